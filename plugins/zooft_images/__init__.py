@@ -1,0 +1,29 @@
+"""The task ``classification``: images in class folders or listed in a manifest."""
+
+from __future__ import annotations
+
+import zooft
+from zooft_images import demo, discover, options, read, views
+
+
+@zooft.hookimpl
+def zooft_register_tasks() -> list[zooft.Task]:
+    """One task."""
+    return [
+        zooft.Task(
+            name="classification",
+            summary="one class an image, from class folders or a CSV manifest",
+            options=options.ClassificationOptions,
+            discover=discover.discover,
+            read=read.read,
+            port=views.port,
+            channels=options.channels,
+            preprocess=zooft.image_preprocess,
+            augment=views.augment,
+            loss=views.loss,
+            metrics=zooft.classification_metrics,
+            primary="balanced_accuracy",
+            intended_use="Sorts images of the kind it was trained on into the listed classes. No other use was tested.",
+            demo=demo.digits,
+        )
+    ]

@@ -1,0 +1,62 @@
+"""What the network sees of an image in training, and how a mistake is weighed."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+import zooft
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+    from torch import Tensor, nn
+
+    from zooft_images.options import ClassificationOptions
+
+
+def port(options: ClassificationOptions) -> zooft.Port:
+    """RGB, or one grey channel."""
+    rgb = zooft.image_port(options)
+    if options.colour == "rgb":
+        return rgb
+    return replace(rgb, axes=("batch", "height", "width", 1), meaning=rgb.meaning.replace("RGB levels", "grey levels (Pillow's L)"))
+
+
+def augment(spec: zooft.InputSpec, options: ClassificationOptions) -> Callable[[NDArray[Any]], Tensor] | None:
+    """Random crops and flips (``light``), smaller crops with colour and geometric changes too (``medium``)."""
+    if options.augment == "none":
+        return None
+    import torch
+    from torchvision.transforms import v2
+    from torchvision.transforms.v2.functional import InterpolationMode
+
+    size, mode = (spec.height, spec.width), InterpolationMode(spec.interpolation)
+    least = 0.6 if options.augment == "light" else 0.25
+    steps: list[nn.Module] = [
+        v2.RandomResizedCrop(size, scale=(least, 1.0), interpolation=mode, antialias=True),
+        v2.RandomHorizontalFlip(),
+    ]
+    if options.augment == "medium":
+        steps.append(v2.TrivialAugmentWide(interpolation=InterpolationMode.BILINEAR))
+    transform = v2.Compose(steps)
+    normalise = zooft.ImagePreprocess(spec).normalise
+
+    def view(array: NDArray[Any]) -> Tensor:
+        levels = transform(torch.from_numpy(array).permute(2, 0, 1))
+        return normalise(levels[None].to(torch.float32))[0]
+
+    return view
+
+
+def loss(targets: Sequence[int], options: ClassificationOptions) -> nn.Module:
+    """Cross entropy; with ``balanced``, classes weigh n / (classes × their count), as in scikit-learn."""
+    import torch
+    from torch import nn
+
+    if options.class_weights == "none":
+        return nn.CrossEntropyLoss()
+    counts = Counter(targets)
+    weights = [len(targets) / (len(counts) * counts[index]) for index in range(len(counts))]
+    return nn.CrossEntropyLoss(weight=torch.tensor(weights))

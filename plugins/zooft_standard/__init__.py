@@ -1,0 +1,24 @@
+"""The heads and freezers that everybody needs, registered by the same door as a stranger's."""
+
+from __future__ import annotations
+
+import zooft
+from zooft_standard import freezers, heads
+
+
+@zooft.hookimpl
+def zooft_register_heads() -> list[zooft.Head]:
+    """Linear."""
+    return [zooft.Head(name="linear", summary="one linear layer, as the zoos' own", build=heads.linear)]
+
+
+@zooft.hookimpl
+def zooft_register_freezers() -> list[zooft.Freezer]:
+    """None, backbone, first:K, last:K, until:STAGE."""
+    return [
+        zooft.Freezer(name="none", summary="everything learns", plan=freezers.none),
+        zooft.Freezer(name="backbone", summary="only the head learns (feature extraction)", plan=freezers.backbone),
+        zooft.Freezer(name="first", summary="the first K stages stay", plan=freezers.first, argument="K"),
+        zooft.Freezer(name="last", summary="only the last K stages and the head learn", plan=freezers.last, argument="K"),
+        zooft.Freezer(name="until", summary="all stages up to and including STAGE stay", plan=freezers.until, argument="STAGE"),
+    ]

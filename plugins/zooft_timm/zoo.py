@@ -1,0 +1,83 @@
+"""timm's models: listing, building, weights."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import zooft
+
+if TYPE_CHECKING:
+    from torch import nn
+
+ALIASES = {
+    "vit_tiny": "vit_tiny_patch16_224",
+    "vit_small": "vit_small_patch16_224",
+    "vit_base": "vit_base_patch16_224",
+    "vit_large": "vit_large_patch16_224",
+    "deit_tiny": "deit_tiny_patch16_224",
+    "deit_small": "deit_small_patch16_224",
+    "deit_base": "deit_base_patch16_224",
+    "swin_tiny": "swin_tiny_patch4_window7_224",
+    "swin_small": "swin_small_patch4_window7_224",
+    "swin_base": "swin_base_patch4_window7_224",
+    "efficientnet_lite0": "tf_efficientnet_lite0",
+    "efficientnet_lite1": "tf_efficientnet_lite1",
+    "efficientnet_lite2": "tf_efficientnet_lite2",
+    "mobilenetv3_large": "mobilenetv3_large_100",
+    "mobilenetv3_small": "mobilenetv3_small_100",
+}
+
+
+def models() -> list[str]:
+    """Architecture names, without weights tags."""
+    import timm
+
+    names: list[str] = timm.list_models()
+    return names
+
+
+def canonical(name: str) -> str:
+    """The name with the weights tag that timm takes by default; KeyError for an unknown model or tag."""
+    from timm.models import get_pretrained_cfg, is_model, list_pretrained
+
+    architecture, _, tag = name.partition(".")
+    if not is_model(architecture):
+        raise KeyError(name)
+    if tag:
+        if name not in list_pretrained(f"{architecture}.*"):
+            raise KeyError(name)
+        return name
+    config = get_pretrained_cfg(architecture)
+    return f"{architecture}.{config.tag}" if config is not None and config.tag else architecture
+
+
+def build(name: str) -> nn.Module:
+    """The model with random weights and its own number of classes."""
+    import timm
+
+    module: nn.Module = timm.create_model(name, pretrained=False)
+    return module
+
+
+def pretrained(name: str) -> zooft.LoadedWeights:
+    """timm's weights, downloaded if need be."""
+    import timm
+    import torch
+
+    with torch.random.fork_rng(devices=[]):
+        module = timm.create_model(name, pretrained=True)
+    config = module.pretrained_cfg
+    source = config.get("hf_hub_id") or config.get("url") or name
+    return zooft.LoadedWeights(tensors=module.state_dict(), source=f"timm {source}", licence=config.get("license"))
+
+
+def at_hand(name: str) -> bool:
+    """Whether the weights are in the hub's download folder."""
+    from huggingface_hub import try_to_load_from_cache
+    from timm.models import get_pretrained_cfg
+
+    config = get_pretrained_cfg(name)
+    if config is None or not config.hf_hub_id:
+        return False
+    repository = config.hf_hub_id if config.hf_hub_id != "timm/" else f"timm/{name}"
+    return any(isinstance(try_to_load_from_cache(repository, file), str) for file in ("model.safetensors", "pytorch_model.bin"))

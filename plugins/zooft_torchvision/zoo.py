@@ -1,0 +1,128 @@
+"""torchvision's models: listing, building, weights, and their anatomy.
+
+ResNet and VGG have fine stages; any other model is one stage, as torchvision's classes don't part their forward.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import zooft
+
+if TYPE_CHECKING:
+    from torch import Tensor, nn
+
+_NOT_REPLACEABLE = ("squeezenet",)
+"""Its classifier is a convolution before the pooling, not the model's last layer."""
+_WITH_SIDE_EXITS = {"googlenet": {"aux_logits": False, "init_weights": True}, "inception_v3": {"aux_logits": False, "init_weights": True}}
+
+
+def models() -> list[str]:
+    """Names of the classification models."""
+    import torchvision
+
+    names: list[str] = torchvision.models.list_models(module=torchvision.models)
+    return [name for name in names if not name.startswith(_NOT_REPLACEABLE)]
+
+
+def canonical(name: str) -> str:
+    """The name itself; KeyError for an unknown one."""
+    if name not in models():
+        raise KeyError(name)
+    return name
+
+
+def build(name: str) -> nn.Module:
+    """The model with random weights; the side exits of GoogLeNet and Inception, which only train, left out."""
+    from torchvision.models import get_model
+
+    module: nn.Module = get_model(name, weights=None, **_WITH_SIDE_EXITS.get(name, {}))
+    return module
+
+
+def pretrained(name: str) -> zooft.LoadedWeights:
+    """torchvision's default weights, downloaded if need be and checked against the hash in their name."""
+    import torch
+    from torchvision.models import get_model
+
+    weights = _default_weights(name)
+    with torch.random.fork_rng(devices=[]):
+        module = get_model(name, weights=weights, progress=False)
+    own = build(name).state_dict()
+    tensors = {key: value for key, value in module.state_dict().items() if key in own}
+    licence = weights.meta.get("license")
+    return zooft.LoadedWeights(tensors=tensors, source=f"torchvision {weights}", licence=licence)
+
+
+def at_hand(name: str) -> bool:
+    """Whether the weights are in torch's download folder."""
+    from pathlib import Path
+
+    import torch
+
+    file = _default_weights(name).url.rpartition("/")[2]
+    return (Path(torch.hub.get_dir()) / "checkpoints" / file).is_file()
+
+
+def anatomy(name: str, module: nn.Module) -> zooft.Anatomy:
+    """Stages, classifier and input of a torchvision model."""
+    from torch import nn
+    from torchvision.models import VGG, ResNet
+
+    convolutions = (key for key, child in module.named_modules() if isinstance(child, nn.Conv2d))
+    classifier = next(key for key, child in reversed(list(module.named_modules())) if isinstance(child, nn.Linear))
+    stages = {"features": _whole(module, classifier)}
+    if isinstance(module, ResNet):
+        stages = _resnet_stages()
+    elif isinstance(module, VGG):
+        stages = _vgg_stages(module)
+    return zooft.Anatomy(stages=stages, classifier=(classifier,), input=_input(name), first_convolution=next(convolutions))
+
+
+def _resnet_stages() -> dict[str, zooft.Stage]:
+    layers = [f"layer{i}" for i in range(1, 5)]
+    return {
+        "stem": zooft.Stage(("conv1", "bn1", "relu", "maxpool")),
+        **{layer: zooft.Stage((layer,)) for layer in layers},
+        "pool": zooft.Stage(("avgpool",), lambda m, x: _flat(m.avgpool(x))),
+    }
+
+
+def _vgg_stages(module: Any) -> dict[str, zooft.Stage]:
+    """One stage for the layers up to each pooling, and one for the two hidden linear layers."""
+    from torch import nn
+
+    stages: dict[str, zooft.Stage] = {}
+    parts: list[str] = []
+    for index, layer in enumerate(module.features):
+        parts.append(f"features.{index}")
+        if isinstance(layer, nn.MaxPool2d):
+            stages[f"block{len(stages) + 1}"] = zooft.Stage(tuple(parts))
+            parts = []
+    hidden = tuple(f"classifier.{index}" for index in range(len(module.classifier) - 1))
+    return {**stages, "hidden": zooft.Stage(("avgpool", *hidden), lambda m, x: m.classifier(_flat(m.avgpool(x))))}
+
+
+def _whole(module: nn.Module, classifier: str) -> zooft.Stage:
+    """The model's own forward; its classifier will have been taken out by then."""
+    tensors = [name for name in module.state_dict() if not name.startswith(classifier + ".")]
+    return zooft.Stage(tuple(tensors), lambda m, x: m(x))
+
+
+def _flat(x: Tensor) -> Tensor:
+    return x.flatten(1)
+
+
+def _input(name: str) -> zooft.InputSpec:
+    transforms = _default_weights(name).transforms()
+    size = transforms.crop_size[0]
+    return zooft.InputSpec(
+        height=size, width=size, resize=transforms.resize_size[0],
+        mean=tuple(transforms.mean), std=tuple(transforms.std), interpolation=transforms.interpolation.value,
+    )  # fmt: skip
+
+
+def _default_weights(name: str) -> Any:
+    from torchvision.models import get_model_weights
+
+    return get_model_weights(name).DEFAULT

@@ -1,0 +1,5 @@
+"""``python -m zooft``, which launchers such as torchrun need."""
+
+from zooft.cli import main
+
+main()

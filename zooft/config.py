@@ -1,0 +1,150 @@
+"""What one fine-tuning is told: one dataclass behind three doors, flags, a TOML file and Python arguments.
+
+Owns reading values from those doors and checking them together, so that a user hears of all faults at once.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any, Literal, TypeVar
+
+from annotated_types import Ge, Gt, Le, Lt
+
+from zooft.errors import ConfigError
+
+Device = Literal["auto", "cpu", "cuda", "mps"]
+Provider = Literal["auto", "cpu", "cuda", "tensorrt"]
+T = TypeVar("T")
+
+
+def option(default: Any, help: str) -> Any:  # noqa: A002  -- the word that click and argparse use
+    """A dataclass field with a help text, shown by the command line and the docs."""
+    return dataclasses.field(default=default, metadata={"help": help})
+
+
+def required(help: str) -> Any:  # noqa: A002  -- as above
+    """A dataclass field without a default."""
+    return dataclasses.field(metadata={"help": help})
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FinetuneConfig:
+    """Everything that `zooft finetune` can be told, but for the task's own options."""
+
+    backbone: str = required("FAMILY:MODEL, such as timm:vit_base or torchvision:resnet18")
+    task: str = required("what to learn; 'zooft tasks' lists them")
+    data: Path = required("folder or manifest, as the task reads it")
+    out: Path | None = option(None, "run folder to make [default: runs/TASK-MODEL-N]")
+    head: str = option("linear", "what replaces the classifier; 'zooft heads' lists them")
+    freeze: str = option("backbone", "what stays as it is; 'zooft freezers' lists the rules")
+    weights: str = option("pretrained", "pretrained, random, or a .safetensors or .pth file")
+    epochs: Annotated[int, Ge(1)] = option(10, "passes over the training data")
+    batch_size: Annotated[int, Ge(1)] = option(32, "samples a step")
+    optimizer: Literal["adamw", "adam", "sgd"] = option("adamw", "sgd has momentum")
+    lr: Annotated[float, Gt(0)] = option(1e-3, "learning rate of the head")
+    backbone_lr: Annotated[float, Gt(0)] | None = option(
+        None, "learning rate of the backbone [default: a tenth of the head's]"
+    )
+    momentum: Annotated[float, Ge(0), Lt(1)] = option(0.9, "for sgd")
+    weight_decay: Annotated[float, Ge(0)] = option(0.01, "not applied to norms and biases")
+    schedule: Literal["cosine", "step", "polynomial", "constant"] = option(
+        "cosine", "how the rate falls after the warm-up"
+    )
+    warmup: Annotated[float, Ge(0), Lt(1)] = option(0.1, "share of all steps in which the rate rises")
+    step_epochs: Annotated[int, Ge(1)] = option(7, "for --schedule step: epochs between drops")
+    step_factor: Annotated[float, Gt(0), Lt(1)] = option(0.1, "for --schedule step: factor of a drop")
+    power: Annotated[float, Gt(0)] = option(0.9, "for --schedule polynomial: rate = lr (1 - t/T)^power")
+    val_fraction: Annotated[float, Gt(0), Lt(1)] = option(
+        0.2, "share held out for validation where the data has no split"
+    )
+    device: Device = option("auto", "where to train")
+    workers: Annotated[int, Ge(0)] | None = option(None, "loader processes [default: by the machine]")
+    seed: Annotated[int, Ge(0), Le(2**32 - 1)] = option(0, "of splits, head, order, augmentation")
+    bootstrap: Annotated[int, Ge(0)] = option(1000, "resamples behind the 95 % intervals; 0 for none")
+    export: bool = option(True, "write and verify model.onnx")
+    provider: Provider = option("auto", "onnxruntime execution provider that verifies the file")
+    verify_samples: Annotated[int, Ge(1)] = option(500, "validation samples to verify on at most")
+
+
+def names(cls: type[Any]) -> tuple[str, ...]:
+    """The option names of a dataclass."""
+    return tuple(field.name for field in dataclasses.fields(cls))
+
+
+def split_values(values: Mapping[str, Any], core: type[Any], own: type[Any]) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Part one flat mapping into the core's options and a task's own.
+
+    Raises:
+        ConfigError: a name belongs to neither; the message has the nearest ones.
+    """
+    known = (*names(core), *names(own))
+    unknown = [name for name in values if name not in known]
+    if unknown:
+        raise ConfigError("; ".join(_unknown(name, known) for name in unknown))
+    mine = {name: value for name, value in values.items() if name in names(core)}
+    return mine, {name: value for name, value in values.items() if name not in mine}
+
+
+def build(cls: type[T], values: Mapping[str, Any]) -> T:
+    """An instance of a dataclass from plain values, every type and bound checked.
+
+    Raises:
+        ConfigError: lists all faults.
+    """
+    from pydantic import TypeAdapter, ValidationError
+
+    unknown = [name for name in values if name not in names(cls)]
+    if unknown:
+        raise ConfigError("; ".join(_unknown(name, names(cls)) for name in unknown))
+    try:
+        return TypeAdapter(cls).validate_python(dict(values))
+    except ValidationError as error:
+        faults = [_fault(cls, item) for item in error.errors()]
+        raise ConfigError("; ".join(faults)) from None
+
+
+def read_toml(path: Path) -> dict[str, Any]:
+    """The keys of a TOML file, dashes read as underscores.
+
+    Raises:
+        ConfigError: no such file, or not TOML.
+    """
+    import tomllib
+
+    try:
+        values = tomllib.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise ConfigError(f"the config file {path} can't be read: {error.strerror}") from error
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise ConfigError(f"the config file {path} isn't TOML: {error}") from error
+    return {name.replace("-", "_"): value for name, value in values.items()}
+
+
+def plain(value: Any) -> dict[str, Any]:
+    """A dataclass as plain JSON values: paths as strings, tuples as lists."""
+    return {field.name: _plain(getattr(value, field.name)) for field in dataclasses.fields(value)}
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, Path):
+        return str(value)
+    if isinstance(value, tuple):
+        return [_plain(item) for item in value]
+    return value
+
+
+def _unknown(name: str, known: tuple[str, ...]) -> str:
+    near = difflib.get_close_matches(name, known, n=3, cutoff=0.6)
+    hint = f"; did you mean {' or '.join(near)}?" if near else f"; there are {', '.join(known)}"
+    return f"there is no option {name!r}{hint}"
+
+
+def _fault(cls: type[Any], item: Any) -> str:
+    name = ".".join(str(part) for part in item["loc"]) or cls.__name__
+    if item["type"] in {"missing", "missing_argument", "missing_keyword_only_argument"}:
+        return f"{name.replace('_', '-')} is required"
+    return f"{name.replace('_', '-')}: {item['msg'].lower()}, but {item['input']!r} was given"

@@ -1,0 +1,420 @@
+"""The words that the core and its plugins share, as types.
+
+Frozen dataclasses of plain values and callables: a plugin fills one in, nobody inherits. Nothing here
+imports torch or numpy; annotations name their types only.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from zooft.errors import ConfigError
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+    from torch import Tensor, nn
+
+API_VERSION = 1
+"""The version of the hooks and of the types in this module; a plugin may declare its own as ``zooft_api``."""
+
+Interpolation = Literal["bilinear", "bicubic"]
+ResizeMode = Literal["crop", "stretch", "letterbox"]
+Activation = Literal["softmax", "sigmoid"]
+SplitName = Literal["train", "val", "test"]
+Scale = Mapping[str, float]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class InputSpec:
+    """What a backbone wants to see.
+
+    Attributes:
+        height: rows of the network's input, pixels.
+        width: columns of the network's input, pixels.
+        resize: pixels; in mode ``crop`` the shorter side is resized to this before the centre is cut out.
+        mean: per channel, on the scale 0..1.
+        std: per channel, on the scale 0..1.
+        interpolation: the filter of the antialiased resize.
+        mode: ``crop`` (shorter side to ``resize``, centre crop), ``stretch`` (both sides to the input's),
+            ``letterbox`` (longer side to the input's, padded with black).
+    """
+
+    height: int
+    width: int
+    resize: int
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+    interpolation: Interpolation = "bilinear"
+    mode: ResizeMode = "crop"
+
+    @property
+    def channels(self) -> int:
+        """Channels of the network's input."""
+        return len(self.mean)
+
+
+@dataclass(frozen=True, slots=True)
+class Stage:
+    """One step of a trunk, in terms of the zoo's own module.
+
+    Attributes:
+        parts: dotted names of the submodules, parameters and buffers of the zoo's module that the stage owns.
+        forward: ``(module, x) -> y``; None runs the parts one after the other. It takes the module as an
+            argument, so that a copied model runs its own tensors.
+    """
+
+    parts: tuple[str, ...]
+    forward: Callable[[nn.Module, Tensor], Tensor] | None = None
+
+    def __call__(self, module: nn.Module, x: Tensor) -> Tensor:
+        """Run the stage of `module` on `x`."""
+        if self.forward is not None:
+            return self.forward(module, x)
+        for part in self.parts:
+            x = module.get_submodule(part)(x)
+        return x
+
+    def owns(self, name: str) -> bool:
+        """Whether the tensor called `name` in the zoo's module belongs to this stage."""
+        return any(name == part or name.startswith(part + ".") for part in self.parts)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Anatomy:
+    """How a zoo's module is built: its stages, its classifier, the input that it was trained on.
+
+    Attributes:
+        stages: name to stage, shallow to deep; run in this order they are the trunk's forward,
+            ``(N, C, H, W) -> (N, width)``.
+        classifier: dotted names of the modules that are replaced (two for distilled transformers).
+        input: as the weights were trained.
+        first_convolution: dotted name of the convolution that sees the image; None where other channel
+            counts aren't supported.
+    """
+
+    stages: Mapping[str, Stage]
+    classifier: tuple[str, ...]
+    input: InputSpec
+    first_convolution: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LoadedWeights:
+    """A zoo's tensors and where they come from.
+
+    Attributes:
+        tensors: the zoo's parameter names to tensors.
+        source: what a reader of the run should know: a URL, a package and its version, a file's name.
+        licence: SPDX identifier or the zoo's own words; None where unknown.
+        file_sha256: of the file they were read from, hexadecimal, where there was one.
+    """
+
+    tensors: Mapping[str, Tensor]
+    source: str
+    licence: str | None = None
+    file_sha256: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WeightsRecord:
+    """What a run remembers of the weights it started from."""
+
+    kind: Literal["file", "folder", "plugin", "zoo", "random"]
+    source: str
+    licence: str | None
+    file_sha256: str | None
+    tensors_sha256: str
+
+
+def _same_name(name: str) -> str:
+    return name
+
+
+def _never(_name: str) -> bool:
+    return False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Family:
+    """A model zoo behind a prefix: ``--backbone NAME:MODEL``.
+
+    Attributes:
+        name: the prefix.
+        summary: one line for ``zooft backbones``.
+        models: all model names, shortest import possible.
+        build: a model by full name, the zoo's own module with its classifier, random weights.
+        anatomy: the map of such a module.
+        pretrained: the zoo's own weights, downloading if need be; None where the zoo has none.
+        aliases: short names for full ones.
+        canonical: a model's full name with its default weights tag; raises KeyError for unknown ones.
+        at_hand: whether ``pretrained`` would need no network.
+    """
+
+    name: str
+    summary: str
+    models: Callable[[], Iterable[str]]
+    build: Callable[[str], nn.Module]
+    anatomy: Callable[[str, nn.Module], Anatomy]
+    pretrained: Callable[[str], LoadedWeights] | None = None
+    aliases: Mapping[str, str] = field(default_factory=dict)
+    canonical: Callable[[str], str] = _same_name
+    at_hand: Callable[[str], bool] = _never
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WeightsSource:
+    """A place besides the zoos that has pretrained weights, such as an installed package.
+
+    Attributes:
+        name: for ``zooft plugins`` and the run's record.
+        summary: one line.
+        models: which ``family:full_name`` it serves at this moment; cheap.
+        load: the weights of one of them, under the zoo's parameter names. `expected` maps the zoo's
+            names to shapes, in the zoo's order.
+    """
+
+    name: str
+    summary: str
+    models: Callable[[], Iterable[str]]
+    load: Callable[[str, Mapping[str, tuple[int, ...]]], LoadedWeights]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Head:
+    """What stands in place of the classifier: ``--head NAME``.
+
+    Attributes:
+        name: as on the command line.
+        summary: one line.
+        build: ``(width, outputs) -> module`` taking ``(N, width)`` to ``(N, outputs)`` logits, every
+            parameter initialised.
+    """
+
+    name: str
+    summary: str
+    build: Callable[[int, int], nn.Module]
+
+
+@dataclass(frozen=True, slots=True)
+class FreezePlan:
+    """Which stages learn in one epoch.
+
+    Attributes:
+        frozen: names of stages that must stay bit-equal, buffers too.
+        scales: learning-rate factor by stage, on top of the backbone's rate; 1.0 where unnamed.
+    """
+
+    frozen: frozenset[str]
+    scales: Scale = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Freezer:
+    """A rule for what stays: ``--freeze NAME`` or ``--freeze NAME:ARGUMENT``.
+
+    Attributes:
+        name: as on the command line.
+        summary: one line.
+        plan: ``(stages that hold parameters, argument or None, epoch from 0) -> plan``; raises ConfigError
+            for an argument it can't use.
+        argument: what stands behind the colon, for help texts; None where there is nothing.
+    """
+
+    name: str
+    summary: str
+    plan: Callable[[Sequence[str], str | None, int], FreezePlan]
+    argument: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Sample:
+    """One thing to learn from.
+
+    Attributes:
+        id: what run files call it; never a patient's name or number.
+        source: what the task's `read` takes; opaque to the core.
+        target: index into the classes.
+        group: what must not be torn apart by a split (a patient); None where unknown.
+        split: where the data itself says so.
+        facts: allow-listed values for subgroup tables.
+    """
+
+    id: str
+    source: Any
+    target: int
+    group: str | None = None
+    split: SplitName | None = None
+    facts: Mapping[str, str | float] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Rejection:
+    """A file that isn't used, and why."""
+
+    id: str
+    reason: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Discovery:
+    """What a task found below a data folder. Nothing is left out unsaid."""
+
+    samples: tuple[Sample, ...]
+    classes: tuple[str, ...]
+    rejected: tuple[Rejection, ...] = ()
+    notes: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Port:
+    """One input of the deployed graph, in native units.
+
+    Attributes:
+        name: of the ONNX input.
+        dtype: numpy's name, such as ``uint8``.
+        axes: names of dynamic axes, numbers of static ones, batch first.
+        meaning: what a caller must know: units, colour order, orientation.
+    """
+
+    name: str
+    dtype: str
+    axes: tuple[str | int, ...]
+    meaning: str
+
+
+@dataclass(frozen=True, slots=True)
+class NoOptions:
+    """A task without options of its own."""
+
+
+def _no_augmentation(_spec: InputSpec, _options: Any) -> None:
+    return None
+
+
+def _rgb(_options: Any) -> int:
+    return 3
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Task:
+    """What is learnt, from what data: ``--task NAME``.
+
+    All callables take the task's own options (an instance of `options`) last.
+
+    Attributes:
+        name: as on the command line.
+        summary: one line.
+        discover: samples below a folder (or in a file), rejected ones with reasons. Must not import torch.
+        read: one sample's array in native units, without the batch axis; deterministic. Must not import torch.
+        port: the deployed graph's input.
+        preprocess: native units ``(N, …)`` to the network's input ``(N, C, H, W)`` float32, as a module
+            that can be exported.
+        loss: from all training targets, a module ``(logits, targets) -> scalar``.
+        metrics: ``(targets (N,), probabilities (N, classes)) -> name to value``, all better when larger.
+        primary: the metric that chooses the best epoch.
+        options: a frozen dataclass; its fields become flags, config keys and arguments.
+        augment: ``(spec, options) -> (array -> network input (C, H, W))``, or None for the plain view.
+            Randomness comes from torch's global generator, which the core seeds per sample and epoch.
+        channels: of the network's input.
+        activation: what turns logits into probabilities in the deployed graph.
+        intended_use: goes into the ONNX metadata.
+        private: True where paths and ids may name people; runs then hold none.
+        demo: ``(folder, seed)`` writes a small real data set offline.
+    """
+
+    name: str
+    summary: str
+    discover: Callable[[Path, Any], Discovery]
+    read: Callable[[Any, Any], NDArray[Any]]
+    port: Callable[[Any], Port]
+    preprocess: Callable[[InputSpec, Any], nn.Module]
+    loss: Callable[[Sequence[int], Any], nn.Module]
+    metrics: Callable[[NDArray[Any], NDArray[Any]], Mapping[str, float]]
+    primary: str
+    options: type[Any] = NoOptions
+    augment: Callable[[InputSpec, Any], Callable[[NDArray[Any]], Tensor] | None] = _no_augmentation
+    channels: Callable[[Any], int] = _rgb
+    activation: Activation = "softmax"
+    intended_use: str = "Not stated."
+    private: bool = False
+    demo: Callable[[Path, int], None] | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EpochRecord:
+    """One line of ``metrics.jsonl``.
+
+    Attributes:
+        epoch: from 1.
+        train_loss: mean over the epoch's training samples, in training mode.
+        val_loss: mean over the validation samples.
+        metrics: the task's, on the validation samples.
+        learning_rate: of the head, at the epoch's end.
+        seconds: wall time of the epoch, validation included.
+        learning: stages that learnt, and ``head``.
+        best: whether the epoch is the best so far.
+    """
+
+    epoch: int
+    train_loss: float
+    val_loss: float
+    metrics: Mapping[str, float]
+    learning_rate: float
+    seconds: float
+    learning: tuple[str, ...]
+    best: bool
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Verification:
+    """What ``verification.json`` says: the file on disk against the model in torch.
+
+    Attributes:
+        passed: whether every check held.
+        provider: the one that truly ran; nodes by provider in `placement`.
+        requested_provider: what was asked for.
+        onnx_sha256: of the file's bytes.
+        samples: how many real samples were compared, of `available` ones.
+        batch_sizes: those run.
+        max_probability_difference: over all samples and classes.
+        relative_rms: root mean square of the logits' difference over the logits' standard deviation.
+        top1_agreement: share of samples with the same best class.
+        metrics: the task's, as pairs (torch, onnx).
+        failures: what didn't hold, in words.
+        notes: what a reader should know.
+        data: ``real`` validation samples, or ``generated`` images, which prove much less.
+    """
+
+    passed: bool
+    provider: str
+    requested_provider: str
+    placement: Mapping[str, int]
+    onnx_sha256: str
+    samples: int
+    available: int
+    batch_sizes: tuple[int, ...]
+    max_probability_difference: float
+    relative_rms: float
+    top1_agreement: float
+    metrics: Mapping[str, tuple[float, float]]
+    failures: tuple[str, ...]
+    notes: tuple[str, ...]
+    data: Literal["real", "generated"]
+
+
+def parse_reference(text: str) -> tuple[str, str]:
+    """Split ``family:model``.
+
+    Raises:
+        ConfigError: there is no colon, or nothing on one of its sides.
+    """
+    family, colon, model = text.partition(":")
+    if not (family and colon and model):
+        raise ConfigError(
+            f"a backbone is named FAMILY:MODEL, but {text!r} was given; for example timm:vit_base "
+            "or torchvision:resnet18 ('zooft backbones' lists them)"
+        )
+    return family, model

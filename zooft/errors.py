@@ -1,0 +1,100 @@
+"""Every error that zooft raises on purpose.
+
+    ZooftError
+    ├── ConfigError            options that can't be used, all faults at once
+    ├── UnknownNameError       no plugin registers that name
+    ├── AmbiguousNameError     two plugins register that name
+    ├── PluginError            plugin code failed
+    ├── DataError              the data can't be used
+    ├── WeightsError           no weights, or weights that don't fit
+    ├── ModelError             a backbone that breaks its contract
+    ├── RunError               a run folder that is missing, in use or unreadable
+    ├── TrainingError          training can't go on
+    │   └── FrozenChangedError a frozen tensor moved
+    ├── ExportError            no ONNX file could be made
+    ├── RuntimeModelError      an ONNX file that we refuse or can't read
+    ├── ProviderError          the execution provider asked for isn't to be had
+    └── VerificationError      the ONNX file doesn't answer as the model did
+
+A message says what was wrong, what was found, and what to do next. The command line prints it and exits
+with status 1 (2 for ConfigError and the name errors, which are about what was typed).
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+
+class ZooftError(Exception):
+    """The root of everything raised on purpose."""
+
+
+class ConfigError(ZooftError):
+    """Options that can't be used; the message lists all faults."""
+
+
+class UnknownNameError(ZooftError):
+    """Nothing is registered under a name."""
+
+    def __init__(self, message: str, *, kind: str, name: str, near: Sequence[str] = ()) -> None:
+        super().__init__(message)
+        self.kind, self.name, self.near = kind, name, tuple(near)
+
+
+class AmbiguousNameError(ZooftError):
+    """Two plugins register one name."""
+
+
+class PluginError(ZooftError):
+    """A plugin's own code failed; the cause is chained."""
+
+
+class DataError(ZooftError):
+    """The data can't be used for the job."""
+
+
+class WeightsError(ZooftError):
+    """Weights couldn't be had, or don't fit the model."""
+
+
+class ModelError(ZooftError):
+    """A backbone breaks the contract of its stages, classifier or width."""
+
+
+class RunError(ZooftError):
+    """A run folder is missing, in use, incomplete or unreadable."""
+
+
+class TrainingError(ZooftError):
+    """Training can't go on."""
+
+
+class FrozenChangedError(TrainingError):
+    """A tensor of a frozen stage isn't bit-equal to what it was; carries the names."""
+
+    def __init__(self, message: str, names: Sequence[str]) -> None:
+        super().__init__(message)
+        self.names = tuple(names)
+
+
+class ExportError(ZooftError):
+    """No ONNX file could be made."""
+
+
+class RuntimeModelError(ZooftError):
+    """An ONNX file that is refused or that zooft can't read."""
+
+
+class ProviderError(ZooftError):
+    """The execution provider that was asked for isn't to be had; says which library is missing."""
+
+
+class VerificationError(ZooftError):
+    """The exported file doesn't answer as the model did; carries the whole record."""
+
+    def __init__(self, message: str, record: Any = None) -> None:
+        super().__init__(message)
+        self.record = record

@@ -1,0 +1,171 @@
+"""From a trained model to one self-contained ONNX file.
+
+Owns the deployed graph (native units in, probabilities out), the exporter's settings and traps, and what is
+stripped from the file: stack traces with local paths above all.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import io
+import logging
+import warnings
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor, nn
+
+from zooft.errors import ExportError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+    import onnx
+
+    from zooft.contracts import Activation, Port
+    from zooft.runtime import Metadata
+
+OPSET = 18
+IR_VERSION = 8
+_SINGLE_FILE_LIMIT = 2**31 - 2**20
+_TRAINING_OPERATORS = {"Dropout", "RandomUniform", "RandomUniformLike", "RandomNormal", "RandomNormalLike", "Bernoulli"}
+
+
+class DeployedModel(nn.Module):
+    """What the file contains: native units to ``(probabilities, logits)``.
+
+    Args:
+        preprocess: native units to the network's input.
+        network: the network's input to logits.
+        activation: logits to probabilities.
+    """
+
+    def __init__(self, preprocess: nn.Module, network: nn.Module, activation: Activation) -> None:
+        super().__init__()
+        self.preprocess, self.network, self.activation = preprocess, network, activation
+
+    def forward(self, batch: Tensor) -> tuple[Tensor, Tensor]:
+        """Probabilities and logits, both ``(N, classes)``."""
+        logits = self.network(self.preprocess(batch)).float()
+        return activate(self.activation)(logits), logits
+
+
+def activate(activation: Activation) -> Callable[[Tensor], Tensor]:
+    """The function from logits ``(N, classes)`` to probabilities."""
+    return torch.sigmoid if activation == "sigmoid" else _softmax
+
+
+def export(model: DeployedModel, path: Path, *, port: Port, example: Tensor, describe: Callable[[str], Metadata]) -> None:
+    """Write `model` to `path`.
+
+    Args:
+        model: on the CPU; is put in evaluation mode.
+        path: of the file.
+        port: the input's name and axes.
+        example: two samples; with one the exporter bakes the batch size into attention layers.
+        describe: from the SHA-256 of the file's tensors to the metadata.
+
+    Raises:
+        ExportError: the exporter failed, or made something that we don't ship.
+    """
+    if example.shape[0] != 2:
+        raise ValueError("the example must hold two samples")
+    proto = _to_proto(model.eval(), example, port)
+    _strip(proto)
+    _refuse(proto)
+    proto.ir_version = IR_VERSION
+    metadata = describe(_tensors_sha256(proto))
+    proto.producer_name, proto.producer_version = "zooft", metadata.version
+    _set_properties(proto, metadata)
+    _write(proto, path)
+
+
+def _to_proto(model: DeployedModel, example: Tensor, port: Port) -> onnx.ModelProto:
+    dynamic = {index: axis for index, axis in enumerate(port.axes) if isinstance(axis, str)}
+    try:
+        with _quiet(), torch.no_grad():
+            program = torch.onnx.export(
+                model, (example,), dynamo=True, opset_version=OPSET, verbose=False, external_data=False,
+                input_names=[port.name], output_names=["probabilities", "logits"], dynamic_shapes=(dynamic,),
+            )  # fmt: skip
+    except Exception as error:  # the exporter fails in as many ways as models are written
+        raise ExportError(
+            f"torch's exporter can't export this backbone: {type(error).__name__}: {str(error).strip()[:500]}\n"
+            "the fine-tuned weights are kept; --no-export leaves this step out"
+        ) from error
+    if program is None:
+        raise ExportError("torch's exporter gave no program")
+    return program.model_proto
+
+
+def _strip(proto: onnx.ModelProto) -> None:
+    """Remove what holds local paths, and shapes that quantisation tools stumble over."""
+    graph = proto.graph
+    for item in (*graph.node, *graph.input, *graph.output, *graph.initializer):
+        del item.metadata_props[:]
+        item.doc_string = ""
+    for node in graph.node:
+        node.ClearField("doc_string")
+    del graph.metadata_props[:]
+    del graph.value_info[:]
+    del proto.metadata_props[:]
+    graph.doc_string = proto.doc_string = ""
+    graph.name = "zooft"
+
+
+def _refuse(proto: onnx.ModelProto) -> None:
+    opset = {entry.domain: entry.version for entry in proto.opset_import}
+    if opset.get("") != OPSET:
+        raise ExportError(f"the exporter wrote opset {opset.get('')} instead of {OPSET}")
+    training = sorted({node.op_type for node in proto.graph.node} & _TRAINING_OPERATORS)
+    if training:
+        raise ExportError(f"the graph has training-time operators: {', '.join(training)}; the backbone ignores eval()")
+    if proto.ByteSize() > _SINGLE_FILE_LIMIT:
+        raise ExportError("the model is above 2 GB, which one ONNX file can't hold; use a smaller backbone")
+
+
+def _set_properties(proto: onnx.ModelProto, metadata: Metadata) -> None:
+    import onnx
+
+    onnx.helper.set_model_props(proto, metadata.to_properties())
+
+
+def _write(proto: onnx.ModelProto, path: Path) -> None:
+    import onnx
+
+    onnx.checker.check_model(proto, full_check=True)
+    partial = path.with_name(path.name + ".partial")
+    try:
+        partial.write_bytes(proto.SerializeToString(deterministic=True))
+        partial.replace(path)
+    finally:
+        partial.unlink(missing_ok=True)
+
+
+def _tensors_sha256(proto: onnx.ModelProto) -> str:
+    digest = hashlib.sha256()
+    for tensor in sorted(proto.graph.initializer, key=lambda t: t.name):
+        digest.update(tensor.name.encode())
+        digest.update(tensor.raw_data)
+    return digest.hexdigest()
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """The exporter prints progress and logs its own internals; none of it is for our users."""
+    logger = logging.getLogger("torch.onnx")
+    level = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        with contextlib.redirect_stdout(io.StringIO()), warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        logger.setLevel(level)
+
+
+def _softmax(logits: Tensor) -> Tensor:
+    return logits.softmax(1)

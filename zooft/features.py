@@ -1,0 +1,120 @@
+"""What leaves the frozen prefix, computed once and not every epoch.
+
+Owns the data sets of a run: samples read and brought to the network's input, and, where nothing random
+happens before the first learning stage, that stage's inputs kept in memory.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset, TensorDataset
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Sequence
+
+    from numpy.typing import NDArray
+    from torch import nn
+
+    from zooft.contracts import Sample, Task
+    from zooft.model import AdaptedModel
+
+MEMORY_LIMIT = 2 * 2**30
+"""Bytes of features that are kept; above it they are computed again in every epoch."""
+
+
+class Views(Dataset[tuple[Tensor, int]]):
+    """Samples as the network's input.
+
+    Args:
+        samples: in order.
+        read: a sample's source to its array in native units.
+        preprocess: for the plain view.
+        augment: for a random view instead; None for the plain one.
+        seed: of the random views.
+    """
+
+    def __init__(
+        self,
+        samples: Sequence[Sample],
+        *,
+        read: Callable[[Any], NDArray[Any]],
+        preprocess: nn.Module,
+        augment: Callable[[NDArray[Any]], Tensor] | None = None,
+        seed: int = 0,
+    ) -> None:
+        self.samples, self.read, self.preprocess = samples, read, preprocess
+        self.augment, self.seed, self.epoch = augment, seed, 0
+
+    def __len__(self) -> int:
+        return len(self.samples)
+
+    def __getitem__(self, index: int) -> tuple[Tensor, int]:
+        """The view of one sample, ``(C, H, W)`` float32, and its target."""
+        sample = self.samples[index]
+        array = self.read(sample.source)
+        if self.augment is None:
+            with torch.no_grad():
+                return self.preprocess(torch.from_numpy(array)[None])[0], sample.target
+        with torch.random.fork_rng(devices=[]):
+            # seeded by sample and epoch, so that the view doesn't depend on the number of workers
+            torch.manual_seed(hash((self.seed, self.epoch, index)) % 2**63)
+            return self.augment(array), sample.target
+
+
+def reader(task: Task, options: Any) -> Callable[[Any], NDArray[Any]]:
+    """A task's `read` with its options, fit to be sent to a loader process."""
+    from functools import partial
+
+    return partial(_read, task.read, options)
+
+
+def precompute(
+    model: AdaptedModel,
+    views: Dataset[tuple[Tensor, int]],
+    *,
+    stop: int,
+    batch_size: int,
+    workers: int,
+    device: torch.device,
+    advance: Callable[[int], None],
+) -> TensorDataset | None:
+    """What leaves stage `stop` - 1 for every sample, in float32; None where it wouldn't fit.
+
+    Runs in evaluation mode and without autograd: the prefix is frozen.
+    """
+    model.eval()
+    kept: list[Tensor] = []
+    targets: list[Tensor] = []
+    for x, y in loader(views, batch_size=batch_size, workers=workers):
+        with torch.inference_mode():
+            features = model.prefix(x.to(device), stop).cpu()
+        if not kept and features[0].nbytes * len(views) > MEMORY_LIMIT:  # type: ignore[arg-type]
+            return None
+        kept.append(features)
+        targets.append(y)
+        advance(len(y))
+    return TensorDataset(torch.cat(kept), torch.cat(targets))
+
+
+def loader(
+    data: Dataset[Any], *, batch_size: int, workers: int, shuffle_seed: int | None = None
+) -> DataLoader[Any]:
+    """Batches in order, or shuffled from a seed."""
+    generator = None if shuffle_seed is None else torch.Generator().manual_seed(shuffle_seed)
+    return DataLoader(
+        data, batch_size=batch_size, shuffle=generator is not None, generator=generator,
+        num_workers=workers, persistent_workers=False,
+    )  # fmt: skip
+
+
+def batches(data: Sequence[Any], size: int) -> Iterator[Sequence[Any]]:
+    """Consecutive slices of at most `size`."""
+    for start in range(0, len(data), size):
+        yield data[start : start + size]
+
+
+def _read(read: Callable[[Any, Any], NDArray[Any]], options: Any, source: Any) -> NDArray[Any]:
+    return read(source, options)

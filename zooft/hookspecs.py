@@ -1,0 +1,192 @@
+"""The hooks: what a plugin may register, and what it may listen to.
+
+Registering hooks take nothing, do no work and return cheap descriptions. Event hooks are told of a run and
+can't change it. docs/plugins.md has one complete plugin for each.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import pluggy
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+    from pathlib import Path
+
+    from zooft.contracts import EpochRecord, Family, Freezer, Head, Task, Verification, WeightsSource
+
+PROJECT = "zooft"
+hookspec = pluggy.HookspecMarker(PROJECT)
+hookimpl = pluggy.HookimplMarker(PROJECT)
+
+
+@hookspec
+def zooft_register_families() -> Iterable[Family]:  # type: ignore[empty-body]
+    """Model zoos behind a prefix.
+
+    A complete plugin::
+
+        import zooft
+
+        def build(name):
+            from torchvision.models import resnet18
+            return resnet18(weights=None)
+
+        def anatomy(name, module):
+            return zooft.Anatomy(
+                stages={
+                    "stem": zooft.Stage(("conv1", "bn1", "relu", "maxpool")),
+                    **{f"layer{i}": zooft.Stage((f"layer{i}",)) for i in (1, 2, 3, 4)},
+                    "pool": zooft.Stage(("avgpool",), lambda m, x: m.avgpool(x).flatten(1)),
+                },
+                classifier=("fc",),
+                input=zooft.InputSpec(height=224, width=224, resize=256, mean=(0.5,) * 3, std=(0.5,) * 3),
+                first_convolution="conv1",
+            )
+
+        @zooft.hookimpl
+        def zooft_register_families():
+            return [zooft.Family(name="mine", summary="one ResNet", models=lambda: ["resnet18"],
+                                 build=build, anatomy=anatomy)]
+    """
+
+
+@hookspec
+def zooft_register_heads() -> Iterable[Head]:  # type: ignore[empty-body]
+    """What can stand in place of a classifier.
+
+    A complete plugin::
+
+        import zooft
+
+        def build(width, outputs):
+            from torch import nn
+            return nn.Sequential(nn.LayerNorm(width), nn.Linear(width, outputs))
+
+        @zooft.hookimpl
+        def zooft_register_heads():
+            return [zooft.Head(name="normed", summary="layer norm, then linear", build=build)]
+    """
+
+
+@hookspec
+def zooft_register_freezers() -> Iterable[Freezer]:  # type: ignore[empty-body]
+    """Rules for what stays as it is.
+
+    A complete plugin::
+
+        import zooft
+
+        def plan(stages, argument, epoch):
+            return zooft.FreezePlan(frozen=frozenset(stages[::2]))
+
+        @zooft.hookimpl
+        def zooft_register_freezers():
+            return [zooft.Freezer(name="every-other", summary="every other stage stays", plan=plan)]
+    """
+
+
+@hookspec
+def zooft_register_tasks() -> Iterable[Task]:  # type: ignore[empty-body]
+    """What can be learnt from what data.
+
+    A complete plugin::
+
+        import zooft
+
+        def discover(root, options):
+            files = sorted(root.glob("*.png"))   # day_01.png, night_02.png, ...
+            samples = [zooft.Sample(id=f.name, source=f, target=int(f.name.startswith("night"))) for f in files]
+            return zooft.Discovery(samples=tuple(samples), classes=("day", "night"))
+
+        def read(source, options):
+            import numpy
+            from PIL import Image
+            return numpy.asarray(Image.open(source).convert("RGB"))
+
+        @zooft.hookimpl
+        def zooft_register_tasks():
+            return [zooft.Task(name="daylight", summary="day or night", discover=discover, read=read,
+                               port=zooft.image_port, preprocess=zooft.image_preprocess,
+                               loss=zooft.cross_entropy, metrics=zooft.classification_metrics,
+                               primary="accuracy")]
+    """
+
+
+@hookspec
+def zooft_register_weights() -> Iterable[WeightsSource]:  # type: ignore[empty-body]
+    """Places besides the zoos that have pretrained weights.
+
+    A complete plugin::
+
+        import zooft
+
+        def load(model, expected):
+            from safetensors.torch import load_file
+            return zooft.LoadedWeights(tensors=load_file("/srv/weights/resnet18.safetensors"),
+                                       source="our server", licence="internal")
+
+        @zooft.hookimpl
+        def zooft_register_weights():
+            return [zooft.WeightsSource(name="ours", summary="what we trained", load=load,
+                                        models=lambda: ["torchvision:resnet18"])]
+    """
+
+
+@hookspec
+def zooft_on_start(run: Path, samples: int) -> None:
+    """A run is about to train: its folder, still under its working name, and how many samples it has.
+
+    A complete plugin::
+
+        import logging
+        import zooft
+
+        @zooft.hookimpl
+        def zooft_on_start(run, samples):
+            logging.getLogger("mine").info("training on %d samples", samples)
+    """
+
+
+@hookspec
+def zooft_on_epoch_end(run: Path, record: EpochRecord) -> None:
+    """An epoch has ended.
+
+    A complete plugin::
+
+        import zooft
+
+        @zooft.hookimpl
+        def zooft_on_epoch_end(run, record):
+            with open(run / "losses.txt", "a") as file:
+                file.write(f"{record.epoch} {record.val_loss}\\n")
+    """
+
+
+@hookspec
+def zooft_on_exported(run: Path, model: Path) -> None:
+    """An ONNX file has been written and not yet verified.
+
+    A complete plugin::
+
+        import zooft
+
+        @zooft.hookimpl
+        def zooft_on_exported(run, model):
+            (run / "size.txt").write_text(f"{model.stat().st_size} bytes\\n")
+    """
+
+
+@hookspec
+def zooft_on_verified(run: Path, verification: Verification) -> None:
+    """An ONNX file has been verified, or has failed to be.
+
+    A complete plugin::
+
+        import zooft
+
+        @zooft.hookimpl
+        def zooft_on_verified(run, verification):
+            (run / "badge.txt").write_text("passed" if verification.passed else "failed")
+    """

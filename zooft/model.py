@@ -1,0 +1,338 @@
+"""A zoo's module with its classifier taken out and a head in its place.
+
+Owns loading a backbone (strict weights, other channel counts, the check that the stages compose to the trunk),
+the module that trains, and the way back to the zoo's own parameter names.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor, nn
+
+from zooft import weights as weight_files
+from zooft.errors import ModelError, PluginError, UnknownNameError, WeightsError
+
+if TYPE_CHECKING:
+    from zooft.contracts import Anatomy, Family, Head, InputSpec, Stage, WeightsRecord, WeightsSource
+
+HEAD_PREFIX = "zooft_head."
+_TOLERANCE = 1e-4
+
+
+@dataclass(frozen=True, slots=True)
+class Slot:
+    """Where the zoo's classifier stood: its dotted name, and whether it was a 1×1 convolution."""
+
+    name: str
+    convolution: bool
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Backbone:
+    """A zoo's module, its classifier taken out, as stages whose composition is the trunk's forward.
+
+    Attributes:
+        family: the zoo's prefix.
+        name: the model's full name.
+        module: the zoo's own module.
+        stages: name to stage, shallow to deep.
+        slots: where the classifier stood.
+        width: features that leave the trunk.
+        input: what the trunk wants to see.
+        weights: where its tensors come from.
+    """
+
+    family: str
+    name: str
+    module: nn.Module
+    stages: Mapping[str, Stage]
+    slots: tuple[Slot, ...]
+    width: int
+    input: InputSpec
+    weights: WeightsRecord
+
+    @property
+    def reference(self) -> str:
+        """``family:name``."""
+        return f"{self.family}:{self.name}"
+
+
+class AdaptedModel(nn.Module):
+    """A trunk and a new head: ``(N, C, H, W) -> (N, outputs)`` logits.
+
+    Args:
+        backbone: whose module and stages it runs.
+        head: ``(N, width) -> (N, outputs)``.
+    """
+
+    def __init__(self, backbone: Backbone, head: nn.Module) -> None:
+        super().__init__()
+        self.trunk = backbone.module
+        self.head = head
+        self.stages = dict(backbone.stages)
+        self.slots = backbone.slots
+
+    def forward(self, x: Tensor, start: int = 0) -> Tensor:
+        """Logits of `x`, which is what leaves stage number `start` - 1, or an image for 0."""
+        for stage in list(self.stages.values())[start:]:
+            x = stage(self.trunk, x)
+        logits: Tensor = self.head(x)
+        return logits
+
+    def prefix(self, x: Tensor, stop: int) -> Tensor:
+        """What leaves stage number `stop` - 1."""
+        for stage in list(self.stages.values())[:stop]:
+            x = stage(self.trunk, x)
+        return x
+
+
+def load_backbone(
+    family: Family,
+    name: str,
+    *,
+    weights: str,
+    sources: Sequence[WeightsSource],
+    channels: int = 3,
+) -> Backbone:
+    """A backbone by name, checked: weights fit, stages hold every tensor once and compose to the trunk.
+
+    Args:
+        family: the model zoo.
+        name: a model of it, alias or full name.
+        weights: ``pretrained``, ``random`` or a file.
+        sources: weights plugins, asked before the zoo itself.
+        channels: of the input; the first convolution is adapted from the pretrained weights.
+
+    Raises:
+        UnknownNameError: the family has no such model.
+        WeightsError: no weights, or weights that don't fit.
+        ModelError: the family's map of the model is wrong.
+    """
+    full = full_name(family, name)
+    module = _build(family, full)
+    anatomy = _anatomy(family, full, module)
+    places = weight_files.Places(
+        family=family, model=full, sources=sources, folder=weight_files.folder_from_environment()
+    )
+    found = weight_files.find(weights, places, {n: tuple(t.shape) for n, t in module.state_dict().items()})
+    if found.tensors is not None:
+        load_strictly(module, found.tensors, without=anatomy.classifier, what=found.record.source)
+    return _assemble(family.name, full, module, anatomy, channels=channels, record=found.record)
+
+
+def rebuild_backbone(family: Family, name: str, *, channels: int, record: WeightsRecord) -> Backbone:
+    """The same module without weights, for tensors that a run has saved."""
+    module = _build(family, name)
+    return _assemble(family.name, name, module, _anatomy(family, name, module), channels=channels, record=record)
+
+
+def full_name(family: Family, name: str) -> str:
+    """A model's full name, aliases resolved.
+
+    Raises:
+        UnknownNameError: with the nearest names.
+    """
+    import difflib
+
+    try:
+        return family.canonical(family.aliases.get(name, name))
+    except KeyError:
+        known = [*family.aliases, *family.models()]
+        near = difflib.get_close_matches(name, known, n=4, cutoff=0.4)
+        near = near or [candidate for candidate in known if name in candidate][:4]
+        hint = f"; nearest: {', '.join(near)}" if near else ""
+        message = f"{family.name} has no model {name!r}{hint} ('zooft backbones {family.name}:*' lists all)"
+        raise UnknownNameError(message, kind="model", name=name, near=near) from None
+
+
+def adapt(backbone: Backbone, head: Head, outputs: int) -> AdaptedModel:
+    """The backbone with a new head.
+
+    Raises:
+        ModelError: the head doesn't give `outputs` finite numbers.
+    """
+    module = head.build(backbone.width, outputs)
+    with torch.no_grad():
+        probe = module(torch.zeros(2, backbone.width))
+    if tuple(probe.shape) != (2, outputs) or not bool(torch.isfinite(probe).all()):
+        raise ModelError(f"the head {head.name} gives {tuple(probe.shape)}, expected finite (2, {outputs})")
+    return AdaptedModel(backbone, module)
+
+
+def load_strictly(module: nn.Module, tensors: Mapping[str, Tensor], *, without: Sequence[str], what: str) -> None:
+    """Copy `tensors` into `module`, all of them or none.
+
+    Args:
+        module: the zoo's own.
+        tensors: under the zoo's names.
+        without: dotted names of modules that needn't match, the classifier.
+        what: the tensors' origin, for the message.
+
+    Raises:
+        WeightsError: names or shapes differ; lists them.
+    """
+    own = module.state_dict()
+    skip = tuple(f"{name}." for name in without)
+    wanted = {name: t for name, t in own.items() if not name.startswith(skip)}
+    given = {name: t for name, t in tensors.items() if not name.startswith(skip)}
+    missing = [n for n in wanted if n not in given and not n.endswith("num_batches_tracked")]
+    foreign = [n for n in given if n not in wanted]
+    shapes = [
+        f"{n} is {tuple(given[n].shape)} instead of {tuple(wanted[n].shape)}"
+        for n in wanted
+        if n in given and given[n].shape != wanted[n].shape
+    ]
+    faults = [_count("missing", missing), _count("not in the model", foreign), _count("of other shape", shapes)]
+    if any(faults):
+        raise WeightsError(f"the weights from {what} don't fit the model: {'; '.join(f for f in faults if f)}")
+    module.load_state_dict({**own, **given}, strict=True)
+
+
+def zoo_tensors(model: AdaptedModel) -> dict[str, Tensor]:
+    """All tensors under the zoo's own names, a linear head in the classifier's place.
+
+    A head of another shape has no place in the zoo's model and stands under ``zooft_head.``.
+    """
+    tensors = {name: t.detach().cpu().clone().contiguous() for name, t in model.trunk.state_dict().items()}
+    head = {name: t.detach().cpu().contiguous() for name, t in model.head.state_dict().items()}
+    if not isinstance(model.head, nn.Linear):
+        return tensors | {HEAD_PREFIX + name: t for name, t in head.items()}
+    for slot in model.slots:
+        for name, tensor in head.items():
+            shaped = tensor[:, :, None, None] if slot.convolution and name == "weight" else tensor
+            tensors[f"{slot.name}.{name}"] = shaped.clone()
+    return tensors
+
+
+def load_zoo_tensors(model: AdaptedModel, tensors: Mapping[str, Tensor], *, what: str) -> None:
+    """The way back of `zoo_tensors`.
+
+    Raises:
+        WeightsError: names or shapes differ.
+    """
+    prefixes = [HEAD_PREFIX] if not isinstance(model.head, nn.Linear) else [f"{s.name}." for s in model.slots]
+    head = {n.removeprefix(prefixes[0]): t for n, t in tensors.items() if n.startswith(prefixes[0])}
+    trunk = {n: t for n, t in tensors.items() if not n.startswith(tuple(prefixes))}
+    shaped = {n: t.reshape(t.shape[:2]) if t.ndim == 4 and t.shape[2:] == (1, 1) else t for n, t in head.items()}
+    load_strictly(model.trunk, trunk, without=(), what=what)
+    load_strictly(model.head, shaped, without=(), what=what)
+
+
+def stage_tensors(module: nn.Module, stage: Stage) -> dict[str, Tensor]:
+    """The parameters and buffers that a stage owns, by the zoo's names."""
+    return {name: t for name, t in module.state_dict().items() if stage.owns(name)}
+
+
+def adapt_first_convolution(convolution: nn.Conv2d, channels: int) -> None:
+    """Make a pretrained convolution take `channels` input channels, in place.
+
+    One channel gets the sum over the old ones, so that a grey image repeated over all channels gives the
+    same result; more channels repeat the old ones in turn, scaled to keep the sum, as timm does.
+    """
+    old = convolution.weight.data
+    if channels == 1:
+        new = old.sum(1, keepdim=True)
+    else:
+        repeats = -(-channels // old.shape[1])
+        new = old.repeat(1, repeats, 1, 1)[:, :channels] * (old.shape[1] / channels)
+    convolution.weight = nn.Parameter(new.contiguous())
+    convolution.in_channels = channels
+
+
+def _build(family: Family, name: str) -> nn.Module:
+    try:
+        return family.build(name)
+    except Exception as error:  # plugin code
+        raise PluginError(f"{family.name} can't build {name}: {type(error).__name__}: {error}") from error
+
+
+def _anatomy(family: Family, name: str, module: nn.Module) -> Anatomy:
+    try:
+        return family.anatomy(name, module)
+    except ModelError:
+        raise
+    except Exception as error:  # plugin code
+        raise PluginError(f"{family.name} can't describe {name}: {type(error).__name__}: {error}") from error
+
+
+def _assemble(
+    family: str, name: str, module: nn.Module, anatomy: Anatomy, *, channels: int, record: WeightsRecord
+) -> Backbone:
+    spec = anatomy.input
+    if channels != spec.channels:
+        spec = _adapt_channels(name, module, anatomy, channels)
+    slots = tuple(_take_out(module, classifier) for classifier in anatomy.classifier)
+    _check_ownership(name, module, anatomy.stages)
+    width = _check_composition(name, module, anatomy.stages, spec)
+    return Backbone(
+        family=family, name=name, module=module, stages=dict(anatomy.stages),
+        slots=slots, width=width, input=spec, weights=record,
+    )  # fmt: skip
+
+
+def _adapt_channels(name: str, module: nn.Module, anatomy: Anatomy, channels: int) -> InputSpec:
+    from dataclasses import replace
+
+    convolution = module.get_submodule(anatomy.first_convolution) if anatomy.first_convolution else None
+    if not isinstance(convolution, nn.Conv2d) or convolution.groups != 1:
+        raise ModelError(f"{name} takes {anatomy.input.channels} channels and can't be adapted to {channels}")
+    adapt_first_convolution(convolution, channels)
+    spec = anatomy.input
+    mean, std = (
+        (sum(values) / len(values),) if channels == 1 else tuple(values[i % len(values)] for i in range(channels))
+        for values in (spec.mean, spec.std)
+    )
+    return replace(spec, mean=mean, std=std)
+
+
+def _take_out(module: nn.Module, classifier: str) -> Slot:
+    parent, _, leaf = classifier.rpartition(".")
+    holder = module.get_submodule(parent)
+    old = getattr(holder, leaf)
+    if isinstance(holder, nn.Sequential):
+        holder[int(leaf) if leaf.isdigit() else list(dict(holder.named_children())).index(leaf)] = nn.Identity()
+    else:
+        setattr(holder, leaf, nn.Identity())
+    return Slot(name=classifier, convolution=isinstance(old, nn.Conv2d))
+
+
+def _check_ownership(name: str, module: nn.Module, stages: Mapping[str, Stage]) -> None:
+    owners = {tensor: [s for s, stage in stages.items() if stage.owns(tensor)] for tensor in module.state_dict()}
+    orphans = [tensor for tensor, owned_by in owners.items() if not owned_by]
+    shared = [f"{tensor} ({' and '.join(o)})" for tensor, o in owners.items() if len(o) > 1]
+    if orphans or shared:
+        faults = [_count("in no stage", orphans), _count("in several stages", shared)]
+        raise ModelError(f"the stages of {name} don't hold every tensor once: {'; '.join(f for f in faults if f)}")
+
+
+def _check_composition(name: str, module: nn.Module, stages: Mapping[str, Stage], spec: InputSpec) -> int:
+    """The width; the trunk is run as the zoo runs it and stage by stage, and both must agree."""
+    module.eval()
+    generator = torch.Generator().manual_seed(0)
+    image = torch.randn(2, spec.channels, spec.height, spec.width, generator=generator)
+    with torch.inference_mode():
+        try:
+            whole = module(image)
+            staged = image
+            for stage in stages.values():
+                staged = stage(module, staged)
+        except Exception as error:  # plugin code
+            raise ModelError(f"the stages of {name} don't run: {type(error).__name__}: {error}") from error
+    if not isinstance(whole, Tensor) or whole.ndim != 2 or staged.shape != whole.shape:
+        got = f"{tuple(staged.shape)} against {tuple(whole.shape) if isinstance(whole, Tensor) else type(whole).__name__}"
+        raise ModelError(f"the trunk of {name} should give (N, width), stage by stage and whole; it gives {got}")
+    if not torch.allclose(staged, whole, rtol=_TOLERANCE, atol=_TOLERANCE * float(whole.abs().max())):
+        worst = float((staged - whole).abs().max())
+        raise ModelError(f"the stages of {name} don't compose to its trunk: they differ by {worst:.2g}")
+    return int(whole.shape[1])
+
+
+def _count(what: str, names: Sequence[str]) -> str:
+    if not names:
+        return ""
+    more = f" and {len(names) - 3} more" if len(names) > 3 else ""
+    return f"{len(names)} {what}: {', '.join(names[:3])}{more}"

@@ -1,0 +1,114 @@
+"""Finding, loading and isolating plugins.
+
+Owns the walk over the entry points of group ``zooft``. pluggy's own loader stops at the first import that
+fails; here one broken plugin is dropped with its reason, and the others go on.
+"""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import dataclass
+from importlib import metadata
+from typing import TYPE_CHECKING
+
+import pluggy
+
+from zooft import hookspecs
+from zooft.contracts import API_VERSION
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+GROUP = "zooft"
+logger = logging.getLogger("zooft")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PluginInfo:
+    """A plugin, loaded or dropped.
+
+    Attributes:
+        name: of the entry point.
+        distribution: the installed package that declares it.
+        version: of that package.
+        problem: why it was dropped, None where it works.
+    """
+
+    name: str
+    distribution: str
+    version: str
+    problem: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Plugins:
+    """All plugins of one environment: the manager that calls them, and what became of each."""
+
+    manager: pluggy.PluginManager
+    infos: tuple[PluginInfo, ...]
+
+    @property
+    def broken(self) -> tuple[PluginInfo, ...]:
+        """Those that were dropped."""
+        return tuple(info for info in self.infos if info.problem is not None)
+
+    def info(self, name: str) -> PluginInfo:
+        """The plugin called `name`."""
+        return next(info for info in self.infos if info.name == name)
+
+    def implementations(self, hook: str) -> list[pluggy.HookImpl]:
+        """Every implementation of `hook`, in order of registration, to be called and guarded one by one."""
+        return list(getattr(self.manager.hook, hook).get_hookimpls())
+
+
+def discover(entry_points: Iterable[metadata.EntryPoint] | None = None) -> Plugins:
+    """Load every plugin that is installed; drop, log and remember those that fail.
+
+    Args:
+        entry_points: instead of the environment's, for tests.
+    """
+    manager = new_manager()
+    found = metadata.entry_points(group=GROUP) if entry_points is None else entry_points
+    infos = tuple(_load(manager, entry_point) for entry_point in sorted(found, key=lambda e: e.name))
+    for info in infos:
+        if info.problem is not None:
+            logger.warning("the plugin %s of %s %s is left out: %s", info.name, info.distribution, info.version, info.problem)
+    return Plugins(manager, infos)
+
+
+def new_manager() -> pluggy.PluginManager:
+    """A plugin manager that knows zooft's hooks and no plugin."""
+    manager = pluggy.PluginManager(hookspecs.PROJECT)
+    manager.add_hookspecs(hookspecs)
+    return manager
+
+
+def _load(manager: pluggy.PluginManager, entry_point: metadata.EntryPoint) -> PluginInfo:
+    distribution = entry_point.dist
+    return PluginInfo(
+        name=entry_point.name,
+        distribution=distribution.name if distribution else "unknown",
+        version=distribution.version if distribution else "unknown",
+        problem=_register(manager, entry_point),
+    )
+
+
+def _register(manager: pluggy.PluginManager, entry_point: metadata.EntryPoint) -> str | None:
+    """Why the plugin can't be used, or None."""
+    if manager.has_plugin(entry_point.name):
+        return f"another package's plugin is called {entry_point.name!r} as well, and came first"
+    try:
+        plugin = entry_point.load()
+    except (Exception, SystemExit) as error:  # a stranger's import may fail in any way; the rest must go on
+        return f"importing {entry_point.value} failed: {type(error).__name__}: {error}"
+    wanted = getattr(plugin, "zooft_api", API_VERSION)
+    if wanted != API_VERSION:
+        return f"it is written for version {wanted} of zooft's hooks, and this zooft has version {API_VERSION}"
+    try:
+        manager.register(plugin, name=entry_point.name)
+        manager.check_pending()
+    except (pluggy.PluginValidationError, ValueError) as error:
+        if manager.has_plugin(entry_point.name):
+            manager.unregister(name=entry_point.name)
+        return str(error).strip()
+    return None

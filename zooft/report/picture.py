@@ -1,0 +1,128 @@
+"""One picture of a run: how it learnt, what it confuses, and its most confident mistakes."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+    from pathlib import Path
+
+    from matplotlib.axes import Axes
+    from numpy.typing import NDArray
+
+    from zooft.contracts import Sample
+    from zooft.metrics import Evaluation
+    from zooft.saved import Predictions
+
+MISTAKES = 6
+_INK, _BLUE, _ORANGE = "#222222", "#1f5fa8", "#c8651b"
+
+
+def draw(
+    path: Path,
+    *,
+    epochs: Path,
+    evaluation: Evaluation,
+    classes: Sequence[str],
+    predictions: Predictions,
+    read: Callable[[Sample], NDArray[Any]],
+) -> None:
+    """Write the picture of a run as PNG.
+
+    Args:
+        path: of the PNG.
+        epochs: the run's ``metrics.jsonl``.
+        evaluation: of the validation samples.
+        classes: their names.
+        predictions: of the validation samples.
+        read: a sample's array in native units.
+    """
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    records = [json.loads(line) for line in epochs.read_text(encoding="utf-8").splitlines()]
+    figure = Figure(figsize=(13, 7.6), layout="constrained", facecolor="white")
+    FigureCanvasAgg(figure)
+    grid = figure.add_gridspec(2, MISTAKES, height_ratios=(1.5, 1))
+    _losses(figure.add_subplot(grid[0, :2]), records)
+    _metrics(figure.add_subplot(grid[0, 2:4]), records, evaluation)
+    _confusion(figure.add_subplot(grid[0, 4:]), evaluation, classes)
+    worst = _mistakes(predictions)
+    for column in range(MISTAKES):
+        axes = figure.add_subplot(grid[1, column])
+        axes.axis("off")
+        if column < len(worst):
+            _mistake(axes, predictions, worst[column], classes, read)
+    text = f"Most confident mistakes on {evaluation.split}" if worst else f"No mistakes on {evaluation.split}"
+    figure.text(0.01, 0.36, text, color=_INK, fontsize=11, weight="bold")
+    partial = path.with_name(path.name + ".partial")
+    figure.savefig(partial, format="png", dpi=110)
+    partial.replace(path)
+
+
+def _losses(axes: Axes, records: Sequence[dict[str, Any]]) -> None:
+    x = [record["epoch"] for record in records]
+    axes.plot(x, [record["train_loss"] for record in records], color=_BLUE, marker=".", label="training")
+    axes.plot(x, [record["val_loss"] for record in records], color=_ORANGE, marker=".", label="validation")
+    axes.set(title="Loss", xlabel="epoch", ylim=(0, None))
+    axes.legend(frameon=False)
+    _plain(axes, x)
+
+
+def _metrics(axes: Axes, records: Sequence[dict[str, Any]], evaluation: Evaluation) -> None:
+    x = [record["epoch"] for record in records]
+    for name in records[0]["metrics"]:
+        values = [record["metrics"][name] for record in records]
+        axes.plot(x, [np.nan if v is None else v for v in values], marker=".", label=name.replace("_", " "))
+    best = max(record["epoch"] for record in records if record["best"])
+    axes.axvline(best, color=_INK, linewidth=0.8, linestyle=":")
+    axes.set(title=f"Validation (dotted: best epoch, {best})", xlabel="epoch")
+    axes.legend(frameon=False, fontsize=8)
+    _plain(axes, x)
+
+
+def _plain(axes: Axes, epochs: Sequence[int]) -> None:
+    from matplotlib.ticker import MaxNLocator
+
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+    axes.set_xlim(min(epochs) - 0.5, max(epochs) + 0.5)
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.grid(axis="y", alpha=0.25)
+
+
+def _confusion(axes: Axes, evaluation: Evaluation, classes: Sequence[str]) -> None:
+    matrix = np.array(evaluation.confusion)
+    share = matrix / np.maximum(matrix.sum(1, keepdims=True), 1)
+    axes.imshow(share, cmap="Blues", vmin=0, vmax=1)
+    axes.set(title=f"Confusion on {evaluation.split} ({evaluation.samples} samples)", xlabel="predicted", ylabel="true")
+    if len(classes) > 20:
+        return
+    names = [name if len(name) <= 14 else name[:13] + "…" for name in classes]
+    axes.set_xticks(range(len(classes)), names, rotation=45 if len(classes) > 4 else 0, ha="right" if len(classes) > 4 else "center")
+    axes.set_yticks(range(len(classes)), names)
+    for row, column in np.ndindex(matrix.shape):
+        if matrix[row, column]:
+            color = "white" if share[row, column] > 0.5 else _INK
+            axes.text(column, row, str(matrix[row, column]), ha="center", va="center", color=color, fontsize=9)
+
+
+def _mistakes(predictions: Predictions) -> list[int]:
+    said = predictions.probabilities.argmax(1)
+    sure = predictions.probabilities.max(1)
+    wrong = np.flatnonzero(said != predictions.targets)
+    return [int(i) for i in wrong[np.argsort(-sure[wrong])][:MISTAKES]]
+
+
+def _mistake(
+    axes: Axes, predictions: Predictions, index: int, classes: Sequence[str], read: Callable[[Sample], NDArray[Any]]
+) -> None:
+    array = np.squeeze(read(predictions.samples[index]))
+    axes.imshow(array, cmap="gray" if array.ndim == 2 else None)
+    probabilities = predictions.probabilities[index]
+    said = int(probabilities.argmax())
+    true = classes[int(predictions.targets[index])]
+    axes.set_title(f"{true}\ntaken for {classes[said]} ({probabilities[said]:.0%})", fontsize=9, color=_INK)

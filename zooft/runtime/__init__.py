@@ -1,0 +1,12 @@
+"""Running an exported file: numpy and onnxruntime, never torch.
+
+    import zooft.runtime
+    model = zooft.runtime.load("model.onnx")
+    probabilities, logits = model.run(images)      # native units, as model.port says
+"""
+
+from zooft.runtime.metadata import Metadata
+from zooft.runtime.providers import Choice, missing_library, usable
+from zooft.runtime.session import OnnxModel, load
+
+__all__ = ["Choice", "Metadata", "OnnxModel", "load", "missing_library", "usable"]

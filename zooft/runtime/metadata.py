@@ -1,0 +1,96 @@
+"""What an exported file says of itself, in ONNX ``metadata_props``.
+
+Owns the schema: one JSON text under ``zooft``, and the same facts under the keys that other tools read.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from zooft.contracts import Activation, Port
+from zooft.errors import RuntimeModelError
+
+KEY = "zooft"
+SCHEMA = 1
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Metadata:
+    """Everything a caller needs to use the file, and where it comes from; no path, host or person.
+
+    Attributes:
+        version: of the zooft that wrote it.
+        task: its name.
+        options: the task's own, as far as they bear on reading samples.
+        classes: in the order of the outputs.
+        activation: from ``logits`` to ``probabilities``, inside the graph.
+        port: the input.
+        preprocessing: what the graph does to it, in words.
+        backbone: ``family:full_name``.
+        weights: what the pretrained weights were: kind, source, licence, SHA-256.
+        weights_sha256: of the tensors in this file.
+        data: fingerprint and counts of the training data.
+        metrics: on held-out samples, with the split's name.
+        intended_use: in the task's words.
+    """
+
+    version: str
+    task: str
+    options: Mapping[str, Any]
+    classes: tuple[str, ...]
+    activation: Activation
+    port: Port
+    preprocessing: str
+    backbone: str
+    weights: Mapping[str, Any]
+    weights_sha256: str
+    data: Mapping[str, Any]
+    metrics: Mapping[str, Any]
+    intended_use: str
+
+    def to_properties(self) -> dict[str, str]:
+        """As ``metadata_props``: ours, Ultralytics' names, and the ONNX specification's image keys."""
+        whole = {"schema": SCHEMA, **asdict(self)}
+        properties = {
+            KEY: json.dumps(whole, sort_keys=True, ensure_ascii=False),
+            "classes": json.dumps(list(self.classes), ensure_ascii=False),
+            "names": str(dict(enumerate(self.classes))),
+            "task": self.task,
+            "license": str(self.weights.get("licence") or "unknown"),
+            "model_info labels": " ".join(name.replace(" ", "_") for name in self.classes),
+        }
+        if self.port.dtype == "uint8" and self.port.axes[-1] == 3:
+            properties |= {
+                "Image.BitmapPixelFormat": "Rgb8",
+                "Image.ColorSpaceGamma": "SRGB",
+                "Image.NominalPixelRange": "NominalRange_0_255",
+            }
+        return properties
+
+
+def parse(properties: Mapping[str, str]) -> Metadata:
+    """The way back of `Metadata.to_properties`.
+
+    Raises:
+        RuntimeModelError: the file isn't one of ours, or one of a newer schema.
+    """
+    if KEY not in properties:
+        raise RuntimeModelError(
+            "the ONNX file has no zooft metadata, so its classes and preprocessing aren't known; "
+            "give a file that 'zooft export' wrote"
+        )
+    try:
+        whole = json.loads(properties[KEY])
+        schema = whole.pop("schema")
+        if schema != SCHEMA:
+            raise RuntimeModelError(f"the ONNX file has metadata of schema {schema}; this zooft reads {SCHEMA}")
+        port = whole.pop("port")
+        return Metadata(
+            **{**whole, "classes": tuple(whole["classes"])},
+            port=Port(**{**port, "axes": tuple(port["axes"])}),
+        )
+    except (ValueError, TypeError, KeyError, AttributeError) as error:
+        raise RuntimeModelError(f"the ONNX file's zooft metadata is damaged: {error}") from error

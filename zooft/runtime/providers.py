@@ -1,0 +1,113 @@
+"""Which execution provider runs a file, told and never assumed.
+
+onnxruntime falls back to the CPU without a word in Python. Here the provider's library is loaded first, so that
+what is missing can be named, and the session is asked afterwards what it truly got.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from importlib import metadata
+from pathlib import Path
+
+from zooft.errors import ProviderError
+
+NAMES = {"cpu": "CPUExecutionProvider", "cuda": "CUDAExecutionProvider", "tensorrt": "TensorrtExecutionProvider"}
+_BEHIND = {"cpu": ("cpu",), "cuda": ("cuda", "cpu"), "tensorrt": ("tensorrt", "cuda", "cpu")}
+
+
+@dataclass(frozen=True, slots=True)
+class Choice:
+    """A provider to ask a session for.
+
+    Attributes:
+        name: cpu, cuda or tensorrt.
+        note: what the user should know, such as why it is the CPU; empty where there is nothing.
+    """
+
+    name: str
+    note: str = ""
+
+    @property
+    def wanted(self) -> str:
+        """onnxruntime's name for it."""
+        return NAMES[self.name]
+
+    @property
+    def chain(self) -> list[str]:
+        """It and what may run the nodes that it can't, in onnxruntime's names."""
+        return [NAMES[name] for name in _BEHIND[self.name]]
+
+
+def choose(requested: str) -> Choice:
+    """What to ask a session for.
+
+    Args:
+        requested: auto, cpu, cuda or tensorrt.
+
+    Raises:
+        ProviderError: the provider can't be had; names the library that is missing.
+    """
+    if requested == "cpu":
+        return Choice("cpu")
+    wanted = "cuda" if requested == "auto" else requested
+    missing = missing_library(wanted)
+    if missing is None:
+        return Choice(wanted)
+    if requested == "auto":
+        return Choice("cpu", f"verified on the CPU, since CUDA isn't usable here: {missing}")
+    raise ProviderError(
+        f"the provider {requested} can't be used: {missing}; install it, or use --provider cpu ('zooft doctor' shows all)"
+    )
+
+
+def missing_library(name: str) -> str | None:
+    """Why a provider can't be used, naming the library that is missing; None where its libraries load."""
+    import ctypes
+
+    import onnxruntime
+
+    if name == "cpu":
+        return None
+    if NAMES[name] not in onnxruntime.get_available_providers():
+        return conflict() or f"this onnxruntime ({', '.join(installed()) or 'not installed'}) was built without {NAMES[name]}"
+    onnxruntime.preload_dlls()
+    folder = Path(onnxruntime.__file__).parent / "capi"
+    library = next(iter(folder.glob(f"*onnxruntime_providers_{name}.*")), None)
+    shared = next(iter(folder.glob("*onnxruntime_providers_shared.*")), None)
+    if library is None or shared is None:
+        return f"onnxruntime's own library for {NAMES[name]} isn't installed"
+    try:
+        ctypes.CDLL(str(shared), mode=ctypes.RTLD_GLOBAL)
+        ctypes.CDLL(str(library))
+    except OSError as error:
+        return str(error).split(": cannot open")[0] + " is missing" if "cannot open" in str(error) else str(error)
+    return None
+
+
+def usable() -> dict[str, str | None]:
+    """Every provider that we know, and why it can't be used, or None."""
+    return {name: missing_library(name) for name in NAMES}
+
+
+def installed() -> dict[str, str]:
+    """The onnxruntime distributions in this environment and their versions."""
+    found = {}
+    for name in ("onnxruntime", "onnxruntime-gpu", "onnxruntime-directml", "onnxruntime-openvino"):
+        try:
+            found[name] = metadata.version(name)
+        except metadata.PackageNotFoundError:
+            continue
+    return found
+
+
+def conflict() -> str | None:
+    """What is wrong when several onnxruntime distributions share one folder, or None."""
+    both = installed()
+    if len(both) < 2:
+        return None
+    listed = " and ".join(f"{name} {version}" for name, version in both.items())
+    return (
+        f"{listed} are both installed and overwrite each other, which silently removes CUDA; "
+        "run 'pip uninstall -y onnxruntime onnxruntime-gpu' and install one of them again"
+    )

@@ -1,0 +1,132 @@
+"""An exported file, opened with care and run.
+
+Owns the policy for files that we didn't write (no external data, no custom operators, no functions) and the
+check that the provider asked for is the one that runs.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from zooft.errors import ProviderError, RuntimeModelError
+from zooft.runtime import metadata as file_metadata
+from zooft.runtime import providers
+
+if TYPE_CHECKING:
+    import numpy as np
+    import onnx
+    from numpy.typing import NDArray
+
+    from zooft.contracts import Port
+    from zooft.runtime.metadata import Metadata
+
+_STANDARD_DOMAINS = {"", "ai.onnx", "ai.onnx.ml"}
+
+
+@dataclass(frozen=True, slots=True)
+class OnnxModel:
+    """An open file.
+
+    Attributes:
+        metadata: what it says of itself.
+        provider: the one that runs it.
+        placement: provider to the number of nodes that it runs.
+        note: what the user should know about the provider; may be empty.
+    """
+
+    metadata: Metadata
+    provider: str
+    placement: Mapping[str, int]
+    note: str
+    _session: Any
+
+    @property
+    def port(self) -> Port:
+        """The input."""
+        return self.metadata.port
+
+    def run(self, batch: NDArray[Any]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+        """Probabilities and logits, both ``(N, classes)`` float32, of a batch in native units.
+
+        Raises:
+            RuntimeModelError: the batch's type or shape isn't what the port says.
+        """
+        self._check(batch)
+        probabilities, logits = self._session.run(["probabilities", "logits"], {self.port.name: batch})
+        return probabilities, logits
+
+    def _check(self, batch: NDArray[Any]) -> None:
+        wanted = self.port.axes
+        fits = batch.ndim == len(wanted) and all(
+            isinstance(axis, str) or axis == size for axis, size in zip(wanted, batch.shape, strict=True)
+        )
+        if not fits or str(batch.dtype) != self.port.dtype:
+            raise RuntimeModelError(
+                f"the model takes {self.port.dtype} {wanted}, but got {batch.dtype} {batch.shape}: {self.port.meaning}"
+            )
+
+
+def load(path: str | Path, *, provider: str = "auto", threads: int = 0) -> OnnxModel:
+    """Open an exported file.
+
+    Args:
+        path: of the .onnx file.
+        provider: auto, cpu, cuda or tensorrt.
+        threads: within an operator; 0 lets onnxruntime choose.
+
+    Raises:
+        RuntimeModelError: not a file that we can read, or one that we refuse.
+        ProviderError: the provider isn't to be had.
+    """
+    import onnxruntime
+
+    path = Path(path)
+    _refuse_unsafe(_parse(path))
+    choice = providers.choose(provider)
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = 3
+    options.intra_op_num_threads = threads
+    options.add_session_config_entry("session.record_ep_graph_assignment_info", "1")
+    try:
+        session = onnxruntime.InferenceSession(str(path), options, providers=choice.chain)
+    except Exception as error:  # onnxruntime raises its own kinds, which it doesn't export as one
+        raise RuntimeModelError(f"onnxruntime can't open {path}: {error}") from error
+    actual = session.get_providers()[0]
+    if actual != choice.wanted:
+        raise ProviderError(
+            f"{choice.wanted} was asked for, but onnxruntime runs the file on {actual}; 'zooft doctor' shows what is missing"
+        )
+    properties = session.get_modelmeta().custom_metadata_map
+    return OnnxModel(file_metadata.parse(properties), actual, _placement(session), choice.note, session)
+
+
+def _parse(path: Path) -> onnx.ModelProto:
+    import onnx
+    from google.protobuf.message import DecodeError
+
+    try:
+        return onnx.load(str(path), load_external_data=False)
+    except FileNotFoundError:
+        raise RuntimeModelError(f"there is no file {path}") from None
+    except (OSError, DecodeError) as error:
+        raise RuntimeModelError(f"{path} isn't a readable ONNX file: {error}") from error
+
+
+def _refuse_unsafe(model: onnx.ModelProto) -> None:
+    import onnx
+
+    if any(tensor.data_location == onnx.TensorProto.EXTERNAL for tensor in model.graph.initializer):
+        raise RuntimeModelError("the ONNX file keeps tensors in other files, which could be any file on this machine")
+    foreign = {entry.domain for entry in model.opset_import} - _STANDARD_DOMAINS
+    if foreign or model.functions:
+        raise RuntimeModelError(f"the ONNX file uses operators that aren't ONNX's own: {', '.join(sorted(foreign))}")
+
+
+def _placement(session: Any) -> dict[str, int]:
+    count: dict[str, int] = {}
+    for group in session.get_provider_graph_assignment_info():
+        count[group.ep_name] = count.get(group.ep_name, 0) + len(group.get_nodes())
+    return count

@@ -1,0 +1,96 @@
+"""What a task found: checked, fingerprinted, written down.
+
+Owns the tables ``samples.csv`` and ``rejected.csv`` and the data's fingerprint.
+"""
+
+from __future__ import annotations
+
+import csv
+import hashlib
+from collections import Counter
+from typing import TYPE_CHECKING
+
+from zooft.errors import DataError, PluginError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+    from pathlib import Path
+    from typing import Any
+
+    from zooft.contracts import Discovery, Rejection, Sample, Task
+    from zooft.split import Splits
+
+
+def discover(task: Task, data: Path, options: Any, *, learning: bool = True) -> Discovery:
+    """What the task finds.
+
+    Args:
+        task: who looks.
+        data: folder or manifest.
+        options: the task's own.
+        learning: whether there must be enough to learn from: two classes, none of them empty.
+
+    Raises:
+        DataError: no such data, fewer than two classes, one id twice.
+    """
+    if not data.exists():
+        raise DataError(f"there is no data at {data}; give a folder or a manifest with --data")
+    try:
+        found = task.discover(data, options)
+    except DataError:
+        raise
+    except Exception as error:  # plugin code
+        raise PluginError(f"the task {task.name} failed to read the data: {type(error).__name__}: {error}") from error
+    _check_samples(found)
+    if learning:
+        _check_classes(found)
+    return found
+
+
+def fingerprint(samples: Iterable[Sample]) -> str:
+    """SHA-256 over ids, targets and splits, in the order of the ids."""
+    digest = hashlib.sha256()
+    for sample in sorted(samples, key=lambda s: s.id):
+        digest.update(f"{sample.id}\0{sample.target}\0{sample.split}\n".encode())
+    return digest.hexdigest()
+
+
+def write_samples(path: Path, splits: Splits, classes: Sequence[str]) -> None:
+    """``samples.csv``: id, target, group, split."""
+    with path.open("w", newline="", encoding="utf-8") as file:
+        writer = csv.writer(file)
+        writer.writerow(("id", "target", "group", "split"))
+        for name, members in (("train", splits.train), ("val", splits.val), ("test", splits.test)):
+            writer.writerows((s.id, classes[s.target], s.group or "", name) for s in members)
+
+
+def write_rejected(path: Path, rejected: Sequence[Rejection]) -> None:
+    """``rejected.csv``: id, reason."""
+    with path.open("w", newline="", encoding="utf-8") as file:
+        writer = csv.writer(file)
+        writer.writerow(("id", "reason"))
+        writer.writerows((rejection.id, rejection.reason) for rejection in rejected)
+
+
+def _check_samples(found: Discovery) -> None:
+    if not found.samples:
+        raise DataError(f"no usable samples in the data{_rejected(found)}")
+    twice = [id_ for id_, n in Counter(sample.id for sample in found.samples).items() if n > 1]
+    if twice:
+        raise DataError(f"{len(twice)} samples are listed more than once, such as {twice[0]}")
+
+
+def _check_classes(found: Discovery) -> None:
+    counts = Counter(sample.target for sample in found.samples)
+    empty = [name for index, name in enumerate(found.classes) if not counts[index]]
+    if empty:
+        raise DataError(f"no usable samples of class {', '.join(empty)}{_rejected(found)}")
+    if len(found.classes) < 2:
+        raise DataError(f"only one class, {found.classes[0]!r}; there is nothing to tell apart{_rejected(found)}")
+
+
+def _rejected(found: Discovery) -> str:
+    if not found.rejected:
+        return ""
+    first = found.rejected[0]
+    return f"; {len(found.rejected)} files were rejected, the first: {first.id}: {first.reason}"

@@ -1,0 +1,315 @@
+"""What is done with a finished run or an exported file: open, predict, evaluate, export, verify.
+
+`recipe.finetune` uses the same functions on the folder it has just written, so that what is evaluated and exported is
+what lies on disk.
+"""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from zooft import config as configuration
+from zooft import run as runs
+from zooft import runtime
+from zooft import samples as sample_tables
+from zooft.contracts import Sample, Verification, WeightsRecord
+from zooft.errors import DataError, RunError
+from zooft.metrics import Evaluation
+from zooft.metrics import evaluate as evaluate_predictions
+
+if TYPE_CHECKING:
+    import torch
+    from numpy.typing import NDArray
+
+    from zooft.contracts import InputSpec, Task
+    from zooft.export import DeployedModel
+    from zooft.features import Views
+    from zooft.model import AdaptedModel
+    from zooft.registry import Registry
+    from zooft.runtime import Metadata, OnnxModel
+
+Advance = Callable[[int], None]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SavedRun:
+    """A run, opened: its record, and its model as the best epoch left it, on the CPU."""
+
+    path: Path
+    record: Mapping[str, Any]
+    task: Task
+    options: Any
+    classes: tuple[str, ...]
+    model: AdaptedModel
+    input: InputSpec
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Predictions:
+    """A model's answers to samples, in their order.
+
+    Attributes:
+        samples: what was asked.
+        targets: ``(N,)`` class indices.
+        probabilities: ``(N, classes)``.
+    """
+
+    samples: tuple[Sample, ...]
+    targets: NDArray[Any]
+    probabilities: NDArray[Any]
+
+
+def open_run(path: Path, registry: Registry) -> SavedRun:
+    """Build a run's model again and load its weights strictly.
+
+    Raises:
+        RunError: not a run.
+        WeightsError: its weights don't fit its record.
+    """
+    from zooft import model as models
+    from zooft.weights import read_file
+
+    record = runs.read(path)
+    task, options = _task(registry, record["task"], record["options"])
+    kept = record["backbone"]
+    backbone = models.rebuild_backbone(
+        registry.family(kept["family"]), kept["name"], channels=task.channels(options),
+        record=WeightsRecord(**record["weights"]),
+    )  # fmt: skip
+    adapted = models.adapt(backbone, registry.head(record["config"]["head"]), len(record["classes"]))
+    weights = path / runs.WEIGHTS_FILE
+    models.load_zoo_tensors(adapted, read_file(weights).tensors, what=weights.name)
+    return SavedRun(
+        path=path, record=record, task=task, options=options, classes=tuple(record["classes"]),
+        model=adapted.eval(), input=backbone.input,
+    )  # fmt: skip
+
+
+def find_samples(
+    task: Task, options: Any, classes: Sequence[str], data: Path, *, run: Path | None, split: str = "auto"
+) -> tuple[str, tuple[Sample, ...], tuple[str, ...]]:
+    """Samples to judge a finished model by: the split's name, the samples, and what to tell the user.
+
+    Args:
+        task: the model's.
+        options: the task's, as trained.
+        classes: the model's.
+        data: folder or manifest.
+        run: whose ``samples.csv`` says who was held out, where the data is the run's own.
+        split: auto (test, else val, else all), train, val, test or all.
+
+    Raises:
+        DataError: nothing to judge by, or classes that the model doesn't know.
+    """
+    found = sample_tables.discover(task, data, options, learning=False)
+    foreign = [name for name in found.classes if name not in classes]
+    if foreign:
+        raise DataError(f"the data has classes that the model doesn't know: {', '.join(foreign)}; it knows {', '.join(classes)}")
+    known = _known_splits(run)
+    everyone = [_relabelled(sample, found.classes, classes, known) for sample in found.samples]
+    by_split = {name: tuple(s for s in everyone if s.split == name) for name in ("train", "val", "test")}
+    by_split["all"] = tuple(everyone)
+    chosen = split if split != "auto" else next(name for name in ("test", "val", "all") if by_split[name])
+    if not by_split[chosen]:
+        raise DataError(f"the data has no {chosen} samples; it has {_counted(by_split)}")
+    notes = [*found.notes]
+    if found.rejected:
+        notes.append(f"{len(found.rejected)} files were rejected, the first: {found.rejected[0].id}: {found.rejected[0].reason}")
+    if chosen == "all" and split == "auto":
+        notes.append("the data has no split, so all samples are judged; those that were trained on make figures too good")
+    return chosen, by_split[chosen], tuple(notes)
+
+
+def predict_run(saved: SavedRun, samples: Sequence[Sample], *, device: str, workers: int, advance: Advance) -> Predictions:
+    """A run's answers, in torch."""
+    import torch
+
+    from zooft.features import loader
+
+    views = make_views(saved, samples)
+    saved.model.to(device).eval()
+    rows: list[torch.Tensor] = []
+    with torch.inference_mode():
+        for x, y in loader(views, batch_size=32, workers=workers):
+            rows.append(activation(saved.task)(saved.model(x.to(device)).float()).cpu())
+            advance(len(y))
+    return _predictions(samples, torch.cat(rows).numpy())
+
+
+def predict_file(model: OnnxModel, task: Task, options: Any, samples: Sequence[Sample], *, advance: Advance) -> Predictions:
+    """An exported file's answers, without torch."""
+    rows = []
+    for sample in samples:
+        rows.append(model.run(task.read(sample.source, options)[None])[0])
+        advance(1)
+    return _predictions(samples, np.concatenate(rows))
+
+
+def evaluate(
+    task: Task, classes: Sequence[str], predictions: Predictions, *, split: str, resamples: int, seed: int
+) -> Evaluation:
+    """All figures of some predictions."""
+    return evaluate_predictions(
+        task.metrics, predictions.targets, predictions.probabilities, split=split, classes=classes,
+        groups=[sample.group for sample in predictions.samples], resamples=resamples, seed=seed,
+    )  # fmt: skip
+
+
+def export_run(saved: SavedRun, path: Path) -> None:
+    """Write a run's model to `path`, not yet verified.
+
+    Raises:
+        ExportError: it can't be exported.
+    """
+    import torch
+
+    from zooft.export import export
+
+    port = saved.task.port(saved.options)
+    shape = [axis if isinstance(axis, int) else 256 + 32 * index for index, axis in enumerate(port.axes)]
+    example = torch.randint(0, 256, (2, *shape[1:]), generator=torch.Generator().manual_seed(0))
+    export(
+        deployed(saved), path, port=port, example=example.to(getattr(torch, port.dtype)),
+        describe=lambda sha256: _describe(saved, sha256),
+    )  # fmt: skip
+
+
+def verify_file(
+    saved: SavedRun, path: Path, samples: Sequence[Sample], *, available: int, provider: str, advance: Advance
+) -> Verification:
+    """Compare an exported file with its run's model, on `samples` or, where there are none, on generated images."""
+    from zooft import verify
+
+    material = verify.Material(
+        arrays=[saved.task.read(s.source, saved.options) for s in samples],
+        targets=np.array([s.target for s in samples]),
+        available=available,
+        data="real",
+    )
+    if not samples:
+        port = saved.task.port(saved.options)
+        arrays = verify.generated(port.axes[1:], port.dtype)
+        material = verify.Material(arrays=arrays, targets=None, available=0, data="generated")
+    return verify.verify(
+        runtime.load(path, provider=provider), path, reference=_reference(saved), material=material,
+        metrics=saved.task.metrics, requested=provider, advance=advance,
+    )  # fmt: skip
+
+
+def settle(run: Path, candidate: Path, verification: Verification) -> Path:
+    """Give a candidate its name by how it did, and write ``verification.json``.
+
+    Returns:
+        ``model.onnx`` for a file that passed; ``model.unverified.onnx`` for one that failed, with any
+        ``model.onnx`` of before removed.
+    """
+    target = run / (runs.ONNX_FILE if verification.passed else runs.REFUSED_FILE)
+    other = run / (runs.REFUSED_FILE if verification.passed else runs.ONNX_FILE)
+    other.unlink(missing_ok=True)
+    candidate.replace(target)
+    runs.write_json(run / runs.VERIFICATION_FILE, verification)
+    return target
+
+
+def deployed(saved: SavedRun) -> DeployedModel:
+    """The module that an export contains, on the CPU."""
+    from zooft.export import DeployedModel
+
+    preprocess = saved.task.preprocess(saved.input, saved.options)
+    return DeployedModel(preprocess, saved.model.cpu(), saved.task.activation).eval()
+
+
+def make_views(saved: SavedRun, samples: Sequence[Sample]) -> Views:
+    """Samples as the network's input, plain."""
+    from zooft.features import Views, reader
+
+    return Views(
+        samples, read=reader(saved.task, saved.options), preprocess=saved.task.preprocess(saved.input, saved.options)
+    )
+
+
+def activation(task: Task) -> Callable[[torch.Tensor], torch.Tensor]:
+    """A task's function from logits to probabilities."""
+    from zooft.export import activate
+
+    return activate(task.activation)
+
+
+def task_of_file(model: OnnxModel, registry: Registry) -> tuple[Task, Any]:
+    """The task that an exported file was made for, and its options.
+
+    Looked up by name among the installed plugins: a file never says which code to run.
+    """
+    return _task(registry, model.metadata.task, model.metadata.options)
+
+
+def _task(registry: Registry, name: str, options: Mapping[str, Any]) -> tuple[Task, Any]:
+    task = registry.task(name)
+    return task, configuration.build(task.options, options)
+
+
+def _reference(saved: SavedRun) -> Callable[[NDArray[Any]], tuple[NDArray[Any], NDArray[Any]]]:
+    import torch
+
+    module = deployed(saved)
+
+    def answer(batch: NDArray[Any]) -> tuple[NDArray[Any], NDArray[Any]]:
+        with torch.inference_mode():
+            probabilities, logits = module(torch.from_numpy(batch))
+        return probabilities.numpy(), logits.numpy()
+
+    return answer
+
+
+def _describe(saved: SavedRun, sha256: str) -> Metadata:
+    spec, record = saved.input, saved.record
+    return runtime.Metadata(
+        version=record["zooft"],
+        task=saved.task.name,
+        options=record["options"],
+        classes=saved.classes,
+        activation=saved.task.activation,
+        port=saved.task.port(saved.options),
+        preprocessing=(
+            f"inside the graph: {spec.mode} to {spec.height}x{spec.width} (resize {spec.resize}, antialiased "
+            f"{spec.interpolation}), then mean {spec.mean} and std {spec.std} on the scale 0..1"
+        ),
+        backbone=f"{record['backbone']['family']}:{record['backbone']['name']}",
+        weights=record["weights"],
+        weights_sha256=sha256,
+        data={key: value for key, value in record["data"].items() if key != "path"},
+        metrics=record["evaluation"],
+        intended_use=saved.task.intended_use,
+    )
+
+
+def _predictions(samples: Sequence[Sample], probabilities: NDArray[Any]) -> Predictions:
+    targets = np.array([sample.target for sample in samples])
+    return Predictions(samples=tuple(samples), targets=targets, probabilities=probabilities)
+
+
+def _known_splits(run: Path | None) -> dict[str, str]:
+    table = run / runs.SAMPLES_FILE if run is not None else None
+    if table is None or not table.is_file():
+        return {}
+    try:
+        with table.open(newline="", encoding="utf-8") as file:
+            return {row["id"]: row["split"] for row in csv.DictReader(file)}
+    except (OSError, KeyError, ValueError) as error:
+        raise RunError(f"{table} can't be read: {error}") from error
+
+
+def _relabelled(sample: Sample, found: Sequence[str], classes: Sequence[str], known: Mapping[str, str]) -> Sample:
+    target = list(classes).index(found[sample.target])
+    split: Any = sample.split or known.get(sample.id)
+    return replace(sample, target=target, split=split)
+
+
+def _counted(by_split: Mapping[str, Sequence[Sample]]) -> str:
+    return ", ".join(f"{len(members)} {name}" for name, members in by_split.items() if name != "all")

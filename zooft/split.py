@@ -1,0 +1,145 @@
+"""Who trains and who judges.
+
+Owns honouring a given split, making one that is stratified and keeps groups whole, and refusing one that leaks.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections import Counter, defaultdict
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from zooft.errors import DataError
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from zooft.contracts import Sample
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Splits:
+    """Samples by purpose; no group in two of them.
+
+    Attributes:
+        train: to learn from.
+        val: to choose the best epoch by.
+        test: to report on, empty where the data has none.
+        notes: what the run should say about how the split came to be.
+    """
+
+    train: tuple[Sample, ...]
+    val: tuple[Sample, ...]
+    test: tuple[Sample, ...]
+    notes: tuple[str, ...]
+
+
+def split(samples: Sequence[Sample], classes: Sequence[str], *, fraction: float, seed: int) -> Splits:
+    """Use the data's own split, or hold out a validation share.
+
+    Args:
+        samples: all of them.
+        classes: their names, for messages.
+        fraction: share of samples held out where the data has no validation split.
+        seed: of the random choice.
+
+    Raises:
+        DataError: a group on both sides, a class that can't be learnt, too few samples to split.
+    """
+    parts, notes = _given(samples)
+    if not parts["val"]:
+        parts["train"], parts["val"] = _hold_out(parts["train"], fraction=fraction, seed=seed)
+        notes.append(f"{len(parts['val'])} samples were held out for validation, stratified, with seed {seed}")
+    notes += _about_groups(samples)
+    _refuse_leaks(parts)
+    _refuse_unlearnt(parts, classes)
+    if not parts["test"]:
+        notes.append("the best epoch is chosen on the validation samples, so their figures are a little optimistic")
+    return Splits(train=tuple(parts["train"]), val=tuple(parts["val"]), test=tuple(parts["test"]), notes=tuple(notes))
+
+
+def _given(samples: Sequence[Sample]) -> tuple[dict[str, list[Sample]], list[str]]:
+    parts: dict[str, list[Sample]] = {"train": [], "val": [], "test": []}
+    named = [sample for sample in samples if sample.split is not None]
+    if not named:
+        parts["train"] = list(samples)
+        return parts, []
+    if len(named) < len(samples):
+        raise DataError(
+            f"{len(samples) - len(named)} of {len(samples)} samples have no split while the others do; "
+            "give every sample one of train, val and test, or none"
+        )
+    for sample in named:
+        parts[str(sample.split)].append(sample)
+    if not parts["train"]:
+        raise DataError("the data's own split has no training samples")
+    return parts, ["the data's own split is used"]
+
+
+def _hold_out(samples: Sequence[Sample], *, fraction: float, seed: int) -> tuple[list[Sample], list[Sample]]:
+    import numpy as np
+    from sklearn.model_selection import StratifiedGroupKFold, StratifiedShuffleSplit
+
+    targets = np.array([sample.target for sample in samples])
+    grouped = any(sample.group is not None for sample in samples)
+    groups = np.array([_group(sample) for sample in samples])
+    try:
+        with warnings.catch_warnings():
+            # scikit-learn warns of a class with fewer groups than folds; our own check below decides
+            warnings.simplefilter("ignore", UserWarning)
+            if grouped:
+                folds = StratifiedGroupKFold(max(2, round(1 / fraction)), shuffle=True, random_state=seed)
+                train, val = next(folds.split(targets, targets, groups))
+            else:
+                shuffle = StratifiedShuffleSplit(1, test_size=fraction, random_state=seed)
+                train, val = next(shuffle.split(targets, targets))
+    except ValueError as error:
+        raise DataError(
+            f"{len(samples)} samples can't be split into training and validation: {error}; "
+            "add samples, or give a split of your own"
+        ) from error
+    return [samples[i] for i in train], [samples[i] for i in val]
+
+
+def _about_groups(samples: Sequence[Sample]) -> list[str]:
+    if all(sample.group is None for sample in samples):
+        return [
+            "no groups are known: if several samples show one subject (a patient, a part, a place), figures on "
+            "held-out samples are too good; name the subject in the data's group column"
+        ]
+    return [f"{len({_group(sample) for sample in samples})} groups, each kept on one side of the split"]
+
+
+def _group(sample: Sample) -> str:
+    return f"group {sample.group}" if sample.group is not None else f"sample {sample.id}"
+
+
+def _refuse_leaks(parts: dict[str, list[Sample]]) -> None:
+    sides: defaultdict[str, set[str]] = defaultdict(set)
+    for name, members in parts.items():
+        for sample in members:
+            if sample.group is not None:
+                sides[sample.group].add(name)
+    torn = [group for group, names in sides.items() if len(names) > 1]
+    if torn:
+        raise DataError(
+            f"{len(torn)} groups are on both sides of the given split, so its figures would be too good; "
+            "move each group to one side, or leave the split out and let zooft make one"
+        )
+
+
+def _refuse_unlearnt(parts: dict[str, list[Sample]], classes: Sequence[str]) -> None:
+    counts = {name: Counter(sample.target for sample in members) for name, members in parts.items()}
+    empty = [label for index, label in enumerate(classes) if not counts["train"][index]]
+    if empty:
+        raise DataError(
+            f"no training samples of class {', '.join(empty)}; remove the class or add samples "
+            f"(training has {_listed(counts['train'], classes)})"
+        )
+    if not parts["val"]:
+        raise DataError("no validation samples; add some, or raise --val-fraction")
+
+
+def _listed(counts: Counter[int], classes: Sequence[str]) -> str:
+    return ", ".join(f"{label} {counts[index]}" for index, label in enumerate(classes))

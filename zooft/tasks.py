@@ -1,0 +1,29 @@
+"""Ready-made parts that a task can be put together from. Light: the registry loads tasks without torch."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from zooft.contracts import Port
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from torch import nn
+
+
+def image_port(_options: Any) -> Port:
+    """8-bit RGB images of any size, for a Task's `port`."""
+    return Port(
+        name="images",
+        dtype="uint8",
+        axes=("batch", "height", "width", 3),
+        meaning="RGB levels 0..255, sRGB, rows from top to bottom, EXIF rotation already applied",
+    )
+
+
+def cross_entropy(_targets: Sequence[int], _options: Any) -> nn.Module:
+    """The plain loss for classes that exclude each other, for a Task's `loss`."""
+    from torch import nn
+
+    return nn.CrossEntropyLoss()

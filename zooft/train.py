@@ -1,0 +1,275 @@
+"""The training loop: read `fit` from top to bottom.
+
+Owns optimizers, schedules, epochs and the choice of the best one. accelerate places tensors and, under torchrun,
+shards the data; the loop itself is plain.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor, nn
+
+from zooft import features, freeze
+from zooft.contracts import EpochRecord
+from zooft.errors import TrainingError
+
+if TYPE_CHECKING:
+    from accelerate import Accelerator
+    from numpy.typing import NDArray
+    from torch.utils.data import DataLoader, Dataset
+
+    from zooft.contracts import FreezePlan
+    from zooft.features import Views
+    from zooft.model import AdaptedModel
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Recipe:
+    """How to learn: the values behind the flags of the same names."""
+
+    epochs: int
+    batch_size: int
+    optimizer: str
+    lr: float
+    backbone_lr: float
+    momentum: float
+    weight_decay: float
+    schedule: str
+    warmup: float
+    step_epochs: int
+    step_factor: float
+    power: float
+    workers: int
+    seed: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Job:
+    """What is learnt.
+
+    Attributes:
+        model: to be trained in place.
+        train: the training samples' views, random ones where `augmented`.
+        val: the validation samples' plain views.
+        augmented: whether training views change from epoch to epoch.
+        loss: ``(logits, targets) -> scalar``.
+        metrics: of targets and probabilities.
+        primary: the metric that chooses the best epoch.
+        activation: logits to probabilities.
+        plan: epoch (from 0) to what stays frozen.
+    """
+
+    model: AdaptedModel
+    train: Views
+    val: Views
+    augmented: bool
+    loss: nn.Module
+    metrics: Callable[[NDArray[Any], NDArray[Any]], Mapping[str, float]]
+    primary: str
+    activation: Callable[[Tensor], Tensor]
+    plan: Callable[[int], FreezePlan]
+
+
+@dataclass(frozen=True, slots=True)
+class Watch:
+    """What the caller does while training goes on.
+
+    Attributes:
+        computing: called with a description and a total; returns what to call with each number done.
+        epoch: called with each record, while the model is as that epoch left it.
+        note: called with one sentence.
+    """
+
+    computing: Callable[[str, int], Callable[[int], None]]
+    epoch: Callable[[EpochRecord], None]
+    note: Callable[[str], None]
+
+
+def fit(job: Job, recipe: Recipe, accelerator: Accelerator, watch: Watch) -> None:
+    """Train `job.model`, and prove that what was to stay has stayed.
+
+    Raises:
+        TrainingError: the loss is no longer finite.
+        FrozenChangedError: a frozen tensor moved.
+    """
+    model, plans = job.model.to(accelerator.device), [job.plan(epoch) for epoch in range(recipe.epochs)]
+    always = [stage for stage in model.stages if all(stage in plan.frozen for plan in plans)]
+    before = freeze.fingerprints(model, always)
+    start, train, val = _inputs(job, recipe, always, accelerator.device, watch)
+    optimizer = make_optimizer(model, recipe, plans)
+    steps = math.ceil(len(train) / (recipe.batch_size * accelerator.num_processes))  # type: ignore[arg-type]
+    scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: rate_factor(step, steps, recipe))
+    freeze.apply(model, plans[0].frozen)
+    wrapped, optimizer, val_loader, loss = accelerator.prepare(
+        model, optimizer, features.loader(val, batch_size=recipe.batch_size, workers=recipe.workers), job.loss
+    )
+    best: tuple[float, float] | None = None
+    for epoch, plan in enumerate(plans):
+        began = time.perf_counter()
+        job.train.epoch = epoch
+        freeze.apply(model, plan.frozen)
+        shuffled = features.loader(
+            train, batch_size=recipe.batch_size, workers=recipe.workers, shuffle_seed=recipe.seed + epoch
+        )
+        advance = watch.computing(f"epoch {epoch + 1} of {recipe.epochs}", steps)
+        train_loss = _learn(
+            wrapped, loss, optimizer, scheduler, accelerator.prepare(shuffled), accelerator,
+            start=start, epoch=epoch, advance=advance,
+        )  # fmt: skip
+        logits, targets = predict(wrapped, val_loader, accelerator, start=start)
+        val_loss = float(job.loss(logits.to(accelerator.device), targets.to(accelerator.device)))
+        values = dict(job.metrics(targets.numpy(), job.activation(logits).numpy()))
+        rank = (_comparable(values[job.primary]), -val_loss)
+        is_best = best is None or rank > best
+        best = rank if is_best else best
+        watch.epoch(
+            EpochRecord(
+                epoch=epoch + 1,
+                train_loss=train_loss,
+                val_loss=val_loss,
+                metrics=values,
+                learning_rate=optimizer.param_groups[-1]["lr"],
+                seconds=time.perf_counter() - began,
+                learning=_learning(model, plan),
+                best=is_best,
+            )
+        )
+    freeze.check_unchanged(model, before, always)
+
+
+def predict(
+    model: nn.Module, data: DataLoader[Any], accelerator: Accelerator, *, start: int = 0
+) -> tuple[Tensor, Tensor]:
+    """Logits ``(N, outputs)`` and targets ``(N,)`` on the CPU, gathered from all processes, none twice."""
+    model.eval()
+    logits: list[Tensor] = []
+    targets: list[Tensor] = []
+    with torch.inference_mode():
+        for x, y in data:
+            z, t = accelerator.gather_for_metrics((model(x, start), y))
+            logits.append(z.float().cpu())
+            targets.append(t.cpu())
+    return torch.cat(logits).clone(), torch.cat(targets).clone()
+
+
+def make_optimizer(
+    model: AdaptedModel, recipe: Recipe, plans: Sequence[FreezePlan]
+) -> torch.optim.Optimizer:
+    """One parameter group for each learning rate and decay; norms and biases don't decay.
+
+    The head's groups come last. Parameters that no epoch trains are left out.
+    """
+    groups: list[dict[str, Any]] = []
+    for name, stage in model.stages.items():
+        if all(name in plan.frozen for plan in plans):
+            continue
+        named = [(n, p) for n, p in model.trunk.named_parameters() if stage.owns(n)]
+        groups += _groups(named, recipe.backbone_lr * plans[0].scales.get(name, 1.0), recipe.weight_decay)
+    groups += _groups(list(model.head.named_parameters()), recipe.lr, recipe.weight_decay)
+    if recipe.optimizer == "sgd":
+        return torch.optim.SGD(groups, lr=recipe.lr, momentum=recipe.momentum)
+    kind = torch.optim.AdamW if recipe.optimizer == "adamw" else torch.optim.Adam
+    return kind(groups, lr=recipe.lr)
+
+
+def rate_factor(step: int, steps_per_epoch: int, recipe: Recipe) -> float:
+    """The learning rate at `step` (from 0) over the initial one.
+
+    Rises linearly over the warm-up's share of the steps, then falls: ``cosine`` to 0 (Loshchilov and Hutter
+    2017), ``step`` by a factor every few epochs, ``polynomial`` as (1 - t/T)^power, ``constant`` not at all.
+    """
+    total = max(1, steps_per_epoch * recipe.epochs)
+    rising = round(total * recipe.warmup)
+    if step < rising:
+        return (step + 1) / rising
+    done = min(1.0, (step - rising) / max(1, total - rising))
+    if recipe.schedule == "cosine":
+        return 0.5 * (1 + math.cos(math.pi * done))
+    if recipe.schedule == "polynomial":
+        return float((1 - done) ** recipe.power)
+    if recipe.schedule == "step":
+        return float(recipe.step_factor ** (step // (steps_per_epoch * recipe.step_epochs)))
+    return 1.0
+
+
+def _inputs(
+    job: Job, recipe: Recipe, always: Sequence[str], device: torch.device, watch: Watch
+) -> tuple[int, Dataset[Any], Dataset[Any]]:
+    """The first stage to run in every epoch, and what it is fed."""
+    start = freeze.frozen_prefix(job.model, always)
+    if start == 0:
+        return 0, job.train, job.val
+    if job.augmented:
+        watch.note("the frozen stages run in every epoch, because augmentation changes what they see")
+        return 0, job.train, job.val
+    total = len(job.train) + len(job.val)
+    advance = watch.computing("frozen stages, once", total)
+    kept = [
+        features.precompute(
+            job.model, views, stop=start, batch_size=recipe.batch_size, workers=recipe.workers,
+            device=device, advance=advance,
+        )
+        for views in (job.train, job.val)
+    ]  # fmt: skip
+    if kept[0] is None or kept[1] is None:
+        watch.note("the frozen stages run in every epoch, because their outputs don't fit into memory")
+        return 0, job.train, job.val
+    return start, kept[0], kept[1]
+
+
+def _learn(
+    model: nn.Module,
+    loss: nn.Module,
+    optimizer: torch.optim.Optimizer,
+    scheduler: torch.optim.lr_scheduler.LRScheduler,
+    data: Iterable[tuple[Tensor, Tensor]],
+    accelerator: Accelerator,
+    *,
+    start: int,
+    epoch: int,
+    advance: Callable[[int], None],
+) -> float:
+    """One epoch; the mean loss over its samples."""
+    total, count = torch.zeros((), device=accelerator.device), 0
+    for step, (x, y) in enumerate(data):
+        value = loss(model(x, start), y)
+        if not bool(torch.isfinite(value)):
+            rate = optimizer.param_groups[-1]["lr"]
+            raise TrainingError(
+                f"the loss became {float(value)} in epoch {epoch + 1}, step {step + 1}, at a learning rate of {rate:.2g}; "
+                "try a tenth of --lr and --backbone-lr, a longer --warmup, or a larger --batch-size"
+            )
+        accelerator.backward(value)
+        optimizer.step()
+        scheduler.step()
+        optimizer.zero_grad(set_to_none=True)
+        total += value.detach() * len(y)
+        count += len(y)
+        advance(1)
+    sums = accelerator.reduce(torch.stack([total, torch.tensor(float(count), device=total.device)]))
+    return float(sums[0] / sums[1])
+
+
+def _groups(named: Sequence[tuple[str, nn.Parameter]], lr: float, decay: float) -> list[dict[str, Any]]:
+    plain = [p for name, p in named if p.ndim <= 1 or name.endswith(("cls_token", "pos_embed"))]
+    ids = {id(p) for p in plain}
+    decayed = [p for _, p in named if id(p) not in ids]
+    groups = [
+        {"params": decayed, "lr": lr, "weight_decay": decay},
+        {"params": plain, "lr": lr, "weight_decay": 0.0},
+    ]
+    return [group for group in groups if group["params"]]
+
+
+def _learning(model: AdaptedModel, plan: FreezePlan) -> tuple[str, ...]:
+    return (*(name for name in freeze.learnable_stages(model) if name not in plan.frozen), "head")
+
+
+def _comparable(value: float) -> float:
+    return value if math.isfinite(value) else -math.inf

@@ -1,0 +1,220 @@
+"""Where pretrained tensors come from: a file, a prepared folder, a plugin, the zoo; in this order.
+
+Owns reading weight files safely (nothing is unpickled but tensors), the order of places, and the record that
+a run keeps. Random weights come only when asked for by name.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from zooft.contracts import LoadedWeights, WeightsRecord
+from zooft.errors import WeightsError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping, Sequence
+
+    from torch import Tensor
+
+    from zooft.contracts import Family, WeightsSource
+
+FOLDER_VARIABLE = "ZOOFT_WEIGHTS"
+_NESTED = ("state_dict", "model", "model_state_dict", "module")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FoundWeights:
+    """Tensors under the zoo's names, and what the run records; no tensors for random weights."""
+
+    tensors: Mapping[str, Tensor] | None
+    record: WeightsRecord
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Places:
+    """Everything that is asked in turn for one model's pretrained weights."""
+
+    family: Family
+    model: str
+    sources: Sequence[WeightsSource]
+    folder: Path | None
+
+
+def find(choice: str, places: Places, expected: Mapping[str, tuple[int, ...]]) -> FoundWeights:
+    """The weights that `choice` names: ``pretrained``, ``random`` or a file.
+
+    Args:
+        choice: as typed by the user.
+        places: who is asked for ``pretrained``.
+        expected: the model's tensor names to shapes, for sources that convert.
+
+    Raises:
+        WeightsError: says what was tried and how to go on without a network.
+    """
+    if choice == "random":
+        record = WeightsRecord(kind="random", source="random", licence=None, file_sha256=None, tensors_sha256="")
+        return FoundWeights(tensors=None, record=record)
+    if choice != "pretrained":
+        return _found("file", read_file(Path(choice)))
+    return _pretrained(places, expected)
+
+
+def folder_from_environment() -> Path | None:
+    """The folder that ``ZOOFT_WEIGHTS`` names, if any."""
+    value = os.environ.get(FOLDER_VARIABLE)
+    return Path(value) if value else None
+
+
+def path_in(folder: Path, family: str, model: str) -> Path:
+    """Where `zooft weights fetch` puts a model and training looks for it."""
+    return folder / family / f"{model.replace('/', '--')}.safetensors"
+
+
+def at_hand(places: Places) -> str | None:
+    """Which place has the weights without a network: folder, a plugin's name, zoo; None if none has."""
+    reference = f"{places.family.name}:{places.model}"
+    if places.folder is not None and path_in(places.folder, places.family.name, places.model).is_file():
+        return "folder"
+    for source in places.sources:
+        if reference in set(source.models()):
+            return source.name
+    return "zoo" if places.family.at_hand(places.model) else None
+
+
+def read_file(path: Path) -> LoadedWeights:
+    """Tensors from a .safetensors file or a PyTorch checkpoint, which is never unpickled beyond tensors.
+
+    Raises:
+        WeightsError: no such file, not a weights file, or one that would run code.
+    """
+    if not path.is_file():
+        raise WeightsError(
+            f"there is no weights file {path}; --weights takes pretrained, random, or a .safetensors or .pth file"
+        )
+    tensors, details = _read_safetensors(path) if path.suffix == ".safetensors" else (_read_torch(path), {})
+    return LoadedWeights(
+        tensors=tensors,
+        source=details.get("source", path.name),
+        licence=details.get("licence"),
+        file_sha256=file_sha256(path),
+    )
+
+
+def write_file(path: Path, weights: LoadedWeights) -> None:
+    """Write weights as .safetensors with their source and licence, whole or not at all."""
+    from safetensors.torch import save_file
+
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_name(path.name + ".partial")
+    details = {"source": weights.source, "licence": weights.licence or ""}
+    try:
+        save_file({name: t.clone().contiguous() for name, t in weights.tensors.items()}, partial, metadata=details)
+        partial.replace(path)
+    finally:
+        partial.unlink(missing_ok=True)
+
+
+def tensors_sha256(tensors: Mapping[str, Tensor]) -> str:
+    """SHA-256 over names, types, shapes and bytes, in the order of the names."""
+    digest = hashlib.sha256()
+    for name in sorted(tensors):
+        tensor = tensors[name].detach().cpu().contiguous()
+        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}\n".encode())
+        digest.update(_bytes(tensor))
+    return digest.hexdigest()
+
+
+def file_sha256(path: Path) -> str:
+    """SHA-256 of a file's bytes, hexadecimal."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _pretrained(places: Places, expected: Mapping[str, tuple[int, ...]]) -> FoundWeights:
+    tried: list[str] = []
+    reference = f"{places.family.name}:{places.model}"
+    if places.folder is not None:
+        path = path_in(places.folder, places.family.name, places.model)
+        if path.is_file():
+            return _found("folder", read_file(path))
+        tried.append(f"{FOLDER_VARIABLE} has no {path.relative_to(places.folder)}")
+    for source in places.sources:
+        if reference in set(source.models()):
+            return _found("plugin", _guarded(source.name, lambda s=source: s.load(reference, expected)))
+        tried.append(f"{source.name} doesn't serve it")
+    if places.family.pretrained is None:
+        tried.append(f"{places.family.name} has no weights of its own")
+        raise _nowhere(reference, tried)
+    try:
+        return _found("zoo", places.family.pretrained(places.model))
+    except Exception as error:  # plugin code; offline it fails in a different way for each hub
+        tried.append(f"{places.family.name}'s own download failed: {_first_line(error)}")
+        raise _nowhere(reference, tried) from error
+
+
+def _nowhere(reference: str, tried: list[str]) -> WeightsError:
+    return WeightsError(
+        f"no pretrained weights for {reference}; tried: {'; '.join(tried)}.\n"
+        f"Without a network: run 'zooft weights fetch {reference} --to DIR' where there is one, bring DIR here and set "
+        f"{FOLDER_VARIABLE}=DIR; or give --weights FILE; or ask for --weights random"
+    )
+
+
+def _guarded(name: str, load: Callable[[], LoadedWeights]) -> LoadedWeights:
+    try:
+        return load()
+    except Exception as error:  # plugin code
+        raise WeightsError(f"the weights source {name} failed: {type(error).__name__}: {error}") from error
+
+
+def _found(kind: Any, weights: LoadedWeights) -> FoundWeights:
+    record = WeightsRecord(
+        kind=kind,
+        source=weights.source,
+        licence=weights.licence,
+        file_sha256=weights.file_sha256,
+        tensors_sha256=tensors_sha256(weights.tensors),
+    )
+    return FoundWeights(tensors=weights.tensors, record=record)
+
+
+def _read_safetensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
+    from safetensors import SafetensorError, safe_open
+
+    try:
+        with safe_open(path, framework="pt") as file:
+            return {name: file.get_tensor(name) for name in file.keys()}, file.metadata() or {}  # noqa: SIM118 -- no mapping
+    except (SafetensorError, OSError) as error:
+        raise WeightsError(f"{path} isn't a readable safetensors file: {_first_line(error)}") from error
+
+
+def _read_torch(path: Path) -> dict[str, Tensor]:
+    import torch
+
+    try:
+        content = torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:  # a hostile or torn file fails in many ways inside torch
+        raise WeightsError(
+            f"{path} isn't a checkpoint of plain tensors, the only kind that is safe to open: {_first_line(error)}\n"
+            "If you trust it, convert it to .safetensors where it was made"
+        ) from error
+    for key in _NESTED:
+        if isinstance(content, dict) and isinstance(content.get(key), dict):
+            content = content[key]
+    if not isinstance(content, dict) or not all(isinstance(value, torch.Tensor) for value in content.values()):
+        raise WeightsError(f"{path} holds {type(content).__name__}, not a mapping of names to tensors")
+    return {str(name).removeprefix("module."): tensor for name, tensor in content.items()}
+
+
+def _bytes(tensor: Tensor) -> memoryview:
+    import torch
+
+    return memoryview(tensor.reshape(-1).view(torch.uint8).numpy()) if tensor.numel() else memoryview(b"")
+
+
+def _first_line(error: BaseException) -> str:
+    return f"{type(error).__name__}: {str(error).strip().splitlines()[0] if str(error).strip() else 'no message'}"
