@@ -62,12 +62,12 @@ class Stage:
 
     Attributes:
         parts: dotted names of the submodules, parameters and buffers of the zoo's module that the stage owns.
-        forward: ``(module, x) -> y``; None runs the parts one after the other. It takes the module as an
+        forward: ``(module, x) -> y``; None runs the parts one after the other. It takes the zoo's module as an
             argument, so that a copied model runs its own tensors.
     """
 
     parts: tuple[str, ...]
-    forward: Callable[[nn.Module, Tensor], Tensor] | None = None
+    forward: Callable[[Any, Tensor], Tensor] | None = None
 
     def __call__(self, module: nn.Module, x: Tensor) -> Tensor:
         """Run the stage of `module` on `x`."""
@@ -76,10 +76,6 @@ class Stage:
         for part in self.parts:
             x = module.get_submodule(part)(x)
         return x
-
-    def owns(self, name: str) -> bool:
-        """Whether the tensor called `name` in the zoo's module belongs to this stage."""
-        return any(name == part or name.startswith(part + ".") for part in self.parts)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

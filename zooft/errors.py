@@ -14,7 +14,8 @@
     ├── ExportError            no ONNX file could be made
     ├── RuntimeModelError      an ONNX file that we refuse or can't read
     ├── ProviderError          the execution provider asked for isn't to be had
-    └── VerificationError      the ONNX file doesn't answer as the model did
+    ├── VerificationError      the ONNX file doesn't answer as the model did
+    └── ConformanceError       a plugin doesn't keep its contract (zooft.testing)
 
 A message says what was wrong, what was found, and what to do next. The command line prints it and exits
 with status 1 (2 for ConfigError and the name errors, which are about what was typed).
@@ -98,3 +99,7 @@ class VerificationError(ZooftError):
     def __init__(self, message: str, record: Any = None) -> None:
         super().__init__(message)
         self.record = record
+
+
+class ConformanceError(ZooftError):
+    """A plugin doesn't keep its contract."""

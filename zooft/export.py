@@ -31,7 +31,14 @@ if TYPE_CHECKING:
 OPSET = 18
 IR_VERSION = 8
 _SINGLE_FILE_LIMIT = 2**31 - 2**20
-_TRAINING_OPERATORS = {"Dropout", "RandomUniform", "RandomUniformLike", "RandomNormal", "RandomNormalLike", "Bernoulli"}
+_TRAINING_OPERATORS = {
+    "Dropout",
+    "RandomUniform",
+    "RandomUniformLike",
+    "RandomNormal",
+    "RandomNormalLike",
+    "Bernoulli",
+}
 
 
 class DeployedModel(nn.Module):
@@ -58,7 +65,9 @@ def activate(activation: Activation) -> Callable[[Tensor], Tensor]:
     return torch.sigmoid if activation == "sigmoid" else _softmax
 
 
-def export(model: DeployedModel, path: Path, *, port: Port, example: Tensor, describe: Callable[[str], Metadata]) -> None:
+def export(
+    model: DeployedModel, path: Path, *, port: Port, example: Tensor, describe: Callable[[str], Metadata]
+) -> None:
     """Write `model` to `path`.
 
     Args:

@@ -9,11 +9,11 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from zooft.errors import FrozenChangedError
-from zooft.model import stage_tensors
+from zooft.model import owners
 from zooft.weights import tensors_sha256
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping, Sequence
+    from collections.abc import Iterable, Iterator, Mapping, Sequence
 
     from torch import nn
 
@@ -23,8 +23,17 @@ if TYPE_CHECKING:
 
 def learnable_stages(model: AdaptedModel) -> tuple[str, ...]:
     """The stages that hold parameters, shallow to deep."""
-    owned = {name for name, _ in model.trunk.named_parameters()}
-    return tuple(name for name, stage in model.stages.items() if any(stage.owns(tensor) for tensor in owned))
+    holding = set(parameters_by_stage(model))
+    return tuple(name for name in model.stages if name in holding)
+
+
+def parameters_by_stage(model: AdaptedModel) -> dict[str, list[tuple[str, nn.Parameter]]]:
+    """Stage to its named parameters; stages without any are left out."""
+    named = dict(model.trunk.named_parameters())
+    held: dict[str, list[tuple[str, nn.Parameter]]] = {}
+    for name, (stage,) in owners(named, model.stages).items():
+        held.setdefault(stage, []).append((name, named[name]))
+    return held
 
 
 def plan(model: AdaptedModel, freezer: Freezer, argument: str | None, epoch: int) -> FreezePlan:
@@ -37,17 +46,13 @@ def apply(model: AdaptedModel, frozen: Iterable[str]) -> None:
 
     To be called at the start of every epoch: `nn.Module.train` undoes the evaluation mode of all submodules.
     """
-    stuck = set(frozen)
+    still = set(frozen)
     model.train()
-    if stuck:
-        model.trunk.training = False  # what the zoo's own forward asks; submodules are set below
-    for name, stage in model.stages.items():
-        still = name in stuck
-        for tensor, parameter in model.trunk.named_parameters():
-            if stage.owns(tensor):
-                parameter.requires_grad_(not still)
-        for module in _modules(model.trunk, stage.parts):
-            module.train(not still)
+    for stage, named in parameters_by_stage(model).items():
+        for _, parameter in named:
+            parameter.requires_grad_(stage not in still)
+    for module in _still_modules(model, still):
+        module.training = False
 
 
 def frozen_prefix(model: AdaptedModel, frozen: Iterable[str]) -> int:
@@ -63,11 +68,9 @@ def frozen_prefix(model: AdaptedModel, frozen: Iterable[str]) -> int:
 
 def fingerprints(model: AdaptedModel, stages: Sequence[str]) -> dict[str, str]:
     """SHA-256 of every parameter and buffer of `stages`."""
-    return {
-        name: tensors_sha256({name: tensor})
-        for stage in stages
-        for name, tensor in stage_tensors(model.trunk, model.stages[stage]).items()
-    }
+    tensors = model.trunk.state_dict()
+    owned = owners(tensors, model.stages)
+    return {name: tensors_sha256({name: t}) for name, t in tensors.items() if set(owned[name]) & set(stages)}
 
 
 def check_unchanged(model: AdaptedModel, before: Mapping[str, str], stages: Sequence[str]) -> None:
@@ -87,7 +90,21 @@ def check_unchanged(model: AdaptedModel, before: Mapping[str, str], stages: Sequ
         )
 
 
-def _modules(trunk: nn.Module, parts: Sequence[str]) -> list[nn.Module]:
-    """The submodules among a stage's parts; bare parameters have no mode."""
-    named = dict(trunk.named_modules())
-    return [named[part] for part in parts if part in named]
+def _still_modules(model: AdaptedModel, still: set[str]) -> Iterator[nn.Module]:
+    """Every submodule with nothing below it that learns, and the trunk itself where anything is frozen.
+
+    The mode of a module that holds no tensors counts too: dropout, and attention that drops by its own flag.
+    """
+    below: dict[str, set[str]] = {}
+    for name, owned_by in owners([*_leaves(model.trunk), *model.trunk.state_dict()], model.stages).items():
+        pieces = name.split(".")
+        for length in range(len(pieces) + 1):
+            below.setdefault(".".join(pieces[:length]), set()).update(owned_by)
+    for name, module in model.trunk.named_modules():
+        stages = below.get(name, set())
+        if (stages and stages <= still) or (name == "" and stages & still):
+            yield module
+
+
+def _leaves(trunk: nn.Module) -> list[str]:
+    return [name for name, module in trunk.named_modules() if name and not list(module.children())]

@@ -151,7 +151,7 @@ def zooft_on_start(run: Path, samples: int) -> None:
 
 @hookspec
 def zooft_on_epoch_end(run: Path, record: EpochRecord) -> None:
-    """An epoch has ended.
+    r"""An epoch has ended.
 
     A complete plugin::
 
@@ -160,13 +160,13 @@ def zooft_on_epoch_end(run: Path, record: EpochRecord) -> None:
         @zooft.hookimpl
         def zooft_on_epoch_end(run, record):
             with open(run / "losses.txt", "a") as file:
-                file.write(f"{record.epoch} {record.val_loss}\\n")
+                file.write(f"{record.epoch} {record.val_loss}\n")
     """
 
 
 @hookspec
 def zooft_on_exported(run: Path, model: Path) -> None:
-    """An ONNX file has been written and not yet verified.
+    r"""An ONNX file has been written and not yet verified.
 
     A complete plugin::
 
@@ -174,7 +174,7 @@ def zooft_on_exported(run: Path, model: Path) -> None:
 
         @zooft.hookimpl
         def zooft_on_exported(run, model):
-            (run / "size.txt").write_text(f"{model.stat().st_size} bytes\\n")
+            (run / "size.txt").write_text(f"{model.stat().st_size} bytes\n")
     """
 
 

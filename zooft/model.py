@@ -6,9 +6,9 @@ the module that trains, and the way back to the zoo's own parameter names.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
@@ -17,7 +17,10 @@ from zooft import weights as weight_files
 from zooft.errors import ModelError, PluginError, UnknownNameError, WeightsError
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from zooft.contracts import Anatomy, Family, Head, InputSpec, Stage, WeightsRecord, WeightsSource
+    from zooft.registry import Registry
 
 HEAD_PREFIX = "zooft_head."
 _TOLERANCE = 1e-4
@@ -115,10 +118,8 @@ def load_backbone(
     full = full_name(family, name)
     module = _build(family, full)
     anatomy = _anatomy(family, full, module)
-    places = weight_files.Places(
-        family=family, model=full, sources=sources, folder=weight_files.folder_from_environment()
-    )
-    found = weight_files.find(weights, places, {n: tuple(t.shape) for n, t in module.state_dict().items()})
+    places = _places(family, full, sources, folder=weight_files.folder_from_environment())
+    found = weight_files.find(weights, places, _shapes(module))
     if found.tensors is not None:
         load_strictly(module, found.tensors, without=anatomy.classifier, what=found.record.source)
     return _assemble(family.name, full, module, anatomy, channels=channels, record=found.record)
@@ -186,7 +187,11 @@ def load_strictly(module: nn.Module, tensors: Mapping[str, Tensor], *, without: 
         for n in wanted
         if n in given and given[n].shape != wanted[n].shape
     ]
-    faults = [_count("missing", missing), _count("not in the model", foreign), _count("of other shape", shapes)]
+    faults = [
+        _count("missing", missing),
+        _count("not in the model", foreign),
+        _count("of other shape", shapes),
+    ]
     if any(faults):
         raise WeightsError(f"the weights from {what} don't fit the model: {'; '.join(f for f in faults if f)}")
     module.load_state_dict({**own, **given}, strict=True)
@@ -222,9 +227,18 @@ def load_zoo_tensors(model: AdaptedModel, tensors: Mapping[str, Tensor], *, what
     load_strictly(model.head, shaped, without=(), what=what)
 
 
-def stage_tensors(module: nn.Module, stage: Stage) -> dict[str, Tensor]:
-    """The parameters and buffers that a stage owns, by the zoo's names."""
-    return {name: t for name, t in module.state_dict().items() if stage.owns(name)}
+def owners(names: Iterable[str], stages: Mapping[str, Stage]) -> dict[str, tuple[str, ...]]:
+    """Which stages own each tensor or submodule: those that list it or something that it lies in, as a part."""
+    listed: dict[str, list[str]] = {}
+    for stage_name, stage in stages.items():
+        for part in stage.parts:
+            listed.setdefault(part, []).append(stage_name)
+    found = {}
+    for name in names:
+        pieces = name.split(".")
+        around = (".".join(pieces[: i + 1]) for i in range(len(pieces)))
+        found[name] = tuple(dict.fromkeys(stage for part in around for stage in listed.get(part, ())))
+    return found
 
 
 def adapt_first_convolution(convolution: nn.Conv2d, channels: int) -> None:
@@ -241,6 +255,81 @@ def adapt_first_convolution(convolution: nn.Conv2d, channels: int) -> None:
         new = old.repeat(1, repeats, 1, 1)[:, :channels] * (old.shape[1] / channels)
     convolution.weight = nn.Parameter(new.contiguous())
     convolution.in_channels = channels
+
+
+def fetch_weights(registry: Registry, reference: str, folder: Path) -> tuple[Path, WeightsRecord]:
+    """Write a model's pretrained weights to where `load_backbone` finds them with ``ZOOFT_WEIGHTS`` set.
+
+    Args:
+        registry: what the plugins register.
+        reference: ``family:model``.
+        folder: to be filled.
+
+    Returns:
+        The file, and the record of its weights.
+    """
+    from zooft.contracts import LoadedWeights, parse_reference
+
+    family_name, name = parse_reference(reference)
+    family = registry.family(family_name)
+    full = full_name(family, name)
+    module = _build(family, full)
+    anatomy = _anatomy(family, full, module)
+    places = _places(family, full, [entry.value for entry in registry.weights], folder=None)
+    found = weight_files.find("pretrained", places, _shapes(module))
+    tensors = found.tensors or {}
+    load_strictly(module, tensors, without=anatomy.classifier, what=found.record.source)
+    path = weight_files.path_in(folder, family.name, full)
+    weights = LoadedWeights(tensors=tensors, source=found.record.source, licence=found.record.licence)
+    weight_files.write_file(path, weights)
+    return path, found.record
+
+
+def describe(registry: Registry, family: Family, name: str) -> dict[str, Any]:
+    """What ``zooft backbones`` shows of a model, built without memory for its tensors."""
+    full = full_name(family, name)
+    row: dict[str, Any] = {
+        "name": name,
+        "full_name": full,
+        "parameters": None,
+        "input": None,
+        "stages": None,
+        "problem": None,
+    }
+    places = _places(
+        family,
+        full,
+        [entry.value for entry in registry.weights],
+        folder=weight_files.folder_from_environment(),
+    )
+    row["weights"] = weight_files.at_hand(places)
+    try:
+        with torch.device("meta"):
+            module = family.build(full)
+            anatomy = family.anatomy(full, module)
+    except Exception as error:  # plugin code; one odd model mustn't end the list
+        return {**row, "problem": str(error).strip().splitlines()[0] if str(error) else type(error).__name__}
+    sizes = {key: parameter.numel() for key, parameter in module.named_parameters()}
+    owned = owners(sizes, anatomy.stages)
+    stages = [
+        {"name": stage, "parameters": sum(n for key, n in sizes.items() if stage in owned[key])}
+        for stage in anatomy.stages
+    ]
+    spec = anatomy.input
+    return {
+        **row,
+        "parameters": sum(sizes.values()),
+        "input": f"{spec.height}x{spec.width}",
+        "stages": stages,
+    }
+
+
+def _places(family: Family, full: str, sources: Sequence[WeightsSource], *, folder: Path | None) -> weight_files.Places:
+    return weight_files.Places(family=family, model=full, sources=sources, folder=folder)
+
+
+def _shapes(module: nn.Module) -> dict[str, tuple[int, ...]]:
+    return {name: tuple(tensor.shape) for name, tensor in module.state_dict().items()}
 
 
 def _build(family: Family, name: str) -> nn.Module:
@@ -301,9 +390,9 @@ def _take_out(module: nn.Module, classifier: str) -> Slot:
 
 
 def _check_ownership(name: str, module: nn.Module, stages: Mapping[str, Stage]) -> None:
-    owners = {tensor: [s for s, stage in stages.items() if stage.owns(tensor)] for tensor in module.state_dict()}
-    orphans = [tensor for tensor, owned_by in owners.items() if not owned_by]
-    shared = [f"{tensor} ({' and '.join(o)})" for tensor, o in owners.items() if len(o) > 1]
+    found = owners(module.state_dict(), stages)
+    orphans = [tensor for tensor, owned_by in found.items() if not owned_by]
+    shared = [f"{tensor} ({' and '.join(o)})" for tensor, o in found.items() if len(o) > 1]
     if orphans or shared:
         faults = [_count("in no stage", orphans), _count("in several stages", shared)]
         raise ModelError(f"the stages of {name} don't hold every tensor once: {'; '.join(f for f in faults if f)}")
@@ -323,7 +412,9 @@ def _check_composition(name: str, module: nn.Module, stages: Mapping[str, Stage]
         except Exception as error:  # plugin code
             raise ModelError(f"the stages of {name} don't run: {type(error).__name__}: {error}") from error
     if not isinstance(whole, Tensor) or whole.ndim != 2 or staged.shape != whole.shape:
-        got = f"{tuple(staged.shape)} against {tuple(whole.shape) if isinstance(whole, Tensor) else type(whole).__name__}"
+        got = (
+            f"{tuple(staged.shape)} against {tuple(whole.shape) if isinstance(whole, Tensor) else type(whole).__name__}"
+        )
         raise ModelError(f"the trunk of {name} should give (N, width), stage by stage and whole; it gives {got}")
     if not torch.allclose(staged, whole, rtol=_TOLERANCE, atol=_TOLERANCE * float(whole.abs().max())):
         worst = float((staged - whole).abs().max())

@@ -72,7 +72,13 @@ def discover(entry_points: Iterable[metadata.EntryPoint] | None = None) -> Plugi
     infos = tuple(_load(manager, entry_point) for entry_point in sorted(found, key=lambda e: e.name))
     for info in infos:
         if info.problem is not None:
-            logger.warning("the plugin %s of %s %s is left out: %s", info.name, info.distribution, info.version, info.problem)
+            logger.warning(
+                "the plugin %s of %s %s is left out: %s",
+                info.name,
+                info.distribution,
+                info.version,
+                info.problem,
+            )
     return Plugins(manager, infos)
 
 

@@ -18,7 +18,7 @@ from zooft import run as runs
 from zooft import samples as sample_tables
 from zooft.config import FinetuneConfig
 from zooft.contracts import EpochRecord, Rejection, Verification, parse_reference
-from zooft.errors import ConfigError, VerificationError, ZooftError
+from zooft.errors import ConfigError, VerificationError
 from zooft.split import Splits, split
 
 if TYPE_CHECKING:
@@ -33,7 +33,17 @@ if TYPE_CHECKING:
     from zooft.train import Recipe, Watch
 
 logger = logging.getLogger("zooft")
-_RECORDED_PACKAGES = ("torch", "torchvision", "timm", "accelerate", "onnx", "onnxscript", "numpy", "pillow", "scikit-learn")
+_RECORDED_PACKAGES = (
+    "torch",
+    "torchvision",
+    "timm",
+    "accelerate",
+    "onnx",
+    "onnxscript",
+    "numpy",
+    "pillow",
+    "scikit-learn",
+)
 
 
 class Listener(Protocol):
@@ -151,7 +161,12 @@ def _resolve(registry: Registry, values: Mapping[str, Any]) -> _Plan:
     registry.head(config.head)
     registry.freezer(config.freeze)
     return _Plan(
-        config=config, registry=registry, task=task, options=options, family=family, model=full_name(family, model)
+        config=config,
+        registry=registry,
+        task=task,
+        options=options,
+        family=family,
+        model=full_name(family, model),
     )
 
 
@@ -218,7 +233,13 @@ def _accelerator(config: FinetuneConfig) -> Accelerator:
 
 
 def _train(
-    plan: _Plan, backbone: Backbone, adapted: AdaptedModel, splits: Splits, accelerator: Accelerator, folder: Path, told: Listener
+    plan: _Plan,
+    backbone: Backbone,
+    adapted: AdaptedModel,
+    splits: Splits,
+    accelerator: Accelerator,
+    folder: Path,
+    told: Listener,
 ) -> None:
     from zooft import freeze, saved, train
 
@@ -337,7 +358,12 @@ def _evaluate(
                 advance=told.computing(f"{name} samples", len(members)),
             )  # fmt: skip
             evaluations[name] = finished.evaluate(
-                plan.task, saved.classes, predictions[name], split=name, resamples=plan.config.bootstrap, seed=plan.config.seed
+                plan.task,
+                saved.classes,
+                predictions[name],
+                split=name,
+                resamples=plan.config.bootstrap,
+                seed=plan.config.seed,
             )
     record = {**saved.record, "evaluation": runs.to_json(evaluations)}
     runs.write_json(folder / runs.RUN_FILE, record)
@@ -360,8 +386,6 @@ def _export(plan: _Plan, saved: SavedRun, splits: Splits, told: Listener) -> Ver
     )  # fmt: skip
     finished.settle(saved.path, candidate, verification)
     registries.announce(plan.registry, "zooft_on_verified", run=saved.path, verification=verification)
-    for text in verification.notes:
-        told.note(text)
     return verification
 
 

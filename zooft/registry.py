@@ -9,7 +9,7 @@ from __future__ import annotations
 import difflib
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar, cast
 
 from zooft import plugins as plugin_loading
 from zooft.config import FinetuneConfig, names
@@ -24,9 +24,12 @@ class Named(Protocol):
     """Anything that a plugin registers."""
 
     @property
-    def name(self) -> str: ...
+    def name(self) -> str:
+        """What it is called on the command line."""
+
     @property
-    def summary(self) -> str: ...
+    def summary(self) -> str:
+        """One line."""
 
 
 T = TypeVar("T", bound=Named)
@@ -71,7 +74,7 @@ class Registry:
 
     def owned_by(self, plugin: str) -> dict[str, list[str]]:
         """Kind to names of what a plugin registers."""
-        kinds = {
+        kinds: dict[str, tuple[Entry[Any], ...]] = {
             "families": self.families, "heads": self.heads, "freezers": self.freezers,
             "tasks": self.tasks, "weights": self.weights,
         }  # fmt: skip
@@ -136,7 +139,7 @@ def _collector(plugins: Plugins, problems: dict[str, str]) -> Callable[[str, typ
         for implementation in plugins.implementations(hook):
             plugin = implementation.plugin_name
             try:
-                values = _checked(implementation.function(), kind)
+                values = _checked(cast("Iterable[Any]", implementation.function()), kind)
             except Exception as error:  # plugin code
                 problems[plugin] = f"{hook} failed: {type(error).__name__}: {error}"
                 plugin_loading.logger.warning("the plugin %s is left out: %s", plugin, problems[plugin])

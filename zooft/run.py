@@ -43,7 +43,7 @@ class WorkingFolder:
 
     def publish(self) -> Path:
         """Give the folder its name, and remember it as the latest beside it."""
-        os.replace(self.path, self.final)
+        self.path.replace(self.final)
         write_text(self.final.parent / LATEST_FILE, self.final.name + "\n")
         return self.final
 

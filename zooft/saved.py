@@ -110,7 +110,9 @@ def find_samples(
     found = sample_tables.discover(task, data, options, learning=False)
     foreign = [name for name in found.classes if name not in classes]
     if foreign:
-        raise DataError(f"the data has classes that the model doesn't know: {', '.join(foreign)}; it knows {', '.join(classes)}")
+        raise DataError(
+            f"the data has classes that the model doesn't know: {', '.join(foreign)}; it knows {', '.join(classes)}"
+        )
     known = _known_splits(run)
     everyone = [_relabelled(sample, found.classes, classes, known) for sample in found.samples]
     by_split = {name: tuple(s for s in everyone if s.split == name) for name in ("train", "val", "test")}
@@ -120,29 +122,37 @@ def find_samples(
         raise DataError(f"the data has no {chosen} samples; it has {_counted(by_split)}")
     notes = [*found.notes]
     if found.rejected:
-        notes.append(f"{len(found.rejected)} files were rejected, the first: {found.rejected[0].id}: {found.rejected[0].reason}")
+        notes.append(
+            f"{len(found.rejected)} files were rejected, the first: {found.rejected[0].id}: {found.rejected[0].reason}"
+        )
     if chosen == "all" and split == "auto":
-        notes.append("the data has no split, so all samples are judged; those that were trained on make figures too good")
+        notes.append(
+            "the data has no split, so all samples are judged; those that were trained on make figures too good"
+        )
     return chosen, by_split[chosen], tuple(notes)
 
 
-def predict_run(saved: SavedRun, samples: Sequence[Sample], *, device: str, workers: int, advance: Advance) -> Predictions:
+def predict_run(
+    saved: SavedRun, samples: Sequence[Sample], *, device: str, workers: int, advance: Advance
+) -> Predictions:
     """A run's answers, in torch."""
     import torch
 
-    from zooft.features import loader
+    from zooft.features import loader, place
 
     views = make_views(saved, samples)
-    saved.model.to(device).eval()
+    saved.model.to(device, memory_format=torch.channels_last).eval()  # type: ignore[call-overload]
     rows: list[torch.Tensor] = []
     with torch.inference_mode():
         for x, y in loader(views, batch_size=32, workers=workers):
-            rows.append(activation(saved.task)(saved.model(x.to(device)).float()).cpu())
+            rows.append(activation(saved.task)(saved.model(place(x, torch.device(device))).float()).cpu())
             advance(len(y))
     return _predictions(samples, torch.cat(rows).numpy())
 
 
-def predict_file(model: OnnxModel, task: Task, options: Any, samples: Sequence[Sample], *, advance: Advance) -> Predictions:
+def predict_file(
+    model: OnnxModel, task: Task, options: Any, samples: Sequence[Sample], *, advance: Advance
+) -> Predictions:
     """An exported file's answers, without torch."""
     rows = []
     for sample in samples:
@@ -230,7 +240,9 @@ def make_views(saved: SavedRun, samples: Sequence[Sample]) -> Views:
     from zooft.features import Views, reader
 
     return Views(
-        samples, read=reader(saved.task, saved.options), preprocess=saved.task.preprocess(saved.input, saved.options)
+        samples,
+        read=reader(saved.task, saved.options),
+        preprocess=saved.task.preprocess(saved.input, saved.options),
     )
 
 

@@ -98,7 +98,8 @@ def fit(job: Job, recipe: Recipe, accelerator: Accelerator, watch: Watch) -> Non
         TrainingError: the loss is no longer finite.
         FrozenChangedError: a frozen tensor moved.
     """
-    model, plans = job.model.to(accelerator.device), [job.plan(epoch) for epoch in range(recipe.epochs)]
+    model = job.model.to(accelerator.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+    plans = [job.plan(epoch) for epoch in range(recipe.epochs)]
     always = [stage for stage in model.stages if all(stage in plan.frozen for plan in plans)]
     before = freeze.fingerprints(model, always)
     start, train, val = _inputs(job, recipe, always, accelerator.device, watch)
@@ -152,24 +153,21 @@ def predict(
     targets: list[Tensor] = []
     with torch.inference_mode():
         for x, y in data:
-            z, t = accelerator.gather_for_metrics((model(x, start), y))
+            z, t = accelerator.gather_for_metrics((model(features.place(x, accelerator.device), start), y))
             logits.append(z.float().cpu())
             targets.append(t.cpu())
     return torch.cat(logits).clone(), torch.cat(targets).clone()
 
 
-def make_optimizer(
-    model: AdaptedModel, recipe: Recipe, plans: Sequence[FreezePlan]
-) -> torch.optim.Optimizer:
+def make_optimizer(model: AdaptedModel, recipe: Recipe, plans: Sequence[FreezePlan]) -> torch.optim.Optimizer:
     """One parameter group for each learning rate and decay; norms and biases don't decay.
 
     The head's groups come last. Parameters that no epoch trains are left out.
     """
     groups: list[dict[str, Any]] = []
-    for name, stage in model.stages.items():
+    for name, named in freeze.parameters_by_stage(model).items():
         if all(name in plan.frozen for plan in plans):
             continue
-        named = [(n, p) for n, p in model.trunk.named_parameters() if stage.owns(n)]
         groups += _groups(named, recipe.backbone_lr * plans[0].scales.get(name, 1.0), recipe.weight_decay)
     groups += _groups(list(model.head.named_parameters()), recipe.lr, recipe.weight_decay)
     if recipe.optimizer == "sgd":
@@ -238,7 +236,7 @@ def _learn(
     """One epoch; the mean loss over its samples."""
     total, count = torch.zeros((), device=accelerator.device), 0
     for step, (x, y) in enumerate(data):
-        value = loss(model(x, start), y)
+        value = loss(model(features.place(x, accelerator.device), start), y)
         if not bool(torch.isfinite(value)):
             rate = optimizer.param_groups[-1]["lr"]
             raise TrainingError(

@@ -162,7 +162,9 @@ def _answers(
     return _Answers(*(np.concatenate(column).astype(np.float64) for column in columns)), []
 
 
-def _batches(model: OnnxModel, reference: Reference, arrays: Sequence[NDArray[Any]]) -> tuple[list[str], tuple[int, ...]]:
+def _batches(
+    model: OnnxModel, reference: Reference, arrays: Sequence[NDArray[Any]]
+) -> tuple[list[str], tuple[int, ...]]:
     """Several samples at once, cut to a common size."""
     failures = []
     for size in BATCH_SIZES:
@@ -205,7 +207,9 @@ def _judge(numbers: Mapping[str, float], answers: _Answers, values: Mapping[str,
             "so the comparison proves nothing"
         )
     if not numbers["rms"] <= RELATIVE_RMS_LIMIT:
-        failures.append(f"the logits differ by {numbers['rms']:.1e} of their spread; the limit is {RELATIVE_RMS_LIMIT:.0e}")
+        failures.append(
+            f"the logits differ by {numbers['rms']:.1e} of their spread; the limit is {RELATIVE_RMS_LIMIT:.0e}"
+        )
     if not numbers["difference"] <= PROBABILITY_LIMIT:
         failures.append(f"a probability differs by {numbers['difference']:.3f}; the limit is {PROBABILITY_LIMIT}")
     flipped = _clear_flips(answers)
@@ -226,7 +230,9 @@ def _clear_flips(answers: _Answers) -> int:
 
 
 def _metrics(
-    metrics: Callable[[NDArray[Any], NDArray[Any]], Mapping[str, float]], targets: NDArray[Any], answers: _Answers
+    metrics: Callable[[NDArray[Any], NDArray[Any]], Mapping[str, float]],
+    targets: NDArray[Any],
+    answers: _Answers,
 ) -> dict[str, tuple[float, float]]:
     ours, theirs = metrics(targets, answers.torch_probabilities), metrics(targets, answers.onnx_probabilities)
     return {name: (float(ours[name]), float(theirs[name])) for name in ours}

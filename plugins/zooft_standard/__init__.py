@@ -19,6 +19,13 @@ def zooft_register_freezers() -> list[zooft.Freezer]:
         zooft.Freezer(name="none", summary="everything learns", plan=freezers.none),
         zooft.Freezer(name="backbone", summary="only the head learns (feature extraction)", plan=freezers.backbone),
         zooft.Freezer(name="first", summary="the first K stages stay", plan=freezers.first, argument="K"),
-        zooft.Freezer(name="last", summary="only the last K stages and the head learn", plan=freezers.last, argument="K"),
-        zooft.Freezer(name="until", summary="all stages up to and including STAGE stay", plan=freezers.until, argument="STAGE"),
+        zooft.Freezer(
+            name="last", summary="only the last K stages and the head learn", plan=freezers.last, argument="K"
+        ),
+        zooft.Freezer(
+            name="until",
+            summary="all stages up to and including STAGE stay",
+            plan=freezers.until,
+            argument="STAGE",
+        ),
     ]

@@ -24,7 +24,9 @@ def anatomy(name: str, module: nn.Module) -> zooft.Anatomy:
     config: Any = module.pretrained_cfg
     classifier = _names(config.get("classifier"))
     if not classifier:
-        raise zooft.ModelError(f"timm's {name} has no classifier to replace; choose another model ('zooft backbones timm:*')")
+        raise zooft.ModelError(
+            f"timm's {name} has no classifier to replace; choose another model ('zooft backbones timm:*')"
+        )
     spec = _input(module)
     first = _names(config.get("first_conv"))
     return zooft.Anatomy(
@@ -63,7 +65,16 @@ def _resnet(_module: Any) -> Mapping[str, zooft.Stage]:
 
 
 def _vision_transformer(module: Any) -> Mapping[str, zooft.Stage]:
-    tokens = ("patch_embed", "cls_token", "reg_token", "dist_token", "pos_embed", "pos_drop", "patch_drop", "norm_pre")
+    tokens = (
+        "patch_embed",
+        "cls_token",
+        "reg_token",
+        "dist_token",
+        "pos_embed",
+        "pos_drop",
+        "patch_drop",
+        "norm_pre",
+    )
     return {
         "embed": zooft.Stage(tokens, _embed),
         **{f"block{i}": zooft.Stage((f"blocks.{i}",)) for i in range(len(module.blocks))},
@@ -102,14 +113,19 @@ def _pre_logits(module: Any, x: Tensor) -> Tensor:
 def _two_stages(
     name: str, module: Any, classifier: tuple[str, ...], spec: zooft.InputSpec
 ) -> Mapping[str, zooft.Stage]:
-    tensors = [key for key in module.state_dict() if not key.startswith(tuple(f"{c}." for c in classifier))]
+    leaves = [key for key, child in module.named_modules() if key and not list(child.children())]
+    items = dict.fromkeys(key for key in (*leaves, *module.state_dict()) if not _inside(key, classifier))
     pooling = _run_while_pooling(name, module, spec)
-    late = tuple(key for key in tensors if key.rpartition(".")[0] in pooling)
-    early = tuple(key for key in tensors if key not in late)
+    late = tuple(key for key in items if key in pooling or key.rpartition(".")[0] in pooling)
+    early = tuple(key for key in items if key not in late)
     return {
         "features": zooft.Stage(early, lambda m, x: m.forward_features(x)),
         "pool": zooft.Stage(late, _pre_logits),
     }
+
+
+def _inside(key: str, names: tuple[str, ...]) -> bool:
+    return any(key == name or key.startswith(name + ".") for name in names)
 
 
 def _run_while_pooling(name: str, module: Any, spec: zooft.InputSpec) -> set[str]:

@@ -60,7 +60,7 @@ def build(name: str) -> nn.Module:
 
 
 def pretrained(name: str) -> zooft.LoadedWeights:
-    """timm's weights, downloaded if need be."""
+    """Timm's weights, downloaded if need be."""
     import timm
     import torch
 
@@ -80,4 +80,6 @@ def at_hand(name: str) -> bool:
     if config is None or not config.hf_hub_id:
         return False
     repository = config.hf_hub_id if config.hf_hub_id != "timm/" else f"timm/{name}"
-    return any(isinstance(try_to_load_from_cache(repository, file), str) for file in ("model.safetensors", "pytorch_model.bin"))
+    return any(
+        isinstance(try_to_load_from_cache(repository, file), str) for file in ("model.safetensors", "pytorch_model.bin")
+    )

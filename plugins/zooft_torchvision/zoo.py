@@ -10,11 +10,14 @@ from typing import TYPE_CHECKING, Any
 import zooft
 
 if TYPE_CHECKING:
-    from torch import Tensor, nn
+    from torch import nn
 
 _NOT_REPLACEABLE = ("squeezenet",)
 """Its classifier is a convolution before the pooling, not the model's last layer."""
-_WITH_SIDE_EXITS = {"googlenet": {"aux_logits": False, "init_weights": True}, "inception_v3": {"aux_logits": False, "init_weights": True}}
+_WITH_SIDE_EXITS = {
+    "googlenet": {"aux_logits": False, "init_weights": True},
+    "inception_v3": {"aux_logits": False, "init_weights": True},
+}
 
 
 def models() -> list[str]:
@@ -41,7 +44,7 @@ def build(name: str) -> nn.Module:
 
 
 def pretrained(name: str) -> zooft.LoadedWeights:
-    """torchvision's default weights, downloaded if need be and checked against the hash in their name."""
+    """Torchvision's default weights, downloaded if need be and checked against the hash in their name."""
     import torch
     from torchvision.models import get_model
 
@@ -61,7 +64,7 @@ def at_hand(name: str) -> bool:
     import torch
 
     file = _default_weights(name).url.rpartition("/")[2]
-    return (Path(torch.hub.get_dir()) / "checkpoints" / file).is_file()
+    return Path(torch.hub.get_dir(), "checkpoints", file).is_file()
 
 
 def anatomy(name: str, module: nn.Module) -> zooft.Anatomy:
@@ -76,7 +79,9 @@ def anatomy(name: str, module: nn.Module) -> zooft.Anatomy:
         stages = _resnet_stages()
     elif isinstance(module, VGG):
         stages = _vgg_stages(module)
-    return zooft.Anatomy(stages=stages, classifier=(classifier,), input=_input(name), first_convolution=next(convolutions))
+    return zooft.Anatomy(
+        stages=stages, classifier=(classifier,), input=_input(name), first_convolution=next(convolutions)
+    )
 
 
 def _resnet_stages() -> dict[str, zooft.Stage]:
@@ -84,7 +89,7 @@ def _resnet_stages() -> dict[str, zooft.Stage]:
     return {
         "stem": zooft.Stage(("conv1", "bn1", "relu", "maxpool")),
         **{layer: zooft.Stage((layer,)) for layer in layers},
-        "pool": zooft.Stage(("avgpool",), lambda m, x: _flat(m.avgpool(x))),
+        "pool": zooft.Stage(("avgpool",), lambda m, x: m.avgpool(x).flatten(1)),
     }
 
 
@@ -100,17 +105,19 @@ def _vgg_stages(module: Any) -> dict[str, zooft.Stage]:
             stages[f"block{len(stages) + 1}"] = zooft.Stage(tuple(parts))
             parts = []
     hidden = tuple(f"classifier.{index}" for index in range(len(module.classifier) - 1))
-    return {**stages, "hidden": zooft.Stage(("avgpool", *hidden), lambda m, x: m.classifier(_flat(m.avgpool(x))))}
+    return {
+        **stages,
+        "hidden": zooft.Stage(("avgpool", *hidden), lambda m, x: m.classifier(m.avgpool(x).flatten(1))),
+    }
 
 
 def _whole(module: nn.Module, classifier: str) -> zooft.Stage:
     """The model's own forward; its classifier will have been taken out by then."""
-    tensors = [name for name in module.state_dict() if not name.startswith(classifier + ".")]
-    return zooft.Stage(tuple(tensors), lambda m, x: m(x))
-
-
-def _flat(x: Tensor) -> Tensor:
-    return x.flatten(1)
+    leaves = [name for name, child in module.named_modules() if name and not list(child.children())]
+    parts = dict.fromkeys(
+        name for name in (*leaves, *module.state_dict()) if not f"{name}.".startswith(classifier + ".")
+    )
+    return zooft.Stage(tuple(parts), lambda m, x: m(x))
 
 
 def _input(name: str) -> zooft.InputSpec:

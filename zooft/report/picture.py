@@ -98,11 +98,20 @@ def _confusion(axes: Axes, evaluation: Evaluation, classes: Sequence[str]) -> No
     matrix = np.array(evaluation.confusion)
     share = matrix / np.maximum(matrix.sum(1, keepdims=True), 1)
     axes.imshow(share, cmap="Blues", vmin=0, vmax=1)
-    axes.set(title=f"Confusion on {evaluation.split} ({evaluation.samples} samples)", xlabel="predicted", ylabel="true")
+    axes.set(
+        title=f"Confusion on {evaluation.split} ({evaluation.samples} samples)",
+        xlabel="predicted",
+        ylabel="true",
+    )
     if len(classes) > 20:
         return
     names = [name if len(name) <= 14 else name[:13] + "…" for name in classes]
-    axes.set_xticks(range(len(classes)), names, rotation=45 if len(classes) > 4 else 0, ha="right" if len(classes) > 4 else "center")
+    axes.set_xticks(
+        range(len(classes)),
+        names,
+        rotation=45 if len(classes) > 4 else 0,
+        ha="right" if len(classes) > 4 else "center",
+    )
     axes.set_yticks(range(len(classes)), names)
     for row, column in np.ndindex(matrix.shape):
         if matrix[row, column]:
@@ -118,7 +127,11 @@ def _mistakes(predictions: Predictions) -> list[int]:
 
 
 def _mistake(
-    axes: Axes, predictions: Predictions, index: int, classes: Sequence[str], read: Callable[[Sample], NDArray[Any]]
+    axes: Axes,
+    predictions: Predictions,
+    index: int,
+    classes: Sequence[str],
+    read: Callable[[Sample], NDArray[Any]],
 ) -> None:
     array = np.squeeze(read(predictions.samples[index]))
     axes.imshow(array, cmap="gray" if array.ndim == 2 else None)

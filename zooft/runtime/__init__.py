@@ -1,8 +1,8 @@
 """Running an exported file: numpy and onnxruntime, never torch.
 
-    import zooft.runtime
-    model = zooft.runtime.load("model.onnx")
-    probabilities, logits = model.run(images)      # native units, as model.port says
+import zooft.runtime
+model = zooft.runtime.load("model.onnx")
+probabilities, logits = model.run(images)      # native units, as model.port says
 """
 
 from zooft.runtime.metadata import Metadata

@@ -12,7 +12,11 @@ from pathlib import Path
 
 from zooft.errors import ProviderError
 
-NAMES = {"cpu": "CPUExecutionProvider", "cuda": "CUDAExecutionProvider", "tensorrt": "TensorrtExecutionProvider"}
+NAMES = {
+    "cpu": "CPUExecutionProvider",
+    "cuda": "CUDAExecutionProvider",
+    "tensorrt": "TensorrtExecutionProvider",
+}
 _BEHIND = {"cpu": ("cpu",), "cuda": ("cuda", "cpu"), "tensorrt": ("tensorrt", "cuda", "cpu")}
 
 
@@ -30,7 +34,7 @@ class Choice:
 
     @property
     def wanted(self) -> str:
-        """onnxruntime's name for it."""
+        """Onnxruntime's name for it."""
         return NAMES[self.name]
 
     @property
@@ -70,7 +74,10 @@ def missing_library(name: str) -> str | None:
     if name == "cpu":
         return None
     if NAMES[name] not in onnxruntime.get_available_providers():
-        return conflict() or f"this onnxruntime ({', '.join(installed()) or 'not installed'}) was built without {NAMES[name]}"
+        return (
+            conflict()
+            or f"this onnxruntime ({', '.join(installed()) or 'not installed'}) was built without {NAMES[name]}"
+        )
     onnxruntime.preload_dlls()
     folder = Path(onnxruntime.__file__).parent / "capi"
     library = next(iter(folder.glob(f"*onnxruntime_providers_{name}.*")), None)

@@ -1,0 +1,127 @@
+"""The command ``zooft``: a file a command, loaded when it is called.
+
+Owns the group, and what a user sees of an error: the message, what was kept, an exit status; never a traceback
+unless ``ZOOFT_TRACEBACK`` is set.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import sys
+from importlib import import_module
+
+import click
+
+from zooft import __version__
+from zooft.errors import AmbiguousNameError, ConfigError, UnknownNameError, ZooftError
+
+COMMANDS = {
+    "finetune": "Fine-tune a backbone on your data, export it to ONNX and verify the file.",
+    "evaluate": "Judge a run or an ONNX file on data.",
+    "export": "Export a run to ONNX and verify the file.",
+    "verify": "Compare a run's ONNX file with its model.",
+    "predict": "Classify files with an ONNX file.",
+    "backbones": "List backbones: parameters, input, stages, weights.",
+    "tasks": "List what can be learnt.",
+    "heads": "List what can replace a classifier.",
+    "freezers": "List the rules for what stays as it is.",
+    "plugins": "List plugins, and why a broken one was left out.",
+    "weights": "Prepare pretrained weights for a machine without network.",
+    "demo": "Write a small real data set to try things on.",
+    "doctor": "Show versions, devices and providers, and what is wrong with them.",
+}
+_MODULES = {"tasks": "listing", "heads": "listing", "freezers": "listing"}
+
+
+class LazyGroup(click.Group):
+    """Knows its commands by name and one line; imports one when it is asked for."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        """In the order of a user's day, not of the alphabet."""
+        return list(COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        """Import the command's module."""
+        if cmd_name not in COMMANDS:
+            return None
+        module = import_module(f"zooft.cli.{_MODULES.get(cmd_name, cmd_name)}")
+        command: click.Command = getattr(module, cmd_name)
+        return command
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        """Suggest the nearest command for a mistyped one."""
+        import difflib
+
+        if args and args[0] not in COMMANDS and not args[0].startswith("-"):
+            near = difflib.get_close_matches(args[0], COMMANDS, n=1)
+            hint = f" Did you mean '{near[0]}'?" if near else " 'zooft --help' lists them."
+            raise click.UsageError(f"No such command '{args[0]}'.{hint}", ctx)
+        return super().resolve_command(ctx, args)
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """From the table above, so that help imports nothing."""
+        with formatter.section("Commands"):
+            formatter.write_dl(list(COMMANDS.items()))
+
+
+@click.command(
+    cls=LazyGroup,
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110},
+    epilog="Example: zooft finetune --backbone timm:vit_base --task classification --data DIR",
+)
+@click.version_option(__version__, prog_name="zooft")
+def zooft() -> None:
+    """Turn a pretrained vision model into your own deployed one."""
+
+
+def main() -> None:
+    """Run a command; exit with 0, with 1 if the job can't be done, with 2 if it was misworded."""
+    try:
+        status = zooft.main(prog_name="zooft", standalone_mode=False)
+    except click.exceptions.Abort:
+        _stop("interrupted", 130)
+    except click.ClickException as error:
+        error.show()
+        sys.exit(error.exit_code)
+    except (ConfigError, UnknownNameError, AmbiguousNameError) as error:
+        _stop(_with_notes(error), 2)
+    except ZooftError as error:
+        _stop(_with_notes(error), 1)
+    except KeyboardInterrupt as error:
+        _stop(_with_notes(error, "interrupted"), 130)
+    except BrokenPipeError:
+        sys.exit(141)
+    except Exception as error:
+        _stop_at_unexpected(error)
+    else:
+        sys.exit(status if isinstance(status, int) else 0)
+
+
+def _stop_at_unexpected(error: Exception) -> None:
+    if os.environ.get("ZOOFT_TRACEBACK"):
+        raise error
+    if isinstance(error, OSError) and error.errno in {errno.ENOSPC, errno.EDQUOT}:
+        _stop(
+            _with_notes(error, f"the disk is full: {error.filename or error.strerror}; nothing half-written is left"),
+            1,
+        )
+    if isinstance(error, OSError):
+        _stop(_with_notes(error), 1)
+    _stop(
+        _with_notes(error, f"unexpected {type(error).__name__}: {error}")
+        + "\nthis is a defect of zooft; ZOOFT_TRACEBACK=1 shows where it happened",
+        1,
+    )
+
+
+def _with_notes(error: BaseException, text: str | None = None) -> str:
+    return "\n".join([text or str(error), *getattr(error, "__notes__", ())])
+
+
+def _stop(text: str, status: int) -> None:
+    click.secho("zooft: ", nl=False, err=True, bold=True, fg="red")
+    click.echo(text, err=True)
+    sys.exit(status)

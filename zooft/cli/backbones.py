@@ -1,0 +1,87 @@
+"""``zooft backbones``."""
+
+from __future__ import annotations
+
+import fnmatch
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from zooft.cli.live import Live
+from zooft.cli.output import json_flag, print_json, print_table
+
+if TYPE_CHECKING:
+    from zooft.contracts import Family
+    from zooft.registry import Registry
+
+
+@click.command(
+    epilog="""\b
+Examples:
+  zooft backbones                       the families
+  zooft backbones 'timm:vit*'           all matching models
+  zooft backbones timm:vit_base         one model and its stages""",
+)
+@click.argument("pattern", required=False)
+@json_flag
+def backbones(pattern: str | None, as_json: bool) -> None:
+    """List backbones: parameters, input size, stages, and whether their weights are at hand offline.
+
+    PATTERN is FAMILY:MODEL with * and ?; without it, the families are listed.
+    """
+    from zooft import registry
+
+    found = registry.load()
+    if pattern is None:
+        _families(found, as_json=as_json)
+        return
+    rows = _rows(found, pattern)
+    if as_json:
+        print_json(rows)
+    else:
+        _print(rows)
+
+
+def _families(found: Registry, *, as_json: bool) -> None:
+    rows: list[dict[str, Any]] = [
+        {"family": e.value.name, "summary": e.value.summary, "models": len(list(e.value.models()))}
+        for e in found.families
+    ]
+    if as_json:
+        print_json(rows)
+    else:
+        print_table("", ("family", "models", "what"), [(r["family"], str(r["models"]), r["summary"]) for r in rows])
+        click.echo("list some: zooft backbones 'timm:vit*'")
+
+
+def _rows(found: Registry, pattern: str) -> list[dict[str, Any]]:
+    from zooft.contracts import parse_reference
+    from zooft.model import describe, full_name
+
+    name, wanted = parse_reference(pattern)
+    family = found.family(name)
+    names = _matches(family, wanted) or [full_name(family, wanted)]
+    with Live() as live:
+        advance = live.computing("models", len(names))
+        rows = []
+        for model in names:
+            rows.append(describe(found, family, model))
+            advance(1)
+    return rows
+
+
+def _matches(family: Family, wanted: str) -> list[str]:
+    known = {*family.models(), *family.aliases}
+    return sorted(model for model in known if fnmatch.fnmatchcase(model, wanted))
+
+
+def _print(rows: list[dict[str, Any]]) -> None:
+    cells = [
+        (r["name"], f"{r['parameters'] / 1e6:.1f} M" if r["parameters"] else "?", r["input"] or "?",
+         str(len(r["stages"])) if r["stages"] else r["problem"] or "?", r["weights"] or "needs a network")
+        for r in rows
+    ]  # fmt: skip
+    print_table("", ("model", "parameters", "input", "stages", "weights"), cells)
+    if len(rows) == 1 and rows[0]["stages"]:
+        stages = [(s["name"], f"{s['parameters']:,}") for s in rows[0]["stages"]]
+        print_table(f"{rows[0]['full_name']}, shallow to deep", ("stage", "parameters"), stages)

@@ -1,0 +1,33 @@
+"""``zooft demo``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from zooft.errors import ConfigError, RunError
+
+
+@click.command(epilog="\b\nExample:\n  zooft demo classification digits")
+@click.argument("task")
+@click.argument("folder", type=click.Path(path_type=Path))
+@click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True, help="of generated data")
+def demo(task: str, folder: Path, seed: int) -> None:
+    """Write a task's small real data set to FOLDER, offline."""
+    from zooft import registry
+
+    found = registry.load()
+    chosen = found.task(task)
+    if chosen.demo is None:
+        able = [entry.value.name for entry in found.tasks if entry.value.demo]
+        raise ConfigError(f"the task {task} has no demo data; {', '.join(able) or 'no task'} has")
+    if folder.exists() and any(folder.iterdir()):
+        raise RunError(f"{folder} isn't empty; name a new folder")
+    partial = folder.with_name(folder.name + ".partial")
+    chosen.demo(partial, seed)
+    if folder.exists():
+        folder.rmdir()
+    partial.replace(folder)
+    click.echo(f"wrote {sum(1 for path in folder.rglob('*') if path.is_file())} files to {folder}")
+    click.echo(f"next: zooft finetune --backbone timm:tf_efficientnet_lite0 --task {task} --data {folder}")

@@ -1,0 +1,73 @@
+"""``zooft doctor``."""
+
+from __future__ import annotations
+
+import platform
+from importlib import metadata
+from typing import Any
+
+import click
+
+from zooft.cli.output import json_flag, print_json, print_table
+
+_PACKAGES = (
+    "zooft", "torch", "torchvision", "timm", "accelerate", "onnx", "onnxscript", "onnxruntime", "onnxruntime-gpu",
+    "pluggy", "numpy", "pillow", "scikit-learn", "safetensors",
+)  # fmt: skip
+
+
+@click.command(epilog="\b\nExample:\n  zooft doctor --json")
+@json_flag
+def doctor(as_json: bool) -> None:
+    """Show versions, devices and providers, what would run where, and what is wrong.
+
+    Exits with 1 where something needs mending.
+    """
+    from zooft.runtime import providers
+
+    versions = {name: _version(name) for name in _PACKAGES}
+    devices = _devices()
+    usable = providers.usable()
+    problems = [text for text in (providers.conflict(), _mismatch(devices, usable)) if text]
+    runs = {
+        "training": next(name for name in ("cuda", "mps", "cpu") if devices.get(name)),
+        "verification": _first(usable),
+    }
+    if as_json:
+        print_json({"python": platform.python_version(), "versions": versions, "devices": devices, "providers": usable,
+                    "runs": runs, "problems": problems})  # fmt: skip
+    else:
+        print_table(f"Python {platform.python_version()}, {platform.system()} {platform.machine()}", ("package", "version"),
+                    [(name, version or "not installed") for name, version in versions.items()])  # fmt: skip
+        print_table("", ("torch device", ""), [(name, value or "not found") for name, value in devices.items()])
+        print_table("", ("onnxruntime provider", ""), [(name, why or "usable") for name, why in usable.items()])
+        click.echo(f"training would run on {runs['training']}, verification on {runs['verification']}")
+        for text in problems:
+            click.secho(text, fg="red")
+    if problems:
+        raise click.exceptions.Exit(1)
+
+
+def _version(name: str) -> str | None:
+    try:
+        return metadata.version(name)
+    except metadata.PackageNotFoundError:
+        return None
+
+
+def _devices() -> dict[str, str | None]:
+    import torch
+
+    cuda = ", ".join(torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())) or None
+    mps = "Apple GPU" if torch.backends.mps.is_available() else None
+    return {"cuda": cuda, "mps": mps, "cpu": f"{torch.get_num_threads()} threads"}
+
+
+def _first(usable: dict[str, str | None]) -> str:
+    return "cuda" if usable["cuda"] is None else "cpu"
+
+
+def _mismatch(devices: dict[str, Any], usable: dict[str, str | None]) -> str | None:
+    if devices["cuda"] and usable["cuda"]:
+        return f"torch sees a GPU, but onnxruntime can't use it: {usable['cuda']}"
+    return None

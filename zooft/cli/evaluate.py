@@ -1,0 +1,89 @@
+"""``zooft evaluate``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from zooft.cli import subject
+from zooft.cli.live import Live
+from zooft.cli.output import json_flag, print_evaluation, print_json
+
+if TYPE_CHECKING:
+    from zooft.cli.subject import Subject
+    from zooft.metrics import Evaluation
+
+
+@click.command(
+    epilog="""\b
+Examples:
+  zooft evaluate runs/classification-vit_base-1
+  zooft evaluate model.onnx --data DIR --split test""",
+)
+@click.argument("run_or_model", type=click.Path(path_type=Path), required=False)
+@subject.data_flag
+@click.option("--split", type=click.Choice(["auto", "train", "val", "test", "all"]), default="auto", show_default=True,
+              help="which samples; auto takes test, else val, else all")  # fmt: skip
+@click.option(
+    "--bootstrap",
+    type=click.IntRange(min=0),
+    default=1000,
+    show_default=True,
+    help="resamples behind the intervals",
+)
+@click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True, help="of the resamples")
+@subject.provider_flag
+@json_flag
+def evaluate(
+    run_or_model: Path | None,
+    data: Path | None,
+    split: str,
+    bootstrap: int,
+    seed: int,
+    provider: str,
+    as_json: bool,
+) -> None:
+    """Judge a run or an ONNX file on data: both give the same figures.
+
+    RUN_OR_MODEL is a run folder (judged in torch) or an .onnx file (judged by onnxruntime, without torch); the latest
+    run where none is given.
+    """
+    chosen = subject.find(run_or_model)
+    judged = _file(chosen, chosen.data(data), split, bootstrap, seed, provider) if chosen.file else _run(
+        chosen, chosen.data(data), split, bootstrap, seed
+    )  # fmt: skip
+    print_json(judged) if as_json else print_evaluation(judged)
+
+
+def _run(chosen: Subject, data: Path, split: str, bootstrap: int, seed: int) -> Evaluation:
+    from zooft import registry, saved
+
+    assert chosen.run is not None  # noqa: S101 -- find() gives a run or a file
+    with Live() as live:
+        opened = saved.open_run(chosen.run, registry.load())
+        name, samples, notes = saved.find_samples(
+            opened.task, opened.options, opened.classes, data, run=chosen.run, split=split
+        )
+        for text in notes:
+            live.note(text)
+        advance = live.computing(f"{name} samples", len(samples))
+        predictions = saved.predict_run(opened, samples, device="cpu", workers=0, advance=advance)
+    return saved.evaluate(opened.task, opened.classes, predictions, split=name, resamples=bootstrap, seed=seed)
+
+
+def _file(chosen: Subject, data: Path, split: str, bootstrap: int, seed: int, provider: str) -> Evaluation:
+    from zooft import registry, runtime, saved
+
+    assert chosen.file is not None  # noqa: S101 -- find() gives a run or a file
+    with Live() as live:
+        model = runtime.load(chosen.file, provider=provider)
+        task, options = saved.task_of_file(model, registry.load())
+        classes = model.metadata.classes
+        name, samples, notes = saved.find_samples(task, options, classes, data, run=chosen.run, split=split)
+        for text in (*notes, *filter(None, [model.note])):
+            live.note(text)
+        advance = live.computing(f"{name} samples", len(samples))
+        predictions = saved.predict_file(model, task, options, samples, advance=advance)
+    return saved.evaluate(task, classes, predictions, split=name, resamples=bootstrap, seed=seed)

@@ -1,0 +1,59 @@
+"""``zooft export``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from zooft import run as runs
+from zooft.cli import subject
+from zooft.cli.live import Live
+from zooft.cli.output import json_flag, print_json, print_verification
+
+
+@click.command(
+    epilog="""\b
+Example:
+  zooft export runs/classification-vit_base-1 --provider cuda""",
+)
+@click.argument("run", type=click.Path(path_type=Path), required=False)
+@subject.data_flag
+@click.option(
+    "--samples",
+    type=click.IntRange(min=1),
+    default=500,
+    show_default=True,
+    help="how many to verify on at most",
+)
+@subject.provider_flag
+@json_flag
+def export(run: Path | None, data: Path | None, samples: int, provider: str, as_json: bool) -> None:
+    """Export a run to ONNX and verify the file on the run's validation samples.
+
+    A file that fails is kept as model.unverified.onnx, and the exit status is 1.
+    """
+    from zooft import registry, saved
+    from zooft.verify import spread
+
+    chosen = subject.find(run or runs.latest())
+    folder = chosen.run or runs.latest()
+    with Live() as live:
+        opened = saved.open_run(folder, registry.load())
+        found = chosen.data(data)
+        members = saved.find_samples(opened.task, opened.options, opened.classes, found, run=folder, split="val")[1]
+        live.step("exporting to ONNX")
+        candidate = folder / (runs.ONNX_FILE + ".candidate")
+        saved.export_run(opened, candidate)
+        live.step("verifying the file")
+        picked = [members[i] for i in spread(members, samples)]
+        record = saved.verify_file(
+            opened, candidate, picked, available=len(members), provider=provider,
+            advance=live.computing("samples, in torch and from the file", len(picked)),
+        )  # fmt: skip
+        target = saved.settle(folder, candidate, record)
+    print_json({"model": target, "verification": record}) if as_json else print_verification(record)
+    if not as_json:
+        click.echo(f"model:   {target}")
+    if not record.passed:
+        raise click.exceptions.Exit(1)

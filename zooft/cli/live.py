@@ -1,0 +1,148 @@
+"""Long work, drawn: steps, progress with the time left, and a row an epoch while training runs.
+
+On standard error. Where that isn't a terminal, one plain line for each thing worth a line.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from types import TracebackType
+
+    from rich.table import Table
+
+    from zooft.contracts import EpochRecord, Rejection
+
+_SHOWN_REJECTIONS = 5
+
+
+class Live:
+    """A listener for `zooft.finetune`, to be used in a ``with`` block."""
+
+    def __init__(self) -> None:
+        from rich.console import Console
+        from rich.live import Live as RichLive
+        from rich.progress import (
+            BarColumn,
+            MofNCompleteColumn,
+            Progress,
+            TextColumn,
+            TimeElapsedColumn,
+            TimeRemainingColumn,
+        )
+
+        self._console = Console(stderr=True)
+        self._progress = Progress(
+            TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(),
+            TextColumn("left"), TimeRemainingColumn(), console=self._console,
+        )  # fmt: skip
+        self._records: list[EpochRecord] = []
+        self._epochs = 0
+        self._task: Any = None
+        self._overall: Any = None
+        self._live = RichLive(console=self._console, get_renderable=self._render, refresh_per_second=4, transient=True)
+
+    def __enter__(self) -> Live:
+        """Begin to draw."""
+        if self._console.is_terminal:
+            self._live.start()
+        return self
+
+    def __exit__(
+        self, _kind: type[BaseException] | None, _error: BaseException | None, _trace: TracebackType | None
+    ) -> None:
+        """Leave the finished table on the screen."""
+        if self._console.is_terminal:
+            self._live.stop()
+            if self._records:
+                self._console.print(self._table())
+
+    def step(self, title: str) -> None:
+        """A new part of the story."""
+        self._finish(self._task)
+        self._task = None
+        self._console.print(f"[bold]{_safe(title)}[/bold]")
+
+    def note(self, text: str) -> None:
+        """A sentence."""
+        self._console.print(f"  {_safe(text)}")
+
+    def rejected(self, rejected: Sequence[Rejection]) -> None:
+        """How many files, the first few by name."""
+        if not rejected:
+            return
+        self._console.print(f"  [yellow]{len(rejected)} files rejected[/yellow] (all in rejected.csv):")
+        for rejection in rejected[:_SHOWN_REJECTIONS]:
+            self._console.print(f"    {_safe(rejection.id)}: {_safe(rejection.reason)}")
+
+    def computing(self, title: str, total: int) -> Callable[[int], None]:
+        """A bar in place of the last one."""
+        self._finish(self._task)
+        task = self._task = self._progress.add_task(title, total=total)
+        return lambda done: self._progress.advance(task, done)
+
+    def epoch(self, record: EpochRecord, epochs: int) -> None:
+        """A row."""
+        if self._overall is None:
+            self._overall = self._progress.add_task("training", total=epochs)
+        self._progress.advance(self._overall, 1)
+        self._records.append(record)
+        self._epochs = epochs
+        if not self._console.is_terminal:
+            self._console.print("  " + _line(record, epochs), highlight=False)
+        if record.epoch == epochs:
+            self._finish(self._overall)
+
+    def _finish(self, task: Any) -> None:
+        if task is not None and task in self._progress.task_ids:
+            self._progress.remove_task(task)
+
+    def _render(self) -> Any:
+        from rich.console import Group
+
+        return Group(self._table(), self._progress) if self._records else self._progress
+
+    def _table(self) -> Table:
+        from rich import box
+        from rich.table import Table
+
+        table = Table(box=box.SIMPLE_HEAD, header_style="bold")
+        for column in (
+            "epoch",
+            "train loss",
+            "val loss",
+            *_metric_names(self._records),
+            "rate",
+            "seconds",
+            "",
+        ):
+            table.add_column(column, justify="right")
+        for record in self._records[-20:]:
+            metrics = [f"{value:.4f}" for value in record.metrics.values()]
+            table.add_row(
+                f"{record.epoch}/{self._epochs}", f"{record.train_loss:.4f}", f"{record.val_loss:.4f}", *metrics,
+                f"{record.learning_rate:.1e}", f"{record.seconds:.1f}", "best" if record.best else "",
+            )  # fmt: skip
+        return table
+
+
+def _metric_names(records: Sequence[EpochRecord]) -> list[str]:
+    return [name.replace("_", " ") for name in records[0].metrics]
+
+
+def _line(record: EpochRecord, epochs: int) -> str:
+    metrics = ", ".join(f"{name.replace('_', ' ')} {value:.4f}" for name, value in record.metrics.items())
+    best = ", best so far" if record.best else ""
+    return (
+        f"epoch {record.epoch}/{epochs}: train loss {record.train_loss:.4f}, val loss {record.val_loss:.4f}, "
+        f"{metrics}, {record.seconds:.1f} s{best}"
+    )
+
+
+def _safe(text: str) -> str:
+    """File names may hold what rich takes for markup."""
+    from rich.markup import escape
+
+    return escape(text)

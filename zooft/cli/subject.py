@@ -1,0 +1,70 @@
+"""What a command is about: a run folder or an ONNX file, named or the latest; opened the same way everywhere."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+
+import click
+
+from zooft import run as runs
+from zooft.config import Provider
+from zooft.errors import DataError
+
+provider_flag = click.option(
+    "--provider", type=click.Choice(Provider.__args__), default="auto", show_default=True,  # type: ignore[attr-defined]
+    help="onnxruntime execution provider; auto takes CUDA where it works",
+)  # fmt: skip
+data_flag = click.option(
+    "--data",
+    type=click.Path(path_type=Path),
+    help="folder or manifest [default: the run's own, where it says so]",
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Subject:
+    """A run folder, an ONNX file, or both.
+
+    Attributes:
+        run: the run folder; None for a file outside of one.
+        file: the ONNX file that was named; None where a run was.
+    """
+
+    run: Path | None
+    file: Path | None
+
+    def data(self, given: Path | None) -> Path:
+        """The data to judge by.
+
+        Raises:
+            DataError: none was given, and the run doesn't say where its own is.
+        """
+        found = given or self.own_data()
+        if found is None:
+            raise DataError("there is no run that says where its data is; give a folder or a manifest with --data")
+        return found
+
+    def own_data(self) -> Path | None:
+        """Where the run's data was, if it says so and it is still there."""
+        if self.run is None:
+            return None
+        path = runs.read(self.run)["data"].get("path")
+        return Path(path) if path and Path(path).exists() else None
+
+
+def find(path: Path | None) -> Subject:
+    """A run folder or an ONNX file by its path; the latest run for None."""
+    path = path or runs.latest()
+    if path.suffix != ".onnx":
+        runs.read(path)
+        return Subject(run=path, file=None)
+    return Subject(run=path.parent if _is_run(path.parent) else None, file=path)
+
+
+def _is_run(folder: Path) -> bool:
+    try:
+        return bool(json.loads((folder / runs.RUN_FILE).read_text(encoding="utf-8")).get("schema") == runs.SCHEMA)
+    except (OSError, ValueError):
+        return False
