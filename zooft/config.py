@@ -42,13 +42,11 @@ class FinetuneConfig:
     head: str = option("linear", "what replaces the classifier; 'zooft heads' lists them")
     freeze: str = option("backbone", "what stays as it is; 'zooft freezers' lists the rules")
     weights: str = option("pretrained", "pretrained, random, or a .safetensors or .pth file")
-    epochs: Annotated[int, Ge(1)] = option(10, "passes over the training data")
+    epochs: Annotated[int, Ge(1)] = option(15, "passes over the training data")
     batch_size: Annotated[int, Ge(1)] = option(32, "samples a step")
     optimizer: Literal["adamw", "adam", "sgd"] = option("adamw", "sgd has momentum")
-    lr: Annotated[float, Gt(0)] = option(1e-3, "learning rate of the head")
-    backbone_lr: Annotated[float, Gt(0)] | None = option(
-        None, "learning rate of the backbone [default: a tenth of the head's]"
-    )
+    lr: Annotated[float, Gt(0)] = option(5e-3, "learning rate of the head")
+    backbone_lr: Annotated[float, Gt(0)] = option(1e-4, "learning rate of what learns of the backbone")
     momentum: Annotated[float, Ge(0), Lt(1)] = option(0.9, "for sgd")
     weight_decay: Annotated[float, Ge(0)] = option(0.01, "not applied to norms and biases")
     schedule: Literal["cosine", "step", "polynomial", "constant"] = option(

@@ -273,7 +273,7 @@ def _recipe(config: FinetuneConfig, accelerator: Accelerator) -> Recipe:
 
     return Recipe(
         epochs=config.epochs, batch_size=config.batch_size, optimizer=config.optimizer, lr=config.lr,
-        backbone_lr=config.backbone_lr or config.lr / 10, momentum=config.momentum, weight_decay=config.weight_decay,
+        backbone_lr=config.backbone_lr, momentum=config.momentum, weight_decay=config.weight_decay,
         schedule=config.schedule, warmup=config.warmup, step_epochs=config.step_epochs, step_factor=config.step_factor,
         power=config.power, workers=_workers(config, accelerator), seed=config.seed,
     )  # fmt: skip

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import csv
 import os
+import warnings
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -15,7 +16,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import zooft
-from zooft_images.read import read
+from zooft_images.options import GROUP_COLUMN
+from zooft_images.read import decode
 
 if TYPE_CHECKING:
     from zooft_images.options import ClassificationOptions
@@ -85,66 +87,91 @@ def _list(root: Path, options: ClassificationOptions) -> _Listing:
         return _from_manifest(root, options)
     if not _folders(root) and (root / _MANIFEST).is_file():
         return _from_manifest(root / _MANIFEST, options)
-    return _from_folders(root)
+    return _from_folders(root, options)
 
 
-def _from_folders(root: Path) -> _Listing:
+def _from_folders(root: Path, options: ClassificationOptions) -> _Listing:
     tops = _folders(root)
     splits = [folder for folder in tops if folder.name.lower() in _SPLITS]
     if splits and len(splits) < len(tops):
         odd = ", ".join(folder.name for folder in tops if folder not in splits)
         raise zooft.DataError(f"{root} has split folders and others beside them: {odd}; move those elsewhere")
-    candidates: list[_Candidate] = []
-    rejected = [
-        zooft.Rejection(_id(root, path), "beside the class folders, so without a label") for path in _files(root)
-    ]
-    labels: list[str] = []
     parents: list[tuple[Path, Any]] = [(folder, _SPLITS[folder.name.lower()]) for folder in splits] or [(root, None)]
-    for parent, split in parents:
-        if split is not None:
-            rejected += [
-                zooft.Rejection(_id(root, p), "beside the class folders, so without a label") for p in _files(parent)
-            ]
-        for folder in _folders(parent):
-            labels.append(folder.name)
-            candidates += [_Candidate(_id(root, p), p, folder.name, split) for p in _files_below(folder)]
-    return _Listing(candidates, rejected, _folder_notes(root), labels)
-
-
-def _folder_notes(root: Path) -> list[str]:
-    manifest = root / _MANIFEST
-    return (
-        [f"class folders are used, not {_MANIFEST} beside them; give --data {manifest} to use it"]
-        if manifest.is_file()
-        else []
+    strays = [path for path in _others(root) if path.name != _MANIFEST]
+    strays += [path for folder in splits for path in _others(folder)]
+    classes = [(folder, split) for parent, split in parents for folder in _folders(parent)]
+    return _Listing(
+        candidates=[
+            _Candidate(_id(root, path), path, _printable(folder.name), split)
+            for folder, split in classes
+            for path in _below(folder)
+        ],
+        rejected=[zooft.Rejection(_id(root, p), "beside the class folders, so without a label") for p in strays],
+        notes=_folder_notes(root, options),
+        labels=[_printable(folder.name) for folder, _ in classes],
     )
+
+
+def _folder_notes(root: Path, options: ClassificationOptions) -> list[str]:
+    manifest, notes = root / _MANIFEST, []
+    if manifest.is_file():
+        notes.append(f"class folders are used, not {_MANIFEST} beside them; give --data {manifest} to use it")
+    if options.group_column != GROUP_COLUMN:
+        notes.append(f"class folders name no groups; --group-column {options.group_column} is for manifests")
+    return notes
 
 
 def _from_manifest(path: Path, options: ClassificationOptions) -> _Listing:
     rows, columns = _rows(path)
-    candidates: dict[str, _Candidate] = {}
+    _refuse_missing_groups(path, columns, options)
+    by_file: dict[str, _Candidate] = {}
     rejected: list[zooft.Rejection] = []
-    root = path.parent
+    repeats = 0
     for number, row in rows:
-        candidate = _candidate(root, row, options)
+        candidate = _candidate(path.parent, row, options)
         if isinstance(candidate, str):
-            rejected.append(zooft.Rejection(row.get("path") or f"line {number}", candidate))
+            rejected.append(zooft.Rejection(row["path"] or f"line {number}", candidate))
             continue
-        known = candidates.get(candidate.id)
-        if known is not None and known.label != candidate.label:
-            raise zooft.DataError(
-                f"{path.name}, line {number}: {candidate.id} is labelled {candidate.label!r} here and {known.label!r} "
-                "above; remove one of the two"
-            )
-        candidates[candidate.id] = candidate
-    used = {"path", "label", "split", options.group_column}
-    unused = [name for name in columns if name not in used]
-    notes = (
-        [f"columns of {path.name} that aren't used: {', '.join(unused)} (--group-column names the one to split by)"]
-        if unused
-        else []
+        known = by_file.setdefault(os.path.realpath(candidate.path), candidate)
+        repeats += known is not candidate
+        _refuse_contradiction(known, candidate, where=f"{path.name}, line {number}")
+    return _Listing(
+        candidates=list(by_file.values()),
+        rejected=rejected,
+        notes=_manifest_notes(path, columns, options, repeats),
+        labels=[row["label"] for _, row in rows if row["label"]],
     )
-    return _Listing(list(candidates.values()), rejected, notes, [c.label for c in candidates.values()])
+
+
+def _refuse_missing_groups(path: Path, columns: Sequence[str], options: ClassificationOptions) -> None:
+    """A misspelt column would tear groups apart unseen; only the default name may be missing."""
+    name = options.group_column
+    if name not in columns and name != GROUP_COLUMN:
+        raise zooft.DataError(
+            f"{path} has no column {name!r} to group by; it has {', '.join(columns)}; name one of these, or add the "
+            "column, blank where the group isn't known"
+        )
+
+
+def _refuse_contradiction(known: _Candidate, other: _Candidate, *, where: str) -> None:
+    for what in ("label", "split", "group"):
+        above, here = getattr(known, what), getattr(other, what)
+        if above != here:
+            raise zooft.DataError(
+                f"{where}: {other.id} has the {what} {here!r} here and {above!r} above; remove one of the two"
+            )
+
+
+def _manifest_notes(path: Path, columns: Sequence[str], options: ClassificationOptions, repeats: int) -> list[str]:
+    unused = [name for name in columns if name not in {"path", "label", "split", options.group_column}]
+    notes = []
+    if unused:
+        notes.append(
+            f"columns of {path.name} that aren't used: {', '.join(unused)} (--group-column names the one to split by)"
+        )
+    if repeats:
+        notes.append(f"{repeats} lines of {path.name} repeat a file that is listed above, and count once")
+    return notes
 
 
 def _rows(path: Path) -> tuple[list[tuple[int, dict[str, str]]], list[str]]:
@@ -172,19 +199,18 @@ def _candidate(root: Path, row: dict[str, str], options: ClassificationOptions) 
     if split and split not in _SPLITS:
         return f"unknown split {split!r}; known are train, val and test"
     try:
-        path = (root / row["path"]).resolve()
-        known = path.is_file()
+        path = root / row["path"]
+        identity, known = _id(root, path), path.exists()
     except (OSError, ValueError) as error:
-        return f"not a usable path: {error}"
+        return f"not a usable path: {getattr(error, 'strerror', None) or error}"
     if not known:
         return "no such file"
-    identity = _id(root.resolve(), path)
     return _Candidate(identity, path, row["label"], _SPLITS.get(split), row.get(options.group_column) or None)
 
 
 def _reason(path: Path, options: ClassificationOptions) -> str | None:
     try:
-        read(path, options)
+        decode(path, options)
     except zooft.DataError as error:
         return str(error)
     return None
@@ -192,7 +218,9 @@ def _reason(path: Path, options: ClassificationOptions) -> str | None:
 
 def _decode_all(paths: Sequence[Path], check: Callable[[Path], str | None]) -> list[str | None]:
     """In threads: Pillow's decoders let go of the interpreter."""
-    with ThreadPoolExecutor(max_workers=min(8, os.cpu_count() or 1)) as pool:
+    with warnings.catch_warnings(), ThreadPoolExecutor(max_workers=min(8, os.cpu_count() or 1)) as pool:
+        # once for all threads: the filters belong to the process, and each thread restoring its own would lose some
+        warnings.simplefilter("ignore")
         return list(pool.map(check, paths))
 
 
@@ -200,19 +228,24 @@ def _folders(root: Path) -> list[Path]:
     return sorted(path for path in _entries(root) if path.is_dir() and not path.name.startswith("."))
 
 
-def _files(root: Path) -> list[Path]:
-    return sorted(path for path in _entries(root) if path.is_file() and not path.name.startswith("."))
+def _others(root: Path) -> list[Path]:
+    """Files, and whatever else is no folder."""
+    return sorted(path for path in _entries(root) if not path.is_dir() and not path.name.startswith("."))
 
 
-def _files_below(root: Path) -> Iterable[Path]:
-    """Regular files at any depth; links to folders aren't followed, so that the walk ends."""
-    for folder, inner, names in os.walk(root):
-        inner.sort()
-        yield from (
-            Path(folder) / name
-            for name in sorted(names)
-            if not name.startswith(".") and (Path(folder) / name).is_file()
-        )
+def _below(root: Path) -> Iterable[Path]:
+    """Whatever lies at any depth and isn't hidden: files, and what the reader will refuse.
+
+    Links to folders are named and not followed, so that the walk ends.
+    """
+    for folder, inner, names in os.walk(root, onerror=_refuse_unreadable):
+        inner[:] = sorted(name for name in inner if not name.startswith("."))
+        links = [name for name in inner if (Path(folder) / name).is_symlink()]
+        yield from (Path(folder) / name for name in sorted([*names, *links]) if not name.startswith("."))
+
+
+def _refuse_unreadable(error: OSError) -> None:
+    raise zooft.DataError(f"{error.filename} can't be read: {error.strerror}") from error
 
 
 def _entries(root: Path) -> list[Path]:
@@ -223,5 +256,10 @@ def _entries(root: Path) -> list[Path]:
 
 
 def _id(root: Path, path: Path) -> str:
-    """The path below the data folder, with forward slashes."""
-    return os.path.relpath(path, root).replace(os.sep, "/")
+    """The path relative to the data folder, with forward slashes."""
+    return _printable(os.path.relpath(path, root).replace(os.sep, "/"))
+
+
+def _printable(name: str) -> str:
+    """A name whose bytes aren't Unicode, in characters that every file of a run can hold."""
+    return name.encode("utf-8", "backslashreplace").decode("utf-8")

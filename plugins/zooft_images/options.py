@@ -8,6 +8,7 @@ from typing import Literal
 import zooft
 
 FORMATS = ("JPEG", "PNG", "WEBP", "TIFF", "BMP", "PPM", "MPO", "JPEG2000", "AVIF")
+GROUP_COLUMN = "group"
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,7 +24,7 @@ class ClassificationOptions:
         "reject", "16-bit grey images: scale maps 0..65535 to 0..255"
     )
     formats: tuple[str, ...] = zooft.option(FORMATS, "file formats to accept, told by content, not by name")
-    group_column: str = zooft.option("group", "manifest column that names what a split must keep together")
+    group_column: str = zooft.option(GROUP_COLUMN, "manifest column that names what a split must keep together")
 
 
 def channels(options: ClassificationOptions) -> int:

@@ -29,15 +29,21 @@ def read(source: Path, options: ClassificationOptions) -> NDArray[np.uint8]:
     Raises:
         DataError: the file isn't an image that we can use; the message is the reason alone.
     """
+    with warnings.catch_warnings():
+        # Pillow warns of odd metadata, which doesn't bear on the pixels, and of large images, checked here
+        warnings.simplefilter("ignore")
+        return decode(source, options)
+
+
+def decode(source: Path, options: ClassificationOptions) -> NDArray[np.uint8]:
+    """What `read` does, without touching the process's warning filters, so that threads may call it side by side."""
     import PIL.Image
 
+    _refuse_special(source)
     try:
-        with warnings.catch_warnings():
-            # Pillow warns of odd metadata, which doesn't bear on the pixels, and of large images, checked here
-            warnings.simplefilter("ignore")
-            with PIL.Image.open(source) as image:
-                _check_header(image, options)
-                return _pixels(image, options)
+        with PIL.Image.open(source) as image:
+            _check_header(image, options)
+            return _pixels(image, options)
     except zooft.DataError:
         raise
     except PIL.UnidentifiedImageError:
@@ -45,7 +51,24 @@ def read(source: Path, options: ClassificationOptions) -> NDArray[np.uint8]:
     except MemoryError:
         raise zooft.DataError("too large for this machine's memory") from None
     except Exception as error:  # a hostile or torn file fails in any way inside a decoder
-        raise zooft.DataError(f"can't be decoded: {type(error).__name__}: {error}") from error
+        raise zooft.DataError(f"can't be decoded: {_words(error)}") from error
+
+
+def _refuse_special(source: Path) -> None:
+    """Opening a pipe would wait for ever, and the rest has no content."""
+    if source.is_file():
+        return
+    if source.is_dir():
+        raise zooft.DataError("a folder, or a link to one, which isn't followed")
+    if source.is_symlink() and not source.exists():
+        raise zooft.DataError("a link that leads nowhere")
+    raise zooft.DataError("not a regular file" if source.exists() else "no such file")
+
+
+def _words(error: Exception) -> str:
+    """The system's errors would repeat the whole path, which a reason doesn't need."""
+    system = error.strerror if isinstance(error, OSError) else None
+    return system or f"{type(error).__name__}: {error}"
 
 
 def _check_header(image: Image, options: ClassificationOptions) -> None:

@@ -62,5 +62,10 @@ def loss(targets: Sequence[int], options: ClassificationOptions) -> nn.Module:
     if options.class_weights == "none":
         return nn.CrossEntropyLoss()
     counts = Counter(targets)
+    absent = [index for index in range(max(counts, default=0) + 1) if not counts[index]]
+    if absent:
+        raise zooft.DataError(
+            f"balanced class weights need training samples of every class; class number {absent[0] + 1} has none"
+        )
     weights = [len(targets) / (len(counts) * counts[index]) for index in range(len(counts))]
     return nn.CrossEntropyLoss(weight=torch.tensor(weights))

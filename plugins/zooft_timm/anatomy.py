@@ -27,6 +27,7 @@ def anatomy(name: str, module: nn.Module) -> zooft.Anatomy:
         raise zooft.ModelError(
             f"timm's {name} has no classifier to replace; choose another model ('zooft backbones timm:*')"
         )
+    _refuse_several_widths(name, module, classifier)
     spec = _input(module)
     first = _names(config.get("first_conv"))
     return zooft.Anatomy(
@@ -35,6 +36,18 @@ def anatomy(name: str, module: nn.Module) -> zooft.Anatomy:
         input=spec,
         first_convolution=first[0] if len(first) == 1 else None,
     )
+
+
+def _refuse_several_widths(name: str, module: nn.Module, classifier: tuple[str, ...]) -> None:
+    """CrossViT and EfficientViM classify each branch by itself, so no single head fits in their checkpoints."""
+    layers: list[Any] = [module.get_submodule(part) for part in classifier]
+    widths = {getattr(layer, "in_features", getattr(layer, "in_channels", None)) for layer in layers}
+    if len(widths) > 1:
+        listed = ", ".join(str(width) for width in sorted(widths, key=str))
+        raise zooft.ModelError(
+            f"timm's {name} has {len(classifier)} classifiers of different widths ({listed}), which one head can't "
+            "replace; choose another model"
+        )
 
 
 def _fine_stages(module: Any) -> Mapping[str, zooft.Stage] | None:

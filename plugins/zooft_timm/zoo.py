@@ -64,6 +64,7 @@ def pretrained(name: str) -> zooft.LoadedWeights:
     import timm
     import torch
 
+    _refuse_unreachable_hub(name)
     with torch.random.fork_rng(devices=[]):
         module = timm.create_model(name, pretrained=True)
     config = module.pretrained_cfg
@@ -74,12 +75,41 @@ def pretrained(name: str) -> zooft.LoadedWeights:
 def at_hand(name: str) -> bool:
     """Whether the weights are in the hub's download folder."""
     from huggingface_hub import try_to_load_from_cache
+
+    repository = _repository(name)
+    return repository is not None and any(
+        isinstance(try_to_load_from_cache(repository, file), str) for file in ("model.safetensors", "pytorch_model.bin")
+    )
+
+
+def _refuse_unreachable_hub(name: str) -> None:
+    """Ask the hub once: without a network, timm would retry two files for a minute.
+
+    Raises:
+        WeightsError: the hub doesn't answer and the weights aren't in its download folder.
+    """
+    from huggingface_hub import get_hf_file_metadata, hf_hub_url
+    from huggingface_hub.errors import HfHubHTTPError
+
+    repository = _repository(name)
+    if repository is None or at_hand(name):
+        return
+    url = hf_hub_url(repository, "model.safetensors")
+    try:
+        get_hf_file_metadata(url, timeout=10)
+    except HfHubHTTPError:
+        return  # it answers: whether it has the file is timm's to find out
+    except Exception as error:  # httpx or requests, by the hub's version
+        host = url.split("/")[2]
+        raise zooft.WeightsError(f"the hub {host} can't be reached: {error}") from error
+
+
+def _repository(name: str) -> str | None:
+    """The hub's repository of a model's weights; None where they lie elsewhere."""
     from timm.models import get_pretrained_cfg
 
     config = get_pretrained_cfg(name)
     if config is None or not config.hf_hub_id:
-        return False
-    repository = config.hf_hub_id if config.hf_hub_id != "timm/" else f"timm/{name}"
-    return any(
-        isinstance(try_to_load_from_cache(repository, file), str) for file in ("model.safetensors", "pytorch_model.bin")
-    )
+        return None
+    repository: str = config.hf_hub_id if config.hf_hub_id != "timm/" else f"timm/{name}"
+    return repository

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 _NOT_REPLACEABLE = ("squeezenet",)
 """Its classifier is a convolution before the pooling, not the model's last layer."""
-_WITH_SIDE_EXITS = {
+_WITH_SIDE_EXITS: dict[str, dict[str, Any]] = {
     "googlenet": {"aux_logits": False, "init_weights": True},
     "inception_v3": {"aux_logits": False, "init_weights": True},
 }
@@ -39,7 +39,10 @@ def build(name: str) -> nn.Module:
     """The model with random weights; the side exits of GoogLeNet and Inception, which only train, left out."""
     from torchvision.models import get_model
 
-    module: nn.Module = get_model(name, weights=None, **_WITH_SIDE_EXITS.get(name, {}))
+    settings = dict(_WITH_SIDE_EXITS.get(name, {}))
+    if name.startswith("vit_"):  # it has a position for each patch, so it takes the size that its weights were made for
+        settings["image_size"] = _default_weights(name).transforms().crop_size[0]
+    module: nn.Module = get_model(name, weights=None, **settings)
     return module
 
 

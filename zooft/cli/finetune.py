@@ -48,9 +48,11 @@ def finetune(config_file: Path | None, as_json: bool, **typed: Any) -> None:
     The backbone's classifier is replaced, part of it stays frozen, the best epoch by validation is kept. The run folder
     holds the weights under the zoo's own names, the verified ONNX file, every figure and a picture.
     """
+    from zooft.cli import process
     from zooft.cli.live import Live
     from zooft.recipe import finetune as run
 
+    process.tune()
     values = read_toml(config_file) if config_file else {}
     values |= {name: value for name, value in typed.items() if value is not None}
     with Live() as live:

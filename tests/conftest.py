@@ -1,0 +1,12 @@
+"""What several test files share: nothing that is changed by a test."""
+
+from __future__ import annotations
+
+import pytest
+
+
+@pytest.fixture(autouse=True)
+def _stay_in_a_folder_of_ones_own(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Runs without --out go below the working directory."""
+    monkeypatch.chdir(tmp_path_factory.mktemp("work"))
+    monkeypatch.delenv("ZOOFT_WEIGHTS", raising=False)

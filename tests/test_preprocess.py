@@ -1,0 +1,178 @@
+"""The preprocessing against Pillow and torchvision, in torch and, exported alone, in onnxruntime."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import onnxruntime
+import pytest
+import torch
+from PIL import Image
+from sklearn.datasets import load_sample_image
+from torchvision.transforms import v2
+from torchvision.transforms.v2.functional import InterpolationMode
+
+from zooft import ImagePreprocess, InputSpec, image_preprocess
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from numpy.typing import NDArray
+
+    Levels = NDArray[np.uint8]
+
+# (height, width): landscape, portrait, the input's own size, smaller than the input, extreme, tiny, odd excess
+SIZES = [(427, 640), (333, 200), (224, 224), (100, 90), (3, 200), (1, 50), (50, 1), (1, 1), (225, 1000), (427, 641)]
+# Pillow resizes horizontally first; in some versions vertically first where that is less work, which rounds elsewhere
+MOST_LEVELS = {"bilinear": 2, "bicubic": 6}
+MEAN_LEVELS = 0.2
+
+
+def plain_spec(mode: str, interpolation: str, *, height: int = 224, width: int = 224, resize: int = 256) -> InputSpec:
+    """A specification whose normalisation leaves levels as they are."""
+    return InputSpec(
+        height=height, width=width, resize=resize, mean=(0.0,) * 3, std=(1 / 255,) * 3,
+        mode=mode, interpolation=interpolation,
+    )  # fmt: skip
+
+
+def photograph(height: int, width: int) -> Levels:
+    """A cut-out of a real photograph, tiled where it is too small."""
+    whole = load_sample_image("china.jpg")
+    repeats = (-(-height // whole.shape[0]), -(-width // whole.shape[1]), 1)
+    return np.array(np.tile(whole, repeats)[:height, :width])
+
+
+def ours(images: NDArray[Any], spec: InputSpec) -> NDArray[np.float32]:
+    """What the module gives for one image, ``(height, width, C)``."""
+    result: NDArray[np.float32] = ImagePreprocess(spec)(torch.from_numpy(images)[None])[0].permute(1, 2, 0).numpy()
+    return result
+
+
+def torchvisions(image: Levels, spec: InputSpec) -> NDArray[np.float64]:
+    """Torchvision's transforms on a Pillow image, as the zoos' own evaluation has them."""
+    mode = InterpolationMode(spec.interpolation)
+    if spec.mode == "stretch":
+        transform: Any = v2.Resize((spec.height, spec.width), interpolation=mode)
+    else:
+        transform = v2.Compose([v2.Resize(spec.resize, interpolation=mode), v2.CenterCrop(spec.height)])
+    return np.asarray(transform(Image.fromarray(image)), dtype=np.float64)
+
+
+def pillows_letterbox(image: Levels, spec: InputSpec) -> NDArray[np.float64]:
+    """The longer side to the input's, in Pillow, pasted into the middle of black."""
+    rows, columns = image.shape[:2]
+    longest = max(rows, columns)
+    size = (max(1, columns * spec.width // longest), max(1, rows * spec.height // longest))
+    filters = {"bilinear": Image.Resampling.BILINEAR, "bicubic": Image.Resampling.BICUBIC}
+    small = Image.fromarray(image).resize(size, filters[spec.interpolation])
+    canvas = Image.new("RGB", (spec.width, spec.height))
+    canvas.paste(small, ((spec.width - size[0]) // 2, (spec.height - size[1]) // 2))
+    return np.asarray(canvas, dtype=np.float64)
+
+
+def assert_same_picture(got: NDArray[Any], wanted: NDArray[Any], interpolation: str) -> None:
+    assert got.shape == wanted.shape
+    difference = np.abs(got - wanted)
+    assert difference.max() <= MOST_LEVELS[interpolation]
+    assert difference.mean() <= MEAN_LEVELS
+
+
+@pytest.mark.parametrize("interpolation", ["bilinear", "bicubic"])
+@pytest.mark.parametrize("mode", ["crop", "stretch"])
+@pytest.mark.parametrize("size", SIZES, ids=str)
+def test_resizing_and_cropping_give_torchvisions_picture(size: tuple[int, int], mode: str, interpolation: str) -> None:
+    image, spec = photograph(*size), plain_spec(mode, interpolation)
+    assert_same_picture(ours(image, spec), torchvisions(image, spec), interpolation)
+
+
+@pytest.mark.parametrize("interpolation", ["bilinear", "bicubic"])
+@pytest.mark.parametrize("size", SIZES, ids=str)
+def test_letterboxing_gives_pillows_picture_in_the_middle_of_black(size: tuple[int, int], interpolation: str) -> None:
+    image, spec = photograph(*size), plain_spec("letterbox", interpolation)
+    assert_same_picture(ours(image, spec), pillows_letterbox(image, spec), interpolation)
+
+
+@pytest.mark.parametrize("excess", [-31, -30, -1, 1, 2, 3, 5, 7])
+def test_the_crop_is_cut_or_padded_where_torchvision_does_for_every_remainder(excess: int) -> None:
+    spec = plain_spec("crop", "bilinear", height=64, width=64, resize=64 + excess)
+    image = photograph(180, 241)
+    assert_same_picture(ours(image, spec), torchvisions(image, spec), "bilinear")
+
+
+def test_an_image_of_twelve_megapixels_gives_torchvisions_picture() -> None:
+    image, spec = photograph(3000, 4000), plain_spec("crop", "bicubic")
+    assert_same_picture(ours(image, spec), torchvisions(image, spec), "bicubic")
+
+
+def test_stretching_reaches_an_input_that_is_not_square() -> None:
+    image, spec = photograph(100, 301), plain_spec("stretch", "bilinear", height=64, width=128)
+    assert_same_picture(ours(image, spec), torchvisions(image, spec), "bilinear")
+
+
+def test_a_centre_crop_to_an_input_that_is_not_square_is_refused() -> None:
+    with pytest.raises(ValueError, match="square"):
+        ImagePreprocess(plain_spec("crop", "bilinear", height=64, width=128))
+
+
+def test_the_result_is_normalised_as_torchvision_does() -> None:
+    mean, std = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+    spec = InputSpec(height=224, width=224, resize=224, mean=mean, std=std)
+    image = photograph(224, 224)
+    wanted = v2.Compose([v2.ToImage(), v2.ToDtype(torch.float32, scale=True), v2.Normalize(mean, std)])(image)
+    got = ImagePreprocess(spec)(torch.from_numpy(image)[None])[0]
+    torch.testing.assert_close(got, wanted.as_subclass(torch.Tensor), atol=2e-6, rtol=0)
+
+
+def test_images_of_a_batch_do_not_bear_on_each_other() -> None:
+    one, two = photograph(200, 300), np.array(photograph(200, 300)[::-1])
+    spec = plain_spec("crop", "bicubic")
+    both = ImagePreprocess(spec)(torch.from_numpy(np.stack([one, two])))
+    assert np.array_equal(both[0].permute(1, 2, 0).numpy(), ours(one, spec))
+    assert np.array_equal(both[1].permute(1, 2, 0).numpy(), ours(two, spec))
+
+
+def test_one_channel_goes_through_as_each_of_three_does() -> None:
+    grey = photograph(150, 170)[:, :, :1]
+    narrow = InputSpec(height=64, width=64, resize=72, mean=(0.5,), std=(0.25,))
+    wide = InputSpec(height=64, width=64, resize=72, mean=(0.5,) * 3, std=(0.25,) * 3)
+    assert np.array_equal(ours(grey, narrow)[:, :, 0], ours(np.repeat(grey, 3, axis=2), wide)[:, :, 1])
+
+
+def test_no_tensor_of_it_is_saved_with_the_model() -> None:
+    assert dict(image_preprocess(plain_spec("crop", "bilinear"), None).state_dict()) == {}
+
+
+@pytest.fixture(scope="module", params=["crop", "letterbox", pytest.param("stretch", marks=pytest.mark.slow)])
+def exported(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> tuple[InputSpec, Path]:
+    """The module alone as an ONNX file, its batch, height and width free."""
+    spec = plain_spec(request.param, "bicubic", height=96, width=96, resize=110)
+    path = tmp_path_factory.mktemp("preprocess") / f"{request.param}.onnx"
+    example = torch.randint(0, 256, (2, 150, 170, 3), dtype=torch.uint8)
+    torch.onnx.export(
+        ImagePreprocess(spec).eval(), (example,), path, dynamo=True, opset_version=18, external_data=False,
+        verbose=False, dynamic_shapes=({0: "batch", 1: "height", 2: "width"},),
+    )  # fmt: skip
+    return spec, path
+
+
+@pytest.mark.parametrize("size", [(427, 640), (91, 77), (96, 96), (1, 40), (40, 1), (1, 1), (110, 500)], ids=str)
+def test_onnxruntime_gives_the_same_picture_at_any_size(exported: tuple[InputSpec, Path], size: tuple[int, int]) -> None:
+    spec, path = exported
+    session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
+    batch = np.stack([photograph(*size)] * 3)
+    (got,) = session.run(None, {session.get_inputs()[0].name: batch})
+    wanted = ours(batch[0], spec)
+    difference = np.abs(got.transpose(0, 2, 3, 1) - wanted)
+    # a weight that ends in another bit may round one level the other way
+    assert difference.max() <= 1
+    assert difference.mean() < 1e-3
+
+
+def test_the_graph_resizes_without_an_operator_that_runtimes_disagree_on(exported: tuple[InputSpec, Path]) -> None:
+    import onnx
+
+    _, path = exported
+    operators = {node.op_type for node in onnx.load(path).graph.node}
+    assert operators.isdisjoint({"Resize", "Upsample", "GridSample", "AffineGrid"})

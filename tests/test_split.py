@@ -1,0 +1,167 @@
+"""Who trains and who judges; the truth is scikit-learn's own split, and that no group is ever on two sides."""
+
+from __future__ import annotations
+
+import math
+from collections import Counter, defaultdict
+from collections.abc import Sequence
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from sklearn.model_selection import train_test_split
+
+from zooft import DataError, Sample
+from zooft.split import Splits, split
+
+CLASSES = ("ant", "bee", "wasp")
+
+
+def samples(
+    targets: Sequence[int],
+    groups: Sequence[str | None] | None = None,
+    given_split: Sequence[str | None] | None = None,
+) -> list[Sample]:
+    groups = groups or [None] * len(targets)
+    given_split = given_split or [None] * len(targets)
+    return [
+        Sample(id=f"{index:04}", source=None, target=target, group=group, split=name)  # type: ignore[arg-type]
+        for index, (target, group, name) in enumerate(zip(targets, groups, given_split, strict=True))
+    ]
+
+
+def ids(members: Sequence[Sample]) -> list[str]:
+    return [sample.id for sample in members]
+
+
+def sides(found: Splits) -> dict[str, set[str]]:
+    """Group to the splits that it is in."""
+    seen: defaultdict[str, set[str]] = defaultdict(set)
+    for name in ("train", "val", "test"):
+        for sample in getattr(found, name):
+            if sample.group is not None:
+                seen[sample.group].add(name)
+    return dict(seen)
+
+
+def everyone(found: Splits) -> list[str]:
+    return sorted(ids([*found.train, *found.val, *found.test]))
+
+
+@pytest.mark.parametrize("fraction", [0.1, 0.2, 0.33])
+def test_the_held_out_samples_are_scikit_learns_stratified_choice(fraction: float) -> None:
+    made = samples([0] * 100 + [1] * 40 + [2] * 15)
+    found = split(made, CLASSES, fraction=fraction, seed=7)
+    targets = [sample.target for sample in made]
+    train, val = train_test_split(ids(made), test_size=fraction, stratify=targets, random_state=7)
+    assert ids(found.train) == train
+    assert ids(found.val) == val
+
+
+def test_each_class_gives_its_share() -> None:
+    made = samples([0] * 100 + [1] * 40 + [2] * 15)
+    held_out = Counter(sample.target for sample in split(made, CLASSES, fraction=0.2, seed=0).val)
+    assert held_out == {0: 20, 1: 8, 2: 3}
+
+
+def test_the_seed_alone_decides() -> None:
+    made = samples([0, 1] * 50)
+    first, again, other = (split(made, CLASSES[:2], fraction=0.2, seed=seed) for seed in (3, 3, 4))
+    assert first == again
+    assert ids(first.val) != ids(other.val)
+
+
+def test_groups_are_kept_whole_where_they_are_known() -> None:
+    groups = [f"patient {index // 4}" for index in range(120)]
+    found = split(samples([0, 1, 1] * 40, groups), CLASSES[:2], fraction=0.2, seed=0)
+    assert all(len(names) == 1 for names in sides(found).values())
+    assert math.isclose(len(found.val) / 120, 0.2, abs_tol=0.05)
+    assert "30 groups, each kept on one side of the split" in found.notes
+
+
+@given(
+    members=st.lists(st.tuples(st.integers(0, 2), st.none() | st.integers(0, 12).map(str)), min_size=20, max_size=80),
+    fraction=st.sampled_from([0.1, 0.2, 0.5]),
+    seed=st.integers(0, 2**32 - 1),
+)
+@settings(max_examples=60, deadline=None)
+def test_whatever_the_groups_none_is_torn_and_nobody_is_lost(
+    members: list[tuple[int, str | None]], fraction: float, seed: int
+) -> None:
+    made = samples([target for target, _ in members], [group for _, group in members])
+    try:
+        found = split(made, CLASSES, fraction=fraction, seed=seed)
+    except DataError:
+        return  # too little to split; said in words, which the tests below look at
+    assert everyone(found) == ids(made)
+    assert all(len(names) == 1 for names in sides(found).values())
+    assert {sample.target for sample in found.train} == {0, 1, 2}
+    assert found.val
+
+
+def test_a_given_split_is_used_as_it_is() -> None:
+    made = samples([0, 1, 0, 1, 0, 1], given_split=["train", "train", "val", "val", "test", "test"])
+    found = split(made, CLASSES[:2], fraction=0.5, seed=0)
+    assert (ids(found.train), ids(found.val), ids(found.test)) == (["0000", "0001"], ["0002", "0003"], ["0004", "0005"])
+    assert "the data's own split is used" in found.notes
+
+
+def test_validation_samples_come_from_training_where_only_a_test_split_is_given() -> None:
+    made = samples([0, 1] * 30, given_split=["train"] * 40 + ["test"] * 20)
+    found = split(made, CLASSES[:2], fraction=0.25, seed=0)
+    assert ids(found.test) == ids(made[40:])
+    assert everyone(found) == ids(made)
+    assert Counter(sample.target for sample in found.val) == {0: 5, 1: 5}
+
+
+def test_a_split_that_only_some_samples_have_is_an_error() -> None:
+    made = samples([0, 1, 0, 1], given_split=["train", None, "val", "val"])
+    with pytest.raises(DataError, match="1 of 4 samples have no split while the others do"):
+        split(made, CLASSES[:2], fraction=0.2, seed=0)
+
+
+@pytest.mark.parametrize("across", [("train", "val"), ("train", "test"), ("val", "test")])
+def test_a_group_that_crosses_the_given_split_is_an_error(across: tuple[str, str]) -> None:
+    made = samples(
+        [0, 1, 0, 1, 0, 1, 0, 0],
+        ["a", "b", "c", "d", "e", "f", "x", "x"],
+        ["train", "train", "val", "val", "test", "test", *across],
+    )
+    with pytest.raises(DataError, match="1 groups are on both sides of the given split"):
+        split(made, CLASSES[:2], fraction=0.2, seed=0)
+
+
+def test_a_group_in_training_and_test_is_an_error_when_validation_is_made_here() -> None:
+    groups = [f"{index}" for index in range(20)] + ["0"]
+    made = samples([0, 1] * 10 + [0], groups, ["train"] * 20 + ["test"])
+    with pytest.raises(DataError, match="groups are on both sides"):
+        split(made, CLASSES[:2], fraction=0.2, seed=0)
+
+
+def test_a_class_without_training_samples_is_an_error_that_counts_the_others() -> None:
+    made = samples([0, 0, 1, 0], given_split=["train", "train", "val", "val"])
+    with pytest.raises(DataError, match=r"no training samples of class bee.*training has ant 2, bee 0"):
+        split(made, CLASSES[:2], fraction=0.2, seed=0)
+
+
+def test_a_given_split_without_training_samples_is_an_error() -> None:
+    with pytest.raises(DataError, match="no training samples"):
+        split(samples([0, 1], given_split=["val", "val"]), CLASSES[:2], fraction=0.2, seed=0)
+
+
+@pytest.mark.parametrize("targets", [[0, 1], [0, 0, 0, 1], [0, 1, 2, 0]])
+def test_too_few_samples_to_split_is_an_error_and_not_scikit_learns_traceback(targets: list[int]) -> None:
+    with pytest.raises(DataError, match=r"can't be split into training and validation: .*; add samples"):
+        split(samples(targets), CLASSES[: max(targets) + 1], fraction=0.2, seed=0)
+
+
+def test_one_group_of_everything_cannot_be_split() -> None:
+    with pytest.raises(DataError):
+        split(samples([0, 1] * 10, ["the only patient"] * 20), CLASSES[:2], fraction=0.2, seed=0)
+
+
+def test_a_run_says_that_groups_are_unknown_and_that_validation_chose_the_epoch() -> None:
+    notes = " ".join(split(samples([0, 1] * 20), CLASSES[:2], fraction=0.2, seed=5).notes)
+    assert "no groups are known" in notes
+    assert "8 samples were held out for validation, stratified, with seed 5" in notes
+    assert "a little optimistic" in notes

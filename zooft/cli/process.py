@@ -1,0 +1,32 @@
+"""What this process asks of its C libraries before torch is loaded; in a program that imports zooft, it asks nothing.
+
+Measured on two shared cores: a ResNet-18 forward pass takes 21-25 ms instead of 42-79 where OpenMP's threads
+sleep instead of spinning, and EfficientNet-Lite0 trains 1.5 times as fast where freed activations stay in the
+process instead of going back to the kernel page by page.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+
+_MMAP_MAX, _TRIM_THRESHOLD = -4, -1
+"""Numbers of glibc's mallopt(3) parameters."""
+
+
+def tune() -> None:
+    """Set what the user hasn't set."""
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    if sys.platform == "linux" and "MALLOC_TRIM_THRESHOLD_" not in os.environ:
+        _keep_freed_memory()
+
+
+def _keep_freed_memory() -> None:
+    import ctypes
+
+    try:
+        mallopt = ctypes.CDLL(None).mallopt
+    except (AttributeError, OSError):  # another C library than glibc
+        return
+    mallopt(_MMAP_MAX, 0)
+    mallopt(_TRIM_THRESHOLD, 2**31 - 1)
