@@ -193,7 +193,6 @@ def test_plugins_are_listed_as_json_with_distribution_version_and_what_they_regi
     }  # fmt: skip
 
 
-@pytest.mark.xfail(strict=True, reason="problems are kept by the plugin's name alone, so both rows get it")
 def test_of_two_plugins_with_one_name_only_the_one_left_out_shows_a_problem(
     call: Call, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -364,7 +363,6 @@ def test_what_cannot_be_done_exits_with_1_and_says_why(arguments: tuple[str, ...
     assert not Path("runs").exists() or not any(Path("runs").iterdir())
 
 
-@pytest.mark.xfail(strict=True, reason="only DataError is caught around a task's reader")
 def test_a_task_whose_reader_fails_is_named_and_zooft_is_not_blamed(
     call: Call, run: package.FinetuneResult, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -8,13 +8,13 @@ from typing import TYPE_CHECKING
 import pytest
 import timm
 import torch
-import zooft_efficientnet_lite
 from sklearn.datasets import load_sample_image
-from zooft_efficientnet_lite import convert
-from zooft_timm import zooft_register_families
 
+import zooft_efficientnet_lite
 from zooft import ImagePreprocess, WeightsError, WeightsSource
 from zooft import model as models
+from zooft_efficientnet_lite import convert
+from zooft_timm import zooft_register_families
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -78,13 +78,11 @@ def test_lite0_answers_as_the_packages_own_model_does(photograph: str) -> None:
 
 
 @pytest.mark.parametrize("size", [0, 1, 2])
-def test_a_backbone_by_its_short_name_gets_them_and_records_where_from(
-    size: int, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_backbone_gets_them_and_records_where_from(size: int, monkeypatch: pytest.MonkeyPatch) -> None:
     need_package(size)
     monkeypatch.delenv("ZOOFT_WEIGHTS", raising=False)
     (family,) = zooft_register_families()
-    backbone = models.load_backbone(family, f"efficientnet_lite{size}", weights="pretrained", sources=[source()])
+    backbone = models.load_backbone(family, f"tf_efficientnet_lite{size}", weights="pretrained", sources=[source()])
     path = convert.weights_path(size)
     assert backbone.reference == f"timm:tf_efficientnet_lite{size}.in1k"
     assert (backbone.input.height, backbone.width) == (SIZES[size], 1280)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from functools import cache
 from typing import TYPE_CHECKING
 
@@ -9,12 +10,12 @@ import pytest
 import timm
 import torch
 from torch import nn
-from zooft_timm import zoo, zooft_register_families
 
 from zooft import Family, ModelError, WeightsError, freeze, testing
 from zooft import model as models
 from zooft.errors import UnknownNameError
 from zooft.model import AdaptedModel, Backbone
+from zooft_timm import zoo, zooft_register_families
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -32,7 +33,7 @@ FINE = {
     "mobilenetv3_small_050": "reports 576 features and pools to 1,024",
 }
 # the map of features and pool
-COARSE = ["test_convnext", "test_nfnet", "test_byobnet", "test_coatnet", "regnetx_002", "densenet121", "levit_128s"]
+COARSE = ["test_convnext", "test_nfnet", "test_byobnet", "test_coatnet", "regnetx_002", "levit_128s"]
 WIDTHS = {"resnet18": 512, "mobilenetv3_small_050": 1024, "tf_efficientnet_lite0": 1280, "regnetx_002": 368}
 
 # One small model of every class of timm 1.0.31.
@@ -67,8 +68,9 @@ REFUSED = {
 
 @cache
 def family() -> Family:
+    """As registered, but for tensors that no longer are as they were initialised."""
     (only,) = zooft_register_families()
-    return only
+    return replace(only, build=lambda name: shaken(zoo.build(name)))
 
 
 def load(name: str, *, channels: int = 3) -> Backbone:
@@ -85,15 +87,17 @@ def noise(model: AdaptedModel | Backbone, samples: int = 2, size: int = 224) -> 
     return torch.randn(samples, 3, size, size, generator=torch.Generator().manual_seed(1))
 
 
-def shake(model: nn.Module) -> None:
-    """Give BatchNorm statistics and zero-initialised layers values that show in the output."""
+def shaken(module: nn.Module) -> nn.Module:
+    """Give BatchNorm statistics, biases and scales values that show in the output, as training does."""
     generator = torch.Generator().manual_seed(2)
-    for name, tensor in model.state_dict().items():
-        if tensor.is_floating_point():
-            tensor.add_(torch.rand(tensor.shape, generator=generator) * (0.1 if "var" in name else 0.02))
+    for name, tensor in module.state_dict().items():
+        if tensor.is_floating_point() and tensor.ndim == 1:
+            size = 0.1 if name.endswith("running_var") else 0.02
+            tensor.add_(torch.rand(tensor.shape, generator=generator) * size)
+    return module
 
 
-@pytest.mark.parametrize("name", ["test_vit", "test_efficientnet", pytest.param("test_resnet", marks=pytest.mark.slow)])
+@pytest.mark.parametrize("name", ["test_vit", "test_efficientnet"])
 def test_a_model_keeps_every_promise_up_to_its_onnx_file(name: str, tmp_path: Path) -> None:
     testing.check_family(family(), name, folder=tmp_path)
 
@@ -122,22 +126,21 @@ def test_the_width_is_what_the_trunk_gives_and_not_what_timm_reports(name: str, 
 @pytest.mark.parametrize("name", [*FINE, *COARSE, "resnetv2_18"])
 def test_a_checkpoint_for_two_classes_loads_strictly_into_plain_timm(name: str) -> None:
     model = adapted(name)
-    shake(model)
     plain = timm.create_model(name, num_classes=2).eval()
     plain.load_state_dict(models.zoo_tensors(model), strict=True)
     x = noise(model, size=plain.pretrained_cfg["input_size"][1])
     with torch.inference_mode():
         wanted = plain(x)
         assert float(wanted.std()) > 0
-        torch.testing.assert_close(model(x), wanted, rtol=1e-4, atol=1e-5)
+        torch.testing.assert_close(model(x), wanted, rtol=1e-4, atol=1e-4 * float(wanted.std()))
 
 
-@pytest.mark.parametrize(("name", "classifier"), [("resnetv2_18", "head.fc"), ("legacy_xception", "fc")])
-def test_the_classifiers_own_kind_of_layer_is_kept_in_the_checkpoint(name: str, classifier: str) -> None:
+@pytest.mark.parametrize(("name", "classifier", "axes"), [("resnetv2_18", "head.fc", 4), ("resnet18", "fc", 2)])
+def test_the_classifiers_own_kind_of_layer_is_kept_in_the_checkpoint(name: str, classifier: str, axes: int) -> None:
     plain = timm.create_model(name, num_classes=2).state_dict()
     ours = models.zoo_tensors(adapted(name))
     assert {n: t.shape for n, t in ours.items()} == {n: t.shape for n, t in plain.items()}
-    assert ours[f"{classifier}.weight"].ndim == (4 if name.startswith("resnetv2") else 2)
+    assert ours[f"{classifier}.weight"].ndim == axes
 
 
 def test_both_heads_of_a_distilled_transformer_get_the_new_one() -> None:
@@ -168,16 +171,12 @@ def test_statistics_of_learning_batchnorms_move(name: str) -> None:
 @pytest.mark.parametrize("name", ["test_vit", "test_convnext", "deit_tiny_distilled_patch16_224"])
 def test_frozen_stages_drop_nothing(name: str) -> None:
     def build(full: str) -> nn.Module:
-        module: nn.Module = timm.create_model(full, drop_rate=0.5, drop_path_rate=0.5)
-        return module
-
-    from dataclasses import replace
+        return shaken(timm.create_model(full, drop_rate=0.5, drop_path_rate=0.5))
 
     torch.manual_seed(0)
     dropping = replace(family(), build=build)
     backbone = models.load_backbone(dropping, name, weights="random", sources=())
     model = AdaptedModel(backbone, nn.Linear(backbone.width, 2))
-    shake(model)
     x = noise(model, 2, backbone.input.height)
     freeze.apply(model, ())
     assert not torch.equal(model(x), model(x)), "nothing drops even where everything learns, so this proves nothing"
@@ -221,12 +220,15 @@ def test_short_names_are_resolved_to_the_architecture_and_its_weights() -> None:
 
 def test_every_alias_stands_for_a_model_of_timm() -> None:
     assert set(zoo.ALIASES.values()) <= set(zoo.models())
+
+
+def test_no_alias_hides_a_model_of_that_name() -> None:
     assert set(zoo.ALIASES).isdisjoint(zoo.models())
 
 
 @pytest.mark.parametrize("name", ["resnet5O", "vit_bass", "resnet50.no_such_tag"])
 def test_an_unknown_model_gets_the_nearest_names(name: str) -> None:
-    with pytest.raises(UnknownNameError, match="timm has no model .*nearest: .*zooft backbones"):
+    with pytest.raises(UnknownNameError, match=r"timm has no model .*nearest: .*zooft backbones"):
         models.full_name(family(), name)
 
 
@@ -289,7 +291,7 @@ def test_the_classes_that_cannot_be_adapted_say_why(name: str) -> None:
 @pytest.mark.timeout(1200)
 def test_every_class_of_timm_is_walked() -> None:
     walked = {type(zoo_module(name)) for name in (*EVERY_CLASS, *REFUSED)}
-    missing = {}
+    missing: dict[type[nn.Module], str] = {}
     for name in zoo.models():
         kind = type(zoo_module(name))
         if kind not in walked:

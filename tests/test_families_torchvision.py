@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from functools import cache
 from typing import TYPE_CHECKING
 
@@ -10,12 +11,12 @@ import torch
 import torchvision
 from torch import nn
 from torchvision.models import get_model, get_model_weights
-from zooft_torchvision import zoo, zooft_register_families
 
 from zooft import Family, freeze, testing
 from zooft import model as models
 from zooft.errors import UnknownNameError
 from zooft.model import AdaptedModel, Backbone
+from zooft_torchvision import zoo, zooft_register_families
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -25,7 +26,7 @@ FINE = {
     "vgg11": ("block1", "block2", "block3", "block4", "block5", "hidden"),
     "vgg11_bn": ("block1", "block2", "block3", "block4", "block5", "hidden"),
 }
-SMALL = ["resnet18", "vgg11_bn", "shufflenet_v2_x0_5", "mobilenet_v3_small", "regnet_y_400mf"]
+SMALL = ["resnet18", "shufflenet_v2_x0_5", "mobilenet_v3_small", "regnet_y_400mf"]
 # the smallest of each of torchvision's classes
 EVERY_CLASS = [
     "alexnet", "convnext_tiny", "densenet121", "efficientnet_b0", "googlenet", "inception_v3", "maxvit_t",
@@ -37,8 +38,19 @@ NOT_OFFERED = {"squeezenet1_0", "squeezenet1_1"}
 
 @cache
 def family() -> Family:
+    """As registered, but for tensors that no longer are as they were initialised."""
     (only,) = zooft_register_families()
-    return only
+    return replace(only, build=lambda name: shaken(zoo.build(name)))
+
+
+def shaken(module: nn.Module) -> nn.Module:
+    """Give BatchNorm statistics, biases and scales values that show in the output, as training does."""
+    generator = torch.Generator().manual_seed(2)
+    for name, tensor in module.state_dict().items():
+        if tensor.is_floating_point() and tensor.ndim == 1:
+            size = 0.1 if name.endswith("running_var") else 0.02
+            tensor.add_(torch.rand(tensor.shape, generator=generator) * size)
+    return module
 
 
 def load(name: str, *, channels: int = 3) -> Backbone:
@@ -55,28 +67,31 @@ def noise(model: AdaptedModel | Backbone, samples: int = 2, size: int = 224) -> 
     return torch.randn(samples, 3, size, size, generator=torch.Generator().manual_seed(1))
 
 
-@pytest.mark.parametrize("name", ["resnet18", pytest.param("vgg11_bn", marks=pytest.mark.slow)])
+@pytest.mark.parametrize("name", ["resnet18"])
 def test_a_model_keeps_every_promise_up_to_its_onnx_file(name: str, tmp_path: Path) -> None:
     testing.check_family(family(), name, folder=tmp_path)
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", ["vgg11", "convnext_tiny", "swin_t", "regnet_y_400mf", "densenet121", "vit_b_32"])
+@pytest.mark.parametrize(
+    "name", ["vgg11", "vgg11_bn", "convnext_tiny", "swin_t", "regnet_y_400mf", "densenet121", "vit_b_32"]
+)
 def test_every_kind_of_map_keeps_every_promise_up_to_its_onnx_file(name: str, tmp_path: Path) -> None:
     testing.check_family(family(), name, folder=tmp_path)
 
 
 @pytest.mark.parametrize(("name", "stages"), FINE.items())
 def test_resnet_and_vgg_have_fine_stages(name: str, stages: tuple[str, ...]) -> None:
-    assert tuple(load(name).stages) == stages
+    with torch.device("meta"):
+        assert tuple(zoo.anatomy(name, zoo.build(name)).stages) == stages
 
 
-@pytest.mark.parametrize("name", SMALL)
+@pytest.mark.parametrize("name", [*SMALL, pytest.param("vgg11_bn", marks=pytest.mark.slow)])
 def test_frozen_stages_stay_and_the_others_learn(name: str) -> None:
     testing.check_freezing(load(name))
 
 
-@pytest.mark.parametrize("name", SMALL)
+@pytest.mark.parametrize("name", [*SMALL, pytest.param("vgg11_bn", marks=pytest.mark.slow)])
 def test_a_checkpoint_for_two_classes_loads_strictly_into_plain_torchvision(name: str) -> None:
     model = adapted(name)
     plain = get_model(name, num_classes=2).eval()
@@ -84,7 +99,7 @@ def test_a_checkpoint_for_two_classes_loads_strictly_into_plain_torchvision(name
     with torch.inference_mode():
         wanted = plain(noise(model))
         assert float(wanted.std()) > 0
-        torch.testing.assert_close(model(noise(model)), wanted, rtol=1e-4, atol=1e-6)
+        torch.testing.assert_close(model(noise(model)), wanted, rtol=1e-4, atol=1e-4 * float(wanted.std()))
 
 
 @pytest.mark.parametrize("name", ["shufflenet_v2_x0_5", "resnet18"])
@@ -99,7 +114,7 @@ def test_statistics_of_frozen_batchnorms_stand_still_and_others_move(name: str) 
     assert all(not torch.equal(b, before[n]) for n, b in model.trunk.named_buffers() if "running_mean" in n)
 
 
-@pytest.mark.parametrize("name", ["mobilenet_v3_small", "vgg11"])
+@pytest.mark.parametrize("name", ["mobilenet_v3_small"])
 def test_frozen_stages_drop_nothing(name: str) -> None:
     model = adapted(name)
     x = noise(model)
@@ -136,7 +151,7 @@ def test_every_classification_model_is_offered_but_for_known_ones() -> None:
 
 @pytest.mark.parametrize("name", ["resnet81", "squeezenet1_0"])
 def test_an_unknown_model_gets_the_nearest_names(name: str) -> None:
-    with pytest.raises(UnknownNameError, match="torchvision has no model .*nearest: "):
+    with pytest.raises(UnknownNameError, match=r"torchvision has no model .*nearest: "):
         models.full_name(family(), name)
 
 

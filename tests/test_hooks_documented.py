@@ -161,7 +161,6 @@ def test_the_documented_start_listener_says_how_many_samples(caplog: pytest.LogC
     assert [record.getMessage() for record in caplog.records] == ["training on 7 samples"]
 
 
-@pytest.mark.xfail(strict=True, reason="numpy.asarray of a Pillow image can't be written to; numpy.array can")
 def test_the_documented_task_reads_arrays_that_torch_takes_without_a_warning(tmp_path: Path) -> None:
     from PIL import Image
 

@@ -40,9 +40,6 @@ assert task.port(options).dtype == str(array.dtype)
 assert task.discover(Path("data"), options).samples
 """
 
-NOTHING_OF_OURS = "the registering hook of zooft_images names zooft.image_preprocess, whose module imports torch"
-torch_through_the_registry = pytest.mark.xfail(strict=True, reason=NOTHING_OF_OURS)
-
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
@@ -95,7 +92,6 @@ def test_nothing_heavy_is_loaded_for(code: str, folder: Path) -> None:
     assert heavy_after(code, folder) == []
 
 
-@torch_through_the_registry
 @pytest.mark.parametrize("code", THROUGH_THE_REGISTRY.values(), ids=THROUGH_THE_REGISTRY)
 def test_nothing_heavy_is_loaded_through_the_registry_for(code: str, folder: Path) -> None:
     assert heavy_after(code, folder) == []

@@ -31,7 +31,8 @@ class Net(nn.Module):
         return x.mean((2, 3), keepdim=isinstance(self.fc, nn.Conv2d))
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.fc(self.pool(self.high(self.low(x)))).flatten(1)
+        logits: Tensor = self.fc(self.pool(self.high(self.low(x))))
+        return logits.flatten(1)
 
 
 def pool(module: nn.Module, x: Tensor) -> Tensor:
@@ -78,7 +79,7 @@ def test_a_backbone_knows_its_width_stages_and_reference() -> None:
     ({"high": Stage(("high", "low.0"))}, r"in several stages: low\.0\.weight \(low and high\)"),
     ({"pool": Stage((), lambda m, x: x.amax((2, 3)))}, "don't compose to its trunk: they differ by"),
     ({"pool": Stage((), lambda m, x: x)}, r"should give \(N, width\), stage by stage and whole; it gives"),
-    ({"pool": Stage((), lambda m, x: x.no_such_thing())}, "the stages of net don't run: AttributeError"),
+    ({"pool": Stage((), lambda m, x: m.no_such_thing(x))}, "the stages of net don't run: AttributeError"),
 ])  # fmt: skip
 def test_a_wrong_map_is_refused_with_what_is_wrong(changed: Mapping[str, Stage], message: str) -> None:
     with pytest.raises(ModelError, match=message):

@@ -147,7 +147,6 @@ def test_of_two_entry_points_with_one_name_the_second_is_dropped(install: Instal
     assert "another package's plugin is called 'mine'" in str(dropped.problem)
 
 
-@pytest.mark.xfail(strict=True, reason="Plugins.info() finds the broken one by name, and credits it")
 def test_where_the_first_of_two_with_one_name_is_broken_the_second_owns_what_it_registers(install: Install) -> None:
     first = install("first", mine="raise RuntimeError('torn')")
     second = install("second", mine=GOOD.format(name="second"))

@@ -29,7 +29,7 @@ MOST_LEVELS = {"bilinear": 2, "bicubic": 6}
 MEAN_LEVELS = 0.2
 
 
-def plain_spec(mode: str, interpolation: str, *, height: int = 224, width: int = 224, resize: int = 256) -> InputSpec:
+def plain_spec(mode: Any, interpolation: Any, *, height: int = 224, width: int = 224, resize: int = 256) -> InputSpec:
     """A specification whose normalisation leaves levels as they are."""
     return InputSpec(
         height=height, width=width, resize=resize, mean=(0.0,) * 3, std=(1 / 255,) * 3,
@@ -158,7 +158,9 @@ def exported(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFa
 
 
 @pytest.mark.parametrize("size", [(427, 640), (91, 77), (96, 96), (1, 40), (40, 1), (1, 1), (110, 500)], ids=str)
-def test_onnxruntime_gives_the_same_picture_at_any_size(exported: tuple[InputSpec, Path], size: tuple[int, int]) -> None:
+def test_onnxruntime_gives_the_same_picture_at_any_size(
+    exported: tuple[InputSpec, Path], size: tuple[int, int]
+) -> None:
     spec, path = exported
     session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
     batch = np.stack([photograph(*size)] * 3)

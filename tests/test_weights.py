@@ -72,7 +72,9 @@ SOURCE = WeightsSource(
 )
 
 
-def load(weights: str = "pretrained", *, sources: tuple[WeightsSource, ...] = (), zoo: Family | None = None) -> Backbone:
+def load(
+    weights: str = "pretrained", *, sources: tuple[WeightsSource, ...] = (), zoo: Family | None = None
+) -> Backbone:
     return models.load_backbone(zoo or family(), "net", weights=weights, sources=sources)
 
 

@@ -34,9 +34,9 @@ if TYPE_CHECKING:
     from zooft.errors import ConfigError, DataError, ModelError, WeightsError, ZooftError
     from zooft.hookspecs import hookimpl
     from zooft.metrics import classification_metrics
-    from zooft.preprocess import ImagePreprocess, image_preprocess
+    from zooft.preprocess import ImagePreprocess
     from zooft.recipe import FinetuneResult, finetune
-    from zooft.tasks import cross_entropy, image_port
+    from zooft.tasks import cross_entropy, image_port, image_preprocess
 
 __all__ = [
     "Anatomy",
@@ -81,9 +81,9 @@ _HOMES = {
     "zooft.errors": ("ConfigError", "DataError", "ModelError", "WeightsError", "ZooftError"),
     "zooft.hookspecs": ("hookimpl",),
     "zooft.metrics": ("classification_metrics",),
-    "zooft.preprocess": ("ImagePreprocess", "image_preprocess"),
+    "zooft.preprocess": ("ImagePreprocess",),
     "zooft.recipe": ("FinetuneResult", "finetune"),
-    "zooft.tasks": ("cross_entropy", "image_port"),
+    "zooft.tasks": ("cross_entropy", "image_port", "image_preprocess"),
 }  # fmt: skip
 _HOME_OF = {name: module for module, names in _HOMES.items() for name in names}
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,6 +20,7 @@ from zooft.errors import ConfigError
 Device = Literal["auto", "cpu", "cuda", "mps"]
 Provider = Literal["auto", "cpu", "cuda", "tensorrt"]
 T = TypeVar("T")
+U = TypeVar("U")
 
 
 def option(default: Any, help: str) -> Any:  # noqa: A002  -- the word that click and argparse use
@@ -45,17 +47,17 @@ class FinetuneConfig:
     epochs: Annotated[int, Ge(1)] = option(15, "passes over the training data")
     batch_size: Annotated[int, Ge(1)] = option(32, "samples a step")
     optimizer: Literal["adamw", "adam", "sgd"] = option("adamw", "sgd has momentum")
-    lr: Annotated[float, Gt(0)] = option(5e-3, "learning rate of the head")
-    backbone_lr: Annotated[float, Gt(0)] = option(1e-4, "learning rate of what learns of the backbone")
+    lr: Annotated[float, Gt(0), Lt(math.inf)] = option(5e-3, "learning rate of the head")
+    backbone_lr: Annotated[float, Gt(0), Lt(math.inf)] = option(1e-4, "learning rate of what learns of the backbone")
     momentum: Annotated[float, Ge(0), Lt(1)] = option(0.9, "for sgd")
-    weight_decay: Annotated[float, Ge(0)] = option(0.01, "not applied to norms and biases")
+    weight_decay: Annotated[float, Ge(0), Lt(math.inf)] = option(0.01, "not applied to norms and biases")
     schedule: Literal["cosine", "step", "polynomial", "constant"] = option(
         "cosine", "how the rate falls after the warm-up"
     )
     warmup: Annotated[float, Ge(0), Lt(1)] = option(0.1, "share of all steps in which the rate rises")
     step_epochs: Annotated[int, Ge(1)] = option(7, "for --schedule step: epochs between drops")
     step_factor: Annotated[float, Gt(0), Lt(1)] = option(0.1, "for --schedule step: factor of a drop")
-    power: Annotated[float, Gt(0)] = option(0.9, "for --schedule polynomial: rate = lr (1 - t/T)^power")
+    power: Annotated[float, Gt(0), Lt(math.inf)] = option(0.9, "for --schedule polynomial: rate = lr (1 - t/T)^power")
     val_fraction: Annotated[float, Gt(0), Lt(1)] = option(
         0.2, "share held out for validation where the data has no split"
     )
@@ -73,36 +75,41 @@ def names(cls: type[Any]) -> tuple[str, ...]:
     return tuple(field.name for field in dataclasses.fields(cls))
 
 
-def split_values(values: Mapping[str, Any], core: type[Any], own: type[Any]) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Part one flat mapping into the core's options and a task's own.
+def read(values: Mapping[str, Any], core: type[T], own: type[U]) -> tuple[T, U]:
+    """The core's options and a task's own from one flat mapping, every name, type and bound checked.
 
     Raises:
-        ConfigError: a name belongs to neither; the message has the nearest ones.
+        ConfigError: lists all faults of both, with the nearest names for unknown ones.
     """
     known = (*names(core), *names(own))
-    unknown = [name for name in values if name not in known]
-    if unknown:
-        raise ConfigError("; ".join(_unknown(name, known) for name in unknown))
-    mine = {name: value for name, value in values.items() if name in names(core)}
-    return mine, {name: value for name, value in values.items() if name not in mine}
+    faults = [_unknown(name, known) for name in values if name not in known]
+    made: list[Any] = []
+    for cls in (core, own):
+        try:
+            made.append(build(cls, {name: value for name, value in values.items() if name in names(cls)}))
+        except ConfigError as error:
+            faults.append(str(error))
+    if faults:
+        raise ConfigError("; ".join(faults))
+    return made[0], made[1]
 
 
 def build(cls: type[T], values: Mapping[str, Any]) -> T:
-    """An instance of a dataclass from plain values, every type and bound checked.
+    """An instance of a dataclass from plain values, every name, type and bound checked.
 
     Raises:
         ConfigError: lists all faults.
     """
     from pydantic import TypeAdapter, ValidationError
 
-    unknown = [name for name in values if name not in names(cls)]
-    if unknown:
-        raise ConfigError("; ".join(_unknown(name, names(cls)) for name in unknown))
+    faults = [_unknown(name, names(cls)) for name in values if name not in names(cls)]
     try:
-        return TypeAdapter(cls).validate_python(dict(values))
+        made = TypeAdapter(cls).validate_python({name: v for name, v in values.items() if name in names(cls)})
     except ValidationError as error:
-        faults = [_fault(cls, item) for item in error.errors()]
-        raise ConfigError("; ".join(faults)) from None
+        faults += [_fault(cls, item) for item in error.errors()]
+    if faults:
+        raise ConfigError("; ".join(faults))
+    return made
 
 
 def read_toml(path: Path) -> dict[str, Any]:
@@ -144,5 +151,6 @@ def _unknown(name: str, known: tuple[str, ...]) -> str:
 def _fault(cls: type[Any], item: Any) -> str:
     name = ".".join(str(part) for part in item["loc"]) or cls.__name__
     if item["type"] in {"missing", "missing_argument", "missing_keyword_only_argument"}:
-        return f"{name.replace('_', '-')} is required"
+        help_text = next(field.metadata["help"] for field in dataclasses.fields(cls) if field.name == name)
+        return f"{name.replace('_', '-')} is required: {help_text}"
     return f"{name.replace('_', '-')}: {item['msg'].lower()}, but {item['input']!r} was given"

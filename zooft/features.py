@@ -6,14 +6,17 @@ happens before the first learning stage, that stage's inputs kept in memory.
 
 from __future__ import annotations
 
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, TensorDataset
 
+from zooft import samples
+
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
+    from collections.abc import Callable, Sequence
 
     from numpy.typing import NDArray
     from torch import nn
@@ -29,8 +32,8 @@ class Views(Dataset[tuple[Tensor, int]]):
     """Samples as the network's input.
 
     Args:
-        samples: in order.
-        read: a sample's source to its array in native units.
+        members: in order.
+        read: a sample to its array in native units.
         preprocess: for the plain view.
         augment: for a random view instead; None for the plain one.
         seed: of the random views.
@@ -38,14 +41,14 @@ class Views(Dataset[tuple[Tensor, int]]):
 
     def __init__(
         self,
-        samples: Sequence[Sample],
+        members: Sequence[Sample],
         *,
-        read: Callable[[Any], NDArray[Any]],
+        read: Callable[[Sample], NDArray[Any]],
         preprocess: nn.Module,
         augment: Callable[[NDArray[Any]], Tensor] | None = None,
         seed: int = 0,
     ) -> None:
-        self.samples, self.read, self.preprocess = samples, read, preprocess
+        self.samples, self.read, self.preprocess = members, read, preprocess
         self.augment, self.seed, self.epoch = augment, seed, 0
 
     def __len__(self) -> int:
@@ -54,7 +57,7 @@ class Views(Dataset[tuple[Tensor, int]]):
     def __getitem__(self, index: int) -> tuple[Tensor, int]:
         """The view of one sample, ``(C, H, W)`` float32, and its target."""
         sample = self.samples[index]
-        array = self.read(sample.source)
+        array = self.read(sample)
         if self.augment is None:
             with torch.no_grad():
                 return self.preprocess(torch.from_numpy(array)[None])[0], sample.target
@@ -64,11 +67,9 @@ class Views(Dataset[tuple[Tensor, int]]):
             return self.augment(array), sample.target
 
 
-def reader(task: Task, options: Any) -> Callable[[Any], NDArray[Any]]:
+def reader(task: Task, options: Any) -> Callable[[Sample], NDArray[Any]]:
     """A task's `read` with its options, fit to be sent to a loader process."""
-    from functools import partial
-
-    return partial(_read, task.read, options)
+    return partial(samples.read, task, options)
 
 
 def precompute(
@@ -112,13 +113,3 @@ def loader(data: Dataset[Any], *, batch_size: int, workers: int, shuffle_seed: i
         data, batch_size=batch_size, shuffle=generator is not None, generator=generator,
         num_workers=workers, persistent_workers=False,
     )  # fmt: skip
-
-
-def batches(data: Sequence[Any], size: int) -> Iterator[Sequence[Any]]:
-    """Consecutive slices of at most `size`."""
-    for start in range(0, len(data), size):
-        yield data[start : start + size]
-
-
-def _read(read: Callable[[Any, Any], NDArray[Any]], options: Any, source: Any) -> NDArray[Any]:
-    return read(source, options)

@@ -46,7 +46,7 @@ def apply(model: AdaptedModel, frozen: Iterable[str]) -> None:
 
     To be called at the start of every epoch: `nn.Module.train` undoes the evaluation mode of all submodules.
     """
-    still = set(frozen)
+    still = set(frozen) | set(list(model.stages)[: frozen_prefix(model, frozen)])
     model.train()
     for stage, named in parameters_by_stage(model).items():
         for _, parameter in named:

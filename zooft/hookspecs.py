@@ -103,7 +103,7 @@ def zooft_register_tasks() -> Iterable[Task]:  # type: ignore[empty-body]
         def read(source, options):
             import numpy
             from PIL import Image
-            return numpy.asarray(Image.open(source).convert("RGB"))
+            return numpy.array(Image.open(source).convert("RGB"))
 
         @zooft.hookimpl
         def zooft_register_tasks():

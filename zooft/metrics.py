@@ -132,10 +132,10 @@ def intervals(
     seed: int,
 ) -> dict[str, Interval]:
     """Percentile bootstrap over groups, or over samples where no groups are known (Efron 1979)."""
-    values = metrics(targets, probabilities)
-    if resamples == 0:
-        return {name: Interval(value, None, None) for name, value in values.items()}
+    values = {name: float(value) for name, value in metrics(targets, probabilities).items()}
     members = _members(groups)
+    if resamples == 0 or len(members) < 2:
+        return {name: Interval(value, None, None) for name, value in values.items()}
     rng = np.random.default_rng(seed)
     drawn: dict[str, list[float]] = {name: [] for name in values}
     for _ in range(resamples):

@@ -187,7 +187,15 @@ def load_strictly(module: nn.Module, tensors: Mapping[str, Tensor], *, without: 
         for n in wanted
         if n in given and given[n].shape != wanted[n].shape
     ]
+    kinds = [
+        f"{n} is {str(given[n].dtype).removeprefix('torch.')}"
+        for n in wanted
+        if n in given and given[n].is_floating_point() != wanted[n].is_floating_point()
+    ]
+    infinite = [n for n, t in given.items() if t.is_floating_point() and not bool(torch.isfinite(t).all())]
     faults = [
+        _count("of another kind of number", kinds),
+        _count("not finite", infinite),
         _count("missing", missing),
         _count("not in the model", foreign),
         _count("of other shape", shapes),

@@ -53,8 +53,8 @@ class Plugins:
         return tuple(info for info in self.infos if info.problem is not None)
 
     def info(self, name: str) -> PluginInfo:
-        """The plugin called `name`."""
-        return next(info for info in self.infos if info.name == name)
+        """The plugin called `name`; of several, the one that works."""
+        return min((info for info in self.infos if info.name == name), key=lambda info: info.problem is not None)
 
     def implementations(self, hook: str) -> list[pluggy.HookImpl]:
         """Every implementation of `hook`, in order of registration, to be called and guarded one by one."""

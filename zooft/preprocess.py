@@ -7,7 +7,7 @@ every runtime gives the same picture, for any input size, and the output's size 
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
@@ -91,11 +91,6 @@ class ImagePreprocess(nn.Module):
     def normalise(self, levels: Tensor) -> Tensor:
         """Levels 0..255 ``(N, C, H, W)`` to the backbone's scale."""
         return levels * self.scale + self.shift
-
-
-def image_preprocess(spec: InputSpec, _options: Any) -> nn.Module:
-    """The preprocessing of 8-bit images, for a Task's `preprocess`."""
-    return ImagePreprocess(spec)
 
 
 def _floor_divide(numerator: Tensor, denominator: Tensor) -> Tensor:

@@ -121,6 +121,7 @@ class _Plan:
     task: Task
     options: Any
     family: Family
+    family_name: str
     model: str
 
 
@@ -151,23 +152,17 @@ def _resolve(registry: Registry, values: Mapping[str, Any]) -> _Plan:
     from zooft.model import full_name
 
     if "task" not in values:
-        raise ConfigError("task is required; 'zooft tasks' lists them")
+        configuration.build(FinetuneConfig, values)  # says so, along with all other faults
     task = registry.task(str(values["task"]))
-    core, own = configuration.split_values(values, FinetuneConfig, task.options)
-    config = configuration.build(FinetuneConfig, core)
-    options = configuration.build(task.options, own)
+    config, options = configuration.read(values, FinetuneConfig, task.options)
     family_name, model = parse_reference(config.backbone)
     family = registry.family(family_name)
     registry.head(config.head)
     registry.freezer(config.freeze)
     return _Plan(
-        config=config,
-        registry=registry,
-        task=task,
-        options=options,
-        family=family,
-        model=full_name(family, model),
-    )
+        config=config, registry=registry, task=task, options=options,
+        family=family, family_name=family_name, model=full_name(family, model),
+    )  # fmt: skip
 
 
 def _finetune(plan: _Plan, folder: runs.WorkingFolder, told: Listener) -> FinetuneResult:
@@ -326,11 +321,12 @@ def _record(plan: _Plan, backbone: Backbone, splits: Splits, found: Discovery) -
         "schema": runs.SCHEMA,
         "zooft": __version__,
         "versions": {name: metadata.version(name) for name in _RECORDED_PACKAGES},
-        "task": plan.task.name,
+        "task": plan.registry.owned_name("task", plan.config.task),
+        "head": plan.registry.owned_name("head", plan.config.head),
         "options": configuration.plain(plan.options),
         "classes": list(found.classes),
         "backbone": {
-            "family": backbone.family, "name": backbone.name, "width": backbone.width,
+            "family": plan.registry.owned_name("family", plan.family_name), "name": backbone.name, "width": backbone.width,
             "stages": list(backbone.stages), "input": runs.to_json(backbone.input),
         },
         "weights": runs.to_json(backbone.weights),
@@ -394,7 +390,7 @@ def _draw(plan: _Plan, saved: SavedRun, predictions: Predictions, evaluation: Ev
 
     draw(
         saved.path / runs.PICTURE_FILE, epochs=saved.path / runs.EPOCHS_FILE, evaluation=evaluation, classes=saved.classes,
-        predictions=predictions, read=lambda sample: plan.task.read(sample.source, plan.options),
+        predictions=predictions, read=lambda sample: sample_tables.read(plan.task, plan.options, sample),
     )  # fmt: skip
 
 

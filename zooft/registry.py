@@ -7,9 +7,10 @@ both and the way to say which (``PLUGIN/NAME``).
 from __future__ import annotations
 
 import difflib
-from collections.abc import Callable, Iterable, Mapping
+from collections import Counter
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar, cast
+from typing import TYPE_CHECKING, Any, Generic, Literal, Protocol, TypeVar, cast
 
 from zooft import plugins as plugin_loading
 from zooft.config import FinetuneConfig, names
@@ -33,6 +34,13 @@ class Named(Protocol):
 
 
 T = TypeVar("T", bound=Named)
+_KINDS: Mapping[str, type[Any]] = {
+    "zooft_register_families": Family,
+    "zooft_register_heads": Head,
+    "zooft_register_freezers": Freezer,
+    "zooft_register_tasks": Task,
+    "zooft_register_weights": WeightsSource,
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,53 +61,61 @@ class Registry:
     freezers: tuple[Entry[Freezer], ...]
     tasks: tuple[Entry[Task], ...]
     weights: tuple[Entry[WeightsSource], ...]
-    problems: Mapping[str, str]
+    problems: Mapping[PluginInfo, str]
 
     def family(self, name: str) -> Family:
         """The model zoo called `name`."""
-        return self._find("family", self.families, name)
+        return _find(self, "family", self.families, name).value
 
     def head(self, name: str) -> Head:
         """The head called `name`."""
-        return self._find("head", self.heads, name)
+        return _find(self, "head", self.heads, name).value
 
     def task(self, name: str) -> Task:
         """The task called `name`."""
-        return self._find("task", self.tasks, name)
+        return _find(self, "task", self.tasks, name).value
 
     def freezer(self, text: str) -> tuple[Freezer, str | None]:
         """The freezer and the argument in ``NAME`` or ``NAME:ARGUMENT``."""
         name, colon, argument = text.partition(":")
-        return self._find("freezer", self.freezers, name), argument if colon else None
+        return _find(self, "freezer", self.freezers, name).value, argument if colon else None
 
-    def owned_by(self, plugin: str) -> dict[str, list[str]]:
+    def owned_name(self, kind: Literal["family", "head", "task"], name: str) -> str:
+        """``PLUGIN/NAME``, which stays unambiguous when other plugins are installed later."""
+        entries: dict[str, tuple[Entry[Any], ...]] = {"family": self.families, "head": self.heads, "task": self.tasks}
+        entry = _find(self, kind, entries[kind], name)
+        return f"{entry.owner.name}/{entry.value.name}"
+
+    def owned_by(self, plugin: PluginInfo) -> dict[str, list[str]]:
         """Kind to names of what a plugin registers."""
         kinds: dict[str, tuple[Entry[Any], ...]] = {
             "families": self.families, "heads": self.heads, "freezers": self.freezers,
             "tasks": self.tasks, "weights": self.weights,
         }  # fmt: skip
-        owned = {kind: [e.value.name for e in entries if e.owner.name == plugin] for kind, entries in kinds.items()}
+        owned = {kind: [e.value.name for e in entries if e.owner == plugin] for kind, entries in kinds.items()}
         return {kind: names for kind, names in owned.items() if names}
 
-    def _find(self, kind: str, entries: tuple[Entry[T], ...], name: str) -> T:
-        owner, slash, bare = name.rpartition("/")
-        matches = [e for e in entries if e.value.name == bare and (not slash or e.owner.name == owner)]
-        if len(matches) == 1:
-            return matches[0].value
-        if not matches:
-            raise self._unknown(kind, entries, name)
-        both = " and ".join(f"{e.owner.name} (of {e.owner.distribution} {e.owner.version})" for e in matches)
-        choices = " or ".join(f"{e.owner.name}/{bare}" for e in matches)
-        raise AmbiguousNameError(f"the {kind} {bare!r} is registered by {both}; say {choices}")
 
-    def _unknown(self, kind: str, entries: tuple[Entry[T], ...], name: str) -> UnknownNameError:
-        known = {entry.value.name: entry.owner.distribution for entry in entries}
-        near = difflib.get_close_matches(name, known, n=3, cutoff=0.5)
-        listed = ", ".join(f"{n} (from {known[n]})" for n in near or sorted(known)) or "none"
-        message = f"there is no {kind} {name!r}; {'nearest' if near else 'there are'}: {listed}"
-        for plugin, problem in self.problems.items():
-            message += f"\nthe plugin {plugin} may have it, but was left out: {problem}"
-        return UnknownNameError(message, kind=kind, name=name, near=near)
+def _find(registry: Registry, kind: str, entries: tuple[Entry[T], ...], name: str) -> Entry[T]:
+    owner, slash, bare = name.rpartition("/")
+    matches = [e for e in entries if e.value.name == bare and (not slash or e.owner.name == owner)]
+    if len(matches) == 1:
+        return matches[0]
+    if not matches:
+        raise _unknown(registry, kind, entries, name)
+    both = " and ".join(f"{e.owner.name} (of {e.owner.distribution} {e.owner.version})" for e in matches)
+    choices = " or ".join(f"{e.owner.name}/{bare}" for e in matches)
+    raise AmbiguousNameError(f"the {kind} {bare!r} is registered by {both}; say {choices}")
+
+
+def _unknown(registry: Registry, kind: str, entries: tuple[Entry[T], ...], name: str) -> UnknownNameError:
+    known = {entry.value.name: entry.owner.distribution for entry in entries}
+    near = difflib.get_close_matches(name, known, n=3, cutoff=0.5)
+    listed = ", ".join(f"{n} (from {known[n]})" for n in near or sorted(known)) or "none"
+    message = f"there is no {kind} {name!r}; {'nearest' if near else 'there are'}: {listed}"
+    for plugin, problem in registry.problems.items():
+        message += f"\nthe plugin {plugin.name} may have it, but was left out: {problem}"
+    return UnknownNameError(message, kind=kind, name=name, near=near)
 
 
 def load(plugins: Plugins | None = None) -> Registry:
@@ -109,15 +125,19 @@ def load(plugins: Plugins | None = None) -> Registry:
         plugins: instead of the environment's, for tests.
     """
     found = plugin_loading.discover() if plugins is None else plugins
-    problems = {info.name: info.problem for info in found.broken if info.problem is not None}
-    collect = _collector(found, problems)
+    problems = {info: info.problem for info in found.broken if info.problem is not None}
+    collected = {hook: _collect(found, hook, kind, problems) for hook, kind in _KINDS.items()}
+
+    def working(hook: str) -> tuple[Entry[Any], ...]:
+        return tuple(entry for entry in collected[hook] if entry.owner not in problems)
+
     return Registry(
         plugins=found,
-        families=collect("zooft_register_families", Family),
-        heads=collect("zooft_register_heads", Head),
-        freezers=collect("zooft_register_freezers", Freezer),
-        tasks=collect("zooft_register_tasks", Task),
-        weights=collect("zooft_register_weights", WeightsSource),
+        families=working("zooft_register_families"),
+        heads=working("zooft_register_heads"),
+        freezers=working("zooft_register_freezers"),
+        tasks=working("zooft_register_tasks"),
+        weights=working("zooft_register_weights"),
         problems=problems,
     )
 
@@ -133,21 +153,19 @@ def announce(registry: Registry, event: str, **facts: Any) -> None:
             )
 
 
-def _collector(plugins: Plugins, problems: dict[str, str]) -> Callable[[str, type[Any]], tuple[Entry[Any], ...]]:
-    def collect(hook: str, kind: type[Any]) -> tuple[Entry[Any], ...]:
-        entries: list[Entry[Any]] = []
-        for implementation in plugins.implementations(hook):
-            plugin = implementation.plugin_name
-            try:
-                values = _checked(cast("Iterable[Any]", implementation.function()), kind)
-            except Exception as error:  # plugin code
-                problems[plugin] = f"{hook} failed: {type(error).__name__}: {error}"
-                plugin_loading.logger.warning("the plugin %s is left out: %s", plugin, problems[plugin])
-                continue
-            entries += [Entry(value, plugins.info(plugin)) for value in values]
-        return tuple(entries)
-
-    return collect
+def _collect(plugins: Plugins, hook: str, kind: type[Any], problems: dict[PluginInfo, str]) -> list[Entry[Any]]:
+    """What all plugins register by one hook; one that fails goes into `problems`."""
+    entries: list[Entry[Any]] = []
+    for implementation in plugins.implementations(hook):
+        plugin = plugins.info(implementation.plugin_name)
+        try:
+            values = _checked(cast("Iterable[Any]", implementation.function()), kind)
+        except (Exception, SystemExit) as error:  # plugin code
+            problems[plugin] = f"{hook} failed: {type(error).__name__}: {error}"
+            plugin_loading.logger.warning("the plugin %s is left out: %s", plugin.name, problems[plugin])
+            continue
+        entries += [Entry(value, plugin) for value in values]
+    return entries
 
 
 def _checked(values: Iterable[Any], kind: type[Any]) -> list[Any]:
@@ -155,6 +173,12 @@ def _checked(values: Iterable[Any], kind: type[Any]) -> list[Any]:
     for value in checked:
         if not isinstance(value, kind):
             raise TypeError(f"expected {kind.__name__}, got {type(value).__name__}")
+        if not value.name or set(value.name) & set("/: "):
+            raise ValueError(f"{value.name!r} can't be a name: it must not be empty nor hold a slash, colon or space")
+    twice = [name for name, count in Counter(value.name for value in checked).items() if count > 1]
+    if twice:
+        raise ValueError(f"{', '.join(twice)} is registered twice")
+    for value in checked:
         if isinstance(value, Task):
             _refuse_taken_options(value)
     return checked

@@ -69,11 +69,18 @@ def claim(out: Path | None, *, task: str, model: str) -> WorkingFolder:
         RunError: the folder is in use, or can't be made.
     """
     final = out if out is not None else _next_free(RUNS, f"{task}-{_slug(model)}")
+    if not final.name or final.name == "..":
+        raise RunError(
+            f"{final} can't be the run's own folder; give --out a new folder's name, such as {final / 'run'}"
+        )
     working = final.with_name(final.name + SUFFIX)
     if final.exists() and (not final.is_dir() or any(final.iterdir())):
         raise RunError(f"{final} is in use; choose another --out, or remove it")
     try:
         final.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise RunError(f"the folder {final.parent} can't be made: {error.strerror}; choose another --out") from error
+    try:
         working.mkdir()
     except FileExistsError:
         raise RunError(
@@ -147,6 +154,8 @@ def to_json(value: Any) -> Any:
         return {str(key): to_json(item) for key, item in value.items()}
     if isinstance(value, (list, tuple)):
         return [to_json(item) for item in value]
+    if hasattr(value, "item") and getattr(value, "ndim", None) == 0:  # numpy's scalars
+        value = value.item()
     if isinstance(value, float) and not math.isfinite(value):
         return None
     return str(value) if isinstance(value, Path) else value

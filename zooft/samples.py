@@ -17,6 +17,8 @@ if TYPE_CHECKING:
     from pathlib import Path
     from typing import Any
 
+    from numpy.typing import NDArray
+
     from zooft.contracts import Discovery, Rejection, Sample, Task
     from zooft.split import Splits
 
@@ -45,6 +47,23 @@ def discover(task: Task, data: Path, options: Any, *, learning: bool = True) -> 
     if learning:
         _check_classes(found)
     return found
+
+
+def read(task: Task, options: Any, sample: Sample) -> NDArray[Any]:
+    """One sample in native units, without the batch axis.
+
+    Raises:
+        DataError: it can't be read any more; names the sample.
+        PluginError: the task failed.
+    """
+    try:
+        return task.read(sample.source, options)
+    except DataError as error:
+        raise DataError(f"{sample.id} was readable when the data was listed, and isn't now: {error}") from error
+    except Exception as error:  # plugin code
+        raise PluginError(
+            f"the task {task.name} failed to read {sample.id}: {type(error).__name__}: {error}"
+        ) from error
 
 
 def fingerprint(samples: Iterable[Sample]) -> str:

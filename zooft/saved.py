@@ -82,7 +82,7 @@ def open_run(path: Path, registry: Registry) -> SavedRun:
         registry.family(kept["family"]), kept["name"], channels=task.channels(options),
         record=WeightsRecord(**record["weights"]),
     )  # fmt: skip
-    adapted = models.adapt(backbone, registry.head(record["config"]["head"]), len(record["classes"]))
+    adapted = models.adapt(backbone, registry.head(record["head"]), len(record["classes"]))
     weights = path / runs.WEIGHTS_FILE
     models.load_zoo_tensors(adapted, read_file(weights).tensors, what=weights.name)
     return SavedRun(
@@ -156,7 +156,7 @@ def predict_file(
     """An exported file's answers, without torch."""
     rows = []
     for sample in samples:
-        rows.append(model.run(task.read(sample.source, options)[None])[0])
+        rows.append(model.run(sample_tables.read(task, options, sample)[None])[0])
         advance(1)
     return _predictions(samples, np.concatenate(rows))
 
@@ -197,7 +197,7 @@ def verify_file(
     from zooft import verify
 
     material = verify.Material(
-        arrays=[saved.task.read(s.source, saved.options) for s in samples],
+        arrays=[sample_tables.read(saved.task, saved.options, s) for s in samples],
         targets=np.array([s.target for s in samples]),
         available=available,
         data="real",
@@ -283,7 +283,7 @@ def _describe(saved: SavedRun, sha256: str) -> Metadata:
     spec, record = saved.input, saved.record
     return runtime.Metadata(
         version=record["zooft"],
-        task=saved.task.name,
+        task=record["task"],
         options=record["options"],
         classes=saved.classes,
         activation=saved.task.activation,
@@ -292,7 +292,7 @@ def _describe(saved: SavedRun, sha256: str) -> Metadata:
             f"inside the graph: {spec.mode} to {spec.height}x{spec.width} (resize {spec.resize}, antialiased "
             f"{spec.interpolation}), then mean {spec.mean} and std {spec.std} on the scale 0..1"
         ),
-        backbone=f"{record['backbone']['family']}:{record['backbone']['name']}",
+        backbone=f"{record['backbone']['family'].rpartition('/')[2]}:{record['backbone']['name']}",
         weights=record["weights"],
         weights_sha256=sha256,
         data={key: value for key, value in record["data"].items() if key != "path"},

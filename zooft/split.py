@@ -8,6 +8,7 @@ from __future__ import annotations
 import warnings
 from collections import Counter, defaultdict
 from dataclasses import dataclass
+from fractions import Fraction
 from typing import TYPE_CHECKING
 
 from zooft.errors import DataError
@@ -89,8 +90,11 @@ def _hold_out(samples: Sequence[Sample], *, fraction: float, seed: int) -> tuple
             # scikit-learn warns of a class with fewer groups than folds; our own check below decides
             warnings.simplefilter("ignore", UserWarning)
             if grouped:
-                folds = StratifiedGroupKFold(max(2, round(1 / fraction)), shuffle=True, random_state=seed)
-                train, val = next(folds.split(targets, targets, groups))
+                share = Fraction(fraction).limit_denominator(10)
+                folds = StratifiedGroupKFold(max(2, share.denominator), shuffle=True, random_state=seed)
+                parts = [held for _, held in folds.split(targets, targets, groups)]
+                val = np.sort(np.concatenate(parts[: max(1, share.numerator)]))
+                train = np.setdiff1d(np.arange(len(samples)), val)
             else:
                 shuffle = StratifiedShuffleSplit(1, test_size=fraction, random_state=seed)
                 train, val = next(shuffle.split(targets, targets))
@@ -108,7 +112,10 @@ def _about_groups(samples: Sequence[Sample]) -> list[str]:
             "no groups are known: if several samples show one subject (a patient, a part, a place), figures on "
             "held-out samples are too good; name the subject in the data's group column"
         ]
-    return [f"{len({_group(sample) for sample in samples})} groups, each kept on one side of the split"]
+    named = {sample.group for sample in samples if sample.group is not None}
+    alone = sum(sample.group is None for sample in samples)
+    notes = [f"{len(named)} groups, each kept on one side of the split"]
+    return [*notes, f"{alone} samples name no group and count as one each"] if alone else notes
 
 
 def _group(sample: Sample) -> str:

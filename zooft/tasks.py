@@ -11,6 +11,8 @@ if TYPE_CHECKING:
 
     from torch import nn
 
+    from zooft.contracts import InputSpec
+
 
 def image_port(_options: Any) -> Port:
     """8-bit RGB images of any size, for a Task's `port`."""
@@ -20,6 +22,13 @@ def image_port(_options: Any) -> Port:
         axes=("batch", "height", "width", 3),
         meaning="RGB levels 0..255, sRGB, rows from top to bottom, EXIF rotation already applied",
     )
+
+
+def image_preprocess(spec: InputSpec, _options: Any) -> nn.Module:
+    """The preprocessing of 8-bit images, for a Task's `preprocess`."""
+    from zooft.preprocess import ImagePreprocess
+
+    return ImagePreprocess(spec)
 
 
 def cross_entropy(_targets: Sequence[int], _options: Any) -> nn.Module:

@@ -125,7 +125,12 @@ def fit(job: Job, recipe: Recipe, accelerator: Accelerator, watch: Watch) -> Non
         )  # fmt: skip
         logits, targets = predict(wrapped, val_loader, accelerator, start=start)
         val_loss = float(job.loss(logits.to(accelerator.device), targets.to(accelerator.device)))
-        values = dict(job.metrics(targets.numpy(), job.activation(logits).numpy()))
+        if not math.isfinite(val_loss):
+            raise TrainingError(
+                f"the validation loss became {val_loss} after epoch {epoch + 1}; "
+                "try a tenth of --lr and --backbone-lr, or a longer --warmup"
+            )
+        values = {k: float(v) for k, v in job.metrics(targets.numpy(), job.activation(logits).numpy()).items()}
         rank = (_comparable(values[job.primary]), -val_loss)
         is_best = best is None or rank > best
         best = rank if is_best else best

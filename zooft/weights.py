@@ -6,8 +6,11 @@ a run keeps. Random weights come only when asked for by name.
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import os
+import re
+import warnings
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -106,6 +109,7 @@ def read_file(path: Path) -> LoadedWeights:
 
 def write_file(path: Path, weights: LoadedWeights) -> None:
     """Write weights as .safetensors with their source and licence, whole or not at all."""
+    from safetensors import SafetensorError
     from safetensors.torch import save_file
 
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -114,6 +118,8 @@ def write_file(path: Path, weights: LoadedWeights) -> None:
     try:
         save_file({name: t.clone().contiguous() for name, t in weights.tensors.items()}, partial, metadata=details)
         partial.replace(path)
+    except SafetensorError as error:
+        raise _system_error(error, path) from error
     finally:
         partial.unlink(missing_ok=True)
 
@@ -196,7 +202,10 @@ def _read_torch(path: Path) -> dict[str, Tensor]:
     import torch
 
     try:
-        content = torch.load(path, map_location="cpu", weights_only=True)
+        with warnings.catch_warnings():
+            # torch warns of old pickle protocols; whether the tensors fit is checked afterwards
+            warnings.simplefilter("ignore")
+            content = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # a hostile or torn file fails in many ways inside torch
         raise WeightsError(
             f"{path} isn't a checkpoint of plain tensors, the only kind that is safe to open: {_first_line(error)}\n"
@@ -208,6 +217,13 @@ def _read_torch(path: Path) -> dict[str, Tensor]:
     if not isinstance(content, dict) or not all(isinstance(value, torch.Tensor) for value in content.values()):
         raise WeightsError(f"{path} holds {type(content).__name__}, not a mapping of names to tensors")
     return {str(name).removeprefix("module."): tensor for name, tensor in content.items()}
+
+
+def _system_error(error: Exception, path: Path) -> OSError:
+    """A full disk should look like one: safetensors puts the system's error number into words."""
+    found = re.search(r"os error (\d+)", str(error))
+    number = int(found[1]) if found else errno.EIO
+    return OSError(number, os.strerror(number), str(path))
 
 
 def _bytes(tensor: Tensor) -> bytes:

@@ -1,7 +1,8 @@
 """How timm's models are built.
 
 ResNets, plain vision transformers and the EfficientNet and MobileNet family have fine stages. Every other model has
-two, after the two halves that all timm models have: ``forward_features`` and ``forward_head``.
+two, after the two halves that all timm models have: ``forward_features`` and ``forward_head``, the latter with the
+classifier taken out.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ def anatomy(name: str, module: nn.Module) -> zooft.Anatomy:
     """Stages, classifier and input of a timm model."""
     config: Any = module.pretrained_cfg
     classifier = _names(config.get("classifier"))
-    if not classifier:
+    if not classifier or not all(_has(module, part) for part in classifier):
         raise zooft.ModelError(
             f"timm's {name} has no classifier to replace; choose another model ('zooft backbones timm:*')"
         )
@@ -133,8 +134,13 @@ def _two_stages(
     early = tuple(key for key in items if key not in late)
     return {
         "features": zooft.Stage(early, lambda m, x: m.forward_features(x)),
-        "pool": zooft.Stage(late, _pre_logits),
+        # not pre_logits: some heads have a norm or hidden layer before the classifier, which that would leave out
+        "pool": zooft.Stage(late, lambda m, x: m.forward_head(x)),
     }
+
+
+def _has(module: nn.Module, name: str) -> bool:
+    return any(name == key for key, _ in module.named_modules())
 
 
 def _inside(key: str, names: tuple[str, ...]) -> bool:
@@ -156,7 +162,7 @@ def _run_while_pooling(name: str, module: Any, spec: zooft.InputSpec) -> set[str
             x = module.forward_features(torch.zeros(1, spec.channels, spec.height, spec.width, device=device))
             early = set(ran)
             ran.clear()
-            module.forward_head(x, pre_logits=True)
+            module.forward_head(x)
     except Exception as error:
         raise zooft.ModelError(f"timm's {name} can't be parted into features and pooling: {error}") from error
     finally:

@@ -81,14 +81,16 @@ def main() -> None:
     """Run a command; exit with 0, with 1 if the job can't be done, with 2 if it was misworded."""
     try:
         status = zooft.main(prog_name="zooft", standalone_mode=False)
-    except click.exceptions.Abort:
-        _stop("interrupted", 130)
+    except click.exceptions.Abort as error:  # click's word for Ctrl-C; the notes are on the cause
+        _stop(_with_notes(error.__cause__ or error, "interrupted"), 130)
     except click.ClickException as error:
         error.show()
         sys.exit(error.exit_code)
     except (ConfigError, UnknownNameError, AmbiguousNameError) as error:
         _stop(_with_notes(error), 2)
     except ZooftError as error:
+        if os.environ.get("ZOOFT_TRACEBACK"):
+            raise
         _stop(_with_notes(error), 1)
     except KeyboardInterrupt as error:
         _stop(_with_notes(error, "interrupted"), 130)
@@ -104,10 +106,7 @@ def _stop_at_unexpected(error: Exception) -> None:
     if os.environ.get("ZOOFT_TRACEBACK"):
         raise error
     if isinstance(error, OSError) and error.errno in {errno.ENOSPC, errno.EDQUOT}:
-        _stop(
-            _with_notes(error, f"the disk is full: {error.filename or error.strerror}; nothing half-written is left"),
-            1,
-        )
+        _stop(_with_notes(error, f"the disk is full: {error.filename or error.strerror}; make room and try again"), 1)
     if isinstance(error, OSError):
         _stop(_with_notes(error), 1)
     _stop(

@@ -19,8 +19,8 @@ def plugins(as_json: bool) -> None:
             "plugin": info.name,
             "distribution": info.distribution,
             "version": info.version,
-            "registers": found.owned_by(info.name),
-            "problem": found.problems.get(info.name),
+            "registers": found.owned_by(info),
+            "problem": found.problems.get(info),
         }
         for info in found.plugins.infos
     ]

@@ -10,7 +10,7 @@ import click
 
 from zooft.cli import subject
 from zooft.cli.output import json_flag, print_json, print_table
-from zooft.errors import DataError
+from zooft.errors import DataError, RuntimeModelError
 
 
 @click.command(
@@ -62,6 +62,10 @@ def _answer(opened: Any, task: Any, options: Any, path: Path) -> dict[str, Any]:
         probabilities = opened.run(task.read(path, options)[None])[0][0]
     except DataError as error:
         return {"file": str(path), "error": str(error)}
+    except RuntimeModelError:
+        raise
+    except Exception as error:  # plugin code
+        return {"file": str(path), "error": f"the task {task.name} failed: {type(error).__name__}: {error}"}
     best = int(probabilities.argmax())
     return {
         "file": str(path),

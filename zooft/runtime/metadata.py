@@ -23,7 +23,7 @@ class Metadata:
 
     Attributes:
         version: of the zooft that wrote it.
-        task: its name.
+        task: ``PLUGIN/NAME``.
         options: the task's own, as far as they bear on reading samples.
         classes: in the order of the outputs.
         activation: from ``logits`` to ``probabilities``, inside the graph.
@@ -58,7 +58,7 @@ class Metadata:
             KEY: json.dumps(whole, sort_keys=True, ensure_ascii=False),
             "classes": json.dumps(list(self.classes), ensure_ascii=False),
             "names": str(dict(enumerate(self.classes))),
-            "task": self.task,
+            "task": self.task.rpartition("/")[2],
             "license": str(self.weights.get("licence") or "unknown"),
             "model_info labels": " ".join(name.replace(" ", "_") for name in self.classes),
         }

@@ -6,7 +6,7 @@ check that the provider asked for is the one that runs.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -116,13 +116,24 @@ def _parse(path: Path) -> onnx.ModelProto:
 
 
 def _refuse_unsafe(model: onnx.ModelProto) -> None:
-    import onnx
+    from onnx.external_data_helper import uses_external_data
 
-    if any(tensor.data_location == onnx.TensorProto.EXTERNAL for tensor in model.graph.initializer):
+    if any(uses_external_data(tensor) for tensor in _tensors(model.graph)):
         raise RuntimeModelError("the ONNX file keeps tensors in other files, which could be any file on this machine")
     foreign = {entry.domain for entry in model.opset_import} - _STANDARD_DOMAINS
     if foreign or model.functions:
         raise RuntimeModelError(f"the ONNX file uses operators that aren't ONNX's own: {', '.join(sorted(foreign))}")
+
+
+def _tensors(graph: onnx.GraphProto) -> Iterator[onnx.TensorProto]:
+    """All of them: in constants and in the branches of control flow too."""
+    yield from graph.initializer
+    for sparse in graph.sparse_initializer:
+        yield from (sparse.values, sparse.indices)
+    for attribute in (attribute for node in graph.node for attribute in node.attribute):
+        yield from (*attribute.tensors, *([attribute.t] if attribute.HasField("t") else []))
+        for inner in (*attribute.graphs, *([attribute.g] if attribute.HasField("g") else [])):
+            yield from _tensors(inner)
 
 
 def _placement(session: Any) -> dict[str, int]:
