@@ -16,10 +16,12 @@ $(VENV)/installed: pyproject.toml
 demo: $(VENV)/installed
 	rm -rf $(DEMO)
 	$(BIN)/zooft demo classification $(DEMO)/digits
-	$(BIN)/zooft finetune --backbone timm:tf_efficientnet_lite0 --task classification --data $(DEMO)/digits --out $(DEMO)/run
+	$(BIN)/zooft finetune --backbone timm:tf_efficientnet_lite0 --task classification --data $(DEMO)/digits \
+		--out $(DEMO)/run --epochs 60 --lr 0.01
 
+# One computing thread in each of the test processes: more would only wait for each other.
 test: $(VENV)/installed
-	$(BIN)/python -m pytest
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto
 
 slow: $(VENV)/installed
 	$(BIN)/python -m pytest -m slow

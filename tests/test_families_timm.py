@@ -48,7 +48,7 @@ EVERY_CLASS = [
     "dpn48b", "visformer_tiny", "csatv2", "resnetv2_18", "legacy_seresnet18", "poolformerv2_s12", "cait_xxs24_224",
     "gcvit_xxtiny", "tiny_vit_5m_224", "efficientformer_l1", "hrnet_w18_small", "lowformer_b0", "nest_tiny",
     "convmixer_768_32", "legacy_xception", "tnt_s_legacy_patch16_224", "inception_v3", "rdnet_tiny",
-    "twins_svt_small", "mvitv2_tiny", "levit_256d", "volo_d1_224", "xception41p", "sequencer2d_s", "hiera_tiny_224",
+    "twins_svt_small", "mvitv2_tiny", "levit_256d", "xception41p", "sequencer2d_s", "hiera_tiny_224",
     "swin_tiny_patch4_window7_224", "swinv2_cr_tiny_224", "swinv2_tiny_window8_256", "davit_tiny",
     "focalnet_tiny_srf", "selecsls42", "tresnet_m", "nextvit_small", "hieradet_small", "inception_v4",
     "efficientvit_l1", "inception_resnet_v2", "mobilenetv5_base", "pnasnet5large", "samvit_base_patch16_224",
@@ -58,6 +58,7 @@ EVERY_CLASS = [
 REFUSED = {
     "crossvit_tiny_240": r"2 classifiers of different widths \(192, 96\)",
     "efficientvim_m1": "4 classifiers of different widths",
+    "volo_d1_224": "2 classifiers one of which takes the maximum over all patches",
     "efficientvim_m1_dist": "8 classifiers of different widths",
     "qwen3_vit_88m_enc": "no classifier to replace",
     "gemma4_vit_167m_enc": "no classifier to replace",
@@ -269,6 +270,15 @@ def test_without_a_network_the_hub_is_asked_once_and_not_for_a_minute(monkeypatc
     with pytest.raises(WeightsError, match=r"the hub .* can't be reached: .*Name or service not known"):
         zoo.pretrained("resnet18.a1_in1k")
     assert len(asked) == 1
+
+
+@pytest.mark.network
+@pytest.mark.parametrize("name", ["test_resnet", "test_vit"])
+def test_timms_own_weights_are_downloaded_and_recorded(name: str) -> None:
+    (plain,) = zooft_register_families()
+    backbone = models.load_backbone(plain, name, weights="pretrained", sources=())
+    assert (backbone.weights.kind, backbone.weights.licence) == ("zoo", "apache-2.0")
+    assert zoo.at_hand(backbone.name)
 
 
 @pytest.mark.slow

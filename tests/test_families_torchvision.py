@@ -163,6 +163,15 @@ def test_weights_are_at_hand_once_torch_has_downloaded_them(tmp_path: Path, monk
     assert zoo.at_hand("resnet18")
 
 
+@pytest.mark.network
+def test_torchvisions_own_weights_are_downloaded_and_recorded() -> None:
+    (plain,) = zooft_register_families()
+    backbone = models.load_backbone(plain, "shufflenet_v2_x0_5", weights="pretrained", sources=())
+    assert backbone.weights.kind == "zoo"
+    assert "IMAGENET1K_V1" in backbone.weights.source
+    assert zoo.at_hand(backbone.name)
+
+
 @pytest.mark.slow
 @pytest.mark.timeout(900)
 @pytest.mark.parametrize("name", zoo.models())

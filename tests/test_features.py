@@ -137,7 +137,3 @@ def test_features_that_would_not_fit_are_not_kept(monkeypatch: pytest.MonkeyPatc
     assert precomputed(Prefix(), []) is None
     monkeypatch.setattr(features, "MEMORY_LIMIT", 12 * 4 * 4)
     assert precomputed(Prefix(), []) is not None
-
-
-def test_batches_hold_everything_once_in_order() -> None:
-    assert list(features.batches(range(7), 3)) == [range(3), range(3, 6), range(6, 7)]

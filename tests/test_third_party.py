@@ -138,10 +138,10 @@ def test_the_whole_chain_ends_with_a_verified_file(machine: Machine, run: Any) -
 
 def test_the_run_records_its_names_and_options(machine: Machine, run: Any) -> None:
     record = json.loads((machine.work / run["path"] / "run.json").read_text())
-    assert record["task"] == "lamps"
+    assert record["task"] == "lantern/lamps"
     assert record["options"] == {"word": "bright"}
     assert record["classes"] == ["other", "bright"]
-    assert (record["backbone"]["family"], record["backbone"]["name"]) == ("lantern", "small")
+    assert (record["backbone"]["family"], record["backbone"]["name"]) == ("lantern/lantern", "small")
 
 
 def test_the_file_predicts_through_the_package_reader(machine: Machine, run: Any) -> None:
@@ -161,7 +161,7 @@ def test_without_the_package_the_file_names_the_missing_task(machine: Machine, r
     bare = Machine(site=tmp_path, data=machine.data, work=machine.work)
     done = bare.zooft("predict", machine.work / run["onnx"], machine.data)
     assert done.returncode == 2
-    assert "there is no task 'lamps'" in done.stderr
+    assert "there is no task 'lantern/lamps'" in done.stderr
     assert "Traceback" not in done.stderr
 
 

@@ -228,11 +228,18 @@ def settle(run: Path, candidate: Path, verification: Verification) -> Path:
 
 
 def deployed(saved: SavedRun) -> DeployedModel:
-    """The module that an export contains, on the CPU."""
+    """The module that an export contains, on the CPU.
+
+    In the plain layout: the exporter writes another graph for channels-last weights, and a run should always
+    give the same file.
+    """
+    import torch
+
     from zooft.export import DeployedModel
 
     preprocess = saved.task.preprocess(saved.input, saved.options)
-    return DeployedModel(preprocess, saved.model.cpu(), saved.task.activation).eval()
+    network = saved.model.cpu().to(memory_format=torch.contiguous_format)
+    return DeployedModel(preprocess, network, saved.task.activation).eval()
 
 
 def make_views(saved: SavedRun, samples: Sequence[Sample]) -> Views:

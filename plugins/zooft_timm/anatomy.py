@@ -28,7 +28,7 @@ def anatomy(name: str, module: nn.Module) -> zooft.Anatomy:
         raise zooft.ModelError(
             f"timm's {name} has no classifier to replace; choose another model ('zooft backbones timm:*')"
         )
-    _refuse_several_widths(name, module, classifier)
+    _refuse_irreplaceable(name, module, classifier)
     spec = _input(module)
     first = _names(config.get("first_conv"))
     return zooft.Anatomy(
@@ -39,15 +39,18 @@ def anatomy(name: str, module: nn.Module) -> zooft.Anatomy:
     )
 
 
-def _refuse_several_widths(name: str, module: nn.Module, classifier: tuple[str, ...]) -> None:
-    """CrossViT and EfficientViM classify each branch by itself, so no single head fits in their checkpoints."""
+def _refuse_irreplaceable(name: str, module: nn.Module, classifier: tuple[str, ...]) -> None:
+    """CrossViT and EfficientViM classify each branch by itself, VOLO adds the best patch's: no single head is both."""
     layers: list[Any] = [module.get_submodule(part) for part in classifier]
     widths = {getattr(layer, "in_features", getattr(layer, "in_channels", None)) for layer in layers}
+    why = ""
     if len(widths) > 1:
-        listed = ", ".join(str(width) for width in sorted(widths, key=str))
+        why = f"of different widths ({', '.join(str(width) for width in sorted(widths, key=str))})"
+    if "aux_head" in classifier:
+        why = "one of which takes the maximum over all patches"
+    if why:
         raise zooft.ModelError(
-            f"timm's {name} has {len(classifier)} classifiers of different widths ({listed}), which one head can't "
-            "replace; choose another model"
+            f"timm's {name} has {len(classifier)} classifiers {why}, which one head can't replace; choose another model"
         )
 
 
