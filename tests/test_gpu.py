@@ -5,9 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from tests.data import write_classes
 
 import zooft
+from tests.data import write_classes
 
 pytestmark = pytest.mark.gpu
 

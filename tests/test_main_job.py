@@ -259,3 +259,14 @@ def test_every_flag_and_command_in_the_documents_exists() -> None:
             assert flag in known or flag in {"--no-deps"}, f"{path.name}: {flag}"
         for command in re.findall(r"zooft ([a-z]+)\b", text):
             assert command in COMMANDS or f"`zooft {command}" not in text, f"{path.name}: zooft {command}"
+
+
+def test_other_data_with_the_same_names_is_not_taken_for_the_runs_own(
+    run: zooft.FinetuneResult, digits: Path, tmp_path: Path
+) -> None:
+    for digit in DIGITS:
+        (tmp_path / digit).mkdir()
+        for path in sorted((digits / digit).iterdir())[:30]:
+            shutil.copy(path, tmp_path / digit)
+    answer = json.loads(zooft_command("evaluate", run.path, "--data", tmp_path, "--bootstrap", "0", "--json"))
+    assert (answer["split"], answer["samples"]) == ("all", 90)

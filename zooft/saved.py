@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     import torch
     from numpy.typing import NDArray
 
-    from zooft.contracts import InputSpec, Task
+    from zooft.contracts import Discovery, InputSpec, Task
     from zooft.export import DeployedModel
     from zooft.features import Views
     from zooft.model import AdaptedModel
@@ -92,7 +92,14 @@ def open_run(path: Path, registry: Registry) -> SavedRun:
 
 
 def find_samples(
-    task: Task, options: Any, classes: Sequence[str], data: Path, *, run: Path | None, split: str = "auto"
+    task: Task,
+    options: Any,
+    classes: Sequence[str],
+    data: Path,
+    *,
+    run: Path | None,
+    split: str = "auto",
+    order: Sequence[str] = ("test", "val", "all"),
 ) -> tuple[str, tuple[Sample, ...], tuple[str, ...]]:
     """Samples to judge a finished model by: the split's name, the samples, and what to tell the user.
 
@@ -102,7 +109,8 @@ def find_samples(
         classes: the model's.
         data: folder or manifest.
         run: whose ``samples.csv`` says who was held out, where the data is the run's own.
-        split: auto (test, else val, else all), train, val, test or all.
+        split: train, val, test, all, or auto for the first in `order` that there is.
+        order: for auto.
 
     Raises:
         DataError: nothing to judge by, or classes that the model doesn't know.
@@ -113,11 +121,11 @@ def find_samples(
         raise DataError(
             f"the data has classes that the model doesn't know: {', '.join(foreign)}; it knows {', '.join(classes)}"
         )
-    known = _known_splits(run)
+    known = _known_splits(run, found)
     everyone = [_relabelled(sample, found.classes, classes, known) for sample in found.samples]
     by_split = {name: tuple(s for s in everyone if s.split == name) for name in ("train", "val", "test")}
     by_split["all"] = tuple(everyone)
-    chosen = split if split != "auto" else next(name for name in ("test", "val", "all") if by_split[name])
+    chosen = split if split != "auto" else next(name for name in order if by_split[name])
     if not by_split[chosen]:
         raise DataError(f"the data has no {chosen} samples; it has {_counted(by_split)}")
     notes = [*found.notes]
@@ -313,10 +321,11 @@ def _predictions(samples: Sequence[Sample], probabilities: NDArray[Any]) -> Pred
     return Predictions(samples=tuple(samples), targets=targets, probabilities=probabilities)
 
 
-def _known_splits(run: Path | None) -> dict[str, str]:
-    table = run / runs.SAMPLES_FILE if run is not None else None
-    if table is None or not table.is_file():
+def _known_splits(run: Path | None, found: Discovery) -> dict[str, str]:
+    """Id to split, where the data is what the run was trained on: other data may have the same ids by chance."""
+    if run is None or runs.read(run)["data"]["fingerprint"] != sample_tables.fingerprint(found.samples):
         return {}
+    table = run / runs.SAMPLES_FILE
     try:
         with table.open(newline="", encoding="utf-8") as file:
             return {row["id"]: row["split"] for row in csv.DictReader(file)}

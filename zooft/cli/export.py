@@ -41,7 +41,9 @@ def export(run: Path | None, data: Path | None, samples: int, provider: str, as_
     with Live() as live:
         opened = saved.open_run(folder, registry.load())
         found = chosen.data(data)
-        members = saved.find_samples(opened.task, opened.options, opened.classes, found, run=folder, split="val")[1]
+        members = saved.find_samples(
+            opened.task, opened.options, opened.classes, found, run=folder, order=("val", "test", "all")
+        )[1]
         live.step("exporting to ONNX")
         candidate = folder / (runs.ONNX_FILE + ".candidate")
         saved.export_run(opened, candidate)

@@ -67,7 +67,7 @@ class Live:
 
     def note(self, text: str) -> None:
         """A sentence."""
-        self._console.print(f"  {_safe(text)}")
+        self._line(f"  {_safe(text)}")
 
     def rejected(self, rejected: Sequence[Rejection]) -> None:
         """How many files, the first few by name."""
@@ -75,7 +75,7 @@ class Live:
             return
         self._console.print(f"  [yellow]{len(rejected)} files rejected[/yellow] (all in rejected.csv):")
         for rejection in rejected[:_SHOWN_REJECTIONS]:
-            self._console.print(f"    {_safe(rejection.id)}: {_safe(rejection.reason)}")
+            self._line(f"    {_safe(rejection.id)}: {_safe(rejection.reason)}")
 
     def computing(self, title: str, total: int) -> Callable[[int], None]:
         """A bar in place of the last one."""
@@ -91,9 +91,13 @@ class Live:
         self._records.append(record)
         self._epochs = epochs
         if not self._console.is_terminal:
-            self._console.print("  " + _line(record, epochs), highlight=False)
+            self._line("  " + _line(record, epochs))
         if record.epoch == epochs:
             self._finish(self._overall)
+
+    def _line(self, text: str) -> None:
+        """One line, which only a terminal may break."""
+        self._console.print(text, highlight=False, soft_wrap=not self._console.is_terminal)
 
     def _finish(self, task: Any) -> None:
         if task is not None and task in self._progress.task_ids:

@@ -46,7 +46,9 @@ def verify(model: Path | None, run: Path | None, data: Path | None, samples: int
         opened = saved.open_run(folder, registry.load())
         found = data or subject.Subject(folder, None).own_data()
         members = (
-            saved.find_samples(opened.task, opened.options, opened.classes, found, run=folder, split="val")[1]
+            saved.find_samples(
+                opened.task, opened.options, opened.classes, found, run=folder, order=("val", "test", "all")
+            )[1]
             if found
             else ()
         )
