@@ -21,7 +21,7 @@ demo: $(VENV)/installed
 
 # One computing thread in each of the test processes: more would only wait for each other.
 test: $(VENV)/installed
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --dist loadfile
 
 slow: $(VENV)/installed
 	$(BIN)/python -m pytest -m slow

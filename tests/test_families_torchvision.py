@@ -179,16 +179,8 @@ def test_every_model_of_torchvision_loads(name: str) -> None:
     assert load(name).width > 0
 
 
-BIASLESS = pytest.param("maxvit_t", marks=pytest.mark.xfail(strict=True, reason="its classifier has no bias"))
-VERSIONED = pytest.param(
-    "mnasnet0_5", marks=pytest.mark.xfail(strict=True, reason="refuses tensors without the version of their layout")
-)
-
-
 @pytest.mark.slow
-@pytest.mark.parametrize(
-    "name", [BIASLESS if n == "maxvit_t" else VERSIONED if n == "mnasnet0_5" else n for n in EVERY_CLASS]
-)
+@pytest.mark.parametrize("name", EVERY_CLASS)
 def test_one_model_of_every_class_of_torchvision_keeps_its_promises(name: str) -> None:
     testing.check_freezing(load(name))
     testing.check_round_trip(family(), load(name))

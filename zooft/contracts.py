@@ -376,7 +376,7 @@ class Verification:
         samples: how many real samples were compared, of `available` ones.
         batch_sizes: those run.
         max_probability_difference: over all samples and classes.
-        relative_rms: root mean square of the logits' difference over the logits' standard deviation.
+        relative_rms: root mean square of the logits' difference over their standard deviation among the samples.
         top1_agreement: share of samples with the same best class.
         metrics: the task's, as pairs (torch, onnx).
         failures: what didn't hold, in words.

@@ -28,10 +28,11 @@ _TOLERANCE = 1e-4
 
 @dataclass(frozen=True, slots=True)
 class Slot:
-    """Where the zoo's classifier stood: its dotted name, and whether it was a 1×1 convolution."""
+    """Where the zoo's classifier stood: its dotted name, whether it was a 1×1 convolution, and had a bias."""
 
     name: str
     convolution: bool
+    bias: bool
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -74,6 +75,8 @@ class AdaptedModel(nn.Module):
 
     def __init__(self, backbone: Backbone, head: nn.Module) -> None:
         super().__init__()
+        if isinstance(head, nn.Linear) and not any(slot.bias for slot in backbone.slots):
+            head.register_parameter("bias", None)  # else it wouldn't fit into the zoo's own model
         self.trunk = backbone.module
         self.head = head
         self.stages = dict(backbone.stages)
@@ -202,7 +205,8 @@ def load_strictly(module: nn.Module, tensors: Mapping[str, Tensor], *, without: 
     ]
     if any(faults):
         raise WeightsError(f"the weights from {what} don't fit the model: {'; '.join(f for f in faults if f)}")
-    module.load_state_dict({**own, **given}, strict=True)
+    own.update(given)  # in place: the mapping carries versions of layouts, which some models insist on
+    module.load_state_dict(own, strict=True)
 
 
 def zoo_tensors(model: AdaptedModel) -> dict[str, Tensor]:
@@ -394,7 +398,7 @@ def _take_out(module: nn.Module, classifier: str) -> Slot:
         holder[int(leaf) if leaf.isdigit() else list(dict(holder.named_children())).index(leaf)] = nn.Identity()
     else:
         setattr(holder, leaf, nn.Identity())
-    return Slot(name=classifier, convolution=isinstance(old, nn.Conv2d))
+    return Slot(name=classifier, convolution=isinstance(old, nn.Conv2d), bias=getattr(old, "bias", True) is not None)
 
 
 def _check_ownership(name: str, module: nn.Module, stages: Mapping[str, Stage]) -> None:

@@ -77,7 +77,10 @@ def check_round_trip(family: Family, backbone: Backbone) -> None:
     if outputs is None:  # the zoo's model has no classifier unless asked for one
         return
     adapted = models.AdaptedModel(backbone, torch.nn.Linear(backbone.width, outputs)).eval()
-    zoo.load_state_dict(models.zoo_tensors(adapted), strict=True)
+    ours, tensors = models.zoo_tensors(adapted), zoo.state_dict()
+    _expect(set(ours) == set(tensors), f"{backbone.reference}: the checkpoint has other names than the zoo's own")
+    tensors.update(ours)
+    zoo.load_state_dict(tensors, strict=True)
     x = _noise(backbone, 2)
     with torch.inference_mode():
         _expect_close(zoo(x), adapted(x), f"{backbone.reference}: the zoo's own model with the checkpoint")

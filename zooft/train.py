@@ -29,6 +29,10 @@ if TYPE_CHECKING:
     from zooft.model import AdaptedModel
 
 
+_TOKENS = ("cls_token", "dist_token", "reg_token", "pos_embed")
+"""Parameters of transformers that don't decay, as in timm's ``no_weight_decay``."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Recipe:
     """How to learn: the values behind the flags of the same names."""
@@ -245,7 +249,7 @@ def _learn(
         if not bool(torch.isfinite(value)):
             rate = optimizer.param_groups[-1]["lr"]
             raise TrainingError(
-                f"the loss became {float(value)} in epoch {epoch + 1}, step {step + 1}, at a learning rate of {rate:.2g}; "
+                f"the loss became {float(value.detach())} in epoch {epoch + 1}, step {step + 1}, at a learning rate of {rate:.2g}; "
                 "try a tenth of --lr and --backbone-lr, a longer --warmup, or a larger --batch-size"
             )
         accelerator.backward(value)
@@ -260,7 +264,7 @@ def _learn(
 
 
 def _groups(named: Sequence[tuple[str, nn.Parameter]], lr: float, decay: float) -> list[dict[str, Any]]:
-    plain = [p for name, p in named if p.ndim <= 1 or name.endswith(("cls_token", "pos_embed"))]
+    plain = [p for name, p in named if p.ndim <= 1 or name.endswith(_TOKENS)]
     ids = {id(p) for p in plain}
     decayed = [p for _, p in named if id(p) not in ids]
     groups = [

@@ -187,7 +187,7 @@ def _common(arrays: Sequence[NDArray[Any]]) -> NDArray[Any]:
 
 
 def _numbers(answers: _Answers) -> dict[str, float]:
-    scale = float(answers.torch_logits.std())
+    scale = _spread(answers.torch_logits)
     rms = float(np.sqrt(((answers.onnx_logits - answers.torch_logits) ** 2).mean()))
     agree = answers.onnx_probabilities.argmax(1) == answers.torch_probabilities.argmax(1)
     return {
@@ -197,13 +197,21 @@ def _numbers(answers: _Answers) -> dict[str, float]:
     }
 
 
+def _spread(logits: NDArray[Any]) -> float:
+    """The logits' standard deviation over the samples: what a model says of every image alike doesn't count.
+
+    Of a single sample, over the classes.
+    """
+    return float(logits.std() if len(logits) == 1 else (logits - logits.mean(0)).std())
+
+
 def _judge(numbers: Mapping[str, float], answers: _Answers, values: Mapping[str, tuple[float, float]]) -> list[str]:
     failures = []
     if not np.isfinite(answers.onnx_probabilities).all():
         failures.append("the file gives probabilities that aren't finite")
-    if answers.torch_logits.std() < VACUOUS_SPREAD:
+    if _spread(answers.torch_logits) < VACUOUS_SPREAD:
         failures.append(
-            f"the model answers the same to everything (logits' standard deviation {answers.torch_logits.std():.1e}), "
+            f"the model answers the same to everything (logits' spread {_spread(answers.torch_logits):.1e}), "
             "so the comparison proves nothing"
         )
     if not numbers["rms"] <= RELATIVE_RMS_LIMIT:
