@@ -153,11 +153,11 @@ def a_single_image(folder: Path) -> Path:
         (one_class, "only one class, 'ant'; there is nothing to tell apart"),
         (empty_class, "no usable samples of class wasp"),
         (unreadable_class, "no usable samples of class bee; 1 files were rejected, the first: bee/torn.jpg"),
-        (two_images, "2 samples can't be split into training and validation"),
+        (two_images, "2 samples in classes of ant 1, bee 1 are too few to hold out"),
         (unreadable_manifest, "isn't a readable CSV manifest in UTF-8"),
         (conflicting_labels, "labels.csv, line 3: x/00.png has the label 'bee' here and 'ant' above"),
         (unknown_paths, "the first: y/00.png: no such file"),
-        (wrong_columns, "needs the columns path and label, and has file, class"),
+        (wrong_columns, "needs the columns path and label, separated by commas, and has file, class"),
         (some_splits, "1 of 4 samples have no split while the others do"),
         (a_single_image, "isn't a readable CSV manifest"),
     ],
@@ -179,7 +179,7 @@ def test_images_that_cannot_be_used_are_listed_and_the_run_goes_on(command: Comm
     frames[0].save(folder / "light" / "moving.png", save_all=True, append_images=frames[1:])
     answer = command(*FINETUNE, "--data", folder, "--out", out)
     assert answer.status == 0
-    assert "3 files rejected" in answer.said
+    assert "rejected: 3" in answer.said
     with (out / "rejected.csv").open(newline="", encoding="utf-8") as file:
         reasons = {row["id"]: row["reason"] for row in csv.DictReader(file)}
     assert list(reasons) == ["dark/deep.png", "dark/torn.png", "light/moving.png"]

@@ -258,7 +258,7 @@ def test_lines_that_cannot_be_used_are_listed_with_reasons(tmp_path: Path) -> No
         "gone.png": "yes", "c.png": "", "circle.png": "no", "folder": "no", "x" * 300 + ".png": "no", "a\0.png": "no",
     }  # fmt: skip
     rows = [["a.png", "yes", "train"], ["b.png", "no", "train"], *([p, label, "train"] for p, label in bad.items())]
-    data.write_manifest(manifest, ["path", "label", "split"], [*rows, ["", "yes", ""], ["c.png", "no", "holdout"]])
+    data.write_manifest(manifest, ["path", "label", "split"], [*rows, ["", "yes", ""]])
     found = discover(manifest, OPTIONS)
     assert list(labels(found)) == ["a.png", "b.png"]
     reasons = [(rejection.id[:8], rejection.reason) for rejection in found.rejected]
@@ -269,9 +269,16 @@ def test_lines_that_cannot_be_used_are_listed_with_reasons(tmp_path: Path) -> No
         ("x" * 8, "not a usable path: File name too long"),
     ]
     assert ("line 10", "the line has no path or no label") in [(r.id, r.reason) for r in found.rejected]
-    assert ("c.png", "unknown split 'holdout'; known are train, val and test") in reasons
     assert ("folder", "a folder, or a link to one, which isn't followed") in reasons
-    assert len(found.rejected) == 8
+    assert len(found.rejected) == 7
+
+
+def test_a_misspelt_split_is_an_error_and_not_another_experiment(tmp_path: Path) -> None:
+    data.save(tmp_path / "a.png")
+    rows = [["a.png", "yes", "validaton"]]
+    manifest = data.write_manifest(tmp_path / "labels.csv", ["path", "label", "split"], rows)
+    with pytest.raises(zooft.DataError, match="'validaton'; there are train, val and test"):
+        discover(manifest, OPTIONS)
 
 
 def test_paths_may_lead_out_of_the_folder_and_ids_stay_relative(tmp_path: Path) -> None:

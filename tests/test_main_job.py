@@ -270,3 +270,35 @@ def test_other_data_with_the_same_names_is_not_taken_for_the_runs_own(
             shutil.copy(path, tmp_path / digit)
     answer = json.loads(zooft_command("evaluate", run.path, "--data", tmp_path, "--bootstrap", "0", "--json"))
     assert (answer["split"], answer["samples"]) == ("all", 90)
+
+
+def test_what_was_learnt_before_an_interruption_can_be_evaluated_and_exported(digits: Path, tmp_path: Path) -> None:
+    from zooft import recipe
+
+    class Impatient(recipe.Quiet):
+        def epoch(self, record: zooft.EpochRecord, epochs: int) -> None:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt) as caught:
+        zooft.finetune(
+            backbone="timm:test_resnet", weights="random", task="classification", data=digits,
+            out=tmp_path / "run", listener=Impatient(),
+        )  # fmt: skip
+    left = tmp_path / "run.incomplete"
+    assert f"zooft export {left}" in "".join(caught.value.__notes__)
+    assert not (tmp_path / "run").exists()
+    assert json.loads(zooft_command("evaluate", left, "--bootstrap", "0", "--json"))["split"] == "val"
+    zooft_command("export", left)
+    assert json.loads((left / "verification.json").read_text())["passed"]
+
+
+def test_a_provider_that_cannot_be_had_is_refused_before_any_work(digits: Path, tmp_path: Path) -> None:
+    import zooft.runtime
+
+    if zooft.runtime.missing_library("cuda") is None:
+        pytest.skip("CUDA can be used here")
+    with pytest.raises(zooft.ZooftError, match="cuda can't be used: .* is missing"):
+        zooft.finetune(
+            backbone="timm:test_resnet", task="classification", data=digits, provider="cuda", out=tmp_path / "run"
+        )
+    assert list(tmp_path.iterdir()) == []

@@ -233,7 +233,7 @@ def test_auto_says_that_it_is_the_cpu_and_why(tmp_path: Path) -> None:
     without_gpu()
     opened = runtime.load(written(tmp_path), provider="auto")
     assert opened.provider == "CPUExecutionProvider"
-    assert opened.note.startswith("verified on the CPU, since CUDA isn't usable here: ")
+    assert opened.note.startswith("it runs on the CPU, since CUDA isn't usable here: ")
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="names Linux's libraries")

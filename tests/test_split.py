@@ -151,7 +151,7 @@ def test_a_given_split_without_training_samples_is_an_error() -> None:
 
 @pytest.mark.parametrize("targets", [[0, 1], [0, 0, 0, 1], [0, 1, 2, 0]])
 def test_too_few_samples_to_split_is_an_error_and_not_scikit_learns_traceback(targets: list[int]) -> None:
-    with pytest.raises(DataError, match=r"can't be split into training and validation: .*; add samples"):
+    with pytest.raises(DataError, match=r"are too few to hold out .* for validation; add samples"):
         split(samples(targets), CLASSES[: max(targets) + 1], fraction=0.2, seed=0)
 
 

@@ -15,10 +15,11 @@ from typing import TYPE_CHECKING, Any, Protocol
 from zooft import config as configuration
 from zooft import registry as registries
 from zooft import run as runs
+from zooft import runtime
 from zooft import samples as sample_tables
 from zooft.config import FinetuneConfig
 from zooft.contracts import EpochRecord, Rejection, Verification, parse_reference
-from zooft.errors import ConfigError, VerificationError
+from zooft.errors import ConfigError, VerificationError, WeightsError
 from zooft.split import Splits, split
 
 if TYPE_CHECKING:
@@ -98,11 +99,13 @@ class FinetuneResult:
 
     Attributes:
         path: the run folder.
+        best_epoch: from 1; the one whose weights were kept.
         evaluations: by split, ``val`` first.
         verification: of the ONNX file; None with ``export=False``.
     """
 
     path: Path
+    best_epoch: int
     evaluations: Mapping[str, Evaluation]
     verification: Verification | None
 
@@ -140,7 +143,7 @@ def finetune(*, listener: Listener | None = None, registry: Registry | None = No
     folder = runs.claim(plan.config.out, task=plan.task.name, model=plan.model)
     try:
         return _finetune(plan, folder, listener or Quiet())
-    except BaseException as error:
+    except BaseException as error:  # Ctrl-C too
         kept = folder.abandon()
         if kept:
             error.add_note(kept)
@@ -155,6 +158,12 @@ def _resolve(registry: Registry, values: Mapping[str, Any]) -> _Plan:
         configuration.build(FinetuneConfig, values)  # says so, along with all other faults
     task = registry.task(str(values["task"]))
     config, options = configuration.read(values, FinetuneConfig, task.options)
+    if config.weights not in {"pretrained", "random"} and not Path(config.weights).is_file():
+        raise WeightsError(
+            f"there is no weights file {config.weights}; --weights takes pretrained, random, or a .safetensors or .pth file"
+        )
+    if config.export:
+        runtime.choose(config.provider)
     family_name, model = parse_reference(config.backbone)
     family = registry.family(family_name)
     registry.head(config.head)
@@ -166,22 +175,25 @@ def _resolve(registry: Registry, values: Mapping[str, Any]) -> _Plan:
 
 
 def _finetune(plan: _Plan, folder: runs.WorkingFolder, told: Listener) -> FinetuneResult:
+    accelerator = _accelerator(plan.config)
     told.step("reading the data")
     found, splits = _read_data(plan, folder.path, told)
     told.step(f"loading {plan.family.name}:{plan.model}")
     backbone, adapted = _adapt(plan, len(found.classes))
-    accelerator = _accelerator(plan.config)
+    told.note(f"weights: {backbone.weights.source}")
+    runs.write_json(folder.path / runs.RUN_FILE, _record(plan, backbone, splits, found))
     told.step(f"training on {accelerator.device}")
     registries.announce(plan.registry, "zooft_on_start", run=folder.path, samples=len(found.samples))
     _train(plan, backbone, adapted, splits, accelerator, folder.path, told)
     told.step("evaluating the best epoch")
-    runs.write_json(folder.path / runs.RUN_FILE, _record(plan, backbone, splits, found))
     saved, predictions, evaluations = _evaluate(plan, folder.path, splits, accelerator, told)
     verification = _export(plan, saved, splits, told) if plan.config.export else None
     _draw(plan, saved, predictions["val"], evaluations["val"])
     path = folder.publish()
     _refuse_failure(verification, path)
-    return FinetuneResult(path=path, evaluations=evaluations, verification=verification)
+    return FinetuneResult(
+        path=path, best_epoch=runs.best_epoch(path), evaluations=evaluations, verification=verification
+    )
 
 
 def _read_data(plan: _Plan, folder: Path, told: Listener) -> tuple[Discovery, Splits]:
@@ -361,7 +373,7 @@ def _evaluate(
                 resamples=plan.config.bootstrap,
                 seed=plan.config.seed,
             )
-    record = {**saved.record, "evaluation": runs.to_json(evaluations)}
+    record = {**saved.record, "best_epoch": runs.best_epoch(folder), "evaluation": runs.to_json(evaluations)}
     runs.write_json(folder / runs.RUN_FILE, record)
     return replace(saved, record=record), predictions, evaluations
 
@@ -388,10 +400,16 @@ def _export(plan: _Plan, saved: SavedRun, splits: Splits, told: Listener) -> Ver
 def _draw(plan: _Plan, saved: SavedRun, predictions: Predictions, evaluation: Evaluation) -> None:
     from zooft.report.picture import draw
 
+    primary = f"{plan.task.primary.replace('_', ' ')} {evaluation.metrics[plan.task.primary].value:.3f}"
     draw(
-        saved.path / runs.PICTURE_FILE, epochs=saved.path / runs.EPOCHS_FILE, evaluation=evaluation, classes=saved.classes,
-        predictions=predictions, read=lambda sample: sample_tables.read(plan.task, plan.options, sample),
-    )  # fmt: skip
+        saved.path / runs.PICTURE_FILE,
+        title=f"{plan.task.name} with {plan.family.name}:{plan.model}: {primary} on {evaluation.split}",
+        epochs=saved.path / runs.EPOCHS_FILE,
+        evaluation=evaluation,
+        classes=saved.classes,
+        predictions=predictions,
+        read=lambda sample: sample_tables.read(plan.task, plan.options, sample),
+    )
 
 
 def _refuse_failure(verification: Verification | None, path: Path) -> None:

@@ -50,7 +50,7 @@ class WorkingFolder:
     def abandon(self) -> str:
         """Clean up after a failure: what has learnt something stays, and the words say where."""
         if (self.path / WEIGHTS_FILE).exists():
-            return f"what was learnt so far is in {self.path}"
+            return f"what was learnt so far is in {self.path}; 'zooft evaluate {self.path}' and 'zooft export {self.path}' work on it"
         import shutil
 
         shutil.rmtree(self.path, ignore_errors=True)
@@ -120,6 +120,12 @@ def read(run: Path) -> dict[str, Any]:
     if not isinstance(record, dict) or record.get("schema") != SCHEMA:
         raise RunError(f"{path} isn't of schema {SCHEMA}, which this zooft reads; use the zooft that wrote it")
     return record
+
+
+def best_epoch(run: Path) -> int:
+    """The epoch, from 1, whose weights were kept."""
+    records = map(json.loads, (run / EPOCHS_FILE).read_text(encoding="utf-8").splitlines())
+    return max(int(record["epoch"]) for record in records if record["best"])
 
 
 def write_json(path: Path, value: Any) -> None:

@@ -50,7 +50,7 @@ def split(samples: Sequence[Sample], classes: Sequence[str], *, fraction: float,
     """
     parts, notes = _given(samples)
     if not parts["val"]:
-        parts["train"], parts["val"] = _hold_out(parts["train"], fraction=fraction, seed=seed)
+        parts["train"], parts["val"] = _hold_out(parts["train"], classes, fraction=fraction, seed=seed)
         notes.append(f"{len(parts['val'])} samples were held out for validation, stratified, with seed {seed}")
     notes += _about_groups(samples)
     _refuse_leaks(parts)
@@ -78,7 +78,9 @@ def _given(samples: Sequence[Sample]) -> tuple[dict[str, list[Sample]], list[str
     return parts, ["the data's own split is used"]
 
 
-def _hold_out(samples: Sequence[Sample], *, fraction: float, seed: int) -> tuple[list[Sample], list[Sample]]:
+def _hold_out(
+    samples: Sequence[Sample], classes: Sequence[str], *, fraction: float, seed: int
+) -> tuple[list[Sample], list[Sample]]:
     import numpy as np
     from sklearn.model_selection import StratifiedGroupKFold, StratifiedShuffleSplit
 
@@ -99,8 +101,9 @@ def _hold_out(samples: Sequence[Sample], *, fraction: float, seed: int) -> tuple
                 shuffle = StratifiedShuffleSplit(1, test_size=fraction, random_state=seed)
                 train, val = next(shuffle.split(targets, targets))
     except ValueError as error:
+        what = f"{len(set(groups))} groups" if grouped else f"classes of {_listed(Counter(map(int, targets)), classes)}"
         raise DataError(
-            f"{len(samples)} samples can't be split into training and validation: {error}; "
+            f"{len(samples)} samples in {what} are too few to hold out {fraction:.0%} for validation; "
             "add samples, or give a split of your own"
         ) from error
     return [samples[i] for i in train], [samples[i] for i in val]

@@ -67,8 +67,14 @@ def find(choice: str, places: Places, expected: Mapping[str, tuple[int, ...]]) -
 
 
 def folder_from_environment() -> Path | None:
-    """The folder that ``ZOOFT_WEIGHTS`` names, if any."""
+    """The folder that ``ZOOFT_WEIGHTS`` names, if any.
+
+    Raises:
+        WeightsError: it isn't there.
+    """
     value = os.environ.get(FOLDER_VARIABLE)
+    if value and not Path(value).is_dir():
+        raise WeightsError(f"{FOLDER_VARIABLE} names {value}, which isn't a folder; mend or unset it")
     return Path(value) if value else None
 
 
@@ -116,7 +122,10 @@ def write_file(path: Path, weights: LoadedWeights) -> None:
     partial = path.with_name(path.name + ".partial")
     details = {"source": weights.source, "licence": weights.licence or ""}
     try:
+        partial.touch()
+        mode = partial.stat().st_mode  # as the user's umask has it; safetensors would keep it to the owner
         save_file({name: t.clone().contiguous() for name, t in weights.tensors.items()}, partial, metadata=details)
+        partial.chmod(mode)
         partial.replace(path)
     except SafetensorError as error:
         raise _system_error(error, path) from error
@@ -208,8 +217,8 @@ def _read_torch(path: Path) -> dict[str, Tensor]:
             content = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # a hostile or torn file fails in many ways inside torch
         raise WeightsError(
-            f"{path} isn't a checkpoint of plain tensors, the only kind that is safe to open: {_first_line(error)}\n"
-            "If you trust it, convert it to .safetensors where it was made"
+            f"{path} isn't a checkpoint of plain tensors, the only kind that is safe to open "
+            f"({type(error).__name__}); convert it to .safetensors where it was made"
         ) from error
     for key in _NESTED:
         if isinstance(content, dict) and isinstance(content.get(key), dict):

@@ -186,7 +186,8 @@ def _rows(path: Path) -> tuple[list[tuple[int, dict[str, str]]], list[str]]:
     if missing:
         found = ", ".join(columns[:8]) or "nothing"
         raise zooft.DataError(
-            f"{path} needs the columns path and label, and has {found}; {' and '.join(missing)} is missing"
+            f"{path} needs the columns path and label, separated by commas, and has {found}; "
+            f"{' and '.join(missing)} is missing"
         )
     return rows, columns
 
@@ -197,7 +198,10 @@ def _candidate(root: Path, row: dict[str, str], options: ClassificationOptions) 
         return "the line has no path or no label"
     split = row.get("split", "").lower()
     if split and split not in _SPLITS:
-        return f"unknown split {split!r}; known are train, val and test"
+        raise zooft.DataError(
+            f"{row['path']} is in the split {split!r}; there are train, val and test. Mend it: another split would "
+            "quietly become another experiment"
+        )
     try:
         path = root / row["path"]
         identity, known = _id(root, path), path.exists()

@@ -14,6 +14,7 @@ from importlib import import_module
 import click
 
 from zooft import __version__
+from zooft.cli import process
 from zooft.errors import AmbiguousNameError, ConfigError, UnknownNameError, ZooftError
 
 COMMANDS = {
@@ -79,6 +80,7 @@ def zooft() -> None:
 
 def main() -> None:
     """Run a command; exit with 0, with 1 if the job can't be done, with 2 if it was misworded."""
+    process.tune()
     try:
         status = zooft.main(prog_name="zooft", standalone_mode=False)
     except click.exceptions.Abort as error:  # click's word for Ctrl-C; the notes are on the cause

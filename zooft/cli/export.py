@@ -10,6 +10,7 @@ from zooft import run as runs
 from zooft.cli import subject
 from zooft.cli.live import Live
 from zooft.cli.output import json_flag, print_json, print_verification
+from zooft.errors import RunError
 
 
 @click.command(
@@ -36,8 +37,10 @@ def export(run: Path | None, data: Path | None, samples: int, provider: str, as_
     from zooft import registry, saved
     from zooft.verify import spread
 
-    chosen = subject.find(run or runs.latest())
-    folder = chosen.run or runs.latest()
+    chosen = subject.find(run)
+    if chosen.run is None:
+        raise RunError(f"{run} doesn't lie in a run folder; name a run")
+    folder = chosen.run
     with Live() as live:
         opened = saved.open_run(folder, registry.load())
         found = chosen.data(data)

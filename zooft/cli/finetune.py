@@ -48,11 +48,9 @@ def finetune(config_file: Path | None, as_json: bool, **typed: Any) -> None:
     The backbone's classifier is replaced, part of it stays frozen, the best epoch by validation is kept. The run folder
     holds the weights under the zoo's own names, the verified ONNX file, every figure and a picture.
     """
-    from zooft.cli import process
     from zooft.cli.live import Live
     from zooft.recipe import finetune as run
 
-    process.tune()
     values = read_toml(config_file) if config_file else {}
     values |= {name: value for name, value in typed.items() if value is not None}
     with Live() as live:
@@ -61,6 +59,7 @@ def finetune(config_file: Path | None, as_json: bool, **typed: Any) -> None:
         print_json(
             {
                 "path": result.path,
+                "best_epoch": result.best_epoch,
                 "onnx": result.onnx,
                 "evaluations": result.evaluations,
                 "verification": result.verification,
@@ -71,6 +70,7 @@ def finetune(config_file: Path | None, as_json: bool, **typed: Any) -> None:
         print_evaluation(evaluation)
     if result.verification is not None:
         print_verification(result.verification)
+    click.echo(f"best:    epoch {result.best_epoch}")
     click.echo(f"run:     {result.path}\npicture: {result.path / 'summary.png'}")
     if result.onnx is not None:
         click.echo(f"model:   {result.onnx}")

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from zooft.contracts import EpochRecord, Rejection
 
 _SHOWN_REJECTIONS = 5
+_SHOWN_EPOCHS = 20
 
 
 class Live:
@@ -73,9 +74,11 @@ class Live:
         """How many files, the first few by name."""
         if not rejected:
             return
-        self._console.print(f"  [yellow]{len(rejected)} files rejected[/yellow] (all in rejected.csv):")
+        self._console.print(f"  [yellow]rejected: {len(rejected)}[/yellow] (all in the run's rejected.csv)")
         for rejection in rejected[:_SHOWN_REJECTIONS]:
             self._line(f"    {_safe(rejection.id)}: {_safe(rejection.reason)}")
+        if len(rejected) > _SHOWN_REJECTIONS:
+            self._line(f"    and {len(rejected) - _SHOWN_REJECTIONS} more")
 
     def computing(self, title: str, total: int) -> Callable[[int], None]:
         """A bar in place of the last one."""
@@ -109,31 +112,44 @@ class Live:
         return Group(self._table(), self._progress) if self._records else self._progress
 
     def _table(self) -> Table:
+        """The last epochs and the best one, in as many columns as the terminal has room for."""
         from rich import box
         from rich.table import Table
 
+        cells = [_cells(record, self._epochs) for record in self._records]
+        columns = _that_fit(list(cells[0]), self._console.width)
         table = Table(box=box.SIMPLE_HEAD, header_style="bold")
-        for column in (
-            "epoch",
-            "train loss",
-            "val loss",
-            *_metric_names(self._records),
-            "rate",
-            "seconds",
-            "",
-        ):
-            table.add_column(column, justify="right")
-        for record in self._records[-20:]:
-            metrics = [f"{value:.4f}" for value in record.metrics.values()]
-            table.add_row(
-                f"{record.epoch}/{self._epochs}", f"{record.train_loss:.4f}", f"{record.val_loss:.4f}", *metrics,
-                f"{record.learning_rate:.1e}", f"{record.seconds:.1f}", "best" if record.best else "",
-            )  # fmt: skip
+        for column in columns:
+            table.add_column(column, justify="right", no_wrap=True, min_width=len(column))
+        best = max(i for i, record in enumerate(self._records) if record.best)
+        for index, row in enumerate(cells):
+            if index == best or index >= len(cells) - _SHOWN_EPOCHS:
+                table.add_row(*(row[column] for column in columns))
         return table
 
 
-def _metric_names(records: Sequence[EpochRecord]) -> list[str]:
-    return [name.replace("_", " ") for name in records[0].metrics]
+def _cells(record: EpochRecord, epochs: int) -> dict[str, str]:
+    return {
+        "epoch": f"{record.epoch}/{epochs}",
+        "": "best" if record.best else "    ",
+        "train loss": f"{record.train_loss:.4f}",
+        "val loss": f"{record.val_loss:.4f}",
+        **{name.replace("_", " "): f"{value:.4f}" for name, value in record.metrics.items()},
+        "seconds": f"{record.seconds:.1f}",
+        "rate": f"{record.learning_rate:.1e}",
+    }
+
+
+def _that_fit(columns: list[str], width: int) -> list[str]:
+    """From the left; what doesn't fit is left out whole, never cut."""
+    fitting: list[str] = []
+    used = 2
+    for column in columns:
+        used += max(len(column), 7) + 3
+        if used > width and len(fitting) > 4:
+            break
+        fitting.append(column)
+    return fitting
 
 
 def _line(record: EpochRecord, epochs: int) -> str:

@@ -42,6 +42,7 @@ def predict(model: Path, paths: tuple[str, ...], provider: str, as_json: bool) -
 
 
 def _expand(paths: tuple[str, ...]) -> list[Path]:
+    """The files that are meant; a path that leads nowhere stays in the list, to be reported with the others."""
     found: list[Path] = []
     for text in paths:
         path = Path(text)
@@ -51,13 +52,15 @@ def _expand(paths: tuple[str, ...]) -> list[Path]:
             found.append(path)
         else:
             matches = sorted(Path(match) for match in glob.glob(text, recursive=True))  # noqa: PTH207 -- absolute patterns too
-            if not matches:
-                raise DataError(f"there is no file, folder or match for {text!r}")
-            found += [match for match in matches if match.is_file()]
+            found += [match for match in matches if match.is_file()] or [path]
+    if not found:
+        raise DataError(f"there are no files in {' '.join(paths)}")
     return found
 
 
 def _answer(opened: Any, task: Any, options: Any, path: Path) -> dict[str, Any]:
+    if not path.exists():
+        return {"file": str(path), "error": "no such file, folder or match"}
     try:
         probabilities = opened.run(task.read(path, options)[None])[0][0]
     except DataError as error:

@@ -56,7 +56,9 @@ class Subject:
 
 def find(path: Path | None) -> Subject:
     """A run folder or an ONNX file by its path; the latest run for None."""
-    path = path or runs.latest()
+    if path is None:
+        path = runs.latest()
+        click.echo(f"the latest run: {path}", err=True)
     if path.suffix != ".onnx":
         runs.read(path)
         return Subject(run=path, file=None)

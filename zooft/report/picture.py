@@ -25,6 +25,7 @@ _INK, _BLUE, _ORANGE = "#222222", "#1f5fa8", "#c8651b"
 def draw(
     path: Path,
     *,
+    title: str,
     epochs: Path,
     evaluation: Evaluation,
     classes: Sequence[str],
@@ -35,6 +36,7 @@ def draw(
 
     Args:
         path: of the PNG.
+        title: what was trained on what, and how well it did.
         epochs: the run's ``metrics.jsonl``.
         evaluation: of the validation samples.
         classes: their names.
@@ -45,20 +47,20 @@ def draw(
     from matplotlib.figure import Figure
 
     records = [json.loads(line) for line in epochs.read_text(encoding="utf-8").splitlines()]
-    figure = Figure(figsize=(13, 7.6), layout="constrained", facecolor="white")
+    figure = Figure(figsize=(13, 8.2), layout="constrained", facecolor="white")
     FigureCanvasAgg(figure)
-    grid = figure.add_gridspec(2, MISTAKES, height_ratios=(1.5, 1))
-    _losses(figure.add_subplot(grid[0, :2]), records)
-    _metrics(figure.add_subplot(grid[0, 2:4]), records, evaluation)
-    _confusion(figure.add_subplot(grid[0, 4:]), evaluation, classes)
+    figure.suptitle(title, fontsize=13, weight="bold", color=_INK)
+    above, below = np.ravel(figure.subfigures(2, 1, height_ratios=(1.5, 1)))  # type: ignore[arg-type]
+    grid = above.add_gridspec(1, 3)
+    _losses(above.add_subplot(grid[0]), records)
+    _metrics(above.add_subplot(grid[1]), records)
+    _confusion(above.add_subplot(grid[2]), evaluation, classes)
     worst = _mistakes(predictions)
-    for column in range(MISTAKES):
-        axes = figure.add_subplot(grid[1, column])
+    below.suptitle(f"{'Most confident' if worst else 'No'} mistakes on {evaluation.split}", fontsize=12, color=_INK)
+    for column, axes in enumerate(below.subplots(1, MISTAKES)):
         axes.axis("off")
         if column < len(worst):
             _mistake(axes, predictions, worst[column], classes, read)
-    text = f"Most confident mistakes on {evaluation.split}" if worst else f"No mistakes on {evaluation.split}"
-    figure.text(0.01, 0.36, text, color=_INK, fontsize=11, weight="bold")
     partial = path.with_name(path.name + ".partial")
     figure.savefig(partial, format="png", dpi=110)
     partial.replace(path)
@@ -73,7 +75,7 @@ def _losses(axes: Axes, records: Sequence[dict[str, Any]]) -> None:
     _plain(axes, x)
 
 
-def _metrics(axes: Axes, records: Sequence[dict[str, Any]], evaluation: Evaluation) -> None:
+def _metrics(axes: Axes, records: Sequence[dict[str, Any]]) -> None:
     x = [record["epoch"] for record in records]
     for name in records[0]["metrics"]:
         values = [record["metrics"][name] for record in records]
@@ -138,4 +140,4 @@ def _mistake(
     probabilities = predictions.probabilities[index]
     said = int(probabilities.argmax())
     true = classes[int(predictions.targets[index])]
-    axes.set_title(f"{true}\ntaken for {classes[said]} ({probabilities[said]:.0%})", fontsize=9, color=_INK)
+    axes.set_title(f"true: {true}\ntaken for {classes[said]} ({probabilities[said]:.0%})", fontsize=9, color=_INK)

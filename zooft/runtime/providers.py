@@ -59,7 +59,7 @@ def choose(requested: str) -> Choice:
     if missing is None:
         return Choice(wanted)
     if requested == "auto":
-        return Choice("cpu", f"verified on the CPU, since CUDA isn't usable here: {missing}")
+        return Choice("cpu", f"it runs on the CPU, since CUDA isn't usable here: {missing}")
     raise ProviderError(
         f"the provider {requested} can't be used: {missing}; install it, or use --provider cpu ('zooft doctor' shows all)"
     )

@@ -110,7 +110,7 @@ def _parse(path: Path) -> onnx.ModelProto:
     try:
         return onnx.load(str(path), load_external_data=False)
     except FileNotFoundError:
-        raise RuntimeModelError(f"there is no file {path}") from None
+        raise RuntimeModelError(f"there is no file {path}; 'zooft export RUN' writes a run's model.onnx") from None
     except (OSError, DecodeError) as error:
         raise RuntimeModelError(f"{path} isn't a readable ONNX file: {error}") from error
 
