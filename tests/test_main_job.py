@@ -297,7 +297,7 @@ def test_a_provider_that_cannot_be_had_is_refused_before_any_work(digits: Path, 
 
     if zooft.runtime.missing_library("cuda") is None:
         pytest.skip("CUDA can be used here")
-    with pytest.raises(zooft.ZooftError, match="cuda can't be used: .* is missing"):
+    with pytest.raises(zooft.ZooftError, match=r"cuda can't be used: .* is missing"):
         zooft.finetune(
             backbone="timm:test_resnet", task="classification", data=digits, provider="cuda", out=tmp_path / "run"
         )
