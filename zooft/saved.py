@@ -65,6 +65,21 @@ class Predictions:
     probabilities: NDArray[Any]
 
 
+@dataclass(frozen=True, slots=True)
+class _Arrays(Sequence[Any]):
+    """Samples in native units, each read when it is asked for: five hundred photographs don't fit into memory."""
+
+    task: Task
+    options: Any
+    samples: tuple[Sample, ...]
+
+    def __len__(self) -> int:
+        return len(self.samples)
+
+    def __getitem__(self, index: Any) -> Any:
+        return sample_tables.read(self.task, self.options, self.samples[index])
+
+
 def open_run(path: Path, registry: Registry) -> SavedRun:
     """Build a run's model again and load its weights strictly.
 
@@ -205,7 +220,7 @@ def verify_file(
     from zooft import verify
 
     material = verify.Material(
-        arrays=[sample_tables.read(saved.task, saved.options, s) for s in samples],
+        arrays=_Arrays(saved.task, saved.options, tuple(samples)),
         targets=np.array([s.target for s in samples]),
         available=available,
         data="real",

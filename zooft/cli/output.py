@@ -29,13 +29,15 @@ def print_table(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]
     from rich.console import Console
     from rich.table import Table
 
-    table = Table(title=title or None, title_justify="left", header_style="bold", box=_box())
+    table = Table(header_style="bold", box=_box())
     for index, column in enumerate(columns):
         table.add_column(column, overflow="fold", no_wrap=index == 0)
     for row in rows:
         table.add_row(*row)
-    width = None if sys.stdout.isatty() else 160
-    Console(width=width, soft_wrap=False).print(table)
+    console = Console(width=None if sys.stdout.isatty() else 160)
+    if title:
+        console.print(title, style="italic", highlight=False)
+    console.print(table)
 
 
 def print_evaluation(evaluation: Evaluation) -> None:
