@@ -17,8 +17,8 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from zooft import ImagePreprocess, InputSpec, Port
-from zooft.errors import ExportError
+from zooft import ImagePreprocess, InputSpec, Port, runtime
+from zooft.errors import ExportError, RuntimeModelError
 from zooft.export import DeployedModel, activate, export
 from zooft.runtime import Metadata
 
@@ -216,3 +216,29 @@ def test_a_disk_that_fills_up_leaves_no_half_file(tmp_path: Path, monkeypatch: p
     with pytest.raises(OSError, match="No space"):
         module._write(proto, tmp_path / "model.onnx")
     assert list(tmp_path.iterdir()) == []
+
+
+def test_above_the_limit_the_tensors_go_into_one_second_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from zooft import export as exporting
+
+    monkeypatch.setattr(exporting, "SINGLE_FILE_LIMIT", 100)
+    network = deployed()
+    example = torch.randint(0, 256, (2, 40, 44, 3), dtype=torch.uint8)
+    path = tmp_path / "model.onnx"
+    for _ in range(2):  # a second export replaces both files
+        export(network, path, port=PORT, example=example, describe=metadata)
+    assert {file.name for file in tmp_path.iterdir()} == {"model.onnx", runtime.DATA_FILE}
+    with torch.inference_mode():
+        wanted = network(example)[0].numpy()
+    assert np.allclose(runtime.load(path, provider="cpu").run(example.numpy())[0], wanted, atol=1e-5)
+
+
+def test_a_second_file_that_is_a_link_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from zooft import export as exporting
+
+    monkeypatch.setattr(exporting, "SINGLE_FILE_LIMIT", 100)
+    example = torch.zeros(2, 40, 44, 3, dtype=torch.uint8)
+    export(deployed(), tmp_path / "model.onnx", port=PORT, example=example, describe=metadata)
+    (tmp_path / "another name").hardlink_to(tmp_path / runtime.DATA_FILE)
+    with pytest.raises(RuntimeModelError, match="keeps tensors in other files"):
+        runtime.load(tmp_path / "model.onnx", provider="cpu")

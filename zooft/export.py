@@ -18,6 +18,7 @@ import torch
 from torch import Tensor, nn
 
 from zooft.errors import ExportError
+from zooft.runtime import DATA_FILE
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -30,7 +31,7 @@ if TYPE_CHECKING:
 
 OPSET = 18
 IR_VERSION = 8
-_SINGLE_FILE_LIMIT = 2**31 - 2**20
+SINGLE_FILE_LIMIT = 2**31 - 2**24
 _TRAINING_OPERATORS = {
     "Dropout",
     "RandomUniform",
@@ -132,8 +133,6 @@ def _refuse(proto: onnx.ModelProto) -> None:
     training = sorted({node.op_type for node in proto.graph.node} & _TRAINING_OPERATORS)
     if training:
         raise ExportError(f"the graph has training-time operators: {', '.join(training)}; the backbone ignores eval()")
-    if proto.ByteSize() > _SINGLE_FILE_LIMIT:
-        raise ExportError("the model is above 2 GB, which one ONNX file can't hold; use a smaller backbone")
 
 
 def _set_properties(proto: onnx.ModelProto, metadata: Metadata) -> None:
@@ -145,13 +144,25 @@ def _set_properties(proto: onnx.ModelProto, metadata: Metadata) -> None:
 def _write(proto: onnx.ModelProto, path: Path) -> None:
     import onnx
 
-    onnx.checker.check_model(proto, full_check=True)
     partial = path.with_name(path.name + ".partial")
     try:
-        partial.write_bytes(proto.SerializeToString(deterministic=True))
+        if sum(len(tensor.raw_data) for tensor in proto.graph.initializer) > SINGLE_FILE_LIMIT:
+            _write_in_two(proto, partial)
+        else:
+            onnx.checker.check_model(proto, full_check=True)
+            partial.write_bytes(proto.SerializeToString(deterministic=True))
         partial.replace(path)
     finally:
         partial.unlink(missing_ok=True)
+
+
+def _write_in_two(proto: onnx.ModelProto, path: Path) -> None:
+    """Above 2 GB a protobuf message can't be written: the tensors go into a second file beside the first."""
+    import onnx
+
+    path.with_name(DATA_FILE).unlink(missing_ok=True)  # onnx would append
+    onnx.save_model(proto, str(path), save_as_external_data=True, all_tensors_to_one_file=True, location=DATA_FILE)
+    onnx.checker.check_model(str(path))
 
 
 def _tensors_sha256(proto: onnx.ModelProto) -> str:

@@ -127,14 +127,7 @@ def fit(job: Job, recipe: Recipe, accelerator: Accelerator, watch: Watch) -> Non
             wrapped, loss, optimizer, scheduler, accelerator.prepare(shuffled), accelerator,
             start=start, epoch=epoch, advance=advance,
         )  # fmt: skip
-        logits, targets = predict(wrapped, val_loader, accelerator, start=start)
-        val_loss = float(job.loss(logits.to(accelerator.device), targets.to(accelerator.device)))
-        if not math.isfinite(val_loss):
-            raise TrainingError(
-                f"the validation loss became {val_loss} after epoch {epoch + 1}; "
-                "try a tenth of --lr and --backbone-lr, or a longer --warmup"
-            )
-        values = {k: float(v) for k, v in job.metrics(targets.numpy(), job.activation(logits).numpy()).items()}
+        val_loss, values = _validate(job, wrapped, val_loader, accelerator, start=start, epoch=epoch)
         rank = (_comparable(values[job.primary]), -val_loss)
         is_best = best is None or rank > best
         best = rank if is_best else best
@@ -261,6 +254,21 @@ def _learn(
         advance(1)
     sums = accelerator.reduce(torch.stack([total, torch.tensor(float(count), device=total.device)]))
     return float(sums[0] / sums[1])
+
+
+def _validate(
+    job: Job, model: nn.Module, data: DataLoader[Any], accelerator: Accelerator, *, start: int, epoch: int
+) -> tuple[float, dict[str, float]]:
+    """Loss and metrics over all validation samples."""
+    logits, targets = predict(model, data, accelerator, start=start)
+    loss = float(job.loss(logits.to(accelerator.device), targets.to(accelerator.device)))
+    if not math.isfinite(loss):
+        raise TrainingError(
+            f"the validation loss became {loss} after epoch {epoch + 1}; "
+            "try a tenth of --lr and --backbone-lr, or a longer --warmup"
+        )
+    values = job.metrics(targets.numpy(), job.activation(logits).numpy())
+    return loss, {name: float(value) for name, value in values.items()}
 
 
 def _groups(named: Sequence[tuple[str, nn.Parameter]], lr: float, decay: float) -> list[dict[str, Any]]:

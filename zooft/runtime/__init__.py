@@ -7,6 +7,6 @@ probabilities, logits = model.run(images)      # native units, as model.port say
 
 from zooft.runtime.metadata import Metadata
 from zooft.runtime.providers import Choice, choose, missing_library, usable
-from zooft.runtime.session import OnnxModel, load
+from zooft.runtime.session import DATA_FILE, OnnxModel, load
 
-__all__ = ["Choice", "Metadata", "OnnxModel", "choose", "load", "missing_library", "usable"]
+__all__ = ["DATA_FILE", "Choice", "Metadata", "OnnxModel", "choose", "load", "missing_library", "usable"]

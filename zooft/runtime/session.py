@@ -6,6 +6,7 @@ check that the provider asked for is the one that runs.
 
 from __future__ import annotations
 
+import stat
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,6 +24,8 @@ if TYPE_CHECKING:
     from zooft.contracts import Port
     from zooft.runtime.metadata import Metadata
 
+DATA_FILE = "model.onnx.data"
+"""The second file of a model above 2 GB, beside the first; tensors in any other file are refused."""
 _STANDARD_DOMAINS = {"", "ai.onnx", "ai.onnx.ml"}
 
 
@@ -84,7 +87,7 @@ def load(path: str | Path, *, provider: str = "auto", threads: int = 0) -> OnnxM
     import onnxruntime
 
     path = Path(path)
-    _refuse_unsafe(_parse(path))
+    _refuse_unsafe(_parse(path), path.parent)
     choice = providers.choose(provider)
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 3
@@ -115,14 +118,28 @@ def _parse(path: Path) -> onnx.ModelProto:
         raise RuntimeModelError(f"{path} isn't a readable ONNX file: {error}") from error
 
 
-def _refuse_unsafe(model: onnx.ModelProto) -> None:
+def _refuse_unsafe(model: onnx.ModelProto, folder: Path) -> None:
     from onnx.external_data_helper import uses_external_data
 
-    if any(uses_external_data(tensor) for tensor in _tensors(model.graph)):
+    outside = [tensor for tensor in _tensors(model.graph) if uses_external_data(tensor)]
+    if outside and not (all(_location(tensor) == DATA_FILE for tensor in outside) and _is_plain(folder / DATA_FILE)):
         raise RuntimeModelError("the ONNX file keeps tensors in other files, which could be any file on this machine")
     foreign = {entry.domain for entry in model.opset_import} - _STANDARD_DOMAINS
     if foreign or model.functions:
         raise RuntimeModelError(f"the ONNX file uses operators that aren't ONNX's own: {', '.join(sorted(foreign))}")
+
+
+def _location(tensor: onnx.TensorProto) -> str:
+    return next((entry.value for entry in tensor.external_data if entry.key == "location"), "")
+
+
+def _is_plain(path: Path) -> bool:
+    """A regular file with one name: a link, hard or symbolic, could lead to any file on this machine."""
+    try:
+        status = path.lstat()
+    except OSError:
+        return False
+    return stat.S_ISREG(status.st_mode) and status.st_nlink == 1
 
 
 def _tensors(graph: onnx.GraphProto) -> Iterator[onnx.TensorProto]:
