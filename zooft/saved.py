@@ -155,6 +155,18 @@ def find_samples(
     return chosen, by_split[chosen], tuple(notes)
 
 
+def samples_to_verify(
+    saved: SavedRun, data: Path, *, run: Path, most: int
+) -> tuple[list[Sample], int, tuple[str, ...]]:
+    """At most `most` validation samples evenly spread, how many there are, and what to tell the user."""
+    from zooft.verify import spread
+
+    _, members, notes = find_samples(
+        saved.task, saved.options, saved.classes, data, run=run, order=("val", "test", "all")
+    )
+    return [members[i] for i in spread(members, most)], len(members), notes
+
+
 def predict_run(
     saved: SavedRun, samples: Sequence[Sample], *, device: str, workers: int, advance: Advance
 ) -> Predictions:

@@ -34,26 +34,24 @@ def export(run: Path | None, data: Path | None, samples: int, provider: str, as_
 
     A file that fails is kept as model.unverified.onnx, and the exit status is 1.
     """
-    from zooft import registry, saved
-    from zooft.verify import spread
+    from zooft import registry, runtime, saved
 
+    runtime.choose(provider)
     chosen = subject.find(run)
     if chosen.run is None:
         raise RunError(f"{run} doesn't lie in a run folder; name a run")
     folder = chosen.run
     with Live() as live:
         opened = saved.open_run(folder, registry.load())
-        found = chosen.data(data)
-        members = saved.find_samples(
-            opened.task, opened.options, opened.classes, found, run=folder, order=("val", "test", "all")
-        )[1]
+        picked, available, notes = saved.samples_to_verify(opened, chosen.data(data), run=folder, most=samples)
+        for text in notes:
+            live.note(text)
         live.step("exporting to ONNX")
         candidate = folder / (runs.ONNX_FILE + ".candidate")
         saved.export_run(opened, candidate)
         live.step("verifying the file")
-        picked = [members[i] for i in spread(members, samples)]
         record = saved.verify_file(
-            opened, candidate, picked, available=len(members), provider=provider,
+            opened, candidate, picked, available=available, provider=provider,
             advance=live.computing("samples, in torch and from the file", len(picked)),
         )  # fmt: skip
         target = saved.settle(folder, candidate, record)

@@ -36,7 +36,6 @@ def verify(model: Path | None, run: Path | None, data: Path | None, samples: int
     Exits with 1 where they don't agree. Without data that can be found, generated images are used, and said so.
     """
     from zooft import registry, saved
-    from zooft.verify import spread
 
     chosen = subject.find(model)
     folder = run or chosen.run
@@ -45,16 +44,13 @@ def verify(model: Path | None, run: Path | None, data: Path | None, samples: int
     with Live() as live:
         opened = saved.open_run(folder, registry.load())
         found = data or subject.Subject(folder, None).own_data()
-        members = (
-            saved.find_samples(
-                opened.task, opened.options, opened.classes, found, run=folder, order=("val", "test", "all")
-            )[1]
-            if found
-            else ()
+        picked, available, notes = (
+            saved.samples_to_verify(opened, found, run=folder, most=samples) if found else ([], 0, ())
         )
-        picked = [members[i] for i in spread(members, samples)]
+        for text in notes:
+            live.note(text)
         record = saved.verify_file(
-            opened, chosen.file or folder / runs.ONNX_FILE, picked, available=len(members), provider=provider,
+            opened, chosen.file or folder / runs.ONNX_FILE, picked, available=available, provider=provider,
             advance=live.computing("samples, in torch and from the file", len(picked)),
         )  # fmt: skip
     print_json(record) if as_json else print_verification(record)
