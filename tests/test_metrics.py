@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import time
 from collections.abc import Sequence
 from typing import Any
 
@@ -221,3 +222,352 @@ def test_the_figure_lies_within_its_interval() -> None:
         assert value.low is not None
         assert value.high is not None
         assert value.low <= value.value <= value.high
+
+
+# Diagnostic figures
+
+RANKED = ["auroc", "auprc", "sensitivity_at_specificity_90", "specificity_at_sensitivity_90"]
+
+
+def diagnostic(targets: Array, probabilities: Array, name: str) -> float:
+    return metrics.diagnostic_metrics(targets, probabilities)[name]
+
+
+@pytest.mark.parametrize(("seed", "classes"), CASES)
+def test_diagnostic_figures_equal_scikit_learns(seed: int, classes: int) -> None:
+    targets, probabilities = drawn(seed, classes)
+    score, truth = (probabilities[:, 1], targets) if classes == 2 else (probabilities, np.eye(classes)[targets])
+    predicted = probabilities.argmax(1)
+    wanted = {
+        "auroc": sklearn_metrics.roc_auc_score(targets, score, multi_class="ovr"),
+        "auprc": sklearn_metrics.average_precision_score(truth, score, average="macro"),
+        "balanced_accuracy": sklearn_metrics.balanced_accuracy_score(targets, predicted),
+        "accuracy": sklearn_metrics.accuracy_score(targets, predicted),
+        "brier": sklearn_metrics.brier_score_loss(targets, score),
+    }
+    got = metrics.diagnostic_metrics(targets, probabilities)
+    assert {name: got[name] for name in wanted} == pytest.approx(wanted)
+
+
+@pytest.mark.parametrize("samples", [10, 60, 300])
+@pytest.mark.parametrize("seed", range(6))
+def test_figures_at_a_given_specificity_or_sensitivity_are_read_off_scikit_learns_curve(
+    seed: int, samples: int
+) -> None:
+    targets, probabilities = drawn(seed, 2, samples=samples)
+    fpr, tpr, _ = sklearn_metrics.roc_curve(targets, probabilities[:, 1], drop_intermediate=False)
+    got = metrics.diagnostic_metrics(targets, probabilities)
+    assert got["sensitivity_at_specificity_90"] == pytest.approx(tpr[1 - fpr >= 0.9 - 1e-12].max())
+    assert got["specificity_at_sensitivity_90"] == pytest.approx(1 - fpr[tpr >= 0.9 - 1e-12].min())
+
+
+def test_the_share_that_is_to_be_reached_may_be_met_exactly() -> None:
+    """One false alarm in ten negatives is a specificity of 0.9, however 0.9 is rounded."""
+    targets = np.array([0] * 9 + [1] * 9 + [0, 1])
+    rising = np.linspace(0.05, 0.95, 20)
+    got = metrics.diagnostic_metrics(targets, np.stack([1 - rising, rising], 1))
+    assert got["sensitivity_at_specificity_90"] == 1.0
+    assert got["specificity_at_sensitivity_90"] == 0.9
+
+
+@pytest.mark.parametrize(("seed", "classes"), CASES)
+def test_the_calibration_error_is_the_weighed_gap_of_fifteen_bins(seed: int, classes: int) -> None:
+    rng = np.random.default_rng(seed)
+    probabilities = rng.dirichlet(np.ones(classes), 200)
+    targets = rng.integers(0, classes, 200)
+    if classes == 2:
+        said, true = probabilities[:, 1], targets == 1
+    else:
+        said, true = probabilities.max(1), probabilities.argmax(1) == targets
+    wanted = 0.0
+    for k in range(15):
+        inside = (said > k / 15) & (said <= (k + 1) / 15)
+        if inside.any():
+            wanted += inside.mean() * abs(said[inside].mean() - true[inside].mean())
+    assert diagnostic(targets, probabilities, "ece") == pytest.approx(wanted)
+
+
+def test_the_calibration_error_of_a_hand_made_case() -> None:
+    """Four times 0.75 said and two of them true, four times 0.25 said and one of them true."""
+    positive = np.array([0.75] * 4 + [0.25] * 4)
+    targets = np.array([1, 1, 0, 0, 1, 0, 0, 0])
+    assert diagnostic(targets, np.stack([1 - positive, positive], 1), "ece") == pytest.approx(0.125)
+
+
+def test_certain_answers_fall_into_the_outer_bins() -> None:
+    targets = np.array([0, 1, 0, 1])
+    assert diagnostic(targets, np.eye(2)[targets], "ece") == 0.0
+    assert diagnostic(targets, np.eye(2)[1 - targets], "ece") == 1.0
+
+
+@pytest.mark.parametrize("classes", [2, 3])
+def test_ranked_figures_are_undefined_where_a_class_does_not_occur(classes: int) -> None:
+    got = metrics.diagnostic_metrics(*drawn(0, classes, leave_out=0))
+    assert {name for name, value in got.items() if math.isnan(value)} == {name for name in RANKED if name in got}
+
+
+def test_a_model_that_is_always_right_has_perfect_diagnostic_figures() -> None:
+    targets = np.arange(40) % 2
+    got = metrics.diagnostic_metrics(targets, np.eye(2)[targets])
+    assert got == {name: 0.0 if name in metrics.SMALLER_IS_BETTER else 1.0 for name in got}
+    assert set(got) > metrics.SMALLER_IS_BETTER
+    assert {type(value) for value in got.values()} == {float}
+
+
+def test_figures_at_a_given_share_are_left_out_for_three_classes() -> None:
+    assert set(metrics.diagnostic_metrics(*drawn(0, 3))) == {
+        "auroc", "auprc", "balanced_accuracy", "accuracy", "brier", "ece",
+    }  # fmt: skip
+
+
+def test_diagnostic_figures_of_500_samples_take_under_a_millisecond() -> None:
+    targets, probabilities = drawn(0, 2, samples=500)
+    times = []
+    for _ in range(50):
+        start = time.perf_counter()
+        metrics.diagnostic_metrics(targets, probabilities)
+        times.append(time.perf_counter() - start)
+    assert min(times) < 0.001
+
+
+# Decisions
+
+
+def test_without_a_threshold_the_likeliest_class_is_said() -> None:
+    probabilities = np.array([[0.5, 0.3, 0.2], [0.1, 0.1, 0.8], [0.4, 0.4, 0.2]])
+    assert metrics.decide(probabilities, None).tolist() == [0, 2, 0]
+
+
+def test_at_the_threshold_the_second_class_is_said() -> None:
+    positive = np.array([0.0, 0.29, 0.3, 0.31, 1.0])
+    assert metrics.decide(np.stack([1 - positive, positive], 1), 0.3).tolist() == [0, 0, 1, 1, 1]
+
+
+@pytest.mark.parametrize("threshold", [0.2, 0.5, 0.8])
+def test_the_confusion_matrix_at_a_threshold_equals_scikit_learns(threshold: float) -> None:
+    targets, probabilities = drawn(3, 2)
+    wanted = sklearn_metrics.confusion_matrix(targets, probabilities[:, 1] >= threshold)
+    assert np.array_equal(metrics.confusion(targets, probabilities, threshold=threshold), wanted)
+
+
+# Groups
+
+
+def test_a_group_s_answer_is_its_mean_or_its_most_suspicious_sample() -> None:
+    probabilities = np.array([[0.9, 0.1], [0.2, 0.8], [0.6, 0.4], [0.3, 0.7]])
+    targets, groups = np.array([0, 1, 0, 0]), ["b", "a", "b", "a"]
+    mean = metrics.by_group(groups, targets, probabilities, "mean")
+    most = metrics.by_group(groups, targets, probabilities, "max")
+    assert mean.names == most.names == ("b", "a")
+    assert mean.targets.tolist() == most.targets.tolist() == [0, 1]
+    assert [rows.tolist() for rows in mean.members] == [[0, 2], [1, 3]]
+    assert np.allclose(mean.probabilities, [[0.75, 0.25], [0.25, 0.75]])
+    assert np.allclose(most.probabilities, [[0.6, 0.4], [0.2, 0.8]])
+
+
+def test_the_most_suspicious_sample_is_judged_by_the_last_class() -> None:
+    probabilities = np.array([[0.1, 0.9, 0.0], [0.5, 0.2, 0.3]])
+    assert metrics.by_group(["a", "a"], np.array([0, 0]), probabilities, "max").probabilities.tolist() == [
+        [0.5, 0.2, 0.3]
+    ]
+
+
+def test_a_sample_of_unknown_group_answers_for_itself() -> None:
+    probabilities = np.array([[0.9, 0.1], [0.2, 0.8], [0.6, 0.4]])
+    grouped = metrics.by_group([None, "a", None], np.array([-1, -1, -1]), probabilities, "mean")
+    assert grouped.names == (None, "a", None)
+    assert np.allclose(grouped.probabilities, probabilities)
+
+
+def test_no_samples_make_no_groups() -> None:
+    for score in ("mean", "max"):
+        grouped = metrics.by_group([], np.zeros(0, np.int64), np.zeros((0, 2)), score)
+        assert (grouped.names, grouped.probabilities.shape) == ((), (0, 2))
+
+
+# Evaluations with groups, a threshold and subgroups
+
+PATIENTS, SLICES = 60, 4
+
+
+def scans(seed: int = 0) -> tuple[Array, Array, list[str]]:
+    """Four slices of each of sixty patients, with noise."""
+    rng = np.random.default_rng(seed)
+    targets = np.repeat(np.arange(PATIENTS) % 2, SLICES)
+    positive = 1 / (1 + np.exp(-(2 * targets - 1 + rng.normal(0, 1.5, len(targets)))))
+    return targets, np.stack([1 - positive, positive], 1), [f"p{i // SLICES}" for i in range(len(targets))]
+
+
+def judged(
+    targets: Array, probabilities: Array, groups: Sequence[str | None], *, resamples: int = 0, **more: Any
+) -> Evaluation:
+    return metrics.evaluate(
+        metrics.diagnostic_metrics, targets, probabilities, split="val", resamples=resamples, seed=0,
+        classes=[f"class {k}" for k in range(probabilities.shape[1])], groups=groups, **more,
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize("score", ["mean", "max"])
+def test_figures_per_group_are_those_of_one_answer_a_group(score: Any) -> None:
+    targets, probabilities, groups = scans()
+    found = judged(targets, probabilities, groups, group_score=score)
+    by_patient = probabilities[:, 1].reshape(PATIENTS, SLICES)
+    answers = by_patient.mean(1) if score == "mean" else by_patient.max(1)
+    truth = np.arange(PATIENTS) % 2
+    assert (found.groups, found.mixed_groups, found.samples) == (PATIENTS, 0, PATIENTS * SLICES)
+    assert found.group_metrics["auroc"].value == pytest.approx(sklearn_metrics.roc_auc_score(truth, answers))
+    assert np.array_equal(found.group_confusion, sklearn_metrics.confusion_matrix(truth, answers > 0.5))
+    assert found.metrics["auroc"].value == pytest.approx(sklearn_metrics.roc_auc_score(targets, probabilities[:, 1]))
+
+
+def test_intervals_per_group_are_a_bootstrap_over_groups() -> None:
+    targets, probabilities, groups = scans()
+    found = judged(targets, probabilities, groups, resamples=300)
+    means = probabilities.reshape(PATIENTS, SLICES, 2).mean(1)
+    alone = metrics.intervals(
+        metrics.diagnostic_metrics, targets[::SLICES], means, groups=[None] * PATIENTS, resamples=300, seed=0
+    )
+    assert found.group_metrics == alone
+    assert found.group_metrics["auroc"].value > found.metrics["auroc"].value
+
+
+def test_without_groups_nothing_is_said_per_group() -> None:
+    targets, probabilities, _ = scans()
+    found = judged(targets, probabilities, [None] * len(targets))
+    assert (found.groups, found.mixed_groups, found.group_metrics, found.group_confusion) == (0, 0, {}, ())
+
+
+def test_groups_of_one_sample_each_are_counted_but_have_no_figures_of_their_own() -> None:
+    targets, probabilities, _ = scans()
+    found = judged(targets, probabilities, [f"p{i}" for i in range(len(targets))])
+    assert (found.groups, found.group_metrics, found.group_confusion) == (len(targets), {}, ())
+
+
+def test_groups_with_samples_of_several_classes_are_counted_and_positive() -> None:
+    probabilities = np.array([[0.9, 0.1], [0.2, 0.8], [0.6, 0.4], [0.7, 0.3]])
+    found = judged(np.array([0, 1, 0, 0]), probabilities, ["a", "a", "b", "b"])
+    assert found.mixed_groups == 1
+    assert found.group_confusion == ((1, 0), (1, 0))
+
+
+def test_figures_at_the_threshold_are_those_of_the_confusion_matrix_per_group() -> None:
+    targets, probabilities, groups = scans()
+    found = judged(targets, probabilities, groups, threshold=0.6, resamples=50)
+    truth, said = np.arange(PATIENTS) % 2, probabilities[:, 1].reshape(PATIENTS, SLICES).mean(1) >= 0.6
+    assert found.threshold == 0.6
+    assert {name: share.value for name, share in found.at_threshold.items()} == pytest.approx(
+        {
+            "sensitivity": sklearn_metrics.recall_score(truth, said),
+            "specificity": sklearn_metrics.recall_score(truth, said, pos_label=0),
+            "ppv": sklearn_metrics.precision_score(truth, said),
+            "npv": sklearn_metrics.precision_score(truth, said, pos_label=0),
+        }
+    )
+    assert np.array_equal(found.group_confusion, sklearn_metrics.confusion_matrix(truth, said))
+    assert np.array_equal(found.confusion, sklearn_metrics.confusion_matrix(targets, probabilities[:, 1] >= 0.6))
+
+
+def test_without_groups_figures_at_the_threshold_are_per_sample() -> None:
+    targets, probabilities, _ = scans()
+    found = judged(targets, probabilities, [None] * len(targets), threshold=0.6)
+    wanted = sklearn_metrics.recall_score(targets, probabilities[:, 1] >= 0.6)
+    assert found.at_threshold["sensitivity"] == Interval(pytest.approx(wanted), None, None)
+
+
+def test_without_a_threshold_there_are_no_figures_at_it() -> None:
+    found = judged(*scans())
+    assert (found.threshold, found.at_threshold) == (None, {})
+
+
+def test_shares_at_the_threshold_have_wilson_s_interval() -> None:
+    """Newcombe (Stat Med 1998, 17:857), table I, method 3: 81 of 263, 15 of 148, 0 of 20, 1 of 29."""
+    for hits, whole, low, high in [(81, 263, 0.2553, 0.3662), (15, 148, 0.0624, 0.1605), (0, 20, 0.0, 0.1611),
+                                   (1, 29, 0.0061, 0.1718)]:  # fmt: skip
+        targets = np.append(np.ones(whole, np.int64), 0)
+        positive = np.append((np.arange(whole) < hits) * 1.0, 0.0)
+        found = judged(targets, np.stack([1 - positive, positive], 1), [None] * (whole + 1), threshold=0.5, resamples=2)
+        share = found.at_threshold["sensitivity"]
+        assert (share.low, share.high) == (pytest.approx(low, abs=6e-5), pytest.approx(high, abs=6e-5))
+
+
+def test_a_share_of_nothing_is_undefined() -> None:
+    found = judged(np.array([0, 1]), np.array([[0.9, 0.1], [0.8, 0.2]]), [None, None], threshold=0.9, resamples=10)
+    assert math.isnan(found.at_threshold["ppv"].value)
+    assert (found.at_threshold["ppv"].low, found.at_threshold["sensitivity"].value) == (None, 0.0)
+
+
+def test_subgroups_have_the_primary_figure_of_their_samples() -> None:
+    targets, probabilities, groups = scans()
+    facts = [{"sex": "F" if i // SLICES % 3 else "M"} for i in range(len(targets))]
+    found = judged(targets, probabilities, groups, facts=facts, subgroups=["sex"], primary="auprc", resamples=40)
+    women, men = found.subgroups
+    assert found.primary == "auprc"
+    assert [(row.fact, row.value, row.samples, row.groups, row.positives, row.small) for row in found.subgroups] == [
+        ("sex", "F", 160, 40, 80, False), ("sex", "M", 80, 20, 40, False),
+    ]  # fmt: skip
+    inside = np.array([fact["sex"] == "M" for fact in facts])
+    wanted = sklearn_metrics.average_precision_score(targets[inside], probabilities[inside, 1])
+    assert men.metric.value == pytest.approx(wanted)
+    assert men.metric.low is not None
+    assert women.metric.high is not None
+
+
+def test_small_subgroups_and_those_of_one_class_have_no_figure() -> None:
+    targets, probabilities, groups = scans()
+    names = ["few"] * 9 + ["enough"] * 10 + ["many"] * (len(targets) - 19)
+    kernels = ["hard" if target else "soft" for target in targets]
+    facts = [{"model": name, "kernel": kernel} for name, kernel in zip(names, kernels, strict=True)]
+    found = judged(targets, probabilities, groups, facts=facts, subgroups=["model", "kernel"], resamples=20)
+    small = {row.value: row.small for row in found.subgroups}
+    assert small == {"few": True, "enough": False, "many": False, "hard": True, "soft": True}
+    for row in found.subgroups:
+        assert math.isnan(row.metric.value) == row.small
+        assert (row.metric.low is None) == row.small
+
+
+def test_there_are_no_subgroups_without_facts() -> None:
+    assert judged(*scans(), subgroups=["sex"]).subgroups == ()
+
+
+def rows_of(fact: str, values: Sequence[Any]) -> dict[str, list[int]]:
+    return {name: rows.tolist() for name, rows in metrics.by_value(fact, values).items()}
+
+
+def test_ages_are_banded_in_years() -> None:
+    ages = [80.0, 0.0, 17.9, 18.0, 39.0, 40.0, 59.5, 60.0, 79.0, 101.0]
+    assert rows_of("age", ages) == {
+        "0-17": [1, 2], "18-39": [3, 4], "40-59": [5, 6], "60-79": [7, 8], "80+": [0, 9],
+    }  # fmt: skip
+    assert list(rows_of("age", ages)) == ["0-17", "18-39", "40-59", "60-79", "80+"]
+
+
+def test_up_to_six_numbers_stand_for_themselves_in_their_order() -> None:
+    assert rows_of("slice_thickness", [10.0, 1.25, 5.0, 1.2500001, 5]) == {"1.25": [1, 3], "5": [2, 4], "10": [0]}
+    assert list(rows_of("slice_thickness", [10.0, 1.25, 5.0])) == ["1.25", "5", "10"]
+
+
+def test_more_numbers_than_six_are_cut_into_quarters() -> None:
+    found = rows_of("kvp", list(range(1, 9)))
+    assert found == {"up to 2.75": [0, 1], "over 2.75 to 4.5": [2, 3], "over 4.5 to 6.25": [4, 5], "over 6.25": [6, 7]}
+
+
+def test_quarters_that_fall_together_are_one() -> None:
+    found = rows_of("kvp", [1.0] * 20 + [2.0, 3.0, 4.0, 5.0, 6.0, 7.0])
+    assert found == {"up to 1": list(range(20)), "over 1": list(range(20, 26))}
+
+
+def test_what_is_missing_or_no_number_is_not_stated_and_stands_last() -> None:
+    found = rows_of("kernel", ["B70", None, "  ", "AS", math.nan, math.inf, 3.0])
+    assert found == {"3": [6], "AS": [3], "B70": [0], "not stated": [1, 2, 4, 5]}
+    assert list(found) == ["3", "AS", "B70", "not stated"]
+
+
+def test_a_whole_evaluation_of_500_samples_takes_seconds() -> None:
+    targets, probabilities = drawn(0, 2, samples=500)
+    facts = [{"age": float(i // 5), "kernel": f"k{i // 5 % 12}", "sex": "FM"[i // 5 % 2]} for i in range(500)]
+    start = time.process_time()
+    judged(
+        targets, probabilities, [f"p{i // 5}" for i in range(500)], resamples=1000, threshold=0.5, facts=facts,
+        subgroups=["age", "kernel", "sex"], primary="auroc",
+    )  # fmt: skip
+    assert time.process_time() - start < 5

@@ -10,7 +10,9 @@ import click
 
 if TYPE_CHECKING:
     from zooft.contracts import Verification
-    from zooft.metrics import Evaluation
+    from zooft.metrics import Evaluation, Interval
+
+_MOST_SUBGROUPS = 30
 
 json_flag = click.option("--json", "as_json", is_flag=True, help="print the result as JSON")
 
@@ -28,29 +30,87 @@ def print_table(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]
 
     from rich.console import Console
     from rich.table import Table
+    from rich.text import Text
 
     table = Table(header_style="bold", box=_box())
     for index, column in enumerate(columns):
         table.add_column(column, overflow="fold", no_wrap=index == 0)
     for row in rows:
-        table.add_row(*row)
+        table.add_row(*map(Text, row))
     console = Console(width=None if sys.stdout.isatty() else 160)
     if title:
-        console.print(title, style="italic", highlight=False)
+        console.print(title, style="italic", highlight=False, markup=False)
     console.print(table)
 
 
 def print_evaluation(evaluation: Evaluation) -> None:
-    """Figures with intervals, then the table of classes."""
-    rows = [
-        (name.replace("_", " "), _figure(i.value), _interval(i.low, i.high)) for name, i in evaluation.metrics.items()
-    ]
-    print_table(f"{evaluation.split}: {evaluation.samples} samples", ("metric", "value", "95 % interval"), rows)
+    """Figures with intervals per sample and per group, those at the threshold, then classes and subgroups."""
+    _print_figures(evaluation)
+    _print_threshold(evaluation)
     classes = [
         (row.name, _figure(row.precision), _figure(row.recall), _figure(row.f1), str(row.support))
         for row in evaluation.per_class
     ]
     print_table("", ("class", "precision", "recall", "F1", "samples"), classes)
+    _print_subgroups(evaluation)
+
+
+def _print_figures(evaluation: Evaluation) -> None:
+    title = f"{evaluation.split}: {evaluation.samples} samples"
+    if evaluation.groups:
+        title += f" of {evaluation.groups} groups"
+    sides = [evaluation.metrics, evaluation.group_metrics] if evaluation.group_metrics else [evaluation.metrics]
+    values = ("per sample", "per group") if evaluation.group_metrics else ("value",)
+    rows = [(_metric(name), *(cell for side in sides for cell in _cells(side[name]))) for name in evaluation.metrics]
+    print_table(title, ("metric", *(text for value in values for text in (value, "95 % interval"))), rows)
+    if evaluation.mixed_groups:
+        click.echo(
+            f"groups with samples of several classes: {evaluation.mixed_groups}; each counts as its last class, "
+            f"in the order {', '.join(row.name for row in evaluation.per_class)}\n"
+        )
+
+
+def _print_threshold(evaluation: Evaluation) -> None:
+    if evaluation.threshold is None:
+        return
+    names = {"ppv": "PPV", "npv": "NPV"}
+    figures = [
+        f"{names.get(name, name)} {_figure(i.value)}" + (f" ({_interval(i.low, i.high)})" if i.low is not None else "")
+        for name, i in evaluation.at_threshold.items()
+    ]
+    click.echo(
+        f"{evaluation.per_class[-1].name} is said from a probability of {evaluation.threshold:.4f} on; "
+        f"per {'group' if evaluation.groups else 'sample'}: {', '.join(figures)}\n"
+        "The table of classes is at this threshold, per sample; any accuracy above is of the likelier class.\n"
+    )
+
+
+def _print_subgroups(evaluation: Evaluation) -> None:
+    if not evaluation.subgroups:
+        return
+    shown, left = evaluation.subgroups[:_MOST_SUBGROUPS], len(evaluation.subgroups) - _MOST_SUBGROUPS
+    rows = [
+        (row.fact.replace("_", " "), row.value, str(row.samples), str(row.groups or ""), str(row.positives),
+         *(("too few", "") if row.small else _cells(row.metric)))
+        for row in shown
+    ]  # fmt: skip
+    positives = f"of them {evaluation.per_class[-1].name}"
+    columns = ("fact", "value", "samples", "groups", positives, _metric(evaluation.primary), "95 % interval")
+    print_table("subgroups, per sample", columns, rows)
+    if any(row.small for row in shown):
+        click.echo("too few: fewer than ten samples, or all of one class")
+    if left > 0:
+        click.echo(f"{left} more rows are shown by --json")
+
+
+def _metric(name: str) -> str:
+    from zooft.metrics import SMALLER_IS_BETTER
+
+    return name.replace("_", " ") + (" (smaller is better)" if name in SMALLER_IS_BETTER else "")
+
+
+def _cells(interval: Interval) -> tuple[str, str]:
+    return _figure(interval.value), _interval(interval.low, interval.high)
 
 
 def print_verification(verification: Verification) -> None:
