@@ -9,7 +9,7 @@ from __future__ import annotations
 import csv
 import os
 import warnings
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 import zooft
 from zooft_images.options import GROUP_COLUMN
-from zooft_images.read import decode
+from zooft_images.read import inspect
 
 if TYPE_CHECKING:
     from zooft_images.options import ClassificationOptions
@@ -63,17 +63,14 @@ def discover(root: Path, options: ClassificationOptions) -> zooft.Discovery:
         first = f"; the first: {listing.rejected[0].id}: {listing.rejected[0].reason}" if listing.rejected else ""
         raise zooft.DataError(f"no images in {root}: expected class folders with images, or a CSV manifest{first}")
     classes = tuple(sorted(set(listing.labels)))
-    reasons = _decode_all([c.path for c in listing.candidates], lambda path: _reason(path, options))
+    answers = _inspect_all([c.path for c in listing.candidates], lambda path: _facts_or_reason(path, options))
+    both = list(zip(listing.candidates, answers, strict=True))
     samples = tuple(
-        zooft.Sample(id=c.id, source=c.path, target=classes.index(c.label), group=c.group, split=c.split)
-        for c, reason in zip(listing.candidates, reasons, strict=True)
-        if reason is None
+        zooft.Sample(id=c.id, source=c.path, target=classes.index(c.label), group=c.group, split=c.split, facts=answer)
+        for c, answer in both
+        if not isinstance(answer, str)
     )
-    undecodable = [
-        zooft.Rejection(c.id, reason)
-        for c, reason in zip(listing.candidates, reasons, strict=True)
-        if reason is not None
-    ]
+    undecodable = [zooft.Rejection(c.id, answer) for c, answer in both if isinstance(answer, str)]
     return zooft.Discovery(
         samples=samples,
         classes=classes,
@@ -212,20 +209,21 @@ def _candidate(root: Path, row: dict[str, str], options: ClassificationOptions) 
     return _Candidate(identity, path, row["label"], _SPLITS.get(split), row.get(options.group_column) or None)
 
 
-def _reason(path: Path, options: ClassificationOptions) -> str | None:
+def _facts_or_reason(path: Path, options: ClassificationOptions) -> Mapping[str, str | float] | str:
     try:
-        decode(path, options)
+        return inspect(path, options)
     except zooft.DataError as error:
         return str(error)
-    return None
 
 
-def _decode_all(paths: Sequence[Path], check: Callable[[Path], str | None]) -> list[str | None]:
+def _inspect_all(
+    paths: Sequence[Path], look: Callable[[Path], Mapping[str, str | float] | str]
+) -> list[Mapping[str, str | float] | str]:
     """In threads: Pillow's decoders let go of the interpreter."""
     with warnings.catch_warnings(), ThreadPoolExecutor(max_workers=min(8, os.cpu_count() or 1)) as pool:
         # once for all threads: the filters belong to the process, and each thread restoring its own would lose some
         warnings.simplefilter("ignore")
-        return list(pool.map(check, paths))
+        return list(pool.map(look, paths))
 
 
 def _folders(root: Path) -> list[Path]:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import warnings
+from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import zooft
 
@@ -21,6 +22,7 @@ _MODES = frozenset({"1", "L", "LA", "La", "P", "PA", "RGB", "RGBA", "RGBa", "RGB
 _SIXTEEN_BIT = frozenset({"I;16", "I;16L", "I;16B", "I;16N"})
 _SEVERAL_PICTURES_ARE_USUAL = frozenset({"MPO"})
 """Camera JPEGs with previews behind the picture; the first one is the picture."""
+T = TypeVar("T")
 
 
 def read(source: Path, options: ClassificationOptions) -> NDArray[np.uint8]:
@@ -37,13 +39,29 @@ def read(source: Path, options: ClassificationOptions) -> NDArray[np.uint8]:
 
 def decode(source: Path, options: ClassificationOptions) -> NDArray[np.uint8]:
     """What `read` does, without touching the process's warning filters, so that threads may call it side by side."""
+    return _opened(source, options, lambda image: _pixels(image, options))
+
+
+def inspect(source: Path, options: ClassificationOptions) -> dict[str, str | float]:
+    """What the file tells besides its picture, once that is decoded to the last row; may run in threads too.
+
+    Sizes are as stored, pixels; ``bytes_per_pixel`` is the file's size over its pixels.
+
+    Raises:
+        DataError: as `read` does.
+    """
+    return _opened(source, options, lambda image: _facts(source, image, options))
+
+
+def _opened(source: Path, options: ClassificationOptions, use: Callable[[Image], T]) -> T:
+    """What `use` makes of the image, once its header is found in order."""
     import PIL.Image
 
     _refuse_special(source)
     try:
         with PIL.Image.open(source) as image:
             _check_header(image, options)
-            return _pixels(image, options)
+            return use(image)
     except zooft.DataError:
         raise
     except PIL.UnidentifiedImageError:
@@ -101,3 +119,17 @@ def _pixels(image: Image, options: ClassificationOptions) -> NDArray[np.uint8]:
     if options.colour == "grey":
         return np.array(upright.convert("L"))[:, :, None]
     return np.array(upright.convert("RGB"))
+
+
+def _facts(source: Path, image: Image, options: ClassificationOptions) -> dict[str, str | float]:
+    (width, height), mode = image.size, image.mode
+    _pixels(image, options)
+    return {
+        "format": str(image.format),
+        "mode": mode,
+        "width": float(width),
+        "height": float(height),
+        "aspect": round(width / height, 3),
+        "bytes_per_pixel": round(source.stat().st_size / (width * height), 4),
+        "exif": "there" if "exif" in image.info else "none",
+    }

@@ -19,7 +19,9 @@ from zooft.errors import AmbiguousNameError, ConfigError, UnknownNameError, Zoof
 
 COMMANDS = {
     "finetune": "Fine-tune a backbone on your data, export it to ONNX and verify the file.",
+    "audit": "Look for leaks and shortcuts in data.",
     "evaluate": "Judge a run or an ONNX file on data.",
+    "compare": "Put runs side by side.",
     "export": "Export a run to ONNX and verify the file.",
     "verify": "Compare a run's ONNX file with its model.",
     "predict": "Classify files with an ONNX file.",

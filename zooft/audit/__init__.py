@@ -1,0 +1,59 @@
+"""Leaks and shortcuts in a data set: what would make a model's figures better than the model is.
+
+Looks at every sample once, before anything is learnt. Needs no torch.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from zooft.audit import duplicates, looks, makeup, shortcuts
+from zooft.audit.findings import Audit, FactRow, Finding, by_severity, pairs_to_show
+from zooft.contracts import unseen
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from zooft.contracts import Arrays, Computing, Sample
+
+__all__ = ["Audit", "FactRow", "Finding", "audit", "pairs_to_show"]
+
+
+def audit(
+    samples: Sequence[Sample],
+    classes: Sequence[str],
+    read: Callable[[Sample], Arrays],
+    *,
+    show: Callable[[Arrays], NDArray[Any]],
+    computing: Computing = unseen,
+    seed: int = 0,
+    split_of: Mapping[str, str] | None = None,
+) -> Audit:
+    """Look for leaks and shortcuts.
+
+    Args:
+        samples: labelled ones.
+        classes: their names, in the order of the targets.
+        read: a sample's arrays; called in threads.
+        show: arrays to a picture, ``(H, W)`` or ``(H, W, 3)`` uint8; called in threads.
+        computing: told how far it is.
+        seed: of folds and resamples.
+        split_of: sample id to split, where one was made; None for the data's own.
+    """
+    splits = split_of if split_of is not None else {s.id: s.split for s in samples if s.split is not None}
+    seen = looks.look(samples, read, show, computing("looking at the samples", len(samples)))
+    facts, found = shortcuts.find(samples, classes, seed=seed, computing=computing)
+    return Audit(
+        findings=by_severity(
+            (
+                *duplicates.find(seen.samples, seen.looks, splits, computing),
+                *makeup.find(samples, classes, splits),
+                *found,
+                *looks.unreadable(seen),
+            )
+        ),
+        facts=facts,
+        samples=len(seen.samples),
+        notes=(*looks.notes(seen), *shortcuts.notes(facts, len(samples))),
+    )

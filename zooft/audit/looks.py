@@ -1,0 +1,134 @@
+"""Each sample seen once: a digest of its arrays and a small grey picture, so that memory stays small."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import warnings
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from zooft.audit.findings import MOST_SHOWN, Finding, counted
+from zooft.contracts import Rejection
+from zooft.errors import DataError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from numpy.typing import NDArray
+
+    from zooft.contracts import Advance, Arrays, Sample
+
+SIDE = 64
+"""Of the small pictures, pixels."""
+_AT_A_TIME = 1024
+
+
+@dataclass(frozen=True, slots=True)
+class Look:
+    """What is kept of a sample.
+
+    Attributes:
+        digest: equal for equal arrays.
+        picture: ``(64, 64)`` uint8; None where there is none to compare by.
+    """
+
+    digest: bytes
+    picture: NDArray[np.uint8] | None
+
+
+@dataclass(frozen=True, slots=True)
+class Seen:
+    """The samples that could be read, a look for each, and the others."""
+
+    samples: tuple[Sample, ...]
+    looks: tuple[Look, ...]
+    unread: tuple[Rejection, ...]
+
+
+def look(
+    samples: Sequence[Sample],
+    read: Callable[[Sample], Arrays],
+    show: Callable[[Arrays], NDArray[Any]],
+    advance: Advance,
+) -> Seen:
+    """Read every sample, in threads: decoders let go of the interpreter."""
+
+    def one(sample: Sample) -> Look | Rejection:
+        answer = _look(sample, read, show)
+        advance(1)
+        return answer
+
+    answers: list[Look | Rejection] = []
+    with warnings.catch_warnings(), ThreadPoolExecutor(max_workers=min(8, os.cpu_count() or 1)) as pool:
+        # once around all threads: the filters belong to the process, and readers that set their own in threads
+        # leave them in any order
+        warnings.simplefilter("ignore")
+        for start in range(0, len(samples), _AT_A_TIME):
+            answers += pool.map(one, samples[start : start + _AT_A_TIME])
+    both = list(zip(samples, answers, strict=True))
+    return Seen(
+        samples=tuple(sample for sample, answer in both if isinstance(answer, Look)),
+        looks=tuple(answer for answer in answers if isinstance(answer, Look)),
+        unread=tuple(answer for answer in answers if isinstance(answer, Rejection)),
+    )
+
+
+def unreadable(seen: Seen) -> list[Finding]:
+    """Samples that couldn't be looked at."""
+    if not seen.unread:
+        return []
+    ids = tuple(rejection.id for rejection in seen.unread)
+    return [
+        Finding(
+            kind="unreadable",
+            severity="warning",
+            text=f"{len(ids)} samples can't be read, the first because: {seen.unread[0].reason}; mend or remove them",
+            samples=ids[:MOST_SHOWN],
+            count=len(ids),
+        )
+    ]
+
+
+def notes(seen: Seen) -> list[str]:
+    """What couldn't be looked at."""
+    blind = sum(one.picture is None for one in seen.looks)
+    if not blind:
+        return []
+    return [
+        f"near duplicates weren't looked for among {counted(blind, 'sample')} with fewer than {SIDE} pixels a side, or "
+        "without a picture in 8 bits a level"
+    ]
+
+
+def _look(sample: Sample, read: Callable[[Sample], Arrays], show: Callable[[Arrays], NDArray[Any]]) -> Look | Rejection:
+    try:
+        arrays = read(sample)
+        return Look(_digest(arrays), _small(show(arrays)))
+    except DataError as error:
+        return Rejection(sample.id, str(error))
+    except Exception as error:  # plugin code; its message may hold anything
+        return Rejection(sample.id, f"the task failed with {type(error).__name__}")
+
+
+def _digest(arrays: Arrays) -> bytes:
+    """Over shapes, types and bytes."""
+    digest = hashlib.blake2b(digest_size=16)
+    for array in arrays:
+        digest.update(f"{array.shape}{array.dtype.str}".encode())
+        digest.update(np.ascontiguousarray(array).data)
+    return digest.digest()
+
+
+def _small(picture: NDArray[Any]) -> NDArray[np.uint8] | None:
+    """A picture in grey, both sides to 64 pixels, antialiased; None for a smaller one, in which much is alike."""
+    from PIL import Image
+
+    flat = picture.squeeze()
+    known = flat.ndim == 2 or (flat.ndim == 3 and flat.shape[2] == 3)
+    if flat.dtype != np.uint8 or not known or min(flat.shape[:2]) < SIDE:
+        return None
+    return np.asarray(Image.fromarray(flat).convert("L").resize((SIDE, SIDE), Image.Resampling.BILINEAR))

@@ -1,0 +1,352 @@
+"""Labels that can be told without the image: from a file's format, a scanner's maker, a tag.
+
+Each fact predicts the class of samples whose group it wasn't fitted on; what it reaches is what a model could reach
+by looking at the fact's traces in the image instead of the subject.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from zooft.audit.findings import MOST_SHOWN, FactRow, Finding
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from zooft.contracts import Computing, Sample
+
+TELLING = 0.65
+"""AUROC from which a fact is warned of, where its interval excludes 0.5."""
+NOT_STATED = "not stated"
+TOGETHER = "all facts together"
+_BANDS = 8
+"""Of a number's values."""
+_FOLDS, _REPEATS = 5, 3
+_RESAMPLES, _AT_A_TIME = 200, 67
+_MOST_SAMPLES = 20_000
+_LEAST_OF_A_VALUE = 10
+_CHANCE = 0.05
+"""Of a value that only one class has; divided by the number of values (Bonferroni)."""
+
+
+def find(
+    samples: Sequence[Sample], classes: Sequence[str], *, seed: int, computing: Computing
+) -> tuple[tuple[FactRow, ...], list[Finding]]:
+    """A row a fact, and warnings of those that tell too much.
+
+    Args:
+        samples: all of them; at most 20,000, drawn at random, are used.
+        classes: their names.
+        seed: of folds and resamples.
+        computing: told how far it is.
+    """
+    drawn = _drawn(samples, seed)
+    columns = {
+        name: [_stated(s.facts.get(name)) for s in drawn] for name in sorted({n for s in drawn for n in s.facts})
+    }
+    varied = {name: _categories(column) for name, column in columns.items() if len(set(column)) > 1}
+    trial = _trial(drawn, len(classes), seed) if varied else None
+    advance = computing("predicting the class from facts alone", len(columns) + 1)
+    rows = []
+    for name, column in columns.items():
+        rows.append(_row(name, column, _judge(trial, [varied[name]]) if trial and name in varied else _UNKNOWN))
+        advance(1)
+    if trial and len(varied) > 1:
+        rows.append(_together(len(drawn), _judge(trial, list(varied.values()))))
+    advance(1)
+    quiet = [row.name for row in rows if row.kind == "category" and row.name in varied and not row.shortcut]
+    pure = [finding for name in quiet for finding in _one_class_only(name, varied[name], drawn, classes)]
+    return tuple(rows), [*_warnings(rows), *pure]
+
+
+def notes(rows: Sequence[FactRow], samples: int) -> list[str]:
+    """What couldn't be judged."""
+    said = []
+    if not rows:
+        said.append("the task states no facts, so shortcuts weren't looked for")
+    blind = [row.name for row in rows if row.auroc is None and row.values > 1]
+    if blind:
+        said.append(f"too few groups of a class to judge {', '.join(blind)}")
+    if rows and samples > _MOST_SAMPLES:
+        said.append(f"shortcuts were looked for in {_MOST_SAMPLES:,} of {samples:,} samples, drawn at random")
+    return said
+
+
+# facts as columns
+
+
+def _drawn(samples: Sequence[Sample], seed: int) -> list[Sample]:
+    if len(samples) <= _MOST_SAMPLES:
+        return list(samples)
+    chosen = np.random.default_rng(seed).choice(len(samples), _MOST_SAMPLES, replace=False)
+    return [samples[index] for index in np.sort(chosen)]
+
+
+def _stated(value: Any) -> str | float:
+    """A text or a number; what is missing, blank or NaN is a value of its own, since that alone may tell the class."""
+    if value is None or value == "" or value != value:
+        return NOT_STATED
+    return value if isinstance(value, str) else float(value)
+
+
+def _is_number(column: Sequence[str | float]) -> bool:
+    return all(isinstance(value, float) or value == NOT_STATED for value in column)
+
+
+def _categories(column: Sequence[str | float]) -> list[str]:
+    """Texts as they are, numbers in at most eight bands of about equal size."""
+    if not _is_number(column):
+        return [str(value) for value in column]
+    numbers = np.array([value for value in column if isinstance(value, float)])
+    edges = np.unique(np.quantile(numbers, np.linspace(0, 1, _BANDS + 1)[1:-1])) if len(numbers) else numbers
+    if len(np.unique(numbers)) <= _BANDS:
+        edges = np.unique(numbers)
+    return [value if isinstance(value, str) else str(np.searchsorted(edges, value, side="right")) for value in column]
+
+
+def _row(name: str, column: Sequence[str | float], judged: _Judged) -> FactRow:
+    return FactRow(
+        name=name,
+        kind="number" if _is_number(column) else "category",
+        values=len(set(column)),
+        stated=sum(value != NOT_STATED for value in column),
+        auroc=judged.auroc, low=judged.low, high=judged.high, shortcut=judged.tells,
+    )  # fmt: skip
+
+
+def _together(samples: int, judged: _Judged) -> FactRow:
+    return FactRow(
+        name=TOGETHER, kind="all", values=0, stated=samples,
+        auroc=judged.auroc, low=judged.low, high=judged.high, shortcut=judged.tells,
+    )  # fmt: skip
+
+
+# prediction from facts alone
+
+
+@dataclass(frozen=True, slots=True)
+class _Judged:
+    """AUROC and the ends of its interval."""
+
+    auroc: float | None
+    low: float | None
+    high: float | None
+
+    @property
+    def tells(self) -> bool:
+        """Whether it is worth a warning."""
+        return self.auroc is not None and self.low is not None and self.auroc >= TELLING and self.low > 0.5
+
+
+_UNKNOWN = _Judged(None, None, None)
+
+
+@dataclass(frozen=True, slots=True)
+class _Trial:
+    """What every fact is judged on.
+
+    Attributes:
+        rows: of the samples whose class enough groups have.
+        targets: ``(N,)`` from 0, of these.
+        folds: ``(N, repeats)`` from 0; a group is in one of them.
+        groups: ``(N,)`` from 0.
+        weights: ``(groups, 1 + resamples)``, how often a group is drawn; once in the first column.
+    """
+
+    rows: NDArray[np.int64]
+    targets: NDArray[np.int64]
+    folds: NDArray[np.int64]
+    groups: NDArray[np.int64]
+    weights: NDArray[np.int64]
+
+
+def _trial(samples: Sequence[Sample], classes: int, seed: int) -> _Trial | None:
+    """None where fewer than two classes have five groups."""
+    targets = np.array([sample.target for sample in samples])
+    groups = np.unique([f"{known} {name}" for known, name in map(_name, samples)], return_inverse=True)[1]
+    enough = [k for k in range(classes) if len(np.unique(groups[targets == k])) >= _FOLDS]
+    if len(enough) < 2:
+        return None
+    rows = np.flatnonzero(np.isin(targets, enough))
+    kept, numbered = np.searchsorted(enough, targets[rows]), np.unique(groups[rows], return_inverse=True)[1]
+    number = int(numbered.max()) + 1
+    drawn = np.random.default_rng(seed).multinomial(number, np.full(number, 1 / number), _RESAMPLES)
+    return _Trial(
+        rows=rows,
+        targets=kept,
+        folds=np.stack([_folds(kept, numbered, (seed + repeat) % 2**32) for repeat in range(_REPEATS)], axis=1),
+        groups=numbered,
+        weights=np.concatenate([np.ones((1, number), dtype=np.int64), drawn]).T,
+    )
+
+
+def _folds(targets: NDArray[np.int64], groups: NDArray[np.int64], seed: int) -> NDArray[np.int64]:
+    from sklearn.model_selection import StratifiedGroupKFold, StratifiedKFold
+
+    if len(np.unique(groups)) == len(groups):  # without groups to keep whole, this takes a moment instead of minutes
+        parts = StratifiedKFold(_FOLDS, shuffle=True, random_state=seed).split(targets, targets)
+    else:
+        parts = StratifiedGroupKFold(_FOLDS, shuffle=True, random_state=seed).split(targets, targets, groups)
+    folds = np.zeros(len(targets), dtype=np.int64)
+    for fold, (_, held) in enumerate(parts):
+        folds[held] = fold
+    return folds
+
+
+def _judge(trial: _Trial, columns: Sequence[Sequence[str]]) -> _Judged:
+    """How well columns predict the class; the interval is a percentile bootstrap over groups (Efron 1979)."""
+    table = np.stack([np.unique(column, return_inverse=True)[1][trial.rows] for column in columns], axis=1)
+    scores = _out_of_fold(table, trial.targets, trial.folds)
+    drawn = np.concatenate([
+        aurocs(trial.targets, trial.folds, scores, trial.groups, trial.weights[:, start : start + _AT_A_TIME])
+        for start in range(0, trial.weights.shape[1], _AT_A_TIME)
+    ])  # fmt: skip
+    low, high = np.nanpercentile(drawn[1:], [2.5, 97.5])
+    return _Judged(float(drawn[0]), float(low), float(high))
+
+
+def _out_of_fold(table: NDArray[np.int64], targets: NDArray[np.int64], folds: NDArray[np.int64]) -> NDArray[np.float64]:
+    """Probabilities ``(N, classes, repeats)``, each fitted on the other folds.
+
+    By naive Bayes: for one fact, that is how often each class has the value, counted with one more of each.
+    """
+    from sklearn.naive_bayes import CategoricalNB
+
+    scores = np.zeros((len(targets), int(targets.max()) + 1, folds.shape[1]))
+    for repeat, fold in np.ndindex(folds.shape[1], _FOLDS):
+        held = folds[:, repeat] == fold
+        model = CategoricalNB(fit_prior=False, min_categories=table.max(0) + 1).fit(table[~held], targets[~held])
+        scores[np.ix_(held, model.classes_, [repeat])] = model.predict_proba(table[held])[:, :, None]
+    return scores
+
+
+def aurocs(
+    targets: NDArray[np.int64],
+    folds: NDArray[np.int64],
+    scores: NDArray[np.float64],
+    groups: NDArray[np.int64],
+    weights: NDArray[np.int64],
+) -> NDArray[np.float64]:
+    """AUROC, one class against the rest, averaged over the classes that occur: one for each column of weights.
+
+    The Mann-Whitney statistic (Hanley and McNeil 1982), over pairs of one fold only: a class that is rarer in one fold
+    is likelier by the others' fit, which would push a fact that says nothing below 0.5.
+
+    Args:
+        targets: ``(N,)`` class indices.
+        folds: ``(N, repeats)`` from 0.
+        scores: ``(N, classes, repeats)`` within 0..1.
+        groups: ``(N,)`` from 0.
+        weights: ``(groups, R)``.
+
+    Returns:
+        ``(R,)``; NaN where no two classes occur in one fold.
+    """
+    classes, repeats = scores.shape[1:]
+    total, occurring = np.zeros(weights.shape[1]), np.zeros(weights.shape[1])
+    for k in range(1 if classes == 2 else 0, classes):  # of two classes, each has the other's AUROC
+        above, pairs = np.zeros(weights.shape[1]), np.zeros(weights.shape[1])
+        for repeat in range(repeats):
+            won, met = _pairs(targets == k, folds[:, repeat], scores[:, k, repeat], groups, weights)
+            above, pairs = above + won, pairs + met
+        total += np.divide(above, pairs, out=np.zeros_like(above), where=pairs > 0)
+        occurring += pairs > 0
+    return np.divide(total, occurring, out=np.full_like(total, np.nan), where=occurring > 0)
+
+
+def _pairs(
+    positive: NDArray[np.bool_],
+    fold: NDArray[np.int64],
+    score: NDArray[np.float64],
+    groups: NDArray[np.int64],
+    weights: NDArray[np.int64],
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Pairs of a positive and a negative in one fold: how many the positive wins, ties counted half, and all."""
+    from scipy.sparse import csr_array
+
+    levels, level = np.unique(2 * fold + score, return_inverse=True)
+    starts = np.searchsorted(levels, 2 * np.unique(fold))
+
+    def drawn(members: NDArray[np.bool_]) -> NDArray[np.float64]:
+        ones, shape = np.ones(int(members.sum())), (len(levels), len(weights))
+        counts: NDArray[np.float64] = csr_array((ones, (level[members], groups[members])), shape=shape) @ weights
+        return counts
+
+    positives, negatives = drawn(positive), drawn(~positive)
+    before = np.cumsum(negatives, axis=0) - negatives
+    sizes = np.diff([*starts, len(levels)])
+    below = before - np.repeat(before[starts], sizes, axis=0)
+    won = (positives * (below + negatives / 2)).sum(0)
+    return won, (np.add.reduceat(positives, starts) * np.add.reduceat(negatives, starts)).sum(0)
+
+
+# what is said of it
+
+
+def _warnings(rows: Sequence[FactRow]) -> Iterator[Finding]:
+    telling = [row for row in rows if row.shortcut]
+    single = [row for row in telling if row.name != TOGETHER]
+    for row in single:
+        yield Finding(
+            kind="shortcut", severity="warning", auroc=row.auroc,
+            text=f"{row.name} alone tells the class with AUROC {_figures(row)}, without the image: a model may learn "
+            "its traces; collect each class with all its values, or judge within each value",
+        )  # fmt: skip
+    if telling and not single:
+        alone = sorted((row for row in rows if row.auroc is not None and row.name != TOGETHER), key=_weaker)[:3]
+        best = ", ".join(f"{row.name} {row.auroc:.2f}" for row in alone)
+        yield Finding(
+            kind="shortcut", severity="warning", auroc=telling[0].auroc,
+            text=f"all facts together tell the class with AUROC {_figures(telling[0])}, without the image, though none "
+            f"does alone (most: {best}): a model may learn their traces; look at its figures within each value",
+        )  # fmt: skip
+
+
+def _weaker(row: FactRow) -> float:
+    return -(row.auroc or 0.0)
+
+
+def _figures(row: FactRow) -> str:
+    return f"{row.auroc:.2f} ({row.low:.2f} to {row.high:.2f})"
+
+
+def _one_class_only(
+    name: str, column: Sequence[str], samples: Sequence[Sample], classes: Sequence[str]
+) -> Iterator[Finding]:
+    """Values that only one class has, and too many groups of it for chance.
+
+    A rare tag that gives one class away hardly moves the AUROC over all samples.
+    """
+    by_value: defaultdict[str, list[Sample]] = defaultdict(list)
+    for value, sample in zip(column, samples, strict=True):
+        by_value[value].append(sample)
+    for value, members in sorted(by_value.items()):
+        if len({member.target for member in members}) > 1 or len(members) < _LEAST_OF_A_VALUE:
+            continue
+        share = _share_of_groups(samples, members[0].target)
+        if share ** len(_names(members)) <= _CHANCE / len(by_value):
+            yield Finding(
+                kind="shortcut",
+                severity="warning",
+                text=f"{name} {value}: all {len(members)} samples are {classes[members[0].target]}; a model may learn "
+                "the value's traces; collect other classes with it too, or leave it out",
+                samples=tuple(member.id for member in members[:MOST_SHOWN]),
+                count=len(members),
+            )
+
+
+def _name(sample: Sample) -> tuple[str, str]:
+    return ("sample", sample.id) if sample.group is None else ("group", sample.group)
+
+
+def _names(samples: Sequence[Sample]) -> set[tuple[str, str]]:
+    return {_name(sample) for sample in samples}
+
+
+def _share_of_groups(samples: Sequence[Sample], target: int) -> float:
+    return len(_names([s for s in samples if s.target == target])) / len(_names(samples))

@@ -1,0 +1,132 @@
+"""``zooft audit``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from zooft.cli import flags
+from zooft.cli.output import json_flag, print_json, print_table
+
+if TYPE_CHECKING:
+    from zooft.audit import Audit, FactRow
+    from zooft.cli.live import Live
+
+_TASK_OPTIONS = "zooft.task_options"
+_COLOURS = {"error": "red", "warning": "yellow", "info": "blue"}
+
+
+class AuditCommand(click.Command):
+    """A command whose options depend on the task that is named among them."""
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        """Find the task first, then parse with its options."""
+        name = _named_task(args)
+        if name is not None:
+            from zooft import registry
+
+            task = registry.load().task(name)
+            ctx.meta[_TASK_OPTIONS] = flags.of(task.options, group=task.name)
+        return super().parse_args(ctx, args)
+
+    def get_params(self, ctx: click.Context) -> list[click.Parameter]:
+        """The command's options and the task's own."""
+        own = super().get_params(ctx)
+        return [*own[:-1], *ctx.meta.get(_TASK_OPTIONS, []), own[-1]]
+
+
+@click.command(
+    cls=AuditCommand,
+    epilog="""\b
+Examples:
+  zooft audit DIR --task classification
+  zooft audit DIR/labels.csv --task classification --group-column patient --out audit.json
+Name a task before --help to see its own options: zooft audit --task classification --help""",
+)
+@click.argument("data", type=click.Path(path_type=Path))
+@click.option("--task", required=True, help="how the data is read; 'zooft tasks' lists them")
+@click.option("--out", type=click.Path(path_type=Path, dir_okay=False), help="JSON file to write the findings to")
+@json_flag
+def audit(data: Path, task: str, out: Path | None, as_json: bool, **typed: Any) -> None:
+    """Look for leaks and shortcuts in DATA before a model is fooled by them.
+
+    Duplicates, also across splits and labels; labels that can be told without the image; groups on both sides of a
+    split. Exits with 1 where figures would be wrong.
+    """
+    from zooft.cli.live import Live
+
+    with Live() as live:
+        found = _audit(data, task, {name: value for name, value in typed.items() if value is not None}, live)
+    if out is not None:
+        from zooft.run import write_json
+
+        write_json(out, found)
+    print_json(found) if as_json else _print(found)
+    if found.failed:
+        raise click.exceptions.Exit(1)
+
+
+def _audit(data: Path, name: str, values: dict[str, Any], live: Live) -> Audit:
+    from zooft import audit as audits
+    from zooft import config, registry, samples
+
+    task = registry.load().task(name)
+    options = config.build(task.options, values)
+    found = samples.discover(task, data, options, computing=live.computing)
+    for text in found.notes:
+        live.note(text)
+    if found.rejected:
+        first = found.rejected[0]
+        live.note(f"rejected: {len(found.rejected)}, the first: {first.id}: {first.reason}")
+    return audits.audit(
+        found.samples, found.classes, lambda sample: samples.read(task, options, sample),
+        show=lambda arrays: task.show(arrays, options), computing=live.computing,
+    )  # fmt: skip
+
+
+def _print(found: Audit) -> None:
+    """Findings by severity, then the table of facts."""
+    if found.facts:
+        print_table(
+            "how well each fact tells the class without the image",
+            ("fact", "values", "stated", "AUROC", "95 % interval", ""),
+            [_cells(row) for row in found.facts],
+        )
+    for finding in found.findings:
+        click.secho(f"{finding.severity}: ", nl=False, bold=True, fg=_COLOURS[finding.severity])
+        click.echo(finding.text)
+        for line in _examples(finding.pairs, finding.samples):
+            click.echo(f"    {line}")
+    for text in found.notes:
+        click.echo(f"note: {text}")
+    errors, warnings = (sum(f.severity == name for f in found.findings) for name in ("error", "warning"))
+    click.echo(f"samples looked at: {found.samples}; errors: {errors}; warnings: {warnings}")
+
+
+def _examples(pairs: tuple[tuple[str, str], ...], samples: tuple[str, ...], most: int = 3) -> list[str]:
+    if pairs:
+        return [f"{first} and {second}" for first, second in pairs[:most]]
+    return [", ".join(samples[:most])] if samples else []
+
+
+def _cells(row: FactRow) -> tuple[str, ...]:
+    known = row.auroc is not None and row.low is not None and row.high is not None
+    return (
+        row.name,
+        str(row.values or ""),
+        str(row.stated),
+        f"{row.auroc:.2f}" if known else "",
+        f"{row.low:.2f} … {row.high:.2f}" if known else "",
+        "shortcut" if row.shortcut else "the same everywhere" if row.values == 1 else "",
+    )
+
+
+def _named_task(args: list[str]) -> str | None:
+    for index, argument in enumerate(args):
+        if argument == "--task" and index + 1 < len(args):
+            return args[index + 1]
+        if argument.startswith("--task="):
+            return argument.partition("=")[2]
+    return None
