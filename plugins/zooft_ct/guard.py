@@ -1,0 +1,145 @@
+"""What a header or a codestream may ask for, judged before anything is decoded.
+
+Decoders believe a codestream's own size: a small file can make them ask for gigabytes, and some end the process
+instead of raising. So its markers are read here first and have to agree with the DICOM header.
+"""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+import zooft
+
+MAX_SIDE = 4096
+"""Rows or columns; scanners make at most 2048."""
+MAX_FRAMES = 2**14
+_MAX_TILES = 4096
+_SPARE = 2**16
+_PADDING = 16
+_FILL, _START_OF_SCAN = 0xFF, 0xDA
+_TABLES = frozenset({0xC4, 0xDD, 0xFE, *range(0xE0, 0xF0)})
+"""Huffman, restart interval, comment, application data."""
+_PRESETS = (0xF8, 1)
+"""JPEG-LS's coding parameters; others of its kind could overrule the size (ISO/IEC 14495-1, C.2.4.1)."""
+
+
+@dataclass(frozen=True, slots=True)
+class Frame:
+    """What a codestream says of its picture."""
+
+    rows: int
+    columns: int
+    components: int
+    precision: int
+
+
+def check_dimensions(rows: int, columns: int, frames: int) -> None:
+    """Refuse what no scanner makes.
+
+    Raises:
+        DataError: no pixels, or too many.
+    """
+    if not (0 < rows <= MAX_SIDE and 0 < columns <= MAX_SIDE):
+        raise zooft.DataError(f"a matrix of {rows}x{columns} is refused: 1 to {MAX_SIDE} rows and columns are read")
+    if not 0 < frames <= MAX_FRAMES:
+        raise zooft.DataError(f"{frames} frames are refused: 1 to {MAX_FRAMES} are read")
+
+
+def check_codestream(codestream: bytes, transfer_syntax: str, rows: int, columns: int) -> None:
+    """Refuse a compressed frame that isn't what its header says.
+
+    Args:
+        codestream: one frame of one sample a pixel, 16 bits allocated.
+        transfer_syntax: its UID.
+        rows: as the header says.
+        columns: as the header says.
+
+    Raises:
+        DataError: broken markers, or another size, number of components or precision.
+    """
+    if len(codestream) > 4 * rows * columns + _SPARE:
+        raise zooft.DataError("the compressed frame is larger than twice its pixels; the file is damaged")
+    try:
+        frame = READERS[transfer_syntax](codestream, rows, columns)
+    except (struct.error, IndexError):
+        raise zooft.DataError("the compressed frame ends within its own header; the file is truncated") from None
+    if (frame.rows, frame.columns, frame.components) != (rows, columns, 1):
+        raise zooft.DataError(
+            f"the compressed frame is {frame.rows}x{frame.columns} with {frame.components} components, and the header "
+            f"says {rows}x{columns} with one; the file is damaged or hostile"
+        )
+    if not 8 < frame.precision <= 16:
+        raise zooft.DataError(f"the compressed frame has {frame.precision} bits a pixel; 9 to 16 are read")
+
+
+def _jpeg_2000(stream: bytes, _rows: int, _columns: int) -> Frame:
+    """The SIZ segment, which has to come first (ISO/IEC 15444-1, A.5.1)."""
+    if stream[:4] != b"\xff\x4f\xff\x51":
+        raise zooft.DataError("the compressed frame doesn't begin as a JPEG 2000 codestream does")
+    width, height, *offsets, tile_width, tile_height, tile_x, tile_y = struct.unpack_from(">8I", stream, 8)
+    components, depth, step_x, step_y = struct.unpack_from(">H3B", stream, 40)
+    if any((*offsets, tile_x, tile_y)) or 0 in (tile_width, tile_height) or (step_x, step_y) != (1, 1):
+        raise zooft.DataError("the JPEG 2000 frame has an offset, an empty tile or subsampling, which isn't read")
+    if -(-width // tile_width) * -(-height // tile_height) > _MAX_TILES:
+        raise zooft.DataError(f"the JPEG 2000 frame has more than {_MAX_TILES} tiles, which isn't read")
+    return Frame(height, width, components, (depth & 0x7F) + 1)
+
+
+def _jpeg(stream: bytes, start_of_frame: int) -> Frame:
+    """The only frame header before the scan (ISO/IEC 10918-1, B.2; ISO/IEC 14495-1, C.2)."""
+    if stream[:2] != b"\xff\xd8":
+        raise zooft.DataError("the compressed frame doesn't begin as a JPEG codestream does")
+    if not stream[-_PADDING:].rstrip(b"\0\xff").endswith(b"\xff\xd9"):  # without it CharLS reads on behind the buffer
+        raise zooft.DataError("the compressed frame has no end; the file is truncated")
+    at, frame = 2, None
+    while (marker := _marker(stream, at)) != _START_OF_SCAN:
+        if marker == _FILL:
+            at += 1
+            continue
+        if marker == start_of_frame and frame is None:
+            precision, rows, columns, components = struct.unpack_from(">BHHB", stream, at + 4)
+            frame = Frame(rows, columns, components, precision)
+        elif marker not in _TABLES and (marker, stream[at + 4]) != _PRESETS:
+            raise zooft.DataError(f"the compressed frame has an unexpected JPEG marker FF{marker:02X}")
+        at += 2 + struct.unpack_from(">H", stream, at + 2)[0]
+    if frame is None:
+        raise zooft.DataError("the compressed frame has no JPEG frame header")
+    return frame
+
+
+def _marker(stream: bytes, at: int) -> int:
+    if stream[at] != _FILL:
+        raise zooft.DataError("the compressed frame's JPEG segments are broken")
+    return stream[at + 1]
+
+
+def _jpeg_lossless(stream: bytes, _rows: int, _columns: int) -> Frame:
+    return _jpeg(stream, 0xC3)
+
+
+def _jpeg_ls(stream: bytes, _rows: int, _columns: int) -> Frame:
+    return _jpeg(stream, 0xF7)
+
+
+def _rle(stream: bytes, rows: int, columns: int) -> Frame:
+    """Its header has no size, only where the two planes of bytes begin (DICOM PS3.5, G.5)."""
+    count, first, second = struct.unpack_from("<3I", stream)
+    if count != 2 or not 64 <= first < second < len(stream):
+        raise zooft.DataError("the RLE frame's header is broken: two segments of bytes were expected")
+    return Frame(rows, columns, 1, 16)
+
+
+READERS: Mapping[str, Callable[[bytes, int, int], Frame]] = {
+    "1.2.840.10008.1.2.5": _rle,
+    "1.2.840.10008.1.2.4.57": _jpeg_lossless,
+    "1.2.840.10008.1.2.4.70": _jpeg_lossless,
+    "1.2.840.10008.1.2.4.80": _jpeg_ls,
+    "1.2.840.10008.1.2.4.81": _jpeg_ls,
+    "1.2.840.10008.1.2.4.90": _jpeg_2000,
+    "1.2.840.10008.1.2.4.91": _jpeg_2000,
+    "1.2.840.10008.1.2.4.201": _jpeg_2000,
+    "1.2.840.10008.1.2.4.202": _jpeg_2000,
+    "1.2.840.10008.1.2.4.203": _jpeg_2000,
+}

@@ -1,0 +1,287 @@
+"""What a DICOM file's header tells of its slices, without decoding anything and without believing it."""
+
+from __future__ import annotations
+
+import re
+import stat
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import zooft
+from zooft_ct import elements, guard
+from zooft_ct.elements import Elements, Parsed
+from zooft_ct.privacy import quiet_pydicom
+
+NATIVE = frozenset({elements.IMPLICIT, elements.EXPLICIT, elements.BIG_ENDIAN})
+_CT = "1.2.840.10008.5.1.4.1.1.2"
+_MULTIFRAME = frozenset({"1.2.840.10008.5.1.4.1.1.2.1", "1.2.840.10008.5.1.4.1.1.2.2"})
+_NOT_SLICES = frozenset({"LOCALIZER", "SCOUT", "SCREEN SAVE", "SCREEN_SAVE", "DOSE_INFO", "PROJECTION IMAGE"})
+_UNITS = frozenset({"HU", "US", ""})
+"""US is "unspecified", as ITK and GDCM write with CT in HU; the values themselves are judged in ``pixels``."""
+_MODALITIES = frozenset({"CR", "DX", "MG", "MR", "NM", "OT", "PT", "RTDOSE", "RTSTRUCT", "SC", "SEG", "SR", "US", "XA"})
+"""Others aren't repeated: in a damaged file anything may stand there."""
+_NO_CONTRAST = frozenset({"", "NONE", "NO", "N", "NO CONTRAST", "WITHOUT"})
+_MAX_SLOPE, _MAX_INTERCEPT = 100, 2**16
+_YEARS = {"D": 1 / 365.25, "W": 7 / 365.25, "M": 1 / 12, "Y": 1.0}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Layout:
+    """Where a slice's pixels lie and how its stored numbers become HU.
+
+    Attributes:
+        offset: where the file's pixel data begin, bytes.
+        frames: in the file.
+        compressed: whether they have to be decoded.
+        big_endian: how native numbers stand.
+        signed: whether they are.
+        bits: that count, from the lowest; 16 are stored.
+        slope: HU for each step of the stored number.
+        intercept: HU of the stored number 0.
+        padding: the lowest and the highest stored number that stand for no tissue.
+    """
+
+    offset: int
+    frames: int
+    compressed: bool
+    big_endian: bool
+    signed: bool
+    bits: int
+    slope: float
+    intercept: float
+    padding: tuple[int, int] | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SliceHeader:
+    """One slice (one frame): everything that its header tells, nothing decoded.
+
+    Attributes:
+        path: of the file.
+        frame: counted from 0; 0 in files of one frame.
+        sop_uid: "" where missing, as the other identifiers.
+        series_uid: of the series.
+        study_uid: of the study.
+        patient_id: as it stands in the file.
+        rows: of the matrix.
+        columns: of the matrix.
+        position: of the first pixel's centre, mm, in the patient's axes (left, posterior, head).
+        orientation: the directions of a row and of a column in these axes.
+        spacing: between rows, between columns, mm.
+        acquisition: its number.
+        transfer_syntax: its UID.
+        facts: manufacturer, model, kernel, slice_thickness (mm), kvp, sex, age (years), contrast, body_part,
+            transfer_syntax, matrix, bits; what the file doesn't tell is absent. Nothing that names a person.
+        layout: what it takes to read the pixels.
+    """
+
+    path: Path
+    frame: int
+    sop_uid: str
+    series_uid: str
+    study_uid: str
+    patient_id: str
+    rows: int
+    columns: int
+    position: tuple[float, float, float] | None
+    orientation: tuple[float, ...] | None
+    spacing: tuple[float, float] | None
+    acquisition: str
+    transfer_syntax: str
+    facts: Mapping[str, str | float]
+    layout: Layout
+
+
+def read_headers(path: Path, *, force: bool = False) -> list[SliceHeader]:
+    """The slices of one file. Not for several threads at once: ``series.scan`` is.
+
+    Args:
+        path: of the file; nothing else is opened.
+        force: read files without a DICOM preamble, too.
+
+    Raises:
+        DataError: no usable CT; the reason holds no value that could name a person.
+    """
+    with quiet_pydicom():
+        return headers(path, force=force)
+
+
+def headers(path: Path, *, force: bool) -> list[SliceHeader]:
+    """As `read_headers`, for callers that keep pydicom quiet themselves."""
+    try:
+        return _headers(path, force=force)
+    except zooft.DataError:
+        raise
+    except OSError as error:
+        raise zooft.DataError(f"the file can't be read: {error.strerror}") from None
+    except Exception as error:  # pydicom raises whatever its parser stumbles over, with values in the text
+        reason = "its sequences are nested too deep" if isinstance(error, RecursionError) else type(error).__name__
+        raise zooft.DataError(f"not readable as DICOM ({reason})") from None
+
+
+def _headers(path: Path, *, force: bool) -> list[SliceHeader]:
+    status = path.stat()
+    if not stat.S_ISREG(status.st_mode):
+        raise zooft.DataError("not a regular file")
+    with path.open("rb") as file:
+        parsed = elements.parse(file, force=force)
+    ct = parsed.elements
+    sop_class = ct.text("SOPClassUID") or parsed.media_class
+    _refuse_other_images(ct, sop_class)
+    if not parsed.offset:
+        raise zooft.DataError("no pixels in the file, or it ends before them")
+    rows, columns, frames = ct.unsigned("Rows") or 0, ct.unsigned("Columns") or 0, _frames(ct)
+    guard.check_dimensions(rows, columns, frames)
+    _refuse_other_pixels(ct)
+    _refuse_unreadable_pixels(parsed, status.st_size, 2 * rows * columns * frames)
+    per_frame = ct.items("PerFrameFunctionalGroupsSequence")
+    shared = ct.items("SharedFunctionalGroupsSequence")
+    if sop_class in _MULTIFRAME or per_frame:
+        if len(per_frame) != frames:
+            raise zooft.DataError(f"{frames} frames and {len(per_frame)} descriptions of frames; the file is damaged")
+        return [_slice(path, parsed, frames, index, (item, *shared[:1])) for index, item in enumerate(per_frame)]
+    if frames != 1:
+        raise zooft.DataError(f"{frames} frames of one position, in an image type that holds one")
+    return [_slice(path, parsed, 1, 0, ())]
+
+
+def _refuse_other_images(ct: Elements, sop_class: str) -> None:
+    modality = ct.text("Modality").upper()
+    if sop_class and sop_class != _CT and sop_class not in _MULTIFRAME:
+        raise zooft.DataError(f"not a CT image but {_kind(sop_class)}")
+    if modality not in {"CT", ""} or not (modality or sop_class):
+        raise zooft.DataError(f"not a CT image (modality {modality if modality in _MODALITIES else 'unknown'})")
+    if _NOT_SLICES & {part.upper() for part in ct.texts("ImageType")}:
+        raise zooft.DataError("a localizer or a screenshot, not a slice")
+
+
+def _kind(uid: str) -> str:
+    """The registered name of a class or a transfer syntax; others are the file's own words."""
+    from pydicom.uid import UID
+
+    name = UID(uid, validation_mode=0).name
+    return name if name != uid else "of an unknown kind"
+
+
+def _refuse_other_pixels(ct: Elements) -> None:
+    photometric = ct.text("PhotometricInterpretation").upper()
+    if ct.unsigned("SamplesPerPixel") not in {1, None} or photometric not in {"MONOCHROME1", "MONOCHROME2", ""}:
+        raise zooft.DataError("a colour image, not HU")
+    allocated, stored = ct.unsigned("BitsAllocated"), ct.unsigned("BitsStored")
+    if allocated != 16 or not stored or stored > allocated or ct.unsigned("HighBit") not in {stored - 1, None}:
+        raise zooft.DataError(f"pixels of {stored} bits in {allocated}; CT has up to 16 in 16, from the lowest")
+
+
+def _refuse_unreadable_pixels(parsed: Parsed, file_size: int, needed: int) -> None:
+    """Too few, or in a coding that isn't read; sizes in bytes, `needed` of native pixels."""
+    if parsed.transfer_syntax in NATIVE:
+        if parsed.length is None or min(parsed.length, file_size - parsed.offset) < needed:
+            raise zooft.DataError("the pixels are truncated: the file ends before them, or the header is wrong")
+    elif parsed.transfer_syntax not in guard.READERS:
+        raise zooft.DataError(f"no decoder for the transfer syntax {_kind(parsed.transfer_syntax)}")
+    elif parsed.length is not None:
+        raise zooft.DataError("a compressed transfer syntax, and pixels that aren't; the file is damaged")
+
+
+def _frames(ct: Elements) -> int:
+    text = ct.text("NumberOfFrames") or "1"
+    return int(text) if re.fullmatch(r"\d{1,9}", text) else 0
+
+
+def _slice(path: Path, parsed: Parsed, frames: int, index: int, groups: Sequence[Elements]) -> SliceHeader:
+    ct = parsed.elements
+    rows, columns = ct.unsigned("Rows") or 0, ct.unsigned("Columns") or 0
+    plane = _macro(ct, groups, "PlanePositionSequence")
+    position = plane.numbers("ImagePositionPatient", 3)
+    spacing = _macro(ct, groups, "PixelMeasuresSequence").numbers("PixelSpacing", 2)
+    acquisition = _macro(ct, groups, "FrameContentSequence").text("FrameAcquisitionNumber") if groups else ""
+    return SliceHeader(
+        path=path,
+        frame=index,
+        sop_uid=ct.text("SOPInstanceUID") or parsed.media_uid,
+        series_uid=ct.text("SeriesInstanceUID"),
+        study_uid=ct.text("StudyInstanceUID"),
+        patient_id=ct.identifier("PatientID"),
+        rows=rows,
+        columns=columns,
+        position=(position[0], position[1], position[2]) if position else None,
+        orientation=_macro(ct, groups, "PlaneOrientationSequence").numbers("ImageOrientationPatient", 6),
+        spacing=(spacing[0], spacing[1]) if spacing and min(spacing) > 0 else None,
+        acquisition=acquisition or ct.text("AcquisitionNumber"),
+        transfer_syntax=parsed.transfer_syntax,
+        facts=_facts(parsed, groups, f"{rows}x{columns}"),
+        layout=_layout(parsed, frames, groups),
+    )
+
+
+def _macro(ct: Elements, groups: Sequence[Elements], sequence: str) -> Elements:
+    """Where such values stand: the frame's own group, the one that frames share, or else the data set."""
+    for group in groups:
+        for item in group.items(sequence):
+            return item
+    return ct
+
+
+def _layout(parsed: Parsed, frames: int, groups: Sequence[Elements]) -> Layout:
+    ct = parsed.elements
+    scale = _macro(ct, groups, "PixelValueTransformationSequence")
+    slope, intercept = scale.number("RescaleSlope"), scale.number("RescaleIntercept")
+    if slope is None or not 0 < slope <= _MAX_SLOPE or intercept is None or abs(intercept) > _MAX_INTERCEPT:
+        raise zooft.DataError("no usable rescale slope and intercept: the values can't be made HU")
+    if scale.text("RescaleType").upper() not in _UNITS or "ModalityLUTSequence" in ct:
+        raise zooft.DataError("the header says that its values aren't rescaled to HU")
+    signed = ct.unsigned("PixelRepresentation") == 1
+    return Layout(
+        offset=parsed.offset,
+        frames=frames,
+        compressed=parsed.transfer_syntax not in NATIVE,
+        big_endian=parsed.transfer_syntax == elements.BIG_ENDIAN,
+        signed=signed,
+        bits=ct.unsigned("BitsStored") or 16,
+        slope=slope,
+        intercept=intercept,
+        padding=_padding(ct, signed=signed),
+    )
+
+
+def _padding(ct: Elements, *, signed: bool) -> tuple[int, int] | None:
+    """Writers give -2000 as 63536 and the other way round: the 16 bits count, and the pixels' own sign."""
+    first = ct.unsigned("PixelPaddingValue")
+    if first is None:
+        return None
+    last = ct.unsigned("PixelPaddingRangeLimit")
+    ends = [value - 2**16 if signed and value >= 2**15 else value for value in (first, first if last is None else last)]
+    return min(ends), max(ends)
+
+
+def _facts(parsed: Parsed, groups: Sequence[Elements], matrix: str) -> dict[str, str | float]:
+    ct = parsed.elements
+    age = re.fullmatch(r"(\d{1,3})([DWMY])", ct.text("PatientAge").upper())
+    sex = ct.text("PatientSex").upper()
+    agents = ct.items("ContrastBolusAgentSequence")
+    contrast = bool(agents) or ct.text("ContrastBolusAgent").upper() not in _NO_CONTRAST
+    sign = "signed" if ct.unsigned("PixelRepresentation") == 1 else "unsigned"
+    facts = {
+        "manufacturer": _word(ct.text("Manufacturer")),
+        "model": _word(ct.text("ManufacturerModelName")),
+        "kernel": _word("/".join(_macro(ct, groups, "CTReconstructionSequence").texts("ConvolutionKernel"))),
+        "slice_thickness": _macro(ct, groups, "PixelMeasuresSequence").number("SliceThickness"),
+        "kvp": _macro(ct, groups, "CTXRayDetailsSequence").number("KVP"),
+        "sex": sex if sex in {"M", "F", "O"} else None,
+        "age": int(age[1]) * _YEARS[age[2]] if age else None,
+        "contrast": "stated" if contrast else "none",
+        "body_part": _word(ct.text("BodyPartExamined")),
+        "transfer_syntax": _kind(parsed.transfer_syntax),
+        "matrix": matrix,
+        "bits": f"{ct.unsigned('BitsStored')} {sign}",
+    }
+    return {name: value for name, value in facts.items() if value is not None and value != ""}
+
+
+def _word(text: str) -> str:
+    """Upper case; "" for what is longer than such values may be or isn't plain ASCII (DICOM PS3.5, 6.2).
+
+    A damaged length can put the elements behind into a value, names among them.
+    """
+    return text.strip().upper() if re.fullmatch(r"[ -~]{1,64}", text) else ""

@@ -1,0 +1,177 @@
+"""One slice's pixels in Hounsfield units."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+import zooft
+from zooft_ct import guard
+from zooft_ct.privacy import quiet_pydicom
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+    from zooft_ct.header import Layout, SliceHeader
+
+DECODERS: Mapping[str, str] = {
+    "1.2.840.10008.1.2.5": "pylibjpeg",
+    "1.2.840.10008.1.2.4.57": "gdcm",
+    "1.2.840.10008.1.2.4.70": "gdcm",
+    "1.2.840.10008.1.2.4.80": "pyjpegls",
+    "1.2.840.10008.1.2.4.81": "pyjpegls",
+    "1.2.840.10008.1.2.4.90": "pylibjpeg",
+    "1.2.840.10008.1.2.4.91": "pylibjpeg",
+    "1.2.840.10008.1.2.4.201": "pylibjpeg",
+    "1.2.840.10008.1.2.4.202": "pylibjpeg",
+    "1.2.840.10008.1.2.4.203": "pylibjpeg",
+}
+"""Compressed transfer syntaxes that are read, and pydicom's name of the one decoder that does it."""
+
+LOWEST, HIGHEST = -1024, 3071
+"""HU; the range of a 12-bit scanner. Air and whatever stands for no tissue are the lowest."""
+_TOO_DENSE = 500
+_BELOW_AIR = -1100
+_NOISE = 0.05
+_PANIC = "PanicException"
+
+
+def hu(header: SliceHeader) -> NDArray[np.int16]:
+    """A slice in HU, rows and columns as they are stored.
+
+    MONOCHROME1 is about display and changes nothing here.
+
+    Returns:
+        ``(H, W)`` int16, clipped to [-1024, 3071] HU; padding is -1024.
+
+    Raises:
+        DataError: truncated or undecodable pixels, or values that can't be HU.
+    """
+    layout = header.layout
+    stored = _significant(_decoded(header) if layout.compressed else _native(header), layout)
+    values = _rescaled(stored, layout)
+    _refuse_other_units(values, stored, layout)
+    return values
+
+
+def _native(header: SliceHeader) -> NDArray[Any]:
+    import numpy as np
+
+    layout, count = header.layout, header.rows * header.columns
+    kind = np.dtype(f"{'>' if layout.big_endian else '<'}{'i' if layout.signed else 'u'}2")
+    try:
+        pixels = np.fromfile(header.path, kind, count, offset=layout.offset + 2 * count * header.frame)
+    except OSError as error:
+        raise zooft.DataError(f"the pixels can't be read: {error.strerror}") from None
+    if pixels.size < count:
+        raise zooft.DataError("the pixels are truncated: the file ends before them")
+    return pixels.reshape(header.rows, header.columns)
+
+
+def _decoded(header: SliceHeader) -> NDArray[Any]:
+    try:
+        with quiet_pydicom():
+            return _decode(header)
+    except zooft.DataError:
+        raise
+    except BaseException as error:
+        # each decoder has its own errors, whose texts aren't ours to repeat; a panic of Rust's is no Exception
+        if isinstance(error, Exception) or type(error).__name__ == _PANIC:
+            raise zooft.DataError(f"the compressed pixels can't be decoded ({type(error).__name__})") from None
+        raise
+
+
+def _decode(header: SliceHeader) -> NDArray[Any]:
+    """The frame, by one decoder: a second one, tried by pydicom after a failure, may end the process."""
+    from pydicom.encaps import get_frame
+    from pydicom.pixels.decoders.base import get_decoder
+
+    layout, syntax = header.layout, header.transfer_syntax
+    with header.path.open("rb") as file:
+        file.seek(layout.offset)
+        codestream = get_frame(file, header.frame, number_of_frames=layout.frames)
+        guard.check_codestream(codestream, syntax, header.rows, header.columns)
+        file.seek(layout.offset)
+        options: dict[str, Any] = {
+            "rows": header.rows,
+            "columns": header.columns,
+            "number_of_frames": layout.frames,
+            "samples_per_pixel": 1,
+            "photometric_interpretation": "MONOCHROME2",
+            "pixel_representation": int(layout.signed),
+            "bits_allocated": 16,
+            "bits_stored": layout.bits,
+        }
+        plugin = DECODERS[syntax]
+        pixels, _ = get_decoder(syntax).as_array(file, index=header.frame, raw=True, decoding_plugin=plugin, **options)
+    return pixels
+
+
+def _significant(stored: NDArray[Any], layout: Layout) -> NDArray[Any]:
+    """The stored numbers in the machine's order, without what old files keep in the bits above."""
+    import numpy as np
+
+    if not stored.dtype.isnative:
+        stored = stored.astype(stored.dtype.newbyteorder("="))
+    if layout.bits < 16:
+        np.left_shift(stored, 16 - layout.bits, out=stored)
+        np.right_shift(stored, 16 - layout.bits, out=stored)
+    return stored
+
+
+def _rescaled(stored: NDArray[Any], layout: Layout) -> NDArray[np.int16]:
+    """HU = slope * stored + intercept, rounded (DICOM PS3.3, C.11.1), clipped; padding is air."""
+    import numpy as np
+
+    limits = np.iinfo(stored.dtype)
+    lowest, highest = max(limits.min, LOWEST - layout.intercept), min(limits.max, HIGHEST - layout.intercept)
+    values: NDArray[np.int16]
+    if layout.slope == 1 and layout.intercept.is_integer() and lowest <= highest:
+        # clipped first, the sum fits into 16 bits; on the way there it may wrap around
+        clipped = np.clip(stored, int(lowest), int(highest)).view(np.uint16)
+        values = (clipped + np.uint16(int(layout.intercept) % 2**16)).view(np.int16)
+    else:
+        values = np.clip(np.rint(_exact(stored, layout)), LOWEST, HIGHEST).astype(np.int16)
+    if layout.padding and not _already_air(layout.padding, layout):
+        values[_is_padding(stored, layout.padding)] = LOWEST
+    return values
+
+
+def _exact(stored: NDArray[Any], layout: Layout) -> NDArray[np.float64]:
+    import numpy as np
+
+    scaled: NDArray[np.float64] = stored.astype(np.float64) * layout.slope + layout.intercept
+    return scaled
+
+
+def _already_air(padding: tuple[int, int], layout: Layout) -> bool:
+    return all(layout.slope * end + layout.intercept <= LOWEST for end in padding)
+
+
+def _is_padding(stored: NDArray[Any], padding: tuple[int, int]) -> NDArray[np.bool_]:
+    inside: NDArray[np.bool_] = (stored >= padding[0]) & (stored <= padding[1])
+    return inside
+
+
+def _refuse_other_units(values: NDArray[np.int16], stored: NDArray[Any], layout: Layout) -> None:
+    """A body isn't mostly bone, and something in it is denser than fat, unless the slice lies beside it."""
+    import numpy as np
+
+    dense = 2 * np.count_nonzero(values > _TOO_DENSE) > values.size
+    if dense or (values.max() < 0 and not _beside_the_body(stored, layout)):
+        raise zooft.DataError(
+            f"the values aren't HU: {'half of them lie above 500' if dense else 'all of them lie below 0'}. "
+            "Export the series again with its rescale slope and intercept"
+        )
+
+
+def _beside_the_body(stored: NDArray[Any], layout: Layout) -> bool:
+    """Whether nothing but air is seen: hardly a value lies below air's, but the lowest, which may stand for nothing."""
+    import numpy as np
+
+    exact = _exact(stored, layout)
+    below = (exact < _BELOW_AIR) & (exact > exact.min())
+    if layout.padding:
+        below &= ~_is_padding(stored, layout.padding)
+    return bool(np.count_nonzero(below) <= _NOISE * below.size)

@@ -1,0 +1,279 @@
+"""Slices put together into series: by identifier, ordered by position, checked."""
+
+from __future__ import annotations
+
+import filecmp
+import math
+import os
+import statistics
+from collections import defaultdict
+from collections.abc import Iterable, Sequence, Sized
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, replace
+from itertools import pairwise
+from pathlib import Path
+
+import zooft
+from zooft_ct import geometry
+from zooft_ct.header import SliceHeader, headers
+from zooft_ct.privacy import quiet_pydicom
+from zooft_ct.walk import walk
+
+_SAME_SPACING = 1e-3
+_SAME_POSITION = 0.01
+_UNEVEN = 0.05
+_GAP = 1.5
+_TILTED = 0.5
+_THREADS = 8
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Series:
+    """Slices that belong together.
+
+    Attributes:
+        uid: SeriesInstanceUID; "" where the files have none and lie in one folder.
+        study_uid: "" where missing.
+        patient_id: "" where missing.
+        acquisition: its number, where one series held several at the same positions; else "".
+        slices: ordered by position along the normal, ascending; from the feet to the head for axial ones.
+        copies: files that are the same, byte for byte, as one of the slices; they are among the rejected ones, too.
+        gaps: i where something is missing between slices i and i + 1.
+        increment: the median distance along the normal, mm; None for a single slice.
+        tilt: degrees between the direction in which the slices are stacked and their normal.
+        notes: what the user should know, without values that name a person.
+    """
+
+    uid: str
+    study_uid: str
+    patient_id: str
+    acquisition: str
+    slices: tuple[SliceHeader, ...]
+    copies: tuple[SliceHeader, ...] = ()
+    gaps: tuple[int, ...] = ()
+    increment: float | None = None
+    tilt: float = 0.0
+    notes: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Scan:
+    """What was found below a folder.
+
+    Attributes:
+        series: in the order of their first files.
+        rejected: files, or the first file of a refused series, and why.
+    """
+
+    series: tuple[Series, ...]
+    rejected: tuple[tuple[Path, str], ...]
+
+
+@dataclass(frozen=True, slots=True)
+class _Placed:
+    """A slice, and its position's component along the normal, mm (DICOM PS3.3, C.7.6.2.1.1)."""
+
+    height: float
+    position: tuple[float, float, float]
+    header: SliceHeader
+
+
+def scan(root: Path, *, computing: zooft.Computing = zooft.unseen, force: bool = False, max_gap: float = 3.0) -> Scan:
+    """Every CT series below a folder, and every file that is in none.
+
+    Args:
+        root: a folder, or one file.
+        computing: shows how far it is.
+        force: read files without a DICOM preamble, too.
+        max_gap: a series with a gap of more than so many increments is refused.
+
+    Raises:
+        DataError: a folder can't be listed.
+    """
+    files = list(walk(root))
+    slices, rejected = _read(files, computing, force=force)
+    series: list[Series] = []
+    for members in _grouped(slices):
+        try:
+            unique, copies = _without_copies(members)
+            series += [_with_copies(each, copies) for each in _arranged(unique, max_gap)]
+        except zooft.DataError as error:
+            rejected.append((members[0].path, f"a series of {_count(members, 'slice')}: {error}"))
+        else:
+            rejected += [(path, "a copy of another file of its series; one of them is used") for path in _files(copies)]
+    return Scan(tuple(series), tuple(rejected))
+
+
+def _read(
+    files: Sequence[Path], computing: zooft.Computing, *, force: bool
+) -> tuple[list[SliceHeader], list[tuple[Path, str]]]:
+    """In threads: most of the time goes to waiting for the disk or the network."""
+    slices: list[SliceHeader] = []
+    rejected: list[tuple[Path, str]] = []
+    advance = computing("reading DICOM headers", len(files))
+    with quiet_pydicom(), ThreadPoolExecutor(max_workers=min(_THREADS, os.cpu_count() or 1)) as pool:
+        for path, found in zip(files, pool.map(lambda path: _headers_or_reason(path, force=force), files), strict=True):
+            if isinstance(found, str):
+                rejected.append((path, found))
+            else:
+                slices += found
+            advance(1)
+    return slices, rejected
+
+
+def _headers_or_reason(path: Path, *, force: bool) -> list[SliceHeader] | str:
+    try:
+        return headers(path, force=force)
+    except zooft.DataError as error:
+        return str(error)
+
+
+def _grouped(slices: Iterable[SliceHeader]) -> list[list[SliceHeader]]:
+    """By series; by folder where a series has no identifier."""
+    groups: dict[str | Path, list[SliceHeader]] = defaultdict(list)
+    for each in slices:
+        groups[each.series_uid or each.path.parent].append(each)
+    return list(groups.values())
+
+
+def _without_copies(slices: Sequence[SliceHeader]) -> tuple[list[SliceHeader], list[SliceHeader]]:
+    """Each slice once, and those of files that are byte for byte the same as one that is kept.
+
+    Raises:
+        DataError: different files under one identifier.
+    """
+    kept: dict[tuple[str, int], SliceHeader] = {}
+    copies: list[SliceHeader] = []
+    for each in slices:
+        first = kept.setdefault((each.sop_uid or str(each.path), each.frame), each)
+        if first is each:
+            continue
+        if each.frame == 0 and not filecmp.cmp(first.path, each.path, shallow=False):
+            raise zooft.DataError("different files have the same SOPInstanceUID; keep the right ones")
+        copies.append(each)
+    return list(kept.values()), copies
+
+
+def _with_copies(series: Series, copies: Iterable[SliceHeader]) -> Series:
+    kept = {(each.sop_uid, each.frame) for each in series.slices}
+    return replace(series, copies=tuple(each for each in copies if (each.sop_uid, each.frame) in kept))
+
+
+def _files(slices: Iterable[SliceHeader]) -> list[Path]:
+    return list(dict.fromkeys(each.path for each in slices))
+
+
+def _arranged(slices: Sequence[SliceHeader], max_gap: float) -> list[Series]:
+    """One series, or one for each acquisition where several were taken at the same positions."""
+    _refuse_mixture(slices)
+    if len(slices) == 1:
+        return [_series(slices, acquisition="")]
+    placed = _placed(slices)
+    if not _collide(placed):
+        return [_stacked(placed, acquisition="", max_gap=max_gap)]
+    by_acquisition: dict[str, list[_Placed]] = defaultdict(list)
+    for each in placed:
+        by_acquisition[each.header.acquisition].append(each)
+    if len(by_acquisition) == 1 or any(map(_collide, by_acquisition.values())):
+        raise zooft.DataError(
+            "several slices lie at the same position, as in 4D or repeated series, and no AcquisitionNumber tells "
+            "them apart; keep one of each"
+        )
+    note = f"one of {_count(by_acquisition, 'acquisition')} of one series, which share positions"
+    parts = [_stacked(part, acquisition=number, max_gap=max_gap) for number, part in by_acquisition.items()]
+    return [replace(part, notes=(note, *part.notes)) for part in parts]
+
+
+def _refuse_mixture(slices: Sequence[SliceHeader]) -> None:
+    if len({each.patient_id for each in slices}) > 1:
+        raise zooft.DataError("several PatientIDs in one series; they were mixed up when the data were made")
+    if len({(each.rows, each.columns) for each in slices}) > 1:
+        raise zooft.DataError("slices of different matrix sizes in one series")
+    if any(not _same_spacing(slices[0].spacing, each.spacing) for each in slices):
+        raise zooft.DataError("slices of different pixel spacings in one series")
+
+
+def _same_spacing(one: tuple[float, float] | None, other: tuple[float, float] | None) -> bool:
+    if one is None or other is None:
+        return one is other
+    return all(math.isclose(a, b, rel_tol=_SAME_SPACING) for a, b in zip(one, other, strict=True))
+
+
+def _placed(slices: Sequence[SliceHeader]) -> list[_Placed]:
+    """The slices in the order of their heights.
+
+    Raises:
+        DataError: they can't be put in order.
+    """
+    positions = [each.position for each in slices if each.position]
+    orientations = [each.orientation for each in slices if each.orientation]
+    lacking = len(slices) - min(len(positions), len(orientations))
+    if lacking:
+        raise zooft.DataError(
+            f"{lacking} of them without a usable ImagePositionPatient or ImageOrientationPatient can't be put in order"
+        )
+    along = geometry.normal(orientations)
+    placed = [_Placed(float(along @ place), place, each) for place, each in zip(positions, slices, strict=True)]
+    return sorted(placed, key=lambda each: each.height)
+
+
+def _collide(placed: Sequence[_Placed]) -> bool:
+    return any(upper.height - lower.height < _SAME_POSITION for lower, upper in pairwise(placed))
+
+
+def _stacked(placed: Sequence[_Placed], *, acquisition: str, max_gap: float) -> Series:
+    slices = [each.header for each in placed]
+    if len(placed) == 1:
+        return _series(slices, acquisition=acquisition)
+    first, last = placed[0], placed[-1]
+    distances = [upper.height - lower.height for lower, upper in pairwise(placed)]
+    tilt = geometry.tilt(last.height - first.height, first.position, last.position)
+    gaps = _gaps(distances, slices, max_gap)
+    return replace(
+        _series(slices, acquisition=acquisition),
+        gaps=gaps,
+        increment=statistics.median(distances),
+        tilt=tilt,
+        notes=tuple(_notes(distances, gaps, tilt)),
+    )
+
+
+def _series(slices: Sequence[SliceHeader], *, acquisition: str) -> Series:
+    return Series(
+        uid=slices[0].series_uid,
+        study_uid=slices[0].study_uid,
+        patient_id=slices[0].patient_id,
+        acquisition=acquisition,
+        slices=tuple(slices),
+    )
+
+
+def _gaps(distances: Sequence[float], slices: Sequence[SliceHeader], max_gap: float) -> tuple[int, ...]:
+    """Where something is missing: the distance is half as large again as is usual.
+
+    Raises:
+        DataError: too much is missing.
+    """
+    thicknesses = [float(each.facts.get("slice_thickness", 0.0)) for each in slices]
+    steps = geometry.steps(distances, thicknesses)
+    if max(steps) > max_gap:
+        raise zooft.DataError(
+            f"a gap of {max(steps):.1f} slices; give the whole series, or allow it with --max-gap "
+            f"{math.ceil(max(steps))}"
+        )
+    return tuple(index for index, step in enumerate(steps) if step > _GAP)
+
+
+def _notes(distances: Sequence[float], gaps: Sequence[int], tilt: float) -> list[str]:
+    notes = []
+    if gaps:
+        notes.append(f"{_count(gaps, 'gap')} between the slices")
+    if max(distances) - min(distances) > _UNEVEN * max(distances):
+        notes.append(f"the distance between slices goes from {min(distances):.2f} to {max(distances):.2f} mm")
+    if tilt > _TILTED:
+        notes.append(f"the slices are tilted by {tilt:.1f}° against the direction in which they are stacked")
+    return notes
+
+
+def _count(things: Sized, name: str) -> str:
+    return f"{len(things)} {name}{'' if len(things) == 1 else 's'}"
