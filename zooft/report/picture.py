@@ -7,6 +7,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from zooft.report.answers import mistakes
+from zooft.report.answers import said as answered
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
     from pathlib import Path
@@ -15,8 +18,8 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from zooft.contracts import Sample
+    from zooft.judge import Predictions
     from zooft.metrics import Evaluation
-    from zooft.saved import Predictions
 
 MISTAKES = 6
 _INK, _BLUE, _ORANGE = "#222222", "#1f5fa8", "#c8651b"
@@ -30,7 +33,7 @@ def draw(
     evaluation: Evaluation,
     classes: Sequence[str],
     predictions: Predictions,
-    read: Callable[[Sample], NDArray[Any]],
+    show: Callable[[Sample], NDArray[np.uint8]],
 ) -> None:
     """Write the picture of a run as PNG.
 
@@ -41,7 +44,7 @@ def draw(
         evaluation: of the validation samples.
         classes: their names.
         predictions: of the validation samples.
-        read: a sample's array in native units.
+        show: a sample as a picture for people, ``(H, W)`` or ``(H, W, 3)``.
     """
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
@@ -55,12 +58,14 @@ def draw(
     _losses(above.add_subplot(grid[0]), records)
     _metrics(above.add_subplot(grid[1]), records)
     _confusion(above.add_subplot(grid[2]), evaluation, classes)
-    worst = _mistakes(predictions)
+    worst = mistakes(predictions, evaluation.threshold, MISTAKES)
+    said = answered(predictions, evaluation.threshold)
     below.suptitle(f"{'Most confident' if worst else 'No'} mistakes on {evaluation.split}", fontsize=12, color=_INK)
     for column, axes in enumerate(below.subplots(1, MISTAKES)):
         axes.axis("off")
         if column < len(worst):
-            _mistake(axes, predictions, worst[column], classes, read)
+            row = worst[column]
+            _mistake(axes, predictions, row, int(said[row]), classes, show)
     partial = path.with_name(path.name + ".partial")
     figure.savefig(partial, format="png", dpi=110)
     partial.replace(path)
@@ -83,7 +88,8 @@ def _metrics(axes: Axes, records: Sequence[dict[str, Any]]) -> None:
     best = max(record["epoch"] for record in records if record["best"])
     axes.axvline(best, color=_INK, linewidth=0.8, linestyle=":")
     axes.set(title=f"Validation (dotted: best epoch, {best})", xlabel="epoch")
-    axes.legend(frameon=False, fontsize=8)
+    if records[0]["metrics"]:
+        axes.legend(frameon=False, fontsize=8)
     _plain(axes, x)
 
 
@@ -121,23 +127,16 @@ def _confusion(axes: Axes, evaluation: Evaluation, classes: Sequence[str]) -> No
             axes.text(column, row, str(matrix[row, column]), ha="center", va="center", color=color, fontsize=9)
 
 
-def _mistakes(predictions: Predictions) -> list[int]:
-    said = predictions.probabilities.argmax(1)
-    sure = predictions.probabilities.max(1)
-    wrong = np.flatnonzero(said != predictions.targets)
-    return [int(i) for i in wrong[np.argsort(-sure[wrong])][:MISTAKES]]
-
-
 def _mistake(
     axes: Axes,
     predictions: Predictions,
-    index: int,
+    row: int,
+    said: int,
     classes: Sequence[str],
-    read: Callable[[Sample], NDArray[Any]],
+    show: Callable[[Sample], NDArray[np.uint8]],
 ) -> None:
-    array = np.squeeze(read(predictions.samples[index]))
-    axes.imshow(array, cmap="gray" if array.ndim == 2 else None)
-    probabilities = predictions.probabilities[index]
-    said = int(probabilities.argmax())
-    true = classes[int(predictions.targets[index])]
-    axes.set_title(f"true: {true}\ntaken for {classes[said]} ({probabilities[said]:.0%})", fontsize=9, color=_INK)
+    picture = show(predictions.samples[row])
+    axes.imshow(picture, cmap="gray" if picture.ndim == 2 else None)
+    share = predictions.probabilities[row, said]
+    true = classes[int(predictions.targets[row])]
+    axes.set_title(f"true: {true}\ntaken for {classes[said]} ({share:.0%})", fontsize=9, color=_INK)

@@ -1,0 +1,92 @@
+"""How the network learnt: stages, curves, time and memory."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from zooft.report import figures, words
+from zooft.report.blocks import Block, Drawing, Facts, Heading, Row, Section, Step, Strip, Text
+
+if TYPE_CHECKING:
+    from zooft.report.material import Material
+
+
+def network(material: Material) -> Section:
+    """The stages from image to answer, with what was frozen."""
+    frozen = sum(size for _, size, still in material.stages if still)
+    total = sum(size for _, size, _ in material.stages)
+    cut = _cut(material)
+    where = ""
+    if 0 < cut < len(material.stages):
+        where = f" The dashed line marks where features leave the frozen part, before {material.stages[cut][0]}."
+    elif cut and cut == len(material.stages):
+        where = " Only the new head learnt; the dashed line marks where features leave the frozen part."
+    share = f"{frozen / total:.0%}" if total else "none"
+    text = (
+        f"{material.backbone}: {words.parameters(total)} parameters in {len(material.stages)} stages, {share} of them "
+        f"frozen in the last epoch, and a new head for {words.count(len(material.classes), 'class', 'classes')}.{where}"
+    )
+    return Section("network", "What learnt and what stayed", (Text(text), Strip(_steps(material, cut))))
+
+
+def learning(material: Material) -> Section:
+    """Curves by epoch."""
+    if not material.epochs:
+        return Section("learning", "How it learnt", (Text("No epoch was recorded."),))
+    best = next((record["epoch"] for record in reversed(material.epochs) if record.get("best")), None)
+    drawings = [figures.losses(material.epochs), figures.progress(material.epochs, best=best)]
+    shown: tuple[Drawing, ...] = tuple(drawing for drawing in drawings if drawing is not None)
+    text = f"{words.count(len(material.epochs), 'epoch')} were run; {_kept(material, best)}."
+    return Section("learning", "How it learnt", (Text(text), Row(blocks=shown)))
+
+
+def _kept(material: Material, best: int | None) -> str:
+    if material.record["config"].get("folds"):
+        return "the last one's weights were kept, since all samples were learnt from and none was left to choose by"
+    by = f", the best by {words.metric(material.primary)} on the validation samples" if material.primary else ""
+    return f"the weights of epoch {best} were kept{by}"
+
+
+def cost(material: Material) -> Section:
+    """Time and memory."""
+    seconds = [float(record["seconds"]) for record in material.epochs if record.get("seconds") is not None]
+    pairs: list[tuple[str, str]] = []
+    if seconds:
+        middle = sorted(seconds)[len(seconds) // 2]
+        pairs.append(("An epoch", f"{words.seconds(middle)} in the median, {words.seconds(max(seconds))} at most"))
+        pairs.append(("All epochs", words.seconds(sum(seconds))))
+    resources = material.record.get("resources") or {}
+    for name, value in (resources.get("seconds") or {}).items():
+        pairs.append((f"Part: {name.replace('_', ' ')}", words.seconds(float(value))))
+    if resources.get("peak_memory_mb") is not None:
+        pairs.append(("Most memory held", f"{float(resources['peak_memory_mb']):,.0f} MB"))
+    pairs.append(("Device asked for", str(material.record["config"].get("device", "auto"))))
+    blocks: list[Block] = [Facts(tuple(pairs))]
+    versions = material.record.get("versions") or {}
+    if versions:
+        listed = ", ".join(f"{name} {version}" for name, version in versions.items())
+        blocks += [Heading("Software"), Text(f"zooft {material.record['zooft']}, {listed}.")]
+    return Section("cost", "Time and memory", tuple(blocks))
+
+
+def _cut(material: Material) -> int:
+    """How many leading stages don't learn, those without parameters among them."""
+    count = 0
+    for _, size, still in material.stages:
+        if size and not still:
+            break
+        count += 1
+    return count if any(still and size for _, size, still in material.stages) else 0
+
+
+def _steps(material: Material, cut: int) -> tuple[Step, ...]:
+    steps = [
+        Step(
+            name=name, parameters=words.parameters(size) if size else "", cut=index == cut and index > 0,
+            state="none" if not size else "frozen" if still else "learning",
+        )
+        for index, (name, size, still) in enumerate(material.stages)
+    ]  # fmt: skip
+    head = Step(name="head", parameters=str(material.record["head"]).rpartition("/")[2], state="new",
+                cut=0 < cut == len(material.stages))  # fmt: skip
+    return (*steps, head)

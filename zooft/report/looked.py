@@ -1,0 +1,231 @@
+"""Where a model looked: Grad-CAM over what the network saw, for convolutions and transformers."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from numpy.typing import NDArray
+    from torch import Tensor, nn
+
+    from zooft.contracts import InputSpec, Sample
+    from zooft.model import AdaptedModel
+    from zooft.saved import SavedRun
+
+    _Interrupted = tuple[nn.Module, nn.Module]
+
+_MOST_LAYERS = 6
+"""Layers that are tried, deepest first."""
+_MOST_OTHER_TOKENS = 8
+"""Class and register tokens before those of the patches."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Look:
+    """What the network saw of a sample, and where it looked.
+
+    Attributes:
+        picture: the network's input for people, ``(H, W)`` or ``(H, W, 3)`` uint8; of a bag, one instance.
+        heat: ``(H, W)`` float32 in 0..1, for the same pixels.
+        instance: of a bag, the number of the instance that spoke most for the class; None otherwise.
+    """
+
+    picture: NDArray[np.uint8]
+    heat: NDArray[np.float32]
+    instance: int | None = None
+
+
+def heat(saved: SavedRun, sample: Sample, class_index: int) -> Look | None:
+    """Grad-CAM (Selvaraju et al. 2017) of one class's logit, by captum.
+
+    Taken at the deepest stage whose output still has places in the image and to which the class answers; a transformer
+    that reads a class token doesn't answer to the patches of its last block, so there it is the block before.
+
+    Args:
+        saved: a run, opened.
+        sample: what to look at.
+        class_index: whose logit.
+
+    Returns:
+        None where no stage's output has places: a backbone that is one stage without a convolution of use.
+    """
+    import torch
+    from captum.attr import LayerAttribution
+
+    model, spec = saved.model, saved.input
+    x = _network_input(saved, sample)
+    with torch.enable_grad():
+        found = _grad_cam(model, spec, x[None].requires_grad_(), class_index)
+    if found is None:
+        return None
+    grown = LayerAttribution.interpolate(found, tuple(x.shape[-2:]), interpolate_mode="bilinear")[:, 0]
+    strongest = int(found.flatten(1).sum(1).argmax())
+    chosen = grown[strongest].cpu().numpy().astype(np.float32)
+    most = float(chosen.max())
+    seen = x[strongest] if model.bag else x
+    return Look(
+        picture=_picture(seen.detach().cpu(), spec, grey=_is_grey(saved, sample)),
+        heat=chosen / most if most > 0 else np.zeros_like(chosen),
+        instance=strongest if model.bag else None,
+    )
+
+
+def _network_input(saved: SavedRun, sample: Sample) -> Tensor:
+    from zooft.features import Views, reader
+
+    device = next(saved.model.parameters()).device
+    views = Views(
+        (sample,),
+        read=reader(saved.task, saved.options),
+        preprocess=saved.task.preprocess(saved.input, saved.options),
+    )
+    return views[0][0].to(device)
+
+
+def _is_grey(saved: SavedRun, sample: Sample) -> bool:
+    from zooft import samples
+
+    return samples.show(saved.task, saved.options, sample).ndim == 2
+
+
+def _picture(x: Tensor, spec: InputSpec, *, grey: bool) -> NDArray[np.uint8]:
+    """A network's input ``(C, H, W)`` with mean and spread undone; of a grey sample the middle channel."""
+    array = x.numpy() * np.array(spec.std)[:, None, None] + np.array(spec.mean)[:, None, None]
+    levels: NDArray[np.uint8] = (255 * np.clip(array, 0, 1)).round().astype(np.uint8)
+    return levels[len(levels) // 2] if grey or len(levels) != 3 else np.moveaxis(levels, 0, -1)
+
+
+def _grad_cam(model: AdaptedModel, spec: InputSpec, x: Tensor, class_index: int) -> Tensor | None:
+    """``(instances, 1, h, w)``, not negative; from the first layer at which it isn't zero everywhere."""
+    from captum.attr import LayerGradCam
+
+    last: Tensor | None = None
+    for network, layer in _layers(model, spec, x, class_index):
+        last = LayerGradCam(network, layer).attribute(x, target=class_index, relu_attributions=True).detach()
+        if float(last.max()) > 0:
+            return last
+    return last
+
+
+def _layers(model: AdaptedModel, spec: InputSpec, x: Tensor, class_index: int) -> Iterator[_Interrupted]:
+    """The model interrupted where its features have places, deepest first: behind stages, else in the only stage."""
+    import torch
+
+    stops = []
+    with torch.no_grad():
+        for stop in range(1, len(model.stages) + 1):
+            out = model.prefix(x, stop)
+            if _places(out.flatten(0, 1) if model.bag else out, spec):
+                stops.append(stop)
+    yield from (_behind_stage(model, spec, stop) for stop in reversed(stops[-_MOST_LAYERS:]))
+    if not stops:
+        inner = _inner_layers(model, spec, x, class_index)
+        yield from (_behind_layer(model, spec, layer) for layer in reversed(inner[-_MOST_LAYERS:]))
+
+
+def _places(out: Tensor, spec: InputSpec) -> tuple[int, int, int] | None:
+    """How many tokens stand before the patches', and rows and columns; None where a stage's output has no places."""
+    if out.ndim == 4:
+        rows, columns = out.shape[1:3] if _channels_last(out) else out.shape[2:]
+        return (0, rows, columns) if rows * columns > 1 else None
+    if out.ndim != 3:
+        return None
+    tokens = out.shape[1]
+    for patch in range(1, min(spec.height, spec.width) // 2 + 1):
+        rows, columns = spec.height // patch, spec.width // patch
+        if 0 <= tokens - rows * columns <= _MOST_OTHER_TOKENS:
+            return tokens - rows * columns, rows, columns
+    return None
+
+
+def _channels_last(out: Tensor) -> bool:
+    """``(N, H, W, C)``, as in windowed transformers: more channels than rows, and as many rows as columns or nearly."""
+    return out.shape[3] > out.shape[1] and abs(out.shape[1] - out.shape[2]) < abs(out.shape[2] - out.shape[3])
+
+
+def _behind_stage(model: AdaptedModel, spec: InputSpec, stop: int) -> _Interrupted:
+    def run(x: Tensor, here: nn.Module) -> Tensor:
+        out = model.prefix(x, stop)
+        flat = out.flatten(0, 1) if model.bag else out
+        logits: Tensor = model(_through(flat, here, spec).reshape(out.shape), stop)
+        return logits
+
+    return _interrupted(run)
+
+
+def _behind_layer(model: AdaptedModel, spec: InputSpec, layer: nn.Module) -> _Interrupted:
+    def run(x: Tensor, here: nn.Module) -> Tensor:
+        hook = layer.register_forward_hook(lambda _module, _in, out: _through(out, here, spec))
+        try:
+            logits: Tensor = model(x)
+        finally:
+            hook.remove()
+        return logits
+
+    return _interrupted(run)
+
+
+def _interrupted(run: Callable[[Tensor, nn.Module], Tensor]) -> _Interrupted:
+    """A module around `run`, and the identity in it that sees the features as ``(N, C, h, w)``, for captum to watch."""
+    from torch import nn
+
+    class Interrupted(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.here = nn.Identity()
+
+        def forward(self, x: Tensor) -> Tensor:
+            return run(x, self.here)
+
+    whole = Interrupted().eval()
+    return whole, whole.here
+
+
+def _through(out: Tensor, here: nn.Module, spec: InputSpec) -> Tensor:
+    """The same features, having passed `here` as ``(N, C, h, w)``, class and register tokens left aside."""
+    import torch
+
+    if out.ndim == 4:
+        seen: Tensor = here(out.permute(0, 3, 1, 2) if _channels_last(out) else out)
+        return seen.permute(0, 2, 3, 1) if _channels_last(out) else seen
+    places = _places(out, spec)
+    assert places is not None  # noqa: S101 -- only such features are chosen
+    before, rows, columns = places
+    grid = out[:, before:].transpose(1, 2).reshape(len(out), -1, rows, columns)
+    patches: Tensor = here(grid).flatten(2).transpose(1, 2)
+    return torch.cat([out[:, :before], patches], 1)
+
+
+def _inner_layers(model: AdaptedModel, spec: InputSpec, x: Tensor, class_index: int) -> list[nn.Module]:
+    """Layers of the deeper half whose output has places that the class answers to, in the order in which they run."""
+    import torch
+
+    ran: list[tuple[nn.Module, Tensor]] = []
+
+    def note(module: nn.Module, _given: Any, out: Any) -> None:
+        if isinstance(out, torch.Tensor) and out.requires_grad and _places(out, spec):
+            ran.append((module, out))
+
+    hooks = [module.register_forward_hook(note) for module in model.trunk.modules() if module is not model.trunk]
+    try:
+        logit = model(x)[0, class_index]
+    finally:
+        for hook in hooks:
+            hook.remove()
+    deeper = ran[len(ran) // 2 :]
+    slopes = torch.autograd.grad(logit, [out for _, out in deeper], allow_unused=True) if deeper else ()
+    return [module for (module, _), slope in zip(deeper, slopes, strict=True) if _answers(slope, spec)]
+
+
+def _answers(slope: Tensor | None, spec: InputSpec) -> bool:
+    """Whether a class's slope is other than zero at some patch."""
+    if slope is None:
+        return False
+    places = _places(slope, spec)
+    before = places[0] if places and slope.ndim == 3 else 0
+    return bool((slope[:, before:] != 0).any())

@@ -1,0 +1,86 @@
+"""Numbers and names as a reader wants them."""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from zooft.metrics import Interval
+
+SPLITS = {
+    "train": "training",
+    "val": "validation",
+    "test": "test",
+    "cross-validation": "cross-validation",
+    "all": "all data",
+}
+_SHORT = {"auroc", "auprc", "ece", "ppv", "npv"}
+
+
+def figure(value: float | None, digits: int = 3) -> str:
+    """A figure of merit; ``undefined`` for NaN."""
+    return "undefined" if value is None or not math.isfinite(value) else f"{value:.{digits}f}"
+
+
+def interval(value: Interval) -> str:
+    """Both ends of an interval, or nothing."""
+    if value.low is None or value.high is None:
+        return ""
+    return f"{value.low:.3f} to {value.high:.3f}"
+
+
+def with_interval(value: Interval) -> str:
+    """A figure and its interval behind it."""
+    ends = interval(value)
+    return f"{figure(value.value)} ({ends})" if ends else figure(value.value)
+
+
+def metric(name: str) -> str:
+    """A metric's name in words: ``balanced_accuracy`` becomes "Balanced accuracy", ``auroc`` "AUROC"."""
+    if name == "macro_f1":
+        return "Macro F1"
+    if name in _SHORT:
+        return name.upper()
+    parts = name.split("_")
+    if parts[-1].isdigit():
+        return f"{' '.join(parts[:-1]).capitalize()} {parts[-1]} %"
+    return " ".join(parts).capitalize()
+
+
+def count(number: int, one: str, many: str = "") -> str:
+    """``1 file``, ``2 files``, ``12,345 files``."""
+    return f"{number:,} {one if number == 1 else many or one + 's'}"
+
+
+def seconds(value: float) -> str:
+    """``48 s``, ``3 min 20 s``, ``2 h 5 min``."""
+    if value < 9.95:
+        return f"{value:.2f} s" if value < 0.95 else f"{value:.1f} s"
+    whole = round(value)
+    if whole < 60:
+        return f"{whole} s"
+    if whole < 3600:
+        return f"{whole // 60} min {whole % 60} s"
+    return f"{whole // 3600} h {whole % 3600 // 60} min"
+
+
+def size(number: float) -> str:
+    """Bytes as ``4.2 MB``, in powers of ten."""
+    for unit in ("B", "kB", "MB"):
+        if number < 1000:
+            return f"{number:.0f} {unit}" if unit == "B" else f"{number:.1f} {unit}"
+        number /= 1000
+    return f"{number:.1f} GB"
+
+
+def parameters(number: int) -> str:
+    """``3.4 M``, ``12 k``."""
+    if number >= 999_500:
+        return f"{number / 1e6:.1f} M"
+    return f"{number / 1e3:.0f} k" if number >= 10_000 else f"{number / 1e3:.1f} k" if number >= 1000 else str(number)
+
+
+def split(name: str) -> str:
+    """A split's name in a sentence."""
+    return SPLITS.get(name, name)
