@@ -17,54 +17,75 @@ if TYPE_CHECKING:
 
 
 class Resize(nn.Module):
-    """Antialiased resize of ``(N, C, H, W)`` levels 0..255 to a fixed size, as Pillow does it.
+    """Antialiased resize of ``(N, C, H, W)`` to a fixed size, as Pillow does it.
 
-    Differs from Pillow by at most 2 levels for bilinear and, where this Pillow runs its vertical pass
-    first, 6 for bicubic.
+    Of levels 0..255, rounded, it differs from Pillow by at most 2 for bilinear and, where this Pillow runs its
+    vertical pass first, 6 for bicubic. Not rounded it is linear in the levels, whose scale is then free.
 
     Args:
         spec: gives size, mode and filter.
+        rounded: whether levels stay whole numbers from 0 to 255, as those of an 8-bit image.
     """
 
-    def __init__(self, spec: InputSpec) -> None:
+    def __init__(self, spec: InputSpec, *, rounded: bool = True) -> None:
         super().__init__()
         if spec.mode == "crop" and spec.height != spec.width:
             raise ValueError("mode crop needs a square input; use stretch or letterbox")
         self.height, self.width, self.resize = spec.height, spec.width, spec.resize
         self.mode: ResizeMode = spec.mode
         self.interpolation: Interpolation = spec.interpolation
+        self.rounded = rounded
 
-    def forward(self, levels: Tensor) -> Tensor:
-        """Resize float32 `levels`; the result is rounded to whole levels, as an 8-bit image is."""
+    def forward(self, levels: Tensor, lengths: Tensor | None = None) -> Tensor:
+        """Resize float32 `levels`.
+
+        Args:
+            levels: ``(N, C, H, W)``.
+            lengths: ``(N, 2)`` whole numbers from 1, float32: rows and columns of each image after resizing, in place
+                of what the mode would make of them. The centre is then cut out, or padded with 0.
+        """
         rows, columns = levels.shape[2], levels.shape[3]
-        vertical = self._weights(rows, self.height, *self._new_length(rows, columns, self.height))
-        horizontal = self._weights(columns, self.width, *self._new_length(columns, rows, self.width))
-        narrow = (levels @ horizontal.T).clamp(0, 255).round()
-        return (vertical @ narrow).clamp(0, 255).round()
+        if lengths is None:
+            new = self._new_length(rows, columns, self.height), self._new_length(columns, rows, self.width)
+        else:
+            new = lengths[:, :1], lengths[:, 1:]
+        vertical, horizontal = self._weights(rows, self.height, new[0]), self._weights(columns, self.width, new[1])
+        narrow = self._finished(levels @ horizontal.transpose(-1, -2))
+        return self._finished(vertical @ narrow)
 
-    def _new_length(self, length: int, other: int, wanted: int) -> tuple[Tensor, Tensor]:
-        """The axis's length after resizing, and how many of its samples stand before the output's first."""
+    def _finished(self, levels: Tensor) -> Tensor:
+        return levels.clamp(0, 255).round() if self.rounded else levels
+
+    def _new_length(self, length: int, other: int, wanted: int) -> Tensor:
+        """The axis's length after resizing, of which the centre is taken: a scalar."""
         this, that = torch.scalar_tensor(length), torch.scalar_tensor(other)
         if self.mode == "stretch":
-            return torch.full_like(this, wanted), torch.zeros_like(this)
+            return torch.full_like(this, wanted)
         if self.mode == "crop":
-            new = _floor_divide(this * self.resize, torch.minimum(this, that))
-        else:
-            new = _floor_divide(this * wanted, torch.maximum(this, that)).clamp_min(1)
-        return new, _centre_offset(new - wanted)
+            return _floor_divide(this * self.resize, torch.minimum(this, that))
+        return _floor_divide(this * wanted, torch.maximum(this, that)).clamp_min(1)
 
-    def _weights(self, length: int, wanted: int, new: Tensor, offset: Tensor) -> Tensor:
-        """``(wanted, length)``: how much each input sample counts for each output sample."""
-        target = (torch.arange(wanted) + offset).to(torch.int64)
+    def _weights(self, length: int, wanted: int, new: Tensor) -> Tensor:
+        """How much each input sample counts for each output sample.
+
+        Args:
+            length: samples of the axis as it is.
+            wanted: samples of the output.
+            new: length of the resized axis, whole numbers; a scalar, or ``(N, 1)`` where each image has its own.
+
+        Returns:
+            ``(wanted, length)``, or ``(N, 1, wanted, length)``.
+        """
+        target = (torch.arange(wanted) + _centre_offset(new - wanted)[..., None]).to(torch.int64)
         source = torch.arange(length)
-        whole = new.to(torch.int64)
+        whole = new[..., None].to(torch.int64)
         # whole-number distances: as float32 fractions they collapse on runtimes that compute in bf16
-        distance = (2 * source + 1)[None, :] * whole - ((2 * target + 1) * length)[:, None]
-        reach = 2 * torch.maximum(new, torch.scalar_tensor(length))
+        distance = (2 * source + 1) * whole[..., None] - ((2 * target + 1) * length)[..., None]
+        reach = 2 * torch.maximum(new, torch.scalar_tensor(length))[..., None, None]
         weights = _filter(distance.to(torch.float32) / reach, self.interpolation)
-        weights = weights / weights.sum(1, keepdim=True).clamp_min(1e-12)
+        weights = weights / weights.sum(-1, keepdim=True).clamp_min(1e-12)
         inside = ((target >= 0) & (target < whole)).to(torch.float32)
-        return weights * inside[:, None]
+        return weights * inside[..., None]
 
 
 class ImagePreprocess(nn.Module):

@@ -8,8 +8,25 @@ from zooft_standard import freezers, heads
 
 @zooft.hookimpl
 def zooft_register_heads() -> list[zooft.Head]:
-    """Linear."""
-    return [zooft.Head(name="linear", summary="one linear layer, as the zoos' own", build=heads.linear)]
+    """Linear; for bags mean, max and attention."""
+    return [
+        zooft.Head(name="linear", summary="one linear layer, as the zoos' own", build=heads.linear),
+        zooft.Head(
+            name="mean", summary="for bags: mean over the instances, one linear layer", build=heads.mean, bag=True
+        ),
+        zooft.Head(
+            name="max",
+            summary="for bags: each feature's maximum over the instances, one linear layer",
+            build=heads.largest,
+            bag=True,
+        ),
+        zooft.Head(
+            name="attention",
+            summary="for bags: learnt weights of the instances (Ilse et al. 2018), one linear layer",
+            build=heads.attention,
+            bag=True,
+        ),
+    ]
 
 
 @zooft.hookimpl

@@ -16,3 +16,24 @@ def linear(width: int, outputs: int) -> nn.Linear:
     nn.init.normal_(layer.weight, std=0.01)
     nn.init.zeros_(layer.bias)
     return layer
+
+
+def mean(width: int, outputs: int) -> nn.Module:
+    """``(N, Z, width) -> (N, outputs)``: the mean over the instances, then `linear`."""
+    from zooft_standard.bags import Mean
+
+    return Mean(linear(width, outputs))
+
+
+def largest(width: int, outputs: int) -> nn.Module:
+    """``(N, Z, width) -> (N, outputs)``: each feature's maximum over the instances, then `linear`."""
+    from zooft_standard.bags import Max
+
+    return Max(linear(width, outputs))
+
+
+def attention(width: int, outputs: int) -> nn.Module:
+    """``(N, Z, width) -> (N, outputs)``: a learnt weighted mean over the instances, then `linear`."""
+    from zooft_standard.bags import GatedAttention
+
+    return GatedAttention(width, linear(width, outputs))
