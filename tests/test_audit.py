@@ -514,4 +514,5 @@ def test_real_ct_slices_give_their_six_pairs_nine_mixed_patients_and_shortcuts()
     assert together.auroc > 0.65
     assert all(name in together.text for name in ("manufacturer", "body_part", "contrast"))
     assert tag.text.startswith("contrast stated: all 12 samples are contrast")
+    assert "manufacturer 0.6" in only(found, "hint").text
     assert not row(found, "age").shortcut

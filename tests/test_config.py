@@ -285,9 +285,13 @@ def test_a_configuration_cannot_be_changed() -> None:
 
 
 def test_a_configuration_as_plain_values_builds_itself_again() -> None:
-    values = config.plain(built(out="runs/mine", lr=0.5))
-    assert (values["out"], values["data"], values["workers"]) == ("runs/mine", "pictures", None)
-    assert config.build(FinetuneConfig, values) == built(out="runs/mine", lr=0.5)
+    values = config.plain(built(lr=0.5))
+    assert (values["lr"], values["workers"]) == (0.5, None)
+    assert config.build(FinetuneConfig, {**values, "data": "pictures"}) == built(lr=0.5)
+
+
+def test_where_things_lie_on_this_machine_is_not_among_the_plain_values() -> None:
+    assert not {"out", "data"} & set(config.plain(built(out="runs/mine")))
 
 
 def test_options_with_tuples_build_themselves_again_from_plain_values() -> None:

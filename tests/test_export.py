@@ -18,6 +18,7 @@ import torch
 from torch import Tensor, nn
 
 from zooft import ImagePreprocess, InputSpec, Port, runtime
+from zooft.contracts import Calibration
 from zooft.errors import ExportError, RuntimeModelError
 from zooft.export import DeployedModel, activate, export
 from zooft.runtime import Metadata
@@ -46,7 +47,7 @@ class Net(nn.Module):
 
 def metadata(sha256: str) -> Metadata:
     return Metadata(
-        version="0.1.0", task="classification", options={}, classes=CLASSES, activation="softmax", port=PORT,
+        version="0.1.0", task="classification", options={}, classes=CLASSES, activation="softmax", ports=(PORT,), calibration=Calibration(), group_score="mean",
         preprocessing="inside the graph", backbone="toy:net", weights={"licence": "MIT", "source": "a package"},
         weights_sha256=sha256, data={"train": 7}, metrics={"val": {"accuracy": 0.5}}, intended_use="A test.",
     )  # fmt: skip
@@ -59,7 +60,7 @@ def deployed(network: nn.Module | None = None, activation: Any = "softmax") -> D
 
 def write(path: Path, model: DeployedModel) -> Path:
     example = torch.randint(0, 256, (2, 50, 60, 3), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
-    export(model, path, port=PORT, example=example, describe=metadata)
+    export(model, path, ports=[PORT], example=[example], describe=metadata)
     return path
 
 
@@ -88,7 +89,7 @@ def test_the_file_answers_as_the_model_for_any_batch_and_image_size(
     images = np.random.default_rng(1).integers(0, 256, (*shape, 3), dtype=np.uint8)
     probabilities, logits = session.run(["probabilities", "logits"], {"images": images})
     with torch.inference_mode():
-        wanted_probabilities, wanted_logits = exported.model.eval()(torch.from_numpy(images))
+        wanted_probabilities, wanted_logits, _ = exported.model.eval()(torch.from_numpy(images))
     np.testing.assert_allclose(logits, wanted_logits.numpy(), atol=1e-3)
     np.testing.assert_allclose(probabilities, wanted_probabilities.numpy(), atol=1e-3)
 
@@ -107,8 +108,9 @@ def test_inputs_and_outputs_have_names_types_and_free_axes(exported: Exported) -
     (image,) = graph.input
     axes = [d.dim_param or d.dim_value for d in image.type.tensor_type.shape.dim]
     assert (image.name, image.type.tensor_type.elem_type, axes) == ("images", onnx.TensorProto.UINT8, list(PORT.axes))
-    assert [output.name for output in graph.output] == ["probabilities", "logits"]
-    assert {output.type.tensor_type.elem_type for output in graph.output} == {onnx.TensorProto.FLOAT}
+    kinds = {output.name: output.type.tensor_type.elem_type for output in graph.output}
+    numbers = onnx.TensorProto.FLOAT
+    assert kinds == {"probabilities": numbers, "logits": numbers, "prediction": onnx.TensorProto.INT64}
 
 
 def test_no_node_carries_notes_or_stack_traces(exported: Exported) -> None:
@@ -140,7 +142,7 @@ def test_plain_onnx_reads_the_metadata_and_the_classes_in_order(exported: Export
     assert json.loads(properties["classes"]) == list(CLASSES)
     whole = json.loads(properties["zooft"])
     assert whole["classes"] == list(CLASSES)
-    assert whole["port"]["meaning"] == "RGB levels 0..255"
+    assert whole["ports"][0]["meaning"] == "RGB levels 0..255"
     assert whole["backbone"] == "toy:net"
     assert whole["intended_use"] == "A test."
 
@@ -159,9 +161,26 @@ def test_two_exports_of_one_model_are_byte_identical(exported: Exported, tmp_pat
 
 def test_sigmoid_gives_independent_probabilities() -> None:
     images = torch.randint(0, 256, (2, 40, 40, 3), dtype=torch.uint8)
-    probabilities, logits = deployed(activation="sigmoid").eval()(images)
+    probabilities, logits, _ = deployed(activation="sigmoid").eval()(images)
     torch.testing.assert_close(probabilities, torch.sigmoid(logits))
     assert activate("softmax")(logits).sum(1).tolist() == pytest.approx([1, 1])
+
+
+def test_temperature_and_threshold_are_in_the_graph(tmp_path: Path) -> None:
+    images = np.random.default_rng(3).integers(0, 256, (7, 40, 44, 3), dtype=np.uint8)
+    with torch.inference_mode():
+        raw = deployed().eval()(torch.from_numpy(images))[1].numpy()
+    wanted = np.exp(raw / 2.5) / np.exp(raw / 2.5).sum(1, keepdims=True)
+    threshold = float(np.median(wanted[:, 1])) + 1e-4
+    model = deployed().eval()
+    model.calibration = Calibration(temperature=2.5, threshold=threshold)
+    path = write(tmp_path / "model.onnx", model)
+    session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
+    probabilities, logits, prediction = session.run(None, {"images": images})
+    np.testing.assert_allclose(logits, raw / 2.5, atol=1e-3)
+    np.testing.assert_allclose(probabilities, wanted, atol=1e-3)
+    assert prediction.tolist() == (probabilities[:, 1] >= threshold).astype(int).tolist()
+    assert 0 < prediction.sum() < 7
 
 
 class Undecided(nn.Module):
@@ -198,7 +217,7 @@ def test_a_backbone_that_cannot_be_exported_is_an_error_and_leaves_no_file(
 def test_an_example_of_one_sample_is_our_own_mistake(tmp_path: Path) -> None:
     example = torch.zeros(1, 40, 40, 3, dtype=torch.uint8)
     with pytest.raises(ValueError, match="two samples"):
-        export(deployed(), tmp_path / "m.onnx", port=PORT, example=example, describe=metadata)
+        export(deployed(), tmp_path / "m.onnx", ports=[PORT], example=[example], describe=metadata)
 
 
 def test_a_disk_that_fills_up_leaves_no_half_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -226,7 +245,7 @@ def test_above_the_limit_the_tensors_go_into_one_second_file(tmp_path: Path, mon
     example = torch.randint(0, 256, (2, 40, 44, 3), dtype=torch.uint8)
     path = tmp_path / "model.onnx"
     for _ in range(2):  # a second export replaces both files
-        export(network, path, port=PORT, example=example, describe=metadata)
+        export(network, path, ports=[PORT], example=[example], describe=metadata)
     assert {file.name for file in tmp_path.iterdir()} == {"model.onnx", runtime.DATA_FILE}
     with torch.inference_mode():
         wanted = network(example)[0].numpy()
@@ -238,7 +257,7 @@ def test_a_second_file_that_is_a_link_is_refused(tmp_path: Path, monkeypatch: py
 
     monkeypatch.setattr(exporting, "SINGLE_FILE_LIMIT", 100)
     example = torch.zeros(2, 40, 44, 3, dtype=torch.uint8)
-    export(deployed(), tmp_path / "model.onnx", port=PORT, example=example, describe=metadata)
+    export(deployed(), tmp_path / "model.onnx", ports=[PORT], example=[example], describe=metadata)
     (tmp_path / "another name").hardlink_to(tmp_path / runtime.DATA_FILE)
     with pytest.raises(RuntimeModelError, match="keeps tensors in other files"):
         runtime.load(tmp_path / "model.onnx", provider="cpu")

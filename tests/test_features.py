@@ -20,10 +20,10 @@ SPEC = InputSpec(height=16, width=16, resize=18, mean=(0.5,) * 3, std=(0.5,) * 3
 SAMPLES = tuple(Sample(id=str(i), source=i, target=i % 3) for i in range(12))
 
 
-def read(sample: Sample) -> NDArray[Any]:
+def read(sample: Sample) -> tuple[NDArray[Any], ...]:
     """A picture that its source determines."""
     rng = np.random.default_rng(sample.source)
-    return rng.integers(0, 256, (20 + sample.source, 24, 3), dtype=np.uint8)
+    return (rng.integers(0, 256, (20 + sample.source, 24, 3), dtype=np.uint8),)
 
 
 def noisy(array: NDArray[Any]) -> Tensor:

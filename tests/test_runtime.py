@@ -15,13 +15,14 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 
 from zooft import Port, runtime
+from zooft.contracts import Calibration
 from zooft.errors import ProviderError, RuntimeModelError
 from zooft.runtime import Metadata, OnnxModel, metadata, providers
 
 PORT = Port(name="images", dtype="uint8", axes=("batch", "height", "width", 3), meaning="RGB levels 0..255")
 METADATA = Metadata(
     version="0.1.0", task="classification", options={"colour": "rgb"}, classes=("zebra", "ant", "bee é"),
-    activation="softmax", port=PORT, preprocessing="none", backbone="toy:net", weights={"licence": "MIT"},
+    activation="softmax", ports=(PORT,), calibration=Calibration(), group_score="mean", preprocessing="none", backbone="toy:net", weights={"licence": "MIT"},
     weights_sha256="ab" * 32, data={"train": 3}, metrics={}, intended_use="A test.",
 )  # fmt: skip
 
@@ -104,7 +105,7 @@ def test_other_tools_find_the_classes_in_order(tmp_path: Path) -> None:
 def test_a_batch_of_another_type_or_shape_is_refused_with_what_is_wanted(opened: OnnxModel, batch: Any) -> None:
     with pytest.raises(RuntimeModelError) as caught:
         opened.run(batch)
-    assert "takes uint8 ('batch', 'height', 'width', 3)" in str(caught.value)
+    assert "takes images: uint8 ('batch', 'height', 'width', 3)" in str(caught.value)
     assert f"got {batch.dtype} {batch.shape}" in str(caught.value)
     assert "RGB levels 0..255" in str(caught.value)
 
@@ -176,8 +177,8 @@ def test_operators_that_are_not_onnxs_own_are_refused(
         (lambda m: set_property(m, "{"), "metadata is damaged"),
         (lambda m: set_property(m, "[]"), "metadata is damaged"),
         (lambda m: set_property(m, "{}"), "metadata is damaged"),
-        (changed_metadata(schema=99), "metadata of schema 99; this zooft reads 1"),
-        (changed_metadata(port=None), "metadata is damaged"),
+        (changed_metadata(schema=99), "metadata of schema 99; this zooft reads 2"),
+        (changed_metadata(ports=None), "metadata is damaged"),
         (changed_metadata(classes=None), "metadata is damaged"),
         (changed_metadata(surprise=1), "metadata is damaged"),
     ],

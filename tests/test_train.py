@@ -63,10 +63,10 @@ def fresh_model() -> AdaptedModel:
     return AdaptedModel(backbone, nn.Linear(backbone.width, 2))
 
 
-def read(sample: Sample) -> NDArray[Any]:
+def read(sample: Sample) -> tuple[NDArray[Any], ...]:
     """Dark for even sources, light for odd ones."""
     rng = np.random.default_rng(sample.source)
-    return np.clip(rng.normal(60 + 130 * (sample.source % 2), 40, (12, 12, 3)), 0, 255).astype(np.uint8)
+    return (np.clip(rng.normal(60 + 130 * (sample.source % 2), 40, (12, 12, 3)), 0, 255).astype(np.uint8),)
 
 
 def views(numbers: range, augment: Callable[[NDArray[Any]], Tensor] | None = None) -> Views:
@@ -113,7 +113,7 @@ def run(
     """Fit a model to dark and light pictures on the CPU."""
     seen = Seen([], [], [])
     job = Job(
-        model=model, train=views(range(18)), val=views(range(18, 28)), augmented=False, loss=nn.CrossEntropyLoss(),
+        model=model, train=views(range(18)), val=views(range(18, 28)), keep_last=False, augmented=False, loss=nn.CrossEntropyLoss(),
         metrics=accuracy, primary="accuracy", activation=activate("softmax"),
         plan=lambda _epoch: FreezePlan(frozen=frozenset(frozen)),
     )  # fmt: skip

@@ -18,6 +18,7 @@ from torch import nn
 
 from zooft import ImagePreprocess, Port, Sample, Verification, classification_metrics, runtime, verify
 from zooft import model as models
+from zooft.contracts import Calibration
 from zooft.export import DeployedModel, export
 from zooft.model import AdaptedModel
 from zooft.runtime import Metadata
@@ -33,19 +34,19 @@ Answers = tuple[NDArray[Any], NDArray[Any]]
 
 def metadata(sha256: str) -> Metadata:
     return Metadata(
-        version="0.1.0", task="classification", options={}, classes=CLASSES, activation="softmax", port=PORT,
+        version="0.1.0", task="classification", options={}, classes=CLASSES, activation="softmax", ports=(PORT,), calibration=Calibration(), group_score="mean",
         preprocessing="inside the graph", backbone="timm:tf_efficientnet_lite0", weights={}, weights_sha256=sha256,
         data={}, metrics={}, intended_use="A test.",
     )  # fmt: skip
 
 
-def photographs() -> list[NDArray[Any]]:
+def photographs() -> list[tuple[NDArray[Any], ...]]:
     """Cut-outs of two real photographs, of several sizes."""
     cuts = []
     for name in ("china.jpg", "flower.jpg"):
         whole = load_sample_image(name)
         for size, row, column in ((224, 0, 0), (256, 100, 150), (300, 60, 320), (180, 240, 400)):
-            cuts.append(np.array(whole[row : row + size, column : column + size + 16]))
+            cuts.append((np.array(whole[row : row + size, column : column + size + 16]),))
     return cuts
 
 
@@ -60,7 +61,7 @@ class Reference:
         key = str(batch.shape).encode() + batch.tobytes()
         if key not in self.known:
             with torch.inference_mode():
-                probabilities, logits = self.model(torch.from_numpy(batch))
+                probabilities, logits, _ = self.model(torch.from_numpy(batch))
             self.known[key] = probabilities.numpy(), logits.numpy()
         return self.known[key]
 
@@ -78,7 +79,7 @@ class Bench:
         model = DeployedModel(ImagePreprocess(backbone.input), AdaptedModel(backbone, head), "softmax").eval()
         self.path, self.reference = path, Reference(model)
         example = torch.randint(0, 256, (2, 256, 288, 3), dtype=torch.uint8)
-        export(model, path, port=PORT, example=example, describe=metadata)
+        export(model, path, ports=[PORT], example=[example], describe=metadata)
 
     def judge(self, path: Path, **changes: Any) -> Verification:
         """Verify a file against the model."""
@@ -253,7 +254,7 @@ def test_a_batch_size_baked_into_the_graph_is_caught(bench: Bench, tmp_path: Pat
 
 
 def test_where_there_are_no_targets_no_metric_is_told(bench: Bench) -> None:
-    arrays = verify.generated(PORT.axes[1:], "uint8")
+    arrays = verify.generated([PORT])
     record = bench.judge(bench.path, material=Material(arrays=arrays, targets=None, available=0, data="generated"))
     assert record.passed
     assert record.metrics == {}
@@ -275,7 +276,7 @@ def test_samples_are_spread_evenly_over_the_list(count: int, most: int, wanted: 
 
 
 def test_generated_samples_fit_the_port_and_differ_in_size() -> None:
-    arrays = verify.generated(PORT.axes[1:], "uint8")
-    assert {a.dtype for a in arrays} == {np.dtype(np.uint8)}
-    assert len({a.shape for a in arrays}) > 1
-    assert all(a.shape[2] == 3 and a.std() > 20 for a in arrays)
+    arrays = verify.generated([PORT])
+    assert {a.dtype for (a,) in arrays} == {np.dtype(np.uint8)}
+    assert len({a.shape for (a,) in arrays}) > 1
+    assert all(a.shape[2] == 3 and a.std() > 20 for (a,) in arrays)

@@ -9,37 +9,49 @@ from __future__ import annotations
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 
 if TYPE_CHECKING:
+    from zooft.calibration import parse_point
     from zooft.config import option
     from zooft.contracts import (
+        UNLABELLED,
         Anatomy,
+        Arrays,
+        Computing,
         Discovery,
         EpochRecord,
         Family,
         FreezePlan,
         Freezer,
+        GroupResult,
         Head,
         InputSpec,
         LoadedWeights,
+        OperatingPoint,
+        Picture,
         Port,
         Rejection,
         Sample,
         Stage,
+        Table,
         Task,
         Verification,
         WeightsSource,
+        unseen,
     )
     from zooft.errors import ConfigError, DataError, ModelError, WeightsError, ZooftError
     from zooft.hookspecs import hookimpl
-    from zooft.metrics import classification_metrics
-    from zooft.preprocess import ImagePreprocess
+    from zooft.metrics import classification_metrics, diagnostic_metrics
+    from zooft.preprocess import ImagePreprocess, Resize
     from zooft.recipe import FinetuneResult, finetune
     from zooft.tasks import cross_entropy, image_port, image_preprocess
 
 __all__ = [
+    "UNLABELLED",
     "Anatomy",
+    "Arrays",
+    "Computing",
     "ConfigError",
     "DataError",
     "Discovery",
@@ -48,15 +60,20 @@ __all__ = [
     "FinetuneResult",
     "FreezePlan",
     "Freezer",
+    "GroupResult",
     "Head",
     "ImagePreprocess",
     "InputSpec",
     "LoadedWeights",
     "ModelError",
+    "OperatingPoint",
+    "Picture",
     "Port",
     "Rejection",
+    "Resize",
     "Sample",
     "Stage",
+    "Table",
     "Task",
     "Verification",
     "WeightsError",
@@ -65,23 +82,28 @@ __all__ = [
     "__version__",
     "classification_metrics",
     "cross_entropy",
+    "diagnostic_metrics",
     "finetune",
     "hookimpl",
     "image_port",
     "image_preprocess",
     "option",
+    "parse_point",
+    "unseen",
 ]
 
 _HOMES = {
+    "zooft.calibration": ("parse_point",),
     "zooft.config": ("option",),
     "zooft.contracts": (
-        "Anatomy", "Discovery", "EpochRecord", "Family", "FreezePlan", "Freezer", "Head", "InputSpec", "LoadedWeights",
-        "Port", "Rejection", "Sample", "Stage", "Task", "Verification", "WeightsSource",
+        "Anatomy", "Arrays", "Computing", "Discovery", "EpochRecord", "Family", "FreezePlan", "Freezer", "GroupResult",
+        "Head", "InputSpec", "LoadedWeights", "OperatingPoint", "Picture", "Port", "Rejection", "Sample", "Stage", "Table",
+        "Task", "UNLABELLED", "Verification", "WeightsSource", "unseen",
     ),
     "zooft.errors": ("ConfigError", "DataError", "ModelError", "WeightsError", "ZooftError"),
     "zooft.hookspecs": ("hookimpl",),
-    "zooft.metrics": ("classification_metrics",),
-    "zooft.preprocess": ("ImagePreprocess",),
+    "zooft.metrics": ("classification_metrics", "diagnostic_metrics"),
+    "zooft.preprocess": ("ImagePreprocess", "Resize"),
     "zooft.recipe": ("FinetuneResult", "finetune"),
     "zooft.tasks": ("cross_entropy", "image_port", "image_preprocess"),
 }  # fmt: skip

@@ -23,14 +23,20 @@ T = TypeVar("T")
 U = TypeVar("U")
 
 
-def option(default: Any, help: str) -> Any:  # noqa: A002  -- the word that click and argparse use
-    """A dataclass field with a help text, shown by the command line and the docs."""
-    return dataclasses.field(default=default, metadata={"help": help})
+def option(default: Any, help: str, *, local: bool = False) -> Any:  # noqa: A002  -- the word that click and argparse use
+    """A dataclass field with a help text, shown by the command line and the docs.
+
+    Args:
+        default: where nothing is given.
+        help: one line.
+        local: whether it says where something lies on this machine; runs and exported files don't record it then.
+    """
+    return dataclasses.field(default=default, metadata={"help": help, "local": local})
 
 
-def required(help: str) -> Any:  # noqa: A002  -- as above
+def required(help: str, *, local: bool = False) -> Any:  # noqa: A002  -- as above
     """A dataclass field without a default."""
-    return dataclasses.field(metadata={"help": help})
+    return dataclasses.field(metadata={"help": help, "local": local})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -39,9 +45,9 @@ class FinetuneConfig:
 
     backbone: str = required("FAMILY:MODEL, such as timm:vit_base or torchvision:resnet18")
     task: str = required("what to learn; 'zooft tasks' lists them")
-    data: Path = required("folder or manifest, as the task reads it")
-    out: Path | None = option(None, "run folder to make [default: runs/TASK-MODEL-N]")
-    head: str = option("standard/linear", "what replaces the classifier; 'zooft heads' lists them")
+    data: Path = required("folder or manifest, as the task reads it", local=True)
+    out: Path | None = option(None, "run folder to make [default: runs/TASK-MODEL-N]", local=True)
+    head: str | None = option(None, "what replaces the classifier; 'zooft heads' lists them [default: the task's]")
     freeze: str = option("standard/backbone", "what stays as it is; 'zooft freezers' lists the rules")
     weights: str = option("pretrained", "pretrained, random, or a .safetensors or .pth file")
     epochs: Annotated[int, Ge(1)] = option(15, "passes over the training data")
@@ -61,10 +67,14 @@ class FinetuneConfig:
     val_fraction: Annotated[float, Gt(0), Lt(1)] = option(
         0.2, "share held out for validation where the data has no split"
     )
+    folds: Annotated[int, Ge(2)] | None = option(
+        None, "cross-validate in K grouped, stratified folds; the model itself then learns from all samples"
+    )
     device: Device = option("auto", "where to train")
     workers: Annotated[int, Ge(0)] | None = option(None, "loader processes [default: by the machine]")
     seed: Annotated[int, Ge(0), Le(2**32 - 1)] = option(0, "of splits, head, order, augmentation")
     bootstrap: Annotated[int, Ge(0)] = option(1000, "resamples behind the 95 % intervals; 0 for none")
+    audit: bool = option(True, "look for leaks and shortcuts before training")
     export: bool = option(True, "write and verify model.onnx")
     provider: Provider = option("auto", "onnxruntime execution provider that verifies the file")
     verify_samples: Annotated[int, Ge(1)] = option(500, "validation samples to verify on at most")
@@ -130,8 +140,9 @@ def read_toml(path: Path) -> dict[str, Any]:
 
 
 def plain(value: Any) -> dict[str, Any]:
-    """A dataclass as plain JSON values: paths as strings, tuples as lists."""
-    return {field.name: _plain(getattr(value, field.name)) for field in dataclasses.fields(value)}
+    """A dataclass as plain JSON values, tuples as lists; what says where things lie on this machine is left out."""
+    kept = [field for field in dataclasses.fields(value) if not field.metadata.get("local")]
+    return {field.name: _plain(getattr(value, field.name)) for field in kept}
 
 
 def _plain(value: Any) -> Any:

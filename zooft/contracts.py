@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, Protocol, TypeAlias
 
 from zooft.errors import ConfigError
 
@@ -17,6 +17,8 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
     from torch import Tensor, nn
 
+Arrays: TypeAlias = "tuple[NDArray[Any], ...]"
+"""One sample in native units, an array for each port of its task, without the batch axis."""
 API_VERSION = 1
 """The version of the hooks and of the types in this module; a plugin may declare its own as ``zooft_api``."""
 
@@ -24,7 +26,23 @@ Interpolation = Literal["bilinear", "bicubic"]
 ResizeMode = Literal["crop", "stretch", "letterbox"]
 Activation = Literal["softmax", "sigmoid"]
 SplitName = Literal["train", "val", "test"]
+GroupScore = Literal["mean", "max"]
+Advance = Callable[[int], None]
 Scale = Mapping[str, float]
+UNLABELLED = -1
+"""The target of a sample that is only to be predicted."""
+
+
+class Computing(Protocol):
+    """A progress bar: told what is done and how many units of it, it gives what is called with each number done."""
+
+    def __call__(self, title: str, total: int, /) -> Advance:
+        """Begin."""
+
+
+def unseen(_title: str, _total: int) -> Advance:
+    """A progress bar that nobody looks at."""
+    return lambda _done: None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -187,11 +205,13 @@ class Head:
         summary: one line.
         build: ``(width, outputs) -> module`` taking ``(N, width)`` to ``(N, outputs)`` logits, every
             parameter initialised.
+        bag: whether the module takes ``(N, Z, width)`` instead: a sample's Z instances, such as slices of a volume.
     """
 
     name: str
     summary: str
     build: Callable[[int, int], nn.Module]
+    bag: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -232,10 +252,11 @@ class Sample:
     Attributes:
         id: what run files call it; never a patient's name or number.
         source: what the task's `read` takes; opaque to the core.
-        target: index into the classes.
+        target: index into the classes; ``UNLABELLED`` where it is only to be predicted.
         group: what must not be torn apart by a split (a patient); None where unknown.
         split: where the data itself says so.
-        facts: allow-listed values for subgroup tables.
+        facts: allow-listed values for subgroup tables and for the audit; what stands here goes into artefacts, so
+            nothing that names a person.
     """
 
     id: str
@@ -256,12 +277,22 @@ class Rejection:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Discovery:
-    """What a task found below a data folder. Nothing is left out unsaid."""
+    """What a task found below a data folder. Nothing is left out unsaid.
+
+    Attributes:
+        samples: what can be used.
+        classes: names, in the order of the targets. Of two, the second is the positive one.
+        rejected: what can't, and why.
+        notes: what the user should know.
+        group_score: how the samples of one group make one answer: their mean probability, or the probabilities of
+            the sample in which the last class is likeliest.
+    """
 
     samples: tuple[Sample, ...]
     classes: tuple[str, ...]
     rejected: tuple[Rejection, ...] = ()
     notes: tuple[str, ...] = ()
+    group_score: GroupScore = "mean"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -280,6 +311,88 @@ class Port:
     axes: tuple[str | int, ...]
     meaning: str
 
+    def shape(self, rows: int, columns: int, *, others: int = 3) -> tuple[int, ...]:
+        """One sample's shape, without the batch axis: the last two dynamic axes are an image's, before them others."""
+        dynamic = [index for index, axis in enumerate(self.axes) if index and isinstance(axis, str)]
+        sizes = dict(zip(reversed(dynamic), (columns, rows), strict=False))
+        return tuple(
+            axis if isinstance(axis, int) else sizes.get(index, others) for index, axis in enumerate(self.axes) if index
+        )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Picture:
+    """A picture for the report.
+
+    Attributes:
+        title: what it shows.
+        png: the image.
+        caption: what to see in it; also read out where the picture can't be seen.
+    """
+
+    title: str
+    png: bytes
+    caption: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Table:
+    """A table for the report."""
+
+    title: str
+    columns: tuple[str, ...]
+    rows: tuple[tuple[str, ...], ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class OperatingPoint:
+    """How the threshold of two classes is to be chosen, on validation data only.
+
+    Attributes:
+        rule: ``youden`` for the largest sensitivity + specificity - 1 (Youden 1950), or the figure that is to be
+            reached, with the other one as large as it can be.
+        at_least: for the latter, such as 0.9.
+    """
+
+    rule: Literal["youden", "sensitivity", "specificity"] = "youden"
+    at_least: float = 0.9
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Calibration:
+    """What was fitted after training, on validation data, and is part of the deployed graph.
+
+    Attributes:
+        temperature: the logits are divided by it (Guo et al. 2017).
+        threshold: of two classes, the second is said where its probability is at least this; None for the likelier.
+        fitted_on: which samples it was fitted on, in words.
+    """
+
+    temperature: float = 1.0
+    threshold: float | None = None
+    fitted_on: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class GroupResult:
+    """A deployed model's answer about one group, such as a patient.
+
+    Attributes:
+        group: its salted name, or its file's.
+        prediction: the class.
+        probabilities: in the order of the classes.
+        members: the samples that it was made from.
+        decisive: the sample that spoke most for the last class.
+        probability_by_sample: of the last class, in the samples' order.
+    """
+
+    group: str
+    prediction: str
+    probabilities: tuple[float, ...]
+    members: tuple[Sample, ...]
+    decisive: Sample
+    probability_by_sample: tuple[float, ...]
+
 
 @dataclass(frozen=True, slots=True)
 class NoOptions:
@@ -294,6 +407,37 @@ def _rgb(_options: Any) -> int:
     return 3
 
 
+def _linear(_options: Any) -> str:
+    return "standard/linear"
+
+
+def _no_bag(_options: Any) -> bool:
+    return False
+
+
+def _uncalibrated(_options: Any) -> None:
+    return None
+
+
+def _nothing_to_show(_samples: Sequence[Sample], _options: Any) -> tuple[Picture | Table, ...]:
+    return ()
+
+
+def _nameless(_result: GroupResult, _options: Any) -> Mapping[str, str]:
+    return {}
+
+
+def _image_steps(spec: InputSpec, _options: Any) -> str:
+    return (
+        f"{spec.mode} to {spec.height}x{spec.width} (resize {spec.resize}, antialiased {spec.interpolation}), "
+        f"then mean {spec.mean} and std {spec.std} on the scale 0..1"
+    )
+
+
+def _as_it_is(arrays: Arrays, _options: Any) -> NDArray[Any]:
+    return arrays[0]
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Task:
     """What is learnt, from what data: ``--task NAME``.
@@ -303,39 +447,71 @@ class Task:
     Attributes:
         name: as on the command line.
         summary: one line.
-        discover: samples below a folder (or in a file), rejected ones with reasons. Must not import torch.
-        read: one sample's array in native units, without the batch axis; deterministic. Must not import torch.
-        port: the deployed graph's input.
-        preprocess: native units ``(N, …)`` to the network's input ``(N, C, H, W)`` float32, as a module
-            that can be exported.
+        discover: samples below a folder (or in a file), rejected ones with reasons. Must not import torch. With a
+            third parameter named ``computing`` it is given one, to show how far it is.
+        read: one sample's array in native units, without the batch axis, or a tuple of arrays where the graph has
+            several inputs; deterministic. Must not import torch.
+        port: the deployed graph's input, or a tuple of them.
+        preprocess: native units ``(N, …)``, one tensor for each port, to the network's input ``(N, C, H, W)``
+            float32, or ``(N, Z, C, H, W)`` for a bag, as a module that can be exported.
+        explain: `preprocess` in words, for the ONNX metadata.
         loss: from all training targets, a module ``(logits, targets) -> scalar``.
-        metrics: ``(targets (N,), probabilities (N, classes)) -> name to value``, all better when larger.
-        primary: the metric that chooses the best epoch.
+        metrics: ``(targets (N,), probabilities (N, classes)) -> name to value``.
+        primary: the metric that chooses the best epoch; better when larger.
         options: a frozen dataclass; its fields become flags, config keys and arguments.
-        augment: ``(spec, options) -> (array -> network input (C, H, W))``, or None for the plain view.
-            Randomness comes from torch's global generator, which the core seeds per sample and epoch.
+        augment: ``(spec, options) -> (arrays -> network input (C, H, W))``, the arrays as `read` gives them and one
+            argument each, or None for the plain view. Randomness comes from torch's global generator, which the core
+            seeds per sample and epoch.
         channels: of the network's input.
+        head: the head that is used where the user names none.
+        bag: whether a sample is a bag of instances.
         activation: what turns logits into probabilities in the deployed graph.
+        operating_point: how the threshold of two classes is chosen. With one, a temperature is fitted too; None
+            leaves probabilities as they are.
         intended_use: goes into the ONNX metadata.
+        probability_limit: how much a probability of the exported file may differ from the model's; the default leaves
+            room for rounding to whole levels of 8-bit images inside the graph.
         private: True where paths and ids may name people; runs then hold none.
+        subgroups: names of facts whose values get a row each in the table of subgroups.
+        show: a sample's arrays as a picture for people, ``(H, W)`` or ``(H, W, 3)`` uint8.
+        report: pictures and tables of the task's own for the report.
+        gather: ``(paths, options, computing) -> Discovery`` of unlabelled samples, for ``zooft predict``; None where each file is
+            one sample that `read` takes. A rejection's and a sample's id may name what the user typed.
+        identify: what a group and its decisive sample are called where they come from, such as a PatientID: shown by
+            ``zooft predict`` only when asked.
+        writers: name to ``(results, classes, folder, options)`` that writes the results of ``zooft predict`` in a
+            format of the task's own and returns the files.
         demo: ``(folder, seed)`` writes a small real data set offline.
     """
 
     name: str
     summary: str
-    discover: Callable[[Path, Any], Discovery]
-    read: Callable[[Any, Any], NDArray[Any]]
-    port: Callable[[Any], Port]
+    discover: Callable[..., Discovery]
+    read: Callable[[Any, Any], NDArray[Any] | Arrays]
+    port: Callable[[Any], Port | tuple[Port, ...]]
     preprocess: Callable[[InputSpec, Any], nn.Module]
     loss: Callable[[Sequence[int], Any], nn.Module]
     metrics: Callable[[NDArray[Any], NDArray[Any]], Mapping[str, float]]
     primary: str
     options: type[Any] = NoOptions
-    augment: Callable[[InputSpec, Any], Callable[[NDArray[Any]], Tensor] | None] = _no_augmentation
+    explain: Callable[[InputSpec, Any], str] = _image_steps
+    augment: Callable[[InputSpec, Any], Callable[..., Tensor] | None] = _no_augmentation
     channels: Callable[[Any], int] = _rgb
+    head: Callable[[Any], str] = _linear
+    bag: Callable[[Any], bool] = _no_bag
     activation: Activation = "softmax"
+    operating_point: Callable[[Any], OperatingPoint | None] = _uncalibrated
     intended_use: str = "Not stated."
+    probability_limit: float = 1e-2
     private: bool = False
+    subgroups: tuple[str, ...] = ()
+    show: Callable[[Arrays, Any], NDArray[Any]] = _as_it_is
+    report: Callable[[Sequence[Sample], Any], Sequence[Picture | Table]] = _nothing_to_show
+    gather: Callable[[Sequence[Path], Any, Computing], Discovery] | None = None
+    identify: Callable[[GroupResult, Any], Mapping[str, str]] = _nameless
+    writers: Mapping[str, Callable[[Sequence[GroupResult], Sequence[str], Path, Any], Sequence[Path]]] = field(
+        default_factory=dict
+    )
     demo: Callable[[Path, int], None] | None = None
 
 

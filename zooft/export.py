@@ -17,11 +17,12 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor, nn
 
+from zooft.contracts import Calibration
 from zooft.errors import ExportError
 from zooft.runtime import DATA_FILE
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
     from pathlib import Path
 
     import onnx
@@ -42,23 +43,41 @@ _TRAINING_OPERATORS = {
 }
 
 
+OUTPUTS = ("probabilities", "logits", "prediction")
+
+
 class DeployedModel(nn.Module):
-    """What the file contains: native units to ``(probabilities, logits)``.
+    """What the file contains: native units to ``(probabilities, logits, prediction)``.
 
     Args:
         preprocess: native units to the network's input.
         network: the network's input to logits.
         activation: logits to probabilities.
+        calibration: temperature and threshold.
     """
 
-    def __init__(self, preprocess: nn.Module, network: nn.Module, activation: Activation) -> None:
+    def __init__(
+        self, preprocess: nn.Module, network: nn.Module, activation: Activation, calibration: Calibration | None = None
+    ) -> None:
         super().__init__()
         self.preprocess, self.network, self.activation = preprocess, network, activation
+        self.calibration = calibration or Calibration()
 
-    def forward(self, batch: Tensor) -> tuple[Tensor, Tensor]:
-        """Probabilities and logits, both ``(N, classes)``."""
-        logits = self.network(self.preprocess(batch)).float()
-        return activate(self.activation)(logits), logits
+    def forward(self, *batch: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Probabilities and logits, both ``(N, classes)`` float32, and the class ``(N,)`` int64.
+
+        The logits are calibrated ones, divided by the temperature.
+        """
+        logits = self.network(self.preprocess(*batch)).float()
+        if self.calibration.temperature != 1:
+            logits = logits / self.calibration.temperature
+        probabilities = activate(self.activation)(logits)
+        return probabilities, logits, self._decide(probabilities)
+
+    def _decide(self, probabilities: Tensor) -> Tensor:
+        if self.calibration.threshold is None:
+            return probabilities.argmax(1)
+        return (probabilities[:, 1] >= self.calibration.threshold).to(torch.int64)
 
 
 def activate(activation: Activation) -> Callable[[Tensor], Tensor]:
@@ -67,23 +86,29 @@ def activate(activation: Activation) -> Callable[[Tensor], Tensor]:
 
 
 def export(
-    model: DeployedModel, path: Path, *, port: Port, example: Tensor, describe: Callable[[str], Metadata]
+    model: DeployedModel,
+    path: Path,
+    *,
+    ports: Sequence[Port],
+    example: Sequence[Tensor],
+    describe: Callable[[str], Metadata],
 ) -> None:
     """Write `model` to `path`.
 
     Args:
         model: on the CPU; is put in evaluation mode.
         path: of the file.
-        port: the input's name and axes.
-        example: two samples; with one the exporter bakes the batch size into attention layers.
+        ports: the inputs' names and axes.
+        example: two samples, a tensor for each port; with one sample the exporter bakes the batch size into
+            attention layers.
         describe: from the SHA-256 of the file's tensors to the metadata.
 
     Raises:
         ExportError: the exporter failed, or made something that we don't ship.
     """
-    if example.shape[0] != 2:
+    if any(tensor.shape[0] != 2 for tensor in example):
         raise ValueError("the example must hold two samples")
-    proto = _to_proto(model.eval(), example, port)
+    proto = _to_proto(model.eval(), example, ports)
     _strip(proto)
     _refuse(proto)
     proto.ir_version = IR_VERSION
@@ -93,13 +118,13 @@ def export(
     _write(proto, path)
 
 
-def _to_proto(model: DeployedModel, example: Tensor, port: Port) -> onnx.ModelProto:
-    dynamic = {index: axis for index, axis in enumerate(port.axes) if isinstance(axis, str)}
+def _to_proto(model: DeployedModel, example: Sequence[Tensor], ports: Sequence[Port]) -> onnx.ModelProto:
+    dynamic = tuple({index: axis for index, axis in enumerate(port.axes) if isinstance(axis, str)} for port in ports)
     try:
         with _quiet(), torch.no_grad():
             program = torch.onnx.export(
-                model, (example,), dynamo=True, opset_version=OPSET, verbose=False, external_data=False,
-                input_names=[port.name], output_names=["probabilities", "logits"], dynamic_shapes=(dynamic,),
+                model, tuple(example), dynamo=True, opset_version=OPSET, verbose=False, external_data=False,
+                input_names=[port.name for port in ports], output_names=list(OUTPUTS), dynamic_shapes=(dynamic,),
             )  # fmt: skip
     except Exception as error:  # the exporter fails in as many ways as models are written
         raise ExportError(

@@ -70,10 +70,12 @@ class AdaptedModel(nn.Module):
 
     Args:
         backbone: whose module and stages it runs.
-        head: ``(N, width) -> (N, outputs)``.
+        head: ``(N, width) -> (N, outputs)``, or ``(N, Z, width) -> (N, outputs)`` for a bag.
+        bag: whether a sample is a bag of Z instances; the model then takes ``(N, Z, C, H, W)``, and what leaves
+            a stage has these two axes in front too.
     """
 
-    def __init__(self, backbone: Backbone, head: nn.Module) -> None:
+    def __init__(self, backbone: Backbone, head: nn.Module, *, bag: bool = False) -> None:
         super().__init__()
         if isinstance(head, nn.Linear) and not any(slot.bias for slot in backbone.slots):
             head.register_parameter("bias", None)  # else it wouldn't fit into the zoo's own model
@@ -81,19 +83,25 @@ class AdaptedModel(nn.Module):
         self.head = head
         self.stages = dict(backbone.stages)
         self.slots = backbone.slots
+        self.bag = bag
 
     def forward(self, x: Tensor, start: int = 0) -> Tensor:
         """Logits of `x`, which is what leaves stage number `start` - 1, or an image for 0."""
-        for stage in list(self.stages.values())[start:]:
-            x = stage(self.trunk, x)
-        logits: Tensor = self.head(x)
+        logits: Tensor = self.head(self.run(x, list(self.stages)[start:]))
         return logits
 
     def prefix(self, x: Tensor, stop: int) -> Tensor:
         """What leaves stage number `stop` - 1."""
-        for stage in list(self.stages.values())[:stop]:
-            x = stage(self.trunk, x)
-        return x
+        return self.run(x, list(self.stages)[:stop])
+
+    def run(self, x: Tensor, stages: Sequence[str]) -> Tensor:
+        """What leaves the last of `stages`, run one after the other on `x`."""
+        instances = x.shape[1]
+        if self.bag:
+            x = x.flatten(0, 1)
+        for name in stages:
+            x = self.stages[name](self.trunk, x)
+        return x.reshape(-1, instances, *x.shape[1:]) if self.bag else x
 
 
 def load_backbone(
@@ -161,10 +169,10 @@ def adapt(backbone: Backbone, head: Head, outputs: int) -> AdaptedModel:
     """
     module = head.build(backbone.width, outputs)
     with torch.no_grad():
-        probe = module(torch.zeros(2, backbone.width))
+        probe = module(torch.zeros((2, 3, backbone.width) if head.bag else (2, backbone.width)))
     if tuple(probe.shape) != (2, outputs) or not bool(torch.isfinite(probe).all()):
         raise ModelError(f"the head {head.name} gives {tuple(probe.shape)}, expected finite (2, {outputs})")
-    return AdaptedModel(backbone, module)
+    return AdaptedModel(backbone, module, bag=head.bag)
 
 
 def load_strictly(module: nn.Module, tensors: Mapping[str, Tensor], *, without: Sequence[str], what: str) -> None:

@@ -5,32 +5,40 @@ The only module that sees the configuration as a whole; everything below it take
 
 from __future__ import annotations
 
+import json
 import logging
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
+import numpy as np
+
 from zooft import config as configuration
+from zooft import judge, runtime
 from zooft import registry as registries
 from zooft import run as runs
-from zooft import runtime
 from zooft import samples as sample_tables
+from zooft import saved as finished
 from zooft.config import FinetuneConfig
 from zooft.contracts import EpochRecord, Rejection, Verification, parse_reference
 from zooft.errors import ConfigError, VerificationError, WeightsError
+from zooft.judge import Judgement, Predictions
+from zooft.resources import Clock
 from zooft.split import Splits, split
 
 if TYPE_CHECKING:
     from accelerate import Accelerator
 
-    from zooft.contracts import Discovery, Family, Task
-    from zooft.features import Views
+    from zooft.audit import Audit
+    from zooft.contracts import Calibration, Discovery, Family, Sample, Task
+    from zooft.features import Memory, Views
     from zooft.metrics import Evaluation
     from zooft.model import AdaptedModel, Backbone
     from zooft.registry import Registry
-    from zooft.saved import Predictions, SavedRun
+    from zooft.saved import SavedRun
     from zooft.train import Recipe, Watch
 
 logger = logging.getLogger("zooft")
@@ -123,6 +131,7 @@ class _Plan:
     registry: Registry
     task: Task
     options: Any
+    head: str
     family: Family
     family_name: str
     model: str
@@ -166,45 +175,94 @@ def _resolve(registry: Registry, values: Mapping[str, Any]) -> _Plan:
         runtime.choose(config.provider)
     family_name, model = parse_reference(config.backbone)
     family = registry.family(family_name)
-    registry.head(config.head)
     registry.freezer(config.freeze)
+    sample_tables.ports(task, options)  # these two refuse options that don't go together
+    task.operating_point(options)
     return _Plan(
-        config=config, registry=registry, task=task, options=options,
+        config=config, registry=registry, task=task, options=options, head=_head(registry, config.head, task, options),
         family=family, family_name=family_name, model=full_name(family, model),
     )  # fmt: skip
 
 
+def _head(registry: Registry, named: str | None, task: Task, options: Any) -> str:
+    """The head's name, checked to take what the task gives: one feature vector a sample, or a bag of them.
+
+    Raises:
+        ConfigError: it takes the other.
+    """
+    name = named or task.head(options)
+    bag = task.bag(options)
+    if registry.head(name).bag != bag:
+        able = ", ".join(entry.value.name for entry in registry.heads if entry.value.bag == bag)
+        what = "a bag of instances" if bag else "one image"
+        raise ConfigError(
+            f"a sample of {task.name} is {what} with these options, which the head {name} doesn't take; use one of {able}"
+        )
+    return name
+
+
 def _finetune(plan: _Plan, folder: runs.WorkingFolder, told: Listener) -> FinetuneResult:
+    clock = Clock()
     accelerator = _accelerator(plan.config)
     told.step("reading the data")
     found, splits = _read_data(plan, folder.path, told)
+    audited = _audit(plan, folder.path, found, splits, told)
+    clock.lap("data")
     told.step(f"loading {plan.family.name}:{plan.model}")
     backbone, adapted = _adapt(plan, len(found.classes))
     told.note(f"weights: {backbone.weights.source}")
     runs.write_json(folder.path / runs.RUN_FILE, _record(plan, backbone, splits, found))
-    told.step(f"training on {accelerator.device}")
     registries.announce(plan.registry, "zooft_on_start", run=folder.path, samples=len(found.samples))
-    _train(plan, backbone, adapted, splits, accelerator, folder.path, told)
-    told.step("evaluating the best epoch")
-    saved, predictions, evaluations = _evaluate(plan, folder.path, splits, accelerator, told)
+    memory: Memory = {}
+    crossed = _cross_validate(plan, splits, accelerator, folder.path, memory, told) if splits.folds else None
+    told.step(f"training on {accelerator.device}" + (", with all samples" if splits.folds else ""))
+    _train(plan, backbone, adapted, splits.train, splits.val, accelerator, folder.path, memory, told)
+    clock.lap("training")
+    told.step("evaluating the last epoch" if splits.folds else "evaluating the best epoch")
+    judged = _judge(plan, folder.path, splits, crossed, accelerator, told)
+    saved = finished.open_run(folder.path, plan.registry)
+    clock.lap("evaluation")
     verification = _export(plan, saved, splits, told) if plan.config.export else None
-    _draw(plan, saved, predictions["val"], evaluations["val"])
+    clock.lap("export")
+    _keep(folder.path, "resources", clock.resources())
+    _draw(plan, finished.open_run(folder.path, plan.registry), found, splits, judged, audited, verification)
     path = folder.publish()
     _refuse_failure(verification, path)
+    evaluations = {name: part.evaluation for name, part in judged.items()}
     return FinetuneResult(
         path=path, best_epoch=runs.best_epoch(path), evaluations=evaluations, verification=verification
     )
 
 
 def _read_data(plan: _Plan, folder: Path, told: Listener) -> tuple[Discovery, Splits]:
-    found = sample_tables.discover(plan.task, plan.config.data, plan.options)
-    splits = split(found.samples, found.classes, fraction=plan.config.val_fraction, seed=plan.config.seed)
+    found = sample_tables.discover(plan.task, plan.config.data, plan.options, computing=told.computing)
+    splits = split(
+        found.samples, found.classes, fraction=plan.config.val_fraction, seed=plan.config.seed, folds=plan.config.folds
+    )
     sample_tables.write_samples(folder / runs.SAMPLES_FILE, splits, found.classes)
     sample_tables.write_rejected(folder / runs.REJECTED_FILE, found.rejected)
     told.rejected(found.rejected)
     for text in (*found.notes, *splits.notes):
         told.note(text)
     return found, splits
+
+
+def _audit(plan: _Plan, folder: Path, found: Discovery, splits: Splits, told: Listener) -> Audit | None:
+    if not plan.config.audit:
+        return None
+    from zooft.audit import audit
+
+    told.step("looking for leaks and shortcuts")
+    audited = audit(
+        found.samples, found.classes, partial(sample_tables.read, plan.task, plan.options),
+        show=lambda arrays: plan.task.show(arrays, plan.options).squeeze(), computing=told.computing, seed=plan.config.seed,
+        split_of={sample.id: name for name, members in splits.named().items() for sample in members},
+    )  # fmt: skip
+    runs.write_json(folder / runs.AUDIT_FILE, audited)
+    for finding in audited.findings:
+        if finding.severity != "info":
+            told.note(f"{finding.severity}: {finding.text}")
+    return audited
 
 
 def _adapt(plan: _Plan, outputs: int) -> tuple[Backbone, AdaptedModel]:
@@ -218,7 +276,7 @@ def _adapt(plan: _Plan, outputs: int) -> tuple[Backbone, AdaptedModel]:
         sources=[entry.value for entry in plan.registry.weights],
     )  # fmt: skip
     torch.manual_seed(plan.config.seed)
-    return backbone, model.adapt(backbone, plan.registry.head(plan.config.head), outputs)
+    return backbone, model.adapt(backbone, plan.registry.head(plan.head), outputs)
 
 
 def _accelerator(config: FinetuneConfig) -> Accelerator:
@@ -239,29 +297,55 @@ def _accelerator(config: FinetuneConfig) -> Accelerator:
     return Accelerator(cpu=config.device == "cpu" or not any(there.values()))
 
 
+def _cross_validate(
+    plan: _Plan, splits: Splits, accelerator: Accelerator, folder: Path, memory: Memory, told: Listener
+) -> Predictions:
+    """Every sample's answer by a model that hasn't learnt from its group: logits, not calibrated yet.
+
+    Each fold keeps its last epoch: choosing one by the samples that it is judged by would flatter it.
+    """
+    parts = []
+    for number, fold in enumerate(splits.folds, 1):
+        told.step(f"fold {number} of {len(splits.folds)}")
+        backbone, adapted = _adapt(plan, len(runs.read(folder)["classes"]))
+        own = folder / runs.FOLDS_FOLDER / str(number)
+        own.mkdir(parents=True)
+        _train(plan, backbone, adapted, fold.train, fold.held_out, accelerator, own, memory, told, keep_last=True)
+        runs.write_text(own / runs.RUN_FILE, (folder / runs.RUN_FILE).read_text(encoding="utf-8"))
+        parts.append(_predict(plan, finished.open_run(own, plan.registry), fold.held_out, accelerator, told))
+    return judge.joined(parts)
+
+
 def _train(
     plan: _Plan,
     backbone: Backbone,
     adapted: AdaptedModel,
-    splits: Splits,
+    members: Sequence[Sample],
+    val: Sequence[Sample],
     accelerator: Accelerator,
     folder: Path,
+    memory: Memory,
     told: Listener,
+    *,
+    keep_last: bool = False,
 ) -> None:
-    from zooft import freeze, saved, train
+    from zooft import freeze, train
+    from zooft.export import activate
 
     augment = plan.task.augment(backbone.input, plan.options)
     freezer, argument = plan.registry.freezer(plan.config.freeze)
     job = train.Job(
         model=adapted,
-        train=_views(plan, backbone, splits.train, augment=augment),
-        val=_views(plan, backbone, splits.val, augment=None),
+        train=_views(plan, backbone, members, augment=augment),
+        val=_views(plan, backbone, val, augment=None) if val else None,
+        keep_last=keep_last,
         augmented=augment is not None,
-        loss=plan.task.loss([sample.target for sample in splits.train], plan.options),
+        loss=plan.task.loss([sample.target for sample in members], plan.options),
         metrics=plan.task.metrics,
         primary=plan.task.primary,
-        activation=saved.activation(plan.task),
+        activation=activate(plan.task.activation),
         plan=lambda epoch: freeze.plan(adapted, freezer, argument, epoch),
+        memory=memory if plan.config.folds else None,
     )
     train.fit(job, _recipe(plan.config, accelerator), accelerator, _watch(plan, adapted, folder, told))
 
@@ -324,17 +408,20 @@ def _record(plan: _Plan, backbone: Backbone, splits: Splits, found: Discovery) -
     data: dict[str, Any] = {
         "fingerprint": sample_tables.fingerprint(found.samples),
         "rejected": len(found.rejected),
+        "group_score": found.group_score,
+        "classes": _counts(found, splits),
+        "groups": len({sample.group for sample in found.samples if sample.group is not None}),
         **{name: len(getattr(splits, name)) for name in ("train", "val", "test")},
     }
     if not plan.task.private:
         data["path"] = str(plan.config.data.resolve())
-    settings = {k: v for k, v in configuration.plain(plan.config).items() if k not in {"data", "out"}}
+    settings = {**configuration.plain(plan.config), "weights": Path(plan.config.weights).name}
     return {
         "schema": runs.SCHEMA,
         "zooft": __version__,
         "versions": {name: metadata.version(name) for name in _RECORDED_PACKAGES},
         "task": plan.registry.owned_name("task", plan.config.task),
-        "head": plan.registry.owned_name("head", plan.config.head),
+        "head": plan.registry.owned_name("head", plan.head),
         "options": configuration.plain(plan.options),
         "classes": list(found.classes),
         "backbone": {
@@ -349,37 +436,76 @@ def _record(plan: _Plan, backbone: Backbone, splits: Splits, found: Discovery) -
     }  # fmt: skip
 
 
-def _evaluate(
-    plan: _Plan, folder: Path, splits: Splits, accelerator: Accelerator, told: Listener
-) -> tuple[SavedRun, dict[str, Predictions], dict[str, Evaluation]]:
-    """The best epoch's figures, from the files that the run has written."""
-    from dataclasses import replace
+def _counts(found: Discovery, splits: Splits) -> dict[str, dict[str, int]]:
+    """Split to class to number of samples."""
+    return {
+        split_name: {name: sum(s.target == index for s in members) for index, name in enumerate(found.classes)}
+        for split_name, members in splits.named().items()
+        if members
+    }
 
-    from zooft import saved as finished
 
+def _judge(
+    plan: _Plan, folder: Path, splits: Splits, crossed: Predictions | None, accelerator: Accelerator, told: Listener
+) -> dict[str, Judgement]:
+    """The kept epoch, calibrated and judged by what it hasn't learnt from, from the files that the run has written."""
     saved = finished.open_run(folder, plan.registry)
-    predictions, evaluations = {}, {}
-    for name, members in (("val", splits.val), ("test", splits.test)):
-        if members:
-            predictions[name] = finished.predict_run(
-                saved, members, device=str(accelerator.device), workers=_workers(plan.config, accelerator),
-                advance=told.computing(f"{name} samples", len(members)),
-            )  # fmt: skip
-            evaluations[name] = finished.evaluate(
-                plan.task,
-                saved.classes,
-                predictions[name],
-                split=name,
-                resamples=plan.config.bootstrap,
-                seed=plan.config.seed,
-            )
-    record = {**saved.record, "best_epoch": runs.best_epoch(folder), "evaluation": runs.to_json(evaluations)}
-    runs.write_json(folder / runs.RUN_FILE, record)
-    return replace(saved, record=record), predictions, evaluations
+    raw = crossed or _predict(plan, saved, splits.val, accelerator, told)
+    what = "the held-out samples of every fold" if crossed else "the validation samples"
+    calibration = _calibrate(plan, raw, saved, what)
+    _keep(folder, "calibration", calibration)
+    answers = {"val": judge.calibrated(raw, calibration, plan.task)}
+    if crossed:
+        answers = {"cross-validation": _cross_calibrated(plan, raw, splits, saved)}
+    if splits.test:
+        saved = finished.open_run(folder, plan.registry)
+        answers["test"] = _predict(plan, saved, splits.test, accelerator, told)
+    judged = {
+        name: Judgement(
+            predictions=part,
+            evaluation=judge.evaluate(
+                plan.task, saved.classes, part, split=name, resamples=plan.config.bootstrap, seed=plan.config.seed,
+                calibration=calibration, group_score=saved.group_score,
+            ),
+        )
+        for name, part in answers.items()
+    }  # fmt: skip
+    _keep(folder, "evaluation", {name: part.evaluation for name, part in judged.items()})
+    _keep(folder, "best_epoch", runs.best_epoch(folder))
+    return judged
+
+
+def _calibrate(plan: _Plan, raw: Predictions, saved: SavedRun, fitted_on: str) -> Calibration:
+    point = plan.task.operating_point(plan.options)
+    return judge.calibrate(raw, plan.task, point, group_score=saved.group_score, fitted_on=fitted_on)
+
+
+def _cross_calibrated(plan: _Plan, raw: Predictions, splits: Splits, saved: SavedRun) -> Predictions:
+    """Every fold's answers with the temperature that the other folds' give."""
+    of_fold = {sample.id: number for number, fold in enumerate(splits.folds) for sample in fold.held_out}
+    numbers = np.array([of_fold[sample.id] for sample in raw.samples])
+    parts = []
+    for number in range(len(splits.folds)):
+        others, own = (judge.chosen(raw, np.flatnonzero(rows)) for rows in (numbers != number, numbers == number))
+        parts.append(judge.calibrated(own, _calibrate(plan, others, saved, "the other folds"), plan.task))
+    return judge.joined(parts)
+
+
+def _predict(
+    plan: _Plan, saved: SavedRun, members: Sequence[Sample], accelerator: Accelerator, told: Listener
+) -> Predictions:
+    return finished.predict_run(
+        saved, members, device=str(accelerator.device), workers=_workers(plan.config, accelerator),
+        advance=told.computing("held-out samples", len(members)),
+    )  # fmt: skip
+
+
+def _keep(folder: Path, key: str, value: Any) -> None:
+    """Add to ``run.json`` what has become known."""
+    runs.write_json(folder / runs.RUN_FILE, {**runs.read(folder), key: runs.to_json(value)})
 
 
 def _export(plan: _Plan, saved: SavedRun, splits: Splits, told: Listener) -> Verification:
-    from zooft import saved as finished
     from zooft.verify import spread
 
     told.step("exporting to ONNX")
@@ -387,9 +513,10 @@ def _export(plan: _Plan, saved: SavedRun, splits: Splits, told: Listener) -> Ver
     finished.export_run(saved, candidate)
     registries.announce(plan.registry, "zooft_on_exported", run=saved.path, model=candidate)
     told.step("verifying the file")
-    chosen = [splits.val[i] for i in spread(splits.val, plan.config.verify_samples)]
+    members = splits.val or splits.train
+    chosen = [members[i] for i in spread(members, plan.config.verify_samples)]
     verification = finished.verify_file(
-        saved, candidate, chosen, available=len(splits.val), provider=plan.config.provider,
+        saved, candidate, chosen, available=len(members), provider=plan.config.provider,
         advance=told.computing("samples, in torch and from the file", len(chosen)),
     )  # fmt: skip
     finished.settle(saved.path, candidate, verification)
@@ -397,19 +524,51 @@ def _export(plan: _Plan, saved: SavedRun, splits: Splits, told: Listener) -> Ver
     return verification
 
 
-def _draw(plan: _Plan, saved: SavedRun, predictions: Predictions, evaluation: Evaluation) -> None:
+def _draw(
+    plan: _Plan,
+    saved: SavedRun,
+    found: Discovery,
+    splits: Splits,
+    judged: Mapping[str, Judgement],
+    audited: Audit | None,
+    verification: Verification | None,
+) -> None:
+    """What people look at: a picture, and the report."""
+    from zooft.report import page
+    from zooft.report.looked import heat
     from zooft.report.picture import draw
 
-    primary = f"{plan.task.primary.replace('_', ' ')} {evaluation.metrics[plan.task.primary].value:.3f}"
+    name, first = next(iter(judged.items()))
+    epochs = [json.loads(line) for line in (saved.path / runs.EPOCHS_FILE).read_text(encoding="utf-8").splitlines()]
+    show = partial(sample_tables.show, plan.task, plan.options)
+    primary = f"{plan.task.primary.replace('_', ' ')} {first.evaluation.metrics[plan.task.primary].value:.3f}"
     draw(
         saved.path / runs.PICTURE_FILE,
-        title=f"{plan.task.name} with {plan.family.name}:{plan.model}: {primary} on {evaluation.split}",
-        epochs=saved.path / runs.EPOCHS_FILE,
-        evaluation=evaluation,
-        classes=saved.classes,
-        predictions=predictions,
-        read=lambda sample: sample_tables.read(plan.task, plan.options, sample),
-    )
+        title=f"{plan.task.name} with {plan.family.name}:{plan.model}: {primary} on {name}",
+        epochs=saved.path / runs.EPOCHS_FILE, evaluation=first.evaluation, classes=saved.classes,
+        predictions=first.predictions, show=show,
+    )  # fmt: skip
+    page.write(
+        saved.path / runs.REPORT_FILE,
+        page.Material(
+            record=saved.record, epochs=epochs, rejected=found.rejected, audit=audited,
+            evaluations={key: part.evaluation for key, part in judged.items()},
+            predictions={key: part.predictions for key, part in judged.items()},
+            verification=verification, stages=_stages(plan, saved, epochs), show=show, looked=partial(heat, saved),
+            extra=plan.task.report(found.samples, plan.options), private=plan.task.private,
+            samples=splits.named(), ports=sample_tables.ports(plan.task, plan.options), primary=plan.task.primary,
+            intended_use=plan.task.intended_use,
+        ),
+    )  # fmt: skip
+
+
+def _stages(plan: _Plan, saved: SavedRun, epochs: Sequence[Mapping[str, Any]]) -> list[tuple[str, int, bool]]:
+    """Every stage's name, parameters, and whether it was frozen in the last epoch."""
+    from zooft import freeze
+
+    held = freeze.parameters_by_stage(saved.model)
+    sizes = {name: sum(p.numel() for _, p in held.get(name, [])) for name in saved.model.stages}
+    return [(name, size, name not in epochs[-1]["learning"]) for name, size in sizes.items()]
 
 
 def _refuse_failure(verification: Verification | None, path: Path) -> None:

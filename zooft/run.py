@@ -27,11 +27,14 @@ ONNX_FILE = "model.onnx"
 REFUSED_FILE = "model.unverified.onnx"
 VERIFICATION_FILE = "verification.json"
 PICTURE_FILE = "summary.png"
+AUDIT_FILE = "audit.json"
+REPORT_FILE = "report.html"
+FOLDS_FOLDER = "folds"
 LAST_FOLDER = "last"
 LATEST_FILE = ".latest"
 SUFFIX = ".incomplete"
 RUNS = Path("runs")
-SCHEMA = 1
+SCHEMA = 2
 
 
 @dataclass(frozen=True, slots=True)

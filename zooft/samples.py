@@ -7,10 +7,12 @@ from __future__ import annotations
 
 import csv
 import hashlib
+import inspect
 from collections import Counter
 from typing import TYPE_CHECKING
 
-from zooft.errors import DataError, PluginError
+from zooft.contracts import Port, unseen
+from zooft.errors import DataError, PluginError, ZooftError
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -19,11 +21,13 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from zooft.contracts import Discovery, Rejection, Sample, Task
+    from zooft.contracts import Arrays, Computing, Discovery, Rejection, Sample, Task
     from zooft.split import Splits
 
 
-def discover(task: Task, data: Path, options: Any, *, learning: bool = True) -> Discovery:
+def discover(
+    task: Task, data: Path, options: Any, *, learning: bool = True, computing: Computing = unseen
+) -> Discovery:
     """What the task finds.
 
     Args:
@@ -31,15 +35,18 @@ def discover(task: Task, data: Path, options: Any, *, learning: bool = True) -> 
         data: folder or manifest.
         options: the task's own.
         learning: whether there must be enough to learn from: two classes, none of them empty.
+        computing: told how far it is, by tasks that say.
 
     Raises:
+        ZooftError: the task's own reason.
         DataError: no such data, fewer than two classes, one id twice.
     """
     if not data.exists():
         raise DataError(f"there is no data at {data}; give a folder or a manifest with --data")
+    extra = {"computing": computing} if "computing" in inspect.signature(task.discover).parameters else {}
     try:
-        found = task.discover(data, options)
-    except DataError:
+        found = task.discover(data, options, **extra)
+    except ZooftError:
         raise
     except Exception as error:  # plugin code
         raise PluginError(f"the task {task.name} failed to read the data: {type(error).__name__}: {error}") from error
@@ -49,21 +56,33 @@ def discover(task: Task, data: Path, options: Any, *, learning: bool = True) -> 
     return found
 
 
-def read(task: Task, options: Any, sample: Sample) -> NDArray[Any]:
-    """One sample in native units, without the batch axis.
+def ports(task: Task, options: Any) -> tuple[Port, ...]:
+    """The deployed graph's inputs."""
+    given = task.port(options)
+    return (given,) if isinstance(given, Port) else tuple(given)
+
+
+def read(task: Task, options: Any, sample: Sample) -> Arrays:
+    """One sample in native units, an array for each port, without the batch axis.
 
     Raises:
         DataError: it can't be read any more; names the sample.
         PluginError: the task failed.
     """
     try:
-        return task.read(sample.source, options)
+        given = task.read(sample.source, options)
     except DataError as error:
         raise DataError(f"{sample.id} was readable when the data was listed, and isn't now: {error}") from error
     except Exception as error:  # plugin code
         raise PluginError(
             f"the task {task.name} failed to read {sample.id}: {type(error).__name__}: {error}"
         ) from error
+    return given if isinstance(given, tuple) else (given,)
+
+
+def show(task: Task, options: Any, sample: Sample) -> NDArray[Any]:
+    """One sample as a picture for people, ``(H, W)`` or ``(H, W, 3)`` uint8."""
+    return task.show(read(task, options, sample), options).squeeze()
 
 
 def fingerprint(samples: Iterable[Sample]) -> str:
@@ -79,7 +98,7 @@ def write_samples(path: Path, splits: Splits, classes: Sequence[str]) -> None:
     with path.open("w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file)
         writer.writerow(("id", "target", "group", "split"))
-        for name, members in (("train", splits.train), ("val", splits.val), ("test", splits.test)):
+        for name, members in splits.named().items():
             writer.writerows((s.id, classes[s.target], s.group or "", name) for s in members)
 
 

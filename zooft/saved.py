@@ -1,4 +1,4 @@
-"""What is done with a finished run or an exported file: open, predict, evaluate, export, verify.
+"""What is done with a finished run or an exported file: open, predict, export, verify.
 
 `recipe.finetune` uses the same functions on the folder it has just written, so that what is evaluated and exported is
 what lies on disk.
@@ -18,16 +18,15 @@ from zooft import config as configuration
 from zooft import run as runs
 from zooft import runtime
 from zooft import samples as sample_tables
-from zooft.contracts import Sample, Verification, WeightsRecord
+from zooft.contracts import Calibration, Computing, GroupScore, Sample, Verification, WeightsRecord, unseen
 from zooft.errors import DataError, RunError
-from zooft.metrics import Evaluation
-from zooft.metrics import evaluate as evaluate_predictions
+from zooft.judge import Predictions, calibrated, predictions
 
 if TYPE_CHECKING:
     import torch
     from numpy.typing import NDArray
 
-    from zooft.contracts import Discovery, InputSpec, Task
+    from zooft.contracts import Discovery, InputSpec, Port, Task
     from zooft.export import DeployedModel
     from zooft.features import Views
     from zooft.model import AdaptedModel
@@ -48,21 +47,8 @@ class SavedRun:
     classes: tuple[str, ...]
     model: AdaptedModel
     input: InputSpec
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Predictions:
-    """A model's answers to samples, in their order.
-
-    Attributes:
-        samples: what was asked.
-        targets: ``(N,)`` class indices.
-        probabilities: ``(N, classes)``.
-    """
-
-    samples: tuple[Sample, ...]
-    targets: NDArray[Any]
-    probabilities: NDArray[Any]
+    calibration: Calibration
+    group_score: GroupScore
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,10 +85,11 @@ def open_run(path: Path, registry: Registry) -> SavedRun:
     )  # fmt: skip
     adapted = models.adapt(backbone, registry.head(record["head"]), len(record["classes"]))
     weights = path / runs.WEIGHTS_FILE
+    calibration = Calibration(**record.get("calibration", {}))
     models.load_zoo_tensors(adapted, read_file(weights).tensors, what=weights.name)
     return SavedRun(
         path=path, record=record, task=task, options=options, classes=tuple(record["classes"]),
-        model=adapted.eval(), input=backbone.input,
+        model=adapted.eval(), input=backbone.input, calibration=calibration, group_score=record["data"]["group_score"],
     )  # fmt: skip
 
 
@@ -115,6 +102,7 @@ def find_samples(
     run: Path | None,
     split: str = "auto",
     order: Sequence[str] = ("test", "val", "all"),
+    computing: Computing = unseen,
 ) -> tuple[str, tuple[Sample, ...], tuple[str, ...]]:
     """Samples to judge a finished model by: the split's name, the samples, and what to tell the user.
 
@@ -126,11 +114,12 @@ def find_samples(
         run: whose ``samples.csv`` says who was held out, where the data is the run's own.
         split: train, val, test, all, or auto for the first in `order` that there is.
         order: for auto.
+        computing: told how far the reading is.
 
     Raises:
         DataError: nothing to judge by, or classes that the model doesn't know.
     """
-    found = sample_tables.discover(task, data, options, learning=False)
+    found = sample_tables.discover(task, data, options, learning=False, computing=computing)
     foreign = [name for name in found.classes if name not in classes]
     if foreign:
         raise DataError(
@@ -173,6 +162,7 @@ def predict_run(
     """A run's answers, in torch."""
     import torch
 
+    from zooft.export import activate
     from zooft.features import loader, place
 
     views = make_views(saved, samples)
@@ -180,9 +170,11 @@ def predict_run(
     rows: list[torch.Tensor] = []
     with torch.inference_mode():
         for x, y in loader(views, batch_size=32, workers=workers):
-            rows.append(activation(saved.task)(saved.model(place(x, torch.device(device))).float()).cpu())
+            rows.append(saved.model(place(x, torch.device(device))).float().cpu())
             advance(len(y))
-    return _predictions(samples, torch.cat(rows).numpy())
+    logits = torch.cat(rows).numpy()
+    raw = predictions(samples, logits, activate(saved.task.activation)(torch.from_numpy(logits)).numpy())
+    return raw if saved.calibration == Calibration() else calibrated(raw, saved.calibration, saved.task)
 
 
 def predict_file(
@@ -191,19 +183,10 @@ def predict_file(
     """An exported file's answers, without torch."""
     rows = []
     for sample in samples:
-        rows.append(model.run(sample_tables.read(task, options, sample)[None])[0])
+        rows.append(model.run(*(array[None] for array in sample_tables.read(task, options, sample))))
         advance(1)
-    return _predictions(samples, np.concatenate(rows))
-
-
-def evaluate(
-    task: Task, classes: Sequence[str], predictions: Predictions, *, split: str, resamples: int, seed: int
-) -> Evaluation:
-    """All figures of some predictions."""
-    return evaluate_predictions(
-        task.metrics, predictions.targets, predictions.probabilities, split=split, classes=classes,
-        groups=[sample.group for sample in predictions.samples], resamples=resamples, seed=seed,
-    )  # fmt: skip
+    probabilities, logits = (np.concatenate(column) for column in zip(*rows, strict=True))
+    return predictions(samples, logits, probabilities)
 
 
 def export_run(saved: SavedRun, path: Path) -> None:
@@ -212,15 +195,11 @@ def export_run(saved: SavedRun, path: Path) -> None:
     Raises:
         ExportError: it can't be exported.
     """
-    import torch
-
     from zooft.export import export
 
-    port = saved.task.port(saved.options)
-    shape = [axis if isinstance(axis, int) else 256 + 32 * index for index, axis in enumerate(port.axes)]
-    example = torch.randint(0, 256, (2, *shape[1:]), generator=torch.Generator().manual_seed(0))
+    ports = sample_tables.ports(saved.task, saved.options)
     export(
-        deployed(saved), path, port=port, example=example.to(getattr(torch, port.dtype)),
+        deployed(saved), path, ports=ports, example=[_example(port) for port in ports],
         describe=lambda sha256: _describe(saved, sha256),
     )  # fmt: skip
 
@@ -238,12 +217,11 @@ def verify_file(
         data="real",
     )
     if not samples:
-        port = saved.task.port(saved.options)
-        arrays = verify.generated(port.axes[1:], port.dtype)
+        arrays = verify.generated(sample_tables.ports(saved.task, saved.options))
         material = verify.Material(arrays=arrays, targets=None, available=0, data="generated")
     return verify.verify(
         runtime.load(path, provider=provider), path, reference=_reference(saved), material=material,
-        metrics=saved.task.metrics, requested=provider, advance=advance,
+        metrics=saved.task.metrics, requested=provider, probability_limit=saved.task.probability_limit, advance=advance,
     )  # fmt: skip
 
 
@@ -274,7 +252,7 @@ def deployed(saved: SavedRun) -> DeployedModel:
 
     preprocess = saved.task.preprocess(saved.input, saved.options)
     network = saved.model.cpu().to(memory_format=torch.contiguous_format)
-    return DeployedModel(preprocess, network, saved.task.activation).eval()
+    return DeployedModel(preprocess, network, saved.task.activation, saved.calibration).eval()
 
 
 def make_views(saved: SavedRun, samples: Sequence[Sample]) -> Views:
@@ -286,13 +264,6 @@ def make_views(saved: SavedRun, samples: Sequence[Sample]) -> Views:
         read=reader(saved.task, saved.options),
         preprocess=saved.task.preprocess(saved.input, saved.options),
     )
-
-
-def activation(task: Task) -> Callable[[torch.Tensor], torch.Tensor]:
-    """A task's function from logits to probabilities."""
-    from zooft.export import activate
-
-    return activate(task.activation)
 
 
 def task_of_file(model: OnnxModel, registry: Registry) -> tuple[Task, Any]:
@@ -308,32 +279,31 @@ def _task(registry: Registry, name: str, options: Mapping[str, Any]) -> tuple[Ta
     return task, configuration.build(task.options, options)
 
 
-def _reference(saved: SavedRun) -> Callable[[NDArray[Any]], tuple[NDArray[Any], NDArray[Any]]]:
+def _reference(saved: SavedRun) -> Callable[..., tuple[NDArray[Any], NDArray[Any]]]:
     import torch
 
     module = deployed(saved)
 
-    def answer(batch: NDArray[Any]) -> tuple[NDArray[Any], NDArray[Any]]:
+    def answer(*batch: NDArray[Any]) -> tuple[NDArray[Any], NDArray[Any]]:
         with torch.inference_mode():
-            probabilities, logits = module(torch.from_numpy(batch))
+            probabilities, logits, _ = module(*map(torch.from_numpy, batch))
         return probabilities.numpy(), logits.numpy()
 
     return answer
 
 
 def _describe(saved: SavedRun, sha256: str) -> Metadata:
-    spec, record = saved.input, saved.record
+    record = saved.record
     return runtime.Metadata(
         version=record["zooft"],
         task=record["task"],
         options=record["options"],
         classes=saved.classes,
         activation=saved.task.activation,
-        port=saved.task.port(saved.options),
-        preprocessing=(
-            f"inside the graph: {spec.mode} to {spec.height}x{spec.width} (resize {spec.resize}, antialiased "
-            f"{spec.interpolation}), then mean {spec.mean} and std {spec.std} on the scale 0..1"
-        ),
+        ports=sample_tables.ports(saved.task, saved.options),
+        calibration=saved.calibration,
+        group_score=saved.group_score,
+        preprocessing=f"inside the graph: {saved.task.explain(saved.input, saved.options)}",
         backbone=f"{record['backbone']['family'].rpartition('/')[2]}:{record['backbone']['name']}",
         weights=record["weights"],
         weights_sha256=sha256,
@@ -343,9 +313,15 @@ def _describe(saved: SavedRun, sha256: str) -> Metadata:
     )
 
 
-def _predictions(samples: Sequence[Sample], probabilities: NDArray[Any]) -> Predictions:
-    targets = np.array([sample.target for sample in samples])
-    return Predictions(samples=tuple(samples), targets=targets, probabilities=probabilities)
+def _example(port: Port) -> torch.Tensor:
+    """Two samples: the exporter needs shapes and types, the values don't matter."""
+    import torch
+
+    shape = (2, *port.shape(256, 288, others=5))
+    dtype = getattr(torch, port.dtype)
+    if dtype.is_floating_point:
+        return torch.full(shape, 0.75, dtype=dtype)
+    return torch.randint(0, 256, shape, generator=torch.Generator().manual_seed(0)).to(dtype)
 
 
 def _known_splits(run: Path | None, found: Discovery) -> dict[str, str]:

@@ -27,6 +27,7 @@ class Splits:
         train: to learn from.
         val: to choose the best epoch by.
         test: to report on, empty where the data has none.
+        folds: of cross-validation: who learns and who is held out; `train` then has all of them, and `val` none.
         notes: what the run should say about how the split came to be.
     """
 
@@ -34,21 +35,39 @@ class Splits:
     val: tuple[Sample, ...]
     test: tuple[Sample, ...]
     notes: tuple[str, ...]
+    folds: tuple[Fold, ...] = ()
+
+    def named(self) -> dict[str, tuple[Sample, ...]]:
+        """Samples by the split's name."""
+        return {"train": self.train, "val": self.val, "test": self.test}
 
 
-def split(samples: Sequence[Sample], classes: Sequence[str], *, fraction: float, seed: int) -> Splits:
-    """Use the data's own split, or hold out a validation share.
+@dataclass(frozen=True, slots=True)
+class Fold:
+    """One part of a cross-validation."""
+
+    train: tuple[Sample, ...]
+    held_out: tuple[Sample, ...]
+
+
+def split(
+    samples: Sequence[Sample], classes: Sequence[str], *, fraction: float, seed: int, folds: int | None = None
+) -> Splits:
+    """Use the data's own split, or hold out a validation share, or make folds for cross-validation.
 
     Args:
         samples: all of them.
         classes: their names, for messages.
         fraction: share of samples held out where the data has no validation split.
         seed: of the random choice.
+        folds: how many, of all samples but those of the data's own test split.
 
     Raises:
         DataError: a group on both sides, a class that can't be learnt, too few samples to split.
     """
     parts, notes = _given(samples)
+    if folds is not None:
+        return _cross_validation(parts, notes, samples, classes, folds=folds, seed=seed)
     if not parts["val"]:
         parts["train"], parts["val"] = _hold_out(parts["train"], classes, fraction=fraction, seed=seed)
         notes.append(f"{len(parts['val'])} samples were held out for validation, stratified, with seed {seed}")
@@ -58,6 +77,53 @@ def split(samples: Sequence[Sample], classes: Sequence[str], *, fraction: float,
     if not parts["test"]:
         notes.append("the best epoch is chosen on the validation samples, so their figures are a little optimistic")
     return Splits(train=tuple(parts["train"]), val=tuple(parts["val"]), test=tuple(parts["test"]), notes=tuple(notes))
+
+
+def _cross_validation(
+    parts: dict[str, list[Sample]],
+    notes: list[str],
+    samples: Sequence[Sample],
+    classes: Sequence[str],
+    *,
+    folds: int,
+    seed: int,
+) -> Splits:
+    everyone = [*parts["train"], *parts["val"]]
+    _refuse_leaks({"train": everyone, "test": parts["test"]})
+    made = _folds(everyone, classes, count=folds, seed=seed)
+    return Splits(
+        train=tuple(everyone),
+        val=(),
+        test=tuple(parts["test"]),
+        folds=tuple(made),
+        notes=(*notes, f"{folds} stratified folds with seed {seed}", *_about_groups(samples)),
+    )
+
+
+def _folds(samples: Sequence[Sample], classes: Sequence[str], *, count: int, seed: int) -> list[Fold]:
+    import numpy as np
+    from sklearn.model_selection import StratifiedGroupKFold
+
+    targets = np.array([sample.target for sample in samples])
+    groups = np.array([_group(sample) for sample in samples])
+    for index, name in enumerate(classes):
+        having = len(set(groups[targets == index]))
+        if having < count:
+            raise DataError(
+                f"class {name} has samples of {having} groups, too few for {count} folds; "
+                f"use --folds {having} or less, or add data"
+                if having >= 2
+                else f"class {name} has samples of {having} groups, too few for cross-validation; add data"
+            )
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)
+        parts = StratifiedGroupKFold(count, shuffle=True, random_state=seed).split(targets, targets, groups)
+        made = [
+            Fold(tuple(samples[i] for i in train), tuple(samples[i] for i in held_out)) for train, held_out in parts
+        ]
+    for fold in made:
+        _refuse_unlearnt({"train": list(fold.train), "val": list(fold.held_out)}, classes)
+    return made
 
 
 def _given(samples: Sequence[Sample]) -> tuple[dict[str, list[Sample]], list[str]]:

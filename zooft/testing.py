@@ -15,9 +15,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
-from zooft import freeze
+from zooft import freeze, samples
 from zooft import model as models
-from zooft.contracts import FreezePlan, Port
+from zooft.contracts import Calibration, FreezePlan, InputSpec, Port
 from zooft.errors import ConformanceError, ZooftError
 from zooft.export import DeployedModel, export
 from zooft.preprocess import ImagePreprocess
@@ -25,7 +25,7 @@ from zooft.preprocess import ImagePreprocess
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from zooft.contracts import Family, Freezer, Head, Task
+    from zooft.contracts import Family, Freezer, Head, Sample, Task
     from zooft.model import Backbone
 
 _TOLERANCE = 1e-4
@@ -96,19 +96,19 @@ def check_export(backbone: Backbone, folder: Path) -> None:
     port = Port(name="images", dtype="uint8", axes=("batch", "height", "width", channels), meaning="levels 0..255")
     example = torch.randint(0, 256, (2, 256, 288, channels), dtype=torch.uint8)
     path = folder / "conformance.onnx"
-    export(deployed, path, port=port, example=example, describe=lambda sha256: _metadata(backbone, port, sha256))
+    export(deployed, path, ports=[port], example=[example], describe=lambda sha256: _metadata(backbone, port, sha256))
     opened = runtime.load(path, provider="cpu")
     for shape in ((1, 200, 300, channels), (3, 331, 247, channels)):
         batch = torch.randint(0, 256, shape, dtype=torch.uint8)
         with torch.inference_mode():
-            _, logits = deployed(batch)
+            _, logits, _ = deployed(batch)
         _expect_close(torch.from_numpy(opened.run(batch.numpy())[1]), logits, f"{backbone.reference}: ONNX at {shape}")
 
 
 def check_head(head: Head) -> None:
-    """``(N, width) -> (N, outputs)``, finite, with gradients to every parameter."""
+    """``(N, width) -> (N, outputs)``, or ``(N, Z, width)`` for a bag, finite, with gradients to every parameter."""
     module = head.build(16, 3)
-    logits = module(torch.randn(5, 16))
+    logits = module(torch.randn((5, 7, 16) if head.bag else (5, 16)))
     _expect(tuple(logits.shape) == (5, 3), f"the head {head.name} gives {tuple(logits.shape)}, expected (5, 3)")
     _expect(bool(torch.isfinite(logits).all()), f"the head {head.name} gives numbers that aren't finite")
     logits.square().mean().backward()
@@ -134,8 +134,6 @@ def check_task(task: Task, data: Path, options: Any = None) -> None:
         data: a folder with at least one sample of each class.
         options: the task's own; None for its defaults.
     """
-    from zooft.contracts import InputSpec
-
     options = task.options() if options is None else options
     found = task.discover(data, options)
     _expect(found == task.discover(data, options), f"{task.name}: discovering twice gives two different answers")
@@ -144,27 +142,37 @@ def check_task(task: Task, data: Path, options: Any = None) -> None:
     _expect(len(set(ids)) == len(ids), f"{task.name}: ids aren't unique")
     targets = np.array([sample.target for sample in found.samples])
     _expect(set(targets) <= set(range(len(found.classes))), f"{task.name}: targets aren't indices into the classes")
-    port, channels = task.port(options), task.channels(options)
-    array = task.read(found.samples[0].source, options)
-    _expect(
-        np.array_equal(array, task.read(found.samples[0].source, options)), f"{task.name}: reading isn't deterministic"
-    )
-    _expect(
-        str(array.dtype) == port.dtype and array.ndim == len(port.axes) - 1,
-        f"{task.name}: reads {array.dtype} {array.shape}, but its port is {port.dtype} {port.axes}",
-    )
-    spec = InputSpec(height=32, width=32, resize=36, mean=(0.5,) * channels, std=(0.5,) * channels)
-    x = task.preprocess(spec, options)(torch.from_numpy(array)[None])
-    _expect(
-        tuple(x.shape) == (1, channels, 32, 32) and x.dtype == torch.float32,
-        f"{task.name}: preprocessing gives {x.dtype} {tuple(x.shape)}, expected float32 (1, {channels}, 32, 32)",
-    )
+    _check_reading(task, found.samples[0], options)
     probabilities = np.full((len(targets), len(found.classes)), 1 / len(found.classes))
     values = task.metrics(targets, probabilities)
     _expect(task.primary in values, f"{task.name}: its primary metric {task.primary} isn't among {', '.join(values)}")
     logits = torch.zeros(len(targets), len(found.classes), requires_grad=True)
     loss = task.loss([int(t) for t in targets], options)(logits, torch.from_numpy(targets))
     _expect(loss.ndim == 0 and bool(torch.isfinite(loss)), f"{task.name}: its loss isn't one finite number")
+
+
+def _check_reading(task: Task, sample: Sample, options: Any) -> None:
+    arrays, again = samples.read(task, options, sample), samples.read(task, options, sample)
+    _expect(all(map(np.array_equal, arrays, again)), f"{task.name}: reading isn't deterministic")
+    ports, channels = samples.ports(task, options), task.channels(options)
+    _expect(len(arrays) == len(ports), f"{task.name}: reads {len(arrays)} arrays for {len(ports)} ports")
+    for array, port in zip(arrays, ports, strict=True):
+        _expect(
+            str(array.dtype) == port.dtype and array.ndim == len(port.axes) - 1,
+            f"{task.name}: reads {array.dtype} {array.shape}, but its port is {port.dtype} {port.axes}",
+        )
+    spec = InputSpec(height=32, width=32, resize=36, mean=(0.5,) * channels, std=(0.5,) * channels)
+    x = task.preprocess(spec, options)(*(torch.from_numpy(array)[None] for array in arrays))
+    wanted = (1, len(arrays[0]), channels, 32, 32) if task.bag(options) else (1, channels, 32, 32)
+    _expect(
+        tuple(x.shape) == wanted and x.dtype == torch.float32,
+        f"{task.name}: preprocessing gives {x.dtype} {tuple(x.shape)}, expected float32 {wanted}",
+    )
+    picture = samples.show(task, options, sample)
+    _expect(
+        picture.dtype == np.uint8 and picture.ndim in (2, 3),
+        f"{task.name}: shows {picture.dtype} {picture.shape}, expected a uint8 picture",
+    )
 
 
 def _load(family: Family, model: str) -> Backbone:
@@ -174,16 +182,17 @@ def _load(family: Family, model: str) -> Backbone:
         raise ConformanceError(str(error)) from error
 
 
-def _noise(backbone: Backbone, samples: int) -> torch.Tensor:
+def _noise(backbone: Backbone, count: int) -> torch.Tensor:
     spec = backbone.input
-    return torch.randn(samples, spec.channels, spec.height, spec.width, generator=torch.Generator().manual_seed(1))
+    return torch.randn(count, spec.channels, spec.height, spec.width, generator=torch.Generator().manual_seed(1))
 
 
 def _metadata(backbone: Backbone, port: Port, sha256: str) -> Any:
     from zooft import __version__, runtime
 
     return runtime.Metadata(
-        version=__version__, task="conformance", options={}, classes=("a", "b", "c"), activation="softmax", port=port,
+        version=__version__, task="conformance", options={}, classes=("a", "b", "c"), activation="softmax",
+        ports=(port,), calibration=Calibration(), group_score="mean",
         preprocessing="inside the graph", backbone=backbone.reference, weights={}, weights_sha256=sha256, data={},
         metrics={}, intended_use="A test.",
     )  # fmt: skip

@@ -60,24 +60,29 @@ class Job:
     Attributes:
         model: to be trained in place.
         train: the training samples' views, random ones where `augmented`.
-        val: the validation samples' plain views.
+        val: the validation samples' plain views; None where all samples are learnt from.
+        keep_last: keep the last epoch, whatever validation says; always so without validation samples.
         augmented: whether training views change from epoch to epoch.
         loss: ``(logits, targets) -> scalar``.
         metrics: of targets and probabilities.
         primary: the metric that chooses the best epoch.
         activation: logits to probabilities.
         plan: epoch (from 0) to what stays frozen.
+        memory: what frozen stages gave in earlier jobs with the same backbone and data, to be added to; None to
+            keep nothing beyond this job.
     """
 
     model: AdaptedModel
     train: Views
-    val: Views
+    val: Views | None
+    keep_last: bool
     augmented: bool
     loss: nn.Module
     metrics: Callable[[NDArray[Any], NDArray[Any]], Mapping[str, float]]
     primary: str
     activation: Callable[[Tensor], Tensor]
     plan: Callable[[int], FreezePlan]
+    memory: features.Memory | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,9 +116,10 @@ def fit(job: Job, recipe: Recipe, accelerator: Accelerator, watch: Watch) -> Non
     steps = math.ceil(len(train) / (recipe.batch_size * accelerator.num_processes))  # type: ignore[arg-type]
     scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: rate_factor(step, steps, recipe))
     freeze.apply(model, plans[0].frozen)
-    wrapped, optimizer, val_loader, loss = accelerator.prepare(
-        model, optimizer, features.loader(val, batch_size=recipe.batch_size, workers=recipe.workers), job.loss
-    )
+    wrapped, optimizer, loss = accelerator.prepare(model, optimizer, job.loss)
+    val_loader = None if val is None else accelerator.prepare(
+        features.loader(val, batch_size=recipe.batch_size, workers=recipe.workers)
+    )  # fmt: skip
     best: tuple[float, float] | None = None
     for epoch, plan in enumerate(plans):
         began = time.perf_counter()
@@ -127,10 +133,15 @@ def fit(job: Job, recipe: Recipe, accelerator: Accelerator, watch: Watch) -> Non
             wrapped, loss, optimizer, scheduler, accelerator.prepare(shuffled), accelerator,
             start=start, epoch=epoch, advance=advance,
         )  # fmt: skip
-        val_loss, values = _validate(job, wrapped, val_loader, accelerator, start=start, epoch=epoch)
-        rank = (_comparable(values[job.primary]), -val_loss)
-        is_best = best is None or rank > best
-        best = rank if is_best else best
+        val_loss, values = math.nan, dict[str, float]()
+        if val_loader is not None:
+            val_loss, values = _validate(job, wrapped, val_loader, accelerator, start=start, epoch=epoch)
+        if job.keep_last or val_loader is None:
+            is_best = epoch == recipe.epochs - 1
+        else:
+            rank = (_comparable(values[job.primary]), -val_loss)
+            is_best = best is None or rank > best
+            best = rank if is_best else best
         watch.epoch(
             EpochRecord(
                 epoch=epoch + 1,
@@ -200,7 +211,7 @@ def rate_factor(step: int, steps_per_epoch: int, recipe: Recipe) -> float:
 
 def _inputs(
     job: Job, recipe: Recipe, always: Sequence[str], device: torch.device, watch: Watch
-) -> tuple[int, Dataset[Any], Dataset[Any]]:
+) -> tuple[int, Dataset[Any], Dataset[Any] | None]:
     """The first stage to run in every epoch, and what it is fed."""
     start = freeze.frozen_prefix(job.model, always)
     if start == 0:
@@ -208,19 +219,19 @@ def _inputs(
     if job.augmented:
         watch.note("the frozen stages run in every epoch, because augmentation changes what they see")
         return 0, job.train, job.val
-    total = len(job.train) + len(job.val)
-    advance = watch.computing("frozen stages, once", total)
+    wanted = [views for views in (job.train, job.val) if views is not None]
+    advance = watch.computing("frozen stages, once", sum(map(len, wanted)))
     kept = [
         features.precompute(
             job.model, views, stop=start, batch_size=recipe.batch_size, workers=recipe.workers,
-            device=device, advance=advance,
+            device=device, memory=job.memory, advance=advance,
         )
-        for views in (job.train, job.val)
+        for views in wanted
     ]  # fmt: skip
-    if kept[0] is None or kept[1] is None:
+    if any(part is None for part in kept):
         watch.note("the frozen stages run in every epoch, because their outputs don't fit into memory")
         return 0, job.train, job.val
-    return start, kept[0], kept[1]
+    return start, kept[0], kept[1] if job.val is not None else None  # type: ignore[return-value]
 
 
 def _learn(

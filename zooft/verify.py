@@ -28,13 +28,12 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from zooft.contracts import Sample
+    from zooft.contracts import Arrays, Port, Sample
     from zooft.runtime import OnnxModel
 
-    Reference = Callable[[NDArray[Any]], tuple[NDArray[Any], NDArray[Any]]]
+    Reference = Callable[..., tuple[NDArray[Any], NDArray[Any]]]
 
 RELATIVE_RMS_LIMIT = 1e-3
-PROBABILITY_LIMIT = 1e-2
 VACUOUS_SPREAD = 1e-3
 BATCH_SIZES = (2, 3, 7)
 
@@ -44,13 +43,13 @@ class Material:
     """What the file is tried on.
 
     Attributes:
-        arrays: samples in native units, without the batch axis; sizes may differ.
+        arrays: samples in native units, an array for each port, without the batch axis; sizes may differ.
         targets: class indices, or None where no metric can be told.
         available: how many samples there were to choose from.
         data: whether they are real.
     """
 
-    arrays: Sequence[NDArray[Any]]
+    arrays: Sequence[Arrays]
     targets: NDArray[Any] | None
     available: int
     data: Literal["real", "generated"]
@@ -79,6 +78,7 @@ def verify(
     material: Material,
     metrics: Callable[[NDArray[Any], NDArray[Any]], Mapping[str, float]],
     requested: str,
+    probability_limit: float = 1e-2,
     advance: Callable[[int], None] = lambda _: None,
 ) -> Verification:
     """Compare an opened file with the model in torch.
@@ -86,17 +86,18 @@ def verify(
     Args:
         model: the file, opened from disk.
         path: where it lies, for its SHA-256.
-        reference: a batch in native units to (probabilities, logits) in torch, on the CPU, in float32.
+        reference: a batch in native units, an array for each port, to (probabilities, logits) in torch, on the CPU, in float32.
         material: what to run.
         metrics: the task's.
         requested: the provider as asked for.
+        probability_limit: the largest difference of a probability that is let pass.
         advance: told of every sample done.
 
     Returns:
         The record, passed or not.
     """
     answers, broken = _answers(model, reference, material.arrays, advance)
-    batch_failures, sizes = _batches(model, reference, material.arrays)
+    batch_failures, sizes = _batches(model, reference, material.arrays, probability_limit)
     values: dict[str, tuple[float, float]] = {}
     numbers = {"difference": math.inf, "rms": math.inf, "agreement": 0.0}
     failures = [*broken, *batch_failures]
@@ -104,7 +105,7 @@ def verify(
         if material.targets is not None:
             values = _metrics(metrics, material.targets, answers)
         numbers = _numbers(answers)
-        failures += _judge(numbers, answers, values)
+        failures += _judge(numbers, answers, values, probability_limit)
     return Verification(
         passed=not failures,
         provider=model.provider,
@@ -124,38 +125,44 @@ def verify(
     )
 
 
-def generated(shape: Sequence[int | str], dtype: str, seed: int = 0) -> list[NDArray[Any]]:
-    """Smooth random images of several sizes, for a check where no data is at hand.
+def generated(ports: Sequence[Port], seed: int = 0) -> list[Arrays]:
+    """Smooth random samples of several sizes, for a check where no data is at hand.
 
     Args:
-        shape: the port's axes without the batch.
-        dtype: uint8 or another integer type.
+        ports: the graph's inputs.
         seed: of the generator.
     """
     rng = np.random.default_rng(seed)
     sizes = [(224, 224), (300, 400), (257, 193), (512, 384)]
-    images = []
-    for size in sizes:
-        wanted = [axis if isinstance(axis, int) else size[i % 2] for i, axis in enumerate(shape)]
-        coarse = rng.integers(0, 256, [max(1, n // 32) if n > 4 else n for n in wanted])
-        for axis, length in enumerate(wanted):
-            coarse = np.take(coarse, np.linspace(0, coarse.shape[axis] - 1, length).astype(int), axis)
-        images.append(coarse.astype(dtype))
-    return images
+    return [tuple(_smooth(rng, port, size) for port in ports) for size in sizes]
+
+
+def _smooth(rng: np.random.Generator, port: Port, size: tuple[int, int]) -> NDArray[Any]:
+    """Levels for bytes, HU for wider whole numbers, sizes in mm for floats."""
+    wanted = port.shape(*size)
+    if port.dtype.startswith("float"):
+        return rng.uniform(0.5, 1.0, wanted).astype(port.dtype)
+    wide = port.dtype != "uint8"
+    coarse = rng.integers(
+        -1024 if wide else 0, 1024 if wide else 256, [max(1, n // 32) if n > 4 else n for n in wanted]
+    )
+    for axis, length in enumerate(wanted):
+        coarse = np.take(coarse, np.linspace(0, coarse.shape[axis] - 1, length).astype(int), axis)
+    return coarse.astype(port.dtype)
 
 
 def _answers(
-    model: OnnxModel, reference: Reference, arrays: Sequence[NDArray[Any]], advance: Callable[[int], None]
+    model: OnnxModel, reference: Reference, arrays: Sequence[Arrays], advance: Callable[[int], None]
 ) -> tuple[_Answers | None, list[str]]:
     columns: tuple[list[NDArray[Any]], ...] = ([], [], [], [])
-    for array in arrays:
-        batch = array[None]
+    for sample in arrays:
+        batch = [array[None] for array in sample]
         try:
-            got = (*reference(batch), *model.run(batch))
+            got = (*reference(*batch), *model.run(*batch))
         except RuntimeModelError:
             raise
         except Exception as error:  # onnxruntime's errors have no common kind
-            return None, [f"the file doesn't run on a sample of shape {array.shape}: {error}"]
+            return None, [f"the file doesn't run on a sample of shape {sample[0].shape}: {error}"]
         for column, value in zip(columns, got, strict=True):
             column.append(value)
         advance(1)
@@ -163,24 +170,28 @@ def _answers(
 
 
 def _batches(
-    model: OnnxModel, reference: Reference, arrays: Sequence[NDArray[Any]]
+    model: OnnxModel, reference: Reference, arrays: Sequence[Arrays], limit: float
 ) -> tuple[list[str], tuple[int, ...]]:
     """Several samples at once, cut to a common size."""
     failures = []
     for size in BATCH_SIZES:
         batch = _common([arrays[i % len(arrays)] for i in range(size)])
-        wanted, _ = reference(batch)
+        wanted, _ = reference(*batch)
         try:
-            got, _ = model.run(batch)
+            got, _ = model.run(*batch)
         except Exception as error:  # onnxruntime's errors have no common kind
             failures.append(f"the file doesn't run on a batch of {size}: {error}")
             continue
-        if got.shape != wanted.shape or not np.allclose(got, wanted, atol=PROBABILITY_LIMIT):
+        if got.shape != wanted.shape or not np.allclose(got, wanted, rtol=0, atol=limit):
             failures.append(f"a batch of {size} gives other answers than torch")
     return failures, BATCH_SIZES
 
 
-def _common(arrays: Sequence[NDArray[Any]]) -> NDArray[Any]:
+def _common(samples: Sequence[Arrays]) -> list[NDArray[Any]]:
+    return [_cut_and_stacked(arrays) for arrays in zip(*samples, strict=True)]
+
+
+def _cut_and_stacked(arrays: Sequence[NDArray[Any]]) -> NDArray[Any]:
     least = tuple(min(sizes) for sizes in zip(*(array.shape for array in arrays), strict=True))
     window = tuple(slice(0, size) for size in least)
     return np.stack([array[window] for array in arrays])
@@ -205,7 +216,9 @@ def _spread(logits: NDArray[Any]) -> float:
     return float(logits.std() if len(logits) == 1 else (logits - logits.mean(0)).std())
 
 
-def _judge(numbers: Mapping[str, float], answers: _Answers, values: Mapping[str, tuple[float, float]]) -> list[str]:
+def _judge(
+    numbers: Mapping[str, float], answers: _Answers, values: Mapping[str, tuple[float, float]], limit: float
+) -> list[str]:
     failures = []
     if not np.isfinite(answers.onnx_probabilities).all():
         failures.append("the file gives probabilities that aren't finite")
@@ -218,8 +231,8 @@ def _judge(numbers: Mapping[str, float], answers: _Answers, values: Mapping[str,
         failures.append(
             f"the logits differ by {numbers['rms']:.1e} of their spread; the limit is {RELATIVE_RMS_LIMIT:.0e}"
         )
-    if not numbers["difference"] <= PROBABILITY_LIMIT:
-        failures.append(f"a probability differs by {numbers['difference']:.3f}; the limit is {PROBABILITY_LIMIT}")
+    if not numbers["difference"] <= limit:
+        failures.append(f"a probability differs by {numbers['difference']:.2g}; the limit is {limit:g}")
     flipped = _clear_flips(answers)
     if flipped:
         failures.append(f"{flipped} samples get another best class, though torch's choice is clear")

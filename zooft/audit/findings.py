@@ -14,6 +14,7 @@ Kind = Literal[
     "exact_duplicates",
     "near_duplicates",
     "shortcut",
+    "hint",
     "torn_groups",
     "mixed_groups",
     "unknown_groups",

@@ -61,7 +61,22 @@ def find(
     advance(1)
     quiet = [row.name for row in rows if row.kind == "category" and row.name in varied and not row.shortcut]
     pure = [finding for name in quiet for finding in _one_class_only(name, varied[name], drawn, classes)]
-    return tuple(rows), [*_warnings(rows), *pure]
+    return tuple(rows), [*_warnings(rows), *pure, *_hints(rows)]
+
+
+def _hints(rows: Sequence[FactRow]) -> list[Finding]:
+    """Facts that tell something, but less than is warned of: with many facts, one in twenty does so by chance."""
+    faint = [row for row in rows if not row.shortcut and row.name != TOGETHER and row.low is not None and row.low > 0.5]
+    if not faint:
+        return []
+    listed = ", ".join(f"{row.name} {row.auroc:.2f}" for row in sorted(faint, key=lambda row: -(row.auroc or 0)))
+    return [
+        Finding(
+            kind="hint",
+            severity="info",
+            text=f"facts that tell the class a little without the image, by AUROC: {listed}",
+        )
+    ]
 
 
 def notes(rows: Sequence[FactRow], samples: int) -> list[str]:

@@ -58,32 +58,40 @@ def evaluate(
 
 
 def _run(chosen: Subject, data: Path, split: str, bootstrap: int, seed: int) -> Evaluation:
-    from zooft import registry, saved
+    from zooft import judge, registry, saved
 
     assert chosen.run is not None  # noqa: S101 -- find() gives a run or a file
     with Live() as live:
         opened = saved.open_run(chosen.run, registry.load())
         name, samples, notes = saved.find_samples(
-            opened.task, opened.options, opened.classes, data, run=chosen.run, split=split
+            opened.task, opened.options, opened.classes, data, run=chosen.run, split=split, computing=live.computing
         )
         for text in notes:
             live.note(text)
         advance = live.computing(f"{name} samples", len(samples))
         predictions = saved.predict_run(opened, samples, device="cpu", workers=0, advance=advance)
-    return saved.evaluate(opened.task, opened.classes, predictions, split=name, resamples=bootstrap, seed=seed)
+    return judge.evaluate(
+        opened.task, opened.classes, predictions, split=name, resamples=bootstrap, seed=seed,
+        calibration=opened.calibration, group_score=opened.group_score,
+    )  # fmt: skip
 
 
 def _file(chosen: Subject, data: Path, split: str, bootstrap: int, seed: int, provider: str) -> Evaluation:
-    from zooft import registry, runtime, saved
+    from zooft import judge, registry, runtime, saved
 
     assert chosen.file is not None  # noqa: S101 -- find() gives a run or a file
     with Live() as live:
         model = runtime.load(chosen.file, provider=provider)
         task, options = saved.task_of_file(model, registry.load())
         classes = model.metadata.classes
-        name, samples, notes = saved.find_samples(task, options, classes, data, run=chosen.run, split=split)
+        name, samples, notes = saved.find_samples(
+            task, options, classes, data, run=chosen.run, split=split, computing=live.computing
+        )
         for text in (*notes, *filter(None, [model.note])):
             live.note(text)
         advance = live.computing(f"{name} samples", len(samples))
         predictions = saved.predict_file(model, task, options, samples, advance=advance)
-    return saved.evaluate(task, classes, predictions, split=name, resamples=bootstrap, seed=seed)
+    return judge.evaluate(
+        task, classes, predictions, split=name, resamples=bootstrap, seed=seed,
+        calibration=model.metadata.calibration, group_score=model.metadata.group_score,
+    )  # fmt: skip

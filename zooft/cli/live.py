@@ -87,7 +87,9 @@ class Live:
         return lambda done: self._progress.advance(task, done)
 
     def epoch(self, record: EpochRecord, epochs: int) -> None:
-        """A row."""
+        """A row; a first epoch begins a new table, as each fold of a cross-validation does."""
+        if record.epoch == 1:
+            self._records = []
         if self._overall is None:
             self._overall = self._progress.add_task("training", total=epochs)
         self._progress.advance(self._overall, 1)
@@ -97,6 +99,7 @@ class Live:
             self._line("  " + _line(record, epochs))
         if record.epoch == epochs:
             self._finish(self._overall)
+            self._overall = None
 
     def _line(self, text: str) -> None:
         """One line, which only a terminal may break."""

@@ -10,11 +10,11 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from zooft.contracts import Activation, Port
+from zooft.contracts import Activation, Calibration, GroupScore, Port
 from zooft.errors import RuntimeModelError
 
 KEY = "zooft"
-SCHEMA = 1
+SCHEMA = 2
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -27,7 +27,9 @@ class Metadata:
         options: the task's own, as far as they bear on reading samples.
         classes: in the order of the outputs.
         activation: from ``logits`` to ``probabilities``, inside the graph.
-        port: the input.
+        ports: the inputs.
+        calibration: temperature and threshold, both inside the graph.
+        group_score: how the samples of one group, such as a patient, make one answer.
         preprocessing: what the graph does to it, in words.
         backbone: ``family:full_name``.
         weights: what the pretrained weights were: kind, source, licence, SHA-256.
@@ -42,7 +44,9 @@ class Metadata:
     options: Mapping[str, Any]
     classes: tuple[str, ...]
     activation: Activation
-    port: Port
+    ports: tuple[Port, ...]
+    calibration: Calibration
+    group_score: GroupScore
     preprocessing: str
     backbone: str
     weights: Mapping[str, Any]
@@ -62,7 +66,7 @@ class Metadata:
             "license": str(self.weights.get("licence") or "unknown"),
             "model_info labels": " ".join(name.replace(" ", "_") for name in self.classes),
         }
-        if self.port.dtype == "uint8" and self.port.axes[-1] == 3:
+        if self.ports[0].dtype == "uint8" and self.ports[0].axes[-1] == 3:
             properties |= {
                 "Image.BitmapPixelFormat": "Rgb8",
                 "Image.ColorSpaceGamma": "SRGB",
@@ -87,10 +91,11 @@ def parse(properties: Mapping[str, str]) -> Metadata:
         schema = whole.pop("schema")
         if schema != SCHEMA:
             raise RuntimeModelError(f"the ONNX file has metadata of schema {schema}; this zooft reads {SCHEMA}")
-        port = whole.pop("port")
+        ports, calibration = whole.pop("ports"), whole.pop("calibration")
         return Metadata(
             **{**whole, "classes": tuple(whole["classes"])},
-            port=Port(**{**port, "axes": tuple(port["axes"])}),
+            ports=tuple(Port(**{**port, "axes": tuple(port["axes"])}) for port in ports),
+            calibration=Calibration(**calibration),
         )
     except (ValueError, TypeError, KeyError, AttributeError) as error:
         raise RuntimeModelError(f"the ONNX file's zooft metadata is damaged: {error}") from error

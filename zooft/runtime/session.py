@@ -47,29 +47,46 @@ class OnnxModel:
     _session: Any
 
     @property
-    def port(self) -> Port:
-        """The input."""
-        return self.metadata.port
+    def ports(self) -> tuple[Port, ...]:
+        """The inputs."""
+        return self.metadata.ports
 
-    def run(self, batch: NDArray[Any]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-        """Probabilities and logits, both ``(N, classes)`` float32, of a batch in native units.
+    def run(self, *batch: NDArray[Any]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+        """Probabilities and logits, both ``(N, classes)`` float32, of a batch in native units, an array for each port.
+
+        The output ``prediction`` has the classes by the threshold in the graph; `decide` gives the same.
 
         Raises:
-            RuntimeModelError: the batch's type or shape isn't what the port says.
+            RuntimeModelError: the batch's type or shape isn't what the ports say.
         """
-        self._check(batch)
-        probabilities, logits = self._session.run(["probabilities", "logits"], {self.port.name: batch})
+        if len(batch) != len(self.ports):
+            names = ", ".join(port.name for port in self.ports)
+            raise RuntimeModelError(f"the model takes {len(self.ports)} inputs ({names}), but got {len(batch)}")
+        for port, array in zip(self.ports, batch, strict=True):
+            _check(port, array)
+        feed = {port.name: array for port, array in zip(self.ports, batch, strict=True)}
+        probabilities, logits = self._session.run(["probabilities", "logits"], feed)
         return probabilities, logits
 
-    def _check(self, batch: NDArray[Any]) -> None:
-        wanted = self.port.axes
-        fits = batch.ndim == len(wanted) and all(
-            isinstance(axis, str) or axis == size for axis, size in zip(wanted, batch.shape, strict=True)
+    def decide(self, probabilities: NDArray[Any]) -> NDArray[np.int64]:
+        """The classes ``(N,)`` of probabilities ``(N, classes)``, by the threshold that the file was fitted with."""
+        import numpy as np
+
+        threshold = self.metadata.calibration.threshold
+        if threshold is None:
+            return np.asarray(probabilities.argmax(1), dtype=np.int64)
+        return np.asarray(probabilities[:, 1] >= probabilities.dtype.type(threshold), dtype=np.int64)
+
+
+def _check(port: Port, array: NDArray[Any]) -> None:
+    wanted = port.axes
+    fits = array.ndim == len(wanted) and all(
+        isinstance(axis, str) or axis == size for axis, size in zip(wanted, array.shape, strict=True)
+    )
+    if not fits or str(array.dtype) != port.dtype:
+        raise RuntimeModelError(
+            f"the model takes {port.name}: {port.dtype} {wanted}, but got {array.dtype} {array.shape}: {port.meaning}"
         )
-        if not fits or str(batch.dtype) != self.port.dtype:
-            raise RuntimeModelError(
-                f"the model takes {self.port.dtype} {wanted}, but got {batch.dtype} {batch.shape}: {self.port.meaning}"
-            )
 
 
 def load(path: str | Path, *, provider: str = "auto", threads: int = 0) -> OnnxModel:

@@ -1,0 +1,142 @@
+"""A model's answers to samples: calibrated on validation data, and judged.
+
+Owns what a set of answers is, and the order of things: first the temperature, then the threshold, then the figures.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from zooft import calibration as calibrating
+from zooft import metrics
+from zooft.contracts import Calibration, GroupResult
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from zooft.contracts import GroupScore, OperatingPoint, Sample, Task
+    from zooft.metrics import Evaluation
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Predictions:
+    """A model's answers to samples, in their order.
+
+    Attributes:
+        samples: what was asked.
+        targets: ``(N,)`` class indices.
+        logits: ``(N, classes)``, divided by the temperature where there is one.
+        probabilities: ``(N, classes)``.
+    """
+
+    samples: tuple[Sample, ...]
+    targets: NDArray[Any]
+    logits: NDArray[Any]
+    probabilities: NDArray[Any]
+
+    @property
+    def groups(self) -> list[str | None]:
+        """One a sample."""
+        return [sample.group for sample in self.samples]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Judgement:
+    """Answers to one split and how good they are."""
+
+    predictions: Predictions
+    evaluation: Evaluation
+
+
+def predictions(samples: Sequence[Sample], logits: NDArray[Any], probabilities: NDArray[Any]) -> Predictions:
+    """Answers beside what is true."""
+    targets = np.array([sample.target for sample in samples])
+    return Predictions(samples=tuple(samples), targets=targets, logits=logits, probabilities=probabilities)
+
+
+def joined(parts: Sequence[Predictions]) -> Predictions:
+    """Several models' answers to several samples as one, such as the folds of a cross-validation."""
+    return Predictions(
+        samples=tuple(sample for part in parts for sample in part.samples),
+        targets=np.concatenate([part.targets for part in parts]),
+        logits=np.concatenate([part.logits for part in parts]),
+        probabilities=np.concatenate([part.probabilities for part in parts]),
+    )
+
+
+def chosen(answers: Predictions, rows: NDArray[Any]) -> Predictions:
+    """Some of the answers, by their positions."""
+    return Predictions(
+        samples=tuple(answers.samples[i] for i in rows),
+        targets=answers.targets[rows],
+        logits=answers.logits[rows],
+        probabilities=answers.probabilities[rows],
+    )
+
+
+def calibrate(
+    answers: Predictions, task: Task, point: OperatingPoint | None, *, group_score: GroupScore, fitted_on: str
+) -> Calibration:
+    """Temperature and threshold that fit uncalibrated answers; neither where the task wants none."""
+    if point is None:
+        return Calibration()
+    return calibrating.fit(
+        answers.logits, answers.targets, point, activation=task.activation, fitted_on=fitted_on,
+        groups=answers.groups, group_score=group_score,
+    )  # fmt: skip
+
+
+def calibrated(answers: Predictions, calibration: Calibration, task: Task) -> Predictions:
+    """Uncalibrated answers with a temperature."""
+    return replace(
+        answers,
+        logits=answers.logits / np.asarray(calibration.temperature, answers.logits.dtype),
+        probabilities=calibrating.apply(calibration, answers.logits, task.activation),
+    )
+
+
+def evaluate(
+    task: Task,
+    classes: Sequence[str],
+    answers: Predictions,
+    *,
+    split: str,
+    resamples: int,
+    seed: int,
+    calibration: Calibration,
+    group_score: GroupScore,
+) -> Evaluation:
+    """All figures of some answers."""
+    return metrics.evaluate(
+        task.metrics, answers.targets, answers.probabilities, split=split, classes=classes, groups=answers.groups,
+        resamples=resamples, seed=seed, group_score=group_score, threshold=calibration.threshold, primary=task.primary,
+        facts=[sample.facts for sample in answers.samples], subgroups=task.subgroups,
+    )  # fmt: skip
+
+
+def by_group(
+    answers: Predictions, classes: Sequence[str], *, threshold: float | None, group_score: GroupScore
+) -> list[GroupResult]:
+    """One answer for each group, in the order of the groups' first samples; a sample without a group is one alone."""
+    members = metrics.by_group(answers.groups, answers.targets, answers.probabilities, group_score).members
+    return [_result(chosen(answers, np.asarray(own)), classes, threshold, group_score) for own in members]
+
+
+def _result(
+    answers: Predictions, classes: Sequence[str], threshold: float | None, group_score: GroupScore
+) -> GroupResult:
+    last = answers.probabilities[:, -1]
+    decisive = int(last.argmax())
+    probabilities = answers.probabilities.mean(0) if group_score == "mean" else answers.probabilities[decisive]
+    return GroupResult(
+        group=answers.samples[0].group or answers.samples[0].id,
+        prediction=classes[int(metrics.decide(probabilities[None], threshold)[0])],
+        probabilities=tuple(float(p) for p in probabilities),
+        members=answers.samples,
+        decisive=answers.samples[decisive],
+        probability_by_sample=tuple(float(p) for p in last),
+    )
