@@ -78,11 +78,11 @@ class _Placed:
     header: SliceHeader
 
 
-def scan(root: Path, *, computing: zooft.Computing = zooft.unseen, force: bool = False, max_gap: float = 3.0) -> Scan:
-    """Every CT series below a folder, and every file that is in none.
+def scan(*roots: Path, computing: zooft.Computing = zooft.unseen, force: bool = False, max_gap: float = 3.0) -> Scan:
+    """Every CT series below some folders, and every file that is in none.
 
     Args:
-        root: a folder, or one file.
+        roots: folders and files; what lies below two of them counts once.
         computing: shows how far it is.
         force: read files without a DICOM preamble, too.
         max_gap: a series with a gap of more than so many increments is refused.
@@ -90,7 +90,7 @@ def scan(root: Path, *, computing: zooft.Computing = zooft.unseen, force: bool =
     Raises:
         DataError: a folder can't be listed.
     """
-    files = list(walk(root))
+    files = list(dict.fromkeys(path for root in roots for path in walk(root)))
     slices, rejected = _read(files, computing, force=force)
     series: list[Series] = []
     for members in _grouped(slices):

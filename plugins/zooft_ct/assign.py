@@ -1,0 +1,341 @@
+"""Labels to slices: which line or folder speaks of which slice, and every way in which that can go wrong."""
+
+from __future__ import annotations
+
+import os
+from collections import defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Literal
+
+import zooft
+from zooft_ct import labels
+from zooft_ct.header import SliceHeader
+from zooft_ct.labels import Row, Table
+from zooft_ct.read import place
+from zooft_ct.stacks import Stack, path_of, sop_of
+
+Label = tuple[str, Literal["train", "val", "test"] | None]
+"""Class and split."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Labelled:
+    """A stack with its labels.
+
+    Attributes:
+        stack: what is labelled.
+        patient: by the file, else by the table; "" where neither tells.
+        labels: by number of the slice.
+        copies: files that a table labels by path, though the stack holds an equal one; with the number of its slice.
+    """
+
+    stack: Stack
+    patient: str
+    labels: Mapping[int, Label]
+    copies: tuple[tuple[int, SliceHeader], ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Assigned:
+    """All labels in their places.
+
+    Attributes:
+        labelled: stacks with at least one labelled slice.
+        unlabelled: stacks without any.
+        rejected: lines of the table that label nothing.
+        classes: names, sorted, those without data too.
+        by_slice: whether single slices were labelled, not whole series.
+        notes: what the user should know.
+    """
+
+    labelled: tuple[Labelled, ...]
+    unlabelled: tuple[Stack, ...]
+    rejected: tuple[zooft.Rejection, ...]
+    classes: tuple[str, ...]
+    by_slice: bool
+    notes: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class _Copy:
+    """A slice of a file that a series has left out for an equal one, and that one's place."""
+
+    header: SliceHeader
+    number: int
+    slice: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Index:
+    """Where series, files, folders and slices are found among the stacks: their numbers, and those of slices."""
+
+    stacks: Sequence[Stack]
+    series: Mapping[str, Sequence[int]]
+    files: Mapping[str, Sequence[tuple[int, int]]]
+    folders: Mapping[str, frozenset[int]]
+    slices: Mapping[tuple[str, str], Sequence[tuple[int, int]]]
+    copies: Mapping[str, Sequence[_Copy]]
+
+
+@dataclass(frozen=True, slots=True)
+class _Told:
+    """What a line says: of these slices of a stack, or of a file that is a copy of the one slice."""
+
+    row: Row
+    number: int
+    slices: Sequence[int]
+    copy: SliceHeader | None = None
+
+
+def by_table(table: Table, stacks: Sequence[Stack], root: Path, *, whole: bool) -> Assigned:
+    """Labels as a table tells them.
+
+    Args:
+        table: read and checked.
+        stacks: what lies below `root`.
+        root: what the table's paths are relative to.
+        whole: whether series are wanted, so that a label of one slice is of no use.
+
+    Raises:
+        DataError: lines that contradict each other or the files, or a folder that holds several series.
+    """
+    index = _index(stacks)
+    told: list[_Told] = []
+    rejected = list(table.rejected)
+    for row in table.rows:
+        meant = _meant(row, index, root, table.name)
+        if whole and not isinstance(meant, str):
+            meant = _whole(meant, stacks)
+        if isinstance(meant, str):
+            rejected.append(zooft.Rejection(f"{table.name}, line {row.line}", meant))
+        else:
+            told += meant
+    patients = _patients(told, stacks, table.name)
+    placed, copies = _placed(told, table.name), _copies(told)
+    return Assigned(
+        labelled=tuple(
+            Labelled(stack=stacks[i], patient=patients[i], labels=placed[i], copies=tuple(copies.get(i, ())))
+            for i in sorted(placed)
+        ),
+        unlabelled=tuple(stack for i, stack in enumerate(stacks) if i not in placed),
+        rejected=tuple(rejected),
+        classes=tuple(sorted({row.label for row in table.rows})),
+        by_slice=not whole and any(_labels_slice(one, stacks, root) for one in told),
+        notes=table.notes,
+    )
+
+
+def by_folders(stacks: Sequence[Stack], root: Path, *, whole: bool) -> Assigned:
+    """Labels by the class folder that each file lies in; arguments as of `by_table`.
+
+    Raises:
+        DataError: no class folders, folders that look like patients', one slice in two of them, or, where `whole`,
+            one series.
+    """
+    splits = labels.has_splits(root)
+    placed = [_in_folders(stack, root, splits=splits) for stack in stacks]
+    pairs = list(zip(stacks, placed, strict=True))
+    labelled = tuple(Labelled(stack=stack, patient=stack.patient, labels=where) for stack, where in pairs if where)
+    torn = sum(len(set(one.labels.values())) > 1 for one in labelled)
+    if torn and whole:
+        raise zooft.DataError(
+            f"{torn} series have slices in several class folders, and --mode volume needs one label a series; move "
+            f"them together, or write {labels.TABLE}"
+        )
+    classes = tuple(sorted({label for where in placed for label, _ in where.values()}))
+    if not classes:
+        raise zooft.DataError(
+            f"nothing says which class is which: write {labels.TABLE} (patient_id, series_uid or path, label) into the "
+            "data folder, or put the series into a folder for each class"
+        )
+    _refuse_patients_folders(labelled, classes)
+    _refuse_torn_copies(stacks, placed, root, splits=splits)
+    return Assigned(
+        labelled=labelled,
+        unlabelled=tuple(stack for stack, where in pairs if not where),
+        rejected=(),
+        classes=classes,
+        by_slice=torn > 0,
+        notes=(),
+    )
+
+
+def _index(stacks: Sequence[Stack]) -> _Index:
+    series: defaultdict[str, list[int]] = defaultdict(list)
+    files: defaultdict[str, list[tuple[int, int]]] = defaultdict(list)
+    folders: defaultdict[str, set[int]] = defaultdict(set)
+    slices: defaultdict[tuple[str, str], list[tuple[int, int]]] = defaultdict(list)
+    for number, stack in enumerate(stacks):
+        series[stack.series].append(number)
+        for i, ref in enumerate(stack.slices):
+            files[os.path.realpath(path_of(ref))].append((number, i))
+            slices[stack.series, sop_of(ref)].append((number, i))
+    for name, places in files.items():
+        for folder in Path(name).parents:
+            folders[str(folder)] |= {number for number, _ in places}
+    return _Index(
+        stacks=stacks,
+        series=series,
+        files=files,
+        folders={name: frozenset(numbers) for name, numbers in folders.items()},
+        slices=slices,
+        copies=_copied(stacks),
+    )
+
+
+def _copied(stacks: Sequence[Stack]) -> Mapping[str, Sequence[_Copy]]:
+    """Copies by their files."""
+    copies: defaultdict[str, list[_Copy]] = defaultdict(list)
+    for number, stack in enumerate(stacks):
+        if not stack.copies:
+            continue
+        places = {(sop_of(ref), place(ref)[1]): i for i, ref in enumerate(stack.slices)}
+        for header in stack.copies:
+            copies[os.path.realpath(header.path)].append(_Copy(header, number, places[header.sop_uid, header.frame]))
+    return copies
+
+
+def _meant(row: Row, index: _Index, root: Path, name: str) -> list[_Told] | str:
+    """Stacks and their slices that a line speaks of, or why there are none."""
+    told = _by_series(row, index) if row.series else _by_path(row, index, root, name)
+    if isinstance(told, str) or not row.sop:
+        return told
+    named = {place for one in told for place in index.slices.get((index.stacks[one.number].series, row.sop), ())}
+    only = [replace(one, slices=[i for i in one.slices if (one.number, i) in named]) for one in told]
+    return [one for one in only if one.slices] or "there is no such slice among the usable ones of its series"
+
+
+def _by_series(row: Row, index: _Index) -> list[_Told] | str:
+    if row.sop and (row.series, row.sop) in index.slices:
+        return _at(row, index.slices[row.series, row.sop])
+    told = [_all_of(row, number, index) for number in index.series.get(row.series, ())]
+    return told or "there is no such series among the usable ones"
+
+
+def _at(row: Row, places: Iterable[tuple[int, int]]) -> list[_Told]:
+    """Places by their stacks."""
+    slices: defaultdict[int, list[int]] = defaultdict(list)
+    for number, i in places:
+        slices[number].append(i)
+    return [_Told(row, number, numbers) for number, numbers in slices.items()]
+
+
+def _all_of(row: Row, number: int, index: _Index) -> _Told:
+    return _Told(row, number, range(len(index.stacks[number].slices)))
+
+
+def _by_path(row: Row, index: _Index, root: Path, name: str) -> list[_Told] | str:
+    try:
+        path = (root / row.path).resolve()
+        known = path.exists()
+    except (OSError, ValueError):
+        return "its path can't be used"
+    if not known:
+        return "there is no such file or folder"
+    if path.is_dir():
+        return _by_folder(row, path, index, name)
+    return _at(row, index.files.get(str(path), ())) or _by_copy(row, path, index)
+
+
+def _by_folder(row: Row, path: Path, index: _Index, name: str) -> list[_Told] | str:
+    numbers = sorted(index.folders.get(str(path), ()))
+    if len(numbers) > 1:
+        raise zooft.DataError(
+            f"{name}, line {row.line}, labels a folder that holds {len(numbers)} series; name the one that is meant "
+            "by its series_uid, or each by a line of its own"
+        )
+    return [_all_of(row, number, index) for number in numbers] or "its folder has no usable series"
+
+
+def _by_copy(row: Row, path: Path, index: _Index) -> list[_Told] | str:
+    """Of two equal files a series takes one; a line may speak of the other."""
+    told = [_Told(row, copy.number, [copy.slice], copy=copy.header) for copy in index.copies.get(str(path), ())]
+    return told or "its file isn't among the usable ones of the data folder"
+
+
+def _whole(told: list[_Told], stacks: Sequence[Stack]) -> list[_Told] | str:
+    if all(len(one.slices) == len(stacks[one.number].slices) for one in told):
+        return told
+    return "labels one slice of a series, and --mode volume needs labels of whole series"
+
+
+def _labels_slice(told: _Told, stacks: Sequence[Stack], root: Path) -> bool:
+    """Whether a line speaks of a slice: by its UID, or by the DICOM file that it is."""
+    if told.row.sop:
+        return True
+    single = bool(stacks[told.number].series) and len(told.slices) == 1
+    return single and not told.row.series and (root / told.row.path).is_file()
+
+
+def _copies(told: Iterable[_Told]) -> Mapping[int, Sequence[tuple[int, SliceHeader]]]:
+    """By number of the stack."""
+    copies: defaultdict[int, list[tuple[int, SliceHeader]]] = defaultdict(list)
+    for one in told:
+        if one.copy is not None:
+            copies[one.number].append((one.slices[0], one.copy))
+    return copies
+
+
+def _patients(told: Sequence[_Told], stacks: Sequence[Stack], name: str) -> dict[int, str]:
+    said: defaultdict[int, set[str]] = defaultdict(set)
+    for one in told:
+        said[one.number] |= {one.row.patient} - {""}
+    torn = sum(len(names) > 1 for names in said.values())
+    if torn:
+        raise zooft.DataError(f"{name} gives {torn} series several patient_ids each; leave the right one")
+    wrong = sum(bool(names and stacks[i].patient and names != {stacks[i].patient}) for i, names in said.items())
+    if wrong:
+        raise zooft.DataError(
+            f"{name} gives {wrong} series another patient_id than their files do; mend it (spreadsheets drop leading "
+            "zeros), or leave patient_id empty where the files tell it"
+        )
+    return {i: stacks[i].patient or next(iter(names), "") for i, names in said.items()}
+
+
+def _placed(told: Sequence[_Told], name: str) -> dict[int, dict[int, Label]]:
+    placed: defaultdict[int, dict[int, Label]] = defaultdict(dict)
+    torn = {
+        (one.number, i)
+        for one in told
+        for i in one.slices
+        if placed[one.number].setdefault(i, (one.row.label, one.row.split)) != (one.row.label, one.row.split)
+    }
+    if torn:
+        raise zooft.DataError(
+            f"{name} gives {len(torn)} slices of {len({number for number, _ in torn})} series two labels or splits, by "
+            "different lines (a series' and a slice's, or those of equal files); leave one of each"
+        )
+    return placed
+
+
+def _in_folders(stack: Stack, root: Path, *, splits: bool) -> dict[int, Label]:
+    told = ((i, labels.folder_label(root, path_of(ref), splits=splits)) for i, ref in enumerate(stack.slices))
+    return {i: label for i, label in told if label is not None}
+
+
+def _refuse_patients_folders(labelled: Sequence[Labelled], classes: Sequence[str]) -> None:
+    """Class names go into every artefact; folders that are called after patients must not become classes."""
+    patients: defaultdict[str, set[str]] = defaultdict(set)
+    for one in labelled:
+        for label, _ in one.labels.values():
+            patients[label].add(one.patient or one.stack.name)
+    if all(len(names) == 1 for names in patients.values()):
+        raise zooft.DataError(
+            f"each of the {len(classes)} class folders holds a single patient, so they look like patients' folders and "
+            f"not like classes; write {labels.TABLE} (patient_id, series_uid or path, label) into the data folder"
+        )
+
+
+def _refuse_torn_copies(
+    stacks: Sequence[Stack], placed: Sequence[Mapping[int, Label]], root: Path, *, splits: bool
+) -> None:
+    """A file that was left out as a copy may lie in another class folder than the one that is used."""
+    torn = sum(
+        labels.folder_label(root, copy.header.path, splits=splits) != placed[copy.number].get(copy.slice)
+        for copies in _copied(stacks).values()
+        for copy in copies
+    )
+    if torn:
+        raise zooft.DataError(f"{torn} slices lie in two class or split folders each; leave the right copy")

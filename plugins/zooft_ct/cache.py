@@ -1,0 +1,125 @@
+"""Decoded slices on disk, so that a slow decoder runs once.
+
+Entries are ``.npy`` files under names that are hashes, each followed by its SHA-256: numpy alone reads them, and a
+torn or changed one is taken for missing. Safe among processes: an entry appears whole or not at all.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import hashlib
+import io
+import logging
+import os
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+MOST_BYTES = 20 * 2**30
+_DIGEST = 32
+_logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Cache:
+    """A folder of decoded slices.
+
+    Attributes:
+        folder: made at the first write, closed to other users.
+        most_bytes: what it may hold; the oldest entries leave first.
+    """
+
+    folder: Path
+    most_bytes: int = MOST_BYTES
+
+    def get(self, key: str) -> NDArray[np.int16] | None:
+        """The slice ``(H, W)`` int16, or None where there is none or it isn't sound."""
+        import numpy as np
+
+        try:
+            content = self._entry(key).read_bytes()
+        except OSError:
+            return None
+        payload, digest = content[:-_DIGEST], content[-_DIGEST:]
+        if hashlib.sha256(payload).digest() != digest:
+            return None
+        array: NDArray[np.int16] = np.load(io.BytesIO(payload), allow_pickle=False)
+        return array if array.dtype == np.int16 and array.ndim == 2 else None
+
+    def put(self, key: str, hu: NDArray[np.int16]) -> None:
+        """Keep a slice; a disk that can't is told of once and done without."""
+        import numpy as np
+
+        buffer = io.BytesIO()
+        np.save(buffer, hu, allow_pickle=False)
+        payload = buffer.getvalue()
+        try:
+            self.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+            self._write(self._entry(key), payload + hashlib.sha256(payload).digest())
+            if key.startswith("00"):  # one in 256, without counting: keys are hashes
+                self.trim()
+        except OSError as error:
+            _say_once(error.strerror or type(error).__name__)
+
+    def trim(self) -> None:
+        """Remove the oldest entries until the folder keeps to its size."""
+        entries = []
+        for entry in os.scandir(self.folder):
+            with contextlib.suppress(OSError):  # another process may have removed it
+                entries.append((entry.stat().st_mtime_ns, entry.stat().st_size, entry.path))
+        excess = sum(size for _, size, _ in entries) - self.most_bytes
+        for _, size, path in sorted(entries):
+            if excess <= 0:
+                return
+            with contextlib.suppress(OSError):
+                Path(path).unlink()
+            excess -= size
+
+    def _entry(self, key: str) -> Path:
+        return self.folder / f"{key}.npy"
+
+    def _write(self, entry: Path, content: bytes) -> None:
+        descriptor, draft = tempfile.mkstemp(prefix="draft-", dir=self.folder)
+        try:
+            with os.fdopen(descriptor, "wb") as file:
+                file.write(content)
+            Path(draft).replace(entry)
+        except OSError:
+            Path(draft).unlink(missing_ok=True)
+            raise
+
+
+def chosen(hu_cache: str) -> Cache | None:
+    """What the option of this name asks for: ``auto`` is the user's cache folder, ``off`` none, else a folder."""
+    if hu_cache == "off":
+        return None
+    if hu_cache != "auto":
+        return Cache(Path(hu_cache))
+    return Cache(Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "zooft" / "hu")
+
+
+def key_of(path: Path, frame: int, how: str = "") -> str:
+    """The name of a slice's entry; another size or time of the file makes another name.
+
+    Args:
+        path: of the file.
+        frame: of the slice in it.
+        how: options that the values depend on.
+
+    Raises:
+        OSError: there is no such file.
+    """
+    about = path.stat()
+    text = f"{path.resolve()}\0{about.st_size}\0{about.st_mtime_ns}\0{frame}\0{how}"
+    return hashlib.sha256(text.encode("utf-8", "surrogateescape")).hexdigest()
+
+
+@functools.cache
+def _say_once(why: str) -> None:
+    _logger.warning("decoded slices can't be kept (%s): reading goes on, slower; see --hu-cache", why)

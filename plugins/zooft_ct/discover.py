@@ -1,0 +1,370 @@
+"""CT samples below a folder: series in order, labels in place, every slice that is used decoded once.
+
+Nothing that names a person leaves here but in `Sample.source`: ids and groups are salted hashes, reasons and notes
+are counts.
+"""
+
+from __future__ import annotations
+
+import os
+from collections import Counter, defaultdict
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+
+import zooft
+from zooft_ct import assign, graph, labels, nifti, privacy, stacks
+from zooft_ct.assign import Assigned, Labelled
+from zooft_ct.read import NiftiSlice, Place, SliceRef, Source, decode, place
+from zooft_ct.stacks import Stack
+
+if TYPE_CHECKING:
+    from zooft_ct.options import CTOptions
+
+_DOCUMENTS = frozenset({".txt", ".md", ".csv", ".tsv", ".json", ".pdf", ".html", ".xml", ".xlsx", ".png", ".jpg"})
+"""Endings of files that lie beside images in every archive; ``--strict`` lets them be."""
+_FACTS = ("manufacturer", "kernel", "slice_thickness", "sex", "age")
+"""Those that tables of subgroups need."""
+
+_Target = tuple[int, Literal["train", "val", "test"] | None]
+"""Index of the class, and the split."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Names:
+    """Salted names for what is in one data folder, but for files that the user has typed."""
+
+    key: privacy.Key
+    root: Path
+    typed: Mapping[Path, str] = field(default_factory=dict)
+
+    def file(self, path: Path) -> str:
+        return self.typed.get(path) or privacy.file_id(self.key, self.root, path)
+
+    def series(self, stack: Stack) -> str:
+        return privacy.hashed(self.key, "series", stack.name)
+
+    def group(self, kind: str, value: str) -> str:
+        return privacy.hashed(self.key, kind, value)
+
+    def slice(self, stack: Stack, ref: SliceRef) -> str:
+        path, number = place(ref)
+        name = stacks.sop_of(ref) or stacks.relative(self.root, path)
+        return privacy.hashed(self.key, "slice", f"{stack.name}#{name}#{number}")
+
+
+def discover(root: Path, options: CTOptions, computing: zooft.Computing = zooft.unseen) -> zooft.Discovery:
+    """Labelled samples, classes with the positive one last, and what can't be used.
+
+    Args:
+        root: a data folder, or its table of labels.
+        options: the task's own.
+        computing: told how far reading is.
+
+    Raises:
+        ConfigError: options that don't go together.
+        DataError: no CT, no labels, labels that contradict themselves or the files, series without a patient.
+    """
+    graph.check(options)
+    whole = options.mode == "volume"
+    table_path = labels.table_of(root, by_slice=not whole)
+    folder = root.parent if root.is_file() else root
+    table = labels.read_table(table_path) if table_path else None
+    found = stacks.below([folder], folder, options, computing)
+    _refuse_nothing(found)
+    assigned = (
+        assign.by_table(table, found.stacks, folder, whole=whole)
+        if table
+        else assign.by_folders(found.stacks, folder, whole=whole)
+    )
+    names = _Names(key=privacy.key_of(folder), root=folder)
+    classes = _classes(assigned.classes, options.positive)
+    made = _samples(assigned, classes, names, options)
+    sound, torn = _sound(made, options, names, computing)
+    files = _unused(found, assigned, root)
+    rejected = (*_rejected(files, assigned, names), *torn)
+    if options.strict:
+        _refuse_rejected(files, len(rejected))
+    return zooft.Discovery(
+        samples=sound,
+        classes=classes,
+        rejected=rejected,
+        notes=(*assigned.notes, *_notes(assigned, classes, table_path, options)),
+        group_score="max" if assigned.by_slice else "mean",
+    )
+
+
+def gather(paths: Sequence[Path], options: CTOptions, computing: zooft.Computing = zooft.unseen) -> zooft.Discovery:
+    """Unlabelled samples of files and folders, one group a patient, for a deployed model.
+
+    A series without PatientID is a group by its folder.
+
+    Raises:
+        ConfigError: options that don't go together.
+    """
+    graph.check(options)
+    typed = {path.resolve(): str(path) for path in paths if not path.is_dir()}
+    names = _Names(key=privacy.key_of(None), root=Path("/"), typed=typed)
+    found = stacks.below([path.resolve() for path in paths], names.root, options, computing)
+    samples = [sample for stack in found.stacks for sample in _unlabelled(stack, names, options)]
+    sound, torn = _sound(samples, options, names, computing)
+    rejected = [zooft.Rejection(names.file(file), reason) for file, reason in found.rejected]
+    return zooft.Discovery(
+        samples=sound, classes=(), rejected=(*rejected, *torn), notes=tuple(_about_stacks(found.stacks, options))
+    )
+
+
+def _unlabelled(stack: Stack, names: _Names, options: CTOptions) -> Iterator[zooft.Sample]:
+    kind, value = ("patient", stack.patient) if stack.patient else ("folder", str(stack.path.parent))
+    targets: dict[int, _Target] = dict.fromkeys(range(len(stack.slices)), (zooft.UNLABELLED, None))
+    return _of_stack(stack, names.group(kind, value), targets, names, options)
+
+
+def _refuse_nothing(found: stacks.Found) -> None:
+    if found.stacks:
+        return
+    counts = Counter(reason for _, reason in found.rejected).most_common(5)
+    seen = "; ".join(f"{count}: {reason}" for reason, count in counts) or "there are no files"
+    raise zooft.DataError(
+        f"no CT in the data that can be used, of {len(found.rejected)} files or series looked at ({seen})"
+    )
+
+
+def _unused(found: stacks.Found, assigned: Assigned, root: Path) -> list[tuple[Path, str]]:
+    """Files that no sample is made of, but for tables of labels."""
+    used = {os.path.realpath(header.path) for one in assigned.labelled for _, header in one.copies}
+    used |= {os.path.realpath(path) for path in (root, root / labels.TABLE, root / labels.SLICE_TABLE)}
+    return [(path, reason) for path, reason in found.rejected if os.path.realpath(path) not in used]
+
+
+def _refuse_rejected(files: Sequence[tuple[Path, str]], rejected: int) -> None:
+    count = rejected - sum(path.suffix.lower() in _DOCUMENTS for path, _ in files)
+    if count:
+        raise zooft.DataError(
+            f"{count} files, series or lines can't be used, and --strict was given; run without it to have them "
+            "listed with reasons"
+        )
+
+
+def _classes(names: Sequence[str], positive: str) -> tuple[str, ...]:
+    if positive and positive not in names:
+        raise zooft.ConfigError(f"--positive names a class that the labels don't have; they have {', '.join(names)}")
+    return (*(name for name in names if name != positive), *((positive,) if positive else ()))
+
+
+def _samples(assigned: Assigned, classes: Sequence[str], names: _Names, options: CTOptions) -> list[zooft.Sample]:
+    groups = [_group(one, options, names.root) for one in assigned.labelled]
+    unknown = groups.count("")
+    if unknown:
+        others = [kind for kind in ("patient", "study", "series", "folder") if kind != options.group_by]
+        raise zooft.DataError(
+            f"can't split safely: of {len(groups)} labelled series, {unknown} name no {options.group_by}, so one "
+            f"patient could stand on both sides. Add the column patient_id to {labels.TABLE}, or choose what is to be "
+            f"kept together with --group-by {', '.join(others)}"
+        )
+    return [
+        sample
+        for one, group in zip(assigned.labelled, groups, strict=True)
+        for sample in _of_labelled(one, names.group(options.group_by, group), classes, names, options)
+    ]
+
+
+def _of_labelled(
+    one: Labelled, group: str, classes: Sequence[str], names: _Names, options: CTOptions
+) -> Iterator[zooft.Sample]:
+    targets = {i: (classes.index(label), split) for i, (label, split) in one.labels.items()}
+    yield from _of_stack(one.stack, group, targets, names, options)
+    if options.mode == "volume":
+        return
+    for i, header in one.copies:
+        slices = (*one.stack.slices[:i], header, *one.stack.slices[i + 1 :])
+        copied = replace(one.stack, name=f"{one.stack.name}#{stacks.relative(names.root, header.path)}", slices=slices)
+        yield from _of_stack(copied, group, {i: targets[i]}, names, options)
+
+
+def _group(one: Labelled, options: CTOptions, root: Path) -> str:
+    """What a split keeps together, unhashed; "" where it isn't known."""
+    by: Mapping[str, str] = {
+        "patient": one.patient,
+        "study": one.stack.study,
+        "series": one.stack.name,
+        "folder": stacks.relative(root, one.stack.path.parent),
+    }
+    return by[options.group_by]
+
+
+def _of_stack(
+    stack: Stack, group: str, targets: Mapping[int, _Target], names: _Names, options: CTOptions
+) -> Iterator[zooft.Sample]:
+    """A sample for each slice that has a target, or one for the whole stack."""
+    name = f"{group}/{names.series(stack)}"
+    if options.mode == "volume":
+        chosen = spread(stack.positions, options.slices)
+        yield _sample(name, group, stack, chosen, next(iter(targets.values())))
+        return
+    for i, target in sorted(targets.items()):
+        chosen = neighbours(i, len(stack.slices), stack.gaps) if options.mode == "2.5d" else (i,)
+        yield _sample(f"{name}/{names.slice(stack, stack.slices[i])}", group, stack, chosen, target)
+
+
+def _sample(identity: str, group: str, stack: Stack, chosen: Sequence[int], target: _Target) -> zooft.Sample:
+    middle = stack.slices[chosen[len(chosen) // 2]]
+    return zooft.Sample(
+        id=identity,
+        source=Source(slices=tuple(stack.slices[i] for i in chosen), spacing=stacks.spacing_of(middle)),
+        target=target[0],
+        group=group,
+        split=target[1],
+        facts=stacks.facts_of(middle),
+    )
+
+
+def neighbours(i: int, count: int, gaps: Collection[int]) -> tuple[int, int, int]:
+    """A slice between the ones before and after it; at an end or a gap it stands for the missing one itself."""
+    before = i - 1 if i > 0 and i - 1 not in gaps else i
+    after = i + 1 if i + 1 < count and i not in gaps else i
+    return before, i, after
+
+
+def spread(positions: Sequence[float], count: int) -> tuple[int, ...]:
+    """`count` slices, evenly spaced by position.
+
+    What the stack covers is cut into `count` equal parts; the slice nearest to the middle of each is taken, so a
+    short stack repeats slices.
+
+    Args:
+        positions: of the slices along the normal, mm, ascending.
+        count: how many are wanted.
+    """
+    import numpy as np
+
+    places = np.asarray(positions, dtype=np.float64)
+    step = (places[-1] - places[0]) / max(len(places) - 1, 1)
+    middles = places[0] - step / 2 + (np.arange(count) + 0.5) * (step * len(places) / count)
+    nearest = np.abs(places[None] - middles[:, None]).argmin(axis=1)
+    return tuple(int(i) for i in nearest)
+
+
+def _sound(
+    samples: Sequence[zooft.Sample], options: CTOptions, names: _Names, computing: zooft.Computing
+) -> tuple[tuple[zooft.Sample, ...], tuple[zooft.Rejection, ...]]:
+    """Samples whose slices can all be decoded, and what the others lack; fills the cache."""
+    torn = _torn({place(ref): ref for sample in samples for ref in sample.source.slices}, options, computing)
+    faults = [_fault(sample, torn, options, names) for sample in samples]
+    counts = Counter(fault for fault in faults if fault is not None)
+    return (
+        tuple(sample for sample, fault in zip(samples, faults, strict=True) if fault is None),
+        tuple(zooft.Rejection(name, f"{reason} ({n} samples of it)") for (name, reason), n in counts.items()),
+    )
+
+
+def _fault(
+    sample: zooft.Sample, torn: Mapping[Place, str], options: CTOptions, names: _Names
+) -> tuple[str, str] | None:
+    """What is at fault, and why, where a sample can't be used."""
+    if options.spacing and sample.source.spacing is None:
+        _, series, *_ = sample.id.split("/")
+        return f"series {series}", "its pixel spacing isn't known, so --spacing can't resample it"
+    places = (place(ref) for ref in sample.source.slices)
+    return next(((names.file(at[0]), torn[at]) for at in places if at in torn), None)
+
+
+def _torn(slices: Mapping[Place, SliceRef], options: CTOptions, computing: zooft.Computing) -> dict[Place, str]:
+    """Which slices can't be decoded, and why."""
+    volumes: defaultdict[Path, list[SliceRef]] = defaultdict(list)
+    for ref in slices.values():
+        if isinstance(ref, NiftiSlice):
+            volumes[ref.volume.path].append(ref)
+    jobs: list[list[SliceRef]] = list(volumes.values())
+    jobs += [[ref] for ref in slices.values() if not isinstance(ref, NiftiSlice)]
+    advance = computing("slices decoded", len(slices))
+    torn: dict[Place, str] = {}
+    with privacy.quiet_pydicom(), ThreadPoolExecutor(max_workers=min(8, os.cpu_count() or 1)) as pool:
+        for refs, reason in zip(jobs, pool.map(lambda refs: _undecodable(refs, options), jobs), strict=True):
+            advance(len(refs))
+            torn |= {place(ref): reason for ref in refs if reason}
+    return torn
+
+
+def _undecodable(refs: Sequence[SliceRef], options: CTOptions) -> str:
+    first = refs[0]
+    try:
+        if isinstance(first, NiftiSlice) and not first.volume.compressed:
+            nifti.whole(first.volume, nan_to_air=options.nan_to_air)  # a slice alone doesn't tell its units
+        else:
+            decode(refs, options)
+    except zooft.DataError as error:
+        return str(error)
+    except MemoryError:
+        return "too large for this machine's memory"
+    return ""
+
+
+def _rejected(files: Sequence[tuple[Path, str]], assigned: Assigned, names: _Names) -> tuple[zooft.Rejection, ...]:
+    return (
+        *assigned.rejected,
+        *(zooft.Rejection(names.file(path), reason) for path, reason in files),
+        *(
+            zooft.Rejection(f"series {names.series(stack)}", f"no label ({len(stack.slices)} slices)")
+            for stack in assigned.unlabelled
+        ),
+    )
+
+
+def _notes(assigned: Assigned, classes: Sequence[str], table: Path | None, options: CTOptions) -> list[str]:
+    labelled = assigned.labelled
+    notes = [_about_table(table)] if table and table.name == labels.SLICE_TABLE else []
+    if len(classes) == 2 and not options.positive:
+        notes.append(f"the class that is looked for is {classes[1]!r}, the last by name; --positive names another")
+    notes += _about_stacks([one.stack for one in labelled], options)
+    notes += _about_spacing(labelled, options) + _about_facts(labelled)
+    if options.group_by != "patient":
+        notes += _about_groups(labelled, options)
+    return notes
+
+
+def _about_table(table: Path) -> str:
+    return f"{table.name} is used, as --mode volume alone goes by {labels.TABLE}"
+
+
+def _about_stacks(every: Sequence[Stack], options: CTOptions) -> list[str]:
+    said = Counter(note for stack in every for note in stack.notes)
+    notes = [f"{count} of {len(every)} series: {note}" for note, count in said.items()]
+    alone = sum(len(stack.slices) == 1 for stack in every)
+    if alone and options.mode in ("2.5d", "volume"):
+        notes.append(
+            f"{alone} of {len(every)} series have a single slice, which --mode {options.mode} repeats; --mode slice needs "
+            "no others"
+        )
+    return notes
+
+
+def _about_spacing(labelled: Sequence[Labelled], options: CTOptions) -> list[str]:
+    known = [spacing[1] for one in labelled if (spacing := stacks.spacing_of(one.stack.slices[0]))]
+    if options.spacing or not known or max(known) < 1.1 * min(known):
+        return []
+    return [
+        f"pixels are {min(known):.2f} to {max(known):.2f} mm wide, so one size in mm has many in pixels; --spacing "
+        "resamples all to one"
+    ]
+
+
+def _about_facts(labelled: Sequence[Labelled]) -> list[str]:
+    missing = Counter(name for one in labelled for name in _FACTS if name not in stacks.facts_of(one.stack.slices[0]))
+    if not missing:
+        return []
+    listed = ", ".join(f"{name.replace('_', ' ')} in {count}" for name, count in missing.items())
+    return [f"of {len(labelled)} series, files don't tell: {listed}"]
+
+
+def _about_groups(labelled: Sequence[Labelled], options: CTOptions) -> list[str]:
+    several = Counter(one.patient for one in labelled if one.patient)
+    count = sum(series > 1 for series in several.values())
+    if not count:
+        return []
+    return [
+        f"{count} patients have several series, and --group-by {options.group_by} may put them on both sides of a "
+        "split: figures are then too good"
+    ]

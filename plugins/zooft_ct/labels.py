@@ -1,0 +1,218 @@
+"""Who says which class: a table in CSV, or class folders. Read and checked by themselves, before any image.
+
+The messages name lines, never what stands in them: a shifted column may hold names.
+"""
+
+from __future__ import annotations
+
+import csv
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Literal
+
+import zooft
+
+SPLITS: Mapping[str, Literal["train", "val", "test"]] = {
+    "train": "train",
+    "training": "train",
+    "val": "val",
+    "valid": "val",
+    "validation": "val",
+    "test": "test",
+}
+TABLE, SLICE_TABLE = "labels.csv", "slice_labels.csv"
+_COLUMNS = frozenset({"patient_id", "patient", "series_uid", "path", "sop_uid", "label", "split"})
+_SEPARATORS = ",;\t"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Row:
+    """One line of the table: which images, and what is told of them.
+
+    Attributes:
+        line: in the file, from 1.
+        label: the class.
+        patient: "" where the table doesn't tell.
+        series: SeriesInstanceUID, or "".
+        path: relative to the table, or "".
+        sop: SOPInstanceUID of one slice, or "".
+        split: where the table says so.
+    """
+
+    line: int
+    label: str
+    patient: str = ""
+    series: str = ""
+    path: str = ""
+    sop: str = ""
+    split: Literal["train", "val", "test"] | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Table:
+    """All lines that can be used, each once.
+
+    Attributes:
+        name: of the file, for messages.
+        rows: in the file's order.
+        rejected: lines that can't be used.
+        notes: what the user should know.
+    """
+
+    name: str
+    rows: tuple[Row, ...]
+    rejected: tuple[zooft.Rejection, ...] = ()
+    notes: tuple[str, ...] = ()
+
+
+def table_of(data: Path, *, by_slice: bool) -> Path | None:
+    """The table to go by; None where the folder has none.
+
+    Args:
+        data: a folder, or the table itself.
+        by_slice: whether a sample is a slice, so that a table of slices is wanted first.
+    """
+    if data.is_file():
+        return data
+    names = (SLICE_TABLE, TABLE) if by_slice else (TABLE,)
+    return next((data / name for name in names if (data / name).is_file()), None)
+
+
+def read_table(path: Path) -> Table:
+    """The lines of a CSV file in UTF-8, separated by commas, semicolons or tabs.
+
+    Raises:
+        DataError: not such a file, columns are missing, or lines contradict each other.
+    """
+    name = path.name if path.name in (TABLE, SLICE_TABLE) else "the table of labels"
+    lines, columns = _lines(path, name)
+    _refuse_missing(columns, name)
+    rows: list[Row] = []
+    rejected: list[zooft.Rejection] = []
+    for number, values in lines:
+        row = _row(number, values, name)
+        if isinstance(row, str):
+            rejected.append(zooft.Rejection(f"{name}, line {number}", row))
+        else:
+            rows.append(row)
+    kept, repeats = _once(rows)
+    _refuse_contradictions(kept, name)
+    return Table(name=name, rows=kept, rejected=tuple(rejected), notes=_notes(columns, repeats, name))
+
+
+def folder_label(root: Path, path: Path, *, splits: bool) -> tuple[str, Literal["train", "val", "test"] | None] | None:
+    """The class, and the split where one is told, by the folders that a file lies in; None beside the class folders.
+
+    Args:
+        root: the data folder.
+        path: of the file.
+        splits: what `has_splits` says of the folder.
+    """
+    folders = list(path.relative_to(root).parts[:-1])
+    split = SPLITS[folders.pop(0).lower()] if splits and folders else None
+    return (folders[0].encode("utf-8", "backslashreplace").decode(), split) if folders else None
+
+
+def has_splits(root: Path) -> bool:
+    """Whether the top folders are ``train``, ``val`` and ``test``.
+
+    Raises:
+        DataError: some are, and others aren't.
+    """
+    tops = [path.name.lower() for path in root.iterdir() if path.is_dir() and not path.name.startswith(".")]
+    named = [name for name in tops if name in SPLITS]
+    if named and len(named) < len(tops):
+        raise zooft.DataError(
+            f"the data has split folders ({', '.join(sorted(named))}) and {len(tops) - len(named)} others beside them; "
+            "move those elsewhere"
+        )
+    return bool(named)
+
+
+def _lines(path: Path, name: str) -> tuple[list[tuple[int, dict[str, str]]], list[str]]:
+    try:
+        with path.open(newline="", encoding="utf-8-sig") as file:
+            head = file.readline()
+            file.seek(0)
+            reader = csv.DictReader(file, delimiter=max(_SEPARATORS, key=head.count))
+            columns = [_column(name) for name in reader.fieldnames or ()]
+            lines = []
+            for values in reader:
+                if None in values:
+                    raise zooft.DataError(f"{name}, line {reader.line_num}, has more fields than the first line")
+                lines.append((reader.line_num, {_column(k): (v or "").strip() for k, v in values.items()}))
+    except OSError as error:
+        raise zooft.DataError(f"{name} can't be read: {error.strerror}") from None
+    except UnicodeDecodeError:
+        raise zooft.DataError(f"{name} isn't text in UTF-8; save it as 'CSV UTF-8'") from None
+    except csv.Error as error:
+        raise zooft.DataError(f"{name} isn't a CSV file: {error}") from None
+    return lines, columns
+
+
+def _column(name: str) -> str:
+    return name.strip().lower()
+
+
+def _refuse_missing(columns: Sequence[str], name: str) -> None:
+    twice = sorted({column for column in columns if columns.count(column) > 1})
+    if twice:
+        raise zooft.DataError(f"{name} has {len(twice)} columns twice; leave each once")
+    missing = [] if "label" in columns else ["label"]
+    missing += [] if {"series_uid", "path"} & set(columns) else ["series_uid or path"]
+    if missing:
+        known = ", ".join(column for column in columns if column in _COLUMNS) or "none that is known"
+        raise zooft.DataError(
+            f"{name} lacks the column {' and '.join(missing)}; it has {known}. It needs patient_id, series_uid or "
+            "path, and label; sop_uid and split where known"
+        )
+
+
+def _row(number: int, values: Mapping[str, str], name: str) -> Row | str:
+    """The line, or why it can't be used."""
+    split = values.get("split", "").lower()
+    if split and split not in SPLITS:
+        raise zooft.DataError(
+            f"{name}, line {number}, names a split that isn't train, val or test; mend it, as another split would "
+            "quietly become another experiment"
+        )
+    row = Row(
+        line=number,
+        label=values["label"],
+        patient=values.get("patient_id") or values.get("patient", ""),
+        series=values.get("series_uid", ""),
+        path=values.get("path", ""),
+        sop=values.get("sop_uid", ""),
+        split=SPLITS.get(split),
+    )
+    if not row.label:
+        return "has no label"
+    return row if row.series or row.path else "names neither a series nor a path"
+
+
+def _once(rows: Sequence[Row]) -> tuple[tuple[Row, ...], int]:
+    kept = {replace(row, line=0): row for row in reversed(rows)}
+    return tuple(sorted(kept.values(), key=lambda row: row.line)), len(rows) - len(kept)
+
+
+def _refuse_contradictions(rows: Sequence[Row], name: str) -> None:
+    same: defaultdict[tuple[str, str, str], list[int]] = defaultdict(list)
+    for row in rows:
+        same[row.series, row.path, row.sop].append(row.line)
+    torn = [lines for lines in same.values() if len(lines) > 1]
+    if torn:
+        first = " and ".join(map(str, torn[0][:2]))
+        raise zooft.DataError(
+            f"{name} contradicts itself about {len(torn)} images (label, patient or split), first in lines {first}; "
+            "leave the right line of each"
+        )
+
+
+def _notes(columns: Sequence[str], repeats: int, name: str) -> tuple[str, ...]:
+    unused = [column for column in columns if column and column not in _COLUMNS]
+    notes = [f"columns of {name} that aren't used: {', '.join(unused)}"] if unused else []
+    if repeats:
+        notes.append(f"{repeats} lines of {name} repeat another one, and count once")
+    return tuple(notes)

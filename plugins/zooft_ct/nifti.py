@@ -1,0 +1,319 @@
+"""NIfTI volumes as the CT reader wants them: checked from the header, turned as DICOM slices lie, in HU.
+
+The header is judged before any data is read, and never more is decompressed than it declares.
+"""
+
+from __future__ import annotations
+
+import gzip
+import zlib
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import zooft
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+AIR, HIGHEST = -1024, 3071
+"""HU are clipped to the range of 12 bits, as in DICOM."""
+MOST_VOXELS = 2**30
+"""2 GiB as int16."""
+_HEADER_BYTES = {348: 352, 540: 544}
+_MOST_HEADER = 2**20
+_TRAILING = 2**20
+_DEFLATE_LIMIT = 1032
+"""Deflate can't pack tighter (zlib's technical details)."""
+_CHUNK = 2**22
+_SHEAR = 1e-2
+_SMALLEST, _LARGEST = 1e-3, 1e3
+"""Of a voxel, mm."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NiftiVolume:
+    """One volume, everything that the header tells, nothing decoded.
+
+    Attributes:
+        path: of the file.
+        shape: slices from feet to head, rows from anterior to posterior, columns from the patient's right to left.
+        spacing: mm between rows, between columns.
+        increment: mm between slices.
+        obliquity: degrees by which the volume's axes lean from the patient's.
+        stored: shape as in the file, first axis fastest.
+        flips: nibabel's orientation transform ``(3, 2)`` from the file's axes to left, posterior, superior.
+        dtype: numpy's name, with byte order.
+        offset: bytes before the data.
+        slope: to HU.
+        intercept: to HU.
+    """
+
+    path: Path
+    shape: tuple[int, int, int]
+    spacing: tuple[float, float]
+    increment: float
+    obliquity: float
+    stored: tuple[int, int, int]
+    flips: tuple[tuple[int, int], ...]
+    dtype: str
+    offset: int
+    slope: float
+    intercept: float
+
+    @property
+    def compressed(self) -> bool:
+        """Whether one slice costs as much as all."""
+        return self.path.name.lower().endswith(".gz")
+
+
+def is_nifti(path: Path) -> bool:
+    """Whether the name says so."""
+    return path.name.lower().endswith((".nii", ".nii.gz"))
+
+
+def open_volume(path: Path) -> NiftiVolume:
+    """The volume of a ``.nii`` or ``.nii.gz`` file, from its header alone.
+
+    Raises:
+        DataError: not a usable CT volume; the message is the reason, and names nothing from the file.
+    """
+    header = _header(path)
+    stored = _shape(header)
+    dtype = _dtype(header)
+    slope, intercept = _scale(header)
+    affine = _affine(header)
+    offset = float(header["vox_offset"])
+    if not 0 <= offset <= _MOST_HEADER:
+        raise zooft.DataError(f"its header puts the data {offset:g} bytes into the file; save it again")
+    _refuse_short(path, int(offset) + stored[0] * stored[1] * stored[2] * dtype.itemsize)
+    return _oriented(path, affine, stored, dtype=dtype.str, offset=int(offset), slope=slope, intercept=intercept)
+
+
+def hu(volume: NiftiVolume, index: int, *, nan_to_air: bool = False) -> NDArray[np.int16]:
+    """One slice ``(H, W)``, int16 HU; of a compressed file, all is decompressed for it.
+
+    Raises:
+        DataError: the data is torn, or has values that aren't numbers.
+    """
+    if volume.compressed:
+        one: NDArray[np.int16] = whole(volume, nan_to_air=nan_to_air)[index]
+        return one
+    values = _turned(volume, _mapped(volume))[index]
+    _refuse_odd(_odd(values), nan_to_air=nan_to_air)
+    return _to_hu(values, volume)
+
+
+def whole(volume: NiftiVolume, *, nan_to_air: bool = False) -> NDArray[np.int16]:
+    """All slices ``(Z, H, W)``, int16 HU, clipped to [-1024, 3071].
+
+    Raises:
+        DataError: the data is torn, has values that aren't numbers, or isn't in HU.
+    """
+    import numpy as np
+
+    values = np.empty(volume.stored[0] * volume.stored[1] * volume.stored[2], dtype=np.int16)
+    done = odd = 0
+    for chunk in _chunks(volume):
+        values[done : done + len(chunk)] = _to_hu(chunk, volume)
+        done += len(chunk)
+        odd += _odd(chunk)
+    _refuse_odd(odd, nan_to_air=nan_to_air)
+    _refuse_other_units(values)
+    return _turned(volume, values.reshape(volume.stored, order="F"))
+
+
+def _header(path: Path) -> Any:
+    """The header alone: nibabel's own loader would follow its extensions, of any declared length."""
+    import nibabel
+
+    try:
+        if not path.is_file():
+            raise zooft.DataError("not a regular file")
+        with _stream(path) as stream:
+            start = stream.read(max(_HEADER_BYTES.values()))
+        sizes = {int.from_bytes(start[:4], "little"), int.from_bytes(start[:4], "big")} & set(_HEADER_BYTES)
+        if not sizes:
+            raise zooft.DataError("named as NIfTI, and isn't")
+        size = sizes.pop()
+        kind: Any = nibabel.Nifti1Header if size == 348 else nibabel.Nifti2Header
+        header = kind(start[:size], check=False)  # its checks would log what they find, and mend it in silence
+    except (OSError, EOFError, zlib.error, nibabel.spatialimages.HeaderDataError) as error:
+        raise zooft.DataError(f"its NIfTI header can't be read ({type(error).__name__})") from None
+    if bytes(header["magic"])[:3] not in (b"n+1", b"n+2"):
+        raise zooft.DataError("an Analyze or two-file NIfTI image; save it as one .nii or .nii.gz file")
+    return header
+
+
+def _stream(path: Path) -> Any:
+    return gzip.open(path, "rb") if path.name.lower().endswith(".gz") else path.open("rb")
+
+
+def _shape(header: Any) -> tuple[int, int, int]:
+    shape = tuple(int(n) for n in header.get_data_shape())
+    while len(shape) > 3 and shape[-1] == 1:
+        shape = shape[:-1]
+    if len(shape) != 3:
+        raise zooft.DataError(
+            f"has {len(shape)} dimensions; a CT volume has three (time points are files of their own)"
+        )
+    if min(shape) < 1 or shape[0] * shape[1] * shape[2] > MOST_VOXELS:
+        raise zooft.DataError(f"{' x '.join(map(str, shape))} voxels aren't a CT volume (at most {MOST_VOXELS:,})")
+    return shape[0], shape[1], shape[2]
+
+
+def _dtype(header: Any) -> np.dtype[Any]:
+    import nibabel
+
+    try:
+        dtype = header.get_data_dtype()
+    except (KeyError, nibabel.spatialimages.HeaderDataError):
+        raise zooft.DataError("its data type isn't one of NIfTI's") from None
+    if dtype.kind not in "iuf" or dtype.itemsize > 8:
+        raise zooft.DataError(f"values of type {dtype.name} aren't HU; save it as int16 or float32")
+    return dtype  # type: ignore[no-any-return]  # nibabel's headers are untyped
+
+
+def _scale(header: Any) -> tuple[float, float]:
+    """Slope and intercept; a slope of 0 or none at all means that values are what they are (NIfTI-1, scl_slope)."""
+    import nibabel
+
+    try:
+        slope, intercept = header.get_slope_inter()
+    except nibabel.spatialimages.HeaderDataError:
+        raise zooft.DataError("its scl_slope and scl_inter aren't numbers") from None
+    return (1.0, 0.0) if slope is None else (float(slope), float(intercept or 0.0))
+
+
+def _affine(header: Any) -> NDArray[np.float64]:
+    """Voxel indices to mm (right, anterior, superior)."""
+    import numpy as np
+
+    if not int(header["sform_code"]) and not int(header["qform_code"]):
+        raise zooft.DataError(
+            "its header doesn't say how the volume lies in the patient (sform_code, qform_code are 0)"
+        )
+    if abs(float(header["pixdim"][0])) != 1:
+        header["pixdim"][0] = 1  # "if it is 0, use 1" (NIfTI-1, qfac)
+    try:
+        affine = np.asarray(header.get_best_affine(), dtype=np.float64)
+    except Exception as error:  # quaternions of any values fail in any way
+        raise zooft.DataError(f"its orientation can't be read ({type(error).__name__})") from None
+    axes = affine[:3, :3]
+    sizes = np.abs(axes).max(axis=0)
+    if not np.isfinite(affine).all() or not ((sizes > _SMALLEST) & (sizes < _LARGEST)).all():
+        raise zooft.DataError("its affine is zero, huge or not finite, so voxels have no size")
+    directions = axes / np.sqrt((axes**2).sum(axis=0))
+    if np.abs(directions.T @ directions - np.eye(3)).max() > _SHEAR:
+        raise zooft.DataError("its affine is sheared (a tilted gantry?); resample it to a right-angled grid")
+    return affine
+
+
+def _refuse_short(path: Path, declared: int) -> None:
+    size = path.stat().st_size
+    holds = size * _DEFLATE_LIMIT if path.name.lower().endswith(".gz") else size
+    if holds < declared:
+        raise zooft.DataError(f"its header declares {declared:,} bytes, which a file of {size:,} bytes can't hold")
+
+
+def _oriented(path: Path, affine: NDArray[np.float64], stored: tuple[int, int, int], **layout: Any) -> NiftiVolume:
+    import nibabel
+    import numpy as np
+
+    orientations: Any = nibabel.orientations
+    affines: Any = nibabel.affines
+    stands, wanted = orientations.io_orientation(affine), orientations.axcodes2ornt(("L", "P", "S"))
+    flips = orientations.ornt_transform(stands, wanted).astype(int)
+    sizes = affines.voxel_sizes(affine)
+    length, spacing = [0, 0, 0], [0.0, 0.0, 0.0]
+    for axis, (target, _) in enumerate(flips):
+        length[target], spacing[target] = stored[axis], float(sizes[axis])
+    return NiftiVolume(
+        path=path,
+        shape=(length[2], length[1], length[0]),
+        spacing=(spacing[1], spacing[0]),
+        increment=spacing[2],
+        obliquity=float(np.degrees(affines.obliquity(affine)).max()),
+        stored=stored,
+        flips=tuple((int(target), int(sign)) for target, sign in flips),
+        **layout,
+    )
+
+
+def _turned(volume: NiftiVolume, stored: NDArray[Any]) -> NDArray[Any]:
+    """The file's ``(i, j, k)`` as slices, rows, columns; a view."""
+    import nibabel
+    import numpy as np
+
+    orientations: Any = nibabel.orientations
+    turned: NDArray[Any] = orientations.apply_orientation(stored, np.array(volume.flips)).transpose()
+    return turned
+
+
+def _mapped(volume: NiftiVolume) -> NDArray[Any]:
+    import numpy as np
+
+    try:
+        return np.memmap(
+            volume.path, dtype=volume.dtype, mode="r", offset=volume.offset, shape=volume.stored, order="F"
+        )
+    except (OSError, ValueError) as error:
+        raise zooft.DataError(f"can't be read ({type(error).__name__})") from None
+
+
+def _chunks(volume: NiftiVolume) -> Iterator[NDArray[Any]]:
+    """The declared voxels in the file's order, no byte more; what may follow them is bounded too."""
+    import numpy as np
+
+    dtype = np.dtype(volume.dtype)
+    left = volume.stored[0] * volume.stored[1] * volume.stored[2]
+    try:
+        with _stream(volume.path) as stream:
+            stream.read(volume.offset)
+            while left:
+                raw = stream.read(min(left, _CHUNK) * dtype.itemsize)
+                if not raw or len(raw) % dtype.itemsize:
+                    raise zooft.DataError("its data ends early")
+                yield np.frombuffer(raw, dtype=dtype)
+                left -= len(raw) // dtype.itemsize
+            if len(stream.read(_TRAILING + 1)) > _TRAILING:
+                raise zooft.DataError("holds more data than its header declares")
+    except (OSError, EOFError, zlib.error) as error:
+        raise zooft.DataError(f"its data is torn ({type(error).__name__})") from None
+
+
+def _to_hu(values: NDArray[Any], volume: NiftiVolume) -> NDArray[np.int16]:
+    """HU in whole numbers; what isn't finite becomes air, and is counted by `_odd`."""
+    import numpy as np
+
+    if values.dtype.kind == "i" and volume.slope == 1.0 and volume.intercept == 0.0:
+        whole_numbers: NDArray[np.int16] = values.clip(AIR, HIGHEST).astype(np.int16)
+        return whole_numbers
+    scaled = values.astype(np.float64) * volume.slope + volume.intercept
+    scaled[~np.isfinite(scaled)] = AIR
+    rounded: NDArray[np.int16] = np.rint(scaled.clip(AIR, HIGHEST)).astype(np.int16)
+    return rounded
+
+
+def _odd(values: NDArray[Any]) -> int:
+    import numpy as np
+
+    return int(values.size - np.count_nonzero(np.isfinite(values))) if values.dtype.kind == "f" else 0
+
+
+def _refuse_odd(count: int, *, nan_to_air: bool) -> None:
+    if count and not nan_to_air:
+        raise zooft.DataError(f"{count:,} of its values aren't finite numbers; --nan-to-air takes them for air")
+
+
+def _refuse_other_units(values: NDArray[np.int16]) -> None:
+    """Masks, 8-bit pictures and normalised volumes have no air, no width, or nothing but bone."""
+    import numpy as np
+
+    low, high = int(values.min()), int(values.max())
+    if low >= 0:
+        raise zooft.DataError(f"not HU? its values go from {low} to {high}, and a CT has air and fat below 0")
+    if high < 0 or high - low < 100 or 2 * np.count_nonzero(values > 500) > values.size:
+        raise zooft.DataError(f"not HU? its values go from {low} to {high}, most of them not those of tissue or air")

@@ -1,0 +1,57 @@
+"""What the task ``ct`` can be told."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Annotated, Literal
+
+from annotated_types import Ge, Gt, Lt
+
+import zooft
+
+WINDOWS = ("lung", "mediastinum", "bone")
+"""What ``--mode windows`` looks through where nothing else is asked."""
+_WINDOW = ("lung",)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CTOptions:
+    """Flags of ``zooft finetune --task ct``."""
+
+    mode: Literal["slice", "2.5d", "windows", "volume"] = zooft.option(
+        "2.5d",
+        "what a sample is: one slice, a slice between its neighbours, a slice in three windows, or slices of a volume",
+    )
+    window: tuple[str, ...] = zooft.option(
+        _WINDOW,
+        "HU windows by name or as CENTER/WIDTH; --mode windows takes three, lung,mediastinum,bone where none is named",
+    )
+    spacing: Annotated[float, Ge(0), Lt(math.inf)] = zooft.option(
+        0.0, "mm between pixels that every slice is resampled to; 0 shows the whole field of view as it is"
+    )
+    slices: Annotated[int, Ge(1)] = zooft.option(32, "for --mode volume: how many, evenly spaced by position")
+    group_by: Literal["patient", "study", "series", "folder"] = zooft.option(
+        "patient", "what a split must keep together"
+    )
+    positive: str = zooft.option(
+        "", "the class that is looked for, to stand last; the last by name where none is given"
+    )
+    augment: Literal["none", "light", "medium"] = zooft.option(
+        "none", "random views in training; none lets frozen stages be computed once"
+    )
+    flip: bool = zooft.option(False, "augmentation may mirror slices; left and right are then one")
+    operating_point: str = zooft.option("youden", "the threshold's rule: youden, sensitivity:0.9 or specificity:0.9")
+    class_weights: Literal["none", "balanced"] = zooft.option("none", "balanced weighs rare classes up in the loss")
+    max_gap: Annotated[float, Gt(0), Lt(math.inf)] = zooft.option(
+        3.0, "refuse a series with a wider gap than so many times its usual distance between slices"
+    )
+    force_dicom: bool = zooft.option(False, "read files that lack the DICOM preamble too")
+    nan_to_air: bool = zooft.option(False, "take values in NIfTI that aren't numbers for air")
+    strict: bool = zooft.option(False, "a file that can't be used is an error")
+    hu_cache: str = zooft.option("auto", "where decoded slices are kept: auto, off, or a folder", local=True)
+
+
+def windows(options: CTOptions) -> tuple[str, ...]:
+    """The windows asked for; three where the mode needs three and none was named."""
+    return WINDOWS if options.mode == "windows" and options.window == _WINDOW else options.window

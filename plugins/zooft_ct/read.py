@@ -1,0 +1,119 @@
+"""A sample's slices to HU. Deployment reads by it too, so nothing here needs torch."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import zooft
+from zooft_ct import cache, nifti, pixels, privacy
+from zooft_ct.header import SliceHeader
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+    from zooft_ct.options import CTOptions
+
+UNCOMPRESSED = frozenset({"1.2.840.10008.1.2", "1.2.840.10008.1.2.1", "1.2.840.10008.1.2.2"})
+"""Transfer syntaxes whose pixels are read as fast as the cache would be."""
+
+
+@dataclass(frozen=True, slots=True)
+class NiftiSlice:
+    """One slice of a NIfTI volume, counted from the feet."""
+
+    volume: nifti.NiftiVolume
+    index: int
+
+
+SliceRef = SliceHeader | NiftiSlice
+Place = tuple[Path, int]
+"""A slice's file, and which frame or slice of it."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Source:
+    """What a sample's array is made of.
+
+    Attributes:
+        slices: in the order of the array; a neighbour that is missing is the slice itself once more.
+        spacing: mm between rows, between columns; None where the file doesn't tell.
+    """
+
+    slices: tuple[SliceRef, ...]
+    spacing: tuple[float, float] | None
+
+
+def read(source: Source, options: CTOptions) -> NDArray[np.int16] | tuple[NDArray[np.int16], NDArray[np.float32]]:
+    """The sample ``(Z, H, W)``, int16 HU; with ``--spacing`` the mm between rows and columns ``(2,)`` float32 too.
+
+    Raises:
+        DataError: a slice can't be decoded; the message is the reason alone.
+    """
+    import numpy as np
+
+    with privacy.quiet_pydicom():
+        decoded = decode(source.slices, options)
+    stacked = np.stack([decoded[place(ref)] for ref in source.slices])
+    if not options.spacing:
+        return stacked
+    if source.spacing is None:
+        raise zooft.DataError("its pixel spacing isn't known, so --spacing can't resample it")
+    return stacked, np.array(source.spacing, dtype=np.float32)
+
+
+def decode(slices: Iterable[SliceRef], options: CTOptions) -> Mapping[Place, NDArray[np.int16]]:
+    """Slices ``(H, W)`` int16 HU by their places, each decoded once; slow ones are kept in the cache.
+
+    Touches no warning filters, so that threads may call it side by side within `privacy.quiet_pydicom`.
+
+    Raises:
+        DataError: one of them can't be decoded.
+    """
+    wanted = {place(ref): ref for ref in slices}
+    kept = cache.chosen(options.hu_cache)
+    keys = {at: _key(at, options) for at, ref in wanted.items() if slow(ref)} if kept else {}
+    decoded = {at: hu for at, key in keys.items() if kept and (hu := kept.get(key)) is not None}
+    fresh = _fresh([ref for at, ref in wanted.items() if at not in decoded], options)
+    for at, hu in fresh.items():
+        if kept and at in keys:
+            kept.put(keys[at], hu)
+    return {**decoded, **fresh}
+
+
+def place(ref: SliceRef) -> Place:
+    """Where a slice lies."""
+    return (ref.volume.path, ref.index) if isinstance(ref, NiftiSlice) else (ref.path, ref.frame)
+
+
+def slow(ref: SliceRef) -> bool:
+    """Whether decoding costs more than reading the cache."""
+    return ref.volume.compressed if isinstance(ref, NiftiSlice) else ref.transfer_syntax not in UNCOMPRESSED
+
+
+def _key(at: Place, options: CTOptions) -> str:
+    try:
+        return cache.key_of(*at, "nan to air" if options.nan_to_air else "")
+    except OSError as error:
+        raise zooft.DataError(f"its file can't be read: {error.strerror}") from None
+
+
+def _fresh(refs: Iterable[SliceRef], options: CTOptions) -> dict[Place, NDArray[np.int16]]:
+    """Decoded now; a compressed volume is decompressed once for all its slices."""
+    decoded: dict[Place, NDArray[np.int16]] = {}
+    volumes: defaultdict[Path, list[NiftiSlice]] = defaultdict(list)
+    for ref in refs:
+        if isinstance(ref, NiftiSlice) and ref.volume.compressed:
+            volumes[ref.volume.path].append(ref)
+        elif isinstance(ref, NiftiSlice):
+            decoded[place(ref)] = nifti.hu(ref.volume, ref.index, nan_to_air=options.nan_to_air)
+        else:
+            decoded[place(ref)] = pixels.hu(ref)
+    for members in volumes.values():
+        whole = nifti.whole(members[0].volume, nan_to_air=options.nan_to_air)
+        decoded |= {place(ref): whole[ref.index].copy() for ref in members}
+    return decoded

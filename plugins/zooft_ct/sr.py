@@ -1,0 +1,132 @@
+"""Results as DICOM structured reports (TID 1500), one for each patient, marked for research and unverified.
+
+A report goes back to where the images came from, so it names the patient, as the images do.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import zooft
+from zooft_ct import privacy
+from zooft_ct.header import SliceHeader
+
+if TYPE_CHECKING:
+    from pydicom import Dataset
+
+    from zooft_ct.options import CTOptions
+
+_SCHEME = "99ZOOFT"
+_PURPOSE = "Research use only, not for diagnosis. Unverified."
+
+
+def write(
+    results: Sequence[zooft.GroupResult], classes: Sequence[str], folder: Path, _options: CTOptions
+) -> tuple[Path, ...]:
+    """Write ``FOLDER/NAME.dcm`` for each patient, under the salted name.
+
+    Raises:
+        DataError: highdicom isn't installed, or a result isn't about DICOM images.
+    """
+    try:
+        import highdicom  # noqa: F401  -- whether it is there
+    except ImportError as error:
+        raise zooft.DataError("DICOM structured reports need highdicom: pip install 'zooft[ct-sr]'") from error
+    folder.mkdir(parents=True, exist_ok=True)
+    written = []
+    for result in results:
+        with privacy.quiet_pydicom():
+            report = _report(result, classes)
+            path = folder / f"{result.group}.dcm"
+            partial = path.with_suffix(".partial")
+            report.save_as(partial, enforce_file_format=True)
+        partial.replace(path)
+        written.append(path)
+    return tuple(written)
+
+
+def _report(result: zooft.GroupResult, classes: Sequence[str]) -> Dataset:
+    from highdicom.sr import ComprehensiveSR
+    from highdicom.uid import UID
+
+    evidence = _evidence([slice_ for member in result.members for slice_ in _slices(member)])
+    decisive = _slices(result.decisive)
+    shown = next(ds for ds in evidence if ds.SOPInstanceUID == decisive[len(decisive) // 2].sop_uid)
+    report: Dataset = ComprehensiveSR(
+        evidence=evidence,
+        content=_content(result, classes, shown),
+        series_instance_uid=UID(),
+        series_number=9000,
+        sop_instance_uid=UID(),
+        instance_number=1,
+        manufacturer="zooft",
+        is_complete=False,
+        is_final=False,
+        is_verified=False,
+        series_description="RESEARCH USE ONLY - unverified",
+    )
+    return report
+
+
+def _content(result: zooft.GroupResult, classes: Sequence[str], shown: Dataset) -> Any:
+    """A measurement report: the class as a qualitative evaluation, a probability for each class, the slice that decided."""
+    from highdicom import sr
+    from highdicom.uid import UID
+    from pydicom.sr.codedict import codes
+
+    group = sr.MeasurementsAndQualitativeEvaluations(
+        tracking_identifier=sr.TrackingIdentifier(uid=UID(), identifier="zooft"),
+        source_images=[sr.SourceImageForMeasurementGroup.from_source_image(shown)],
+        qualitative_evaluations=[
+            sr.QualitativeEvaluation(
+                _code("1", "Class"), _code(f"2{classes.index(result.prediction)}", result.prediction)
+            ),
+            sr.QualitativeEvaluation(_code("3", "Purpose"), _code("30", _PURPOSE)),
+        ],
+        measurements=[
+            sr.Measurement(
+                _code(f"4{index}", f"Probability of {name}"), value=round(probability, 6), unit=codes.UCUM.NoUnits
+            )
+            for index, (name, probability) in enumerate(zip(classes, result.probabilities, strict=True))
+        ],
+    )
+    return sr.MeasurementReport(
+        observation_context=sr.ObservationContext(
+            observer_device_context=sr.ObserverContext(
+                observer_type=codes.DCM.Device,
+                observer_identifying_attributes=sr.DeviceObserverIdentifyingAttributes(uid=UID(), name="zooft"),
+            )
+        ),
+        procedure_reported=codes.LN.CTUnspecifiedBodyRegion,
+        title=codes.DCM.ImagingMeasurementReport,
+        imaging_measurements=[group],
+    )
+
+
+def _code(value: str, meaning: str) -> Any:
+    from highdicom.sr import CodedConcept
+
+    return CodedConcept(value=f"ZOOFT{value}", scheme_designator=_SCHEME, meaning=meaning[:64])
+
+
+def _slices(sample: zooft.Sample) -> list[SliceHeader]:
+    own = [one for one in sample.source.slices if isinstance(one, SliceHeader)]
+    if not own:
+        raise zooft.DataError(
+            "a structured report is about DICOM images, and these are NIfTI; use --format json or csv"
+        )
+    return own
+
+
+def _evidence(slices: Sequence[SliceHeader]) -> list[Dataset]:
+    """The headers of the files that were looked at, each once."""
+    return list(_headers(dict.fromkeys(one.path for one in slices)))
+
+
+def _headers(paths: Sequence[Path] | dict[Path, None]) -> Iterator[Dataset]:
+    from pydicom import dcmread
+
+    for path in paths:
+        yield dcmread(path, stop_before_pixels=True)

@@ -1,0 +1,150 @@
+"""What lies below a folder, DICOM series and NIfTI volumes in one shape: slices in order, nothing decoded."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import zooft
+from zooft_ct import nifti, series, walk
+from zooft_ct.header import SliceHeader
+from zooft_ct.read import NiftiSlice, SliceRef
+
+if TYPE_CHECKING:
+    from zooft_ct.options import CTOptions
+
+_OBLIQUE = 5.0
+"""Degrees that are worth a note."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Stack:
+    """One series or volume.
+
+    Attributes:
+        name: tells it from all others in the data; never shown.
+        series: SeriesInstanceUID; "" for NIfTI.
+        study: StudyInstanceUID, or "".
+        patient: PatientID, or "".
+        slices: from feet to head.
+        copies: of slices, from files that are the same byte for byte; among the rejected files, too.
+        positions: of the slices along their normal, mm.
+        gaps: i where something is missing between slices i and i + 1.
+        notes: sentences that name nobody.
+    """
+
+    name: str
+    series: str = ""
+    study: str = ""
+    patient: str = ""
+    slices: tuple[SliceRef, ...]
+    copies: tuple[SliceHeader, ...] = ()
+    positions: tuple[float, ...]
+    gaps: frozenset[int] = frozenset()
+    notes: tuple[str, ...] = ()
+
+    @property
+    def path(self) -> Path:
+        """Of its first slice."""
+        return path_of(self.slices[0])
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """All stacks, and the files that make none, with reasons."""
+
+    stacks: tuple[Stack, ...]
+    rejected: tuple[tuple[Path, str], ...]
+
+
+def below(roots: Sequence[Path], base: Path, options: CTOptions, computing: zooft.Computing) -> Found:
+    """Everything usable below some folders and in some files; `base` is what names are relative to."""
+    scan = series.scan(*roots, computing=computing, force=options.force_dicom, max_gap=options.max_gap)
+    volumes = dict.fromkeys(path for root in roots for path in walk.walk(root) if nifti.is_nifti(path))
+    opened = [_volume(path, base) for path in volumes]
+    return Found(
+        stacks=(
+            *(_of_series(one, base) for one in scan.series),
+            *(stack for stack in opened if isinstance(stack, Stack)),
+        ),
+        rejected=(
+            *((path, reason) for path, reason in scan.rejected if not nifti.is_nifti(path)),
+            *(refused for refused in opened if not isinstance(refused, Stack)),
+        ),
+    )
+
+
+def path_of(ref: SliceRef) -> Path:
+    """The file that a slice is in."""
+    return ref.volume.path if isinstance(ref, NiftiSlice) else ref.path
+
+
+def spacing_of(ref: SliceRef) -> tuple[float, float] | None:
+    """Mm between rows, between columns."""
+    return ref.volume.spacing if isinstance(ref, NiftiSlice) else ref.spacing
+
+
+def sop_of(ref: SliceRef) -> str:
+    """SOPInstanceUID, or "" where there is none."""
+    return "" if isinstance(ref, NiftiSlice) else ref.sop_uid
+
+
+def facts_of(ref: SliceRef) -> Mapping[str, str | float]:
+    """What may go into artefacts."""
+    if isinstance(ref, SliceHeader):
+        return ref.facts
+    _, height, width = ref.volume.shape
+    return {"transfer_syntax": "NIFTI", "matrix": f"{height}x{width}", "slice_thickness": ref.volume.increment}
+
+
+def relative(root: Path, path: Path) -> str:
+    """A path below the data folder, with forward slashes."""
+    return os.path.relpath(path, root).replace(os.sep, "/")
+
+
+def _of_series(one: series.Series, root: Path) -> Stack:
+    first = one.slices[0]
+    return Stack(
+        name=f"{one.uid or relative(root, first.path.parent)}#{one.acquisition}",
+        series=one.uid,
+        study=one.study_uid,
+        patient=one.patient_id.strip(),
+        slices=one.slices,
+        copies=one.copies,
+        positions=_positions(one.slices),
+        gaps=frozenset(one.gaps),
+        notes=one.notes,
+    )
+
+
+def _volume(path: Path, root: Path) -> Stack | tuple[Path, str]:
+    try:
+        volume = nifti.open_volume(path)
+    except zooft.DataError as error:
+        return path, str(error)
+    leans = f"its axes lean by {volume.obliquity:.0f}° from the patient's; slices are taken along them"
+    return Stack(
+        name=relative(root, path),
+        notes=(leans,) if volume.obliquity > _OBLIQUE else (),
+        slices=tuple(NiftiSlice(volume, index) for index in range(volume.shape[0])),
+        positions=tuple(index * volume.increment for index in range(volume.shape[0])),
+    )
+
+
+def _positions(slices: Sequence[SliceHeader]) -> tuple[float, ...]:
+    return tuple(_along_normal(one) for one in slices)
+
+
+def _along_normal(one: SliceHeader) -> float:
+    """Position times normal, mm; the normal is rows × columns (PS3.3 C.7.6.2.1.1)."""
+    if one.position is None or one.orientation is None:
+        return 0.0
+    (a, b, c), (d, e, f) = one.orientation[:3], one.orientation[3:]
+    return _dot(one.position, (b * f - c * e, c * d - a * f, a * e - b * d))
+
+
+def _dot(one: Iterable[float], other: Iterable[float]) -> float:
+    return sum(a * b for a, b in zip(one, other, strict=True))
