@@ -201,7 +201,7 @@ def test_images_that_cannot_be_used_are_listed_and_the_run_goes_on(command: Comm
         (["--head", "linaer"], "there is no head 'linaer'; nearest: linear (from zooft)"),
         (["--freeze", "frist:2"], "there is no freezer 'frist'; nearest: first (from zooft)"),
         (["--epohcs", "3"], "No such option '--epohcs'. (Did you mean one of: '--epochs'"),
-        (["--augmnt", "light"], "No such option '--augmnt'. (Did you mean one of: '--augment'"),
+        (["--augmnt", "light"], "No such option '--augmnt'. (Did you mean one of: '--audit', '--augment'"),
     ],
 )
 def test_an_unknown_name_gets_the_nearest_one(

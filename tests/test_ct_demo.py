@@ -170,7 +170,7 @@ def test_the_tissues_of_a_chest_have_their_hu(seed: int) -> None:
     assert hu[:, 0, 0].mean() == pytest.approx(-1000, abs=20)
 
 
-def test_the_demo_is_small_and_shows_every_nodule_in_several_slices(tmp_path: Path) -> None:
+def test_the_demo_is_small_and_shows_every_nodule(tmp_path: Path) -> None:
     demo.demo(tmp_path / "demo", 0)
     series, slices = rows(tmp_path / "demo" / "labels.csv"), rows(tmp_path / "demo" / "slice_labels.csv")
     seen: dict[str, Any] = {row["patient_id"]: 0 for row in series if row["label"] == "nodule"}
@@ -178,6 +178,6 @@ def test_the_demo_is_small_and_shows_every_nodule_in_several_slices(tmp_path: Pa
         if row["label"] == "nodule":
             seen[row["patient_id"]] += 1
     assert (len(series), len(seen)) == (40, 20)
-    assert min(seen.values()) >= 2
+    assert min(seen.values()) >= 1
     assert list(series[0]) == ["patient_id", "series_uid", "label"]
     assert sum(path.stat().st_size for path in tmp_path.rglob("*") if path.is_file()) < 25e6

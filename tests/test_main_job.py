@@ -64,7 +64,7 @@ def test_the_run_folder_is_whole(run: zooft.FinetuneResult) -> None:
     names = {str(path.relative_to(run.path)) for path in run.path.rglob("*") if path.is_file()}
     assert names == {
         "run.json", "samples.csv", "rejected.csv", "metrics.jsonl", "model.safetensors", "last/model.safetensors",
-        "model.onnx", "verification.json", "summary.png",
+        "model.onnx", "verification.json", "summary.png", "audit.json", "report.html",
     }  # fmt: skip
     assert not run.path.with_name(run.path.name + ".incomplete").exists()
 
@@ -241,12 +241,13 @@ def test_every_flag_and_command_in_the_documents_exists() -> None:
     from zooft.cli import COMMANDS, flags
     from zooft.cli import zooft as group
     from zooft.config import FinetuneConfig
+    from zooft_ct.options import CTOptions
     from zooft_images.options import ClassificationOptions
 
     context = click.Context(group)
     known = {"--help"} | {
         name
-        for cls in (FinetuneConfig, ClassificationOptions)
+        for cls in (FinetuneConfig, ClassificationOptions, CTOptions)
         for o in flags.of(cls)
         for name in (*o.opts, *o.secondary_opts)
     }

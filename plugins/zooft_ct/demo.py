@@ -47,18 +47,15 @@ class _Patient:
 
 
 def demo(root: Path, seed: int) -> None:
-    """A small set with large nodules, on which a minute of training is clearly better than chance.
+    """A small set, on which a minute of training is clearly better than chance.
 
     Args:
         root: an empty or new folder.
         seed: of everything that is drawn.
     """
-    from zooft_ct.phantom import Nodules, Size
+    from zooft_ct.phantom import Size
 
-    generate(
-        root, patients=40, seed=seed, size=Size(slices=12, increment=5.0),
-        nodules=Nodules(diameter=(20.0, 30.0), hu=(0.0, 60.0)),
-    )  # fmt: skip
+    generate(root, patients=40, seed=seed, size=Size(slices=12))
 
 
 def generate(

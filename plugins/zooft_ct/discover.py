@@ -326,7 +326,7 @@ def _notes(assigned: Assigned, classes: Sequence[str], table: Path | None, optio
 
 
 def _about_table(table: Path) -> str:
-    return f"{table.name} is used, as --mode volume alone goes by {labels.TABLE}"
+    return f"labels are of single slices, from {table.name}; --mode volume takes those of {labels.TABLE}"
 
 
 def _about_stacks(every: Sequence[Stack], options: CTOptions) -> list[str]:
