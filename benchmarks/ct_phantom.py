@@ -62,7 +62,7 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--test-patients", type=int, default=159)
     parser.add_argument("--epochs", type=int, default=12)
     parser.add_argument("--mode", default="2.5d", choices=["slice", "2.5d", "windows"])
-    parser.add_argument("--augment", default="none", choices=["none", "light", "medium"])
+    parser.add_argument("--augment", default="light", choices=["none", "light", "medium"])
     parser.add_argument("--freeze", default="none")
     parser.add_argument("--seeds", type=int, default=1)
     parser.add_argument("--out", type=Path, default=Path("runs/ct-phantom"))

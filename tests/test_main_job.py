@@ -275,9 +275,9 @@ def test_other_data_with_the_same_names_is_not_taken_for_the_runs_own(
 
 
 def test_what_was_learnt_before_an_interruption_can_be_evaluated_and_exported(digits: Path, tmp_path: Path) -> None:
-    from zooft import recipe
+    from zooft.listener import Quiet
 
-    class Impatient(recipe.Quiet):
+    class Impatient(Quiet):
         def epoch(self, record: zooft.EpochRecord, epochs: int) -> None:
             raise KeyboardInterrupt
 

@@ -1,31 +1,32 @@
 """The whole story, in order: discover, split, adapt, freeze, train, evaluate, export, verify, publish.
 
-The only module that sees the configuration as a whole; everything below it takes plain values.
+With `plan`, which resolves names, and `record`, which writes ``run.json``, the only modules that see the configuration as
+a whole; everything below them takes plain values.
 """
 
 from __future__ import annotations
 
 import json
-import logging
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
-from importlib import metadata
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from zooft import config as configuration
-from zooft import judge, runtime
+from zooft import judge
 from zooft import registry as registries
 from zooft import run as runs
 from zooft import samples as sample_tables
 from zooft import saved as finished
 from zooft.config import FinetuneConfig
-from zooft.contracts import EpochRecord, Rejection, Verification, parse_reference
-from zooft.errors import ConfigError, VerificationError, WeightsError
+from zooft.contracts import EpochRecord, Verification
+from zooft.errors import ConfigError, VerificationError
 from zooft.judge import Judgement, Predictions
+from zooft.listener import Listener, Quiet
+from zooft.plan import Plan, resolve
+from zooft.record import record
 from zooft.resources import Clock
 from zooft.split import Splits, split
 
@@ -33,72 +34,13 @@ if TYPE_CHECKING:
     from accelerate import Accelerator
 
     from zooft.audit import Audit
-    from zooft.contracts import Calibration, Discovery, Family, Sample, Task
+    from zooft.contracts import Calibration, Discovery, Sample
     from zooft.features import Memory, Views
     from zooft.metrics import Evaluation
     from zooft.model import AdaptedModel, Backbone
     from zooft.registry import Registry
     from zooft.saved import SavedRun
     from zooft.train import Recipe, Watch
-
-logger = logging.getLogger("zooft")
-_RECORDED_PACKAGES = (
-    "torch",
-    "torchvision",
-    "timm",
-    "accelerate",
-    "onnx",
-    "onnxscript",
-    "numpy",
-    "pillow",
-    "scikit-learn",
-)
-
-
-class Listener(Protocol):
-    """Who is told how the work goes on. The command line draws it; `Quiet` doesn't."""
-
-    def step(self, title: str) -> None:
-        """A new part of the story begins."""
-
-    def note(self, text: str) -> None:
-        """Something that the user should know."""
-
-    def rejected(self, rejected: Sequence[Rejection]) -> None:
-        """Files that aren't used."""
-
-    def computing(self, title: str, total: int) -> Callable[[int], None]:
-        """Long work begins; the result is called with each number of units done."""
-
-    def epoch(self, record: EpochRecord, epochs: int) -> None:
-        """An epoch of `epochs` has ended."""
-
-
-class Quiet:
-    """A listener that only logs."""
-
-    def step(self, title: str) -> None:
-        """Log it."""
-        logger.info("%s", title)
-
-    def note(self, text: str) -> None:
-        """Log it."""
-        logger.info("%s", text)
-
-    def rejected(self, rejected: Sequence[Rejection]) -> None:
-        """Log how many, and the first few with their reasons."""
-        for rejection in rejected[:5]:
-            logger.warning("rejected %s: %s", rejection.id, rejection.reason)
-        if len(rejected) > 5:
-            logger.warning("rejected %d files; rejected.csv has them all", len(rejected))
-
-    def computing(self, title: str, total: int) -> Callable[[int], None]:
-        """Nothing to draw."""
-        return lambda _done: None
-
-    def epoch(self, record: EpochRecord, epochs: int) -> None:
-        """Log the losses."""
-        logger.info("epoch %d of %d: %.4f %.4f", record.epoch, epochs, record.train_loss, record.val_loss)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -123,20 +65,6 @@ class FinetuneResult:
         return self.path / runs.ONNX_FILE if self.verification is not None else None
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Plan:
-    """The configuration with every name in it resolved."""
-
-    config: FinetuneConfig
-    registry: Registry
-    task: Task
-    options: Any
-    head: str
-    family: Family
-    family_name: str
-    model: str
-
-
 def finetune(*, listener: Listener | None = None, registry: Registry | None = None, **values: Any) -> FinetuneResult:
     """Fine-tune a backbone on a task; the arguments are the command line's options.
 
@@ -148,7 +76,7 @@ def finetune(*, listener: Listener | None = None, registry: Registry | None = No
     Raises:
         ZooftError: says what was wrong and what to do; nothing half-made is left under the run's name.
     """
-    plan = _resolve(registry or registries.load(), values)
+    plan = resolve(registry or registries.load(), values)
     folder = runs.claim(plan.config.out, task=plan.task.name, model=plan.model)
     try:
         return _finetune(plan, folder, listener or Quiet())
@@ -159,49 +87,7 @@ def finetune(*, listener: Listener | None = None, registry: Registry | None = No
         raise
 
 
-def _resolve(registry: Registry, values: Mapping[str, Any]) -> _Plan:
-    """Look up every name and check every value before any work is done."""
-    from zooft.model import full_name
-
-    if "task" not in values:
-        configuration.build(FinetuneConfig, values)  # says so, along with all other faults
-    task = registry.task(str(values["task"]))
-    config, options = configuration.read(values, FinetuneConfig, task.options)
-    if config.weights not in {"pretrained", "random"} and not Path(config.weights).is_file():
-        raise WeightsError(
-            f"there is no weights file {config.weights}; --weights takes pretrained, random, or a .safetensors or .pth file"
-        )
-    if config.export:
-        runtime.choose(config.provider)
-    family_name, model = parse_reference(config.backbone)
-    family = registry.family(family_name)
-    registry.freezer(config.freeze)
-    sample_tables.ports(task, options)  # these two refuse options that don't go together
-    task.operating_point(options)
-    return _Plan(
-        config=config, registry=registry, task=task, options=options, head=_head(registry, config.head, task, options),
-        family=family, family_name=family_name, model=full_name(family, model),
-    )  # fmt: skip
-
-
-def _head(registry: Registry, named: str | None, task: Task, options: Any) -> str:
-    """The head's name, checked to take what the task gives: one feature vector a sample, or a bag of them.
-
-    Raises:
-        ConfigError: it takes the other.
-    """
-    name = named or task.head(options)
-    bag = task.bag(options)
-    if registry.head(name).bag != bag:
-        able = ", ".join(entry.value.name for entry in registry.heads if entry.value.bag == bag)
-        what = "a bag of instances" if bag else "one image"
-        raise ConfigError(
-            f"a sample of {task.name} is {what} with these options, which the head {name} doesn't take; use one of {able}"
-        )
-    return name
-
-
-def _finetune(plan: _Plan, folder: runs.WorkingFolder, told: Listener) -> FinetuneResult:
+def _finetune(plan: Plan, folder: runs.WorkingFolder, told: Listener) -> FinetuneResult:
     clock = Clock()
     accelerator = _accelerator(plan.config)
     told.step("reading the data")
@@ -211,7 +97,7 @@ def _finetune(plan: _Plan, folder: runs.WorkingFolder, told: Listener) -> Finetu
     told.step(f"loading {plan.family.name}:{plan.model}")
     backbone, adapted = _adapt(plan, len(found.classes))
     told.note(f"weights: {backbone.weights.source}")
-    runs.write_json(folder.path / runs.RUN_FILE, _record(plan, backbone, splits, found))
+    runs.write_json(folder.path / runs.RUN_FILE, record(plan, backbone, splits, found))
     registries.announce(plan.registry, "zooft_on_start", run=folder.path, samples=len(found.samples))
     memory: Memory = {}
     crossed = _cross_validate(plan, splits, accelerator, folder.path, memory, told) if splits.folds else None
@@ -234,7 +120,7 @@ def _finetune(plan: _Plan, folder: runs.WorkingFolder, told: Listener) -> Finetu
     )
 
 
-def _read_data(plan: _Plan, folder: Path, told: Listener) -> tuple[Discovery, Splits]:
+def _read_data(plan: Plan, folder: Path, told: Listener) -> tuple[Discovery, Splits]:
     found = sample_tables.discover(plan.task, plan.config.data, plan.options, computing=told.computing)
     splits = split(
         found.samples, found.classes, fraction=plan.config.val_fraction, seed=plan.config.seed, folds=plan.config.folds
@@ -247,7 +133,7 @@ def _read_data(plan: _Plan, folder: Path, told: Listener) -> tuple[Discovery, Sp
     return found, splits
 
 
-def _audit(plan: _Plan, folder: Path, found: Discovery, splits: Splits, told: Listener) -> Audit | None:
+def _audit(plan: Plan, folder: Path, found: Discovery, splits: Splits, told: Listener) -> Audit | None:
     if not plan.config.audit:
         return None
     from zooft.audit import audit
@@ -265,7 +151,7 @@ def _audit(plan: _Plan, folder: Path, found: Discovery, splits: Splits, told: Li
     return audited
 
 
-def _adapt(plan: _Plan, outputs: int) -> tuple[Backbone, AdaptedModel]:
+def _adapt(plan: Plan, outputs: int) -> tuple[Backbone, AdaptedModel]:
     import torch
 
     from zooft import model
@@ -298,7 +184,7 @@ def _accelerator(config: FinetuneConfig) -> Accelerator:
 
 
 def _cross_validate(
-    plan: _Plan, splits: Splits, accelerator: Accelerator, folder: Path, memory: Memory, told: Listener
+    plan: Plan, splits: Splits, accelerator: Accelerator, folder: Path, memory: Memory, told: Listener
 ) -> Predictions:
     """Every sample's answer by a model that hasn't learnt from its group: logits, not calibrated yet.
 
@@ -317,7 +203,7 @@ def _cross_validate(
 
 
 def _train(
-    plan: _Plan,
+    plan: Plan,
     backbone: Backbone,
     adapted: AdaptedModel,
     members: Sequence[Sample],
@@ -350,7 +236,7 @@ def _train(
     train.fit(job, _recipe(plan.config, accelerator), accelerator, _watch(plan, adapted, folder, told))
 
 
-def _views(plan: _Plan, backbone: Backbone, samples: Sequence[Any], *, augment: Any) -> Views:
+def _views(plan: Plan, backbone: Backbone, samples: Sequence[Any], *, augment: Any) -> Views:
     from zooft.features import Views, reader
 
     return Views(
@@ -379,7 +265,7 @@ def _workers(config: FinetuneConfig, accelerator: Accelerator) -> int:
     return 0 if accelerator.device.type == "cpu" else min(8, os.cpu_count() or 1)
 
 
-def _watch(plan: _Plan, adapted: AdaptedModel, folder: Path, told: Listener) -> Watch:
+def _watch(plan: Plan, adapted: AdaptedModel, folder: Path, told: Listener) -> Watch:
     from zooft.train import Watch
 
     def after_epoch(record: EpochRecord) -> None:
@@ -401,52 +287,8 @@ def _save(adapted: AdaptedModel, path: Path) -> None:
     write_file(path, LoadedWeights(tensors=zoo_tensors(adapted), source="zooft"))
 
 
-def _record(plan: _Plan, backbone: Backbone, splits: Splits, found: Discovery) -> dict[str, Any]:
-    """``run.json``: everything resolved, but for the figures, which `_evaluate` adds."""
-    from zooft import __version__
-
-    data: dict[str, Any] = {
-        "fingerprint": sample_tables.fingerprint(found.samples),
-        "rejected": len(found.rejected),
-        "group_score": found.group_score,
-        "classes": _counts(found, splits),
-        "groups": len({sample.group for sample in found.samples if sample.group is not None}),
-        **{name: len(getattr(splits, name)) for name in ("train", "val", "test")},
-    }
-    if not plan.task.private:
-        data["path"] = str(plan.config.data.resolve())
-    settings = {**configuration.plain(plan.config), "weights": Path(plan.config.weights).name}
-    return {
-        "schema": runs.SCHEMA,
-        "zooft": __version__,
-        "versions": {name: metadata.version(name) for name in _RECORDED_PACKAGES},
-        "task": plan.registry.owned_name("task", plan.config.task),
-        "head": plan.registry.owned_name("head", plan.head),
-        "options": configuration.plain(plan.options),
-        "classes": list(found.classes),
-        "backbone": {
-            "family": plan.registry.owned_name("family", plan.family_name), "name": backbone.name, "width": backbone.width,
-            "stages": list(backbone.stages), "input": runs.to_json(backbone.input),
-        },
-        "weights": runs.to_json(backbone.weights),
-        "data": data,
-        "notes": [*found.notes, *splits.notes],
-        "config": settings,
-        "evaluation": {},
-    }  # fmt: skip
-
-
-def _counts(found: Discovery, splits: Splits) -> dict[str, dict[str, int]]:
-    """Split to class to number of samples."""
-    return {
-        split_name: {name: sum(s.target == index for s in members) for index, name in enumerate(found.classes)}
-        for split_name, members in splits.named().items()
-        if members
-    }
-
-
 def _judge(
-    plan: _Plan, folder: Path, splits: Splits, crossed: Predictions | None, accelerator: Accelerator, told: Listener
+    plan: Plan, folder: Path, splits: Splits, crossed: Predictions | None, accelerator: Accelerator, told: Listener
 ) -> dict[str, Judgement]:
     """The kept epoch, calibrated and judged by what it hasn't learnt from, from the files that the run has written."""
     saved = finished.open_run(folder, plan.registry)
@@ -475,12 +317,12 @@ def _judge(
     return judged
 
 
-def _calibrate(plan: _Plan, raw: Predictions, saved: SavedRun, fitted_on: str) -> Calibration:
+def _calibrate(plan: Plan, raw: Predictions, saved: SavedRun, fitted_on: str) -> Calibration:
     point = plan.task.operating_point(plan.options)
     return judge.calibrate(raw, plan.task, point, group_score=saved.group_score, fitted_on=fitted_on)
 
 
-def _cross_calibrated(plan: _Plan, raw: Predictions, splits: Splits, saved: SavedRun) -> Predictions:
+def _cross_calibrated(plan: Plan, raw: Predictions, splits: Splits, saved: SavedRun) -> Predictions:
     """Every fold's answers with the temperature that the other folds' give."""
     of_fold = {sample.id: number for number, fold in enumerate(splits.folds) for sample in fold.held_out}
     numbers = np.array([of_fold[sample.id] for sample in raw.samples])
@@ -492,7 +334,7 @@ def _cross_calibrated(plan: _Plan, raw: Predictions, splits: Splits, saved: Save
 
 
 def _predict(
-    plan: _Plan, saved: SavedRun, members: Sequence[Sample], accelerator: Accelerator, told: Listener
+    plan: Plan, saved: SavedRun, members: Sequence[Sample], accelerator: Accelerator, told: Listener
 ) -> Predictions:
     return finished.predict_run(
         saved, members, device=str(accelerator.device), workers=_workers(plan.config, accelerator),
@@ -505,7 +347,7 @@ def _keep(folder: Path, key: str, value: Any) -> None:
     runs.write_json(folder / runs.RUN_FILE, {**runs.read(folder), key: runs.to_json(value)})
 
 
-def _export(plan: _Plan, saved: SavedRun, splits: Splits, told: Listener) -> Verification:
+def _export(plan: Plan, saved: SavedRun, splits: Splits, told: Listener) -> Verification:
     from zooft.verify import spread
 
     told.step("exporting to ONNX")
@@ -525,7 +367,7 @@ def _export(plan: _Plan, saved: SavedRun, splits: Splits, told: Listener) -> Ver
 
 
 def _draw(
-    plan: _Plan,
+    plan: Plan,
     saved: SavedRun,
     found: Discovery,
     splits: Splits,
@@ -562,7 +404,7 @@ def _draw(
     )  # fmt: skip
 
 
-def _stages(plan: _Plan, saved: SavedRun, epochs: Sequence[Mapping[str, Any]]) -> list[tuple[str, int, bool]]:
+def _stages(plan: Plan, saved: SavedRun, epochs: Sequence[Mapping[str, Any]]) -> list[tuple[str, int, bool]]:
     """Every stage's name, parameters, and whether it was frozen in the last epoch."""
     from zooft import freeze
 

@@ -7,38 +7,18 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from zooft.cli import flags
 from zooft.cli.output import json_flag, print_json, print_table
+from zooft.cli.tasked import TaskCommand
 
 if TYPE_CHECKING:
     from zooft.audit import Audit, FactRow
     from zooft.cli.live import Live
 
-_TASK_OPTIONS = "zooft.task_options"
 _COLOURS = {"error": "red", "warning": "yellow", "info": "blue"}
 
 
-class AuditCommand(click.Command):
-    """A command whose options depend on the task that is named among them."""
-
-    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
-        """Find the task first, then parse with its options."""
-        name = _named_task(args)
-        if name is not None:
-            from zooft import registry
-
-            task = registry.load().task(name)
-            ctx.meta[_TASK_OPTIONS] = flags.of(task.options, group=task.name)
-        return super().parse_args(ctx, args)
-
-    def get_params(self, ctx: click.Context) -> list[click.Parameter]:
-        """The command's options and the task's own."""
-        own = super().get_params(ctx)
-        return [*own[:-1], *ctx.meta.get(_TASK_OPTIONS, []), own[-1]]
-
-
 @click.command(
-    cls=AuditCommand,
+    cls=TaskCommand,
     epilog="""\b
 Examples:
   zooft audit DIR --task classification
@@ -121,12 +101,3 @@ def _cells(row: FactRow) -> tuple[str, ...]:
         f"{row.low:.2f} … {row.high:.2f}" if known else "",
         "shortcut" if row.shortcut else "the same everywhere" if row.values == 1 else "",
     )
-
-
-def _named_task(args: list[str]) -> str | None:
-    for index, argument in enumerate(args):
-        if argument == "--task" and index + 1 < len(args):
-            return args[index + 1]
-        if argument.startswith("--task="):
-            return argument.partition("=")[2]
-    return None

@@ -1,0 +1,58 @@
+"""Who is told how a run goes on: the command line draws it, Python's callers get a log."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Protocol
+
+if TYPE_CHECKING:
+    from zooft.contracts import EpochRecord, Rejection
+
+logger = logging.getLogger("zooft")
+
+
+class Listener(Protocol):
+    """Who is told how the work goes on. The command line draws it; `Quiet` doesn't."""
+
+    def step(self, title: str) -> None:
+        """A new part of the story begins."""
+
+    def note(self, text: str) -> None:
+        """Something that the user should know."""
+
+    def rejected(self, rejected: Sequence[Rejection]) -> None:
+        """Files that aren't used."""
+
+    def computing(self, title: str, total: int) -> Callable[[int], None]:
+        """Long work begins; the result is called with each number of units done."""
+
+    def epoch(self, record: EpochRecord, epochs: int) -> None:
+        """An epoch of `epochs` has ended."""
+
+
+class Quiet:
+    """A listener that only logs."""
+
+    def step(self, title: str) -> None:
+        """Log it."""
+        logger.info("%s", title)
+
+    def note(self, text: str) -> None:
+        """Log it."""
+        logger.info("%s", text)
+
+    def rejected(self, rejected: Sequence[Rejection]) -> None:
+        """Log how many, and the first few with their reasons."""
+        for rejection in rejected[:5]:
+            logger.warning("rejected %s: %s", rejection.id, rejection.reason)
+        if len(rejected) > 5:
+            logger.warning("rejected %d files; rejected.csv has them all", len(rejected))
+
+    def computing(self, title: str, total: int) -> Callable[[int], None]:
+        """Nothing to draw."""
+        return lambda _done: None
+
+    def epoch(self, record: EpochRecord, epochs: int) -> None:
+        """Log the losses."""
+        logger.info("epoch %d of %d: %.4f %.4f", record.epoch, epochs, record.train_loss, record.val_loss)

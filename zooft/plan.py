@@ -1,0 +1,75 @@
+"""What was asked for, every name in it resolved and every value checked before any work is done."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from zooft import config as configuration
+from zooft import runtime
+from zooft import samples as sample_tables
+from zooft.config import FinetuneConfig
+from zooft.contracts import parse_reference
+from zooft.errors import ConfigError, WeightsError
+
+if TYPE_CHECKING:
+    from zooft.contracts import Family, Task
+    from zooft.registry import Registry
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Plan:
+    """The configuration with every name in it resolved."""
+
+    config: FinetuneConfig
+    registry: Registry
+    task: Task
+    options: Any
+    head: str
+    family: Family
+    family_name: str
+    model: str
+
+
+def resolve(registry: Registry, values: Mapping[str, Any]) -> Plan:
+    """Look up every name and check every value before any work is done."""
+    from zooft.model import full_name
+
+    if "task" not in values:
+        configuration.build(FinetuneConfig, values)  # says so, along with all other faults
+    task = registry.task(str(values["task"]))
+    config, options = configuration.read(values, FinetuneConfig, task.options)
+    if config.weights not in {"pretrained", "random"} and not Path(config.weights).is_file():
+        raise WeightsError(
+            f"there is no weights file {config.weights}; --weights takes pretrained, random, or a .safetensors or .pth file"
+        )
+    if config.export:
+        runtime.choose(config.provider)
+    family_name, model = parse_reference(config.backbone)
+    family = registry.family(family_name)
+    registry.freezer(config.freeze)
+    sample_tables.ports(task, options)  # these two refuse options that don't go together
+    task.operating_point(options)
+    return Plan(
+        config=config, registry=registry, task=task, options=options, head=_head(registry, config.head, task, options),
+        family=family, family_name=family_name, model=full_name(family, model),
+    )  # fmt: skip
+
+
+def _head(registry: Registry, named: str | None, task: Task, options: Any) -> str:
+    """The head's name, checked to take what the task gives: one feature vector a sample, or a bag of them.
+
+    Raises:
+        ConfigError: it takes the other.
+    """
+    name = named or task.head(options)
+    bag = task.bag(options)
+    if registry.head(name).bag != bag:
+        able = ", ".join(entry.value.name for entry in registry.heads if entry.value.bag == bag)
+        what = "a bag of instances" if bag else "one image"
+        raise ConfigError(
+            f"a sample of {task.name} is {what} with these options, which the head {name} doesn't take; use one of {able}"
+        )
+    return name

@@ -1,0 +1,73 @@
+"""``run.json``: everything that was resolved, for whoever wants to know or to do it again."""
+
+from __future__ import annotations
+
+from importlib import metadata
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from zooft import config as configuration
+from zooft import run as runs
+from zooft import samples as sample_tables
+
+if TYPE_CHECKING:
+    from zooft.contracts import Discovery
+    from zooft.model import Backbone
+    from zooft.plan import Plan
+    from zooft.split import Splits
+
+_RECORDED_PACKAGES = (
+    "torch",
+    "torchvision",
+    "timm",
+    "accelerate",
+    "onnx",
+    "onnxscript",
+    "numpy",
+    "pillow",
+    "scikit-learn",
+)
+
+
+def record(plan: Plan, backbone: Backbone, splits: Splits, found: Discovery) -> dict[str, Any]:
+    """``run.json``: everything resolved, but for the figures, which are added when they are known."""
+    from zooft import __version__
+
+    data: dict[str, Any] = {
+        "fingerprint": sample_tables.fingerprint(found.samples),
+        "rejected": len(found.rejected),
+        "group_score": found.group_score,
+        "classes": _counts(found, splits),
+        "groups": len({sample.group for sample in found.samples if sample.group is not None}),
+        **{name: len(getattr(splits, name)) for name in ("train", "val", "test")},
+    }
+    if not plan.task.private:
+        data["path"] = str(plan.config.data.resolve())
+    settings = {**configuration.plain(plan.config), "weights": Path(plan.config.weights).name}
+    return {
+        "schema": runs.SCHEMA,
+        "zooft": __version__,
+        "versions": {name: metadata.version(name) for name in _RECORDED_PACKAGES},
+        "task": plan.registry.owned_name("task", plan.config.task),
+        "head": plan.registry.owned_name("head", plan.head),
+        "options": configuration.plain(plan.options),
+        "classes": list(found.classes),
+        "backbone": {
+            "family": plan.registry.owned_name("family", plan.family_name), "name": backbone.name, "width": backbone.width,
+            "stages": list(backbone.stages), "input": runs.to_json(backbone.input),
+        },
+        "weights": runs.to_json(backbone.weights),
+        "data": data,
+        "notes": [*found.notes, *splits.notes],
+        "config": settings,
+        "evaluation": {},
+    }  # fmt: skip
+
+
+def _counts(found: Discovery, splits: Splits) -> dict[str, dict[str, int]]:
+    """Split to class to number of samples."""
+    return {
+        split_name: {name: sum(s.target == index for s in members) for index, name in enumerate(found.classes)}
+        for split_name, members in splits.named().items()
+        if members
+    }
