@@ -255,6 +255,26 @@ def test_predictions_are_json_with_classes_and_probabilities(
         assert row["probability"] == max(row["probabilities"])
 
 
+def test_predictions_are_a_csv_file_when_asked(
+    call: Call, run: package.FinetuneResult, pictures: Path, tmp_path: Path
+) -> None:
+    import csv
+
+    answer = call("predict", run.onnx, pictures, "--format", "csv", "--out", tmp_path / "answers.csv")
+    assert answer.status == 0
+    rows = list(csv.DictReader((tmp_path / "answers.csv").read_text().splitlines()))
+    assert len(rows) == 20
+    assert list(rows[0]) == ["file", "class", "probability"]
+
+
+def test_a_format_that_the_task_does_not_have_is_refused_with_those_it_has(
+    call: Call, run: package.FinetuneResult, pictures: Path
+) -> None:
+    answer = call("predict", run.onnx, pictures, "--format", "dicom-sr")
+    assert answer.status == 2
+    assert "classification has table, json, csv" in answer.err
+
+
 @pytest.mark.parametrize("what", ["run", "file"])
 def test_evaluations_are_json_with_figures_table_and_confusion(
     what: str, call: Call, run: package.FinetuneResult, pictures: Path

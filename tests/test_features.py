@@ -137,3 +137,28 @@ def test_features_that_would_not_fit_are_not_kept(monkeypatch: pytest.MonkeyPatc
     assert precomputed(Prefix(), []) is None
     monkeypatch.setattr(features, "MEMORY_LIMIT", 12 * 4 * 4)
     assert precomputed(Prefix(), []) is not None
+
+
+def test_what_is_remembered_is_not_computed_again() -> None:
+    memory: features.Memory = {}
+    model, told = Prefix().eval(), list[int]()
+
+    def kept(members: tuple[Sample, ...]) -> Any:
+        own = Views(members, read=read, preprocess=ImagePreprocess(SPEC))
+        return features.precompute(
+            model,
+            own,
+            stop=1,
+            batch_size=5,
+            workers=0,
+            device=torch.device("cpu"),
+            advance=told.append,
+            memory=memory,  # type: ignore[arg-type]
+        )
+
+    first = kept(SAMPLES[:8])
+    model.body = nn.Sequential()  # would fail on an image
+    again = kept(SAMPLES[5:2:-1])
+    assert torch.equal(again.tensors[0], first.tensors[0][[5, 4, 3]])
+    assert again.tensors[1].tolist() == [sample.target for sample in SAMPLES[5:2:-1]]
+    assert told == [5, 3, 3]

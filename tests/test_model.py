@@ -112,6 +112,31 @@ def test_the_model_may_start_behind_any_stage() -> None:
         torch.testing.assert_close(model(model.prefix(x, stop), stop), whole)
 
 
+def test_a_bag_is_run_instance_by_instance_and_its_stages_keep_the_bags_apart() -> None:
+    plain = adapted()
+    bag = AdaptedModel(load(family()), _Mean(plain.head), bag=True).eval()
+    bag.trunk.load_state_dict(plain.trunk.state_dict())
+    x = torch.randn(2, 5, 3, 16, 16, generator=torch.Generator().manual_seed(0))
+    with torch.inference_mode():
+        alone = torch.stack([plain.eval()(one) for one in x])
+        torch.testing.assert_close(bag(x), alone.mean(1))
+        first = bag.prefix(x, 1)
+        assert first.shape[:2] == (2, 5)
+        torch.testing.assert_close(bag(first, 1), alone.mean(1))
+
+
+class _Mean(nn.Module):
+    """The mean of a linear head's logits over the instances."""
+
+    def __init__(self, head: nn.Module) -> None:
+        super().__init__()
+        self.head = head
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        logits: torch.Tensor = self.head(x)
+        return logits.mean(1)
+
+
 @pytest.mark.parametrize("classifier", [lambda n: nn.Linear(6, n), lambda n: nn.Conv2d(6, n, 1)])
 def test_a_linear_head_goes_back_into_the_classifiers_place(classifier: Callable[[int], nn.Module]) -> None:
     model = adapted(family(build=lambda _name: Net(classifier(10))), outputs=3).eval()

@@ -165,3 +165,43 @@ def test_a_run_says_that_groups_are_unknown_and_that_validation_chose_the_epoch(
     assert "no groups are known" in notes
     assert "8 samples were held out for validation, stratified, with seed 5" in notes
     assert "a little optimistic" in notes
+
+
+@settings(max_examples=40, deadline=None)
+@given(
+    groups=st.lists(st.integers(0, 11), min_size=30, max_size=60),
+    folds=st.integers(2, 3),
+    seed=st.integers(0, 5),
+)
+def test_each_sample_is_held_out_once_and_never_beside_its_group(groups: list[int], folds: int, seed: int) -> None:
+    names = [f"p{group}" for group in groups]
+    made = samples([group % 2 for group in groups], names)
+    try:
+        found = split(made, CLASSES[:2], fraction=0.2, seed=seed, folds=folds)
+    except DataError:
+        return
+    held_out = [sample.id for fold in found.folds for sample in fold.held_out]
+    assert sorted(held_out) == ids(made)
+    for fold in found.folds:
+        assert not {sample.group for sample in fold.train} & {sample.group for sample in fold.held_out}
+        assert len(fold.train) + len(fold.held_out) == len(made)
+    assert (ids(found.train), found.val) == (ids(made), ())
+
+
+def test_folds_leave_a_given_test_split_alone() -> None:
+    given_split = ["train"] * 12 + ["val"] * 6 + ["test"] * 4
+    found = split(samples([0, 1] * 11, None, given_split), CLASSES[:2], fraction=0.2, seed=0, folds=3)
+    assert len(found.test) == 4
+    assert len(found.train) == 18
+    assert not {s.id for s in found.test} & {s.id for fold in found.folds for s in (*fold.train, *fold.held_out)}
+
+
+def test_folds_refuse_a_group_that_is_in_the_test_split_too() -> None:
+    with pytest.raises(DataError, match="both sides"):
+        split(samples([0, 1] * 5, ["a", "b"] * 5, ["train"] * 9 + ["test"]), CLASSES[:2], fraction=0.2, seed=0, folds=2)
+
+
+def test_fewer_patients_of_a_class_than_folds_is_an_error_before_anything_is_learnt() -> None:
+    made = samples([0] * 20 + [1] * 20, [f"p{i}" for i in range(20)] + ["q0", "q1"] * 10)
+    with pytest.raises(DataError, match=r"class bee has samples of 2 groups, too few for 5 folds; use --folds 2"):
+        split(made, CLASSES[:2], fraction=0.2, seed=0, folds=5)

@@ -280,3 +280,11 @@ def test_generated_samples_fit_the_port_and_differ_in_size() -> None:
     assert {a.dtype for (a,) in arrays} == {np.dtype(np.uint8)}
     assert len({a.shape for (a,) in arrays}) > 1
     assert all(a.shape[2] == 3 and a.std() > 20 for (a,) in arrays)
+
+
+def test_generated_samples_of_a_volume_are_hounsfield_units_with_a_spacing() -> None:
+    hu = Port(name="hu", dtype="int16", axes=("batch", "slices", "rows", "columns"), meaning="HU")
+    spacing = Port(name="spacing", dtype="float32", axes=("batch", 2), meaning="mm")
+    made = verify.generated([hu, spacing])
+    assert all(volume.ndim == 3 and volume.dtype == np.int16 and volume.min() < 0 for volume, _ in made)
+    assert all(mm.shape == (2,) and mm.dtype == np.float32 and (mm > 0).all() for _, mm in made)

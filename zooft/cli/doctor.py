@@ -12,7 +12,8 @@ from zooft.cli.output import json_flag, print_json, print_table
 
 _PACKAGES = (
     "zooft", "torch", "torchvision", "timm", "accelerate", "onnx", "onnxscript", "onnxruntime", "onnxruntime-gpu",
-    "pluggy", "numpy", "pillow", "scikit-learn", "safetensors",
+    "pluggy", "numpy", "pillow", "scikit-learn", "safetensors", "captum", "pydicom", "pylibjpeg-openjpeg", "pylibjpeg-rle",
+    "pyjpegls", "python-gdcm", "nibabel", "highdicom",
 )  # fmt: skip
 
 
