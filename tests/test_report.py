@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 import tomllib
 from collections import Counter
@@ -26,7 +25,6 @@ from zooft.metrics import diagnostic_metrics, evaluate
 from zooft.report import answers, asked, page, proof
 from zooft.report.looked import Look
 from zooft.report.page import Material
-from zooft.report.picture import draw
 
 HOSTILE = "<script>alert(1)</script>"
 BREAKOUT = '"><img src=x onerror=alert(2)>'
@@ -411,16 +409,3 @@ def test_a_real_browser_shows_it_on_a_phone_a_desk_in_the_dark_and_on_paper(text
         assert shown.evaluate("getComputedStyle(document.querySelector('nav')).display") == "none"
         assert shown.complaints == []
         assert [url for url in shown.requests if not url.startswith(("data:", "file:"))] == []
-
-
-@pytest.mark.parametrize("validated", [True, False])
-def test_the_summary_picture_is_drawn_with_and_without_validation(tmp_path: Path, validated: bool) -> None:
-    lines = [json.dumps(epoch(number, validated=validated)) for number in (1, 2)]
-    (tmp_path / "metrics.jsonl").write_text("\n".join(lines), encoding="utf-8")
-    given = material(classes=("no", "yes"))
-    draw(
-        tmp_path / "summary.png", title="a title", epochs=tmp_path / "metrics.jsonl", classes=given.classes,
-        evaluation=given.evaluations["val"], predictions=given.predictions["val"],
-        show=lambda sample: picture(sample)[..., 0],
-    )  # fmt: skip
-    assert (tmp_path / "summary.png").read_bytes().startswith(b"\x89PNG")

@@ -111,7 +111,7 @@ def _finetune(plan: Plan, folder: runs.WorkingFolder, told: Listener) -> Finetun
     verification = _export(plan, saved, splits, told) if plan.config.export else None
     clock.lap("export")
     _keep(folder.path, "resources", clock.resources())
-    _draw(plan, finished.open_run(folder.path, plan.registry), found, splits, judged, audited, verification)
+    _report(plan, finished.open_run(folder.path, plan.registry), found, splits, judged, audited, verification)
     path = folder.publish()
     _refuse_failure(verification, path)
     evaluations = {name: part.evaluation for name, part in judged.items()}
@@ -366,7 +366,7 @@ def _export(plan: Plan, saved: SavedRun, splits: Splits, told: Listener) -> Veri
     return verification
 
 
-def _draw(
+def _report(
     plan: Plan,
     saved: SavedRun,
     found: Discovery,
@@ -375,21 +375,12 @@ def _draw(
     audited: Audit | None,
     verification: Verification | None,
 ) -> None:
-    """What people look at: a picture, and the report."""
+    """What people look at."""
     from zooft.report import page
     from zooft.report.looked import heat
-    from zooft.report.picture import draw
 
-    name, first = next(iter(judged.items()))
     epochs = [json.loads(line) for line in (saved.path / runs.EPOCHS_FILE).read_text(encoding="utf-8").splitlines()]
     show = partial(sample_tables.show, plan.task, plan.options)
-    primary = f"{plan.task.primary.replace('_', ' ')} {first.evaluation.metrics[plan.task.primary].value:.3f}"
-    draw(
-        saved.path / runs.PICTURE_FILE,
-        title=f"{plan.task.name} with {plan.family.name}:{plan.model}: {primary} on {name}",
-        epochs=saved.path / runs.EPOCHS_FILE, evaluation=first.evaluation, classes=saved.classes,
-        predictions=first.predictions, show=show,
-    )  # fmt: skip
     page.write(
         saved.path / runs.REPORT_FILE,
         page.Material(

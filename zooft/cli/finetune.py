@@ -27,7 +27,7 @@ def finetune(config_file: Path | None, as_json: bool, **typed: Any) -> None:
     """Fine-tune a backbone on your data, export it to ONNX and verify the file.
 
     The backbone's classifier is replaced, part of it stays frozen, the best epoch by validation is kept. The run folder
-    holds the weights under the zoo's own names, the verified ONNX file, every figure and a picture.
+    holds the weights under the zoo's own names, the verified ONNX file, every figure and a report.
     """
     from zooft.cli.live import Live
     from zooft.recipe import finetune as run
@@ -52,6 +52,6 @@ def finetune(config_file: Path | None, as_json: bool, **typed: Any) -> None:
     if result.verification is not None:
         print_verification(result.verification)
     click.echo(f"best:    epoch {result.best_epoch}")
-    click.echo(f"run:     {result.path}\npicture: {result.path / 'summary.png'}")
+    click.echo(f"run:     {result.path}\nreport:  {result.path / 'report.html'}")
     if result.onnx is not None:
         click.echo(f"model:   {result.onnx}")
