@@ -99,6 +99,8 @@ def test_a_plan_freezes_the_shallow_stages(text: str, frozen: tuple[str, ...], r
         "first", "first:", "first:5", "first:-1", "first:1.5", "first:two", "first:²",
         "last", "last:", "last:99", "last:-2", "last:x",
         "until", "until:", "until:layer9", "until:2", "until:Stem",
+        "gradual", "gradual:0", "gradual:-1", "gradual:x", "warmup", "warmup:", "warmup:0", "warmup:1.5",
+        "layerwise", "layerwise:0", "layerwise:-0.5", "layerwise:1.1", "layerwise:nan", "layerwise:x",
     ],
 )  # fmt: skip
 def test_an_argument_that_cannot_be_used_says_what_would_do(text: str, registry: Registry) -> None:
@@ -107,7 +109,7 @@ def test_an_argument_that_cannot_be_used_says_what_would_do(text: str, registry:
         plan(registry, text)
     if colon and argument:
         assert repr(argument) in str(caught.value)
-    if name not in ("none", "backbone"):
+    if name in ("first", "last", "until"):
         assert "stem, layer1, layer2, layer3" in str(caught.value)
 
 
@@ -118,7 +120,24 @@ def test_the_standard_plans_are_the_same_in_every_epoch(text: str, epoch: int, r
     assert freezer.plan(STAGES, argument, epoch) == freezer.plan(STAGES, argument, 0)
 
 
-@pytest.mark.parametrize("text", ["none", "backbone", "first:2", "last:2"])
+@pytest.mark.parametrize(("text", "learning"), [
+    ("gradual:1", [0, 1, 2, 3, 4, 4]), ("gradual:2", [0, 0, 1, 1, 2, 2]), ("warmup:1", [0, 4, 4]),
+    ("warmup:3", [0, 0, 0, 4]), ("layerwise:0.5", [4, 4]),
+])  # fmt: skip
+def test_plans_that_move_let_more_stages_learn_the_deepest_first(
+    text: str, learning: list[int], registry: Registry
+) -> None:
+    freezer, argument = registry.freezer(text)
+    for epoch, count in enumerate(learning):
+        assert freezer.plan(STAGES, argument, epoch).frozen == frozenset(STAGES[: len(STAGES) - count])
+
+
+def test_rates_fall_with_the_distance_from_the_head(registry: Registry) -> None:
+    scales = plan(registry, "layerwise:0.5").scales
+    assert [scales[stage] for stage in STAGES] == [0.125, 0.25, 0.5, 1.0]
+
+
+@pytest.mark.parametrize("text", ["none", "backbone", "first:2", "last:2", "gradual:2", "warmup:1", "layerwise:0.75"])
 def test_the_standard_freezers_pass_the_conformance_kit(text: str, registry: Registry) -> None:
     testing.check_freezer(*registry.freezer(text))
 

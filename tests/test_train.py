@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.optim import SGD, lr_scheduler
 
-from zooft import Anatomy, EpochRecord, Family, FreezePlan, ImagePreprocess, InputSpec, Sample, Stage, train
+from zooft import Anatomy, EpochRecord, Family, FreezePlan, ImagePreprocess, InputSpec, Sample, Stage, features, train
 from zooft import model as models
 from zooft.errors import FrozenChangedError, TrainingError
 from zooft.export import activate
@@ -209,6 +209,22 @@ def test_a_plan_may_thaw_stages_as_epochs_go_on() -> None:
         name = f"{stage}.0.weight"
         moved = [not torch.equal(history[i][name], history[i - 1][name]) for i in (1, 2, 3)]
         assert moved == [epoch >= first for epoch in (1, 2, 3)]
+
+
+def test_features_move_with_the_boundary(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Kept outputs of the stages frozen at the time give the losses of running everything in every epoch."""
+    thawing = [("low", "high"), ("low", "high"), ("low",), ()]
+    plans = [FreezePlan(frozen=frozenset(stages)) for stages in thawing]
+    losses = []
+    for limit in (2**31, 0):
+        monkeypatch.setattr(features, "MEMORY_LIMIT", limit)
+        seen = run(fresh_model(), replace(RECIPE, epochs=4), plan=lambda epoch: plans[epoch])
+        losses.append([(r.train_loss, r.val_loss) for r in seen.records])
+        if limit:
+            assert (
+                seen.computed.count("frozen stages, once") == 2
+            )  # two boundaries behind frozen stages, none for the last
+    assert np.allclose(losses[0], losses[1], rtol=1e-4)
 
 
 def test_the_best_epoch_is_the_one_with_the_best_primary_metric() -> None:

@@ -111,32 +111,30 @@ def fit(job: Job, recipe: Recipe, accelerator: Accelerator, watch: Watch) -> Non
     plans = [job.plan(epoch) for epoch in range(recipe.epochs)]
     always = [stage for stage in model.stages if all(stage in plan.frozen for plan in plans)]
     before = freeze.fingerprints(model, always)
-    start, train, val = _inputs(job, recipe, always, accelerator.device, watch)
     optimizer = make_optimizer(model, recipe, plans)
-    steps = math.ceil(len(train) / (recipe.batch_size * accelerator.num_processes))  # type: ignore[arg-type]
+    steps = math.ceil(len(job.train) / (recipe.batch_size * accelerator.num_processes))
     scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: rate_factor(step, steps, recipe))
     freeze.apply(model, plans[0].frozen)
     wrapped, optimizer, loss = accelerator.prepare(model, optimizer, job.loss)
-    val_loader = None if val is None else accelerator.prepare(
-        features.loader(val, batch_size=recipe.batch_size, workers=recipe.workers)
-    )  # fmt: skip
     best: tuple[float, float] | None = None
+    feed: _Feed | None = None
     for epoch, plan in enumerate(plans):
         began = time.perf_counter()
         job.train.epoch = epoch
+        feed = _feed(job, recipe, plan, always, accelerator, watch, before=feed)
         freeze.apply(model, plan.frozen)
         shuffled = features.loader(
-            train, batch_size=recipe.batch_size, workers=recipe.workers, shuffle_seed=recipe.seed + epoch
+            feed.train, batch_size=recipe.batch_size, workers=recipe.workers, shuffle_seed=recipe.seed + epoch
         )
         advance = watch.computing(f"epoch {epoch + 1} of {recipe.epochs}", steps)
         train_loss = _learn(
             wrapped, loss, optimizer, scheduler, accelerator.prepare(shuffled), accelerator,
-            start=start, epoch=epoch, advance=advance,
+            start=feed.start, epoch=epoch, advance=advance,
         )  # fmt: skip
         val_loss, values = math.nan, dict[str, float]()
-        if val_loader is not None:
-            val_loss, values = _validate(job, wrapped, val_loader, accelerator, start=start, epoch=epoch)
-        if job.keep_last or val_loader is None:
+        if feed.val is not None:
+            val_loss, values = _validate(job, wrapped, feed.val, accelerator, start=feed.start, epoch=epoch)
+        if job.keep_last or feed.val is None:
             is_best = epoch == recipe.epochs - 1
         else:
             rank = (_comparable(values[job.primary]), -val_loss)
@@ -209,29 +207,66 @@ def rate_factor(step: int, steps_per_epoch: int, recipe: Recipe) -> float:
     return 1.0
 
 
-def _inputs(
-    job: Job, recipe: Recipe, always: Sequence[str], device: torch.device, watch: Watch
-) -> tuple[int, Dataset[Any], Dataset[Any] | None]:
-    """The first stage to run in every epoch, and what it is fed."""
-    start = freeze.frozen_prefix(job.model, always)
-    if start == 0:
-        return 0, job.train, job.val
-    if job.augmented:
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Feed:
+    """What an epoch is fed.
+
+    Attributes:
+        boundary: how many leading stages are frozen.
+        start: the first stage that runs: the boundary where what leaves it is kept, or 0.
+        train: the inputs of that stage.
+        val: the same, in batches.
+    """
+
+    boundary: int
+    start: int
+    train: Dataset[Any]
+    val: DataLoader[Any] | None
+
+
+def _feed(
+    job: Job,
+    recipe: Recipe,
+    plan: FreezePlan,
+    always: Sequence[str],
+    accelerator: Accelerator,
+    watch: Watch,
+    *,
+    before: _Feed | None,
+) -> _Feed:
+    """The same as in the epoch before, unless the boundary has moved: then what leaves the new one is computed."""
+    boundary = freeze.frozen_prefix(job.model, plan.frozen)
+    if before is not None and before.boundary == boundary:
+        return before
+    fixed = boundary <= freeze.frozen_prefix(job.model, always)  # else it may have learnt since `memory` was filled
+    if job.augmented and boundary and before is None:
         watch.note("the frozen stages run in every epoch, because augmentation changes what they see")
-        return 0, job.train, job.val
+    start, train, val = 0, job.train, job.val
+    if boundary and not job.augmented:
+        start, train, val = _kept(job, recipe, boundary, job.memory if fixed else None, accelerator.device, watch)  # type: ignore[assignment]
+    batches = None if val is None else accelerator.prepare(
+        features.loader(val, batch_size=recipe.batch_size, workers=recipe.workers)
+    )  # fmt: skip
+    return _Feed(boundary=boundary, start=start, train=train, val=batches)
+
+
+def _kept(
+    job: Job, recipe: Recipe, boundary: int, memory: features.Memory | None, device: torch.device, watch: Watch
+) -> tuple[int, Dataset[Any], Dataset[Any] | None]:
+    """What leaves the frozen stages for every sample; the samples themselves where that doesn't fit into memory."""
     wanted = [views for views in (job.train, job.val) if views is not None]
     advance = watch.computing("frozen stages, once", sum(map(len, wanted)))
     kept = [
         features.precompute(
-            job.model, views, stop=start, batch_size=recipe.batch_size, workers=recipe.workers,
-            device=device, memory=job.memory, advance=advance,
+            job.model, views, stop=boundary, batch_size=recipe.batch_size, workers=recipe.workers,
+            device=device, memory=memory, advance=advance,
         )
         for views in wanted
     ]  # fmt: skip
     if any(part is None for part in kept):
         watch.note("the frozen stages run in every epoch, because their outputs don't fit into memory")
         return 0, job.train, job.val
-    return start, kept[0], kept[1] if job.val is not None else None  # type: ignore[return-value]
+    return boundary, kept[0], kept[1] if job.val is not None else None  # type: ignore[return-value]
 
 
 def _learn(

@@ -31,7 +31,7 @@ def zooft_register_heads() -> list[zooft.Head]:
 
 @zooft.hookimpl
 def zooft_register_freezers() -> list[zooft.Freezer]:
-    """None, backbone, first:K, last:K, until:STAGE."""
+    """None, backbone, first:K, last:K, until:STAGE, gradual:E, warmup:E, layerwise:DECAY."""
     return [
         zooft.Freezer(name="none", summary="everything learns", plan=freezers.none),
         zooft.Freezer(name="backbone", summary="only the head learns (feature extraction)", plan=freezers.backbone),
@@ -44,5 +44,23 @@ def zooft_register_freezers() -> list[zooft.Freezer]:
             summary="all stages up to and including STAGE stay",
             plan=freezers.until,
             argument="STAGE",
+        ),
+        zooft.Freezer(
+            name="gradual",
+            summary="one more stage learns every E epochs, the deepest first",
+            plan=freezers.gradual,
+            argument="E",
+        ),
+        zooft.Freezer(
+            name="warmup",
+            summary="only the head learns for E epochs, then everything",
+            plan=freezers.warmup,
+            argument="E",
+        ),
+        zooft.Freezer(
+            name="layerwise",
+            summary="everything learns, each stage DECAY times as fast as the one behind it",
+            plan=freezers.layerwise,
+            argument="DECAY",
         ),
     ]

@@ -40,6 +40,26 @@ def until(stages: Sequence[str], argument: str | None, _epoch: int) -> zooft.Fre
     return zooft.FreezePlan(frozen=frozenset(stages[: stages.index(argument) + 1]))
 
 
+def gradual(stages: Sequence[str], argument: str | None, epoch: int) -> zooft.FreezePlan:
+    """The head alone at first, then one more stage every E epochs, the deepest first (Howard and Ruder 2018)."""
+    learning = epoch // _whole("gradual:E", argument)
+    return zooft.FreezePlan(frozen=frozenset(stages[: max(0, len(stages) - learning)]))
+
+
+def warmup(stages: Sequence[str], argument: str | None, epoch: int) -> zooft.FreezePlan:
+    """The head alone for E epochs, then everything."""
+    return zooft.FreezePlan(frozen=frozenset(stages if epoch < _whole("warmup:E", argument) else ()))
+
+
+def layerwise(stages: Sequence[str], argument: str | None, _epoch: int) -> zooft.FreezePlan:
+    """Everything learns, each stage DECAY times as fast as the one behind it (Howard and Ruder 2018)."""
+    decay = _number(argument)
+    if not 0 < decay <= 1:
+        raise zooft.ConfigError(f"--freeze layerwise:DECAY needs a number above 0, at most 1; {argument!r} was given")
+    scales = {stage: decay**depth for depth, stage in enumerate(reversed(stages))}
+    return zooft.FreezePlan(frozen=frozenset(), scales=scales)
+
+
 def _refuse(name: str, argument: str | None) -> None:
     if argument is not None:
         raise zooft.ConfigError(f"--freeze {name} takes no argument, but {argument!r} was given")
@@ -52,3 +72,16 @@ def _count(name: str, argument: str | None, stages: Sequence[str]) -> int:
             f"{', '.join(stages)}; {argument!r} was given"
         )
     return int(argument)
+
+
+def _whole(rule: str, argument: str | None) -> int:
+    if argument is None or not argument.isdecimal() or int(argument) < 1:
+        raise zooft.ConfigError(f"--freeze {rule} needs a whole number of epochs from 1; {argument!r} was given")
+    return int(argument)
+
+
+def _number(argument: str | None) -> float:
+    try:
+        return float(argument or "")
+    except ValueError:
+        return -1.0
