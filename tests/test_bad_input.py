@@ -422,7 +422,7 @@ def test_an_output_folder_in_use_is_left_as_it_is(command: Command, good: Path, 
     (out / "thesis.txt").write_text("years of work", encoding="utf-8")
     answer = command(*FINETUNE, "--data", good, "--out", out)
     assert answer.status == 1
-    assert f"{out} is in use; choose another --out, or remove it" in answer.said
+    assert f"{out} exists already; choose another --out, or remove it" in answer.said
     assert left_beside(out) == ["run"]
     assert [path.name for path in out.iterdir()] == ["thesis.txt"]
 
@@ -450,7 +450,7 @@ def test_a_file_in_the_place_of_the_output_folder_is_not_overwritten(command: Co
     out.write_text("a file", encoding="utf-8")
     answer = command(*FINETUNE, "--data", good, "--out", out)
     assert answer.status == 1
-    assert "is in use" in answer.said
+    assert "exists already" in answer.said
     assert out.read_text(encoding="utf-8") == "a file"
 
 

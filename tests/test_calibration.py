@@ -117,11 +117,11 @@ def test_samples_of_one_class_tell_neither_temperature_nor_threshold(point: Oper
     assert ("no threshold" in found.fitted_on) == (point is not None)
 
 
-def test_a_model_that_is_sure_and_wrong_is_made_as_unsure_as_can_be() -> None:
+def test_a_model_that_is_sure_and_wrong_keeps_its_probabilities_and_that_is_said() -> None:
     targets = np.arange(40) % 2
     found = fitted(np.eye(2)[1 - targets] * 10, targets, None)
-    assert found.temperature == pytest.approx(20, rel=0.01)
-    assert "at its limit" in found.fitted_on
+    assert found.temperature == 1.0
+    assert "the answers tell the classes hardly apart" in found.fitted_on
 
 
 def test_fitting_changes_nothing_that_it_is_given() -> None:

@@ -177,7 +177,7 @@ def test_the_demo_is_small_and_shows_every_nodule(tmp_path: Path) -> None:
     for row in slices:
         if row["label"] == "nodule":
             seen[row["patient_id"]] += 1
-    assert (len(series), len(seen)) == (40, 20)
+    assert (len(series), len(seen)) == (80, 40)
     assert min(seen.values()) >= 1
     assert list(series[0]) == ["patient_id", "series_uid", "label"]
-    assert sum(path.stat().st_size for path in tmp_path.rglob("*") if path.is_file()) < 25e6
+    assert sum(path.stat().st_size for path in tmp_path.rglob("*") if path.is_file()) < 40e6

@@ -71,6 +71,23 @@ def test_the_file_is_verified_on_every_validation_sample_to_less_than_one_in_ten
     assert run.verification.max_probability_difference < 1e-4
 
 
+def test_scikit_learn_gives_the_run_s_figures_from_its_predictions(run: zooft.FinetuneResult) -> None:
+    from sklearn.metrics import average_precision_score, brier_score_loss, recall_score, roc_auc_score
+
+    rows = list(csv.DictReader((run.path / "predictions.csv").read_text().splitlines()))
+    test = [row for row in rows if row["split"] == "test"]
+    target, score = (
+        np.array([row["target"] == "nodule" for row in test]),
+        np.array([float(r["p(nodule)"]) for r in test]),
+    )
+    figures = run.evaluations["test"].metrics
+    assert figures["auroc"].value == pytest.approx(roc_auc_score(target, score), abs=1e-4)
+    assert figures["auprc"].value == pytest.approx(average_precision_score(target, score), abs=1e-4)
+    assert figures["brier"].value == pytest.approx(brier_score_loss(target, score), abs=1e-4)
+    said = [row["prediction"] == "nodule" for row in test]
+    assert run.evaluations["test"].at_threshold["sensitivity"].value == pytest.approx(recall_score(target, said))
+
+
 def series_by_simpleitk(folder: Path) -> np.ndarray[Any, Any]:
     """HU ``(Z, H, W)`` in order of position, read by another library."""
     sitk = pytest.importorskip("SimpleITK")
@@ -154,6 +171,29 @@ def test_folds_hold_every_patient_out_once_and_the_model_learns_from_all(phantom
     assert record["data"]["val"] == 0
     assert sorted(path.name for path in (result.path / "folds").iterdir()) == ["1", "2", "3"]
     assert record["calibration"]["fitted_on"].startswith("the held-out samples of every fold")
+    fold = list(csv.DictReader((result.path / "folds" / "2" / "samples.csv").read_text().splitlines()))
+    assert len(fold) == record["data"]["train"]
+    assert {row["group"] for row in fold if row["split"] == "val"}.isdisjoint(
+        row["group"] for row in fold if row["split"] == "train"
+    )
+    told = json.loads(command("evaluate", result.path / "folds" / "2", "--data", phantoms / "labels.csv", "--split", "val",
+                              "--bootstrap", "0", "--json").stdout)  # fmt: skip
+    assert told["samples"] == sum(row["split"] == "val" for row in fold)
+
+
+def test_what_cannot_be_predicted_is_listed_and_is_no_defect(run: zooft.FinetuneResult, tmp_path: Path) -> None:
+    assert run.onnx is not None
+    (tmp_path / "notes.txt").write_text("nothing")
+    done = command("predict", run.onnx, tmp_path, "--json", status=1)
+    assert json.loads(done.stdout)["predictions"] == []
+    assert len(json.loads(done.stdout)["rejected"]) == 1
+    assert "not a DICOM file" in done.stderr
+
+
+def test_series_may_be_named_by_a_pattern(run: zooft.FinetuneResult, phantoms: Path) -> None:
+    assert run.onnx is not None
+    told = command("predict", run.onnx, f"{phantoms}/dicom/PHANTOM-000[12]", "--json").stdout
+    assert len(json.loads(told)["predictions"]) == 2
 
 
 @pytest.mark.parametrize(

@@ -64,7 +64,7 @@ def test_the_run_folder_is_whole(run: zooft.FinetuneResult) -> None:
     names = {str(path.relative_to(run.path)) for path in run.path.rglob("*") if path.is_file()}
     assert names == {
         "run.json", "samples.csv", "rejected.csv", "metrics.jsonl", "model.safetensors", "last/model.safetensors",
-        "model.onnx", "verification.json", "audit.json", "report.html",
+        "model.onnx", "verification.json", "audit.json", "report.html", "predictions.csv", "settings.toml",
     }  # fmt: skip
     assert not run.path.with_name(run.path.name + ".incomplete").exists()
 
@@ -292,6 +292,67 @@ def test_what_was_learnt_before_an_interruption_can_be_evaluated_and_exported(di
     assert json.loads(zooft_command("evaluate", left, "--bootstrap", "0", "--json"))["split"] == "val"
     zooft_command("export", left)
     assert json.loads((left / "verification.json").read_text())["passed"]
+
+
+def test_an_interruption_after_the_first_fold_leaves_what_the_folds_have_learnt(digits: Path, tmp_path: Path) -> None:
+    from zooft.listener import Quiet
+
+    class Impatient(Quiet):
+        def step(self, title: str) -> None:
+            if title.startswith("fold 2"):
+                raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt) as caught:
+        zooft.finetune(
+            backbone="timm:test_resnet", weights="random", task="classification", data=digits, epochs=1, folds=2,
+            out=tmp_path / "run", listener=Impatient(), audit=False,
+        )  # fmt: skip
+    left = tmp_path / "run.incomplete"
+    assert f"the folds that were finished are in {left / 'folds'}" in "".join(caught.value.__notes__)
+    assert json.loads(zooft_command("evaluate", left / "folds" / "1", "--bootstrap", "0", "--json"))["samples"] == 60
+
+
+def test_after_folds_no_sample_that_was_learnt_from_passes_for_validation(digits: Path, tmp_path: Path) -> None:
+    for index, path in enumerate(sorted(digits.rglob("*.png"))):
+        target = tmp_path / "data" / ("val" if index % 4 == 0 else "train") / path.parent.name / path.name
+        target.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(path, target)
+    made = zooft.finetune(
+        backbone="timm:test_resnet", weights="random", task="classification", data=tmp_path / "data", epochs=1, folds=2,
+        out=tmp_path / "run", bootstrap=0, audit=False, freeze="none", lr=0.01, export=False,
+    )  # fmt: skip
+    refused = subprocess.run([sys.executable, "-m", "zooft", "evaluate", made.path], capture_output=True, text=True)
+    assert refused.returncode == 1
+    assert "has learnt from all samples of this data" in refused.stderr
+    told = json.loads(zooft_command("evaluate", made.path, "--split", "all", "--bootstrap", "0", "--json"))
+    assert (told["split"], told["samples"]) == ("all", 120)
+
+
+def test_the_settings_of_a_run_ask_for_the_same_again(run: zooft.FinetuneResult, digits: Path, tmp_path: Path) -> None:
+    zooft_command(
+        "finetune", "--config", run.path / "settings.toml", "--data", digits, "--out", tmp_path / "again",
+        "--no-export", "--bootstrap", "0",
+    )  # fmt: skip
+    first, again = ((path / "model.safetensors").read_bytes() for path in (run.path, tmp_path / "again"))
+    assert first == again
+
+
+def test_a_report_that_cannot_be_made_does_not_cost_the_run(
+    digits: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    import zooft.report.page
+
+    def fail(*_: object, **__: object) -> None:
+        raise ValueError("no ink")
+
+    monkeypatch.setattr(zooft.report.page, "write", fail)
+    with caplog.at_level("INFO", logger="zooft"):
+        made = zooft.finetune(
+            backbone="timm:test_resnet", weights="random", task="classification", data=digits, epochs=1,
+            out=tmp_path / "run", bootstrap=0, audit=False, export=False,
+        )  # fmt: skip
+    assert (made.path / "model.safetensors").is_file()
+    assert "the report couldn't be made (ValueError)" in caplog.text
 
 
 def test_a_provider_that_cannot_be_had_is_refused_before_any_work(digits: Path, tmp_path: Path) -> None:

@@ -571,3 +571,17 @@ def test_a_whole_evaluation_of_500_samples_takes_seconds() -> None:
         subgroups=["age", "kernel", "sex"], primary="auroc",
     )  # fmt: skip
     assert time.process_time() - start < 5
+
+
+def test_each_fold_is_decided_by_its_own_threshold_per_sample_and_per_group() -> None:
+    scores = np.array([0.2, 0.4, 0.6, 0.8])
+    probabilities = np.stack([1 - scores, scores], 1)
+    targets, groups = np.array([0, 1, 0, 1]), ["a", "a", "b", "b"]
+    judged = metrics.evaluate(
+        metrics.classification_metrics, targets, probabilities, split="cross-validation", classes=("no", "yes"), groups=groups,
+        resamples=0, seed=0, group_score="max", threshold=0.5, thresholds=np.array([0.3, 0.3, 0.9, 0.9]),
+    )  # fmt: skip
+    assert judged.confusion == ((2, 0), (1, 1))  # by hand: 0.4 is said at 0.3, 0.6 and 0.8 aren't at 0.9
+    assert judged.group_confusion == ((0, 0), (1, 1))
+    assert judged.at_threshold["sensitivity"].value == 0.5
+    assert judged.threshold == 0.5

@@ -19,10 +19,11 @@ from numpy.typing import NDArray
 
 from zooft.audit import Audit
 from zooft.audit.findings import FactRow, Finding
+from zooft.config import to_toml
 from zooft.contracts import Picture, Port, Rejection, Sample, Table, Verification
 from zooft.judge import Predictions
 from zooft.metrics import diagnostic_metrics, evaluate
-from zooft.report import answers, asked, page, proof
+from zooft.report import answers, page, proof
 from zooft.report.looked import Look
 from zooft.report.page import Material
 
@@ -248,9 +249,9 @@ def test_the_card_is_filled_in_where_the_run_knows_and_visibly_blank_elsewhere(t
 
 def test_the_settings_on_the_page_ask_for_the_same_again(text: str) -> None:
     kept = record(("a", "b"))
-    found = tomllib.loads(asked.settings_toml(kept["config"], kept["options"]))
+    found = tomllib.loads(to_toml({**kept["config"], **kept["options"]}))
     expected = {**kept["config"], **kept["options"]}
-    assert found == {k: v for k, v in expected.items() if v is not None and k not in {"data", "out"}}
+    assert found == {k: v for k, v in expected.items() if v is not None}
     assert "--data /secret/place" in text
 
 

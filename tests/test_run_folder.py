@@ -101,7 +101,7 @@ def test_a_place_in_use_is_refused(kind: str, tmp_path: Path) -> None:
         fill(tmp_path / "mine", notes_txt="keep me")
     else:
         (tmp_path / "mine").write_text("keep me")
-    with pytest.raises(RunError, match="is in use; choose another --out"):
+    with pytest.raises(RunError, match="exists already; choose another --out"):
         claim(tmp_path / "mine")
     assert not (tmp_path / "mine.incomplete").exists()
 

@@ -88,7 +88,7 @@ def test_other_tools_find_the_classes_in_order(tmp_path: Path) -> None:
     assert json.loads(properties["classes"]) == ["zebra", "ant", "bee é"]
     assert properties["names"] == "{0: 'zebra', 1: 'ant', 2: 'bee é'}"
     assert properties["model_info labels"] == "zebra ant bee_é"
-    assert properties["license"] == "MIT"
+    assert properties["backbone_license"] == "MIT"
     assert properties["Image.BitmapPixelFormat"] == "Rgb8"
 
 

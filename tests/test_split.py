@@ -205,3 +205,9 @@ def test_fewer_patients_of_a_class_than_folds_is_an_error_before_anything_is_lea
     made = samples([0] * 20 + [1] * 20, [f"p{i}" for i in range(20)] + ["q0", "q1"] * 10)
     with pytest.raises(DataError, match=r"class bee has samples of 2 groups, too few for 5 folds; use --folds 2"):
         split(made, CLASSES[:2], fraction=0.2, seed=0, folds=5)
+
+
+@pytest.mark.parametrize("fraction", [0.03, 0.05, 0.2, 0.5])
+def test_a_small_share_of_groups_is_held_out_as_small(fraction: float) -> None:
+    found = split(samples([0, 1] * 200, [f"p{i // 2}" for i in range(400)]), CLASSES[:2], fraction=fraction, seed=0)
+    assert len(found.val) / 400 == pytest.approx(fraction, rel=0.25)

@@ -230,7 +230,14 @@ def _temperature(logits: NDArray[Any], targets: NDArray[Any], activation: Activa
     )
     temperature = math.exp(float(found.x))
     inside = 1.01 * _COLDEST < temperature < 0.99 * _HOTTEST
-    return temperature, "" if inside else f"the temperature is at its limit, {temperature:.3g}"
+    if inside:
+        return temperature, ""
+    return 1.0, (
+        f"the temperature stays 1: these samples would have it at {temperature:.3g} or beyond, since the answers tell the "
+        "classes hardly apart"
+        if temperature > 1
+        else "the temperature stays 1: these samples leave hardly any doubt"
+    )
 
 
 def _untellable(logits: NDArray[Any], targets: NDArray[Any], activation: Activation) -> str:

@@ -139,6 +139,15 @@ def read_toml(path: Path) -> dict[str, Any]:
     return {name.replace("-", "_"): value for name, value in values.items()}
 
 
+def to_toml(values: Mapping[str, Any]) -> str:
+    """Plain values as `read_toml` reads them; what is None is left out."""
+    import json
+
+    # JSON's strings, numbers, booleans and lists of them are TOML's too, but for the escape of DEL
+    lines = (f"{name} = {json.dumps(value, ensure_ascii=False)}" for name, value in values.items() if value is not None)
+    return "".join(line.replace("\x7f", "\\u007f") + "\n" for line in lines)
+
+
 def plain(value: Any) -> dict[str, Any]:
     """A dataclass as plain JSON values, tuples as lists; what says where things lie on this machine is left out."""
     kept = [field for field in dataclasses.fields(value) if not field.metadata.get("local")]

@@ -286,6 +286,7 @@ class Discovery:
         notes: what the user should know.
         group_score: how the samples of one group make one answer: their mean probability, or the probabilities of
             the sample in which the last class is likeliest.
+        group_name: what a group is, in the singular, such as patient.
     """
 
     samples: tuple[Sample, ...]
@@ -293,6 +294,7 @@ class Discovery:
     rejected: tuple[Rejection, ...] = ()
     notes: tuple[str, ...] = ()
     group_score: GroupScore = "mean"
+    group_name: str = "group"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -479,6 +481,8 @@ class Task:
             one sample that `read` takes. A rejection's and a sample's id may name what the user typed.
         identify: what a group and its decisive sample are called where they come from, such as a PatientID: shown by
             ``zooft predict`` only when asked.
+        whois: ``(data, ids, options)`` to what each salted id stands for: what ``zooft whois`` shows. None where ids are
+            no secrets.
         writers: name to ``(results, classes, folder, options)`` that writes the results of ``zooft predict`` in a
             format of the task's own and returns the files.
         demo: ``(folder, seed)`` writes a small real data set offline.
@@ -509,6 +513,7 @@ class Task:
     report: Callable[[Sequence[Sample], Any], Sequence[Picture | Table]] = _nothing_to_show
     gather: Callable[[Sequence[Path], Any, Computing], Discovery] | None = None
     identify: Callable[[GroupResult, Any], Mapping[str, str]] = _nameless
+    whois: Callable[[Path, Sequence[str], Any], Mapping[str, Mapping[str, str]]] | None = None
     writers: Mapping[str, Callable[[Sequence[GroupResult], Sequence[str], Path, Any], Sequence[Path]]] = field(
         default_factory=dict
     )

@@ -5,7 +5,8 @@ Owns what a set of answers is, and the order of things: first the temperature, t
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import csv
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
@@ -16,6 +17,8 @@ from zooft import metrics
 from zooft.contracts import Calibration, GroupResult
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from numpy.typing import NDArray
 
     from zooft.contracts import GroupScore, OperatingPoint, Sample, Task
@@ -31,17 +34,23 @@ class Predictions:
         targets: ``(N,)`` class indices.
         logits: ``(N, classes)``, divided by the temperature where there is one.
         probabilities: ``(N, classes)``.
+        thresholds: ``(N,)`` where each fold of a cross-validation has its own; None where all have one.
     """
 
     samples: tuple[Sample, ...]
     targets: NDArray[Any]
     logits: NDArray[Any]
     probabilities: NDArray[Any]
+    thresholds: NDArray[Any] | None = None
 
     @property
     def groups(self) -> list[str | None]:
         """One a sample."""
         return [sample.group for sample in self.samples]
+
+    def said(self, threshold: float | None) -> NDArray[Any]:
+        """The classes ``(N,)`` at a threshold, or at each fold's own."""
+        return metrics.decide(self.probabilities, threshold if self.thresholds is None else self.thresholds)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -54,7 +63,7 @@ class Judgement:
 
 def predictions(samples: Sequence[Sample], logits: NDArray[Any], probabilities: NDArray[Any]) -> Predictions:
     """Answers beside what is true."""
-    targets = np.array([sample.target for sample in samples])
+    targets = np.array([sample.target for sample in samples], dtype=np.int64)
     return Predictions(samples=tuple(samples), targets=targets, logits=logits, probabilities=probabilities)
 
 
@@ -65,7 +74,13 @@ def joined(parts: Sequence[Predictions]) -> Predictions:
         targets=np.concatenate([part.targets for part in parts]),
         logits=np.concatenate([part.logits for part in parts]),
         probabilities=np.concatenate([part.probabilities for part in parts]),
+        thresholds=_thresholds(parts),
     )
+
+
+def _thresholds(parts: Sequence[Predictions]) -> NDArray[Any] | None:
+    own = [part.thresholds for part in parts if part.thresholds is not None]
+    return np.concatenate(own) if len(own) == len(parts) else None
 
 
 def chosen(answers: Predictions, rows: NDArray[Any]) -> Predictions:
@@ -90,6 +105,12 @@ def calibrate(
     )  # fmt: skip
 
 
+def crossed(answers: Predictions, calibration: Calibration, task: Task) -> Predictions:
+    """Uncalibrated answers of one fold with the temperature and the threshold that other folds gave."""
+    own = None if calibration.threshold is None else np.full(len(answers.samples), calibration.threshold)
+    return replace(calibrated(answers, calibration, task), thresholds=own)
+
+
 def calibrated(answers: Predictions, calibration: Calibration, task: Task) -> Predictions:
     """Uncalibrated answers with a temperature."""
     return replace(
@@ -109,12 +130,13 @@ def evaluate(
     seed: int,
     calibration: Calibration,
     group_score: GroupScore,
+    group_name: str,
 ) -> Evaluation:
     """All figures of some answers."""
     return metrics.evaluate(
         task.metrics, answers.targets, answers.probabilities, split=split, classes=classes, groups=answers.groups,
-        resamples=resamples, seed=seed, group_score=group_score, threshold=calibration.threshold, primary=task.primary,
-        facts=[sample.facts for sample in answers.samples], subgroups=task.subgroups,
+        resamples=resamples, seed=seed, group_score=group_score, threshold=calibration.threshold, primary=task.primary, thresholds=answers.thresholds,
+        facts=[sample.facts for sample in answers.samples], subgroups=task.subgroups, group_name=group_name,
     )  # fmt: skip
 
 
@@ -122,21 +144,46 @@ def by_group(
     answers: Predictions, classes: Sequence[str], *, threshold: float | None, group_score: GroupScore
 ) -> list[GroupResult]:
     """One answer for each group, in the order of the groups' first samples; a sample without a group is one alone."""
-    members = metrics.by_group(answers.groups, answers.targets, answers.probabilities, group_score).members
-    return [_result(chosen(answers, np.asarray(own)), classes, threshold, group_score) for own in members]
+    grouped = metrics.by_group(answers.groups, answers.targets, answers.probabilities, group_score)
+    said = metrics.decide(grouped.probabilities, threshold)
+    return [
+        _result(chosen(answers, np.asarray(own)), grouped.probabilities[i], classes[int(said[i])])
+        for i, own in enumerate(grouped.members)
+    ]
 
 
-def _result(
-    answers: Predictions, classes: Sequence[str], threshold: float | None, group_score: GroupScore
-) -> GroupResult:
+def _result(answers: Predictions, probabilities: NDArray[Any], prediction: str) -> GroupResult:
     last = answers.probabilities[:, -1]
     decisive = int(last.argmax())
-    probabilities = answers.probabilities.mean(0) if group_score == "mean" else answers.probabilities[decisive]
     return GroupResult(
         group=answers.samples[0].group or answers.samples[0].id,
-        prediction=classes[int(metrics.decide(probabilities[None], threshold)[0])],
+        prediction=prediction,
         probabilities=tuple(float(p) for p in probabilities),
         members=answers.samples,
         decisive=answers.samples[decisive],
         probability_by_sample=tuple(float(p) for p in last),
     )
+
+
+def write_predictions(
+    path: Path, judged: Mapping[str, Judgement], classes: Sequence[str], fold_of: Mapping[str, int]
+) -> None:
+    """``predictions.csv``: what was said of every sample that wasn't learnt from, for whoever wants to judge anew.
+
+    Args:
+        path: of the file.
+        judged: by split.
+        classes: their names, in order.
+        fold_of: id to the fold, from 1, that it was held out in; empty without folds.
+    """
+    with path.open("w", newline="", encoding="utf-8") as file:
+        table = csv.writer(file)
+        table.writerow(("id", "group", "split", "fold", "target", "prediction", *(f"p({name})" for name in classes)))
+        for split, part in judged.items():
+            answers = part.predictions
+            for row, said in enumerate(answers.said(part.evaluation.threshold)):
+                sample, probabilities = answers.samples[row], (f"{p:.6f}" for p in answers.probabilities[row])
+                fold = fold_of.get(sample.id, "") if split == "cross-validation" else ""
+                table.writerow(
+                    (sample.id, sample.group or "", split, fold, classes[sample.target], classes[said], *probabilities)
+                )

@@ -98,6 +98,7 @@ class Evaluation:
             sample; empty without a threshold.
         primary: name of the subgroups' metric.
         subgroups: rows by fact and value.
+        group_name: what a group is, in the singular.
     """
 
     split: str
@@ -113,6 +114,7 @@ class Evaluation:
     at_threshold: Mapping[str, Interval] = field(default_factory=dict)
     primary: str = ""
     subgroups: tuple[Subgroup, ...] = ()
+    group_name: str = "group"
 
 
 class Grouped(NamedTuple):
@@ -211,13 +213,13 @@ def diagnostic_metrics(targets: NDArray[Any], probabilities: NDArray[Any]) -> di
     return {**figures, "brier": _brier(targets, probabilities), "ece": _calibration_error(targets, probabilities)}
 
 
-def decide(probabilities: NDArray[Any], threshold: float | None) -> NDArray[np.int64]:
+def decide(probabilities: NDArray[Any], threshold: float | NDArray[Any] | None) -> NDArray[np.int64]:
     """Class indices ``(N,)`` for probabilities ``(N, classes)``: what a model is taken to say.
 
     Args:
         probabilities: of the classes, in their order.
-        threshold: of two classes, the second is said where its probability is at least this; None for the likeliest
-            class, the first of equals.
+        threshold: of two classes, the second is said where its probability is at least this, one for all or ``(N,)``;
+            None for the likeliest class, the first of equals.
     """
     if threshold is None:
         likeliest: NDArray[np.int64] = probabilities.argmax(1)
@@ -228,7 +230,7 @@ def decide(probabilities: NDArray[Any], threshold: float | None) -> NDArray[np.i
 
 
 def confusion(
-    targets: NDArray[Any], probabilities: NDArray[Any], *, threshold: float | None = None
+    targets: NDArray[Any], probabilities: NDArray[Any], *, threshold: float | NDArray[Any] | None = None
 ) -> NDArray[np.int64]:
     """``(classes, classes)`` counts; rows are true classes, columns those that `decide` says."""
     classes = probabilities.shape[1]
@@ -384,6 +386,8 @@ def evaluate(
     facts: Sequence[Mapping[str, str | float]] = (),
     subgroups: Sequence[str] = (),
     primary: str = "",
+    group_name: str = "group",
+    thresholds: NDArray[Any] | None = None,
 ) -> Evaluation:
     """All figures of one split.
 
@@ -401,9 +405,13 @@ def evaluate(
         facts: one mapping a sample; nothing for no subgroups.
         subgroups: names of facts whose values get a row each.
         primary: the metric of the subgroups; the first one where none is named.
+        group_name: what a group is, in the singular.
+        thresholds: ``(N,)`` where samples were decided by thresholds of their own, those of one group alike.
     """
-    matrix = confusion(targets, probabilities, threshold=threshold)
+    line = threshold if thresholds is None else thresholds
+    matrix = confusion(targets, probabilities, threshold=line)
     grouped = by_group(groups, targets, probabilities, group_score)
+    group_line = threshold if thresholds is None else thresholds[[rows[0] for rows in grouped.members]]
     each = intervals(metrics, targets, probabilities, groups=groups, resamples=resamples, seed=seed)
     chosen = primary or next(iter(each))
     several = _known(groups) and len(grouped.members) < len(targets)
@@ -416,16 +424,17 @@ def evaluate(
         groups=len(grouped.members) if _known(groups) else 0,
         mixed_groups=sum(len(np.unique(targets[rows])) > 1 for rows in grouped.members),
         group_metrics=_group_intervals(metrics, grouped, resamples=resamples, seed=seed) if several else {},
-        group_confusion=_plain(confusion(grouped.targets, grouped.probabilities, threshold=threshold))
+        group_confusion=_plain(confusion(grouped.targets, grouped.probabilities, threshold=group_line))
         if several
         else (),
         threshold=threshold,
-        at_threshold=_at_threshold(grouped, threshold, resamples=resamples),
+        at_threshold=_at_threshold(grouped, group_line, resamples=resamples),
         primary=chosen,
         subgroups=_subgroups(
             metrics, targets, probabilities, groups=groups, facts=facts, names=subgroups,
             primary=chosen, resamples=min(resamples, _SUBGROUP_RESAMPLES), seed=seed,
         ),
+        group_name=group_name,
     )  # fmt: skip
 
 
@@ -477,7 +486,7 @@ def _interval(value: float, drawn: list[float]) -> Interval:
     return Interval(value, float(low), float(high))
 
 
-def _at_threshold(grouped: Grouped, threshold: float | None, *, resamples: int) -> dict[str, Interval]:
+def _at_threshold(grouped: Grouped, threshold: float | NDArray[Any] | None, *, resamples: int) -> dict[str, Interval]:
     if threshold is None:
         return {}
     (quiet, alarms), (missed, hits) = _plain(confusion(grouped.targets, grouped.probabilities, threshold=threshold))

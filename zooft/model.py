@@ -23,6 +23,8 @@ if TYPE_CHECKING:
     from zooft.registry import Registry
 
 HEAD_PREFIX = "zooft_head."
+AT_A_TIME = 32
+"""Instances of bags that run together where no gradients are wanted."""
 _TOLERANCE = 1e-4
 
 
@@ -96,12 +98,20 @@ class AdaptedModel(nn.Module):
 
     def run(self, x: Tensor, stages: Sequence[str]) -> Tensor:
         """What leaves the last of `stages`, run one after the other on `x`."""
+        if not self.bag:
+            return self._through(x, stages)
         instances = x.shape[1]
-        if self.bag:
-            x = x.flatten(0, 1)
+        x = x.flatten(0, 1)
+        if torch.is_grad_enabled() or torch.compiler.is_exporting():
+            x = self._through(x, stages)
+        else:  # a bag's instances don't know each other: few at a time need less memory
+            x = torch.cat([self._through(part, stages) for part in torch.split(x, AT_A_TIME)])
+        return x.reshape(-1, instances, *x.shape[1:])
+
+    def _through(self, x: Tensor, stages: Sequence[str]) -> Tensor:
         for name in stages:
             x = self.stages[name](self.trunk, x)
-        return x.reshape(-1, instances, *x.shape[1:]) if self.bag else x
+        return x
 
 
 def load_backbone(

@@ -7,6 +7,7 @@ a whole; everything below them takes plain values.
 from __future__ import annotations
 
 import json
+import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -15,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from zooft import config as configuration
 from zooft import judge
 from zooft import registry as registries
 from zooft import run as runs
@@ -41,6 +43,8 @@ if TYPE_CHECKING:
     from zooft.registry import Registry
     from zooft.saved import SavedRun
     from zooft.train import Recipe, Watch
+
+logger = logging.getLogger("zooft")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -97,7 +101,11 @@ def _finetune(plan: Plan, folder: runs.WorkingFolder, told: Listener) -> Finetun
     told.step(f"loading {plan.family.name}:{plan.model}")
     backbone, adapted = _adapt(plan, len(found.classes))
     told.note(f"weights: {backbone.weights.source}")
-    runs.write_json(folder.path / runs.RUN_FILE, record(plan, backbone, splits, found))
+    told_to = record(plan, backbone, splits, found)
+    runs.write_json(folder.path / runs.RUN_FILE, told_to)
+    runs.write_text(
+        folder.path / runs.SETTINGS_FILE, configuration.to_toml({**told_to["config"], **told_to["options"]})
+    )
     registries.announce(plan.registry, "zooft_on_start", run=folder.path, samples=len(found.samples))
     memory: Memory = {}
     crossed = _cross_validate(plan, splits, accelerator, folder.path, memory, told) if splits.folds else None
@@ -111,7 +119,11 @@ def _finetune(plan: Plan, folder: runs.WorkingFolder, told: Listener) -> Finetun
     verification = _export(plan, saved, splits, told) if plan.config.export else None
     clock.lap("export")
     _keep(folder.path, "resources", clock.resources())
-    _report(plan, finished.open_run(folder.path, plan.registry), found, splits, judged, audited, verification)
+    try:
+        _report(plan, finished.open_run(folder.path, plan.registry), found, splits, judged, audited, verification)
+    except Exception as error:  # a page that can't be drawn mustn't cost the run
+        logger.debug("no report", exc_info=True)
+        told.note(f"the report couldn't be made ({type(error).__name__}); all else is there")
     path = folder.publish()
     _refuse_failure(verification, path)
     evaluations = {name: part.evaluation for name, part in judged.items()}
@@ -198,6 +210,8 @@ def _cross_validate(
         own.mkdir(parents=True)
         _train(plan, backbone, adapted, fold.train, fold.held_out, accelerator, own, memory, told, keep_last=True)
         runs.write_text(own / runs.RUN_FILE, (folder / runs.RUN_FILE).read_text(encoding="utf-8"))
+        parted = Splits(train=fold.train, val=fold.held_out, test=(), notes=())
+        sample_tables.write_samples(own / runs.SAMPLES_FILE, parted, runs.read(folder)["classes"])
         parts.append(_predict(plan, finished.open_run(own, plan.registry), fold.held_out, accelerator, told))
     return judge.joined(parts)
 
@@ -307,11 +321,13 @@ def _judge(
             predictions=part,
             evaluation=judge.evaluate(
                 plan.task, saved.classes, part, split=name, resamples=plan.config.bootstrap, seed=plan.config.seed,
-                calibration=calibration, group_score=saved.group_score,
+                calibration=calibration, group_score=saved.group_score, group_name=saved.record["data"]["group_name"],
             ),
         )
         for name, part in answers.items()
     }  # fmt: skip
+    fold_of = {sample.id: number for number, fold in enumerate(splits.folds, 1) for sample in fold.held_out}
+    judge.write_predictions(folder / runs.PREDICTIONS_FILE, judged, saved.classes, fold_of)
     _keep(folder, "evaluation", {name: part.evaluation for name, part in judged.items()})
     _keep(folder, "best_epoch", runs.best_epoch(folder))
     return judged
@@ -323,13 +339,13 @@ def _calibrate(plan: Plan, raw: Predictions, saved: SavedRun, fitted_on: str) ->
 
 
 def _cross_calibrated(plan: Plan, raw: Predictions, splits: Splits, saved: SavedRun) -> Predictions:
-    """Every fold's answers with the temperature that the other folds' give."""
+    """Every fold's answers with the temperature and the threshold that the other folds give."""
     of_fold = {sample.id: number for number, fold in enumerate(splits.folds) for sample in fold.held_out}
     numbers = np.array([of_fold[sample.id] for sample in raw.samples])
     parts = []
     for number in range(len(splits.folds)):
         others, own = (judge.chosen(raw, np.flatnonzero(rows)) for rows in (numbers != number, numbers == number))
-        parts.append(judge.calibrated(own, _calibrate(plan, others, saved, "the other folds"), plan.task))
+        parts.append(judge.crossed(own, _calibrate(plan, others, saved, "the other folds"), plan.task))
     return judge.joined(parts)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -27,6 +28,8 @@ _RECORDED_PACKAGES = (
     "pillow",
     "scikit-learn",
 )
+_READERS = ("pydicom", "nibabel", "pylibjpeg-openjpeg", "pylibjpeg-rle", "pyjpegls", "python-gdcm")
+"""Of extras, recorded where they are installed: they decide what is read."""
 
 
 def record(plan: Plan, backbone: Backbone, splits: Splits, found: Discovery) -> dict[str, Any]:
@@ -37,6 +40,7 @@ def record(plan: Plan, backbone: Backbone, splits: Splits, found: Discovery) -> 
         "fingerprint": sample_tables.fingerprint(found.samples),
         "rejected": len(found.rejected),
         "group_score": found.group_score,
+        "group_name": found.group_name,
         "classes": _counts(found, splits),
         "groups": len({sample.group for sample in found.samples if sample.group is not None}),
         **{name: len(getattr(splits, name)) for name in ("train", "val", "test")},
@@ -47,7 +51,7 @@ def record(plan: Plan, backbone: Backbone, splits: Splits, found: Discovery) -> 
     return {
         "schema": runs.SCHEMA,
         "zooft": __version__,
-        "versions": {name: metadata.version(name) for name in _RECORDED_PACKAGES},
+        "versions": _versions(),
         "task": plan.registry.owned_name("task", plan.config.task),
         "head": plan.registry.owned_name("head", plan.head),
         "options": configuration.plain(plan.options),
@@ -62,6 +66,14 @@ def record(plan: Plan, backbone: Backbone, splits: Splits, found: Discovery) -> 
         "config": settings,
         "evaluation": {},
     }  # fmt: skip
+
+
+def _versions() -> dict[str, str]:
+    found = {name: metadata.version(name) for name in _RECORDED_PACKAGES}
+    for name in _READERS:
+        with contextlib.suppress(metadata.PackageNotFoundError):
+            found[name] = metadata.version(name)
+    return found
 
 
 def _counts(found: Discovery, splits: Splits) -> dict[str, dict[str, int]]:

@@ -28,6 +28,8 @@ REFUSED_FILE = "model.unverified.onnx"
 VERIFICATION_FILE = "verification.json"
 AUDIT_FILE = "audit.json"
 REPORT_FILE = "report.html"
+SETTINGS_FILE = "settings.toml"
+PREDICTIONS_FILE = "predictions.csv"
 FOLDS_FOLDER = "folds"
 LAST_FOLDER = "last"
 LATEST_FILE = ".latest"
@@ -53,6 +55,8 @@ class WorkingFolder:
         """Clean up after a failure: what has learnt something stays, and the words say where."""
         if (self.path / WEIGHTS_FILE).exists():
             return f"what was learnt so far is in {self.path}; 'zooft evaluate {self.path}' and 'zooft export {self.path}' work on it"
+        if any(self.path.glob(f"{FOLDS_FOLDER}/*/{WEIGHTS_FILE}")):
+            return f"the folds that were finished are in {self.path / FOLDS_FOLDER}; 'zooft evaluate' works on each"
         import shutil
 
         shutil.rmtree(self.path, ignore_errors=True)
@@ -77,7 +81,7 @@ def claim(out: Path | None, *, task: str, model: str) -> WorkingFolder:
         )
     working = final.with_name(final.name + SUFFIX)
     if final.exists() and (not final.is_dir() or any(final.iterdir())):
-        raise RunError(f"{final} is in use; choose another --out, or remove it")
+        raise RunError(f"{final} exists already; choose another --out, or remove it")
     try:
         final.parent.mkdir(parents=True, exist_ok=True)
     except OSError as error:

@@ -49,7 +49,9 @@ def discover(
     except ZooftError:
         raise
     except Exception as error:  # plugin code
-        raise PluginError(f"the task {task.name} failed to read the data: {type(error).__name__}: {error}") from error
+        raise PluginError(f"the task {task.name} failed to read the data: {words(task, error)}") from _cause(
+            task, error
+        )
     _check_samples(found)
     if learning:
         _check_classes(found)
@@ -74,15 +76,24 @@ def read(task: Task, options: Any, sample: Sample) -> Arrays:
     except DataError as error:
         raise DataError(f"{sample.id} was readable when the data was listed, and isn't now: {error}") from error
     except Exception as error:  # plugin code
-        raise PluginError(
-            f"the task {task.name} failed to read {sample.id}: {type(error).__name__}: {error}"
-        ) from error
+        raise PluginError(f"the task {task.name} failed to read {sample.id}: {words(task, error)}") from _cause(
+            task, error
+        )
     return given if isinstance(given, tuple) else (given,)
 
 
 def show(task: Task, options: Any, sample: Sample) -> NDArray[Any]:
     """One sample as a picture for people, ``(H, W)`` or ``(H, W, 3)`` uint8."""
     return task.show(read(task, options, sample), options).squeeze()
+
+
+def words(task: Task, error: Exception) -> str:
+    """An unexpected error in words; of private tasks its kind alone, since its text may hold a path or a name."""
+    return type(error).__name__ if task.private else f"{type(error).__name__}: {error}"
+
+
+def _cause(task: Task, error: Exception) -> Exception | None:
+    return None if task.private else error
 
 
 def fingerprint(samples: Iterable[Sample]) -> str:

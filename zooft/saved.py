@@ -102,6 +102,7 @@ def find_samples(
     run: Path | None,
     split: str = "auto",
     order: Sequence[str] = ("test", "val", "all"),
+    val_was_learnt: bool = False,
     computing: Computing = unseen,
 ) -> tuple[str, tuple[Sample, ...], tuple[str, ...]]:
     """Samples to judge a finished model by: the split's name, the samples, and what to tell the user.
@@ -114,6 +115,7 @@ def find_samples(
         run: whose ``samples.csv`` says who was held out, where the data is the run's own.
         split: train, val, test, all, or auto for the first in `order` that there is.
         order: for auto.
+        val_was_learnt: whether the model has learnt from the data's own val split too, as with ``--folds``.
         computing: told how far the reading is.
 
     Raises:
@@ -126,10 +128,15 @@ def find_samples(
             f"the data has classes that the model doesn't know: {', '.join(foreign)}; it knows {', '.join(classes)}"
         )
     known = _known_splits(run, found)
-    everyone = [_relabelled(sample, found.classes, classes, known) for sample in found.samples]
+    everyone = [_relabelled(sample, found.classes, classes, known, val_was_learnt) for sample in found.samples]
     by_split = {name: tuple(s for s in everyone if s.split == name) for name in ("train", "val", "test")}
     by_split["all"] = tuple(everyone)
     chosen = split if split != "auto" else next(name for name in order if by_split[name])
+    if chosen == "all" and split == "auto" and val_was_learnt and known:
+        raise DataError(
+            "the model has learnt from all samples of this data (--folds), so judging it by them would flatter it; its "
+            "cross-validated figures are in run.json and report.html; give other data, or --split all to judge it all the same"
+        )
     if not by_split[chosen]:
         raise DataError(f"the data has no {chosen} samples; it has {_counted(by_split)}")
     notes = [*found.notes]
@@ -147,12 +154,17 @@ def find_samples(
 def samples_to_verify(
     saved: SavedRun, data: Path, *, run: Path, most: int
 ) -> tuple[list[Sample], int, tuple[str, ...]]:
-    """At most `most` validation samples evenly spread, how many there are, and what to tell the user."""
+    """At most `most` validation samples evenly spread, how many there are, and what to tell the user.
+
+    Training samples where there are no others: for comparing two ways to the same answer any will do.
+    """
     from zooft.verify import spread
 
+    learnt = saved.record["data"]["val"] == 0
     _, members, notes = find_samples(
-        saved.task, saved.options, saved.classes, data, run=run, order=("val", "test", "all")
-    )
+        saved.task, saved.options, saved.classes, data, run=run, order=("val", "test", "all"),
+        split="all" if learnt else "auto", val_was_learnt=learnt,
+    )  # fmt: skip
     return [members[i] for i in spread(members, most)], len(members), notes
 
 
@@ -181,6 +193,9 @@ def predict_file(
     model: OnnxModel, task: Task, options: Any, samples: Sequence[Sample], *, advance: Advance
 ) -> Predictions:
     """An exported file's answers, without torch."""
+    if not samples:
+        empty = np.zeros((0, len(model.metadata.classes)), np.float32)
+        return predictions((), empty, empty)
     rows = []
     for sample in samples:
         rows.append(model.run(*(array[None] for array in sample_tables.read(task, options, sample))))
@@ -308,7 +323,10 @@ def _describe(saved: SavedRun, sha256: str) -> Metadata:
         weights=record["weights"],
         weights_sha256=sha256,
         data={key: value for key, value in record["data"].items() if key != "path"},
-        metrics=record["evaluation"],
+        metrics={
+            split: {k: v for k, v in figures.items() if k != "subgroups"}
+            for split, figures in record["evaluation"].items()
+        },
         intended_use=saved.task.intended_use,
     )
 
@@ -336,9 +354,12 @@ def _known_splits(run: Path | None, found: Discovery) -> dict[str, str]:
         raise RunError(f"{table} can't be read: {error}") from error
 
 
-def _relabelled(sample: Sample, found: Sequence[str], classes: Sequence[str], known: Mapping[str, str]) -> Sample:
+def _relabelled(
+    sample: Sample, found: Sequence[str], classes: Sequence[str], known: Mapping[str, str], val_was_learnt: bool
+) -> Sample:
     target = list(classes).index(found[sample.target])
-    split: Any = sample.split or known.get(sample.id)
+    given = "train" if val_was_learnt and sample.split == "val" else sample.split
+    split: Any = known.get(sample.id) or given
     return replace(sample, target=target, split=split)
 
 

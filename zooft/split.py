@@ -158,7 +158,9 @@ def _hold_out(
             # scikit-learn warns of a class with fewer groups than folds; our own check below decides
             warnings.simplefilter("ignore", UserWarning)
             if grouped:
-                share = Fraction(fraction).limit_denominator(10)
+                share = (
+                    Fraction(fraction).limit_denominator(10) if fraction >= 0.1 else Fraction(1, round(1 / fraction))
+                )
                 folds = StratifiedGroupKFold(max(2, share.denominator), shuffle=True, random_state=seed)
                 parts = [held for _, held in folds.split(targets, targets, groups)]
                 val = np.sort(np.concatenate(parts[: max(1, share.numerator)]))

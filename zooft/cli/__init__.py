@@ -25,6 +25,7 @@ COMMANDS = {
     "export": "Export a run to ONNX and verify the file.",
     "verify": "Compare a run's ONNX file with its model.",
     "predict": "Classify files with an ONNX file.",
+    "whois": "Tell which patient, series or file a salted id stands for.",
     "backbones": "List backbones: parameters, input, stages, weights.",
     "tasks": "List what can be learnt.",
     "heads": "List what can replace a classifier.",

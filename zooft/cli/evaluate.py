@@ -64,8 +64,9 @@ def _run(chosen: Subject, data: Path, split: str, bootstrap: int, seed: int) -> 
     with Live() as live:
         opened = saved.open_run(chosen.run, registry.load())
         name, samples, notes = saved.find_samples(
-            opened.task, opened.options, opened.classes, data, run=chosen.run, split=split, computing=live.computing
-        )
+            opened.task, opened.options, opened.classes, data, run=chosen.run, split=split, computing=live.computing,
+            val_was_learnt=opened.record["data"]["val"] == 0,
+        )  # fmt: skip
         for text in notes:
             live.note(text)
         advance = live.computing(f"{name} samples", len(samples))
@@ -73,6 +74,7 @@ def _run(chosen: Subject, data: Path, split: str, bootstrap: int, seed: int) -> 
     return judge.evaluate(
         opened.task, opened.classes, predictions, split=name, resamples=bootstrap, seed=seed,
         calibration=opened.calibration, group_score=opened.group_score,
+        group_name=opened.record["data"]["group_name"],
     )  # fmt: skip
 
 
@@ -85,8 +87,9 @@ def _file(chosen: Subject, data: Path, split: str, bootstrap: int, seed: int, pr
         task, options = saved.task_of_file(model, registry.load())
         classes = model.metadata.classes
         name, samples, notes = saved.find_samples(
-            task, options, classes, data, run=chosen.run, split=split, computing=live.computing
-        )
+            task, options, classes, data, run=chosen.run, split=split, computing=live.computing,
+            val_was_learnt=model.metadata.data["val"] == 0,
+        )  # fmt: skip
         for text in (*notes, *filter(None, [model.note])):
             live.note(text)
         advance = live.computing(f"{name} samples", len(samples))
@@ -94,4 +97,5 @@ def _file(chosen: Subject, data: Path, split: str, bootstrap: int, seed: int, pr
     return judge.evaluate(
         task, classes, predictions, split=name, resamples=bootstrap, seed=seed,
         calibration=model.metadata.calibration, group_score=model.metadata.group_score,
+        group_name=model.metadata.data["group_name"],
     )  # fmt: skip

@@ -136,7 +136,7 @@ def _cells(record: EpochRecord, epochs: int) -> dict[str, str]:
         "epoch": f"{record.epoch}/{epochs}",
         "": "best" if record.best else "    ",
         "train loss": f"{record.train_loss:.4f}",
-        "val loss": f"{record.val_loss:.4f}",
+        "val loss": f"{record.val_loss:.4f}" if record.metrics else "",
         **{name.replace("_", " "): f"{value:.4f}" for name, value in record.metrics.items()},
         "seconds": f"{record.seconds:.1f}",
         "rate": f"{record.learning_rate:.1e}",
@@ -156,12 +156,14 @@ def _that_fit(columns: list[str], width: int) -> list[str]:
 
 
 def _line(record: EpochRecord, epochs: int) -> str:
-    metrics = ", ".join(f"{name.replace('_', ' ')} {value:.4f}" for name, value in record.metrics.items())
-    best = ", best so far" if record.best else ""
-    return (
-        f"epoch {record.epoch}/{epochs}: train loss {record.train_loss:.4f}, val loss {record.val_loss:.4f}, "
-        f"{metrics}, {record.seconds:.1f} s{best}"
-    )
+    told = [f"train loss {record.train_loss:.4f}"]
+    if record.metrics:  # none where all samples are learnt from
+        told.append(f"val loss {record.val_loss:.4f}")
+        told += [f"{name.replace('_', ' ')} {value:.4f}" for name, value in record.metrics.items()]
+    told.append(f"{record.seconds:.1f} s")
+    if record.best:
+        told.append("kept" if record.epoch == epochs else "best so far")
+    return f"epoch {record.epoch}/{epochs}: {', '.join(told)}"
 
 
 def _safe(text: str) -> str:

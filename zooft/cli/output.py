@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from zooft.report.words import plural
+
 if TYPE_CHECKING:
     from zooft.contracts import Verification
     from zooft.metrics import Evaluation, Interval
@@ -58,14 +60,14 @@ def print_evaluation(evaluation: Evaluation) -> None:
 def _print_figures(evaluation: Evaluation) -> None:
     title = f"{evaluation.split}: {evaluation.samples} samples"
     if evaluation.groups:
-        title += f" of {evaluation.groups} groups"
+        title += f" of {evaluation.groups} {plural(evaluation.group_name)}"
     sides = [evaluation.metrics, evaluation.group_metrics] if evaluation.group_metrics else [evaluation.metrics]
-    values = ("per sample", "per group") if evaluation.group_metrics else ("value",)
+    values = ("per sample", f"per {evaluation.group_name}") if evaluation.group_metrics else ("value",)
     rows = [(_metric(name), *(cell for side in sides for cell in _cells(side[name]))) for name in evaluation.metrics]
     print_table(title, ("metric", *(text for value in values for text in (value, "95 % interval"))), rows)
     if evaluation.mixed_groups:
         click.echo(
-            f"groups with samples of several classes: {evaluation.mixed_groups}; each counts as its last class, "
+            f"{plural(evaluation.group_name)} with samples of several classes: {evaluation.mixed_groups}; each counts as its last class, "
             f"in the order {', '.join(row.name for row in evaluation.per_class)}\n"
         )
 
@@ -80,7 +82,7 @@ def _print_threshold(evaluation: Evaluation) -> None:
     ]
     click.echo(
         f"{evaluation.per_class[-1].name} is said from a probability of {evaluation.threshold:.4f} on; "
-        f"per {'group' if evaluation.groups else 'sample'}: {', '.join(figures)}\n"
+        f"per {evaluation.group_name if evaluation.groups else 'sample'}: {', '.join(figures)}\n"
         "The table of classes is at this threshold, per sample; any accuracy above is of the likelier class.\n"
     )
 
@@ -95,7 +97,15 @@ def _print_subgroups(evaluation: Evaluation) -> None:
         for row in shown
     ]  # fmt: skip
     positives = f"of them {evaluation.per_class[-1].name}"
-    columns = ("fact", "value", "samples", "groups", positives, _metric(evaluation.primary), "95 % interval")
+    columns = (
+        "fact",
+        "value",
+        "samples",
+        plural(evaluation.group_name),
+        positives,
+        _metric(evaluation.primary),
+        "95 % interval",
+    )
     print_table("subgroups, per sample", columns, rows)
     if any(row.small for row in shown):
         click.echo("too few: fewer than ten samples, or all of one class")

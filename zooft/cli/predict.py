@@ -16,6 +16,7 @@ from zooft.cli import subject
 from zooft.cli.live import Live
 from zooft.cli.output import json_flag, print_json, print_table
 from zooft.errors import ConfigError, DataError, RuntimeModelError
+from zooft.run import ONNX_FILE
 
 if TYPE_CHECKING:
     from zooft.contracts import Computing, Discovery, GroupResult, Task
@@ -48,20 +49,24 @@ def predict(
     provider: str,
     as_json: bool,
 ) -> None:
-    """Classify files, folders or globs with an exported file; torch isn't needed.
+    """Classify files, folders or globs with an exported file, or a run's; torch isn't needed.
 
     Tasks with patients answer once for each patient, by a salted name unless --identify is given. What can't be read
     is listed with its reason; the exit status is 1 where that is everything.
     """
     from zooft import registry, runtime, saved
 
-    opened = runtime.load(model, provider=provider)
+    opened = runtime.load(model / ONNX_FILE if model.is_dir() else model, provider=provider)
     task, options = saved.task_of_file(opened, registry.load())
     form = "json" if as_json else form
     if form not in (*_FORMATS, *task.writers):
         raise ConfigError(
             f"there is no format {form!r}; the task {task.name} has {', '.join((*_FORMATS, *task.writers))}"
         )
+    if form in task.writers and out is None:
+        raise ConfigError(f"--format {form} writes files: name a folder with --out")
+    if out is not None and not out.absolute().parent.is_dir():
+        raise ConfigError(f"--out {out}: there is no folder {out.absolute().parent}; make it first")
     if task.gather is None:
         rows = [_answer(opened, task, options, path) for path in _expand(paths)]
         _deliver(_by_file(rows), form, out, {"classes": opened.metadata.classes, "predictions": rows})
@@ -77,12 +82,10 @@ def _by_patient(
 ) -> bool:
     from zooft import judge, saved
 
-    missing = [text for text in paths if not Path(text).exists()]
-    if missing:
-        raise DataError(f"there is nothing at {', '.join(missing)}")
+    places = [place for text in paths for place in _matches(text)]
     with Live() as live:
         live.step("reading")
-        found = _gathered(task, [Path(text) for text in paths], options, live.computing)
+        found = _gathered(task, places, options, live.computing)
         for text in (*(f"not used: {rejected.id}: {rejected.reason}" for rejected in found.rejected), *found.notes):
             live.note(text)
         answers = saved.predict_file(
@@ -92,9 +95,7 @@ def _by_patient(
     results = judge.by_group(
         answers, metadata.classes, threshold=metadata.calibration.threshold, group_score=metadata.group_score
     )
-    if form in task.writers:
-        if out is None:
-            raise ConfigError(f"--format {form} writes files: name a folder with --out")
+    if form in task.writers and out is not None:
         for path in task.writers[form](results, metadata.classes, out, options):
             click.echo(path)
         return bool(results)
@@ -109,6 +110,7 @@ def _by_patient(
 
 def _gathered(task: Task, paths: Sequence[Path], options: Any, computing: Computing) -> Discovery:
     from zooft.errors import PluginError, ZooftError
+    from zooft.samples import words
 
     assert task.gather is not None  # noqa: S101 -- the caller has looked
     try:
@@ -116,7 +118,16 @@ def _gathered(task: Task, paths: Sequence[Path], options: Any, computing: Comput
     except ZooftError:
         raise
     except Exception as error:  # plugin code
-        raise PluginError(f"the task {task.name} failed: {type(error).__name__}: {error}") from error
+        raise PluginError(f"the task {task.name} failed: {words(task, error)}") from None
+
+
+def _matches(text: str) -> list[Path]:
+    """A file or folder, or what a pattern means."""
+    path = Path(text)
+    found = [path] if path.exists() else sorted(Path(match) for match in glob.glob(text, recursive=True))  # noqa: PTH207 -- absolute patterns too
+    if not found:
+        raise DataError(f"there is nothing at {text}")
+    return found
 
 
 def _row(result: GroupResult, classes: Sequence[str], names: Any) -> dict[str, Any]:

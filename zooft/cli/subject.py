@@ -43,7 +43,9 @@ class Subject:
         """
         found = given or self.own_data()
         if found is None:
-            raise DataError("there is no run that says where its data is; give a folder or a manifest with --data")
+            raise DataError(
+                "nothing says where the data is (runs of medical tasks hold no paths); give a folder or a manifest with --data"
+            )
         return found
 
     def own_data(self) -> Path | None:

@@ -6,8 +6,6 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from zooft.metrics import decide
-
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
@@ -16,7 +14,7 @@ if TYPE_CHECKING:
 
 def said(answers: Predictions, threshold: float | None) -> NDArray[np.int64]:
     """The class of each sample, ``(N,)``."""
-    return decide(answers.probabilities, threshold)
+    return answers.said(threshold)
 
 
 def mistakes(answers: Predictions, threshold: float | None, most: int) -> list[int]:

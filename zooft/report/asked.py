@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from typing import TYPE_CHECKING, Any
 
+from zooft.config import to_toml
 from zooft.report import photos, words
 from zooft.report.blocks import Block, Code, Facts, Folded, Grid, Heading, Items, Photo, Row, Section, Text
 
@@ -38,21 +39,9 @@ def asked(material: Material) -> Section:
     blocks: tuple[Block, ...] = (
         Facts(facts),
         Code(f"zooft finetune --config settings.toml --data {_data(material)}", "The same again:"),
-        Folded("All settings: settings.toml", (Code(settings_toml(config, record["options"])),)),
+        Folded("All settings: settings.toml", (Code(to_toml({**config, **record["options"]})),)),
     )
     return Section("asked", "What was asked", blocks)
-
-
-def settings_toml(config: Mapping[str, Any], options: Mapping[str, Any]) -> str:
-    """The settings as ``zooft finetune --config`` reads them; the data and the run's own folder aside."""
-    own = {name: value for name, value in {**config, **options}.items() if name not in {"data", "out"}}
-    # JSON's strings, numbers, booleans and lists of them are TOML's too, but for the escape of DEL
-    lines = [
-        f"{name} = {json.dumps(value, ensure_ascii=False)}".replace("\x7f", "\\u007f")
-        for name, value in own.items()
-        if value is not None
-    ]
-    return "\n".join(lines)
 
 
 def data(material: Material) -> Section:
@@ -108,9 +97,9 @@ def _counts(material: Material) -> Block:
     columns = ("Class", *(words.split(split).capitalize() for split in splits))
     title = "Samples by class and split"
     if not any(groups) and material.record["data"].get("groups"):
-        title += f", of {words.count(material.record['data']['groups'], 'group')}"
+        title += f", of {words.count(material.record['data']['groups'], _group_name(material), words.plural(_group_name(material)))}"
     if any(groups):
-        rows += (("Groups, such as patients", *(f"{number:,}" for number in groups)),)
+        rows += ((words.plural(_group_name(material)).capitalize(), *(f"{number:,}" for number in groups)),)
     return Grid(title=title, columns=columns, rows=rows)
 
 
@@ -130,6 +119,10 @@ def _by_class(material: Material) -> dict[str, dict[str, int]]:
 
 def _tally(members: Sequence[Sample], classes: Sequence[str]) -> dict[str, int]:
     return {name: sum(sample.target == index for sample in members) for index, name in enumerate(classes)}
+
+
+def _group_name(material: Material) -> str:
+    return str(material.record["data"].get("group_name", "group"))
 
 
 def _groups(material: Material, splits: Sequence[str]) -> list[int]:

@@ -60,7 +60,7 @@ def _keys(material: Material) -> Iterator[Key]:
     if best is not None:
         name, value = best
         evaluation = material.evaluations[material.judged]
-        level = "per group, " if evaluation.group_metrics else ""
+        level = f"per {evaluation.group_name}, " if evaluation.group_metrics else ""
         ends = words.interval(value)
         detail = f"{level}{words.split(material.judged)} samples" + (f"; 95 % interval {ends}" if ends else "")
         yield Key(label=name, value=words.figure(value.value), detail=detail)

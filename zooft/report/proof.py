@@ -104,7 +104,7 @@ def _level(material: Material) -> str:
         return ""
     score = material.record["data"].get("group_score", "mean")
     how = "the mean over" if score == "mean" else "the largest of"
-    return f", for {how} a group's samples"
+    return f", for {how} a {material.record['data'].get('group_name', 'group')}'s samples"
 
 
 def _variable(port: Port) -> str:

@@ -28,8 +28,8 @@ MOST_CONFUSIONS = 20
 MOST_SUBGROUPS = 60
 _ABOUT = {
     "test": "Test samples were used for nothing but these figures.",
-    "cross-validation": "Every sample was judged by a model that hadn't learnt from its group; the deployed model learnt from all of them.",
-    "val": "The best epoch was chosen on these samples, so the figures are a little optimistic.",
+    "cross-validation": "Every sample was judged by a model that hadn't learnt from its group, with the temperature and the threshold that the other folds give; the deployed model learnt from all of them, and its threshold is fitted on all these answers.",
+    "val": "The best epoch, and the temperature and threshold where there are any, were chosen on these samples, so the figures are a little optimistic.",
 }
 
 
@@ -64,16 +64,22 @@ def _section(material: Material, name: str) -> Section:
 
 
 def _about(evaluation: Evaluation) -> str:
-    of = f" of {words.count(evaluation.groups, 'group')}, such as patients" if evaluation.groups else ""
+    one, many = evaluation.group_name, words.plural(evaluation.group_name)
+    of = f" of {words.count(evaluation.groups, one, many)}" if evaluation.groups else ""
     text = f"{words.count(evaluation.samples, 'sample')}{of}. {_ABOUT.get(evaluation.split, '')}"
     if evaluation.mixed_groups:
-        text += f" {words.count(evaluation.mixed_groups, 'group has', 'groups have')} samples of several classes and counts as the last of them."
+        text += f" {words.count(evaluation.mixed_groups, one + ' has', many + ' have')} samples of several classes and counts as the last of them."
     return text.strip()
 
 
 def _metrics(evaluation: Evaluation) -> Grid:
     by_group = evaluation.group_metrics
-    columns = ("Figure", "Per sample", "95 % interval", *(("Per group", "95 % interval") if by_group else ()))
+    columns = (
+        "Figure",
+        "Per sample",
+        "95 % interval",
+        *((f"Per {evaluation.group_name}", "95 % interval") if by_group else ()),
+    )
     rows = []
     for name, value in evaluation.metrics.items():
         label = words.metric(name) + (" (smaller is better)" if name in SMALLER_IS_BETTER else "")
@@ -82,7 +88,7 @@ def _metrics(evaluation: Evaluation) -> Grid:
             other = by_group.get(name)
             row += [words.figure(other.value), words.interval(other)] if other else ["", ""]
         rows.append(tuple(row))
-    drawn = "groups" if evaluation.groups else "samples"
+    drawn = words.plural(evaluation.group_name) if evaluation.groups else "samples"
     return Grid(title=f"Figures; intervals by bootstrap over {drawn}", columns=columns, rows=tuple(rows))
 
 
@@ -101,7 +107,9 @@ def _decided(material: Material, evaluation: Evaluation) -> list[Block]:
     if len(material.classes) > MOST_NAMED:
         return [*tables, *_many_classes(per_sample, material.classes)]
     if evaluation.group_confusion:
-        tables.append(_shaded("Confusion per group", np.array(evaluation.group_confusion), material.classes))
+        tables.append(
+            _shaded(f"Confusion per {evaluation.group_name}", np.array(evaluation.group_confusion), material.classes)
+        )
     tables.append(_shaded("Confusion per sample", per_sample, material.classes))
     return [Row(blocks=tuple(tables))] if len(material.classes) <= 3 else [*tables]
 
@@ -111,7 +119,7 @@ def _at_threshold(evaluation: Evaluation) -> Grid:
         (words.metric(name), words.figure(value.value), words.interval(value))
         for name, value in evaluation.at_threshold.items()
     )
-    level = "group" if evaluation.groups else "sample"
+    level = evaluation.group_name if evaluation.groups else "sample"
     return Grid(title=f"At this threshold, per {level}", columns=("Figure", "Value", "95 % interval"), rows=rows)
 
 
@@ -159,7 +167,7 @@ def _curves(material: Material, evaluation: Evaluation, given: Predictions) -> t
         how: GroupScore = "max" if material.record["data"].get("group_score") == "max" else "mean"
         grouped = by_group([sample.group for sample in given.samples], targets, probabilities, how)
         if len(set(grouped.targets.tolist())) > 1:
-            targets, scores, level = grouped.targets, grouped.probabilities, "per group"
+            targets, scores, level = grouped.targets, grouped.probabilities, f"per {evaluation.group_name}"
     of = classes[1] if len(classes) == 2 else "the likeliest class"
     drawn = (
         figures.roc(targets, scores, classes, name=name, threshold=threshold, level=level),
@@ -201,7 +209,14 @@ def _subgroups(evaluation: Evaluation, primary: str) -> list[Block]:
         for row in evaluation.subgroups[:MOST_SUBGROUPS]
     )  # fmt: skip
     metric = words.metric(primary) if primary else "Primary metric"
-    columns = ("Subgroup", "Samples", "Groups", "Of the last class", metric, "95 % interval")
+    columns = (
+        "Subgroup",
+        "Samples",
+        words.plural(evaluation.group_name).capitalize(),
+        "Of the last class",
+        metric,
+        "95 % interval",
+    )
     blocks: list[Block] = [Grid(title="Subgroups, per sample", columns=columns, rows=rows)]
     if len(evaluation.subgroups) > MOST_SUBGROUPS:
         blocks.append(Text(f"And {len(evaluation.subgroups) - MOST_SUBGROUPS} more; run.json has them all."))

@@ -53,6 +53,11 @@ def count(number: int, one: str, many: str = "") -> str:
     return f"{number:,} {one if number == 1 else many or one + 's'}"
 
 
+def plural(one: str) -> str:
+    """``groups``, ``patients``, ``studies``, ``series``."""
+    return one if one.endswith("s") else one[:-1] + "ies" if one.endswith("y") else one + "s"
+
+
 def seconds(value: float) -> str:
     """``48 s``, ``3 min 20 s``, ``2 h 5 min``."""
     if value < 9.95:

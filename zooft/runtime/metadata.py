@@ -63,7 +63,7 @@ class Metadata:
             "classes": json.dumps(list(self.classes), ensure_ascii=False),
             "names": str(dict(enumerate(self.classes))),
             "task": self.task.rpartition("/")[2],
-            "license": str(self.weights.get("licence") or "unknown"),
+            "backbone_license": str(self.weights.get("licence") or "unknown"),
             "model_info labels": " ".join(name.replace(" ", "_") for name in self.classes),
         }
         if self.ports[0].dtype == "uint8" and self.ports[0].axes[-1] == 3:
