@@ -108,7 +108,7 @@ def record(classes: tuple[str, ...], **more: Any) -> dict[str, Any]:
                  "group_score": "mean"},
         "notes": [f"a note {HOSTILE}"],
         "config": {
-            "backbone": "timm:resnet18", "task": "classification", "data": "/secret/place", "out": None, "head": "linear",
+            "backbone": "timm:resnet18", "task": "classification", "head": "linear",
             "freeze": "backbone", "epochs": 2, "seed": 0, "optimizer": "adamw", "lr": 0.005, "backbone_lr": 1e-4,
             "batch_size": 32, "device": "auto", "folds": None, "export": True,
         },

@@ -55,7 +55,7 @@ def demo(root: Path, seed: int) -> None:
     """
     from zooft_ct.phantom import Size
 
-    generate(root, patients=40, seed=seed, size=Size(slices=12))
+    generate(root, patients=80, seed=seed, size=Size(slices=12))
 
 
 def generate(

@@ -93,6 +93,7 @@ def discover(root: Path, options: CTOptions, computing: zooft.Computing = zooft.
         rejected=rejected,
         notes=(*assigned.notes, *_notes(assigned, classes, table_path, options)),
         group_score="max" if assigned.by_slice else "mean",
+        group_name=options.group_by,
     )
 
 
