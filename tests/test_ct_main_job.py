@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import csv
+import html
 import json
 import re
 import shutil
@@ -111,6 +112,33 @@ def test_onnxruntime_alone_gives_what_predict_says(run: zooft.FinetuneResult, ph
     assert [said["clear"], said["nodule"]] == pytest.approx(wanted.tolist(), abs=1e-5)
 
 
+def deployed_by_hand(run: Path, path: Path, folder: Path) -> str:
+    """What the report's own lines print, run as they stand beside the file."""
+    page = html.unescape((run / "report.html").read_text())
+    script = page[page.index("import sys\n\nimport numpy") :].partition("</code>")[0]
+    (folder / "deploy.py").write_text(script)
+    shutil.copy(run / "model.onnx", folder / "model.onnx")
+    done = subprocess.run([sys.executable, "deploy.py", str(path)], cwd=folder, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+def said_by(printed: str) -> tuple[str, list[float]]:
+    name, _, numbers = printed.partition("[")
+    return name.strip(), [float(number) for number in numbers.rstrip("]\n").split()]
+
+
+def test_the_report_s_lines_deploy_the_file_without_zooft(
+    run: zooft.FinetuneResult, phantoms: Path, tmp_path: Path
+) -> None:
+    assert run.onnx is not None
+    folder = sorted((phantoms / "dicom").iterdir())[2]
+    name, probabilities = said_by(deployed_by_hand(run.path, folder, tmp_path))
+    said = json.loads(command("predict", run.onnx, folder, "--json").stdout)["predictions"][0]
+    assert name == said["class"]
+    assert probabilities == pytest.approx(list(said["probabilities"].values()), abs=1e-5)
+
+
 def test_the_threshold_in_the_graph_decides_as_the_run_says(run: zooft.FinetuneResult) -> None:
     record = json.loads((run.path / "run.json").read_text())
     session = onnxruntime.InferenceSession(run.onnx, providers=["CPUExecutionProvider"])
@@ -214,6 +242,11 @@ def test_volumes_and_resampled_windows_are_exported_and_verified_too(
     )  # fmt: skip
     assert result.verification is not None
     assert result.verification.passed
+    assert result.onnx is not None
+    folder = sorted((phantoms / "dicom").iterdir())[4]
+    _, probabilities = said_by(deployed_by_hand(result.path, folder, tmp_path))
+    said = json.loads(command("predict", result.onnx, folder, "--json").stdout)["predictions"][0]
+    assert probabilities == pytest.approx(list(said["probabilities"].values()), abs=1e-5)
 
 
 def test_a_volume_needs_a_head_for_bags(phantoms: Path, tmp_path: Path) -> None:

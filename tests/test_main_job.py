@@ -328,6 +328,23 @@ def test_after_folds_no_sample_that_was_learnt_from_passes_for_validation(digits
     assert (told["split"], told["samples"]) == ("all", 120)
 
 
+def test_the_report_s_lines_deploy_the_file_without_zooft(
+    run: zooft.FinetuneResult, digits: Path, tmp_path: Path
+) -> None:
+    import html
+
+    page = html.unescape((run.path / "report.html").read_text())
+    (tmp_path / "deploy.py").write_text(page[page.index("import sys\n\nimport numpy") :].partition("</code>")[0])
+    shutil.copy(run.path / "model.onnx", tmp_path)
+    assert run.onnx is not None
+    path = validation_files(run, digits)[3]
+    done = subprocess.run([sys.executable, "deploy.py", path], cwd=tmp_path, capture_output=True, text=True)
+    said = json.loads(zooft_command("predict", run.onnx, path, "--json"))["predictions"][0]
+    name, _, numbers = done.stdout.partition("[")
+    assert name.strip() == said["class"]
+    assert [float(n) for n in numbers.rstrip("]\n").split()] == pytest.approx(said["probabilities"], abs=1e-5)
+
+
 def test_the_settings_of_a_run_ask_for_the_same_again(run: zooft.FinetuneResult, digits: Path, tmp_path: Path) -> None:
     zooft_command(
         "finetune", "--config", run.path / "settings.toml", "--data", digits, "--out", tmp_path / "again",

@@ -45,7 +45,7 @@ if TYPE_CHECKING:
     from zooft.metrics import classification_metrics, diagnostic_metrics
     from zooft.preprocess import ImagePreprocess, Resize
     from zooft.recipe import FinetuneResult, finetune
-    from zooft.tasks import cross_entropy, image_port, image_preprocess
+    from zooft.tasks import cross_entropy, image_port, image_preprocess, image_reader
 
 __all__ = [
     "UNLABELLED",
@@ -87,6 +87,7 @@ __all__ = [
     "hookimpl",
     "image_port",
     "image_preprocess",
+    "image_reader",
     "option",
     "parse_point",
     "unseen",
@@ -105,7 +106,7 @@ _HOMES = {
     "zooft.metrics": ("classification_metrics", "diagnostic_metrics"),
     "zooft.preprocess": ("ImagePreprocess", "Resize"),
     "zooft.recipe": ("FinetuneResult", "finetune"),
-    "zooft.tasks": ("cross_entropy", "image_port", "image_preprocess"),
+    "zooft.tasks": ("cross_entropy", "image_port", "image_preprocess", "image_reader"),
 }  # fmt: skip
 _HOME_OF = {name: module for module, names in _HOMES.items() for name in names}
 

@@ -436,6 +436,10 @@ def _image_steps(spec: InputSpec, _options: Any) -> str:
     )
 
 
+def _no_reader(_options: Any) -> str:
+    return ""
+
+
 def _as_it_is(arrays: Arrays, _options: Any) -> NDArray[Any]:
     return arrays[0]
 
@@ -470,6 +474,8 @@ class Task:
         activation: what turns logits into probabilities in the deployed graph.
         operating_point: how the threshold of two classes is chosen. With one, a temperature is fitted too; None
             leaves probabilities as they are.
+        reader: Python source for whoever deploys the file without zooft: a function ``read(path)`` and its imports
+            that gives a list of samples, each a tuple of arrays with the batch axis, one a port. Goes into the report.
         intended_use: goes into the ONNX metadata.
         probability_limit: how much a probability of the exported file may differ from the model's; the default leaves
             room for rounding to whole levels of 8-bit images inside the graph.
@@ -505,6 +511,7 @@ class Task:
     bag: Callable[[Any], bool] = _no_bag
     activation: Activation = "softmax"
     operating_point: Callable[[Any], OperatingPoint | None] = _uncalibrated
+    reader: Callable[[Any], str] = _no_reader
     intended_use: str = "Not stated."
     probability_limit: float = 1e-2
     private: bool = False

@@ -406,7 +406,7 @@ def _report(
             verification=verification, stages=_stages(plan, saved, epochs), show=show, looked=partial(heat, saved),
             extra=plan.task.report(found.samples, plan.options), private=plan.task.private,
             samples=splits.named(), ports=sample_tables.ports(plan.task, plan.options), primary=plan.task.primary,
-            intended_use=plan.task.intended_use,
+            intended_use=plan.task.intended_use, reader=plan.task.reader(plan.options),
         ),
     )  # fmt: skip
 

@@ -31,6 +31,18 @@ def image_preprocess(spec: InputSpec, _options: Any) -> nn.Module:
     return ImagePreprocess(spec)
 
 
+def image_reader(_options: Any) -> str:
+    """Source that reads 8-bit images with Pillow, for a Task's `reader`."""
+    return """\
+from PIL import Image, ImageOps
+
+
+def read(path):
+    image = ImageOps.exif_transpose(Image.open(path)).convert("RGB")
+    return [(np.asarray(image)[None],)]
+"""
+
+
 def cross_entropy(_targets: Sequence[int], _options: Any) -> nn.Module:
     """The plain loss for classes that exclude each other, for a Task's `loss`."""
     from torch import nn

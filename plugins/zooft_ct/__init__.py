@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import zooft
-from zooft_ct import augment, demo, discover, graph, judging, looks, options, read, sr
+from zooft_ct import augment, demo, deploy, discover, graph, judging, looks, options, read, sr
 
 
 @zooft.hookimpl
@@ -27,6 +27,7 @@ def zooft_register_tasks() -> list[zooft.Task]:
             metrics=zooft.diagnostic_metrics,
             primary="auroc",
             operating_point=judging.operating_point,
+            reader=deploy.reader,
             intended_use=judging.INTENDED_USE,
             probability_limit=1e-4,  # nothing is rounded in the graph
             private=True,

@@ -6,6 +6,8 @@ import csv
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from zooft_ct import needs
+
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
     from pathlib import Path
@@ -52,7 +54,11 @@ def demo(root: Path, seed: int) -> None:
     Args:
         root: an empty or new folder.
         seed: of everything that is drawn.
+
+    Raises:
+        ConfigError: a missing library.
     """
+    needs.require()
     from zooft_ct.phantom import Size
 
     generate(root, patients=80, seed=seed, size=Size(slices=12))

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 import zooft
-from zooft_ct import assign, graph, labels, nifti, privacy, stacks
+from zooft_ct import assign, graph, labels, needs, nifti, privacy, stacks
 from zooft_ct.assign import Assigned, Labelled
 from zooft_ct.read import NiftiSlice, Place, SliceRef, Source, decode, place
 from zooft_ct.stacks import Stack
@@ -34,10 +34,10 @@ _Target = tuple[int, Literal["train", "val", "test"] | None]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Names:
-    """Salted names for what is in one data folder, but for files that the user has typed."""
+    """Salted names for what is in one data folder, or anywhere, but for files that the user has typed."""
 
     key: privacy.Key
-    root: Path
+    root: Path | None
     typed: Mapping[Path, str] = field(default_factory=dict)
 
     def file(self, path: Path) -> str:
@@ -51,7 +51,7 @@ class _Names:
 
     def slice(self, stack: Stack, ref: SliceRef) -> str:
         path, number = place(ref)
-        name = stacks.sop_of(ref) or stacks.relative(self.root, path)
+        name = stacks.sop_of(ref) or privacy.relative(self.root, path)
         return privacy.hashed(self.key, "slice", f"{stack.name}#{name}#{number}")
 
 
@@ -64,9 +64,10 @@ def discover(root: Path, options: CTOptions, computing: zooft.Computing = zooft.
         computing: told how far reading is.
 
     Raises:
-        ConfigError: options that don't go together.
+        ConfigError: options that don't go together, or a missing library.
         DataError: no CT, no labels, labels that contradict themselves or the files, series without a patient.
     """
+    needs.require()
     graph.check(options)
     whole = options.mode == "volume"
     table_path = labels.table_of(root, by_slice=not whole)
@@ -103,11 +104,12 @@ def gather(paths: Sequence[Path], options: CTOptions, computing: zooft.Computing
     A series without PatientID is a group by its folder.
 
     Raises:
-        ConfigError: options that don't go together.
+        ConfigError: options that don't go together, or a missing library.
     """
+    needs.require()
     graph.check(options)
     typed = {path.resolve(): str(path) for path in paths if not path.is_dir()}
-    names = _Names(key=privacy.key_of(None), root=Path("/"), typed=typed)
+    names = _Names(key=privacy.key_of(None), root=None, typed=typed)
     found = stacks.below([path.resolve() for path in paths], names.root, options, computing)
     samples = [sample for stack in found.stacks for sample in _unlabelled(stack, names, options)]
     sound, torn = _sound(samples, options, names, computing)
@@ -118,7 +120,7 @@ def gather(paths: Sequence[Path], options: CTOptions, computing: zooft.Computing
 
 
 def _unlabelled(stack: Stack, names: _Names, options: CTOptions) -> Iterator[zooft.Sample]:
-    kind, value = ("patient", stack.patient) if stack.patient else ("folder", str(stack.path.parent))
+    kind, value = ("patient", stack.patient) if stack.patient else ("folder", stack.path.parent.as_posix())
     targets: dict[int, _Target] = dict.fromkeys(range(len(stack.slices)), (zooft.UNLABELLED, None))
     return _of_stack(stack, names.group(kind, value), targets, names, options)
 
@@ -181,17 +183,17 @@ def _of_labelled(
         return
     for i, header in one.copies:
         slices = (*one.stack.slices[:i], header, *one.stack.slices[i + 1 :])
-        copied = replace(one.stack, name=f"{one.stack.name}#{stacks.relative(names.root, header.path)}", slices=slices)
+        copied = replace(one.stack, name=f"{one.stack.name}#{privacy.relative(names.root, header.path)}", slices=slices)
         yield from _of_stack(copied, group, {i: targets[i]}, names, options)
 
 
-def _group(one: Labelled, options: CTOptions, root: Path) -> str:
+def _group(one: Labelled, options: CTOptions, root: Path | None) -> str:
     """What a split keeps together, unhashed; "" where it isn't known."""
     by: Mapping[str, str] = {
         "patient": one.patient,
         "study": one.stack.study,
         "series": one.stack.name,
-        "folder": stacks.relative(root, one.stack.path.parent),
+        "folder": privacy.relative(root, one.stack.path.parent),
     }
     return by[options.group_by]
 
@@ -319,6 +321,7 @@ def _notes(assigned: Assigned, classes: Sequence[str], table: Path | None, optio
     notes = [_about_table(table)] if table and table.name == labels.SLICE_TABLE else []
     if len(classes) == 2 and not options.positive:
         notes.append(f"the class that is looked for is {classes[1]!r}, the last by name; --positive names another")
+    notes += _about_unlabelled_slices(assigned)
     notes += _about_stacks([one.stack for one in labelled], options)
     notes += _about_spacing(labelled, options) + _about_facts(labelled)
     if options.group_by != "patient":
@@ -328,6 +331,18 @@ def _notes(assigned: Assigned, classes: Sequence[str], table: Path | None, optio
 
 def _about_table(table: Path) -> str:
     return f"labels are of single slices, from {table.name}; --mode volume takes those of {labels.TABLE}"
+
+
+def _about_unlabelled_slices(assigned: Assigned) -> list[str]:
+    partly = [one for one in assigned.labelled if len(one.labels) < len(one.stack.slices)]
+    if not assigned.by_slice or not partly:
+        return []
+    slices, told = (sum(counts) for counts in zip(*((len(o.stack.slices), len(o.labels)) for o in partly), strict=True))
+    return [
+        f"{len(partly)} of {len(assigned.labelled)} labelled series have slices without a label ({slices - told} of "
+        f"their {slices}): figures, temperature and threshold are of the labelled slices alone; zooft predict looks at "
+        "all slices of a series, and with the largest probability speaking for a patient, it calls more patients positive"
+    ]
 
 
 def _about_stacks(every: Sequence[Stack], options: CTOptions) -> list[str]:

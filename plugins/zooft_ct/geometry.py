@@ -40,6 +40,27 @@ def normal(orientations: Sequence[Sequence[float]]) -> NDArray[np.float64]:
     return across
 
 
+def is_axial(orientation: Sequence[float]) -> bool:
+    """Whether rows run along the patient's left-right axis more than along others, and columns along front-back.
+
+    Args:
+        orientation: six direction cosines, of a row and of a column; gantries tilt by up to 30 degrees, which counts.
+    """
+    row, column = ([abs(part) for part in orientation[start : start + 3]] for start in (0, 3))
+    return row[0] == max(row) and column[1] == max(column)
+
+
+def flips(orientation: Sequence[float] | None) -> tuple[bool, bool]:
+    """Whether an axial slice's rows, and its columns, have to be put in reverse order to run as `graph.port` says.
+
+    Rows then follow each other from front to back, columns from the patient's right to left: along y and x of the
+    patient's axes, which point to the back and to the left (DICOM PS3.3, C.7.6.2.1.1). Other slices stay as stored.
+    """
+    if orientation is None or not is_axial(orientation):
+        return False, False
+    return orientation[4] < 0, orientation[0] < 0
+
+
 def tilt(rise: float, first: Sequence[float], last: Sequence[float]) -> float:
     """Degrees between the line from one position to another and the normal, along which it rises by `rise` mm."""
     return math.degrees(math.acos(min(1.0, rise / math.dist(first, last))))

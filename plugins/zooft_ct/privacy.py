@@ -12,7 +12,7 @@ import tempfile
 import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from pathlib import Path
+from pathlib import Path, PurePath
 
 import zooft
 
@@ -60,9 +60,14 @@ def hashed(key: Key, kind: str, value: str) -> str:
     return hmac.new(key.secret, f"{kind}\0{value}".encode("utf-8", "surrogateescape"), hashlib.sha256).hexdigest()[:16]
 
 
-def file_id(key: Key, root: Path, path: Path) -> str:
-    """What runs call a file: ``file`` and the hash of its path below the data folder."""
-    return f"file {hashed(key, 'file', os.path.relpath(path, root).replace(os.sep, '/'))}"
+def relative(root: Path | None, path: PurePath) -> str:
+    """A path below the data folder, or, where there is none, the whole path; with forward slashes."""
+    return (path.relative_to(root) if root else path).as_posix()
+
+
+def file_id(key: Key, root: Path | None, path: Path) -> str:
+    """What runs call a file: ``file`` and the hash of its `relative` path."""
+    return f"file {hashed(key, 'file', relative(root, path))}"
 
 
 def find(root: Path, identity: str) -> Path | None:
@@ -143,14 +148,26 @@ def _create(place: Path) -> Key:
     """A fresh key, or the one that another process wrote meanwhile; readable by its owner alone."""
     place.parent.mkdir(parents=True, exist_ok=True)
     descriptor, draft = tempfile.mkstemp(prefix=f"{KEY_FILE}-", dir=place.parent)
+    secret = secrets.token_bytes(_KEY_BYTES)
     try:
         with os.fdopen(descriptor, "wb") as file:
-            file.write(secrets.token_bytes(_KEY_BYTES))
+            file.write(secret)
         with contextlib.suppress(FileExistsError):
-            Path(place).hardlink_to(draft)
+            _link(Path(draft), place, secret)
     finally:
         Path(draft).unlink()
     known = _load(place)
     if known is None:
         raise FileNotFoundError(2, "it vanished while it was written")
     return known
+
+
+def _link(draft: Path, place: Path, secret: bytes) -> None:
+    """Give the whole draft its name, or, on file systems without hard links (exFAT, some shares), write it there."""
+    try:
+        place.hardlink_to(draft)
+    except FileExistsError:
+        raise
+    except OSError:
+        with os.fdopen(os.open(place, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600), "wb") as file:
+            file.write(secret)

@@ -31,6 +31,8 @@ class NiftiSlice:
 
 
 SliceRef = SliceHeader | NiftiSlice
+_KEPT_AS = "HU along the patient's axes"
+"""Part of the cache's keys; another text where the same file gives other values than before."""
 Place = tuple[Path, int]
 """A slice's file, and which frame or slice of it."""
 
@@ -97,7 +99,7 @@ def slow(ref: SliceRef) -> bool:
 
 def _key(at: Place, options: CTOptions) -> str:
     try:
-        return cache.key_of(*at, "nan to air" if options.nan_to_air else "")
+        return cache.key_of(*at, f"{_KEPT_AS}{', nan to air' if options.nan_to_air else ''}")
     except OSError as error:
         raise zooft.DataError(f"its file can't be read: {error.strerror}") from None
 

@@ -25,6 +25,8 @@ _UNEVEN = 0.05
 _GAP = 1.5
 _TILTED = 0.5
 _THREADS = 8
+_NOT_AXIAL = "not axial; rows, columns and slices are in the order in which they're stored"
+_UNKNOWN_AXES = "files don't tell how the slice lies in the patient; it is taken as stored"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -37,6 +39,7 @@ class Series:
         patient_id: "" where missing.
         acquisition: its number, where one series held several at the same positions; else "".
         slices: ordered by position along the normal, ascending; from the feet to the head for axial ones.
+        heights: of the slices along their normal, mm, ascending; 0 for a lone slice.
         copies: files that are the same, byte for byte, as one of the slices; they are among the rejected ones, too.
         gaps: i where something is missing between slices i and i + 1.
         increment: the median distance along the normal, mm; None for a single slice.
@@ -49,6 +52,7 @@ class Series:
     patient_id: str
     acquisition: str
     slices: tuple[SliceHeader, ...]
+    heights: tuple[float, ...]
     copies: tuple[SliceHeader, ...] = ()
     gaps: tuple[int, ...] = ()
     increment: float | None = None
@@ -167,7 +171,7 @@ def _arranged(slices: Sequence[SliceHeader], max_gap: float) -> list[Series]:
     """One series, or one for each acquisition where several were taken at the same positions."""
     _refuse_mixture(slices)
     if len(slices) == 1:
-        return [_series(slices, acquisition="")]
+        return [_series(slices, acquisition="", heights=[0.0])]
     placed = _placed(slices)
     if not _collide(placed):
         return [_stacked(placed, acquisition="", max_gap=max_gap)]
@@ -222,30 +226,40 @@ def _collide(placed: Sequence[_Placed]) -> bool:
 
 
 def _stacked(placed: Sequence[_Placed], *, acquisition: str, max_gap: float) -> Series:
-    slices = [each.header for each in placed]
+    slices, heights = [each.header for each in placed], [each.height for each in placed]
+    series = _series(slices, acquisition=acquisition, heights=heights)
     if len(placed) == 1:
-        return _series(slices, acquisition=acquisition)
+        return series
     first, last = placed[0], placed[-1]
     distances = [upper.height - lower.height for lower, upper in pairwise(placed)]
     tilt = geometry.tilt(last.height - first.height, first.position, last.position)
     gaps = _gaps(distances, slices, max_gap)
     return replace(
-        _series(slices, acquisition=acquisition),
+        series,
         gaps=gaps,
         increment=statistics.median(distances),
         tilt=tilt,
-        notes=tuple(_notes(distances, gaps, tilt)),
+        notes=(*_notes(distances, gaps, tilt), *series.notes),
     )
 
 
-def _series(slices: Sequence[SliceHeader], *, acquisition: str) -> Series:
+def _series(slices: Sequence[SliceHeader], *, acquisition: str, heights: Sequence[float]) -> Series:
     return Series(
         uid=slices[0].series_uid,
         study_uid=slices[0].study_uid,
         patient_id=slices[0].patient_id,
         acquisition=acquisition,
         slices=tuple(slices),
+        heights=tuple(heights),
+        notes=tuple(_about_axes(slices[0].orientation)),
     )
+
+
+def _about_axes(orientation: Sequence[float] | None) -> list[str]:
+    """What keeps slices from being turned as `pixels.hu` turns axial ones."""
+    if orientation is None:
+        return [_UNKNOWN_AXES]
+    return [] if geometry.is_axial(orientation) else [_NOT_AXIAL]
 
 
 def _gaps(distances: Sequence[float], slices: Sequence[SliceHeader], max_gap: float) -> tuple[int, ...]:

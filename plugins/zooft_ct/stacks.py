@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import os
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import zooft
-from zooft_ct import nifti, series, walk
+from zooft_ct import nifti, privacy, series, walk
 from zooft_ct.header import SliceHeader
 from zooft_ct.read import NiftiSlice, SliceRef
 
@@ -29,9 +28,9 @@ class Stack:
         series: SeriesInstanceUID; "" for NIfTI.
         study: StudyInstanceUID, or "".
         patient: PatientID, or "".
-        slices: from feet to head.
+        slices: from feet to head; of series that aren't axial, from right to left or from front to back.
         copies: of slices, from files that are the same byte for byte; among the rejected files, too.
-        positions: of the slices along their normal, mm.
+        positions: of the slices along their normal, mm, ascending.
         gaps: i where something is missing between slices i and i + 1.
         notes: sentences that name nobody.
     """
@@ -60,8 +59,8 @@ class Found:
     rejected: tuple[tuple[Path, str], ...]
 
 
-def below(roots: Sequence[Path], base: Path, options: CTOptions, computing: zooft.Computing) -> Found:
-    """Everything usable below some folders and in some files; `base` is what names are relative to."""
+def below(roots: Sequence[Path], base: Path | None, options: CTOptions, computing: zooft.Computing) -> Found:
+    """Everything usable below some folders and in some files; `base` is what names are relative to, if anything."""
     scan = series.scan(*roots, computing=computing, force=options.force_dicom, max_gap=options.max_gap)
     volumes = dict.fromkeys(path for root in roots for path in walk.walk(root) if nifti.is_nifti(path))
     opened = [_volume(path, base) for path in volumes]
@@ -100,51 +99,30 @@ def facts_of(ref: SliceRef) -> Mapping[str, str | float]:
     return {"transfer_syntax": "NIFTI", "matrix": f"{height}x{width}", "slice_thickness": ref.volume.increment}
 
 
-def relative(root: Path, path: Path) -> str:
-    """A path below the data folder, with forward slashes."""
-    return os.path.relpath(path, root).replace(os.sep, "/")
-
-
-def _of_series(one: series.Series, root: Path) -> Stack:
+def _of_series(one: series.Series, root: Path | None) -> Stack:
     first = one.slices[0]
     return Stack(
-        name=f"{one.uid or relative(root, first.path.parent)}#{one.acquisition}",
+        name=f"{one.uid or privacy.relative(root, first.path.parent)}#{one.acquisition}",
         series=one.uid,
         study=one.study_uid,
         patient=one.patient_id.strip(),
         slices=one.slices,
         copies=one.copies,
-        positions=_positions(one.slices),
+        positions=one.heights,
         gaps=frozenset(one.gaps),
         notes=one.notes,
     )
 
 
-def _volume(path: Path, root: Path) -> Stack | tuple[Path, str]:
+def _volume(path: Path, root: Path | None) -> Stack | tuple[Path, str]:
     try:
         volume = nifti.open_volume(path)
     except zooft.DataError as error:
         return path, str(error)
     leans = f"its axes lean by {volume.obliquity:.0f}° from the patient's; slices are taken along them"
     return Stack(
-        name=relative(root, path),
+        name=privacy.relative(root, path),
         notes=(leans,) if volume.obliquity > _OBLIQUE else (),
         slices=tuple(NiftiSlice(volume, index) for index in range(volume.shape[0])),
         positions=tuple(index * volume.increment for index in range(volume.shape[0])),
     )
-
-
-def _positions(slices: Sequence[SliceHeader]) -> tuple[float, ...]:
-    return tuple(_along_normal(one) for one in slices)
-
-
-def _along_normal(one: SliceHeader) -> float:
-    """Position times normal, mm; the normal is rows × columns (PS3.3 C.7.6.2.1.1)."""
-    if one.position is None or one.orientation is None:
-        return 0.0
-    (a, b, c), (d, e, f) = one.orientation[:3], one.orientation[3:]
-    return _dot(one.position, (b * f - c * e, c * d - a * f, a * e - b * d))
-
-
-def _dot(one: Iterable[float], other: Iterable[float]) -> float:
-    return sum(a * b for a, b in zip(one, other, strict=True))

@@ -22,6 +22,7 @@ def zooft_register_tasks() -> list[zooft.Task]:
             augment=views.augment,
             loss=views.loss,
             metrics=zooft.classification_metrics,
+            reader=views.reader,
             primary="balanced_accuracy",
             intended_use="Sorts images of the kind it was trained on into the listed classes. No other use was tested.",
             demo=demo.digits,

@@ -28,6 +28,16 @@ def port(options: ClassificationOptions) -> zooft.Port:
     )
 
 
+def reader(options: ClassificationOptions) -> str:
+    """Source that reads one image with Pillow, in colour or in grey."""
+    source = zooft.image_reader(options)
+    if options.colour == "rgb":
+        return source
+    return source.replace('convert("RGB")', 'convert("L")').replace(
+        "np.asarray(image)[None]", "np.asarray(image)[None, ..., None]"
+    )
+
+
 def augment(spec: zooft.InputSpec, options: ClassificationOptions) -> Callable[[NDArray[Any]], Tensor] | None:
     """Random crops and flips (``light``), smaller crops with colour and geometric changes too (``medium``)."""
     if options.augment == "none":

@@ -41,6 +41,7 @@ class Material:
         ports: the ONNX file's inputs, for the lines that show how to use it.
         primary: the metric that chose the best epoch.
         intended_use: in the task's words.
+        reader: source of a function that reads the inputs from files, for who deploys without zooft; may be empty.
     """
 
     record: Mapping[str, Any]
@@ -59,6 +60,7 @@ class Material:
     ports: Sequence[Port] = ()
     primary: str = ""
     intended_use: str = ""
+    reader: str = ""
 
     @property
     def classes(self) -> tuple[str, ...]:

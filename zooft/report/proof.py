@@ -51,7 +51,9 @@ def deployment(material: Material) -> Section:
         Code(f"zooft predict {runs.ONNX_FILE} FILE_OR_FOLDER", "With zooft, which reads the files too; torch isn't needed:"),
     ]  # fmt: skip
     if material.ports:
-        blocks.append(Code(snippet(material), "With numpy and onnxruntime alone:"))
+        blocks.append(
+            Code(snippet(material), "Without zooft:" if material.reader else "With numpy and onnxruntime alone:")
+        )
         rows = tuple(
             (port.name, port.dtype, " × ".join(str(axis) for axis in port.axes), port.meaning)
             for port in material.ports
@@ -64,7 +66,35 @@ def deployment(material: Material) -> Section:
 
 
 def snippet(material: Material) -> str:
-    """Python that runs this very file on an array of the right type and shape."""
+    """Python that runs this very file: on files where the task says how to read them, else on an array of zeros."""
+    return _on_files(material) if material.reader else _on_zeros(material)
+
+
+def _on_files(material: Material) -> str:
+    names = ", ".join(json.dumps(port.name) for port in material.ports)
+    score = material.record["data"].get("group_score", "mean")
+    joined = "rows.mean(0)" if score == "mean" else "rows[rows[:, -1].argmax()]"
+    how = "their mean" if score == "mean" else f"the one with the most of {json.dumps(material.classes[-1])}"
+    return "\n".join(
+        (
+            "import sys",
+            "",
+            "import numpy as np",
+            "import onnxruntime",
+            material.reader.rstrip(),
+            "",
+            "",
+            f'session = onnxruntime.InferenceSession("{runs.ONNX_FILE}", providers=["CPUExecutionProvider"])',
+            f"classes = {_literal(material.classes)}",
+            f'rows = [session.run(["probabilities"], dict(zip([{names}], sample)))[0] for sample in read(sys.argv[1])]',
+            "rows = np.concatenate(rows)",
+            f"answer = {joined}  # of several samples, {how}",
+            *_decision("answer", material),
+        )
+    )
+
+
+def _on_zeros(material: Material) -> str:
     lines = [
         "import numpy as np",
         "import onnxruntime",
@@ -79,15 +109,17 @@ def snippet(material: Material) -> str:
     feed = ", ".join(f"{json.dumps(port.name)}: {_variable(port)}" for port in material.ports)
     lines.append(f'probabilities, logits = session.run(["probabilities", "logits"], {{{feed}}})')
     lines.append(f"classes = {_literal(material.classes)}")
+    return "\n".join((*lines, *_decision("probabilities[0]", material)))
+
+
+def _decision(answer: str, material: Material) -> tuple[str, ...]:
     threshold = (material.record.get("calibration") or {}).get("threshold")
     if threshold is None:
-        lines.append("print(classes[int(probabilities[0].argmax())], probabilities[0])")
-    else:
-        lines.append(
-            f"said = int(probabilities[0, 1] >= {float(threshold)!r})  # the operating threshold{_level(material)}"
-        )
-        lines.append("print(classes[said], probabilities[0])")
-    return "\n".join(lines)
+        return (f"print(classes[int({answer}.argmax())], {answer})",)
+    return (
+        f"said = int({answer}[1] >= {float(threshold)!r})  # the operating threshold{_level(material)}",
+        f"print(classes[said], {answer})",
+    )
 
 
 def example_shape(port: Port, material: Material) -> tuple[int, ...]:
