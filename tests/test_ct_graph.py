@@ -212,7 +212,6 @@ def test_no_tensor_of_it_is_saved_with_the_model() -> None:
     [
         (CTOptions(mode="windows", window=("bone",)), "--mode windows takes three --window, and 1 were given: bone"),
         (CTOptions(mode="2.5d", window=("lung", "bone")), "--mode 2.5d takes one --window, and 2 were given"),
-        (CTOptions(mode="slice", window=()), "--mode slice takes one --window, and 0 were given"),
         (CTOptions(mode="volume", window=("lung", "bone")), "takes one or three --window"),
         (CTOptions(window=("longue",)), "'longue' was given"),
         (CTOptions(spacing=-0.5), "--spacing takes mm from 0"),

@@ -169,6 +169,26 @@ def test_results_come_as_csv_and_name_patients_only_when_asked(run: zooft.Finetu
     assert {row["PatientID"] for row in csv.DictReader(named.splitlines())} == {"PHANTOM-0000", "PHANTOM-0001"}
 
 
+def test_an_id_of_a_run_leads_back_to_its_patient(run: zooft.FinetuneResult, phantoms: Path) -> None:
+    rows = list(csv.DictReader((run.path / "samples.csv").read_text().splitlines()))
+    told = json.loads(command("whois", phantoms, rows[0]["group"], "--task", "ct", "--json").stdout)
+    assert told[rows[0]["group"]]["PatientID"].startswith("PHANTOM-")
+
+
+def test_what_names_no_patient_is_answered_for_by_itself(
+    run: zooft.FinetuneResult, phantoms: Path, tmp_path: Path
+) -> None:
+    assert run.onnx is not None
+    for number, folder in enumerate(sorted((phantoms / "dicom").iterdir())[:2]):
+        for path in folder.iterdir():
+            dataset = pydicom.dcmread(path)
+            dataset.PatientID = ""
+            dataset.save_as(tmp_path / f"{number}-{path.name}")
+    done = command("predict", run.onnx, tmp_path, "--json")
+    assert len(json.loads(done.stdout)["predictions"]) == 2
+    assert "2 of 2 series and volumes name no patient" in done.stderr
+
+
 def test_results_come_as_a_structured_report_marked_as_unverified_research(
     run: zooft.FinetuneResult, phantoms: Path, tmp_path: Path
 ) -> None:
@@ -183,6 +203,10 @@ def test_results_come_as_a_structured_report_marked_as_unverified_research(
     assert (report.VerificationFlag, report.Modality) == ("UNVERIFIED", "SR")
     assert report.ContentTemplateSequence[0].TemplateIdentifier == "1500"
     assert "Research use only" in str(report)
+    assert "Threshold of the probability of nodule" in str(report)
+    record = json.loads((run.path / "run.json").read_text())
+    assert record["backbone"]["name"] in report.ManufacturerModelName
+    assert report.SoftwareVersions == f"zooft {record['zooft']}"
     if shutil.which("dciodvfy"):
         said = subprocess.run(["dciodvfy", str(path)], capture_output=True, text=True).stderr
         assert [line for line in said.splitlines() if line.startswith("Error")] == []

@@ -396,6 +396,25 @@ class GroupResult:
     probability_by_sample: tuple[float, ...]
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DeployedFile:
+    """Which file gave an answer, for formats that say so.
+
+    Attributes:
+        classes: in the order of the probabilities.
+        threshold: of the last of two classes; None where the likelier one is said.
+        backbone: ``family:full_name``.
+        version: of the zooft that wrote it.
+        weights_sha256: of its tensors.
+    """
+
+    classes: tuple[str, ...]
+    threshold: float | None
+    backbone: str
+    version: str
+    weights_sha256: str
+
+
 @dataclass(frozen=True, slots=True)
 class NoOptions:
     """A task without options of its own."""
@@ -489,7 +508,7 @@ class Task:
             ``zooft predict`` only when asked.
         whois: ``(data, ids, options)`` to what each salted id stands for: what ``zooft whois`` shows. None where ids are
             no secrets.
-        writers: name to ``(results, classes, folder, options)`` that writes the results of ``zooft predict`` in a
+        writers: name to ``(results, file, folder, options)`` that writes the results of ``zooft predict`` in a
             format of the task's own and returns the files.
         demo: ``(folder, seed)`` writes a small real data set offline.
     """
@@ -521,7 +540,7 @@ class Task:
     gather: Callable[[Sequence[Path], Any, Computing], Discovery] | None = None
     identify: Callable[[GroupResult, Any], Mapping[str, str]] = _nameless
     whois: Callable[[Path, Sequence[str], Any], Mapping[str, Mapping[str, str]]] | None = None
-    writers: Mapping[str, Callable[[Sequence[GroupResult], Sequence[str], Path, Any], Sequence[Path]]] = field(
+    writers: Mapping[str, Callable[[Sequence[GroupResult], DeployedFile, Path, Any], Sequence[Path]]] = field(
         default_factory=dict
     )
     demo: Callable[[Path, int], None] | None = None

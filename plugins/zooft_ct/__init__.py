@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import zooft
-from zooft_ct import augment, demo, deploy, discover, graph, judging, looks, options, read, sr
+from zooft_ct import augment, demo, deploy, discover, graph, judging, looks, options, read, sr, whois
 
 
 @zooft.hookimpl
@@ -35,6 +35,7 @@ def zooft_register_tasks() -> list[zooft.Task]:
             show=looks.show,
             report=looks.report,
             identify=judging.identify,
+            whois=whois.whois,
             writers={"dicom-sr": sr.write},
             demo=demo.demo,
         )

@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING, Any
 
 import zooft
 from zooft_ct.graph import check
-from zooft_ct.options import windows
 from zooft_ct.windows import parse
 
 if TYPE_CHECKING:
@@ -59,25 +58,31 @@ def augment(spec: zooft.InputSpec, options: CTOptions) -> Callable[..., Tensor] 
     check(options)
     if options.augment == "none":
         return None
-    import torch
-
     strength = STRENGTHS[options.augment]
-    shown = [parse(text) for text in windows(options)]
-    moved = _moves(strength, flip=options.flip)
+    return _View(spec, options, strength, _moves(strength, flip=options.flip))
 
-    def view(hu: NDArray[Any], *spacing: NDArray[Any]) -> Tensor:
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _View:
+    """A random view; of a class, so that it can be sent to loader processes that don't inherit it."""
+
+    spec: zooft.InputSpec
+    options: CTOptions
+    strength: Strength
+    moved: nn.Module
+
+    def __call__(self, hu: NDArray[Any], *spacing: NDArray[Any]) -> Tensor:
+        import torch
+
         from zooft_ct.preprocess import AIR, CTPreprocess
 
         # above air, which then is 0: torchvision mixes 0 into the picture's edge, whatever it fills with
-        slices: Tensor = moved(torch.from_numpy(hu).to(torch.float32) - AIR) + AIR
-        slices = slices + strength.noise * torch.rand(()) * torch.randn_like(slices)
-        preprocess = CTPreprocess(
-            spec, mode=options.mode, windows=_jittered(shown, strength.window), spacing=options.spacing
-        )
+        slices: Tensor = self.moved(torch.from_numpy(hu).to(torch.float32) - AIR) + AIR
+        slices = slices + self.strength.noise * torch.rand(()) * torch.randn_like(slices)
+        shown = _jittered([parse(text) for text in self.options.window], self.strength.window)
+        preprocess = CTPreprocess(self.spec, mode=self.options.mode, windows=shown, spacing=self.options.spacing)
         result: Tensor = preprocess(slices[None], *(torch.from_numpy(mm)[None] for mm in spacing))[0]
         return result
-
-    return view
 
 
 def _moves(strength: Strength, *, flip: bool) -> nn.Module:

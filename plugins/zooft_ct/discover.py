@@ -101,7 +101,7 @@ def discover(root: Path, options: CTOptions, computing: zooft.Computing = zooft.
 def gather(paths: Sequence[Path], options: CTOptions, computing: zooft.Computing = zooft.unseen) -> zooft.Discovery:
     """Unlabelled samples of files and folders, one group a patient, for a deployed model.
 
-    A series without PatientID is a group by its folder.
+    A series without PatientID, and a NIfTI volume, is a group by itself: whose it is can't be known.
 
     Raises:
         ConfigError: options that don't go together, or a missing library.
@@ -115,12 +115,20 @@ def gather(paths: Sequence[Path], options: CTOptions, computing: zooft.Computing
     sound, torn = _sound(samples, options, names, computing)
     rejected = [zooft.Rejection(names.file(file), reason) for file, reason in found.rejected]
     return zooft.Discovery(
-        samples=sound, classes=(), rejected=(*rejected, *torn), notes=tuple(_about_stacks(found.stacks, options))
+        samples=sound, classes=(), rejected=(*rejected, *torn),
+        notes=(*_about_nameless(found.stacks), *_about_stacks(found.stacks, options)),
+    )  # fmt: skip
+
+
+def _about_nameless(every: Sequence[Stack]) -> list[str]:
+    count = sum(not stack.patient for stack in every)
+    return (
+        [f"{count} of {len(every)} series and volumes name no patient; each gets an answer of its own"] if count else []
     )
 
 
 def _unlabelled(stack: Stack, names: _Names, options: CTOptions) -> Iterator[zooft.Sample]:
-    kind, value = ("patient", stack.patient) if stack.patient else ("folder", stack.path.parent.as_posix())
+    kind, value = ("patient", stack.patient) if stack.patient else ("series", stack.name)
     targets: dict[int, _Target] = dict.fromkeys(range(len(stack.slices)), (zooft.UNLABELLED, None))
     return _of_stack(stack, names.group(kind, value), targets, names, options)
 

@@ -6,7 +6,6 @@ import math
 from typing import TYPE_CHECKING
 
 import zooft
-from zooft_ct.options import windows
 from zooft_ct.windows import parse
 
 if TYPE_CHECKING:
@@ -30,12 +29,12 @@ def check(options: CTOptions) -> None:
         ConfigError: lists all faults.
     """
     faults = []
-    for text in windows(options):
+    for text in options.window:
         try:
             parse(text)
         except zooft.ConfigError as error:
             faults.append(str(error))
-    allowed, given = _WINDOWS[options.mode], windows(options)
+    allowed, given = _WINDOWS[options.mode], options.window
     if len(given) not in allowed:
         wanted = " or ".join("one" if count == 1 else "three" for count in allowed)
         faults.append(f"--mode {options.mode} takes {wanted} --window, and {len(given)} were given: {', '.join(given)}")
@@ -77,5 +76,5 @@ def preprocess(spec: zooft.InputSpec, options: CTOptions) -> nn.Module:
     from zooft_ct.preprocess import CTPreprocess
 
     return CTPreprocess(
-        spec, mode=options.mode, windows=[parse(text) for text in windows(options)], spacing=options.spacing
+        spec, mode=options.mode, windows=[parse(text) for text in options.window], spacing=options.spacing
     )

@@ -7,7 +7,6 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import zooft
-from zooft_ct.options import windows
 from zooft_ct.windows import parse
 
 if TYPE_CHECKING:
@@ -23,7 +22,7 @@ def show(arrays: zooft.Arrays, options: CTOptions) -> NDArray[Any]:
     """The middle slice through the first window, ``(H, W)`` uint8."""
     import numpy as np
 
-    center, width = parse(windows(options)[0])
+    center, width = parse(options.window[0])
     hu = arrays[0][arrays[0].shape[0] // 2].astype(np.float32)
     levels = (hu - (center - width / 2)) * (255 / width)
     picture: NDArray[Any] = np.clip(np.rint(levels), 0, 255).astype(np.uint8)
@@ -32,7 +31,7 @@ def show(arrays: zooft.Arrays, options: CTOptions) -> NDArray[Any]:
 
 def explain(spec: zooft.InputSpec, options: CTOptions) -> str:
     """What the graph does to HU, in words."""
-    shown = " and ".join(f"{center:g}/{width:g}" for center, width in map(parse, windows(options)))
+    shown = " and ".join(f"{center:g}/{width:g}" for center, width in map(parse, options.window))
     size = (
         f"resampled to {options.spacing:g} mm, the centre {spec.height}x{spec.width} cut out or padded with air"
         if options.spacing

@@ -128,7 +128,9 @@ def whole(volume: NiftiVolume, *, nan_to_air: bool = False) -> NDArray[np.int16]
 def _header(path: Path) -> Any:
     """The header alone: nibabel's own loader would follow its extensions, of any declared length."""
     import nibabel
+    from nibabel.wrapstruct import WrapStructError
 
+    errors = (nibabel.spatialimages.HeaderDataError, WrapStructError)
     try:
         if not path.is_file():
             raise zooft.DataError("not a regular file")
@@ -140,7 +142,7 @@ def _header(path: Path) -> Any:
         size = sizes.pop()
         kind: Any = nibabel.Nifti1Header if size == 348 else nibabel.Nifti2Header
         header = kind(start[:size], check=False)  # its checks would log what they find, and mend it in silence
-    except (OSError, EOFError, zlib.error, *_header_errors()) as error:
+    except (OSError, EOFError, zlib.error, *errors) as error:
         raise zooft.DataError(f"its NIfTI header can't be read ({type(error).__name__})") from None
     if bytes(header["magic"])[:3] not in (b"n+1", b"n+2"):
         raise zooft.DataError("an Analyze or two-file NIfTI image; save it as one .nii or .nii.gz file")

@@ -24,8 +24,7 @@ class CTOptions:
         "what a sample is: one slice, a slice between its neighbours, a slice in three windows, or slices of a volume",
     )
     window: tuple[str, ...] = zooft.option(
-        _WINDOW,
-        "HU windows by name or as CENTER/WIDTH; --mode windows takes three, lung,mediastinum,bone where none is named",
+        (), "HU windows by name or as CENTER/WIDTH [default: lung; lung,mediastinum,bone for --mode windows]"
     )
     spacing: Annotated[float, Ge(0), Lt(math.inf)] = zooft.option(
         0.0, "mm between pixels that every slice is resampled to; 0 shows the whole field of view as it is"
@@ -51,7 +50,7 @@ class CTOptions:
     strict: bool = zooft.option(False, "a file that can't be used is an error")
     hu_cache: str = zooft.option("auto", "where decoded slices are kept: auto, off, or a folder", local=True)
 
-
-def windows(options: CTOptions) -> tuple[str, ...]:
-    """The windows asked for; three where the mode needs three and none was named."""
-    return WINDOWS if options.mode == "windows" and options.window == _WINDOW else options.window
+    def __post_init__(self) -> None:
+        """Put the mode's windows in place where none was named, so that a run records what was looked through."""
+        if not self.window:
+            object.__setattr__(self, "window", WINDOWS if self.mode == "windows" else _WINDOW)

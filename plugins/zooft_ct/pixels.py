@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 import zooft
-from zooft_ct import guard
+from zooft_ct import geometry, guard, needs
 from zooft_ct.privacy import quiet_pydicom
 
 if TYPE_CHECKING:
@@ -38,9 +38,9 @@ _PANIC = "PanicException"
 
 
 def hu(header: SliceHeader) -> NDArray[np.int16]:
-    """A slice in HU, rows and columns as they are stored.
+    """A slice in HU; an axial one's rows from front to back, its columns from the patient's right to left.
 
-    MONOCHROME1 is about display and changes nothing here.
+    Other slices' rows and columns are as stored. MONOCHROME1 is about display and changes nothing here.
 
     Returns:
         ``(H, W)`` int16, clipped to [-1024, 3071] HU; padding is -1024.
@@ -49,10 +49,24 @@ def hu(header: SliceHeader) -> NDArray[np.int16]:
         DataError: truncated or undecodable pixels, or values that can't be HU.
     """
     layout = header.layout
-    stored = _significant(_decoded(header) if layout.compressed else _native(header), layout)
+    whole = _decoded(header) if layout.compressed else _native(header)
+    beyond = _padding_beyond_the_bits(whole, layout)
+    stored = _significant(whole, layout)
     values = _rescaled(stored, layout)
+    if beyond is not None:
+        values[beyond] = LOWEST
     _refuse_other_units(values, stored, layout)
-    return values
+    return _turned(values, header.orientation)
+
+
+def _turned(values: NDArray[np.int16], orientation: tuple[float, ...] | None) -> NDArray[np.int16]:
+    """The same array, or a copy in reverse order of rows, of columns, or of both."""
+    import numpy as np
+
+    rows, columns = geometry.flips(orientation)
+    if not (rows or columns):
+        return values
+    return np.ascontiguousarray(values[:: -1 if rows else 1, :: -1 if columns else 1])
 
 
 def _native(header: SliceHeader) -> NDArray[Any]:
@@ -88,6 +102,9 @@ def _decode(header: SliceHeader) -> NDArray[Any]:
     from pydicom.pixels.decoders.base import get_decoder
 
     layout, syntax = header.layout, header.transfer_syntax
+    decoder = get_decoder(syntax)
+    if DECODERS[syntax] not in decoder.available_plugins:
+        raise zooft.DataError(f"its compression needs the decoder {DECODERS[syntax]}, which is missing: {needs.EXTRA}")
     with header.path.open("rb") as file:
         file.seek(layout.offset)
         codestream = get_frame(file, header.frame, number_of_frames=layout.frames)
@@ -103,9 +120,22 @@ def _decode(header: SliceHeader) -> NDArray[Any]:
             "bits_allocated": 16,
             "bits_stored": layout.bits,
         }
-        plugin = DECODERS[syntax]
-        pixels, _ = get_decoder(syntax).as_array(file, index=header.frame, raw=True, decoding_plugin=plugin, **options)
+        pixels, _ = decoder.as_array(file, index=header.frame, raw=True, decoding_plugin=DECODERS[syntax], **options)
     return pixels
+
+
+def _padding_beyond_the_bits(whole: NDArray[Any], layout: Layout) -> NDArray[np.bool_] | None:
+    """Where padding stands that is told apart only by the bits above those that count; elsewhere None.
+
+    Files of 12 bits have 63536, say -2000, around the picture. Its lower 12 bits alone would be bone, and the same
+    number is bone elsewhere in the picture, so it is looked for before the upper bits go.
+    """
+    return None if layout.padding is None or _within_the_bits(layout) else _is_padding(whole, layout.padding)
+
+
+def _within_the_bits(layout: Layout) -> bool:
+    lowest = -(2 ** (layout.bits - 1)) if layout.signed else 0
+    return layout.padding is not None and lowest <= layout.padding[0] <= layout.padding[1] < lowest + 2**layout.bits
 
 
 def _significant(stored: NDArray[Any], layout: Layout) -> NDArray[Any]:
@@ -133,7 +163,7 @@ def _rescaled(stored: NDArray[Any], layout: Layout) -> NDArray[np.int16]:
         values = (clipped + np.uint16(int(layout.intercept) % 2**16)).view(np.int16)
     else:
         values = np.clip(np.rint(_exact(stored, layout)), LOWEST, HIGHEST).astype(np.int16)
-    if layout.padding and not _already_air(layout.padding, layout):
+    if layout.padding and _within_the_bits(layout) and not _already_air(layout.padding, layout):
         values[_is_padding(stored, layout.padding)] = LOWEST
     return values
 

@@ -19,7 +19,7 @@ import zooft
 KEY_FILE = ".zooft-key"
 KEY_VARIABLE = "ZOOFT_KEY_FILE"
 _KEY_BYTES = 32
-_TALKATIVE = frozenset({"pydicom", "pylibjpeg", "openjpeg", "rle", "jpeg_ls", "nibabel"})
+_TALKATIVE = frozenset({"pydicom", "pylibjpeg", "openjpeg", "rle", "jpeg_ls", "nibabel", "highdicom"})
 
 
 @dataclass(frozen=True, slots=True)

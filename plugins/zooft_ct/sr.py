@@ -19,35 +19,60 @@ if TYPE_CHECKING:
     from zooft_ct.options import CTOptions
 
 _SCHEME = "99ZOOFT"
+_MAY_BE_EMPTY = (
+    "PatientID", "PatientName", "PatientBirthDate", "PatientSex", "StudyID", "StudyDate", "StudyTime",
+    "AccessionNumber", "ReferringPhysicianName",
+)  # fmt: skip
+"""Type 2 in the modules Patient and General Study (DICOM PS3.3, C.7.1.1, C.7.2.1); anonymised files lack them."""
 _PURPOSE = "Research use only, not for diagnosis. Unverified."
 
 
 def write(
-    results: Sequence[zooft.GroupResult], classes: Sequence[str], folder: Path, _options: CTOptions
+    results: Sequence[zooft.GroupResult], file: zooft.DeployedFile, folder: Path, _options: CTOptions
 ) -> tuple[Path, ...]:
     """Write ``FOLDER/NAME.dcm`` for each patient, under the salted name.
 
     Raises:
-        DataError: highdicom isn't installed, or a result isn't about DICOM images.
+        DataError: highdicom isn't installed, or some reports couldn't be written; the others are.
     """
     try:
         import highdicom  # noqa: F401  -- whether it is there
     except ImportError as error:
         raise zooft.DataError("DICOM structured reports need highdicom: pip install 'zooft[ct-sr]'") from error
     folder.mkdir(parents=True, exist_ok=True)
-    written = []
+    written: list[Path] = []
+    failures: list[str] = []
     for result in results:
-        with privacy.quiet_pydicom():
-            report = _report(result, classes)
-            path = folder / f"{result.group}.dcm"
-            partial = path.with_suffix(".partial")
-            report.save_as(partial, enforce_file_format=True)
-        partial.replace(path)
-        written.append(path)
+        try:
+            written.append(_write(result, file, folder))
+        except zooft.DataError as error:
+            failures.append(str(error))
+    if failures:
+        raise zooft.DataError(
+            f"{len(failures)} of {len(results)} structured reports couldn't be written, the other {len(written)} are: "
+            f"{'; '.join(failures)}. Mend these patients' headers, or take their results by --format json or csv"
+        )
     return tuple(written)
 
 
-def _report(result: zooft.GroupResult, classes: Sequence[str]) -> Dataset:
+def _write(result: zooft.GroupResult, file: zooft.DeployedFile, folder: Path) -> Path:
+    """One report, whole or not at all."""
+    path = folder / f"{result.group}.dcm"
+    partial = path.with_suffix(".partial")
+    try:
+        with privacy.quiet_pydicom():
+            _report(result, file).save_as(partial, enforce_file_format=True)
+        partial.replace(path)
+    except zooft.DataError as error:
+        raise zooft.DataError(f"{result.group}: {error}") from None
+    except Exception as error:  # highdicom's and pydicom's own, whose texts repeat what stands in the headers
+        raise zooft.DataError(f"{result.group} ({type(error).__name__})") from None
+    finally:
+        partial.unlink(missing_ok=True)
+    return path
+
+
+def _report(result: zooft.GroupResult, file: zooft.DeployedFile) -> Dataset:
     from highdicom.sr import ComprehensiveSR
     from highdicom.uid import UID
 
@@ -56,12 +81,15 @@ def _report(result: zooft.GroupResult, classes: Sequence[str]) -> Dataset:
     shown = next(ds for ds in evidence if ds.SOPInstanceUID == decisive[len(decisive) // 2].sop_uid)
     report: Dataset = ComprehensiveSR(
         evidence=evidence,
-        content=_content(result, classes, shown),
+        content=_content(result, file, shown),
         series_instance_uid=UID(),
         series_number=9000,
         sop_instance_uid=UID(),
         instance_number=1,
         manufacturer="zooft",
+        manufacturer_model_name=file.backbone[:64],
+        software_versions=f"zooft {file.version}",
+        device_serial_number=file.weights_sha256,
         is_complete=False,
         is_final=False,
         is_verified=False,
@@ -70,7 +98,7 @@ def _report(result: zooft.GroupResult, classes: Sequence[str]) -> Dataset:
     return report
 
 
-def _content(result: zooft.GroupResult, classes: Sequence[str], shown: Dataset) -> Any:
+def _content(result: zooft.GroupResult, file: zooft.DeployedFile, shown: Dataset) -> Any:
     """A measurement report: the class as a qualitative evaluation, a probability for each class, the slice that decided."""
     from highdicom import sr
     from highdicom.uid import UID
@@ -81,28 +109,39 @@ def _content(result: zooft.GroupResult, classes: Sequence[str], shown: Dataset) 
         source_images=[sr.SourceImageForMeasurementGroup.from_source_image(shown)],
         qualitative_evaluations=[
             sr.QualitativeEvaluation(
-                _code("1", "Class"), _code(f"2{classes.index(result.prediction)}", result.prediction)
+                _code("1", "Class"), _code(f"2{file.classes.index(result.prediction)}", result.prediction)
             ),
             sr.QualitativeEvaluation(_code("3", "Purpose"), _code("30", _PURPOSE)),
         ],
         measurements=[
-            sr.Measurement(
-                _code(f"4{index}", f"Probability of {name}"), value=round(probability, 6), unit=codes.UCUM.NoUnits
-            )
-            for index, (name, probability) in enumerate(zip(classes, result.probabilities, strict=True))
+            sr.Measurement(_code(code, meaning), value=round(value, 6), unit=codes.UCUM.NoUnits)
+            for code, meaning, value in _numbers(result, file)
         ],
     )
     return sr.MeasurementReport(
         observation_context=sr.ObservationContext(
             observer_device_context=sr.ObserverContext(
                 observer_type=codes.DCM.Device,
-                observer_identifying_attributes=sr.DeviceObserverIdentifyingAttributes(uid=UID(), name="zooft"),
+                observer_identifying_attributes=sr.DeviceObserverIdentifyingAttributes(
+                    uid=UID(), name="zooft", model_name=file.backbone, serial_number=file.weights_sha256
+                ),
             )
         ),
         procedure_reported=codes.LN.CTUnspecifiedBodyRegion,
         title=codes.DCM.ImagingMeasurementReport,
         imaging_measurements=[group],
     )
+
+
+def _numbers(result: zooft.GroupResult, file: zooft.DeployedFile) -> list[tuple[str, str, float]]:
+    """Code, meaning and value: each class's probability, and where the line between two is drawn."""
+    numbers = [
+        (f"4{index}", f"Probability of {name}", probability)
+        for index, (name, probability) in enumerate(zip(file.classes, result.probabilities, strict=True))
+    ]
+    if file.threshold is not None:
+        numbers.append(("5", f"Threshold of the probability of {file.classes[-1]}", file.threshold))
+    return numbers
 
 
 def _code(value: str, meaning: str) -> Any:
@@ -129,4 +168,8 @@ def _headers(paths: Sequence[Path] | dict[Path, None]) -> Iterator[Dataset]:
     from pydicom import dcmread
 
     for path in paths:
-        yield dcmread(path, stop_before_pixels=True)
+        dataset = dcmread(path, stop_before_pixels=True)
+        for keyword in _MAY_BE_EMPTY:
+            if keyword not in dataset:
+                setattr(dataset, keyword, "")
+        yield dataset

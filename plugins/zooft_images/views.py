@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import zooft
@@ -42,7 +42,6 @@ def augment(spec: zooft.InputSpec, options: ClassificationOptions) -> Callable[[
     """Random crops and flips (``light``), smaller crops with colour and geometric changes too (``medium``)."""
     if options.augment == "none":
         return None
-    import torch
     from torchvision.transforms import v2
     from torchvision.transforms.v2.functional import InterpolationMode
 
@@ -54,14 +53,21 @@ def augment(spec: zooft.InputSpec, options: ClassificationOptions) -> Callable[[
     ]
     if options.augment == "medium":
         steps.append(v2.TrivialAugmentWide(interpolation=InterpolationMode.BILINEAR))
-    transform = v2.Compose(steps)
-    normalise = zooft.ImagePreprocess(spec).normalise
+    return _View(v2.Compose(steps), zooft.ImagePreprocess(spec))
 
-    def view(array: NDArray[Any]) -> Tensor:
-        levels = transform(torch.from_numpy(array).permute(2, 0, 1))
-        return normalise(levels[None].to(torch.float32))[0]
 
-    return view
+@dataclass(frozen=True, slots=True, eq=False)
+class _View:
+    """A random view; of a class, so that it can be sent to loader processes that don't inherit it."""
+
+    transform: nn.Module
+    preprocess: zooft.ImagePreprocess
+
+    def __call__(self, array: NDArray[Any]) -> Tensor:
+        import torch
+
+        levels = self.transform(torch.from_numpy(array).permute(2, 0, 1))
+        return self.preprocess.normalise(levels[None].to(torch.float32))[0]
 
 
 def loss(targets: Sequence[int], options: ClassificationOptions) -> nn.Module:

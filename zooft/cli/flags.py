@@ -57,7 +57,7 @@ def _shown(field: dataclasses.Field[Any]) -> str:
     default = field.default
     if default is dataclasses.MISSING:
         return "  [required]"
-    if default is None or default == "":
+    if default in (None, "", ()):
         return ""
     if isinstance(default, bool):
         name = field.name.replace("_", "-")

@@ -81,10 +81,14 @@ def _by_patient(
     opened: OnnxModel, task: Task, options: Any, paths: Sequence[str], *, form: str, out: Path | None, identify: bool
 ) -> bool:
     from zooft import judge, saved
+    from zooft.contracts import DeployedFile
 
     places = [place for text in paths for place in _matches(text)]
     with Live() as live:
         live.step("reading")
+        line = opened.metadata.calibration.threshold
+        if line is not None:
+            live.note(f"{opened.metadata.classes[-1]} is said from a probability of {line:.4f} on")
         found = _gathered(task, places, options, live.computing)
         for text in (*(f"not used: {rejected.id}: {rejected.reason}" for rejected in found.rejected), *found.notes):
             live.note(text)
@@ -96,7 +100,11 @@ def _by_patient(
         answers, metadata.classes, threshold=metadata.calibration.threshold, group_score=metadata.group_score
     )
     if form in task.writers and out is not None:
-        for path in task.writers[form](results, metadata.classes, out, options):
+        file = DeployedFile(
+            classes=metadata.classes, threshold=metadata.calibration.threshold, backbone=metadata.backbone,
+            version=metadata.version, weights_sha256=metadata.weights_sha256,
+        )  # fmt: skip
+        for path in task.writers[form](results, file, out, options):
             click.echo(path)
         return bool(results)
     rows = [_row(result, metadata.classes, task.identify(result, options) if identify else {}) for result in results]
