@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pickle
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -11,6 +12,8 @@ import torch
 import zooft
 from zooft_ct import augment, graph
 from zooft_ct.options import CTOptions
+from zooft_images import views
+from zooft_images.options import ClassificationOptions
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -175,3 +178,19 @@ def test_the_sample_itself_is_not_changed() -> None:
 def test_options_that_do_not_go_together_are_refused() -> None:
     with pytest.raises(zooft.ConfigError, match="takes three --window"):
         augment.augment(SPEC, CTOptions(mode="windows", window=("bone",), augment="light"))
+
+
+@pytest.mark.parametrize("options", [CTOptions(augment="light"), CTOptions(augment="medium", flip=True)])
+def test_a_view_sent_to_another_process_gives_the_same_under_one_seed(options: CTOptions) -> None:
+    view, hu = view_of(options), noise(3, 64, 64)
+    sent = pickle.loads(pickle.dumps(view))  # noqa: S301 -- our own
+    assert np.array_equal(seen(sent, hu, seed=3), seen(view, hu, seed=3))
+
+
+@pytest.mark.parametrize("level", LEVELS)
+def test_a_view_of_a_photograph_can_be_sent_too(level: Any) -> None:
+    view = views.augment(SPEC, ClassificationOptions(augment=level))
+    assert view is not None
+    levels = np.random.default_rng(0).integers(0, 256, (50, 60, 3), dtype=np.uint8)
+    sent = pickle.loads(pickle.dumps(view))  # noqa: S301 -- our own
+    assert np.array_equal(seen(sent, levels, seed=3), seen(view, levels, seed=3))

@@ -15,6 +15,7 @@ from data import real
 from numpy.typing import NDArray
 
 import zooft
+from zooft_ct import geometry
 from zooft_ct.header import SliceHeader, read_headers
 from zooft_ct.pixels import hu
 from zooft_ct.series import scan
@@ -31,8 +32,11 @@ _REFUSED = {
 
 
 def _itk(header: SliceHeader) -> NDArray[np.float64]:
-    """The same slice by ITK, which makes its own parser's and rescale's values."""
-    volume = SimpleITK.GetArrayFromImage(SimpleITK.ReadImage(str(header.path))).reshape(-1, header.rows, header.columns)
+    """The same slice by ITK, which makes its own parser's and rescale's values; axial ones by its axes, too."""
+    image = SimpleITK.ReadImage(str(header.path))
+    if header.orientation and geometry.is_axial(header.orientation) and image.GetDepth() == 1:
+        image = SimpleITK.DICOMOrient(image, "LPS")
+    volume = SimpleITK.GetArrayFromImage(image).reshape(-1, header.rows, header.columns)
     clipped: NDArray[np.float64] = np.clip(np.rint(volume[header.frame].astype(np.float64)), -1024, 3071)
     return clipped
 

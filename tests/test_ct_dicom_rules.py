@@ -16,6 +16,7 @@ import SimpleITK
 from dicom_files import UID, ct, encapsulated, jpeg_2000, multiframe, stored, write, write_series
 from pydicom import config
 from pydicom.dataelem import DataElement
+from pydicom.pixels import get_decoder
 from pydicom.uid import (
     ExplicitVRBigEndian,
     ExplicitVRLittleEndian,
@@ -33,6 +34,7 @@ from pydicom.uid import (
 )
 
 import zooft
+from zooft_ct import nifti
 from zooft_ct.header import read_headers
 from zooft_ct.pixels import hu
 from zooft_ct.series import Series, scan
@@ -540,3 +542,100 @@ def test_names_of_any_script_can_be_read(tmp_path: Path) -> None:
     write_series(tmp_path / "Грудь 胸 é", [0.0, 2.0])
     assert len(_only(tmp_path).slices) == 2
     assert os.listdir(tmp_path)  # noqa: PTH208  -- nothing was renamed on the way
+
+
+# the patient's axes
+
+
+def _tilted(row: int, column: int, degrees: float) -> list[float]:
+    """Six direction cosines of rows to the left or right, columns to the back or front, the gantry tilted."""
+    lean = np.radians(degrees)
+    return [row, 0, 0, 0, column * float(np.cos(lean)), -column * float(np.sin(lean))]
+
+
+@pytest.mark.parametrize("degrees", [0, 10, 30])
+@pytest.mark.parametrize("column", [1, -1])
+@pytest.mark.parametrize("row", [1, -1])
+def test_axial_slices_lie_as_itk_orients_them_however_they_are_stored(
+    row: int, column: int, degrees: float, tmp_path: Path
+) -> None:
+    orientation = _tilted(row, column, degrees)
+    normal = np.cross(orientation[:3], orientation[3:])
+    for index in (2, 0, 3, 1):
+        place = list(map(float, 3.0 * index * normal))
+        write(tmp_path / f"{index}", ct(seed=index, ImagePositionPatient=place, ImageOrientationPatient=orientation))
+    series = _only(tmp_path)
+    names = SimpleITK.ImageSeriesReader.GetGDCMSeriesFileNames(str(tmp_path))
+    truth = SimpleITK.DICOMOrient(SimpleITK.ReadImage(names), "LPS")
+    ours = np.stack([hu(header) for header in series.slices])
+    np.testing.assert_array_equal(ours, SimpleITK.GetArrayFromImage(truth))
+    np.testing.assert_allclose(np.diff(series.heights), 3.0, atol=1e-3)
+    assert ours.flags.c_contiguous
+    assert series.notes == ()
+
+
+@pytest.mark.parametrize("column", [1, -1])
+@pytest.mark.parametrize("row", [1, -1])
+def test_dicom_and_its_nifti_twin_give_the_same_array_and_spacing(row: int, column: int, tmp_path: Path) -> None:
+    orientation = [row, 0, 0, 0, column, 0]
+    write_series(tmp_path / "dicom", [0.0, 2.0, 4.0], ImageOrientationPatient=orientation)
+    names = SimpleITK.ImageSeriesReader.GetGDCMSeriesFileNames(str(tmp_path / "dicom"))
+    SimpleITK.WriteImage(SimpleITK.ReadImage(names), str(tmp_path / "twin.nii"))
+    series, twin = _only(tmp_path / "dicom"), nifti.open_volume(tmp_path / "twin.nii")
+    np.testing.assert_array_equal(np.stack([hu(header) for header in series.slices]), nifti.whole(twin))
+    assert series.slices[0].spacing == pytest.approx(twin.spacing)
+
+
+def test_a_lone_slice_is_turned_as_those_of_series_are(tmp_path: Path) -> None:
+    write(tmp_path / "a", ct(ImageOrientationPatient=[-1, 0, 0, 0, -1, 0]))
+    series = _only(tmp_path)
+    np.testing.assert_array_equal(hu(series.slices[0]), stored()[::-1, ::-1].astype(int) - 1024)
+    assert (series.heights, series.notes) == ((0.0,), ())
+
+
+@pytest.mark.parametrize(
+    ("row", "column", "step"),
+    [([0, 1, 0], [0, 0, -1], [1, 0, 0]), ([-1, 0, 0], [0, 0, -1], [0, 1, 0]), ([0, -1, 0], [-1, 0, 0], [0, 0, 1])],
+    ids=["sagittal", "coronal", "axial-transposed"],
+)
+def test_other_planes_stay_as_they_are_stored_which_is_noted(
+    row: list[int], column: list[int], step: list[int], tmp_path: Path
+) -> None:
+    for index in (1, 0, 2):
+        place = [4.0 * index * part for part in step]
+        write(tmp_path / f"{index}", ct(seed=index, ImagePositionPatient=place, ImageOrientationPatient=row + column))
+    series = _only(tmp_path)
+    assert series.heights == (0.0, 4.0, 8.0)
+    for index, header in enumerate(series.slices):
+        np.testing.assert_array_equal(hu(header), stored(index).astype(int) - 1024)
+    assert series.notes == ("not axial; rows, columns and slices are in the order in which they're stored",)
+
+
+# padding and decoders
+
+
+@pytest.mark.parametrize("end", [None, 63540])
+def test_padding_above_the_bits_that_count_is_air_and_the_bone_of_the_same_bits_stays(
+    end: int | None, tmp_path: Path
+) -> None:
+    numbers = stored().copy()
+    numbers[0], numbers[5, 5] = 63536, 63536 & 0x0FFF
+    dataset = ct(PixelData=numbers.tobytes())
+    dataset.add(DataElement(0x00280120, "US", 63536))
+    if end:
+        dataset.add(DataElement(0x00280121, "US", end))
+    path = write(tmp_path / "a", dataset)
+    values = hu(read_headers(path)[0])
+    assert set(values[0]) == {-1024}
+    assert values[5, 5] == 1072
+    numbers[0] = 0
+    write(path, ct(PixelData=numbers.tobytes()))
+    np.testing.assert_array_equal(values, SimpleITK.GetArrayFromImage(SimpleITK.ReadImage(str(path)))[0])
+
+
+def test_a_missing_decoder_is_not_the_files_fault(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    dataset = ct(Rows=64, Columns=48, PixelData=stored(rows=64, columns=48).tobytes())
+    dataset.compress(JPEGLSLossless, generate_instance_uid=False)
+    path = write(tmp_path / "a", dataset, JPEGLSLossless)
+    monkeypatch.setattr(get_decoder(JPEGLSLossless), "_available", {})
+    assert "pyjpegls, which is missing: pip install 'zooft[ct]'" in _reason(path)

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import dataclasses
+import os
 import re
 import shutil
+import sys
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
@@ -20,7 +22,7 @@ from pydicom import dcmread
 from pydicom.uid import RLELossless
 
 import zooft
-from zooft_ct import discover, privacy, read
+from zooft_ct import demo, discover, privacy, read
 from zooft_ct.options import CTOptions
 
 PATIENTS = ("CANARY^ANN", "CANARY^BOB", "CANARY^CID", "CANARY^DEE")
@@ -420,7 +422,8 @@ def test_oblique_nifti_is_noted(tmp_path: Path) -> None:
     turn = np.eye(4)
     turn[1:3, 1:3] = [[0.96, 0.28], [-0.28, 0.96]]
     nibabel.save(nibabel.Nifti1Image(hu, turn), tmp_path / "v.nii")
-    (note,) = discover.gather([tmp_path], CTOptions()).notes
+    nameless, note = discover.gather([tmp_path], CTOptions()).notes
+    assert nameless.startswith("1 of 1 series and volumes name no patient")
     assert note == "1 of 1 series: its axes lean by 16° from the patient's; slices are taken along them"
 
 
@@ -518,3 +521,46 @@ def test_the_document_names_every_option_and_its_python_runs(tmp_path: Path) -> 
         exec(compile(own, "ct.md", "exec"), names)  # noqa: S102 -- our own document
         if "hu" in names:
             assert names["hu"].shape == (3, ROWS, COLUMNS)
+
+
+def test_slices_without_a_label_are_counted_where_slices_are_labelled(tmp_path: Path) -> None:
+    cohort(tmp_path, label=False)
+    rows = [f"files/{patient}/00.dcm,{label}" for patient, label in LABELS.items()]
+    (tmp_path / "labels.csv").write_text("\n".join(["path,label", *rows]))
+    (note,) = [note for note in found(tmp_path).notes if "without a label" in note]
+    assert note.startswith("4 of 4 labelled series have slices without a label (12 of their 16)")
+    assert "calls more patients positive" in note
+    (tmp_path / "labels.csv").write_text("")
+    cohort(tmp_path)
+    assert not any("without a label" in note for note in found(tmp_path).notes)
+
+
+def test_series_that_are_not_axial_are_counted(tmp_path: Path) -> None:
+    cohort(tmp_path)
+    series(tmp_path / "files" / PATIENTS[0], PATIENTS[0], ImageOrientationPatient=[0, 1, 0, -1, 0, 0])
+    assert any(note.startswith("1 of 4 series: not axial;") for note in found(tmp_path).notes)
+
+
+def test_paths_on_several_drives_are_gathered(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def no_common_root(*_: object) -> str:
+        raise ValueError("path is on mount 'D:', start on mount 'C:'")
+
+    cohort(tmp_path, label=False, SeriesInstanceUID=None, PatientID=None)
+    (tmp_path / "files" / "a.txt").write_text("text")
+    monkeypatch.setattr(os.path, "relpath", no_common_root)
+    got = discover.gather([tmp_path / "files"], CTOptions())
+    assert (len(got.samples), len({sample.group for sample in got.samples}), len(got.rejected)) == (16, 4, 1)
+
+
+@pytest.mark.parametrize("missing", ["pydicom", "nibabel"])
+def test_a_missing_library_is_named_with_the_extra_that_brings_it(
+    missing: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, missing, None)
+    for call in (
+        lambda: discover.discover(tmp_path, CTOptions()),
+        lambda: discover.gather([tmp_path], CTOptions()),
+        lambda: demo.demo(tmp_path / "demo", 0),
+    ):
+        with pytest.raises(zooft.ConfigError, match=rf"\({missing} missing\): pip install 'zooft\[ct\]'"):
+            call()

@@ -194,3 +194,9 @@ def test_two_file_images_are_refused(tmp_path: Path) -> None:
     nibabel.save(nibabel.Nifti1Pair(chest().transpose(), RIGHT_ANGLED), tmp_path / "v.img")
     (tmp_path / "v.hdr").rename(tmp_path / "v.nii")
     assert "two-file" in refusal(tmp_path / "v.nii")
+
+
+@pytest.mark.parametrize("content", [b"\x5c\x01\0\0abc", b"\x5c\x01\0\0abcdefghij", b"\x1c\x02\0\0" + bytes(400)])
+def test_a_file_shorter_than_its_header_is_refused(tmp_path: Path, content: bytes) -> None:
+    (tmp_path / "short.nii").write_bytes(content)
+    assert refusal(tmp_path / "short.nii") == "its NIfTI header can't be read (WrapStructError)"

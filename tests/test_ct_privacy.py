@@ -7,7 +7,7 @@ import hmac
 import logging
 import warnings
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
+from pathlib import Path, PureWindowsPath
 
 import pytest
 
@@ -98,3 +98,20 @@ def test_libraries_are_kept_from_telling_values(caplog: pytest.LogCaptureFixture
         assert not caplog.records
         logging.getLogger("pydicom").warning("as before")
         assert [record.message for record in caplog.records] == ["as before"]
+
+
+def test_names_need_no_root_that_windows_drives_share() -> None:
+    assert privacy.relative(None, PureWindowsPath("D:/scans/a.dcm")) == "D:/scans/a.dcm"
+    assert privacy.relative(Path("data"), Path("data/scans/a.dcm")) == "scans/a.dcm"
+
+
+def test_file_systems_without_hard_links_have_their_key_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: object) -> None:
+        raise PermissionError(1, "Operation not permitted")
+
+    monkeypatch.setattr(Path, "hardlink_to", refuse)
+    key = privacy.key_of(tmp_path)
+    assert privacy.key_of(tmp_path) == key
+    assert (tmp_path / privacy.KEY_FILE).read_bytes() == key.secret
+    assert (tmp_path / privacy.KEY_FILE).stat().st_mode & 0o777 == 0o600
+    assert [path.name for path in tmp_path.iterdir()] == [privacy.KEY_FILE]

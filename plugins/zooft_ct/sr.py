@@ -49,7 +49,7 @@ def write(
             failures.append(str(error))
     if failures:
         raise zooft.DataError(
-            f"{len(failures)} of {len(results)} structured reports couldn't be written, the other {len(written)} are: "
+            f"{len(failures)} of {len(results)} structured reports couldn't be written (any others are): "
             f"{'; '.join(failures)}. Mend these patients' headers, or take their results by --format json or csv"
         )
     return tuple(written)

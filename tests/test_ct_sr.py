@@ -1,0 +1,77 @@
+"""Structured reports from headers as anonymisers leave them: written, or refused without a word of what is in them."""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import pydicom
+import pytest
+from dicom_files import UID, ct, write
+
+import zooft
+from zooft_ct import sr
+from zooft_ct.discover import gather
+from zooft_ct.options import CTOptions
+
+FILE = zooft.DeployedFile(
+    classes=("clear", "nodule"), threshold=0.5, backbone="timm:any", version="1", weights_sha256="0" * 64
+)
+OPTIONS = CTOptions(mode="slice")
+
+pytest.importorskip("highdicom", reason="needs the extra 'ct-sr'")
+
+
+@pytest.fixture(autouse=True)
+def _own_key(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("ZOOFT_KEY_FILE", str(tmp_path_factory.mktemp("key") / "key"))
+
+
+def result(folder: Path, name: str, **elements: Any) -> zooft.GroupResult:
+    """An answer about one slice of one patient."""
+    study = {"SeriesInstanceUID": UID.format(name), "StudyInstanceUID": UID.format(f"{name}.2")}
+    write(folder / name, ct(seed=int(name), **(study | elements)))
+    samples = gather([folder / name], OPTIONS).samples
+    return zooft.GroupResult(
+        group=f"patient{name}",
+        prediction="nodule",
+        probabilities=(0.25, 0.75),
+        members=samples,
+        decisive=samples[0],
+        probability_by_sample=(0.75,),
+    )
+
+
+def test_a_report_is_valid_though_the_headers_say_nothing_of_the_patient(tmp_path: Path) -> None:
+    answer = result(tmp_path / "in", "11", PatientID=None)
+    (path,) = sr.write([answer], FILE, tmp_path / "out", OPTIONS)
+    report = pydicom.dcmread(path)
+    assert (report.PatientID, report.PatientName, report.StudyDate) == ("", "", "")
+    assert report.StudyInstanceUID == UID.format("11.2")
+    if shutil.which("dciodvfy") is None:
+        pytest.skip("the program dciodvfy judges the report")
+    said = subprocess.run(["dciodvfy", str(path)], capture_output=True, text=True).stderr
+    assert [line for line in said.splitlines() if line.startswith("Error")] == []
+
+
+def test_a_header_that_makes_no_report_costs_the_others_nothing_and_is_not_repeated(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    answers = [
+        result(tmp_path / "in", "21", StudyInstanceUID=None, PatientName="CANARY"),
+        result(tmp_path / "in", "22", PatientName="CANARY"),
+        result(tmp_path / "in", "23"),
+    ]
+    spoilt = tmp_path / "in" / "23"
+    dated = spoilt.read_bytes().replace(b"\x08\x00\x60\x00CS", b"\x08\x00\x20\x00DA\x08\x00CANARY42\x08\x00\x60\x00CS")
+    spoilt.write_bytes(dated)
+    with pytest.raises(zooft.DataError) as caught:
+        sr.write(answers, FILE, tmp_path / "out", OPTIONS)
+    text = str(caught.value)
+    assert text.startswith("2 of 3 structured reports couldn't be written (any others are): patient21 (AttributeError)")
+    assert "patient23 (ValueError)" in text
+    assert "CANARY" not in text + "".join(capfd.readouterr())
+    assert caught.value.__cause__ is None
+    assert [path.name for path in (tmp_path / "out").iterdir()] == ["patient22.dcm"]
