@@ -635,6 +635,7 @@ def test_padding_above_the_bits_that_count_is_air_and_the_bone_of_the_same_bits_
 
 def test_a_missing_decoder_is_not_the_files_fault(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     dataset = ct(Rows=64, Columns=48, PixelData=stored(rows=64, columns=48).tobytes())
+    write(tmp_path / "native", dataset)
     dataset.compress(JPEGLSLossless, generate_instance_uid=False)
     path = write(tmp_path / "a", dataset, JPEGLSLossless)
     monkeypatch.setattr(get_decoder(JPEGLSLossless), "_available", {})

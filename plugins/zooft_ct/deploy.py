@@ -15,11 +15,12 @@ from pydicom.pixels import apply_modality_lut
 
 
 def read(folder):
-    """One axial series, and nothing else, in a folder. zooft also handles gaps, padding values, other orientations."""
+    """One axial series, and nothing else, in a folder. zooft also handles gaps, padding values, other planes."""
     slices = [pydicom.dcmread(path) for path in Path(folder).iterdir() if path.is_file()]
     slices.sort(key=lambda one: float(one.ImagePositionPatient[2]))  # from feet to head
     hu = [np.clip(np.rint(apply_modality_lut(one.pixel_array, one)), -1024, 3071) for one in slices]
-    hu = np.stack(hu).astype(np.int16)
+    row = slices[0].ImageOrientationPatient  # front first, the patient's right first
+    hu = np.stack(hu).astype(np.int16)[:, :: -1 if row[4] < 0 else 1, :: -1 if row[0] < 0 else 1]
 '''
 _SAMPLES = {
     "slice": "    samples = [hu[i : i + 1] for i in range(len(hu))]  # every slice",
