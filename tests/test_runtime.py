@@ -262,3 +262,9 @@ def test_running_a_file_loads_no_torch(tmp_path: Path) -> None:
         [sys.executable, "-c", code, str(written(tmp_path))], capture_output=True, text=True, check=True
     )
     assert said.stdout.strip() == "[]"
+
+
+def test_on_cuda_tf32_is_off_since_it_alone_would_fail_a_verification() -> None:
+    assert providers.Choice("cuda").chain == [
+        ("CUDAExecutionProvider", {"use_tf32": "0"}), ("CPUExecutionProvider", {}),
+    ]  # fmt: skip

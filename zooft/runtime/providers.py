@@ -17,6 +17,8 @@ NAMES = {
     "cuda": "CUDAExecutionProvider",
     "tensorrt": "TensorrtExecutionProvider",
 }
+_OPTIONS = {"cuda": {"use_tf32": "0"}}
+"""TF32, on by default, moves logits by a third of their spread: more than any verification would let pass."""
 _BEHIND = {"cpu": ("cpu",), "cuda": ("cuda", "cpu"), "tensorrt": ("tensorrt", "cuda", "cpu")}
 
 
@@ -38,9 +40,9 @@ class Choice:
         return NAMES[self.name]
 
     @property
-    def chain(self) -> list[str]:
-        """It and what may run the nodes that it can't, in onnxruntime's names."""
-        return [NAMES[name] for name in _BEHIND[self.name]]
+    def chain(self) -> list[tuple[str, dict[str, str]]]:
+        """It and what may run the nodes that it can't: onnxruntime's names and options."""
+        return [(NAMES[name], _OPTIONS.get(name, {})) for name in _BEHIND[self.name]]
 
 
 def choose(requested: str) -> Choice:
