@@ -40,7 +40,6 @@ def result(folder: Path, name: str, **elements: Any) -> zooft.GroupResult:
         probabilities=(0.25, 0.75),
         members=samples,
         decisive=samples[0],
-        probability_by_sample=(0.75,),
     )
 
 

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from zooft.calibration import parse_point
     from zooft.config import option
     from zooft.contracts import (
+        SPLIT_NAMES,
         UNLABELLED,
         Anatomy,
         Arrays,
@@ -49,6 +50,7 @@ if TYPE_CHECKING:
     from zooft.tasks import cross_entropy, image_port, image_preprocess, image_reader
 
 __all__ = [
+    "SPLIT_NAMES",
     "UNLABELLED",
     "Anatomy",
     "Arrays",
@@ -101,7 +103,7 @@ _HOMES = {
     "zooft.contracts": (
         "Anatomy", "Arrays", "Computing", "DeployedFile", "Discovery", "EpochRecord", "Family", "FreezePlan", "Freezer", "GroupResult",
         "Head", "InputSpec", "LoadedWeights", "OperatingPoint", "Picture", "Port", "Rejection", "Sample", "Stage", "Table",
-        "Task", "UNLABELLED", "Verification", "WeightsSource", "unseen",
+        "SPLIT_NAMES", "Task", "UNLABELLED", "Verification", "WeightsSource", "unseen",
     ),
     "zooft.errors": ("ConfigError", "DataError", "ModelError", "WeightsError", "ZooftError"),
     "zooft.hookspecs": ("hookimpl",),

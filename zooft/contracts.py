@@ -29,6 +29,15 @@ SplitName = Literal["train", "val", "test"]
 GroupScore = Literal["mean", "max"]
 Advance = Callable[[int], None]
 Scale = Mapping[str, float]
+SPLIT_NAMES: Mapping[str, SplitName] = {
+    "train": "train",
+    "training": "train",
+    "val": "val",
+    "valid": "val",
+    "validation": "val",
+    "test": "test",
+}
+"""How data calls its splits, in lower case, to our names of them."""
 UNLABELLED = -1
 """The target of a sample that is only to be predicted."""
 
@@ -385,7 +394,6 @@ class GroupResult:
         probabilities: in the order of the classes.
         members: the samples that it was made from.
         decisive: the sample that spoke most for the last class.
-        probability_by_sample: of the last class, in the samples' order.
     """
 
     group: str
@@ -393,7 +401,6 @@ class GroupResult:
     probabilities: tuple[float, ...]
     members: tuple[Sample, ...]
     decisive: Sample
-    probability_by_sample: tuple[float, ...]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -153,15 +153,13 @@ def by_group(
 
 
 def _result(answers: Predictions, probabilities: NDArray[Any], prediction: str) -> GroupResult:
-    last = answers.probabilities[:, -1]
-    decisive = int(last.argmax())
+    decisive = int(answers.probabilities[:, -1].argmax())
     return GroupResult(
         group=answers.samples[0].group or answers.samples[0].id,
         prediction=prediction,
         probabilities=tuple(float(p) for p in probabilities),
         members=answers.samples,
         decisive=answers.samples[decisive],
-        probability_by_sample=tuple(float(p) for p in last),
     )
 
 

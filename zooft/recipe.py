@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import logging
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -113,14 +113,13 @@ def _finetune(plan: Plan, folder: runs.WorkingFolder, told: Listener) -> Finetun
     _train(plan, backbone, adapted, splits.train, splits.val, accelerator, folder.path, memory, told)
     clock.lap("training")
     told.step("evaluating the last epoch" if splits.folds else "evaluating the best epoch")
-    judged = _judge(plan, folder.path, splits, crossed, accelerator, told)
-    saved = finished.open_run(folder.path, plan.registry)
+    saved, judged = _judge(plan, folder.path, splits, crossed, accelerator, told)
     clock.lap("evaluation")
     verification = _export(plan, saved, splits, told) if plan.config.export else None
     clock.lap("export")
     _keep(folder.path, "resources", clock.resources())
     try:
-        _report(plan, finished.open_run(folder.path, plan.registry), found, splits, judged, audited, verification)
+        _report(plan, replace(saved, record=runs.read(folder.path)), found, splits, judged, audited, verification)
     except Exception as error:  # a page that can't be drawn mustn't cost the run
         logger.debug("no report", exc_info=True)
         told.note(f"the report couldn't be made ({type(error).__name__}); all else is there")
@@ -153,7 +152,7 @@ def _audit(plan: Plan, folder: Path, found: Discovery, splits: Splits, told: Lis
     told.step("looking for leaks and shortcuts")
     audited = audit(
         found.samples, found.classes, partial(sample_tables.read, plan.task, plan.options),
-        show=lambda arrays: plan.task.show(arrays, plan.options).squeeze(), computing=told.computing, seed=plan.config.seed,
+        show=partial(sample_tables.picture, plan.task, plan.options), computing=told.computing, seed=plan.config.seed,
         split_of={sample.id: name for name, members in splits.named().items() for sample in members},
     )  # fmt: skip
     runs.write_json(folder / runs.AUDIT_FILE, audited)
@@ -303,7 +302,7 @@ def _save(adapted: AdaptedModel, path: Path) -> None:
 
 def _judge(
     plan: Plan, folder: Path, splits: Splits, crossed: Predictions | None, accelerator: Accelerator, told: Listener
-) -> dict[str, Judgement]:
+) -> tuple[SavedRun, dict[str, Judgement]]:
     """The kept epoch, calibrated and judged by what it hasn't learnt from, from the files that the run has written."""
     saved = finished.open_run(folder, plan.registry)
     raw = crossed or _predict(plan, saved, splits.val, accelerator, told)
@@ -313,8 +312,8 @@ def _judge(
     answers = {"val": judge.calibrated(raw, calibration, plan.task)}
     if crossed:
         answers = {"cross-validation": _cross_calibrated(plan, raw, splits, saved)}
+    saved = replace(saved, calibration=calibration)
     if splits.test:
-        saved = finished.open_run(folder, plan.registry)
         answers["test"] = _predict(plan, saved, splits.test, accelerator, told)
     judged = {
         name: Judgement(
@@ -330,7 +329,8 @@ def _judge(
     judge.write_predictions(folder / runs.PREDICTIONS_FILE, judged, saved.classes, fold_of)
     _keep(folder, "evaluation", {name: part.evaluation for name, part in judged.items()})
     _keep(folder, "best_epoch", runs.best_epoch(folder))
-    return judged
+    saved.model.cpu()
+    return replace(saved, record=runs.read(folder)), judged
 
 
 def _calibrate(plan: Plan, raw: Predictions, saved: SavedRun, fitted_on: str) -> Calibration:

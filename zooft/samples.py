@@ -84,7 +84,12 @@ def read(task: Task, options: Any, sample: Sample) -> Arrays:
 
 def show(task: Task, options: Any, sample: Sample) -> NDArray[Any]:
     """One sample as a picture for people, ``(H, W)`` or ``(H, W, 3)`` uint8."""
-    return task.show(read(task, options, sample), options).squeeze()
+    return picture(task, options, read(task, options, sample))
+
+
+def picture(task: Task, options: Any, arrays: Arrays) -> NDArray[Any]:
+    """Arrays that were read, as `show` gives them."""
+    return task.show(arrays, options).squeeze()
 
 
 def words(task: Task, error: Exception) -> str:

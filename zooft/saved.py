@@ -18,7 +18,7 @@ from zooft import config as configuration
 from zooft import run as runs
 from zooft import runtime
 from zooft import samples as sample_tables
-from zooft.contracts import Calibration, Computing, GroupScore, Sample, Verification, WeightsRecord, unseen
+from zooft.contracts import Advance, Calibration, Computing, GroupScore, Sample, Verification, WeightsRecord, unseen
 from zooft.errors import DataError, RunError
 from zooft.judge import Predictions, calibrated, predictions
 
@@ -32,8 +32,6 @@ if TYPE_CHECKING:
     from zooft.model import AdaptedModel
     from zooft.registry import Registry
     from zooft.runtime import Metadata, OnnxModel
-
-Advance = Callable[[int], None]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -14,14 +14,6 @@ from typing import Literal
 
 import zooft
 
-SPLITS: Mapping[str, Literal["train", "val", "test"]] = {
-    "train": "train",
-    "training": "train",
-    "val": "val",
-    "valid": "val",
-    "validation": "val",
-    "test": "test",
-}
 TABLE, SLICE_TABLE = "labels.csv", "slice_labels.csv"
 _COLUMNS = frozenset({"patient_id", "patient", "series_uid", "path", "sop_uid", "label", "split"})
 _SEPARATORS = ",;\t"
@@ -111,7 +103,7 @@ def folder_label(root: Path, path: Path, *, splits: bool) -> tuple[str, Literal[
         splits: what `has_splits` says of the folder.
     """
     folders = list(path.relative_to(root).parts[:-1])
-    split = SPLITS[folders.pop(0).lower()] if splits and folders else None
+    split = zooft.SPLIT_NAMES[folders.pop(0).lower()] if splits and folders else None
     return (folders[0].encode("utf-8", "backslashreplace").decode(), split) if folders else None
 
 
@@ -122,7 +114,7 @@ def has_splits(root: Path) -> bool:
         DataError: some are, and others aren't.
     """
     tops = [path.name.lower() for path in root.iterdir() if path.is_dir() and not path.name.startswith(".")]
-    named = [name for name in tops if name in SPLITS]
+    named = [name for name in tops if name in zooft.SPLIT_NAMES]
     if named and len(named) < len(tops):
         raise zooft.DataError(
             f"the data has split folders ({', '.join(sorted(named))}) and {len(tops) - len(named)} others beside them; "
@@ -173,7 +165,7 @@ def _refuse_missing(columns: Sequence[str], name: str) -> None:
 def _row(number: int, values: Mapping[str, str], name: str) -> Row | str:
     """The line, or why it can't be used."""
     split = values.get("split", "").lower()
-    if split and split not in SPLITS:
+    if split and split not in zooft.SPLIT_NAMES:
         raise zooft.DataError(
             f"{name}, line {number}, names a split that isn't train, val or test; mend it, as another split would "
             "quietly become another experiment"
@@ -185,7 +177,7 @@ def _row(number: int, values: Mapping[str, str], name: str) -> Row | str:
         series=values.get("series_uid", ""),
         path=values.get("path", ""),
         sop=values.get("sop_uid", ""),
-        split=SPLITS.get(split),
+        split=zooft.SPLIT_NAMES.get(split),
     )
     if not row.label:
         return "has no label"

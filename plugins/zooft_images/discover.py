@@ -22,14 +22,6 @@ from zooft_images.read import inspect
 if TYPE_CHECKING:
     from zooft_images.options import ClassificationOptions
 
-_SPLITS = {
-    "train": "train",
-    "training": "train",
-    "val": "val",
-    "valid": "val",
-    "validation": "val",
-    "test": "test",
-}
 _MANIFEST = "labels.csv"
 
 
@@ -89,11 +81,13 @@ def _list(root: Path, options: ClassificationOptions) -> _Listing:
 
 def _from_folders(root: Path, options: ClassificationOptions) -> _Listing:
     tops = _folders(root)
-    splits = [folder for folder in tops if folder.name.lower() in _SPLITS]
+    splits = [folder for folder in tops if folder.name.lower() in zooft.SPLIT_NAMES]
     if splits and len(splits) < len(tops):
         odd = ", ".join(folder.name for folder in tops if folder not in splits)
         raise zooft.DataError(f"{root} has split folders and others beside them: {odd}; move those elsewhere")
-    parents: list[tuple[Path, Any]] = [(folder, _SPLITS[folder.name.lower()]) for folder in splits] or [(root, None)]
+    parents: list[tuple[Path, Any]] = [(folder, zooft.SPLIT_NAMES[folder.name.lower()]) for folder in splits] or [
+        (root, None)
+    ]
     strays = [path for path in _others(root) if path.name != _MANIFEST]
     strays += [path for folder in splits for path in _others(folder)]
     classes = [(folder, split) for parent, split in parents for folder in _folders(parent)]
@@ -194,7 +188,7 @@ def _candidate(root: Path, row: dict[str, str], options: ClassificationOptions) 
     if not row["path"] or not row["label"]:
         return "the line has no path or no label"
     split = row.get("split", "").lower()
-    if split and split not in _SPLITS:
+    if split and split not in zooft.SPLIT_NAMES:
         raise zooft.DataError(
             f"{row['path']} is in the split {split!r}; there are train, val and test. Mend it: another split would "
             "quietly become another experiment"
@@ -206,7 +200,7 @@ def _candidate(root: Path, row: dict[str, str], options: ClassificationOptions) 
         return f"not a usable path: {getattr(error, 'strerror', None) or error}"
     if not known:
         return "no such file"
-    return _Candidate(identity, path, row["label"], _SPLITS.get(split), row.get(options.group_column) or None)
+    return _Candidate(identity, path, row["label"], zooft.SPLIT_NAMES.get(split), row.get(options.group_column) or None)
 
 
 def _facts_or_reason(path: Path, options: ClassificationOptions) -> Mapping[str, str | float] | str:

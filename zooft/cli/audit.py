@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -61,8 +62,8 @@ def _audit(data: Path, name: str, values: dict[str, Any], live: Live) -> Audit:
         first = found.rejected[0]
         live.note(f"rejected: {len(found.rejected)}, the first: {first.id}: {first.reason}")
     return audits.audit(
-        found.samples, found.classes, lambda sample: samples.read(task, options, sample),
-        show=lambda arrays: task.show(arrays, options), computing=live.computing,
+        found.samples, found.classes, partial(samples.read, task, options),
+        show=partial(samples.picture, task, options), computing=live.computing,
     )  # fmt: skip
 
 

@@ -35,7 +35,7 @@ def whois(data: Path, ids: tuple[str, ...], task: str, as_json: bool, **typed: A
     found = chosen.whois(data, ids, options)
     if as_json:
         print_json(found)
-    else:
+    elif found:
         columns = list(dict.fromkeys(key for facts in found.values() for key in facts))
         rows = [(id_, *(found[id_].get(key, "") for key in columns)) for id_ in found]
         print_table("", ("id", *columns), rows)
