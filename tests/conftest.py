@@ -7,6 +7,7 @@ import pytest
 
 @pytest.fixture(autouse=True)
 def _stay_in_a_folder_of_ones_own(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Runs without --out go below the working directory."""
+    """Runs without --out go below the working directory, what they keep into a store of the test's own."""
     monkeypatch.chdir(tmp_path_factory.mktemp("work"))
+    monkeypatch.setenv("ZOOFT_CACHE", str(tmp_path_factory.mktemp("store")))
     monkeypatch.delenv("ZOOFT_WEIGHTS", raising=False)

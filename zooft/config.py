@@ -8,7 +8,7 @@ from __future__ import annotations
 import dataclasses
 import difflib
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar
@@ -51,7 +51,10 @@ class FinetuneConfig:
     freeze: str = option("standard/backbone", "what stays as it is; 'zooft freezers' lists the rules")
     weights: str = option("pretrained", "pretrained, random, or a .safetensors or .pth file")
     epochs: Annotated[int, Ge(1)] = option(15, "passes over the training data")
-    batch_size: Annotated[int, Ge(1)] = option(32, "samples a step")
+    batch_size: Annotated[int, Ge(1)] | Literal["auto"] | None = option(
+        None,
+        "samples a step, of all processes together; auto finds the largest that fits [default: 32, more for a head alone]",
+    )
     optimizer: Literal["adamw", "adam", "sgd"] = option("adamw", "sgd has momentum")
     lr: Annotated[float, Gt(0), Lt(math.inf)] = option(5e-3, "learning rate of the head")
     backbone_lr: Annotated[float, Gt(0), Lt(math.inf)] = option(1e-4, "learning rate of what learns of the backbone")
@@ -72,11 +75,27 @@ class FinetuneConfig:
     )
     device: Device = option("auto", "where to train")
     workers: Annotated[int, Ge(0)] | None = option(None, "loader processes [default: by the machine]")
+    cache: bool = option(
+        True, "compute frozen stages once and keep what leaves them; no-cache runs them in every epoch"
+    )
+    features: Literal["fp32", "bf16"] = option(
+        "fp32", "how frozen stages are computed; bf16 is faster and moves features by some percent"
+    )
+    views: Annotated[int, Ge(0), Le(1000)] | Literal["auto"] = option(
+        "auto",
+        "augmented views of each image that frozen stages see, beside the plain one; auto lets validation choose",
+    )
+    sweep: bool = option(False, "try several learning rates and weight decays of the head; validation chooses")
+    precision: Literal["auto", "fp32", "bf16"] = option("auto", "how what learns is computed; auto measures")
+    compile: Literal["auto", "on", "off"] = option("auto", "torch.compile what learns; auto on CUDA for long runs")
+    sync_bn: bool = option(False, "BatchNorm statistics over all processes (CUDA)")
+    profile: bool = option(False, "print where the time went")
     seed: Annotated[int, Ge(0), Le(2**32 - 1)] = option(0, "of splits, head, order, augmentation")
     bootstrap: Annotated[int, Ge(0)] = option(1000, "resamples behind the 95 % intervals; 0 for none")
     audit: bool = option(True, "look for leaks and shortcuts before training")
     export: bool = option(True, "write and verify model.onnx")
     provider: Provider = option("auto", "onnxruntime execution provider that verifies the file")
+    resume: Path | None = option(None, "go on with a run that was killed; takes that run's options", local=True)
     verify_samples: Annotated[int, Ge(1)] = option(500, "validation samples to verify on at most")
 
 
@@ -116,7 +135,7 @@ def build(cls: type[T], values: Mapping[str, Any]) -> T:
     try:
         made = TypeAdapter(cls).validate_python({name: v for name, v in values.items() if name in names(cls)})
     except ValidationError as error:
-        faults += [_fault(cls, item) for item in error.errors()]
+        faults += [_fault(cls, items) for items in _by_field(error.errors()).values()]
     if faults:
         raise ConfigError("; ".join(faults))
     return made
@@ -168,9 +187,22 @@ def _unknown(name: str, known: tuple[str, ...]) -> str:
     return f"there is no option {name!r}{hint}"
 
 
-def _fault(cls: type[Any], item: Any) -> str:
+def _by_field(errors: Sequence[Any]) -> dict[str, list[Any]]:
+    """Errors by the option that they are about: one that takes this or that gives an error for each."""
+    found: dict[str, list[Any]] = {}
+    for item in errors:
+        index = [part for part in item["loc"][1:] if isinstance(part, int)]
+        found.setdefault(".".join(map(str, [*item["loc"][:1], *index])), []).append(item)
+    return found
+
+
+def _fault(cls: type[Any], items: Sequence[Any]) -> str:
+    item = items[0]
     name = ".".join(str(part) for part in item["loc"]) or cls.__name__
     if item["type"] in {"missing", "missing_argument", "missing_keyword_only_argument"}:
         help_text = next(field.metadata["help"] for field in dataclasses.fields(cls) if field.name == name)
         return f"{name.replace('_', '-')} is required: {help_text}"
-    return f"{name.replace('_', '-')}: {item['msg'].lower()}, but {item['input']!r} was given"
+    index = [part for part in item["loc"][1:] if isinstance(part, int)]
+    name = ".".join(map(str, [*item["loc"][:1], *index])) or cls.__name__
+    wrong = ", or ".join(dict.fromkeys(each["msg"].lower() for each in items))
+    return f"{name.replace('_', '-')}: {wrong}, but {item['input']!r} was given"

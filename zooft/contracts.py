@@ -483,6 +483,10 @@ class Task:
             third parameter named ``computing`` it is given one, to show how far it is.
         read: one sample's array in native units, without the batch axis, or a tuple of arrays where the graph has
             several inputs; deterministic. Must not import torch.
+        digest: ``(source, options)`` to the SHA-256 (hexadecimal) of the content that `read` would read, without decoding it:
+            what was computed from a sample is kept under it. None hashes the arrays that were read.
+        sketch: ``(source, spec, options)`` to arrays that stand for those of `read` where random views are made: smaller, or
+            decoded faster, never where a plain view is wanted. None takes those of `read`.
         port: the deployed graph's input, or a tuple of them.
         preprocess: native units ``(N, …)``, one tensor for each port, to the network's input ``(N, C, H, W)``
             float32, or ``(N, Z, C, H, W)`` for a bag, as a module that can be exported.
@@ -530,6 +534,8 @@ class Task:
     metrics: Callable[[NDArray[Any], NDArray[Any]], Mapping[str, float]]
     primary: str
     options: type[Any] = NoOptions
+    digest: Callable[[Any, Any], str] | None = None
+    sketch: Callable[[Any, InputSpec, Any], Arrays] | None = None
     explain: Callable[[InputSpec, Any], str] = _image_steps
     augment: Callable[[InputSpec, Any], Callable[..., Tensor] | None] = _no_augmentation
     channels: Callable[[Any], int] = _rgb

@@ -1,32 +1,45 @@
 """What leaves the frozen prefix, computed once and not every epoch.
 
-Owns the data sets of a run: samples read and brought to the network's input, and, where nothing random
-happens before the first learning stage, that stage's inputs kept in memory.
+Owns the data sets of a run: samples read and brought to the network's input, and, where nothing that learns comes before,
+the inputs of the first learning stage, kept in the store on disk and reused by later runs. Boundary 0, where everything
+learns, is no exception: what is kept then is the network's input, so that no file is decoded twice.
 """
 
 from __future__ import annotations
 
+import hashlib
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
+import numpy as np
 import torch
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset, Subset, TensorDataset
+from torch.utils.data import DataLoader, Dataset, Subset, default_collate
 
-from zooft import samples
+from zooft import freeze, samples
+from zooft.contracts import Computing, unseen
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
-
+    from numpy.typing import NDArray
     from torch import nn
+    from torch.utils.data import Sampler
 
     from zooft.contracts import Arrays, Sample, Task
     from zooft.model import AdaptedModel
+    from zooft.prefix import Runner
+    from zooft.store import Shelf, Store
 
-Memory = dict[tuple[int, str], Tensor]
-"""(number of the first learning stage, sample's id) to that stage's input."""
-MEMORY_LIMIT = 2 * 2**30
-"""Bytes of features that are kept; above it they are computed again in every epoch."""
+AT_A_TIME = 32
+"""Samples that run through frozen stages together. Fixed, since rounding differs a little between sizes."""
+HELD_BYTES = 2 * 2**30
+"""What is held in memory where the disk can't keep it."""
+LOADED_BYTES = 256 * 2**20
+"""Features up to this are read into memory; more stay on disk, memory-mapped."""
+
+Take = Callable[[Sequence[int]], Tensor]
+"""Positions of samples to the inputs ``(n, …)`` float32 of the first learning stage."""
 
 
 class Views(Dataset[tuple[Tensor, int]]):
@@ -36,8 +49,10 @@ class Views(Dataset[tuple[Tensor, int]]):
         members: in order.
         read: a sample to its arrays in native units.
         preprocess: for the plain view.
-        augment: for a random view instead; None for the plain one.
+        augment: arrays to a random view; None where there are only plain ones.
+        sketch: a sample to the arrays that random views are made of; None for those of `read`.
         seed: of the random views.
+        number: 0 for the plain view, from 1 for random ones.
     """
 
     def __init__(
@@ -47,25 +62,149 @@ class Views(Dataset[tuple[Tensor, int]]):
         read: Callable[[Sample], Arrays],
         preprocess: nn.Module,
         augment: Callable[..., Tensor] | None = None,
+        sketch: Callable[[Sample], Arrays] | None = None,
         seed: int = 0,
+        number: int = 0,
     ) -> None:
         self.samples, self.read, self.preprocess = members, read, preprocess
-        self.augment, self.seed, self.epoch = augment, seed, 0
+        self.augment, self.sketch, self.seed, self.number = augment, sketch or read, seed, number
 
     def __len__(self) -> int:
         return len(self.samples)
 
+    def numbered(self, number: int, sketch: Callable[[Sample], Arrays] | None = None) -> Views:
+        """The same samples in another view."""
+        return Views(
+            self.samples, read=self.read, preprocess=self.preprocess, augment=self.augment,
+            sketch=sketch or self.sketch, seed=self.seed, number=number,
+        )  # fmt: skip
+
+    def at(self, epoch: int) -> Views:
+        """What an epoch (from 0) sees: a random view of its own, where there are random ones."""
+        return self if self.augment is None else self.numbered(epoch + 1)
+
     def __getitem__(self, index: int) -> tuple[Tensor, int]:
         """The view of one sample, ``(C, H, W)`` float32 or ``(Z, C, H, W)`` for a bag, and its target."""
         sample = self.samples[index]
-        arrays = self.read(sample)
-        if self.augment is None:
+        if self.augment is None or self.number == 0:
             with torch.no_grad():
-                return self.preprocess(*(torch.from_numpy(array)[None] for array in arrays))[0], sample.target
+                arrays = (torch.from_numpy(array)[None] for array in self.read(sample))
+                return self.preprocess(*arrays)[0], sample.target
         with torch.random.fork_rng(devices=[]):
-            # seeded by sample and epoch, so that the view doesn't depend on the number of workers
-            torch.manual_seed(hash((self.seed, self.epoch, index)) % 2**63)
-            return self.augment(*arrays), sample.target
+            # seeded by sample and view, so that a view is the same in any process, order and data set
+            torch.manual_seed(_seed(self.seed, self.number, sample.id))
+            return self.augment(*self.sketch(sample)), sample.target
+
+
+@dataclass(frozen=True, slots=True)
+class Kept(Dataset[Any]):
+    """Inputs of the first learning stage, as they were kept.
+
+    Attributes:
+        takers: the plain view's, then one for each random view.
+        targets: ``(N,)``.
+        seed: of the choice among views.
+        which: the view ``(N,)`` that each sample is seen in; None for the plain one.
+    """
+
+    takers: tuple[Take, ...]
+    targets: Tensor
+    seed: int = 0
+    which: NDArray[np.int64] | None = None
+
+    def __len__(self) -> int:
+        return len(self.targets)
+
+    def at(self, epoch: int) -> Kept:
+        """What an epoch (from 0) sees: of several views, one of each sample by lot."""
+        if len(self.takers) == 1:
+            return self
+        lot = np.random.default_rng([self.seed, epoch]).integers(0, len(self.takers), len(self))
+        return Kept(self.takers, self.targets, self.seed, lot)
+
+    def __getitem__(self, index: int) -> tuple[Tensor, Tensor]:
+        """One sample's input and target."""
+        x, y = self.__getitems__([index])
+        return x[0], y[0]
+
+    def __getitems__(self, indices: Sequence[int]) -> tuple[Tensor, Tensor]:
+        """A batch: inputs ``(n, …)`` float32, targets ``(n,)``."""
+        if self.which is None:
+            return self.takers[0](indices), self.targets[list(indices)]
+        chosen = self.which[list(indices)]
+        parts = [np.flatnonzero(chosen == view).tolist() for view in range(len(self.takers))]
+        rows = torch.cat(
+            [take([indices[i] for i in part]) for take, part in zip(self.takers, parts, strict=True) if part]
+        )
+        back = torch.from_numpy(np.argsort(np.concatenate(parts), kind="stable"))
+        return rows[back], self.targets[list(indices)]
+
+
+class Fed(Protocol):
+    """A data set whose view of the samples may change from epoch to epoch."""
+
+    def __len__(self) -> int:
+        """Samples."""
+
+    def at(self, epoch: int) -> Dataset[Any]:
+        """What an epoch (from 0) sees."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Feed:
+    """What an epoch is fed.
+
+    Attributes:
+        boundary: how many leading stages are frozen.
+        start: the first stage that runs in training: the boundary where what leaves it is kept, or 0.
+        train: the inputs of that stage.
+        val_start: the same for validation.
+        val: None without validation samples.
+    """
+
+    boundary: int
+    start: int
+    train: Fed
+    val_start: int
+    val: Dataset[Any] | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Keeping:
+    """How what leaves frozen stages is computed and kept.
+
+    Attributes:
+        store: on disk.
+        of: what it depends on besides tensors, stages and view: versions, preprocessing, the task's options.
+        digest: a sample's content.
+        dtype: float32, or bfloat16 for the faster way that moves features.
+        device: where stages run.
+        workers: loader processes.
+        share: of so many things, those that this process computes.
+        agree: waits for the other processes; whether all say yes.
+        computing: a progress bar.
+        note: called with one sentence.
+        digests: those known so far, by sample id.
+    """
+
+    store: Store
+    of: Mapping[str, Any]
+    digest: Callable[[Sample], str]
+    dtype: torch.dtype = torch.float32
+    device: torch.device = field(default_factory=lambda: torch.device("cpu"))
+    workers: int = 0
+    share: Callable[[int], range] = range
+    agree: Callable[[bool], bool] = bool
+    computing: Computing = unseen
+    note: Callable[[str], None] = lambda _text: None
+    digests: dict[str, str] = field(default_factory=dict)
+
+    def names(self, members: Sequence[Sample]) -> list[str]:
+        """The samples' digests, each computed once."""
+        for sample in members:
+            if sample.id not in self.digests:
+                self.digests[sample.id] = self.digest(sample)
+        return [self.digests[sample.id] for sample in members]
 
 
 def reader(task: Task, options: Any) -> Callable[[Sample], Arrays]:
@@ -73,38 +212,250 @@ def reader(task: Task, options: Any) -> Callable[[Sample], Arrays]:
     return partial(samples.read, task, options)
 
 
-def precompute(
+def feed(
+    model: AdaptedModel, train: Views, val: Views | None, *, boundary: int, views: int | None, keeping: Keeping | None
+) -> Feed:
+    """What the first learning stage is fed, computed as far as it isn't kept yet.
+
+    Args:
+        model: its stages before `boundary` are frozen.
+        train: with its random views, if any.
+        val: plain ones.
+        boundary: how many leading stages are frozen.
+        views: random views of each sample that are kept beside the plain one; None for a fresh one in every epoch.
+        keeping: None to run frozen stages in every epoch.
+    """
+    if keeping is None:
+        return Feed(boundary=boundary, start=0, train=train, val_start=0, val=val)
+    runner = _Runners(model, boundary, keeping)
+    kept_val = None if val is None else inputs(model, val, stop=boundary, keeping=keeping, runner=runner)
+    kept_train: Kept | None = None
+    fresh = train.augment is not None and (views is None or boundary == 0)
+    if not fresh:
+        count = 0 if train.augment is None else views or 0
+        kept_train = inputs(model, train, stop=boundary, keeping=keeping, runner=runner, views=count)
+        if kept_train is None and boundary:
+            keeping.note("the frozen stages run in every epoch, because their outputs can't be kept")
+    elif boundary:
+        keeping.note("the frozen stages run in every epoch, because every epoch sees views of its own")
+    return Feed(
+        boundary=boundary,
+        start=0 if kept_train is None else boundary,
+        train=_sketched(train, keeping) if kept_train is None else kept_train,
+        val_start=0 if kept_val is None else boundary,
+        val=val if kept_val is None else kept_val,
+    )
+
+
+def inputs(
     model: AdaptedModel,
-    views: Views,
+    members: Views,
     *,
     stop: int,
-    batch_size: int,
-    workers: int,
-    device: torch.device,
-    advance: Callable[[int], None],
-    memory: Memory | None = None,
-) -> TensorDataset | None:
-    """What leaves stage `stop` - 1 for every sample, in float32; None where it wouldn't fit.
-
-    Runs in evaluation mode and without autograd: the prefix is frozen. What `memory` has isn't computed again.
-    """
-    model.eval()
-    kept: Memory = {} if memory is None else memory
-    missing = [index for index, sample in enumerate(views.samples) if (stop, sample.id) not in kept]
-    if len(missing) < len(views):
-        advance(len(views) - len(missing))
-    done = 0
-    for x, y in loader(Subset(views, missing), batch_size=batch_size, workers=workers):
-        with torch.inference_mode():
-            features = model.prefix(place(x, device), stop).cpu().contiguous()
-        if not done and features[0].nbytes * len(views) > MEMORY_LIMIT:
+    keeping: Keeping,
+    runner: _Runners | None = None,
+    views: int = 0,
+) -> Kept | None:
+    """What leaves stage `stop` - 1 for every sample, in the plain view and `views` random ones; None where it can't be kept."""
+    run = runner or _Runners(model, stop, keeping)
+    names = keeping.names(members.samples)
+    takers = []
+    for number in range(views + 1):
+        take = _take(members.numbered(number), names, stop=stop, keeping=keeping, runner=run)
+        if take is None:
             return None
-        for index, row in zip(missing[done : done + len(y)], features, strict=True):
-            kept[stop, views.samples[index].id] = row
+        takers.append(take)
+    targets = torch.tensor([sample.target for sample in members.samples])
+    return Kept(tuple(takers), targets, members.seed)
+
+
+class _Runners:
+    """What runs the frozen stages, made when it is first needed: a run that finds everything kept needs none."""
+
+    def __init__(self, model: AdaptedModel, stop: int, keeping: Keeping) -> None:
+        self._model, self._stop, self._keeping = model, stop, keeping
+        self.what = {
+            "what": "features",
+            "stages": list(model.stages)[:stop],
+            "tensors": freeze.prefix_sha256(model, stop),
+        }
+        self._made: Runner | None = None
+
+    def __call__(self, x: Tensor) -> Tensor:
+        """What leaves the last frozen stage, float32 on the CPU."""
+        x = place(x, self._keeping.device)
+        if self._made is None:
+            from zooft import prefix
+
+            self._model.eval()
+            self._made = prefix.runner(self._model, self._stop, x, dtype=self._keeping.dtype, note=self._keeping.note)
+            if self._keeping.dtype != torch.float32 and self._stop:
+                self._keeping.note(f"features in bf16 differ by {self._made.moved:.1%} from those in fp32")
+        return self._made.run(x).float().cpu()
+
+
+def _take(views: Views, names: Sequence[str], *, stop: int, keeping: Keeping, runner: _Runners) -> Take | None:
+    """Reads what is kept of one view, after computing what isn't."""
+    shelf = keeping.store.shelf(_what(views, keeping, runner))
+    held: dict[str, NDArray[Any]] = {}
+    title = "frozen stages, once" if stop else "reading the samples, once"
+    for share in (keeping.share, range):  # what another process has kept where this one can't see it is computed here
+        absent = _absent(shelf, names, held)
+        mine = [absent[i] for i in share(len(absent))]
+        advance = keeping.computing(title, len(mine)) if mine else unseen(title, 0)
+        if not keeping.agree(_compute(views, names, mine, shelf, held, keeping, runner, advance)):
+            return None
+    return _taker(shelf, names, held) if keeping.agree(not _absent(shelf, names, held)) else None
+
+
+def _absent(shelf: Shelf, names: Sequence[str], held: Mapping[str, Any]) -> list[int]:
+    """Positions of samples that are neither kept nor held, of equal samples the first."""
+    first: dict[str, int] = {}
+    for index in shelf.missing(names):
+        if names[index] not in held:
+            first.setdefault(names[index], index)
+    return sorted(first.values())
+
+
+def _compute(
+    views: Views,
+    names: Sequence[str],
+    wanted: Sequence[int],
+    shelf: Shelf,
+    held: dict[str, NDArray[Any]],
+    keeping: Keeping,
+    runner: _Runners,
+    advance: Callable[[int], None],
+) -> bool:
+    """Compute and keep, or hold what the disk can't; False where there is room neither here nor there."""
+    done, room = 0, HELD_BYTES
+    for x, y in loader(Subset(views, wanted), batch_size=AT_A_TIME, workers=keeping.workers):
+        rows = rounded(runner(x).numpy())
+        if not done and rows[0].nbytes * len(names) > max(keeping.store.most_bytes, HELD_BYTES):
+            return False
+        own = [names[i] for i in wanted[done : done + len(y)]]
+        shelf.put(own, rows)
+        for name, row in zip(own, rows, strict=True):
+            if name not in shelf:
+                held[name] = row
+                room -= row.nbytes
+        if room < 0:
+            return False
         done += len(y)
         advance(len(y))
-    rows = [kept[stop, sample.id] for sample in views.samples]
-    return TensorDataset(torch.stack(rows), torch.tensor([sample.target for sample in views.samples]))
+    shelf.flush()
+    return True
+
+
+def rounded(rows: NDArray[np.float32]) -> NDArray[Any]:
+    """In half precision, which moves features by 2e-4 at most; as they are where they exceed its range."""
+    with np.errstate(over="ignore"):
+        halves = rows.astype(np.float16)
+    return halves if bool(np.isfinite(halves).all()) else rows
+
+
+def _taker(shelf: Shelf, names: Sequence[str], held: Mapping[str, NDArray[Any]]) -> Take:
+    first = held[names[0]] if names[0] in held else shelf.get(names[0])
+    size = 0 if first is None else first.nbytes
+    if size * len(names) <= LOADED_BYTES or held:
+        everything = torch.from_numpy(_rows(shelf, names, held))
+        return lambda indices: everything[list(indices)].float()
+    return _Mapped(shelf, tuple(names))
+
+
+def _rows(shelf: Shelf, names: Sequence[str], held: Mapping[str, NDArray[Any]]) -> NDArray[Any]:
+    if not held:
+        return shelf.gather(names)
+    return np.stack([held[name] if name in held else shelf.gather([name])[0] for name in names])
+
+
+@dataclass(frozen=True, slots=True)
+class _Mapped:
+    """Reads from the disk."""
+
+    shelf: Shelf
+    names: tuple[str, ...]
+
+    def __call__(self, indices: Sequence[int]) -> Tensor:
+        rows = self.shelf.gather([self.names[i] for i in indices])
+        return torch.from_numpy(rows).float()
+
+
+def _sketched(train: Views, keeping: Keeping) -> Views:
+    """Random views made of arrays that are decoded once and lie in the store, as far as they fit."""
+    if train.augment is None:
+        return train
+    names = keeping.names(train.samples)
+    shelf = keeping.store.shelf({**keeping.of, "what": "sketches"})
+    counts = [_part(name, "parts") for name in names]
+    absent = shelf.missing(counts)
+    mine = [absent[i] for i in keeping.share(len(absent))]
+    advance = keeping.computing("decoding, once", len(mine)) if mine else unseen("", 0)
+    raw = DataLoader(_Raw(train, mine), batch_size=None, num_workers=keeping.workers, collate_fn=collate_nothing)
+    for index, arrays in zip(mine, raw, strict=True):
+        if sum(array.nbytes for array in arrays) * len(names) > keeping.store.most_bytes // 2:
+            break
+        shelf.put([_part(names[index], part) for part in range(len(arrays))], arrays)
+        shelf.put([counts[index]], [np.array([len(arrays)])])
+        if counts[index] not in shelf:  # the disk can't: every epoch decodes for itself
+            break
+        advance(1)
+    shelf.flush()
+    keeping.agree(True)
+    shelf.missing(counts)  # looks for what other processes have kept
+    return train.numbered(
+        0, _Sketches(train.sketch, shelf, dict(zip((s.id for s in train.samples), names, strict=True)))
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class _Raw(Dataset[Any]):
+    views: Views
+    positions: Sequence[int]
+
+    def __len__(self) -> int:
+        return len(self.positions)
+
+    def __getitem__(self, index: int) -> Arrays:
+        return self.views.sketch(self.views.samples[self.positions[index]])
+
+
+@dataclass(frozen=True, slots=True)
+class _Sketches:
+    """A sample's arrays from the store, decoded where it hasn't them."""
+
+    read: Callable[[Sample], Arrays]
+    shelf: Shelf
+    names: Mapping[str, str]
+
+    def __call__(self, sample: Sample) -> Arrays:
+        name = self.names[sample.id]
+        count = self.shelf.get(_part(name, "parts"))
+        parts = [self.shelf.get(_part(name, part)) for part in range(0 if count is None else int(count[0]))]
+        kept = [np.array(part) for part in parts if part is not None]  # copied: the mapping is read-only
+        return tuple(kept) if kept and len(kept) == len(parts) else self.read(sample)
+
+
+def _part(name: str, part: int | str) -> str:
+    return hashlib.sha256(f"{name}/{part}".encode()).hexdigest()
+
+
+def collate_nothing(item: Any) -> Any:
+    """Arrays as they are, not as tensors."""
+    return item
+
+
+def _what(views: Views, keeping: Keeping, runner: _Runners) -> dict[str, Any]:
+    """Everything that what leaves the frozen stages depends on, but for the sample's content."""
+    view = {"number": views.number, "seed": views.seed} if views.number else None
+    return {
+        **keeping.of, **runner.what, "view": view,
+        "precision": str(keeping.dtype).removeprefix("torch."), "device": keeping.device.type, "together": AT_A_TIME,
+    }  # fmt: skip
+
+
+def _seed(*parts: Any) -> int:
+    return int.from_bytes(hashlib.sha256(repr(parts).encode()).digest()[:8]) >> 1
 
 
 def place(x: Tensor, device: torch.device) -> Tensor:
@@ -113,10 +464,24 @@ def place(x: Tensor, device: torch.device) -> Tensor:
     return x.to(device, memory_format=layout)
 
 
-def loader(data: Dataset[Any], *, batch_size: int, workers: int, shuffle_seed: int | None = None) -> DataLoader[Any]:
-    """Batches in order, or shuffled from a seed."""
+def loader(
+    data: Dataset[Any],
+    *,
+    workers: int,
+    batch_size: int = 1,
+    shuffle_seed: int | None = None,
+    batches: Sampler[list[int]] | None = None,
+) -> DataLoader[Any]:
+    """Batches in order, shuffled from a seed, or as a sampler of them says."""
+    if batches is not None:
+        return DataLoader(data, batch_sampler=batches, num_workers=workers, collate_fn=collate)
     generator = None if shuffle_seed is None else torch.Generator().manual_seed(shuffle_seed)
     return DataLoader(
         data, batch_size=batch_size, shuffle=generator is not None, generator=generator,
-        num_workers=workers, persistent_workers=False,
+        num_workers=workers, persistent_workers=False, collate_fn=collate,
     )  # fmt: skip
+
+
+def collate(items: Any) -> Any:
+    """Kept features come as a batch; samples are stacked."""
+    return items if isinstance(items, tuple) else default_collate(items)

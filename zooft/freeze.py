@@ -73,6 +73,14 @@ def fingerprints(model: AdaptedModel, stages: Sequence[str]) -> dict[str, str]:
     return {name: tensors_sha256({name: t}) for name, t in tensors.items() if set(owned[name]) & set(stages)}
 
 
+def prefix_sha256(model: AdaptedModel, stop: int) -> str:
+    """SHA-256 of every parameter and buffer of the first `stop` stages."""
+    tensors = model.trunk.state_dict()
+    owned = owners(tensors, model.stages)
+    prefix = set(list(model.stages)[:stop])
+    return tensors_sha256({name: t for name, t in tensors.items() if set(owned[name]) & prefix})
+
+
 def check_unchanged(model: AdaptedModel, before: Mapping[str, str], stages: Sequence[str]) -> None:
     """Compare with `fingerprints` taken before training.
 

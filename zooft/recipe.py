@@ -28,6 +28,7 @@ from zooft.errors import ConfigError, VerificationError
 from zooft.judge import Judgement, Predictions
 from zooft.listener import Listener, Quiet
 from zooft.plan import Plan, resolve
+from zooft.provenance import depends_on
 from zooft.record import record
 from zooft.resources import Clock
 from zooft.split import Splits, split
@@ -37,12 +38,13 @@ if TYPE_CHECKING:
 
     from zooft.audit import Audit
     from zooft.contracts import Calibration, Discovery, Sample
-    from zooft.features import Memory, Views
+    from zooft.features import Keeping, Views
     from zooft.metrics import Evaluation
     from zooft.model import AdaptedModel, Backbone
+    from zooft.optimize import Recipe
     from zooft.registry import Registry
     from zooft.saved import SavedRun
-    from zooft.train import Recipe, Watch
+    from zooft.train import Watch
 
 logger = logging.getLogger("zooft")
 
@@ -107,13 +109,13 @@ def _finetune(plan: Plan, folder: runs.WorkingFolder, told: Listener) -> Finetun
         folder.path / runs.SETTINGS_FILE, configuration.to_toml({**told_to["config"], **told_to["options"]})
     )
     registries.announce(plan.registry, "zooft_on_start", run=folder.path, samples=len(found.samples))
-    memory: Memory = {}
-    crossed = _cross_validate(plan, splits, accelerator, folder.path, memory, told) if splits.folds else None
+    keeping = _keeping(plan, backbone, accelerator, told)
+    crossed = _cross_validate(plan, splits, accelerator, folder.path, keeping, told) if splits.folds else None
     told.step(f"training on {accelerator.device}" + (", with all samples" if splits.folds else ""))
-    _train(plan, backbone, adapted, splits.train, splits.val, accelerator, folder.path, memory, told)
+    _train(plan, backbone, adapted, splits.train, splits.val, accelerator, folder.path, keeping, told)
     clock.lap("training")
     told.step("evaluating the last epoch" if splits.folds else "evaluating the best epoch")
-    saved, judged = _judge(plan, folder.path, splits, crossed, accelerator, told)
+    saved, judged = _judge(plan, folder.path, splits, crossed, accelerator, keeping, told)
     clock.lap("evaluation")
     verification = _export(plan, saved, splits, told) if plan.config.export else None
     clock.lap("export")
@@ -195,7 +197,7 @@ def _accelerator(config: FinetuneConfig) -> Accelerator:
 
 
 def _cross_validate(
-    plan: Plan, splits: Splits, accelerator: Accelerator, folder: Path, memory: Memory, told: Listener
+    plan: Plan, splits: Splits, accelerator: Accelerator, folder: Path, keeping: Keeping | None, told: Listener
 ) -> Predictions:
     """Every sample's answer by a model that hasn't learnt from its group: logits, not calibrated yet.
 
@@ -207,11 +209,11 @@ def _cross_validate(
         backbone, adapted = _adapt(plan, len(runs.read(folder)["classes"]))
         own = folder / runs.FOLDS_FOLDER / str(number)
         own.mkdir(parents=True)
-        _train(plan, backbone, adapted, fold.train, fold.held_out, accelerator, own, memory, told, keep_last=True)
+        _train(plan, backbone, adapted, fold.train, fold.held_out, accelerator, own, keeping, told, keep_last=True)
         runs.write_text(own / runs.RUN_FILE, (folder / runs.RUN_FILE).read_text(encoding="utf-8"))
         parted = Splits(train=fold.train, val=fold.held_out, test=(), notes=())
         sample_tables.write_samples(own / runs.SAMPLES_FILE, parted, runs.read(folder)["classes"])
-        parts.append(_predict(plan, finished.open_run(own, plan.registry), fold.held_out, accelerator, told))
+        parts.append(_predict(plan, finished.open_run(own, plan.registry), fold.held_out, accelerator, keeping, told))
     return judge.joined(parts)
 
 
@@ -223,12 +225,12 @@ def _train(
     val: Sequence[Sample],
     accelerator: Accelerator,
     folder: Path,
-    memory: Memory,
+    keeping: Keeping | None,
     told: Listener,
     *,
     keep_last: bool = False,
 ) -> None:
-    from zooft import freeze, train
+    from zooft import freeze, search, train
     from zooft.export import activate
 
     augment = plan.task.augment(backbone.input, plan.options)
@@ -238,15 +240,20 @@ def _train(
         train=_views(plan, backbone, members, augment=augment),
         val=_views(plan, backbone, val, augment=None) if val else None,
         keep_last=keep_last,
-        augmented=augment is not None,
         loss=plan.task.loss([sample.target for sample in members], plan.options),
         metrics=plan.task.metrics,
         primary=plan.task.primary,
         activation=activate(plan.task.activation),
         plan=lambda epoch: freeze.plan(adapted, freezer, argument, epoch),
-        memory=memory if plan.config.folds else None,
+        keeping=keeping,
     )
-    train.fit(job, _recipe(plan.config, accelerator), accelerator, _watch(plan, adapted, folder, told))
+    watch = _watch(plan, adapted, folder, told)
+    choice = search.choose(
+        job, _recipe(plan.config, accelerator), accelerator, watch, views=plan.config.views, sweep=plan.config.sweep
+    )
+    if choice.trials:
+        _keep(folder, "trials", choice.trials)
+    train.fit(choice.job, choice.recipe, accelerator, watch, feed=choice.feed)
 
 
 def _views(plan: Plan, backbone: Backbone, samples: Sequence[Any], *, augment: Any) -> Views:
@@ -254,18 +261,35 @@ def _views(plan: Plan, backbone: Backbone, samples: Sequence[Any], *, augment: A
 
     return Views(
         samples, read=reader(plan.task, plan.options), preprocess=plan.task.preprocess(backbone.input, plan.options),
-        augment=augment, seed=plan.config.seed,
+        augment=augment, sketch=partial(sample_tables.sketch, plan.task, backbone.input, plan.options), seed=plan.config.seed,
+    )  # fmt: skip
+
+
+def _keeping(plan: Plan, backbone: Backbone, accelerator: Accelerator, told: Listener) -> Keeping | None:
+    """Where what leaves frozen stages is kept; None with ``--no-cache``."""
+    import torch
+
+    from zooft.features import Keeping
+    from zooft.store import default_store
+
+    if not plan.config.cache:
+        return None
+    return Keeping(
+        store=default_store(told.note), of=depends_on(plan, backbone), digest=partial(sample_tables.digest, plan.task, plan.options),
+        dtype=torch.bfloat16 if plan.config.features == "bf16" else torch.float32, device=accelerator.device,
+        workers=_workers(plan.config, accelerator), computing=told.computing, note=told.note,
     )  # fmt: skip
 
 
 def _recipe(config: FinetuneConfig, accelerator: Accelerator) -> Recipe:
-    from zooft.train import Recipe
+    from zooft.optimize import Recipe
 
     return Recipe(
         epochs=config.epochs, batch_size=config.batch_size, optimizer=config.optimizer, lr=config.lr,
         backbone_lr=config.backbone_lr, momentum=config.momentum, weight_decay=config.weight_decay,
         schedule=config.schedule, warmup=config.warmup, step_epochs=config.step_epochs, step_factor=config.step_factor,
         power=config.power, workers=_workers(config, accelerator), seed=config.seed,
+        precision=config.precision, compile=config.compile, sync_bn=config.sync_bn,
     )  # fmt: skip
 
 
@@ -301,11 +325,17 @@ def _save(adapted: AdaptedModel, path: Path) -> None:
 
 
 def _judge(
-    plan: Plan, folder: Path, splits: Splits, crossed: Predictions | None, accelerator: Accelerator, told: Listener
+    plan: Plan,
+    folder: Path,
+    splits: Splits,
+    crossed: Predictions | None,
+    accelerator: Accelerator,
+    keeping: Keeping | None,
+    told: Listener,
 ) -> tuple[SavedRun, dict[str, Judgement]]:
     """The kept epoch, calibrated and judged by what it hasn't learnt from, from the files that the run has written."""
     saved = finished.open_run(folder, plan.registry)
-    raw = crossed or _predict(plan, saved, splits.val, accelerator, told)
+    raw = crossed or _predict(plan, saved, splits.val, accelerator, keeping, told)
     what = "the held-out samples of every fold" if crossed else "the validation samples"
     calibration = _calibrate(plan, raw, saved, what)
     _keep(folder, "calibration", calibration)
@@ -314,7 +344,7 @@ def _judge(
         answers = {"cross-validation": _cross_calibrated(plan, raw, splits, saved)}
     saved = replace(saved, calibration=calibration)
     if splits.test:
-        answers["test"] = _predict(plan, saved, splits.test, accelerator, told)
+        answers["test"] = _predict(plan, saved, splits.test, accelerator, keeping, told)
     judged = {
         name: Judgement(
             predictions=part,
@@ -350,12 +380,27 @@ def _cross_calibrated(plan: Plan, raw: Predictions, splits: Splits, saved: Saved
 
 
 def _predict(
-    plan: Plan, saved: SavedRun, members: Sequence[Sample], accelerator: Accelerator, told: Listener
+    plan: Plan,
+    saved: SavedRun,
+    members: Sequence[Sample],
+    accelerator: Accelerator,
+    keeping: Keeping | None,
+    told: Listener,
 ) -> Predictions:
     return finished.predict_run(
         saved, members, device=str(accelerator.device), workers=_workers(plan.config, accelerator),
         advance=told.computing("held-out samples", len(members)),
+        keeping=keeping, stop=_never_learnt(plan, saved.model),
     )  # fmt: skip
+
+
+def _never_learnt(plan: Plan, adapted: AdaptedModel) -> int:
+    """How many leading stages no epoch has trained."""
+    from zooft import freeze
+
+    freezer, argument = plan.registry.freezer(plan.config.freeze)
+    plans = [freeze.plan(adapted, freezer, argument, epoch) for epoch in range(plan.config.epochs)]
+    return min(freeze.frozen_prefix(adapted, each.frozen) for each in plans)
 
 
 def _keep(folder: Path, key: str, value: Any) -> None:

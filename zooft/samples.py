@@ -9,6 +9,7 @@ import csv
 import hashlib
 import inspect
 from collections import Counter
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from zooft.contracts import Port, unseen
@@ -21,7 +22,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from zooft.contracts import Arrays, Computing, Discovery, Rejection, Sample, Task
+    from zooft.contracts import Arrays, Computing, Discovery, InputSpec, Rejection, Sample, Task
     from zooft.split import Splits
 
 
@@ -80,6 +81,46 @@ def read(task: Task, options: Any, sample: Sample) -> Arrays:
             task, error
         )
     return given if isinstance(given, tuple) else (given,)
+
+
+def digest(task: Task, options: Any, sample: Sample) -> str:
+    """SHA-256 of a sample's content, hexadecimal: the task's own, or of the arrays that it reads.
+
+    Raises:
+        DataError: it can't be read any more; names the sample.
+        PluginError: the task failed.
+    """
+    if task.digest is None:
+        return _arrays_sha256(read(task, options, sample))
+    try:
+        return task.digest(sample.source, options)
+    except DataError as error:
+        raise DataError(f"{sample.id} was readable when the data was listed, and isn't now: {error}") from error
+    except Exception as error:  # plugin code
+        raise PluginError(f"the task {task.name} failed to read {sample.id}: {words(task, error)}") from _cause(
+            task, error
+        )
+
+
+def sketch(task: Task, spec: InputSpec, options: Any, sample: Sample) -> Arrays:
+    """What random views of a sample are made of, as `read` gives it: the task's own, or the same.
+
+    Raises:
+        DataError: it can't be read any more; names the sample.
+        PluginError: the task failed.
+    """
+    if task.sketch is None:
+        return read(task, options, sample)
+    own = task.sketch
+    return read(replace(task, read=lambda source, given: own(source, spec, given)), options, sample)
+
+
+def _arrays_sha256(arrays: Arrays) -> str:
+    found = hashlib.sha256()
+    for array in arrays:
+        found.update(f"{array.dtype.str} {array.shape}\n".encode())
+        found.update(array.tobytes())
+    return found.hexdigest()
 
 
 def show(task: Task, options: Any, sample: Sample) -> NDArray[Any]:

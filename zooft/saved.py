@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
     from zooft.contracts import Discovery, InputSpec, Port, Task
     from zooft.export import DeployedModel
-    from zooft.features import Views
+    from zooft.features import Keeping, Views
     from zooft.model import AdaptedModel
     from zooft.registry import Registry
     from zooft.runtime import Metadata, OnnxModel
@@ -167,20 +167,39 @@ def samples_to_verify(
 
 
 def predict_run(
-    saved: SavedRun, samples: Sequence[Sample], *, device: str, workers: int, advance: Advance
+    saved: SavedRun,
+    samples: Sequence[Sample],
+    *,
+    device: str,
+    workers: int,
+    advance: Advance,
+    keeping: Keeping | None = None,
+    stop: int = 0,
 ) -> Predictions:
-    """A run's answers, in torch."""
+    """A run's answers, in torch.
+
+    Args:
+        saved: the run.
+        samples: what is asked.
+        device: where.
+        workers: loader processes.
+        advance: told of each batch.
+        keeping: where what leaves the first `stop` stages is kept, or is to be kept.
+        stop: how many leading stages learnt nothing.
+    """
     import torch
 
     from zooft.export import activate
-    from zooft.features import loader, place
+    from zooft.features import AT_A_TIME, inputs, loader, place
 
     views = make_views(saved, samples)
     saved.model.to(device, memory_format=torch.channels_last).eval()  # type: ignore[call-overload]
+    kept = None if keeping is None else inputs(saved.model, views, stop=stop, keeping=keeping)
+    start = 0 if kept is None else stop
     rows: list[torch.Tensor] = []
     with torch.inference_mode():
-        for x, y in loader(views, batch_size=32, workers=workers):
-            rows.append(saved.model(place(x, torch.device(device))).float().cpu())
+        for x, y in loader(views if kept is None else kept, batch_size=AT_A_TIME, workers=workers):
+            rows.append(saved.model(place(x, torch.device(device)), start).float().cpu())
             advance(len(y))
     logits = torch.cat(rows).numpy()
     raw = predictions(samples, logits, activate(saved.task.activation)(torch.from_numpy(logits)).numpy())

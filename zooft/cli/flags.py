@@ -36,11 +36,12 @@ def _option(field: dataclasses.Field[Any], hint: Any, group: str | None) -> clic
 
 
 def _bare(hint: Any) -> Any:
-    """The type without bounds and without None."""
+    """The type without bounds and without None; of several, text, which the dataclass's own checks read."""
     while typing.get_origin(hint) is typing.Annotated:
         hint = typing.get_args(hint)[0]
     if typing.get_origin(hint) in (types.UnionType, typing.Union):
-        return _bare(next(arm for arm in typing.get_args(hint) if arm is not types.NoneType))
+        arms = [arm for arm in typing.get_args(hint) if arm is not types.NoneType]
+        return _bare(arms[0]) if len(arms) == 1 else str
     return hint
 
 

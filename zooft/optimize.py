@@ -1,0 +1,96 @@
+"""Optimizers and schedules: what `train` steps with."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Literal
+
+import torch
+
+from zooft import freeze
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from torch import nn
+
+    from zooft.contracts import FreezePlan
+    from zooft.model import AdaptedModel
+
+_TOKENS = ("cls_token", "dist_token", "reg_token", "pos_embed")
+"""Parameters of transformers that don't decay, as in timm's ``no_weight_decay``."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Recipe:
+    """How to learn: the values behind the flags of the same names.
+
+    `batch_size` is that of all processes together; None for the usual one.
+    """
+
+    epochs: int
+    batch_size: int | Literal["auto"] | None
+    optimizer: str
+    lr: float
+    backbone_lr: float
+    momentum: float
+    weight_decay: float
+    schedule: str
+    warmup: float
+    step_epochs: int
+    step_factor: float
+    power: float
+    workers: int
+    seed: int
+    precision: Literal["auto", "fp32", "bf16"] = "fp32"
+    compile: Literal["auto", "on", "off"] = "off"
+    sync_bn: bool = False
+
+
+def make_optimizer(model: AdaptedModel, recipe: Recipe, plans: Sequence[FreezePlan]) -> torch.optim.Optimizer:
+    """One parameter group for each learning rate and decay; norms and biases don't decay.
+
+    The head's groups come last. Parameters that no epoch trains are left out.
+    """
+    groups: list[dict[str, Any]] = []
+    for name, named in freeze.parameters_by_stage(model).items():
+        if all(name in plan.frozen for plan in plans):
+            continue
+        groups += _groups(named, recipe.backbone_lr * plans[0].scales.get(name, 1.0), recipe.weight_decay)
+    groups += _groups(list(model.head.named_parameters()), recipe.lr, recipe.weight_decay)
+    if recipe.optimizer == "sgd":
+        return torch.optim.SGD(groups, lr=recipe.lr, momentum=recipe.momentum)
+    kind = torch.optim.AdamW if recipe.optimizer == "adamw" else torch.optim.Adam
+    return kind(groups, lr=recipe.lr)
+
+
+def rate_factor(step: int, steps_per_epoch: int, recipe: Recipe) -> float:
+    """The learning rate at `step` (from 0) over the initial one.
+
+    Rises linearly over the warm-up's share of the steps, then falls: ``cosine`` to 0 (Loshchilov and Hutter
+    2017), ``step`` by a factor every few epochs, ``polynomial`` as (1 - t/T)^power, ``constant`` not at all.
+    """
+    total = max(1, steps_per_epoch * recipe.epochs)
+    rising = round(total * recipe.warmup)
+    if step < rising:
+        return (step + 1) / rising
+    done = min(1.0, (step - rising) / max(1, total - rising))
+    if recipe.schedule == "cosine":
+        return 0.5 * (1 + math.cos(math.pi * done))
+    if recipe.schedule == "polynomial":
+        return float((1 - done) ** recipe.power)
+    if recipe.schedule == "step":
+        return float(recipe.step_factor ** (step // (steps_per_epoch * recipe.step_epochs)))
+    return 1.0
+
+
+def _groups(named: Sequence[tuple[str, nn.Parameter]], lr: float, decay: float) -> list[dict[str, Any]]:
+    plain = [p for name, p in named if p.ndim <= 1 or name.endswith(_TOKENS)]
+    ids = {id(p) for p in plain}
+    decayed = [p for _, p in named if id(p) not in ids]
+    groups = [
+        {"params": decayed, "lr": lr, "weight_decay": decay},
+        {"params": plain, "lr": lr, "weight_decay": 0.0},
+    ]
+    return [group for group in groups if group["params"]]

@@ -1,0 +1,65 @@
+"""What features depend on besides tensors and pictures: code, versions, preprocessing, options.
+
+Kept features are found again by this and by nothing else, so whatever could change them must stand here.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import sys
+from importlib import metadata
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from zooft import config as configuration
+from zooft import run as runs
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable
+
+    from zooft.model import Backbone
+    from zooft.plan import Plan
+
+_LIBRARIES = ("torch", "torchvision", "timm", "numpy", "pillow", "scipy")
+_CORE = ("zooft.features", "zooft.prefix", "zooft.preprocess", "zooft.model", "zooft.samples")
+
+
+def depends_on(plan: Plan, backbone: Backbone) -> dict[str, Any]:
+    """As JSON has it."""
+    spec = backbone.input
+    return {
+        "backbone": backbone.reference,
+        "input": runs.to_json(spec),
+        "task": plan.registry.owned_name("task", plan.config.task),
+        "options": configuration.plain(plan.options),
+        "preprocessing": plan.task.explain(spec, plan.options),
+        "code": code_sha256([plan.task.read, plan.task.preprocess, plan.task.augment, plan.family.anatomy]),
+        "libraries": {name: metadata.version(name) for name in _LIBRARIES},
+    }
+
+
+def code_sha256(functions: Iterable[Callable[..., Any]]) -> str:
+    """SHA-256 over the source of the core's part and of the packages that `functions` come from.
+
+    A version number would miss what a plugin's author changes between two runs.
+    """
+    roots = {function.__module__.partition(".")[0] for function in functions} - {"zooft"}
+    files = {path for root in roots for path in _sources(root)}
+    files |= {path for name in _CORE for path in _sources(name)}
+    digest = hashlib.sha256()
+    for path in sorted(files):
+        digest.update(f"{path.name}\0".encode())
+        digest.update(path.read_bytes())
+    return digest.hexdigest()
+
+
+def _sources(module: str) -> list[Path]:
+    """A module's file, or all of its package's."""
+    import importlib.util
+
+    spec = getattr(sys.modules.get(module), "__spec__", None) or importlib.util.find_spec(module)
+    if spec is None or spec.origin is None or not Path(spec.origin).is_file():
+        return []  # typed in by hand: it has no file, and nothing that a later process could mistake for it
+    if spec.submodule_search_locations:
+        return sorted(path for folder in spec.submodule_search_locations for path in Path(folder).rglob("*.py"))
+    return [Path(spec.origin)]
