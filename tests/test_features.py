@@ -5,6 +5,9 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -13,8 +16,11 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from zooft import ImagePreprocess, InputSpec, Sample, features
-from zooft.features import Views
+from zooft import Anatomy, Family, ImagePreprocess, InputSpec, Sample, Stage, features
+from zooft import model as models
+from zooft.features import Keeping, Views
+from zooft.model import AdaptedModel
+from zooft.store import Store
 
 SPEC = InputSpec(height=16, width=16, resize=18, mean=(0.5,) * 3, std=(0.5,) * 3)
 SAMPLES = tuple(Sample(id=str(i), source=i, target=i % 3) for i in range(12))
@@ -32,9 +38,8 @@ def noisy(array: NDArray[Any]) -> Tensor:
 
 
 def views(*, augmented: bool, seed: int = 0, epoch: int = 0) -> Views:
-    made = Views(SAMPLES, read=read, preprocess=ImagePreprocess(SPEC), augment=noisy if augmented else None, seed=seed)
-    made.epoch = epoch
-    return made
+    augment = noisy if augmented else None
+    return Views(SAMPLES, read=read, preprocess=ImagePreprocess(SPEC), augment=augment, seed=seed).at(epoch)
 
 
 def seen(data: Views, *, workers: int = 0, shuffle_seed: int | None = None) -> tuple[Tensor, Tensor]:
@@ -93,72 +98,187 @@ def test_the_order_is_the_seeds_and_every_sample_comes_once() -> None:
     assert targets.tolist() == [s.target for s in SAMPLES]
 
 
-class Prefix(nn.Module):
-    """What `precompute` needs of a model: a trunk with BatchNorm, run up to a stage."""
+def test_a_random_view_is_the_samples_own_whatever_the_others() -> None:
+    few = Views(SAMPLES[5:7], read=read, preprocess=ImagePreprocess(SPEC), augment=noisy).at(3)
+    assert torch.equal(few[0][0], views(augmented=True, epoch=3)[5][0])
+
+
+class Net(nn.Module):
+    """A trunk with BatchNorm and dropout in front of the pooling."""
 
     def __init__(self) -> None:
         super().__init__()
-        self.body = nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.Dropout(0.5), nn.AdaptiveAvgPool2d(1))
+        self.body = nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.Dropout(0.5), nn.ReLU())
+        self.fc: nn.Module = nn.Linear(4, 10)
 
-    def prefix(self, x: Tensor, stop: int) -> Tensor:
-        assert stop == 1
-        features: Tensor = self.body(x).flatten(1)
-        return features
-
-
-def precomputed(model: Any, told: list[int]) -> Any:
-    return features.precompute(
-        model, views(augmented=False), stop=1, batch_size=5, workers=0, device=torch.device("cpu"), advance=told.append
-    )
+    def forward(self, x: Tensor) -> Tensor:
+        logits: Tensor = self.fc(self.body(x).mean((2, 3)))
+        return logits
 
 
-def test_features_are_those_of_evaluation_mode_in_order_and_all_told_of() -> None:
-    torch.manual_seed(0)
-    model, told = Prefix().train(), list[int]()
-    kept = precomputed(model, told)
-    x, y = seen(views(augmented=False))
+def adapted(seed: int = 0) -> AdaptedModel:
+    stages = {"body": Stage(("body",)), "pool": Stage((), lambda _m, x: x.mean((2, 3)))}
+    family = Family(
+        name="toy", summary="", models=lambda: ["net"], build=lambda _name: Net(),
+        anatomy=lambda _name, _module: Anatomy(stages=stages, classifier=("fc",), input=SPEC),
+    )  # fmt: skip
+    torch.manual_seed(seed)
+    backbone = models.load_backbone(family, "net", weights="random", sources=())
+    return AdaptedModel(backbone, nn.Linear(4, 2))
+
+
+@dataclass
+class Told:
+    """What was computed, and what was said."""
+
+    computed: list[int] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+
+    def keeping(self, folder: Path, **changes: Any) -> Keeping:
+        def computing(_title: str, total: int) -> Callable[[int], None]:
+            self.computed.append(total)
+            return lambda _done: None
+
+        usual: dict[str, Any] = {"of": {"test": "features"}, "digest": lambda sample: f"{sample.source:064x}"}
+        return Keeping(store=Store(folder, 2**30), computing=computing, note=self.notes.append, **{**usual, **changes})
+
+
+def everything(data: Any) -> Tensor:
+    return data.__getitems__(list(range(len(data))))[0]
+
+
+def wanted(model: AdaptedModel, data: Views, stop: int = 2) -> Tensor:
+    """What the stages give, run plainly."""
     with torch.inference_mode():
-        wanted = model.eval().prefix(x, 1)
-    torch.testing.assert_close(kept.tensors[0], wanted)
-    assert torch.equal(kept.tensors[1], y)
-    assert kept.tensors[0].dtype == torch.float32
-    assert told == [5, 5, 2]
+        return model.eval().prefix(seen(data)[0], stop).clone()
 
 
-def test_kept_features_can_be_learnt_from() -> None:
-    kept = precomputed(Prefix(), [])
-    layer = nn.Linear(4, 2)
-    layer(kept.tensors[0]).sum().backward()
-    assert layer.weight.grad is not None
+@pytest.mark.parametrize("stop", [0, 1, 2])
+def test_features_are_those_of_evaluation_mode_in_order_and_rounded_to_halves(tmp_path: Path, stop: int) -> None:
+    model, told = adapted().train(), Told()
+    kept = features.inputs(model, views(augmented=False), stop=stop, keeping=told.keeping(tmp_path))
+    assert kept is not None
+    torch.testing.assert_close(everything(kept), wanted(model, views(augmented=False), stop), rtol=1e-3, atol=1e-3)
+    assert kept.targets.tolist() == [sample.target for sample in SAMPLES]
+    assert everything(kept).dtype == torch.float32
+    assert told.computed == [12]
 
 
-def test_features_that_would_not_fit_are_not_kept(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(features, "MEMORY_LIMIT", 12 * 4 * 4 - 1)
-    assert precomputed(Prefix(), []) is None
-    monkeypatch.setattr(features, "MEMORY_LIMIT", 12 * 4 * 4)
-    assert precomputed(Prefix(), []) is not None
+def test_what_is_kept_is_not_computed_again(tmp_path: Path) -> None:
+    model, told = adapted(), Told()
+    first = features.inputs(model, views(augmented=False), stop=2, keeping=told.keeping(tmp_path))
+
+    def unreadable(_sample: Sample) -> Any:
+        raise AssertionError
+
+    fewer = Views(SAMPLES[5:2:-1], read=unreadable, preprocess=ImagePreprocess(SPEC))
+    again = features.inputs(model, fewer, stop=2, keeping=told.keeping(tmp_path))
+    assert first is not None
+    assert again is not None
+    assert torch.equal(everything(again), everything(first)[[5, 4, 3]])
+    assert again.targets.tolist() == [sample.target for sample in SAMPLES[5:2:-1]]
+    assert told.computed == [12]
 
 
-def test_what_is_remembered_is_not_computed_again() -> None:
-    memory: features.Memory = {}
-    model, told = Prefix().eval(), list[int]()
+@pytest.mark.parametrize(
+    "other",
+    [
+        {"model": lambda: adapted(seed=1)},
+        {"of": {"test": "other preprocessing"}},
+        {"digest": lambda sample: f"{sample.source + 100:064x}"},
+        {"dtype": torch.bfloat16},
+        {"stop": 1},
+        {"seed": 1},
+        {"views": 2},
+    ],
+    ids=["weights", "preprocessing", "content", "precision", "stages", "seed of views", "another view"],
+)
+def test_features_of_something_else_are_never_served(tmp_path: Path, other: dict[str, Any]) -> None:
+    told = Told()
+    features.inputs(adapted(), views(augmented=True), stop=2, keeping=told.keeping(tmp_path), views=1)
+    assert told.computed == [12, 12]
+    made, stop = other.pop("model", adapted)(), other.pop("stop", 2)
+    seed, number = other.pop("seed", 0), other.pop("views", 1)
+    data = views(augmented=True, seed=seed)
+    kept = features.inputs(made, data, stop=stop, keeping=told.keeping(tmp_path, **other), views=number)
+    assert told.computed[2:] == ([12] if seed or number == 2 else [12, 12])  # the plain view has no seed
+    assert kept is not None
+    for take, view in zip(kept.takers, range(3), strict=False):
+        torch.testing.assert_close(take(range(12)), wanted(made, data.numbered(view), stop), rtol=0.05, atol=0.05)
 
-    def kept(members: tuple[Sample, ...]) -> Any:
-        own = Views(members, read=read, preprocess=ImagePreprocess(SPEC))
-        return features.precompute(
-            model,
-            own,
-            stop=1,
-            batch_size=5,
-            workers=0,
-            device=torch.device("cpu"),
-            advance=told.append,
-            memory=memory,  # type: ignore[arg-type]
-        )
 
-    first = kept(SAMPLES[:8])
-    model.body = nn.Sequential()  # would fail on an image
-    again = kept(SAMPLES[5:2:-1])
-    assert torch.equal(again.tensors[0], first.tensors[0][[5, 4, 3]])
-    assert again.tensors[1].tolist() == [sample.target for sample in SAMPLES[5:2:-1]]
-    assert told == [5, 3, 3]
+def test_a_change_of_one_weight_is_enough(tmp_path: Path) -> None:
+    told, model = Told(), adapted()
+    features.inputs(model, views(augmented=False), stop=2, keeping=told.keeping(tmp_path))
+    model.trunk.get_buffer("body.1.running_mean")[0] += 1
+    kept = features.inputs(model, views(augmented=False), stop=2, keeping=told.keeping(tmp_path))
+    assert told.computed == [12, 12]
+    assert kept is not None
+    torch.testing.assert_close(everything(kept), wanted(model, views(augmented=False)), rtol=1e-3, atol=1e-3)
+
+
+def test_features_on_disk_are_those_in_memory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    model, told = adapted(), Told()
+    loaded = features.inputs(model, views(augmented=False), stop=1, keeping=told.keeping(tmp_path))
+    monkeypatch.setattr(features, "LOADED_BYTES", 0)
+    mapped = features.inputs(model, views(augmented=False), stop=1, keeping=told.keeping(tmp_path))
+    assert loaded is not None
+    assert mapped is not None
+    order = [7, 0, 7, 11]
+    assert torch.equal(loaded.__getitems__(order)[0], mapped.__getitems__(order)[0])
+
+
+def test_what_the_disk_cannot_keep_is_held_and_what_cannot_be_held_is_run_every_time(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    blocked = tmp_path / "file"
+    blocked.write_text("where the store's folder should be")
+    model, told = adapted(), Told()
+    held = features.inputs(model, views(augmented=False), stop=2, keeping=told.keeping(blocked))
+    assert held is not None
+    torch.testing.assert_close(everything(held), wanted(model, views(augmented=False)), rtol=1e-3, atol=1e-3)
+    monkeypatch.setattr(features, "HELD_BYTES", 12 * 4 * 2 - 1)
+    assert features.inputs(model, views(augmented=False), stop=2, keeping=told.keeping(blocked)) is None
+    train = views(augmented=False)
+    fed = features.feed(model, train, None, boundary=2, views=None, keeping=told.keeping(blocked))
+    assert (fed.start, fed.train) == (0, train)
+    assert "the frozen stages run in every epoch, because their outputs can't be kept" in told.notes
+
+
+def test_numbers_beyond_half_precision_are_kept_as_they_are(tmp_path: Path) -> None:
+    model = adapted()
+    with torch.no_grad():
+        model.trunk.get_parameter("body.1.bias")[:] = 1e6
+    kept = features.inputs(model, views(augmented=False), stop=2, keeping=Told().keeping(tmp_path))
+    assert kept is not None
+    torch.testing.assert_close(everything(kept), wanted(model, views(augmented=False)))
+
+
+def test_an_epoch_sees_each_sample_in_one_of_its_kept_views(tmp_path: Path) -> None:
+    model, data = adapted(), views(augmented=True).numbered(0)
+    kept = features.inputs(model, data, stop=2, keeping=Told().keeping(tmp_path), views=3)
+    assert kept is not None
+    each = torch.stack([wanted(model, data.numbered(number)) for number in range(4)])
+    numbers = set()
+    for epoch in range(6):
+        rows = everything(kept.at(epoch))
+        near = [((each[:, i] - rows[i]) / rows[i].abs().amax()).abs().amax(-1) for i in range(len(rows))]
+        assert all(float(distance.min()) < 1e-3 for distance in near)
+        numbers |= {int(distance.argmin()) for distance in near}
+        assert torch.equal(rows, everything(kept.at(epoch)))
+    assert numbers == {0, 1, 2, 3}
+
+
+def test_random_views_of_decoded_arrays_are_those_of_the_files(tmp_path: Path) -> None:
+    told = Told()
+    reads: list[str] = []
+
+    def counted(sample: Sample) -> tuple[NDArray[Any], ...]:
+        reads.append(sample.id)
+        return read(sample)
+
+    data = Views(SAMPLES, read=counted, preprocess=ImagePreprocess(SPEC), augment=noisy)
+    fed = features.feed(adapted(), data, None, boundary=0, views=None, keeping=told.keeping(tmp_path))
+    for epoch in range(3):
+        assert torch.equal(seen(fed.train.at(epoch))[0], seen(views(augmented=True, epoch=epoch))[0])  # type: ignore[arg-type]
+    assert len(reads) == len(SAMPLES)
