@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
     from zooft.contracts import Arrays, Sample, Task
     from zooft.model import AdaptedModel
-    from zooft.prefix import Runner
+    from zooft.prefix import Prefix
     from zooft.store import Shelf, Store
 
 AT_A_TIME = 32
@@ -279,7 +279,7 @@ class _Runners:
             "stages": list(model.stages)[:stop],
             "tensors": freeze.prefix_sha256(model, stop),
         }
-        self._made: Runner | None = None
+        self._made: Prefix | None = None
 
     def __call__(self, x: Tensor) -> Tensor:
         """What leaves the last frozen stage, float32 on the CPU."""

@@ -6,7 +6,6 @@ Kept features are found again by this and by nothing else, so whatever could cha
 from __future__ import annotations
 
 import hashlib
-import sys
 from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -57,7 +56,10 @@ def _sources(module: str) -> list[Path]:
     """A module's file, or all of its package's."""
     import importlib.util
 
-    spec = getattr(sys.modules.get(module), "__spec__", None) or importlib.util.find_spec(module)
+    try:
+        spec = importlib.util.find_spec(module)
+    except ValueError:  # a module that was put together in memory
+        spec = None
     if spec is None or spec.origin is None or not Path(spec.origin).is_file():
         return []  # typed in by hand: it has no file, and nothing that a later process could mistake for it
     if spec.submodule_search_locations:
