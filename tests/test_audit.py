@@ -18,9 +18,12 @@ from numpy.typing import NDArray
 from PIL import Image, ImageEnhance
 
 import zooft
-from zooft.audit import Audit, Finding, audit, duplicates, pairs_to_show, shortcuts
+from zooft import Sample
+from zooft.audit import Audit, Finding, audit, duplicates, looks, pairs_to_show, shortcuts
 from zooft.cli import zooft as command
+from zooft.errors import DataError
 from zooft.run import to_json
+from zooft.store import Store
 from zooft_images.discover import discover
 from zooft_images.options import ClassificationOptions
 
@@ -516,3 +519,30 @@ def test_real_ct_slices_give_their_six_pairs_nine_mixed_patients_and_shortcuts()
     assert tag.text.startswith("contrast stated: all 12 samples are contrast")
     assert "manufacturer 0.6" in only(found, "hint").text
     assert not row(found, "age").shortcut
+
+
+def test_looks_of_before_are_looks_now_and_nothing_is_read_again(tmp_path: Path) -> None:
+    """The third sample can't be read, the fourth is too small for a picture."""
+    sizes = {"a": 70, "b": 70, "c": 0, "d": 20}
+    samples = [Sample(id=name, source=name, target=0) for name in sizes]
+    reads: list[str] = []
+
+    def read(sample: Sample) -> tuple[NDArray[Any], ...]:
+        reads.append(sample.id)
+        if not sizes[sample.id]:
+            raise DataError("torn")
+        side = sizes[sample.id]
+        return (np.random.default_rng(ord(sample.id)).integers(0, 256, (side, side, 3), dtype=np.uint8),)
+
+    def seen(*, kept: bool) -> Any:
+        with Store(tmp_path, 2**20).shelf({"what": "looks"}) as shelf:
+            memory = looks.Kept(shelf, lambda sample: f"{ord(sample.id):064x}") if kept else None
+            return looks.look(samples, read, lambda arrays: arrays[0], lambda _n: None, memory)
+
+    def plain(found: Any) -> Any:
+        pictures = [None if one.picture is None else one.picture.tolist() for one in found.looks]
+        return [s.id for s in found.samples], [one.digest for one in found.looks], pictures, found.unread
+
+    fresh, first, second = plain(seen(kept=False)), plain(seen(kept=True)), plain(seen(kept=True))
+    assert fresh == first == second
+    assert sorted(reads) == sorted([*"abcd", *"abcd", "c"])

@@ -29,6 +29,7 @@ def audit(
     computing: Computing = unseen,
     seed: int = 0,
     split_of: Mapping[str, str] | None = None,
+    kept: looks.Kept | None = None,
 ) -> Audit:
     """Look for leaks and shortcuts.
 
@@ -40,9 +41,10 @@ def audit(
         computing: told how far it is.
         seed: of folds and resamples.
         split_of: sample id to split, where one was made; None for the data's own.
+        kept: looks at samples of before, and where new ones go.
     """
     splits = split_of if split_of is not None else {s.id: s.split for s in samples if s.split is not None}
-    seen = looks.look(samples, read, show, computing("looking at the samples", len(samples)))
+    seen = looks.look(samples, read, show, computing("looking at the samples", len(samples)), kept)
     facts, found = shortcuts.find(samples, classes, seed=seed, computing=computing)
     return Audit(
         findings=by_severity(

@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import hashlib
-import os
 import warnings
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from zooft.audit.findings import MOST_SHOWN, Finding, counted
 from zooft.contracts import Rejection
-from zooft.errors import DataError
+from zooft.errors import DataError, ZooftError
+from zooft.machine import cores
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -21,10 +22,13 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from zooft.contracts import Advance, Arrays, Sample
+    from zooft.store import Shelf
 
 SIDE = 64
 """Of the small pictures, pixels."""
 _AT_A_TIME = 1024
+_DIGEST = 16
+"""Bytes."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,6 +45,33 @@ class Look:
 
 
 @dataclass(frozen=True, slots=True)
+class Kept:
+    """Looks of before, on disk.
+
+    Attributes:
+        shelf: of this task's reader and options.
+        digest: a sample's content, without decoding it.
+    """
+
+    shelf: Shelf
+    digest: Callable[[Sample], str]
+
+    def get(self, name: str) -> Look | None:
+        """A look; None where there is none."""
+        record = self.shelf.get(name)
+        if record is None:
+            return None
+        flat = np.array(record)
+        picture = flat[_DIGEST:].reshape(SIDE, SIDE) if len(flat) > _DIGEST else None
+        return Look(flat[:_DIGEST].tobytes(), picture)
+
+    def put(self, name: str, look: Look) -> None:
+        """Keep one."""
+        parts = [np.frombuffer(look.digest, np.uint8)] + ([look.picture.ravel()] if look.picture is not None else [])
+        self.shelf.put([name], [np.concatenate(parts)])
+
+
+@dataclass(frozen=True, slots=True)
 class Seen:
     """The samples that could be read, a look for each, and the others."""
 
@@ -54,8 +85,9 @@ def look(
     read: Callable[[Sample], Arrays],
     show: Callable[[Arrays], NDArray[Any]],
     advance: Advance,
+    kept: Kept | None = None,
 ) -> Seen:
-    """Read every sample, in threads: decoders let go of the interpreter."""
+    """Read every sample that isn't kept, in threads: decoders let go of the interpreter."""
 
     def one(sample: Sample) -> Look | Rejection:
         answer = _look(sample, read, show)
@@ -63,18 +95,46 @@ def look(
         return answer
 
     answers: list[Look | Rejection] = []
-    with warnings.catch_warnings(), ThreadPoolExecutor(max_workers=min(8, os.cpu_count() or 1)) as pool:
+    with warnings.catch_warnings(), ThreadPoolExecutor(max_workers=cores()) as pool:
         # once around all threads: the filters belong to the process, and readers that set their own in threads
         # leave them in any order
         warnings.simplefilter("ignore")
         for start in range(0, len(samples), _AT_A_TIME):
-            answers += pool.map(one, samples[start : start + _AT_A_TIME])
+            part = samples[start : start + _AT_A_TIME]
+            answers += pool.map(one, part) if kept is None else _remembered(part, one, kept, pool, advance)
     both = list(zip(samples, answers, strict=True))
     return Seen(
         samples=tuple(sample for sample, answer in both if isinstance(answer, Look)),
         looks=tuple(answer for answer in answers if isinstance(answer, Look)),
         unread=tuple(answer for answer in answers if isinstance(answer, Rejection)),
     )
+
+
+def _remembered(
+    samples: Sequence[Sample],
+    one: Callable[[Sample], Look | Rejection],
+    kept: Kept,
+    pool: ThreadPoolExecutor,
+    advance: Advance,
+) -> list[Look | Rejection]:
+    """Looks of before, and fresh ones where there are none."""
+    names = list(pool.map(partial(_name, kept), samples))
+    found = [None if name is None else kept.get(name) for name in names]
+    advance(sum(answer is not None for answer in found))
+    fresh = pool.map(one, [sample for sample, answer in zip(samples, found, strict=True) if answer is None])
+    answers: list[Look | Rejection] = []
+    for name, answer in zip(names, found, strict=True):
+        answers.append(answer or next(fresh))
+        if answer is None and name is not None and isinstance(answers[-1], Look):
+            kept.put(name, answers[-1])
+    return answers
+
+
+def _name(kept: Kept, sample: Sample) -> str | None:
+    try:
+        return kept.digest(sample)
+    except ZooftError:
+        return None  # reading it will tell why
 
 
 def unreadable(seen: Seen) -> list[Finding]:
@@ -116,7 +176,7 @@ def _look(sample: Sample, read: Callable[[Sample], Arrays], show: Callable[[Arra
 
 def _digest(arrays: Arrays) -> bytes:
     """Over shapes, types and bytes."""
-    digest = hashlib.blake2b(digest_size=16)
+    digest = hashlib.blake2b(digest_size=_DIGEST)
     for array in arrays:
         digest.update(f"{array.shape}{array.dtype.str}".encode())
         digest.update(np.ascontiguousarray(array).data)

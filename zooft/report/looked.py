@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from zooft.model import AdaptedModel
     from zooft.saved import SavedRun
 
-    _Interrupted = tuple[nn.Module, nn.Module]
+    _Interrupted = tuple[nn.Module, nn.Module, Tensor]  # what takes features, where it is watched, the features
 
 _MOST_LAYERS = 6
 """Layers that are tried, deepest first."""
@@ -105,8 +105,8 @@ def _grad_cam(model: AdaptedModel, spec: InputSpec, x: Tensor, class_index: int)
     from captum.attr import LayerGradCam
 
     last: Tensor | None = None
-    for network, layer in _layers(model, spec, x, class_index):
-        last = LayerGradCam(network, layer).attribute(x, target=class_index, relu_attributions=True).detach()
+    for network, layer, given in _layers(model, spec, x, class_index):
+        last = LayerGradCam(network, layer).attribute(given, target=class_index, relu_attributions=True).detach()
         if float(last.max()) > 0:
             return last
     return last
@@ -116,16 +116,17 @@ def _layers(model: AdaptedModel, spec: InputSpec, x: Tensor, class_index: int) -
     """The model interrupted where its features have places, deepest first: behind stages, else in the only stage."""
     import torch
 
-    stops = []
-    with torch.no_grad():
-        for stop in range(1, len(model.stages) + 1):
-            out = model.prefix(x, stop)
+    behind: list[tuple[int, Tensor]] = []
+    out = x
+    with torch.no_grad():  # no slope is wanted before the place that is looked at
+        for number, name in enumerate(model.stages, 1):
+            out = model.run(out, [name])
             if _places(out.flatten(0, 1) if model.bag else out, spec):
-                stops.append(stop)
-    yield from (_behind_stage(model, spec, stop) for stop in reversed(stops[-_MOST_LAYERS:]))
-    if not stops:
+                behind.append((number, out))
+    yield from (_behind_stage(model, spec, stop, out) for stop, out in reversed(behind[-_MOST_LAYERS:]))
+    if not behind:
         inner = _inner_layers(model, spec, x, class_index)
-        yield from (_behind_layer(model, spec, layer) for layer in reversed(inner[-_MOST_LAYERS:]))
+        yield from (_behind_layer(model, spec, layer, x) for layer in reversed(inner[-_MOST_LAYERS:]))
 
 
 def _places(out: Tensor, spec: InputSpec) -> tuple[int, int, int] | None:
@@ -148,29 +149,28 @@ def _channels_last(out: Tensor) -> bool:
     return out.shape[3] > out.shape[1] and abs(out.shape[1] - out.shape[2]) < abs(out.shape[2] - out.shape[3])
 
 
-def _behind_stage(model: AdaptedModel, spec: InputSpec, stop: int) -> _Interrupted:
-    def run(x: Tensor, here: nn.Module) -> Tensor:
-        out = model.prefix(x, stop)
-        flat = out.flatten(0, 1) if model.bag else out
-        logits: Tensor = model(_through(flat, here, spec).reshape(out.shape), stop)
+def _behind_stage(model: AdaptedModel, spec: InputSpec, stop: int, out: Tensor) -> _Interrupted:
+    def run(features: Tensor, here: nn.Module) -> Tensor:
+        flat = features.flatten(0, 1) if model.bag else features
+        logits: Tensor = model(_through(flat, here, spec).reshape(features.shape), stop)
         return logits
 
-    return _interrupted(run)
+    return *_interrupted(run), out.detach().requires_grad_()
 
 
-def _behind_layer(model: AdaptedModel, spec: InputSpec, layer: nn.Module) -> _Interrupted:
-    def run(x: Tensor, here: nn.Module) -> Tensor:
+def _behind_layer(model: AdaptedModel, spec: InputSpec, layer: nn.Module, x: Tensor) -> _Interrupted:
+    def run(image: Tensor, here: nn.Module) -> Tensor:
         hook = layer.register_forward_hook(lambda _module, _in, out: _through(out, here, spec))
         try:
-            logits: Tensor = model(x)
+            logits: Tensor = model(image)
         finally:
             hook.remove()
         return logits
 
-    return _interrupted(run)
+    return *_interrupted(run), x
 
 
-def _interrupted(run: Callable[[Tensor, nn.Module], Tensor]) -> _Interrupted:
+def _interrupted(run: Callable[[Tensor, nn.Module], Tensor]) -> tuple[nn.Module, nn.Module]:
     """A module around `run`, and the identity in it that sees the features as ``(N, C, h, w)``, for captum to watch."""
     from torch import nn
 
