@@ -32,6 +32,7 @@ COMMANDS = {
     "freezers": "List the rules for what stays as it is.",
     "plugins": "List plugins, and why a broken one was left out.",
     "weights": "Prepare pretrained weights for a machine without network.",
+    "cache": "Show and clean what was computed once and kept.",
     "demo": "Write a small real data set to try things on.",
     "doctor": "Show versions, devices and providers, and what is wrong with them.",
 }
