@@ -254,6 +254,24 @@ def test_numbers_beyond_half_precision_are_kept_as_they_are(tmp_path: Path) -> N
     torch.testing.assert_close(everything(kept), wanted(model, views(augmented=False)))
 
 
+@pytest.mark.parametrize("loaded", [0, 2**20])
+def test_numbers_within_and_beyond_half_precision_stand_beside_each_other(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, loaded: int
+) -> None:
+    """The brightest picture alone exceeds the range."""
+    monkeypatch.setattr(features, "LOADED_BYTES", loaded)
+    monkeypatch.setattr(features, "AT_A_TIME", 1)
+    model, told = adapted(), Told()
+    plain = wanted(model, views(augmented=False))
+    scale = 65504 / float(plain.max()) * 1.0001
+    with torch.no_grad():
+        for name in ("body.1.weight", "body.1.bias"):
+            model.trunk.get_parameter(name).mul_(scale)
+    kept = features.inputs(model, views(augmented=False), stop=2, keeping=told.keeping(tmp_path))
+    assert kept is not None
+    torch.testing.assert_close(everything(kept), wanted(model, views(augmented=False)), rtol=1e-3, atol=1.0)
+
+
 def test_an_epoch_sees_each_sample_in_one_of_its_kept_views(tmp_path: Path) -> None:
     model, data = adapted(), views(augmented=True).numbered(0)
     kept = features.inputs(model, data, stop=2, keeping=Told().keeping(tmp_path), views=3)

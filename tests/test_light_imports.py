@@ -74,6 +74,7 @@ ALWAYS_LIGHT = {
     "finding plugins": "from zooft import plugins; assert not plugins.discover().broken",
     "zooft --help": command("--help"),
     "zooft --version": command("--version"),
+    "zooft cache --help": command("cache", "--help"),
     "zooft finetune --help": command("finetune", "--help"),
     "zooft predict --help": command("predict", "--help"),
     "zooft weights fetch --help": command("weights", "fetch", "--help"),

@@ -365,8 +365,15 @@ def _taker(shelf: Shelf, names: Sequence[str], held: Mapping[str, NDArray[Any]])
 
 def _rows(shelf: Shelf, names: Sequence[str], held: Mapping[str, NDArray[Any]]) -> NDArray[Any]:
     if not held:
-        return shelf.gather(names)
+        return _gathered(shelf, names)
     return np.stack([held[name] if name in held else shelf.gather([name])[0] for name in names])
+
+
+def _gathered(shelf: Shelf, names: Sequence[str]) -> NDArray[Any]:
+    try:
+        return shelf.gather(names)
+    except ValueError:  # some are kept in halves, and some exceed their range
+        return np.stack([shelf.gather([name])[0].astype(np.float32) for name in names])
 
 
 @dataclass(frozen=True, slots=True)
@@ -377,7 +384,7 @@ class _Mapped:
     names: tuple[str, ...]
 
     def __call__(self, indices: Sequence[int]) -> Tensor:
-        rows = self.shelf.gather([self.names[i] for i in indices])
+        rows = _gathered(self.shelf, [self.names[i] for i in indices])
         return torch.from_numpy(rows).float()
 
 

@@ -1,7 +1,8 @@
-"""Images below a folder or in a manifest, every one of them decoded once before training starts.
+"""Images below a folder, in a manifest or in shards, every one of them decoded once before training starts.
 
 A folder holds class folders, or ``train``, ``val`` and ``test`` folders of class folders. A manifest is a CSV file
-with the columns path and label, and, where known, group and split; paths are relative to it.
+with the columns path and label, and, where known, group and split; paths are relative to it. Shards are the matter of
+`zooft_images.webdataset`.
 """
 
 from __future__ import annotations
@@ -9,78 +10,71 @@ from __future__ import annotations
 import csv
 import os
 import warnings
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from collections import deque
+from collections.abc import Callable, Iterable, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import zooft
+from zooft_images.facts import Facts, sharing
+from zooft_images.listing import Candidate, Listing, folders, others
 from zooft_images.options import GROUP_COLUMN
 from zooft_images.read import inspect
+from zooft_images.webdataset import holds_shards, is_shard, list_shards
 
 if TYPE_CHECKING:
     from zooft_images.options import ClassificationOptions
 
 _MANIFEST = "labels.csv"
+_AT_ONCE = 64
+"""Pictures that a thread is given at a time."""
 
 
-@dataclass(frozen=True, slots=True)
-class _Candidate:
-    """A file with a label, not yet looked into."""
-
-    id: str
-    path: Path
-    label: str
-    split: Any = None
-    group: str | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class _Listing:
-    candidates: Sequence[_Candidate]
-    rejected: Sequence[zooft.Rejection]
-    notes: Sequence[str]
-    labels: Sequence[str]
-
-
-def discover(root: Path, options: ClassificationOptions) -> zooft.Discovery:
-    """Samples, classes in the order of their names, and what was rejected.
+def discover(
+    root: Path, options: ClassificationOptions, *, computing: zooft.Computing = zooft.unseen
+) -> zooft.Discovery:
+    """Samples, classes in their order, and what was rejected.
 
     Raises:
-        DataError: neither class folders nor a manifest, or a manifest that contradicts itself.
+        DataError: neither class folders nor a manifest nor shards, or labels that contradict each other.
     """
-    listing = _list(root, options)
+    listing = _list(root, options, computing)
     if not listing.candidates:
         first = f"; the first: {listing.rejected[0].id}: {listing.rejected[0].reason}" if listing.rejected else ""
-        raise zooft.DataError(f"no images in {root}: expected class folders with images, or a CSV manifest{first}")
-    classes = tuple(sorted(set(listing.labels)))
-    answers = _inspect_all([c.path for c in listing.candidates], lambda path: _facts_or_reason(path, options))
+        raise zooft.DataError(
+            f"no images in {root}: expected class folders with images, or a CSV manifest, or WebDataset shards{first}"
+        )
+    answers = _inspect_all(listing.candidates, options, computing)
+    targets = {name: index for index, name in enumerate(listing.classes)}
     both = list(zip(listing.candidates, answers, strict=True))
     samples = tuple(
-        zooft.Sample(id=c.id, source=c.path, target=classes.index(c.label), group=c.group, split=c.split, facts=answer)
+        zooft.Sample(id=c.id, source=c.source, target=targets[c.label], group=c.group, split=c.split, facts=answer)
         for c, answer in both
         if not isinstance(answer, str)
     )
     undecodable = [zooft.Rejection(c.id, answer) for c, answer in both if isinstance(answer, str)]
     return zooft.Discovery(
         samples=samples,
-        classes=classes,
+        classes=listing.classes,
         rejected=(*listing.rejected, *undecodable),
         notes=tuple(listing.notes),
     )
 
 
-def _list(root: Path, options: ClassificationOptions) -> _Listing:
+def _list(root: Path, options: ClassificationOptions, computing: zooft.Computing) -> Listing:
     if root.is_file():
-        return _from_manifest(root, options)
-    if not _folders(root) and (root / _MANIFEST).is_file():
+        return list_shards(root, options, computing=computing) if is_shard(root) else _from_manifest(root, options)
+    if not folders(root) and (root / _MANIFEST).is_file():
         return _from_manifest(root / _MANIFEST, options)
+    if holds_shards(root):
+        return list_shards(root, options, computing=computing)
     return _from_folders(root, options)
 
 
-def _from_folders(root: Path, options: ClassificationOptions) -> _Listing:
-    tops = _folders(root)
+def _from_folders(root: Path, options: ClassificationOptions) -> Listing:
+    tops = folders(root)
     splits = [folder for folder in tops if folder.name.lower() in zooft.SPLIT_NAMES]
     if splits and len(splits) < len(tops):
         odd = ", ".join(folder.name for folder in tops if folder not in splits)
@@ -88,18 +82,18 @@ def _from_folders(root: Path, options: ClassificationOptions) -> _Listing:
     parents: list[tuple[Path, Any]] = [(folder, zooft.SPLIT_NAMES[folder.name.lower()]) for folder in splits] or [
         (root, None)
     ]
-    strays = [path for path in _others(root) if path.name != _MANIFEST]
-    strays += [path for folder in splits for path in _others(folder)]
-    classes = [(folder, split) for parent, split in parents for folder in _folders(parent)]
-    return _Listing(
+    strays = [path for path in others(root) if path.name != _MANIFEST]
+    strays += [path for folder in splits for path in others(folder)]
+    classes = [(folder, split) for parent, split in parents for folder in folders(parent)]
+    return Listing(
         candidates=[
-            _Candidate(_id(root, path), path, _printable(folder.name), split)
+            Candidate(_id(root, path), path, _printable(folder.name), split)
             for folder, split in classes
             for path in _below(folder)
         ],
         rejected=[zooft.Rejection(_id(root, p), "beside the class folders, so without a label") for p in strays],
         notes=_folder_notes(root, options),
-        labels=[_printable(folder.name) for folder, _ in classes],
+        classes=tuple(sorted({_printable(folder.name) for folder, _ in classes})),
     )
 
 
@@ -112,10 +106,10 @@ def _folder_notes(root: Path, options: ClassificationOptions) -> list[str]:
     return notes
 
 
-def _from_manifest(path: Path, options: ClassificationOptions) -> _Listing:
+def _from_manifest(path: Path, options: ClassificationOptions) -> Listing:
     rows, columns = _rows(path)
     _refuse_missing_groups(path, columns, options)
-    by_file: dict[str, _Candidate] = {}
+    by_file: dict[str, Candidate] = {}
     rejected: list[zooft.Rejection] = []
     repeats = 0
     for number, row in rows:
@@ -123,14 +117,14 @@ def _from_manifest(path: Path, options: ClassificationOptions) -> _Listing:
         if isinstance(candidate, str):
             rejected.append(zooft.Rejection(row["path"] or f"line {number}", candidate))
             continue
-        known = by_file.setdefault(os.path.realpath(candidate.path), candidate)
+        known = by_file.setdefault(os.path.realpath(path.parent / row["path"]), candidate)
         repeats += known is not candidate
         _refuse_contradiction(known, candidate, where=f"{path.name}, line {number}")
-    return _Listing(
+    return Listing(
         candidates=list(by_file.values()),
         rejected=rejected,
         notes=_manifest_notes(path, columns, options, repeats),
-        labels=[row["label"] for _, row in rows if row["label"]],
+        classes=tuple(sorted({row["label"] for _, row in rows if row["label"]})),
     )
 
 
@@ -144,7 +138,7 @@ def _refuse_missing_groups(path: Path, columns: Sequence[str], options: Classifi
         )
 
 
-def _refuse_contradiction(known: _Candidate, other: _Candidate, *, where: str) -> None:
+def _refuse_contradiction(known: Candidate, other: Candidate, *, where: str) -> None:
     for what in ("label", "split", "group"):
         above, here = getattr(known, what), getattr(other, what)
         if above != here:
@@ -183,7 +177,7 @@ def _rows(path: Path) -> tuple[list[tuple[int, dict[str, str]]], list[str]]:
     return rows, columns
 
 
-def _candidate(root: Path, row: dict[str, str], options: ClassificationOptions) -> _Candidate | str:
+def _candidate(root: Path, row: dict[str, str], options: ClassificationOptions) -> Candidate | str:
     """What a manifest's line names, or why it can't be used."""
     if not row["path"] or not row["label"]:
         return "the line has no path or no label"
@@ -200,33 +194,42 @@ def _candidate(root: Path, row: dict[str, str], options: ClassificationOptions) 
         return f"not a usable path: {getattr(error, 'strerror', None) or error}"
     if not known:
         return "no such file"
-    return _Candidate(identity, path, row["label"], zooft.SPLIT_NAMES.get(split), row.get(options.group_column) or None)
-
-
-def _facts_or_reason(path: Path, options: ClassificationOptions) -> Mapping[str, str | float] | str:
-    try:
-        return inspect(path, options)
-    except zooft.DataError as error:
-        return str(error)
+    return Candidate(identity, path, row["label"], zooft.SPLIT_NAMES.get(split), row.get(options.group_column) or None)
 
 
 def _inspect_all(
-    paths: Sequence[Path], look: Callable[[Path], Mapping[str, str | float] | str]
-) -> list[Mapping[str, str | float] | str]:
-    """In threads: Pillow's decoders let go of the interpreter."""
-    with warnings.catch_warnings(), ThreadPoolExecutor(max_workers=min(8, os.cpu_count() or 1)) as pool:
+    candidates: Sequence[Candidate], options: ClassificationOptions, computing: zooft.Computing
+) -> list[Facts | str]:
+    """Facts, or the reason why not, of each picture. In threads: Pillow's decoders let go of the interpreter."""
+    share, advance = sharing(), computing("looking into pictures", len(candidates))
+
+    def look(some: Sequence[Candidate]) -> list[Facts | str]:
+        return [_facts_or_reason(one, options, share) for one in some]
+
+    answers: list[Facts | str] = []
+    workers = min(8, os.cpu_count() or 1)
+    with warnings.catch_warnings(), ThreadPoolExecutor(max_workers=workers) as pool:
         # once for all threads: the filters belong to the process, and each thread restoring its own would lose some
         warnings.simplefilter("ignore")
-        return list(pool.map(look, paths))
+        rest, waiting = iter(candidates), deque[Future[list[Facts | str]]]()
+        while True:
+            # no more than the threads need: a task for each of a million pictures would take a gigabyte
+            while len(waiting) < 2 * workers and (some := list(islice(rest, _AT_ONCE))):
+                waiting.append(pool.submit(look, some))
+            if not waiting:
+                return answers
+            done = waiting.popleft().result()
+            answers += done
+            advance(len(done))
 
 
-def _folders(root: Path) -> list[Path]:
-    return sorted(path for path in _entries(root) if path.is_dir() and not path.name.startswith("."))
-
-
-def _others(root: Path) -> list[Path]:
-    """Files, and whatever else is no folder."""
-    return sorted(path for path in _entries(root) if not path.is_dir() and not path.name.startswith("."))
+def _facts_or_reason(
+    candidate: Candidate, options: ClassificationOptions, share: Callable[[dict[str, str | float]], Facts]
+) -> Facts | str:
+    try:
+        return share(inspect(candidate.source, options))
+    except zooft.DataError as error:
+        return str(error)
 
 
 def _below(root: Path) -> Iterable[Path]:
@@ -242,13 +245,6 @@ def _below(root: Path) -> Iterable[Path]:
 
 def _refuse_unreadable(error: OSError) -> None:
     raise zooft.DataError(f"{error.filename} can't be read: {error.strerror}") from error
-
-
-def _entries(root: Path) -> list[Path]:
-    try:
-        return list(root.iterdir())
-    except OSError as error:
-        raise zooft.DataError(f"{root} can't be read: {error.strerror}") from error
 
 
 def _id(root: Path, path: Path) -> str:
