@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import io
 import os
 import struct
@@ -11,6 +12,7 @@ import warnings
 import zlib
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import data
 import numpy as np
@@ -19,10 +21,12 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 from PIL import Image, ImageOps
+from sklearn.datasets import load_sample_image
 
 import zooft
 from zooft_images.options import FORMATS, ClassificationOptions
-from zooft_images.read import MOST_PIXELS, read
+from zooft_images.read import MOST_PIXELS, digest, inspect, read, sketch
+from zooft_images.shards import Member, Shard
 
 OPTIONS = ClassificationOptions()
 GREY = ClassificationOptions(colour="grey")
@@ -57,6 +61,21 @@ def pillow(path: Path, mode: str = "RGB") -> NDArray[np.uint8]:
         warnings.simplefilter("ignore")
         with Image.open(path) as image:
             return np.asarray(ImageOps.exif_transpose(image).convert(mode))
+
+
+def verdict(path: Path) -> str:
+    """Why inspection refuses a file, or ""."""
+    try:
+        inspect(path, OPTIONS)
+    except zooft.DataError as error:
+        return str(error)
+    return ""
+
+
+def reason(path: Path) -> str:
+    """Why reading refuses it, or ""."""
+    found = outcome(path)
+    return found if isinstance(found, str) else ""
 
 
 @pytest.fixture(scope="module")
@@ -205,6 +224,155 @@ def test_a_damaged_byte_is_read_or_refused_and_nothing_else(
     content[position % len(content)] = byte
     (tmp_path / "damaged").write_bytes(content)
     assert isinstance(outcome(tmp_path / "damaged"), str | np.ndarray)
+
+
+@pytest.mark.filterwarnings("ignore")  # Pillow's, of odd metadata and large images: discovery silences them, as `read`
+def test_inspection_refuses_what_reading_refuses_and_for_the_same_reason(
+    corner: dict[str, NDArray[np.uint8] | str],
+) -> None:
+    folder = data.real("image_corner")
+    refusals = {name: found if isinstance(found, str) else "" for name, found in corner.items()}
+    assert {name: verdict(folder / name) for name in corner} == refusals
+
+
+JPEGS: dict[str, tuple[dict[str, Any], str]] = {
+    "baseline": ({}, "RGB"),
+    "progressive": ({"progressive": True}, "RGB"),
+    "restarts": ({"restart_marker_blocks": 3}, "RGB"),
+    "full chroma": ({"subsampling": 0}, "RGB"),
+    "grey": ({}, "L"),
+    "cmyk": ({}, "CMYK"),
+}
+
+
+def jpeg(kind: str, size: tuple[int, int] = (67, 93)) -> bytes:
+    options, mode = JPEGS[kind]
+    written = io.BytesIO()
+    Image.fromarray(data.picture(128, size=size)).convert(mode).save(written, "JPEG", quality=90, **options)
+    return written.getvalue()
+
+
+@pytest.mark.parametrize("kind", JPEGS)
+def test_inspection_finds_torn_jpegs_wherever_they_are_torn(tmp_path: Path, kind: str) -> None:
+    """Decoded at an eighth of the size, a JPEG's coded data is read to its end all the same."""
+    whole, torn = jpeg(kind), tmp_path / "torn.jpg"
+    torn.write_bytes(whole)
+    assert verdict(torn) == ""
+    for end in [*range(0, len(whole) - 64, 97), *range(len(whole) - 64, len(whole))]:
+        torn.write_bytes(whole[:end])
+        assert verdict(torn) == reason(torn), f"the first {end} of {len(whole)} bytes"
+    torn.write_bytes(whole[: len(whole) * 9 // 10])
+    assert verdict(torn)
+
+
+@pytest.mark.parametrize("kind", ["baseline", "progressive", "restarts"])
+def test_inspection_and_reading_agree_about_damaged_jpegs(tmp_path: Path, kind: str) -> None:
+    whole, damaged = jpeg(kind), tmp_path / "damaged.jpg"
+    rng = np.random.default_rng(0)
+    for _ in range(150):
+        content = bytearray(whole)
+        for position in rng.integers(0, len(content), 2):
+            content[position] = rng.integers(0, 256)
+        damaged.write_bytes(content)
+        assert verdict(damaged) == reason(damaged)
+
+
+def test_inspection_tells_the_size_as_stored(tmp_path: Path) -> None:
+    (tmp_path / "picture.jpg").write_bytes(jpeg("baseline"))
+    facts = inspect(tmp_path / "picture.jpg", OPTIONS)
+    assert (facts["width"], facts["height"], facts["mode"]) == (93, 67, "RGB")
+
+
+SPEC = zooft.InputSpec(height=64, width=64, resize=72, mean=(0.0,) * 3, std=(1 / 255,) * 3)
+SHORTER = 108
+
+
+def photograph(size: tuple[int, int]) -> Image.Image:
+    """A real photograph of some width and height."""
+    return Image.fromarray(load_sample_image("china.jpg")).resize(size, Image.Resampling.BICUBIC)
+
+
+@pytest.mark.parametrize("options", [OPTIONS, GREY], ids=["rgb", "grey"])
+@pytest.mark.parametrize(
+    ("size", "wanted"),
+    [
+        ((640, 426), (108, 162)),
+        ((216, 432), (216, 108)),
+        ((1200, 600), (108, 216)),
+        ((150, 108), (108, 150)),
+        ((90, 300), (300, 90)),
+        ((1, 1), (1, 1)),
+    ],
+    ids=str,
+)
+@pytest.mark.parametrize("format_", ["JPEG", "PNG"])
+def test_sketches_are_brought_down_and_never_up(
+    tmp_path: Path, format_: str, size: tuple[int, int], wanted: tuple[int, int], options: ClassificationOptions
+) -> None:
+    photograph(size).save(tmp_path / "picture", format_)
+    (made,) = sketch(tmp_path / "picture", SPEC, options)
+    assert made.dtype == np.uint8
+    assert made.shape == (*wanted, 1 if options.colour == "grey" else 3)
+    if min(size) <= SHORTER:
+        assert np.array_equal(made, read(tmp_path / "picture", options))
+
+
+@pytest.mark.parametrize("orientation", [1, 3, 6])
+@pytest.mark.parametrize("format_", ["JPEG", "PNG"])
+@pytest.mark.parametrize("size", [(1024, 768), (900, 700), (300, 260)], ids=str)
+def test_sketches_show_the_picture_but_for_a_level_or_so(
+    tmp_path: Path, format_: str, size: tuple[int, int], orientation: int
+) -> None:
+    """The centre of the sketch and of the whole picture at one size, by Pillow."""
+    exif = Image.Exif()
+    exif[EXIF_ORIENTATION] = orientation
+    photograph(size).save(tmp_path / "picture", format_, quality=90, exif=exif)
+
+    def centre(levels: NDArray[np.uint8]) -> NDArray[np.float64]:
+        small = ImageOps.fit(Image.fromarray(levels), (72, 72), Image.Resampling.BICUBIC)
+        return np.asarray(small, dtype=np.float64)
+
+    (made,) = sketch(tmp_path / "picture", SPEC, OPTIONS)
+    difference = np.abs(centre(made) - centre(pillow(tmp_path / "picture")))
+    assert difference.mean() < 1.6
+
+
+def test_odd_pictures_are_sketched_or_refused_as_reading_does(corner: dict[str, NDArray[np.uint8] | str]) -> None:
+    folder = data.real("image_corner")
+    for name, found in corner.items():
+        if isinstance(found, str):
+            with pytest.raises(zooft.DataError):
+                sketch(folder / name, SPEC, OPTIONS)
+            continue
+        (made,) = sketch(folder / name, SPEC, OPTIONS)
+        assert min(made.shape[:2]) == min(*found.shape[:2], SHORTER)
+        assert made.shape[1] / made.shape[0] == pytest.approx(found.shape[1] / found.shape[0], rel=0.02)
+
+
+def test_the_digest_is_that_of_the_bytes(tmp_path: Path) -> None:
+    path = tmp_path / "picture.jpg"
+    for content in (jpeg("baseline"), jpeg("grey"), b"no picture at all"):
+        path.write_bytes(content)
+        assert digest(path, OPTIONS) == hashlib.sha256(content).hexdigest()
+
+
+@pytest.mark.parametrize(("make", "said"), [(lambda path: None, "no such file"), (Path.mkdir, "a folder")])
+def test_what_is_gone_has_no_digest(tmp_path: Path, make: Callable[[Path], None], said: str) -> None:
+    make(tmp_path / "picture.jpg")
+    with pytest.raises(zooft.DataError, match=said):
+        digest(tmp_path / "picture.jpg", OPTIONS)
+
+
+def test_a_picture_in_a_shard_is_read_as_its_file_is(tmp_path: Path) -> None:
+    content, file, shard = jpeg("baseline", (300, 400)), tmp_path / "picture.jpg", tmp_path / "shard.tar"
+    file.write_bytes(content)
+    shard.write_bytes(b"before" + content + b"behind")
+    about = shard.stat()
+    member = Member(Shard(str(shard), about.st_size, about.st_mtime_ns), len(b"before"), len(content))
+    assert np.array_equal(read(member, OPTIONS), read(file, OPTIONS))
+    assert np.array_equal(sketch(member, SPEC, OPTIONS)[0], sketch(file, SPEC, OPTIONS)[0])
+    assert inspect(member, OPTIONS) == inspect(file, OPTIONS)
+    assert digest(member, OPTIONS) == digest(file, OPTIONS)
 
 
 @pytest.mark.parametrize("content", [b"", b"not an image", b"%PDF-1.4", b"\x00" * 4096])

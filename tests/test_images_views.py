@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from sklearn.metrics import log_loss
 from sklearn.utils.class_weight import compute_class_weight
 from torch import nn
+from torchvision.transforms import v2
 
 import zooft
 from zooft_images import views
@@ -67,6 +68,26 @@ def test_views_are_decided_by_the_seed(augment: str) -> None:
     view, image = view_of(RGB, augment), data.picture(128, size=(64, 48))
     assert torch.equal(seen(view, image, 3), seen(view, image, 3))
     assert len({seen(view, image, seed).numpy().tobytes() for seed in range(10)}) > 5
+
+
+@pytest.mark.parametrize("augment", LEVELS)
+@pytest.mark.parametrize("spec", [RGB, BICUBIC])
+def test_views_are_those_of_torchvisions_transforms(augment: str, spec: zooft.InputSpec) -> None:
+    steps: list[nn.Module] = [
+        v2.RandomResizedCrop(
+            (spec.height, spec.width),
+            scale=(0.6 if augment == "light" else 0.25, 1.0),
+            interpolation=v2.InterpolationMode(spec.interpolation),
+        ),
+        v2.RandomHorizontalFlip(),
+    ]
+    if augment == "medium":
+        steps.append(v2.TrivialAugmentWide(interpolation=v2.InterpolationMode.BILINEAR))
+    steps += [v2.ToDtype(torch.float32, scale=True), v2.Normalize(spec.mean, spec.std)]
+    usual, image = v2.Compose(steps), data.picture(128, size=(64, 48))
+    for seed in range(30):
+        wanted = seen(lambda array: usual(torch.from_numpy(array).permute(2, 0, 1)), image, seed)
+        torch.testing.assert_close(seen(view_of(spec, augment), image, seed), wanted, rtol=0, atol=1e-5)
 
 
 def test_light_moves_and_crops_but_keeps_levels() -> None:

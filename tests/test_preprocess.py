@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import copy
+import pickle
+from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -13,7 +16,7 @@ from sklearn.datasets import load_sample_image
 from torchvision.transforms import v2
 from torchvision.transforms.v2.functional import InterpolationMode
 
-from zooft import ImagePreprocess, InputSpec, image_preprocess
+from zooft import ImagePreprocess, InputSpec, Resize, image_preprocess
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -27,6 +30,10 @@ SIZES = [(427, 640), (333, 200), (224, 224), (100, 90), (3, 200), (1, 50), (50, 
 # Pillow resizes horizontally first; in some versions vertically first where that is less work, which rounds elsewhere
 MOST_LEVELS = {"bilinear": 2, "bicubic": 6}
 MEAN_LEVELS = 0.2
+# whole ratios, where half levels are frequent; strips, which large images are cut into; common sizes
+RATIOS = [(448, 448), (512, 768), (384, 512), (672, 336), (375, 500), (768, 1024), (1344, 1000)]
+MOST_ROUNDED_OTHERWISE = 1e-4
+"""Share of levels that end half-way between two, so that the last bit decides."""
 
 
 def plain_spec(mode: Any, interpolation: Any, *, height: int = 224, width: int = 224, resize: int = 256) -> InputSpec:
@@ -144,6 +151,100 @@ def test_no_tensor_of_it_is_saved_with_the_model() -> None:
     assert dict(image_preprocess(plain_spec("crop", "bilinear"), None).state_dict()) == {}
 
 
+def as_products(resize: Resize, levels: torch.Tensor, *lengths: torch.Tensor) -> torch.Tensor:
+    """The two matrix products of the graph, which gradients need, too."""
+    with torch.enable_grad():
+        products: torch.Tensor = resize(levels.to(torch.float32).clone().requires_grad_(), *lengths)
+    assert products.requires_grad
+    return products.detach()
+
+
+def channels_first(image: Levels) -> torch.Tensor:
+    return torch.from_numpy(image)[None].permute(0, 3, 1, 2)
+
+
+@pytest.mark.parametrize("interpolation", ["bilinear", "bicubic"])
+@pytest.mark.parametrize("mode", ["crop", "stretch", "letterbox"])
+@pytest.mark.parametrize("size", [*SIZES, *RATIOS], ids=str)
+def test_outside_the_graph_the_picture_is_that_of_the_products(
+    size: tuple[int, int], mode: str, interpolation: str
+) -> None:
+    for shorter in (224, 235) if mode == "crop" else (224,):
+        resize = Resize(plain_spec(mode, interpolation, resize=shorter))
+        levels = channels_first(photograph(*size))
+        difference = (resize(levels) - as_products(resize, levels)).abs()
+        assert difference.max() <= 1
+        assert (difference > 0).float().mean() <= MOST_ROUNDED_OTHERWISE
+
+
+@pytest.mark.parametrize("interpolation", ["bilinear", "bicubic"])
+@pytest.mark.parametrize(("length", "wanted"), [(500, 224), (224, 500), (333, 1), (1, 9), (17, 17), (1500, 64)])
+def test_outside_the_graph_each_weight_has_the_same_bits(length: int, wanted: int, interpolation: str) -> None:
+    """A row of light at one sample gives that sample's weights."""
+    resize = Resize(plain_spec("stretch", interpolation, height=1, width=wanted), rounded=False)
+    lights = torch.eye(length)[:, None, None]
+    assert torch.equal(resize(lights), as_products(resize, lights))
+
+
+@pytest.mark.parametrize("interpolation", ["bilinear", "bicubic"])
+@pytest.mark.parametrize("size", [(512, 512), (300, 451), (40, 700), (1, 1)], ids=str)
+def test_unrounded_levels_are_those_of_pillows_floats(size: tuple[int, int], interpolation: str) -> None:
+    spec = plain_spec("stretch", interpolation, height=96, width=130)
+    levels = np.random.default_rng(0).uniform(-300, 900, size).astype(np.float32)
+    got = Resize(spec, rounded=False)(torch.from_numpy(levels)[None, None])[0, 0].numpy()
+    wanted = Image.fromarray(levels).resize((130, 96), Image.Resampling[interpolation.upper()])
+    np.testing.assert_allclose(got, np.asarray(wanted), rtol=0, atol=1e-4 * 900)
+
+
+@pytest.mark.parametrize("interpolation", ["bilinear", "bicubic"])
+def test_each_image_may_have_lengths_of_its_own(interpolation: str) -> None:
+    levels = torch.rand(3, 2, 90, 70, generator=torch.Generator().manual_seed(0)) * 255
+    lengths = torch.tensor([[60.0, 41.0], [33.0, 150.0], [1.0, 64.0]])
+    resize = Resize(plain_spec("stretch", interpolation, height=64, width=64), rounded=False)
+    together = resize(levels, lengths)
+    torch.testing.assert_close(together, as_products(resize, levels, lengths), rtol=0, atol=1e-4 * 255)
+    assert torch.equal(together[1:2], resize(levels[1:2], lengths[1:2]))
+    assert not together[2, :, :31].any(), "one row, between padding"
+
+
+def test_a_copy_gives_the_same_picture_and_carries_nothing_that_was_kept() -> None:
+    image = photograph(427, 640)
+    module = ImagePreprocess(plain_spec("crop", "bicubic"))
+    fresh = len(pickle.dumps(module))
+    before = module(torch.from_numpy(image)[None])
+    assert len(pickle.dumps(module)) == fresh
+    for copied in (pickle.loads(pickle.dumps(module)), copy.deepcopy(module)):  # noqa: S301  # our own, just dumped
+        assert torch.equal(copied(torch.from_numpy(image)[None]), before)
+
+
+def test_many_sizes_are_not_all_kept() -> None:
+    module = Resize(plain_spec("stretch", "bilinear", height=8, width=8))
+    levels = torch.from_numpy(photograph(400, 400)).permute(2, 0, 1)[None]
+    first = module(levels[..., :37])
+    for columns in range(1, 401):
+        module(levels[..., :columns])
+    assert len(module._bands) <= 256
+    assert torch.equal(module(levels[..., :37]), first)
+
+
+def test_threads_give_what_one_gives() -> None:
+    module = Resize(plain_spec("crop", "bilinear", height=32, width=32, resize=40))
+    pictures = [channels_first(photograph(50 + n % 7, 60 + n % 11)) for n in range(60)]
+    alone = [module(picture) for picture in pictures]
+    with ThreadPoolExecutor(4) as pool:
+        together = list(pool.map(Resize(plain_spec("crop", "bilinear", height=32, width=32, resize=40)), pictures))
+    assert all(torch.equal(one, other) for one, other in zip(alone, together, strict=True))
+
+
+def test_what_inference_kept_serves_training_and_the_other_way_round() -> None:
+    module, image = ImagePreprocess(plain_spec("crop", "bilinear")), torch.from_numpy(photograph(300, 400))[None]
+    with torch.inference_mode():
+        first = module(image)
+    second = module(image)
+    assert torch.equal(first, second)
+    assert not second.is_inference()
+
+
 @pytest.fixture(scope="module", params=["crop", "letterbox", pytest.param("stretch", marks=pytest.mark.slow)])
 def exported(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> tuple[InputSpec, Path]:
     """The module alone as an ONNX file, its batch, height and width free."""
@@ -178,3 +279,4 @@ def test_the_graph_resizes_without_an_operator_that_runtimes_disagree_on(exporte
     _, path = exported
     operators = {node.op_type for node in onnx.load(path).graph.node}
     assert operators.isdisjoint({"Resize", "Upsample", "GridSample", "AffineGrid"})
+    assert "MatMul" in operators

@@ -32,7 +32,19 @@ def depends_on(plan: Plan, backbone: Backbone) -> dict[str, Any]:
         "task": plan.registry.owned_name("task", plan.config.task),
         "options": configuration.plain(plan.options),
         "preprocessing": plan.task.explain(spec, plan.options),
-        "code": code_sha256([plan.task.read, plan.task.preprocess, plan.task.augment, plan.family.anatomy]),
+        "code": code_sha256(
+            filter(
+                None,
+                [
+                    plan.task.read,
+                    plan.task.sketch,
+                    plan.task.digest,
+                    plan.task.preprocess,
+                    plan.task.augment,
+                    plan.family.anatomy,
+                ],
+            )
+        ),
         "libraries": {name: metadata.version(name) for name in _LIBRARIES},
     }
 

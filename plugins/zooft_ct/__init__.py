@@ -17,6 +17,7 @@ def zooft_register_tasks() -> list[zooft.Task]:
             discover=discover.discover,
             gather=discover.gather,
             read=read.read,
+            digest=read.digest,
             port=graph.port,
             preprocess=graph.preprocess,
             explain=looks.explain,

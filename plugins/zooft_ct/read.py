@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+import hashlib
 from collections import defaultdict
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -33,6 +35,8 @@ class NiftiSlice:
 SliceRef = SliceHeader | NiftiSlice
 _KEPT_AS = "HU along the patient's axes"
 """Part of the cache's keys; another text where the same file gives other values than before."""
+_FILES_KNOWN = 2**14
+"""Files whose hashes a process remembers: neighbouring samples share slices, and all slices of a volume its file."""
 Place = tuple[Path, int]
 """A slice's file, and which frame or slice of it."""
 
@@ -66,6 +70,36 @@ def read(source: Source, options: CTOptions) -> NDArray[np.int16] | tuple[NDArra
     if source.spacing is None:
         raise zooft.DataError("its pixel spacing isn't known, so --spacing can't resample it")
     return stacked, np.array(source.spacing, dtype=np.float32)
+
+
+def digest(source: Source, options: CTOptions) -> str:
+    """SHA-256, hexadecimal, of the files that `read` would read and of which frames or slices; nothing is decoded.
+
+    How the options read them isn't part of it. A file is hashed once in a process, unless it changes.
+
+    Raises:
+        DataError: a file is gone, or can't be read.
+    """
+    found = hashlib.sha256(repr(source.spacing).encode())
+    for ref in source.slices:
+        path, index = place(ref)
+        found.update(f"\n{_sha256(path)} {index}".encode())
+    return found.hexdigest()
+
+
+def _sha256(path: Path) -> str:
+    try:
+        about = path.stat()
+        return _sha256_of(path, about.st_size, about.st_mtime_ns, about.st_ino)
+    except OSError as error:
+        raise zooft.DataError(f"its file can't be read: {error.strerror}") from None
+
+
+@functools.lru_cache(maxsize=_FILES_KNOWN)
+def _sha256_of(path: Path, _size: int, _changed: int, _inode: int) -> str:
+    """Of a file, by what tells a changed one."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def decode(slices: Iterable[SliceRef], options: CTOptions) -> Mapping[Place, NDArray[np.int16]]:

@@ -16,6 +16,8 @@ def zooft_register_tasks() -> list[zooft.Task]:
             options=options.ClassificationOptions,
             discover=discover.discover,
             read=read.read,
+            digest=read.digest,
+            sketch=read.sketch,
             port=views.port,
             channels=options.channels,
             preprocess=zooft.image_preprocess,

@@ -24,7 +24,9 @@ class ClassificationOptions:
         "reject", "16-bit grey images: scale maps 0..65535 to 0..255"
     )
     formats: tuple[str, ...] = zooft.option(FORMATS, "file formats to accept, told by content, not by name")
-    group_column: str = zooft.option(GROUP_COLUMN, "manifest column that names what a split must keep together")
+    group_column: str = zooft.option(
+        GROUP_COLUMN, "manifest column, or key of KEY.json in shards, that names what a split must keep together"
+    )
 
 
 def channels(options: ClassificationOptions) -> int:
