@@ -4,6 +4,12 @@ from __future__ import annotations
 
 import json
 import math
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import tomllib
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -108,7 +114,7 @@ def test_a_place_in_use_is_refused(kind: str, tmp_path: Path) -> None:
 
 def test_a_run_under_work_is_refused_and_left_alone(tmp_path: Path) -> None:
     first = claim(tmp_path / "mine")
-    with pytest.raises(RunError, match="another run is at work there, or one was killed"):
+    with pytest.raises(RunError, match=r"another run is at work in .*mine\.incomplete"):
         claim(tmp_path / "mine")
     assert first.path.is_dir()
 
@@ -123,6 +129,146 @@ def test_a_file_where_a_parent_folder_should_be_is_told_from_a_run_under_work(tm
 def test_a_place_without_a_name_of_its_own_is_refused(out: str) -> None:
     with pytest.raises(RunError):
         claim(Path(out))
+
+
+# Taken up again
+
+
+SETTINGS: dict[str, Any] = {"task": "classification", "epochs": 7, "lr": 1e-3, "export": False, "planes": ["a", "b"]}
+HOLDS_A_RUN = """
+import pathlib, sys, time
+from zooft import run
+folder = run.claim(pathlib.Path(sys.argv[1]), task="t", model="m", settings={"epochs": 7}, local={"data": "/d"})
+print("working", flush=True)
+time.sleep(60)
+"""
+
+
+@pytest.fixture
+def killed(tmp_path: Path) -> Path:
+    """A run whose process was killed by -9 while it held it."""
+    process = holding(tmp_path / "mine")
+    process.send_signal(signal.SIGKILL)
+    process.wait(30)
+    return tmp_path / "mine"
+
+
+def holding(run: Path) -> subprocess.Popen[str]:
+    process = subprocess.Popen(
+        [sys.executable, "-c", HOLDS_A_RUN, run], stdout=subprocess.PIPE, text=True, cwd=Path(runs.__file__).parents[1]
+    )
+    assert process.stdout is not None
+    assert process.stdout.readline() == "working\n"
+    process.stdout.close()
+    return process
+
+
+def test_a_run_says_what_it_was_told_from_its_first_moment(tmp_path: Path) -> None:
+    folder = runs.claim(tmp_path / "mine", task="t", model="m", settings=SETTINGS, local={"data": "/somewhere"})
+    assert runs.told(folder.path) == {**SETTINGS, "data": "/somewhere"}
+    assert tomllib.loads((folder.path / runs.SETTINGS_FILE).read_text()) == SETTINGS
+
+
+def test_a_finished_run_does_not_say_where_things_lay(tmp_path: Path) -> None:
+    folder = runs.claim(tmp_path / "mine", task="t", model="m", settings=SETTINGS, local={"data": "/somewhere"})
+    assert [path.name for path in folder.publish().iterdir()] == [runs.SETTINGS_FILE]
+
+
+def test_no_moment_has_a_run_s_folder_without_what_it_was_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    seen = []
+    write = runs.write_text
+
+    def looking(path: Path, text: str) -> None:
+        seen.append((tmp_path / "mine.incomplete").exists())
+        write(path, text)
+
+    monkeypatch.setattr(runs, "write_text", looking)
+    claim(tmp_path / "mine")
+    assert seen == [False, False]
+
+
+def test_what_a_kill_left_of_making_the_folder_does_no_harm(tmp_path: Path) -> None:
+    fill(tmp_path / ".mine.incomplete.new", settings_toml="half")
+    assert runs.told(claim(tmp_path / "mine").path) == {}
+    assert sorted(path.name for path in tmp_path.iterdir()) == [".mine.lock", "mine.incomplete"]
+
+
+@pytest.mark.skipif(os.name == "nt", reason="Windows has no SIGKILL")
+@pytest.mark.parametrize("name", ["mine", "mine.incomplete"])
+def test_a_killed_run_is_taken_up_by_either_of_its_names(name: str, killed: Path) -> None:
+    folder = runs.reopen(killed.with_name(name))
+    assert (folder.path, folder.final, folder.resumed) == (killed.with_name("mine.incomplete"), killed, True)
+    assert folder.publish() == killed
+    assert sorted(path.name for path in killed.parent.iterdir()) == [".latest", "mine"]
+
+
+@pytest.mark.skipif(os.name == "nt", reason="Windows has no SIGKILL")
+def test_a_killed_run_is_told_from_a_live_one(tmp_path: Path) -> None:
+    process = holding(tmp_path / "mine")
+    try:
+        with pytest.raises(RunError, match="another run is at work in"):
+            runs.reopen(tmp_path / "mine")
+        with pytest.raises(RunError, match="another run is at work in"):
+            claim(tmp_path / "mine")
+    finally:
+        process.kill()
+        process.wait()
+    with pytest.raises(RunError, match=r"was killed; go on with it by 'zooft finetune --resume .*mine\.incomplete'"):
+        claim(tmp_path / "mine")
+    runs.reopen(tmp_path / "mine").publish()
+
+
+def test_a_run_is_taken_up_by_one_process_only(tmp_path: Path) -> None:
+    claim(tmp_path / "mine").lock.release()  # type: ignore[union-attr]
+    first = runs.reopen(tmp_path / "mine")
+    with pytest.raises(RunError, match="another run is at work in"):
+        runs.reopen(tmp_path / "mine")
+    first.abandon()
+    runs.reopen(tmp_path / "mine")
+
+
+@pytest.mark.parametrize(
+    ("state", "reason"),
+    [
+        ("missing", r"there is no run .*mine\.incomplete to resume"),
+        ("finished", "is finished; there is nothing to resume"),
+        ("no file", r"can't be resumed: it has no resume\.toml"),
+        ("torn", r"can't be resumed: .*isn't TOML"),
+        ("newer", "isn't of schema"),
+    ],
+)
+def test_what_can_not_be_resumed_is_refused(state: str, reason: str, tmp_path: Path) -> None:
+    if state == "finished":
+        fill(tmp_path / "mine", run_json="{}")
+    elif state != "missing":
+        fill(tmp_path / "mine.incomplete", **STATES[state])
+    with pytest.raises(RunError, match=reason):
+        runs.reopen(tmp_path / "mine")
+    assert not (tmp_path / ".mine.lock").exists()
+
+
+STATES = {
+    "no file": {"model_safetensors": "weights"},
+    "torn": {"resume_toml": "epochs = "},
+    "newer": {"resume_toml": "schema = 99\n"},
+}
+
+
+def test_a_resumed_run_that_fails_stays(tmp_path: Path) -> None:
+    claim(tmp_path / "mine").lock.release()  # type: ignore[union-attr]
+    folder = runs.reopen(tmp_path / "mine")
+    assert f"zooft finetune --resume {folder.path}" in folder.abandon()
+    assert folder.path.is_dir()
+
+
+def test_without_locks_on_the_file_system_a_run_is_made_all_the_same(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse_to_lock(*_: Any, **__: Any) -> None:
+        raise NotImplementedError
+
+    monkeypatch.setattr("filelock.BaseFileLock.acquire", refuse_to_lock)
+    assert claim(tmp_path / "mine").publish().is_dir()
 
 
 # The latest
@@ -149,7 +295,7 @@ def test_without_any_run_there_is_no_latest() -> None:
 
 def test_a_latest_run_that_was_removed_is_not_a_run_folder() -> None:
     gone = claim().publish()
-    gone.rmdir()
+    shutil.rmtree(gone)
     with pytest.raises(RunError, match="isn't a run folder"):
         runs.read(runs.latest())
 

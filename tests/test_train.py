@@ -158,12 +158,13 @@ def test_every_optimizer_learns_to_tell_dark_from_light(optimizer: str) -> None:
 def test_features_kept_from_frozen_stages_give_the_losses_of_running_everything(
     frozen: tuple[str, ...], tmp_path: Path
 ) -> None:
-    kept = run(fresh_model(), frozen=frozen, store=tmp_path)
+    recipe = replace(RECIPE, optimizer="sgd")  # Adam makes steps of the rounding in gradients that are zero
+    kept = run(fresh_model(), recipe, frozen=frozen, store=tmp_path)
     title = "frozen stages, once" if frozen else "reading the samples, once"
     assert kept.computed[:2] == [title, title]  # of validation and of training
-    everything = run(fresh_model(), frozen=frozen)
-    np.testing.assert_allclose(kept.losses(), everything.losses(), atol=2e-3, rtol=0)
-    again = run(fresh_model(), frozen=frozen, store=tmp_path)
+    everything = run(fresh_model(), recipe, frozen=frozen)
+    np.testing.assert_allclose(kept.losses(), everything.losses(), atol=1e-4, rtol=0)
+    again = run(fresh_model(), recipe, frozen=frozen, store=tmp_path)
     assert title not in again.computed
     assert again.losses() == kept.losses()
 
@@ -242,12 +243,10 @@ def test_features_move_with_the_boundary(tmp_path: Path) -> None:
     """Kept outputs of the stages frozen at the time give the losses of running everything in every epoch."""
     thawing = [("low", "high"), ("low", "high"), ("low",), ()]
     plans = [FreezePlan(frozen=frozenset(stages)) for stages in thawing]
-    seen = [
-        run(fresh_model(), replace(RECIPE, epochs=4), plan=lambda epoch: plans[epoch], store=store)
-        for store in (tmp_path, None)
-    ]
+    recipe = replace(RECIPE, epochs=4, optimizer="sgd")
+    seen = [run(fresh_model(), recipe, plan=lambda epoch: plans[epoch], store=store) for store in (tmp_path, None)]
     assert seen[0].computed.count("frozen stages, once") == 2 * 2  # two boundaries, training and validation
-    assert np.allclose(seen[0].losses(), seen[1].losses(), atol=5e-3)
+    assert np.allclose(seen[0].losses(), seen[1].losses(), atol=1e-4)
 
 
 @pytest.mark.parametrize(

@@ -56,3 +56,23 @@ class Quiet:
     def epoch(self, record: EpochRecord, epochs: int) -> None:
         """Log the losses."""
         logger.info("epoch %d of %d: %.4f %.4f", record.epoch, epochs, record.train_loss, record.val_loss)
+
+
+class Silent:
+    """A listener of a process that isn't the main one: what it would say, the main one says."""
+
+    def step(self, title: str) -> None:
+        """Nothing."""
+
+    def note(self, text: str) -> None:
+        """Nothing."""
+
+    def rejected(self, rejected: Sequence[Rejection]) -> None:
+        """Nothing."""
+
+    def computing(self, title: str, total: int) -> Callable[[int], None]:
+        """Nothing to draw."""
+        return lambda _done: None
+
+    def epoch(self, record: EpochRecord, epochs: int) -> None:
+        """Nothing."""

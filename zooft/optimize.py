@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import torch
 
 from zooft import freeze
+from zooft.speed import optimizer_settings
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -59,10 +60,11 @@ def make_optimizer(model: AdaptedModel, recipe: Recipe, plans: Sequence[FreezePl
             continue
         groups += _groups(named, recipe.backbone_lr * plans[0].scales.get(name, 1.0), recipe.weight_decay)
     groups += _groups(list(model.head.named_parameters()), recipe.lr, recipe.weight_decay)
+    settings = optimizer_settings(recipe.optimizer, next(model.parameters()).device)
     if recipe.optimizer == "sgd":
-        return torch.optim.SGD(groups, lr=recipe.lr, momentum=recipe.momentum)
+        return torch.optim.SGD(groups, lr=recipe.lr, momentum=recipe.momentum, **settings)
     kind = torch.optim.AdamW if recipe.optimizer == "adamw" else torch.optim.Adam
-    return kind(groups, lr=recipe.lr)
+    return kind(groups, lr=recipe.lr, **settings)
 
 
 def rate_factor(step: int, steps_per_epoch: int, recipe: Recipe) -> float:

@@ -16,19 +16,17 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from zooft import config as configuration
-from zooft import judge
+from zooft import crew as crews
+from zooft import judge, launcher, resume
 from zooft import registry as registries
 from zooft import run as runs
 from zooft import samples as sample_tables
 from zooft import saved as finished
-from zooft.config import FinetuneConfig
-from zooft.contracts import EpochRecord, Verification
+from zooft.contracts import Verification
 from zooft.errors import ConfigError, VerificationError
 from zooft.judge import Judgement, Predictions
-from zooft.listener import Listener, Quiet
+from zooft.listener import Listener, Quiet, Silent
 from zooft.plan import Plan, resolve
-from zooft.provenance import depends_on
 from zooft.record import record
 from zooft.resources import Clock
 from zooft.split import Splits, split
@@ -37,14 +35,11 @@ if TYPE_CHECKING:
     from accelerate import Accelerator
 
     from zooft.audit import Audit
-    from zooft.contracts import Calibration, Discovery, Sample
-    from zooft.features import Keeping, Views
+    from zooft.contracts import Calibration, Discovery
     from zooft.metrics import Evaluation
-    from zooft.model import AdaptedModel, Backbone
-    from zooft.optimize import Recipe
+    from zooft.model import Backbone
     from zooft.registry import Registry
     from zooft.saved import SavedRun
-    from zooft.train import Watch
 
 logger = logging.getLogger("zooft")
 
@@ -74,58 +69,124 @@ class FinetuneResult:
 def finetune(*, listener: Listener | None = None, registry: Registry | None = None, **values: Any) -> FinetuneResult:
     """Fine-tune a backbone on a task; the arguments are the command line's options.
 
+    Under torchrun or ``accelerate launch`` every process calls it; the main one reads, writes and tells, all learn.
+
     Args:
         listener: who is told how it goes on.
         registry: instead of the installed plugins.
-        values: `backbone`, `task`, `data` and any other option of `zooft finetune`, the task's own among them.
+        values: `backbone`, `task`, `data` and any other option of `zooft finetune`, the task's own among them; or
+            `resume`, and no others than where things are.
 
     Raises:
         ZooftError: says what was wrong and what to do; nothing half-made is left under the run's name.
     """
-    plan = resolve(registry or registries.load(), values)
-    folder = runs.claim(plan.config.out, task=plan.task.name, model=plan.model)
+    told = listener or Quiet() if launcher.process() == 0 else Silent()
+    if launcher.processes() > 1:
+        return _finetune_together(registry, values, told)
+    plan = _resolved(registry, values)  # before torch is loaded: most faults are found here
+    from zooft.together import faults
+
+    accelerator = _accelerator(plan.config.device)
+    with faults(accelerator):
+        return _worked_on(plan, accelerator, told)
+
+
+def _finetune_together(registry: Registry | None, values: Mapping[str, Any], told: Listener) -> FinetuneResult:
+    from zooft import together
+
+    accelerator = together.start(cpu=values.get("device") == "cpu")
+    # the main process, if it is still there, says where what was learnt lies
+    advice = (
+        "" if accelerator.is_main_process else "if an epoch was finished, --resume and the run's folder go on from it"
+    )
+    with together.faults(accelerator, advice=advice):
+        plan = together.main_first(accelerator, lambda: _resolved(registry, values))
+        together.main_only(accelerator, lambda: _check_device(plan.config.device))
+        result = _worked_on(plan, accelerator, told)
+        together.finish()
+    return result
+
+
+def _resolved(registry: Registry | None, values: Mapping[str, Any]) -> Plan:
+    return resolve(
+        registry or registries.load(), resume.resumed(values) if values.get("resume") is not None else values
+    )
+
+
+def _worked_on(plan: Plan, accelerator: Accelerator, told: Listener) -> FinetuneResult:
+    from zooft import together
+
+    folder = together.main_only(accelerator, lambda: _folder(plan))
     try:
-        return _finetune(plan, folder, listener or Quiet())
+        return _finetune(plan, folder, accelerator, told)
     except BaseException as error:  # Ctrl-C too
-        kept = folder.abandon()
+        kept = folder.abandon() if folder is not None else ""
         if kept:
             error.add_note(kept)
         raise
 
 
-def _finetune(plan: Plan, folder: runs.WorkingFolder, told: Listener) -> FinetuneResult:
+def _folder(plan: Plan) -> runs.WorkingFolder:
+    if plan.config.resume is not None:
+        return runs.reopen(plan.config.resume)
+    return runs.claim(
+        plan.config.out,
+        task=plan.task.name,
+        model=plan.model,
+        settings=resume.settings(plan),
+        local=resume.local_settings(plan),
+    )
+
+
+def _finetune(
+    plan: Plan, folder: runs.WorkingFolder | None, accelerator: Accelerator, told: Listener
+) -> FinetuneResult:
+    """What all processes do, step by step; `folder` is the main one's alone."""
+    from zooft.together import first, main_first, main_only
+
     clock = Clock()
-    accelerator = _accelerator(plan.config)
+    path = folder.path if folder is not None else None
     told.step("reading the data")
-    found, splits = _read_data(plan, folder.path, told)
-    audited = _audit(plan, folder.path, found, splits, told)
+    found, splits = first(accelerator, lambda: _read_data(plan, crews.mains(path), told))
+    audited = main_only(accelerator, lambda: _audit(plan, crews.mains(path), found, splits, told))
     clock.lap("data")
     told.step(f"loading {plan.family.name}:{plan.model}")
-    backbone, adapted = _adapt(plan, len(found.classes))
+    backbone, adapted = main_first(accelerator, lambda: crews.adapt(plan, len(found.classes)))
     told.note(f"weights: {backbone.weights.source}")
-    told_to = record(plan, backbone, splits, found)
-    runs.write_json(folder.path / runs.RUN_FILE, told_to)
-    runs.write_text(
-        folder.path / runs.SETTINGS_FILE, configuration.to_toml({**told_to["config"], **told_to["options"]})
-    )
-    registries.announce(plan.registry, "zooft_on_start", run=folder.path, samples=len(found.samples))
-    keeping = _keeping(plan, backbone, accelerator, told)
-    crossed = _cross_validate(plan, splits, accelerator, folder.path, keeping, told) if splits.folds else None
-    told.step(f"training on {accelerator.device}" + (", with all samples" if splits.folds else ""))
-    _train(plan, backbone, adapted, splits.train, splits.val, accelerator, folder.path, keeping, told)
+    main_only(accelerator, lambda: _write_record(plan, crews.mains(path), backbone, splits, found))
+    crew = crews.gathered(plan, backbone, splits, accelerator, told)
+    crossed = crews.cross_validate(crew, splits, len(found.classes), path) if splits.folds else None
+    told.step(f"training on {_where(accelerator)}" + (", with all samples" if splits.folds else ""))
+    crews.learn(crew, backbone, adapted, splits.train, splits.val, path, kept=crews.kept_by(crew, path))
     clock.lap("training")
+    return first(
+        accelerator, lambda: _completed(crew.alone(), crews.mains(folder), found, splits, crossed, audited, clock)
+    )
+
+
+def _completed(
+    crew: crews.Crew,
+    folder: runs.WorkingFolder,
+    found: Discovery,
+    splits: Splits,
+    crossed: Predictions | None,
+    audited: Audit | None,
+    clock: Clock,
+) -> FinetuneResult:
+    """What the main process makes of the weights that all have learnt: judged, exported, reported, published."""
+    plan, told = crew.plan, crew.told
     told.step("evaluating the last epoch" if splits.folds else "evaluating the best epoch")
-    saved, judged = _judge(plan, folder.path, splits, crossed, accelerator, keeping, told)
+    saved, judged = _judge(crew, folder.path, splits, crossed)
     clock.lap("evaluation")
     verification = _export(plan, saved, splits, told) if plan.config.export else None
     clock.lap("export")
-    _keep(folder.path, "resources", clock.resources())
+    crews.keep(folder.path, "resources", clock.resources())
     try:
         _report(plan, replace(saved, record=runs.read(folder.path)), found, splits, judged, audited, verification)
     except Exception as error:  # a page that can't be drawn mustn't cost the run
         logger.debug("no report", exc_info=True)
         told.note(f"the report couldn't be made ({type(error).__name__}); all else is there")
-    path = folder.publish()
+    path = folder.publish(resume.forget)
     _refuse_failure(verification, path)
     evaluations = {name: part.evaluation for name, part in judged.items()}
     return FinetuneResult(
@@ -133,8 +194,15 @@ def _finetune(plan: Plan, folder: runs.WorkingFolder, told: Listener) -> Finetun
     )
 
 
+def _where(accelerator: Accelerator) -> str:
+    number = accelerator.num_processes
+    return str(accelerator.device) if number == 1 else f"{number} processes, {accelerator.device.type}"
+
+
 def _read_data(plan: Plan, folder: Path, told: Listener) -> tuple[Discovery, Splits]:
     found = sample_tables.discover(plan.task, plan.config.data, plan.options, computing=told.computing)
+    if plan.config.resume is not None:
+        resume.check_data(folder, found)
     splits = split(
         found.samples, found.classes, fraction=plan.config.val_fraction, seed=plan.config.seed, folds=plan.config.folds
     )
@@ -164,21 +232,17 @@ def _audit(plan: Plan, folder: Path, found: Discovery, splits: Splits, told: Lis
     return audited
 
 
-def _adapt(plan: Plan, outputs: int) -> tuple[Backbone, AdaptedModel]:
-    import torch
-
-    from zooft import model
-
-    torch.manual_seed(plan.config.seed)
-    backbone = model.load_backbone(
-        plan.family, plan.model, weights=plan.config.weights, channels=plan.task.channels(plan.options),
-        sources=[entry.value for entry in plan.registry.weights],
-    )  # fmt: skip
-    torch.manual_seed(plan.config.seed)
-    return backbone, model.adapt(backbone, plan.registry.head(plan.head), outputs)
+def _write_record(plan: Plan, folder: Path, backbone: Backbone, splits: Splits, found: Discovery) -> None:
+    """``run.json``, and the news that the run has begun."""
+    written = record(plan, backbone, splits, found)
+    if plan.config.resume is not None:
+        resume.check_weights(folder, backbone)
+        written |= resume.carried_over(folder)
+    runs.write_json(folder / runs.RUN_FILE, written)
+    registries.announce(plan.registry, "zooft_on_start", run=folder, samples=len(found.samples))
 
 
-def _accelerator(config: FinetuneConfig) -> Accelerator:
+def _accelerator(device: str) -> Accelerator:
     """One for the device asked for.
 
     Raises:
@@ -187,164 +251,37 @@ def _accelerator(config: FinetuneConfig) -> Accelerator:
     import torch
     from accelerate import Accelerator
 
-    there = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
-    if not there.get(config.device, True):
-        raise ConfigError(
-            f"--device {config.device}: torch {torch.__version__} finds no such device here; "
-            "use --device auto ('zooft doctor' shows what there is)"
-        )
-    return Accelerator(cpu=config.device == "cpu" or not any(there.values()))
+    _check_device(device)
+    return Accelerator(cpu=device == "cpu" or not (torch.cuda.is_available() or torch.backends.mps.is_available()))
 
 
-def _cross_validate(
-    plan: Plan, splits: Splits, accelerator: Accelerator, folder: Path, keeping: Keeping | None, told: Listener
-) -> Predictions:
-    """Every sample's answer by a model that hasn't learnt from its group: logits, not calibrated yet.
-
-    Each fold keeps its last epoch: choosing one by the samples that it is judged by would flatter it.
-    """
-    parts = []
-    for number, fold in enumerate(splits.folds, 1):
-        told.step(f"fold {number} of {len(splits.folds)}")
-        backbone, adapted = _adapt(plan, len(runs.read(folder)["classes"]))
-        own = folder / runs.FOLDS_FOLDER / str(number)
-        own.mkdir(parents=True)
-        _train(plan, backbone, adapted, fold.train, fold.held_out, accelerator, own, keeping, told, keep_last=True)
-        runs.write_text(own / runs.RUN_FILE, (folder / runs.RUN_FILE).read_text(encoding="utf-8"))
-        parted = Splits(train=fold.train, val=fold.held_out, test=(), notes=())
-        sample_tables.write_samples(own / runs.SAMPLES_FILE, parted, runs.read(folder)["classes"])
-        parts.append(_predict(plan, finished.open_run(own, plan.registry), fold.held_out, accelerator, keeping, told))
-    return judge.joined(parts)
-
-
-def _train(
-    plan: Plan,
-    backbone: Backbone,
-    adapted: AdaptedModel,
-    members: Sequence[Sample],
-    val: Sequence[Sample],
-    accelerator: Accelerator,
-    folder: Path,
-    keeping: Keeping | None,
-    told: Listener,
-    *,
-    keep_last: bool = False,
-) -> None:
-    from zooft import freeze, search, train
-    from zooft.export import activate
-
-    augment = plan.task.augment(backbone.input, plan.options)
-    freezer, argument = plan.registry.freezer(plan.config.freeze)
-    job = train.Job(
-        model=adapted,
-        train=_views(plan, backbone, members, augment=augment),
-        val=_views(plan, backbone, val, augment=None) if val else None,
-        keep_last=keep_last,
-        loss=plan.task.loss([sample.target for sample in members], plan.options),
-        metrics=plan.task.metrics,
-        primary=plan.task.primary,
-        activation=activate(plan.task.activation),
-        plan=lambda epoch: freeze.plan(adapted, freezer, argument, epoch),
-        keeping=keeping,
-    )
-    watch = _watch(plan, adapted, folder, told)
-    choice = search.choose(
-        job, _recipe(plan.config, accelerator), accelerator, watch, views=plan.config.views, sweep=plan.config.sweep
-    )
-    if choice.trials:
-        _keep(folder, "trials", choice.trials)
-    train.fit(choice.job, choice.recipe, accelerator, watch, feed=choice.feed)
-
-
-def _views(plan: Plan, backbone: Backbone, samples: Sequence[Any], *, augment: Any) -> Views:
-    from zooft.features import Views, reader
-
-    return Views(
-        samples, read=reader(plan.task, plan.options), preprocess=plan.task.preprocess(backbone.input, plan.options),
-        augment=augment, sketch=partial(sample_tables.sketch, plan.task, backbone.input, plan.options), seed=plan.config.seed,
-    )  # fmt: skip
-
-
-def _keeping(plan: Plan, backbone: Backbone, accelerator: Accelerator, told: Listener) -> Keeping | None:
-    """Where what leaves frozen stages is kept; None with ``--no-cache``."""
+def _check_device(device: str) -> None:
     import torch
 
-    from zooft.features import Keeping
-    from zooft.store import default_store
-
-    if not plan.config.cache:
-        return None
-    return Keeping(
-        store=default_store(told.note), of=depends_on(plan, backbone), digest=partial(sample_tables.digest, plan.task, plan.options),
-        dtype=torch.bfloat16 if plan.config.features == "bf16" else torch.float32, device=accelerator.device,
-        workers=_workers(plan.config, accelerator), computing=told.computing, note=told.note,
-    )  # fmt: skip
-
-
-def _recipe(config: FinetuneConfig, accelerator: Accelerator) -> Recipe:
-    from zooft.optimize import Recipe
-
-    return Recipe(
-        epochs=config.epochs, batch_size=config.batch_size, optimizer=config.optimizer, lr=config.lr,
-        backbone_lr=config.backbone_lr, momentum=config.momentum, weight_decay=config.weight_decay,
-        schedule=config.schedule, warmup=config.warmup, step_epochs=config.step_epochs, step_factor=config.step_factor,
-        power=config.power, workers=_workers(config, accelerator), seed=config.seed,
-        precision=config.precision, compile=config.compile, sync_bn=config.sync_bn,
-    )  # fmt: skip
-
-
-def _workers(config: FinetuneConfig, accelerator: Accelerator) -> int:
-    """On a CPU the loader is never what training waits for, and shares its cores; a GPU wants feeding."""
-    import os
-
-    if config.workers is not None:
-        return config.workers
-    return 0 if accelerator.device.type == "cpu" else min(8, os.cpu_count() or 1)
-
-
-def _watch(plan: Plan, adapted: AdaptedModel, folder: Path, told: Listener) -> Watch:
-    from zooft.train import Watch
-
-    def after_epoch(record: EpochRecord) -> None:
-        _save(adapted, folder / runs.LAST_FOLDER / runs.WEIGHTS_FILE)
-        if record.best:
-            _save(adapted, folder / runs.WEIGHTS_FILE)
-        runs.append_json(folder / runs.EPOCHS_FILE, record)
-        told.epoch(record, plan.config.epochs)
-        registries.announce(plan.registry, "zooft_on_epoch_end", run=folder, record=record)
-
-    return Watch(computing=told.computing, epoch=after_epoch, note=told.note)
-
-
-def _save(adapted: AdaptedModel, path: Path) -> None:
-    from zooft.contracts import LoadedWeights
-    from zooft.model import zoo_tensors
-    from zooft.weights import write_file
-
-    write_file(path, LoadedWeights(tensors=zoo_tensors(adapted), source="zooft"))
+    there = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
+    if not there.get(device, True):
+        raise ConfigError(
+            f"--device {device}: torch {torch.__version__} finds no such device here; "
+            "use --device auto ('zooft doctor' shows what there is)"
+        )
 
 
 def _judge(
-    plan: Plan,
-    folder: Path,
-    splits: Splits,
-    crossed: Predictions | None,
-    accelerator: Accelerator,
-    keeping: Keeping | None,
-    told: Listener,
+    crew: crews.Crew, folder: Path, splits: Splits, crossed: Predictions | None
 ) -> tuple[SavedRun, dict[str, Judgement]]:
     """The kept epoch, calibrated and judged by what it hasn't learnt from, from the files that the run has written."""
+    plan = crew.plan
     saved = finished.open_run(folder, plan.registry)
-    raw = crossed or _predict(plan, saved, splits.val, accelerator, keeping, told)
+    raw = crossed or crews.predict(crew, saved, splits.val)
     what = "the held-out samples of every fold" if crossed else "the validation samples"
     calibration = _calibrate(plan, raw, saved, what)
-    _keep(folder, "calibration", calibration)
+    crews.keep(folder, "calibration", calibration)
     answers = {"val": judge.calibrated(raw, calibration, plan.task)}
     if crossed:
         answers = {"cross-validation": _cross_calibrated(plan, raw, splits, saved)}
     saved = replace(saved, calibration=calibration)
     if splits.test:
-        answers["test"] = _predict(plan, saved, splits.test, accelerator, keeping, told)
+        answers["test"] = crews.predict(crew, saved, splits.test)
     judged = {
         name: Judgement(
             predictions=part,
@@ -357,8 +294,8 @@ def _judge(
     }  # fmt: skip
     fold_of = {sample.id: number for number, fold in enumerate(splits.folds, 1) for sample in fold.held_out}
     judge.write_predictions(folder / runs.PREDICTIONS_FILE, judged, saved.classes, fold_of)
-    _keep(folder, "evaluation", {name: part.evaluation for name, part in judged.items()})
-    _keep(folder, "best_epoch", runs.best_epoch(folder))
+    crews.keep(folder, "evaluation", {name: part.evaluation for name, part in judged.items()})
+    crews.keep(folder, "best_epoch", runs.best_epoch(folder))
     saved.model.cpu()
     return replace(saved, record=runs.read(folder)), judged
 
@@ -377,35 +314,6 @@ def _cross_calibrated(plan: Plan, raw: Predictions, splits: Splits, saved: Saved
         others, own = (judge.chosen(raw, np.flatnonzero(rows)) for rows in (numbers != number, numbers == number))
         parts.append(judge.crossed(own, _calibrate(plan, others, saved, "the other folds"), plan.task))
     return judge.joined(parts)
-
-
-def _predict(
-    plan: Plan,
-    saved: SavedRun,
-    members: Sequence[Sample],
-    accelerator: Accelerator,
-    keeping: Keeping | None,
-    told: Listener,
-) -> Predictions:
-    return finished.predict_run(
-        saved, members, device=str(accelerator.device), workers=_workers(plan.config, accelerator),
-        advance=told.computing("held-out samples", len(members)),
-        keeping=keeping, stop=_never_learnt(plan, saved.model),
-    )  # fmt: skip
-
-
-def _never_learnt(plan: Plan, adapted: AdaptedModel) -> int:
-    """How many leading stages no epoch has trained."""
-    from zooft import freeze
-
-    freezer, argument = plan.registry.freezer(plan.config.freeze)
-    plans = [freeze.plan(adapted, freezer, argument, epoch) for epoch in range(plan.config.epochs)]
-    return min(freeze.frozen_prefix(adapted, each.frozen) for each in plans)
-
-
-def _keep(folder: Path, key: str, value: Any) -> None:
-    """Add to ``run.json`` what has become known."""
-    runs.write_json(folder / runs.RUN_FILE, {**runs.read(folder), key: runs.to_json(value)})
 
 
 def _export(plan: Plan, saved: SavedRun, splits: Splits, told: Listener) -> Verification:

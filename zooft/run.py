@@ -1,22 +1,27 @@
 """A run: one folder, made complete or not at all.
 
-Owns the folder's life (worked on under ``NAME.incomplete``, renamed when whole), its files' names, atomic
-writing, and finding the latest one.
+Owns the folder's life (worked on under ``NAME.incomplete`` by one process at a time, renamed when whole, taken up again
+where that process was killed), its files' names, atomic writing, and finding the latest one.
 """
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import json
 import math
 import os
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from zooft.errors import RunError
+from zooft import config as configuration
+from zooft.errors import ConfigError, RunError
+
+if TYPE_CHECKING:
+    from filelock import BaseFileLock
 
 RUN_FILE = "run.json"
 SAMPLES_FILE = "samples.csv"
@@ -29,6 +34,7 @@ VERIFICATION_FILE = "verification.json"
 AUDIT_FILE = "audit.json"
 REPORT_FILE = "report.html"
 SETTINGS_FILE = "settings.toml"
+RESUME_FILE = "resume.toml"
 PREDICTIONS_FILE = "predictions.csv"
 FOLDS_FOLDER = "folds"
 LAST_FOLDER = "last"
@@ -40,36 +46,71 @@ SCHEMA = 2
 
 @dataclass(frozen=True, slots=True)
 class WorkingFolder:
-    """A run in the making: where it is worked on, and where it will stand."""
+    """A run in the making.
+
+    Attributes:
+        path: where it is worked on.
+        final: where it will stand.
+        resumed: whether an earlier process has begun it.
+        lock: held while it is worked on; the system releases it when the process dies. None where the file
+            system has no locks.
+    """
 
     path: Path
     final: Path
+    resumed: bool = False
+    lock: BaseFileLock | None = dataclasses.field(default=None, repr=False, compare=False)
 
-    def publish(self) -> Path:
-        """Give the folder its name, and remember it as the latest beside it."""
+    def publish(self, tidy: Callable[[Path], None] = lambda _run: None) -> Path:
+        """Give the folder its name, let `tidy` remove what only served to go on, and remember it as the latest."""
         self.path.replace(self.final)
-        write_text(self.final.parent / LATEST_FILE, self.final.name + "\n")
+        complete(self.final, tidy)
+        _unlock(self.lock)
         return self.final
 
     def abandon(self) -> str:
         """Clean up after a failure: what has learnt something stays, and the words say where."""
+        try:
+            return self._left()
+        finally:
+            _unlock(self.lock)
+
+    def _left(self) -> str:
+        onwards = f"'zooft finetune --resume {self.path}' goes on with it"
         if (self.path / WEIGHTS_FILE).exists():
-            return f"what was learnt so far is in {self.path}; 'zooft evaluate {self.path}' and 'zooft export {self.path}' work on it"
+            return (
+                f"what was learnt so far is in {self.path}; 'zooft evaluate {self.path}' and 'zooft export {self.path}' work on it, "
+                + onwards
+            )
         if any(self.path.glob(f"{FOLDS_FOLDER}/*/{WEIGHTS_FILE}")):
-            return f"the folds that were finished are in {self.path / FOLDS_FOLDER}; 'zooft evaluate' works on each"
+            return (
+                f"the folds that were finished are in {self.path / FOLDS_FOLDER}; 'zooft evaluate' works on each, "
+                f"'zooft finetune --resume {self.path}' goes on with the others"
+            )
+        if self.resumed:  # by someone who means to finish it
+            return onwards if self.path.exists() else ""
         import shutil
 
         shutil.rmtree(self.path, ignore_errors=True)
         return ""
 
 
-def claim(out: Path | None, *, task: str, model: str) -> WorkingFolder:
-    """Make the folder that a run works in.
+def claim(
+    out: Path | None,
+    *,
+    task: str,
+    model: str,
+    settings: Mapping[str, Any] | None = None,
+    local: Mapping[str, Any] | None = None,
+) -> WorkingFolder:
+    """Make the folder that a run works in; from its first moment it says what the run was told.
 
     Args:
         out: as asked for; None for ``runs/TASK-MODEL-N``.
         task: for the default name.
         model: for the default name.
+        settings: the run's options, written down for people and for `reopen`.
+        local: what says where something lies on this machine, for `reopen` alone; a finished run doesn't have it.
 
     Raises:
         RunError: the folder is in use, or can't be made.
@@ -86,15 +127,79 @@ def claim(out: Path | None, *, task: str, model: str) -> WorkingFolder:
         final.parent.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise RunError(f"the folder {final.parent} can't be made: {error.strerror}; choose another --out") from error
+    lock = _locked(working, final)
     try:
-        working.mkdir()
-    except FileExistsError:
-        raise RunError(
-            f"{working} exists: another run is at work there, or one was killed; choose another --out, or remove it"
-        ) from None
+        _refuse_leftover(working)
+        _make(working, settings or {}, local or {})
     except OSError as error:
+        _unlock(lock)
         raise RunError(f"the run folder {final} can't be made: {error.strerror}; choose another --out") from error
-    return WorkingFolder(working, final)
+    except BaseException:
+        _unlock(lock)
+        raise
+    return WorkingFolder(working, final, lock=lock)
+
+
+def complete(final: Path, tidy: Callable[[Path], None]) -> None:
+    """The last steps of a finished run; those that a kill has cut off are caught up with."""
+    tidy(final)
+    write_text(final.parent / LATEST_FILE, final.name + "\n")
+    (final / RESUME_FILE).unlink(missing_ok=True)
+
+
+def cut_off(run: Path) -> Path | None:
+    """The finished run, where it was killed before its last steps."""
+    _, final = _names(run)
+    return final if (final / RUN_FILE).is_file() and (final / RESUME_FILE).is_file() else None
+
+
+def told(run: Path) -> dict[str, Any]:
+    """What an unfinished run was told: the options that it was begun with.
+
+    Args:
+        run: its folder, or the name that it will have.
+
+    Raises:
+        RunError: no such run, a finished one, or one that can't be gone on with.
+    """
+    working, final = _names(run)
+    if not working.is_dir():
+        if (final / RUN_FILE).is_file():
+            raise RunError(f"{final} is finished; there is nothing to resume ('zooft evaluate {final}' judges it)")
+        raise RunError(f"there is no run {working} to resume; name the folder of a run that was killed")
+    path = working / RESUME_FILE
+    if not path.is_file():
+        raise RunError(f"{working} can't be resumed: it has no {RESUME_FILE}; train again into another --out")
+    try:
+        values = configuration.read_toml(path)
+    except ConfigError as error:
+        raise RunError(f"{working} can't be resumed: {error}") from error
+    if values.pop("schema", None) != SCHEMA:
+        raise RunError(f"{path} isn't of schema {SCHEMA}, which this zooft reads; use the zooft that wrote it")
+    return values
+
+
+def reopen(run: Path) -> WorkingFolder:
+    """Take up an unfinished run, to be worked on by this process.
+
+    Args:
+        run: its folder, or the name that it will have.
+
+    Raises:
+        RunError: it is worked on by another process, or can't be gone on with.
+    """
+    working, final = _names(run)
+    told(run)
+    lock = _locked(working, final)
+    try:
+        told(run)  # it may have been finished before we had the lock
+        for draft in working.rglob("*.partial"):
+            if draft.is_file():
+                draft.unlink()
+    except BaseException:
+        _unlock(lock)
+        raise
+    return WorkingFolder(working, final, resumed=True, lock=lock)
 
 
 def latest(start: Path = RUNS) -> Path:
@@ -171,6 +276,64 @@ def to_json(value: Any) -> Any:
     if isinstance(value, float) and not math.isfinite(value):
         return None
     return str(value) if isinstance(value, Path) else value
+
+
+def _names(run: Path) -> tuple[Path, Path]:
+    """Where a run is worked on, and where it will stand."""
+    if run.name.endswith(SUFFIX):
+        return run, run.with_name(run.name.removesuffix(SUFFIX))
+    return run.with_name(run.name + SUFFIX), run
+
+
+def _locked(working: Path, final: Path) -> BaseFileLock | None:
+    """The right to work on a run: a file beside its folder, since the folder is renamed while it is held.
+
+    Raises:
+        RunError: another process has it.
+    """
+    from filelock import FileLock, Timeout
+
+    lock = FileLock(final.with_name(f".{final.name}.lock"), thread_local=False)
+    try:
+        lock.acquire(blocking=False)
+    except Timeout:
+        raise RunError(f"another run is at work in {working}; wait for it, or choose another --out") from None
+    except (OSError, NotImplementedError):  # a file system without locks, or a folder that can't be written
+        return None
+    return lock
+
+
+def _unlock(lock: BaseFileLock | None) -> None:
+    """Give the right back. The file goes first: one that another process has opened meanwhile no longer counts."""
+    if lock is None:
+        return
+    with contextlib.suppress(OSError):  # Windows removes no open file
+        Path(lock.lock_file).unlink()
+    lock.release()
+
+
+def _refuse_leftover(working: Path) -> None:
+    if (working / RESUME_FILE).is_file():
+        raise RunError(
+            f"{working} is a run that was killed; go on with it by 'zooft finetune --resume {working}', choose another --out, "
+            "or remove it"
+        )
+    if working.exists():
+        raise RunError(
+            f"{working} exists: another run is at work there, or one was killed; choose another --out, or remove it"
+        )
+
+
+def _make(working: Path, settings: Mapping[str, Any], local: Mapping[str, Any]) -> None:
+    """The folder with what the run was told in it, at once: a killed process leaves no folder that can't be resumed."""
+    import shutil
+
+    draft = working.with_name(f".{working.name}.new")
+    shutil.rmtree(draft, ignore_errors=True)
+    draft.mkdir()
+    write_text(draft / SETTINGS_FILE, configuration.to_toml(settings))
+    write_text(draft / RESUME_FILE, configuration.to_toml({"schema": SCHEMA, **settings, **local}))
+    draft.rename(working)
 
 
 def _next_free(folder: Path, stem: str) -> Path:

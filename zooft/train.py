@@ -1,24 +1,27 @@
 """The training loop: read `fit` from top to bottom.
 
 Owns epochs, their steps, and the choice of the best one. What an epoch is fed comes from `features`, optimizers and rates
-from `optimize`.
+from `optimize`; how several processes share the work is `together`'s, and what a killed run goes on from is `state`'s.
 """
 
 from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Any, cast
 
 import torch
 from torch import Tensor, nn
+from torch.utils.data import Subset
 
-from zooft import features, freeze
+from zooft import features, freeze, speed, step, together
 from zooft.contracts import EpochRecord
 from zooft.errors import TrainingError
 from zooft.optimize import Recipe, make_optimizer, rate_factor
+from zooft.state import Progress, restore_optimizer
+from zooft.timing import Stopwatch
 
 if TYPE_CHECKING:
     from accelerate import Accelerator
@@ -28,6 +31,7 @@ if TYPE_CHECKING:
     from zooft.contracts import FreezePlan
     from zooft.features import Feed, Keeping, Views
     from zooft.model import AdaptedModel
+    from zooft.state import Kept
 
 USUAL_BATCH = 32
 LARGEST_HEAD_BATCH = 256
@@ -66,6 +70,10 @@ class Job:
     views: int | None = None
 
 
+def _keep_nothing(_progress: Progress, _optimizer: torch.optim.Optimizer) -> None:
+    """Trials aren't gone on with."""
+
+
 @dataclass(frozen=True, slots=True)
 class Watch:
     """What the caller does while training goes on.
@@ -74,14 +82,26 @@ class Watch:
         computing: called with a description and a total; returns what to call with each number done.
         epoch: called with each record, while the model is as that epoch left it.
         note: called with one sentence.
+        keep: called before `epoch`, with all that a killed run needs to go on besides the model.
+        clock: told what takes how long.
     """
 
     computing: Callable[[str, int], Callable[[int], None]]
     epoch: Callable[[EpochRecord], None]
     note: Callable[[str], None]
+    keep: Callable[[Progress, torch.optim.Optimizer], None] = _keep_nothing
+    clock: Stopwatch = field(default_factory=lambda: Stopwatch(on=False))
 
 
-def fit(job: Job, recipe: Recipe, accelerator: Accelerator, watch: Watch, *, feed: Feed | None = None) -> None:
+def fit(
+    job: Job,
+    recipe: Recipe,
+    accelerator: Accelerator,
+    watch: Watch,
+    *,
+    feed: Feed | None = None,
+    kept: Kept | None = None,
+) -> None:
     """Train `job.model`, and prove that what was to stay has stayed.
 
     Args:
@@ -90,6 +110,7 @@ def fit(job: Job, recipe: Recipe, accelerator: Accelerator, watch: Watch, *, fee
         accelerator: where.
         watch: told how it goes on.
         feed: what the first epoch is fed, where it has been computed already.
+        kept: what an earlier process has left to go on from; the model has its tensors already.
 
     Raises:
         TrainingError: the loss is no longer finite.
@@ -98,7 +119,7 @@ def fit(job: Job, recipe: Recipe, accelerator: Accelerator, watch: Watch, *, fee
     always = always_frozen(job, recipe)
     job.model.to(accelerator.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
     before = freeze.fingerprints(job.model, always)
-    run_epochs(job, recipe, accelerator, watch, feed=feed)
+    run_epochs(job, recipe, accelerator, watch, feed=feed, kept=kept)
     freeze.check_unchanged(job.model, before, always)
 
 
@@ -122,51 +143,128 @@ def usual_batch(samples: int, *, head_only: bool) -> int:
     return min(LARGEST_HEAD_BATCH, max(USUAL_BATCH, 1 << int(math.log2(largest))))
 
 
-def run_epochs(job: Job, recipe: Recipe, accelerator: Accelerator, watch: Watch, *, feed: Feed | None = None) -> None:
+def run_epochs(
+    job: Job,
+    recipe: Recipe,
+    accelerator: Accelerator,
+    watch: Watch,
+    *,
+    feed: Feed | None = None,
+    kept: Kept | None = None,
+) -> None:
     """The epochs alone, without the proof."""
     model = job.model.to(accelerator.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
     plans = [job.plan(epoch) for epoch in range(recipe.epochs)]
-    batch_size = recipe.batch_size
-    if not isinstance(batch_size, int):
-        batch_size = usual_batch(len(job.train), head_only=head_only(job, recipe))
+    first = min(0 if kept is None else kept.progress.epoch, recipe.epochs - 1)
+    with watch.clock.part("frozen stages"):
+        feed = _fed(job, plans[first], feed)
+    progress = _begin(job, recipe, accelerator, watch, feed) if kept is None else kept.progress
+    batch_size = int(progress.resolved["batch_size"])
     steps = math.ceil(len(job.train) / batch_size)
     optimizer = make_optimizer(model, recipe, plans)
     scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: rate_factor(step, steps, recipe))
-    best: tuple[float, float] | None = None
-    loss = job.loss.to(accelerator.device)
-    for epoch, plan in enumerate(plans):
+    if kept is not None:
+        restore_optimizer(optimizer, kept.optimizer, kept.settings)
+        scheduler.last_epoch = steps * progress.epoch
+    job.loss.to(accelerator.device)
+    learner: step.Learner | None = None
+    for epoch, plan in list(enumerate(plans))[progress.epoch :]:
         began = time.perf_counter()
-        boundary = freeze.frozen_prefix(model, plan.frozen)
-        if feed is None or feed.boundary != boundary:
-            feed = features.feed(model, job.train, job.val, boundary=boundary, views=job.views, keeping=job.keeping)
+        with watch.clock.part("frozen stages"):
+            feed = _fed(job, plan, feed)
         freeze.apply(model, plan.frozen)
-        torch.manual_seed(recipe.seed + epoch)  # of dropout; an epoch is the same after a resume
-        batches = features.loader(
-            feed.train.at(epoch), batch_size=batch_size, workers=recipe.workers, shuffle_seed=recipe.seed + epoch
-        )
+        learner, progress = _learner(job, recipe, accelerator, watch, plan, feed, progress, before=learner)
+        # of dropout, which several processes draw apart; an epoch is the same after a resume
+        torch.manual_seed(together.seed_of(recipe.seed, epoch, accelerator.process_index))
+        batches = together.batches(accelerator, samples=len(job.train), size=batch_size, seed=recipe.seed, epoch=epoch)
+        data = features.loader(feed.train.at(epoch), batches=cast("Any", batches), workers=recipe.workers)
         advance = watch.computing(f"epoch {epoch + 1} of {recipe.epochs}", steps)
-        train_loss = _learn(
-            model, loss, optimizer, scheduler, batches, accelerator, start=feed.start, epoch=epoch, advance=advance
+        train_loss = step.run(learner, optimizer, scheduler, data, batches, epoch=epoch, advance=advance)
+        together.same_buffers(model, accelerator)
+        with watch.clock.part("validation"), learner.precision(accelerator.device):
+            val_loss, values = _validate(job, model, feed, recipe, accelerator, epoch=epoch)
+        rank = None if job.keep_last or feed.val is None else ranked(values[job.primary], val_loss)
+        is_best = _is_best(rank, progress, final=epoch == recipe.epochs - 1)
+        record = EpochRecord(
+            epoch=epoch + 1,
+            train_loss=train_loss,
+            val_loss=val_loss,
+            metrics=values,
+            learning_rate=optimizer.param_groups[-1]["lr"],
+            seconds=time.perf_counter() - began,
+            learning=_learning(model, plan),
+            best=is_best,
         )
-        val_loss, values = _validate(job, model, feed, recipe, accelerator, epoch=epoch)
-        if job.keep_last or feed.val is None:
-            is_best = epoch == recipe.epochs - 1
-        else:
-            rank = ranked(values[job.primary], val_loss)
-            is_best = best is None or rank > best
-            best = rank if is_best else best
-        watch.epoch(
-            EpochRecord(
-                epoch=epoch + 1,
-                train_loss=train_loss,
-                val_loss=val_loss,
-                metrics=values,
-                learning_rate=optimizer.param_groups[-1]["lr"],
-                seconds=time.perf_counter() - began,
-                learning=_learning(model, plan),
-                best=is_best,
-            )
-        )
+        progress = progress.after(record, rank)
+        watch.keep(progress, optimizer)
+        watch.epoch(record)
+
+
+def _begin(job: Job, recipe: Recipe, accelerator: Accelerator, watch: Watch, feed: Feed) -> Progress:
+    """Before the first epoch, with what was settled: a run that goes on later keeps to it."""
+    size = recipe.batch_size
+    if size == "auto":
+        freeze.apply(job.model, job.plan(0).frozen)
+        size, said = step.find_batch_size(
+            job.model, job.loss, recipe, accelerator, lambda: _first_batch(feed, 4), start=feed.start, samples=len(job.train)
+        )  # fmt: skip
+        watch.note(said)
+    if not isinstance(size, int):
+        size = usual_batch(len(job.train), head_only=head_only(job, recipe))
+    settled = {"batch_size": size, "lr": recipe.lr, "weight_decay": recipe.weight_decay, "views": job.views}
+    return Progress(records=(), rank=None, best=0, processes=accelerator.num_processes, resolved=settled)
+
+
+def _fed(job: Job, plan: FreezePlan, before: Feed | None) -> Feed:
+    """The same as before, unless the boundary has moved: then what leaves the new one is computed."""
+    boundary = freeze.frozen_prefix(job.model, plan.frozen)
+    if before is not None and before.boundary == boundary:
+        return before
+    return features.feed(job.model, job.train, job.val, boundary=boundary, views=job.views, keeping=job.keeping)
+
+
+def _is_best(rank: tuple[float, float] | None, progress: Progress, *, final: bool) -> bool:
+    """Without a rank, validation has no say, and the last epoch is kept."""
+    if rank is None:
+        return final
+    return progress.rank is None or rank > progress.rank
+
+
+def _learner(
+    job: Job, recipe: Recipe, accelerator: Accelerator, watch: Watch, plan: FreezePlan, feed: Feed, progress: Progress,
+    *, before: step.Learner | None,
+) -> tuple[step.Learner, Progress]:  # fmt: skip
+    """The one before, unless other stages learn now; how it computes is kept for a run that goes on later."""
+    frozen = frozenset(plan.frozen)
+    if before is not None and before.frozen == frozen:
+        return before, progress
+    settled = progress.resolved.get("precision", {})
+    known = settled.get(str(feed.boundary))
+    left = math.ceil(len(job.train) / int(progress.resolved["batch_size"])) * (recipe.epochs - progress.epoch)
+    chosen = step.from_values(known) if known else step.settle_precision(
+        job.model, job.loss, recipe, accelerator, lambda: _first_batch(feed, int(progress.resolved["batch_size"])),
+        start=feed.start, steps=left, head_only=feed.start == len(job.model.stages),
+    )  # fmt: skip
+    if chosen.said:
+        watch.note(chosen.said)
+    progress = replace(
+        progress,
+        resolved={**progress.resolved, "precision": {**settled, str(feed.boundary): step.as_values(chosen)}},
+    )
+    module = together.wrap(job.model, accelerator, sync_bn=recipe.sync_bn)
+    if speed.compile_wanted(recipe.compile, accelerator.device, steps=left):
+        module = torch.compile(module)  # type: ignore[assignment]
+    learner = step.Learner(
+        module=module, loss=job.loss, frozen=frozen, start=feed.start, precision=chosen, accelerator=accelerator,
+        clock=watch.clock, note=watch.note,
+    )  # fmt: skip
+    return learner, progress
+
+
+def _first_batch(feed: Feed, size: int) -> tuple[Tensor, Tensor]:
+    data = feed.train.at(0)
+    batches: Any = [list(range(min(size, len(feed.train))))]
+    return next(iter(features.loader(data, batches=batches, workers=0)))  # type: ignore[no-any-return]
 
 
 def predict(
@@ -183,47 +281,29 @@ def predict(
     return torch.cat(logits).clone(), torch.cat(targets).clone()
 
 
-def _learn(
-    model: nn.Module,
-    loss: nn.Module,
-    optimizer: torch.optim.Optimizer,
-    scheduler: torch.optim.lr_scheduler.LRScheduler,
-    data: Iterable[tuple[Tensor, Tensor]],
-    accelerator: Accelerator,
-    *,
-    start: int,
-    epoch: int,
-    advance: Callable[[int], None],
-) -> float:
-    """One epoch; the mean loss over its samples."""
-    total, count = torch.zeros((), device=accelerator.device), 0
-    for step, (x, y) in enumerate(data):
-        value = loss(model(features.place(x, accelerator.device), start), y.to(accelerator.device))
-        if not bool(torch.isfinite(value)):
-            rate = optimizer.param_groups[-1]["lr"]
-            raise TrainingError(
-                f"the loss became {float(value.detach())} in epoch {epoch + 1}, step {step + 1}, at a learning rate of {rate:.2g}; "
-                "try a tenth of --lr and --backbone-lr, a longer --warmup, or a larger --batch-size"
-            )
-        value.backward()
-        optimizer.step()
-        scheduler.step()
-        optimizer.zero_grad(set_to_none=True)
-        total += value.detach() * len(y)
-        count += len(y)
-        advance(1)
-    return float(total / count)
-
-
 def _validate(
     job: Job, model: nn.Module, feed: Feed, recipe: Recipe, accelerator: Accelerator, *, epoch: int
 ) -> tuple[float, dict[str, float]]:
     """Loss and metrics over all validation samples; NaN and nothing where there are none."""
     if feed.val is None:
         return math.nan, {}
-    batches = features.loader(feed.val, batch_size=features.AT_A_TIME, workers=recipe.workers)
-    logits, targets = predict(model, batches, accelerator, start=feed.val_start)
-    loss = float(job.loss(logits.to(accelerator.device), targets.to(accelerator.device)))
+    total = len(feed.val)  # type: ignore[arg-type]
+    own = together.share(total, accelerator)
+    answered = []
+    if len(own):
+        part = feed.val if len(own) == total else Subset(feed.val, own)
+        batches = features.loader(part, batch_size=features.AT_A_TIME, workers=recipe.workers)
+        answered = [predict(model, batches, accelerator, start=feed.val_start)]
+    logits = together.gather([z for z, _ in answered], own, accelerator)
+    targets = together.gather([t for _, t in answered], own, accelerator)
+    # one process judges, so that all go on alike: other processors may round otherwise
+    return together.first(accelerator, lambda: _worth(job, logits, targets, accelerator.device, epoch))
+
+
+def _worth(
+    job: Job, logits: Tensor, targets: Tensor, device: torch.device, epoch: int
+) -> tuple[float, dict[str, float]]:
+    loss = float(job.loss(logits.to(device), targets.to(device)))
     if not math.isfinite(loss):
         raise TrainingError(
             f"the validation loss became {loss} after epoch {epoch + 1}; "

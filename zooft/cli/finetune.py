@@ -7,9 +7,11 @@ from typing import Any
 
 import click
 
+from zooft import launcher
 from zooft.cli.output import json_flag, print_evaluation, print_json, print_verification
 from zooft.cli.tasked import TaskCommand
 from zooft.config import FinetuneConfig, read_toml
+from zooft.errors import ZooftError
 
 
 @click.command(
@@ -19,6 +21,8 @@ from zooft.config import FinetuneConfig, read_toml
 Examples:
   zooft finetune --backbone timm:vit_base --task classification --data DIR
   zooft finetune --backbone torchvision:resnet18 --task classification --data DIR --freeze last:2 --augment light
+  zooft finetune --resume runs/classification-resnet18-1
+  torchrun --nproc-per-node 2 -m zooft finetune --backbone timm:resnet50 --task classification --data DIR --freeze none
 Name a task before --help to see its own options: zooft finetune --task classification --help""",
 )
 @click.option("--config", "config_file", type=click.Path(path_type=Path), help="TOML file with any of these options")
@@ -29,11 +33,15 @@ def finetune(config_file: Path | None, as_json: bool, **typed: Any) -> None:
     The backbone's classifier is replaced, part of it stays frozen, the best epoch by validation is kept. The run folder
     holds the weights under the zoo's own names, the verified ONNX file, every figure and a report.
     """
-    from zooft.cli.live import Live
     from zooft.recipe import finetune as run
 
     values = read_toml(config_file) if config_file else {}
     values |= {name: value for name, value in typed.items() if value is not None}
+    if launcher.process() != 0:
+        _in_silence(values)
+        return
+    from zooft.cli.live import Live
+
     with Live() as live:
         result = run(listener=live, **values)
     if as_json:
@@ -55,3 +63,15 @@ def finetune(config_file: Path | None, as_json: bool, **typed: Any) -> None:
     click.echo(f"run:     {result.path}\nreport:  {result.path / 'report.html'}")
     if result.onnx is not None:
         click.echo(f"model:   {result.onnx}")
+
+
+def _in_silence(values: dict[str, Any]) -> None:
+    """What a process does that isn't the main one: it speaks only of what the main one doesn't know."""
+    from zooft.recipe import finetune as run
+
+    try:
+        run(**values)
+    except ZooftError as error:
+        if launcher.told_by_main(error):
+            raise SystemExit(1) from error
+        raise

@@ -10,6 +10,8 @@ from __future__ import annotations
 import os
 import sys
 
+from zooft import machine
+
 _MMAP_MAX, _TRIM_THRESHOLD = -4, -1
 """Numbers of glibc's mallopt(3) parameters."""
 
@@ -17,6 +19,9 @@ _MMAP_MAX, _TRIM_THRESHOLD = -4, -1
 def tune() -> None:
     """Set what the user hasn't set."""
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    if "OMP_NUM_THREADS" not in os.environ and machine.quota_below_affinity():
+        # OpenMP counts the cores that it sees; more threads than a container's share are stopped in turn by the kernel
+        os.environ["OMP_NUM_THREADS"] = str(machine.cores())
     if sys.platform == "linux" and "MALLOC_TRIM_THRESHOLD_" not in os.environ:
         _keep_freed_memory()
 

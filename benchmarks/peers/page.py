@@ -1,0 +1,162 @@
+"""Results as a Markdown table and as a plot, and their place in docs/benchmarks.md."""
+
+from __future__ import annotations
+
+import re
+import textwrap
+from collections.abc import Sequence
+from pathlib import Path
+
+from peers import results
+from peers.results import Comparison, Row, Run, Spread
+
+BEGIN, END = "<!-- measured: begin -->", "<!-- measured: end -->"
+_JOBS = {"head": "head only (everything else frozen)", "last": "last stage and head", "full": "everything learns"}
+_MIB = 1024 * 1024
+
+
+def document(runs: Sequence[Run], pictures: dict[Comparison, str]) -> str:
+    """All tables, in Markdown.
+
+    Args:
+        runs: any.
+        pictures: comparison to the plot's address, relative to the document.
+    """
+    if not runs:
+        return "No results yet.\n"
+    parts = [_measured(runs)]
+    for key, members in results.group(runs).items():
+        table = results.rows(members)
+        parts += [f"### {title(key)}", _headline(table), _table(table)]
+        if key in pictures:
+            parts.append(f"![validation accuracy over time, {title(key)}]({pictures[key]})")
+    return "\n\n".join(part for part in parts if part) + "\n"
+
+
+def title(key: Comparison) -> str:
+    """The comparison in words."""
+    return f"{key.model}, {_JOBS.get(key.job, key.job)}, {key.epochs} epoch{'s' * (key.epochs != 1)}, {key.data}"
+
+
+def slug(key: Comparison) -> str:
+    """For a file name."""
+    words = f"{key.model}-{key.job}-{key.epochs}-{key.data}-{key.batch}-{key.size}-{key.threads}"
+    return re.sub(r"[^a-z0-9]+", "-", words.lower()).strip("-")
+
+
+def insert(text: str, measured: str) -> str:
+    """`text` with what stands between the two marks replaced.
+
+    Raises:
+        ValueError: the marks aren't there.
+    """
+    head, begin, rest = text.partition(BEGIN)
+    _, end, tail = rest.partition(END)
+    if not begin or not end:
+        raise ValueError(f"the document lacks the lines {BEGIN} and {END}, between which the results go")
+    return f"{head}{BEGIN}\n\n{measured}\n{END}{tail}"
+
+
+def plot(key: Comparison, runs: Sequence[Run], path: Path) -> bool:
+    """Best balanced accuracy so far over seconds since the start, log axis, a line a run; whether there was any."""
+    import matplotlib as mpl
+
+    mpl.use("Agg")
+    from matplotlib import pyplot as plt
+    from matplotlib.ticker import LogFormatter, ScalarFormatter
+
+    drawn = [(run, _points(run)) for run in runs if not run.problem and len(_points(run)) > 0]
+    if not drawn:
+        return False
+    tools = sorted({run.tool for run, _ in drawn}, key=lambda tool: (not tool.startswith("zooft"), tool))
+    with mpl.rc_context({"svg.hashsalt": "zooft", "font.size": 9}):
+        figure, axes = plt.subplots(figsize=(7, 4), layout="constrained")
+        for run, points in drawn:
+            number = tools.index(run.tool)
+            label = run.tool if run is next(r for r, _ in drawn if r.tool == run.tool) else None
+            axes.plot(
+                *zip(*points, strict=True), color=f"C{number % 10}", label=label, marker="o", markersize=3,
+                drawstyle="steps-post", linewidth=2 if run.tool.startswith("zooft") else 1,
+            )  # fmt: skip
+        axes.set_xscale("log")
+        axes.set_xlabel("seconds since the process started")
+        axes.set_ylabel("best validation balanced accuracy so far")
+        axes.xaxis.set_major_formatter(ScalarFormatter())
+        axes.xaxis.set_minor_formatter(LogFormatter(minor_thresholds=(2, 0.5)))
+        axes.set_title("\n".join(textwrap.wrap(title(key), 80)), fontsize=9)
+        axes.grid(visible=True, which="both", alpha=0.2)
+        axes.legend(loc="best")
+        path.parent.mkdir(parents=True, exist_ok=True)
+        figure.savefig(path, metadata={"Date": None})
+        plt.close(figure)
+    return True
+
+
+def _points(run: Run) -> list[tuple[float, float]]:
+    best, points = 0.0, []
+    for epoch in run.epochs:
+        best = max(best, epoch.balanced_accuracy)
+        if epoch.seconds is not None:
+            points.append((epoch.seconds, best))
+    return points
+
+
+def _measured(runs: Sequence[Run]) -> str:
+    machines = sorted({run.machine for run in runs})
+    dates = sorted({run.date for run in runs})
+    versions: dict[str, set[str]] = {}
+    for run in runs:
+        for name, version in run.versions.items():
+            versions.setdefault(name, set()).add(version)
+    named = ", ".join(f"{name} {'/'.join(sorted(found))}" for name, found in sorted(versions.items()))
+    when = dates[0] if len(dates) == 1 else f"{dates[0]} to {dates[-1]}"
+    return f"Measured {when} on {'; '.join(machines)}. {named}."
+
+
+def _headline(table: Sequence[Row]) -> str:
+    said = []
+    peer = results.fastest(table)
+    for name, words in (("zooft", "an empty cache"), ("zooft+warm", "a warm one")):
+        against = []
+        tutorial = next((row for row in table if row.tool == "tutorial" and name in row.ratios), None)
+        if tutorial is not None:
+            against.append(f"**{_times(tutorial.ratios[name])}** than the tutorial's loop")
+        if peer is not None and name in peer.ratios:
+            against.append(f"**{_times(peer.ratios[name])}** than the fastest other tool ({peer.tool})")
+        if against:
+            said.append(f"with {words} {' and '.join(against)}")
+    return f"CPU time: zooft needs, {'; '.join(said)}." if said else ""
+
+
+def _table(table: Sequence[Row]) -> str:
+    lines = [
+        "| tool | CPU s | wall s | CPU time over zooft's | over zooft's, warm cache | peak memory, MiB | balanced accuracy, best epoch |",
+        "|---|---|---|---|---|---|---|",
+    ]
+    for row in table:
+        if row.cpu is None:
+            lines.append(f"| {row.tool} | not run: {_cell(row.problem)} | | | | | |")
+            continue
+        ratio = [_spread(row.ratios[name], 1) if name in row.ratios else "" for name in results.OURS]
+        peak = "" if row.peak is None else f"{row.peak.middle / _MIB:.0f}"
+        cells = [row.tool, _spread(row.cpu, 1), _spread(row.wall, 1), *ratio, peak, _spread(row.accuracy, 3)]
+        lines.append(f"| {' | '.join(cells)} |")
+    return "\n".join(lines)
+
+
+def _times(value: Spread) -> str:
+    if value.middle >= 1:
+        return f"{value.middle:.1f} times less"
+    return f"{1 / value.middle:.2f} times more"
+
+
+def _spread(value: Spread | None, digits: int) -> str:
+    """The median, and the range where there are several values."""
+    if value is None:
+        return ""
+    middle = f"{value.middle:.{digits}f}"
+    return middle if value.count == 1 else f"{middle} ({value.low:.{digits}f} to {value.high:.{digits}f})"
+
+
+def _cell(text: str) -> str:
+    return text.replace("|", "/").replace("\n", " ")

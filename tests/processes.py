@@ -1,0 +1,80 @@
+"""Several processes of one run, as a launcher would start them, without its start-up time."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import pickle
+import socket
+import subprocess
+import sys
+import traceback
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from tests.data import REPOSITORY
+
+
+def together(work: Callable[..., Any], folder: Path, *, number: int, seconds: float = 120) -> list[Any]:
+    """What ``work(accelerator)`` gives in each of `number` processes: its result, or the exception that ended it.
+
+    None stands for a process that has left nothing. `work` must be a module's own function.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    module = "tests." + work.__module__.rpartition(".")[2]  # pytest knows its files without their folder
+    code = f"from tests import processes; processes.fork({module!r}, {work.__name__!r}, {str(folder)!r}, {number})"
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free_port())}
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=REPOSITORY, env=environment, timeout=seconds,
+        capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    files = [folder / f"{rank}.pickle" for rank in range(number)]
+    results = [pickle.loads(file.read_bytes()) if file.exists() else None for file in files]  # noqa: S301 -- ours
+    if all(result is None for result in results):
+        raise AssertionError(done.stdout + done.stderr)
+    return results
+
+
+def free_port() -> int:
+    """A port that nobody listens at now."""
+    with socket.socket() as one:
+        one.bind(("127.0.0.1", 0))
+        port: int = one.getsockname()[1]
+        return port
+
+
+def fork(module: str, name: str, folder: str, number: int) -> None:
+    """Run a function in `number` processes that have loaded torch together."""
+    import importlib
+
+    import torch
+
+    torch.set_num_threads(1)
+    work = getattr(importlib.import_module(module), name)
+    children = []
+    for rank in range(number):
+        child = os.fork()
+        if not child:
+            _work(work, Path(folder), rank, number)
+        children.append(child)
+    for child in children:
+        os.waitpid(child, 0)
+
+
+def _work(work: Callable[..., Any], folder: Path, rank: int, number: int) -> None:
+    os.environ.update(RANK=str(rank), LOCAL_RANK=str(rank), WORLD_SIZE=str(number), LOCAL_WORLD_SIZE=str(number))
+    from zooft import together as processes
+
+    try:
+        result = work(processes.start(cpu=True))
+    except BaseException as error:
+        result = error
+        traceback.print_exc()
+    with contextlib.suppress(Exception):
+        draft = folder / f"{rank}.draft"
+        draft.write_bytes(pickle.dumps(result))
+        draft.rename(folder / f"{rank}.pickle")
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(0)

@@ -1,0 +1,144 @@
+"""Our kernels against torch's own in float64."""
+
+from __future__ import annotations
+
+import copy
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from zooft.kernels import FastKernels
+
+CONVOLUTIONS = [
+    # kernel, stride, padding, rows, columns
+    ((5, 5), (1, 1), (2, 2), 9, 11),
+    ((5, 5), (2, 2), (2, 2), 12, 9),
+    ((5, 5), (2, 2), (0, 0), 12, 9),
+    ((7, 7), (1, 1), (3, 3), 8, 8),
+    ((4, 4), (1, 2), (1, 0), 9, 10),
+    ((3, 5), (2, 1), (1, 2), 9, 10),
+    ((1, 6), (3, 3), (0, 1), 7, 13),
+]
+
+
+def gradients(result: Tensor, inputs: list[Tensor]) -> list[Tensor]:
+    torch.manual_seed(1)
+    weights = torch.randn(result.shape)
+    return list(torch.autograd.grad((result * weights.to(result.dtype)).sum(), inputs))
+
+
+def far(ours: Tensor, truth: Tensor) -> float:
+    ours, truth = ours.detach().double(), truth.detach().double()
+    return float((ours - truth).norm() / truth.norm())
+
+
+@pytest.mark.parametrize("bias", [False, True])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize(("kernel", "stride", "padding", "rows", "columns"), CONVOLUTIONS)
+def test_depthwise_convolutions_equal_float64(
+    kernel: tuple[int, int], stride: tuple[int, int], padding: tuple[int, int], rows: int, columns: int,
+    dtype: torch.dtype, bias: bool,
+) -> None:  # fmt: skip
+    torch.manual_seed(0)
+    x = torch.randn(3, 8, rows, columns).to(dtype).contiguous(memory_format=torch.channels_last).requires_grad_()
+    w = torch.randn(8, 1, *kernel).to(dtype).requires_grad_()
+    given = [x, w, *([torch.randn(8).to(dtype).requires_grad_()] if bias else [])]
+    with FastKernels() as mode:
+        ours = F.conv2d(x, w, given[2] if bias else None, stride, padding, groups=8)
+    assert mode.used == {"depthwise convolution": 1}
+    exact = [t.detach().double().requires_grad_() for t in given]
+    truth = F.conv2d(exact[0], exact[1], exact[2] if bias else None, stride, padding, groups=8)
+    limit = 1e-5 if dtype is torch.float32 else 1e-2
+    assert far(ours, truth) < limit
+    for own, wanted in zip(gradients(ours, given), gradients(truth, exact), strict=True):
+        assert own.dtype is dtype
+        assert far(own, wanted) < limit
+
+
+def test_a_strided_depthwise_convolution_in_bfloat16_equals_float64() -> None:
+    torch.manual_seed(0)
+    x, w = torch.randn(2, 16, 9, 9).bfloat16().requires_grad_(), torch.randn(16, 1, 3, 3).bfloat16().requires_grad_()
+    with FastKernels() as mode:
+        ours = F.conv2d(x, w, stride=2, padding=1, groups=16)
+    assert mode.used
+    exact = [t.detach().double().requires_grad_() for t in (x, w)]
+    truth = F.conv2d(*exact, stride=2, padding=1, groups=16)
+    for own, wanted in zip(gradients(ours, [x, w]), gradients(truth, exact), strict=True):
+        assert far(own, wanted) < 1e-2
+
+
+@pytest.mark.parametrize("scale", [None, 0.3])
+@pytest.mark.parametrize("keys", [7, 11])
+def test_attention_is_as_near_to_float64_as_torchs_own(keys: int, scale: float | None) -> None:
+    torch.manual_seed(0)
+    shapes = [(2, 3, 7, 16), (2, 3, keys, 16), (2, 3, keys, 16)]
+    given = [(2 * torch.randn(shape)).bfloat16().requires_grad_() for shape in shapes]
+    with FastKernels() as mode:
+        ours = F.scaled_dot_product_attention(*given, scale=scale)
+    assert mode.used == {"attention": 1}
+    torchs = F.scaled_dot_product_attention(*given, scale=scale)
+    assert torch.equal(ours, torchs)
+    exact = [t.detach().double().requires_grad_() for t in given]
+    truth = gradients(F.scaled_dot_product_attention(*exact, scale=scale), exact)
+    for own, theirs, wanted in zip(gradients(ours, given), gradients(torchs, given), truth, strict=True):
+        assert far(own, wanted) < max(1.2 * far(theirs, wanted), 4e-3)
+
+
+def test_masked_or_causal_attention_is_left_to_torch() -> None:
+    given = [torch.randn(1, 2, 4, 8).bfloat16().requires_grad_() for _ in range(3)]
+    with FastKernels() as mode:
+        F.scaled_dot_product_attention(*given, is_causal=True)
+        F.scaled_dot_product_attention(*given, attn_mask=torch.zeros(4, 4, dtype=torch.bfloat16))
+        F.scaled_dot_product_attention(*given, dropout_p=0.5)
+    assert mode.used == {}
+
+
+def test_relu6_in_place_gives_the_same_bits_and_saves_nothing_more_than_its_output() -> None:
+    torch.manual_seed(0)
+    x = (4 * torch.randn(4, 5)).requires_grad_()
+    x.data[0, :3] = torch.tensor([0.0, 6.0, -0.0])
+    saved: list[int] = []
+    with torch.autograd.graph.saved_tensors_hooks(lambda t: saved.append(t.data_ptr()) or t, lambda t: t):  # type: ignore[func-returns-value]
+        scaled = x * 1.0
+        with FastKernels() as mode:
+            ours = nn.ReLU6(inplace=True)(scaled)
+    assert mode.used == {"relu6": 1}
+    assert ours.data_ptr() == scaled.data_ptr()
+    assert ours.data_ptr() in saved
+    plain = F.relu6(x * 1.0)
+    assert torch.equal(ours, plain)
+    assert torch.equal(gradients(ours, [x])[0], gradients(plain, [x])[0])
+
+
+def test_other_calls_are_torchs_own() -> None:
+    x = torch.randn(2, 6, 8, 8, requires_grad=True)
+    with FastKernels() as mode:
+        F.conv2d(x, torch.randn(6, 1, 3, 3), groups=6)  # torch's kernel is fast
+        F.conv2d(x, torch.randn(6, 2, 5, 5), groups=3)  # groups, but not depthwise
+        F.conv2d(x, torch.randn(6, 1, 5, 5), groups=6, dilation=2, padding="same")
+        F.conv2d(x, torch.randn(6, 1, 5, 5), groups=6, dilation=(1, 2), padding=4)
+        F.conv2d(x.double(), torch.randn(6, 1, 5, 5).double(), groups=6)
+        F.relu6(x)
+        with torch.no_grad():
+            F.conv2d(x, torch.randn(6, 1, 5, 5), groups=6)
+    assert mode.used == {}
+
+
+def test_a_whole_network_learns_the_same() -> None:
+    import timm
+
+    torch.manual_seed(0)
+    plain = timm.create_model("tf_efficientnet_lite0", num_classes=3).train()
+    ours = copy.deepcopy(plain)
+    x, y = torch.randn(2, 3, 64, 64), torch.tensor([0, 2])
+    F.cross_entropy(plain(x), y).backward()
+    with FastKernels() as mode:
+        loss = F.cross_entropy(ours(x), y)
+    loss.backward()
+    assert set(mode.used) == {"depthwise convolution", "relu6"}
+    for (name, own), wanted in zip(ours.named_parameters(), plain.parameters(), strict=True):
+        assert own.grad is not None
+        assert wanted.grad is not None
+        assert torch.allclose(own.grad, wanted.grad, rtol=1e-3, atol=1e-4 * float(wanted.grad.abs().max()) + 1e-7), name

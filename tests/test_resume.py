@@ -1,0 +1,205 @@
+"""A killed run goes on to the end of an unbroken one: killed while it writes, and at random moments."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+import zooft
+from tests.data import REPOSITORY, save, write_classes
+from zooft import run as runs
+from zooft.errors import ConfigError, DataError, RunError, WeightsError
+
+needs_kill = pytest.mark.skipif(os.name == "nt", reason="Windows has neither fork nor SIGKILL")
+
+USUAL: dict[str, Any] = {
+    "backbone": "timm:test_resnet", "weights": "random", "task": "classification", "epochs": 4, "batch_size": 8,
+    "audit": False, "export": False, "bootstrap": 0, "workers": 0, "lr": 0.01,
+}  # fmt: skip
+WAYS: dict[str, dict[str, Any]] = {
+    "head, chosen by validation": {"sweep": True, "batch_size": 16},
+    "all, augmented": {"freeze": "none", "augment": "light"},
+    "gradual": {"freeze": "gradual:1", "optimizer": "sgd"},
+    "folds": {"folds": 2, "epochs": 2},
+}
+DRIVER = """
+import json, os, pathlib, signal, sys, threading
+import torch
+import zooft, zooft.errors, zooft.recipe, zooft.state
+
+torch.set_num_threads(1)
+zooft.recipe._report = lambda *_: None  # takes longer than all else, and is written once
+SHARE = zooft.state.SHARE
+calls = 0
+
+def counted(function, last):
+    def call(*given, **named):
+        global calls
+        calls += 1
+        if calls == last:
+            os.kill(os.getpid(), signal.SIGKILL)
+        return function(*given, **named)
+    return call
+
+def tamper(call=None, after=None, every=True):
+    zooft.state.SHARE = 1e9 if every else SHARE  # whether every epoch is saved
+    for name in ("fsync", "rename", "replace", "link", "unlink", "mkdir", "rmdir"):
+        setattr(os, name, counted(getattr(os, name), call))
+    if after is not None:
+        timer = threading.Timer(after, lambda: os.kill(os.getpid(), signal.SIGKILL))
+        timer.daemon = True
+        timer.start()
+
+def attempt(arguments, **death):
+    # in a process of its own: begun or taken up; the calls that it made, or None where it was killed
+    run = pathlib.Path(arguments["out"])
+    begun = run.with_name(run.name + ".incomplete").exists() or run.exists()
+    reading, writing = os.pipe()
+    child = os.fork()
+    if not child:
+        status = 1
+        try:
+            tamper(**death)
+            zooft.finetune(**({"resume": run} if begun else arguments))
+            status = 0
+        except zooft.errors.RunError as error:
+            status = 0 if "is finished" in str(error) else 1
+            print(error, file=sys.stderr)
+        except BaseException:
+            import traceback
+            traceback.print_exc()
+        os.write(writing, str(calls).encode())
+        os._exit(status)
+    os.close(writing)
+    status = os.waitpid(child, 0)[1]
+    said = os.read(reading, 100)
+    os.close(reading)
+    if os.WIFSIGNALED(status):
+        return None
+    assert os.WEXITSTATUS(status) == 0, (arguments, death)
+    return int(said)
+
+jobs = json.loads(sys.argv[1])
+zooft.finetune(**jobs[0]["arguments"], out=jobs[0]["folder"] + "/warm-up")  # loads what children would load each
+for job in jobs:
+    arguments, folder = job["arguments"], job["folder"]
+    total = attempt({**arguments, "out": folder + "/unbroken"})
+    if job["each call"]:
+        for call in range(1, total + 1):
+            one = {**arguments, "out": f"{folder}/killed-{call}"}
+            assert attempt(one, call=call) is None
+            attempt(one)
+    else:
+        one = {**arguments, "out": folder + "/killed-0"}
+        for death in job["deaths"]:
+            if "part" in death:
+                death = {"call": int(total * death["part"])}
+            if attempt(one, **death) is not None:
+                break
+        attempt(one)
+"""
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What a run leaves that doesn't depend on time or place."""
+
+    files: list[str]
+    epochs: list[dict[str, Any]]
+    predictions: list[str]
+    tensors: Mapping[str, torch.Tensor]
+    last: Mapping[str, torch.Tensor]
+    trials: Any
+
+
+def outcome(run: Path) -> Outcome:
+    lines = map(json.loads, (run / "metrics.jsonl").read_text().splitlines())
+    return Outcome(
+        files=sorted(path.relative_to(run).as_posix() for path in run.rglob("*")),
+        epochs=[{**line, "seconds": 0} for line in lines],
+        predictions=(run / "predictions.csv").read_text().splitlines(),
+        tensors=load_file(run / "model.safetensors"),
+        last=load_file(run / "last" / "model.safetensors"),
+        trials=runs.read(run).get("trials"),
+    )
+
+
+def assert_same(given: Outcome, wanted: Outcome) -> None:
+    assert replace(given, tensors={}, last={}) == replace(wanted, tensors={}, last={})
+    for one, other in ((given.tensors, wanted.tensors), (given.last, wanted.last)):
+        assert one.keys() == other.keys()
+        assert all(torch.equal(one[name], other[name]) for name in other)
+
+
+def assert_all_as_unbroken(folder: Path) -> None:
+    wanted = outcome(folder / "unbroken")
+    killed = sorted(path for path in folder.glob("killed-*"))
+    assert killed
+    for run in killed:
+        assert_same(outcome(run), wanted)
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_classes(tmp_path_factory.mktemp("data"), {"dark": 14, "light": 13})
+
+
+def drive(jobs: list[dict[str, Any]]) -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", DRIVER, json.dumps(jobs)], cwd=REPOSITORY, capture_output=True, text=True,
+        check=False, env={**os.environ, "OMP_NUM_THREADS": "1"},
+    )  # fmt: skip
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+def job(way: str, data: Path, folder: Path, *, each: bool = False, deaths: list[dict[str, Any]]) -> dict[str, Any]:
+    """A run that nobody kills, and one that dies `deaths` times or once at each call that writes."""
+    arguments = {**USUAL, **WAYS[way], "data": str(data)}
+    return {"arguments": arguments, "folder": str(folder), "each call": each, "deaths": deaths}
+
+
+@pytest.fixture(scope="module")
+def killed_while_writing(data: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """Each way with some of the calls that write the last of a process; all in one Python, whose start is the cost."""
+    folders = {way: tmp_path_factory.mktemp("killed") for way in WAYS}
+    deaths = [{"part": part} for part in (0.15, 0.4, 0.5, 0.6, 0.9)]
+    drive([job(way, data, folder, deaths=deaths) for way, folder in folders.items()])
+    return folders
+
+
+@needs_kill
+@pytest.mark.parametrize("way", WAYS)
+def test_killed_while_writing_a_run_goes_on_to_the_same_end(way: str, killed_while_writing: dict[str, Path]) -> None:
+    assert_all_as_unbroken(killed_while_writing[way])
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(3000)
+@needs_kill
+@pytest.mark.parametrize("way", WAYS)
+def test_killed_at_any_call_that_writes_a_run_goes_on_to_the_same_end(way: str, data: Path, tmp_path: Path) -> None:
+    drive([job(way, data, tmp_path, each=True, deaths=[])])
+    assert_all_as_unbroken(tmp_path)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(3000)
+@needs_kill
+@pytest.mark.parametrize("way", WAYS)
+def test_killed_at_twenty_random_moments_a_run_goes_on_to_the_same_end(way: str, data: Path, tmp_path: Path) -> None:
+    import numpy as np
+
+    moments = np.random.default_rng(0).uniform(0.02, 1.0, 20)
+    deaths = [{"after": float(after), "every": index % 2 == 0} for index, after in enumerate(moments)]
+    drive([job(way, data, tmp_path, deaths=deaths)])
+    assert_all_as_unbroken(tmp_path)

@@ -1,0 +1,343 @@
+"""What all processes of a run do together: load the same model, learn in folds or once, and be asked.
+
+Owns the way from samples to trained weights in the run's folder, which the main process alone writes; what comes before and
+after is `recipe`'s.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from zooft import judge, resume
+from zooft import registry as registries
+from zooft import run as runs
+from zooft import samples as sample_tables
+from zooft import saved as finished
+from zooft.errors import WeightsError
+from zooft.provenance import depends_on
+from zooft.split import Fold, Splits
+
+if TYPE_CHECKING:
+    from accelerate import Accelerator
+    from torch.optim import Optimizer
+
+    from zooft.config import FinetuneConfig
+    from zooft.contracts import EpochRecord, Sample
+    from zooft.features import Keeping, Views
+    from zooft.judge import Predictions
+    from zooft.listener import Listener
+    from zooft.model import AdaptedModel, Backbone
+    from zooft.optimize import Recipe
+    from zooft.plan import Plan
+    from zooft.saved import SavedRun
+    from zooft.state import Kept, Progress
+    from zooft.train import Watch
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Crew:
+    """What every part of the work needs to know: the plan, this process's place, where features are kept, who listens.
+
+    Attributes:
+        plan: what was asked for.
+        accelerator: this process's place among those of the run.
+        keeping: how what leaves frozen stages is kept; None with ``--no-cache``.
+        contents: of the samples that are learnt from, as far as it is known.
+        told: who is told.
+    """
+
+    plan: Plan
+    accelerator: Accelerator
+    keeping: Keeping | None
+    contents: str | None
+    told: Listener
+
+    def alone(self) -> Crew:
+        """For what one process does while the others wait."""
+        keeping = self.keeping and replace(self.keeping, share=range, agree=bool)
+        return replace(self, keeping=keeping)
+
+
+def gathered(plan: Plan, backbone: Backbone, splits: Splits, accelerator: Accelerator, told: Listener) -> Crew:
+    """A crew that knows every sample's content, each process having looked at its share, and has the same weights.
+
+    Raises:
+        WeightsError: the processes have loaded different ones.
+    """
+    from zooft import together
+
+    keeping = _keeping(plan, backbone, accelerator, told)
+    contents = None
+    if keeping is not None:
+        samples = {sample.id: sample for members in splits.named().values() for sample in members}
+        mine = [list(samples.values())[i] for i in together.share(len(samples), accelerator)]
+        keeping.names(mine)
+        for theirs in together.from_each(dict(keeping.digests), accelerator):
+            keeping.digests.update(theirs)
+        contents = _sha256(sorted(keeping.digests.items()))
+    same = set(together.from_each(backbone.weights.tensors_sha256, accelerator))
+    if len(same) > 1:
+        raise WeightsError(
+            f"the processes have loaded {len(same)} different versions of {backbone.reference}; give all the same with "
+            "--weights FILE"
+        )
+    return Crew(plan=plan, accelerator=accelerator, keeping=keeping, contents=contents, told=told)
+
+
+def adapt(plan: Plan, outputs: int) -> tuple[Backbone, AdaptedModel]:
+    """The backbone, and its model with a new head: the same in every process, by the seed."""
+    import torch
+
+    from zooft import model
+
+    torch.manual_seed(plan.config.seed)
+    backbone = model.load_backbone(
+        plan.family, plan.model, weights=plan.config.weights, channels=plan.task.channels(plan.options),
+        sources=[entry.value for entry in plan.registry.weights],
+    )  # fmt: skip
+    torch.manual_seed(plan.config.seed)
+    return backbone, model.adapt(backbone, plan.registry.head(plan.head), outputs)
+
+
+def cross_validate(crew: Crew, splits: Splits, outputs: int, path: Path | None) -> Predictions | None:
+    """Every sample's answer by a model that hasn't learnt from its group: logits, not calibrated yet.
+
+    Each fold keeps its last epoch: choosing one by the samples that it is judged by would flatter it. None but in the
+    main process.
+    """
+    from zooft.together import main_first, main_only
+
+    parts = []
+    for number, fold in enumerate(splits.folds, 1):
+        crew.told.step(f"fold {number} of {len(splits.folds)}")
+        own = path / runs.FOLDS_FOLDER / str(number) if path is not None else None
+        kept = kept_by(crew, own)
+        if kept is None or kept.progress.epoch < crew.plan.config.epochs:
+            backbone, adapted = main_first(crew.accelerator, lambda: adapt(crew.plan, outputs))
+            learn(crew, backbone, adapted, fold.train, fold.held_out, own, kept=kept, keep_last=True)
+        answers = partial(_fold_answers, crew.alone(), fold, path, own)
+        parts.append(main_only(crew.accelerator, answers))
+    return judge.joined([mains(part) for part in parts]) if crew.accelerator.is_main_process else None
+
+
+def _fold_answers(crew: Crew, fold: Fold, whole: Path | None, own: Path | None) -> Predictions:
+    """A fold's model asked about the samples that it hasn't seen, from a folder that stands by itself."""
+    whole, own = mains(whole), mains(own)
+    runs.write_text(own / runs.RUN_FILE, (whole / runs.RUN_FILE).read_text(encoding="utf-8"))
+    parted = Splits(train=fold.train, val=fold.held_out, test=(), notes=())
+    sample_tables.write_samples(own / runs.SAMPLES_FILE, parted, runs.read(whole)["classes"])
+    return predict(crew, finished.open_run(own, crew.plan.registry), fold.held_out)
+
+
+def kept_by(crew: Crew, folder: Path | None) -> Kept | None:
+    """What an earlier process has left to go on from, the same in every process.
+
+    Raises:
+        DataError: it has learnt from other files.
+    """
+    from zooft import state
+    from zooft.together import first
+
+    if crew.plan.config.resume is None:
+        return None
+
+    def found() -> state.Found:
+        here = state.load(mains(folder))
+        if here.kept is None:
+            state.start_again(mains(folder))
+        else:
+            resume.check_contents(here.kept, crew.contents)
+            state.restore(mains(folder), here.kept)
+        return here
+
+    answer = first(crew.accelerator, found)
+    for note in answer.notes:
+        crew.told.note(note)
+    return answer.kept
+
+
+def learn(
+    crew: Crew,
+    backbone: Backbone,
+    adapted: AdaptedModel,
+    members: Sequence[Sample],
+    val: Sequence[Sample],
+    folder: Path | None,
+    *,
+    kept: Kept | None,
+    keep_last: bool = False,
+) -> None:
+    """Train `adapted`, into a folder.
+
+    Args:
+        crew: who does it.
+        backbone: of the model.
+        adapted: trained in place.
+        members: what is learnt from.
+        val: what chooses the best epoch.
+        folder: of the weights and the curve; None but in the main process.
+        kept: what an earlier process has left to go on from.
+        keep_last: keep the last epoch, whatever validation says.
+    """
+    from zooft import freeze, search, train
+    from zooft.export import activate
+    from zooft.model import load_zoo_tensors
+
+    plan, accelerator = crew.plan, crew.accelerator
+    augment = plan.task.augment(backbone.input, plan.options)
+    freezer, argument = plan.registry.freezer(plan.config.freeze)
+    job = train.Job(
+        model=adapted,
+        train=_views(plan, backbone, members, augment=augment),
+        val=_views(plan, backbone, val, augment=None) if val else None,
+        keep_last=keep_last,
+        loss=plan.task.loss([sample.target for sample in members], plan.options),
+        metrics=plan.task.metrics,
+        primary=plan.task.primary,
+        activation=activate(plan.task.activation),
+        plan=lambda epoch: freeze.plan(adapted, freezer, argument, epoch),
+        keeping=crew.keeping,
+    )
+    recipe, watch = _recipe(plan.config, accelerator), _watch(crew, adapted, folder, still=_still(plan, adapted))
+    if kept is not None:
+        load_zoo_tensors(adapted, kept.model, what=f"{runs.LAST_FOLDER}/")
+        _tell_again(crew, kept)
+        settled = kept.progress.resolved
+        job = replace(job, views=settled["views"])
+        recipe = replace(recipe, lr=settled["lr"], weight_decay=settled["weight_decay"])
+        return train.fit(job, recipe, accelerator, watch, kept=kept)
+    choice = search.choose(job, recipe, accelerator, watch, views=plan.config.views, sweep=plan.config.sweep)
+    if choice.trials and folder is not None:
+        keep(folder, "trials", choice.trials)
+    return train.fit(choice.job, choice.recipe, accelerator, watch, feed=choice.feed)
+
+
+def _tell_again(crew: Crew, kept: Kept) -> None:
+    """What an earlier process has told of the epochs that it finished."""
+    done, epochs = kept.progress.epoch, crew.plan.config.epochs
+    crew.told.note(f"{done} of {epochs} epochs were finished before")
+    for one in kept.progress.records:
+        crew.told.epoch(one, epochs)
+
+
+def _views(plan: Plan, backbone: Backbone, samples: Sequence[Any], *, augment: Any) -> Views:
+    from zooft.features import Views, reader
+
+    return Views(
+        samples, read=reader(plan.task, plan.options), preprocess=plan.task.preprocess(backbone.input, plan.options),
+        augment=augment, sketch=partial(sample_tables.sketch, plan.task, backbone.input, plan.options), seed=plan.config.seed,
+    )  # fmt: skip
+
+
+def _keeping(plan: Plan, backbone: Backbone, accelerator: Accelerator, told: Listener) -> Keeping | None:
+    """Where what leaves frozen stages is kept; None with ``--no-cache``."""
+    import torch
+
+    from zooft import together
+    from zooft.features import Keeping
+    from zooft.store import default_store
+
+    if not plan.config.cache:
+        return None
+    return Keeping(
+        store=default_store(told.note), of=depends_on(plan, backbone), digest=partial(sample_tables.digest, plan.task, plan.options),
+        dtype=torch.bfloat16 if plan.config.features == "bf16" else torch.float32, device=accelerator.device,
+        workers=_workers(plan.config, accelerator), computing=told.computing, note=told.note,
+        share=partial(together.share, accelerator=accelerator), agree=partial(together.agree, accelerator),
+    )  # fmt: skip
+
+
+def _recipe(config: FinetuneConfig, accelerator: Accelerator) -> Recipe:
+    from zooft.optimize import Recipe
+
+    return Recipe(
+        epochs=config.epochs, batch_size=config.batch_size, optimizer=config.optimizer, lr=config.lr,
+        backbone_lr=config.backbone_lr, momentum=config.momentum, weight_decay=config.weight_decay,
+        schedule=config.schedule, warmup=config.warmup, step_epochs=config.step_epochs, step_factor=config.step_factor,
+        power=config.power, workers=_workers(config, accelerator), seed=config.seed,
+        precision=config.precision, compile=config.compile, sync_bn=config.sync_bn,
+    )  # fmt: skip
+
+
+def _workers(config: FinetuneConfig, accelerator: Accelerator) -> int:
+    """On a CPU the loader is never what training waits for, and shares its cores; a GPU wants feeding."""
+    import os
+
+    if config.workers is not None:
+        return config.workers
+    return 0 if accelerator.device.type == "cpu" else min(8, os.cpu_count() or 1)
+
+
+def _watch(crew: Crew, adapted: AdaptedModel, folder: Path | None, *, still: frozenset[str]) -> Watch:
+    """What happens as epochs end: the main process saves them, tells of them, and lets plugins know."""
+    from zooft.model import zoo_tensors
+    from zooft.state import Keeper
+    from zooft.train import Watch
+
+    plan, told = crew.plan, crew.told
+    if folder is None:
+        return Watch(computing=told.computing, epoch=lambda _record: None, note=told.note)
+    folder.mkdir(parents=True, exist_ok=True)
+    keeper = Keeper(folder, still=still)
+
+    def save(progress: Progress, optimizer: Optimizer) -> None:
+        final = progress.epoch == plan.config.epochs
+        whole = replace(progress, resolved={**progress.resolved, "contents": crew.contents})
+        keeper.after(whole, lambda: zoo_tensors(adapted), optimizer, final=final)
+
+    def after_epoch(record: EpochRecord) -> None:
+        runs.append_json(folder / runs.EPOCHS_FILE, record)
+        told.epoch(record, plan.config.epochs)
+        registries.announce(plan.registry, "zooft_on_epoch_end", run=folder, record=record)
+
+    return Watch(computing=told.computing, epoch=after_epoch, note=told.note, keep=save)
+
+
+def _still(plan: Plan, adapted: AdaptedModel) -> frozenset[str]:
+    """The zoo's names of tensors that no epoch changes."""
+    from zooft.model import owners
+
+    still = set(list(adapted.stages)[: _never_learnt(plan, adapted)])
+    owned = owners(adapted.trunk.state_dict(), adapted.stages)
+    return frozenset(name for name, stages in owned.items() if stages and set(stages) <= still)
+
+
+def predict(crew: Crew, saved: SavedRun, members: Sequence[Sample]) -> Predictions:
+    """A trained model's answers, by the process that asks."""
+    return finished.predict_run(
+        saved, members, device=str(crew.accelerator.device), workers=_workers(crew.plan.config, crew.accelerator),
+        advance=crew.told.computing("held-out samples", len(members)),
+        keeping=crew.keeping, stop=_never_learnt(crew.plan, saved.model),
+    )  # fmt: skip
+
+
+def _never_learnt(plan: Plan, adapted: AdaptedModel) -> int:
+    """How many leading stages no epoch has trained."""
+    from zooft import freeze
+
+    freezer, argument = plan.registry.freezer(plan.config.freeze)
+    plans = [freeze.plan(adapted, freezer, argument, epoch) for epoch in range(plan.config.epochs)]
+    return min(freeze.frozen_prefix(adapted, each.frozen) for each in plans)
+
+
+def keep(folder: Path, key: str, value: Any) -> None:
+    """Add to ``run.json`` what has become known."""
+    runs.write_json(folder / runs.RUN_FILE, {**runs.read(folder), key: runs.to_json(value)})
+
+
+def mains(value: T | None) -> T:
+    """What the main process alone has, in the main process."""
+    assert value is not None  # noqa: S101 -- only the main process asks
+    return value
+
+
+def _sha256(value: Any) -> str:
+    return hashlib.sha256(json.dumps(value).encode()).hexdigest()

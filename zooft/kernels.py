@@ -1,0 +1,229 @@
+"""Faster ways to the same numbers, for operations that torch's CPU library answers with a slow kernel.
+
+Owns three of them, found in profiles of training steps, and the mode that puts them in the place of torch's own
+while a forward pass runs. The model isn't touched, so files, hashes and hooks stay as they are.
+
+- Depthwise convolutions: the library's fast kernel for the gradient of the weights takes kernels up to three columns
+  wide, and none at all takes strided ones in bfloat16 for the gradient of the input; what is used instead is 10 to 40
+  times slower. Wider kernels are cut into strips of three columns, and the strided gradient is computed in float32.
+- Attention in bfloat16: the backward pass of the fused kernel is slower than plain matrix products.
+- ``relu6`` in place copies its input first, to remember which elements were cut; the output tells that too.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING, Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+from torch.overrides import TorchFunctionMode
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping, Sequence
+
+_STRIP = 3
+"""Columns of a depthwise kernel that the library's fast kernel takes."""
+_Pair = tuple[int, int]
+
+
+class FastKernels(TorchFunctionMode):
+    """While it is entered, calls for which there is a faster way take it.
+
+    Attributes:
+        used: how many calls did, by name.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.used: dict[str, int] = {}
+        self._ways: Mapping[Any, tuple[str, Callable[..., Tensor | None]]] = {
+            F.conv2d: ("depthwise convolution", _conv2d),
+            F.scaled_dot_product_attention: ("attention", _attention),
+            F.hardtanh: ("relu6", _hardtanh),
+        }
+
+    def __torch_function__(
+        self, func: Any, types: Any, args: Sequence[Any] = (), kwargs: Mapping[str, Any] | None = None
+    ) -> Any:
+        """The faster way where there is one and it fits, else `func` itself."""
+        found = self._ways.get(func)
+        if found is not None and torch.is_grad_enabled():
+            name, way = found
+            result = way(*args, **(kwargs or {}))
+            if result is not None:
+                self.used[name] = self.used.get(name, 0) + 1
+                return result
+        return func(*args, **(kwargs or {}))
+
+
+def _compute_dtype(x: Tensor) -> torch.dtype:
+    if torch.is_autocast_enabled("cpu") and x.dtype in {torch.float32, torch.bfloat16, torch.float16}:
+        return torch.get_autocast_dtype("cpu")
+    return x.dtype
+
+
+def _conv2d(
+    input: Tensor,  # noqa: A002  -- callers may name it, as torch does
+    weight: Tensor,
+    bias: Tensor | None = None,
+    stride: int | _Pair = 1,
+    padding: int | _Pair | str = 0,
+    dilation: int | _Pair = 1,
+    groups: int = 1,
+) -> Tensor | None:
+    """The depthwise convolution, or None where torch's own is as fast."""
+    if groups == 1 or not (groups == input.shape[-3] == weight.shape[0]) or isinstance(padding, str):
+        return None
+    dtype, steps = _compute_dtype(input), _pair(stride)
+    slow = weight.shape[3] > _STRIP or (dtype is torch.bfloat16 and steps != (1, 1))
+    if not slow or input.ndim != 4 or input.device.type != "cpu" or _pair(dilation) != (1, 1):
+        return None
+    if dtype not in {torch.float32, torch.bfloat16} or not (input.requires_grad or weight.requires_grad):
+        return None
+    own_bias = None if bias is None else bias.to(dtype)
+    result: Tensor = _Depthwise.apply(input.to(dtype), weight.to(dtype), own_bias, steps, _pair(padding))
+    return result
+
+
+def _pair(value: int | Sequence[int]) -> _Pair:
+    if isinstance(value, int):
+        return value, value
+    return (value[0], value[-1])
+
+
+class _Depthwise(torch.autograd.Function):
+    """``(N, C, H, W), (C, 1, R, S) -> (N, C, H', W')``, all of one dtype."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor | None, stride: _Pair, padding: _Pair) -> Tensor:
+        ctx.save_for_backward(x, weight)
+        ctx.stride, ctx.padding = stride, padding
+        with torch.autocast("cpu", enabled=False):
+            return F.conv2d(x, weight, bias, stride, padding, groups=len(weight))
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
+        x, weight = ctx.saved_tensors
+        (gradient,) = gradients
+        wanted = ctx.needs_input_grad
+        of_x = _input_gradient(gradient, x, weight, ctx.stride, ctx.padding) if wanted[0] else None
+        of_weight = _weight_gradient(gradient, x, weight, ctx.stride, ctx.padding) if wanted[1] else None
+        of_bias = gradient.sum((0, 2, 3)) if wanted[2] else None
+        return of_x, of_weight, of_bias, None, None
+
+
+def _input_gradient(gradient: Tensor, x: Tensor, weight: Tensor, stride: _Pair, padding: _Pair) -> Tensor:
+    if x.dtype is not torch.bfloat16 or stride == (1, 1):
+        return _torchs_own(gradient, x, weight, stride, padding, (True, False))
+    blank = torch.empty_like(x, dtype=torch.float32)  # only its shape and layout count
+    return _torchs_own(gradient.float(), blank, weight.float(), stride, padding, (True, False)).to(x.dtype)
+
+
+def _weight_gradient(gradient: Tensor, x: Tensor, weight: Tensor, stride: _Pair, padding: _Pair) -> Tensor:
+    """Strip by strip: a column of the kernel sees the input, shifted by its number."""
+    columns = weight.shape[3]
+    if columns <= _STRIP:
+        return _torchs_own(gradient, x, weight, stride, padding, (False, True))
+    reach = (gradient.shape[3] - 1) * stride[1]
+    padded = F.pad(x, (padding[1], padding[1]))
+    strips = []
+    for first in range(0, columns, _STRIP):
+        width = min(_STRIP, columns - first)
+        seen = padded[..., first : first + reach + width].contiguous(memory_format=torch.channels_last)
+        strip = weight[..., first : first + width].contiguous()
+        strips.append(_torchs_own(gradient, seen, strip, stride, (padding[0], 0), (False, True)))
+    return torch.cat(strips, 3)
+
+
+def _torchs_own(
+    gradient: Tensor, x: Tensor, weight: Tensor, stride: _Pair, padding: _Pair, wanted: tuple[bool, bool]
+) -> Tensor:
+    found = torch.ops.aten.convolution_backward(
+        gradient, x, weight, None, list(stride), list(padding), [1, 1], False, [0, 0], len(weight), [*wanted, False]
+    )
+    result: Tensor = found[0] if wanted[0] else found[1]
+    return result
+
+
+def _attention(
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    attn_mask: Tensor | None = None,
+    dropout_p: float = 0.0,
+    is_causal: bool = False,
+    scale: float | None = None,
+    enable_gqa: bool = False,
+) -> Tensor | None:
+    """Plain attention in bfloat16, or None."""
+    plain = attn_mask is None and not dropout_p and not is_causal and not enable_gqa
+    same = query.ndim == 4 and query.shape[:2] == key.shape[:2] and key.shape == value.shape
+    if not plain or not same or query.device.type != "cpu" or _compute_dtype(query) is not torch.bfloat16:
+        return None
+    if not (query.requires_grad or key.requires_grad or value.requires_grad):
+        return None
+    parts = [part.to(torch.bfloat16) for part in (query, key, value)]
+    result: Tensor = _Attention.apply(*parts, 1 / math.sqrt(query.shape[-1]) if scale is None else scale)
+    return result
+
+
+class _Attention(torch.autograd.Function):
+    """``(N, heads, L, E)`` queries, ``(N, heads, S, E)`` keys and values, bfloat16.
+
+    The forward pass is torch's. The backward pass is that of FlashAttention (Dao et al. 2022, section 3.1) without the
+    blocks: the scores and what flows back to them in float32, the other products in bfloat16.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, query: Tensor, key: Tensor, value: Tensor, scale: float) -> Tensor:
+        with torch.autocast("cpu", enabled=False):
+            out = F.scaled_dot_product_attention(query, key, value, scale=scale)
+        ctx.save_for_backward(query, key, value, out)
+        ctx.scale = scale
+        return out
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
+        query, key, value, out = ctx.saved_tensors
+        (gradient,) = gradients
+        exact = [part.float().contiguous() for part in (query, key, value, gradient)]
+        weights = torch.softmax(exact[0].mul_(ctx.scale) @ exact[1].transpose(-2, -1), -1)
+        of_weights = exact[3] @ exact[2].transpose(-2, -1)
+        of_weights -= (exact[3] * out).sum(-1, keepdim=True)
+        of_scores = of_weights.mul_(weights).to(query.dtype)
+        of_value = weights.to(query.dtype).transpose(-2, -1) @ gradient.contiguous()
+        of_query = (of_scores @ key.contiguous()).mul_(ctx.scale)
+        of_key = (of_scores.transpose(-2, -1) @ query.contiguous()).mul_(ctx.scale)
+        return of_query, of_key, of_value, None
+
+
+def _hardtanh(
+    input: Tensor,  # noqa: A002  -- callers may name it, as torch does
+    min_val: float = -1.0,
+    max_val: float = 1.0,
+    inplace: bool = False,
+) -> Tensor | None:
+    """In place and without a copy, or None where it isn't wanted in place."""
+    if not inplace or not input.requires_grad or input.is_leaf or input._is_view() or input.device.type != "cpu":
+        return None  # torch itself knows what may be changed in place
+    result: Tensor = _Clamped.apply(input, min_val, max_val)
+    return result
+
+
+class _Clamped(torch.autograd.Function):
+    """``clamp_``; an element was cut where the output lies on a limit."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, low: float, high: float) -> Tensor:
+        x.clamp_(low, high)
+        ctx.mark_dirty(x)
+        ctx.save_for_backward(x)
+        ctx.limits = low, high
+        return x
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
+        (out,) = ctx.saved_tensors
+        return torch.ops.aten.hardtanh_backward(gradients[0], out, *ctx.limits), None, None

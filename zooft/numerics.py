@@ -1,0 +1,98 @@
+"""Products of float32 matrices by the faster of torch's two libraries, as long as they stay float32.
+
+Apart from what it serves, since torch keeps this choice as a state of the whole process: it is made in a ``with`` and
+undone on leaving.
+
+On AMD's processors MKL multiplies at half of oneDNN's speed. torch hands float32 products to oneDNN only where it may
+use bfloat16 inside; a processor without AMX computes them in float32 all the same, one with it rounds (relative error
+2e-3 instead of 4e-7). So it is tried: taken where nothing is rounded and where it is faster, attention counted in,
+which took twice as long that way on an Intel processor.
+"""
+
+from __future__ import annotations
+
+import time
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Sequence
+
+ROUNDING = 1e-5
+"""Relative error against float64 up to which a product counts as one in float32."""
+FASTER = 1.25
+"""By how much it has to be faster; below that a busy machine can't tell."""
+_ROUNDS = 3
+
+
+@contextmanager
+def fast_matmul(note: Callable[[str], None]) -> Iterator[bool]:
+    """Within, the CPU multiplies float32 matrices by the faster library that is exact; gives whether it changed that.
+
+    The trial takes some 30 ms. A precision that was chosen before is left alone. Within, and only where something
+    was changed, ``torch.get_float32_matmul_precision`` raises, as it does wherever a single backend was set.
+
+    Args:
+        note: is told what was measured, if something is changed.
+    """
+    backend: Any = torch.backends.mkldnn
+    free = backend.is_available() and backend.matmul.fp32_precision == "none"
+    gain = _gain_of_onednn() if free else 0.0
+    if gain < FASTER:
+        yield False
+        return
+    note(f"matrices are multiplied by oneDNN instead of MKL, which is {gain:.1f} times as fast here and as exact")
+    with _precision("bf16"):
+        yield True
+
+
+def _gain_of_onednn() -> float:
+    """How many times as fast as MKL it is in a transformer's mix of products; 0 where it rounds."""
+    generator = torch.Generator().manual_seed(0)
+    operands = [torch.randn(shape, generator=generator) for shape in ((256, 512), (512, 512), (512,), (1, 2, 197, 64))]
+    exact = _products([operand.double() for operand in operands])
+    with _precision("bf16"):
+        if not max(map(_error, _products(operands), exact)) <= ROUNDING:
+            return 0.0
+    _products(operands)  # the first call finds its kernels
+    plain, rerouted = [], []
+    for _ in range(_ROUNDS):
+        plain.append(_seconds(operands))
+        with _precision("bf16"):
+            rerouted.append(_seconds(operands))
+    return min(plain) / max(min(rerouted), 1e-9)
+
+
+def _products(operands: Sequence[Tensor]) -> list[Tensor]:
+    """Of a small transformer: a linear layer, its matrix alone, scores, and whole attention, a twentieth of it all."""
+    x, weight, bias, heads = operands
+    with torch.inference_mode(), torch.autocast("cpu", enabled=False):
+        scores = heads[0] @ heads[0].transpose(1, 2)
+        return [F.linear(x, weight, bias), x @ weight.T, scores, F.scaled_dot_product_attention(heads, heads, heads)]
+
+
+def _error(found: Tensor, exact: Tensor) -> float:
+    return float((found.double() - exact).norm() / exact.norm())
+
+
+def _seconds(operands: Sequence[Tensor]) -> float:
+    """Of this thread's own time, which other jobs on the machine don't count into."""
+    start = time.thread_time()
+    _products(operands)
+    return time.thread_time() - start
+
+
+@contextmanager
+def _precision(name: str) -> Iterator[None]:
+    """What float32 products may use inside, as torch calls it; put back on leaving."""
+    setting: Any = torch.backends.mkldnn
+    before = setting.matmul.fp32_precision
+    setting.matmul.fp32_precision = name
+    try:
+        yield
+    finally:
+        setting.matmul.fp32_precision = before

@@ -1,0 +1,223 @@
+"""The steps of an epoch: how they run on this machine, and what happens where memory runs out.
+
+Owns the choice of precision and batch size for what learns now, the forward pass, the backward pass and the optimizer's
+step, in halves of a batch where a whole one doesn't fit.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor, nn
+
+from zooft import features, launcher, speed, together
+from zooft.errors import TrainingError
+from zooft.speed import Precision
+from zooft.timing import Stopwatch
+
+if TYPE_CHECKING:
+    from accelerate import Accelerator
+
+    from zooft.optimize import Recipe
+    from zooft.together import Batches
+
+Batch = tuple[Tensor, Tensor]
+
+
+@dataclass(slots=True, kw_only=True)
+class Learner:
+    """What the steps run while the same stages learn.
+
+    Attributes:
+        module: that trains: the model, or what exchanges its gradients.
+        loss: ``(logits, targets) -> scalar``.
+        frozen: the stages that it was made for.
+        start: the first stage that runs.
+        precision: of the forward pass.
+        accelerator: where.
+        clock: told what takes how long.
+        note: told in one sentence what happens.
+        parts: into which a batch is cut; 2 once memory has run out.
+    """
+
+    module: nn.Module
+    loss: nn.Module
+    frozen: frozenset[str]
+    start: int
+    precision: Precision
+    accelerator: Accelerator
+    clock: Stopwatch
+    note: Callable[[str], None]
+    parts: int = 1
+
+
+def settle_precision(
+    model: nn.Module, loss: nn.Module, recipe: Recipe, accelerator: Accelerator, batch: Callable[[], Batch],
+    *, start: int, steps: int, head_only: bool,
+) -> Precision:  # fmt: skip
+    """As asked for, or by a short measurement in the main process; a head alone is too small to gain.
+
+    Args:
+        model: in the mode and with the frozen stages of training, not wrapped.
+        loss: of logits and targets.
+        recipe: as asked for.
+        accelerator: where.
+        batch: gives one to measure with.
+        start: the first stage that runs.
+        steps: that are to come.
+        head_only: whether nothing but the head runs in a step.
+    """
+    if recipe.precision == "bf16":
+        return Precision(dtype=torch.bfloat16)
+    if recipe.precision == "fp32" or head_only:
+        return Precision()
+
+    def measured() -> Precision:
+        x, y = batch()
+        given = features.place(x, accelerator.device), y.to(accelerator.device)
+        return speed.choose_precision(model, lambda part: model(part, start), loss, given, steps=steps)
+
+    return together.first(accelerator, measured)
+
+
+def as_values(precision: Precision) -> Mapping[str, Any]:
+    """What a run that goes on later must know of it."""
+    return {"dtype": str(precision.dtype).removeprefix("torch."), "kernels": precision.kernels}
+
+
+def from_values(values: Mapping[str, Any]) -> Precision:
+    """The way back of `as_values`."""
+    return Precision(dtype=getattr(torch, values["dtype"]), kernels=bool(values["kernels"]))
+
+
+def find_batch_size(
+    model: nn.Module, loss: nn.Module, recipe: Recipe, accelerator: Accelerator, batch: Callable[[], Batch],
+    *, start: int, samples: int,
+) -> tuple[int, str]:  # fmt: skip
+    """``--batch-size auto``: the largest that fits into the main process's memory, for all processes, and a sentence.
+
+    Args:
+        model: in the mode and with the frozen stages of training, not wrapped.
+        loss: of logits and targets.
+        recipe: as asked for.
+        accelerator: where.
+        batch: gives one to measure with.
+        start: the first stage that runs.
+        samples: to learn from; an epoch keeps twenty steps.
+    """
+    processes = accelerator.num_processes
+
+    def found() -> tuple[int, str]:
+        available = speed.available_memory(accelerator.device)
+        if available is None:
+            return 32 * processes, "batch size 32: this system doesn't say how much memory it has"
+        x, y = batch()
+        given = features.place(x, accelerator.device), y.to(accelerator.device)
+        precision = Precision(dtype=torch.bfloat16 if recipe.precision == "bf16" else torch.float32)
+        cost = speed.footprint(
+            model, lambda part: model(part, start), loss, given, optimizer=recipe.optimizer, precision=precision
+        )
+        share = available // (processes if accelerator.device.type == "cpu" else 1)
+        size, said = speed.find_batch_size(cost, share, at_most=max(8, samples // (20 * processes)))
+        return size * processes, said + (f", {processes} times for as many processes" if processes > 1 else "")
+
+    return together.first(accelerator, found)
+
+
+def run(
+    learner: Learner,
+    optimizer: torch.optim.Optimizer,
+    scheduler: torch.optim.lr_scheduler.LRScheduler,
+    data: Iterable[Batch],
+    batches: Batches,
+    *,
+    epoch: int,
+    advance: Callable[[int], None],
+) -> float:
+    """The steps of one epoch; the mean loss over its samples, of all processes.
+
+    Raises:
+        TrainingError: the loss is no longer finite, or memory has run out for half a batch too.
+    """
+    accelerator, clock = learner.accelerator, learner.clock
+    total, count = torch.zeros((), device=accelerator.device), 0
+    for step, given in enumerate(clock.each(data, "reading")):
+        counts = batches.counts(step)
+        x, y = features.place(given[0], accelerator.device), given[1].to(accelerator.device)
+        value = _gradients(learner, optimizer, x, y, counts)
+        if not bool(torch.isfinite(value)):
+            raise _overflow(float(value), epoch, step, optimizer, accelerator)
+        with clock.part("optimizer"):
+            optimizer.step()
+            scheduler.step()
+            optimizer.zero_grad(set_to_none=True)
+        total += value * sum(counts)
+        count += sum(counts)
+        advance(1)
+    return float(total / count)
+
+
+def _gradients(
+    learner: Learner, optimizer: torch.optim.Optimizer, x: Tensor, y: Tensor, counts: tuple[int, ...]
+) -> Tensor:
+    """Loss of the global batch, its gradients set; where memory runs out, once more in two halves."""
+    try:
+        return _in_parts(learner, x, y, counts)
+    except (RuntimeError, MemoryError) as error:
+        if not speed.is_out_of_memory(error):
+            raise
+        if learner.parts > 1 or len(y) < 2 or learner.accelerator.num_processes > 1:
+            raise _no_memory(learner, len(y)) from error
+    optimizer.zero_grad(set_to_none=True)
+    if x.device.type == "cuda":
+        torch.cuda.empty_cache()
+    learner.parts = 2
+    learner.note(
+        f"memory ran out with {len(y)} samples at once, so every batch is computed in two halves from here on; "
+        "BatchNorm that learns sees half a batch then"
+    )
+    return _gradients(learner, optimizer, x, y, counts)
+
+
+def _in_parts(learner: Learner, x: Tensor, y: Tensor, counts: tuple[int, ...]) -> Tensor:
+    if learner.parts == 1:
+        return _backward(learner, x, y, counts, weight=1.0)
+    halves = zip(torch.chunk(x, learner.parts), torch.chunk(y, learner.parts), strict=True)
+    return torch.stack([_backward(learner, a, b, (len(b),), weight=len(b) / len(y)) for a, b in halves]).sum()
+
+
+def _backward(learner: Learner, x: Tensor, y: Tensor, counts: tuple[int, ...], *, weight: float) -> Tensor:
+    accelerator = learner.accelerator
+    with learner.clock.part("forward"):
+        with learner.precision(accelerator.device):
+            logits = learner.module(x, learner.start)
+        value = together.global_loss(learner.loss, logits.float(), y, accelerator, counts=counts) * weight
+    with learner.clock.part("backward"):
+        if bool(torch.isfinite(value)):
+            value.backward()  # type: ignore[no-untyped-call]
+    own: Tensor = value.detach() / accelerator.num_processes
+    return own
+
+
+def _overflow(
+    value: float, epoch: int, step: int, optimizer: torch.optim.Optimizer, accelerator: Accelerator
+) -> TrainingError:
+    rate = optimizer.param_groups[-1]["lr"]
+    error = TrainingError(
+        f"the loss became {value} in epoch {epoch + 1}, step {step + 1}, at a learning rate of {rate:.2g}; "
+        "try a tenth of --lr and --backbone-lr, a longer --warmup, or a larger --batch-size"
+    )
+    if not accelerator.is_main_process:  # it is everyone's loss
+        launcher.mark_told(error)
+    return error
+
+
+def _no_memory(learner: Learner, size: int) -> TrainingError:
+    tried = "also in two halves, " if learner.parts > 1 else ""
+    return TrainingError(
+        f"memory ran out with {size} samples in a batch, {tried}so training stopped; last/ holds the last finished epoch: "
+        "take a smaller --batch-size, --precision bf16, or freeze more stages"
+    )
