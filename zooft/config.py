@@ -94,6 +94,7 @@ class FinetuneConfig:
     bootstrap: Annotated[int, Ge(0)] = option(1000, "resamples behind the 95 % intervals; 0 for none")
     audit: bool = option(True, "look for leaks and shortcuts before training")
     export: bool = option(True, "write and verify model.onnx")
+    report: bool = option(True, "write report.html")
     provider: Provider = option("auto", "onnxruntime execution provider that verifies the file")
     resume: Path | None = option(None, "go on with a run that was killed; takes that run's options", local=True)
     verify_samples: Annotated[int, Ge(1)] = option(500, "validation samples to verify on at most")

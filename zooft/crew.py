@@ -14,7 +14,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from zooft import judge, resume
+from zooft import judge, machine, resume
 from zooft import registry as registries
 from zooft import run as runs
 from zooft import samples as sample_tables
@@ -37,7 +37,8 @@ if TYPE_CHECKING:
     from zooft.plan import Plan
     from zooft.saved import SavedRun
     from zooft.state import Kept, Progress
-    from zooft.train import Watch
+    from zooft.timing import Stopwatch
+    from zooft.train import Job, Watch
 
 T = TypeVar("T")
 
@@ -52,6 +53,7 @@ class Crew:
         keeping: how what leaves frozen stages is kept; None with ``--no-cache``.
         contents: of the samples that are learnt from, as far as it is known.
         told: who is told.
+        clock: told what takes how long.
     """
 
     plan: Plan
@@ -59,6 +61,7 @@ class Crew:
     keeping: Keeping | None
     contents: str | None
     told: Listener
+    clock: Stopwatch
 
     def alone(self) -> Crew:
         """For what one process does while the others wait."""
@@ -66,7 +69,9 @@ class Crew:
         return replace(self, keeping=keeping)
 
 
-def gathered(plan: Plan, backbone: Backbone, splits: Splits, accelerator: Accelerator, told: Listener) -> Crew:
+def gathered(
+    plan: Plan, backbone: Backbone, splits: Splits, accelerator: Accelerator, told: Listener, clock: Stopwatch
+) -> Crew:
     """A crew that knows every sample's content, each process having looked at its share, and has the same weights.
 
     Raises:
@@ -74,7 +79,7 @@ def gathered(plan: Plan, backbone: Backbone, splits: Splits, accelerator: Accele
     """
     from zooft import together
 
-    keeping = _keeping(plan, backbone, accelerator, told)
+    keeping = _keeping(plan, backbone, accelerator, told, clock)
     contents = None
     if keeping is not None:
         samples = {sample.id: sample for members in splits.named().values() for sample in members}
@@ -89,7 +94,7 @@ def gathered(plan: Plan, backbone: Backbone, splits: Splits, accelerator: Accele
             f"the processes have loaded {len(same)} different versions of {backbone.reference}; give all the same with "
             "--weights FILE"
         )
-    return Crew(plan=plan, accelerator=accelerator, keeping=keeping, contents=contents, told=told)
+    return Crew(plan=plan, accelerator=accelerator, keeping=keeping, contents=contents, told=told, clock=clock)
 
 
 def adapt(plan: Plan, outputs: int) -> tuple[Backbone, AdaptedModel]:
@@ -187,9 +192,8 @@ def learn(
         kept: what an earlier process has left to go on from.
         keep_last: keep the last epoch, whatever validation says.
     """
-    from zooft import freeze, search, train
+    from zooft import freeze, numerics, train
     from zooft.export import activate
-    from zooft.model import load_zoo_tensors
 
     plan, accelerator = crew.plan, crew.accelerator
     augment = plan.task.augment(backbone.input, plan.options)
@@ -207,6 +211,16 @@ def learn(
         keeping=crew.keeping,
     )
     recipe, watch = _recipe(plan.config, accelerator), _watch(crew, adapted, folder, still=_still(plan, adapted))
+    with numerics.fast_matmul(crew.told.note):
+        _learn(crew, job, recipe, watch, folder, kept)
+
+
+def _learn(crew: Crew, job: Job, recipe: Recipe, watch: Watch, folder: Path | None, kept: Kept | None) -> None:
+    """From where an earlier process has stopped, or from the start with what validation chooses."""
+    from zooft import search, train
+    from zooft.model import load_zoo_tensors
+
+    plan, accelerator, adapted = crew.plan, crew.accelerator, job.model
     if kept is not None:
         load_zoo_tensors(adapted, kept.model, what=f"{runs.LAST_FOLDER}/")
         _tell_again(crew, kept)
@@ -237,7 +251,9 @@ def _views(plan: Plan, backbone: Backbone, samples: Sequence[Any], *, augment: A
     )  # fmt: skip
 
 
-def _keeping(plan: Plan, backbone: Backbone, accelerator: Accelerator, told: Listener) -> Keeping | None:
+def _keeping(
+    plan: Plan, backbone: Backbone, accelerator: Accelerator, told: Listener, clock: Stopwatch
+) -> Keeping | None:
     """Where what leaves frozen stages is kept; None with ``--no-cache``."""
     import torch
 
@@ -252,6 +268,7 @@ def _keeping(plan: Plan, backbone: Backbone, accelerator: Accelerator, told: Lis
         dtype=torch.bfloat16 if plan.config.features == "bf16" else torch.float32, device=accelerator.device,
         workers=_workers(plan.config, accelerator), computing=told.computing, note=told.note,
         share=partial(together.share, accelerator=accelerator), agree=partial(together.agree, accelerator),
+        clock=clock,
     )  # fmt: skip
 
 
@@ -268,12 +285,10 @@ def _recipe(config: FinetuneConfig, accelerator: Accelerator) -> Recipe:
 
 
 def _workers(config: FinetuneConfig, accelerator: Accelerator) -> int:
-    """On a CPU the loader is never what training waits for, and shares its cores; a GPU wants feeding."""
-    import os
-
+    """As asked for, else what suits the machine."""
     if config.workers is not None:
         return config.workers
-    return 0 if accelerator.device.type == "cpu" else min(8, os.cpu_count() or 1)
+    return machine.loader_workers(accelerator.device.type, processes=accelerator.num_processes)
 
 
 def _watch(crew: Crew, adapted: AdaptedModel, folder: Path | None, *, still: frozenset[str]) -> Watch:
@@ -290,6 +305,8 @@ def _watch(crew: Crew, adapted: AdaptedModel, folder: Path | None, *, still: fro
 
     def save(progress: Progress, optimizer: Optimizer) -> None:
         final = progress.epoch == plan.config.epochs
+        if progress.epoch == 1 and not plan.config.folds:
+            keep(folder, "settled", progress.resolved)
         whole = replace(progress, resolved={**progress.resolved, "contents": crew.contents})
         keeper.after(whole, lambda: zoo_tensors(adapted), optimizer, final=final)
 
@@ -298,7 +315,7 @@ def _watch(crew: Crew, adapted: AdaptedModel, folder: Path | None, *, still: fro
         told.epoch(record, plan.config.epochs)
         registries.announce(plan.registry, "zooft_on_epoch_end", run=folder, record=record)
 
-    return Watch(computing=told.computing, epoch=after_epoch, note=told.note, keep=save)
+    return Watch(computing=told.computing, epoch=after_epoch, note=told.note, keep=save, clock=crew.clock)
 
 
 def _still(plan: Plan, adapted: AdaptedModel) -> frozenset[str]:
@@ -311,11 +328,20 @@ def _still(plan: Plan, adapted: AdaptedModel) -> frozenset[str]:
 
 
 def predict(crew: Crew, saved: SavedRun, members: Sequence[Sample]) -> Predictions:
-    """A trained model's answers, by the process that asks."""
+    """A trained model's answers, by the process that asks: in float32, as the exported file computes."""
+    exact = crew.plan.config.features == "fp32"
+    answers = _asked(crew, saved, members, crew.keeping if exact else None)
+    if not exact and crew.keeping is not None:
+        moved = _asked(crew, saved, members, crew.keeping)
+        flipped = float((answers.probabilities.argmax(1) != moved.probabilities.argmax(1)).mean())
+        crew.told.note(f"features in bf16 change {flipped:.1%} of {len(members)} answers; the figures are of float32")
+    return answers
+
+
+def _asked(crew: Crew, saved: SavedRun, members: Sequence[Sample], keeping: Keeping | None) -> Predictions:
     return finished.predict_run(
         saved, members, device=str(crew.accelerator.device), workers=_workers(crew.plan.config, crew.accelerator),
-        advance=crew.told.computing("held-out samples", len(members)),
-        keeping=crew.keeping, stop=_never_learnt(crew.plan, saved.model),
+        advance=crew.told.computing("held-out samples", len(members)), keeping=keeping, stop=_never_learnt(crew.plan, saved.model),
     )  # fmt: skip
 
 

@@ -20,6 +20,7 @@ from torch.utils.data import DataLoader, Dataset, Subset, default_collate
 
 from zooft import freeze, samples
 from zooft.contracts import Computing, unseen
+from zooft.timing import Stopwatch
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -184,6 +185,7 @@ class Keeping:
         agree: waits for the other processes; whether all say yes.
         computing: a progress bar.
         note: called with one sentence.
+        clock: told what takes how long.
         digests: those known so far, by sample id.
     """
 
@@ -197,6 +199,7 @@ class Keeping:
     agree: Callable[[bool], bool] = bool
     computing: Computing = unseen
     note: Callable[[str], None] = lambda _text: None
+    clock: Stopwatch = field(default_factory=lambda: Stopwatch(on=False))
     digests: dict[str, str] = field(default_factory=dict)
 
     def names(self, members: Sequence[Sample]) -> list[str]:
@@ -329,7 +332,8 @@ def _compute(
 ) -> bool:
     """Compute and keep, or hold what the disk can't; False where there is room neither here nor there."""
     done, room = 0, HELD_BYTES
-    for x, y in loader(Subset(views, wanted), batch_size=AT_A_TIME, workers=keeping.workers):
+    data = loader(Subset(views, wanted), batch_size=AT_A_TIME, workers=keeping.workers)
+    for x, y in keeping.clock.each(data, "reading for frozen stages"):
         rows = rounded(runner(x).numpy())
         if not done and rows[0].nbytes * len(names) > max(keeping.store.most_bytes, HELD_BYTES):
             return False

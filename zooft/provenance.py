@@ -24,27 +24,25 @@ _CORE = ("zooft.features", "zooft.prefix", "zooft.preprocess", "zooft.model", "z
 
 
 def depends_on(plan: Plan, backbone: Backbone) -> dict[str, Any]:
-    """As JSON has it."""
+    """What features depend on, as JSON has it."""
     spec = backbone.input
+    task = plan.task
+    own = [task.preprocess, task.augment, task.sketch, plan.family.anatomy]
     return {
+        **reads_by(plan),
         "backbone": backbone.reference,
         "input": runs.to_json(spec),
+        "preprocessing": task.explain(spec, plan.options),
+        "code": code_sha256([task.read, *(function for function in own if function is not None)]),
+    }
+
+
+def reads_by(plan: Plan) -> dict[str, Any]:
+    """What the arrays of a sample depend on besides its content."""
+    return {
         "task": plan.registry.owned_name("task", plan.config.task),
         "options": configuration.plain(plan.options),
-        "preprocessing": plan.task.explain(spec, plan.options),
-        "code": code_sha256(
-            filter(
-                None,
-                [
-                    plan.task.read,
-                    plan.task.sketch,
-                    plan.task.digest,
-                    plan.task.preprocess,
-                    plan.task.augment,
-                    plan.family.anatomy,
-                ],
-            )
-        ),
+        "code": code_sha256([plan.task.read, *([plan.task.digest] if plan.task.digest else [])]),
         "libraries": {name: metadata.version(name) for name in _LIBRARIES},
     }
 

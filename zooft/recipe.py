@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from zooft import crew as crews
-from zooft import judge, launcher, resume
+from zooft import judge, launcher, resume, timing
 from zooft import registry as registries
 from zooft import run as runs
 from zooft import samples as sample_tables
@@ -27,14 +27,17 @@ from zooft.errors import ConfigError, VerificationError
 from zooft.judge import Judgement, Predictions
 from zooft.listener import Listener, Quiet, Silent
 from zooft.plan import Plan, resolve
+from zooft.provenance import reads_by
 from zooft.record import record
 from zooft.resources import Clock
 from zooft.split import Splits, split
+from zooft.timing import Profile, Stopwatch
 
 if TYPE_CHECKING:
     from accelerate import Accelerator
 
     from zooft.audit import Audit
+    from zooft.audit.looks import Kept as LooksKept
     from zooft.contracts import Calibration, Discovery
     from zooft.metrics import Evaluation
     from zooft.model import Backbone
@@ -53,12 +56,14 @@ class FinetuneResult:
         best_epoch: from 1; the one whose weights were kept.
         evaluations: by split, ``val`` first.
         verification: of the ONNX file; None with ``export=False``.
+        profile: where the time went, with ``profile=True``.
     """
 
     path: Path
     best_epoch: int
     evaluations: Mapping[str, Evaluation]
     verification: Verification | None
+    profile: Profile | None = None
 
     @property
     def onnx(self) -> Path | None:
@@ -145,16 +150,23 @@ def _finetune(
     from zooft.together import first, main_first, main_only
 
     clock = Clock()
+    stopwatch = Stopwatch(on=plan.config.profile and folder is not None, wait=partial(_finish_work, accelerator))
+    stopwatch.started()
     path = folder.path if folder is not None else None
     told.step("reading the data")
-    found, splits = first(accelerator, lambda: _read_data(plan, crews.mains(path), told))
-    audited = main_only(accelerator, lambda: _audit(plan, crews.mains(path), found, splits, told))
+    with stopwatch.part("finding the data"):
+        found, splits = first(accelerator, lambda: _read_data(plan, crews.mains(path), told))
+    audited = None
+    if plan.config.audit:
+        with stopwatch.part("audit"):
+            audited = main_only(accelerator, lambda: _audit(plan, crews.mains(path), found, splits, told))
     clock.lap("data")
     told.step(f"loading {plan.family.name}:{plan.model}")
-    backbone, adapted = main_first(accelerator, lambda: crews.adapt(plan, len(found.classes)))
+    with stopwatch.part("building the model"):
+        backbone, adapted = main_first(accelerator, lambda: crews.adapt(plan, len(found.classes)))
     told.note(f"weights: {backbone.weights.source}")
     main_only(accelerator, lambda: _write_record(plan, crews.mains(path), backbone, splits, found))
-    crew = crews.gathered(plan, backbone, splits, accelerator, told)
+    crew = crews.gathered(plan, backbone, splits, accelerator, told, stopwatch)
     crossed = crews.cross_validate(crew, splits, len(found.classes), path) if splits.folds else None
     told.step(f"training on {_where(accelerator)}" + (", with all samples" if splits.folds else ""))
     crews.learn(crew, backbone, adapted, splits.train, splits.val, path, kept=crews.kept_by(crew, path))
@@ -176,22 +188,44 @@ def _completed(
     """What the main process makes of the weights that all have learnt: judged, exported, reported, published."""
     plan, told = crew.plan, crew.told
     told.step("evaluating the last epoch" if splits.folds else "evaluating the best epoch")
-    saved, judged = _judge(crew, folder.path, splits, crossed)
+    with crew.clock.part("judging"):
+        saved, judged = _judge(crew, folder.path, splits, crossed)
     clock.lap("evaluation")
-    verification = _export(plan, saved, splits, told) if plan.config.export else None
+    verification = None
+    if plan.config.export:
+        with crew.clock.part("export and verification"):
+            verification = _export(plan, saved, splits, told)
     clock.lap("export")
     crews.keep(folder.path, "resources", clock.resources())
-    try:
-        _report(plan, replace(saved, record=runs.read(folder.path)), found, splits, judged, audited, verification)
-    except Exception as error:  # a page that can't be drawn mustn't cost the run
-        logger.debug("no report", exc_info=True)
-        told.note(f"the report couldn't be made ({type(error).__name__}); all else is there")
+    if plan.config.report:
+        with crew.clock.part("report"):
+            _tried_report(plan, saved, found, splits, judged, audited, verification, told)
+    profile = _profile(crew, folder.path)
     path = folder.publish(resume.forget)
     _refuse_failure(verification, path)
     evaluations = {name: part.evaluation for name, part in judged.items()}
     return FinetuneResult(
-        path=path, best_epoch=runs.best_epoch(path), evaluations=evaluations, verification=verification
+        path=path, best_epoch=runs.best_epoch(path), evaluations=evaluations, verification=verification, profile=profile
     )
+
+
+def _profile(crew: crews.Crew, folder: Path) -> Profile | None:
+    """Where the time went, and what the machine could have done; None unless asked for."""
+    if not crew.clock.on:
+        return None
+    parts = crew.clock.parts()
+    peak = timing.measure_peak(crew.accelerator.device)
+    profile = Profile(parts=parts, dtype=crew.clock.dtype, learning_gflop=crew.clock.gflop, peak=peak)
+    crews.keep(folder, "profile", timing.as_record(profile))
+    return profile
+
+
+def _finish_work(accelerator: Accelerator) -> None:
+    """A GPU works on while the clock is read, unless it is waited for."""
+    if accelerator.device.type != "cpu":
+        from zooft.speed import synchronize
+
+        synchronize(accelerator.device)
 
 
 def _where(accelerator: Accelerator) -> str:
@@ -214,9 +248,7 @@ def _read_data(plan: Plan, folder: Path, told: Listener) -> tuple[Discovery, Spl
     return found, splits
 
 
-def _audit(plan: Plan, folder: Path, found: Discovery, splits: Splits, told: Listener) -> Audit | None:
-    if not plan.config.audit:
-        return None
+def _audit(plan: Plan, folder: Path, found: Discovery, splits: Splits, told: Listener) -> Audit:
     from zooft.audit import audit
 
     told.step("looking for leaks and shortcuts")
@@ -224,12 +256,24 @@ def _audit(plan: Plan, folder: Path, found: Discovery, splits: Splits, told: Lis
         found.samples, found.classes, partial(sample_tables.read, plan.task, plan.options),
         show=partial(sample_tables.picture, plan.task, plan.options), computing=told.computing, seed=plan.config.seed,
         split_of={sample.id: name for name, members in splits.named().items() for sample in members},
+        kept=_kept_looks(plan, told),
     )  # fmt: skip
     runs.write_json(folder / runs.AUDIT_FILE, audited)
     for finding in audited.findings:
         if finding.severity != "info":
             told.note(f"{finding.severity}: {finding.text}")
     return audited
+
+
+def _kept_looks(plan: Plan, told: Listener) -> LooksKept | None:
+    """Where looks at samples are kept; None with ``--no-cache``."""
+    from zooft.audit.looks import Kept
+    from zooft.store import default_store
+
+    if not plan.config.cache:
+        return None
+    shelf = default_store(told.note).shelf({**reads_by(plan), "what": "looks"})
+    return Kept(shelf, partial(sample_tables.digest, plan.task, plan.options))
 
 
 def _write_record(plan: Plan, folder: Path, backbone: Backbone, splits: Splits, found: Discovery) -> None:
@@ -333,6 +377,24 @@ def _export(plan: Plan, saved: SavedRun, splits: Splits, told: Listener) -> Veri
     finished.settle(saved.path, candidate, verification)
     registries.announce(plan.registry, "zooft_on_verified", run=saved.path, verification=verification)
     return verification
+
+
+def _tried_report(
+    plan: Plan,
+    saved: SavedRun,
+    found: Discovery,
+    splits: Splits,
+    judged: Mapping[str, Judgement],
+    audited: Audit | None,
+    verification: Verification | None,
+    told: Listener,
+) -> None:
+    """A page that can't be drawn mustn't cost the run."""
+    try:
+        _report(plan, replace(saved, record=runs.read(saved.path)), found, splits, judged, audited, verification)
+    except Exception as error:
+        logger.debug("no report", exc_info=True)
+        told.note(f"the report couldn't be made ({type(error).__name__}); all else is there")
 
 
 def _report(

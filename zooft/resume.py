@@ -111,9 +111,9 @@ def check_contents(kept: Kept, contents: str | None) -> None:
 
 
 def carried_over(folder: Path) -> dict[str, Any]:
-    """What the record of a resumed run keeps of the one before: what was tried, and how often it was resumed."""
+    """What the record of a resumed run keeps of the one before: what was tried and settled, how often it was resumed."""
     before = _record(folder) or {}
-    kept = {name: before[name] for name in ("trials",) if name in before}
+    kept = {name: before[name] for name in ("trials", "settled") if name in before}
     return {**kept, "resumed": int(before.get("resumed", 0)) + 1}
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import errno
 import json
 import math
 import os
@@ -131,11 +132,10 @@ def claim(
     try:
         _refuse_leftover(working)
         _make(working, settings or {}, local or {})
-    except OSError as error:
+    except BaseException as error:
         _unlock(lock)
-        raise RunError(f"the run folder {final} can't be made: {error.strerror}; choose another --out") from error
-    except BaseException:
-        _unlock(lock)
+        if isinstance(error, OSError) and error.errno not in {errno.ENOSPC, errno.EDQUOT}:
+            raise RunError(f"the run folder {final} can't be made: {error.strerror}; choose another --out") from error
         raise
     return WorkingFolder(working, final, lock=lock)
 
@@ -331,9 +331,13 @@ def _make(working: Path, settings: Mapping[str, Any], local: Mapping[str, Any]) 
     draft = working.with_name(f".{working.name}.new")
     shutil.rmtree(draft, ignore_errors=True)
     draft.mkdir()
-    write_text(draft / SETTINGS_FILE, configuration.to_toml(settings))
-    write_text(draft / RESUME_FILE, configuration.to_toml({"schema": SCHEMA, **settings, **local}))
-    draft.rename(working)
+    try:
+        write_text(draft / SETTINGS_FILE, configuration.to_toml(settings))
+        write_text(draft / RESUME_FILE, configuration.to_toml({"schema": SCHEMA, **settings, **local}))
+        draft.rename(working)
+    except BaseException:
+        shutil.rmtree(draft, ignore_errors=True)
+        raise
 
 
 def _next_free(folder: Path, stem: str) -> Path:

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from zooft import features, launcher, speed, together
 from zooft.errors import TrainingError
 from zooft.speed import Precision
-from zooft.timing import Stopwatch
+from zooft.timing import Stopwatch, step_flops
 
 if TYPE_CHECKING:
     from accelerate import Accelerator
@@ -40,6 +40,7 @@ class Learner:
         accelerator: where.
         clock: told what takes how long.
         note: told in one sentence what happens.
+        gflop: of a forward and a backward pass, a sample; 0 where nobody counts.
         parts: into which a batch is cut; 2 once memory has run out.
     """
 
@@ -51,6 +52,7 @@ class Learner:
     accelerator: Accelerator
     clock: Stopwatch
     note: Callable[[str], None]
+    gflop: float = 0.0
     parts: int = 1
 
 
@@ -127,6 +129,14 @@ def find_batch_size(
     return together.first(accelerator, found)
 
 
+def gflop_of(model: nn.Module, loss: nn.Module, accelerator: Accelerator, batch: Batch, *, start: int) -> float:
+    """Of a forward and a backward pass, a sample: 10^9 floating-point operations."""
+    x, y = features.place(batch[0][:2], accelerator.device), batch[1][:2].to(accelerator.device)
+    learning = [parameter for parameter in model.parameters() if parameter.requires_grad]
+    with speed.untouched(model, accelerator.device):
+        return step_flops(lambda: loss(model(x, start), y), learning) / len(y) / 1e9
+
+
 def run(
     learner: Learner,
     optimizer: torch.optim.Optimizer,
@@ -154,6 +164,7 @@ def run(
             optimizer.step()
             scheduler.step()
             optimizer.zero_grad(set_to_none=True)
+        clock.gflop += learner.gflop * len(y)
         total += value * sum(counts)
         count += sum(counts)
         advance(1)

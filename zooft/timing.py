@@ -24,6 +24,8 @@ START_UP = "start-up"
 REST = "the rest"
 LEARNING = ("forward", "backward", "optimizer")
 """Parts that the steps of the learning part are made of."""
+_WORTH_TELLING = 0.5
+"""Seconds of learning below which a rate says more about the clock."""
 _PEAK_SECONDS = 0.3
 _GEMM, _CHANNELS, _SIDE, _IMAGES = 1024, 256, 28, 8
 
@@ -55,6 +57,7 @@ class Stopwatch:
 
     def __init__(self, *, on: bool = True, wait: Callable[[], None] | None = None) -> None:
         self.on = on
+        self.gflop, self.dtype = 0.0, "float32"  # of the learning steps so far, and what the last ones compute in
         self._wait = wait
         self._sums: dict[str, list[float]] = {}
         self._open: list[str] = []
@@ -276,8 +279,9 @@ def rows(profile: Profile) -> list[tuple[str, ...]]:
 
 
 def sentence(profile: Profile) -> str:
-    """The learning part's share of the peak in words; empty where it wasn't counted."""
-    if profile.rate is None or profile.share_of_peak is None or profile.peak is None:
+    """The learning part's share of the peak in words; empty where it wasn't counted, or hardly anything learnt."""
+    learning = sum(part.wall for part in profile.parts if part.name in LEARNING)
+    if profile.rate is None or profile.share_of_peak is None or profile.peak is None or learning < _WORTH_TELLING:
         return ""
     second = "CPU second" if profile.peak.of_cpu else "second"
     return (

@@ -258,6 +258,9 @@ def _learner(
         module=module, loss=job.loss, frozen=frozen, start=feed.start, precision=chosen, accelerator=accelerator,
         clock=watch.clock, note=watch.note,
     )  # fmt: skip
+    if watch.clock.on:
+        watch.clock.dtype = str(chosen.dtype).removeprefix("torch.")
+        learner.gflop = step.gflop_of(job.model, job.loss, accelerator, _first_batch(feed, 2), start=feed.start)
     return learner, progress
 
 

@@ -102,6 +102,8 @@ def look(
         for start in range(0, len(samples), _AT_A_TIME):
             part = samples[start : start + _AT_A_TIME]
             answers += pool.map(one, part) if kept is None else _remembered(part, one, kept, pool, advance)
+    if kept is not None:
+        kept.shelf.flush()
     both = list(zip(samples, answers, strict=True))
     return Seen(
         samples=tuple(sample for sample, answer in both if isinstance(answer, Look)),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -12,6 +12,9 @@ from zooft.cli.output import json_flag, print_evaluation, print_json, print_veri
 from zooft.cli.tasked import TaskCommand
 from zooft.config import FinetuneConfig, read_toml
 from zooft.errors import ZooftError
+
+if TYPE_CHECKING:
+    from zooft.timing import Profile
 
 
 @click.command(
@@ -59,10 +62,24 @@ def finetune(config_file: Path | None, as_json: bool, **typed: Any) -> None:
         print_evaluation(evaluation)
     if result.verification is not None:
         print_verification(result.verification)
+    if result.profile is not None:
+        _print_profile(result.profile)
     click.echo(f"best:    epoch {result.best_epoch}")
-    click.echo(f"run:     {result.path}\nreport:  {result.path / 'report.html'}")
+    click.echo(f"run:     {result.path}")
+    if (result.path / "report.html").is_file():
+        click.echo(f"report:  {result.path / 'report.html'}")
     if result.onnx is not None:
         click.echo(f"model:   {result.onnx}")
+
+
+def _print_profile(profile: Profile) -> None:
+    from zooft import timing
+    from zooft.cli.output import print_table
+
+    print_table("where the time went", timing.COLUMNS, timing.rows(profile))
+    said = timing.sentence(profile)
+    if said:
+        click.echo(said)
 
 
 def _in_silence(values: dict[str, Any]) -> None:
