@@ -203,3 +203,141 @@ def test_killed_at_twenty_random_moments_a_run_goes_on_to_the_same_end(way: str,
     deaths = [{"after": float(after), "every": index % 2 == 0} for index, after in enumerate(moments)]
     drive([job(way, data, tmp_path, deaths=deaths)])
     assert_all_as_unbroken(tmp_path)
+
+
+# What goes on, and what is refused
+
+
+class Impatient:
+    """A listener that interrupts after some epochs."""
+
+    def __init__(self, epochs: int) -> None:
+        self.epochs, self.notes, self.seen = epochs, list[str](), list[int]()
+
+    def step(self, title: str) -> None:
+        pass
+
+    def note(self, text: str) -> None:
+        self.notes.append(text)
+
+    def rejected(self, rejected: Any) -> None:
+        pass
+
+    def computing(self, title: str, total: int) -> Any:
+        return lambda _done: None
+
+    def epoch(self, record: zooft.EpochRecord, epochs: int) -> None:
+        self.seen.append(record.epoch)
+        if record.epoch == self.epochs:
+            raise KeyboardInterrupt
+
+
+@pytest.fixture
+def interrupted(tmp_path: Path) -> Path:
+    """A run that was interrupted after its second epoch; its data lies beside it."""
+    write_classes(tmp_path / "data", {"dark": 9, "light": 8})
+    with pytest.raises(KeyboardInterrupt) as caught:
+        zooft.finetune(**USUAL, data=tmp_path / "data", out=tmp_path / "run", listener=Impatient(2))
+    assert f"zooft finetune --resume {tmp_path / 'run.incomplete'}" in "".join(caught.value.__notes__)
+    return tmp_path / "run"
+
+
+def left(run: Path) -> dict[str, bytes]:
+    working = run.with_name("run.incomplete")
+    return {str(path.relative_to(working)): path.read_bytes() for path in working.rglob("*") if path.is_file()}
+
+
+def test_an_interrupted_run_goes_on_from_its_own_options(interrupted: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    patient = Impatient(0)
+    monkeypatch.chdir(interrupted.parent.parent)  # the paths that it was told hold from anywhere
+    result = zooft.finetune(resume=interrupted, listener=patient)
+    assert result.path == interrupted
+    assert patient.seen == [1, 2, 3, 4], "those of before are told again"
+    assert "of 4 epochs were finished before" in " ".join(patient.notes)
+    assert runs.read(interrupted)["resumed"] == 1
+    assert not any(str(interrupted.parent) in text for text in (interrupted / "settings.toml").read_text().splitlines())
+    assert sorted(path.name for path in interrupted.parent.iterdir()) == [".latest", "data", "run"]
+
+
+def test_options_of_its_own_are_refused_by_name_and_those_of_the_machine_taken(interrupted: Path) -> None:
+    before = left(interrupted)
+    with pytest.raises(ConfigError, match=r"and --epochs, --backbone-lr can't be given with it") as caught:
+        zooft.finetune(resume=interrupted, epochs=9, backbone_lr=1.0, workers=0)
+    assert "--data, --device, --provider, --workers may be given" in str(caught.value)
+    assert left(interrupted) == before
+    zooft.finetune(resume=interrupted, workers=0, device="cpu", data=interrupted.parent / "data", provider="cpu")
+
+
+def test_where_private_data_lies_is_not_recorded_and_must_be_given(interrupted: Path) -> None:
+    path = interrupted.with_name("run.incomplete") / "resume.toml"
+    lines = path.read_text().splitlines()
+    path.write_text("\n".join(line for line in lines if not line.startswith("data =")))
+    with pytest.raises(ConfigError, match=r"doesn't record where its data lies.*--data"):
+        zooft.finetune(resume=interrupted)
+    assert zooft.finetune(resume=interrupted, data=interrupted.parent / "data").path == interrupted
+
+
+def test_a_private_task_leaves_no_path_in_the_folder(interrupted: Path) -> None:
+    from zooft import plan, registry, resume
+
+    asked = plan.resolve(registry.load(), {**USUAL, "data": interrupted.parent / "data"})
+    told = resume.local_settings(replace(asked, task=replace(asked.task, private=True)))
+    assert "data" not in told
+    assert resume.local_settings(asked)["data"] == str((interrupted.parent / "data").resolve())
+
+
+@pytest.mark.parametrize("change", ["missing", "added", "other label"])
+def test_other_samples_are_refused_and_the_run_left_alone(change: str, interrupted: Path) -> None:
+    before = left(interrupted)
+    data = interrupted.parent / "data"
+    if change == "missing":
+        (data / "dark" / "03.png").unlink()
+    elif change == "added":
+        save(data / "dark" / "new.png", 40, seed=99)
+    else:
+        (data / "dark" / "03.png").rename(data / "light" / "03b.png")
+    with pytest.raises(DataError, match=r"the data has changed since the run was begun: it had 17 samples"):
+        zooft.finetune(resume=interrupted)
+    assert left(interrupted) == before
+
+
+def test_other_content_under_the_same_names_is_refused(interrupted: Path) -> None:
+    save(interrupted.parent / "data" / "dark" / "03.png", 200, seed=99)
+    with pytest.raises(DataError, match="files of the data have changed since the run finished epoch"):
+        zooft.finetune(resume=interrupted)
+
+
+def test_other_weights_are_refused(tmp_path: Path) -> None:
+    import timm
+    from safetensors.torch import save_file
+
+    data, weights = write_classes(tmp_path / "data", {"dark": 9, "light": 8}), tmp_path / "weights.safetensors"
+    for seed in (0, 1):
+        torch.manual_seed(seed)
+        save_file(timm.create_model("test_resnet").state_dict(), weights)
+        if seed == 0:
+            told = {**USUAL, "weights": str(weights)}
+            with pytest.raises(KeyboardInterrupt):
+                zooft.finetune(**told, data=data, out=tmp_path / "run", listener=Impatient(2))
+    with pytest.raises(
+        WeightsError, match=r"weights have changed since the run was begun: they were weights\.safetensors"
+    ):
+        zooft.finetune(resume=tmp_path / "run")
+
+
+def test_a_finished_run_and_one_that_is_not_there_are_refused(interrupted: Path) -> None:
+    zooft.finetune(resume=interrupted)
+    with pytest.raises(RunError, match="is finished; there is nothing to resume"):
+        zooft.finetune(resume=interrupted)
+    with pytest.raises(RunError, match="there is no run"):
+        zooft.finetune(resume=interrupted.with_name("other"))
+
+
+def test_a_state_that_was_damaged_is_told_of_and_the_run_begins_again(interrupted: Path) -> None:
+    last = interrupted.with_name("run.incomplete") / "last"
+    (last / "optimizer.safetensors").write_bytes(b"torn")
+    patient = Impatient(0)
+    zooft.finetune(resume=interrupted, listener=patient)
+    assert any("last can't be used: optimizer.safetensors isn't what was written" in note for note in patient.notes)
+    assert patient.seen == [1, 2, 3, 4]
+    assert [line["epoch"] for line in outcome(interrupted).epochs] == [1, 2, 3, 4]

@@ -22,6 +22,7 @@ from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
+from zooft import winograd
 from zooft.model import AT_A_TIME
 
 if TYPE_CHECKING:
@@ -385,9 +386,18 @@ def _pack(model: AdaptedModel, base: _Copy, few: Tensor, images: int, dtype: tor
             continue
         activation = watch.follower(call, lambda module: type(module) in _ACTIVATIONS)
         size = [images, *call.size[1:]]
-        _replace(model, twins[call.module], _Packed(call.module, call.margins, activation, size=size, dtype=dtype))
+        _replace(model, twins[call.module], _fast(call.module, call.margins, activation, size=size, dtype=dtype))
         if activation is not None:
             _replace(model, twins[activation], nn.Identity())
+
+
+def _fast(
+    conv: Any, margins: _Margins, activation: nn.Module | None, *, size: list[int], dtype: torch.dtype
+) -> nn.Module:
+    """What takes the place of a convolution and of the activation behind it."""
+    if dtype == torch.float32 and winograd.suits(conv, margins):
+        return winograd.Winograd(conv, activation)
+    return _Packed(conv, margins, activation, size=size, dtype=dtype)
 
 
 def _margins(conv: nn.Conv2d, x: Tensor, result: Tensor) -> _Margins | None:

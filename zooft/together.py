@@ -311,8 +311,9 @@ def gather(parts: Sequence[Tensor], order: Sequence[int], accelerator: Accelerat
     dtype, shape = next(kind for _, kind in others if kind is not None)
     result = torch.empty((total, *shape), dtype=dtype)
     own = own if own is not None else torch.empty((0, *shape), dtype=dtype)
-    step = max(1, PIECE // max(1, result[:1].nbytes))
-    for begin in range(0, max(len(theirs) for theirs, _ in others), step):
+    longest = max(len(theirs) for theirs, _ in others)
+    step = min(longest, max(1, PIECE // max(1, result[:1].nbytes)))
+    for begin in range(0, longest, step):
         pieces = _rows_of_all(own[begin : begin + step], step)
         for piece, (theirs, _) in zip(pieces, others, strict=True):
             into = theirs[begin : begin + step]
@@ -344,7 +345,10 @@ def faults(accelerator: Accelerator, *, advice: str = "") -> Iterator[None]:
             meant = _meant(error, who, several=accelerator.num_processes > 1)
             if meant is None:
                 raise
-            raise TrainingError("; ".join(filter(None, (meant, advice)))) from error
+            told = TrainingError("; ".join(filter(None, (meant, advice))))
+            for note in getattr(raised, "__notes__", ()):  # where what was learnt lies
+                told.add_note(note)
+            raise told from error
 
 
 def _late_word(error: Exception) -> Exception:
