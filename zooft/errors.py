@@ -8,6 +8,7 @@
     ├── DataError              the data can't be used
     ├── WeightsError           no weights, or weights that don't fit
     ├── ModelError             a backbone that breaks its contract
+    ├── DamagedError           a file of the cache isn't what was written; `store` does without it
     ├── RunError               a run folder that is missing, in use or unreadable
     ├── TrainingError          training can't go on
     │   └── FrozenChangedError a frozen tensor moved
@@ -63,6 +64,10 @@ class WeightsError(ZooftError):
 
 class ModelError(ZooftError):
     """A backbone breaks the contract of its stages, classifier or width."""
+
+
+class DamagedError(ZooftError):
+    """A file of the cache isn't what was written."""
 
 
 class RunError(ZooftError):

@@ -25,6 +25,7 @@ from typing import Any, BinaryIO, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
+from zooft.errors import DamagedError
 from zooft.store import drafts
 
 FORMAT = 1
@@ -39,10 +40,6 @@ _CHECK = struct.Struct("<I")  # of the footer itself
 _MAGIC = b"zooft\0s" + bytes([FORMAT])
 
 _Format: TypeAlias = "tuple[np.dtype[Any], tuple[int, ...]]"
-
-
-class DamagedError(Exception):
-    """A segment isn't what was written."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)

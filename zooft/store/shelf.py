@@ -24,9 +24,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from zooft.errors import DamagedError
 from zooft.store import drafts, folders, locks, segments
 from zooft.store.folders import Cleaned, ShelfInfo
-from zooft.store.segments import DamagedError, Segment
+from zooft.store.segments import Segment
 from zooft.store.sizes import parse_size, size_text
 
 SEGMENT_BYTES = 64 * 2**20
