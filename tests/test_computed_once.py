@@ -205,3 +205,30 @@ def test_a_profile_names_every_part_and_sums_to_the_whole(pictures: Path, tmp_pa
 def test_no_report_where_none_is_wanted(pictures: Path, tmp_path: Path) -> None:
     result, _ = run(pictures, tmp_path / "run")
     assert not (result.path / "report.html").exists()
+
+
+def test_nested_bars_of_the_command_line_do_not_end_a_run(tmp_path: Path) -> None:
+    """A test split that nothing is kept of yet, and a cold sweep over views: work that begins other work."""
+    folder = tmp_path / "pictures"
+    for number, split in enumerate(("train", "val", "test")):
+        for name, level in data.LEVELS.items():
+            for index in range(12):
+                data.save(folder / split / name / f"{index}.png", level, seed=1000 * number + index)
+    said = CliRunner().invoke(
+        command,
+        ["finetune", "--backbone", BACKBONE, "--task", "classification", "--data", str(folder), "--weights", "random",
+         "--epochs", "1", "--out", str(tmp_path / "run"), "--device", "cpu", "--no-export", "--bootstrap", "0",
+         "--no-report", "--no-audit", "--augment", "light", "--sweep"],
+    )  # fmt: skip
+    assert said.exit_code == 0, said.output
+    record = json.loads((tmp_path / "run" / "run.json").read_text())
+    assert set(record["evaluation"]) == {"val", "test"}
+    assert len(record["trials"]) == 2 + 15
+
+
+def test_a_sweep_that_cannot_be_is_refused_before_anything_is_read(tmp_path: Path) -> None:
+    from zooft.errors import ConfigError
+
+    for changes in ({"folds": 2}, {"cache": False}):
+        with pytest.raises(ConfigError, match="--sweep"):
+            run(tmp_path, tmp_path / "run", sweep=True, **changes)

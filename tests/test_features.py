@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import os
+import pickle
 import subprocess
 import sys
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ from torch import Tensor, nn
 
 from zooft import Anatomy, Family, ImagePreprocess, InputSpec, Sample, Stage, features
 from zooft import model as models
+from zooft.errors import DataError
 from zooft.features import Keeping, Views
 from zooft.model import AdaptedModel
 from zooft.store import Store
@@ -135,8 +137,8 @@ class Told:
     notes: list[str] = field(default_factory=list)
 
     def keeping(self, folder: Path, **changes: Any) -> Keeping:
-        def computing(_title: str, total: int) -> Callable[[int], None]:
-            self.computed.append(total)
+        def computing(title: str, total: int) -> Callable[[int], None]:
+            self.computed += [] if title == "the samples' content" else [total]
             return lambda _done: None
 
         usual: dict[str, Any] = {"of": {"test": "features"}, "digest": lambda sample: f"{sample.source:064x}"}
@@ -300,3 +302,46 @@ def test_random_views_of_decoded_arrays_are_those_of_the_files(tmp_path: Path) -
     for epoch in range(3):
         assert torch.equal(seen(fed.train.at(epoch))[0], seen(views(augmented=True, epoch=epoch))[0])  # type: ignore[arg-type]
     assert len(reads) == len(SAMPLES)
+
+
+def test_what_is_changed_while_it_is_read_is_not_kept_under_its_old_content(tmp_path: Path) -> None:
+    told = Told()
+    changed = told.keeping(tmp_path, unchanged=lambda sample, _digest: sample.source != 7)
+    with pytest.raises(DataError, match="7 was changed while this run was reading it"):
+        features.inputs(adapted(), views(augmented=False), stop=2, keeping=changed)
+    told.computed.clear()
+    features.inputs(adapted(), views(augmented=False), stop=2, keeping=told.keeping(tmp_path))
+    assert told.computed == [12]
+
+
+def test_random_views_of_renamed_samples_are_their_own_whether_kept_or_not(tmp_path: Path) -> None:
+    """A view is seeded by the sample's id, so a renamed sample's is another one than the one that is kept."""
+    model, told = adapted(), Told()
+    features.inputs(model, views(augmented=True), stop=2, keeping=told.keeping(tmp_path / "warm"), views=1)
+    renamed = Views(
+        [replace(sample, id=f"new {sample.id}") for sample in SAMPLES], read=read, preprocess=ImagePreprocess(SPEC), augment=noisy
+    )  # fmt: skip
+    warm = features.inputs(model, renamed, stop=2, keeping=told.keeping(tmp_path / "warm"), views=1)
+    cold = features.inputs(model, renamed, stop=2, keeping=told.keeping(tmp_path / "cold"), views=1)
+    assert warm is not None
+    assert cold is not None
+    for one, other in zip(warm.takers, cold.takers, strict=True):
+        assert torch.equal(one(range(12)), other(range(12)))
+
+
+@pytest.mark.parametrize("loaded", [0, 2**20])
+def test_kept_features_can_be_sent_to_another_process(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, loaded: int
+) -> None:
+    monkeypatch.setattr(features, "LOADED_BYTES", loaded)
+    kept = features.inputs(adapted(), views(augmented=False), stop=2, keeping=Told().keeping(tmp_path))
+    assert torch.equal(everything(pickle.loads(pickle.dumps(kept))), everything(kept))  # noqa: S301 -- our own
+
+
+def test_what_is_held_is_bounded_over_all_views(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    blocked = tmp_path / "file"
+    blocked.write_text("where the store's folder should be")
+    one = 12 * 4 * 2
+    monkeypatch.setattr(features, "HELD_BYTES", 2 * one)
+    assert features.inputs(adapted(), views(augmented=True), stop=2, keeping=Told().keeping(blocked), views=1)
+    assert features.inputs(adapted(), views(augmented=True), stop=2, keeping=Told().keeping(blocked), views=2) is None

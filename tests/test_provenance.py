@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import functools
 import importlib
+import re
 import sys
+import types
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -37,4 +41,44 @@ def test_a_change_anywhere_in_a_plugins_package_is_another_code(package: Path) -
 
 def test_the_cores_own_preprocessing_counts() -> None:
     names = {path.stem for name in provenance._CORE for path in provenance._sources(name)}
-    assert names == {"features", "prefix", "preprocess", "model", "samples"}
+    assert {"features", "prefix", "preprocess", "model", "samples"} <= names
+
+
+def test_a_package_without_a_file_of_its_own_counts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = tmp_path / "strangers_plugin_bare"
+    folder.mkdir()
+    (folder / "inner.py").write_text("def read(source):\n    return source\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    read = importlib.import_module("strangers_plugin_bare.inner").read
+    before = provenance.code_sha256([read])
+    (folder / "inner.py").write_text("def read(source):\n    return -source\n")
+    assert provenance.code_sha256([read]) != before
+
+
+def test_a_partial_counts_as_what_it_calls(package: Path) -> None:
+    read = functools.partial(importlib.import_module("strangers_plugin").read)
+    before = provenance.code_sha256([read])
+    (package / "inner.py").write_text("def read(source):\n    return source + 1\n")
+    assert provenance.code_sha256([read]) != before
+
+
+def test_code_without_a_file_is_new_every_time() -> None:
+    made: dict[str, Any] = {"__name__": "typed_in_by_hand"}
+    exec("def read(source):\n    return source\n", made)  # noqa: S102 -- as an interpreter does
+    sys.modules["typed_in_by_hand"] = types.ModuleType("typed_in_by_hand")
+    try:
+        assert provenance.code_sha256([made["read"]]) != provenance.code_sha256([made["read"]])
+    finally:
+        del sys.modules["typed_in_by_hand"]
+
+
+def test_every_module_that_computes_features_counts() -> None:
+    """What features and prefix import of zooft, but for what only moves or times them."""
+    moved = {"contracts", "errors", "freeze", "store", "timing", "weights"}
+    imported = set()
+    for name in ("features", "prefix", "preprocess", "model"):
+        text = (Path(provenance.__file__).parent / f"{name}.py").read_text()
+        for line in re.findall(r"^from zooft import (.+)$", text, re.MULTILINE):
+            imported |= {part.split(" as ")[0].strip() for part in line.split(",")}
+        imported |= set(re.findall(r"^from zooft\.(\w+)", text, re.MULTILINE))
+    assert {f"zooft.{name}" for name in imported - moved} <= set(provenance._CORE)

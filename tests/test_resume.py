@@ -272,7 +272,7 @@ def test_where_private_data_lies_is_not_recorded_and_must_be_given(interrupted: 
     path = interrupted.with_name("run.incomplete") / "resume.toml"
     lines = path.read_text().splitlines()
     path.write_text("\n".join(line for line in lines if not line.startswith("data =")))
-    with pytest.raises(ConfigError, match=r"doesn't record where its data lies.*--data"):
+    with pytest.raises(ConfigError, match=r"doesn't record where things lie.*--data"):
         zooft.finetune(resume=interrupted)
     assert zooft.finetune(resume=interrupted, data=interrupted.parent / "data").path == interrupted
 

@@ -15,7 +15,7 @@ from test_train import RECIPE, accuracy, flipped, fresh_model, keeping, views
 from torch import nn
 
 from zooft import EpochRecord, FreezePlan, search, train
-from zooft.errors import ConfigError
+from zooft.errors import ConfigError, DivergedError
 from zooft.export import activate
 from zooft.model import AdaptedModel
 from zooft.optimize import Recipe
@@ -115,3 +115,21 @@ def test_where_validation_cannot_choose_views_it_does_not(
 def test_a_sweep_that_cannot_be_is_refused_with_the_reason(tmp_path: Path, changes: dict[str, Any], told: str) -> None:
     with pytest.raises(ConfigError, match=told):
         chosen(job(fresh_model(), tmp_path, **changes), sweep=True)
+
+
+def test_a_way_that_diverges_is_left_out_and_only_all_of_them_end_the_run(tmp_path: Path) -> None:
+    class Fragile(nn.Module):
+        """Overflows where the head has moved far."""
+
+        def __init__(self, least: float) -> None:
+            super().__init__()
+            self.least = least
+
+        def forward(self, logits: Any, targets: Any) -> Any:
+            value = nn.functional.cross_entropy(logits, targets)
+            return value * float("inf") if float(value.detach()) < self.least else value
+
+    choice = chosen(job(fresh_model(), tmp_path, loss=Fragile(0.5)), sweep=True)
+    assert 0 < len(choice.trials) < 15
+    with pytest.raises(DivergedError):
+        chosen(job(fresh_model(), tmp_path, loss=Fragile(100.0)), sweep=True)

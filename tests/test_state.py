@@ -260,6 +260,7 @@ def save_for_ever(folder, ready):
             os.write(ready, b"!")
 
 torch.set_num_threads(1)
+step(*learner("AdamW"), 0)  # loads what each child would load
 chance = random.Random(0)
 for trial in range(12):
     folder = pathlib.Path(sys.argv[1]) / str(trial)

@@ -154,3 +154,12 @@ def test_the_parts_of_a_step_are_timed(tmp_path: Path) -> None:
     times = {part.name: part.times for part in clock.parts()}
     assert (times["forward"], times["backward"], times["optimizer"]) == (15, 15, 15)
     assert times["validation"] == 3
+
+
+def test_a_lack_of_memory_while_measuring_is_no_end(monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*_arguments: Any, **_named: Any) -> Any:
+        raise torch.OutOfMemoryError("CUDA out of memory.")
+
+    monkeypatch.setattr(step.speed, "choose_precision", full)
+    seen = run(fresh_model(), replace(RECIPE, precision="auto", epochs=1))
+    assert any("memory ran out while other ways were measured" in note for note in seen.notes)

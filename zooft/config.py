@@ -174,6 +174,11 @@ def plain(value: Any) -> dict[str, Any]:
     return {field.name: _plain(getattr(value, field.name)) for field in kept}
 
 
+def local(value: Any) -> dict[str, Any]:
+    """What `plain` leaves out."""
+    return {f.name: getattr(value, f.name) for f in dataclasses.fields(value) if f.metadata.get("local")}
+
+
 def _plain(value: Any) -> Any:
     if isinstance(value, Path):
         return str(value)

@@ -70,8 +70,9 @@ class Crew:
 
 
 def gathered(
-    plan: Plan, backbone: Backbone, splits: Splits, accelerator: Accelerator, told: Listener, clock: Stopwatch
-) -> Crew:
+    plan: Plan, backbone: Backbone, splits: Splits, accelerator: Accelerator, told: Listener, clock: Stopwatch,
+    digests: dict[str, str],
+) -> Crew:  # fmt: skip
     """A crew that knows every sample's content, each process having looked at its share, and has the same weights.
 
     Raises:
@@ -79,7 +80,7 @@ def gathered(
     """
     from zooft import together
 
-    keeping = _keeping(plan, backbone, accelerator, told, clock)
+    keeping = _keeping(plan, backbone, accelerator, told, clock, digests)
     contents = None
     if keeping is not None:
         samples = {sample.id: sample for members in splits.named().values() for sample in members}
@@ -218,11 +219,9 @@ def learn(
 def _learn(crew: Crew, job: Job, recipe: Recipe, watch: Watch, folder: Path | None, kept: Kept | None) -> None:
     """From where an earlier process has stopped, or from the start with what validation chooses."""
     from zooft import search, train
-    from zooft.model import load_zoo_tensors
 
-    plan, accelerator, adapted = crew.plan, crew.accelerator, job.model
+    plan, accelerator = crew.plan, crew.accelerator
     if kept is not None:
-        load_zoo_tensors(adapted, kept.model, what=f"{runs.LAST_FOLDER}/")
         _tell_again(crew, kept)
         settled = kept.progress.resolved
         job = replace(job, views=settled["views"])
@@ -252,7 +251,7 @@ def _views(plan: Plan, backbone: Backbone, samples: Sequence[Any], *, augment: A
 
 
 def _keeping(
-    plan: Plan, backbone: Backbone, accelerator: Accelerator, told: Listener, clock: Stopwatch
+    plan: Plan, backbone: Backbone, accelerator: Accelerator, told: Listener, clock: Stopwatch, digests: dict[str, str]
 ) -> Keeping | None:
     """Where what leaves frozen stages is kept; None with ``--no-cache``."""
     import torch
@@ -268,7 +267,7 @@ def _keeping(
         dtype=torch.bfloat16 if plan.config.features == "bf16" else torch.float32, device=accelerator.device,
         workers=_workers(plan.config, accelerator), computing=told.computing, note=told.note,
         share=partial(together.share, accelerator=accelerator), agree=partial(together.agree, accelerator),
-        clock=clock,
+        clock=clock, digests=digests, unchanged=partial(sample_tables.unchanged, plan.task, plan.options),
     )  # fmt: skip
 
 
@@ -305,13 +304,14 @@ def _watch(crew: Crew, adapted: AdaptedModel, folder: Path | None, *, still: fro
 
     def save(progress: Progress, optimizer: Optimizer) -> None:
         final = progress.epoch == plan.config.epochs
-        if progress.epoch == 1 and not plan.config.folds:
+        if progress.epoch == 1 and (folder / runs.RUN_FILE).is_file():
             keep(folder, "settled", progress.resolved)
         whole = replace(progress, resolved={**progress.resolved, "contents": crew.contents})
+        lines = [json.dumps(runs.to_json(one), ensure_ascii=False) + "\n" for one in progress.records]
+        runs.write_text(folder / runs.EPOCHS_FILE, "".join(lines))
         keeper.after(whole, lambda: zoo_tensors(adapted), optimizer, final=final)
 
     def after_epoch(record: EpochRecord) -> None:
-        runs.append_json(folder / runs.EPOCHS_FILE, record)
         told.epoch(record, plan.config.epochs)
         registries.announce(plan.registry, "zooft_on_epoch_end", run=folder, record=record)
 

@@ -11,6 +11,7 @@
     ├── DamagedError           a file of the cache isn't what was written; `store` does without it
     ├── RunError               a run folder that is missing, in use or unreadable
     ├── TrainingError          training can't go on
+    │   ├── DivergedError      the loss is no longer finite
     │   └── FrozenChangedError a frozen tensor moved
     ├── ExportError            no ONNX file could be made
     ├── RuntimeModelError      an ONNX file that we refuse or can't read
@@ -76,6 +77,10 @@ class RunError(ZooftError):
 
 class TrainingError(ZooftError):
     """Training can't go on."""
+
+
+class DivergedError(TrainingError):
+    """The loss is no longer finite."""
 
 
 class FrozenChangedError(TrainingError):

@@ -8,7 +8,7 @@ learns, is no exception: what is kept then is the network's input, so that no fi
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from typing import TYPE_CHECKING, Any, Protocol
@@ -18,8 +18,9 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Subset, default_collate
 
-from zooft import freeze, samples
+from zooft import freeze, numerics, samples
 from zooft.contracts import Computing, unseen
+from zooft.errors import DataError
 from zooft.timing import Stopwatch
 
 if TYPE_CHECKING:
@@ -187,6 +188,8 @@ class Keeping:
         note: called with one sentence.
         clock: told what takes how long.
         digests: those known so far, by sample id.
+        unchanged: whether a sample's content still has a digest; without decoding, or True.
+        room: bytes that may still be held in memory where the disk can't keep them.
     """
 
     store: Store
@@ -201,13 +204,29 @@ class Keeping:
     note: Callable[[str], None] = lambda _text: None
     clock: Stopwatch = field(default_factory=lambda: Stopwatch(on=False))
     digests: dict[str, str] = field(default_factory=dict)
+    unchanged: Callable[[Sample, str], bool] = lambda _sample, _digest: True
+    room: list[int] = field(default_factory=lambda: [HELD_BYTES])
 
     def names(self, members: Sequence[Sample]) -> list[str]:
         """The samples' digests, each computed once."""
-        for sample in members:
-            if sample.id not in self.digests:
-                self.digests[sample.id] = self.digest(sample)
+        unknown = [sample for sample in members if sample.id not in self.digests]
+        advance = self.computing("the samples' content", len(unknown)) if unknown else unseen("", 0)
+        for sample in unknown:
+            self.digests[sample.id] = self.digest(sample)
+            advance(1)
         return [self.digests[sample.id] for sample in members]
+
+    def check_unchanged(self, members: Iterable[Sample]) -> None:
+        """What was read just now must be what the digests are of.
+
+        Raises:
+            DataError: it was changed in between; nothing of it is kept.
+        """
+        for sample in members:
+            if not self.unchanged(sample, self.digests[sample.id]):
+                raise DataError(
+                    f"{sample.id} was changed while this run was reading it; start again when the data is at rest"
+                )
 
 
 def reader(task: Task, options: Any) -> Callable[[Sample], Arrays]:
@@ -264,7 +283,9 @@ def inputs(
     names = keeping.names(members.samples)
     takers = []
     for number in range(views + 1):
-        take = _take(members.numbered(number), names, stop=stop, keeping=keeping, runner=run)
+        # a random view is seeded by the sample's id, so that is part of what it is found by
+        own = [_part(name, s.id) for name, s in zip(names, members.samples, strict=True)] if number else names
+        take = _take(members.numbered(number), own, stop=stop, keeping=keeping, runner=run)
         if take is None:
             return None
         takers.append(take)
@@ -286,7 +307,10 @@ class _Runners:
 
     def __call__(self, x: Tensor) -> Tensor:
         """What leaves the last frozen stage, float32 on the CPU."""
-        x = place(x, self._keeping.device)
+        with numerics.exact_convolutions():
+            return self._computed(place(x, self._keeping.device))
+
+    def _computed(self, x: Tensor) -> Tensor:
         if self._made is None:
             from zooft import prefix
 
@@ -304,6 +328,7 @@ def _take(views: Views, names: Sequence[str], *, stop: int, keeping: Keeping, ru
     title = "frozen stages, once" if stop else "reading the samples, once"
     for share in (keeping.share, range):  # what another process has kept where this one can't see it is computed here
         absent = _absent(shelf, names, held)
+        keeping.agree(True)  # all have listed what is missing before anyone writes
         mine = [absent[i] for i in share(len(absent))]
         advance = keeping.computing(title, len(mine)) if mine else unseen(title, 0)
         if not keeping.agree(_compute(views, names, mine, shelf, held, keeping, runner, advance)):
@@ -331,19 +356,21 @@ def _compute(
     advance: Callable[[int], None],
 ) -> bool:
     """Compute and keep, or hold what the disk can't; False where there is room neither here nor there."""
-    done, room = 0, HELD_BYTES
+    done = 0
     data = loader(Subset(views, wanted), batch_size=AT_A_TIME, workers=keeping.workers)
     for x, y in keeping.clock.each(data, "reading for frozen stages"):
         rows = rounded(runner(x).numpy())
         if not done and rows[0].nbytes * len(names) > max(keeping.store.most_bytes, HELD_BYTES):
             return False
-        own = [names[i] for i in wanted[done : done + len(y)]]
+        members = wanted[done : done + len(y)]
+        keeping.check_unchanged(views.samples[i] for i in members)
+        own = [names[i] for i in members]
         shelf.put(own, rows)
         for name, row in zip(own, rows, strict=True):
             if name not in shelf:
                 held[name] = row
-                room -= row.nbytes
-        if room < 0:
+                keeping.room[0] -= row.nbytes
+        if keeping.room[0] < 0:
             return False
         done += len(y)
         advance(len(y))
@@ -361,14 +388,13 @@ def rounded(rows: NDArray[np.float32]) -> NDArray[Any]:
 def _taker(shelf: Shelf, names: Sequence[str], held: Mapping[str, NDArray[Any]]) -> Take:
     first = held[names[0]] if names[0] in held else shelf.get(names[0])
     size = 0 if first is None else first.nbytes
-    if size * len(names) <= LOADED_BYTES or held:
-        everything = torch.from_numpy(_rows(shelf, names, held))
-        return lambda indices: everything[list(indices)].float()
-    return _Mapped(shelf, tuple(names))
+    if size * len(names) <= LOADED_BYTES:
+        return _Loaded(torch.from_numpy(_rows(shelf, names, held)))
+    return _Mapped(shelf, tuple(names), held)
 
 
 def _rows(shelf: Shelf, names: Sequence[str], held: Mapping[str, NDArray[Any]]) -> NDArray[Any]:
-    if not held:
+    if not any(name in held for name in names):
         return _gathered(shelf, names)
     return np.stack([held[name] if name in held else shelf.gather([name])[0] for name in names])
 
@@ -381,14 +407,25 @@ def _gathered(shelf: Shelf, names: Sequence[str]) -> NDArray[Any]:
 
 
 @dataclass(frozen=True, slots=True)
+class _Loaded:
+    """In memory, as they were kept."""
+
+    rows: Tensor
+
+    def __call__(self, indices: Sequence[int]) -> Tensor:
+        return self.rows[list(indices)].float()
+
+
+@dataclass(frozen=True, slots=True)
 class _Mapped:
-    """Reads from the disk."""
+    """Reads from the disk, but for what the disk couldn't keep."""
 
     shelf: Shelf
     names: tuple[str, ...]
+    held: Mapping[str, NDArray[Any]]
 
     def __call__(self, indices: Sequence[int]) -> Tensor:
-        rows = _gathered(self.shelf, [self.names[i] for i in indices])
+        rows = _rows(self.shelf, [self.names[i] for i in indices], self.held)
         return torch.from_numpy(rows).float()
 
 
@@ -398,25 +435,29 @@ def _sketched(train: Views, keeping: Keeping) -> Views:
         return train
     names = keeping.names(train.samples)
     shelf = keeping.store.shelf({**keeping.of, "what": "sketches"})
-    counts = [_part(name, "parts") for name in names]
-    absent = shelf.missing(counts)
-    mine = [absent[i] for i in keeping.share(len(absent))]
-    advance = keeping.computing("decoding, once", len(mine)) if mine else unseen("", 0)
-    raw = DataLoader(_Raw(train, mine), batch_size=None, num_workers=keeping.workers, collate_fn=collate_nothing)
-    for index, arrays in zip(mine, raw, strict=True):
-        if sum(array.nbytes for array in arrays) * len(names) > keeping.store.most_bytes // 2:
-            break
-        shelf.put([_part(names[index], part) for part in range(len(arrays))], arrays)
-        shelf.put([counts[index]], [np.array([len(arrays)])])
-        if counts[index] not in shelf:  # the disk can't: every epoch decodes for itself
-            break
-        advance(1)
-    shelf.flush()
-    keeping.agree(True)
-    shelf.missing(counts)  # looks for what other processes have kept
+    for share in (keeping.share, range):  # as above
+        absent = shelf.missing([_part(name, "parts") for name in names])
+        keeping.agree(True)
+        _keep_sketches(train, names, [absent[i] for i in share(len(absent))], shelf, keeping)
+        keeping.agree(True)
     return train.numbered(
         0, _Sketches(train.sketch, shelf, dict(zip((s.id for s in train.samples), names, strict=True)))
     )
+
+
+def _keep_sketches(train: Views, names: Sequence[str], wanted: Sequence[int], shelf: Shelf, keeping: Keeping) -> None:
+    advance = keeping.computing("decoding, once", len(wanted)) if wanted else unseen("", 0)
+    raw = DataLoader(_Raw(train, wanted), batch_size=None, num_workers=keeping.workers, collate_fn=collate_nothing)
+    for index, arrays in zip(wanted, raw, strict=True):
+        if sum(array.nbytes for array in arrays) * len(names) > keeping.store.most_bytes // 2:
+            break
+        keeping.check_unchanged([train.samples[index]])
+        shelf.put([_part(names[index], part) for part in range(len(arrays))], arrays)
+        shelf.put([_part(names[index], "parts")], [np.array([len(arrays)])])
+        if _part(names[index], "parts") not in shelf:  # the disk can't: every epoch decodes for itself
+            break
+        advance(1)
+    shelf.flush()
 
 
 @dataclass(frozen=True, slots=True)
@@ -484,6 +525,8 @@ def loader(
     batches: Sampler[list[int]] | None = None,
 ) -> DataLoader[Any]:
     """Batches in order, shuffled from a seed, or as a sampler of them says."""
+    if isinstance(data.dataset if isinstance(data, Subset) else data, Kept):
+        workers = 0  # picking rows costs less than sending them
     if batches is not None:
         return DataLoader(data, batch_sampler=batches, num_workers=workers, collate_fn=collate)
     generator = None if shuffle_seed is None else torch.Generator().manual_seed(shuffle_seed)

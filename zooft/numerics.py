@@ -50,6 +50,18 @@ def fast_matmul(note: Callable[[str], None]) -> Iterator[bool]:
         yield True
 
 
+@contextmanager
+def exact_convolutions() -> Iterator[None]:
+    """Within, CUDA convolves float32 in float32: by itself it uses TF32, which has ten bits."""
+    backend: Any = torch.backends.cudnn
+    before = backend.allow_tf32
+    backend.allow_tf32 = False
+    try:
+        yield
+    finally:
+        backend.allow_tf32 = before
+
+
 def _gain_of_onednn() -> float:
     """How many times as fast as MKL it is in a transformer's mix of products; 0 where it rounds."""
     generator = torch.Generator().manual_seed(0)

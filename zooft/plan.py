@@ -52,6 +52,11 @@ def resolve(registry: Registry, values: Mapping[str, Any]) -> Plan:
     registry.freezer(config.freeze)
     sample_tables.ports(task, options)  # these two refuse options that don't go together
     task.operating_point(options)
+    if config.sweep and (config.folds or not config.cache):
+        other = "--folds" if config.folds else "--no-cache"
+        raise ConfigError(
+            f"--sweep needs features that are kept and validation samples that nothing else is judged by; leave out --sweep or {other}"
+        )
     return Plan(
         config=config, registry=registry, task=task, options=options, head=_head(registry, config.head, task, options),
         family=family, family_name=family_name, model=full_name(family, model),

@@ -5,13 +5,19 @@ Kept features are found again by this and by nothing else, so whatever could cha
 
 from __future__ import annotations
 
+import contextlib
+import functools
 import hashlib
+import importlib
+import os
+import sys
 from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from zooft import config as configuration
 from zooft import run as runs
+from zooft.record import READERS
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -20,7 +26,10 @@ if TYPE_CHECKING:
     from zooft.plan import Plan
 
 _LIBRARIES = ("torch", "torchvision", "timm", "numpy", "pillow", "scipy")
-_CORE = ("zooft.features", "zooft.prefix", "zooft.preprocess", "zooft.model", "zooft.samples")
+_CORE = (
+    "zooft.features", "zooft.prefix", "zooft.winograd", "zooft.numerics", "zooft.preprocess", "zooft.model", "zooft.samples",
+    "zooft.audit.looks",
+)  # fmt: skip
 
 
 def depends_on(plan: Plan, backbone: Backbone) -> dict[str, Any]:
@@ -42,36 +51,49 @@ def reads_by(plan: Plan) -> dict[str, Any]:
     return {
         "task": plan.registry.owned_name("task", plan.config.task),
         "options": configuration.plain(plan.options),
-        "code": code_sha256([plan.task.read, *([plan.task.digest] if plan.task.digest else [])]),
-        "libraries": {name: metadata.version(name) for name in _LIBRARIES},
+        "code": code_sha256([plan.task.read, plan.task.show, *([plan.task.digest] if plan.task.digest else [])]),
+        "libraries": _installed((*_LIBRARIES, *READERS)),
     }
 
 
 def code_sha256(functions: Iterable[Callable[..., Any]]) -> str:
     """SHA-256 over the source of the core's part and of the packages that `functions` come from.
 
-    A version number would miss what a plugin's author changes between two runs.
+    A version number would miss what a plugin's author changes between two runs. Code without a file, typed into an
+    interpreter, is taken for new in every process.
     """
-    roots = {function.__module__.partition(".")[0] for function in functions} - {"zooft"}
-    files = {path for root in roots for path in _sources(root)}
-    files |= {path for name in _CORE for path in _sources(name)}
+    files = {path for name in _CORE for path in _sources(name)}
     digest = hashlib.sha256()
+    for function in functions:
+        found = _sources(_unwrapped(function).__module__.partition(".")[0])
+        files |= set(found)
+        if not found:
+            digest.update(os.urandom(16))
     for path in sorted(files):
         digest.update(f"{path.name}\0".encode())
         digest.update(path.read_bytes())
     return digest.hexdigest()
 
 
-def _sources(module: str) -> list[Path]:
-    """A module's file, or all of its package's."""
-    import importlib.util
+def _unwrapped(function: Callable[..., Any]) -> Callable[..., Any]:
+    while isinstance(function, functools.partial):
+        function = function.func
+    return function
 
-    try:
-        spec = importlib.util.find_spec(module)
-    except ValueError:  # a module that was put together in memory
-        spec = None
-    if spec is None or spec.origin is None or not Path(spec.origin).is_file():
-        return []  # typed in by hand: it has no file, and nothing that a later process could mistake for it
-    if spec.submodule_search_locations:
-        return sorted(path for folder in spec.submodule_search_locations for path in Path(folder).rglob("*.py"))
-    return [Path(spec.origin)]
+
+def _sources(name: str) -> list[Path]:
+    """A module's file, or all of its package's, whether or not the package has a file of its own."""
+    module = sys.modules.get(name) or importlib.import_module(name)
+    folders = [Path(folder) for folder in getattr(module, "__path__", ())]
+    if folders:
+        return sorted(path for folder in folders for path in folder.rglob("*.py"))
+    file = getattr(module, "__file__", None)
+    return [Path(file)] if file and Path(file).is_file() else []
+
+
+def _installed(names: Iterable[str]) -> dict[str, str]:
+    found = {}
+    for name in names:
+        with contextlib.suppress(metadata.PackageNotFoundError):
+            found[name] = metadata.version(name)
+    return found

@@ -38,7 +38,7 @@ if TYPE_CHECKING:
 
     from zooft.audit import Audit
     from zooft.audit.looks import Kept as LooksKept
-    from zooft.contracts import Calibration, Discovery
+    from zooft.contracts import Calibration, Discovery, Sample
     from zooft.metrics import Evaluation
     from zooft.model import Backbone
     from zooft.registry import Registry
@@ -152,6 +152,7 @@ def _finetune(
     clock = Clock()
     stopwatch = Stopwatch(on=plan.config.profile and folder is not None, wait=partial(_finish_work, accelerator))
     stopwatch.started()
+    digests: dict[str, str] = {}  # of samples' content, which the audit and the features are kept under
     path = folder.path if folder is not None else None
     told.step("reading the data")
     with stopwatch.part("finding the data"):
@@ -159,14 +160,14 @@ def _finetune(
     audited = None
     if plan.config.audit:
         with stopwatch.part("audit"):
-            audited = main_only(accelerator, lambda: _audit(plan, crews.mains(path), found, splits, told))
+            audited = main_only(accelerator, lambda: _audit(plan, crews.mains(path), found, splits, told, digests))
     clock.lap("data")
     told.step(f"loading {plan.family.name}:{plan.model}")
     with stopwatch.part("building the model"):
         backbone, adapted = main_first(accelerator, lambda: crews.adapt(plan, len(found.classes)))
     told.note(f"weights: {backbone.weights.source}")
     main_only(accelerator, lambda: _write_record(plan, crews.mains(path), backbone, splits, found))
-    crew = crews.gathered(plan, backbone, splits, accelerator, told, stopwatch)
+    crew = crews.gathered(plan, backbone, splits, accelerator, told, stopwatch, digests)
     crossed = crews.cross_validate(crew, splits, len(found.classes), path) if splits.folds else None
     told.step(f"training on {_where(accelerator)}" + (", with all samples" if splits.folds else ""))
     crews.learn(crew, backbone, adapted, splits.train, splits.val, path, kept=crews.kept_by(crew, path))
@@ -248,7 +249,9 @@ def _read_data(plan: Plan, folder: Path, told: Listener) -> tuple[Discovery, Spl
     return found, splits
 
 
-def _audit(plan: Plan, folder: Path, found: Discovery, splits: Splits, told: Listener) -> Audit:
+def _audit(
+    plan: Plan, folder: Path, found: Discovery, splits: Splits, told: Listener, digests: dict[str, str]
+) -> Audit:
     from zooft.audit import audit
 
     told.step("looking for leaks and shortcuts")
@@ -256,7 +259,7 @@ def _audit(plan: Plan, folder: Path, found: Discovery, splits: Splits, told: Lis
         found.samples, found.classes, partial(sample_tables.read, plan.task, plan.options),
         show=partial(sample_tables.picture, plan.task, plan.options), computing=told.computing, seed=plan.config.seed,
         split_of={sample.id: name for name, members in splits.named().items() for sample in members},
-        kept=_kept_looks(plan, told),
+        kept=_kept_looks(plan, told, digests),
     )  # fmt: skip
     runs.write_json(folder / runs.AUDIT_FILE, audited)
     for finding in audited.findings:
@@ -265,7 +268,7 @@ def _audit(plan: Plan, folder: Path, found: Discovery, splits: Splits, told: Lis
     return audited
 
 
-def _kept_looks(plan: Plan, told: Listener) -> LooksKept | None:
+def _kept_looks(plan: Plan, told: Listener, digests: dict[str, str]) -> LooksKept | None:
     """Where looks at samples are kept; None with ``--no-cache``."""
     from zooft.audit.looks import Kept
     from zooft.store import default_store
@@ -273,7 +276,13 @@ def _kept_looks(plan: Plan, told: Listener) -> LooksKept | None:
     if not plan.config.cache:
         return None
     shelf = default_store(told.note).shelf({**reads_by(plan), "what": "looks"})
-    return Kept(shelf, partial(sample_tables.digest, plan.task, plan.options))
+
+    def digest(sample: Sample) -> str:
+        if sample.id not in digests:
+            digests[sample.id] = sample_tables.digest(plan.task, plan.options, sample)
+        return digests[sample.id]
+
+    return Kept(shelf, digest, partial(sample_tables.unchanged, plan.task, plan.options))
 
 
 def _write_record(plan: Plan, folder: Path, backbone: Backbone, splits: Splits, found: Discovery) -> None:

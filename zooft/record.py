@@ -28,7 +28,7 @@ _RECORDED_PACKAGES = (
     "pillow",
     "scikit-learn",
 )
-_READERS = ("pydicom", "nibabel", "pylibjpeg-openjpeg", "pylibjpeg-rle", "pyjpegls", "python-gdcm")
+READERS = ("pydicom", "nibabel", "pylibjpeg-openjpeg", "pylibjpeg-rle", "pyjpegls", "python-gdcm")
 """Of extras, recorded where they are installed: they decide what is read."""
 
 
@@ -70,7 +70,7 @@ def record(plan: Plan, backbone: Backbone, splits: Splits, found: Discovery) -> 
 
 def _versions() -> dict[str, str]:
     found = {name: metadata.version(name) for name in _RECORDED_PACKAGES}
-    for name in _READERS:
+    for name in READERS:
         with contextlib.suppress(metadata.PackageNotFoundError):
             found[name] = metadata.version(name)
     return found

@@ -22,7 +22,9 @@ if TYPE_CHECKING:
     from zooft.state import Kept
 
 ALLOWED = ("data", "device", "provider", "workers")
-"""Options that say where things are or run; all others are the run's own."""
+"""Options that say where things are or run, besides those of the task that do; all others are the run's own."""
+_LOCAL, _ASKED = "local_options", "asked_again"
+"""In the file for resuming: the task's options that say where things lie, and those of them that aren't written down."""
 
 
 def settings(plan: Plan) -> dict[str, Any]:
@@ -34,8 +36,18 @@ def settings(plan: Plan) -> dict[str, Any]:
 def local_settings(plan: Plan) -> dict[str, Any]:
     """Where things lie, for as long as the run isn't finished; of private data, whose path may name people, nothing."""
     weights = Path(plan.config.weights)
+    own = {name: value for name, value in configuration.local(plan.options).items() if value is not None}
     held = {"weights": str(weights.resolve()) if weights.is_file() else plan.config.weights}
-    return held if plan.task.private else {**held, "data": str(plan.config.data.resolve())}
+    told = {name: str(value) for name, value in own.items() if not plan.task.private or _names_nobody(str(value))}
+    if not plan.task.private:
+        held["data"] = str(plan.config.data.resolve())
+    asked = [name for name in own if name not in told]
+    return {**held, **told, _LOCAL: list(own), _ASKED: asked}
+
+
+def _names_nobody(value: str) -> bool:
+    """A word, such as auto or off, and no path."""
+    return value.isalnum()
 
 
 def resumed(values: Mapping[str, Any]) -> dict[str, Any]:
@@ -50,17 +62,21 @@ def resumed(values: Mapping[str, Any]) -> dict[str, Any]:
     if finished is not None:
         runs.complete(finished, forget)
     given = {name: value for name, value in values.items() if name != "resume" and value is not None}
-    foreign = [f"--{name.replace('_', '-')}" for name in given if name not in ALLOWED]
+    own = dict(runs.told(run))
+    local, asked = own.pop(_LOCAL, []), own.pop(_ASKED, [])
+    foreign = [f"--{name.replace('_', '-')}" for name in given if name not in {*ALLOWED, *local}]
     if foreign:
+        may = ", ".join(f"--{name.replace('_', '-')}" for name in (*ALLOWED, *local))
         raise ConfigError(
             f"--resume goes on with the options that the run was begun with, and {', '.join(foreign)} can't be given with it; "
-            f"leave it out ({', '.join(f'--{name}' for name in ALLOWED)} may be given), or train anew"
+            f"leave it out ({may} may be given), or train anew"
         )
-    own = runs.told(run)
-    if "data" not in {**own, **given}:
+    wanted = [name for name in ("data", *asked) if name not in {**own, **given}]
+    if wanted:
+        flags = " and ".join(f"--{name.replace('_', '-')}" for name in wanted)
         raise ConfigError(
-            f"the run {run} doesn't record where its data lies, because the task {own.get('task')} is private; "
-            "name it with --data"
+            f"the run {run} doesn't record where things lie, because the task {own.get('task')} is private; "
+            f"give {flags} as when it was begun"
         )
     return {**own, **given, "resume": run}
 
@@ -113,7 +129,7 @@ def check_contents(kept: Kept, contents: str | None) -> None:
 def carried_over(folder: Path) -> dict[str, Any]:
     """What the record of a resumed run keeps of the one before: what was tried and settled, how often it was resumed."""
     before = _record(folder) or {}
-    kept = {name: before[name] for name in ("trials", "settled") if name in before}
+    kept: dict[str, Any] = {name: before[name] for name in ("trials", "settled") if name in before}
     return {**kept, "resumed": int(before.get("resumed", 0)) + 1}
 
 

@@ -102,6 +102,11 @@ def digest(task: Task, options: Any, sample: Sample) -> str:
         )
 
 
+def unchanged(task: Task, options: Any, sample: Sample, digest: str) -> bool:
+    """Whether a sample's content still has this digest; True where only reading it would tell."""
+    return task.digest is None or task.digest(sample.source, options) == digest
+
+
 def sketch(task: Task, spec: InputSpec, options: Any, sample: Sample) -> Arrays:
     """What random views of a sample are made of, as `read` gives it: the task's own, or the same.
 

@@ -191,13 +191,14 @@ def predict_run(
 
     from zooft.export import activate
     from zooft.features import AT_A_TIME, inputs, loader, place
+    from zooft.numerics import exact_convolutions
 
     views = make_views(saved, samples)
     saved.model.to(device, memory_format=torch.channels_last).eval()  # type: ignore[call-overload]
     kept = None if keeping is None else inputs(saved.model, views, stop=stop, keeping=keeping)
     start = 0 if kept is None else stop
     rows: list[torch.Tensor] = []
-    with torch.inference_mode():
+    with torch.inference_mode(), exact_convolutions():
         for x, y in loader(views if kept is None else kept, batch_size=AT_A_TIME, workers=workers):
             rows.append(saved.model(place(x, torch.device(device)), start).float().cpu())
             advance(len(y))

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 from zooft import features, freeze
 from zooft.contracts import unseen
-from zooft.errors import ConfigError
+from zooft.errors import ConfigError, DivergedError
 from zooft.train import Job, Watch, head_only, ranked, run_epochs
 
 if TYPE_CHECKING:
@@ -112,16 +112,24 @@ def _tried(given: Choice, ways: Sequence[tuple[Recipe, int | None]], accelerator
     initial = copy.deepcopy(given.job.model.head.state_dict())
     advance = watch.computing("trying", len(ways))
     best, best_rank, trials = given, None, []
+    diverged: DivergedError | None = None
     for recipe, views in ways:
         job = replace(given.job, views=views)
         feed = given.feed if given.feed is not None and given.job.views == views else _feed(job)
-        record = _best_epoch(job, recipe, feed, accelerator, watch)
+        try:
+            record = _best_epoch(job, recipe, feed, accelerator)
+        except DivergedError as error:  # too fast a rate is a bad way, not the end
+            diverged, record = error, None
         given.job.model.head.load_state_dict(initial)
+        advance(1)
+        if record is None:
+            continue
         trials.append(_trial(record, recipe, views, job.primary))
         rank = ranked(record.metrics[job.primary], record.val_loss)
         if best_rank is None or rank > best_rank:
             best_rank, best = rank, Choice(job=job, recipe=recipe, feed=feed)
-        advance(1)
+    if best_rank is None and diverged is not None:
+        raise diverged
     return replace(best, trials=(*given.trials, *trials))
 
 
@@ -130,9 +138,9 @@ def _feed(job: Job) -> Feed:
     return features.feed(job.model, job.train, job.val, boundary=boundary, views=job.views, keeping=job.keeping)
 
 
-def _best_epoch(job: Job, recipe: Recipe, feed: Feed, accelerator: Accelerator, watch: Watch) -> EpochRecord:
+def _best_epoch(job: Job, recipe: Recipe, feed: Feed, accelerator: Accelerator) -> EpochRecord:
     records: list[EpochRecord] = []
-    quiet = Watch(computing=unseen, epoch=records.append, note=watch.note)
+    quiet = Watch(computing=unseen, epoch=records.append, note=lambda _text: None)
     run_epochs(job, recipe, accelerator, quiet, feed=feed)
     return next(record for record in reversed(records) if record.best)
 

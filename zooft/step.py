@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from zooft import features, launcher, speed, together
-from zooft.errors import TrainingError
+from zooft.errors import DivergedError, TrainingError
 from zooft.speed import Precision
 from zooft.timing import Stopwatch, step_flops
 
@@ -80,7 +80,12 @@ def settle_precision(
     def measured() -> Precision:
         x, y = batch()
         given = features.place(x, accelerator.device), y.to(accelerator.device)
-        return speed.choose_precision(model, lambda part: model(part, start), loss, given, steps=steps)
+        try:
+            return speed.choose_precision(model, lambda part: model(part, start), loss, given, steps=steps)
+        except (RuntimeError, MemoryError) as error:
+            if not speed.is_out_of_memory(error):
+                raise
+            return Precision(said="float32, since memory ran out while other ways were measured")
 
     return together.first(accelerator, measured)
 
@@ -150,7 +155,8 @@ def run(
     """The steps of one epoch; the mean loss over its samples, of all processes.
 
     Raises:
-        TrainingError: the loss is no longer finite, or memory has run out for half a batch too.
+        DivergedError: the loss is no longer finite.
+        TrainingError: memory has run out for half a batch too.
     """
     accelerator, clock = learner.accelerator, learner.clock
     total, count = torch.zeros((), device=accelerator.device), 0
@@ -215,9 +221,9 @@ def _backward(learner: Learner, x: Tensor, y: Tensor, counts: tuple[int, ...], *
 
 def _overflow(
     value: float, epoch: int, step: int, optimizer: torch.optim.Optimizer, accelerator: Accelerator
-) -> TrainingError:
+) -> DivergedError:
     rate = optimizer.param_groups[-1]["lr"]
-    error = TrainingError(
+    error = DivergedError(
         f"the loss became {value} in epoch {epoch + 1}, step {step + 1}, at a learning rate of {rate:.2g}; "
         "try a tenth of --lr and --backbone-lr, a longer --warmup, or a larger --batch-size"
     )

@@ -18,7 +18,8 @@ from torch.utils.data import Subset
 
 from zooft import features, freeze, speed, step, together
 from zooft.contracts import EpochRecord
-from zooft.errors import TrainingError
+from zooft.errors import DivergedError
+from zooft.model import load_zoo_tensors
 from zooft.optimize import Recipe, make_optimizer, rate_factor
 from zooft.state import Progress, restore_optimizer
 from zooft.timing import Stopwatch
@@ -110,15 +111,18 @@ def fit(
         accelerator: where.
         watch: told how it goes on.
         feed: what the first epoch is fed, where it has been computed already.
-        kept: what an earlier process has left to go on from; the model has its tensors already.
+        kept: what an earlier process has left to go on from.
 
     Raises:
-        TrainingError: the loss is no longer finite.
+        DivergedError: the loss is no longer finite.
+        TrainingError: memory has run out.
         FrozenChangedError: a frozen tensor moved.
     """
     always = always_frozen(job, recipe)
     job.model.to(accelerator.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
     before = freeze.fingerprints(job.model, always)
+    if kept is not None:  # behind the fingerprints: what an earlier process left must have stayed too
+        load_zoo_tensors(job.model, kept.model, what="last/")
     run_epochs(job, recipe, accelerator, watch, feed=feed, kept=kept)
     freeze.check_unchanged(job.model, before, always)
 
@@ -204,9 +208,12 @@ def _begin(job: Job, recipe: Recipe, accelerator: Accelerator, watch: Watch, fee
     """Before the first epoch, with what was settled: a run that goes on later keeps to it."""
     size = recipe.batch_size
     if size == "auto":
-        freeze.apply(job.model, job.plan(0).frozen)
+        # of all epochs the one in which most learns
+        plan = min((job.plan(epoch) for epoch in range(recipe.epochs)), key=lambda plan: len(plan.frozen))
+        fed = feed if freeze.frozen_prefix(job.model, plan.frozen) == feed.boundary else _unkept(job)
+        freeze.apply(job.model, plan.frozen)
         size, said = step.find_batch_size(
-            job.model, job.loss, recipe, accelerator, lambda: _first_batch(feed, 4), start=feed.start, samples=len(job.train)
+            job.model, job.loss, recipe, accelerator, lambda: _first_batch(fed, 4), start=fed.start, samples=len(job.train)
         )  # fmt: skip
         watch.note(said)
     if not isinstance(size, int):
@@ -221,6 +228,11 @@ def _fed(job: Job, plan: FreezePlan, before: Feed | None) -> Feed:
     if before is not None and before.boundary == boundary:
         return before
     return features.feed(job.model, job.train, job.val, boundary=boundary, views=job.views, keeping=job.keeping)
+
+
+def _unkept(job: Job) -> Feed:
+    """The samples themselves."""
+    return features.feed(job.model, job.train, job.val, boundary=0, views=None, keeping=None)
 
 
 def _is_best(rank: tuple[float, float] | None, progress: Progress, *, final: bool) -> bool:
@@ -308,7 +320,7 @@ def _worth(
 ) -> tuple[float, dict[str, float]]:
     loss = float(job.loss(logits.to(device), targets.to(device)))
     if not math.isfinite(loss):
-        raise TrainingError(
+        raise DivergedError(
             f"the validation loss became {loss} after epoch {epoch + 1}; "
             "try a tenth of --lr and --backbone-lr, or a longer --warmup"
         )

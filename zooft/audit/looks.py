@@ -51,10 +51,12 @@ class Kept:
     Attributes:
         shelf: of this task's reader and options.
         digest: a sample's content, without decoding it.
+        unchanged: whether it still has this digest.
     """
 
     shelf: Shelf
     digest: Callable[[Sample], str]
+    unchanged: Callable[[Sample, str], bool] = lambda _sample, _digest: True
 
     def get(self, name: str) -> Look | None:
         """A look; None where there is none."""
@@ -125,10 +127,11 @@ def _remembered(
     advance(sum(answer is not None for answer in found))
     fresh = pool.map(one, [sample for sample, answer in zip(samples, found, strict=True) if answer is None])
     answers: list[Look | Rejection] = []
-    for name, answer in zip(names, found, strict=True):
+    for sample, name, answer in zip(samples, names, found, strict=True):
         answers.append(answer or next(fresh))
-        if answer is None and name is not None and isinstance(answers[-1], Look):
-            kept.put(name, answers[-1])
+        last = answers[-1]
+        if answer is None and name is not None and isinstance(last, Look) and kept.unchanged(sample, name):
+            kept.put(name, last)
     return answers
 
 

@@ -11,7 +11,6 @@ from zooft import launcher
 from zooft.cli.output import json_flag, print_evaluation, print_json, print_verification
 from zooft.cli.tasked import TaskCommand
 from zooft.config import FinetuneConfig, read_toml
-from zooft.errors import ZooftError
 
 if TYPE_CHECKING:
     from zooft.timing import Profile
@@ -88,7 +87,7 @@ def _in_silence(values: dict[str, Any]) -> None:
 
     try:
         run(**values)
-    except ZooftError as error:
+    except Exception as error:  # of any kind: it has come from the main process
         if launcher.told_by_main(error):
             raise SystemExit(1) from error
         raise

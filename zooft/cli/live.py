@@ -41,7 +41,7 @@ class Live:
         )  # fmt: skip
         self._records: list[EpochRecord] = []
         self._epochs = 0
-        self._task: Any = None
+        self._tasks: list[Any] = []
         self._overall: Any = None
         self._live = RichLive(console=self._console, get_renderable=self._render, refresh_per_second=4, transient=True)
 
@@ -62,8 +62,9 @@ class Live:
 
     def step(self, title: str) -> None:
         """A new part of the story."""
-        self._finish(self._task)
-        self._task = None
+        for task in self._tasks:
+            self._finish(task)
+        self._tasks.clear()
         self._console.print(f"[bold]{_safe(title)}[/bold]")
 
     def note(self, text: str) -> None:
@@ -81,10 +82,18 @@ class Live:
             self._line(f"    and {len(rejected) - _SHOWN_REJECTIONS} more")
 
     def computing(self, title: str, total: int) -> Callable[[int], None]:
-        """A bar in place of the last one."""
-        self._finish(self._task)
-        task = self._task = self._progress.add_task(title, total=total)
-        return lambda done: self._progress.advance(task, done)
+        """A bar below those that aren't full yet: work may begin other work."""
+        for one in self._progress.tasks:
+            if one.finished and one.id != self._overall:
+                self._progress.remove_task(one.id)
+        task = self._progress.add_task(title, total=total)
+        self._tasks.append(task)
+
+        def advance(done: int) -> None:
+            if task in self._progress.task_ids:  # else the next part of the story has begun
+                self._progress.advance(task, done)
+
+        return advance
 
     def epoch(self, record: EpochRecord, epochs: int) -> None:
         """A row; a first epoch begins a new table, as each fold of a cross-validation does."""
