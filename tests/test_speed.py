@@ -95,15 +95,15 @@ def test_it_says_what_it_measured(clock: list[float]) -> None:
 def test_the_probe_costs_little_of_the_run(clock: list[float], steps: int) -> None:
     model = Slow(clock, full=1.0, half=1.0)
     probed(model, steps=steps)
-    assert sum(model.sizes) <= 0.035 * steps * 32
+    assert sum(model.sizes) <= 0.065 * steps * 32
 
 
 def test_a_short_run_isnt_probed(clock: list[float]) -> None:
     model = Slow(clock, full=0.2, half=0.1)
-    chosen = probed(model, steps=20)
+    chosen = probed(model, steps=12)
     assert model.sizes == []
     assert chosen.dtype is torch.float32
-    assert "20 steps" in chosen.said
+    assert "12 steps" in chosen.said
 
 
 def test_a_probe_leaves_no_trace() -> None:

@@ -22,7 +22,7 @@ from torch import Tensor, nn
 from zooft.kernels import FastKernels
 
 LARGEST_BATCH, SMALLEST_BATCH = 512, 8
-_PROBE_SHARE = 0.03
+_PROBE_SHARE = 0.06
 """Of the run that is to come: what a probe may cost."""
 _WORTH = 1.1
 """How much faster bfloat16 must be: below it, exact is better."""
