@@ -23,6 +23,7 @@ from zooft.errors import DataError
 from zooft.features import Keeping, Views
 from zooft.model import AdaptedModel
 from zooft.store import Store
+from zooft.together import Batches
 
 SPEC = InputSpec(height=16, width=16, resize=18, mean=(0.5,) * 3, std=(0.5,) * 3)
 SAMPLES = tuple(Sample(id=str(i), source=i, target=i % 3) for i in range(12))
@@ -45,7 +46,8 @@ def views(*, augmented: bool, seed: int = 0, epoch: int = 0) -> Views:
 
 
 def seen(data: Views, *, workers: int = 0, shuffle_seed: int | None = None) -> tuple[Tensor, Tensor]:
-    batches = list(features.loader(data, batch_size=5, workers=workers, shuffle_seed=shuffle_seed))
+    order = None if shuffle_seed is None else Batches(samples=len(data), size=5, seed=shuffle_seed)
+    batches = list(features.loader(data, batch_size=5, workers=workers, batches=order))
     return torch.cat([x for x, _ in batches]), torch.cat([y for _, y in batches])
 
 

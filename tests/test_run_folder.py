@@ -369,9 +369,8 @@ def refuse(constant: str) -> None:
     raise AssertionError(f"{constant} isn't JSON")
 
 
-def test_json_lines_are_added_one_at_a_time(tmp_path: Path) -> None:
-    for loss in (0.5, math.nan):
-        runs.append_json(tmp_path / "metrics.jsonl", {"loss": loss})
+def test_json_lines_are_a_line_for_each_value(tmp_path: Path) -> None:
+    runs.write_json_lines(tmp_path / "metrics.jsonl", ({"loss": loss} for loss in (0.5, math.nan)))
     assert (tmp_path / "metrics.jsonl").read_text() == '{"loss": 0.5}\n{"loss": null}\n'
 
 

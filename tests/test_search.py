@@ -133,3 +133,20 @@ def test_a_way_that_diverges_is_left_out_and_only_all_of_them_end_the_run(tmp_pa
     assert 0 < len(choice.trials) < 15
     with pytest.raises(DivergedError):
         chosen(job(fresh_model(), tmp_path, loss=Fragile(100.0)), sweep=True)
+
+
+def test_features_are_fetched_once_for_all_ways_from_a_model_that_is_in_place(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """On another device than the features are wanted on, the model couldn't run at all."""
+    layouts: list[bool] = []
+
+    def fed(model: AdaptedModel, *given: Any, **named: Any) -> Any:
+        kernel = model.trunk.get_parameter("low.0.weight")
+        layouts.append(kernel.is_contiguous(memory_format=torch.channels_last))
+        return original(model, *given, **named)
+
+    original = train.features.feed
+    monkeypatch.setattr(train.features, "feed", fed)
+    chosen(job(fresh_model(), tmp_path, train=views(range(18), flipped)), sweep=True)
+    assert layouts == [True, True]  # without views and with some

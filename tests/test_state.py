@@ -35,7 +35,7 @@ def record(epoch: int, **changes: Any) -> EpochRecord:
 def progress(epochs: int, **changes: Any) -> Progress:
     values: dict[str, Any] = {
         "records": tuple(record(n) for n in range(1, epochs + 1)), "rank": (2 / 3, -0.3), "best": epochs,
-        "processes": 2, "resolved": {"batch_size": 48, "precision": "bf16"},
+        "resolved": {"batch_size": 48, "precision": "bf16"},
     }  # fmt: skip
     return Progress(**(values | changes))
 
@@ -371,8 +371,7 @@ def test_publishing_what_is_published_already_leaves_no_draft(tmp_path: Path) ->
 def test_the_curve_is_cut_back_to_the_state(tmp_path: Path) -> None:
     from zooft import run as runs
 
-    for epoch in (1, 2, 3):
-        runs.append_json(tmp_path / "metrics.jsonl", record(epoch))
+    runs.write_json_lines(tmp_path / "metrics.jsonl", map(record, (1, 2, 3)))
     lines = (tmp_path / "metrics.jsonl").read_text().splitlines()
     (tmp_path / "metrics.jsonl").write_text("\n".join(lines) + '\n{"epoch": 4, "tr')
     saved(tmp_path, 2)

@@ -98,10 +98,11 @@ def test_a_precision_that_is_asked_for_is_used_without_measuring(asked: Any) -> 
     def none() -> Any:
         raise AssertionError
 
-    chosen = step.settle_precision(
-        fresh_model(), nn.CrossEntropyLoss(), replace(RECIPE, precision=asked), Accelerator(cpu=True), none,
-        start=0, steps=10**6, head_only=False,
+    probe = step.Probe(
+        model=fresh_model(), loss=nn.CrossEntropyLoss(), recipe=replace(RECIPE, precision=asked),
+        accelerator=Accelerator(cpu=True), start=0, batch=none,
     )  # fmt: skip
+    chosen = step.settle_precision(probe, steps=10**6, head_only=False)
     assert chosen.dtype == {"fp32": torch.float32, "bf16": torch.bfloat16}[asked]
     assert step.from_values(step.as_values(chosen)) == replace(chosen, said="")
 

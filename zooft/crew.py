@@ -307,8 +307,7 @@ def _watch(crew: Crew, adapted: AdaptedModel, folder: Path | None, *, still: fro
         if progress.epoch == 1 and (folder / runs.RUN_FILE).is_file():
             keep(folder, "settled", progress.resolved)
         whole = replace(progress, resolved={**progress.resolved, "contents": crew.contents})
-        lines = [json.dumps(runs.to_json(one), ensure_ascii=False) + "\n" for one in progress.records]
-        runs.write_text(folder / runs.EPOCHS_FILE, "".join(lines))
+        runs.write_json_lines(folder / runs.EPOCHS_FILE, progress.records)
         keeper.after(whole, lambda: zoo_tensors(adapted), optimizer, final=final)
 
     def after_epoch(record: EpochRecord) -> None:

@@ -26,7 +26,6 @@ from zooft.timing import Stopwatch
 if TYPE_CHECKING:
     from numpy.typing import NDArray
     from torch import nn
-    from torch.utils.data import Sampler
 
     from zooft.contracts import Arrays, Sample, Task
     from zooft.model import AdaptedModel
@@ -521,19 +520,14 @@ def loader(
     *,
     workers: int,
     batch_size: int = 1,
-    shuffle_seed: int | None = None,
-    batches: Sampler[list[int]] | None = None,
+    batches: Iterable[list[int]] | None = None,
 ) -> DataLoader[Any]:
-    """Batches in order, shuffled from a seed, or as a sampler of them says."""
+    """Batches in order, or those that are listed."""
     if isinstance(data.dataset if isinstance(data, Subset) else data, Kept):
         workers = 0  # picking rows costs less than sending them
     if batches is not None:
         return DataLoader(data, batch_sampler=batches, num_workers=workers, collate_fn=collate)
-    generator = None if shuffle_seed is None else torch.Generator().manual_seed(shuffle_seed)
-    return DataLoader(
-        data, batch_size=batch_size, shuffle=generator is not None, generator=generator,
-        num_workers=workers, persistent_workers=False, collate_fn=collate,
-    )  # fmt: skip
+    return DataLoader(data, batch_size=batch_size, num_workers=workers, collate_fn=collate)
 
 
 def collate(items: Any) -> Any:

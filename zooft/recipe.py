@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -199,8 +200,9 @@ def _completed(
     clock.lap("export")
     crews.keep(folder.path, "resources", clock.resources())
     if plan.config.report:
-        with crew.clock.part("report"):
-            _tried_report(plan, saved, found, splits, judged, audited, verification, told)
+        with crew.clock.part("report"), _doing_without(told):
+            saved = replace(saved, record=runs.read(saved.path))
+            _report(plan, saved, found, splits, judged, audited, verification)
     profile = _profile(crew, folder.path)
     path = folder.publish(resume.forget)
     _refuse_failure(verification, path)
@@ -388,19 +390,11 @@ def _export(plan: Plan, saved: SavedRun, splits: Splits, told: Listener) -> Veri
     return verification
 
 
-def _tried_report(
-    plan: Plan,
-    saved: SavedRun,
-    found: Discovery,
-    splits: Splits,
-    judged: Mapping[str, Judgement],
-    audited: Audit | None,
-    verification: Verification | None,
-    told: Listener,
-) -> None:
+@contextmanager
+def _doing_without(told: Listener) -> Iterator[None]:
     """A page that can't be drawn mustn't cost the run."""
     try:
-        _report(plan, replace(saved, record=runs.read(saved.path)), found, splits, judged, audited, verification)
+        yield
     except Exception as error:
         logger.debug("no report", exc_info=True)
         told.note(f"the report couldn't be made ({type(error).__name__}); all else is there")

@@ -13,7 +13,7 @@ import json
 import math
 import os
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -244,10 +244,9 @@ def write_json(path: Path, value: Any) -> None:
     write_text(path, json.dumps(to_json(value), indent=2, ensure_ascii=False) + "\n")
 
 
-def append_json(path: Path, value: Any) -> None:
-    """Add one line to a file of JSON lines."""
-    with path.open("a", encoding="utf-8") as file:
-        file.write(json.dumps(to_json(value), ensure_ascii=False) + "\n")
+def write_json_lines(path: Path, values: Iterable[Any]) -> None:
+    """Write a line for each value, whole or not at all; NaN becomes null."""
+    write_text(path, "".join(json.dumps(to_json(value), ensure_ascii=False) + "\n" for value in values))
 
 
 def write_text(path: Path, text: str) -> None:

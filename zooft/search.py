@@ -10,10 +10,9 @@ import copy
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
-from zooft import features, freeze
 from zooft.contracts import unseen
 from zooft.errors import ConfigError, DivergedError
-from zooft.train import Job, Watch, head_only, ranked, run_epochs
+from zooft.train import Job, Watch, fed, head_only, placed, ranked, run_epochs
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -109,13 +108,14 @@ def _views(job: Job, asked: int | str) -> int | None:
 
 def _tried(given: Choice, ways: Sequence[tuple[Recipe, int | None]], accelerator: Accelerator, watch: Watch) -> Choice:
     """The best of `ways`, each trained from the same initial head, which is put back after each."""
-    initial = copy.deepcopy(given.job.model.head.state_dict())
+    initial = copy.deepcopy(placed(given.job.model, accelerator).head.state_dict())
+    feeds = {} if given.feed is None else {given.job.views: given.feed}
     advance = watch.computing("trying", len(ways))
     best, best_rank, trials = given, None, []
     diverged: DivergedError | None = None
     for recipe, views in ways:
         job = replace(given.job, views=views)
-        feed = given.feed if given.feed is not None and given.job.views == views else _feed(job)
+        feed = feeds[views] = feeds.get(views) or fed(job, job.plan(0))
         try:
             record = _best_epoch(job, recipe, feed, accelerator)
         except DivergedError as error:  # too fast a rate is a bad way, not the end
@@ -131,11 +131,6 @@ def _tried(given: Choice, ways: Sequence[tuple[Recipe, int | None]], accelerator
     if best_rank is None and diverged is not None:
         raise diverged
     return replace(best, trials=(*given.trials, *trials))
-
-
-def _feed(job: Job) -> Feed:
-    boundary = freeze.frozen_prefix(job.model, job.plan(0).frozen)
-    return features.feed(job.model, job.train, job.val, boundary=boundary, views=job.views, keeping=job.keeping)
 
 
 def _best_epoch(job: Job, recipe: Recipe, feed: Feed, accelerator: Accelerator) -> EpochRecord:

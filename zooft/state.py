@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any
 
 from zooft.contracts import EpochRecord, LoadedWeights
 from zooft.errors import RunError, ZooftError
-from zooft.run import EPOCHS_FILE, LAST_FOLDER, WEIGHTS_FILE, to_json, write_json, write_text
+from zooft.run import EPOCHS_FILE, LAST_FOLDER, WEIGHTS_FILE, to_json, write_json, write_json_lines
 from zooft.weights import read_file, write_file
 
 if TYPE_CHECKING:
@@ -45,14 +45,12 @@ class Progress:
         records: of the finished epochs, in order.
         rank: of the best one, the larger the better; None where there is none yet.
         best: its number, from 1; 0 where there is none yet.
-        processes: how many have shared the work.
         resolved: what was measured or chosen on the way, such as batch size and precision: plain values.
     """
 
     records: tuple[EpochRecord, ...]
     rank: tuple[float, ...] | None
     best: int
-    processes: int
     resolved: Mapping[str, Any]
 
     @property
@@ -170,7 +168,7 @@ def save(
             draft / STATE_FILE,
             {
                 "schema": SCHEMA, "epoch": progress.epoch, "best": progress.best, "rank": progress.rank,
-                "processes": progress.processes, "resolved": progress.resolved, "optimizer": settings,
+                "resolved": progress.resolved, "optimizer": settings,
                 "records": progress.records, "files": files,
             },
         )  # fmt: skip
@@ -211,8 +209,7 @@ def load(folder: Path) -> Found:
 
 def restore(folder: Path, kept: Kept) -> None:
     """Bring the run's other files back to the state: its curve, and the best epoch's weights."""
-    lines = (json.dumps(to_json(record), ensure_ascii=False) + "\n" for record in kept.progress.records)
-    write_text(folder / EPOCHS_FILE, "".join(lines))
+    write_json_lines(folder / EPOCHS_FILE, kept.progress.records)
     publish_best(folder, kept.model, kept.best, is_best=kept.progress.best == kept.progress.epoch)
 
 
@@ -355,7 +352,7 @@ def _kept(state: Path) -> Kept:
         return Kept(
             progress=Progress(
                 records=tuple(map(_record, content["records"])), best=int(content["best"]), rank=_rank(content["rank"]),
-                processes=int(content["processes"]), resolved=content["resolved"],
+                resolved=content["resolved"],
             ),
             model=read_file(state / WEIGHTS_FILE).tensors,
             best=read_file(best).tensors if best.name in content["files"] else None,

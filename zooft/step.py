@@ -56,38 +56,59 @@ class Learner:
     parts: int = 1
 
 
-def settle_precision(
-    model: nn.Module, loss: nn.Module, recipe: Recipe, accelerator: Accelerator, batch: Callable[[], Batch],
-    *, start: int, steps: int, head_only: bool,
-) -> Precision:  # fmt: skip
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Probe:
+    """A step that can be measured before it is run.
+
+    Attributes:
+        model: in the mode and with the frozen stages of training, not wrapped.
+        loss: ``(logits, targets) -> scalar``.
+        recipe: as asked for.
+        accelerator: where.
+        start: the first stage that runs.
+        batch: gives one to measure with.
+    """
+
+    model: nn.Module
+    loss: nn.Module
+    recipe: Recipe
+    accelerator: Accelerator
+    start: int
+    batch: Callable[[], Batch]
+
+    def placed(self) -> Batch:
+        """A batch on the device."""
+        x, y = self.batch()
+        return features.place(x, self.accelerator.device), y.to(self.accelerator.device)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Logits."""
+        logits: Tensor = self.model(x, self.start)
+        return logits
+
+
+def settle_precision(probe: Probe, *, steps: int, head_only: bool) -> Precision:
     """As asked for, or by a short measurement in the main process; a head alone is too small to gain.
 
     Args:
-        model: in the mode and with the frozen stages of training, not wrapped.
-        loss: of logits and targets.
-        recipe: as asked for.
-        accelerator: where.
-        batch: gives one to measure with.
-        start: the first stage that runs.
+        probe: a step.
         steps: that are to come.
         head_only: whether nothing but the head runs in a step.
     """
-    if recipe.precision == "bf16":
+    if probe.recipe.precision == "bf16":
         return Precision(dtype=torch.bfloat16)
-    if recipe.precision == "fp32" or head_only:
+    if probe.recipe.precision == "fp32" or head_only:
         return Precision()
 
     def measured() -> Precision:
-        x, y = batch()
-        given = features.place(x, accelerator.device), y.to(accelerator.device)
         try:
-            return speed.choose_precision(model, lambda part: model(part, start), loss, given, steps=steps)
+            return speed.choose_precision(probe.model, probe.forward, probe.loss, probe.placed(), steps=steps)
         except (RuntimeError, MemoryError) as error:
             if not speed.is_out_of_memory(error):
                 raise
             return Precision(said="float32, since memory ran out while other ways were measured")
 
-    return together.first(accelerator, measured)
+    return together.first(probe.accelerator, measured)
 
 
 def as_values(precision: Precision) -> Mapping[str, Any]:
@@ -100,32 +121,23 @@ def from_values(values: Mapping[str, Any]) -> Precision:
     return Precision(dtype=getattr(torch, values["dtype"]), kernels=bool(values["kernels"]))
 
 
-def find_batch_size(
-    model: nn.Module, loss: nn.Module, recipe: Recipe, accelerator: Accelerator, batch: Callable[[], Batch],
-    *, start: int, samples: int,
-) -> tuple[int, str]:  # fmt: skip
+def find_batch_size(probe: Probe, *, samples: int) -> tuple[int, str]:
     """``--batch-size auto``: the largest that fits into the main process's memory, for all processes, and a sentence.
 
     Args:
-        model: in the mode and with the frozen stages of training, not wrapped.
-        loss: of logits and targets.
-        recipe: as asked for.
-        accelerator: where.
-        batch: gives one to measure with.
-        start: the first stage that runs.
+        probe: a step.
         samples: to learn from; an epoch keeps twenty steps.
     """
+    accelerator, recipe = probe.accelerator, probe.recipe
     processes = accelerator.num_processes
 
     def found() -> tuple[int, str]:
         available = speed.available_memory(accelerator.device)
         if available is None:
             return 32 * processes, "batch size 32: this system doesn't say how much memory it has"
-        x, y = batch()
-        given = features.place(x, accelerator.device), y.to(accelerator.device)
         precision = Precision(dtype=torch.bfloat16 if recipe.precision == "bf16" else torch.float32)
         cost = speed.footprint(
-            model, lambda part: model(part, start), loss, given, optimizer=recipe.optimizer, precision=precision
+            probe.model, probe.forward, probe.loss, probe.placed(), optimizer=recipe.optimizer, precision=precision
         )
         share = available // (processes if accelerator.device.type == "cpu" else 1)
         size, said = speed.find_batch_size(cost, share, at_most=max(8, samples // (20 * processes)))
@@ -134,12 +146,12 @@ def find_batch_size(
     return together.first(accelerator, found)
 
 
-def gflop_of(model: nn.Module, loss: nn.Module, accelerator: Accelerator, batch: Batch, *, start: int) -> float:
+def gflop_of(probe: Probe) -> float:
     """Of a forward and a backward pass, a sample: 10^9 floating-point operations."""
-    x, y = features.place(batch[0][:2], accelerator.device), batch[1][:2].to(accelerator.device)
-    learning = [parameter for parameter in model.parameters() if parameter.requires_grad]
-    with speed.untouched(model, accelerator.device):
-        return step_flops(lambda: loss(model(x, start), y), learning) / len(y) / 1e9
+    x, y = probe.placed()
+    learning = [parameter for parameter in probe.model.parameters() if parameter.requires_grad]
+    with speed.untouched(probe.model, probe.accelerator.device):
+        return step_flops(lambda: probe.loss(probe.forward(x), y), learning) / len(y) / 1e9
 
 
 def run(
@@ -213,8 +225,7 @@ def _backward(learner: Learner, x: Tensor, y: Tensor, counts: tuple[int, ...], *
             logits = learner.module(x, learner.start)
         value = together.global_loss(learner.loss, logits.float(), y, accelerator, counts=counts) * weight
     with learner.clock.part("backward"):
-        if bool(torch.isfinite(value)):
-            value.backward()  # type: ignore[no-untyped-call]
+        value.backward()  # type: ignore[no-untyped-call]
     own: Tensor = value.detach() / accelerator.num_processes
     return own
 

@@ -10,7 +10,7 @@ import math
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
@@ -119,12 +119,17 @@ def fit(
         FrozenChangedError: a frozen tensor moved.
     """
     always = always_frozen(job, recipe)
-    job.model.to(accelerator.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+    placed(job.model, accelerator)
     before = freeze.fingerprints(job.model, always)
     if kept is not None:  # behind the fingerprints: what an earlier process left must have stayed too
         load_zoo_tensors(job.model, kept.model, what="last/")
     run_epochs(job, recipe, accelerator, watch, feed=feed, kept=kept)
     freeze.check_unchanged(job.model, before, always)
+
+
+def placed(model: AdaptedModel, accelerator: Accelerator) -> AdaptedModel:
+    """The same model, on the device and in the layout of training."""
+    return model.to(accelerator.device, memory_format=torch.channels_last)  # type: ignore[call-overload, no-any-return]
 
 
 def always_frozen(job: Job, recipe: Recipe) -> list[str]:
@@ -157,11 +162,11 @@ def run_epochs(
     kept: Kept | None = None,
 ) -> None:
     """The epochs alone, without the proof."""
-    model = job.model.to(accelerator.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+    model = placed(job.model, accelerator)
     plans = [job.plan(epoch) for epoch in range(recipe.epochs)]
     first = min(0 if kept is None else kept.progress.epoch, recipe.epochs - 1)
     with watch.clock.part("frozen stages"):
-        feed = _fed(job, plans[first], feed)
+        feed = fed(job, plans[first], feed)
     progress = _begin(job, recipe, accelerator, watch, feed) if kept is None else kept.progress
     batch_size = int(progress.resolved["batch_size"])
     steps = math.ceil(len(job.train) / batch_size)
@@ -175,13 +180,13 @@ def run_epochs(
     for epoch, plan in list(enumerate(plans))[progress.epoch :]:
         began = time.perf_counter()
         with watch.clock.part("frozen stages"):
-            feed = _fed(job, plan, feed)
+            feed = fed(job, plan, feed)
         freeze.apply(model, plan.frozen)
         learner, progress = _learner(job, recipe, accelerator, watch, plan, feed, progress, before=learner)
         # of dropout, which several processes draw apart; an epoch is the same after a resume
         torch.manual_seed(together.seed_of(recipe.seed, epoch, accelerator.process_index))
         batches = together.batches(accelerator, samples=len(job.train), size=batch_size, seed=recipe.seed, epoch=epoch)
-        data = features.loader(feed.train.at(epoch), batches=cast("Any", batches), workers=recipe.workers)
+        data = features.loader(feed.train.at(epoch), batches=batches, workers=recipe.workers)
         advance = watch.computing(f"epoch {epoch + 1} of {recipe.epochs}", steps)
         train_loss = step.run(learner, optimizer, scheduler, data, batches, epoch=epoch, advance=advance)
         together.same_buffers(model, accelerator)
@@ -210,20 +215,18 @@ def _begin(job: Job, recipe: Recipe, accelerator: Accelerator, watch: Watch, fee
     if size == "auto":
         # of all epochs the one in which most learns
         plan = min((job.plan(epoch) for epoch in range(recipe.epochs)), key=lambda plan: len(plan.frozen))
-        fed = feed if freeze.frozen_prefix(job.model, plan.frozen) == feed.boundary else _unkept(job)
+        then = feed if freeze.frozen_prefix(job.model, plan.frozen) == feed.boundary else _unkept(job)
         freeze.apply(job.model, plan.frozen)
-        size, said = step.find_batch_size(
-            job.model, job.loss, recipe, accelerator, lambda: _first_batch(fed, 4), start=fed.start, samples=len(job.train)
-        )  # fmt: skip
+        size, said = step.find_batch_size(_probe(job, recipe, accelerator, then, 4), samples=len(job.train))
         watch.note(said)
     if not isinstance(size, int):
         size = usual_batch(len(job.train), head_only=head_only(job, recipe))
     settled = {"batch_size": size, "lr": recipe.lr, "weight_decay": recipe.weight_decay, "views": job.views}
-    return Progress(records=(), rank=None, best=0, processes=accelerator.num_processes, resolved=settled)
+    return Progress(records=(), rank=None, best=0, resolved=settled)
 
 
-def _fed(job: Job, plan: FreezePlan, before: Feed | None) -> Feed:
-    """The same as before, unless the boundary has moved: then what leaves the new one is computed."""
+def fed(job: Job, plan: FreezePlan, before: Feed | None = None) -> Feed:
+    """What an epoch is fed: the same as before, unless the boundary has moved: then what leaves the new one is computed."""
     boundary = freeze.frozen_prefix(job.model, plan.frozen)
     if before is not None and before.boundary == boundary:
         return before
@@ -252,11 +255,11 @@ def _learner(
         return before, progress
     settled = progress.resolved.get("precision", {})
     known = settled.get(str(feed.boundary))
-    left = math.ceil(len(job.train) / int(progress.resolved["batch_size"])) * (recipe.epochs - progress.epoch)
-    chosen = step.from_values(known) if known else step.settle_precision(
-        job.model, job.loss, recipe, accelerator, lambda: _first_batch(feed, int(progress.resolved["batch_size"])),
-        start=feed.start, steps=left, head_only=feed.start == len(job.model.stages),
-    )  # fmt: skip
+    size = int(progress.resolved["batch_size"])
+    left = math.ceil(len(job.train) / size) * (recipe.epochs - progress.epoch)
+    probe = _probe(job, recipe, accelerator, feed, size)
+    head_only = feed.start == len(job.model.stages)
+    chosen = step.from_values(known) if known else step.settle_precision(probe, steps=left, head_only=head_only)
     if chosen.said:
         watch.note(chosen.said)
     progress = replace(
@@ -272,14 +275,18 @@ def _learner(
     )  # fmt: skip
     if watch.clock.on:
         watch.clock.dtype = str(chosen.dtype).removeprefix("torch.")
-        learner.gflop = step.gflop_of(job.model, job.loss, accelerator, _first_batch(feed, 2), start=feed.start)
+        learner.gflop = step.gflop_of(_probe(job, recipe, accelerator, feed, 2))
     return learner, progress
 
 
-def _first_batch(feed: Feed, size: int) -> tuple[Tensor, Tensor]:
-    data = feed.train.at(0)
-    batches: Any = [list(range(min(size, len(feed.train))))]
-    return next(iter(features.loader(data, batches=batches, workers=0)))  # type: ignore[no-any-return]
+def _probe(job: Job, recipe: Recipe, accelerator: Accelerator, feed: Feed, size: int) -> step.Probe:
+    def batch() -> tuple[Tensor, Tensor]:
+        first = [list(range(min(size, len(feed.train))))]
+        return next(iter(features.loader(feed.train.at(0), batches=first, workers=0)))  # type: ignore[no-any-return]
+
+    return step.Probe(
+        model=job.model, loss=job.loss, recipe=recipe, accelerator=accelerator, start=feed.start, batch=batch
+    )
 
 
 def predict(
