@@ -232,3 +232,10 @@ def test_a_sweep_that_cannot_be_is_refused_before_anything_is_read(tmp_path: Pat
     for changes in ({"folds": 2}, {"cache": False}):
         with pytest.raises(ConfigError, match="--sweep"):
             run(tmp_path, tmp_path / "run", sweep=True, **changes)
+
+
+def test_a_sweep_s_time_is_counted_where_it_goes(pictures: Path, tmp_path: Path) -> None:
+    result, _ = run(pictures, tmp_path / "run", profile=True, sweep=True)
+    times = {part.name: part.times for part in result.profile.parts}
+    assert times["trying heads"] == 15
+    assert times["frozen stages"] == 1

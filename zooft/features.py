@@ -248,6 +248,13 @@ def feed(
     """
     if keeping is None:
         return Feed(boundary=boundary, start=0, train=train, val_start=0, val=val)
+    with keeping.clock.part("frozen stages"):
+        return _fed(model, train, val, boundary, views, keeping)
+
+
+def _fed(
+    model: AdaptedModel, train: Views, val: Views | None, boundary: int, views: int | None, keeping: Keeping
+) -> Feed:
     runner = _Runners(model, boundary, keeping)
     kept_val = None if val is None else inputs(model, val, stop=boundary, keeping=keeping, runner=runner)
     kept_train: Kept | None = None

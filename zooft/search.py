@@ -117,7 +117,8 @@ def _tried(given: Choice, ways: Sequence[tuple[Recipe, int | None]], accelerator
         job = replace(given.job, views=views)
         feed = feeds[views] = feeds.get(views) or fed(job, job.plan(0))
         try:
-            record = _best_epoch(job, recipe, feed, accelerator)
+            with watch.clock.part("trying heads"):
+                record = _best_epoch(job, recipe, feed, accelerator)
         except DivergedError as error:  # too fast a rate is a bad way, not the end
             diverged, record = error, None
         given.job.model.head.load_state_dict(initial)

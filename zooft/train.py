@@ -165,8 +165,7 @@ def run_epochs(
     model = placed(job.model, accelerator)
     plans = [job.plan(epoch) for epoch in range(recipe.epochs)]
     first = min(0 if kept is None else kept.progress.epoch, recipe.epochs - 1)
-    with watch.clock.part("frozen stages"):
-        feed = fed(job, plans[first], feed)
+    feed = fed(job, plans[first], feed)
     progress = _begin(job, recipe, accelerator, watch, feed) if kept is None else kept.progress
     batch_size = int(progress.resolved["batch_size"])
     steps = math.ceil(len(job.train) / batch_size)
@@ -179,8 +178,7 @@ def run_epochs(
     learner: step.Learner | None = None
     for epoch, plan in list(enumerate(plans))[progress.epoch :]:
         began = time.perf_counter()
-        with watch.clock.part("frozen stages"):
-            feed = fed(job, plan, feed)
+        feed = fed(job, plan, feed)
         freeze.apply(model, plan.frozen)
         learner, progress = _learner(job, recipe, accelerator, watch, plan, feed, progress, before=learner)
         # of dropout, which several processes draw apart; an epoch is the same after a resume
