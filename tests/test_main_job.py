@@ -291,6 +291,7 @@ def test_what_was_learnt_before_an_interruption_can_be_evaluated_and_exported(di
         )  # fmt: skip
     left = tmp_path / "run.incomplete"
     assert f"zooft export {left}" in "".join(caught.value.__notes__)
+    assert "from epoch 1 on, the last that was saved" in "".join(caught.value.__notes__)
     assert not (tmp_path / "run").exists()
     assert json.loads(zooft_command("evaluate", left, "--bootstrap", "0", "--json"))["split"] == "val"
     zooft_command("export", left)

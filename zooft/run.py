@@ -39,6 +39,7 @@ RESUME_FILE = "resume.toml"
 PREDICTIONS_FILE = "predictions.csv"
 FOLDS_FOLDER = "folds"
 LAST_FOLDER = "last"
+STATE_FILE = "state.json"
 LATEST_FILE = ".latest"
 SUFFIX = ".incomplete"
 RUNS = Path("runs")
@@ -77,7 +78,7 @@ class WorkingFolder:
             _unlock(self.lock)
 
     def _left(self) -> str:
-        onwards = f"'zooft finetune --resume {self.path}' goes on with it"
+        onwards = f"'zooft finetune --resume {self.path}' goes on with it{self._last_saved()}"
         if (self.path / WEIGHTS_FILE).exists():
             return (
                 f"what was learnt so far is in {self.path}; 'zooft evaluate {self.path}' and 'zooft export {self.path}' work on it, "
@@ -94,6 +95,14 @@ class WorkingFolder:
 
         shutil.rmtree(self.path, ignore_errors=True)
         return ""
+
+    def _last_saved(self) -> str:
+        """In words; short epochs aren't all saved."""
+        try:
+            state = json.loads((self.path / LAST_FOLDER / STATE_FILE).read_text(encoding="utf-8"))
+            return f", from epoch {int(state['epoch'])} on, the last that was saved"
+        except (OSError, ValueError, KeyError, TypeError):
+            return ""
 
 
 def claim(

@@ -21,14 +21,13 @@ from typing import TYPE_CHECKING, Any
 
 from zooft.contracts import EpochRecord, LoadedWeights
 from zooft.errors import RunError, ZooftError
-from zooft.run import EPOCHS_FILE, LAST_FOLDER, WEIGHTS_FILE, to_json, write_json, write_json_lines
+from zooft.run import EPOCHS_FILE, LAST_FOLDER, STATE_FILE, WEIGHTS_FILE, to_json, write_json, write_json_lines
 from zooft.weights import read_file, write_file
 
 if TYPE_CHECKING:
     from torch import Tensor
     from torch.optim import Optimizer
 
-STATE_FILE = "state.json"
 OPTIMIZER_FILE = "optimizer.safetensors"
 BEST_FILE = "best.safetensors"
 SCHEMA = 1
