@@ -112,6 +112,9 @@ def record(classes: tuple[str, ...], **more: Any) -> dict[str, Any]:
             "freeze": "backbone", "epochs": 2, "seed": 0, "optimizer": "adamw", "lr": 0.005, "backbone_lr": 1e-4,
             "batch_size": 32, "device": "auto", "folds": None, "export": True,
         },
+        "settled": {"batch_size": 128, "lr": 0.015, "weight_decay": 0.1, "views": 4,
+                    "precision": {"3": {"dtype": "bfloat16", "kernels": True}}},
+        "trials": [{"lr": lr, "weight_decay": 0.1, "views": 4, "epoch": 2, "primary": 40 * lr, "val_loss": 0.5} for lr in (0.005, 0.015)],
         "evaluation": {}, "best_epoch": 2, "resources": {"seconds": {"training": 75.0}, "peak_memory_mb": 900},
         **more,
     }  # fmt: skip
@@ -245,6 +248,12 @@ def test_the_card_is_filled_in_where_the_run_knows_and_visibly_blank_elsewhere(t
     assert "timm:resnet18 fine-tuned for the task" in text
     card = text[text.index('id="card"') :]
     assert card.count('class="blank"') == card.count("To be filled in by you: ")
+
+
+def test_what_the_run_settled_by_itself_stands_on_the_page_best_way_first(parsed: Parsed, text: str) -> None:
+    for shown in ("the plain one and 4 random ones, computed once", "bfloat16 with our kernels", "128"):
+        assert shown in text
+    assert text.index("0.6000") < text.index("0.2000")
 
 
 def test_the_settings_on_the_page_ask_for_the_same_again(text: str) -> None:

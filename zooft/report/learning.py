@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
 
 from zooft.report import figures, words
-from zooft.report.blocks import Block, Drawing, Facts, Heading, Row, Section, Step, Strip, Text
+from zooft.report.blocks import Block, Drawing, Facts, Grid, Heading, Row, Section, Step, Strip, Text
 
 if TYPE_CHECKING:
     from zooft.report.material import Material
@@ -37,7 +38,60 @@ def learning(material: Material) -> Section:
     drawings = [figures.losses(material.epochs), figures.progress(material.epochs, best=best)]
     shown: tuple[Drawing, ...] = tuple(drawing for drawing in drawings if drawing is not None)
     text = f"{words.count(len(material.epochs), 'epoch')} were run; {_kept(material, best)}."
-    return Section("learning", "How it learnt", (Text(text), Row(blocks=shown)))
+    return Section("learning", "How it learnt", (Text(text), Row(blocks=shown), *_settled(material)))
+
+
+def _settled(material: Material) -> list[Block]:
+    """What the run chose or measured by itself, and what it was chosen from."""
+    settled = material.record.get("settled")
+    if not settled:
+        return []
+    pairs = [
+        ("Batch size", str(settled["batch_size"])),
+        ("Learning rate of the head", f"{settled['lr']:.3g}"),
+        ("Weight decay", f"{settled['weight_decay']:g}"),
+        ("Views of each image", _views(settled["views"])),
+        ("Learning part computed in", _precisions(settled.get("precision", {}))),
+    ]
+    blocks: list[Block] = [Heading("Settled by the run"), Facts(tuple(pairs))]
+    trials = material.record.get("trials") or []
+    if trials:
+        rows = tuple(_trial(one) for one in sorted(trials, key=lambda one: one["primary"] or 0.0, reverse=True))
+        columns = (
+            "Learning rate",
+            "Weight decay",
+            "Random views",
+            "Best epoch",
+            words.metric(material.primary),
+            "Loss",
+        )
+        blocks.append(
+            Grid(
+                title="Ways that were tried; validation chose, which flatters its figures a little",
+                columns=columns,
+                rows=rows,
+            )
+        )
+    return blocks
+
+
+def _views(kept: int | None) -> str:
+    """How often frozen stages saw an image; promised wherever random views are kept."""
+    if kept is None:
+        return "the same in every epoch, or a fresh random one with augmentation"
+    return f"the plain one and {kept} random ones, computed once" if kept else "the plain one, computed once"
+
+
+def _precisions(by_boundary: Mapping[str, Mapping[str, Any]]) -> str:
+    said = [f"{one['dtype']}{' with our kernels' if one['kernels'] else ''}" for one in by_boundary.values()]
+    return ", then ".join(dict.fromkeys(said))
+
+
+def _trial(one: Mapping[str, Any]) -> tuple[str, ...]:
+    primary = "" if one["primary"] is None else f"{one['primary']:.4f}"
+    return (
+        f"{one['lr']:.3g}", f"{one['weight_decay']:g}", str(one["views"]), str(one["epoch"]), primary, f"{one['val_loss']:.4f}",
+    )  # fmt: skip
 
 
 def _kept(material: Material, best: int | None) -> str:
