@@ -376,7 +376,7 @@ def test_memory_is_compared_with_the_fewest_images() -> None:
 
 def test_a_startup_measurement_survives_its_file() -> None:
     value = results.Spread(1.0, 0.5, 2.0, 3)
-    made = startup.Startup("resnet18", value, value, value, value, dataclasses.replace(value, middle=1.4), value)
+    made = startup.Startup("resnet18", *(value,) * 4, dataclasses.replace(value, middle=1.4), *(value,) * 3)
     assert startup.parse(dataclasses.asdict(made)) == made
     assert "1.40 times the wall time" in startup.table(made)
 

@@ -251,8 +251,9 @@ def test_the_card_is_filled_in_where_the_run_knows_and_visibly_blank_elsewhere(t
 
 
 def test_what_the_run_settled_by_itself_stands_on_the_page_best_way_first(parsed: Parsed, text: str) -> None:
-    for shown in ("the plain one and 4 random ones, computed once", "bfloat16 with our kernels", "128"):
+    for shown in ("the plain one and 4 random ones, computed once", "bfloat16 with our kernels", "batches of 128"):
         assert shown in text
+    assert "learning rates 0.015 (head)" in text
     assert text.index("0.6000") < text.index("0.2000")
 
 

@@ -67,13 +67,14 @@ def _truth() -> Card:
 
 def _method(material: Material) -> Card:
     record, config = material.record, material.record["config"]
+    ran = {**config, **(record.get("settled") or {})}
     frozen = [name for name, size, still in material.stages if still and size]
     weights = record["weights"]
     software = ", ".join(f"{name} {version}" for name, version in (record.get("versions") or {}).items())
     return Card("Model", (
         _known("Architecture", "TRIPOD+AI 12c, 22; CLAIM", f"{material.backbone}, input {record['backbone']['input']['height']}×{record['backbone']['input']['width']}, head {str(record['head']).rpartition('/')[2]}."),
         _known("Starting point", "CLAIM", f"Weights: {weights['source']}; {weights.get('licence') or 'licence unknown'}."),
-        _known("Training", "TRIPOD+AI 12c; CLAIM", f"{config['epochs']} epochs, {config['optimizer']}, learning rates {config['lr']} (head) and {config['backbone_lr']} (backbone), batches of {config['batch_size']}, seed {config['seed']}; frozen: {', '.join(frozen) or 'nothing'}."),
+        _known("Training", "TRIPOD+AI 12c; CLAIM", f"{config['epochs']} epochs, {config['optimizer']}, learning rates {ran['lr']:.3g} (head) and {config['backbone_lr']:.3g} (backbone), batches of {ran['batch_size']}, seed {config['seed']}; frozen: {', '.join(frozen) or 'nothing'}."),
         _known("Choice of the final model", "TRIPOD+AI 12c; CLAIM", _choice(material)),
         _known("Output", "TRIPOD+AI 15", *_output(material)),
         _known("Software", "CLAIM", f"zooft {record['zooft']}, {software}."),
