@@ -16,6 +16,7 @@ import pytest
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
+from torchvision.transforms.v2.functional import normalize
 
 from zooft import Anatomy, Family, ImagePreprocess, InputSpec, Sample, Stage, features
 from zooft import model as models
@@ -40,6 +41,12 @@ def noisy(array: NDArray[Any]) -> Tensor:
     return torch.full((3, 16, 16), float(array.mean())) + torch.randn(3, 16, 16)
 
 
+def levels(array: NDArray[Any]) -> Tensor:
+    """A random view in levels: a piece of the picture, its channels last in memory as torchvision leaves them."""
+    top, left = torch.randint(0, 4, (2,)).tolist()
+    return torch.from_numpy(array).permute(2, 0, 1)[:, top : top + 16, left : left + 16]
+
+
 def views(*, augmented: bool, seed: int = 0, epoch: int = 0) -> Views:
     augment = noisy if augmented else None
     return Views(SAMPLES, read=read, preprocess=ImagePreprocess(SPEC), augment=augment, seed=seed).at(epoch)
@@ -49,6 +56,20 @@ def seen(data: Views, *, workers: int = 0, shuffle_seed: int | None = None) -> t
     order = None if shuffle_seed is None else Batches(samples=len(data), size=5, seed=shuffle_seed)
     batches = list(features.loader(data, batch_size=5, workers=workers, batches=order))
     return torch.cat([x for x, _ in batches]), torch.cat([y for _, y in batches])
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_random_views_in_levels_are_brought_to_scale_as_torchvision_does(workers: int) -> None:
+    spec = InputSpec(height=16, width=16, resize=18, mean=(0.485, 0.456, 0.406), std=(0.229, 0.224, 0.225))
+    preprocess = ImagePreprocess(spec)
+    made = Views(SAMPLES, read=read, preprocess=preprocess, augment=levels, scale=preprocess.normalise_).at(0)
+    raw = Views(SAMPLES, read=read, preprocess=preprocess, augment=levels).at(0)
+    batch, _ = seen(made, workers=workers)
+    unscaled, _ = seen(raw, workers=workers)
+    expected = normalize(unscaled / 255, list(spec.mean), list(spec.std))
+    torch.testing.assert_close(batch, expected, rtol=1e-5, atol=1e-5)
+    assert torch.equal(batch[5], made[5][0])
+    assert batch.is_contiguous()
 
 
 @pytest.mark.parametrize("augmented", [False, True])

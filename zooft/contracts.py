@@ -496,7 +496,8 @@ class Task:
         primary: the metric that chooses the best epoch; better when larger.
         options: a frozen dataclass; its fields become flags, config keys and arguments.
         augment: ``(spec, options) -> (arrays -> network input (C, H, W))``, the arrays as `read` gives them and one
-            argument each, or None for the plain view. Randomness comes from torch's global generator, which the core
+            argument each, or None for the plain view. A view in uint8 is levels of 0 to 255, which the core brings to
+            the backbone's scale a batch at a time. Randomness comes from torch's global generator, which the core
             seeds per sample and epoch.
         channels: of the network's input.
         head: the head that is used where the user names none.

@@ -243,10 +243,11 @@ def _tell_again(crew: Crew, kept: Kept) -> None:
 
 def _views(plan: Plan, backbone: Backbone, samples: Sequence[Any], *, augment: Any) -> Views:
     from zooft.features import Views, reader
+    from zooft.preprocess import ImagePreprocess
 
     return Views(
         samples, read=reader(plan.task, plan.options), preprocess=plan.task.preprocess(backbone.input, plan.options),
-        augment=augment, sketch=partial(sample_tables.sketch, plan.task, backbone.input, plan.options), seed=plan.config.seed,
+        augment=augment, scale=ImagePreprocess(backbone.input).normalise_, sketch=partial(sample_tables.sketch, plan.task, backbone.input, plan.options), seed=plan.config.seed,
     )  # fmt: skip
 
 

@@ -44,6 +44,10 @@ Take = Callable[[Sequence[int]], Tensor]
 """Positions of samples to the inputs ``(n, …)`` float32 of the first learning stage."""
 
 
+def _unscaled(levels: Tensor) -> Tensor:
+    return levels
+
+
 class Views(Dataset[tuple[Tensor, int]]):
     """Samples as the network's input.
 
@@ -51,7 +55,8 @@ class Views(Dataset[tuple[Tensor, int]]):
         members: in order.
         read: a sample to its arrays in native units.
         preprocess: for the plain view.
-        augment: arrays to a random view; None where there are only plain ones.
+        augment: arrays to a random view: the network's input, or levels in uint8; None where there are only plain ones.
+        scale: levels ``(N, C, H, W)`` in float32 to the network's input, in place.
         sketch: a sample to the arrays that random views are made of; None for those of `read`.
         seed: of the random views.
         number: 0 for the plain view, from 1 for random ones.
@@ -64,12 +69,14 @@ class Views(Dataset[tuple[Tensor, int]]):
         read: Callable[[Sample], Arrays],
         preprocess: nn.Module,
         augment: Callable[..., Tensor] | None = None,
+        scale: Callable[[Tensor], Tensor] = _unscaled,
         sketch: Callable[[Sample], Arrays] | None = None,
         seed: int = 0,
         number: int = 0,
     ) -> None:
         self.samples, self.read, self.preprocess = members, read, preprocess
-        self.augment, self.sketch, self.seed, self.number = augment, sketch or read, seed, number
+        self.augment, self.scale, self.sketch = augment, scale, sketch or read
+        self.seed, self.number = seed, number
 
     def __len__(self) -> int:
         return len(self.samples)
@@ -77,7 +84,7 @@ class Views(Dataset[tuple[Tensor, int]]):
     def numbered(self, number: int, sketch: Callable[[Sample], Arrays] | None = None) -> Views:
         """The same samples in another view."""
         return Views(
-            self.samples, read=self.read, preprocess=self.preprocess, augment=self.augment,
+            self.samples, read=self.read, preprocess=self.preprocess, augment=self.augment, scale=self.scale,
             sketch=sketch or self.sketch, seed=self.seed, number=number,
         )  # fmt: skip
 
@@ -87,6 +94,18 @@ class Views(Dataset[tuple[Tensor, int]]):
 
     def __getitem__(self, index: int) -> tuple[Tensor, int]:
         """The view of one sample, ``(C, H, W)`` float32 or ``(Z, C, H, W)`` for a bag, and its target."""
+        views, targets = self.__getitems__([index])
+        return views[0], int(targets[0])
+
+    def __getitems__(self, indices: Sequence[int]) -> tuple[Tensor, Tensor]:
+        """A batch: views ``(n, …)`` float32, targets ``(n,)``. Levels are brought to scale all at once."""
+        views, targets = default_collate([self._view(index) for index in indices])
+        if views.dtype == torch.uint8:
+            # channel by channel: with the channels last, as torchvision leaves them, scaling takes four times as long
+            views = self.scale(views.to(torch.float32, memory_format=torch.contiguous_format))
+        return views, targets
+
+    def _view(self, index: int) -> tuple[Tensor, int]:
         sample = self.samples[index]
         if self.augment is None or self.number == 0:
             with torch.no_grad():

@@ -39,7 +39,7 @@ def reader(options: ClassificationOptions) -> str:
 
 
 def augment(spec: zooft.InputSpec, options: ClassificationOptions) -> Callable[[NDArray[Any]], Tensor] | None:
-    """Random crops and flips (``light``), smaller crops with colour and geometric changes too (``medium``)."""
+    """Random crops and flips (``light``), smaller crops with colour and geometric changes too (``medium``); levels in uint8."""
     if options.augment == "none":
         return None
     from torchvision.transforms import v2
@@ -53,7 +53,6 @@ def augment(spec: zooft.InputSpec, options: ClassificationOptions) -> Callable[[
         least=0.6 if options.augment == "light" else 0.25,
         interpolation=spec.interpolation,
         changes=changes,
-        preprocess=zooft.ImagePreprocess(spec),
     )
 
 
@@ -69,14 +68,12 @@ class _View:
         least: share of the image's area that a crop shows.
         interpolation: of the crop's resize.
         changes: what else happens to levels ``(C, height, width)`` uint8.
-        preprocess: whose normalisation it is.
     """
 
     size: tuple[int, int]
     least: float
     interpolation: str
     changes: nn.Module | None
-    preprocess: zooft.ImagePreprocess
 
     def __call__(self, array: NDArray[Any]) -> Tensor:
         import torch
@@ -85,7 +82,7 @@ class _View:
 
         image = torch.from_numpy(array).permute(2, 0, 1)
         top, left, height, width = RandomResizedCrop.get_params(image, scale=[self.least, 1.0], ratio=[3 / 4, 4 / 3])
-        view = operations.resized_crop(
+        view: Tensor = operations.resized_crop(
             image, top, left, height, width, size=list(self.size),
             interpolation=operations.InterpolationMode(self.interpolation), antialias=True,
         )  # fmt: skip
@@ -93,9 +90,7 @@ class _View:
             view = view.flip(-1)
         if self.changes is not None:
             view = self.changes(view)
-        # channel by channel: with the channels last, as torchvision leaves them, scaling takes four times as long
-        levels = view[None].to(torch.float32, memory_format=torch.contiguous_format)
-        return self.preprocess.normalise_(levels)[0]
+        return view
 
 
 def loss(targets: Sequence[int], options: ClassificationOptions) -> nn.Module:
