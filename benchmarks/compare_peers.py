@@ -2,12 +2,14 @@
 
     python benchmarks/compare_peers.py --images 600 --models resnet18 --jobs head,last,full --epochs 10 --seeds 3
     python benchmarks/compare_peers.py --data FOLDER --models tf_efficientnet_lite0 --jobs head --seeds 5
+    python benchmarks/compare_peers.py --ct FOLDER --window mediastinum --models tf_efficientnet_lite0 --jobs head --seeds 5
     python benchmarks/compare_peers.py --images 600 --jobs full --epochs 1 --best-settings
     python benchmarks/compare_peers.py --memory 600,20000
     python benchmarks/compare_peers.py --startup
     python benchmarks/compare_peers.py --write-docs
 
-FOLDER holds train/CLASS and val/CLASS. --images makes that many synthetic photographs, and a fifth as many for validation.
+FOLDER holds train/CLASS and val/CLASS, or with --ct labelled CT as zooft's task ct reads it, whose slices are written as
+grey pictures for all tools. --images makes that many synthetic photographs, and a fifth as many for validation.
 Each run is a process of its own and one line in benchmarks/results/*.jsonl; --write-docs renders all lines there into
 docs/benchmarks.md. A tool may be given settings: timm+bf16+channels_last, zooft+warm (a second run over the same cache).
 What can't be installed or run is skipped, with the reason printed and in the table.
@@ -27,7 +29,7 @@ from dataclasses import dataclass
 from itertools import product
 from pathlib import Path
 
-from peers import environments, execute, ours, page, pictures, results, start, startup
+from peers import environments, execute, ours, page, pictures, results, slices, start, startup
 from peers.environments import Environment
 from peers.execute import Caches, Order
 from peers.job import Job
@@ -55,7 +57,7 @@ def main() -> int:
     """Do what the command line asks for; 1 if any run failed."""
     arguments = _arguments()
     done: list[Run] = []
-    if arguments.data or arguments.images:
+    if arguments.data or arguments.ct or arguments.images:
         done = _compare(arguments, _data_sets(arguments), arguments.results / "peers.jsonl")
     if arguments.memory:
         done += _memory(arguments)
@@ -216,7 +218,16 @@ def _provide(arguments: argparse.Namespace, name: str) -> Environment:
 
 def _data_sets(arguments: argparse.Namespace) -> list[DataSet]:
     real = [DataSet(folder, _counted(folder)) for folder in arguments.data]
+    real += [_from_ct(arguments, folder) for folder in arguments.ct]
     return real + [_synthetic(arguments, count) for count in arguments.images]
+
+
+def _from_ct(arguments: argparse.Namespace, source: Path) -> DataSet:
+    _hide(arguments.made)
+    made = slices.write(
+        source, arguments.made / f"{source.name}-{arguments.window.replace('/', '-')}", window=arguments.window
+    )
+    return DataSet(made, _counted(made))
 
 
 def _synthetic(arguments: argparse.Namespace, count: int) -> DataSet:
@@ -275,6 +286,10 @@ def _arguments() -> argparse.Namespace:
         metavar="FOLDER",
         help="with train/CLASS and val/CLASS; may be repeated",
     )
+    what.add_argument(
+        "--ct", type=Path, action="append", default=[], metavar="FOLDER", help="labelled CT; may be repeated"
+    )
+    what.add_argument("--window", default="lung", help="of --ct, HU: a name or CENTER/WIDTH [default: lung]")
     what.add_argument("--images", type=_numbers, default=[], metavar="N,…", help="synthetic training images")
     what.add_argument(
         "--models", type=_words, default=["resnet18"], metavar="NAME,…", help="timm's names [default: resnet18]"
@@ -323,8 +338,9 @@ def _arguments() -> argparse.Namespace:
     arguments = parser.parse_args()
     if arguments.best_settings:
         arguments.tools = with_best_settings(arguments.tools)
-    if not (arguments.data or arguments.images or arguments.memory or arguments.startup or arguments.write_docs):
-        parser.error("nothing to do: give --data, --images, --memory, --startup or --write-docs")
+    asked = (arguments.data, arguments.ct, arguments.images, arguments.memory, arguments.startup, arguments.write_docs)
+    if not any(asked):
+        parser.error("nothing to do: give --data, --ct, --images, --memory, --startup or --write-docs")
     _hide(arguments.results)
     return arguments
 

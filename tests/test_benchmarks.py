@@ -19,7 +19,7 @@ BENCHMARKS = Path(__file__).resolve().parents[1] / "benchmarks"
 sys.path.insert(0, str(BENCHMARKS))
 
 import compare_peers  # noqa: E402
-from peers import environments, execute, job, measure, ours, page, pictures, results, start, startup  # noqa: E402
+from peers import environments, execute, job, measure, ours, page, pictures, results, slices, start, startup  # noqa: E402
 from peers.results import Epoch, Run  # noqa: E402
 
 
@@ -379,6 +379,35 @@ def test_a_startup_measurement_survives_its_file() -> None:
     made = startup.Startup("resnet18", *(value,) * 4, dataclasses.replace(value, middle=1.4), *(value,) * 3)
     assert startup.parse(dataclasses.asdict(made)) == made
     assert "1.40 times the wall time" in startup.table(made)
+
+
+# ---------------------------------------------------------------- slices of CT
+
+
+def test_slices_are_windowed_as_pydicom_reads_them_and_patients_stay_on_one_side(tmp_path: Path) -> None:
+    pydicom = pytest.importorskip("pydicom", reason="needs the extra 'ct'")
+    from pydicom.pixels import apply_rescale
+
+    from zooft_ct.demo import generate
+
+    generate(tmp_path / "ct", patients=16, one_slice=True)
+    made = slices.write(tmp_path / "ct", tmp_path / "pictures", window="40/400")
+    expected, side = set(), {}
+    for path in (tmp_path / "ct").rglob("*.dcm"):
+        header = pydicom.dcmread(path)
+        hu = apply_rescale(header.pixel_array, header)
+        levels = np.clip(np.rint((hu + 160) / 400 * 255), 0, 255).astype(np.uint8)
+        expected.add(levels.tobytes())
+        side[levels.tobytes()] = header.PatientID
+    written = {path: np.asarray(Image.open(path)).tobytes() for path in made.rglob("*.png")}
+    assert written
+    assert set(written.values()) <= expected
+    seen = {
+        split: {side[pixels] for path, pixels in written.items() if split in path.parts} for split in ("train", "val")
+    }
+    assert seen["train"]
+    assert seen["val"]
+    assert not seen["train"] & seen["val"]
 
 
 # ---------------------------------------------------------------- synthetic images

@@ -1,0 +1,43 @@
+"""CT slices as pictures, so that tools that read nothing else can be compared: one window, patients on one side."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+from PIL import Image
+
+from zooft import registry, samples
+from zooft.split import split
+
+HELD_OUT = 0.4
+"""Share of the samples that validation gets, large enough to tell tools apart on a hundred slices."""
+
+
+def write(source: Path, folder: Path, *, window: str) -> Path:
+    """Write ``train/CLASS/ID.png`` and ``val/CLASS/ID.png``, grey levels of 8 bits, anew.
+
+    Args:
+        source: labelled CT, as the task ``ct`` reads it.
+        folder: to be written.
+        window: HU, by name or as CENTER/WIDTH.
+
+    Returns:
+        `folder`.
+
+    Raises:
+        DataError: `source` holds no CT with labels.
+        ConfigError: no such window.
+    """
+    task = registry.load().task("ct")
+    options = task.options(mode="slice", window=(window,))
+    found = samples.discover(task, source, options)
+    splits = split(found.samples, found.classes, fraction=HELD_OUT, seed=0)
+    shutil.rmtree(folder, ignore_errors=True)
+    for name, members in (("train", splits.train), ("val", splits.val)):
+        for sample in members:
+            place = folder / name / found.classes[sample.target]
+            place.mkdir(parents=True, exist_ok=True)
+            levels = samples.picture(task, options, samples.read(task, options, sample))
+            Image.fromarray(levels).save(place / f"{sample.id.replace('/', '-')}.png")
+    return folder
