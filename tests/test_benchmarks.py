@@ -160,7 +160,7 @@ def test_a_command_is_ended_at_the_line_that_was_waited_for(tmp_path: Path) -> N
 
 @pytest.mark.skipif(not Path("/proc/self/smaps_rollup").exists(), reason="the system doesn't tell shared memory")
 def test_memory_of_a_forked_child_counts_once(tmp_path: Path) -> None:
-    code = "import os, time\nkept = b'x' * 200_000_000\nchild = os.fork()\ntime.sleep(1.5)\nif child: os.wait()\n"
+    code = "import os, time\nkept = b'x' * 200_000_000\nchild = os.fork()\ntime.sleep(2.5)\nif child: os.wait()\n"
     cost = measure.run([sys.executable, "-c", code], environment=os.environ, folder=tmp_path, limit=60)
     assert 200e6 < cost.peak_held < 300e6
     assert 200e6 < cost.peak_process < 300e6
@@ -169,7 +169,7 @@ def test_memory_of_a_forked_child_counts_once(tmp_path: Path) -> None:
 def test_the_memory_of_who_starts_it_isnt_counted(tmp_path: Path) -> None:
     kept = b"x" * 400_000_000
     cost = measure.run(
-        [sys.executable, "-c", "import time; time.sleep(1)"], environment=os.environ, folder=tmp_path, limit=60
+        [sys.executable, "-c", "import time; time.sleep(2.5)"], environment=os.environ, folder=tmp_path, limit=60
     )
     assert len(kept) > cost.peak_process > 0
 

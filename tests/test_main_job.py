@@ -80,9 +80,8 @@ def test_many_samples_are_answered_as_the_unfolded_model_does(run: zooft.Finetun
     answers = saved.predict_run(opened, found.samples, device="cpu", workers=0, advance=lambda _count: None)
     views = saved.make_views(opened, found.samples)
     with torch.inference_mode():
-        plain = opened.model.eval()(torch.stack([views[i][0] for i in range(len(views))]))
-    plain /= opened.calibration.temperature
-    np.testing.assert_allclose(answers.logits, plain.numpy(), atol=1e-4 * float(plain.std()))
+        plain = opened.model.eval()(torch.stack([views[i][0] for i in range(len(views))])).numpy()
+    np.testing.assert_allclose(answers.logits, plain / opened.calibration.temperature, atol=1e-4 * float(plain.std()))
     assert float(answers.logits.std()) > 0.1
 
 

@@ -16,7 +16,7 @@ from pathlib import Path
 
 import psutil
 
-_EVERY = 0.25  # seconds between samples
+_EVERY = 1.0  # seconds between samples; walking the pages of some gigabytes takes a tenth of a second
 _ROLLUP = {"Pss": "pss", "Pss_Anon": "anon", "Pss_Shmem": "shared"}
 
 
