@@ -340,6 +340,21 @@ def test_the_document_leads_with_ratios() -> None:
     assert "(images/x.svg)" in text
 
 
+def test_zooft_with_settings_is_compared_with_as_well() -> None:
+    runs = [
+        a_run("zooft+exact", cpu=10),
+        a_run("zooft+bf16", cpu=5),
+        a_run("timm", cpu=40),
+        a_run("hf", problem="broken"),
+    ]
+    text = page.document(runs, {})
+    assert "with `bf16` **8.0 times less** than the fastest other tool (timm)" in text
+    assert "with `exact` **4.0 times less** than the fastest other tool (timm)" in text
+    assert "| timm | 40.0 | 80.0 | 8.0 | 4.0 | 1 | 0.500 |" in text
+    rows = [line for line in text.splitlines() if line.startswith("|")]
+    assert len({line.count("|") for line in rows}) == 1
+
+
 def test_a_slower_zooft_is_told_too() -> None:
     assert "**2.00 times more**" in page.document([a_run("zooft", cpu=20), a_run("timm", cpu=10)], {})
 

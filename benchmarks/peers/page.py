@@ -12,6 +12,7 @@ from peers.results import Comparison, Row, Run, Spread
 
 BEGIN, END = "<!-- measured: begin -->", "<!-- measured: end -->"
 _JOBS = {"head": "head only (everything else frozen)", "last": "last stage and head", "full": "everything learns"}
+_SAID = {"zooft": "an empty cache", "zooft+warm": "a warm one"}
 _MIB = 1024 * 1024
 
 
@@ -116,7 +117,8 @@ def _measured(runs: Sequence[Run]) -> str:
 def _headline(table: Sequence[Row]) -> str:
     said = []
     peer = results.fastest(table)
-    for name, words in (("zooft", "an empty cache"), ("zooft+warm", "a warm one")):
+    for name in _ours(table):
+        words = _SAID.get(name, f"`{name.removeprefix('zooft+')}`")
         against = []
         tutorial = next((row for row in table if row.tool == "tutorial" and name in row.ratios), None)
         if tutorial is not None:
@@ -128,16 +130,24 @@ def _headline(table: Sequence[Row]) -> str:
     return f"CPU time: zooft needs, {'; '.join(said)}." if said else ""
 
 
+def _ours(table: Sequence[Row]) -> list[str]:
+    """zooft's rows that others are compared with: cold before warm, then by name."""
+    names = {name for row in table for name in row.ratios}
+    return sorted(names, key=lambda name: (list(_SAID).index(name) if name in _SAID else len(_SAID), name))
+
+
 def _table(table: Sequence[Row]) -> str:
+    ours = _ours(table)
+    over = "".join(f" CPU time over {name}'s |" for name in ours)
     lines = [
-        "| tool | CPU s | wall s | CPU time over zooft's | over zooft's, warm cache | peak memory, MiB | balanced accuracy, best epoch |",
-        "|---|---|---|---|---|---|---|",
+        f"| tool | CPU s | wall s |{over} peak memory, MiB | balanced accuracy, best epoch |",
+        "|---|---|---|" + "---|" * len(ours) + "---|---|",
     ]
     for row in table:
         if row.cpu is None:
-            lines.append(f"| {row.tool} | not run: {_cell(row.problem)} | | | | | |")
+            lines.append(f"| {row.tool} | not run: {_cell(row.problem)} |" + " |" * (3 + len(ours)))
             continue
-        ratio = [_spread(row.ratios[name], 1) if name in row.ratios else "" for name in results.OURS]
+        ratio = [_spread(row.ratios[name], 1) if name in row.ratios else "" for name in ours]
         peak = "" if row.peak is None else f"{row.peak.middle / _MIB:.0f}"
         cells = [row.tool, _spread(row.cpu, 1), _spread(row.wall, 1), *ratio, peak, _spread(row.accuracy, 3)]
         lines.append(f"| {' | '.join(cells)} |")

@@ -14,8 +14,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-OURS = ("zooft", "zooft+warm")
-
 
 @dataclass(frozen=True, slots=True)
 class Epoch:
@@ -132,6 +130,11 @@ class Row:
     problem: str
 
 
+def is_ours(tool: str) -> bool:
+    """Whether it is zooft, with whatever settings."""
+    return tool.split("+")[0] == "zooft"
+
+
 def append(path: Path, run: Run) -> None:
     """Add a line."""
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -170,9 +173,7 @@ def rows(runs: Sequence[Run]) -> list[Row]:
     for run in runs:
         by_tool.setdefault(run.tool, []).append(run)
     made = [_row(tool, members, by_tool) for tool, members in by_tool.items()]
-    return sorted(
-        made, key=lambda row: (row.cpu is None, not row.tool.startswith("zooft"), row.cpu.middle if row.cpu else 0)
-    )
+    return sorted(made, key=lambda row: (row.cpu is None, not is_ours(row.tool), row.cpu.middle if row.cpu else 0))
 
 
 def ratios(of: Sequence[Run], to: Sequence[Run]) -> Spread | None:
@@ -183,7 +184,7 @@ def ratios(of: Sequence[Run], to: Sequence[Run]) -> Spread | None:
 
 def fastest(table: Sequence[Row]) -> Row | None:
     """The tool other than ours with the least CPU time."""
-    peers = [row for row in table if row.cpu is not None and not row.tool.startswith("zooft")]
+    peers = [row for row in table if row.cpu is not None and not is_ours(row.tool)]
     return min(peers, key=lambda row: row.cpu.middle if row.cpu else 0.0, default=None)
 
 
@@ -194,7 +195,8 @@ def spread(values: Sequence[float]) -> Spread | None:
 
 def _row(tool: str, members: Sequence[Run], by_tool: dict[str, list[Run]]) -> Row:
     good = [run for run in members if not run.problem]
-    ours = {name: ratios(good, by_tool[name]) for name in OURS if name in by_tool and not tool.startswith("zooft")}
+    own = [] if is_ours(tool) else [name for name in by_tool if is_ours(name)]
+    ours = {name: ratios(good, by_tool[name]) for name in own}
     return Row(
         tool=tool,
         cpu=spread([run.cpu for run in good]),
