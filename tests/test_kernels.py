@@ -47,7 +47,7 @@ def test_depthwise_convolutions_equal_float64(
     given = [x, w, *([torch.randn(8).to(dtype).requires_grad_()] if bias else [])]
     with FastKernels() as mode:
         ours = F.conv2d(x, w, given[2] if bias else None, stride, padding, groups=8)
-    assert mode.used == {"depthwise convolution": 1}
+    assert mode.used == {"convolution": 1}
     exact = [t.detach().double().requires_grad_() for t in given]
     truth = F.conv2d(exact[0], exact[1], exact[2] if bias else None, stride, padding, groups=8)
     limit = 1e-5 if dtype is torch.float32 else 1e-2
@@ -55,6 +55,36 @@ def test_depthwise_convolutions_equal_float64(
     for own, wanted in zip(gradients(ours, given), gradients(truth, exact), strict=True):
         assert own.dtype is dtype
         assert far(own, wanted) < limit
+
+
+@pytest.mark.parametrize("bias", [False, True])
+@pytest.mark.parametrize("asked", [(True, True), (False, True), (True, False)])
+def test_wide_convolutions_equal_float64(bias: bool, asked: tuple[bool, bool]) -> None:
+    torch.manual_seed(0)
+    x = torch.randn(3, 128, 9, 14).contiguous(memory_format=torch.channels_last).requires_grad_(asked[0])
+    w = (torch.randn(136, 128, 3, 3) / 30).requires_grad_(asked[1])
+    given = [x, w, *([torch.randn(136).requires_grad_()] if bias else [])]
+    with FastKernels() as mode:
+        ours = F.conv2d(x, w, given[2] if bias else None, padding=1)
+    assert mode.used == {"convolution": 1}
+    exact = [t.detach().double().requires_grad_(t.requires_grad) for t in given]
+    truth = F.conv2d(exact[0], exact[1], exact[2] if bias else None, padding=1)
+    assert far(ours, truth) < 1e-5
+    learning = [(own, true) for own, true in zip(given, exact, strict=True) if own.requires_grad]
+    found = gradients(ours, [own for own, _ in learning])
+    wanted = gradients(truth, [true for _, true in learning])
+    assert all(far(own, true) < 1e-5 for own, true in zip(found, wanted, strict=True))
+
+
+def test_a_wide_convolution_in_bfloat16_is_torchs_own() -> None:
+    x, w = torch.randn(1, 128, 8, 8, requires_grad=True), torch.randn(128, 128, 3, 3)
+    with FastKernels() as mode:
+        F.conv2d(x.bfloat16(), w.bfloat16(), padding=1)
+        F.conv2d(x, w, padding=1, stride=2)
+        F.conv2d(x, w)
+        with torch.autocast("cpu", torch.bfloat16):
+            F.conv2d(x, w, padding=1)
+    assert mode.used == {}
 
 
 def test_a_strided_depthwise_convolution_in_bfloat16_equals_float64() -> None:
@@ -126,19 +156,24 @@ def test_other_calls_are_torchs_own() -> None:
     assert mode.used == {}
 
 
-def test_a_whole_network_learns_the_same() -> None:
+@pytest.mark.parametrize(
+    ("name", "expected"), [("tf_efficientnet_lite0", {"convolution", "relu6"}), ("resnet18", {"convolution"})]
+)
+def test_a_whole_network_learns_the_same(name: str, expected: set[str]) -> None:
     import timm
 
     torch.manual_seed(0)
-    plain = timm.create_model("tf_efficientnet_lite0", num_classes=3).train()
+    plain = timm.create_model(name, num_classes=3).train()
     ours = copy.deepcopy(plain)
     x, y = torch.randn(2, 3, 64, 64), torch.tensor([0, 2])
     F.cross_entropy(plain(x), y).backward()
     with FastKernels() as mode:
         loss = F.cross_entropy(ours(x), y)
     loss.backward()
-    assert set(mode.used) == {"depthwise convolution", "relu6"}
-    for (name, own), wanted in zip(ours.named_parameters(), plain.parameters(), strict=True):
+    assert set(mode.used) == expected
+    for (which, own), wanted in zip(ours.named_parameters(), plain.parameters(), strict=True):
         assert own.grad is not None
         assert wanted.grad is not None
-        assert torch.allclose(own.grad, wanted.grad, rtol=1e-3, atol=1e-4 * float(wanted.grad.abs().max()) + 1e-7), name
+        assert torch.allclose(own.grad, wanted.grad, rtol=1e-3, atol=1e-4 * float(wanted.grad.abs().max()) + 1e-7), (
+            which
+        )

@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 import torch
+import torch.nn.functional as F
 from torch import nn
 
 from zooft import winograd
@@ -36,5 +37,26 @@ def test_the_result_is_the_convolutions(size: tuple[int, int], images: int, bias
 )  # fmt: skip
 def test_others_are_left_alone(changes: dict[str, Any], margins: Any) -> None:
     usual: dict[str, Any] = {"in_channels": 128, "out_channels": 128, "kernel_size": 3, "padding": 1}
-    assert winograd.suits(nn.Conv2d(**usual), ((1, 1), (1, 1)))
-    assert not winograd.suits(nn.Conv2d(**{**usual, **changes}), margins)
+    assert suits(nn.Conv2d(**usual), ((1, 1), (1, 1)))
+    assert not suits(nn.Conv2d(**{**usual, **changes}), margins)
+
+
+def suits(conv: nn.Conv2d, margins: Any) -> bool:
+    return winograd.suits(conv.weight, stride=conv.stride, margins=margins, dilation=conv.dilation, groups=conv.groups)
+
+
+@pytest.mark.parametrize("size", [(1, 1), (7, 7), (14, 14), (5, 30), (28, 28)])
+@pytest.mark.parametrize("images", [1, 9])
+@pytest.mark.parametrize("layout", [torch.channels_last, torch.contiguous_format])
+def test_gradients_are_the_convolutions(size: tuple[int, int], images: int, layout: torch.memory_format) -> None:
+    torch.manual_seed(0)
+    weight = torch.randn(140, 130, 3, 3) / 30
+    x = torch.randn(images, 130, *size).to(memory_format=layout)
+    flowing = torch.randn(images, 140, *size).to(memory_format=layout)
+    exact = [part.double().requires_grad_() for part in (x, weight)]
+    F.conv2d(*exact, padding=1).backward(flowing.double())
+    found = (winograd.input_gradient(flowing, weight), winograd.weight_gradient(flowing, x))
+    for one, true in zip(found, exact, strict=True):
+        assert one.shape == true.shape
+        assert true.grad is not None
+        assert float((one.double() - true.grad).norm() / true.grad.norm()) < 4e-6

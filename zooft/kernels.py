@@ -1,11 +1,12 @@
 """Faster ways to the same numbers, for operations that torch's CPU library answers with a slow kernel.
 
-Owns three of them, found in profiles of training steps, and the mode that puts them in the place of torch's own
+Owns four of them, found in profiles of training steps, and the mode that puts them in the place of torch's own
 while a forward pass runs. The model isn't touched, so files, hashes and hooks stay as they are.
 
 - Depthwise convolutions: the library's fast kernel for the gradient of the weights takes kernels up to three columns
   wide, and none at all takes strided ones in bfloat16 for the gradient of the input; what is used instead is 10 to 40
   times slower. Wider kernels are cut into strips of three columns, and the strided gradient is computed in float32.
+- Wide 3x3 convolutions in float32: torch's library has no kernel with fewer multiplications (`winograd`).
 - Attention in bfloat16: the backward pass of the fused kernel is slower than plain matrix products.
 - ``relu6`` in place copies its input first, to remember which elements were cut; the output tells that too.
 """
@@ -19,6 +20,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 from torch.overrides import TorchFunctionMode
+
+from zooft import winograd
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -39,7 +42,7 @@ class FastKernels(TorchFunctionMode):
         super().__init__()
         self.used: dict[str, int] = {}
         self._ways: Mapping[Any, tuple[str, Callable[..., Tensor | None]]] = {
-            F.conv2d: ("depthwise convolution", _conv2d),
+            F.conv2d: ("convolution", _conv2d),
             F.scaled_dot_product_attention: ("attention", _attention),
             F.hardtanh: ("relu6", _hardtanh),
         }
@@ -73,17 +76,35 @@ def _conv2d(
     dilation: int | _Pair = 1,
     groups: int = 1,
 ) -> Tensor | None:
-    """The depthwise convolution, or None where torch's own is as fast."""
-    if groups == 1 or not (groups == input.shape[-3] == weight.shape[0]) or isinstance(padding, str):
+    """The convolution, or None where torch's own is as fast."""
+    if isinstance(padding, str) or input.ndim != 4 or input.device.type != "cpu" or _pair(dilation) != (1, 1):
         return None
-    dtype, steps = _compute_dtype(input), _pair(stride)
-    slow = weight.shape[3] > _STRIP or (dtype is torch.bfloat16 and steps != (1, 1))
-    if not slow or input.ndim != 4 or input.device.type != "cpu" or _pair(dilation) != (1, 1):
+    if not (input.requires_grad or weight.requires_grad):
         return None
-    if dtype not in {torch.float32, torch.bfloat16} or not (input.requires_grad or weight.requires_grad):
+    if groups == 1:
+        return _wide(input, weight, bias, _pair(stride), _pair(padding))
+    if groups == input.shape[1] == weight.shape[0]:
+        return _depthwise(input, weight, bias, _pair(stride), _pair(padding))
+    return None
+
+
+def _wide(x: Tensor, weight: Tensor, bias: Tensor | None, stride: _Pair, padding: _Pair) -> Tensor | None:
+    margins = [(side, side) for side in padding]
+    if _compute_dtype(x) is not torch.float32 or x.dtype is not torch.float32:
+        return None
+    if not winograd.suits(weight, stride=stride, margins=margins, dilation=(1, 1), groups=1):
+        return None
+    result: Tensor = _Wide.apply(x, weight, bias)
+    return result
+
+
+def _depthwise(x: Tensor, weight: Tensor, bias: Tensor | None, stride: _Pair, padding: _Pair) -> Tensor | None:
+    dtype = _compute_dtype(x)
+    slow = weight.shape[3] > _STRIP or (dtype is torch.bfloat16 and stride != (1, 1))
+    if not slow or dtype not in {torch.float32, torch.bfloat16}:
         return None
     own_bias = None if bias is None else bias.to(dtype)
-    result: Tensor = _Depthwise.apply(input.to(dtype), weight.to(dtype), own_bias, steps, _pair(padding))
+    result: Tensor = _Depthwise.apply(x.to(dtype), weight.to(dtype), own_bias, stride, padding)
     return result
 
 
@@ -91,6 +112,24 @@ def _pair(value: int | Sequence[int]) -> _Pair:
     if isinstance(value, int):
         return value, value
     return (value[0], value[-1])
+
+
+class _Wide(torch.autograd.Function):
+    """``(N, C, H, W), (K, C, 3, 3) -> (N, K, H, W)``, float32, with a zero on every side."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+        ctx.save_for_backward(x, weight)
+        return winograd.convolve(x, winograd.transformed(weight).transpose(1, 2), bias=bias)
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
+        x, weight = ctx.saved_tensors
+        (gradient,) = gradients
+        wanted = ctx.needs_input_grad
+        of_x = winograd.input_gradient(gradient, weight) if wanted[0] else None
+        of_weight = winograd.weight_gradient(gradient, x) if wanted[1] else None
+        return of_x, of_weight, gradient.sum((0, 2, 3)) if wanted[2] else None
 
 
 class _Depthwise(torch.autograd.Function):

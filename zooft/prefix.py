@@ -395,7 +395,8 @@ def _fast(
     conv: Any, margins: _Margins, activation: nn.Module | None, *, size: list[int], dtype: torch.dtype
 ) -> nn.Module:
     """What takes the place of a convolution and of the activation behind it."""
-    if dtype == torch.float32 and winograd.suits(conv, margins):
+    alike = {"stride": conv.stride, "margins": margins, "dilation": conv.dilation, "groups": conv.groups}
+    if dtype == torch.float32 and winograd.suits(conv.weight, **alike):
         return winograd.Winograd(conv, activation)
     return _Packed(conv, margins, activation, size=size, dtype=dtype)
 

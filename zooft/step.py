@@ -90,15 +90,19 @@ class Probe:
 def settle_precision(probe: Probe, *, steps: int, head_only: bool) -> Precision:
     """As asked for, or by a short measurement in the main process; a head alone is too small to gain.
 
+    Where a precision is asked for, our kernels aren't left to the clock: the same run gives the same numbers again.
+
     Args:
         probe: a step.
         steps: that are to come.
         head_only: whether nothing but the head runs in a step.
     """
-    if probe.recipe.precision == "bf16":
-        return Precision(dtype=torch.bfloat16)
-    if probe.recipe.precision == "fp32" or head_only:
+    if head_only and probe.recipe.precision != "bf16":
         return Precision()
+    if probe.recipe.precision != "auto":
+        dtype = torch.bfloat16 if probe.recipe.precision == "bf16" else torch.float32
+        kernels = probe.accelerator.device.type == "cpu" and probe.recipe.compile != "on"
+        return Precision(dtype=dtype, kernels=kernels)
 
     def measured() -> Precision:
         try:
