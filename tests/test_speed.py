@@ -100,10 +100,17 @@ def test_the_probe_costs_little_of_the_run(clock: list[float], steps: int) -> No
 
 def test_a_short_run_isnt_probed(clock: list[float]) -> None:
     model = Slow(clock, full=0.2, half=0.1)
-    chosen = probed(model, steps=12)
+    chosen = probed(model, steps=6)
     assert model.sizes == []
     assert chosen.dtype is torch.float32
-    assert "12 steps" in chosen.said
+    assert "15% of 6 steps" in chosen.said
+
+
+@pytest.mark.parametrize("steps", [7, 15])
+def test_a_rather_short_run_is_probed_as_shortly_as_can_be(clock: list[float], steps: int) -> None:
+    model = Slow(clock, full=0.2, half=0.1)
+    assert probed(model, steps=steps).dtype is torch.bfloat16
+    assert 0 < sum(model.sizes) <= 0.15 * steps * 32
 
 
 def test_a_probe_leaves_no_trace() -> None:

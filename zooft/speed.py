@@ -24,6 +24,8 @@ from zooft.kernels import FastKernels
 LARGEST_BATCH, SMALLEST_BATCH = 512, 8
 _PROBE_SHARE = 0.06
 """Of the run that is to come: what a probe may cost."""
+_MOST_PROBE_SHARE = 0.15
+"""The same for the shortest probe of a short run, since bfloat16 may save two thirds."""
 _WORTH = 1.1
 """How much faster bfloat16 must be: below it, exact is better."""
 _WORTH_SECONDS = 1e-3
@@ -90,12 +92,13 @@ def choose_precision(
     learning = [parameter for parameter in model.parameters() if parameter.requires_grad]
     if len(candidates) == 1 or not learning:
         return Precision(kernels=False, said=f"float32 on {device.type}, nothing to choose")
-    affordable = steps * _PROBE_SHARE / len(candidates)
-    share = 1.0 if device.type == "cuda" else min(1.0, max(affordable / (1 + _ROUNDS), _FEWEST / len(batch[0])))
-    if affordable < 2 * share:  # one to warm up and one to measure
+    least = 1.0 if device.type == "cuda" else min(1.0, _FEWEST / len(batch[0]))
+    if steps * _MOST_PROBE_SHARE / len(candidates) < 2 * least:  # one to warm up and one to measure
         return Precision(
-            said=f"float32, since a measurement of other ways would cost more than {_PROBE_SHARE:.0%} of {steps} steps"
+            said=f"float32, since a measurement of other ways would cost more than {_MOST_PROBE_SHARE:.0%} of {steps} steps"
         )
+    affordable = max(2 * least, steps * _PROBE_SHARE / len(candidates))
+    share = 1.0 if device.type == "cuda" else min(1.0, max(affordable / (1 + _ROUNDS), least))
     size = max(min(_FEWEST, len(batch[0])), math.floor(len(batch[0]) * share))
     rounds = max(1, min(_ROUNDS, math.floor(affordable * len(batch[0]) / size) - 1))
     part = batch[0][:size], batch[1][:size]
