@@ -17,6 +17,7 @@ from torch import nn
 from torchvision.transforms import v2
 
 import zooft
+from zooft.features import Views
 from zooft_images import views
 from zooft_images.options import ClassificationOptions, channels
 
@@ -27,9 +28,22 @@ GREY = zooft.InputSpec(height=20, width=20, resize=20, mean=(0.45,), std=(0.22,)
 
 
 def view_of(spec: zooft.InputSpec, augment: Any, colour: Any = "rgb") -> Callable[[NDArray[Any]], torch.Tensor]:
+    """A view's levels, brought to scale as the core does it for a batch."""
     made = views.augment(spec, ClassificationOptions(augment=augment, colour=colour))
     assert made is not None
-    return made
+    sample = zooft.Sample(id="x", source=None, target=0)
+    preprocess = zooft.ImagePreprocess(spec)
+
+    def view(image: NDArray[Any]) -> torch.Tensor:
+        levels = made(image)
+        assert levels.dtype == torch.uint8
+        fed = Views(
+            [sample], read=lambda _sample: (image,), preprocess=preprocess, augment=lambda _image: levels,
+            scale=preprocess.normalise_,
+        )  # fmt: skip
+        return fed.at(0)[0][0]
+
+    return view
 
 
 def seen(view: Callable[[NDArray[Any]], torch.Tensor], image: NDArray[Any], seed: int) -> torch.Tensor:
