@@ -125,6 +125,50 @@ def test_masked_or_causal_attention_is_left_to_torch() -> None:
     assert mode.used == {}
 
 
+@pytest.mark.parametrize("shape", [(2, 5, 16), (2, 3, 4, 16)])
+def test_linear_layers_in_bfloat16_are_torchs_own_to_rounding(shape: tuple[int, ...]) -> None:
+    torch.manual_seed(0)
+    given = [t.requires_grad_() for t in (torch.randn(shape), torch.randn(8, 16), torch.randn(8))]
+    with torch.autocast("cpu", torch.bfloat16), FastKernels() as mode:
+        ours = F.linear(*given)
+    assert mode.used == {"linear": 1}
+    with torch.autocast("cpu", torch.bfloat16):
+        torchs = F.linear(*given)
+    assert ours.dtype is torchs.dtype is torch.bfloat16
+    assert ours.shape == torchs.shape
+    exact = [t.detach().bfloat16().double().requires_grad_() for t in given]
+    wanted = F.linear(*exact)
+    assert far(ours, wanted) < max(1.2 * far(torchs, wanted), 4e-3)
+    truth = gradients(wanted, exact)
+    for own, theirs, right in zip(gradients(ours, given), gradients(torchs, given), truth, strict=True):
+        assert own.dtype is torch.float32
+        assert far(own, right) < max(1.2 * far(theirs, right), 4e-3)
+
+
+def test_linear_layers_that_gain_nothing_are_left_to_torch() -> None:
+    x, weight, bias = (torch.randn(2, 3, 4, requires_grad=True), torch.randn(5, 4), torch.randn(5))
+    with FastKernels() as mode:
+        F.linear(x, weight, bias)  # float32
+        with torch.autocast("cpu", torch.bfloat16):
+            F.linear(x, weight)  # no bias
+            F.linear(x[0], weight, bias)  # a classifier's rows
+            F.linear(x[:0], weight, bias)  # no rows
+            F.linear(x.detach(), weight, bias)  # nothing learns
+    assert mode.used == {}
+
+
+def test_linear_layers_give_only_the_gradients_that_are_wanted() -> None:
+    torch.manual_seed(0)
+    x, weight, bias = torch.randn(2, 3, 4), torch.randn(5, 4, requires_grad=True), torch.randn(5)
+    with torch.autocast("cpu", torch.bfloat16), FastKernels() as mode:
+        ours = F.linear(x, weight, bias)
+    assert mode.used == {"linear": 1}
+    (of_weight,) = gradients(ours, [weight])
+    exact = weight.detach().double().requires_grad_()
+    (truth,) = gradients(F.linear(x.double(), exact, bias.double()), [exact])
+    assert far(of_weight, truth) < 1e-2
+
+
 def test_relu6_in_place_gives_the_same_bits_and_saves_nothing_more_than_its_output() -> None:
     torch.manual_seed(0)
     x = (4 * torch.randn(4, 5)).requires_grad_()

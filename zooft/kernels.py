@@ -1,6 +1,6 @@
 """Faster ways to the same numbers, for operations that torch's CPU library answers with a slow kernel.
 
-Owns four of them, found in profiles of training steps, and the mode that puts them in the place of torch's own
+Owns five of them, found in profiles of training steps, and the mode that puts them in the place of torch's own
 while a forward pass runs. The model isn't touched, so files, hashes and hooks stay as they are.
 
 - Depthwise convolutions: the library's fast kernel for the gradient of the weights takes kernels up to three columns
@@ -8,6 +8,7 @@ while a forward pass runs. The model isn't touched, so files, hashes and hooks s
   times slower. Wider kernels are cut into strips of three columns, and the strided gradient is computed in float32.
 - Wide 3x3 convolutions in float32: torch's library has no kernel with fewer multiplications (`winograd`).
 - Attention in bfloat16: the backward pass of the fused kernel is slower than plain matrix products.
+- Linear layers in bfloat16: the bias costs a pass over the result, which oneDNN adds before it leaves the cache.
 - ``relu6`` in place copies its input first, to remember which elements were cut; the output tells that too.
 """
 
@@ -44,6 +45,7 @@ class FastKernels(TorchFunctionMode):
         self._ways: Mapping[Any, tuple[str, Callable[..., Tensor | None]]] = {
             F.conv2d: ("convolution", _conv2d),
             F.scaled_dot_product_attention: ("attention", _attention),
+            F.linear: ("linear", _linear),
             F.hardtanh: ("relu6", _hardtanh),
         }
 
@@ -211,31 +213,76 @@ def _attention(
 class _Attention(torch.autograd.Function):
     """``(N, heads, L, E)`` queries, ``(N, heads, S, E)`` keys and values, bfloat16.
 
-    The forward pass is torch's. The backward pass is that of FlashAttention (Dao et al. 2022, section 3.1) without the
-    blocks: the scores and what flows back to them in float32, the other products in bfloat16.
+    The forward pass is torch's. The backward pass is that of FlashAttention (Dao et al. 2022, section 3.1), a sample at a
+    time in place of its blocks, whose scores then stay in the cache; they and what flows back to them are float32, the
+    other products bfloat16.
     """
 
     @staticmethod
     def forward(ctx: Any, query: Tensor, key: Tensor, value: Tensor, scale: float) -> Tensor:
         with torch.autocast("cpu", enabled=False):
-            out = F.scaled_dot_product_attention(query, key, value, scale=scale)
-        ctx.save_for_backward(query, key, value, out)
+            out, logsumexp = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu(query, key, value, scale=scale)
+        ctx.save_for_backward(query, key, value, out, logsumexp)
         ctx.scale = scale
-        return out
+        result: Tensor = out
+        return result
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
-        query, key, value, out = ctx.saved_tensors
+        query, key, value, out, logsumexp = ctx.saved_tensors
         (gradient,) = gradients
-        exact = [part.float().contiguous() for part in (query, key, value, gradient)]
-        weights = torch.softmax(exact[0].mul_(ctx.scale) @ exact[1].transpose(-2, -1), -1)
-        of_weights = exact[3] @ exact[2].transpose(-2, -1)
-        of_weights -= (exact[3] * out).sum(-1, keepdim=True)
-        of_scores = of_weights.mul_(weights).to(query.dtype)
-        of_value = weights.to(query.dtype).transpose(-2, -1) @ gradient.contiguous()
-        of_query = (of_scores @ key.contiguous()).mul_(ctx.scale)
-        of_key = (of_scores.transpose(-2, -1) @ query.contiguous()).mul_(ctx.scale)
-        return of_query, of_key, of_value, None
+        flowing = [torch.empty(part.shape, dtype=part.dtype) for part in (query, key, value)]
+        for sample in zip(query, key, value, out, logsumexp, gradient, *flowing, strict=True):
+            _flow_back(*sample, scale=ctx.scale)
+        return *flowing, None
+
+
+def _flow_back(
+    query: Tensor, key: Tensor, value: Tensor, out: Tensor, logsumexp: Tensor, gradient: Tensor,
+    of_query: Tensor, of_key: Tensor, of_value: Tensor, *, scale: float,
+) -> None:  # fmt: skip
+    """Attention's gradients for one sample: ``(heads, L, E)``, ``(heads, S, E)``, and `logsumexp` ``(heads, L)`` float32."""
+    query, key, value, gradient = (part.contiguous() for part in (query, key, value, gradient))
+    upstream = gradient.float()
+    weights = torch.baddbmm(-logsumexp[..., None], query.float(), key.float().transpose(1, 2), alpha=scale).exp_()
+    shares = (upstream * out).sum(-1, keepdim=True)
+    of_scores = torch.baddbmm(shares, upstream, value.float().transpose(1, 2), beta=-scale, alpha=scale)
+    of_scores = of_scores.mul_(weights).to(query.dtype)
+    torch.bmm(weights.to(query.dtype).transpose(1, 2), gradient, out=of_value)
+    torch.bmm(of_scores, key, out=of_query)
+    torch.bmm(of_scores.transpose(1, 2), query, out=of_key)
+
+
+def _linear(input: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor | None:  # noqa: A002  -- as torch calls it
+    """A linear layer with a bias on rows of tokens, in bfloat16, or None. Of a classifier's few rows nothing is gained."""
+    if bias is None or input.ndim < 3 or weight.ndim != 2 or input.device.type != "cpu" or not input.numel():
+        return None
+    if _compute_dtype(input) is not torch.bfloat16 or not (input.requires_grad or weight.requires_grad):
+        return None
+    if not torch.backends.mkldnn.is_available() or not torch.ops.mkldnn._is_mkldnn_bf16_supported():  # type: ignore[no-untyped-call]
+        return None
+    result: Tensor = _Linear.apply(*(part.to(torch.bfloat16) for part in (input, weight, bias)))
+    return result
+
+
+class _Linear(torch.autograd.Function):
+    """``(…, in), (out, in), (out,) -> (…, out)``, bfloat16."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+        ctx.save_for_backward(x, weight)
+        result: Tensor = torch.ops.mkldnn._linear_pointwise(x, weight, bias, "none", [], "")
+        return result
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
+        x, weight = ctx.saved_tensors
+        (gradient,) = gradients
+        wanted = ctx.needs_input_grad
+        rows = gradient.flatten(0, -2)
+        of_x = gradient @ weight if wanted[0] else None
+        of_weight = rows.t() @ x.flatten(0, -2) if wanted[1] else None
+        return of_x, of_weight, rows.sum(0) if wanted[2] else None
 
 
 def _hardtanh(

@@ -125,12 +125,8 @@ def _measured(
     """Seconds of a step for each candidate that is worth a thought; infinite where the loss isn't finite."""
     times: dict[Precision, list[float]] = {}
     for candidate in candidates:
-        used, finite = _warm_up(candidate, run, learning, device)
-        if not finite:
-            continue
-        if candidate.kernels and not used:
-            continue  # nothing in this model that they stand in for
-        times[candidate] = []
+        if _warmed_up(candidate, run, learning, device):
+            times[candidate] = []
     for _ in range(rounds):
         best = min((min(taken) for taken in times.values() if taken), default=math.inf)
         for candidate, taken in times.items():
@@ -139,15 +135,17 @@ def _measured(
     return {candidate: statistics.median(taken) for candidate, taken in times.items()}
 
 
-def _warm_up(
+def _warmed_up(
     candidate: Precision, run: Callable[[], Tensor], learning: list[nn.Parameter], device: torch.device
-) -> tuple[bool, bool]:
-    """A step that isn't timed, since the library prepares itself in it: were our kernels used, is the loss finite?"""
+) -> bool:
+    """A step that isn't timed, since the library prepares itself in it; False where it needn't or can't be timed."""
     kernels = FastKernels()
     with Precision(dtype=candidate.dtype)(device), kernels if candidate.kernels else contextlib.nullcontext():
         value = run()
+    if (candidate.kernels and not kernels.used) or not bool(torch.isfinite(value)):
+        return False  # nothing in this model that the kernels stand in for, or a loss that isn't finite
     torch.autograd.grad(value, learning, allow_unused=True)
-    return bool(kernels.used), bool(torch.isfinite(value))
+    return True
 
 
 def _seconds(
