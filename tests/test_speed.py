@@ -113,6 +113,13 @@ def test_a_rather_short_run_is_probed_as_shortly_as_can_be(clock: list[float], s
     assert 0 < sum(model.sizes) <= 0.15 * steps * 32
 
 
+def test_a_long_first_step_is_a_measurement_too(clock: list[float]) -> None:
+    long, short = Slow(clock, full=0.6, half=0.3), Slow(clock, full=0.06, half=0.03)
+    assert probed(long, steps=15).dtype is probed(short, steps=15).dtype is torch.bfloat16
+    assert len(long.sizes) == 4  # each precision once; with our kernels, none of which fit, the forward pass
+    assert len(short.sizes) == 6
+
+
 def test_a_probe_leaves_no_trace() -> None:
     torch.manual_seed(0)
     model = Net().train()

@@ -32,6 +32,8 @@ _WORTH_SECONDS = 1e-3
 """A step that gains less than this is short enough."""
 _HOPELESS = 1.4
 """What has been this much slower once isn't measured again."""
+_LONG = 1.0
+"""Seconds of a first step on a CPU from which on what the library prepares in it, some tenths, doesn't matter."""
 _ROUNDS = 3
 _FEWEST = 4
 """Samples in a probe on a CPU: fewer say little about a whole batch."""
@@ -125,41 +127,45 @@ def _measured(
     """Seconds of a step for each candidate that is worth a thought; infinite where the loss isn't finite."""
     times: dict[Precision, list[float]] = {}
     for candidate in candidates:
-        if _warmed_up(candidate, run, learning, device):
-            times[candidate] = []
-    for _ in range(rounds):
+        first = _warm_up(candidate, run, learning, device)
+        if first is not None:
+            times[candidate] = [first] if first >= _LONG and device.type == "cpu" else []
+    for number in range(rounds):
         best = min((min(taken) for taken in times.values() if taken), default=math.inf)
         for candidate, taken in times.items():
-            if not taken or min(taken) < _HOPELESS * best:
+            if len(taken) <= number and (not taken or min(taken) < _HOPELESS * best):
                 taken.append(_seconds(candidate, run, learning, device))
     return {candidate: statistics.median(taken) for candidate, taken in times.items()}
 
 
-def _warmed_up(
+def _warm_up(
     candidate: Precision, run: Callable[[], Tensor], learning: list[nn.Parameter], device: torch.device
-) -> bool:
-    """A step that isn't timed, since the library prepares itself in it; False where it needn't or can't be timed."""
+) -> float | None:
+    """Seconds of a first step, in which the library prepares itself; None where there is nothing to measure further."""
     kernels = FastKernels()
+    began = _now(device)
     with Precision(dtype=candidate.dtype)(device), kernels if candidate.kernels else contextlib.nullcontext():
         value = run()
     if (candidate.kernels and not kernels.used) or not bool(torch.isfinite(value)):
-        return False  # nothing in this model that the kernels stand in for, or a loss that isn't finite
+        return None  # nothing in this model that the kernels stand in for, or a loss that isn't finite
     torch.autograd.grad(value, learning, allow_unused=True)
-    return True
+    return _now(device) - began
 
 
 def _seconds(
     candidate: Precision, run: Callable[[], Tensor], learning: list[nn.Parameter], device: torch.device
 ) -> float:
-    # a CPU is often shared: another program's turn isn't this candidate's fault
-    clock = time.process_time if device.type == "cpu" else time.perf_counter
-    synchronize(device)
-    began = clock()
+    began = _now(device)
     with candidate(device):
         value = run()
     torch.autograd.grad(value, learning, allow_unused=True)
+    return _now(device) - began
+
+
+def _now(device: torch.device) -> float:
+    """Seconds; of a CPU's own time, which is often shared: another program's turn isn't a candidate's fault."""
     synchronize(device)
-    return clock() - began
+    return time.process_time() if device.type == "cpu" else time.perf_counter()
 
 
 def _chosen(times: dict[Precision, float]) -> Precision:
