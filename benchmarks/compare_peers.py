@@ -224,9 +224,11 @@ def _data_sets(arguments: argparse.Namespace) -> list[DataSet]:
 
 def _from_ct(arguments: argparse.Namespace, source: Path) -> DataSet:
     _hide(arguments.made)
-    made = slices.write(
-        source, arguments.made / f"{source.name}-{arguments.window.replace('/', '-')}", window=arguments.window
-    )
+    place = arguments.made / f"{source.name}-{arguments.window.replace('/', '-')}"
+    try:
+        made = slices.write(source, place, window=arguments.window)
+    except zooft.ZooftError as error:
+        raise SystemExit(f"--ct {source}: {error}") from error
     return DataSet(made, _counted(made))
 
 

@@ -437,6 +437,16 @@ def test_slices_are_windowed_as_pydicom_reads_them_and_patients_stay_on_one_side
     assert not seen["train"] & seen["val"]
 
 
+def test_a_folder_without_ct_ends_the_comparison_with_the_reason(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "none").mkdir()
+    given = ["compare_peers.py", "--ct", str(tmp_path / "none"), "--made", str(tmp_path), "--results", str(tmp_path)]
+    monkeypatch.setattr(sys, "argv", given)
+    with pytest.raises(SystemExit, match=r"--ct .*none: "):
+        compare_peers.main()
+
+
 # ---------------------------------------------------------------- synthetic images
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from typing import Any
 
 import pytest
 import torch
@@ -85,6 +86,53 @@ def test_a_wide_convolution_in_bfloat16_is_torchs_own() -> None:
         with torch.autocast("cpu", torch.bfloat16):
             F.conv2d(x, w, padding=1)
     assert mode.used == {}
+
+
+@pytest.mark.parametrize("bias", [False, True])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize(
+    ("kernel", "stride", "padding", "size"),
+    [((3, 3), 2, 1, (13, 14)), ((3, 3), (2, 1), (1, 0), (9, 8)), ((1, 1), 1, 0, (7, 8)), ((1, 1), 2, 0, (13, 13)), ((3, 1), 1, 0, (7, 3))],
+)  # fmt: skip
+def test_deep_convolutions_equal_float64(
+    kernel: Any, stride: Any, padding: Any, size: Any, dtype: torch.dtype, bias: bool
+) -> None:
+    torch.manual_seed(0)
+    x = torch.randn(3, 130, *size).to(dtype).contiguous(memory_format=torch.channels_last).requires_grad_()
+    w = (torch.randn(140, 130, *kernel) / 30).to(dtype).requires_grad_()
+    given = [x, w, *([torch.randn(140).to(dtype).requires_grad_()] if bias else [])]
+    with FastKernels() as mode:
+        ours = F.conv2d(x, w, given[2] if bias else None, stride, padding)
+    assert mode.used == {"convolution": 1}
+    torchs = F.conv2d(x, w, given[2] if bias else None, stride, padding)
+    assert torch.equal(ours, torchs)
+    exact = [t.detach().double().requires_grad_() for t in given]
+    truth = F.conv2d(exact[0], exact[1], exact[2] if bias else None, stride, padding)
+    for own, theirs, wanted in zip(
+        gradients(ours, given), gradients(torchs, given), gradients(truth, exact), strict=True
+    ):
+        assert own.dtype is dtype
+        assert far(own, wanted) < max(1.2 * far(theirs, wanted), 1e-6)
+
+
+def test_deep_convolutions_in_bfloat16_take_wide_3x3_ones_too_and_leave_the_others() -> None:
+    x, w = torch.randn(2, 128, 8, 8), torch.randn(128, 128, 3, 3, requires_grad=True)
+    with FastKernels() as mode, torch.autocast("cpu", torch.bfloat16):
+        F.conv2d(x, w, padding=1)
+        assert mode.used == {"convolution": 1}
+        F.conv2d(torch.randn(2, 128, 9, 9), w, padding=1)  # too many places
+        F.conv2d(torch.randn(2, 64, 8, 8), w[:, :64], padding=1)  # too few channels
+        F.conv2d(x.requires_grad_(), w.detach(), padding=1)  # its weights don't learn
+    assert mode.used == {"convolution": 1}
+
+
+def test_a_deep_convolution_of_no_images_flows_back_zeros() -> None:
+    x, w = torch.zeros(0, 128, 7, 7, requires_grad=True), torch.randn(128, 128, 3, 3, requires_grad=True)
+    with FastKernels() as mode:
+        F.conv2d(x, w, stride=2).sum().backward()
+    assert mode.used == {"convolution": 1}
+    assert w.grad is not None
+    assert not w.grad.any()
 
 
 def test_a_strided_depthwise_convolution_in_bfloat16_equals_float64() -> None:

@@ -60,3 +60,13 @@ def test_gradients_are_the_convolutions(size: tuple[int, int], images: int, layo
         assert one.shape == true.shape
         assert true.grad is not None
         assert float((one.double() - true.grad).norm() / true.grad.norm()) < 4e-6
+
+
+def test_no_images_are_no_results() -> None:
+    conv = nn.Conv2d(130, 140, 3, padding=1)
+    none = torch.zeros(0, 130, 7, 9)
+    with torch.inference_mode():
+        assert Winograd(conv, nn.ReLU())(none).shape == (0, 140, 7, 9)
+    flowing = torch.zeros(0, 140, 7, 9)
+    assert winograd.input_gradient(flowing, conv.weight.detach()).shape == none.shape
+    assert not winograd.weight_gradient(flowing, none).any()

@@ -1,12 +1,14 @@
 """Faster ways to the same numbers, for operations that torch's CPU library answers with a slow kernel.
 
-Owns five of them, found in profiles of training steps, and the mode that puts them in the place of torch's own
+Owns six of them, found in profiles of training steps, and the mode that puts them in the place of torch's own
 while a forward pass runs. The model isn't touched, so files, hashes and hooks stay as they are.
 
 - Depthwise convolutions: the library's fast kernel for the gradient of the weights takes kernels up to three columns
   wide, and none at all takes strided ones in bfloat16 for the gradient of the input; what is used instead is 10 to 40
   times slower. Wider kernels are cut into strips of three columns, and the strided gradient is computed in float32.
 - Wide 3x3 convolutions in float32: torch's library has no kernel with fewer multiplications (`winograd`).
+- Convolutions of many channels and few places, the last ones of a network: the library finds the gradient of their weights
+  at a fraction of the speed of the matrix product that it is.
 - Attention in bfloat16: the backward pass of the fused kernel is slower than plain matrix products.
 - Linear layers in bfloat16: the bias costs a pass over the result, which oneDNN adds before it leaves the cache.
 - ``relu6`` in place copies its input first, to remember which elements were cut; the output tells that too.
@@ -29,6 +31,8 @@ if TYPE_CHECKING:
 
 _STRIP = 3
 """Columns of a depthwise kernel that the library's fast kernel takes."""
+_MOST_PLACES, _FEWEST_CHANNELS = 64, 128
+"""Of convolutions whose weights' gradient is found by a matrix product; measured."""
 _Pair = tuple[int, int]
 
 
@@ -84,7 +88,8 @@ def _conv2d(
     if not (input.requires_grad or weight.requires_grad):
         return None
     if groups == 1:
-        return _wide(input, weight, bias, _pair(stride), _pair(padding))
+        wide = _wide(input, weight, bias, _pair(stride), _pair(padding))
+        return _deep(input, weight, bias, _pair(stride), _pair(padding)) if wide is None else wide
     if groups == input.shape[1] == weight.shape[0]:
         return _depthwise(input, weight, bias, _pair(stride), _pair(padding))
     return None
@@ -97,6 +102,17 @@ def _wide(x: Tensor, weight: Tensor, bias: Tensor | None, stride: _Pair, padding
     if not winograd.suits(weight, stride=stride, margins=margins, dilation=(1, 1), groups=1):
         return None
     result: Tensor = _Wide.apply(x, weight, bias)
+    return result
+
+
+def _deep(x: Tensor, weight: Tensor, bias: Tensor | None, stride: _Pair, padding: _Pair) -> Tensor | None:
+    dtype = _compute_dtype(x)
+    sizes = [(x.shape[i] + 2 * padding[i - 2] - weight.shape[i]) // stride[i - 2] + 1 for i in (2, 3)]
+    few = min(sizes) >= 1 and math.prod(sizes) <= _MOST_PLACES and min(weight.shape[:2]) >= _FEWEST_CHANNELS
+    if not few or not weight.requires_grad or dtype not in {torch.float32, torch.bfloat16}:
+        return None
+    own_bias = None if bias is None else bias.to(dtype)
+    result: Tensor = _Deep.apply(x.to(dtype), weight.to(dtype), own_bias, stride, padding)
     return result
 
 
@@ -134,6 +150,38 @@ class _Wide(torch.autograd.Function):
         return of_x, of_weight, gradient.sum((0, 2, 3)) if wanted[2] else None
 
 
+class _Deep(torch.autograd.Function):
+    """``(N, C, H, W), (K, C, R, S) -> (N, K, H', W')``, all of one dtype."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor | None, stride: _Pair, padding: _Pair) -> Tensor:
+        ctx.save_for_backward(x, weight)
+        ctx.stride, ctx.padding = stride, padding
+        with torch.autocast("cpu", enabled=False):
+            return F.conv2d(x, weight, bias, stride, padding)
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
+        x, weight = ctx.saved_tensors
+        (gradient,) = gradients
+        wanted, how = ctx.needs_input_grad, (ctx.stride, ctx.padding)
+        of_x = _torchs_own(gradient, x, weight, *how, wanted=(True, False), groups=1) if wanted[0] else None
+        of_weight = _product(gradient, x, (weight.shape[2], weight.shape[3]), *how) if wanted[1] else None
+        return of_x, of_weight, gradient.sum((0, 2, 3)) if wanted[2] else None, None, None
+
+
+def _product(gradient: Tensor, x: Tensor, kernel: _Pair, stride: _Pair, padding: _Pair) -> Tensor:
+    """The gradient of a convolution's weights, of what flows to each place times what the kernel sees from there."""
+    outputs, channels = gradient.shape[1], x.shape[1]
+    padded = F.pad(x.permute(0, 2, 3, 1), (0, 0, padding[1], padding[1], padding[0], padding[0]))
+    seen = padded.unfold(1, kernel[0], stride[0]).unfold(2, kernel[1], stride[1]).permute(0, 1, 2, 4, 5, 3)
+    places, features = math.prod(seen.shape[:3]), math.prod(seen.shape[3:])
+    flowing = gradient.permute(0, 2, 3, 1).reshape(places, outputs).t()
+    if gradient.dtype is torch.bfloat16 and outputs <= features:
+        flowing = flowing.contiguous()  # the smaller of the two; oneDNN puts it in order more slowly than a copy does
+    return (flowing @ seen.reshape(places, features)).view(outputs, *kernel, channels).permute(0, 3, 1, 2)
+
+
 class _Depthwise(torch.autograd.Function):
     """``(N, C, H, W), (C, 1, R, S) -> (N, C, H', W')``, all of one dtype."""
 
@@ -157,16 +205,18 @@ class _Depthwise(torch.autograd.Function):
 
 def _input_gradient(gradient: Tensor, x: Tensor, weight: Tensor, stride: _Pair, padding: _Pair) -> Tensor:
     if x.dtype is not torch.bfloat16 or stride == (1, 1):
-        return _torchs_own(gradient, x, weight, stride, padding, (True, False))
+        return _torchs_own(gradient, x, weight, stride, padding, wanted=(True, False), groups=len(weight))
     blank = torch.empty_like(x, dtype=torch.float32)  # only its shape and layout count
-    return _torchs_own(gradient.float(), blank, weight.float(), stride, padding, (True, False)).to(x.dtype)
+    return _torchs_own(
+        gradient.float(), blank, weight.float(), stride, padding, wanted=(True, False), groups=len(weight)
+    ).to(x.dtype)
 
 
 def _weight_gradient(gradient: Tensor, x: Tensor, weight: Tensor, stride: _Pair, padding: _Pair) -> Tensor:
     """Strip by strip: a column of the kernel sees the input, shifted by its number."""
     columns = weight.shape[3]
     if columns <= _STRIP:
-        return _torchs_own(gradient, x, weight, stride, padding, (False, True))
+        return _torchs_own(gradient, x, weight, stride, padding, wanted=(False, True), groups=len(weight))
     reach = (gradient.shape[3] - 1) * stride[1]
     padded = F.pad(x, (padding[1], padding[1]))
     strips = []
@@ -174,15 +224,24 @@ def _weight_gradient(gradient: Tensor, x: Tensor, weight: Tensor, stride: _Pair,
         width = min(_STRIP, columns - first)
         seen = padded[..., first : first + reach + width].contiguous(memory_format=torch.channels_last)
         strip = weight[..., first : first + width].contiguous()
-        strips.append(_torchs_own(gradient, seen, strip, stride, (padding[0], 0), (False, True)))
+        strips.append(
+            _torchs_own(gradient, seen, strip, stride, (padding[0], 0), wanted=(False, True), groups=len(weight))
+        )
     return torch.cat(strips, 3)
 
 
 def _torchs_own(
-    gradient: Tensor, x: Tensor, weight: Tensor, stride: _Pair, padding: _Pair, wanted: tuple[bool, bool]
+    gradient: Tensor,
+    x: Tensor,
+    weight: Tensor,
+    stride: _Pair,
+    padding: _Pair,
+    *,
+    wanted: tuple[bool, bool],
+    groups: int,
 ) -> Tensor:
     found = torch.ops.aten.convolution_backward(
-        gradient, x, weight, None, list(stride), list(padding), [1, 1], False, [0, 0], len(weight), [*wanted, False]
+        gradient, x, weight, None, list(stride), list(padding), [1, 1], False, [0, 0], groups, [*wanted, False]
     )
     result: Tensor = found[0] if wanted[0] else found[1]
     return result
