@@ -9,6 +9,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
 from zooft.kernels import FastKernels
 
@@ -164,6 +165,41 @@ def test_attention_is_as_near_to_float64_as_torchs_own(keys: int, scale: float |
         assert far(own, wanted) < max(1.2 * far(theirs, wanted), 4e-3)
 
 
+def test_attention_that_torch_answers_otherwise_is_left_to_it() -> None:
+    torch.manual_seed(0)
+    wide = torch.randn(2, 3, 16, 20).bfloat16()
+    turned = [wide.transpose(-1, -2).requires_grad_(), *(torch.randn(2, 3, 20, 16).bfloat16() for _ in range(2))]
+    none = [torch.zeros(2, 3, 0, 16).bfloat16().requires_grad_() for _ in range(3)]
+    with FastKernels() as mode:
+        ours = F.scaled_dot_product_attention(*turned)
+        F.scaled_dot_product_attention(*none)
+    assert mode.used == {}
+    assert torch.equal(ours, F.scaled_dot_product_attention(*turned))
+
+
+def test_attention_flows_back_in_float32_inside_autocast_and_with_a_graph() -> None:
+    torch.manual_seed(0)
+    given = [(2 * torch.randn(2, 3, 9, 16)).bfloat16().requires_grad_() for _ in range(3)]
+    exact = [t.detach().double().requires_grad_() for t in given]
+    truth = gradients(F.scaled_dot_product_attention(*exact), exact)
+    with torch.autocast("cpu", torch.bfloat16), FastKernels() as mode:
+        ours = F.scaled_dot_product_attention(*given)
+        torch.manual_seed(1)
+        flowing = torch.randn(ours.shape).to(ours.dtype)
+        found = torch.autograd.grad(ours, given, flowing, create_graph=True)
+    assert mode.used == {"attention": 1}
+    assert all(far(own, wanted) < 8e-3 for own, wanted in zip(found, truth, strict=True))
+
+
+def test_what_is_checkpointed_is_left_to_torch() -> None:
+    x, weight, bias = torch.randn(2, 3, 4, requires_grad=True), torch.randn(5, 4), torch.randn(5)
+    with torch.autocast("cpu", torch.bfloat16), FastKernels() as mode:
+        result = checkpoint(F.linear, x, weight, bias, use_reentrant=False)
+    assert mode.used == {}
+    result.float().sum().backward()
+    assert x.grad is not None
+
+
 def test_masked_or_causal_attention_is_left_to_torch() -> None:
     given = [torch.randn(1, 2, 4, 8).bfloat16().requires_grad_() for _ in range(3)]
     with FastKernels() as mode:
@@ -202,6 +238,13 @@ def test_linear_layers_that_gain_nothing_are_left_to_torch() -> None:
             F.linear(x[0], weight, bias)  # a classifier's rows
             F.linear(x[:0], weight, bias)  # no rows
             F.linear(x.detach(), weight, bias)  # nothing learns
+            three = F.linear(x, weight, torch.tensor(3.0))  # one bias for all
+            torch.testing.assert_close(three, (x @ weight.t() + 3).bfloat16(), rtol=2e-2, atol=2e-2)
+            assert F.linear(x, weight, torch.zeros(3, 5)).shape == (2, 3, 5)  # a bias for each row
+            with pytest.raises(RuntimeError, match="mat1 and mat2"):
+                F.linear(x[..., :3], weight, bias)
+        with pytest.raises(RuntimeError, match="same dtype"):
+            F.linear(x.bfloat16(), weight, bias)
     assert mode.used == {}
 
 

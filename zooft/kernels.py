@@ -22,7 +22,9 @@ from typing import TYPE_CHECKING, Any
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+from torch.autograd.function import once_differentiable
 from torch.overrides import TorchFunctionMode
+from torch.utils import checkpoint
 
 from zooft import winograd
 
@@ -58,13 +60,26 @@ class FastKernels(TorchFunctionMode):
     ) -> Any:
         """The faster way where there is one and it fits, else `func` itself."""
         found = self._ways.get(func)
-        if found is not None and torch.is_grad_enabled():
+        if found is not None and torch.is_grad_enabled() and not _is_checkpointed():
             name, way = found
             result = way(*args, **(kwargs or {}))
             if result is not None:
                 self.used[name] = self.used.get(name, 0) + 1
                 return result
         return func(*args, **(kwargs or {}))
+
+
+def _is_checkpointed() -> bool:
+    """Whether what runs will run again in the backward pass, where the mode isn't entered and other tensors would be saved."""
+    hooks = torch._C._autograd._top_saved_tensors_default_hooks(True)
+    return hooks is not None and hooks[0].__module__ == checkpoint.__name__
+
+
+def _fit(*tensors: Tensor | None) -> bool:
+    """Whether torch itself would take these together: of one type, or of those that autocast casts."""
+    given = [tensor for tensor in tensors if tensor is not None]
+    cast = {torch.float32, torch.bfloat16, torch.float16} if torch.is_autocast_enabled("cpu") else {given[0].dtype}
+    return all(one.dtype in cast and one.device.type == "cpu" and not one.is_nested for one in given)
 
 
 def _compute_dtype(x: Tensor) -> torch.dtype:
@@ -83,7 +98,7 @@ def _conv2d(
     groups: int = 1,
 ) -> Tensor | None:
     """The convolution, or None where torch's own is as fast."""
-    if isinstance(padding, str) or input.ndim != 4 or input.device.type != "cpu" or _pair(dilation) != (1, 1):
+    if isinstance(padding, str) or input.ndim != 4 or _pair(dilation) != (1, 1) or not _fit(input, weight, bias):
         return None
     if not (input.requires_grad or weight.requires_grad):
         return None
@@ -260,7 +275,12 @@ def _attention(
     """Plain attention in bfloat16, or None."""
     plain = attn_mask is None and not dropout_p and not is_causal and not enable_gqa
     same = query.ndim == 4 and query.shape[:2] == key.shape[:2] and key.shape == value.shape
-    if not plain or not same or query.device.type != "cpu" or _compute_dtype(query) is not torch.bfloat16:
+    if not plain or not same or query.shape[3] != key.shape[3] or not _fit(query, key, value):
+        return None
+    # torch's fused kernel, asked for below without torch's own checks, reads beyond other layouts and divides by none
+    if _compute_dtype(query) is not torch.bfloat16 or not all(
+        p.numel() and p.stride(3) == 1 for p in (query, key, value)
+    ):
         return None
     if not (query.requires_grad or key.requires_grad or value.requires_grad):
         return None
@@ -273,8 +293,8 @@ class _Attention(torch.autograd.Function):
     """``(N, heads, L, E)`` queries, ``(N, heads, S, E)`` keys and values, bfloat16.
 
     The forward pass is torch's. The backward pass is that of FlashAttention (Dao et al. 2022, section 3.1), a sample at a
-    time in place of its blocks, whose scores then stay in the cache; they and what flows back to them are float32, the
-    other products bfloat16.
+    time in place of its blocks, whose scores stay in the cache where there are some hundred tokens; they and what flows
+    back to them are float32, the other products bfloat16.
     """
 
     @staticmethod
@@ -287,12 +307,14 @@ class _Attention(torch.autograd.Function):
         return result
 
     @staticmethod
+    @once_differentiable
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
         query, key, value, out, logsumexp = ctx.saved_tensors
         (gradient,) = gradients
         flowing = [torch.empty(part.shape, dtype=part.dtype) for part in (query, key, value)]
-        for sample in zip(query, key, value, out, logsumexp, gradient, *flowing, strict=True):
-            _flow_back(*sample, scale=ctx.scale)
+        with torch.autocast("cpu", enabled=False):
+            for sample in zip(query, key, value, out, logsumexp, gradient, *flowing, strict=True):
+                _flow_back(*sample, scale=ctx.scale)
         return *flowing, None
 
 
@@ -314,8 +336,10 @@ def _flow_back(
 
 def _linear(input: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor | None:  # noqa: A002  -- as torch calls it
     """A linear layer with a bias on rows of tokens, in bfloat16, or None. Of a classifier's few rows nothing is gained."""
-    if bias is None or input.ndim < 3 or weight.ndim != 2 or input.device.type != "cpu" or not input.numel():
+    if bias is None or not _fit(input, weight, bias) or input.ndim < 3 or weight.ndim != 2 or not input.numel():
         return None
+    if input.shape[-1] != weight.shape[1] or bias.shape != weight.shape[:1] or not weight.numel():
+        return None  # torch spreads some of these, and says what is wrong with the others
     if _compute_dtype(input) is not torch.bfloat16 or not (input.requires_grad or weight.requires_grad):
         return None
     if not torch.backends.mkldnn.is_available() or not torch.ops.mkldnn._is_mkldnn_bf16_supported():  # type: ignore[no-untyped-call]

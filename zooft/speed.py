@@ -33,7 +33,8 @@ _WORTH_SECONDS = 1e-3
 _HOPELESS = 1.4
 """What has been this much slower once isn't measured again."""
 _LONG = 1.0
-"""Seconds of a first step on a CPU from which on what the library prepares in it, some tenths, doesn't matter."""
+"""CPU seconds of first steps from which on they are taken as measured where a second one is dear: what the library prepares in
+them, some tenths for each precision alike, makes the choice more careful, not another one."""
 _ROUNDS = 3
 _FEWEST = 4
 """Samples in a probe on a CPU: fewer say little about a whole batch."""
@@ -125,15 +126,15 @@ def _measured(
     candidates: list[Precision], run: Callable[[], Tensor], learning: list[nn.Parameter], device: torch.device, rounds: int
 ) -> dict[Precision, float]:  # fmt: skip
     """Seconds of a step for each candidate that is worth a thought; infinite where the loss isn't finite."""
-    times: dict[Precision, list[float]] = {}
-    for candidate in candidates:
-        first = _warm_up(candidate, run, learning, device)
-        if first is not None:
-            times[candidate] = [first] if first >= _LONG and device.type == "cpu" else []
-    for number in range(rounds):
+    first = {candidate: _warm_up(candidate, run, learning, device) for candidate in candidates}
+    firsts = {candidate: seconds for candidate, seconds in first.items() if seconds is not None}
+    if rounds == 1 and device.type == "cpu" and min(firsts.values(), default=0.0) >= _LONG:
+        return firsts
+    times: dict[Precision, list[float]] = {candidate: [] for candidate in firsts}
+    for _ in range(rounds):
         best = min((min(taken) for taken in times.values() if taken), default=math.inf)
         for candidate, taken in times.items():
-            if len(taken) <= number and (not taken or min(taken) < _HOPELESS * best):
+            if not taken or min(taken) < _HOPELESS * best:
                 taken.append(_seconds(candidate, run, learning, device))
     return {candidate: statistics.median(taken) for candidate, taken in times.items()}
 
