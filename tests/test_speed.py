@@ -114,10 +114,16 @@ def test_a_rather_short_run_is_probed_as_shortly_as_can_be(clock: list[float], s
 
 
 def test_a_long_first_step_is_a_measurement_too(clock: list[float]) -> None:
-    long, short = Slow(clock, full=0.6, half=0.3), Slow(clock, full=0.06, half=0.03)
+    long, short = Slow(clock, full=0.5, half=0.3), Slow(clock, full=0.05, half=0.03)
     assert probed(long, steps=15).dtype is probed(short, steps=15).dtype is torch.bfloat16
     assert len(long.sizes) == 4  # each precision once; with our kernels, none of which fit, the forward pass
     assert len(short.sizes) == 6
+
+
+def test_kernels_arent_tried_where_float32_is_far_behind(clock: list[float]) -> None:
+    near, far = Slow(clock, full=0.05, half=0.03), Slow(clock, full=0.07, half=0.03)
+    assert probed(near, steps=15).dtype is probed(far, steps=15).dtype is torch.bfloat16
+    assert len(far.sizes) == len(near.sizes) - 1
 
 
 def test_a_probe_leaves_no_trace() -> None:

@@ -32,6 +32,8 @@ _WORTH_SECONDS = 1e-3
 """A step that gains less than this is short enough."""
 _HOPELESS = 1.4
 """What has been this much slower once isn't measured again."""
+_OUTRUN = 2.0
+"""So much slower in float32, a step isn't tried with our kernels too, which make it twice as fast at most."""
 _LONG = 1.0
 """CPU seconds of first steps from which on they are taken as measured where a second one is dear: what the library prepares in
 them, some tenths for each precision alike, makes the choice more careful, not another one."""
@@ -116,7 +118,8 @@ def choose_precision(
 
 def _candidates(device: torch.device) -> list[Precision]:
     if device.type == "cpu":
-        return [Precision(dtype=d, kernels=k) for d in (torch.float32, torch.bfloat16) for k in (False, True)]
+        both = (torch.float32, torch.bfloat16)
+        return [Precision(dtype=both[d], kernels=k) for d, k in ((0, False), (1, False), (1, True), (0, True))]
     if device.type == "cuda" and torch.cuda.is_bf16_supported(including_emulation=False):
         return [Precision(), Precision(dtype=torch.bfloat16)]
     return [Precision()]
@@ -126,8 +129,11 @@ def _measured(
     candidates: list[Precision], run: Callable[[], Tensor], learning: list[nn.Parameter], device: torch.device, rounds: int
 ) -> dict[Precision, float]:  # fmt: skip
     """Seconds of a step for each candidate that is worth a thought; infinite where the loss isn't finite."""
-    first = {candidate: _warm_up(candidate, run, learning, device) for candidate in candidates}
-    firsts = {candidate: seconds for candidate, seconds in first.items() if seconds is not None}
+    firsts: dict[Precision, float] = {}
+    for candidate in candidates:
+        if not _outrun(candidate, firsts):
+            seconds = _warm_up(candidate, run, learning, device)
+            firsts |= {} if seconds is None else {candidate: seconds}
     if rounds == 1 and device.type == "cpu" and min(firsts.values(), default=0.0) >= _LONG:
         return firsts
     times: dict[Precision, list[float]] = {candidate: [] for candidate in firsts}
@@ -137,6 +143,16 @@ def _measured(
             if not taken or min(taken) < _HOPELESS * best:
                 taken.append(_seconds(candidate, run, learning, device))
     return {candidate: statistics.median(taken) for candidate, taken in times.items()}
+
+
+def _outrun(candidate: Precision, firsts: dict[Precision, float]) -> bool:
+    """Whether our kernels can't make up for what float32 itself is behind bfloat16."""
+    plain = firsts.get(Precision())
+    if not candidate.kernels or candidate.dtype is not torch.float32 or plain is None:
+        return False
+    return plain >= _OUTRUN * min(
+        (seconds for one, seconds in firsts.items() if one.dtype != candidate.dtype), default=math.inf
+    )
 
 
 def _warm_up(
