@@ -126,9 +126,7 @@ def _deep(x: Tensor, weight: Tensor, bias: Tensor | None, stride: _Pair, padding
     few = min(sizes) >= 1 and math.prod(sizes) <= _MOST_PLACES and min(weight.shape[:2]) >= _FEWEST_CHANNELS
     if not few or not weight.requires_grad or dtype not in {torch.float32, torch.bfloat16}:
         return None
-    own_bias = None if bias is None else bias.to(dtype)
-    result: Tensor = _Deep.apply(x.to(dtype), weight.to(dtype), own_bias, stride, padding)
-    return result
+    return _applied(x, weight, bias, stride, padding, dtype)
 
 
 def _depthwise(x: Tensor, weight: Tensor, bias: Tensor | None, stride: _Pair, padding: _Pair) -> Tensor | None:
@@ -136,8 +134,14 @@ def _depthwise(x: Tensor, weight: Tensor, bias: Tensor | None, stride: _Pair, pa
     slow = weight.shape[3] > _STRIP or (dtype is torch.bfloat16 and stride != (1, 1))
     if not slow or dtype not in {torch.float32, torch.bfloat16}:
         return None
+    return _applied(x, weight, bias, stride, padding, dtype)
+
+
+def _applied(
+    x: Tensor, weight: Tensor, bias: Tensor | None, stride: _Pair, padding: _Pair, dtype: torch.dtype
+) -> Tensor:
     own_bias = None if bias is None else bias.to(dtype)
-    result: Tensor = _Depthwise.apply(x.to(dtype), weight.to(dtype), own_bias, stride, padding)
+    result: Tensor = _Convolution.apply(x.to(dtype), weight.to(dtype), own_bias, stride, padding)
     return result
 
 
@@ -165,24 +169,42 @@ class _Wide(torch.autograd.Function):
         return of_x, of_weight, gradient.sum((0, 2, 3)) if wanted[2] else None
 
 
-class _Deep(torch.autograd.Function):
-    """``(N, C, H, W), (K, C, R, S) -> (N, K, H', W')``, all of one dtype."""
+class _Convolution(torch.autograd.Function):
+    """``(N, C, H, W), (K, C, R, S) -> (N, K, H', W')``, or depthwise, ``(C, 1, R, S)``; all of one dtype."""
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor | None, stride: _Pair, padding: _Pair) -> Tensor:
         ctx.save_for_backward(x, weight)
         ctx.stride, ctx.padding = stride, padding
         with torch.autocast("cpu", enabled=False):
-            return F.conv2d(x, weight, bias, stride, padding)
+            return F.conv2d(x, weight, bias, stride, padding, groups=_groups(x, weight))
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
         x, weight = ctx.saved_tensors
         (gradient,) = gradients
-        wanted, how = ctx.needs_input_grad, (ctx.stride, ctx.padding)
-        of_x = _torchs_own(gradient, x, weight, *how, wanted=(True, False), groups=1) if wanted[0] else None
-        of_weight = _product(gradient, x, (weight.shape[2], weight.shape[3]), *how) if wanted[1] else None
-        return of_x, of_weight, gradient.sum((0, 2, 3)) if wanted[2] else None, None, None
+        wanted = ctx.needs_input_grad
+        of_x = _input_gradient(gradient, x, weight, ctx.stride, ctx.padding) if wanted[0] else None
+        of_weight = _weight_gradient(gradient, x, weight, ctx.stride, ctx.padding) if wanted[1] else None
+        of_bias = gradient.sum((0, 2, 3)) if wanted[2] else None
+        return of_x, of_weight, of_bias, None, None
+
+
+def _groups(x: Tensor, weight: Tensor) -> int:
+    return x.shape[1] // weight.shape[1]
+
+
+def _input_gradient(gradient: Tensor, x: Tensor, weight: Tensor, stride: _Pair, padding: _Pair) -> Tensor:
+    if x.dtype is not torch.bfloat16 or stride == (1, 1) or _groups(x, weight) == 1:
+        return _torchs_own(gradient, x, weight, stride, padding, (True, False))
+    blank = torch.empty_like(x, dtype=torch.float32)  # only its shape and layout count
+    return _torchs_own(gradient.float(), blank, weight.float(), stride, padding, (True, False)).to(x.dtype)
+
+
+def _weight_gradient(gradient: Tensor, x: Tensor, weight: Tensor, stride: _Pair, padding: _Pair) -> Tensor:
+    if _groups(x, weight) == 1:
+        return _product(gradient, x, (weight.shape[2], weight.shape[3]), stride, padding)
+    return _strips(gradient, x, weight, stride, padding)
 
 
 def _product(gradient: Tensor, x: Tensor, kernel: _Pair, stride: _Pair, padding: _Pair) -> Tensor:
@@ -197,41 +219,11 @@ def _product(gradient: Tensor, x: Tensor, kernel: _Pair, stride: _Pair, padding:
     return (flowing @ seen.reshape(places, features)).view(outputs, *kernel, channels).permute(0, 3, 1, 2)
 
 
-class _Depthwise(torch.autograd.Function):
-    """``(N, C, H, W), (C, 1, R, S) -> (N, C, H', W')``, all of one dtype."""
-
-    @staticmethod
-    def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor | None, stride: _Pair, padding: _Pair) -> Tensor:
-        ctx.save_for_backward(x, weight)
-        ctx.stride, ctx.padding = stride, padding
-        with torch.autocast("cpu", enabled=False):
-            return F.conv2d(x, weight, bias, stride, padding, groups=len(weight))
-
-    @staticmethod
-    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
-        x, weight = ctx.saved_tensors
-        (gradient,) = gradients
-        wanted = ctx.needs_input_grad
-        of_x = _input_gradient(gradient, x, weight, ctx.stride, ctx.padding) if wanted[0] else None
-        of_weight = _weight_gradient(gradient, x, weight, ctx.stride, ctx.padding) if wanted[1] else None
-        of_bias = gradient.sum((0, 2, 3)) if wanted[2] else None
-        return of_x, of_weight, of_bias, None, None
-
-
-def _input_gradient(gradient: Tensor, x: Tensor, weight: Tensor, stride: _Pair, padding: _Pair) -> Tensor:
-    if x.dtype is not torch.bfloat16 or stride == (1, 1):
-        return _torchs_own(gradient, x, weight, stride, padding, wanted=(True, False), groups=len(weight))
-    blank = torch.empty_like(x, dtype=torch.float32)  # only its shape and layout count
-    return _torchs_own(
-        gradient.float(), blank, weight.float(), stride, padding, wanted=(True, False), groups=len(weight)
-    ).to(x.dtype)
-
-
-def _weight_gradient(gradient: Tensor, x: Tensor, weight: Tensor, stride: _Pair, padding: _Pair) -> Tensor:
-    """Strip by strip: a column of the kernel sees the input, shifted by its number."""
+def _strips(gradient: Tensor, x: Tensor, weight: Tensor, stride: _Pair, padding: _Pair) -> Tensor:
+    """The same of a depthwise one, strip by strip: a column of the kernel sees the input, shifted by its number."""
     columns = weight.shape[3]
     if columns <= _STRIP:
-        return _torchs_own(gradient, x, weight, stride, padding, wanted=(False, True), groups=len(weight))
+        return _torchs_own(gradient, x, weight, stride, padding, (False, True))
     reach = (gradient.shape[3] - 1) * stride[1]
     padded = F.pad(x, (padding[1], padding[1]))
     strips = []
@@ -239,25 +231,15 @@ def _weight_gradient(gradient: Tensor, x: Tensor, weight: Tensor, stride: _Pair,
         width = min(_STRIP, columns - first)
         seen = padded[..., first : first + reach + width].contiguous(memory_format=torch.channels_last)
         strip = weight[..., first : first + width].contiguous()
-        strips.append(
-            _torchs_own(gradient, seen, strip, stride, (padding[0], 0), wanted=(False, True), groups=len(weight))
-        )
+        strips.append(_torchs_own(gradient, seen, strip, stride, (padding[0], 0), (False, True)))
     return torch.cat(strips, 3)
 
 
 def _torchs_own(
-    gradient: Tensor,
-    x: Tensor,
-    weight: Tensor,
-    stride: _Pair,
-    padding: _Pair,
-    *,
-    wanted: tuple[bool, bool],
-    groups: int,
+    gradient: Tensor, x: Tensor, weight: Tensor, stride: _Pair, padding: _Pair, wanted: tuple[bool, bool]
 ) -> Tensor:
-    found = torch.ops.aten.convolution_backward(
-        gradient, x, weight, None, list(stride), list(padding), [1, 1], False, [0, 0], groups, [*wanted, False]
-    )
+    how = (list(stride), list(padding), [1, 1], False, [0, 0], _groups(x, weight))
+    found = torch.ops.aten.convolution_backward(gradient, x, weight, None, *how, [*wanted, False])
     result: Tensor = found[0] if wanted[0] else found[1]
     return result
 
