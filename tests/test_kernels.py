@@ -124,6 +124,8 @@ def test_deep_convolutions_in_bfloat16_take_wide_3x3_ones_too_and_leave_the_othe
         F.conv2d(torch.randn(2, 128, 9, 9), w, padding=1)  # too many places
         F.conv2d(torch.randn(2, 64, 8, 8), w[:, :64], padding=1)  # too few channels
         F.conv2d(x.requires_grad_(), w.detach(), padding=1)  # its weights don't learn
+        with pytest.raises(RuntimeError, match="channels"):
+            F.conv2d(torch.randn(2, 256, 8, 8), w, padding=1)
     assert mode.used == {"convolution": 1}
 
 

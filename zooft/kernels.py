@@ -102,7 +102,7 @@ def _conv2d(
         return None
     if not (input.requires_grad or weight.requires_grad):
         return None
-    if groups == 1:
+    if groups == 1 and input.shape[1] == weight.shape[1]:
         wide = _wide(input, weight, bias, _pair(stride), _pair(padding))
         return _deep(input, weight, bias, _pair(stride), _pair(padding)) if wide is None else wide
     if groups == input.shape[1] == weight.shape[0]:
