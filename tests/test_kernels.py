@@ -116,6 +116,44 @@ def test_deep_convolutions_equal_float64(
         assert far(own, wanted) < max(1.2 * far(theirs, wanted), 1e-6)
 
 
+@pytest.mark.parametrize("stride", [1, 2])
+@pytest.mark.parametrize(("inputs", "outputs"), [(64, 96), (96, 64), (300, 64)])
+def test_1x1_convolutions_in_bfloat16_equal_float64(inputs: int, outputs: int, stride: int) -> None:
+    torch.manual_seed(0)
+    x = torch.randn(3, inputs, 13, 11).bfloat16().contiguous(memory_format=torch.channels_last).requires_grad_()
+    w = (torch.randn(outputs, inputs, 1, 1) / 10).bfloat16().requires_grad_()
+    with FastKernels() as mode:
+        ours = F.conv2d(x, w, None, stride)
+    assert mode.used == {"convolution": 1}
+    assert ours.is_contiguous(memory_format=torch.channels_last)
+    torchs = F.conv2d(x, w, None, stride)
+    exact = [t.detach().double().requires_grad_() for t in (x, w)]
+    truth = F.conv2d(exact[0], exact[1], None, stride)
+    assert far(ours, truth) <= 1.2 * far(torchs, truth)
+    for own, theirs, wanted in zip(
+        gradients(ours, [x, w]), gradients(torchs, [x, w]), gradients(truth, exact), strict=True
+    ):
+        assert own.dtype is torch.bfloat16
+        assert far(own, wanted) < 1.2 * far(theirs, wanted)
+
+
+def test_1x1_convolutions_that_gain_nothing_are_left_to_torch() -> None:
+    w = torch.randn(64, 64, 1, 1, requires_grad=True)
+    layout = {"memory_format": torch.channels_last}
+    with FastKernels() as mode:
+        F.conv2d(torch.randn(2, 64, 8, 8).contiguous(**layout), w)  # float32
+        with torch.autocast("cpu", torch.bfloat16):
+            F.conv2d(torch.randn(2, 64, 8, 8), w)  # channels first
+            F.conv2d(torch.randn(2, 64, 17, 17).contiguous(**layout), w)  # too many places
+            F.conv2d(torch.randn(2, 64, 8, 8).contiguous(**layout), w, padding=1)
+            F.conv2d(torch.randn(2, 32, 8, 8).contiguous(**layout), w[:, :32])  # too few channels
+            F.conv2d(torch.zeros(0, 64, 8, 8).contiguous(**layout), w)
+            F.conv2d(torch.randn(2, 64, 8, 8).contiguous(**layout), w, torch.zeros(64))
+            assert not mode.used
+            F.conv2d(torch.randn(2, 64, 8, 8).contiguous(**layout).requires_grad_(), w.detach()).sum().backward()
+    assert mode.used == {"convolution": 1}
+
+
 def test_deep_convolutions_in_bfloat16_take_wide_3x3_ones_too_and_leave_the_others() -> None:
     x, w = torch.randn(2, 128, 8, 8), torch.randn(128, 128, 3, 3, requires_grad=True)
     with FastKernels() as mode, torch.autocast("cpu", torch.bfloat16):

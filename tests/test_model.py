@@ -74,6 +74,28 @@ def test_a_backbone_knows_its_width_stages_and_reference() -> None:
     assert not [n for n in backbone.module.state_dict() if n.startswith("fc")]
 
 
+def test_what_this_process_has_checked_is_built_again_without_looking() -> None:
+    zoo, looked = family(), []
+    first = load(zoo)
+
+    def pool(module: nn.Module, x: Tensor) -> Tensor:
+        looked.append(x)
+        return STAGES["pool"](module, x)
+
+    watched = family(stages={**STAGES, "pool": Stage((), pool)})
+    known: dict[str, Any] = {"channels": 3, "record": first.weights}
+    drawn = torch.get_rng_state()
+    again = models.rebuild_backbone(watched, "net", like=first, **known)
+    assert not looked
+    assert torch.equal(drawn, torch.get_rng_state())
+    assert (again.width, again.input, again.slots) == (first.width, first.input, first.slots)
+    assert {n: t.shape for n, t in again.module.state_dict().items()} == {
+        n: t.shape for n, t in first.module.state_dict().items()
+    }
+    models.rebuild_backbone(watched, "net", **known)
+    assert looked
+
+
 @pytest.mark.parametrize(("changed", "message"), [
     ({"high": Stage(("high.0",))}, r"in no stage: high\.1\.weight"),
     ({"high": Stage(("high", "low.0"))}, r"in several stages: low\.0\.weight \(low and high\)"),

@@ -126,6 +126,14 @@ def test_kernels_arent_tried_where_float32_is_far_behind(clock: list[float]) -> 
     assert len(far.sizes) == len(near.sizes) - 1
 
 
+def test_what_is_far_behind_at_once_isnt_measured_again(clock: list[float]) -> None:
+    near, far, short = (Slow(clock, full=full, half=half) for full, half in ((0.13, 0.1), (0.19, 0.1), (0.013, 0.008)))
+    assert probed(near).dtype is probed(far).dtype is probed(short).dtype is torch.bfloat16
+    assert len(far.sizes) == len(near.sizes) - 3
+    # what the library prepares in so short a first step could be the difference
+    assert len(short.sizes) == len(far.sizes) + 1
+
+
 def test_a_probe_leaves_no_trace() -> None:
     torch.manual_seed(0)
     model = Net().train()

@@ -50,6 +50,7 @@ class Crew:
     Attributes:
         plan: what was asked for.
         accelerator: this process's place among those of the run.
+        backbone: as this process has built and checked it.
         keeping: how what leaves frozen stages is kept; None with ``--no-cache``.
         contents: of the samples that are learnt from, as far as it is known.
         told: who is told.
@@ -58,6 +59,7 @@ class Crew:
 
     plan: Plan
     accelerator: Accelerator
+    backbone: Backbone
     keeping: Keeping | None
     contents: str | None
     told: Listener
@@ -95,7 +97,9 @@ def gathered(
             f"the processes have loaded {len(same)} different versions of {backbone.reference}; give all the same with "
             "--weights FILE"
         )
-    return Crew(plan=plan, accelerator=accelerator, keeping=keeping, contents=contents, told=told, clock=clock)
+    return Crew(
+        plan=plan, accelerator=accelerator, backbone=backbone, keeping=keeping, contents=contents, told=told, clock=clock
+    )  # fmt: skip
 
 
 def adapt(plan: Plan, outputs: int) -> tuple[Backbone, AdaptedModel]:
@@ -140,7 +144,7 @@ def _fold_answers(crew: Crew, fold: Fold, whole: Path | None, own: Path | None) 
     runs.write_text(own / runs.RUN_FILE, (whole / runs.RUN_FILE).read_text(encoding="utf-8"))
     parted = Splits(train=fold.train, val=fold.held_out, test=(), notes=())
     sample_tables.write_samples(own / runs.SAMPLES_FILE, parted, runs.read(whole)["classes"])
-    return predict(crew, finished.open_run(own, crew.plan.registry), fold.held_out)
+    return predict(crew, finished.open_run(own, crew.plan.registry, like=crew.backbone), fold.held_out)
 
 
 def kept_by(crew: Crew, folder: Path | None) -> Kept | None:

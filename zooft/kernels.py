@@ -1,6 +1,6 @@
 """Faster ways to the same numbers, for operations that torch's CPU library answers with a slow kernel.
 
-Owns six of them, found in profiles of training steps, and the mode that puts them in the place of torch's own
+Owns seven of them, found in profiles of training steps, and the mode that puts them in the place of torch's own
 while a forward pass runs. The model isn't touched, so files, hashes and hooks stay as they are.
 
 - Depthwise convolutions: the library's fast kernel for the gradient of the weights takes kernels up to three columns
@@ -9,6 +9,7 @@ while a forward pass runs. The model isn't touched, so files, hashes and hooks s
 - Wide 3x3 convolutions in float32: torch's library has no kernel with fewer multiplications (`winograd`).
 - Convolutions of many channels and few places, the last ones of a network: the library finds the gradient of their weights
   at a fraction of the speed of the matrix product that it is.
+- 1x1 convolutions to few places, in bfloat16, are matrix products of the channels, which the library has faster kernels for.
 - Attention in bfloat16: the backward pass of the fused kernel is slower than plain matrix products.
 - Linear layers in bfloat16: the bias costs a pass over the result, which oneDNN adds before it leaves the cache.
 - ``relu6`` in place copies its input first, to remember which elements were cut; the output tells that too.
@@ -35,6 +36,8 @@ _STRIP = 3
 """Columns of a depthwise kernel that the library's fast kernel takes."""
 _MOST_PLACES, _FEWEST_CHANNELS = 64, 128
 """Of convolutions whose weights' gradient is found by a matrix product; measured."""
+_MOST_PLACES_OF_PRODUCT, _FEWEST_CHANNELS_OF_PRODUCT = 256, 64
+"""Of 1x1 convolutions that are computed as a matrix product altogether; the larger ones are at the memory's pace either way."""
 _Pair = tuple[int, int]
 
 
@@ -104,7 +107,7 @@ def _conv2d(
         return None
     if groups == 1 and input.shape[1] == weight.shape[1]:
         wide = _wide(input, weight, bias, _pair(stride), _pair(padding))
-        return _deep(input, weight, bias, _pair(stride), _pair(padding)) if wide is None else wide
+        return _dense(input, weight, bias, _pair(stride), _pair(padding)) if wide is None else wide
     if groups == input.shape[1] == weight.shape[0]:
         return _depthwise(input, weight, bias, _pair(stride), _pair(padding))
     return None
@@ -120,13 +123,34 @@ def _wide(x: Tensor, weight: Tensor, bias: Tensor | None, stride: _Pair, padding
     return result
 
 
-def _deep(x: Tensor, weight: Tensor, bias: Tensor | None, stride: _Pair, padding: _Pair) -> Tensor | None:
+def _dense(x: Tensor, weight: Tensor, bias: Tensor | None, stride: _Pair, padding: _Pair) -> Tensor | None:
     dtype = _compute_dtype(x)
-    sizes = [(x.shape[i] + 2 * padding[i - 2] - weight.shape[i]) // stride[i - 2] + 1 for i in (2, 3)]
-    few = min(sizes) >= 1 and math.prod(sizes) <= _MOST_PLACES and min(weight.shape[:2]) >= _FEWEST_CHANNELS
-    if not few or not weight.requires_grad or dtype not in {torch.float32, torch.bfloat16}:
+    if dtype not in {torch.float32, torch.bfloat16}:
         return None
-    return _applied(x, weight, bias, stride, padding, dtype)
+    product = bias is None and _is_product(x, weight, stride, padding, dtype)  # a bias would be rounded for itself
+    if product or (weight.requires_grad and _is_deep(x, weight, stride, padding)):
+        return _applied(x, weight, bias, stride, padding, dtype)
+    return None
+
+
+def _is_deep(x: Tensor, weight: Tensor, stride: _Pair, padding: _Pair) -> bool:
+    fewest = min(weight.shape[:2]) >= _FEWEST_CHANNELS
+    return fewest and 1 <= _places(x, weight, stride, padding) <= _MOST_PLACES
+
+
+def _is_product(x: Tensor, weight: Tensor, stride: _Pair, padding: _Pair, dtype: torch.dtype) -> bool:
+    """Whether a convolution is one of those that are a matrix product of channels, as they lie in memory."""
+    if dtype is not torch.bfloat16 or tuple(weight.shape[2:]) != (1, 1) or padding != (0, 0) or not x.numel():
+        return False
+    fewest = min(weight.shape[:2]) >= _FEWEST_CHANNELS_OF_PRODUCT
+    few = _places(x, weight, stride, padding) <= _MOST_PLACES_OF_PRODUCT
+    return fewest and few and x.is_contiguous(memory_format=torch.channels_last)
+
+
+def _places(x: Tensor, weight: Tensor, stride: _Pair, padding: _Pair) -> int:
+    """Of the result of one image; 0 where the kernel is larger than what it is to see."""
+    sizes = [(x.shape[i] + 2 * padding[i - 2] - weight.shape[i]) // stride[i - 2] + 1 for i in (2, 3)]
+    return math.prod(sizes) if min(sizes) >= 1 else 0
 
 
 def _depthwise(x: Tensor, weight: Tensor, bias: Tensor | None, stride: _Pair, padding: _Pair) -> Tensor | None:
@@ -177,6 +201,8 @@ class _Convolution(torch.autograd.Function):
         ctx.save_for_backward(x, weight)
         ctx.stride, ctx.padding = stride, padding
         with torch.autocast("cpu", enabled=False):
+            if bias is None and _groups(x, weight) == 1 and _is_product(x, weight, stride, padding, x.dtype):
+                return F.linear(_seen(x, stride), weight.flatten(1)).permute(0, 3, 1, 2)
             return F.conv2d(x, weight, bias, stride, padding, groups=_groups(x, weight))
 
     @staticmethod
@@ -195,10 +221,26 @@ def _groups(x: Tensor, weight: Tensor) -> int:
 
 
 def _input_gradient(gradient: Tensor, x: Tensor, weight: Tensor, stride: _Pair, padding: _Pair) -> Tensor:
+    if _groups(x, weight) == 1 and _is_product(x, weight, stride, padding, x.dtype):
+        return _product_flowing_back(gradient, x, weight, stride)
     if x.dtype is not torch.bfloat16 or stride == (1, 1) or _groups(x, weight) == 1:
         return _torchs_own(gradient, x, weight, stride, padding, (True, False))
     blank = torch.empty_like(x, dtype=torch.float32)  # only its shape and layout count
     return _torchs_own(gradient.float(), blank, weight.float(), stride, padding, (True, False)).to(x.dtype)
+
+
+def _product_flowing_back(gradient: Tensor, x: Tensor, weight: Tensor, stride: _Pair) -> Tensor:
+    flowing = (gradient.permute(0, 2, 3, 1) @ weight.flatten(1)).permute(0, 3, 1, 2)
+    if stride == (1, 1):
+        return flowing
+    whole = torch.zeros_like(x)
+    whole[:, :, :: stride[0], :: stride[1]] = flowing
+    return whole
+
+
+def _seen(x: Tensor, stride: _Pair) -> Tensor:
+    """``(N, H', W', C)``: what a 1x1 convolution looks at."""
+    return x[:, :, :: stride[0], :: stride[1]].permute(0, 2, 3, 1)
 
 
 def _weight_gradient(gradient: Tensor, x: Tensor, weight: Tensor, stride: _Pair, padding: _Pair) -> Tensor:
@@ -213,10 +255,17 @@ def _product(gradient: Tensor, x: Tensor, kernel: _Pair, stride: _Pair, padding:
     padded = F.pad(x.permute(0, 2, 3, 1), (0, 0, padding[1], padding[1], padding[0], padding[0]))
     seen = padded.unfold(1, kernel[0], stride[0]).unfold(2, kernel[1], stride[1]).permute(0, 1, 2, 4, 5, 3)
     places, features = math.prod(seen.shape[:3]), math.prod(seen.shape[3:])
-    flowing = gradient.permute(0, 2, 3, 1).reshape(places, outputs).t()
-    if gradient.dtype is torch.bfloat16 and outputs <= features:
-        flowing = flowing.contiguous()  # the smaller of the two; oneDNN puts it in order more slowly than a copy does
-    return (flowing @ seen.reshape(places, features)).view(outputs, *kernel, channels).permute(0, 3, 1, 2)
+    flowing, given = gradient.permute(0, 2, 3, 1).reshape(places, outputs), seen.reshape(places, features)
+    few = gradient.dtype is torch.bfloat16 and math.prod(gradient.shape[2:]) <= _MOST_PLACES
+    smaller, larger = (flowing, given) if outputs <= features else (given, flowing)
+    product = _turned(smaller, copied=few) @ larger
+    found = product if smaller is flowing else product.t()
+    return found.reshape(outputs, *kernel, channels).permute(0, 3, 1, 2)
+
+
+def _turned(rows: Tensor, *, copied: bool) -> Tensor:
+    """The transpose of the smaller factor; where places are few, oneDNN puts it in order more slowly than a copy does."""
+    return rows.t().contiguous() if copied else rows.t()
 
 
 def _strips(gradient: Tensor, x: Tensor, weight: Tensor, stride: _Pair, padding: _Pair) -> Tensor:

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from zooft import weights as weight_files
+from zooft.blank import blank
 from zooft.errors import ModelError, PluginError, UnknownNameError, WeightsError
 
 if TYPE_CHECKING:
@@ -137,7 +138,7 @@ def load_backbone(
         ModelError: the family's map of the model is wrong.
     """
     full = full_name(family, name)
-    module = _build(family, full)
+    module = _build(family, full, drawn=weights == "random")
     anatomy = _anatomy(family, full, module)
     places = _places(family, full, sources, folder=weight_files.folder_from_environment())
     found = weight_files.find(weights, places, _shapes(module))
@@ -146,10 +147,23 @@ def load_backbone(
     return _assemble(family.name, full, module, anatomy, channels=channels, record=found.record)
 
 
-def rebuild_backbone(family: Family, name: str, *, channels: int, record: WeightsRecord) -> Backbone:
-    """The same module without weights, for tensors that a run has saved."""
-    module = _build(family, name)
-    return _assemble(family.name, name, module, _anatomy(family, name, module), channels=channels, record=record)
+def rebuild_backbone(
+    family: Family, name: str, *, channels: int, record: WeightsRecord, like: Backbone | None = None
+) -> Backbone:
+    """The same module without weights, for tensors that a run has saved.
+
+    Args:
+        family: the model zoo.
+        name: the model's full name.
+        channels: of the input.
+        record: of the weights that the run began with.
+        like: the same backbone, where this process has built and checked it before: it isn't checked again.
+    """
+    module = _build(family, name, drawn=like is None)
+    return _assemble(
+        family.name, name, module, _anatomy(family, name, module), channels=channels, record=record,
+        width=None if like is None else like.width,
+    )  # fmt: skip
 
 
 def full_name(family: Family, name: str) -> str:
@@ -303,7 +317,7 @@ def fetch_weights(registry: Registry, reference: str, folder: Path) -> tuple[Pat
     family_name, name = parse_reference(reference)
     family = registry.family(family_name)
     full = full_name(family, name)
-    module = _build(family, full)
+    module = _build(family, full, drawn=False)
     anatomy = _anatomy(family, full, module)
     places = _places(family, full, [entry.value for entry in registry.weights], folder=None)
     found = weight_files.find("pretrained", places, _shapes(module))
@@ -362,9 +376,10 @@ def _shapes(module: nn.Module) -> dict[str, tuple[int, ...]]:
     return {name: tuple(tensor.shape) for name, tensor in module.state_dict().items()}
 
 
-def _build(family: Family, name: str) -> nn.Module:
+def _build(family: Family, name: str, *, drawn: bool = True) -> nn.Module:
+    """The zoo's module; with random values only if they are to be `drawn`, since others will be loaded."""
     try:
-        return family.build(name)
+        return family.build(name) if drawn else blank(lambda: family.build(name))
     except Exception as error:  # plugin code
         raise PluginError(f"{family.name} can't build {name}: {type(error).__name__}: {error}") from error
 
@@ -379,14 +394,23 @@ def _anatomy(family: Family, name: str, module: nn.Module) -> Anatomy:
 
 
 def _assemble(
-    family: str, name: str, module: nn.Module, anatomy: Anatomy, *, channels: int, record: WeightsRecord
+    family: str,
+    name: str,
+    module: nn.Module,
+    anatomy: Anatomy,
+    *,
+    channels: int,
+    record: WeightsRecord,
+    width: int | None = None,
 ) -> Backbone:
+    """The parts, checked; where the `width` is known, they have been checked before."""
     spec = anatomy.input
     if channels != spec.channels:
         spec = _adapt_channels(name, module, anatomy, channels)
     slots = tuple(_take_out(module, classifier) for classifier in anatomy.classifier)
-    _check_ownership(name, module, anatomy.stages)
-    width = _check_composition(name, module, anatomy.stages, spec)
+    if width is None:
+        _check_ownership(name, module, anatomy.stages)
+        width = _check_composition(name, module, anatomy.stages, spec)
     return Backbone(
         family=family, name=name, module=module, stages=dict(anatomy.stages),
         slots=slots, width=width, input=spec, weights=record,

@@ -326,7 +326,7 @@ def _judge(
 ) -> tuple[SavedRun, dict[str, Judgement]]:
     """The kept epoch, calibrated and judged by what it hasn't learnt from, from the files that the run has written."""
     plan = crew.plan
-    saved = finished.open_run(folder, plan.registry)
+    saved = finished.open_run(folder, plan.registry, like=crew.backbone)
     raw = crossed or crews.predict(crew, saved, splits.val)
     what = "the held-out samples of every fold" if crossed else "the validation samples"
     calibration = _calibrate(plan, raw, saved, what)

@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from zooft.contracts import Discovery, InputSpec, Port, Task
     from zooft.export import DeployedModel
     from zooft.features import Keeping, Views
-    from zooft.model import AdaptedModel
+    from zooft.model import AdaptedModel, Backbone
     from zooft.prefix import Prefix
     from zooft.registry import Registry
     from zooft.runtime import Metadata, OnnxModel
@@ -70,8 +70,13 @@ class _Arrays(Sequence[Any]):
         return sample_tables.read(self.task, self.options, self.samples[index])
 
 
-def open_run(path: Path, registry: Registry) -> SavedRun:
+def open_run(path: Path, registry: Registry, *, like: Backbone | None = None) -> SavedRun:
     """Build a run's model again and load its weights strictly.
+
+    Args:
+        path: the run's folder.
+        registry: where its parts are looked up.
+        like: its backbone, where this process has built and checked it before.
 
     Raises:
         RunError: not a run.
@@ -85,7 +90,7 @@ def open_run(path: Path, registry: Registry) -> SavedRun:
     kept = record["backbone"]
     backbone = models.rebuild_backbone(
         registry.family(kept["family"]), kept["name"], channels=task.channels(options),
-        record=WeightsRecord(**record["weights"]),
+        record=WeightsRecord(**record["weights"]), like=like,
     )  # fmt: skip
     adapted = models.adapt(backbone, registry.head(record["head"]), len(record["classes"]))
     weights = path / runs.WEIGHTS_FILE

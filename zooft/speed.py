@@ -32,6 +32,8 @@ _WORTH_SECONDS = 1e-3
 """A step that gains less than this is short enough."""
 _HOPELESS = 1.4
 """What has been this much slower once isn't measured again."""
+_PREPARED = 0.3
+"""CPU seconds that the library may take to prepare itself in a first step, more for the first of all than for the next."""
 _OUTRUN = 2.0
 """So much slower in float32, a step isn't tried with our kernels too, which make it twice as fast at most."""
 _LONG = 1.0
@@ -136,13 +138,14 @@ def _measured(
             firsts |= {} if seconds is None else {candidate: seconds}
     if rounds == 1 and device.type == "cpu" and min(firsts.values(), default=0.0) >= _LONG:
         return firsts
-    times: dict[Precision, list[float]] = {candidate: [] for candidate in firsts}
+    behind = _HOPELESS * min(firsts.values(), default=0.0)
+    times: dict[Precision, list[float]] = {c: [] for c, first in firsts.items() if first - _PREPARED < behind}
     for _ in range(rounds):
         best = min((min(taken) for taken in times.values() if taken), default=math.inf)
         for candidate, taken in times.items():
             if not taken or min(taken) < _HOPELESS * best:
                 taken.append(_seconds(candidate, run, learning, device))
-    return {candidate: statistics.median(taken) for candidate, taken in times.items()}
+    return firsts | {candidate: statistics.median(taken) for candidate, taken in times.items()}
 
 
 def _outrun(candidate: Precision, firsts: dict[Precision, float]) -> bool:
