@@ -105,6 +105,7 @@ def test_threads_and_workers_are_shared_out(tmp_path: Path) -> None:
     assert machine.threads(root=root) == 8
     assert machine.threads(3, root) == 2
     assert machine.threads(100, root) == 1
-    assert machine.loader_workers("cpu", root=root) == 0
+    assert machine.loader_workers("cpu", root=root) == 2
+    assert machine.loader_workers("cpu", processes=3, root=root) == 0  # two cores each
     assert machine.loader_workers("cuda", root=root) == 8
     assert machine.loader_workers("cuda", processes=4, root=root) == 2
