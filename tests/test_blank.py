@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import math
-
 import pytest
 import timm
 import torch
@@ -29,9 +27,9 @@ class Picky(nn.Module):
 
     def __init__(self) -> None:
         super().__init__()
-        self.weight = nn.Parameter(nn.init.uniform_(torch.full((3,), math.nan)))
-        if bool(self.weight.isnan().any()):
-            raise ValueError("weights are no numbers")
+        self.weight = nn.Parameter(nn.init.uniform_(torch.empty(3)))
+        if not bool(self.weight.any()):
+            raise ValueError("weights are all the same")
 
 
 MODELS = {
@@ -66,7 +64,13 @@ def test_what_is_random_and_not_saved_is_drawn() -> None:
 
 def test_a_model_that_looks_at_its_values_gets_some() -> None:
     made = blank(Picky)
-    assert not made.get_parameter("weight").isnan().any()
+    assert made.get_parameter("weight").any()
+
+
+def test_what_isnt_drawn_is_zero() -> None:
+    made = blank(lambda: nn.Sequential(nn.utils.parametrizations.weight_norm(nn.Linear(4, 3)), nn.Conv2d(3, 2, 1)))
+    assert not made[1].weight.any()
+    assert made[1].weight.requires_grad
 
 
 def test_what_a_build_says_of_proper_values_is_said() -> None:

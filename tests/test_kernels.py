@@ -167,6 +167,12 @@ def test_deep_convolutions_in_bfloat16_take_wide_3x3_ones_too_and_leave_the_othe
     assert mode.used == {"convolution": 1}
 
 
+def test_a_stride_of_nothing_is_torchs_to_refuse() -> None:
+    x, w = torch.randn(1, 128, 4, 4), torch.randn(128, 128, 1, 1, requires_grad=True)
+    with FastKernels(), pytest.raises(RuntimeError, match="stride"):
+        F.conv2d(x, w, stride=0)
+
+
 def test_a_deep_convolution_of_no_images_flows_back_zeros() -> None:
     x, w = torch.zeros(0, 128, 7, 7, requires_grad=True), torch.randn(128, 128, 3, 3, requires_grad=True)
     with FastKernels() as mode:

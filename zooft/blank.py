@@ -22,7 +22,7 @@ _DRAWING = {
 
 
 def blank(build: Callable[[], nn.Module]) -> nn.Module:
-    """What `build` gives, its random initial values left as memory was, where all of them are in its state dict.
+    """What `build` gives, with zeros for its random initial values, where all of them are in its state dict.
 
     Where others are random too, such as buffers that aren't saved, they are drawn as ever.
     """
@@ -38,7 +38,7 @@ def blank(build: Callable[[], nn.Module]) -> nn.Module:
 
 
 class _Undrawn(TorchFunctionMode):
-    """While it is entered, tensors to be filled with random values stay as they are.
+    """While it is entered, tensors to be filled with random values are filled with zeros.
 
     Attributes:
         left: the memory of those tensors, which may be gone when the model is built.
@@ -51,11 +51,13 @@ class _Undrawn(TorchFunctionMode):
     def __torch_function__(
         self, func: Any, types: Any, args: Sequence[Any] = (), kwargs: Mapping[str, Any] | None = None
     ) -> Any:
-        """The tensor as it is, or `func` itself."""
+        """The tensor, or `func` itself."""
         if func not in _DRAWING:
             return func(*args, **(kwargs or {}))
         tensor: Tensor = args[0] if args else (kwargs or {})["tensor"]
         self.left.append(_memory(tensor))
+        if func is not Tensor.erfinv_:  # which works on what another has filled
+            tensor.detach().zero_()
         return tensor
 
 

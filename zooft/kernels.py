@@ -103,6 +103,8 @@ def _conv2d(
     """The convolution, or None where torch's own is as fast."""
     if isinstance(padding, str) or input.ndim != 4 or _pair(dilation) != (1, 1) or not _fit(input, weight, bias):
         return None
+    if min(_pair(stride)) < 1:
+        return None  # torch says so
     if not (input.requires_grad or weight.requires_grad):
         return None
     if groups == 1 and input.shape[1] == weight.shape[1]:
