@@ -27,8 +27,8 @@ if TYPE_CHECKING:
 
 _LIBRARIES = ("torch", "torchvision", "timm", "numpy", "pillow", "scipy")
 _CORE = (
-    "zooft.features", "zooft.prefix", "zooft.winograd", "zooft.numerics", "zooft.preprocess", "zooft.model", "zooft.samples",
-    "zooft.audit.looks",
+    "zooft.features", "zooft.prefix", "zooft.winograd", "zooft.numerics", "zooft.preprocess", "zooft.model", "zooft.blank",
+    "zooft.samples", "zooft.audit.looks",
 )  # fmt: skip
 
 
