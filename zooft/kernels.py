@@ -141,7 +141,7 @@ def _is_deep(x: Tensor, weight: Tensor, stride: _Pair, padding: _Pair) -> bool:
 
 
 def _is_product(x: Tensor, weight: Tensor, stride: _Pair, padding: _Pair, dtype: torch.dtype) -> bool:
-    """Whether a convolution is one of those that are a matrix product of channels, as they lie in memory."""
+    """Whether a convolution is one of those that are a matrix product of channels, as they lie in memory; no depthwise one is."""
     if dtype is not torch.bfloat16 or tuple(weight.shape[2:]) != (1, 1) or padding != (0, 0) or not x.numel():
         return False
     fewest = min(weight.shape[:2]) >= _FEWEST_CHANNELS_OF_PRODUCT
@@ -203,7 +203,7 @@ class _Convolution(torch.autograd.Function):
         ctx.save_for_backward(x, weight)
         ctx.stride, ctx.padding = stride, padding
         with torch.autocast("cpu", enabled=False):
-            if bias is None and _groups(x, weight) == 1 and _is_product(x, weight, stride, padding, x.dtype):
+            if bias is None and _is_product(x, weight, stride, padding, x.dtype):
                 return F.linear(_seen(x, stride), weight.flatten(1)).permute(0, 3, 1, 2)
             return F.conv2d(x, weight, bias, stride, padding, groups=_groups(x, weight))
 
@@ -223,7 +223,7 @@ def _groups(x: Tensor, weight: Tensor) -> int:
 
 
 def _input_gradient(gradient: Tensor, x: Tensor, weight: Tensor, stride: _Pair, padding: _Pair) -> Tensor:
-    if _groups(x, weight) == 1 and _is_product(x, weight, stride, padding, x.dtype):
+    if _is_product(x, weight, stride, padding, x.dtype):
         return _product_flowing_back(gradient, x, weight, stride)
     if x.dtype is not torch.bfloat16 or stride == (1, 1) or _groups(x, weight) == 1:
         return _torchs_own(gradient, x, weight, stride, padding, (True, False))
