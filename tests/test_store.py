@@ -657,6 +657,29 @@ def test_opening_and_removing_at_once_never_loses_what_was_put_after(
     assert notes == []
 
 
+@posix
+def test_a_folder_removed_while_it_is_made_is_made_again(
+    store: Store, notes: Notes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Another process removes it between the refusal to make what exists and the next look at it."""
+    fill(store, range(1))
+    make, removed = os.mkdir, []
+
+    def make_late(path: str, *args: Any, **more: Any) -> None:
+        try:
+            make(path, *args, **more)
+        except FileExistsError:
+            if not removed:
+                removed.append(store.clean(most_bytes=0).shelves)
+            raise
+
+    monkeypatch.setattr(os, "mkdir", make_late)
+    fill(store, range(1))
+    assert removed == [1]
+    assert notes == []
+    assert len(held_by(store)) == 1
+
+
 def test_a_shelf_sent_to_another_process_is_opened_there(store: Store, caplog: pytest.LogCaptureFixture) -> None:
     with store.shelf(WHAT) as shelf:
         shelf.put([name(0), name(1)], [row(0), row(1)])

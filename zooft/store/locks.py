@@ -28,7 +28,8 @@ def share(folder: Path) -> int | None:
         OSError: the folder can't be made, or another process doesn't get done with removing it.
     """
     for _ in range(_PATIENCE):
-        folder.mkdir(mode=0o700, exist_ok=True)
+        with contextlib.suppress(FileExistsError):
+            folder.mkdir(mode=0o700)
         try:
             descriptor = os.open(folder / LOCK, os.O_RDWR | os.O_CREAT, 0o600)
         except FileNotFoundError:
