@@ -1,10 +1,11 @@
 """What reading WebDataset shards costs, against the same pictures as files in class folders.
 
-    python benchmarks/shards.py [--memory 1000,20000,100000]
+    python benchmarks/shards.py [--memory 5000,50000]
 
 Time: CPU microseconds a picture for listing (headers and labels only), for discovery (every picture decoded once) and
-for reading, folder and shards in turns, the fastest of each counts. Memory: the peak of a process that discovers so many
-pictures, and what a picture adds. Pictures are noise of many sizes, so that no two of their facts need be equal.
+for reading, folder and shards in turns, the fastest of each counts. Memory: the peak of a whole run over so many
+pictures, mapped files left out (Linux), and what a picture adds. Pictures are noise of many sizes, so that no two of
+their facts need be equal.
 """
 
 from __future__ import annotations
@@ -12,7 +13,6 @@ from __future__ import annotations
 import argparse
 import io
 import os
-import subprocess
 import sys
 import tarfile
 import tempfile
@@ -21,6 +21,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
+from peers import measure
 from PIL import Image
 
 from zooft_images.discover import discover
@@ -32,16 +33,23 @@ ROUNDS = 5
 CLASSES = ("ant", "bee")
 PER_SHARD = 10_000
 OPTIONS = ClassificationOptions()
+RUN = [
+    "--backbone",
+    "timm:test_efficientnet",
+    "--weights",
+    "random",
+    "--task",
+    "classification",
+    "--epochs",
+    "2",
+    "--no-export",
+]
 
 
 def main() -> None:
     arguments = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    arguments.add_argument("--memory", default="1000,20000,100000", help="numbers of pictures, with commas in between")
-    arguments.add_argument("--discover", type=Path, help=argparse.SUPPRESS)
+    arguments.add_argument("--memory", default="5000,50000", help="numbers of pictures, with commas in between")
     given = arguments.parse_args()
-    if given.discover:
-        print(len(discover(given.discover, OPTIONS).samples), peak_bytes())
-        return
     with tempfile.TemporaryDirectory() as made:
         times(Path(made))
     for place in (write_folder, write_shards):
@@ -74,29 +82,24 @@ def times(root: Path, count: int = 400) -> None:
 
 
 def memory(place: Callable[[Path, list[bytes], int], Path], counts: list[int]) -> None:
-    encoded = pictures(1000, smallest=8, largest=40)
-    print(f"{place.__name__.removeprefix('write_')}: peak MB of discovery in a process of its own")
-    first = 0
+    encoded = pictures(1000, smallest=70, largest=100)
+    print(f"{place.__name__.removeprefix('write_')}: peak MiB of a whole run (audit, frozen stages, head, report)")
+    first = 0.0
     for count in counts:
         with tempfile.TemporaryDirectory() as made:
             data = place(Path(made) / "data", encoded, count)
-            command = [sys.executable, __file__, "--discover", str(data)]
-            found, peak = map(int, subprocess.run(command, capture_output=True, check=True, text=True).stdout.split())
-        assert found == count
+            command = [sys.executable, "-m", "zooft", "finetune", "--data", str(data), "--out", f"{made}/run", *RUN]
+            cost = measure.run(
+                command, environment={**os.environ, "ZOOFT_CACHE": f"{made}/cache"}, folder=Path(made), limit=7200
+            )
+        if cost.status:
+            raise SystemExit("\n".join(line for _, line in cost.lines))
+        peak = cost.peak_held / 2**20
         first = first or peak
-        added = f", {(peak - first) / (count - counts[0]):.0f} bytes a picture more" if count > counts[0] else ""
-        print(f"{count:>9,} {peak / 1e6:8.1f}  {peak / first:.2f} times the first{added}")
-
-
-def peak_bytes() -> int:
-    """Of this process; Linux carries the parent's over in ``getrusage``, hence its own table first."""
-    status = Path("/proc/self/status")
-    if status.exists():
-        return next(int(line.split()[1]) for line in status.read_text().splitlines() if line.startswith("VmHWM")) * 1024
-    import resource
-
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return peak if sys.platform == "darwin" else peak * 1024
+        added = (
+            f", {(peak - first) * 2**20 / (count - counts[0]):.0f} bytes a picture more" if count > counts[0] else ""
+        )
+        print(f"{count:>9,} {peak:8.0f}  {peak / first:.2f} times the first{added}", flush=True)
 
 
 def pictures(count: int, *, smallest: int, largest: int) -> list[bytes]:

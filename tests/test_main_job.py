@@ -15,6 +15,7 @@ import numpy as np
 import pytest
 
 import zooft
+from tests.commands import command
 from tests.data import real
 
 ROOT = Path(__file__).parent.parent
@@ -44,11 +45,8 @@ def run(digits: Path, tmp_path_factory: pytest.TempPathFactory) -> zooft.Finetun
 
 
 def zooft_command(*arguments: str | Path, status: int = 0) -> str:
-    """What a command prints; its exit status must be the given one, and there must be no traceback."""
-    done = subprocess.run([sys.executable, "-m", "zooft", *map(str, arguments)], capture_output=True, text=True)
-    assert done.returncode == status, done.stderr
-    assert "Traceback" not in done.stderr
-    return done.stdout
+    """What a command prints."""
+    return command(*arguments, status=status).stdout
 
 
 def validation_files(run: zooft.FinetuneResult, digits: Path) -> list[Path]:

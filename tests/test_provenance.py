@@ -74,7 +74,7 @@ def test_code_without_a_file_is_new_every_time() -> None:
 
 def test_every_module_that_computes_features_counts() -> None:
     """What features and prefix import of zooft, but for what only moves or times them."""
-    moved = {"contracts", "errors", "freeze", "store", "timing", "weights"}
+    moved = {"contracts", "errors", "freeze", "lookup", "spill", "store", "timing", "weights"}
     imported = set()
     for name in ("features", "prefix", "preprocess", "model"):
         text = (Path(provenance.__file__).parent / f"{name}.py").read_text()

@@ -47,6 +47,7 @@ if TYPE_CHECKING:
     from zooft.metrics import classification_metrics, diagnostic_metrics
     from zooft.preprocess import ImagePreprocess, Resize
     from zooft.recipe import FinetuneResult, finetune
+    from zooft.spill import spilled
     from zooft.tasks import cross_entropy, image_port, image_preprocess, image_reader
 
 __all__ = [
@@ -94,6 +95,7 @@ __all__ = [
     "image_reader",
     "option",
     "parse_point",
+    "spilled",
     "unseen",
 ]
 
@@ -110,6 +112,7 @@ _HOMES = {
     "zooft.metrics": ("classification_metrics", "diagnostic_metrics"),
     "zooft.preprocess": ("ImagePreprocess", "Resize"),
     "zooft.recipe": ("FinetuneResult", "finetune"),
+    "zooft.spill": ("spilled",),
     "zooft.tasks": ("cross_entropy", "image_port", "image_preprocess", "image_reader"),
 }  # fmt: skip
 _HOME_OF = {name: module for module, names in _HOMES.items() for name in names}

@@ -289,7 +289,7 @@ class Discovery:
     """What a task found below a data folder. Nothing is left out unsaid.
 
     Attributes:
-        samples: what can be used.
+        samples: what can be used; of very many, as `zooft.spilled` keeps them out of memory.
         classes: names, in the order of the targets. Of two, the second is the positive one.
         rejected: what can't, and why.
         notes: what the user should know.
@@ -298,7 +298,7 @@ class Discovery:
         group_name: what a group is, in the singular, such as patient.
     """
 
-    samples: tuple[Sample, ...]
+    samples: Sequence[Sample]
     classes: tuple[str, ...]
     rejected: tuple[Rejection, ...] = ()
     notes: tuple[str, ...] = ()

@@ -6,8 +6,6 @@ after is `recipe`'s.
 
 from __future__ import annotations
 
-import hashlib
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import partial
@@ -21,6 +19,7 @@ from zooft import samples as sample_tables
 from zooft import saved as finished
 from zooft.errors import WeightsError
 from zooft.provenance import depends_on
+from zooft.spill import pick
 from zooft.split import Fold, Splits
 
 if TYPE_CHECKING:
@@ -32,6 +31,7 @@ if TYPE_CHECKING:
     from zooft.features import Keeping, Views
     from zooft.judge import Predictions
     from zooft.listener import Listener
+    from zooft.lookup import Lookup
     from zooft.model import AdaptedModel, Backbone
     from zooft.optimize import Recipe
     from zooft.plan import Plan
@@ -73,7 +73,7 @@ class Crew:
 
 def gathered(
     plan: Plan, backbone: Backbone, splits: Splits, accelerator: Accelerator, told: Listener, clock: Stopwatch,
-    digests: dict[str, str],
+    digests: Lookup,
 ) -> Crew:  # fmt: skip
     """A crew that knows every sample's content, each process having looked at its share, and has the same weights.
 
@@ -85,12 +85,12 @@ def gathered(
     keeping = _keeping(plan, backbone, accelerator, told, clock, digests)
     contents = None
     if keeping is not None:
-        samples = {sample.id: sample for members in splits.named().values() for sample in members}
-        mine = [list(samples.values())[i] for i in together.share(len(samples), accelerator)]
-        keeping.names(mine)
-        for theirs in together.from_each(dict(keeping.digests), accelerator):
-            keeping.digests.update(theirs)
-        contents = _sha256(sorted(keeping.digests.items()))
+        for members in splits.named().values():
+            keeping.names(pick(members, together.share(len(members), accelerator)))
+        if accelerator.num_processes > 1:
+            for theirs in together.from_each(list(keeping.digests.items()), accelerator):
+                keeping.digests.update(theirs)
+        contents = keeping.digests.sha256()
     same = set(together.from_each(backbone.weights.tensors_sha256, accelerator))
     if len(same) > 1:
         raise WeightsError(
@@ -256,7 +256,7 @@ def _views(plan: Plan, backbone: Backbone, samples: Sequence[Any], *, augment: A
 
 
 def _keeping(
-    plan: Plan, backbone: Backbone, accelerator: Accelerator, told: Listener, clock: Stopwatch, digests: dict[str, str]
+    plan: Plan, backbone: Backbone, accelerator: Accelerator, told: Listener, clock: Stopwatch, digests: Lookup
 ) -> Keeping | None:
     """Where what leaves frozen stages is kept; None with ``--no-cache``."""
     import torch
@@ -367,7 +367,3 @@ def mains(value: T | None) -> T:
     """What the main process alone has, in the main process."""
     assert value is not None  # noqa: S101 -- only the main process asks
     return value
-
-
-def _sha256(value: Any) -> str:
-    return hashlib.sha256(json.dumps(value).encode()).hexdigest()

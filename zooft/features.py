@@ -22,6 +22,8 @@ from torch.utils.data import DataLoader, Dataset, Subset, default_collate
 from zooft import freeze, numerics, samples
 from zooft.contracts import Computing, unseen
 from zooft.errors import DataError
+from zooft.lookup import Lookup
+from zooft.spill import pick, spilled
 from zooft.timing import Stopwatch
 
 if TYPE_CHECKING:
@@ -58,6 +60,7 @@ class Views(Dataset[tuple[Tensor, int]]):
         augment: arrays to a random view: the network's input, or levels in uint8; None where there are only plain ones.
         scale: levels ``(N, C, H, W)`` in float32 to the network's input, in place.
         sketch: a sample to the arrays that random views are made of; None for those of `read`.
+        sketched: a sample's position to such arrays, as far as they are kept; None where none are.
         seed: of the random views.
         number: 0 for the plain view, from 1 for random ones.
     """
@@ -71,21 +74,22 @@ class Views(Dataset[tuple[Tensor, int]]):
         augment: Callable[..., Tensor] | None = None,
         scale: Callable[[Tensor], Tensor] = _unscaled,
         sketch: Callable[[Sample], Arrays] | None = None,
+        sketched: Callable[[int], Arrays | None] | None = None,
         seed: int = 0,
         number: int = 0,
     ) -> None:
         self.samples, self.read, self.preprocess = members, read, preprocess
-        self.augment, self.scale, self.sketch = augment, scale, sketch or read
+        self.augment, self.scale, self.sketch, self.sketched = augment, scale, sketch or read, sketched
         self.seed, self.number = seed, number
 
     def __len__(self) -> int:
         return len(self.samples)
 
-    def numbered(self, number: int, sketch: Callable[[Sample], Arrays] | None = None) -> Views:
+    def numbered(self, number: int, sketched: Callable[[int], Arrays | None] | None = None) -> Views:
         """The same samples in another view."""
         return Views(
             self.samples, read=self.read, preprocess=self.preprocess, augment=self.augment, scale=self.scale,
-            sketch=sketch or self.sketch, seed=self.seed, number=number,
+            sketch=self.sketch, sketched=sketched or self.sketched, seed=self.seed, number=number,
         )  # fmt: skip
 
     def at(self, epoch: int) -> Views:
@@ -111,9 +115,10 @@ class Views(Dataset[tuple[Tensor, int]]):
             with torch.no_grad():
                 arrays = (torch.from_numpy(array)[None] for array in self.read(sample))
                 return self.preprocess(*arrays)[0], sample.target
+        kept = None if self.sketched is None else self.sketched(index)
         # seeded by sample and view, so that a view is the same in any process, order and data set
         with _seeded(_seed(self.seed, self.number, sample.id)):
-            return self.augment(*self.sketch(sample)), sample.target
+            return self.augment(*(self.sketch(sample) if kept is None else kept)), sample.target
 
 
 @dataclass(frozen=True, slots=True)
@@ -221,18 +226,18 @@ class Keeping:
     computing: Computing = unseen
     note: Callable[[str], None] = lambda _text: None
     clock: Stopwatch = field(default_factory=lambda: Stopwatch(on=False))
-    digests: dict[str, str] = field(default_factory=dict)
+    digests: Lookup = field(default_factory=Lookup)
     unchanged: Callable[[Sample, str], bool] = lambda _sample, _digest: True
     room: list[int] = field(default_factory=lambda: [HELD_BYTES])
 
-    def names(self, members: Sequence[Sample]) -> list[str]:
+    def names(self, members: Sequence[Sample]) -> Sequence[str]:
         """The samples' digests, each computed once."""
-        unknown = [sample for sample in members if sample.id not in self.digests]
+        unknown = pick(members, [row for row, sample in enumerate(members) if sample.id not in self.digests])
         advance = self.computing("the samples' content", len(unknown)) if unknown else unseen("", 0)
         for sample in unknown:
             self.digests[sample.id] = self.digest(sample)
             advance(1)
-        return [self.digests[sample.id] for sample in members]
+        return spilled(self.digests[sample.id] for sample in members)
 
     def check_unchanged(self, members: Iterable[Sample]) -> None:
         """What was read just now must be what the digests are of.
@@ -309,12 +314,12 @@ def inputs(
     takers = []
     for number in range(views + 1):
         # a random view is seeded by the sample's id, so that is part of what it is found by
-        own = [_part(name, s.id) for name, s in zip(names, members.samples, strict=True)] if number else names
+        own = spilled(_part(name, s.id) for name, s in zip(names, members.samples, strict=True)) if number else names
         take = _take(members.numbered(number), own, stop=stop, keeping=keeping, runner=run)
         if take is None:
             return None
         takers.append(take)
-    targets = torch.tensor([sample.target for sample in members.samples])
+    targets = torch.from_numpy(samples.targets(members.samples))
     return Kept(tuple(takers), targets, members.seed)
 
 
@@ -363,11 +368,9 @@ def _take(views: Views, names: Sequence[str], *, stop: int, keeping: Keeping, ru
 
 def _absent(shelf: Shelf, names: Sequence[str], held: Mapping[str, Any]) -> list[int]:
     """Positions of samples that are neither kept nor held, of equal samples the first."""
-    first: dict[str, int] = {}
-    for index in shelf.missing(names):
-        if names[index] not in held:
-            first.setdefault(names[index], index)
-    return sorted(first.values())
+    absent = [index for index in shelf.missing(names) if names[index] not in held]
+    first = np.unique(np.fromiter((hash(names[index]) for index in absent), np.int64), return_index=True)[1]
+    return [absent[at] for at in np.sort(first).tolist()]
 
 
 def _compute(
@@ -415,7 +418,7 @@ def _taker(shelf: Shelf, names: Sequence[str], held: Mapping[str, NDArray[Any]])
     size = 0 if first is None else first.nbytes
     if size * len(names) <= LOADED_BYTES:
         return _Loaded(torch.from_numpy(_rows(shelf, names, held)))
-    return _Mapped(shelf, tuple(names), held)
+    return _Mapped(shelf, names, held)
 
 
 def _rows(shelf: Shelf, names: Sequence[str], held: Mapping[str, NDArray[Any]]) -> NDArray[Any]:
@@ -446,7 +449,7 @@ class _Mapped:
     """Reads from the disk, but for what the disk couldn't keep."""
 
     shelf: Shelf
-    names: tuple[str, ...]
+    names: Sequence[str]
     held: Mapping[str, NDArray[Any]]
 
     def __call__(self, indices: Sequence[int]) -> Tensor:
@@ -461,13 +464,11 @@ def _sketched(train: Views, keeping: Keeping) -> Views:
     names = keeping.names(train.samples)
     shelf = keeping.store.shelf({**keeping.of, "what": "sketches"})
     for share in (keeping.share, range):  # as above
-        absent = shelf.missing([_part(name, "parts") for name in names])
+        absent = shelf.missing(spilled(_part(name, "parts") for name in names))
         keeping.agree(True)
         _keep_sketches(train, names, [absent[i] for i in share(len(absent))], shelf, keeping)
         keeping.agree(True)
-    return train.numbered(
-        0, _Sketches(train.sketch, shelf, dict(zip((s.id for s in train.samples), names, strict=True)))
-    )
+    return train.numbered(0, _Sketches(shelf, names))
 
 
 def _keep_sketches(train: Views, names: Sequence[str], wanted: Sequence[int], shelf: Shelf, keeping: Keeping) -> None:
@@ -499,18 +500,18 @@ class _Raw(Dataset[Any]):
 
 @dataclass(frozen=True, slots=True)
 class _Sketches:
-    """A sample's arrays from the store, decoded where it hasn't them."""
+    """Samples' arrays from the store."""
 
-    read: Callable[[Sample], Arrays]
     shelf: Shelf
-    names: Mapping[str, str]
+    names: Sequence[str]
 
-    def __call__(self, sample: Sample) -> Arrays:
-        name = self.names[sample.id]
+    def __call__(self, index: int) -> Arrays | None:
+        """A sample's, by its position; None where the store hasn't them."""
+        name = self.names[index]
         count = self.shelf.get(_part(name, "parts"))
         parts = [self.shelf.get(_part(name, part)) for part in range(0 if count is None else int(count[0]))]
         kept = [np.array(part) for part in parts if part is not None]  # copied: the mapping is read-only
-        return tuple(kept) if kept and len(kept) == len(parts) else self.read(sample)
+        return tuple(kept) if kept and len(kept) == len(parts) else None
 
 
 def _part(name: str, part: int | str) -> str:

@@ -14,7 +14,9 @@ import numpy as np
 
 from zooft import calibration as calibrating
 from zooft import metrics
+from zooft import samples as sample_tables
 from zooft.contracts import Calibration, GroupResult
+from zooft.spill import pick
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -37,7 +39,7 @@ class Predictions:
         thresholds: ``(N,)`` where each fold of a cross-validation has its own; None where all have one.
     """
 
-    samples: tuple[Sample, ...]
+    samples: Sequence[Sample]
     targets: NDArray[Any]
     logits: NDArray[Any]
     probabilities: NDArray[Any]
@@ -63,8 +65,9 @@ class Judgement:
 
 def predictions(samples: Sequence[Sample], logits: NDArray[Any], probabilities: NDArray[Any]) -> Predictions:
     """Answers beside what is true."""
-    targets = np.array([sample.target for sample in samples], dtype=np.int64)
-    return Predictions(samples=tuple(samples), targets=targets, logits=logits, probabilities=probabilities)
+    return Predictions(
+        samples=samples, targets=sample_tables.targets(samples), logits=logits, probabilities=probabilities
+    )
 
 
 def joined(parts: Sequence[Predictions]) -> Predictions:
@@ -86,7 +89,7 @@ def _thresholds(parts: Sequence[Predictions]) -> NDArray[Any] | None:
 def chosen(answers: Predictions, rows: NDArray[Any]) -> Predictions:
     """Some of the answers, by their positions."""
     return Predictions(
-        samples=tuple(answers.samples[i] for i in rows),
+        samples=pick(answers.samples, rows),
         targets=answers.targets[rows],
         logits=answers.logits[rows],
         probabilities=answers.probabilities[rows],
@@ -158,7 +161,7 @@ def _result(answers: Predictions, probabilities: NDArray[Any], prediction: str) 
         group=answers.samples[0].group or answers.samples[0].id,
         prediction=prediction,
         probabilities=tuple(float(p) for p in probabilities),
-        members=answers.samples,
+        members=tuple(answers.samples),
         decisive=answers.samples[decisive],
     )
 

@@ -27,6 +27,7 @@ from zooft.contracts import Verification
 from zooft.errors import ConfigError, VerificationError
 from zooft.judge import Judgement, Predictions
 from zooft.listener import Listener, Quiet, Silent
+from zooft.lookup import Lookup
 from zooft.plan import Plan, resolve
 from zooft.provenance import reads_by
 from zooft.record import record
@@ -153,7 +154,7 @@ def _finetune(
     clock = Clock()
     stopwatch = Stopwatch(on=plan.config.profile and folder is not None, wait=partial(_finish_work, accelerator))
     stopwatch.started()
-    digests: dict[str, str] = {}  # of samples' content, which the audit and the features are kept under
+    digests = Lookup()  # of samples' content, which the audit and the features are kept under
     path = folder.path if folder is not None else None
     told.step("reading the data")
     with stopwatch.part("finding the data"):
@@ -251,16 +252,14 @@ def _read_data(plan: Plan, folder: Path, told: Listener) -> tuple[Discovery, Spl
     return found, splits
 
 
-def _audit(
-    plan: Plan, folder: Path, found: Discovery, splits: Splits, told: Listener, digests: dict[str, str]
-) -> Audit:
+def _audit(plan: Plan, folder: Path, found: Discovery, splits: Splits, told: Listener, digests: Lookup) -> Audit:
     from zooft.audit import audit
 
     told.step("looking for leaks and shortcuts")
     audited = audit(
         found.samples, found.classes, partial(sample_tables.read, plan.task, plan.options),
         show=partial(sample_tables.picture, plan.task, plan.options), computing=told.computing, seed=plan.config.seed,
-        split_of={sample.id: name for name, members in splits.named().items() for sample in members},
+        splits=splits.names,
         kept=_kept_looks(plan, told, digests),
     )  # fmt: skip
     runs.write_json(folder / runs.AUDIT_FILE, audited)
@@ -270,7 +269,7 @@ def _audit(
     return audited
 
 
-def _kept_looks(plan: Plan, told: Listener, digests: dict[str, str]) -> LooksKept | None:
+def _kept_looks(plan: Plan, told: Listener, digests: Lookup) -> LooksKept | None:
     """Where looks at samples are kept; None with ``--no-cache``."""
     from zooft.audit.looks import Kept
     from zooft.store import default_store
@@ -280,9 +279,10 @@ def _kept_looks(plan: Plan, told: Listener, digests: dict[str, str]) -> LooksKep
     shelf = default_store(told.note).shelf({**reads_by(plan), "what": "looks"})
 
     def digest(sample: Sample) -> str:
-        if sample.id not in digests:
-            digests[sample.id] = sample_tables.digest(plan.task, plan.options, sample)
-        return digests[sample.id]
+        known = digests.get(sample.id)
+        if known is None:
+            known = digests[sample.id] = sample_tables.digest(plan.task, plan.options, sample)
+        return known
 
     return Kept(shelf, digest, partial(sample_tables.unchanged, plan.task, plan.options))
 

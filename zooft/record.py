@@ -78,8 +78,4 @@ def _versions() -> dict[str, str]:
 
 def _counts(found: Discovery, splits: Splits) -> dict[str, dict[str, int]]:
     """Split to class to number of samples."""
-    return {
-        split_name: {name: sum(s.target == index for s in members) for index, name in enumerate(found.classes)}
-        for split_name, members in splits.named().items()
-        if members
-    }
+    return {name: sample_tables.by_class(members, found.classes) for name, members in splits.named().items() if members}

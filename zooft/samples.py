@@ -12,6 +12,8 @@ from collections import Counter
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
+import numpy as np
+
 from zooft.contracts import Port, unseen
 from zooft.errors import DataError, PluginError, ZooftError
 
@@ -147,10 +149,24 @@ def _cause(task: Task, error: Exception) -> Exception | None:
     return None if task.private else error
 
 
-def fingerprint(samples: Iterable[Sample]) -> str:
+def targets(samples: Iterable[Sample]) -> NDArray[np.int64]:
+    """Class indices ``(N,)``."""
+    return np.fromiter((sample.target for sample in samples), np.int64)
+
+
+def by_class(samples: Iterable[Sample], classes: Sequence[str]) -> dict[str, int]:
+    """How many labelled samples each class has."""
+    found = targets(samples)
+    counts = np.bincount(found[found >= 0], minlength=len(classes))
+    return dict(zip(classes, counts.tolist(), strict=False))
+
+
+def fingerprint(samples: Sequence[Sample]) -> str:
     """SHA-256 over ids, targets and splits, in the order of the ids."""
     digest = hashlib.sha256()
-    for sample in sorted(samples, key=lambda s: s.id):
+    ids = [sample.id for sample in samples]
+    for row in sorted(range(len(ids)), key=ids.__getitem__):
+        sample = samples[row]
         digest.update(f"{sample.id}\0{sample.target}\0{sample.split}\n".encode())
     return digest.hexdigest()
 
@@ -175,14 +191,18 @@ def write_rejected(path: Path, rejected: Sequence[Rejection]) -> None:
 def _check_samples(found: Discovery) -> None:
     if not found.samples:
         raise DataError(f"no usable samples in the data{_rejected(found)}")
-    twice = [id_ for id_, n in Counter(sample.id for sample in found.samples).items() if n > 1]
-    if twice:
-        raise DataError(f"{len(twice)} samples are listed more than once, such as {twice[0]}")
+    # hashes first: a table of a million names takes as much memory as all else
+    hashes, counts = np.unique(np.fromiter((hash(s.id) for s in found.samples), np.int64), return_counts=True)
+    if (counts > 1).any():
+        alike = set(hashes[counts > 1].tolist())
+        known = Counter(sample.id for sample in found.samples if hash(sample.id) in alike)
+        twice = [name for name, n in known.items() if n > 1]
+        if twice:
+            raise DataError(f"{len(twice)} samples are listed more than once, such as {twice[0]}")
 
 
 def _check_classes(found: Discovery) -> None:
-    counts = Counter(sample.target for sample in found.samples)
-    empty = [name for index, name in enumerate(found.classes) if not counts[index]]
+    empty = [name for name, count in by_class(found.samples, found.classes).items() if not count]
     if empty:
         raise DataError(f"no usable samples of class {', '.join(empty)}{_rejected(found)}")
     if len(found.classes) < 2:

@@ -22,6 +22,8 @@ from zooft import samples as sample_tables
 from zooft.contracts import Advance, Calibration, Computing, GroupScore, Sample, Verification, WeightsRecord, unseen
 from zooft.errors import DataError, RunError
 from zooft.judge import Predictions, calibrated, predictions
+from zooft.lookup import Lookup
+from zooft.spill import pick, spilled
 
 if TYPE_CHECKING:
     import torch
@@ -61,7 +63,7 @@ class _Arrays(Sequence[Any]):
 
     task: Task
     options: Any
-    samples: tuple[Sample, ...]
+    samples: Sequence[Sample]
 
     def __len__(self) -> int:
         return len(self.samples)
@@ -113,7 +115,7 @@ def find_samples(
     order: Sequence[str] = ("test", "val", "all"),
     val_was_learnt: bool = False,
     computing: Computing = unseen,
-) -> tuple[str, tuple[Sample, ...], tuple[str, ...]]:
+) -> tuple[str, Sequence[Sample], tuple[str, ...]]:
     """Samples to judge a finished model by: the split's name, the samples, and what to tell the user.
 
     Args:
@@ -137,11 +139,12 @@ def find_samples(
             f"the data has classes that the model doesn't know: {', '.join(foreign)}; it knows {', '.join(classes)}"
         )
     known = _known_splits(run, found)
-    everyone = [_relabelled(sample, found.classes, classes, known, val_was_learnt) for sample in found.samples]
-    by_split = {name: tuple(s for s in everyone if s.split == name) for name in ("train", "val", "test")}
-    by_split["all"] = tuple(everyone)
+    everyone = spilled(_relabelled(sample, found.classes, classes, known, val_was_learnt) for sample in found.samples)
+    named = np.array([sample.split for sample in everyone])
+    by_split = {name: pick(everyone, np.flatnonzero(named == name)) for name in ("train", "val", "test")}
+    by_split["all"] = everyone
     chosen = split if split != "auto" else next(name for name in order if by_split[name])
-    if chosen == "all" and split == "auto" and val_was_learnt and known:
+    if chosen == "all" and split == "auto" and val_was_learnt and len(known):
         raise DataError(
             "the model has learnt from all samples of this data (--folds), so judging it by them would flatter it; its "
             "cross-validated figures are in run.json and report.html; give other data, or --split all to judge it all the same"
@@ -393,20 +396,22 @@ def _example(port: Port) -> torch.Tensor:
     return torch.randint(0, 256, shape, generator=torch.Generator().manual_seed(0)).to(dtype)
 
 
-def _known_splits(run: Path | None, found: Discovery) -> dict[str, str]:
+def _known_splits(run: Path | None, found: Discovery) -> Lookup:
     """Id to split, where the data is what the run was trained on: other data may have the same ids by chance."""
+    known = Lookup()
     if run is None or runs.read(run)["data"]["fingerprint"] != sample_tables.fingerprint(found.samples):
-        return {}
+        return known
     table = run / runs.SAMPLES_FILE
     try:
         with table.open(newline="", encoding="utf-8") as file:
-            return {row["id"]: row["split"] for row in csv.DictReader(file)}
+            known.update((row["id"], row["split"]) for row in csv.DictReader(file))
+        return known
     except (OSError, KeyError, ValueError) as error:
         raise RunError(f"{table} can't be read: {error}") from error
 
 
 def _relabelled(
-    sample: Sample, found: Sequence[str], classes: Sequence[str], known: Mapping[str, str], val_was_learnt: bool
+    sample: Sample, found: Sequence[str], classes: Sequence[str], known: Lookup, val_was_learnt: bool
 ) -> Sample:
     target = list(classes).index(found[sample.target])
     given = "train" if val_was_learnt and sample.split == "val" else sample.split

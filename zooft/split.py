@@ -6,17 +6,24 @@ Owns honouring a given split, making one that is stratified and keeps groups who
 from __future__ import annotations
 
 import warnings
-from collections import Counter, defaultdict
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, field
 from fractions import Fraction
 from typing import TYPE_CHECKING
 
+import numpy as np
+from numpy.typing import NDArray
+
 from zooft.errors import DataError
+from zooft.spill import pick
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from zooft.contracts import Sample, SplitName
 
-    from zooft.contracts import Sample
+_Parts = dict[str, NDArray[np.int64]]
+"""Rows of samples by the split's name."""
+_ORDER: tuple[SplitName, ...] = ("train", "val", "test")
+_NONE = np.empty(0, np.int64)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -29,15 +36,17 @@ class Splits:
         test: to report on, empty where the data has none.
         folds: of cross-validation: who learns and who is held out; `train` then has all of them, and `val` none.
         notes: what the run should say about how the split came to be.
+        names: of every sample that was split, in order, the name of its part; empty where nothing was split.
     """
 
-    train: tuple[Sample, ...]
-    val: tuple[Sample, ...]
-    test: tuple[Sample, ...]
+    train: Sequence[Sample]
+    val: Sequence[Sample]
+    test: Sequence[Sample]
     notes: tuple[str, ...]
+    names: Sequence[str] = field(default=(), compare=False, repr=False)
     folds: tuple[Fold, ...] = ()
 
-    def named(self) -> dict[str, tuple[Sample, ...]]:
+    def named(self) -> dict[str, Sequence[Sample]]:
         """Samples by the split's name."""
         return {"train": self.train, "val": self.val, "test": self.test}
 
@@ -46,8 +55,8 @@ class Splits:
 class Fold:
     """One part of a cross-validation."""
 
-    train: tuple[Sample, ...]
-    held_out: tuple[Sample, ...]
+    train: Sequence[Sample]
+    held_out: Sequence[Sample]
 
 
 def split(
@@ -65,49 +74,73 @@ def split(
     Raises:
         DataError: a group on both sides, a class that can't be learnt, too few samples to split.
     """
+    known = _Known.of(samples, classes)
     parts, notes = _given(samples)
     if folds is not None:
-        return _cross_validation(parts, notes, samples, classes, folds=folds, seed=seed)
-    if not parts["val"]:
-        parts["train"], parts["val"] = _hold_out(parts["train"], classes, fraction=fraction, seed=seed)
+        return _cross_validation(parts, notes, known, folds=folds, seed=seed)
+    if not len(parts["val"]):
+        parts["train"], parts["val"] = _hold_out(parts["train"], known, fraction=fraction, seed=seed)
         notes.append(f"{len(parts['val'])} samples were held out for validation, stratified, with seed {seed}")
     notes += _about_groups(samples)
-    _refuse_leaks(parts)
-    _refuse_unlearnt(parts, classes)
-    if not parts["test"]:
+    _refuse_leaks(parts, known)
+    _refuse_unlearnt(parts, known)
+    if not len(parts["test"]):
         notes.append("the best epoch is chosen on the validation samples, so their figures are a little optimistic")
-    return Splits(train=tuple(parts["train"]), val=tuple(parts["val"]), test=tuple(parts["test"]), notes=tuple(notes))
+    return _splits(parts, known, notes)
 
 
-def _cross_validation(
-    parts: dict[str, list[Sample]],
-    notes: list[str],
-    samples: Sequence[Sample],
-    classes: Sequence[str],
-    *,
-    folds: int,
-    seed: int,
-) -> Splits:
-    everyone = [*parts["train"], *parts["val"]]
-    _refuse_leaks({"train": everyone, "test": parts["test"]})
-    made = _folds(everyone, classes, count=folds, seed=seed)
+@dataclass(frozen=True, slots=True)
+class _Known:
+    """Samples, and of each the class and a number for its group.
+
+    Attributes:
+        samples: all of them.
+        targets: ``(N,)``.
+        groups: ``(N,)``, numbered in the order of their names; each sample without one counts as one.
+        grouped: ``(N,)``, whether a sample has one.
+        classes: names.
+    """
+
+    samples: Sequence[Sample]
+    targets: NDArray[np.int64]
+    groups: NDArray[np.int64]
+    grouped: NDArray[np.bool_]
+    classes: Sequence[str]
+
+    @staticmethod
+    def of(samples: Sequence[Sample], classes: Sequence[str]) -> _Known:
+        targets = np.fromiter((sample.target for sample in samples), np.int64)
+        grouped = np.fromiter((sample.group is not None for sample in samples), np.bool_)
+        if not grouped.any():
+            return _Known(samples, targets, np.arange(len(targets)), grouped, classes)
+        numbers = {name: number for number, name in enumerate(sorted({_group(sample) for sample in samples}))}
+        return _Known(samples, targets, np.fromiter((numbers[_group(s)] for s in samples), np.int64), grouped, classes)
+
+
+def _splits(parts: _Parts, known: _Known, notes: Sequence[str], folds: Sequence[Fold] = ()) -> Splits:
+    names = np.full(len(known.samples), "train", object)
+    names[parts["val"]], names[parts["test"]] = "val", "test"
+    of = {name: pick(known.samples, rows) for name, rows in parts.items()}
     return Splits(
-        train=tuple(everyone),
-        val=(),
-        test=tuple(parts["test"]),
-        folds=tuple(made),
-        notes=(*notes, f"{folds} stratified folds with seed {seed}", *_about_groups(samples)),
+        train=of["train"], val=of["val"], test=of["test"], notes=tuple(notes), folds=tuple(folds), names=names.tolist()
     )
 
 
-def _folds(samples: Sequence[Sample], classes: Sequence[str], *, count: int, seed: int) -> list[Fold]:
-    import numpy as np
+def _cross_validation(parts: _Parts, notes: list[str], known: _Known, *, folds: int, seed: int) -> Splits:
+    everyone = np.concatenate([parts["train"], parts["val"]])
+    together = {"train": everyone, "val": everyone[:0], "test": parts["test"]}
+    _refuse_leaks(together, known)
+    made = _folds(everyone, known, count=folds, seed=seed)
+    said = [*notes, f"{folds} stratified folds with seed {seed}", *_about_groups(known.samples)]
+    return _splits(together, known, said, made)
+
+
+def _folds(everyone: NDArray[np.int64], known: _Known, *, count: int, seed: int) -> list[Fold]:
     from sklearn.model_selection import StratifiedGroupKFold
 
-    targets = np.array([sample.target for sample in samples])
-    groups = np.array([_group(sample) for sample in samples])
-    for index, name in enumerate(classes):
-        having = len(set(groups[targets == index]))
+    targets, groups = known.targets[everyone], known.groups[everyone]
+    for index, name in enumerate(known.classes):
+        having = len(np.unique(groups[targets == index]))
         if having < count:
             raise DataError(
                 f"class {name} has samples of {having} groups, too few for {count} folds; "
@@ -117,42 +150,37 @@ def _folds(samples: Sequence[Sample], classes: Sequence[str], *, count: int, see
             )
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", UserWarning)
-        parts = StratifiedGroupKFold(count, shuffle=True, random_state=seed).split(targets, targets, groups)
-        made = [
-            Fold(tuple(samples[i] for i in train), tuple(samples[i] for i in held_out)) for train, held_out in parts
-        ]
-    for fold in made:
-        _refuse_unlearnt({"train": list(fold.train), "val": list(fold.held_out)}, classes)
-    return made
+        parts = list(StratifiedGroupKFold(count, shuffle=True, random_state=seed).split(targets, targets, groups))
+    for train, held_out in parts:
+        _refuse_unlearnt({"train": everyone[train], "val": everyone[held_out]}, known)
+    return [
+        Fold(pick(known.samples, everyone[train]), pick(known.samples, everyone[held_out])) for train, held_out in parts
+    ]
 
 
-def _given(samples: Sequence[Sample]) -> tuple[dict[str, list[Sample]], list[str]]:
-    parts: dict[str, list[Sample]] = {"train": [], "val": [], "test": []}
-    named = [sample for sample in samples if sample.split is not None]
-    if not named:
-        parts["train"] = list(samples)
-        return parts, []
-    if len(named) < len(samples):
+def _given(samples: Sequence[Sample]) -> tuple[_Parts, list[str]]:
+    numbers = np.fromiter((-1 if s.split is None else _ORDER.index(s.split) for s in samples), np.int8)
+    unnamed = int((numbers < 0).sum())
+    if unnamed == len(numbers):
+        return {"train": np.arange(unnamed), "val": _NONE, "test": _NONE}, []
+    if unnamed:
         raise DataError(
-            f"{len(samples) - len(named)} of {len(samples)} samples have no split while the others do; "
+            f"{unnamed} of {len(samples)} samples have no split while the others do; "
             "give every sample one of train, val and test, or none"
         )
-    for sample in named:
-        parts[str(sample.split)].append(sample)
-    if not parts["train"]:
+    parts: _Parts = {name: np.flatnonzero(numbers == number) for number, name in enumerate(_ORDER)}
+    if not len(parts["train"]):
         raise DataError("the data's own split has no training samples")
     return parts, ["the data's own split is used"]
 
 
 def _hold_out(
-    samples: Sequence[Sample], classes: Sequence[str], *, fraction: float, seed: int
-) -> tuple[list[Sample], list[Sample]]:
-    import numpy as np
+    everyone: NDArray[np.int64], known: _Known, *, fraction: float, seed: int
+) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
     from sklearn.model_selection import StratifiedGroupKFold, StratifiedShuffleSplit
 
-    targets = np.array([sample.target for sample in samples])
-    grouped = any(sample.group is not None for sample in samples)
-    groups = np.array([_group(sample) for sample in samples])
+    targets, groups = known.targets[everyone], known.groups[everyone]
+    grouped = bool(known.grouped[everyone].any())
     try:
         with warnings.catch_warnings():
             # scikit-learn warns of a class with fewer groups than folds; our own check below decides
@@ -164,26 +192,27 @@ def _hold_out(
                 folds = StratifiedGroupKFold(max(2, share.denominator), shuffle=True, random_state=seed)
                 parts = [held for _, held in folds.split(targets, targets, groups)]
                 val = np.sort(np.concatenate(parts[: max(1, share.numerator)]))
-                train = np.setdiff1d(np.arange(len(samples)), val)
+                train = np.setdiff1d(np.arange(len(everyone)), val)
             else:
                 shuffle = StratifiedShuffleSplit(1, test_size=fraction, random_state=seed)
                 train, val = next(shuffle.split(targets, targets))
     except ValueError as error:
-        what = f"{len(set(groups))} groups" if grouped else f"classes of {_listed(Counter(map(int, targets)), classes)}"
+        counts = _listed(targets, known.classes)
+        what = f"{len(np.unique(groups))} groups" if grouped else f"classes of {counts}"
         raise DataError(
-            f"{len(samples)} samples in {what} are too few to hold out {fraction:.0%} for validation; "
+            f"{len(everyone)} samples in {what} are too few to hold out {fraction:.0%} for validation; "
             "add samples, or give a split of your own"
         ) from error
-    return [samples[i] for i in train], [samples[i] for i in val]
+    return everyone[train], everyone[val]
 
 
 def _about_groups(samples: Sequence[Sample]) -> list[str]:
-    if all(sample.group is None for sample in samples):
+    named = {sample.group for sample in samples if sample.group is not None}
+    if not named:
         return [
             "no groups are known: if several samples show one subject (a patient, a part, a place), figures on "
             "held-out samples are too good; name the subject in the data's group column"
         ]
-    named = {sample.group for sample in samples if sample.group is not None}
     alone = sum(sample.group is None for sample in samples)
     notes = [f"{len(named)} groups, each kept on one side of the split"]
     return [*notes, f"{alone} samples name no group and count as one each"] if alone else notes
@@ -193,31 +222,27 @@ def _group(sample: Sample) -> str:
     return f"group {sample.group}" if sample.group is not None else f"sample {sample.id}"
 
 
-def _refuse_leaks(parts: dict[str, list[Sample]]) -> None:
-    sides: defaultdict[str, set[str]] = defaultdict(set)
-    for name, members in parts.items():
-        for sample in members:
-            if sample.group is not None:
-                sides[sample.group].add(name)
-    torn = [group for group, names in sides.items() if len(names) > 1]
+def _refuse_leaks(parts: _Parts, known: _Known) -> None:
+    sides = [np.unique(known.groups[rows]) for rows in parts.values()]
+    torn = int((np.unique(np.concatenate(sides), return_counts=True)[1] > 1).sum())
     if torn:
         raise DataError(
-            f"{len(torn)} groups are on both sides of the given split, so its figures would be too good; "
+            f"{torn} groups are on both sides of the given split, so its figures would be too good; "
             "move each group to one side, or leave the split out and let zooft make one"
         )
 
 
-def _refuse_unlearnt(parts: dict[str, list[Sample]], classes: Sequence[str]) -> None:
-    counts = {name: Counter(sample.target for sample in members) for name, members in parts.items()}
-    empty = [label for index, label in enumerate(classes) if not counts["train"][index]]
+def _refuse_unlearnt(parts: _Parts, known: _Known) -> None:
+    targets = known.targets[parts["train"]]
+    empty = [label for index, label in enumerate(known.classes) if not (targets == index).any()]
     if empty:
         raise DataError(
             f"no training samples of class {', '.join(empty)}; remove the class or add samples "
-            f"(training has {_listed(counts['train'], classes)})"
+            f"(training has {_listed(targets, known.classes)})"
         )
-    if not parts["val"]:
+    if not len(parts["val"]):
         raise DataError("no validation samples; add some, or raise --val-fraction")
 
 
-def _listed(counts: Counter[int], classes: Sequence[str]) -> str:
-    return ", ".join(f"{label} {counts[index]}" for index, label in enumerate(classes))
+def _listed(targets: NDArray[np.int64], classes: Sequence[str]) -> str:
+    return ", ".join(f"{label} {(targets == index).sum()}" for index, label in enumerate(classes))

@@ -11,14 +11,13 @@ import csv
 import os
 import warnings
 from collections import deque
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import zooft
-from zooft_images.facts import Facts, sharing
 from zooft_images.listing import Candidate, Listing, folders, others
 from zooft_images.options import GROUP_COLUMN
 from zooft_images.read import inspect
@@ -27,6 +26,7 @@ from zooft_images.webdataset import holds_shards, is_shard, list_shards
 if TYPE_CHECKING:
     from zooft_images.options import ClassificationOptions
 
+_Facts = dict[str, str | float]
 _MANIFEST = "labels.csv"
 _AT_ONCE = 64
 """Pictures that a thread is given at a time."""
@@ -46,17 +46,20 @@ def discover(
         raise zooft.DataError(
             f"no images in {root}: expected class folders with images, or a CSV manifest, or WebDataset shards{first}"
         )
-    answers = _inspect_all(listing.candidates, options, computing)
     targets = {name: index for index, name in enumerate(listing.classes)}
-    both = list(zip(listing.candidates, answers, strict=True))
-    samples = tuple(
-        zooft.Sample(id=c.id, source=c.source, target=targets[c.label], group=c.group, split=c.split, facts=answer)
-        for c, answer in both
-        if not isinstance(answer, str)
-    )
-    undecodable = [zooft.Rejection(c.id, answer) for c, answer in both if isinstance(answer, str)]
+    undecodable: list[zooft.Rejection] = []
+
+    def sound() -> Iterator[zooft.Sample]:
+        for c, answer in _inspect_all(listing.candidates, options, computing):
+            if isinstance(answer, str):
+                undecodable.append(zooft.Rejection(c.id, answer))
+            else:
+                yield zooft.Sample(
+                    id=c.id, source=c.source, target=targets[c.label], group=c.group, split=c.split, facts=answer
+                )
+
     return zooft.Discovery(
-        samples=samples,
+        samples=zooft.spilled(sound()),
         classes=listing.classes,
         rejected=(*listing.rejected, *undecodable),
         notes=tuple(listing.notes),
@@ -86,11 +89,11 @@ def _from_folders(root: Path, options: ClassificationOptions) -> Listing:
     strays += [path for folder in splits for path in others(folder)]
     classes = [(folder, split) for parent, split in parents for folder in folders(parent)]
     return Listing(
-        candidates=[
+        candidates=zooft.spilled(
             Candidate(_id(root, path), path, _printable(folder.name), split)
             for folder, split in classes
             for path in _below(folder)
-        ],
+        ),
         rejected=[zooft.Rejection(_id(root, p), "beside the class folders, so without a label") for p in strays],
         notes=_folder_notes(root, options),
         classes=tuple(sorted({_printable(folder.name) for folder, _ in classes})),
@@ -121,7 +124,7 @@ def _from_manifest(path: Path, options: ClassificationOptions) -> Listing:
         repeats += known is not candidate
         _refuse_contradiction(known, candidate, where=f"{path.name}, line {number}")
     return Listing(
-        candidates=list(by_file.values()),
+        candidates=zooft.spilled(by_file.values()),
         rejected=rejected,
         notes=_manifest_notes(path, columns, options, repeats),
         classes=tuple(sorted({row["label"] for _, row in rows if row["label"]})),
@@ -199,35 +202,32 @@ def _candidate(root: Path, row: dict[str, str], options: ClassificationOptions) 
 
 def _inspect_all(
     candidates: Sequence[Candidate], options: ClassificationOptions, computing: zooft.Computing
-) -> list[Facts | str]:
+) -> Iterator[tuple[Candidate, _Facts | str]]:
     """Facts, or the reason why not, of each picture. In threads: Pillow's decoders let go of the interpreter."""
-    share, advance = sharing(), computing("looking into pictures", len(candidates))
+    advance = computing("looking into pictures", len(candidates))
 
-    def look(some: Sequence[Candidate]) -> list[Facts | str]:
-        return [_facts_or_reason(one, options, share) for one in some]
+    def look(some: Sequence[Candidate]) -> list[tuple[Candidate, _Facts | str]]:
+        return [(one, _facts_or_reason(one, options)) for one in some]
 
-    answers: list[Facts | str] = []
     workers = min(8, os.cpu_count() or 1)
     with warnings.catch_warnings(), ThreadPoolExecutor(max_workers=workers) as pool:
         # once for all threads: the filters belong to the process, and each thread restoring its own would lose some
         warnings.simplefilter("ignore")
-        rest, waiting = iter(candidates), deque[Future[list[Facts | str]]]()
+        rest, waiting = iter(candidates), deque[Future[list[tuple[Candidate, _Facts | str]]]]()
         while True:
             # no more than the threads need: a task for each of a million pictures would take a gigabyte
             while len(waiting) < 2 * workers and (some := list(islice(rest, _AT_ONCE))):
                 waiting.append(pool.submit(look, some))
             if not waiting:
-                return answers
+                return
             done = waiting.popleft().result()
-            answers += done
+            yield from done
             advance(len(done))
 
 
-def _facts_or_reason(
-    candidate: Candidate, options: ClassificationOptions, share: Callable[[dict[str, str | float]], Facts]
-) -> Facts | str:
+def _facts_or_reason(candidate: Candidate, options: ClassificationOptions) -> _Facts | str:
     try:
-        return share(inspect(candidate.source, options))
+        return inspect(candidate.source, options)
     except zooft.DataError as error:
         return str(error)
 

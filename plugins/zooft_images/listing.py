@@ -13,7 +13,7 @@ from zooft_images.shards import Member
 
 @dataclass(frozen=True, slots=True)
 class Candidate:
-    """A picture with a label, not yet looked into. There may be millions, so what is equal is shared."""
+    """A picture with a label, not yet looked into."""
 
     id: str
     source: Path | Member

@@ -10,7 +10,7 @@ import json
 import os
 import re
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
@@ -72,12 +72,16 @@ def list_shards(root: Path, options: ClassificationOptions, *, computing: zooft.
     names = _class_names(layout.root)
     made = _Made(layout, _meaning(names))
     advance = computing("listing shards", len(layout.shards))
-    for path, split in layout.shards:
-        made.add(path, split, scan(path, group_column=options.group_column))
-        advance(1)
+
+    def candidates() -> Iterator[Candidate]:
+        for path, split in layout.shards:
+            yield from made.of(path, split, scan(path, group_column=options.group_column))
+            advance(1)
+
+    listed = zooft.spilled(candidates())
     _refuse_missing_groups(root, made.json_keys, options)
     return Listing(
-        candidates=made.candidates,
+        candidates=listed,
         classes=names or _in_order(made.labels),
         rejected=[*_strays(layout), *made.rejected],
         notes=[*_about_splits(layout), *_about_numbers(layout), *_about_unused(made.unused)],
@@ -212,15 +216,13 @@ class _Made:
 
     layout: _Layout
     meaning: Callable[[str], str]
-    candidates: list[Candidate] = field(default_factory=list)
     rejected: list[zooft.Rejection] = field(default_factory=list)
-    labels: dict[str, str] = field(default_factory=dict)
-    groups: dict[str, str] = field(default_factory=dict)
+    labels: set[str] = field(default_factory=set)
     unused: Counter[str] = field(default_factory=Counter)
     json_keys: set[str] = field(default_factory=set)
 
-    def add(self, path: Path, split: Split | None, contents: Contents) -> None:
-        """One more shard."""
+    def of(self, path: Path, split: Split | None, contents: Contents) -> Iterator[Candidate]:
+        """The pictures of one more shard."""
         shard = _name(self.layout.root, path)
         self.unused.update(contents.unused)
         self.json_keys |= contents.json_keys
@@ -234,14 +236,14 @@ class _Made:
             except zooft.DataError as error:
                 self.rejected.append(zooft.Rejection(identity, str(error)))
                 continue
-            group = None if entry.group is None else self.groups.setdefault(entry.group, entry.group)
-            self.candidates.append(Candidate(identity, entry.member, label, split, group))
+            yield Candidate(identity, entry.member, label, split, entry.group)
 
     def _label(self, entry: Entry) -> str:
         meant = sorted({self.meaning(label) for label in entry.labels})
         if len(meant) > 1:
             raise zooft.DataError(f"its .cls and its .json differ: {' and '.join(meant)}")
-        return self.labels.setdefault(meant[0], meant[0])
+        self.labels.add(meant[0])
+        return meant[0]
 
 
 def _refuse_missing_groups(root: Path, keys: set[str], options: ClassificationOptions) -> None:

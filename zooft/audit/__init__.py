@@ -5,7 +5,7 @@ Looks at every sample once, before anything is learnt. Needs no torch.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 from zooft.audit import duplicates, looks, makeup, shortcuts
@@ -28,7 +28,7 @@ def audit(
     show: Callable[[Arrays], NDArray[Any]],
     computing: Computing = unseen,
     seed: int = 0,
-    split_of: Mapping[str, str] | None = None,
+    splits: Sequence[str | None] | None = None,
     kept: looks.Kept | None = None,
 ) -> Audit:
     """Look for leaks and shortcuts.
@@ -40,16 +40,17 @@ def audit(
         show: arrays to a picture, ``(H, W)`` or ``(H, W, 3)`` uint8; called in threads.
         computing: told how far it is.
         seed: of folds and resamples.
-        split_of: sample id to split, where one was made; None for the data's own.
+        splits: of every sample, where one was made; None for the data's own.
         kept: looks at samples of before, and where new ones go.
     """
-    splits = split_of if split_of is not None else {s.id: s.split for s in samples if s.split is not None}
+    if splits is None:
+        splits = [sample.split for sample in samples]
     seen = looks.look(samples, read, show, computing("looking at the samples", len(samples)), kept)
     facts, found = shortcuts.find(samples, classes, seed=seed, computing=computing)
     return Audit(
         findings=by_severity(
             (
-                *duplicates.find(seen.samples, seen.looks, splits, computing),
+                *duplicates.find(seen, [splits[row] for row in seen.rows.tolist()], computing),
                 *makeup.find(samples, classes, splits),
                 *found,
                 *looks.unreadable(seen),

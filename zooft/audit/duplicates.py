@@ -9,19 +9,21 @@ size, nine in ten), different photographs and patients at 0.58 and below, phanto
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from zooft.audit.findings import MOST_SHOWN, Finding, counted
+from zooft.samples import targets
+from zooft.spill import stacked
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from zooft.audit.findings import Kind, Pair, Severity
-    from zooft.audit.looks import Look
+    from zooft.audit.findings import Kind, Severity
+    from zooft.audit.looks import Seen
     from zooft.contracts import Computing, Sample
 
 ALIKE = 0.93
@@ -35,81 +37,103 @@ _COARSE = 16
 _BLOCK = 1024
 
 
-def find(
-    samples: Sequence[Sample], looks: Sequence[Look], splits: Mapping[str, str], computing: Computing
-) -> list[Finding]:
+def find(seen: Seen, splits: Sequence[str | None], computing: Computing) -> list[Finding]:
     """Exact duplicates, then near ones.
 
     Args:
-        samples: those that could be read.
-        looks: one a sample.
-        splits: sample id to split, where known.
+        seen: samples that could be read, and what is kept of them.
+        splits: of each of these, where known.
         computing: told how far the comparison is.
     """
-    return [*_exact(samples, looks, splits), *_near(samples, looks, splits, computing)]
+    same = _Same(
+        seen.samples, targets(seen.samples), _codes(splits), _codes(sample.group for sample in seen.samples),
+        np.unique(seen.digests, return_inverse=True)[1],
+    )  # fmt: skip
+    return [*_exact(same), *_near(seen, same, computing)]
+
+
+@dataclass(frozen=True, slots=True)
+class _Same:
+    """Samples, and numbers ``(n,)`` that are equal for equal classes, splits, groups and arrays; -1 for unknown ones."""
+
+    samples: Sequence[Sample]
+    target: NDArray[np.int64]
+    split: NDArray[np.int64]
+    group: NDArray[np.int64]
+    content: NDArray[np.int64]
+
+
+def _codes(values: Iterable[Any]) -> NDArray[np.int64]:
+    """Equal numbers for equal values, -1 for None."""
+    numbers: dict[Any, int] = {None: -1}
+    return np.fromiter((numbers.setdefault(value, len(numbers)) for value in values), np.int64)
 
 
 # equal arrays
 
 
-def _exact(samples: Sequence[Sample], looks: Sequence[Look], splits: Mapping[str, str]) -> Iterator[Finding]:
-    by_digest: defaultdict[bytes, list[Sample]] = defaultdict(list)
-    for sample, look in zip(samples, looks, strict=True):
-        by_digest[look.digest].append(sample)
-    sets = [members for members in by_digest.values() if len(members) > 1]
-    told: set[str] = set()
-    for kind, severity, key, words in _properties(splits):
-        torn = [(pair, members) for members in sets if (pair := _apart(members, key)) is not None]
+def _exact(same: _Same) -> Iterator[Finding]:
+    by_content: defaultdict[int, list[int]] = defaultdict(list)
+    for row in np.flatnonzero(np.bincount(same.content)[same.content] > 1).tolist():
+        by_content[same.content[row]].append(row)
+    sets = list(by_content.values())
+    told: set[int] = set()
+    for kind, severity, key, words in _properties(same):
+        torn = [(pair, rows) for rows in sets if (pair := _apart(rows, key)) is not None]
         if torn:
-            told |= {members[0].id for _, members in torn}
-            yield _equal(kind, severity, torn, words)
-    rest = [((members[0].id, members[1].id), members) for members in sets if members[0].id not in told]
+            told |= {rows[0] for _, rows in torn}
+            yield _equal(kind, severity, torn, same.samples, words)
+    rest = [((rows[0], rows[1]), rows) for rows in sets if rows[0] not in told]
     if rest:
-        yield _equal("exact_duplicates", "info", rest, "they count more than once; keep one of each")
+        yield _equal("exact_duplicates", "info", rest, same.samples, "they count more than once; keep one of each")
 
 
-def _properties(
-    splits: Mapping[str, str],
-) -> tuple[tuple[Kind, Severity, Callable[[Sample], Hashable | None], str], ...]:
+def _properties(same: _Same) -> tuple[tuple[Kind, Severity, NDArray[np.int64], str], ...]:
     """What must not differ among equal images, and what it means where it does."""
     return (
         (
             "contradictory_labels",
             "error",
-            lambda sample: sample.target,
+            same.target,
             "under several labels; one of them is wrong, or the label isn't about the image",
         ),
         (
             "exact_duplicates",
             "error",
-            lambda sample: splits.get(sample.id),
+            same.split,
             "on both sides of the split, so figures are too good; keep one of each, or give the copies one group",
         ),
         (
             "exact_duplicates",
             "warning",
-            lambda sample: sample.group,
+            same.group,
             "in several groups; a group seems to have two names, and a split may tear it apart",
         ),
     )
 
 
-def _apart(members: Sequence[Sample], key: Callable[[Sample], Hashable | None]) -> Pair | None:
-    """Two members whose keys are known and differ."""
-    known = [sample for sample in members if key(sample) is not None]
-    other = next((sample for sample in known if key(sample) != key(known[0])), None)
-    return (known[0].id, other.id) if other is not None else None
+def _apart(rows: Sequence[int], key: NDArray[np.int64]) -> tuple[int, int] | None:
+    """Two rows whose keys are known and differ."""
+    known = [row for row in rows if key[row] >= 0]
+    other = next((row for row in known if key[row] != key[known[0]]), None)
+    return (known[0], other) if other is not None else None
 
 
-def _equal(kind: Kind, severity: Severity, found: Sequence[tuple[Pair, Sequence[Sample]]], words: str) -> Finding:
-    ids = [sample.id for _, members in found for sample in members]
+def _equal(
+    kind: Kind,
+    severity: Severity,
+    found: Sequence[tuple[tuple[int, int], Sequence[int]]],
+    samples: Sequence[Sample],
+    words: str,
+) -> Finding:
+    rows = [row for _, members in found for row in members]
     return Finding(
         kind=kind,
         severity=severity,
-        text=f"{counted(len(found), 'image')} there more than once ({counted(len(ids), 'sample')}): {words}",
-        samples=tuple(ids[:MOST_SHOWN]),
-        count=len(ids),
-        pairs=tuple(pair for pair, _ in found[:MOST_SHOWN]),
+        text=f"{counted(len(found), 'image')} there more than once ({counted(len(rows), 'sample')}): {words}",
+        samples=tuple(samples[row].id for row in rows[:MOST_SHOWN]),
+        count=len(rows),
+        pairs=tuple((samples[a].id, samples[b].id) for (a, b), _ in found[:MOST_SHOWN]),
     )
 
 
@@ -142,22 +166,14 @@ _SORTS: tuple[tuple[Severity, str], ...] = (
 """Of pairs that differ in split, label, group, or in nothing that is known; a pair counts where it fits first."""
 
 
-def _near(
-    samples: Sequence[Sample], looks: Sequence[Look], splits: Mapping[str, str], computing: Computing
-) -> Iterator[Finding]:
-    seen = [index for index, look in enumerate(looks) if look.picture is not None]
-    if len(seen) < 2:
+def _near(seen: Seen, same: _Same, computing: Computing) -> Iterator[Finding]:
+    if seen.pictured.sum() < 2:
         return
-    pictures = np.stack([look.picture for look in looks if look.picture is not None])
-    chosen = [samples[index] for index in seen]
-    digest = _codes([looks[index].digest for index in seen])
-    target = np.array([sample.target for sample in chosen])
-    split = _codes([splits.get(sample.id) for sample in chosen])
-    group = _codes([sample.group for sample in chosen])
-    tallies = [_Tally(0, np.zeros(len(seen), dtype=np.bool_), []) for _ in _SORTS]
-    for alike, rows, columns in pairs_alike(pictures, computing):
+    split, group, target = same.split, same.group, same.target
+    tallies = [_Tally(0, np.zeros(len(seen.pictures), dtype=np.bool_), []) for _ in _SORTS]
+    for alike, rows, columns in pairs_alike(seen.pictures, computing):
         known = (group[rows] >= 0) & (group[columns] >= 0)
-        natural = (known & (group[rows] == group[columns])) | (digest[rows] == digest[columns])
+        natural = (known & (group[rows] == group[columns])) | (same.content[rows] == same.content[columns])
         torn = (split[rows] >= 0) & (split[columns] >= 0) & (split[rows] != split[columns])
         sort = np.select([torn, target[rows] != target[columns], known], [0, 1, 2], default=3)
         for index, tally in enumerate(tallies):
@@ -165,24 +181,18 @@ def _near(
             tally.add(alike[here], rows[here], columns[here])
     for (severity, words), tally in zip(_SORTS, tallies, strict=True):
         if tally.count:
-            yield _nearly_equal(severity, words, tally, [sample.id for sample in chosen])
+            yield _nearly_equal(severity, words, tally, same.samples)
 
 
-def _codes(values: Sequence[Any]) -> NDArray[np.int64]:
-    """Equal numbers for equal values, -1 for None."""
-    numbers: dict[Any, int] = {None: -1}
-    return np.array([numbers.setdefault(value, len(numbers)) for value in values])
-
-
-def _nearly_equal(severity: Severity, words: str, tally: _Tally, ids: Sequence[str]) -> Finding:
+def _nearly_equal(severity: Severity, words: str, tally: _Tally, samples: Sequence[Sample]) -> Finding:
     involved = np.flatnonzero(tally.involved)
     return Finding(
         kind="near_duplicates",
         severity=severity,
         text=f"{counted(tally.count, 'pair')} of nearly equal images ({counted(len(involved), 'sample')}): {words}",
-        samples=tuple(ids[index] for index in involved[:MOST_SHOWN]),
+        samples=tuple(samples[index].id for index in involved[:MOST_SHOWN].tolist()),
         count=len(involved),
-        pairs=tuple((ids[row], ids[column]) for _, row, column in tally.best),
+        pairs=tuple((samples[row].id, samples[column].id) for _, row, column in tally.best),
     )
 
 
@@ -236,14 +246,17 @@ def _coarse(pictures: NDArray[np.uint8]) -> tuple[NDArray[np.float32], NDArray[n
     """The lowest frequencies of every picture's detail, ``(N, 256)``, and whether there is any detail."""
     from scipy.fft import dctn
 
-    coarse, detailed = [], []
-    for start in range(0, len(pictures), _BLOCK):
-        block, strength = details(pictures[start : start + _BLOCK], SHAPES)
-        side = pictures.shape[1]
-        frequencies = dctn(block.reshape(-1, side, side), axes=(1, 2), norm="ortho")[:, :_COARSE, :_COARSE]
-        coarse.append(frequencies.reshape(len(block), -1).astype(np.float32))
-        detailed.append(strength >= _LEAST_DETAIL)
-    return np.concatenate(coarse), np.concatenate(detailed)
+    detailed, side = [], pictures.shape[1]
+
+    def frequencies() -> Iterator[NDArray[np.float32]]:
+        for start in range(0, len(pictures), _BLOCK):
+            block, strength = details(pictures[start : start + _BLOCK], SHAPES)
+            detailed.append(strength >= _LEAST_DETAIL)
+            low = dctn(block.reshape(-1, side, side), axes=(1, 2), norm="ortho")[:, :_COARSE, :_COARSE]
+            yield low.reshape(len(block), -1).astype(np.float32)
+
+    coarse = stacked(frequencies())
+    return coarse, np.concatenate(detailed)
 
 
 def details(pictures: NDArray[np.uint8], blur: float) -> tuple[NDArray[np.float32], NDArray[np.float32]]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import warnings
+from array import array
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
@@ -15,9 +16,10 @@ from zooft.audit.findings import MOST_SHOWN, Finding, counted
 from zooft.contracts import Rejection
 from zooft.errors import DataError, ZooftError
 from zooft.machine import cores
+from zooft.spill import pick, stacked
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Iterator, Sequence
 
     from numpy.typing import NDArray
 
@@ -29,6 +31,8 @@ SIDE = 64
 _AT_A_TIME = 1024
 _DIGEST = 16
 """Bytes."""
+_RECORD = np.dtype([("digest", f"S{_DIGEST}"), ("pictured", "?"), ("picture", "u1", (SIDE, SIDE))])
+_NO_PICTURE = np.zeros((SIDE, SIDE), np.uint8)
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,10 +79,22 @@ class Kept:
 
 @dataclass(frozen=True, slots=True)
 class Seen:
-    """The samples that could be read, a look for each, and the others."""
+    """What could be read, and the others.
 
-    samples: tuple[Sample, ...]
-    looks: tuple[Look, ...]
+    Attributes:
+        samples: that could be read.
+        rows: ``(n,)``, where they stand among all.
+        digests: ``(n,)`` of 16 bytes each.
+        pictured: ``(n,)``, whether there is a picture to compare by.
+        pictures: ``(n, 64, 64)`` uint8, mapped from a file where they are many; black where there is none.
+        unread: that couldn't.
+    """
+
+    samples: Sequence[Sample]
+    rows: NDArray[np.int64]
+    digests: NDArray[np.bytes_]
+    pictured: NDArray[np.bool_]
+    pictures: NDArray[np.uint8]
     unread: tuple[Rejection, ...]
 
 
@@ -96,22 +112,36 @@ def look(
         advance(1)
         return answer
 
-    answers: list[Look | Rejection] = []
+    rows, unread = array("q"), list[Rejection]()
+
+    def records(pool: ThreadPoolExecutor) -> Iterator[NDArray[np.void]]:
+        for start in range(0, len(samples), _AT_A_TIME):
+            part = samples[start : start + _AT_A_TIME]
+            answers = pool.map(one, part) if kept is None else _remembered(part, one, kept, pool, advance)
+            seen = []
+            for row, answer in enumerate(answers, start):
+                if isinstance(answer, Rejection):
+                    unread.append(answer)
+                else:
+                    rows.append(row)
+                    seen.append(_record(answer))
+            yield np.array(seen, _RECORD)
+
     with warnings.catch_warnings(), ThreadPoolExecutor(max_workers=cores()) as pool:
         # once around all threads: the filters belong to the process, and readers that set their own in threads
         # leave them in any order
         warnings.simplefilter("ignore")
-        for start in range(0, len(samples), _AT_A_TIME):
-            part = samples[start : start + _AT_A_TIME]
-            answers += pool.map(one, part) if kept is None else _remembered(part, one, kept, pool, advance)
+        table = stacked(records(pool))
     if kept is not None:
         kept.shelf.flush()
-    both = list(zip(samples, answers, strict=True))
     return Seen(
-        samples=tuple(sample for sample, answer in both if isinstance(answer, Look)),
-        looks=tuple(answer for answer in answers if isinstance(answer, Look)),
-        unread=tuple(answer for answer in answers if isinstance(answer, Rejection)),
-    )
+        samples=pick(samples, rows), rows=np.array(rows, np.int64), digests=table["digest"].copy(),
+        pictured=table["pictured"].copy(), pictures=table["picture"], unread=tuple(unread),
+    )  # fmt: skip
+
+
+def _record(look: Look) -> tuple[bytes, bool, NDArray[np.uint8]]:
+    return look.digest, look.picture is not None, _NO_PICTURE if look.picture is None else look.picture
 
 
 def _remembered(
@@ -160,7 +190,7 @@ def unreadable(seen: Seen) -> list[Finding]:
 
 def notes(seen: Seen) -> list[str]:
     """What couldn't be looked at."""
-    blind = sum(one.picture is None for one in seen.looks)
+    blind = int((~seen.pictured).sum())
     if not blind:
         return []
     return [
@@ -182,9 +212,9 @@ def _look(sample: Sample, read: Callable[[Sample], Arrays], show: Callable[[Arra
 def _digest(arrays: Arrays) -> bytes:
     """Over shapes, types and bytes."""
     digest = hashlib.blake2b(digest_size=_DIGEST)
-    for array in arrays:
-        digest.update(f"{array.shape}{array.dtype.str}".encode())
-        digest.update(np.ascontiguousarray(array).data)
+    for one in arrays:
+        digest.update(f"{one.shape}{one.dtype.str}".encode())
+        digest.update(np.ascontiguousarray(one).data)
     return digest.digest()
 
 

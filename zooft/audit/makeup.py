@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections import Counter, defaultdict
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections import defaultdict
+from collections.abc import Callable, Collection, Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 from zooft.audit.findings import MOST_SHOWN, Finding, counted
+from zooft.samples import by_class, targets
 
 if TYPE_CHECKING:
     from zooft.audit.findings import Kind, Severity
@@ -16,31 +17,34 @@ _FEW = 10
 _IMBALANCED = 10
 
 
-def find(samples: Sequence[Sample], classes: Sequence[str], splits: Mapping[str, str]) -> list[Finding]:
+def find(samples: Sequence[Sample], classes: Sequence[str], splits: Sequence[str | None]) -> list[Finding]:
     """What groups and classes look like.
 
     Args:
         samples: all of them.
         classes: their names.
-        splits: sample id to split, where known.
+        splits: of every sample, where known.
     """
     return [*_groups(samples, splits), *_classes(samples, classes)]
 
 
-def _groups(samples: Sequence[Sample], splits: Mapping[str, str]) -> Iterator[Finding]:
-    groups: defaultdict[str, list[Sample]] = defaultdict(list)
-    for sample in samples:
+def _groups(samples: Sequence[Sample], splits: Sequence[str | None]) -> Iterator[Finding]:
+    groups: defaultdict[str, list[int]] = defaultdict(list)
+    alone = []
+    for row, sample in enumerate(samples):
         if sample.group is not None:
-            groups[sample.group].append(sample)
+            groups[sample.group].append(row)
+        else:
+            alone.append(row)
+    classes = targets(samples)
     yield from _differing(
-        groups.values(), lambda sample: splits.get(sample.id), kind="torn_groups", severity="error",
+        samples, groups.values(), lambda row: splits[row], kind="torn_groups", severity="error",
         words="on both sides of the split, so figures are too good; move each to one side, or leave the split out",
     )  # fmt: skip
     yield from _differing(
-        groups.values(), lambda sample: sample.target, kind="mixed_groups", severity="info",
+        samples, groups.values(), lambda row: classes[row], kind="mixed_groups", severity="info",
         words="with several labels; right where the label is about the image, wrong where it is about the group",
     )  # fmt: skip
-    alone = [sample.id for sample in samples if sample.group is None]
     if alone:
         of_all = "none of the samples names" if not groups else f"{len(alone)} of {len(samples)} samples don't name"
         yield Finding(
@@ -48,37 +52,43 @@ def _groups(samples: Sequence[Sample], splits: Mapping[str, str]) -> Iterator[Fi
             severity="info",
             text=f"{of_all} a group: if several show one subject (a patient, a part, a place), say so in the data, or "
             "figures are too good",
-            samples=tuple(alone[:MOST_SHOWN]) if groups else (),
+            samples=tuple(samples[row].id for row in alone[:MOST_SHOWN]) if groups else (),
             count=len(alone),
         )
 
 
 def _differing(
-    groups: Collection[Sequence[Sample]], key: Callable[[Sample], Any], *, kind: Kind, severity: Severity, words: str
+    samples: Sequence[Sample],
+    groups: Collection[Sequence[int]],
+    key: Callable[[int], Any],
+    *,
+    kind: Kind,
+    severity: Severity,
+    words: str,
 ) -> Iterator[Finding]:
     """Groups whose samples have several known keys; named by samples, since a group's name may be a person's."""
-    found = [members for members in groups if len({key(sample) for sample in members} - {None}) > 1]
+    found = [rows for rows in groups if len({key(row) for row in rows} - {None}) > 1]
     if found:
-        ids = [sample.id for members in found for sample in members]
+        involved = [row for rows in found for row in rows]
         yield Finding(
             kind=kind,
             severity=severity,
-            text=f"{counted(len(found), 'group')} of {len(groups)} ({counted(len(ids), 'sample')}) {words}",
-            samples=tuple(ids[:MOST_SHOWN]),
-            count=len(ids),
+            text=f"{counted(len(found), 'group')} of {len(groups)} ({counted(len(involved), 'sample')}) {words}",
+            samples=tuple(samples[row].id for row in involved[:MOST_SHOWN]),
+            count=len(involved),
         )
 
 
 def _classes(samples: Sequence[Sample], classes: Sequence[str]) -> Iterator[Finding]:
-    counts = Counter(sample.target for sample in samples)
-    few = [f"{name} ({counts[index]})" for index, name in enumerate(classes) if counts[index] < _FEW]
+    counts = by_class(samples, classes)
+    few = [f"{name} ({count})" for name, count in counts.items() if count < _FEW]
     if few:
         yield Finding(
             kind="tiny_classes",
             severity="info",
             text=f"fewer than {_FEW} samples of {', '.join(few)}: their figures will be guesses; add samples",
         )
-    most, least = max(counts.values(), default=0), min((counts[index] for index in range(len(classes))), default=0)
+    most, least = max(counts.values(), default=0), min(counts.values(), default=0)
     if most > _IMBALANCED * least:
         yield Finding(
             kind="imbalance",

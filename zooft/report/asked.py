@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
+from itertools import chain
 from typing import TYPE_CHECKING, Any
 
 from zooft.config import to_toml
 from zooft.report import photos, words
 from zooft.report.blocks import Block, Code, Facts, Folded, Grid, Heading, Items, Photo, Row, Section, Text
+from zooft.samples import by_class
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -106,19 +108,15 @@ def _counts(material: Material) -> Block:
 def _by_class(material: Material) -> dict[str, dict[str, int]]:
     """Split to class to number of samples, from the samples themselves or from what the run recorded."""
     if material.samples:
-        return {split: _tally(members, material.classes) for split, members in material.samples.items()}
+        return {split: by_class(members, material.classes) for split, members in material.samples.items()}
     given = material.record["data"].get("classes")
     if isinstance(given, dict):
         return {str(split): dict(counts) for split, counts in given.items()}
     return {
-        split: _tally(answers.samples, material.classes)
+        split: by_class(answers.samples, material.classes)
         for split, answers in material.predictions.items()
         if split in {"val", "test"}
     }
-
-
-def _tally(members: Sequence[Sample], classes: Sequence[str]) -> dict[str, int]:
-    return {name: sum(sample.target == index for sample in members) for index, name in enumerate(classes)}
 
 
 def _group_name(material: Material) -> str:
@@ -170,9 +168,11 @@ def _pairs(material: Material) -> list[Block]:
     """Pictures of pairs, as far as both samples are known here."""
     from zooft.audit import pairs_to_show
 
-    known = {sample.id: sample for members in material.samples.values() for sample in members}
-    known |= {sample.id: sample for answers in material.predictions.values() for sample in answers.samples}
-    pairs = [(a, b, why) for a, b, why in pairs_to_show(material.audit) if a in known and b in known]  # type: ignore[arg-type]
+    told = pairs_to_show(material.audit)  # type: ignore[arg-type]
+    wanted = {name for a, b, _ in told for name in (a, b)}
+    everyone = chain(*material.samples.values(), *(answers.samples for answers in material.predictions.values()))
+    known = {sample.id: sample for sample in everyone if sample.id in wanted} if wanted else {}
+    pairs = [(a, b, why) for a, b, why in told if a in known and b in known]
     if not pairs:
         return []
     shown = tuple(_pair(material, known[a], known[b], why) for a, b, why in pairs[:MOST_PAIRS])

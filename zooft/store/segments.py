@@ -17,7 +17,7 @@ import re
 import struct
 import time
 import zlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO, TypeAlias
@@ -55,25 +55,25 @@ class Segment:
     kinds: NDArray[np.uint32]
     sound: NDArray[np.bool_]
 
-    def about(self, rows: Sequence[int]) -> Iterator[tuple[int, int, int, int]]:
+    def about(self, rows: NDArray[np.int64]) -> Iterator[tuple[int, int, int, int]]:
         """Of each row: itself, its first byte, its size, its checksum."""
-        columns = (column[list(rows)].tolist() for column in (self.offsets, self.sizes, self.crcs))
-        return zip(rows, *columns, strict=True)
+        columns = (column[rows].tolist() for column in (self.offsets, self.sizes, self.crcs))
+        return zip(rows.tolist(), *columns, strict=True)
 
     def array(self, mapped: mmap.mmap, row: int) -> NDArray[Any]:
         """One record, a read-only view."""
         dtype, shape = self.formats[self.kinds[row]]
         return np.ndarray(shape, dtype, mapped, int(self.offsets[row]))
 
-    def stack(self, mapped: mmap.mmap, rows: Sequence[int]) -> NDArray[Any]:
+    def stack(self, mapped: mmap.mmap, rows: NDArray[np.int64]) -> NDArray[Any]:
         """Records of one format, copied: ``(len(rows), *shape)``."""
         dtype, shape = self.formats[self.kinds[rows[0]]]
         flat = np.dtype((np.void, dtype.itemsize * math.prod(shape)))
         if not flat.itemsize or len(rows) == 1:
-            return np.stack([self.array(mapped, row) for row in rows])
+            return np.stack([self.array(mapped, row) for row in rows.tolist()])
         # every place where a record of this size could begin, as one array: rows are then picked without a loop
         windows = np.ndarray(((len(mapped) - flat.itemsize) // _STEP + 1,), flat, mapped, strides=(_STEP,))
-        return windows[self.offsets[list(rows)] // _STEP].view(dtype).reshape(len(rows), *shape)
+        return windows[self.offsets[rows] // _STEP].view(dtype).reshape(len(rows), *shape)
 
 
 def read(path: Path, key: str) -> tuple[Segment, list[str]]:

@@ -15,7 +15,7 @@ import tempfile
 import time
 import weakref
 import zlib
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import timedelta
 from pathlib import Path
@@ -27,6 +27,7 @@ from numpy.typing import NDArray
 from zooft.errors import DamagedError
 from zooft.store import drafts, folders, locks, segments
 from zooft.store.folders import Cleaned, ShelfInfo
+from zooft.store.index import Index
 from zooft.store.segments import Segment
 from zooft.store.sizes import parse_size, size_text
 
@@ -135,7 +136,7 @@ class Shelf:
     def __init__(self, store: Store, what: Mapping[str, Any]) -> None:
         self.what, self.key = what, key_of(what)
         self._store, self._folder = store, store.folder / self.key
-        self._index: dict[str, tuple[Segment, int]] = {}
+        self._index = Index()
         self._known: set[str] = set()  # segments' file names that were looked at
         self._maps: dict[Segment, mmap.mmap] = {}  # the last used last
         self._touched = 0  # bytes, at most, that became resident since the last release
@@ -170,12 +171,11 @@ class Shelf:
         """
         self.flush()
         self._look_around()
-        places, absent = self._places(names)
-        for segment, (at, rows) in places.items():
-            spoilt = self._spoilt(segment, rows)
-            absent += [position for position, row in zip(at, rows, strict=True) if row in spoilt]
-        self._forget(names[position] for position in absent)
-        return sorted(absent)
+        places, absent = self._index.places(names)
+        gone = [at[self._spoilt(segment, rows)] for segment, (at, rows) in places.items()]
+        self._forget(names, np.concatenate([absent[:0], *gone]))
+        positions: list[int] = np.sort(np.concatenate([absent, *gone])).tolist()
+        return positions
 
     def get(self, name: str) -> NDArray[Any] | None:
         """A record, read-only, without a copy where it is on disk; None where it is missing."""
@@ -183,11 +183,12 @@ class Shelf:
             array = self._waiting[name].view()
             array.flags.writeable = False
             return array
-        if name not in self._index:
+        place = self._index.place(name)
+        if place is None:
             return None
-        segment, row = self._index[name]
-        if self._spoilt(segment, [row]):
-            self._forget([name])
+        segment, row = place
+        if self._spoilt(segment, np.array([row])).any():
+            self._index.forget([name])
             return None
         self._count_resident(1, int(segment.sizes[row]))
         return segment.array(self._maps[segment], row)
@@ -199,27 +200,28 @@ class Shelf:
             KeyError: some are missing, which `missing` tells beforehand.
             ValueError: no names, or records of several shapes or dtypes.
         """
-        places, absent = self._places(names)
+        places, missing = self._index.places(names)
+        absent = missing.tolist()
         waiting = {position: self._waiting[names[position]] for position in absent if names[position] in self._waiting}
         gone = {names[position] for position in absent if position not in waiting}
         if gone:
             raise _missing(gone, names)
         formats = {(array.dtype, array.shape) for array in waiting.values()}
         for segment, (_, rows) in places.items():
-            formats |= {segment.formats[kind] for kind in set(segment.kinds[rows].tolist())}
+            formats |= {segment.formats[kind] for kind in np.unique(segment.kinds[rows]).tolist()}
         if len(formats) != 1:
             raise ValueError(f"records of one shape and dtype are wanted, these have {len(formats)}")
         ((dtype, shape),) = formats
         gathered = np.empty((len(names), *shape), dtype)
         for segment, (at, rows) in places.items():
-            spoilt = self._spoilt(segment, rows)
-            if spoilt:
-                gone |= {names[position] for position, row in zip(at, rows, strict=True) if row in spoilt}
+            spoilt = at[self._spoilt(segment, rows)]
+            if len(spoilt):
+                self._forget(names, spoilt)
+                gone |= {names[position] for position in spoilt.tolist()}
             else:
                 gathered[at] = segment.stack(self._maps[segment], rows)
                 self._count_resident(len(rows), gathered[0].nbytes)
         if gone:
-            self._forget(gone)
             raise _missing(gone, names)
         for position, array in waiting.items():
             gathered[position] = array
@@ -319,48 +321,29 @@ class Shelf:
                 with contextlib.suppress(OSError):
                     path.unlink()
             else:
-                for row, name in enumerate(names):
-                    self._index.setdefault(name, (segment, row))
+                self._index.add(segment, names)
 
-    def _places(self, names: Sequence[str]) -> tuple[dict[Segment, tuple[list[int], list[int]]], list[int]]:
-        """Of each segment the positions in `names` and the rows there; and the positions of names in no segment."""
-        places: dict[Segment, tuple[list[int], list[int]]] = {}
-        absent = []
-        for position, name in enumerate(names):
-            found = self._index.get(name)
-            if found is None:
-                absent.append(position)
-                continue
-            at, rows = places.setdefault(found[0], ([], []))
-            at.append(position)
-            rows.append(found[1])
-        return places, absent
-
-    def _spoilt(self, segment: Segment, rows: Sequence[int]) -> set[int]:
-        """Rows whose bytes aren't what was written; all of them where the file can't be read any more."""
+    def _spoilt(self, segment: Segment, rows: NDArray[np.int64]) -> NDArray[np.bool_]:
+        """Of each row, whether its bytes aren't what was written; all where the file can't be read any more."""
         try:
             mapped = self._map(segment)
         except (OSError, ValueError) as error:
             self._store.say(_NOT_READ.format(_reason(error)))
-            return set(rows)
-        unread = [row for row in sorted(set(rows)) if not segment.sound[row]]
-        spoilt = set()
+            return np.ones(len(rows), np.bool_)
         with memoryview(mapped) as content:
-            for row, begin, size, crc in segment.about(unread):
+            for row, begin, size, crc in segment.about(np.unique(rows[~segment.sound[rows]])):
                 self._count_resident(1, size)
                 with content[begin : begin + size] as record:
-                    if zlib.crc32(record) == crc:
-                        segment.sound[row] = True
-                    else:
-                        spoilt.add(row)
-        if spoilt:
+                    segment.sound[row] = zlib.crc32(record) == crc
+        spoilt = ~segment.sound[rows]
+        if spoilt.any():
             self._store.say(_DAMAGED)
         return spoilt
 
-    def _forget(self, names: Iterable[str]) -> None:
+    def _forget(self, names: Sequence[str], positions: NDArray[np.int64]) -> None:
         """A record that was written anew then stands in for the one that is spoilt."""
-        for name in names:
-            self._index.pop(name, None)
+        if len(positions):
+            self._index.forget([names[position] for position in positions.tolist()])
 
     def _map(self, segment: Segment) -> mmap.mmap:
         mapped = self._maps.pop(segment, None)

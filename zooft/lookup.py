@@ -1,0 +1,65 @@
+"""What is known of samples by their ids, such as their digests: of very many in little memory."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import sqlite3
+import weakref
+from collections.abc import Iterable, Iterator
+from threading import RLock
+
+
+class Lookup:
+    """A table from id to text, in a file without a name that SQLite makes where it doesn't fit into a few MB.
+
+    Threads may use it side by side; another process may not.
+    """
+
+    def __init__(self) -> None:
+        self._lock = RLock()
+        self._table = sqlite3.connect("", isolation_level=None, check_same_thread=False)
+        weakref.finalize(self, self._table.close)
+        self._table.execute("PRAGMA journal_mode = OFF")
+        self._table.execute("CREATE TABLE texts (id TEXT PRIMARY KEY, text TEXT NOT NULL) WITHOUT ROWID")
+
+    def __getitem__(self, name: str) -> str:
+        found = self.get(name)
+        if found is None:
+            raise KeyError(name)
+        return found
+
+    def __contains__(self, name: object) -> bool:
+        return isinstance(name, str) and self.get(name) is not None
+
+    def __len__(self) -> int:
+        with self._lock:
+            return int(self._table.execute("SELECT COUNT(*) FROM texts").fetchone()[0])
+
+    def __setitem__(self, name: str, text: str) -> None:
+        self.update([(name, text)])
+
+    def get(self, name: str) -> str | None:
+        """Of one id; None where nothing is known."""
+        with self._lock:
+            row = self._table.execute("SELECT text FROM texts WHERE id = ?", (name,)).fetchone()
+        return None if row is None else str(row[0])
+
+    def update(self, more: Iterable[tuple[str, str]]) -> None:
+        """More of them; what was known of an id is replaced."""
+        with self._lock:
+            self._table.executemany("INSERT OR REPLACE INTO texts VALUES (?, ?)", more)
+
+    def items(self) -> Iterator[tuple[str, str]]:
+        """In the order of the ids."""
+        with self._lock:
+            yield from self._table.execute("SELECT id, text FROM texts ORDER BY id")
+
+    def sha256(self) -> str:
+        """Of all ids and texts, as JSON has them."""
+        found, before = hashlib.sha256(b"["), b""
+        for item in self.items():
+            found.update(before + json.dumps(item).encode())
+            before = b", "
+        found.update(b"]")
+        return found.hexdigest()
