@@ -184,6 +184,15 @@ def test_small_pictures_and_other_types_are_left_out_and_that_is_said() -> None:
     assert "weren't looked for among 3 samples" in found.notes[0]
 
 
+def test_samples_without_a_picture_in_between_move_no_pair() -> None:
+    small = [sample(f"small {number}", scene(number, side=32)) for number in range(3)]
+    found = look(
+        [small[0], sample("a", scene(1)), small[1], sample("b", jpeg(scene(1))), small[2], sample("c", scene(2))]
+    )
+    assert only(found, "near_duplicates").pairs == (("a", "b"),)
+    assert only(found, "near_duplicates").samples == ("a", "b")
+
+
 def test_the_coarse_comparison_misses_no_pair_in_any_block(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(duplicates, "_BLOCK", 7)
     rng = np.random.default_rng(0)

@@ -72,6 +72,22 @@ def test_random_views_in_levels_are_brought_to_scale_as_torchvision_does(workers
     assert batch.is_contiguous()
 
 
+@pytest.mark.parametrize("workers", [0, 1])
+def test_what_a_loader_process_can_t_read_is_told_as_without_one(workers: int) -> None:
+    """Not torch's way: the whole traceback of the process as the error's text, in which paths may name patients."""
+
+    def refuse(one: Sample) -> Any:
+        try:
+            raise OSError("/SECRET/path")
+        except OSError as error:
+            raise DataError(f"{one.id} was readable when the data was listed") from error
+
+    broken = Views(SAMPLES, read=refuse, preprocess=ImagePreprocess(SPEC))
+    with pytest.raises(DataError) as caught:
+        seen(broken, workers=workers)
+    assert str(caught.value) == f"{SAMPLES[0].id} was readable when the data was listed"
+
+
 @pytest.mark.parametrize("augmented", [False, True])
 def test_views_are_the_same_for_any_number_of_workers(augmented: bool) -> None:
     alone, _ = seen(views(augmented=augmented))

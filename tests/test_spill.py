@@ -5,14 +5,18 @@ from __future__ import annotations
 import errno
 import hashlib
 import json
+import mmap
 import multiprocessing
 import os
 import pickle
+import subprocess
+import sys
 import tempfile
 import threading
 import tracemalloc
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from textwrap import dedent
 from typing import Any
 
 import numpy as np
@@ -69,7 +73,9 @@ def test_picked_items_are_those_of_a_list(rows: list[int], again: list[int]) -> 
 def test_another_process_gets_the_items_by_any_way_of_starting_it(tiny: None) -> None:
     items = zooft.spilled(map(sample, range(20)))
     picked = spill.pick(items, [3, 7])
-    assert list(pickle.loads(pickle.dumps(picked))) == [sample(3), sample(7)]  # noqa: S301
+    copy = pickle.loads(pickle.dumps((items, picked)))  # noqa: S301
+    assert copy == (items, (sample(3), sample(7)))
+    assert isinstance(copy[0]._content, mmap.mmap)
     with multiprocessing.get_context("fork").Pool(2) as pool:
         assert pool.map(items.__getitem__, range(20)) == list(items)
 
@@ -102,6 +108,57 @@ def test_a_full_disk_is_told_with_what_to_do(tiny: None, monkeypatch: pytest.Mon
     monkeypatch.setattr(tempfile, "TemporaryFile", lambda **_: Full())
     with pytest.raises(DataError, match=r"No space left on device.*TMPDIR"):
         spill.spilled(range(10)) if what == "items" else spill.stacked([np.zeros(80), np.zeros(80)])
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="limits are POSIX's")
+@pytest.mark.parametrize(
+    "code",
+    [
+        "spill.spilled(str(n) * 50 for n in range(20_000))",
+        "spill.spilled(str(n) for n in range(2_000))",  # refused only as the last of it is flushed
+        "spill.stacked(np.zeros((1000, 8)) for _ in range(20))",
+        "Lookup().update((f'{n:064}', 'x' * 64) for n in range(50_000))",
+    ],
+)
+def test_the_system_s_own_refusal_is_told_too(code: str) -> None:
+    head = """
+        import resource
+        import numpy as np
+        from zooft import spill
+        from zooft.errors import DataError
+        from zooft.lookup import Lookup
+        resource.setrlimit(resource.RLIMIT_FSIZE, (4096, 4096))
+        spill.IN_MEMORY = spill.BYTES_IN_MEMORY = 10
+        try:
+            {}
+        except DataError as error:
+            print(error)
+    """
+    done = subprocess.run(
+        [sys.executable, "-c", dedent(head).format(code)], capture_output=True, text=True, timeout=60, check=True
+    )
+    assert "temporary folder" in done.stdout
+    assert "TMPDIR" in done.stdout
+
+
+def test_without_any_temporary_folder_the_same_is_told(tiny: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    def none(**_: object) -> Any:
+        raise FileNotFoundError(errno.ENOENT, "No usable temporary directory found in ['/tmp']")
+
+    monkeypatch.setattr(tempfile, "TemporaryFile", none)
+    with pytest.raises(DataError, match=r"No usable temporary directory.*TMPDIR"):
+        spill.spilled(range(10))
+
+
+def test_sequences_are_equal_where_their_items_are(tiny: None) -> None:
+    """The conformance kit asks whether two looks at the same data find the same."""
+    first, again = (zooft.Discovery(samples=zooft.spilled(map(sample, range(9))), classes=("a",)) for _ in range(2))
+    assert first == again
+    assert first.samples == tuple(map(sample, range(9)))
+    assert tuple(map(sample, range(9))) == first.samples
+    assert spill.pick(first.samples, [1, 2]) == (sample(1), sample(2))
+    assert first.samples != tuple(map(sample, range(8)))
+    assert spill.pick(first.samples, [1, 2]) != (sample(1), sample(3))
 
 
 def test_an_error_of_the_items_own_is_not_taken_for_the_disk_s(tiny: None) -> None:
@@ -175,7 +232,7 @@ def test_an_index_is_a_dict_of_what_was_listed_first(done: list[tuple[str, list[
                 truth.pop(one, None)
             continue
         segment = Segment(Path(), 0, (), *[nothing] * 5)
-        index.add(segment, some)
+        index.add([(segment, some)])
         for row, one in enumerate(some):
             truth.setdefault(one, (segment, row))
     places, absent = index.places(asked)

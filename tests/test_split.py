@@ -9,7 +9,7 @@ from collections.abc import Sequence
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from sklearn.model_selection import train_test_split
+from sklearn.model_selection import StratifiedGroupKFold, train_test_split
 
 from zooft import DataError, Sample
 from zooft.split import Splits, split
@@ -186,6 +186,19 @@ def test_each_sample_is_held_out_once_and_never_beside_its_group(groups: list[in
         assert not {sample.group for sample in fold.train} & {sample.group for sample in fold.held_out}
         assert len(fold.train) + len(fold.held_out) == len(made)
     assert (ids(found.train), found.val) == (ids(made), ())
+
+
+@pytest.mark.parametrize("groups", [None, ["g9", "g1", None, "g5", "g3", None]], ids=["alone", "grouped"])
+def test_folds_are_scikit_learns_whatever_the_order_of_the_samples(groups: list[str | None] | None) -> None:
+    """A run that goes on after its manifest was sorted must find the folds that it began with."""
+    made = samples([0, 1, 1] * 12, groups and groups * 6)
+    named = [f"sample {s.id}" if s.group is None else f"group {s.group}" for s in made]
+    targets = [s.target for s in made]
+    parts = StratifiedGroupKFold(2, shuffle=True, random_state=4).split(targets, targets, named)
+    truth = [{made[row].id for row in held} for _, held in parts]
+    assert [set(ids(f.held_out)) for f in split(made, CLASSES[:2], fraction=0.2, seed=4, folds=2).folds] == truth
+    found = split(made[::-1], CLASSES[:2], fraction=0.2, seed=4, folds=2)
+    assert [set(ids(f.held_out)) for f in found.folds] == truth
 
 
 def test_folds_leave_a_given_test_split_alone() -> None:

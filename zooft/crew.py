@@ -86,7 +86,7 @@ def gathered(
     contents = None
     if keeping is not None:
         for members in splits.named().values():
-            keeping.names(pick(members, together.share(len(members), accelerator)))
+            keeping.look_at(pick(members, together.share(len(members), accelerator)))
         if accelerator.num_processes > 1:
             for theirs in together.from_each(list(keeping.digests.items()), accelerator):
                 keeping.digests.update(theirs)

@@ -21,7 +21,7 @@ from torch.utils.data import DataLoader, Dataset, Subset, default_collate
 
 from zooft import freeze, numerics, samples
 from zooft.contracts import Computing, unseen
-from zooft.errors import DataError
+from zooft.errors import DataError, ZooftError
 from zooft.lookup import Lookup
 from zooft.spill import pick, spilled
 from zooft.timing import Stopwatch
@@ -232,12 +232,16 @@ class Keeping:
 
     def names(self, members: Sequence[Sample]) -> Sequence[str]:
         """The samples' digests, each computed once."""
+        self.look_at(members)
+        return spilled(self.digests[sample.id] for sample in members)
+
+    def look_at(self, members: Sequence[Sample]) -> None:
+        """Compute the digests that aren't known yet."""
         unknown = pick(members, [row for row, sample in enumerate(members) if sample.id not in self.digests])
         advance = self.computing("the samples' content", len(unknown)) if unknown else unseen("", 0)
         for sample in unknown:
             self.digests[sample.id] = self.digest(sample)
             advance(1)
-        return spilled(self.digests[sample.id] for sample in members)
 
     def check_unchanged(self, members: Iterable[Sample]) -> None:
         """What was read just now must be what the digests are of.
@@ -422,7 +426,7 @@ def _taker(shelf: Shelf, names: Sequence[str], held: Mapping[str, NDArray[Any]])
 
 
 def _rows(shelf: Shelf, names: Sequence[str], held: Mapping[str, NDArray[Any]]) -> NDArray[Any]:
-    if not any(name in held for name in names):
+    if not held or not any(name in held for name in names):
         return _gathered(shelf, names)
     return np.stack([held[name] if name in held else shelf.gather([name])[0] for name in names])
 
@@ -473,7 +477,7 @@ def _sketched(train: Views, keeping: Keeping) -> Views:
 
 def _keep_sketches(train: Views, names: Sequence[str], wanted: Sequence[int], shelf: Shelf, keeping: Keeping) -> None:
     advance = keeping.computing("decoding, once", len(wanted)) if wanted else unseen("", 0)
-    raw = DataLoader(_Raw(train, wanted), batch_size=None, num_workers=keeping.workers, collate_fn=collate_nothing)
+    raw = _loaded(_Raw(train, wanted), keeping.workers, batch_size=None, collate_fn=collate_nothing)
     for index, arrays in zip(wanted, raw, strict=True):
         if sum(array.nbytes for array in arrays) * len(names) > keeping.store.most_bytes // 2:
             break
@@ -562,15 +566,67 @@ def loader(
     workers: int,
     batch_size: int = 1,
     batches: Iterable[list[int]] | None = None,
-) -> DataLoader[Any]:
-    """Batches in order, or those that are listed."""
+) -> Iterable[Any]:
+    """Batches in order, or those that are listed.
+
+    Raises:
+        ZooftError: while iterating: as the data set raises it, also where a loader process has read.
+    """
     if isinstance(data.dataset if isinstance(data, Subset) else data, Kept):
         workers = 0  # picking rows costs less than sending them
-    if batches is not None:
-        return DataLoader(data, batch_sampler=batches, num_workers=workers, collate_fn=collate)
-    return DataLoader(data, batch_size=batch_size, num_workers=workers, collate_fn=collate)
+    order: dict[str, Any] = {"batch_size": batch_size} if batches is None else {"batch_sampler": batches}
+    return _loaded(data, workers, collate_fn=collate, **order)
+
+
+def _loaded(data: Dataset[Any], workers: int, **more: Any) -> Iterable[Any]:
+    if not workers:
+        return DataLoader(data, **more)
+    return _Loader(DataLoader(_Carrying(data), num_workers=workers, **more))
+
+
+@dataclass(frozen=True, slots=True)
+class _Refused:
+    """What a loader process couldn't read. As an exception, torch would send its traceback in its place, paths and all."""
+
+    error: ZooftError
+
+
+@dataclass(frozen=True, slots=True)
+class _Carrying(Dataset[Any]):
+    """A data set in a loader process."""
+
+    data: Any
+
+    def __len__(self) -> int:
+        return len(self.data)
+
+    def __getitem__(self, index: int) -> Any:
+        try:
+            return self.data[index]
+        except ZooftError as error:
+            return _Refused(error)
+
+    def __getitems__(self, indices: list[int]) -> Any:
+        many = getattr(self.data, "__getitems__", None)
+        try:
+            return many(indices) if many else [self.data[index] for index in indices]
+        except ZooftError as error:
+            return _Refused(error)
+
+
+@dataclass(frozen=True, slots=True)
+class _Loader:
+    """What loader processes read."""
+
+    loaded: DataLoader[Any]
+
+    def __iter__(self) -> Iterator[Any]:
+        for item in self.loaded:
+            if isinstance(item, _Refused):
+                raise item.error
+            yield item
 
 
 def collate(items: Any) -> Any:
     """Kept features come as a batch; samples are stacked."""
-    return items if isinstance(items, tuple) else default_collate(items)
+    return items if isinstance(items, tuple | _Refused) else default_collate(items)

@@ -8,6 +8,7 @@ from __future__ import annotations
 import csv
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from itertools import chain
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -16,7 +17,7 @@ from zooft import calibration as calibrating
 from zooft import metrics
 from zooft import samples as sample_tables
 from zooft.contracts import Calibration, GroupResult
-from zooft.spill import pick
+from zooft.spill import pick, spilled
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -73,12 +74,17 @@ def predictions(samples: Sequence[Sample], logits: NDArray[Any], probabilities: 
 def joined(parts: Sequence[Predictions]) -> Predictions:
     """Several models' answers to several samples as one, such as the folds of a cross-validation."""
     return Predictions(
-        samples=tuple(sample for part in parts for sample in part.samples),
+        samples=_joined([part.samples for part in parts]),
         targets=np.concatenate([part.targets for part in parts]),
         logits=np.concatenate([part.logits for part in parts]),
         probabilities=np.concatenate([part.probabilities for part in parts]),
         thresholds=_thresholds(parts),
     )
+
+
+def _joined(parts: Sequence[Sequence[Sample]]) -> Sequence[Sample]:
+    everyone = chain(*parts)
+    return tuple(everyone) if all(isinstance(part, tuple) for part in parts) else spilled(everyone)
 
 
 def _thresholds(parts: Sequence[Predictions]) -> NDArray[Any] | None:
@@ -139,8 +145,13 @@ def evaluate(
     return metrics.evaluate(
         task.metrics, answers.targets, answers.probabilities, split=split, classes=classes, groups=answers.groups,
         resamples=resamples, seed=seed, group_score=group_score, threshold=calibration.threshold, primary=task.primary, thresholds=answers.thresholds,
-        facts=[sample.facts for sample in answers.samples], subgroups=task.subgroups, group_name=group_name,
+        facts=_facts(answers.samples, task.subgroups), subgroups=task.subgroups, group_name=group_name,
     )  # fmt: skip
+
+
+def _facts(samples: Sequence[Sample], names: Sequence[str]) -> list[dict[str, str | float]]:
+    """What stands in the subgroup tables; nothing where there are none."""
+    return [{name: s.facts[name] for name in names if name in s.facts} for s in samples] if names else []
 
 
 def by_group(
@@ -156,13 +167,13 @@ def by_group(
 
 
 def _result(answers: Predictions, probabilities: NDArray[Any], prediction: str) -> GroupResult:
-    decisive = int(answers.probabilities[:, -1].argmax())
+    decisive, members = int(answers.probabilities[:, -1].argmax()), tuple(answers.samples)
     return GroupResult(
-        group=answers.samples[0].group or answers.samples[0].id,
+        group=members[0].group or members[0].id,
         prediction=prediction,
         probabilities=tuple(float(p) for p in probabilities),
-        members=tuple(answers.samples),
-        decisive=answers.samples[decisive],
+        members=members,
+        decisive=members[decisive],
     )
 
 

@@ -7,13 +7,19 @@ import json
 import sqlite3
 import weakref
 from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from threading import RLock
+
+from zooft.errors import DataError
 
 
 class Lookup:
     """A table from id to text, in a file without a name that SQLite makes where it doesn't fit into a few MB.
 
     Threads may use it side by side; another process may not.
+
+    Raises:
+        DataError: there is no room for it.
     """
 
     def __init__(self) -> None:
@@ -33,7 +39,7 @@ class Lookup:
         return isinstance(name, str) and self.get(name) is not None
 
     def __len__(self) -> int:
-        with self._lock:
+        with self._held():
             return int(self._table.execute("SELECT COUNT(*) FROM texts").fetchone()[0])
 
     def __setitem__(self, name: str, text: str) -> None:
@@ -41,19 +47,31 @@ class Lookup:
 
     def get(self, name: str) -> str | None:
         """Of one id; None where nothing is known."""
-        with self._lock:
+        with self._held():
             row = self._table.execute("SELECT text FROM texts WHERE id = ?", (name,)).fetchone()
         return None if row is None else str(row[0])
 
     def update(self, more: Iterable[tuple[str, str]]) -> None:
         """More of them; what was known of an id is replaced."""
-        with self._lock:
+        with self._held():
             self._table.executemany("INSERT OR REPLACE INTO texts VALUES (?, ?)", more)
 
     def items(self) -> Iterator[tuple[str, str]]:
         """In the order of the ids."""
-        with self._lock:
+        with self._held():
             yield from self._table.execute("SELECT id, text FROM texts ORDER BY id")
+
+    @contextmanager
+    def _held(self) -> Iterator[None]:
+        """One thread at a time; a full disk in words."""
+        with self._lock:
+            try:
+                yield
+            except sqlite3.OperationalError as error:
+                raise DataError(
+                    f"a table of all samples doesn't fit into the system's temporary folder: {error}; make room there, or name "
+                    "another folder in TMPDIR"
+                ) from error
 
     def sha256(self) -> str:
         """Of all ids and texts, as JSON has them."""

@@ -139,7 +139,8 @@ def find_samples(
             f"the data has classes that the model doesn't know: {', '.join(foreign)}; it knows {', '.join(classes)}"
         )
     known = _known_splits(run, found)
-    everyone = spilled(_relabelled(sample, found.classes, classes, known, val_was_learnt) for sample in found.samples)
+    relabelled = (_relabelled(sample, found.classes, classes, known, val_was_learnt) for sample in found.samples)
+    everyone = tuple(relabelled) if isinstance(found.samples, tuple) else spilled(relabelled)
     named = np.array([sample.split for sample in everyone])
     by_split = {name: pick(everyone, np.flatnonzero(named == name)) for name in ("train", "val", "test")}
     by_split["all"] = everyone
@@ -404,7 +405,7 @@ def _known_splits(run: Path | None, found: Discovery) -> Lookup:
     table = run / runs.SAMPLES_FILE
     try:
         with table.open(newline="", encoding="utf-8") as file:
-            known.update((row["id"], row["split"]) for row in csv.DictReader(file))
+            known.update((row["id"], row["split"]) for row in csv.DictReader(file) if row["split"])
         return known
     except (OSError, KeyError, ValueError) as error:
         raise RunError(f"{table} can't be read: {error}") from error

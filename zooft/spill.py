@@ -7,7 +7,7 @@ import pickle
 import tempfile
 from array import array
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import closing, contextmanager
+from contextlib import contextmanager, suppress
 from itertools import chain, islice
 from typing import TYPE_CHECKING, Any, Generic, TypeVar, overload
 
@@ -30,7 +30,7 @@ def spilled(items: Iterable[T]) -> Sequence[T]:
     Beyond, an item takes eight bytes of memory, and about ten microseconds to come back as an equal object.
 
     Args:
-        items: such as a loader process can be sent; taken one at a time.
+        items: such as `pickle` takes; taken one at a time.
 
     Raises:
         DataError: the system's temporary folder can't take them.
@@ -83,15 +83,19 @@ def _written(items: Iterable[Any], encode: Callable[[Any], bytes] = _pickled) ->
     """The items' bytes, one behind the other, and where each ends."""
     ends, end = array("Q"), 0
     with _refused():
-        file = tempfile.TemporaryFile(prefix="zooft-", buffering=_BUFFER)  # noqa: SIM115 -- closed by `closing`
-    with closing(file):
+        file = tempfile.TemporaryFile(prefix="zooft-", buffering=_BUFFER)  # noqa: SIM115 -- closed below
+    try:
         for item in items:
+            content = encode(item)
             with _refused():
-                end += file.write(encode(item))
+                end += file.write(content)
             ends.append(end)
         with _refused():
             file.flush()
             return mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ), ends
+    finally:
+        with suppress(OSError):  # a full disk refuses what is still to be written once more
+            file.close()
 
 
 @contextmanager
@@ -101,20 +105,33 @@ def _refused() -> Iterator[None]:
         yield
     except OSError as error:
         raise DataError(
-            f"the list of samples doesn't fit into {tempfile.gettempdir()}: {error.strerror}; make room there, or name "
-            "another folder in TMPDIR"
+            f"the list of samples doesn't fit into the system's temporary folder: {error.strerror}; make room there, or "
+            "name another folder in TMPDIR"
         ) from error
+
+
+def _again(content: bytes, ends: array[int]) -> _OnDisk[Any]:
+    return _OnDisk(_written([content], encode=bytes)[0], ends)
+
+
+def _equal(items: Sequence[Any], other: Sequence[Any]) -> bool:
+    return len(items) == len(other) and all(one == another for one, another in zip(items, other, strict=True))
 
 
 class _OnDisk(Sequence[T], Generic[T]):
     """Items in a file."""
 
-    def __init__(self, content: mmap.mmap | bytes, ends: array[int]) -> None:
+    def __init__(self, content: mmap.mmap, ends: array[int]) -> None:
         self._content, self._ends = content, ends
 
     def __reduce__(self) -> tuple[Any, ...]:
-        """Another process gets the bytes: the file has no name."""
-        return _OnDisk, (bytes(self._content[:]), self._ends)
+        """Another process gets the bytes, and writes a file of its own: this one has no name."""
+        return _again, (self._content[:], self._ends)
+
+    def __eq__(self, other: object) -> bool:
+        return _equal(self, other) if isinstance(other, (tuple, _OnDisk, _Picked)) else NotImplemented
+
+    __hash__ = None  # type: ignore[assignment]
 
     def __len__(self) -> int:
         return len(self._ends)
@@ -140,6 +157,11 @@ class _Picked(Sequence[T], Generic[T]):
 
     def __init__(self, items: _OnDisk[T], rows: NDArray[Any]) -> None:
         self.items, self.rows = items, rows
+
+    def __eq__(self, other: object) -> bool:
+        return _equal(self, other) if isinstance(other, (tuple, _OnDisk, _Picked)) else NotImplemented
+
+    __hash__ = None  # type: ignore[assignment]
 
     def __len__(self) -> int:
         return len(self.rows)

@@ -96,7 +96,7 @@ class _Known:
     Attributes:
         samples: all of them.
         targets: ``(N,)``.
-        groups: ``(N,)``, numbered in the order of their names; each sample without one counts as one.
+        groups: ``(N,)``, numbers; each sample without one counts as one.
         grouped: ``(N,)``, whether a sample has one.
         classes: names.
     """
@@ -115,6 +115,14 @@ class _Known:
             return _Known(samples, targets, np.arange(len(targets)), grouped, classes)
         numbers = {name: number for number, name in enumerate(sorted({_group(sample) for sample in samples}))}
         return _Known(samples, targets, np.fromiter((numbers[_group(s)] for s in samples), np.int64), grouped, classes)
+
+    def in_order(self) -> NDArray[np.int64]:
+        """Numbers of groups in the order of their names, so that folds don't depend on the order of the samples."""
+        if self.grouped.any():
+            return self.groups
+        ids, ranks = [sample.id for sample in self.samples], np.empty(len(self.samples), np.int64)
+        ranks[sorted(range(len(ids)), key=ids.__getitem__)] = np.arange(len(ids))
+        return ranks
 
 
 def _splits(parts: _Parts, known: _Known, notes: Sequence[str], folds: Sequence[Fold] = ()) -> Splits:
@@ -138,7 +146,7 @@ def _cross_validation(parts: _Parts, notes: list[str], known: _Known, *, folds: 
 def _folds(everyone: NDArray[np.int64], known: _Known, *, count: int, seed: int) -> list[Fold]:
     from sklearn.model_selection import StratifiedGroupKFold
 
-    targets, groups = known.targets[everyone], known.groups[everyone]
+    targets, groups = known.targets[everyone], known.in_order()[everyone]
     for index, name in enumerate(known.classes):
         having = len(np.unique(groups[targets == index]))
         if having < count:
@@ -234,7 +242,8 @@ def _refuse_leaks(parts: _Parts, known: _Known) -> None:
 
 def _refuse_unlearnt(parts: _Parts, known: _Known) -> None:
     targets = known.targets[parts["train"]]
-    empty = [label for index, label in enumerate(known.classes) if not (targets == index).any()]
+    counts = np.bincount(targets, minlength=len(known.classes))
+    empty = [label for label, count in zip(known.classes, counts, strict=False) if not count]
     if empty:
         raise DataError(
             f"no training samples of class {', '.join(empty)}; remove the class or add samples "

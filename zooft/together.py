@@ -96,15 +96,19 @@ def first(accelerator: Accelerator, work: Callable[[], T]) -> T:
         return work()
     message: list[bytes | None] = [None]
     failed: Exception | None = None
+    made: list[T] = []
     if accelerator.is_main_process:
         try:
-            message = [pickle.dumps((True, work()))]
+            made.append(work())
+            message = [pickle.dumps((True, made[0]))]
         except Exception as error:  # whatever it is, the others mustn't wait for ever
             failed = error
             message = [pickle.dumps((False, _packed(error)))]
     distributed.broadcast_object_list(message, src=0, device=torch.device("cpu"))
     if failed is not None:
         raise failed
+    if made:
+        return made[0]
     succeeded, content = pickle.loads(message[0] or b"")  # noqa: S301 -- from our own main process, never from a file
     if not succeeded:
         raise _unpacked(*content)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
@@ -27,7 +27,6 @@ from zooft.timing import Stopwatch
 if TYPE_CHECKING:
     from accelerate import Accelerator
     from numpy.typing import NDArray
-    from torch.utils.data import DataLoader
 
     from zooft.contracts import FreezePlan
     from zooft.features import Feed, Keeping, Views
@@ -288,7 +287,7 @@ def _probe(job: Job, recipe: Recipe, accelerator: Accelerator, feed: Feed, size:
 
 
 def predict(
-    model: nn.Module, data: DataLoader[Any], accelerator: Accelerator, *, start: int = 0
+    model: nn.Module, data: Iterable[Any], accelerator: Accelerator, *, start: int = 0
 ) -> tuple[Tensor, Tensor]:
     """Logits ``(N, outputs)`` and targets ``(N,)`` on the CPU."""
     model.eval()

@@ -167,11 +167,16 @@ _SORTS: tuple[tuple[Severity, str], ...] = (
 
 
 def _near(seen: Seen, same: _Same, computing: Computing) -> Iterator[Finding]:
-    if seen.pictured.sum() < 2:
+    where = np.flatnonzero(seen.pictured)
+    if len(where) < 2:
         return
+    pictures = seen.pictures
+    if len(where) < len(pictures):
+        pictures = stacked(seen.pictures[where[start : start + _BLOCK]] for start in range(0, len(where), _BLOCK))
     split, group, target = same.split, same.group, same.target
     tallies = [_Tally(0, np.zeros(len(seen.pictures), dtype=np.bool_), []) for _ in _SORTS]
-    for alike, rows, columns in pairs_alike(seen.pictures, computing):
+    for alike, *pairs in pairs_alike(pictures, computing):
+        rows, columns = (where[one] for one in pairs)
         known = (group[rows] >= 0) & (group[columns] >= 0)
         natural = (known & (group[rows] == group[columns])) | (same.content[rows] == same.content[columns])
         torn = (split[rows] >= 0) & (split[columns] >= 0) & (split[rows] != split[columns])

@@ -115,6 +115,7 @@ def look(
     rows, unread = array("q"), list[Rejection]()
 
     def records(pool: ThreadPoolExecutor) -> Iterator[NDArray[np.void]]:
+        yield np.empty(0, _RECORD)
         for start in range(0, len(samples), _AT_A_TIME):
             part = samples[start : start + _AT_A_TIME]
             answers = pool.map(one, part) if kept is None else _remembered(part, one, kept, pool, advance)

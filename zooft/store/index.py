@@ -46,16 +46,18 @@ class Index:
             np.flatnonzero(at == _NOWHERE),
         )
 
-    def add(self, segment: Segment, names: Sequence[str]) -> None:
-        """A segment's records by row, but for those that are listed already."""
-        fresh = np.flatnonzero(self._at(names) == _NOWHERE)
-        places = np.empty(len(fresh), _PLACE)
-        places["check"] = _checks(names)[fresh]
-        places["segment"], places["row"] = len(self._segments), fresh
-        self._segments.append(segment)
-        keys = np.concatenate([self._keys, _keys(names)[fresh]])
-        order = np.argsort(keys, kind="stable")
-        self._keys, self._places = keys[order], np.concatenate([self._places, places])[order]
+    def add(self, more: Iterable[tuple[Segment, Sequence[str]]]) -> None:
+        """Segments and their records' names by row; of one name's records that stays which is listed already, or came first."""
+        all_keys, all_places = [self._keys], [self._places]
+        for segment, names in more:
+            places = np.empty(len(names), _PLACE)
+            places["check"] = _checks(names)
+            places["segment"], places["row"] = len(self._segments), np.arange(len(names))
+            self._segments.append(segment)
+            all_keys.append(_keys(names))
+            all_places.append(places)
+        keys, first = np.unique(np.concatenate(all_keys), return_index=True)  # the first of each
+        self._keys, self._places = keys, np.concatenate(all_places)[first]
 
     def forget(self, names: Sequence[str]) -> None:
         """These aren't listed any more."""
@@ -69,7 +71,7 @@ class Index:
         self._segments, self._keys, self._places = [], self._keys[:0], self._places[:0]
 
     def _at(self, names: Sequence[str]) -> NDArray[np.int64]:
-        """Positions in the list; two names of one hash, of which 10 million have one pair in 400,000 lists, share one."""
+        """Positions in the list. Of two names of one hash, which 10 million have in one of 400,000 lists, one isn't found."""
         keys = _keys(names)
         if not len(self._keys):
             return np.full(len(keys), _NOWHERE)

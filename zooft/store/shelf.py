@@ -240,9 +240,9 @@ class Shelf:
         if not self._writing:
             return
         for name, array in zip(names, _copied(arrays), strict=True):
+            segments.check(name, array)
             if name in self:
                 continue
-            segments.check(name, array)
             if self._waiting and self._waiting_bytes + array.nbytes > self._store.segment_bytes:
                 self.flush()
             self._waiting[name] = array
@@ -306,12 +306,15 @@ class Shelf:
         """List what is in segments that weren't there before; of one name's records the newest, but none twice."""
         if not self._trusted:
             return
-        for path in sorted(folders.segments_in(self._folder), reverse=True):
-            if path.name in self._known:
-                continue
+        fresh = [path for path in folders.segments_in(self._folder) if path.name not in self._known]
+        if fresh:
+            self._index.add(self._read(sorted(fresh, reverse=True)))
+
+    def _read(self, paths: Sequence[Path]) -> Iterator[tuple[Segment, list[str]]]:
+        for path in paths:
             self._known.add(path.name)
             try:
-                segment, names = segments.read(path, self.key)
+                yield segments.read(path, self.key)
             except FileNotFoundError:
                 continue  # cleaned away since
             except OSError as error:
@@ -320,8 +323,6 @@ class Shelf:
                 self._store.say(_DAMAGED)
                 with contextlib.suppress(OSError):
                     path.unlink()
-            else:
-                self._index.add(segment, names)
 
     def _spoilt(self, segment: Segment, rows: NDArray[np.int64]) -> NDArray[np.bool_]:
         """Of each row, whether its bytes aren't what was written; all where the file can't be read any more."""
