@@ -62,7 +62,7 @@ def test_few_items_are_a_tuple_and_many_come_back_equal(tiny: None) -> None:
 @given(st.lists(st.integers(-30, 29)), st.lists(st.integers(0, 10)))
 def test_picked_items_are_those_of_a_list(rows: list[int], again: list[int]) -> None:
     truth = list(range(100, 130))
-    for items in (tuple(truth), spill._OnDisk(*spill._written(truth))):
+    for items in (tuple(truth), spill._OnDisk(spill._File(*spill._written(truth)), range(len(truth)))):
         picked = spill.pick(items, rows)
         assert list(picked) == [truth[row] for row in rows]
         assert list(picked[1:3]) == [truth[row] for row in rows][1:3]
@@ -75,7 +75,7 @@ def test_another_process_gets_the_items_by_any_way_of_starting_it(tiny: None) ->
     picked = spill.pick(items, [3, 7])
     copy = pickle.loads(pickle.dumps((items, picked)))  # noqa: S301
     assert copy == (items, (sample(3), sample(7)))
-    assert isinstance(copy[0]._content, mmap.mmap)
+    assert isinstance(copy[0].file.content, mmap.mmap)
     with multiprocessing.get_context("fork").Pool(2) as pool:
         assert pool.map(items.__getitem__, range(20)) == list(items)
 

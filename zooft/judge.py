@@ -17,7 +17,7 @@ from zooft import calibration as calibrating
 from zooft import metrics
 from zooft import samples as sample_tables
 from zooft.contracts import Calibration, GroupResult
-from zooft.spill import pick, spilled
+from zooft.spill import pick, spilled_as
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -74,17 +74,12 @@ def predictions(samples: Sequence[Sample], logits: NDArray[Any], probabilities: 
 def joined(parts: Sequence[Predictions]) -> Predictions:
     """Several models' answers to several samples as one, such as the folds of a cross-validation."""
     return Predictions(
-        samples=_joined([part.samples for part in parts]),
+        samples=spilled_as([part.samples for part in parts], chain(*(part.samples for part in parts))),
         targets=np.concatenate([part.targets for part in parts]),
         logits=np.concatenate([part.logits for part in parts]),
         probabilities=np.concatenate([part.probabilities for part in parts]),
         thresholds=_thresholds(parts),
     )
-
-
-def _joined(parts: Sequence[Sequence[Sample]]) -> Sequence[Sample]:
-    everyone = chain(*parts)
-    return tuple(everyone) if all(isinstance(part, tuple) for part in parts) else spilled(everyone)
 
 
 def _thresholds(parts: Sequence[Predictions]) -> NDArray[Any] | None:

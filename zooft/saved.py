@@ -23,7 +23,7 @@ from zooft.contracts import Advance, Calibration, Computing, GroupScore, Sample,
 from zooft.errors import DataError, RunError
 from zooft.judge import Predictions, calibrated, predictions
 from zooft.lookup import Lookup
-from zooft.spill import pick, spilled
+from zooft.spill import pick, spilled_as
 
 if TYPE_CHECKING:
     import torch
@@ -139,8 +139,10 @@ def find_samples(
             f"the data has classes that the model doesn't know: {', '.join(foreign)}; it knows {', '.join(classes)}"
         )
     known = _known_splits(run, found)
-    relabelled = (_relabelled(sample, found.classes, classes, known, val_was_learnt) for sample in found.samples)
-    everyone = tuple(relabelled) if isinstance(found.samples, tuple) else spilled(relabelled)
+    everyone = spilled_as(
+        [found.samples],
+        (_relabelled(sample, found.classes, classes, known, val_was_learnt) for sample in found.samples),
+    )
     named = np.array([sample.split for sample in everyone])
     by_split = {name: pick(everyone, np.flatnonzero(named == name)) for name in ("train", "val", "test")}
     by_split["all"] = everyone

@@ -8,6 +8,7 @@ import tempfile
 from array import array
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
+from dataclasses import dataclass
 from itertools import chain, islice
 from typing import TYPE_CHECKING, Any, Generic, TypeVar, overload
 
@@ -37,7 +38,15 @@ def spilled(items: Iterable[T]) -> Sequence[T]:
     """
     rest = iter(items)
     few = tuple(islice(rest, IN_MEMORY + 1))
-    return few if len(few) <= IN_MEMORY else _OnDisk(*_written(chain(few, rest)))
+    if len(few) <= IN_MEMORY:
+        return few
+    file = _File(*_written(chain(few, rest)))
+    return _OnDisk(file, range(len(file.ends)))
+
+
+def spilled_as(like: Iterable[Sequence[T]], items: Iterable[T]) -> Sequence[T]:
+    """`items` where those lie that they are made of: a tuple where all are tuples, else `spilled`."""
+    return tuple(items) if all(isinstance(one, tuple) for one in like) else spilled(items)
 
 
 def pick(items: Sequence[T], rows: Sequence[int] | NDArray[Any]) -> Sequence[T]:
@@ -45,9 +54,9 @@ def pick(items: Sequence[T], rows: Sequence[int] | NDArray[Any]) -> Sequence[T]:
     import numpy as np
 
     chosen = np.asarray(rows, np.int64)
-    if isinstance(items, _Picked):
-        return _Picked(items.items, items.rows[chosen])
-    return _Picked(items, chosen) if isinstance(items, _OnDisk) else tuple(items[row] for row in chosen.tolist())
+    if not isinstance(items, _OnDisk):
+        return tuple(items[row] for row in chosen.tolist())
+    return _OnDisk(items.file, np.asarray(items.rows)[chosen])
 
 
 def _pickled(item: object) -> bytes:
@@ -110,56 +119,37 @@ def _refused() -> Iterator[None]:
         ) from error
 
 
-def _again(content: bytes, ends: array[int]) -> _OnDisk[Any]:
-    return _OnDisk(_written([content], encode=bytes)[0], ends)
+@dataclass(frozen=True, slots=True)
+class _File:
+    """Items' bytes, and where each ends."""
 
-
-def _equal(items: Sequence[Any], other: Sequence[Any]) -> bool:
-    return len(items) == len(other) and all(one == another for one, another in zip(items, other, strict=True))
-
-
-class _OnDisk(Sequence[T], Generic[T]):
-    """Items in a file."""
-
-    def __init__(self, content: mmap.mmap, ends: array[int]) -> None:
-        self._content, self._ends = content, ends
+    content: mmap.mmap
+    ends: array[int]
 
     def __reduce__(self) -> tuple[Any, ...]:
         """Another process gets the bytes, and writes a file of its own: this one has no name."""
-        return _again, (self._content[:], self._ends)
+        return _again, (self.content[:], self.ends)
+
+    def item(self, row: int) -> Any:
+        """One item, decoded."""
+        begin = self.ends[row - 1] if row else 0
+        return pickle.loads(self.content[begin : self.ends[row]])  # noqa: S301 -- this process wrote it
+
+
+def _again(content: bytes, ends: array[int]) -> _File:
+    return _File(_written([content], encode=bytes)[0], ends)
+
+
+class _OnDisk(Sequence[T], Generic[T]):
+    """Items in a file: all of them, or those at some rows."""
+
+    def __init__(self, file: _File, rows: range | NDArray[Any]) -> None:
+        self.file, self.rows = file, rows
 
     def __eq__(self, other: object) -> bool:
-        return _equal(self, other) if isinstance(other, (tuple, _OnDisk, _Picked)) else NotImplemented
-
-    __hash__ = None  # type: ignore[assignment]
-
-    def __len__(self) -> int:
-        return len(self._ends)
-
-    @overload
-    def __getitem__(self, index: int) -> T: ...
-    @overload
-    def __getitem__(self, index: slice) -> Sequence[T]: ...
-    def __getitem__(self, index: int | slice) -> T | Sequence[T]:
-        if isinstance(index, slice):
-            return tuple(self[row] for row in range(*index.indices(len(self))))
-        row = range(len(self))[index]
-        begin = self._ends[row - 1] if row else 0
-        item: T = pickle.loads(self._content[begin : self._ends[row]])  # noqa: S301 -- this process wrote it
-        return item
-
-    def __iter__(self) -> Iterator[T]:
-        return (self[row] for row in range(len(self)))
-
-
-class _Picked(Sequence[T], Generic[T]):
-    """Some of the items in a file."""
-
-    def __init__(self, items: _OnDisk[T], rows: NDArray[Any]) -> None:
-        self.items, self.rows = items, rows
-
-    def __eq__(self, other: object) -> bool:
-        return _equal(self, other) if isinstance(other, (tuple, _OnDisk, _Picked)) else NotImplemented
+        if not isinstance(other, (tuple, _OnDisk)):
+            return NotImplemented
+        return len(self) == len(other) and all(one == another for one, another in zip(self, other, strict=True))
 
     __hash__ = None  # type: ignore[assignment]
 
@@ -172,8 +162,9 @@ class _Picked(Sequence[T], Generic[T]):
     def __getitem__(self, index: slice) -> Sequence[T]: ...
     def __getitem__(self, index: int | slice) -> T | Sequence[T]:
         if isinstance(index, slice):
-            return tuple(self.items[int(row)] for row in self.rows[index])
-        return self.items[int(self.rows[index])]
+            return tuple(self.file.item(int(row)) for row in self.rows[index])
+        item: T = self.file.item(int(self.rows[index]))
+        return item
 
     def __iter__(self) -> Iterator[T]:
-        return (self.items[int(row)] for row in self.rows)
+        return (self.file.item(int(row)) for row in self.rows)

@@ -58,8 +58,9 @@ def discover(
                     id=c.id, source=c.source, target=targets[c.label], group=c.group, split=c.split, facts=answer
                 )
 
+    samples = zooft.spilled(sound())
     return zooft.Discovery(
-        samples=zooft.spilled(sound()),
+        samples=samples,
         classes=listing.classes,
         rejected=(*listing.rejected, *undecodable),
         notes=tuple(listing.notes),
