@@ -17,11 +17,11 @@ from collections.abc import Callable
 import torch
 from torch import Tensor, nn
 
-from zooft import prefix
+from zooft.arithmetic.numerics import fast_matmul
 from zooft.cli import process
 from zooft.contracts import parse_reference
+from zooft.features import prefix
 from zooft.model import AdaptedModel, load_backbone
-from zooft.numerics import fast_matmul
 from zooft.registry import load as load_registry
 
 MODELS = ["torchvision:resnet18", "torchvision:resnet50", "timm:tf_efficientnet_lite0", "timm:vit_base_patch16_224"]

@@ -3,7 +3,7 @@
     python benchmarks/learning_step.py [MODEL …] [--rounds 5] [--steps] [--shares]
 
 The tutorial's: float32, contiguous, plain SGD, the C library's defaults. Ours: channels-last, freed memory kept, fused
-SGD, the precision and the kernels that `zooft.speed.choose_precision` picks. One computing thread each, in two
+SGD, the precision and the kernels that `zooft.train.speed.choose_precision` picks. One computing thread each, in two
 processes that take turns; CPU seconds, the median over the rounds. ``--steps`` adds the levers one by one, in
 eight processes at once, of 2 GB each for a ViT-B; ``--shares`` tells the share of the measured peak.
 """
@@ -81,7 +81,8 @@ def child(way: str, model: str) -> None:
     import timm
     import torch
 
-    from zooft import speed, timing
+    from zooft import timing
+    from zooft.train import speed
 
     torch.manual_seed(0)
     net = timm.create_model(model, num_classes=4).train()

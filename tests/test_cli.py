@@ -12,6 +12,7 @@ from typing import Any
 import click
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
 import zooft as package
@@ -287,6 +288,25 @@ def test_evaluations_are_json_with_figures_table_and_confusion(
     assert set(answer.json["metrics"]) == {"accuracy", "balanced_accuracy", "macro_f1", "auroc"}
     assert [row["name"] for row in answer.json["per_class"]] == ["dark", "light"]
     assert sum(map(sum, answer.json["confusion"])) == answer.json["samples"]
+
+
+def test_where_a_run_computes_is_not_asked_of_a_file_nor_a_provider_of_a_run(
+    call: Call, run: package.FinetuneResult
+) -> None:
+    answer = call("evaluate", run.onnx or "", "--device", "cpu")
+    assert answer.status == 2
+    assert "--provider" in answer.err
+    answer = call("evaluate", run.path, "--provider", "cpu")
+    assert answer.status == 2
+    assert "--device" in answer.err
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
+def test_a_device_that_is_not_there_is_refused(call: Call, run: package.FinetuneResult) -> None:
+    answer = call("evaluate", run.path, "--device", "cuda")
+    assert answer.status == 2
+    assert "--device cuda" in answer.err
+    assert "use --device auto" in answer.err
 
 
 def test_verification_is_json_and_says_what_was_compared(call: Call, run: package.FinetuneResult) -> None:

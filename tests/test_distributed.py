@@ -38,18 +38,18 @@ DRIVER = """
 import json, os, pathlib, signal, sys
 import torch
 from accelerate.state import AcceleratorState
-import zooft, zooft.launcher, zooft.recipe, zooft.step
+import zooft, zooft.launcher, zooft.recipe, zooft.train.step
 
 torch.set_num_threads(1)
 zooft.recipe._report = lambda *_: None
 
 def dies_in(epoch):
-    run = zooft.step.run
+    run = zooft.train.step.run
     def until(*given, **named):
         if named["epoch"] == epoch:
             os.kill(os.getpid(), signal.SIGKILL)
         return run(*given, **named)
-    zooft.step.run = until
+    zooft.train.step.run = until
 
 def work(arguments, rank, number, port, death):
     os.environ.update(

@@ -21,7 +21,7 @@ from torchvision.transforms.v2.functional import normalize
 from zooft import Anatomy, Family, ImagePreprocess, InputSpec, Sample, Stage, features
 from zooft import model as models
 from zooft.errors import DataError
-from zooft.features import Keeping, Views
+from zooft.features import Keeping, Views, keeping, outputs
 from zooft.model import AdaptedModel
 from zooft.store import Store
 from zooft.together import Batches
@@ -261,7 +261,7 @@ def test_a_change_of_one_weight_is_enough(tmp_path: Path) -> None:
 def test_features_on_disk_are_those_in_memory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     model, told = adapted(), Told()
     loaded = features.inputs(model, views(augmented=False), stop=1, keeping=told.keeping(tmp_path))
-    monkeypatch.setattr(features, "LOADED_BYTES", 0)
+    monkeypatch.setattr(outputs, "LOADED_BYTES", 0)
     mapped = features.inputs(model, views(augmented=False), stop=1, keeping=told.keeping(tmp_path))
     assert loaded is not None
     assert mapped is not None
@@ -278,7 +278,7 @@ def test_what_the_disk_cannot_keep_is_held_and_what_cannot_be_held_is_run_every_
     held = features.inputs(model, views(augmented=False), stop=2, keeping=told.keeping(blocked))
     assert held is not None
     torch.testing.assert_close(everything(held), wanted(model, views(augmented=False)), rtol=1e-3, atol=1e-3)
-    monkeypatch.setattr(features, "HELD_BYTES", 12 * 4 * 2 - 1)
+    monkeypatch.setattr(keeping, "HELD_BYTES", 12 * 4 * 2 - 1)
     assert features.inputs(model, views(augmented=False), stop=2, keeping=told.keeping(blocked)) is None
     train = views(augmented=False)
     fed = features.feed(model, train, None, boundary=2, views=None, keeping=told.keeping(blocked))
@@ -300,8 +300,8 @@ def test_numbers_within_and_beyond_half_precision_stand_beside_each_other(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, loaded: int
 ) -> None:
     """The brightest picture alone exceeds the range."""
-    monkeypatch.setattr(features, "LOADED_BYTES", loaded)
-    monkeypatch.setattr(features, "AT_A_TIME", 1)
+    monkeypatch.setattr(outputs, "LOADED_BYTES", loaded)
+    monkeypatch.setattr(keeping, "AT_A_TIME", 1)
     model, told = adapted(), Told()
     plain = wanted(model, views(augmented=False))
     scale = 65504 / float(plain.max()) * 1.0001
@@ -372,7 +372,7 @@ def test_random_views_of_renamed_samples_are_their_own_whether_kept_or_not(tmp_p
 def test_kept_features_can_be_sent_to_another_process(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, loaded: int
 ) -> None:
-    monkeypatch.setattr(features, "LOADED_BYTES", loaded)
+    monkeypatch.setattr(outputs, "LOADED_BYTES", loaded)
     kept = features.inputs(adapted(), views(augmented=False), stop=2, keeping=Told().keeping(tmp_path))
     assert torch.equal(everything(pickle.loads(pickle.dumps(kept))), everything(kept))  # noqa: S301 -- our own
 
@@ -381,6 +381,6 @@ def test_what_is_held_is_bounded_over_all_views(tmp_path: Path, monkeypatch: pyt
     blocked = tmp_path / "file"
     blocked.write_text("where the store's folder should be")
     one = 12 * 4 * 2
-    monkeypatch.setattr(features, "HELD_BYTES", 2 * one)
+    monkeypatch.setattr(keeping, "HELD_BYTES", 2 * one)
     assert features.inputs(adapted(), views(augmented=True), stop=2, keeping=Told().keeping(blocked), views=1)
     assert features.inputs(adapted(), views(augmented=True), stop=2, keeping=Told().keeping(blocked), views=2) is None

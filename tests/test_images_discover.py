@@ -301,7 +301,7 @@ def test_links_in_a_manifest_keep_the_name_that_was_written(tmp_path: Path) -> N
 def test_a_class_whose_paths_are_all_wrong_is_not_forgotten(tmp_path: Path) -> None:
     rows = [["a.png", "yes"], ["b.png", "no"], ["typo.png", "maybe"]]
     data.write_manifest(two_files(tmp_path), ["path", "label"], rows)
-    with pytest.raises(zooft.DataError, match=r"no usable samples of class maybe; 1 files were rejected.*typo.png"):
+    with pytest.raises(zooft.DataError, match=r"no usable samples of class maybe; 1 file was rejected.*typo.png"):
         check(tmp_path)
 
 
@@ -363,7 +363,7 @@ def test_an_empty_class_folder_is_an_error(tmp_path: Path) -> None:
 def test_a_class_of_nothing_but_unreadable_images_is_an_error_with_the_first_reason(tmp_path: Path) -> None:
     data.write_classes(tmp_path, {"ant": 2, "bee": 0})
     (tmp_path / "bee" / "x.jpg").write_bytes(b"no image")
-    with pytest.raises(zooft.DataError, match=r"class bee; 1 files were rejected, the first: bee/x.jpg: not an image"):
+    with pytest.raises(zooft.DataError, match=r"class bee; 1 file was rejected, the first: bee/x.jpg: not an image"):
         check(tmp_path)
 
 

@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from zooft.kernels import FastKernels
+from zooft.arithmetic.kernels import FastKernels
 
 CONVOLUTIONS = [
     # kernel, stride, padding, rows, columns

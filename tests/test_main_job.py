@@ -129,6 +129,8 @@ def test_run_and_file_are_evaluated_to_the_same_figures(run: zooft.FinetuneResul
     of_run = json.loads(zooft_command("evaluate", run.path, "--bootstrap", "20", "--json"))
     of_file = json.loads(zooft_command("evaluate", run.path / "model.onnx", "--bootstrap", "20", "--json"))
     assert of_run == of_file
+    by_loaders = zooft_command("evaluate", run.path, "--bootstrap", "20", "--json", "--device", "cpu", "--workers", "1")
+    assert json.loads(by_loaders) == of_run
     assert of_run["split"] == "val"
     assert of_run["metrics"]["accuracy"]["value"] == run.evaluations["val"].metrics["accuracy"].value
 

@@ -13,8 +13,8 @@ import numpy as np
 import pytest
 import torch
 
-from zooft import numerics
-from zooft.numerics import fast_matmul
+from zooft.arithmetic import numerics
+from zooft.arithmetic.numerics import fast_matmul
 
 BACKEND: Any = torch.backends.mkldnn
 

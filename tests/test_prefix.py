@@ -10,8 +10,9 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from zooft import InputSpec, Stage, prefix
+from zooft import InputSpec, Stage
 from zooft.contracts import WeightsRecord
+from zooft.features import prefix
 from zooft.model import AdaptedModel, Backbone
 from zooft_timm.anatomy import anatomy as timm_anatomy
 from zooft_torchvision.zoo import anatomy as torchvision_anatomy

@@ -14,12 +14,12 @@ from numpy.typing import NDArray
 from test_train import RECIPE, accuracy, flipped, fresh_model, keeping, views
 from torch import nn
 
-from zooft import EpochRecord, FreezePlan, search, train
+from zooft import EpochRecord, FreezePlan
 from zooft.errors import ConfigError, DivergedError
 from zooft.export import activate
 from zooft.model import AdaptedModel
-from zooft.optimize import Recipe
-from zooft.train import Job, Watch
+from zooft.train import Job, Watch, loop, search
+from zooft.train.optimize import Recipe
 
 
 def job(model: AdaptedModel, folder: Path, **changes: Any) -> Job:
@@ -43,8 +43,8 @@ def chosen(given: Job, *, sweep: bool, asked: int | str = "auto", recipe: Recipe
 def by_hand(given: Job, recipe: Recipe) -> tuple[float, float]:
     """The best epoch's metric and loss of training in one way."""
     records: list[EpochRecord] = []
-    train.fit(given, recipe, Accelerator(cpu=True), watch(records=records))
-    best = max(records, key=lambda record: train.ranked(record.metrics["accuracy"], record.val_loss))
+    loop.fit(given, recipe, Accelerator(cpu=True), watch(records=records))
+    best = max(records, key=lambda record: loop.ranked(record.metrics["accuracy"], record.val_loss))
     return best.metrics["accuracy"], best.val_loss
 
 
@@ -56,7 +56,7 @@ def test_a_sweep_takes_the_way_that_validation_likes_best(tmp_path: Path) -> Non
     for trial in (choice.trials[0], choice.trials[7], choice.trials[-1]):
         own = replace(recipe, lr=trial.lr, weight_decay=trial.weight_decay)
         assert by_hand(job(fresh_model(), tmp_path), own) == (trial.primary, trial.val_loss)
-    ranks = [train.ranked(trial.primary, trial.val_loss) for trial in choice.trials]
+    ranks = [loop.ranked(trial.primary, trial.val_loss) for trial in choice.trials]
     best = choice.trials[ranks.index(max(ranks))]
     assert (choice.recipe.lr, choice.recipe.weight_decay) == (best.lr, best.weight_decay)
     assert choice.recipe.lr > recipe.lr  # a thousandth is too slow for three epochs
@@ -146,7 +146,7 @@ def test_features_are_fetched_once_for_all_ways_from_a_model_that_is_in_place(
         layouts.append(kernel.is_contiguous(memory_format=torch.channels_last))
         return original(model, *given, **named)
 
-    original = train.features.feed
-    monkeypatch.setattr(train.features, "feed", fed)
+    original = loop.features.feed
+    monkeypatch.setattr(loop.features, "feed", fed)
     chosen(job(fresh_model(), tmp_path, train=views(range(18), flipped)), sweep=True)
     assert layouts == [True, True]  # without views and with some

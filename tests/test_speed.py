@@ -13,8 +13,8 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from zooft import speed
-from zooft.speed import Footprint, Precision
+from zooft.train import speed
+from zooft.train.speed import Footprint, Precision
 
 CPU = torch.device("cpu")
 OPTIMIZERS: dict[str, Callable[..., torch.optim.Optimizer]] = {

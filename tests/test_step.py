@@ -12,10 +12,11 @@ from accelerate import Accelerator
 from test_train import RECIPE, fresh_model, keeping, run, views
 from torch import Tensor, nn
 
-from zooft import FreezePlan, step, train
+from zooft import FreezePlan, train
 from zooft.errors import TrainingError
-from zooft.speed import Precision
 from zooft.timing import Stopwatch
+from zooft.train import step
+from zooft.train.speed import Precision
 
 
 class Hungry(nn.Module):
@@ -119,7 +120,7 @@ def test_measuring_changes_nothing_but_the_speed(monkeypatch: pytest.MonkeyPatch
     measured: list[int] = []
 
     def choose(model: Any, forward: Any, loss: Any, batch: Any, *, steps: int) -> Precision:
-        from zooft import speed
+        from zooft.train import speed
 
         measured.append(steps)
         speed_choice = original(model, forward, loss, batch, steps=10**6)

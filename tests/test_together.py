@@ -20,7 +20,7 @@ from torch.utils.data import DataLoader, TensorDataset
 from tests.processes import together as run_together
 from zooft import launcher, together
 from zooft.errors import ConfigError, TrainingError, UnknownNameError
-from zooft.together import Batches
+from zooft.together import Batches, data
 
 NUMBER = 3
 CLASS_WEIGHTS = torch.tensor([0.2, 1.0, 3.0])
@@ -189,7 +189,7 @@ def gathered(accelerator: Accelerator) -> list[Tensor]:
     results = [together.gather(own, owned, accelerator)]
     shared = together.share(12, accelerator)
     results.append(together.gather([all_of_it[list(shared)].long()], shared, accelerator))
-    together.PIECE = 3 * all_of_it[0].nbytes
+    data.PIECE = 3 * all_of_it[0].nbytes
     results.append(together.gather([all_of_it[list(owned)]] if owned else [], owned, accelerator))
     return results
 
@@ -378,7 +378,7 @@ def loading(accelerator: Accelerator) -> None:
 def test_a_killed_loader_process_is_told_with_advice(tmp_path: Path) -> None:
     (error,) = run_together(loading, tmp_path, number=1)
     assert isinstance(error, TrainingError)
-    assert str(error).startswith("a loader process of process 0 of 1 has ended: ")
+    assert str(error).startswith("a loader process has ended: ")
     assert "try fewer --workers" in str(error)
     assert str(error).endswith("; go on")
 
@@ -400,4 +400,4 @@ def test_a_launcher_that_can_not_be_reached_is_told_of(monkeypatch: pytest.Monke
 
 
 def test_nothing_of_numpy_is_needed_to_tell_shares() -> None:
-    assert [list(part) for part in together._parts(7, 3)] == [list(p) for p in np.array_split(np.arange(7), 3)]
+    assert [list(part) for part in data._parts(7, 3)] == [list(p) for p in np.array_split(np.arange(7), 3)]

@@ -16,15 +16,15 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.optim import SGD, lr_scheduler
 
-from zooft import Anatomy, EpochRecord, Family, FreezePlan, ImagePreprocess, InputSpec, Sample, Stage, train
+from zooft import Anatomy, EpochRecord, Family, FreezePlan, ImagePreprocess, InputSpec, Sample, Stage
 from zooft import model as models
 from zooft.errors import FrozenChangedError, TrainingError
 from zooft.export import activate
 from zooft.features import Keeping, Views
 from zooft.model import AdaptedModel
-from zooft.optimize import Recipe, make_optimizer, rate_factor
 from zooft.store import Store
-from zooft.train import Job, Watch
+from zooft.train import Job, Watch, loop
+from zooft.train.optimize import Recipe, make_optimizer, rate_factor
 
 SPEC = InputSpec(height=12, width=12, resize=12, mean=(0.5,) * 3, std=(0.5,) * 3)
 RECIPE = Recipe(
@@ -139,7 +139,7 @@ def run(
     watch = Watch(computing=computing, epoch=epoch, note=seen.notes.append)
     if store is not None:
         job = replace(job, keeping=keeping(store, computing=computing, note=seen.notes.append))
-    train.fit(replace(job, **changes), recipe, Accelerator(cpu=True), watch)
+    loop.fit(replace(job, **changes), recipe, Accelerator(cpu=True), watch)
     return seen
 
 
@@ -255,7 +255,7 @@ def test_features_move_with_the_boundary(tmp_path: Path) -> None:
 def test_a_head_alone_takes_larger_batches_where_steps_enough_remain(
     samples: int, head_only: bool, wanted: int
 ) -> None:
-    assert train.usual_batch(samples, head_only=head_only) == wanted
+    assert loop.usual_batch(samples, head_only=head_only) == wanted
 
 
 def test_the_best_epoch_is_the_one_with_the_best_primary_metric() -> None:
@@ -389,7 +389,7 @@ def test_predictions_come_in_order_and_none_twice() -> None:
     model = fresh_model()
     accelerator = Accelerator(cpu=True)
     data = accelerator.prepare(loader(views(range(11)), batch_size=4, workers=0))
-    logits, targets = train.predict(model, data, accelerator)
+    logits, targets = loop.predict(model, data, accelerator)
     assert targets.tolist() == [i % 2 for i in range(11)]
     with torch.inference_mode():
         wanted = model.eval()(together(views(range(11)))[0])

@@ -9,8 +9,8 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from zooft import winograd
-from zooft.winograd import Winograd
+from zooft.arithmetic import winograd
+from zooft.arithmetic.winograd import Winograd
 
 
 @pytest.mark.parametrize("size", [(1, 1), (7, 7), (8, 12), (14, 14), (28, 28), (5, 30)])

@@ -33,12 +33,12 @@ if TYPE_CHECKING:
     from zooft.listener import Listener
     from zooft.lookup import Lookup
     from zooft.model import AdaptedModel, Backbone
-    from zooft.optimize import Recipe
     from zooft.plan import Plan
     from zooft.saved import SavedRun
     from zooft.state import Kept, Progress
     from zooft.timing import Stopwatch
     from zooft.train import Job, Watch
+    from zooft.train.optimize import Recipe
 
 T = TypeVar("T")
 
@@ -197,7 +197,8 @@ def learn(
         kept: what an earlier process has left to go on from.
         keep_last: keep the last epoch, whatever validation says.
     """
-    from zooft import freeze, numerics, train
+    from zooft import freeze, train
+    from zooft.arithmetic import numerics
     from zooft.export import activate
 
     plan, accelerator = crew.plan, crew.accelerator
@@ -222,7 +223,8 @@ def learn(
 
 def _learn(crew: Crew, job: Job, recipe: Recipe, watch: Watch, folder: Path | None, kept: Kept | None) -> None:
     """From where an earlier process has stopped, or from the start with what validation chooses."""
-    from zooft import search, train
+    from zooft import train
+    from zooft.train import search
 
     plan, accelerator = crew.plan, crew.accelerator
     if kept is not None:
@@ -277,7 +279,7 @@ def _keeping(
 
 
 def _recipe(config: FinetuneConfig, accelerator: Accelerator) -> Recipe:
-    from zooft.optimize import Recipe
+    from zooft.train.optimize import Recipe
 
     return Recipe(
         epochs=config.epochs, batch_size=config.batch_size, optimizer=config.optimizer, lr=config.lr,

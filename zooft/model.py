@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from zooft.registry import Registry
 
 HEAD_PREFIX = "zooft_head."
-AT_A_TIME = 32
+INSTANCES_AT_A_TIME = 32
 """Instances of bags that run together where no gradients are wanted."""
 _TOLERANCE = 1e-4
 
@@ -106,7 +106,7 @@ class AdaptedModel(nn.Module):
         if torch.is_grad_enabled() or torch.compiler.is_exporting():
             x = self._through(x, stages)
         else:  # a bag's instances don't know each other: few at a time need less memory
-            x = torch.cat([self._through(part, stages) for part in torch.split(x, AT_A_TIME)])
+            x = torch.cat([self._through(part, stages) for part in torch.split(x, INSTANCES_AT_A_TIME)])
         return x.reshape(-1, instances, *x.shape[1:])
 
     def _through(self, x: Tensor, stages: Sequence[str]) -> Tensor:

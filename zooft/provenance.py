@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 _LIBRARIES = ("torch", "torchvision", "timm", "numpy", "pillow", "scipy")
 _CORE = (
-    "zooft.features", "zooft.prefix", "zooft.winograd", "zooft.numerics", "zooft.preprocess", "zooft.model", "zooft.blank",
+    "zooft.features", "zooft.arithmetic", "zooft.preprocess", "zooft.model", "zooft.blank",
     "zooft.samples", "zooft.audit.looks",
 )  # fmt: skip
 

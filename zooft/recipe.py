@@ -24,7 +24,7 @@ from zooft import run as runs
 from zooft import samples as sample_tables
 from zooft import saved as finished
 from zooft.contracts import Verification
-from zooft.errors import ConfigError, VerificationError
+from zooft.errors import VerificationError
 from zooft.judge import Judgement, Predictions
 from zooft.listener import Listener, Quiet, Silent
 from zooft.lookup import Lookup
@@ -91,10 +91,10 @@ def finetune(*, listener: Listener | None = None, registry: Registry | None = No
     if launcher.processes() > 1:
         return _finetune_together(registry, values, told)
     plan = _resolved(registry, values)  # before torch is loaded: most faults are found here
-    from zooft.together import faults
+    from zooft import together
 
-    accelerator = _accelerator(plan.config.device)
-    with faults(accelerator):
+    accelerator = together.alone(plan.config.device)
+    with together.faults(accelerator):
         return _worked_on(plan, accelerator, told)
 
 
@@ -108,7 +108,7 @@ def _finetune_together(registry: Registry | None, values: Mapping[str, Any], tol
     )
     with together.faults(accelerator, advice=advice):
         plan = together.main_first(accelerator, lambda: _resolved(registry, values))
-        together.main_only(accelerator, lambda: _check_device(plan.config.device))
+        together.main_only(accelerator, lambda: together.check_device(plan.config.device))
         result = _worked_on(plan, accelerator, told)
         together.finish()
     return result
@@ -227,7 +227,7 @@ def _profile(crew: crews.Crew, folder: Path) -> Profile | None:
 def _finish_work(accelerator: Accelerator) -> None:
     """A GPU works on while the clock is read, unless it is waited for."""
     if accelerator.device.type != "cpu":
-        from zooft.speed import synchronize
+        from zooft.train.speed import synchronize
 
         synchronize(accelerator.device)
 
@@ -295,30 +295,6 @@ def _write_record(plan: Plan, folder: Path, backbone: Backbone, splits: Splits, 
         written |= resume.carried_over(folder)
     runs.write_json(folder / runs.RUN_FILE, written)
     registries.announce(plan.registry, "zooft_on_start", run=folder, samples=len(found.samples))
-
-
-def _accelerator(device: str) -> Accelerator:
-    """One for the device asked for.
-
-    Raises:
-        ConfigError: the device isn't there.
-    """
-    import torch
-    from accelerate import Accelerator
-
-    _check_device(device)
-    return Accelerator(cpu=device == "cpu" or not (torch.cuda.is_available() or torch.backends.mps.is_available()))
-
-
-def _check_device(device: str) -> None:
-    import torch
-
-    there = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
-    if not there.get(device, True):
-        raise ConfigError(
-            f"--device {device}: torch {torch.__version__} finds no such device here; "
-            "use --device auto ('zooft doctor' shows what there is)"
-        )
 
 
 def _judge(

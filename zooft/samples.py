@@ -190,7 +190,7 @@ def write_rejected(path: Path, rejected: Sequence[Rejection]) -> None:
 
 def _check_samples(found: Discovery) -> None:
     if not found.samples:
-        raise DataError(f"no usable samples in the data{_rejected(found)}")
+        raise DataError(f"no usable samples in the data{_because(found)}")
     # hashes first: a table of a million names takes as much memory as all else
     hashes, counts = np.unique(np.fromiter((hash(s.id) for s in found.samples), np.int64), return_counts=True)
     if (counts > 1).any():
@@ -201,16 +201,22 @@ def _check_samples(found: Discovery) -> None:
             raise DataError(f"{len(twice)} samples are listed more than once, such as {twice[0]}")
 
 
+def _because(found: Discovery) -> str:
+    told = rejected_sentence(found)
+    return f"; {told}" if told else ""
+
+
 def _check_classes(found: Discovery) -> None:
     empty = [name for name, count in by_class(found.samples, found.classes).items() if not count]
     if empty:
-        raise DataError(f"no usable samples of class {', '.join(empty)}{_rejected(found)}")
+        raise DataError(f"no usable samples of class {', '.join(empty)}{_because(found)}")
     if len(found.classes) < 2:
-        raise DataError(f"only one class, {found.classes[0]!r}; there is nothing to tell apart{_rejected(found)}")
+        raise DataError(f"only one class, {found.classes[0]!r}; there is nothing to tell apart{_because(found)}")
 
 
-def _rejected(found: Discovery) -> str:
+def rejected_sentence(found: Discovery) -> str:
+    """How many files were rejected, and the first one's reason; nothing where there are none."""
     if not found.rejected:
         return ""
-    first = found.rejected[0]
-    return f"; {len(found.rejected)} files were rejected, the first: {first.id}: {first.reason}"
+    first, number = found.rejected[0], len(found.rejected)
+    return f"{number} {'file was' if number == 1 else 'files were'} rejected, the first: {first.id}: {first.reason}"

@@ -32,8 +32,8 @@ if TYPE_CHECKING:
     from zooft.contracts import Discovery, InputSpec, Port, Task
     from zooft.export import DeployedModel
     from zooft.features import Keeping, Views
+    from zooft.features.prefix import Prefix
     from zooft.model import AdaptedModel, Backbone
-    from zooft.prefix import Prefix
     from zooft.registry import Registry
     from zooft.runtime import Metadata, OnnxModel
 
@@ -154,11 +154,7 @@ def find_samples(
         )
     if not by_split[chosen]:
         raise DataError(f"the data has no {chosen} samples; it has {_counted(by_split)}")
-    notes = [*found.notes]
-    if found.rejected:
-        notes.append(
-            f"{len(found.rejected)} files were rejected, the first: {found.rejected[0].id}: {found.rejected[0].reason}"
-        )
+    notes = [*found.notes, *filter(None, [sample_tables.rejected_sentence(found)])]
     if chosen == "all" and split == "auto":
         notes.append(
             "the data has no split, so all samples are judged; those that were trained on make figures too good"
@@ -206,9 +202,9 @@ def predict_run(
     """
     import torch
 
+    from zooft.arithmetic.numerics import exact_convolutions
     from zooft.export import activate
     from zooft.features import AT_A_TIME, inputs, loader, place
-    from zooft.numerics import exact_convolutions
 
     views = make_views(saved, samples)
     saved.model.to(device, memory_format=torch.channels_last).eval()  # type: ignore[call-overload]
@@ -239,7 +235,7 @@ class _Folded:
     def __call__(self, x: torch.Tensor) -> torch.Tensor:
         """``(N, classes)``."""
         if self._made is None:
-            from zooft import prefix
+            from zooft.features import prefix
 
             self._made = prefix.runner(self._model, self._stop, x, note=lambda _why: None)
         logits: torch.Tensor = self._model(self._made.run(x), self._stop)

@@ -10,6 +10,7 @@ import click
 from zooft.cli import subject
 from zooft.cli.live import Live
 from zooft.cli.output import json_flag, print_evaluation, print_json
+from zooft.config import Device
 
 if TYPE_CHECKING:
     from zooft.cli.subject import Subject
@@ -34,6 +35,8 @@ Examples:
     help="resamples behind the intervals",
 )
 @click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True, help="of the resamples")
+@click.option("--device", type=click.Choice(Device.__args__), help="where a run computes [default: auto]")  # type: ignore[attr-defined]
+@click.option("--workers", type=click.IntRange(min=0), help="loader processes for a run [default: by the machine]")
 @subject.provider_flag
 @json_flag
 def evaluate(
@@ -42,6 +45,8 @@ def evaluate(
     split: str,
     bootstrap: int,
     seed: int,
+    device: str | None,
+    workers: int | None,
     provider: str,
     as_json: bool,
 ) -> None:
@@ -51,17 +56,29 @@ def evaluate(
     run where none is given.
     """
     chosen = subject.find(run_or_model)
-    judged = _file(chosen, chosen.data(data), split, bootstrap, seed, provider) if chosen.file else _run(
-        chosen, chosen.data(data), split, bootstrap, seed
-    )  # fmt: skip
+    if chosen.file and (device, workers) != (None, None):
+        raise click.UsageError("--device and --workers are for runs; an .onnx file is asked by onnxruntime: --provider")
+    if not chosen.file and provider != "auto":
+        raise click.UsageError("--provider is for .onnx files; a run is asked in torch: --device")
+    where = chosen.data(data)
+    judged = (
+        _file(chosen, where, split=split, bootstrap=bootstrap, seed=seed, provider=provider)
+        if chosen.file
+        else _run(chosen, where, split=split, bootstrap=bootstrap, seed=seed, device=device or "auto", workers=workers)
+    )
     print_json(judged) if as_json else print_evaluation(judged)
 
 
-def _run(chosen: Subject, data: Path, split: str, bootstrap: int, seed: int) -> Evaluation:
-    from zooft import judge, registry, saved
+def _run(
+    chosen: Subject, data: Path, *, split: str, bootstrap: int, seed: int, device: str, workers: int | None
+) -> Evaluation:
+    from zooft import judge, machine, registry, saved, together
 
     assert chosen.run is not None  # noqa: S101 -- find() gives a run or a file
-    with Live() as live:
+    accelerator = together.alone(device)
+    if workers is None:
+        workers = machine.loader_workers(accelerator.device.type)
+    with together.faults(accelerator), Live() as live:
         opened = saved.open_run(chosen.run, registry.load())
         name, samples, notes = saved.find_samples(
             opened.task, opened.options, opened.classes, data, run=chosen.run, split=split, computing=live.computing,
@@ -70,7 +87,9 @@ def _run(chosen: Subject, data: Path, split: str, bootstrap: int, seed: int) -> 
         for text in notes:
             live.note(text)
         advance = live.computing(f"{name} samples", len(samples))
-        predictions = saved.predict_run(opened, samples, device="cpu", workers=0, advance=advance)
+        predictions = saved.predict_run(
+            opened, samples, device=str(accelerator.device), workers=workers, advance=advance
+        )
     return judge.evaluate(
         opened.task, opened.classes, predictions, split=name, resamples=bootstrap, seed=seed,
         calibration=opened.calibration, group_score=opened.group_score,
@@ -78,7 +97,7 @@ def _run(chosen: Subject, data: Path, split: str, bootstrap: int, seed: int) -> 
     )  # fmt: skip
 
 
-def _file(chosen: Subject, data: Path, split: str, bootstrap: int, seed: int, provider: str) -> Evaluation:
+def _file(chosen: Subject, data: Path, *, split: str, bootstrap: int, seed: int, provider: str) -> Evaluation:
     from zooft import judge, registry, runtime, saved
 
     assert chosen.file is not None  # noqa: S101 -- find() gives a run or a file

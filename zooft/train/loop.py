@@ -16,13 +16,14 @@ import torch
 from torch import Tensor, nn
 from torch.utils.data import Subset
 
-from zooft import features, freeze, speed, step, together
+from zooft import features, freeze, together
 from zooft.contracts import EpochRecord
 from zooft.errors import DivergedError
 from zooft.model import load_zoo_tensors
-from zooft.optimize import Recipe, make_optimizer, rate_factor
 from zooft.state import Progress, restore_optimizer
 from zooft.timing import Stopwatch
+from zooft.train import speed, step
+from zooft.train.optimize import Recipe, make_optimizer, rate_factor
 
 if TYPE_CHECKING:
     from accelerate import Accelerator

@@ -13,16 +13,17 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
-from zooft import features, launcher, speed, together
+from zooft import features, launcher, together
 from zooft.errors import DivergedError, TrainingError
-from zooft.speed import Precision
 from zooft.timing import Stopwatch, step_flops
+from zooft.train import speed
+from zooft.train.speed import Precision
 
 if TYPE_CHECKING:
     from accelerate import Accelerator
 
-    from zooft.optimize import Recipe
     from zooft.together import Batches
+    from zooft.train.optimize import Recipe
 
 Batch = tuple[Tensor, Tensor]
 

@@ -19,7 +19,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from zooft.kernels import FastKernels
+from zooft.arithmetic.kernels import FastKernels
 
 LARGEST_BATCH, SMALLEST_BATCH = 512, 8
 _PROBE_SHARE = 0.06

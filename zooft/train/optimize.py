@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import torch
 
 from zooft import freeze
-from zooft.speed import optimizer_settings
+from zooft.train.speed import optimizer_settings
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 from zooft.contracts import unseen
 from zooft.errors import ConfigError, DivergedError
-from zooft.train import Job, Watch, fed, head_only, placed, ranked, run_epochs
+from zooft.train.loop import Job, Watch, fed, head_only, placed, ranked, run_epochs
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
     from zooft.contracts import EpochRecord
     from zooft.features import Feed
-    from zooft.optimize import Recipe
+    from zooft.train.optimize import Recipe
 
 RATES = (1.0, 0.1, 0.3, 3.0, 10.0)
 """Factors of ``--lr``; what was asked for comes first and wins where another is only as good."""

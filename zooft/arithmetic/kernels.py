@@ -27,7 +27,7 @@ from torch.autograd.function import once_differentiable
 from torch.overrides import TorchFunctionMode
 from torch.utils import checkpoint
 
-from zooft import winograd
+from zooft.arithmetic import winograd
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence

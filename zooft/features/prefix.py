@@ -22,8 +22,8 @@ from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from zooft import winograd
-from zooft.model import AT_A_TIME
+from zooft.arithmetic import winograd
+from zooft.model import INSTANCES_AT_A_TIME
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -93,7 +93,7 @@ def runner(
     if dtype == torch.float32 and not any(map(_is_norm, model.trunk.modules())):
         return Prefix(run=plain, folded=0, moved=0.0)  # a transformer: nothing to fold, so nothing to compare
     few = probe[:1, :_COMPARED] if model.bag else probe[:_COMPARED]
-    images = min(probe.shape[0] * probe.shape[1], AT_A_TIME) if model.bag else len(probe)
+    images = min(probe.shape[0] * probe.shape[1], INSTANCES_AT_A_TIME) if model.bag else len(probe)
     wanted = plain(few)
     found = _folded(plain, few, wanted, note=note)
     if dtype == torch.float32:

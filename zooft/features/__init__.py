@@ -1,0 +1,13 @@
+"""What leaves the frozen prefix, computed once and not every epoch.
+
+`datasets` are what a run reads, `loading` makes batches of them; `prefix` runs frozen stages as fast as they go, and
+`keeping` does so once, with `outputs` for where the results lie; `sketches` are what random views are made of.
+"""
+
+from __future__ import annotations
+
+from zooft.features.datasets import Fed, Kept, Views, reader
+from zooft.features.keeping import AT_A_TIME, Feed, Keeping, feed, inputs
+from zooft.features.loading import loader, place
+
+__all__ = ["AT_A_TIME", "Fed", "Feed", "Keeping", "Kept", "Views", "feed", "inputs", "loader", "place", "reader"]
