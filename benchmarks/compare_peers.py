@@ -11,7 +11,7 @@
 FOLDER holds train/CLASS and val/CLASS, or with --ct labelled CT as zooft's task ct reads it, whose slices are written as
 grey pictures for all tools. --images makes that many synthetic photographs, and a fifth as many for validation.
 Each run is a process of its own and one line in benchmarks/results/*.jsonl; --write-docs renders all lines there into
-docs/benchmarks.md. A tool may be given settings: timm+bf16+channels_last, zooft+warm (a second run over the same cache).
+docs/benchmarks.md, where what was measured elsewhere stays. A tool may be given settings: timm+bf16+channels_last, zooft+warm (a second run over the same cache).
 What can't be installed or run is skipped, with the reason printed and in the table.
 """
 
@@ -188,20 +188,20 @@ def _write_docs(folder: Path) -> None:
         name = f"images/benchmark-{page.slug(key)}.svg"
         if page.plot(key, members, DOCS / name):
             images[key] = name
-    parts = [page.document(runs, images)]
+    sections = page.sections(runs, images)
     memory, starts = folder / "memory.jsonl", folder / "startup.jsonl"
     if memory.is_file():
-        parts.append(f"### Peak memory, head only\n\n{memory_table(results.read([memory]))}\n")
+        sections["Peak memory, head only"] = memory_table(results.read([memory]))
     if starts.is_file():
         tables = [
             startup.table(startup.parse(json.loads(line))) for line in starts.read_text(encoding="utf-8").splitlines()
         ]
-        parts.append("### Start-up\n\n" + "\n\n".join(tables) + "\n")
+        sections["Start-up"] = "\n\n".join(tables)
     document = DOCS / "benchmarks.md"
     partial = document.with_name(document.name + ".partial")
-    partial.write_text(page.insert(document.read_text(encoding="utf-8"), "\n".join(parts)), encoding="utf-8")
+    partial.write_text(page.insert(document.read_text(encoding="utf-8"), sections), encoding="utf-8")
     partial.replace(document)
-    print(f"written: {document.relative_to(HOME.parent)} and {len(images)} plots")
+    print(f"written: {len(sections)} sections of {document.relative_to(HOME.parent)} and {len(images)} plots")
 
 
 def _provide(arguments: argparse.Namespace, name: str) -> Environment:

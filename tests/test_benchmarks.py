@@ -21,7 +21,7 @@ sys.path.insert(0, str(BENCHMARKS))
 
 import compare_peers  # noqa: E402
 from peers import environments, execute, job, measure, ours, page, pictures, results, slices, start, startup  # noqa: E402
-from peers.results import Epoch, Run  # noqa: E402
+from peers.results import Comparison, Epoch, Run  # noqa: E402
 
 
 def a_job(**changes: object) -> job.Job:
@@ -272,7 +272,7 @@ def test_an_environment_that_cant_be_made_says_why(monkeypatch: pytest.MonkeyPat
         execute.Caches(tmp_path),
     )
     assert run.problem == "pip couldn't install it: no network"
-    assert "no network" in page.document([run], {})
+    assert "no network" in shown([run])
 
 
 # ---------------------------------------------------------------- whose turn it is
@@ -338,9 +338,13 @@ def test_runs_survive_their_file_and_a_bad_line_is_named(tmp_path: Path) -> None
         results.read([path])
 
 
+def shown(runs: list[Run], pictures: dict[Comparison, str] | None = None) -> str:
+    return "\n".join(page.sections(runs, pictures or {}).values())
+
+
 def test_the_document_leads_with_ratios() -> None:
     runs = [a_run("zooft", cpu=10), a_run("zooft+warm", cpu=4), a_run("tutorial", cpu=150), a_run("timm", cpu=120)]
-    text = page.document(runs, {next(iter(results.group(runs))): "images/x.svg"})
+    text = shown(runs, {next(iter(results.group(runs))): "images/x.svg"})
     assert (
         "with an empty cache **15.0 times less** than the tutorial's loop and **12.0 times less** than the fastest other tool (timm)"
         in text
@@ -359,7 +363,7 @@ def test_zooft_with_settings_is_compared_with_as_well() -> None:
         a_run("timm", cpu=40),
         a_run("hf", problem="broken"),
     ]
-    text = page.document(runs, {})
+    text = shown(runs)
     assert "with `bf16` **8.0 times less** than the fastest other tool (timm)" in text
     assert "with `exact` **4.0 times less** than the fastest other tool (timm)" in text
     assert "| timm | 40.0 | 80.0 | 8.0 | 4.0 | 1 | 0.500 |" in text
@@ -368,18 +372,30 @@ def test_zooft_with_settings_is_compared_with_as_well() -> None:
 
 
 def test_a_slower_zooft_is_told_too() -> None:
-    assert "**2.00 times more**" in page.document([a_run("zooft", cpu=20), a_run("timm", cpu=10)], {})
+    assert "**2.00 times more**" in shown([a_run("zooft", cpu=20), a_run("timm", cpu=10)])
 
 
-def test_measured_text_goes_between_its_marks_and_nowhere_else() -> None:
-    text = f"before\n{page.BEGIN}\nold\n{page.END}\nafter\n"
-    assert page.insert(text, "new\n") == f"before\n{page.BEGIN}\n\nnew\n\n{page.END}\nafter\n"
+def test_sections_go_between_the_marks_and_those_measured_elsewhere_stay() -> None:
+    text = f"before\n\n{page.BEGIN}\n\n### a\n\nold\n\n### b\n\nof b\n\n{page.END}\n\n### a\n\nafter\n"
+    assert page.insert(text, {}) == text
+    assert page.insert(text, {"c": "of c\n", "a": "new"}) == (
+        f"before\n\n{page.BEGIN}\n\n### a\n\nnew\n\n### b\n\nof b\n\n### c\n\nof c\n\n{page.END}\n\n### a\n\nafter\n"
+    )
     with pytest.raises(ValueError, match="lacks the lines"):
-        page.insert("nothing", "new")
+        page.insert("nothing", {"a": "new"})
 
 
-def test_the_committed_document_has_its_marks() -> None:
-    page.insert((BENCHMARKS.parent / "docs" / "benchmarks.md").read_text(encoding="utf-8"), "x")
+def test_comparisons_that_differ_have_sections_of_their_own() -> None:
+    run = a_run("zooft")
+    others = [
+        dataclasses.replace(run, **{name: value}) for name, value in [("batch", 7), ("threads", 2), ("data", "x")]
+    ]
+    assert len(page.sections([run, *others], {})) == 4
+
+
+def test_the_committed_document_keeps_what_it_has() -> None:
+    text = (BENCHMARKS.parent / "docs" / "benchmarks.md").read_text(encoding="utf-8")
+    assert page.insert(text, {}) == text
 
 
 def test_the_plot_is_the_same_each_time_and_empty_without_epochs(tmp_path: Path) -> None:

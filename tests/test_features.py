@@ -21,7 +21,7 @@ from torchvision.transforms.v2.functional import normalize
 from zooft import Anatomy, Family, ImagePreprocess, InputSpec, Sample, Stage, features
 from zooft import model as models
 from zooft.errors import DataError
-from zooft.features import Keeping, Views, keeping, outputs
+from zooft.features import Keeping, Views, keeping, lanes, outputs
 from zooft.model import AdaptedModel
 from zooft.store import Store
 from zooft.together import Batches
@@ -203,6 +203,20 @@ def test_features_are_those_of_evaluation_mode_in_order_and_rounded_to_halves(tm
     assert kept.targets.tolist() == [sample.target for sample in SAMPLES]
     assert everything(kept).dtype == torch.float32
     assert told.computed == [12]
+
+
+def test_batches_side_by_side_give_the_same_bits_each_in_its_place(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(keeping, "AT_A_TIME", 2)
+    found = []
+    for count in (1, 3):
+        monkeypatch.setattr(lanes, "lanes", lambda _device, count=count: count)
+        one = Told().keeping(tmp_path / str(count))
+        found.append(features.inputs(adapted(), views(augmented=False), stop=1, keeping=one))
+    assert found[0] is not None
+    assert found[1] is not None
+    assert torch.equal(everything(found[0]), everything(found[1]))
 
 
 def test_what_is_kept_is_not_computed_again(tmp_path: Path) -> None:

@@ -325,6 +325,18 @@ NOT_FOLDABLE: dict[str, Callable[[], nn.Module]] = {
 }
 
 
+def test_a_tensor_that_is_gone_and_had_the_same_identity_doesnt_hinder_folding() -> None:
+    """Python gives an address again; which one, no test can choose, so this one says what was watched."""
+    earlier, conv, norm = nn.BatchNorm2d(3), nn.Conv2d(3, 3, 1), nn.BatchNorm2d(3)
+    reused = (1, 0)
+    watch = prefix._Watch()
+    for module, took, gave in [(earlier, reused, (2, 0)), (conv, (2, 0), reused), (norm, reused, (3, 0))]:
+        watch.times[module] += 1
+        watch.calls.append(prefix._Call(module, took, gave, (1, 3, 8, 8), 4, None))
+    watch.uses[reused] = 1
+    assert watch.follower(watch.calls[1], prefix._is_norm) is norm
+
+
 @pytest.mark.parametrize("kind", NOT_FOLDABLE)
 def test_what_cant_be_folded_is_left_and_right(kind: str) -> None:
     torch.manual_seed(0)

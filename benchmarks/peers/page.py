@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import textwrap
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from peers import results
@@ -16,27 +16,27 @@ _SAID = {"zooft": "an empty cache", "zooft+warm": "a warm one"}
 _MIB = 1024 * 1024
 
 
-def document(runs: Sequence[Run], pictures: dict[Comparison, str]) -> str:
-    """All tables, in Markdown.
+def sections(runs: Sequence[Run], pictures: dict[Comparison, str]) -> dict[str, str]:
+    """Headings to what stands below them, in Markdown: a section a comparison.
 
     Args:
         runs: any.
         pictures: comparison to the plot's address, relative to the document.
     """
-    if not runs:
-        return "No results yet.\n"
-    parts = [_measured(runs)]
+    found = {}
     for key, members in results.group(runs).items():
         table = results.rows(members)
-        parts += [f"### {title(key)}", _headline(table), _table(table)]
+        parts = [_measured(members), _headline(table), _table(table)]
         if key in pictures:
             parts.append(f"![validation accuracy over time, {title(key)}]({pictures[key]})")
-    return "\n\n".join(part for part in parts if part) + "\n"
+        found[title(key)] = "\n\n".join(part for part in parts if part)
+    return found
 
 
 def title(key: Comparison) -> str:
-    """The comparison in words."""
-    return f"{key.model}, {_JOBS.get(key.job, key.job)}, {key.epochs} epoch{'s' * (key.epochs != 1)}, {key.data}"
+    """The comparison in words; no two have the same."""
+    epochs, threads = f"{key.epochs} epoch{'s' * (key.epochs != 1)}", f"{key.threads} thread{'s' * (key.threads != 1)}"
+    return f"{key.model}, {_JOBS.get(key.job, key.job)}, {epochs}, {key.data}, batches of {key.batch}, {threads}"
 
 
 def slug(key: Comparison) -> str:
@@ -45,17 +45,20 @@ def slug(key: Comparison) -> str:
     return re.sub(r"[^a-z0-9]+", "-", words.lower()).strip("-")
 
 
-def insert(text: str, measured: str) -> str:
-    """`text` with what stands between the two marks replaced.
+def insert(text: str, measured: Mapping[str, str]) -> str:
+    """`text` with these sections between the two marks; those of other headings that stand there already stay.
 
     Raises:
         ValueError: the marks aren't there.
     """
     head, begin, rest = text.partition(BEGIN)
-    _, end, tail = rest.partition(END)
+    between, end, tail = rest.partition(END)
     if not begin or not end:
         raise ValueError(f"the document lacks the lines {BEGIN} and {END}, between which the results go")
-    return f"{head}{BEGIN}\n\n{measured}\n{END}{tail}"
+    first, *old = re.split(r"^### (.+)$", between, flags=re.MULTILINE)
+    kept = dict(zip(old[::2], (body.strip() for body in old[1::2]), strict=True))
+    parts = [first.strip()] + [f"### {heading}\n\n{body.strip()}" for heading, body in {**kept, **measured}.items()]
+    return "\n\n".join([head + BEGIN, *filter(None, parts), END + tail])
 
 
 def plot(key: Comparison, runs: Sequence[Run], path: Path) -> bool:

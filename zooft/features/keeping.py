@@ -6,8 +6,10 @@ twice.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
+from contextlib import closing
 from dataclasses import dataclass, field
+from threading import Lock
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -18,6 +20,7 @@ from zooft import freeze, samples
 from zooft.arithmetic import numerics
 from zooft.contracts import Computing, unseen
 from zooft.errors import DataError
+from zooft.features import lanes
 from zooft.features.datasets import Fed, Kept, Take, Views
 from zooft.features.loading import loader, place
 from zooft.features.outputs import Outputs, rounded
@@ -27,6 +30,8 @@ from zooft.spill import pick, spilled
 from zooft.timing import Stopwatch
 
 if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
     from zooft.contracts import Advance, Sample
     from zooft.features.prefix import Prefix
     from zooft.model import AdaptedModel
@@ -189,28 +194,30 @@ class _Runners:
     """What runs the frozen stages, made when it is first needed: a run that finds everything kept needs none."""
 
     def __init__(self, model: AdaptedModel, stop: int, keeping: Keeping) -> None:
-        self._model, self._stop, self._keeping = model, stop, keeping
+        self._model, self.stop, self._keeping = model, stop, keeping
         self.what = {
             "what": "features",
             "stages": list(model.stages)[:stop],
             "tensors": freeze.prefix_sha256(model, stop),
         }
         self._made: Prefix | None = None
+        self._making = Lock()
 
     def __call__(self, x: Tensor) -> Tensor:
-        """What leaves the last frozen stage, float32 on the CPU."""
-        with numerics.exact_convolutions():
-            return self._computed(place(x, self._keeping.device))
+        """What leaves the last frozen stage, float32 on the CPU; several threads may ask at once."""
+        x = place(x, self._keeping.device)
+        with self._making:
+            made = self._made = self._made or self._make(x)
+        return made.run(x).float().cpu()
 
-    def _computed(self, x: Tensor) -> Tensor:
-        if self._made is None:
-            from zooft.features import prefix
+    def _make(self, x: Tensor) -> Prefix:
+        from zooft.features import prefix
 
-            self._model.eval()
-            self._made = prefix.runner(self._model, self._stop, x, dtype=self._keeping.dtype, note=self._keeping.note)
-            if self._keeping.dtype != torch.float32 and self._stop:
-                self._keeping.note(f"features in bf16 differ by {self._made.moved:.1%} from those in fp32")
-        return self._made.run(x).float().cpu()
+        self._model.eval()
+        made = prefix.runner(self._model, self.stop, x, dtype=self._keeping.dtype, note=self._keeping.note)
+        if self._keeping.dtype != torch.float32 and self.stop:
+            self._keeping.note(f"features in bf16 differ by {made.moved:.1%} from those in fp32")
+        return made
 
 
 def _take(views: Views, names: Sequence[str], *, stop: int, keeping: Keeping, runner: _Runners) -> Take | None:
@@ -233,19 +240,28 @@ def _compute(
     """Compute and keep, or hold what the disk can't; False where there is room neither here nor there."""
     done = 0
     data = loader(Subset(views, wanted), batch_size=AT_A_TIME, workers=keeping.workers)
-    for x, y in keeping.clock.each(data, "reading for frozen stages"):
-        rows = rounded(runner(x).numpy())
-        if not done and rows[0].nbytes * len(views) > max(keeping.store.most_bytes, HELD_BYTES):
-            return False
-        members = wanted[done : done + len(y)]
-        keeping.check_unchanged(views.samples[i] for i in members)
-        keeping.room[0] -= outputs.put(members, rows)
-        if keeping.room[0] < 0:
-            return False
-        done += len(y)
-        advance(len(y))
+    with numerics.exact_convolutions(), closing(_rows(data, keeping, runner)) as batches:
+        for rows in batches:
+            if not done and rows[0].nbytes * len(views) > max(keeping.store.most_bytes, HELD_BYTES):
+                return False
+            members = wanted[done : done + len(rows)]
+            keeping.check_unchanged(views.samples[i] for i in members)
+            keeping.room[0] -= outputs.put(members, rows)
+            if keeping.room[0] < 0:
+                return False
+            done += len(rows)
+            advance(len(rows))
     outputs.shelf.flush()
     return True
+
+
+def _rows(data: Iterable[Any], keeping: Keeping, runner: _Runners) -> Generator[NDArray[Any]]:
+    """What is kept of each batch."""
+    count = lanes.lanes(keeping.device) if runner.stop else 1
+    # what a thread reads while others compute has no time of its own
+    batches = keeping.clock.each(data, "reading for frozen stages") if count == 1 else data
+    for _, rows in lanes.computed(batches, lambda batch: rounded(runner(batch[0]).numpy()), count=count):
+        yield rows
 
 
 def _what(views: Views, keeping: Keeping, runner: _Runners) -> dict[str, Any]:

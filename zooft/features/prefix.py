@@ -255,7 +255,8 @@ class _Watch(TorchDispatchMode):  # type: ignore[no-untyped-call]
         """The module of a kind that alone takes what `call` gives, if both run once."""
         if self.uses[call.gave] != 1 or self.times[call.module] != 1:
             return None
-        takers = [c.module for c in self.calls if c.took == call.gave and kind(c.module)]
+        later = self.calls[self.calls.index(call) :]  # one before may have taken a tensor of the same identity
+        takers = [c.module for c in later if c.took == call.gave and kind(c.module)]
         return takers[0] if len(takers) == 1 and self.times[takers[0]] == 1 else None
 
 

@@ -1,0 +1,99 @@
+"""Batches side by side: in order, few at a time, and torch's threads as before."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Iterator
+
+import pytest
+import torch
+
+from zooft.features import lanes
+
+
+@pytest.fixture(autouse=True)
+def threads() -> Iterator[int]:
+    """Four of torch's, whatever the machine has."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(4)
+    yield 4
+    assert torch.get_num_threads() == 4
+    torch.set_num_threads(before)
+
+
+@pytest.mark.parametrize("count", [1, 2, 5])
+def test_results_come_in_order_whoever_is_done_first(count: int) -> None:
+    def slower_at_first(number: int) -> int:
+        time.sleep(0.02 / (1 + number))
+        return number**2
+
+    found = list(lanes.computed(range(12), slower_at_first, count=count))
+    assert found == [(number, number**2) for number in range(12)]
+
+
+def test_as_many_run_at_once_as_there_are_lanes() -> None:
+    together = threading.Barrier(3, timeout=30)  # breaks where one waits alone
+    assert len(list(lanes.computed(range(6), lambda _: together.wait(), count=3))) == 6
+
+
+def test_one_item_is_taken_ahead_and_no_more() -> None:
+    taken: list[int] = []
+
+    def items() -> Iterator[int]:
+        for number in range(10):
+            taken.append(number)
+            yield number
+
+    found = lanes.computed(items(), lambda number: number, count=2)
+    for number, _ in found:
+        assert taken[-1] <= number + 2
+
+
+def test_torchs_threads_are_divided_meanwhile() -> None:
+    found = list(lanes.computed(range(4), lambda _: torch.get_num_threads(), count=2))
+    assert [threads for _, threads in found] == [2] * 4
+    found = list(lanes.computed(range(4), lambda _: torch.get_num_threads(), count=4))
+    assert [threads for _, threads in found] == [1] * 4
+
+
+def test_what_fails_is_raised_and_nothing_is_left_running() -> None:
+    ended = []
+
+    def fails_at_two(number: int) -> int:
+        if number == 2:
+            raise ValueError("two")
+        time.sleep(0.01)
+        ended.append(number)
+        return number
+
+    before = threading.active_count()
+    with pytest.raises(ValueError, match="two"):
+        list(lanes.computed(range(4), fails_at_two, count=2))
+    assert {0, 1} <= set(ended)
+    assert threading.active_count() == before
+
+
+def test_items_that_fail_are_raised_too() -> None:
+    def items() -> Iterator[int]:
+        yield 1
+        raise OSError("gone")
+
+    with pytest.raises(OSError, match="gone"):
+        list(lanes.computed(items(), lambda number: number, count=2))
+
+
+def test_who_has_enough_may_leave() -> None:
+    before = threading.active_count()
+    found = lanes.computed(range(100), lambda number: number, count=2)
+    assert next(found) == (0, 0)
+    found.close()
+    assert threading.active_count() == before
+
+
+def test_a_cpu_has_two_lanes_if_it_has_two_threads_and_other_devices_one(threads: int) -> None:
+    assert lanes.lanes(torch.device("cpu")) == 2
+    assert lanes.lanes(torch.device("cuda")) == 1
+    torch.set_num_threads(1)
+    assert lanes.lanes(torch.device("cpu")) == 1
+    torch.set_num_threads(threads)

@@ -1,0 +1,64 @@
+"""Batches through frozen stages side by side: on a CPU each with its part of the threads.
+
+Threads that share a batch wait for each other behind every layer, and all of them while the next batch is read. Apart from
+each other they don't.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Generator, Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
+from typing import TypeVar
+
+import torch
+
+A = TypeVar("A")
+B = TypeVar("B")
+MOST = 2
+"""Lanes: each holds a batch's activations in memory."""
+
+
+def lanes(device: torch.device) -> int:
+    """How many batches are computed at a time."""
+    return min(MOST, torch.get_num_threads()) if device.type == "cpu" else 1
+
+
+def computed(items: Iterable[A], run: Callable[[A], B], *, count: int) -> Generator[tuple[A, B]]:
+    """Every item with what `run` makes of it, in their order; items are taken in the caller's thread, one ahead.
+
+    Args:
+        items: such as batches.
+        run: may be called by several threads at once.
+        count: lanes. With several, torch computes with that part of its threads in each of them and in the caller's thread
+            until the last result is taken.
+
+    Raises:
+        Whatever `items` or `run` raise, once what is under way has ended.
+    """
+    if count == 1:
+        for item in items:
+            yield item, run(item)
+        return
+    with _threads_each(count), ThreadPoolExecutor(count) as pool:
+        waiting = deque[tuple[A, Future[B]]]()
+        for item in items:
+            waiting.append((item, pool.submit(run, item)))
+            if len(waiting) > count:
+                first, result = waiting.popleft()
+                yield first, result.result()
+        while waiting:
+            first, result = waiting.popleft()
+            yield first, result.result()
+
+
+@contextmanager
+def _threads_each(count: int) -> Iterator[None]:
+    """Divide the threads of torch among so many; a thread that begins later takes over what is set."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(max(1, round(before / count)))
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
