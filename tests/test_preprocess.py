@@ -224,6 +224,7 @@ def test_many_sizes_are_not_all_kept() -> None:
     for columns in range(1, 401):
         module(levels[..., :columns])
     assert len(module._bands) <= 256
+    assert len(module._lengths) <= 256
     assert torch.equal(module(levels[..., :37]), first)
 
 

@@ -46,25 +46,33 @@ def test_what_the_user_has_set_stays(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="glibc's allocator")
-def test_freed_memory_stays_in_the_process() -> None:
+@pytest.mark.parametrize("where", ["main thread", "another thread"])
+def test_freed_memory_stays_in_the_process(where: str) -> None:
     """A large block, freed and taken again, is given without the kernel: hardly any new page faults."""
     code = """
-import resource, sys
+import resource, sys, threading
 from zooft.cli import process
 if sys.argv[1] == "tuned":
     process.tune()
 def faults():
     return resource.getrusage(resource.RUSAGE_SELF).ru_minflt
-for _ in range(3):
-    bytearray(64 * 2**20)
-before = faults()
-for _ in range(5):
-    bytearray(64 * 2**20)
-print(faults() - before)
+def work():
+    for _ in range(3):
+        bytearray(80 * 2**20)
+    before = faults()
+    for _ in range(5):
+        bytearray(80 * 2**20)
+    print(faults() - before)
+if sys.argv[2] == "main thread":
+    work()
+else:
+    thread = threading.Thread(target=work)
+    thread.start()
+    thread.join()
 """
     environment = {name: value for name, value in os.environ.items() if not name.startswith("MALLOC_")}
     found = [
-        int(subprocess.run([sys.executable, "-c", code, how], capture_output=True, text=True, check=True, env=environment).stdout)
+        int(subprocess.run([sys.executable, "-c", code, how, where], capture_output=True, text=True, check=True, env=environment).stdout)
         for how in ("plain", "tuned")
     ]  # fmt: skip
     assert found[1] * 10 < found[0]

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor, nn
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
 
     from zooft.contracts import InputSpec, Interpolation, ResizeMode
 
@@ -28,7 +28,7 @@ _IN_CACHE = 2**20
 _STRIP = 32
 """Rows; measured: a quarter of the time of no strips at 2048x1536, half more at 500x375, which isn't cut."""
 _MOST_BANDS = 256
-"""Bands that a module keeps: a few MB, and as many axes as 128 sizes of images have."""
+"""Bands that a module keeps: a few MB, and as many axes as 128 sizes of images have. As many sizes, too."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,10 +77,11 @@ class Resize(nn.Module):
         self.interpolation: Interpolation = spec.interpolation
         self.rounded = rounded
         self._bands: dict[tuple[int, int, int], _Band] = {}
+        self._lengths: dict[tuple[int, int], tuple[float, float]] = {}
 
     def __getstate__(self) -> dict[str, Any]:
-        """Without the bands, which are cheaper made again than sent to another process."""
-        return {**self.__dict__, "_bands": {}}
+        """Without what is cheaper made again than sent to another process."""
+        return {**self.__dict__, "_bands": {}, "_lengths": {}}
 
     def forward(self, levels: Tensor, lengths: Tensor | None = None) -> Tensor:
         """Resize `levels`, to float32.
@@ -92,12 +93,10 @@ class Resize(nn.Module):
                 of what the mode would make of them. The centre is then cut out, or padded with 0.
         """
         rows, columns = levels.shape[2], levels.shape[3]
-        if lengths is None:
-            new = self._new_length(rows, columns, self.height), self._new_length(columns, rows, self.width)
-        else:
-            new = lengths[:, :1], lengths[:, 1:]
         if not _in_graph(levels):
-            return self._sparse(levels, *new)
+            each = [self._usual(rows, columns)] * len(levels) if lengths is None else lengths.tolist()
+            return self._sparse(levels, each)
+        new = self._new_lengths(rows, columns) if lengths is None else (lengths[:, :1], lengths[:, 1:])
         vertical, horizontal = self._weights(rows, self.height, new[0]), self._weights(columns, self.width, new[1])
         narrow = self._finished(levels @ horizontal.transpose(-1, -2))
         return self._finished(vertical @ narrow)
@@ -105,18 +104,11 @@ class Resize(nn.Module):
     def _finished(self, levels: Tensor) -> Tensor:
         return levels.clamp(0, 255).round() if self.rounded else levels
 
-    def _sparse(self, levels: Tensor, vertical: Tensor, horizontal: Tensor) -> Tensor:
-        """As the two products, image by image.
-
-        Args:
-            levels: as in `forward`.
-            vertical: the rows' new length: a scalar, or ``(N, 1)`` where each image has its own.
-            horizontal: the columns'.
-        """
+    def _sparse(self, levels: Tensor, lengths: Sequence[Sequence[float]]) -> Tensor:
+        """As the two products, image by image, each with its own rows and columns after resizing."""
         result = torch.empty(len(levels), levels.shape[1], self.height, self.width)
         resize = _resize_rounded if self.rounded else _resize_unrounded
-        lengths = torch.stack([each.expand(len(levels), 1)[:, 0] for each in (vertical, horizontal)], dim=1)
-        for image, (rows, columns), out in zip(levels, lengths.tolist(), result, strict=True):
+        for image, (rows, columns), out in zip(levels, lengths, result, strict=True):
             resize(
                 image,
                 self._band(levels.shape[2], self.height, int(rows)),
@@ -133,6 +125,19 @@ class Resize(nn.Module):
                 self._bands = {}  # a new one: another thread may be reading the old
             found = self._bands[key] = _band(length, wanted, new, self.interpolation)
         return found
+
+    def _usual(self, rows: int, columns: int) -> tuple[float, float]:
+        """As the mode has it; found once for each size, as it takes a tenth of a photograph's resizing."""
+        found = self._lengths.get((rows, columns))
+        if found is None:
+            if len(self._lengths) >= _MOST_BANDS:
+                self._lengths = {}
+            height, width = self._new_lengths(rows, columns)
+            found = self._lengths[rows, columns] = float(height), float(width)
+        return found
+
+    def _new_lengths(self, rows: int, columns: int) -> tuple[Tensor, Tensor]:
+        return self._new_length(rows, columns, self.height), self._new_length(columns, rows, self.width)
 
     def _new_length(self, length: int, other: int, wanted: int) -> Tensor:
         """The axis's length after resizing, of which the centre is taken: a scalar."""

@@ -31,6 +31,8 @@ _RESULT = torch.tensor(
 _OF_INPUT = torch.kron(_INPUT, _INPUT).float()  # (36, 36)
 _OF_KERNEL = torch.kron(_KERNEL, _KERNEL)  # (36, 9)
 _OF_RESULT = torch.kron(_RESULT, _RESULT).float()  # (16, 36)
+_EVERYWHERE = 7
+"""The place that counts once in each of the 16 results: what is added there is added to all, a sixteenth of the work."""
 
 
 def suits(
@@ -68,14 +70,17 @@ def convolve(x: Tensor, there: Tensor, *, bias: Tensor | None = None, activation
     result = x.new_empty(images, height, width, outputs)
     step = max(1, max(_TILES, outputs // 2) // (down * across))
     for part, place in zip(torch.split(x, step), torch.split(result, step), strict=True):
-        products = torch.bmm(_inputs(part), there).view(36, -1)
-        done = torch.mm(_OF_RESULT, products).view(4, 4, -1, down, across, outputs)
+        products = torch.bmm(_inputs(part), there)
         if bias is not None:
-            done += bias
+            products[_EVERYWHERE] += bias
+        done = torch.mm(_OF_RESULT, products.view(36, -1)).view(4, 4, -1, down, across, outputs)
         if activation is not None:
             done = activation(done)
-        rows = done.permute(2, 3, 0, 4, 1, 5).reshape(-1, 4 * down, 4 * across, outputs)
-        place.copy_(rows[:, :height, :width])
+        squares = done.permute(2, 3, 0, 4, 1, 5)
+        if (height, width) == (4 * down, 4 * across):
+            place.view(squares.shape).copy_(squares)
+        else:
+            place.copy_(squares.reshape(-1, 4 * down, 4 * across, outputs)[:, :height, :width])
     return result.permute(0, 3, 1, 2)
 
 
@@ -109,9 +114,11 @@ def _tiles(x: Tensor) -> tuple[int, int]:
 def _inputs(x: Tensor) -> Tensor:
     """``(N, in, H, W)`` in tiles and in the other basis, ``(36, tiles, in)``."""
     down, across = _tiles(x)
-    _, channels, height, width = x.shape
-    rows = x.permute(0, 2, 3, 1)
-    padded = F.pad(rows, (0, 0, 1, 4 * across + 1 - width, 1, 4 * down + 1 - height))
+    images, channels, height, width = x.shape
+    padded = x.new_empty(images, 4 * down + 2, 4 * across + 2, channels)
+    padded[:, 1 : height + 1, 1 : width + 1] = x.permute(0, 2, 3, 1)
+    for edge in (padded[:, :1], padded[:, height + 1 :], padded[:, :, :1], padded[:, :, width + 1 :]):
+        edge.zero_()  # F.pad would write zeros everywhere first
     tiles = padded.unfold(1, 6, 4).unfold(2, 6, 4).permute(4, 5, 0, 1, 2, 3).reshape(36, -1)
     return torch.mm(_OF_INPUT, tiles).view(36, -1, channels)
 

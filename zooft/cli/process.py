@@ -12,7 +12,7 @@ import sys
 
 from zooft import machine
 
-_MMAP_MAX, _TRIM_THRESHOLD = -4, -1
+_MMAP_MAX, _TRIM_THRESHOLD, _ARENA_MAX = -4, -1, -8
 """Numbers of glibc's mallopt(3) parameters."""
 
 
@@ -35,3 +35,4 @@ def _keep_freed_memory() -> None:
         return
     mallopt(_MMAP_MAX, 0)
     mallopt(_TRIM_THRESHOLD, 2**31 - 1)
+    mallopt(_ARENA_MAX, 1)  # the arenas of other threads end at 64 MB; what is larger would go back all the same
