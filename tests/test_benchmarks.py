@@ -387,10 +387,18 @@ def test_sections_go_between_the_marks_and_those_measured_elsewhere_stay() -> No
 
 def test_comparisons_that_differ_have_sections_of_their_own() -> None:
     run = a_run("zooft")
-    others = [
-        dataclasses.replace(run, **{name: value}) for name, value in [("batch", 7), ("threads", 2), ("data", "x")]
-    ]
-    assert len(page.sections([run, *others], {})) == 4
+    (usual,) = results.group([run])
+    others = {
+        field.name: "x" if isinstance(getattr(usual, field.name), str) else 77
+        for field in dataclasses.fields(Comparison)
+    }
+    titles = {page.title(dataclasses.replace(usual, **{name: value})) for name, value in others.items()}
+    assert len(titles | {page.title(usual)}) == len(others) + 1
+
+
+def test_a_heading_that_stands_twice_is_refused() -> None:
+    with pytest.raises(ValueError, match="twice"):
+        page.insert(f"{page.BEGIN}\n\n### a\n\n1\n\n### a\n\n2\n\n{page.END}\n", {})
 
 
 def test_the_committed_document_keeps_what_it_has() -> None:

@@ -21,7 +21,7 @@ from torchvision.transforms.v2.functional import normalize
 from zooft import Anatomy, Family, ImagePreprocess, InputSpec, Sample, Stage, features
 from zooft import model as models
 from zooft.errors import DataError
-from zooft.features import Keeping, Views, keeping, lanes, outputs
+from zooft.features import Keeping, Views, keeping, lanes, outputs, prefix
 from zooft.model import AdaptedModel
 from zooft.store import Store
 from zooft.together import Batches
@@ -217,6 +217,23 @@ def test_batches_side_by_side_give_the_same_bits_each_in_its_place(
     assert found[0] is not None
     assert found[1] is not None
     assert torch.equal(everything(found[0]), everything(found[1]))
+
+
+def test_frozen_stages_are_prepared_by_the_first_batch_whichever_lane_is_faster(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(keeping, "AT_A_TIME", 11)  # and a last one of 1
+    monkeypatch.setattr(lanes, "lanes", lambda _device: 2)
+    probes, make = [], prefix.runner
+
+    def noted(model: AdaptedModel, stop: int, probe: Tensor, **more: Any) -> Any:
+        probes.append(len(probe))
+        return make(model, stop, probe, **more)
+
+    monkeypatch.setattr(prefix, "runner", noted)
+    for number in range(10):
+        features.inputs(adapted(), views(augmented=False), stop=1, keeping=Told().keeping(tmp_path / str(number)))
+    assert probes == [11] * 10
 
 
 def test_what_is_kept_is_not_computed_again(tmp_path: Path) -> None:

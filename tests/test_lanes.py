@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import signal
+import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -18,8 +20,9 @@ def threads() -> Iterator[int]:
     before = torch.get_num_threads()
     torch.set_num_threads(4)
     yield 4
-    assert torch.get_num_threads() == 4
+    left = torch.get_num_threads()
     torch.set_num_threads(before)
+    assert left == 4
 
 
 @pytest.mark.parametrize("count", [1, 2, 5])
@@ -29,7 +32,7 @@ def test_results_come_in_order_whoever_is_done_first(count: int) -> None:
         return number**2
 
     found = list(lanes.computed(range(12), slower_at_first, count=count))
-    assert found == [(number, number**2) for number in range(12)]
+    assert found == [number**2 for number in range(12)]
 
 
 def test_as_many_run_at_once_as_there_are_lanes() -> None:
@@ -45,16 +48,13 @@ def test_one_item_is_taken_ahead_and_no_more() -> None:
             taken.append(number)
             yield number
 
-    found = lanes.computed(items(), lambda number: number, count=2)
-    for number, _ in found:
+    for number in lanes.computed(items(), lambda number: number, count=2):
         assert taken[-1] <= number + 2
 
 
 def test_torchs_threads_are_divided_meanwhile() -> None:
-    found = list(lanes.computed(range(4), lambda _: torch.get_num_threads(), count=2))
-    assert [threads for _, threads in found] == [2] * 4
-    found = list(lanes.computed(range(4), lambda _: torch.get_num_threads(), count=4))
-    assert [threads for _, threads in found] == [1] * 4
+    for count, each in [(2, 2), (3, 1), (4, 1), (5, 1)]:
+        assert list(lanes.computed(range(4), lambda _: torch.get_num_threads(), count=count)) == [each] * 4
 
 
 def test_what_fails_is_raised_and_nothing_is_left_running() -> None:
@@ -86,9 +86,34 @@ def test_items_that_fail_are_raised_too() -> None:
 def test_who_has_enough_may_leave() -> None:
     before = threading.active_count()
     found = lanes.computed(range(100), lambda number: number, count=2)
-    assert next(found) == (0, 0)
+    assert next(found) == 0
     found.close()
     assert threading.active_count() == before
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="signals to a thread")
+def test_ctrl_c_waits_for_what_has_begun_and_leaves_the_rest() -> None:
+    begun: list[int] = []
+    go_on = threading.Event()
+
+    def waits(number: int) -> None:
+        begun.append(number)
+        assert go_on.wait(30)
+
+    def interrupts() -> None:
+        while len(begun) < 2:
+            time.sleep(0.01)
+        time.sleep(0.1)  # the third is handed in meanwhile
+        signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGINT)
+        time.sleep(0.3)
+        go_on.set()
+
+    other = threading.Thread(target=interrupts)
+    other.start()
+    with pytest.raises(KeyboardInterrupt):
+        list(lanes.computed(range(10), waits, count=2))
+    other.join()
+    assert sorted(begun) == [0, 1]
 
 
 def test_a_cpu_has_two_lanes_if_it_has_two_threads_and_other_devices_one(threads: int) -> None:

@@ -36,7 +36,8 @@ def sections(runs: Sequence[Run], pictures: dict[Comparison, str]) -> dict[str, 
 def title(key: Comparison) -> str:
     """The comparison in words; no two have the same."""
     epochs, threads = f"{key.epochs} epoch{'s' * (key.epochs != 1)}", f"{key.threads} thread{'s' * (key.threads != 1)}"
-    return f"{key.model}, {_JOBS.get(key.job, key.job)}, {epochs}, {key.data}, batches of {key.batch}, {threads}"
+    job = _JOBS.get(key.job, key.job)
+    return f"{key.model}, {job}, {epochs}, {key.data}, batches of {key.batch}, {key.size} pixels, {threads}"
 
 
 def slug(key: Comparison) -> str:
@@ -49,7 +50,7 @@ def insert(text: str, measured: Mapping[str, str]) -> str:
     """`text` with these sections between the two marks; those of other headings that stand there already stay.
 
     Raises:
-        ValueError: the marks aren't there.
+        ValueError: the marks aren't there, or a heading stands there twice.
     """
     head, begin, rest = text.partition(BEGIN)
     between, end, tail = rest.partition(END)
@@ -57,6 +58,8 @@ def insert(text: str, measured: Mapping[str, str]) -> str:
         raise ValueError(f"the document lacks the lines {BEGIN} and {END}, between which the results go")
     first, *old = re.split(r"^### (.+)$", between, flags=re.MULTILINE)
     kept = dict(zip(old[::2], (body.strip() for body in old[1::2]), strict=True))
+    if len(kept) < len(old[::2]):
+        raise ValueError("a heading stands twice between the marks; take one of the two out")
     parts = [first.strip()] + [f"### {heading}\n\n{body.strip()}" for heading, body in {**kept, **measured}.items()]
     return "\n\n".join([head + BEGIN, *filter(None, parts), END + tail])
 

@@ -35,4 +35,5 @@ def _keep_freed_memory() -> None:
         return
     mallopt(_MMAP_MAX, 0)
     mallopt(_TRIM_THRESHOLD, 2**31 - 1)
-    mallopt(_ARENA_MAX, 1)  # the arenas of other threads end at 64 MB; what is larger would go back all the same
+    if "MALLOC_ARENA_MAX" not in os.environ:
+        mallopt(_ARENA_MAX, 1)  # the arenas of other threads end at 64 MB; what is larger would go back all the same

@@ -6,10 +6,9 @@ twice.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field
-from threading import Lock
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -194,21 +193,23 @@ class _Runners:
     """What runs the frozen stages, made when it is first needed: a run that finds everything kept needs none."""
 
     def __init__(self, model: AdaptedModel, stop: int, keeping: Keeping) -> None:
-        self._model, self.stop, self._keeping = model, stop, keeping
+        self._model, self.stop, self.bag, self._keeping = model, stop, model.bag, keeping
         self.what = {
             "what": "features",
             "stages": list(model.stages)[:stop],
             "tensors": freeze.prefix_sha256(model, stop),
         }
         self._made: Prefix | None = None
-        self._making = Lock()
 
     def __call__(self, x: Tensor) -> Tensor:
-        """What leaves the last frozen stage, float32 on the CPU; several threads may ask at once."""
-        x = place(x, self._keeping.device)
-        with self._making:
-            made = self._made = self._made or self._make(x)
-        return made.run(x).float().cpu()
+        """What leaves the last frozen stage, float32 on the CPU; once `ready`, several threads may ask at once."""
+        return self.ready(x).run(place(x, self._keeping.device)).float().cpu()
+
+    def ready(self, x: Tensor) -> Prefix:
+        """What runs them, made for the first batch that is seen."""
+        if self._made is None:
+            self._made = self._make(place(x, self._keeping.device))
+        return self._made
 
     def _make(self, x: Tensor) -> Prefix:
         from zooft.features import prefix
@@ -257,11 +258,16 @@ def _compute(
 
 def _rows(data: Iterable[Any], keeping: Keeping, runner: _Runners) -> Generator[NDArray[Any]]:
     """What is kept of each batch."""
-    count = lanes.lanes(keeping.device) if runner.stop else 1
-    # what a thread reads while others compute has no time of its own
-    batches = keeping.clock.each(data, "reading for frozen stages") if count == 1 else data
-    for _, rows in lanes.computed(batches, lambda batch: rounded(runner(batch[0]).numpy()), count=count):
-        yield rows
+    # batches of bags are large, and nothing is computed before the first stage
+    count = lanes.lanes(keeping.device) if runner.stop and not runner.bag else 1
+
+    def read() -> Iterator[Tensor]:
+        # not a part of its own beside others: their CPU seconds would be counted for it
+        for x, _ in data if count > 1 else keeping.clock.each(data, "reading for frozen stages"):
+            runner.ready(x)  # by the first batch, whichever lane is faster
+            yield x
+
+    return lanes.computed(read(), lambda x: rounded(runner(x).numpy()), count=count)
 
 
 def _what(views: Views, keeping: Keeping, runner: _Runners) -> dict[str, Any]:

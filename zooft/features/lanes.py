@@ -25,8 +25,8 @@ def lanes(device: torch.device) -> int:
     return min(MOST, torch.get_num_threads()) if device.type == "cpu" else 1
 
 
-def computed(items: Iterable[A], run: Callable[[A], B], *, count: int) -> Generator[tuple[A, B]]:
-    """Every item with what `run` makes of it, in their order; items are taken in the caller's thread, one ahead.
+def computed(items: Iterable[A], run: Callable[[A], B], *, count: int) -> Generator[B]:
+    """What `run` makes of every item, in their order; items are taken in the caller's thread, one ahead.
 
     Args:
         items: such as batches.
@@ -35,29 +35,30 @@ def computed(items: Iterable[A], run: Callable[[A], B], *, count: int) -> Genera
             until the last result is taken.
 
     Raises:
-        Whatever `items` or `run` raise, once what is under way has ended.
+        Whatever `items` or `run` raise, once what has begun has ended; what hasn't is left.
     """
     if count == 1:
-        for item in items:
-            yield item, run(item)
+        yield from map(run, items)
         return
-    with _threads_each(count), ThreadPoolExecutor(count) as pool:
-        waiting = deque[tuple[A, Future[B]]]()
-        for item in items:
-            waiting.append((item, pool.submit(run, item)))
-            if len(waiting) > count:
-                first, result = waiting.popleft()
-                yield first, result.result()
-        while waiting:
-            first, result = waiting.popleft()
-            yield first, result.result()
+    with _threads_each(count):
+        pool = ThreadPoolExecutor(count)
+        waiting = deque[Future[B]]()
+        try:
+            for item in items:
+                waiting.append(pool.submit(run, item))
+                if len(waiting) > count:
+                    yield waiting.popleft().result()
+            while waiting:
+                yield waiting.popleft().result()
+        finally:
+            pool.shutdown(cancel_futures=True)
 
 
 @contextmanager
 def _threads_each(count: int) -> Iterator[None]:
     """Divide the threads of torch among so many; a thread that begins later takes over what is set."""
     before = torch.get_num_threads()
-    torch.set_num_threads(max(1, round(before / count)))
+    torch.set_num_threads(max(1, before // count))
     try:
         yield
     finally:
