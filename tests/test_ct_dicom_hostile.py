@@ -126,7 +126,7 @@ def test_neither_pipe_nor_dangling_link_nor_loop_blocks_the_scan(tmp_path: Path)
     (data / "itself").symlink_to(data / "itself")
     found = scan(data)
     assert [len(series.slices) for series in found.series] == [1]
-    reasons = {path.name: reason for path, reason in found.rejected}
+    reasons = {refused.path.name: refused.reason for refused in found.rejected}
     assert reasons["pipe.dcm"] == "not a regular file"
     assert "can't be read" in reasons["nowhere.dcm"]
     assert "can't be read" in reasons["itself"]
@@ -140,8 +140,11 @@ def test_what_is_no_dicom_is_named_with_a_hint(tmp_path: Path) -> None:
     (tmp_path / ".hidden").write_bytes(b"x")
     found = scan(tmp_path)
     assert not found.series
-    assert [path.name for path, _ in found.rejected] == ["empty", "labels.csv", "random"]
-    assert all("not a DICOM file" in reason and "--force-dicom" in reason for _, reason in found.rejected)
+    assert [refused.path.name for refused in found.rejected] == ["empty", "labels.csv", "random"]
+    assert all(
+        "not a DICOM file" in reason and "--force-dicom" in reason
+        for reason in (refused.reason for refused in found.rejected)
+    )
     forced = scan(tmp_path, force=True)
     assert not forced.series
     assert len(forced.rejected) == 3

@@ -72,7 +72,7 @@ def test_what_is_no_ct_is_refused_and_named() -> None:
     found = scan(real("dicom_corner/highdicom"))
     assert len(found.series) == 1
     assert len(found.rejected) > 15
-    assert all(reason.startswith("not a CT image but ") for _, reason in found.rejected)
+    assert all(reason.startswith("not a CT image but ") for reason in (refused.reason for refused in found.rejected))
 
 
 @pytest.fixture(scope="module")

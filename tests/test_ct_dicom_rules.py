@@ -52,7 +52,7 @@ def _only(root: Path, **options: Any) -> Series:
 def _reasons(root: Path, **options: Any) -> str:
     found = scan(root, **options)
     assert not found.series
-    return "; ".join(reason for _, reason in found.rejected)
+    return "; ".join(reason for reason in (refused.reason for refused in found.rejected))
 
 
 def _reason(path: Path) -> str:
@@ -169,7 +169,7 @@ def test_copy_of_a_file_counts_once_and_is_named(tmp_path: Path) -> None:
     found = scan(tmp_path)
     (series,) = found.series
     assert (len(series.slices), [each.path.name for each in series.copies]) == (2, ["z.dcm"])
-    assert [(path.name, reason[:6]) for path, reason in found.rejected] == [("z.dcm", "a copy")]
+    assert [(refused.path.name, refused.reason[:6]) for refused in found.rejected] == [("z.dcm", "a copy")]
 
 
 def test_different_files_of_one_identifier_are_refused(tmp_path: Path) -> None:
@@ -473,7 +473,7 @@ def test_names_in_a_file_reach_neither_warnings_nor_logs_nor_reasons(
     read_headers(series.slices[0].path)
     assert not recwarn.list
     assert CANARY not in caplog.text
-    assert not any(CANARY in reason for _, reason in found.rejected)
+    assert not any(CANARY in reason for reason in (refused.reason for refused in found.rejected))
     assert CANARY not in repr(dict(series.slices[0].facts))
     assert "age" not in series.slices[0].facts
 

@@ -278,10 +278,20 @@ class Sample:
 
 @dataclass(frozen=True, slots=True)
 class Rejection:
-    """A file that isn't used, and why."""
+    """A file that isn't used, and why.
+
+    Attributes:
+        id: what run files call it.
+        reason: in words.
+        group: whose it is, as in `Sample.group`; None where that isn't known.
+        missing: how many samples (slices of a patient) an answer lacks because of it; 0 for what no answer would have
+            been made of, such as a text that lies about.
+    """
 
     id: str
     reason: str
+    group: str | None = None
+    missing: int = 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -394,6 +404,7 @@ class GroupResult:
         probabilities: in the order of the classes.
         members: the samples that it was made from.
         decisive: the sample that spoke most for the last class.
+        unjudged: what of the group couldn't be used, and why.
     """
 
     group: str
@@ -401,6 +412,12 @@ class GroupResult:
     probabilities: tuple[float, ...]
     members: tuple[Sample, ...]
     decisive: Sample
+    unjudged: tuple[Rejection, ...] = ()
+
+    @property
+    def missing(self) -> int:
+        """How many samples the answer lacks."""
+        return sum(rejected.missing for rejected in self.unjudged)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

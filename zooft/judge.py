@@ -6,7 +6,7 @@ Owns what a set of answers is, and the order of things: first the temperature, t
 from __future__ import annotations
 
 import csv
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import chain
 from typing import TYPE_CHECKING, Any
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from zooft.contracts import GroupScore, OperatingPoint, Sample, Task
+    from zooft.contracts import GroupScore, OperatingPoint, Rejection, Sample, Task
     from zooft.metrics import Evaluation
 
 
@@ -150,25 +150,52 @@ def _facts(samples: Sequence[Sample], names: Sequence[str]) -> list[dict[str, st
 
 
 def by_group(
-    answers: Predictions, classes: Sequence[str], *, threshold: float | None, group_score: GroupScore
+    answers: Predictions,
+    classes: Sequence[str],
+    *,
+    threshold: float | None,
+    group_score: GroupScore,
+    rejected: Sequence[Rejection] = (),
 ) -> list[GroupResult]:
-    """One answer for each group, in the order of the groups' first samples; a sample without a group is one alone."""
+    """One answer for each group, in the order of the groups' first samples; a sample without a group is one alone.
+
+    Groups of which everything was `rejected` get none: `unanswered` names them.
+    """
+    lacking = unjudged(rejected)
     grouped = metrics.by_group(answers.groups, answers.targets, answers.probabilities, group_score)
     said = metrics.decide(grouped.probabilities, threshold)
     return [
-        _result(chosen(answers, np.asarray(own)), grouped.probabilities[i], classes[int(said[i])])
+        _result(chosen(answers, np.asarray(own)), grouped.probabilities[i], classes[int(said[i])], lacking)
         for i, own in enumerate(grouped.members)
     ]
 
 
-def _result(answers: Predictions, probabilities: NDArray[Any], prediction: str) -> GroupResult:
+def unjudged(rejected: Iterable[Rejection]) -> dict[str, tuple[Rejection, ...]]:
+    """What wasn't used, by the group that it belongs to, where that is known."""
+    by: dict[str, list[Rejection]] = {}
+    for each in rejected:
+        if each.group is not None:
+            by.setdefault(each.group, []).append(each)
+    return {group: tuple(own) for group, own in by.items()}
+
+
+def unanswered(rejected: Iterable[Rejection], answered: Collection[str]) -> dict[str, tuple[Rejection, ...]]:
+    """Groups that got no answer because nothing of them could be used, each with all reasons."""
+    return {group: own for group, own in unjudged(rejected).items() if group not in answered}
+
+
+def _result(
+    answers: Predictions, probabilities: NDArray[Any], prediction: str, lacking: Mapping[str, tuple[Rejection, ...]]
+) -> GroupResult:
     decisive, members = int(answers.probabilities[:, -1].argmax()), tuple(answers.samples)
+    group = members[0].group or members[0].id
     return GroupResult(
-        group=members[0].group or members[0].id,
+        group=group,
         prediction=prediction,
         probabilities=tuple(float(p) for p in probabilities),
         members=members,
         decisive=members[decisive],
+        unjudged=lacking.get(group, ()),
     )
 
 

@@ -18,6 +18,7 @@ import zooft
 from zooft_ct import assign, graph, labels, needs, nifti, privacy, stacks
 from zooft_ct.assign import Assigned, Labelled
 from zooft_ct.read import NiftiSlice, Place, SliceRef, Source, decode, place
+from zooft_ct.series import Refused
 from zooft_ct.stacks import Stack
 
 if TYPE_CHECKING:
@@ -113,7 +114,7 @@ def gather(paths: Sequence[Path], options: CTOptions, computing: zooft.Computing
     found = stacks.below([path.resolve() for path in paths], names.root, options, computing)
     samples = [sample for stack in found.stacks for sample in _unlabelled(stack, names, options)]
     sound, torn = _sound(samples, options, names, computing)
-    rejected = [zooft.Rejection(names.file(file), reason) for file, reason in found.rejected]
+    rejected = _with_groups(found, names)
     return zooft.Discovery(
         samples=sound, classes=(), rejected=(*rejected, *torn),
         notes=(*_about_nameless(found.stacks), *_about_stacks(found.stacks, options)),
@@ -127,31 +128,70 @@ def _about_nameless(every: Sequence[Stack]) -> list[str]:
     )
 
 
-def _unlabelled(stack: Stack, names: _Names, options: CTOptions) -> Iterator[zooft.Sample]:
+def _own_group(stack: Stack, names: _Names) -> str:
     kind, value = ("patient", stack.patient) if stack.patient else ("series", stack.name)
+    return names.group(kind, value)
+
+
+def _with_groups(found: stacks.Found, names: _Names) -> list[zooft.Rejection]:
+    """Refused files as parts of patients' answers, or as patients without one, so that no answer looks whole.
+
+    A file goes with the rest of its series, else of its patient; one that doesn't tell whose it is goes with those
+    beside it in its folder, where they are of one patient.
+    """
+    by_series: defaultdict[str, set[str]] = defaultdict(set)
+    by_folder: defaultdict[Path, set[str]] = defaultdict(set)
+    for stack in found.stacks:
+        group = _own_group(stack, names)
+        by_series[stack.series].add(group)
+        by_folder[stack.path.parent].add(group)
+    return [
+        zooft.Rejection(
+            names.file(each.path),
+            each.reason,
+            group=_group_of(each, by_series.get(each.owner.series, set()), by_folder[each.path.parent], names),
+            missing=each.slices,
+        )
+        for each in found.rejected
+    ]
+
+
+def _group_of(refused: Refused, of_series: Collection[str], beside: Collection[str], names: _Names) -> str | None:
+    owner = refused.owner
+    if owner.series and len(of_series) == 1:
+        return next(iter(of_series))
+    if owner.patient.strip():
+        return names.group("patient", owner.patient.strip())
+    if owner.series or nifti.is_nifti(refused.path):
+        name = f"{owner.series}#" if owner.series else privacy.relative(names.root, refused.path)
+        return names.group("series", name)
+    return next(iter(beside)) if refused.slices and len(beside) == 1 else None
+
+
+def _unlabelled(stack: Stack, names: _Names, options: CTOptions) -> Iterator[zooft.Sample]:
     targets: dict[int, _Target] = dict.fromkeys(range(len(stack.slices)), (zooft.UNLABELLED, None))
-    return _of_stack(stack, names.group(kind, value), targets, names, options)
+    return _of_stack(stack, _own_group(stack, names), targets, names, options)
 
 
 def _refuse_nothing(found: stacks.Found) -> None:
     if found.stacks:
         return
-    counts = Counter(reason for _, reason in found.rejected).most_common(5)
+    counts = Counter(refused.reason for refused in found.rejected).most_common(5)
     seen = "; ".join(f"{count}: {reason}" for reason, count in counts) or "there are no files"
     raise zooft.DataError(
         f"no CT in the data that can be used, of {len(found.rejected)} files or series looked at ({seen})"
     )
 
 
-def _unused(found: stacks.Found, assigned: Assigned, root: Path) -> list[tuple[Path, str]]:
+def _unused(found: stacks.Found, assigned: Assigned, root: Path) -> list[Refused]:
     """Files that no sample is made of, but for tables of labels."""
     used = {os.path.realpath(header.path) for one in assigned.labelled for _, header in one.copies}
     used |= {os.path.realpath(path) for path in (root, root / labels.TABLE, root / labels.SLICE_TABLE)}
-    return [(path, reason) for path, reason in found.rejected if os.path.realpath(path) not in used]
+    return [refused for refused in found.rejected if os.path.realpath(refused.path) not in used]
 
 
-def _refuse_rejected(files: Sequence[tuple[Path, str]], rejected: int) -> None:
-    count = rejected - sum(path.suffix.lower() in _DOCUMENTS for path, _ in files)
+def _refuse_rejected(files: Sequence[Refused], rejected: int) -> None:
+    count = rejected - sum(refused.path.suffix.lower() in _DOCUMENTS for refused in files)
     if count:
         raise zooft.DataError(
             f"{count} files, series or lines can't be used, and --strict was given; run without it to have them "
@@ -264,10 +304,13 @@ def _sound(
     """Samples whose slices can all be decoded, and what the others lack; fills the cache."""
     torn = _torn({place(ref): ref for sample in samples for ref in sample.source.slices}, options, computing)
     faults = [_fault(sample, torn, options, names) for sample in samples]
-    counts = Counter(fault for fault in faults if fault is not None)
+    counts = Counter((*fault, sample.group) for sample, fault in zip(samples, faults, strict=True) if fault is not None)
     return (
         tuple(sample for sample, fault in zip(samples, faults, strict=True) if fault is None),
-        tuple(zooft.Rejection(name, f"{reason} ({n} samples of it)") for (name, reason), n in counts.items()),
+        tuple(
+            zooft.Rejection(name, f"{reason} ({n} samples of it)", group=group, missing=n)
+            for (name, reason, group), n in counts.items()
+        ),
     )
 
 
@@ -313,10 +356,10 @@ def _undecodable(refs: Sequence[SliceRef], options: CTOptions) -> str:
     return ""
 
 
-def _rejected(files: Sequence[tuple[Path, str]], assigned: Assigned, names: _Names) -> tuple[zooft.Rejection, ...]:
+def _rejected(files: Sequence[Refused], assigned: Assigned, names: _Names) -> tuple[zooft.Rejection, ...]:
     return (
         *assigned.rejected,
-        *(zooft.Rejection(names.file(path), reason) for path, reason in files),
+        *(zooft.Rejection(names.file(refused.path), refused.reason) for refused in files),
         *(
             zooft.Rejection(f"series {names.series(stack)}", f"no label ({len(stack.slices)} slices)")
             for stack in assigned.unlabelled

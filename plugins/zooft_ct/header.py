@@ -27,6 +27,23 @@ _YEARS = {"D": 1 / 365.25, "W": 7 / 365.25, "M": 1 / 12, "Y": 1.0}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Owner:
+    """Whose a file is, by its own words; "" where it doesn't tell."""
+
+    patient: str = ""
+    study: str = ""
+    series: str = ""
+
+
+class UnusableError(zooft.DataError):
+    """A file that isn't used; carries whose it is and how many slices of CT are lost with it."""
+
+    def __init__(self, reason: str, *, owner: Owner, slices: int) -> None:
+        super().__init__(reason)
+        self.owner, self.slices = owner, slices
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Layout:
     """Where a slice's pixels lie and how its stored numbers become HU.
 
@@ -126,15 +143,27 @@ def _headers(path: Path, *, force: bool) -> list[SliceHeader]:
         raise zooft.DataError("not a regular file")
     with path.open("rb") as file:
         parsed = elements.parse(file, force=force)
+    ct, slices = parsed.elements, 0
+    try:
+        _refuse_other_images(ct, ct.text("SOPClassUID") or parsed.media_class)
+        slices = min(max(_frames(ct), 1), guard.MAX_FRAMES)
+        return _slices(path, parsed, status.st_size)
+    except zooft.DataError as error:
+        owner = Owner(
+            patient=ct.identifier("PatientID"), study=ct.text("StudyInstanceUID"), series=ct.text("SeriesInstanceUID")
+        )
+        raise UnusableError(str(error), owner=owner, slices=slices) from None
+
+
+def _slices(path: Path, parsed: Parsed, file_size: int) -> list[SliceHeader]:
     ct = parsed.elements
     sop_class = ct.text("SOPClassUID") or parsed.media_class
-    _refuse_other_images(ct, sop_class)
     if not parsed.offset:
         raise zooft.DataError("no pixels in the file, or it ends before them")
     rows, columns, frames = ct.unsigned("Rows") or 0, ct.unsigned("Columns") or 0, _frames(ct)
     guard.check_dimensions(rows, columns, frames)
     _refuse_other_pixels(ct)
-    _refuse_unreadable_pixels(parsed, status.st_size, 2 * rows * columns * frames)
+    _refuse_unreadable_pixels(parsed, file_size, 2 * rows * columns * frames)
     per_frame = ct.items("PerFrameFunctionalGroupsSequence")
     shared = ct.items("SharedFunctionalGroupsSequence")
     if sop_class in _MULTIFRAME or per_frame:

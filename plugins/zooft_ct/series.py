@@ -9,13 +9,13 @@ import statistics
 from collections import defaultdict
 from collections.abc import Iterable, Sequence, Sized
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from itertools import pairwise
 from pathlib import Path
 
 import zooft
 from zooft_ct import geometry
-from zooft_ct.header import SliceHeader, headers
+from zooft_ct.header import Owner, SliceHeader, UnusableError, headers
 from zooft_ct.privacy import quiet_pydicom
 from zooft_ct.walk import walk
 
@@ -25,6 +25,8 @@ _UNEVEN = 0.05
 _GAP = 1.5
 _TILTED = 0.5
 _THREADS = 8
+_SLICES = frozenset({"", "dcm", "dicom", "ima"})
+"""Endings of DICOM files' names."""
 _NOT_AXIAL = "not axial; rows, columns and slices are in the order in which they're stored"
 _UNKNOWN_AXES = "files don't tell how the slice lies in the patient; it is taken as stored"
 
@@ -61,16 +63,33 @@ class Series:
 
 
 @dataclass(frozen=True, slots=True)
+class Refused:
+    """A file that isn't used, or the first one of a series that isn't.
+
+    Attributes:
+        path: of the file.
+        reason: why, without values that name a person.
+        owner: whose it is, as far as it tells.
+        slices: how many slices of CT are lost with it; 0 for what is none.
+    """
+
+    path: Path
+    reason: str
+    owner: Owner = field(default_factory=Owner)
+    slices: int = 0
+
+
+@dataclass(frozen=True, slots=True)
 class Scan:
     """What was found below a folder.
 
     Attributes:
         series: in the order of their first files.
-        rejected: files, or the first file of a refused series, and why.
+        rejected: files and series that aren't used.
     """
 
     series: tuple[Series, ...]
-    rejected: tuple[tuple[Path, str], ...]
+    rejected: tuple[Refused, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,34 +121,57 @@ def scan(*roots: Path, computing: zooft.Computing = zooft.unseen, force: bool = 
             unique, copies = _without_copies(members)
             series += [_with_copies(each, copies) for each in _arranged(unique, max_gap)]
         except zooft.DataError as error:
-            rejected.append((members[0].path, f"a series of {_count(members, 'slice')}: {error}"))
+            rejected += _of_each_patient(members, f"a series of {_count(members, 'slice')}: {error}")
         else:
-            rejected += [(path, "a copy of another file of its series; one of them is used") for path in _files(copies)]
+            copied = "a copy of another file of its series; one of them is used"
+            rejected += [Refused(path, copied) for path in _files(copies)]
     return Scan(tuple(series), tuple(rejected))
 
 
-def _read(
-    files: Sequence[Path], computing: zooft.Computing, *, force: bool
-) -> tuple[list[SliceHeader], list[tuple[Path, str]]]:
+def _of_each_patient(members: Sequence[SliceHeader], reason: str) -> list[Refused]:
+    """A refused series, once for each patient whose slices are in it."""
+    by: dict[str, list[SliceHeader]] = defaultdict(list)
+    for each in members:
+        by[each.patient_id].append(each)
+    return [
+        Refused(
+            own[0].path,
+            reason,
+            Owner(patient=patient, study=own[0].study_uid, series=own[0].series_uid),
+            len(own),
+        )
+        for patient, own in by.items()
+    ]
+
+
+def _read(files: Sequence[Path], computing: zooft.Computing, *, force: bool) -> tuple[list[SliceHeader], list[Refused]]:
     """In threads: most of the time goes to waiting for the disk or the network."""
     slices: list[SliceHeader] = []
-    rejected: list[tuple[Path, str]] = []
+    rejected: list[Refused] = []
     advance = computing("reading DICOM headers", len(files))
     with quiet_pydicom(), ThreadPoolExecutor(max_workers=min(_THREADS, os.cpu_count() or 1)) as pool:
-        for path, found in zip(files, pool.map(lambda path: _headers_or_reason(path, force=force), files), strict=True):
-            if isinstance(found, str):
-                rejected.append((path, found))
+        for found in pool.map(lambda path: _headers_or_reason(path, force=force), files):
+            if isinstance(found, Refused):
+                rejected.append(found)
             else:
                 slices += found
             advance(1)
     return slices, rejected
 
 
-def _headers_or_reason(path: Path, *, force: bool) -> list[SliceHeader] | str:
+def _headers_or_reason(path: Path, *, force: bool) -> list[SliceHeader] | Refused:
     try:
         return headers(path, force=force)
+    except UnusableError as error:
+        return Refused(path, str(error), error.owner, error.slices)
     except zooft.DataError as error:
-        return str(error)
+        return Refused(path, str(error), slices=int(_named_as_a_slice(path)))
+
+
+def _named_as_a_slice(path: Path) -> bool:
+    """Whether a file that can't be read may have been a slice: scanners' archives name them so, or by a UID's end."""
+    ending = path.suffix.lower().removeprefix(".")
+    return ending in _SLICES or ending.isdecimal()
 
 
 def _grouped(slices: Iterable[SliceHeader]) -> list[list[SliceHeader]]:

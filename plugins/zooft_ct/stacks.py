@@ -56,7 +56,7 @@ class Found:
     """All stacks, and the files that make none, with reasons."""
 
     stacks: tuple[Stack, ...]
-    rejected: tuple[tuple[Path, str], ...]
+    rejected: tuple[series.Refused, ...]
 
 
 def below(roots: Sequence[Path], base: Path | None, options: CTOptions, computing: zooft.Computing) -> Found:
@@ -70,7 +70,7 @@ def below(roots: Sequence[Path], base: Path | None, options: CTOptions, computin
             *(stack for stack in opened if isinstance(stack, Stack)),
         ),
         rejected=(
-            *((path, reason) for path, reason in scan.rejected if not nifti.is_nifti(path)),
+            *(refused for refused in scan.rejected if not nifti.is_nifti(refused.path)),
             *(refused for refused in opened if not isinstance(refused, Stack)),
         ),
     )
@@ -114,11 +114,11 @@ def _of_series(one: series.Series, root: Path | None) -> Stack:
     )
 
 
-def _volume(path: Path, root: Path | None) -> Stack | tuple[Path, str]:
+def _volume(path: Path, root: Path | None) -> Stack | series.Refused:
     try:
         volume = nifti.open_volume(path)
     except zooft.DataError as error:
-        return path, str(error)
+        return series.Refused(path, str(error), slices=1)
     leans = f"its axes lean by {volume.obliquity:.0f}° from the patient's; slices are taken along them"
     return Stack(
         name=privacy.relative(root, path),
