@@ -165,3 +165,24 @@ def test_a_lack_of_memory_while_measuring_is_no_end(monkeypatch: pytest.MonkeyPa
     monkeypatch.setattr(step.speed, "choose_precision", full)
     seen = run(fresh_model(), replace(RECIPE, precision="auto", epochs=1))
     assert any("memory ran out while other ways were measured" in note for note in seen.notes)
+
+
+def with_norm_behind_the_pooling() -> Any:
+    model = fresh_model()
+    model.head = nn.Sequential(nn.BatchNorm1d(8), model.head)
+    return model
+
+
+@pytest.mark.parametrize("precision", ["fp32", "auto"])
+def test_a_last_sample_alone_is_no_end_for_a_norm_behind_the_pooling(precision: Any) -> None:
+    seen = run(with_norm_behind_the_pooling(), replace(RECIPE, precision=precision), train=views(range(17)))
+    assert len(seen.records) == RECIPE.epochs
+
+
+@pytest.mark.parametrize("precision", ["fp32", "auto"])
+def test_batches_of_one_are_refused_with_the_reason_where_a_norm_cannot_learn_from_them(precision: Any) -> None:
+    with pytest.raises(
+        TrainingError, match=r"a batch of 1 has a single sample for a BatchNorm.*--batch-size 8 or more"
+    ):
+        run(with_norm_behind_the_pooling(), replace(RECIPE, batch_size=1, precision=precision))
+    assert len(run(fresh_model(), replace(RECIPE, batch_size=1)).records) == RECIPE.epochs

@@ -41,7 +41,18 @@ def test_the_parts_of_all_processes_are_the_batches_of_one(samples: int, process
         assert max(lengths) - min(lengths) <= 1
         assert all(theirs), "a step runs in every process"
     assert sorted(chain(*whole)) == list(range(samples))
-    assert len(whole) == len(list(whole)) == -(-samples // 4)
+    assert len(whole) == len(list(whole)) == together.steps(samples, 4)
+    assert all(len(batch) > 1 for batch in whole) or samples == 1
+    assert max(map(len, whole)) <= 5
+
+
+@pytest.mark.parametrize(("samples", "size", "wanted"), [
+    (33, 32, [33]), (34, 32, [32, 2]), (65, 32, [32, 33]), (64, 32, [32, 32]), (3, 1, [1, 1, 1]), (1, 8, [1]), (5, 2, [2, 3]),
+])  # fmt: skip
+def test_a_last_sample_that_would_be_a_batch_by_itself_goes_into_the_one_before(
+    samples: int, size: int, wanted: list[int]
+) -> None:
+    assert [len(batch) for batch in Batches(samples=samples, size=size, seed=0)] == wanted
 
 
 def whole_counts(parts: list[Batches], step: int) -> tuple[int, ...]:

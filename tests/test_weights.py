@@ -184,6 +184,74 @@ def test_names_that_data_parallel_training_wrote_are_understood(tmp_path: Path) 
     assert filled_with(load(str(tmp_path / "parallel.pth"))) == 1.0
 
 
+def averaged(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+    """As torch's own averaging writes it."""
+    model = Net()
+    model.load_state_dict(tensors)
+    return torch.optim.swa_utils.AveragedModel(model).state_dict()
+
+
+def compiled(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+    """As torch.compile writes it; nothing is compiled until it runs."""
+    model = Net()
+    model.load_state_dict(tensors)
+    wrapped: Any = torch.compile(model)
+    return dict(wrapped.state_dict())
+
+
+def parallel(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+    """As data parallel training writes it."""
+    model = Net()
+    model.load_state_dict(tensors)
+    return nn.DataParallel(model).state_dict()
+
+
+def lightning(tensors: dict[str, Tensor]) -> dict[str, Any]:
+    return {"state_dict": {f"model.{n}": t for n, t in tensors.items()}, "epoch": 3, "pytorch-lightning_version": "2.5"}
+
+
+@pytest.mark.parametrize(("write", "told"), [
+    (compiled, "_orig_mod."), (averaged, "module. and n_averaged"), (parallel, "module."), (lightning, "model."),
+    (lambda tensors: lightning(compiled(tensors)), "_orig_mod. and model."),
+])  # fmt: skip
+@pytest.mark.parametrize("name", ["w.pth", "w.ckpt", "w.safetensors", "W.SAFETENSORS"])
+def test_checkpoints_as_others_write_them_are_loaded_and_what_was_taken_off_is_told(
+    tmp_path: Path, write: Any, told: str, name: str
+) -> None:
+    content = write(tensors_of(1.0))
+    if name.lower().endswith(".safetensors"):
+        save_file(content.get("state_dict", content), tmp_path / name)
+    else:
+        torch.save(content, tmp_path / name)
+    backbone = load(str(tmp_path / name))
+    assert filled_with(backbone) == 1.0
+    assert backbone.weights.source == f"{name} (without {told} in its names)"
+
+
+@pytest.mark.parametrize("key", ["state_dict_ema", "model_ema"])
+def test_averaged_weights_beside_the_others_count_and_it_is_told(tmp_path: Path, key: str) -> None:
+    torch.save({"state_dict": tensors_of(2.0), key: tensors_of(1.0)}, tmp_path / "both.pth")
+    backbone = load(str(tmp_path / "both.pth"))
+    assert filled_with(backbone) == 1.0
+    assert backbone.weights.source == f"both.pth (its averaged weights, {key})"
+
+
+def test_names_with_two_beginnings_are_refused_by_their_beginnings(tmp_path: Path) -> None:
+    given = {**{f"model.{n}": t for n, t in tensors_of(1.0).items()}, "criterion.weight": torch.ones(10)}
+    torch.save({"state_dict": given}, tmp_path / "two.ckpt")
+    with pytest.raises(
+        WeightsError, match=r"none of its names is the model's: they begin with model \(9\), criterion \(1\)"
+    ):
+        load(str(tmp_path / "two.ckpt"))
+
+
+def test_a_prefix_is_not_taken_off_where_a_tensor_is_missing_behind_it(tmp_path: Path) -> None:
+    given = {f"model.{n}": t for n, t in tensors_of(1.0).items() if n != "norm.bias"}
+    torch.save(given, tmp_path / "less.pth")
+    with pytest.raises(WeightsError, match=r"1 missing: norm\.bias"):
+        load(str(tmp_path / "less.pth"))
+
+
 class _Touch:
     """Unpickled without care, this writes a file."""
 

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from zooft import weights as weight_files
 from zooft.blank import blank
+from zooft.checkpoint_names import beginnings
 from zooft.errors import ModelError, PluginError, UnknownNameError, WeightsError
 
 if TYPE_CHECKING:
@@ -236,7 +237,9 @@ def load_strictly(module: nn.Module, tensors: Mapping[str, Tensor], *, without: 
         _count("of other shape", shapes),
     ]
     if any(faults):
-        raise WeightsError(f"the weights from {what} don't fit the model: {'; '.join(f for f in faults if f)}")
+        foreign_only = foreign and not wanted.keys() & given.keys()
+        hint = f"; none of its names is the model's: they begin with {beginnings(foreign)}" if foreign_only else ""
+        raise WeightsError(f"the weights from {what} don't fit the model: {'; '.join(f for f in faults if f)}{hint}")
     own.update(given)  # in place: the mapping carries versions of layouts, which some models insist on
     module.load_state_dict(own, strict=True)
 

@@ -11,10 +11,11 @@ import hashlib
 import os
 import re
 import warnings
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from zooft.checkpoint_names import own_names
 from zooft.contracts import LoadedWeights, WeightsRecord
 from zooft.errors import WeightsError
 
@@ -26,7 +27,8 @@ if TYPE_CHECKING:
     from zooft.contracts import Family, WeightsSource
 
 FOLDER_VARIABLE = "ZOOFT_WEIGHTS"
-_NESTED = ("state_dict", "model", "model_state_dict", "module")
+_NESTED = ("state_dict_ema", "model_ema", "state_dict", "model", "model_state_dict", "module")
+"""Where trainers put tensors in their checkpoints; where there are averaged ones beside the others, they count, as for timm."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -62,7 +64,7 @@ def find(choice: str, places: Places, expected: Mapping[str, tuple[int, ...]]) -
         record = WeightsRecord(kind="random", source="random", licence=None, file_sha256=None, tensors_sha256="")
         return FoundWeights(tensors=None, record=record)
     if choice != "pretrained":
-        return _found("file", read_file(Path(choice)))
+        return _found("file", _fitted(read_file(Path(choice)), expected))
     return _pretrained(places, expected)
 
 
@@ -104,7 +106,7 @@ def read_file(path: Path) -> LoadedWeights:
         raise WeightsError(
             f"there is no weights file {path}; --weights takes pretrained, random, or a .safetensors or .pth file"
         )
-    tensors, details = _read_safetensors(path) if path.suffix == ".safetensors" else (_read_torch(path), {})
+    tensors, details = _read_safetensors(path) if path.suffix.lower() == ".safetensors" else _read_torch(path)
     return LoadedWeights(
         tensors=tensors,
         source=details.get("source", path.name),
@@ -155,7 +157,7 @@ def _pretrained(places: Places, expected: Mapping[str, tuple[int, ...]]) -> Foun
     if places.folder is not None:
         path = path_in(places.folder, places.family.name, places.model)
         if path.is_file():
-            return _found("folder", read_file(path))
+            return _found("folder", _fitted(read_file(path), expected))
         tried.append(f"{FOLDER_VARIABLE} has no {path.relative_to(places.folder)}")
     for source in places.sources:
         if reference in set(source.models()):
@@ -186,6 +188,17 @@ def _ask(source: WeightsSource, reference: str, expected: Mapping[str, tuple[int
         raise WeightsError(f"the weights source {source.name} failed: {type(error).__name__}: {error}") from error
 
 
+def _fitted(weights: LoadedWeights, expected: Mapping[str, tuple[int, ...]]) -> LoadedWeights:
+    """Under the model's names; what was taken off the file's is told with their source."""
+    own = own_names(weights.tensors, expected)
+    if not own.taken_off:
+        return weights
+    tensors = {name: weights.tensors[written] for written, name in own.names.items()}
+    return replace(
+        weights, tensors=tensors, source=f"{weights.source} (without {' and '.join(own.taken_off)} in its names)"
+    )
+
+
 def _found(kind: Any, weights: LoadedWeights) -> FoundWeights:
     record = WeightsRecord(
         kind=kind,
@@ -207,7 +220,7 @@ def _read_safetensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
         raise WeightsError(f"{path} isn't a readable safetensors file: {_first_line(error)}") from error
 
 
-def _read_torch(path: Path) -> dict[str, Tensor]:
+def _read_torch(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
     import torch
 
     try:
@@ -220,12 +233,20 @@ def _read_torch(path: Path) -> dict[str, Tensor]:
             f"{path} isn't a checkpoint of plain tensors, the only kind that is safe to open "
             f"({type(error).__name__}); convert it to .safetensors where it was made"
         ) from error
-    for key in _NESTED:
-        if isinstance(content, dict) and isinstance(content.get(key), dict):
-            content = content[key]
+    within: list[str] = []
+    while isinstance(content, dict) and (key := _nest(content)):
+        within.append(key)
+        content = content[key]
     if not isinstance(content, dict) or not all(isinstance(value, torch.Tensor) for value in content.values()):
         raise WeightsError(f"{path} holds {type(content).__name__}, not a mapping of names to tensors")
-    return {str(name).removeprefix("module."): tensor for name, tensor in content.items()}
+    averaged = [key for key in within if key.endswith("_ema")]
+    details = {"source": f"{path.name} (its averaged weights, {averaged[0]})"} if averaged else {}
+    return {str(name): tensor for name, tensor in content.items()}, details
+
+
+def _nest(content: Mapping[Any, Any]) -> str | None:
+    """The key under which a checkpoint holds a mapping of its own for tensors, if any."""
+    return next((key for key in _NESTED if isinstance(content.get(key), dict)), None)
 
 
 def _system_error(error: Exception, path: Path) -> OSError:

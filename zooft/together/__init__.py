@@ -7,7 +7,7 @@ processes share it, up to rounding and to what is random or normalised within a 
 
 from __future__ import annotations
 
-from zooft.together.data import Batches, batches, gather, seed_of, share
+from zooft.together.data import Batches, batches, gather, seed_of, share, steps
 from zooft.together.faults import faults
 from zooft.together.gradients import global_loss, same_buffers, wrap
 from zooft.together.place import alone, check_device, finish, start
@@ -15,5 +15,5 @@ from zooft.together.talk import agree, first, from_each, main_first, main_only
 
 __all__ = [
     "Batches", "agree", "alone", "batches", "check_device", "faults", "finish", "first", "from_each", "gather",
-    "global_loss", "main_first", "main_only", "same_buffers", "seed_of", "share", "start", "wrap",
+    "global_loss", "main_first", "main_only", "same_buffers", "seed_of", "share", "start", "steps", "wrap",
 ]  # fmt: skip

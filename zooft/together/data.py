@@ -25,13 +25,14 @@ class Batches:
     """Index lists of one epoch: this process's part of every global batch, for a loader's ``batch_sampler``.
 
     The order is a permutation by `seed` and `epoch` alone. Every global batch is cut into contiguous parts whose
-    lengths differ by one at most; nothing is repeated and nothing left out. Where a batch has fewer samples than there are
+    lengths differ by one at most; nothing is repeated and nothing left out. A last sample that would be a batch by itself,
+    which no BatchNorm can take its statistics from, goes into the batch before it. Where a batch has fewer samples than there are
     processes, those at the end have none of their own: they are given one that isn't theirs, so that the step runs
     everywhere, and `counts` says that it doesn't count.
 
     Attributes:
         samples: how many there are.
-        size: of a global batch; the last one may be smaller.
+        size: of a global batch; the last one may be smaller, or larger by one.
         seed: of the order.
         epoch: from 0.
         process: this one's number.
@@ -46,12 +47,12 @@ class Batches:
     processes: int = 1
 
     def __len__(self) -> int:
-        return -(-self.samples // self.size)
+        return steps(self.samples, self.size)
 
     def __iter__(self) -> Iterator[list[int]]:
         """Each step's samples."""
         order = torch.randperm(self.samples, generator=torch.Generator().manual_seed(seed_of(self.seed, self.epoch)))
-        for step, batch in enumerate(torch.split(order, self.size)):
+        for step, batch in enumerate(torch.split(order, [self._length(step) for step in range(len(self))])):
             counts = self.counts(step)
             begin = sum(counts[: self.process])
             own: list[int] = batch[begin : begin + counts[self.process]].tolist()
@@ -59,8 +60,16 @@ class Batches:
 
     def counts(self, step: int) -> tuple[int, ...]:
         """How many samples of the global batch of `step` each process has."""
-        length = min(self.size, self.samples - step * self.size)
-        return tuple(len(part) for part in _parts(length, self.processes))
+        return tuple(len(part) for part in _parts(self._length(step), self.processes))
+
+    def _length(self, step: int) -> int:
+        return self.size if step < len(self) - 1 else self.samples - step * self.size
+
+
+def steps(samples: int, size: int) -> int:
+    """Batches of an epoch of so many samples, none of them of a single sample but where all are, or where there is no other."""
+    full, rest = divmod(samples, size)
+    return full + (rest > 1 or (rest == 1 and full == 0))
 
 
 def batches(accelerator: Accelerator, *, samples: int, size: int, seed: int, epoch: int) -> Batches:

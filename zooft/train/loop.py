@@ -168,7 +168,7 @@ def run_epochs(
     feed = fed(job, plans[first], feed)
     progress = _begin(job, recipe, accelerator, watch, feed) if kept is None else kept.progress
     batch_size = int(progress.resolved["batch_size"])
-    steps = math.ceil(len(job.train) / batch_size)
+    steps = together.steps(len(job.train), batch_size)
     optimizer = make_optimizer(model, recipe, plans)
     scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: rate_factor(step, steps, recipe))
     if kept is not None:
@@ -254,7 +254,7 @@ def _learner(
     settled = progress.resolved.get("precision", {})
     known = settled.get(str(feed.boundary))
     size = int(progress.resolved["batch_size"])
-    left = math.ceil(len(job.train) / size) * (recipe.epochs - progress.epoch)
+    left = together.steps(len(job.train), size) * (recipe.epochs - progress.epoch)
     probe = _probe(job, recipe, accelerator, feed, size)
     head_only = feed.start == len(job.model.stages)
     chosen = step.from_values(known) if known else step.settle_precision(probe, steps=left, head_only=head_only)

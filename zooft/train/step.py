@@ -6,7 +6,8 @@ step, in halves of a batch where a whole one doesn't fit.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+import contextlib
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -107,7 +108,9 @@ def settle_precision(probe: Probe, *, steps: int, head_only: bool) -> Precision:
 
     def measured() -> Precision:
         try:
-            return speed.choose_precision(probe.model, probe.forward, probe.loss, probe.placed(), steps=steps)
+            batch = probe.placed()
+            with _single_samples_named(len(batch[1]), probe.accelerator):
+                return speed.choose_precision(probe.model, probe.forward, probe.loss, batch, steps=steps)
         except (RuntimeError, MemoryError) as error:
             if not speed.is_out_of_memory(error):
                 raise
@@ -180,7 +183,8 @@ def run(
     for step, given in enumerate(clock.each(data, "reading")):
         counts = batches.counts(step)
         x, y = features.place(given[0], accelerator.device), given[1].to(accelerator.device)
-        value = _gradients(learner, optimizer, x, y, counts)
+        with _single_samples_named(len(y), accelerator):
+            value = _gradients(learner, optimizer, x, y, counts)
         if not bool(torch.isfinite(value)):
             raise _overflow(float(value), epoch, step, optimizer, accelerator)
         with clock.part("optimizer"):
@@ -233,6 +237,23 @@ def _backward(learner: Learner, x: Tensor, y: Tensor, counts: tuple[int, ...], *
         value.backward()  # type: ignore[no-untyped-call]
     own: Tensor = value.detach() / accelerator.num_processes
     return own
+
+
+@contextlib.contextmanager
+def _single_samples_named(size: int, accelerator: Accelerator) -> Iterator[None]:
+    """Put into words what torch says where BatchNorm on pooled features is given a single sample."""
+    try:
+        yield
+    except ValueError as error:
+        if "Expected more than 1 value per channel" not in str(error):
+            raise
+        processes = accelerator.num_processes
+        apart = f" in each of {processes} processes" if processes > 1 else ""
+        instead = f"--batch-size {8 * processes} or more" + (", or --sync-bn on CUDA" if processes > 1 else "")
+        raise TrainingError(
+            f"a batch of {size}{apart} has a single sample for a BatchNorm that learns behind the pooling, and one sample has "
+            f"no spread to normalise by; give {instead}, or freeze more stages"
+        ) from error
 
 
 def _overflow(
