@@ -2,7 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import pytest
+
+
+@pytest.fixture(autouse=True, scope="session")
+def _a_key_of_the_tests_own(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """Salted ids neither write beside data nor into the user's folders; one key, since modules share runs."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("ZOOFT_KEY_FILE", str(tmp_path_factory.mktemp("key") / "key"))
+        yield
 
 
 @pytest.fixture(autouse=True)

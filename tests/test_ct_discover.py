@@ -105,7 +105,8 @@ def test_ids_stay_the_same_while_the_key_does(tmp_path: Path) -> None:
     ids = [sample.id for sample in found(cohort(tmp_path)).samples]
     assert [sample.id for sample in found(tmp_path).samples] == ids
     assert [sample.id for sample in found(tmp_path / "labels.csv").samples] == ids
-    (tmp_path / ".zooft-key").unlink()
+    for key in (Path(os.environ["XDG_CONFIG_HOME"]) / "zooft" / "keys").iterdir():
+        key.unlink()
     assert not set(ids) & {sample.id for sample in found(tmp_path).samples}
 
 
@@ -475,6 +476,17 @@ def test_gathering_needs_no_labels(tmp_path: Path) -> None:
     assert not list(tmp_path.rglob(".zooft-key"))
 
 
+def test_what_is_predicted_of_a_run_s_data_has_the_run_s_ids(tmp_path: Path) -> None:
+    cohort(tmp_path)
+    discover.begin(tmp_path, CTOptions())
+    assert (tmp_path / ".zooft-key").is_file()
+    trained = {sample.id for sample in found(tmp_path, mode="slice").samples}
+    for paths in ([tmp_path], [tmp_path / "files"], sorted((tmp_path / "files").iterdir())):
+        assert {sample.id for sample in discover.gather(paths, CTOptions(mode="slice")).samples} == trained
+    (tmp_path / ".zooft-key").unlink()
+    assert not {sample.id for sample in discover.gather([tmp_path], CTOptions(mode="slice")).samples} & trained
+
+
 def test_gathering_single_files(tmp_path: Path) -> None:
     series(tmp_path, PATIENTS[0])
     files = sorted(tmp_path.glob("*.dcm"))
@@ -489,13 +501,14 @@ def test_gathering_single_files(tmp_path: Path) -> None:
 
 
 def test_real_slices_of_54_patients() -> None:
+    before = sorted(path.name for path in real("siim_ct").iterdir())
     got = discover.discover(real("siim_ct"), CTOptions())
     assert len(got.samples) == 100
     assert len({sample.group for sample in got.samples}) == 54
     assert got.classes == ("contrast", "no_contrast")
     assert got.group_score == "max"
     assert not got.rejected
-    assert not (real("siim_ct") / ".zooft-key").exists()
+    assert sorted(path.name for path in real("siim_ct").iterdir()) == before
     targets = {group: {s.target for s in got.samples if s.group == group} for group in {s.group for s in got.samples}}
     assert sum(len(labels) == 2 for labels in targets.values()) == 9
 

@@ -36,21 +36,62 @@ def test_a_key_doesnt_show_itself() -> None:
     assert repr(privacy.Key(b"secret" * 6)) == "Key()"
 
 
-def test_the_key_is_made_once_in_the_data_folder_and_for_its_owner_alone(tmp_path: Path) -> None:
+def test_a_run_makes_the_key_once_in_the_data_folder_and_for_its_owner_alone(tmp_path: Path) -> None:
+    privacy.keep_key(tmp_path)
     key = privacy.key_of(tmp_path)
     assert (tmp_path / ".zooft-key").read_bytes() == key.secret
     assert (tmp_path / ".zooft-key").stat().st_mode & 0o777 == 0o600
+    privacy.keep_key(tmp_path)
     assert privacy.key_of(tmp_path) == key
     assert privacy.key_of(tmp_path / "labels.csv") == key
     assert [path.name for path in tmp_path.iterdir()] == [".zooft-key"]
 
 
+def test_what_only_looks_writes_nothing_beside_the_data_and_a_run_goes_on_with_its_key(tmp_path: Path) -> None:
+    key = privacy.key_of(tmp_path)
+    privacy.key_near([tmp_path])
+    privacy.keep_key(tmp_path)
+    assert privacy.key_of(tmp_path) == privacy.key_near([tmp_path]) == key
+    assert not list(tmp_path.iterdir())
+
+
 def test_a_folder_that_is_closed_to_writing_has_its_key_with_the_user(tmp_path: Path) -> None:
     tmp_path.chmod(0o500)
+    privacy.keep_key(tmp_path)
     key = privacy.key_of(tmp_path)
     assert privacy.key_of(tmp_path) == key
     assert not list(tmp_path.iterdir())
     tmp_path.chmod(0o700)
+
+
+@pytest.mark.parametrize("data", [".", "labels.csv"])
+def test_no_key_lands_in_the_working_directory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, data: str) -> None:
+    monkeypatch.chdir(tmp_path)
+    privacy.keep_key(Path(data))
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("home", ["", "here", "~nobody-of-this-name"])
+def test_a_user_without_folders_gets_a_key_for_one_command(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, home: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setenv("XDG_CONFIG_HOME", home)
+    monkeypatch.chdir(tmp_path)
+    privacy._fleeting.cache_clear()
+    assert privacy.key_of(None) == privacy.key_of(None)
+    assert not list(tmp_path.iterdir())
+    assert "of this command alone" in caplog.text
+    with pytest.raises(zooft.DataError, match="there is no place for the key"):
+        privacy.keep_key(tmp_path)
+
+
+def test_a_key_that_somebody_left_in_a_folder_open_to_all_isn_t_taken(tmp_path: Path) -> None:
+    (tmp_path / "own").mkdir()
+    (tmp_path / privacy.KEY_FILE).write_bytes(b"k" * 32)
+    tmp_path.chmod(0o777)
+    assert privacy.key_near([tmp_path / "own"]) == privacy.key_of(None) != privacy.Key(b"k" * 32)
+    tmp_path.chmod(0o755)
+    assert privacy.key_near([tmp_path / "own"]) == privacy.Key(b"k" * 32)
 
 
 def test_the_variable_names_the_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -60,6 +101,9 @@ def test_the_variable_names_the_file(tmp_path: Path, monkeypatch: pytest.MonkeyP
     assert privacy.key_of(None) == key
     monkeypatch.setenv(privacy.KEY_VARIABLE, str(tmp_path / "kept" / "key" / "below a file"))
     with pytest.raises(zooft.DataError, match="key"):
+        privacy.key_of(tmp_path)
+    monkeypatch.setenv(privacy.KEY_VARIABLE, "key")
+    with pytest.raises(zooft.ConfigError, match="has to be a whole path"):
         privacy.key_of(tmp_path)
 
 
@@ -110,6 +154,7 @@ def test_file_systems_without_hard_links_have_their_key_too(tmp_path: Path, monk
         raise PermissionError(1, "Operation not permitted")
 
     monkeypatch.setattr(Path, "hardlink_to", refuse)
+    privacy.keep_key(tmp_path)
     key = privacy.key_of(tmp_path)
     assert privacy.key_of(tmp_path) == key
     assert (tmp_path / privacy.KEY_FILE).read_bytes() == key.secret

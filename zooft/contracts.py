@@ -444,6 +444,10 @@ class NoOptions:
     """A task without options of its own."""
 
 
+def _nothing_to_begin(_data: Path, _options: Any) -> None:
+    return None
+
+
 def _no_augmentation(_spec: InputSpec, _options: Any) -> None:
     return None
 
@@ -498,6 +502,8 @@ class Task:
         summary: one line.
         discover: samples below a folder (or in a file), rejected ones with reasons. Must not import torch. With a
             third parameter named ``computing`` it is given one, to show how far it is.
+        begin: ``(data, options)``, called once before a run's own `discover` and by no other command: the only place where a
+            task may write into the data folder, such as the key of its ids. Must not import torch.
         read: one sample's array in native units, without the batch axis, or a tuple of arrays where the graph has
             several inputs; deterministic. Must not import torch.
         digest: ``(source, options)`` to the SHA-256 (hexadecimal) of the content that `read` would read, without decoding it:
@@ -552,6 +558,7 @@ class Task:
     metrics: Callable[[NDArray[Any], NDArray[Any]], Mapping[str, float]]
     primary: str
     options: type[Any] = NoOptions
+    begin: Callable[[Path, Any], None] = _nothing_to_begin
     digest: Callable[[Any, Any], str] | None = None
     sketch: Callable[[Any, InputSpec, Any], Arrays] | None = None
     explain: Callable[[InputSpec, Any], str] = _image_steps

@@ -238,6 +238,7 @@ def _where(accelerator: Accelerator) -> str:
 
 
 def _read_data(plan: Plan, folder: Path, told: Listener) -> tuple[Discovery, Splits]:
+    sample_tables.begin(plan.task, plan.config.data, plan.options)
     found = sample_tables.discover(plan.task, plan.config.data, plan.options, computing=told.computing)
     if plan.config.resume is not None:
         resume.check_data(folder, found)

@@ -28,6 +28,23 @@ if TYPE_CHECKING:
     from zooft.split import Splits
 
 
+def begin(task: Task, data: Path, options: Any) -> None:
+    """Let the task keep what it needs beside the data of a run.
+
+    Raises:
+        ZooftError: the task's own reason.
+        PluginError: the task failed.
+    """
+    try:
+        task.begin(data, options)
+    except ZooftError:
+        raise
+    except Exception as error:  # plugin code
+        raise PluginError(f"the task {task.name} failed before reading the data: {words(task, error)}") from _cause(
+            task, error
+        )
+
+
 def discover(
     task: Task, data: Path, options: Any, *, learning: bool = True, computing: Computing = unseen
 ) -> Discovery:

@@ -15,6 +15,7 @@ def zooft_register_tasks() -> list[zooft.Task]:
             summary="one class a patient, series or slice of CT, from DICOM or NIfTI, in Hounsfield units",
             options=options.CTOptions,
             discover=discover.discover,
+            begin=discover.begin,
             gather=discover.gather,
             read=read.read,
             digest=read.digest,

@@ -99,6 +99,17 @@ def discover(root: Path, options: CTOptions, computing: zooft.Computing = zooft.
     )
 
 
+def begin(data: Path, _options: CTOptions) -> None:
+    """Make the key of the data's ids, before a run that others may ask about.
+
+    Raises:
+        DataError: it can be written nowhere.
+        ConfigError: ``ZOOFT_KEY_FILE`` isn't a whole path.
+    """
+    if data.exists():  # what doesn't is told by `discover`
+        privacy.keep_key(data)
+
+
 def gather(paths: Sequence[Path], options: CTOptions, computing: zooft.Computing = zooft.unseen) -> zooft.Discovery:
     """Unlabelled samples of files and folders, one group a patient, for a deployed model.
 
@@ -110,7 +121,7 @@ def gather(paths: Sequence[Path], options: CTOptions, computing: zooft.Computing
     needs.require()
     graph.check(options)
     typed = {path.resolve(): str(path) for path in paths if not path.is_dir()}
-    names = _Names(key=privacy.key_of(None), root=None, typed=typed)
+    names = _Names(key=privacy.key_near(paths), root=None, typed=typed)
     found = stacks.below([path.resolve() for path in paths], names.root, options, computing)
     samples = [sample for stack in found.stacks for sample in _unlabelled(stack, names, options)]
     sound, torn = _sound(samples, options, names, computing)

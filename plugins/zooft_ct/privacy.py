@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import hashlib
 import hmac
 import logging
@@ -10,7 +11,7 @@ import os
 import secrets
 import tempfile
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path, PurePath
 
@@ -19,6 +20,7 @@ import zooft
 KEY_FILE = ".zooft-key"
 KEY_VARIABLE = "ZOOFT_KEY_FILE"
 _KEY_BYTES = 32
+_logger = logging.getLogger(__name__)
 _TALKATIVE = frozenset({"pydicom", "pylibjpeg", "openjpeg", "rle", "jpeg_ls", "nibabel", "highdicom"})
 
 
@@ -30,29 +32,68 @@ class Key:
 
 
 def key_of(data: Path | None) -> Key:
-    """The key of a data folder, made at the first call.
+    """The key of a data folder, or the user's own; nothing is written into the data.
 
-    It is looked for in the file that ``ZOOFT_KEY_FILE`` names, else in the data folder, else, where that can't be
-    written, in the user's application folder.
+    It is looked for in the file that ``ZOOFT_KEY_FILE`` names, else in the data folder, else in the user's application
+    folder, where one is made if there is none. Where that can't be written, a key serves this process alone.
 
     Args:
         data: the data folder, or a file in it; None for the user's own key, which belongs to no data.
 
     Raises:
-        DataError: the file is no key, or can be neither read nor written anywhere.
+        DataError: the file is no key, or can't be read.
+        ConfigError: ``ZOOFT_KEY_FILE`` isn't a whole path.
     """
-    named = os.environ.get(KEY_VARIABLE)
+    named = _named()
     if named:
-        return _load(Path(named)) or _made(Path(named))
-    places = _places(data)
-    for place in places:
-        known = _load(place)
-        if known:
-            return known
-    for place in places[:-1]:
+        return _load(named) or _made(named)
+    known = _first(_places(data))
+    if known:
+        return known
+    own = _own(data)
+    if own is not None:
         with contextlib.suppress(OSError):
-            return _create(place)
-    return _made(places[-1])
+            return _create(own)
+    return _fleeting()
+
+
+def key_near(paths: Sequence[Path]) -> Key:
+    """The key of the data folder that all paths lie in, so that its ids are as in its runs; else the user's own.
+
+    Raises:
+        DataError: the file is no key, or can't be read.
+        ConfigError: ``ZOOFT_KEY_FILE`` isn't a whole path.
+    """
+    if _named() or not paths:
+        return key_of(None)
+    together = Path(os.path.commonpath([path.absolute() for path in paths]))
+    folders = [folder for folder in (together, *together.parents) if folder.is_dir()]
+    private = [folder for folder in folders if not folder.stat().st_mode & 0o002]  # whoever leaves a key there knows it
+    return _first([place for folder in private for place in _places(folder)]) or key_of(None)
+
+
+def keep_key(data: Path) -> None:
+    """Make the key of a data folder that has none: in the folder, for all who work with it.
+
+    With the user where the folder is closed to writing, or is the working directory, whose files get shared.
+
+    Raises:
+        DataError: the file is no key, or can be neither read nor written anywhere.
+        ConfigError: ``ZOOFT_KEY_FILE`` isn't a whole path.
+    """
+    if _named() or _first(_places(data)):
+        key_of(data)
+        return
+    folder = _folder(data)
+    # the administrator could write into a closed folder all the same, and shouldn't
+    if folder.stat().st_mode & 0o222 and folder != Path.cwd():
+        with contextlib.suppress(OSError):
+            _create(folder / KEY_FILE)
+            return
+    own = _own(data)
+    if own is None:
+        raise zooft.DataError(f"there is no place for the key of the data's hashes; name a file in {KEY_VARIABLE}")
+    _made(own)
 
 
 def hashed(key: Key, kind: str, value: str) -> str:
@@ -104,23 +145,59 @@ def quiet_pydicom() -> Iterator[None]:
                 logger.removeFilter(refuse)
 
 
+def _named() -> Path | None:
+    """The file that the user has named."""
+    named = os.environ.get(KEY_VARIABLE)
+    if not named:
+        return None
+    path = Path(named).expanduser()
+    if not path.is_absolute():
+        raise zooft.ConfigError(
+            f"{KEY_VARIABLE} has to be a whole path, such as one that begins with / or ~: a key doesn't belong into "
+            "whatever folder is the working directory"
+        )
+    return path
+
+
 def _places(data: Path | None) -> list[Path]:
+    """Where the key may lie, the best place first."""
+    own = _own(data)
+    return [*([] if data is None else [_folder(data) / KEY_FILE]), *([] if own is None else [own])]
+
+
+def _folder(data: Path) -> Path:
+    return (data if data.is_dir() else data.parent).resolve()
+
+
+def _own(data: Path | None) -> Path | None:
+    """The file in the user's application folder; None for a user without one, which would end in the working directory."""
     import click
 
     application = Path(click.get_app_dir("zooft")) / "keys"
-    if data is None:
-        return [application / "own.key"]
-    folder = (data if data.is_dir() else data.parent).resolve()
-    name = hashlib.sha256(os.fsencode(folder)).hexdigest()
-    own = application / f"{name}.key"
-    closed = not folder.stat().st_mode & 0o222  # the administrator could write all the same, and shouldn't
-    return [own] if closed and not (folder / KEY_FILE).exists() else [folder / KEY_FILE, own]
+    if not application.is_absolute():
+        return None
+    name = "own" if data is None else hashlib.sha256(os.fsencode(_folder(data))).hexdigest()
+    return application / f"{name}.key"
+
+
+def _first(places: Iterable[Path]) -> Key | None:
+    return next(filter(None, map(_load, places)), None)
+
+
+@functools.cache
+def _fleeting() -> Key:
+    """A key that nobody keeps."""
+    _logger.warning(
+        "the key of the hashes can't be kept in the user's folder, so they are of this command alone and no other will "
+        "find them again; name a file in %s", KEY_VARIABLE,
+    )  # fmt: skip
+    return Key(secrets.token_bytes(_KEY_BYTES))
 
 
 def _load(place: Path) -> Key | None:
     try:
         secret = place.read_bytes()
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):
         return None
     except OSError as error:
         raise zooft.DataError(
