@@ -361,6 +361,16 @@ def test_samples_without_a_group_are_told() -> None:
     assert "none of the samples names a group" in only(look([sample("a", scene(1))]), "unknown_groups").text
 
 
+def test_classes_that_a_split_leaves_out_are_warned_of() -> None:
+    in_train = [sample(str(i), scene(i), i % 2, split="train") for i in range(4)]
+    found = look([*in_train, sample("v", scene(9), 0, split="val")])
+    finding = only(found, "absent_classes")
+    assert finding.severity == "warning"
+    assert finding.text == "val has no samples of class bee, so its figures say nothing of it"
+    whole = look([*in_train, sample("v", scene(9), 0, split="val"), sample("w", scene(8), 1, split="val")])
+    assert not [each for each in whole.findings if each.kind == "absent_classes"]
+
+
 def test_tiny_and_unequal_classes_are_told() -> None:
     found = look([sample(str(i), np.full((2, 2), i), int(i == 0)) for i in range(12)])
     assert only(found, "tiny_classes").text.startswith("fewer than 10 samples of bee (1)")

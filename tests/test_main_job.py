@@ -293,6 +293,18 @@ def test_other_data_with_the_same_names_is_not_taken_for_the_runs_own(
     assert (answer["split"], answer["samples"]) == ("all", 90)
 
 
+@pytest.mark.parametrize("what", ["", "model.onnx"])
+def test_a_class_that_is_not_among_the_judged_samples_is_warned_of(
+    run: zooft.FinetuneResult, digits: Path, tmp_path: Path, what: str
+) -> None:
+    for digit in DIGITS[1:]:
+        (tmp_path / digit).mkdir()
+        for path in sorted((digits / digit).iterdir())[:4]:
+            shutil.copy(path, tmp_path / digit)
+    told = command("evaluate", run.path / what, "--data", tmp_path, "--bootstrap", "0")
+    assert f"warning: none of the samples is of class {DIGITS[0]}, so the figures say nothing of it" in told.stderr
+
+
 def test_what_was_learnt_before_an_interruption_can_be_evaluated_and_exported(digits: Path, tmp_path: Path) -> None:
     from zooft.listener import Quiet
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections import Counter, defaultdict
 from collections.abc import Sequence
@@ -97,6 +98,102 @@ def test_whatever_the_groups_none_is_torn_and_nobody_is_lost(
     assert all(len(names) == 1 for names in sides(found).values())
     assert {sample.target for sample in found.train} == {0, 1, 2}
     assert found.val
+
+
+def parts_with_all(made: Sequence[Sample], *, parts: int) -> bool:
+    """Whether any assignment of groups to parts has every class in every part: tried one by one."""
+    groups = sorted({str(sample.group) for sample in made})
+    classes = {sample.target for sample in made}
+    return any(
+        all({s.target for s in made if chosen[groups.index(str(s.group))] == part} == classes for part in range(parts))
+        for chosen in itertools.product(range(parts), repeat=len(groups))
+    )
+
+
+few_groups = st.lists(st.tuples(st.integers(0, 2), st.integers(0, 6).map(str)), min_size=4, max_size=24).filter(
+    lambda members: {target for target, _ in members} == {0, 1, 2}
+)
+
+
+@given(members=few_groups, fraction=st.sampled_from([0.1, 0.2, 0.4]), seed=st.integers(0, 2**32 - 1))
+@settings(max_examples=150, deadline=None)
+def test_every_class_is_held_out_wherever_any_choice_of_groups_does_and_said_loudly_where_none(
+    members: list[tuple[int, str]], fraction: float, seed: int
+) -> None:
+    made = samples([target for target, _ in members], [group for _, group in members])
+    try:
+        found = split(made, CLASSES, fraction=fraction, seed=seed)
+    except DataError:
+        of_class = [{s.group for s in made if s.target == target} for target in range(3)]
+        assert all(len(groups) == 1 for groups in of_class) or not parts_with_all(made, parts=2)
+        return
+    absent = {0, 1, 2} - {sample.target for sample in found.val}
+    assert not (absent and parts_with_all(made, parts=2))
+    said = [note for note in found.notes if note.startswith("warning: no validation samples of class ")]
+    assert len(said) == bool(absent)
+    assert all(CLASSES[target] in said[0] for target in absent)
+    assert {sample.target for sample in found.train} == {0, 1, 2}
+    assert everyone(found) == ids(made)
+    assert all(len(names) == 1 for names in sides(found).values())
+
+
+@given(members=few_groups, seed=st.integers(0, 2**32 - 1))
+@settings(max_examples=60, deadline=None)
+def test_every_fold_holds_out_every_class_wherever_any_choice_of_groups_does(
+    members: list[tuple[int, str]], seed: int
+) -> None:
+    made = samples([target for target, _ in members], [group for _, group in members])
+    possible = parts_with_all(made, parts=2)
+    try:
+        found = split(made, CLASSES, fraction=0.2, seed=seed, folds=2)
+    except DataError:
+        assert not possible
+        return
+    absent = [number for number, f in enumerate(found.folds, 1) if len({s.target for s in f.held_out}) < 3]
+    assert not (absent and possible)
+    assert [
+        n for n in (1, 2) if any(note.startswith(f"warning: fold {n} holds out no") for note in found.notes)
+    ] == absent
+
+
+@pytest.mark.parametrize("seed", range(8))
+def test_rare_classes_are_held_out_too_and_the_share_stays(seed: int) -> None:
+    """Stratified choices of scikit-learn's leave out classes whose share of the held-out samples is less than a half."""
+    made = samples([0] * 203 + [1] * 104 + [2] * 2)
+    found = split(made, CLASSES, fraction=0.2, seed=seed)
+    assert {sample.target for sample in found.val} == {0, 1, 2}
+    assert len(found.val) == pytest.approx(0.2 * 309, abs=2)
+    many = samples([0] * 200 + [1] * 100 + [2] * 2, [f"p{i // 2}" for i in range(301)] + ["last"])
+    grouped = split(many, CLASSES, fraction=0.2, seed=seed)
+    assert {sample.target for sample in grouped.val} == {sample.target for sample in grouped.train} == {0, 1, 2}
+    assert len(grouped.val) / 302 == pytest.approx(0.2, abs=0.04)
+
+
+def test_a_thousand_rare_classes_are_held_out_in_seconds() -> None:
+    made = samples([label for label in range(1000) for _ in range(2 + label % 7)])
+    found = split(made, [f"c{label}" for label in range(1000)], fraction=0.2, seed=0)
+    assert len({sample.target for sample in found.val}) == len({sample.target for sample in found.train}) == 1000
+
+
+def test_a_class_of_one_group_is_learnt_from_and_not_judged_and_that_is_said_loudly() -> None:
+    made = samples([0, 1, 2] * 20, [f"p{i}" if i % 3 else "the only one" for i in range(60)])
+    for seed in range(10):
+        found = split(made, CLASSES, fraction=0.2, seed=seed)
+        assert {sample.target for sample in found.val} == {1, 2}
+        assert any(
+            note.startswith("warning: no validation samples of class ant")
+            and "all its samples are in one group" in note
+            for note in found.notes
+        )
+
+
+@pytest.mark.parametrize(("part", "word"), [("val", "validation"), ("test", "test")])
+def test_a_class_that_the_datas_own_split_leaves_out_is_said_loudly(part: str, word: str) -> None:
+    given_split = ["train"] * 6 + [part] * 3 + ["test" if part == "val" else "val"] * 3
+    made = samples([0, 1, 2] * 2 + [0, 2, 2] + [0, 1, 2], given_split=given_split)
+    (said,) = [note for note in split(made, CLASSES, fraction=0.2, seed=0).notes if note.startswith("warning")]
+    assert f"no {word} samples of class bee" in said
+    assert "the data's own split has none" in said
 
 
 def test_a_given_split_is_used_as_it_is() -> None:

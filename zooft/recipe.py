@@ -265,7 +265,8 @@ def _audit(plan: Plan, folder: Path, found: Discovery, splits: Splits, told: Lis
     )  # fmt: skip
     runs.write_json(folder / runs.AUDIT_FILE, audited)
     for finding in audited.findings:
-        if finding.severity != "info":
+        # of classes that a split leaves out, splitting has told already
+        if finding.severity != "info" and finding.kind != "absent_classes":
             told.note(f"{finding.severity}: {finding.text}")
     return audited
 

@@ -178,6 +178,13 @@ def by_class(samples: Iterable[Sample], classes: Sequence[str]) -> dict[str, int
     return dict(zip(classes, counts.tolist(), strict=False))
 
 
+def absent_classes(samples: Iterable[Sample], classes: Sequence[str], *, where: str) -> list[str]:
+    """A warning where samples that a model is judged by leave out some of its classes; its figures look the same."""
+    absent = [name for name, count in by_class(samples, classes).items() if not count]
+    some = ", ".join(absent[:8]) + (f" and {len(absent) - 8} more" if len(absent) > 8 else "")
+    return [f"warning: none of {where} is of class {some}, so the figures say nothing of it"] if absent else []
+
+
 def fingerprint(samples: Sequence[Sample]) -> str:
     """SHA-256 over ids, targets and splits, in the order of the ids."""
     digest = hashlib.sha256()

@@ -159,6 +159,9 @@ def find_samples(
         notes.append(
             "the data has no split, so all samples are judged; those that were trained on make figures too good"
         )
+    notes += sample_tables.absent_classes(
+        by_split[chosen], classes, where=f"the {'' if chosen == 'all' else chosen + ' '}samples"
+    )
     return chosen, by_split[chosen], tuple(notes)
 
 

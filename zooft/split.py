@@ -5,15 +5,14 @@ Owns honouring a given split, making one that is stratified and keeps groups who
 
 from __future__ import annotations
 
-import warnings
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from fractions import Fraction
 from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
+from zooft import holdout
 from zooft.errors import DataError
 from zooft.spill import pick
 
@@ -78,12 +77,14 @@ def split(
     parts, notes = _given(samples)
     if folds is not None:
         return _cross_validation(parts, notes, known, folds=folds, seed=seed)
-    if not len(parts["val"]):
+    own = bool(len(parts["val"]))
+    if not own:
         parts["train"], parts["val"] = _hold_out(parts["train"], known, fraction=fraction, seed=seed)
         notes.append(f"{len(parts['val'])} samples were held out for validation, stratified, with seed {seed}")
     notes += _about_groups(samples)
     _refuse_leaks(parts, known)
     _refuse_unlearnt(parts, known)
+    notes += _about_absent(parts, known, given={"val": own, "test": True})
     if not len(parts["test"]):
         notes.append("the best epoch is chosen on the validation samples, so their figures are a little optimistic")
     return _splits(parts, known, notes)
@@ -138,14 +139,12 @@ def _cross_validation(parts: _Parts, notes: list[str], known: _Known, *, folds: 
     everyone = np.concatenate([parts["train"], parts["val"]])
     together = {"train": everyone, "val": everyone[:0], "test": parts["test"]}
     _refuse_leaks(together, known)
-    made = _folds(everyone, known, count=folds, seed=seed)
-    said = [*notes, f"{folds} stratified folds with seed {seed}", *_about_groups(known.samples)]
+    made, absent = _folds(everyone, known, count=folds, seed=seed)
+    said = [*notes, f"{folds} stratified folds with seed {seed}", *absent, *_about_groups(known.samples)]
     return _splits(together, known, said, made)
 
 
-def _folds(everyone: NDArray[np.int64], known: _Known, *, count: int, seed: int) -> list[Fold]:
-    from sklearn.model_selection import StratifiedGroupKFold
-
+def _folds(everyone: NDArray[np.int64], known: _Known, *, count: int, seed: int) -> tuple[list[Fold], list[str]]:
     targets, groups = known.targets[everyone], known.in_order()[everyone]
     for index, name in enumerate(known.classes):
         having = len(np.unique(groups[targets == index]))
@@ -156,13 +155,19 @@ def _folds(everyone: NDArray[np.int64], known: _Known, *, count: int, seed: int)
                 if having >= 2
                 else f"class {name} has samples of {having} groups, too few for cross-validation; add data"
             )
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", UserWarning)
-        parts = list(StratifiedGroupKFold(count, shuffle=True, random_state=seed).split(targets, targets, groups))
-    for train, held_out in parts:
+    parts = holdout.fold(targets, groups, count=count, seed=seed)
+    rest = [np.setdiff1d(np.arange(len(everyone)), held_out) for held_out in parts]
+    for train, held_out in zip(rest, parts, strict=True):
         _refuse_unlearnt({"train": everyone[train], "val": everyone[held_out]}, known)
-    return [
-        Fold(pick(known.samples, everyone[train]), pick(known.samples, everyone[held_out])) for train, held_out in parts
+    made = [
+        Fold(pick(known.samples, everyone[train]), pick(known.samples, everyone[held_out]))
+        for train, held_out in zip(rest, parts, strict=True)
+    ]
+    return made, [
+        f"warning: fold {number} holds out no samples of class {_some([known.classes[label] for label in absent])}, "
+        "since groups aren't torn"
+        for number, held_out in enumerate(parts, 1)
+        if (absent := _absent(everyone[held_out], known))
     ]
 
 
@@ -185,33 +190,54 @@ def _given(samples: Sequence[Sample]) -> tuple[_Parts, list[str]]:
 def _hold_out(
     everyone: NDArray[np.int64], known: _Known, *, fraction: float, seed: int
 ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    from sklearn.model_selection import StratifiedGroupKFold, StratifiedShuffleSplit
-
     targets, groups = known.targets[everyone], known.groups[everyone]
     grouped = bool(known.grouped[everyone].any())
     try:
-        with warnings.catch_warnings():
-            # scikit-learn warns of a class with fewer groups than folds; our own check below decides
-            warnings.simplefilter("ignore", UserWarning)
-            if grouped:
-                share = (
-                    Fraction(fraction).limit_denominator(10) if fraction >= 0.1 else Fraction(1, round(1 / fraction))
-                )
-                folds = StratifiedGroupKFold(max(2, share.denominator), shuffle=True, random_state=seed)
-                parts = [held for _, held in folds.split(targets, targets, groups)]
-                val = np.sort(np.concatenate(parts[: max(1, share.numerator)]))
-                train = np.setdiff1d(np.arange(len(everyone)), val)
-            else:
-                shuffle = StratifiedShuffleSplit(1, test_size=fraction, random_state=seed)
-                train, val = next(shuffle.split(targets, targets))
+        train, val = holdout.hold_out(
+            targets, groups, grouped=grouped, classes=len(known.classes), fraction=fraction, seed=seed
+        )
     except ValueError as error:
-        counts = _listed(targets, known.classes)
-        what = f"{len(np.unique(groups))} groups" if grouped else f"classes of {counts}"
+        alone = [name for index, name in enumerate(known.classes) if (targets == index).sum() == 1]
         raise DataError(
-            f"{len(everyone)} samples in {what} are too few to hold out {fraction:.0%} for validation; "
-            "add samples, or give a split of your own"
+            f"{len(everyone)} samples in classes of {_listed(targets, known.classes)} are too few to hold out "
+            f"{fraction:.0%} for validation; add samples{f' of {_some(alone)}' if alone else ''}, "
+            "or give a split of your own"
         ) from error
+    if not len(val):
+        raise DataError(
+            f"{len(everyone)} samples in {len(np.unique(groups))} groups are too few to hold out {fraction:.0%} for "
+            f"validation: {'all lie in one' if len(np.unique(groups)) == 1 else 'each class lies in one'}, and a group "
+            "isn't torn; add groups, or name what the samples of one subject have in common more finely"
+        )
     return everyone[train], everyone[val]
+
+
+def _about_absent(parts: _Parts, known: _Known, *, given: Mapping[str, bool]) -> list[str]:
+    """What can't be judged, said loudly: figures leave it out without looking any different."""
+    notes = []
+    for name, word in (("val", "validation"), ("test", "test")):
+        absent = _absent(parts[name], known) if len(parts[name]) else []
+        if not absent:
+            continue
+        why = f"the data's own split has none there; move some there, or leave {name} out of it"
+        if not given[name]:
+            alone = {label for label in absent if len(np.unique(known.groups[known.targets == label])) == 1}
+            why = "all its samples are in one group" if len(alone) == len(absent) else "its groups can't be parted"
+            why += " and have to be learnt from; add groups of it"
+        names = [known.classes[label] for label in absent]
+        notes.append(
+            f"warning: no {word} samples of class {_some(names)}, so no figure tells how well it is known: {why}"
+        )
+    return notes
+
+
+def _absent(rows: NDArray[np.int64], known: _Known) -> list[int]:
+    """Classes that none of these rows has."""
+    return np.flatnonzero(np.bincount(known.targets[rows], minlength=len(known.classes)) == 0).tolist()
+
+
+def _some(names: Sequence[str], most: int = 8) -> str:
+    return ", ".join(names[:most]) + (f" and {len(names) - most} more" if len(names) > most else "")
 
 
 def _about_groups(samples: Sequence[Sample]) -> list[str]:

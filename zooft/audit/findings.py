@@ -18,6 +18,7 @@ Kind = Literal[
     "torn_groups",
     "mixed_groups",
     "unknown_groups",
+    "absent_classes",
     "tiny_classes",
     "imbalance",
     "unreadable",

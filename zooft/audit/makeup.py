@@ -25,7 +25,7 @@ def find(samples: Sequence[Sample], classes: Sequence[str], splits: Sequence[str
         classes: their names.
         splits: of every sample, where known.
     """
-    return [*_groups(samples, splits), *_classes(samples, classes)]
+    return [*_groups(samples, splits), *_absent(samples, classes, splits), *_classes(samples, classes)]
 
 
 def _groups(samples: Sequence[Sample], splits: Sequence[str | None]) -> Iterator[Finding]:
@@ -77,6 +77,22 @@ def _differing(
             samples=tuple(samples[row].id for row in involved[:MOST_SHOWN]),
             count=len(involved),
         )
+
+
+def _absent(samples: Sequence[Sample], classes: Sequence[str], splits: Sequence[str | None]) -> Iterator[Finding]:
+    """Classes that a split leaves out: its figures look the same without them."""
+    found = targets(samples)
+    for name in ("train", "val", "test"):
+        there = {int(target) for target, split in zip(found, splits, strict=True) if split == name}
+        absent = [label for index, label in enumerate(classes) if index not in there]
+        if there and absent:
+            more = f" and {len(absent) - MOST_SHOWN} more" if len(absent) > MOST_SHOWN else ""
+            yield Finding(
+                kind="absent_classes",
+                severity="warning",
+                text=f"{name} has no samples of class {', '.join(absent[:MOST_SHOWN])}{more}, so "
+                + ("it can't be learnt" if name == "train" else "its figures say nothing of it"),
+            )
 
 
 def _classes(samples: Sequence[Sample], classes: Sequence[str]) -> Iterator[Finding]:
