@@ -6,6 +6,7 @@ import json
 import subprocess
 import sys
 from collections.abc import Callable
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -14,9 +15,9 @@ import onnx
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
-from zooft import Port, runtime
+from zooft import Port, runtime, samples
 from zooft.contracts import Calibration
-from zooft.errors import ProviderError, RuntimeModelError
+from zooft.errors import DataError, ProviderError, RuntimeModelError
 from zooft.runtime import Metadata, OnnxModel, metadata, providers
 
 PORT = Port(name="images", dtype="uint8", axes=("batch", "height", "width", 3), meaning="RGB levels 0..255")
@@ -108,6 +109,53 @@ def test_a_batch_of_another_type_or_shape_is_refused_with_what_is_wanted(opened:
     assert "takes images: uint8 ('batch', 'height', 'width', 3)" in str(caught.value)
     assert f"got {batch.dtype} {batch.shape}" in str(caught.value)
     assert "RGB levels 0..255" in str(caught.value)
+
+
+def test_a_batch_of_nothing_has_answers_of_no_rows(opened: OnnxModel) -> None:
+    probabilities, logits = opened.run(np.zeros((0, 8, 8, 3), np.uint8))
+    assert probabilities.shape == logits.shape == (0, 3)
+    assert probabilities.dtype == logits.dtype == np.float32
+    assert opened.decide(probabilities).shape == (0,)
+
+
+@pytest.mark.parametrize("shape", [(1, 0, 0, 3), (2, 0, 8, 3), (1, 8, 0, 3)])
+def test_an_image_without_pixels_gets_no_class(opened: OnnxModel, shape: tuple[int, ...]) -> None:
+    with pytest.raises(RuntimeModelError, match="holds nothing to answer about"):
+        opened.run(np.zeros(shape, np.uint8))
+
+
+def test_a_task_that_reads_an_image_without_pixels_is_told_its_name() -> None:
+    assert samples.as_arrays(np.zeros((2, 3, 3), np.uint8), "a.png")[0].shape == (2, 3, 3)
+    with pytest.raises(DataError, match=r"a\.png has no pixels \(shape \(0, 3, 3\)\)"):
+        samples.as_arrays((np.zeros(2, np.float32), np.zeros((0, 3, 3), np.uint8)), "a.png")
+
+
+def of_one_size(model: onnx.ModelProto) -> None:
+    model.graph.input[0].type.tensor_type.shape.dim[1].dim_value = 224
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (changed_metadata(classes=["zebra", "ant"]), r"names 2 classes \(zebra, ant\), its output (logits|probabilities) has 3"),
+        (changed_metadata(classes=["zebra", "ant", "ant"]), "names a class twice"),
+        (changed_metadata(ports=[{**asdict(PORT), "name": "pictures"}]), "names the inputs pictures, its graph has images"),
+        (changed_metadata(ports=[{**asdict(PORT), "dtype": "float32"}]), "says images: float32 .*, its graph has uint8"),
+        (changed_metadata(ports=[{**asdict(PORT), "axes": ["batch", 3, "height", "width"]}]), "its graph has uint8"),
+        (of_one_size, r"its graph has uint8 \('batch', 224, 'width', 3\)"),
+    ],
+)  # fmt: skip
+def test_a_file_whose_metadata_contradicts_its_graph_is_refused(
+    tmp_path: Path, change: Callable[[onnx.ModelProto], None], message: str
+) -> None:
+    with pytest.raises(RuntimeModelError, match=f"contradicts itself: .*{message}.*zooft export"):
+        runtime.load(written(tmp_path, change), provider="cpu")
+
+
+def test_names_for_other_numbers_than_the_graph_gives_are_refused_where_only_running_tells(opened: OnnxModel) -> None:
+    fewer = replace(opened, metadata=replace(METADATA, classes=("zebra", "ant")))
+    with pytest.raises(RuntimeModelError, match=r"shape \(1, 3\) for 1 samples and 2 classes"):
+        fewer.run(np.zeros((1, 8, 8, 3), np.uint8))
 
 
 def put_outside(model: onnx.ModelProto) -> None:

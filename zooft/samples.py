@@ -99,7 +99,24 @@ def read(task: Task, options: Any, sample: Sample) -> Arrays:
         raise PluginError(f"the task {task.name} failed to read {sample.id}: {words(task, error)}") from _cause(
             task, error
         )
-    return given if isinstance(given, tuple) else (given,)
+    return as_arrays(given, sample.id)
+
+
+def as_arrays(given: NDArray[Any] | Arrays, name: str) -> Arrays:
+    """What a task's `read` gave, as an array for each port.
+
+    Args:
+        given: one array, or several.
+        name: of the sample.
+
+    Raises:
+        DataError: there are no pixels in it, of which a network would give an answer nevertheless.
+    """
+    arrays = given if isinstance(given, tuple) else (given,)
+    for array in arrays:
+        if 0 in array.shape:
+            raise DataError(f"{name} has no pixels (shape {array.shape}); leave it out")
+    return arrays
 
 
 def digest(task: Task, options: Any, sample: Sample) -> str:

@@ -203,11 +203,12 @@ def _expand(paths: tuple[str, ...]) -> list[Path]:
 
 
 def _answer(opened: Any, task: Any, options: Any, path: Path) -> dict[str, Any]:
+    from zooft.samples import as_arrays
+
     if not path.exists():
         return {"file": str(path), "error": "no such file, folder or match"}
     try:
-        given = task.read(path, options)
-        arrays = given if isinstance(given, tuple) else (given,)
+        arrays = as_arrays(task.read(path, options), path.name)
         probabilities = opened.run(*(array[None] for array in arrays))[0]
     except DataError as error:
         return {"file": str(path), "error": str(error)}

@@ -26,6 +26,10 @@ if TYPE_CHECKING:
 
 DATA_FILE = "model.onnx.data"
 """The second file of a model above 2 GB, beside the first; tensors in any other file are refused."""
+_KINDS = {"tensor(float)": "float32", "tensor(double)": "float64", "tensor(float16)": "float16"} | {
+    f"tensor({kind})": kind for kind in ("uint8", "int8", "uint16", "int16", "uint32", "int32", "uint64", "int64", "bool")
+}
+"""onnxruntime's names of types to numpy's."""
 _STANDARD_DOMAINS = {"", "ai.onnx", "ai.onnx.ml"}
 
 
@@ -38,12 +42,14 @@ class OnnxModel:
         provider: the one that runs it.
         placement: provider to the number of nodes that it runs.
         note: what the user should know about the provider; may be empty.
+        properties: the file's whole ``metadata_props``, with what it says to other tools.
     """
 
     metadata: Metadata
     provider: str
     placement: Mapping[str, int]
     note: str
+    properties: Mapping[str, str]
     _session: Any
 
     @property
@@ -56,16 +62,21 @@ class OnnxModel:
 
         The output ``prediction`` has the classes by the threshold in the graph; `decide` gives the same.
 
+        A batch of no samples has answers of no rows.
+
         Raises:
-            RuntimeModelError: the batch's type or shape isn't what the ports say.
+            RuntimeModelError: the batch's type or shape isn't what the ports say, or its samples hold no pixels.
         """
         if len(batch) != len(self.ports):
             names = ", ".join(port.name for port in self.ports)
             raise RuntimeModelError(f"the model takes {len(self.ports)} inputs ({names}), but got {len(batch)}")
         for port, array in zip(self.ports, batch, strict=True):
             _check(port, array)
+        if not len(batch[0]):
+            return _nothing(len(self.metadata.classes)), _nothing(len(self.metadata.classes))
         feed = {port.name: array for port, array in zip(self.ports, batch, strict=True)}
         probabilities, logits = self._session.run(["probabilities", "logits"], feed)
+        _check_answer(probabilities, len(batch[0]), self.metadata.classes)
         return probabilities, logits
 
     def decide(self, probabilities: NDArray[Any]) -> NDArray[np.int64]:
@@ -86,6 +97,22 @@ def _check(port: Port, array: NDArray[Any]) -> None:
     if not fits or str(array.dtype) != port.dtype:
         raise RuntimeModelError(
             f"the model takes {port.name}: {port.dtype} {wanted}, but got {array.dtype} {array.shape}: {port.meaning}"
+        )
+    if 0 in array.shape[1:]:
+        raise RuntimeModelError(f"{port.name} of shape {array.shape} holds nothing to answer about; give samples with pixels")
+
+
+def _nothing(classes: int) -> NDArray[np.float32]:
+    import numpy as np
+
+    return np.zeros((0, classes), np.float32)
+
+
+def _check_answer(probabilities: NDArray[Any], samples: int, classes: tuple[str, ...]) -> None:
+    if probabilities.shape != (samples, len(classes)):
+        raise RuntimeModelError(
+            f"the file gave probabilities of shape {probabilities.shape} for {samples} samples and {len(classes)} classes "
+            f"({', '.join(classes)}); its graph and its metadata don't belong together, export it again"
         )
 
 
@@ -120,7 +147,42 @@ def load(path: str | Path, *, provider: str = "auto", threads: int = 0) -> OnnxM
             f"{choice.wanted} was asked for, but onnxruntime runs the file on {actual}; 'zooft doctor' shows what is missing"
         )
     properties = session.get_modelmeta().custom_metadata_map
-    return OnnxModel(file_metadata.parse(properties), actual, _placement(session), choice.note, session)
+    metadata = file_metadata.parse(properties)
+    _refuse_contradictions(session, metadata, path)
+    return OnnxModel(metadata, actual, _placement(session), choice.note, properties, session)
+
+
+def _refuse_contradictions(session: Any, metadata: Metadata, path: Path) -> None:
+    """What the metadata says of inputs and outputs must be what the graph has: a class more would get another's name."""
+    outputs = {output.name: output.shape for output in session.get_outputs()}
+    faults = [f"its graph has no output {name}" for name in ("probabilities", "logits") if name not in outputs]
+    for name in outputs.keys() & {"probabilities", "logits"}:
+        columns = outputs[name][-1] if outputs[name] else None
+        if isinstance(columns, int) and columns != len(metadata.classes):
+            faults.append(
+                f"its metadata names {len(metadata.classes)} classes ({', '.join(metadata.classes)}), its output {name} has {columns}"
+            )
+    if len(set(metadata.classes)) < len(metadata.classes):
+        faults.append(f"its metadata names a class twice: {', '.join(metadata.classes)}")
+    faults += _port_faults(session, metadata.ports)
+    if faults:
+        raise RuntimeModelError(f"{path} contradicts itself: {'; '.join(sorted(faults))}; export it again with 'zooft export'")
+
+
+def _port_faults(session: Any, ports: tuple[Port, ...]) -> Iterator[str]:
+    inputs = {given.name: given for given in session.get_inputs()}
+    said, had = {port.name for port in ports}, set(inputs)
+    if said != had:
+        yield f"its metadata names the inputs {', '.join(sorted(said))}, its graph has {', '.join(sorted(had))}"
+        return
+    for port in ports:
+        given = inputs[port.name]
+        kind = _KINDS.get(given.type, given.type)
+        fits = len(given.shape) == len(port.axes) and all(
+            not isinstance(size, int) or size == axis for size, axis in zip(given.shape, port.axes, strict=True)
+        )
+        if kind != port.dtype or not fits:
+            yield f"its metadata says {port.name}: {port.dtype} {port.axes}, its graph has {kind} {tuple(given.shape)}"
 
 
 def _parse(path: Path) -> onnx.ModelProto:
