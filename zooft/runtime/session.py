@@ -27,7 +27,8 @@ if TYPE_CHECKING:
 DATA_FILE = "model.onnx.data"
 """The second file of a model above 2 GB, beside the first; tensors in any other file are refused."""
 _KINDS = {"tensor(float)": "float32", "tensor(double)": "float64", "tensor(float16)": "float16"} | {
-    f"tensor({kind})": kind for kind in ("uint8", "int8", "uint16", "int16", "uint32", "int32", "uint64", "int64", "bool")
+    f"tensor({kind})": kind
+    for kind in ("uint8", "int8", "uint16", "int16", "uint32", "int32", "uint64", "int64", "bool")
 }
 """onnxruntime's names of types to numpy's."""
 _STANDARD_DOMAINS = {"", "ai.onnx", "ai.onnx.ml"}
@@ -99,7 +100,9 @@ def _check(port: Port, array: NDArray[Any]) -> None:
             f"the model takes {port.name}: {port.dtype} {wanted}, but got {array.dtype} {array.shape}: {port.meaning}"
         )
     if 0 in array.shape[1:]:
-        raise RuntimeModelError(f"{port.name} of shape {array.shape} holds nothing to answer about; give samples with pixels")
+        raise RuntimeModelError(
+            f"{port.name} of shape {array.shape} holds nothing to answer about; give samples with pixels"
+        )
 
 
 def _nothing(classes: int) -> NDArray[np.float32]:
@@ -166,7 +169,9 @@ def _refuse_contradictions(session: Any, metadata: Metadata, path: Path) -> None
         faults.append(f"its metadata names a class twice: {', '.join(metadata.classes)}")
     faults += _port_faults(session, metadata.ports)
     if faults:
-        raise RuntimeModelError(f"{path} contradicts itself: {'; '.join(sorted(faults))}; export it again with 'zooft export'")
+        raise RuntimeModelError(
+            f"{path} contradicts itself: {'; '.join(sorted(faults))}; export it again with 'zooft export'"
+        )
 
 
 def _port_faults(session: Any, ports: tuple[Port, ...]) -> Iterator[str]:
