@@ -154,12 +154,12 @@ def a_single_image(folder: Path) -> Path:
         (empty_class, "no usable samples of class wasp"),
         (unreadable_class, "no usable samples of class bee; 1 file was rejected, the first: bee/torn.jpg"),
         (two_images, "2 samples in classes of ant 1, bee 1 are too few to hold out"),
-        (unreadable_manifest, "isn't a readable CSV manifest in UTF-8"),
+        (unreadable_manifest, "isn't a CSV file in UTF-8: line 2 holds other bytes"),
         (conflicting_labels, "labels.csv, line 3: x/00.png has the label 'bee' here and 'ant' above"),
         (unknown_paths, "the first: y/00.png: no such file"),
-        (wrong_columns, "needs the columns path and label, separated by commas, and has file, class"),
+        (wrong_columns, "needs the columns path and label, and has file, class"),
         (some_splits, "1 of 4 samples have no split while the others do"),
-        (a_single_image, "isn't a readable CSV manifest"),
+        (a_single_image, "one.png isn't a CSV file but a picture"),
     ],
 )
 def test_data_that_cannot_be_learnt_from_is_refused(

@@ -192,7 +192,13 @@ def test_labels_of_slices_are_of_no_use_for_volumes(tmp_path: Path) -> None:
 
 def test_paths_may_name_files_folders_and_nothing(tmp_path: Path) -> None:
     cohort(tmp_path, label=False)
-    rows = ["files/CANARY^ANN,no", "files/CANARY^CID/00.dcm,yes", "files/CANARY^ZOE,no", "../labels.csv,no", "a\0b,no"]
+    rows = [
+        "files/CANARY^ANN,no",
+        "files/CANARY^CID/00.dcm,yes",
+        "files/CANARY^ZOE,no",
+        "../labels.csv,no",
+        f"{'x' * 300},no",
+    ]
     (tmp_path / "labels.csv").write_text("\n".join(["path,label", *rows]))
     got = found(tmp_path)
     assert Counter(sample.target for sample in got.samples) == {0: 4, 1: 1}

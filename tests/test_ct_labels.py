@@ -89,9 +89,33 @@ def test_faults_are_told_by_line_and_never_by_value(tmp_path: Path, text: str, w
 
 
 def test_files_that_are_no_text_are_refused(tmp_path: Path) -> None:
-    assert "UTF-8" in refusal(tmp_path, "patient_id,series_uid,label\n7,1.2,größer\n", encoding="latin-1")
+    assert "line 2 holds other bytes" in refusal(
+        tmp_path, "patient_id,series_uid,label\n7,1.2,größer\n", encoding="latin-1"
+    )
     with pytest.raises(zooft.DataError, match="can't be read"):
         labels.read_table(tmp_path)
+
+
+def test_a_stray_quote_swallows_nobody(tmp_path: Path) -> None:
+    """The cells of the lines behind it would become a class, and stand in every artefact."""
+    said = refusal(tmp_path, 'patient_id,series_uid,label\n7,1.2,yes\n8,1.3,"no\nDOE^JANE,1.4,yes\nDOE^JIM,1.5,no\n')
+    assert said.startswith("labels.csv, line 3: a cell that begins with a quotation mark")
+    assert "DOE" not in said
+
+
+@pytest.mark.parametrize(
+    ("rows", "words"),
+    [
+        ("1.2,yes\n1.3,no\n1.4,Yes\n", "'Yes' (labels.csv, line 4) and 'yes' (labels.csv, line 2)"),
+        ("1.2,1\n1.3,0\n1.4,1.0\n", "'1' (labels.csv, line 2) and '1.0' (labels.csv, line 4)"),
+        ("1.2,yes\n1.3,no\n1.4,#N/A\n", "labels.csv, line 4: '#N/A' can't be the name of a class"),
+        ('1.2,yes\n1.3,no\n1.4,"yes,DOE^JANE"\n', "labels.csv, line 4: the label can't be the name of a class"),
+    ],
+)
+def test_a_class_has_one_spelling(tmp_path: Path, rows: str, words: str) -> None:
+    said = refusal(tmp_path, f"series_uid,label\n{rows}")
+    assert words in said
+    assert "DOE" not in said
 
 
 def test_a_name_of_ones_own_isnt_repeated(tmp_path: Path) -> None:

@@ -255,7 +255,7 @@ def test_lines_that_cannot_be_used_are_listed_with_reasons(tmp_path: Path) -> No
     (tmp_path / "circle.png").symlink_to("circle.png")
     (tmp_path / "folder").mkdir()
     bad = {
-        "gone.png": "yes", "c.png": "", "circle.png": "no", "folder": "no", "x" * 300 + ".png": "no", "a\0.png": "no",
+        "gone.png": "yes", "c.png": "", "circle.png": "no", "folder": "no", "x" * 300 + ".png": "no",
     }  # fmt: skip
     rows = [["a.png", "yes", "train"], ["b.png", "no", "train"], *([p, label, "train"] for p, label in bad.items())]
     data.write_manifest(manifest, ["path", "label", "split"], [*rows, ["", "yes", ""]])
@@ -268,9 +268,9 @@ def test_lines_that_cannot_be_used_are_listed_with_reasons(tmp_path: Path) -> No
         ("circle.p", "no such file"),
         ("x" * 8, "not a usable path: File name too long"),
     ]
-    assert ("line 10", "the line has no path or no label") in [(r.id, r.reason) for r in found.rejected]
+    assert ("line 9", "the line has no path or no label") in [(r.id, r.reason) for r in found.rejected]
     assert ("folder", "a folder, or a link to one, which isn't followed") in reasons
-    assert len(found.rejected) == 7
+    assert len(found.rejected) == 6
 
 
 def test_a_misspelt_split_is_an_error_and_not_another_experiment(tmp_path: Path) -> None:
@@ -332,11 +332,16 @@ def test_a_blank_group_column_is_allowed_and_class_folders_note_that_they_have_n
     ("content", "said"),
     [
         (b"", "has nothing"),
-        (b"path;label\na.png;yes\n", "has path;label"),
+        (b"path:label\na.png:yes\n", "has path:label"),
         (b"file,label\na.png,yes\n", "path is missing"),
-        ("path,label\na.png,né\n".encode("latin-1"), "isn't a readable CSV manifest in UTF-8"),
-        ("path,label\na.png,yes\n".encode("utf-16"), "isn't a readable CSV manifest in UTF-8"),
-        (b"path,label\n" + b"x" * 200_000 + b",yes\n", "isn't a readable CSV manifest"),
+        ("path,label\na.png,né\n".encode("latin-1"), "isn't a CSV file in UTF-8: line 2"),
+        ("path,label\na.png,yes\n".encode("utf-16-le"), "line 1, holds NUL"),
+        (b"path,label\n" + b"x" * 200_000 + b",yes\n", "labels.csv, line 2, has a cell of more than 2,000 characters"),
+        (b"path,label,label\na.png,yes,no\n", "has the column label twice"),
+        (b"path,label\na.png,yes,no\n", "line 2, has more fields"),
+        (b"path,label\na.png,Yes\nb.png,yes\n", "classes that differ only in case"),
+        (b"path,label\na.png,yes\nb.png,nan\n", "line 3: 'nan' can't be the name of a class"),
+        (b'path,label\na.png,"yes\nb.png,no\n', "labels.csv, line 2: a cell that begins with a quotation mark"),
         (b"path,label\n", "no images in"),
     ],
 )
@@ -346,8 +351,25 @@ def test_a_manifest_that_cannot_be_read_is_an_error(tmp_path: Path, content: byt
         discover(tmp_path / "labels.csv", OPTIONS)
 
 
+def test_a_table_of_windows_in_utf_16_is_read_and_that_is_said(tmp_path: Path) -> None:
+    text = "PATH;Label\r\n.\\a.png;yes\r\nb.png;no\r\n"
+    two_files(tmp_path).write_bytes(text.encode("utf-16"))
+    found = discover(tmp_path / "labels.csv", OPTIONS)
+    assert labels(found) == {"a.png": "yes", "b.png": "no"}
+    assert "labels.csv is in UTF-16, and read as that" in found.notes
+
+
+def test_class_folders_that_differ_in_case_or_mean_nothing_are_refused(tmp_path: Path) -> None:
+    data.write_classes(tmp_path / "case", {"Ant": 1, "ant": 1})
+    with pytest.raises(zooft.DataError, match=r"'Ant' .the folder Ant. and 'ant' .the folder ant."):
+        discover(tmp_path / "case", OPTIONS)
+    data.write_classes(tmp_path / "nothing", {"ant": 1, "NaN": 1})
+    with pytest.raises(zooft.DataError, match="the folder NaN: 'NaN' can't be the name of a class"):
+        discover(tmp_path / "nothing", OPTIONS)
+
+
 def test_an_image_given_as_data_is_an_error(tmp_path: Path) -> None:
-    with pytest.raises(zooft.DataError, match="isn't a readable CSV manifest"):
+    with pytest.raises(zooft.DataError, match=r"one.png isn't a CSV file but a picture"):
         discover(data.save(tmp_path / "one.png"), OPTIONS)
 
 

@@ -44,10 +44,12 @@ if TYPE_CHECKING:
     )
     from zooft.errors import ConfigError, DataError, ModelError, WeightsError, ZooftError
     from zooft.hookspecs import hookimpl
+    from zooft.labels import check_labels, label_fault, spelling
     from zooft.metrics import classification_metrics, diagnostic_metrics
     from zooft.preprocess import ImagePreprocess, Resize
     from zooft.recipe import FinetuneResult, finetune
     from zooft.spill import spilled
+    from zooft.tables import CsvTable, path_in_table, read_csv
     from zooft.tasks import cross_entropy, image_port, image_preprocess, image_reader
 
 __all__ = [
@@ -57,6 +59,7 @@ __all__ = [
     "Arrays",
     "Computing",
     "ConfigError",
+    "CsvTable",
     "DataError",
     "DeployedFile",
     "Discovery",
@@ -85,6 +88,7 @@ __all__ = [
     "WeightsSource",
     "ZooftError",
     "__version__",
+    "check_labels",
     "classification_metrics",
     "cross_entropy",
     "diagnostic_metrics",
@@ -93,8 +97,12 @@ __all__ = [
     "image_port",
     "image_preprocess",
     "image_reader",
+    "label_fault",
     "option",
     "parse_point",
+    "path_in_table",
+    "read_csv",
+    "spelling",
     "spilled",
     "unseen",
 ]
@@ -109,10 +117,12 @@ _HOMES = {
     ),
     "zooft.errors": ("ConfigError", "DataError", "ModelError", "WeightsError", "ZooftError"),
     "zooft.hookspecs": ("hookimpl",),
+    "zooft.labels": ("check_labels", "label_fault", "spelling"),
     "zooft.metrics": ("classification_metrics", "diagnostic_metrics"),
     "zooft.preprocess": ("ImagePreprocess", "Resize"),
     "zooft.recipe": ("FinetuneResult", "finetune"),
     "zooft.spill": ("spilled",),
+    "zooft.tables": ("CsvTable", "path_in_table", "read_csv"),
     "zooft.tasks": ("cross_entropy", "image_port", "image_preprocess", "image_reader"),
 }  # fmt: skip
 _HOME_OF = {name: module for module, names in _HOMES.items() for name in names}

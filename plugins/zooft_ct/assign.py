@@ -151,6 +151,7 @@ def by_folders(stacks: Sequence[Stack], root: Path, *, whole: bool) -> Assigned:
             "data folder, or put the series into a folder for each class"
         )
     _refuse_patients_folders(labelled, classes)
+    zooft.check_labels((name, "a class folder") for name in classes)
     _refuse_torn_copies(stacks, placed, root, splits=splits)
     return Assigned(
         labelled=labelled,
@@ -228,7 +229,7 @@ def _all_of(row: Row, number: int, index: _Index) -> _Told:
 
 def _by_path(row: Row, index: _Index, root: Path, name: str) -> list[_Told] | str:
     try:
-        path = (root / row.path).resolve()
+        path = zooft.path_in_table(root, row.path).resolve()
         known = path.exists()
     except (OSError, ValueError):
         return "its path can't be used"
@@ -266,7 +267,7 @@ def _labels_slice(told: _Told, stacks: Sequence[Stack], root: Path) -> bool:
     if told.row.sop:
         return True
     single = bool(stacks[told.number].series) and len(told.slices) == 1
-    return single and not told.row.series and (root / told.row.path).is_file()
+    return single and not told.row.series and zooft.path_in_table(root, told.row.path).is_file()
 
 
 def _copies(told: Iterable[_Told]) -> Mapping[int, Sequence[tuple[int, SliceHeader]]]:

@@ -5,7 +5,6 @@ The messages name lines, never what stands in them: a shifted column may hold na
 
 from __future__ import annotations
 
-import csv
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -16,7 +15,6 @@ import zooft
 
 TABLE, SLICE_TABLE = "labels.csv", "slice_labels.csv"
 _COLUMNS = frozenset({"patient_id", "patient", "series_uid", "path", "sop_uid", "label", "split"})
-_SEPARATORS = ",;\t"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -73,25 +71,28 @@ def table_of(data: Path, *, by_slice: bool) -> Path | None:
 
 
 def read_table(path: Path) -> Table:
-    """The lines of a CSV file in UTF-8, separated by commas, semicolons or tabs.
+    """The lines of a CSV file, by the rules of `zooft.read_csv`.
 
     Raises:
-        DataError: not such a file, columns are missing, or lines contradict each other.
+        DataError: not such a file, columns are missing, lines contradict each other, or labels that can't be classes.
     """
     name = path.name if path.name in (TABLE, SLICE_TABLE) else "the table of labels"
-    lines, columns = _lines(path, name)
-    _refuse_missing(columns, name)
+    read = zooft.read_csv(path, name=name, private=True)
+    _refuse_missing(read.columns, name)
     rows: list[Row] = []
     rejected: list[zooft.Rejection] = []
-    for number, values in lines:
+    for number, values in read.rows:
         row = _row(number, values, name)
         if isinstance(row, str):
             rejected.append(zooft.Rejection(f"{name}, line {number}", row))
         else:
             rows.append(row)
+    labels = ((row.label, f"{name}, line {row.line}") for row in rows)
+    told = zooft.check_labels(labels, in_table=True, private=True)
     kept, repeats = _once(rows)
     _refuse_contradictions(kept, name)
-    return Table(name=name, rows=kept, rejected=tuple(rejected), notes=_notes(columns, repeats, name))
+    notes = (*read.notes, *told, *_notes(read.columns, repeats, name))
+    return Table(name=name, rows=kept, rejected=tuple(rejected), notes=notes)
 
 
 def folder_label(root: Path, path: Path, *, splits: bool) -> tuple[str, Literal["train", "val", "test"] | None] | None:
@@ -123,35 +124,7 @@ def has_splits(root: Path) -> bool:
     return bool(named)
 
 
-def _lines(path: Path, name: str) -> tuple[list[tuple[int, dict[str, str]]], list[str]]:
-    try:
-        with path.open(newline="", encoding="utf-8-sig") as file:
-            head = file.readline()
-            file.seek(0)
-            reader = csv.DictReader(file, delimiter=max(_SEPARATORS, key=head.count))
-            columns = [_column(name) for name in reader.fieldnames or ()]
-            lines = []
-            for values in reader:
-                if None in values:
-                    raise zooft.DataError(f"{name}, line {reader.line_num}, has more fields than the first line")
-                lines.append((reader.line_num, {_column(k): (v or "").strip() for k, v in values.items()}))
-    except OSError as error:
-        raise zooft.DataError(f"{name} can't be read: {error.strerror}") from None
-    except UnicodeDecodeError:
-        raise zooft.DataError(f"{name} isn't text in UTF-8; save it as 'CSV UTF-8'") from None
-    except csv.Error as error:
-        raise zooft.DataError(f"{name} isn't a CSV file: {error}") from None
-    return lines, columns
-
-
-def _column(name: str) -> str:
-    return name.strip().lower()
-
-
 def _refuse_missing(columns: Sequence[str], name: str) -> None:
-    twice = sorted({column for column in columns if columns.count(column) > 1})
-    if twice:
-        raise zooft.DataError(f"{name} has {len(twice)} columns twice; leave each once")
     missing = [] if "label" in columns else ["label"]
     missing += [] if {"series_uid", "path"} & set(columns) else ["series_uid or path"]
     if missing:

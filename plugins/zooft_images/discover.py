@@ -7,11 +7,10 @@ with the columns path and label, and, where known, group and split; paths are re
 
 from __future__ import annotations
 
-import csv
 import os
 import warnings
 from collections import deque
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from itertools import islice
 from pathlib import Path
@@ -97,8 +96,14 @@ def _from_folders(root: Path, options: ClassificationOptions) -> Listing:
         ),
         rejected=[zooft.Rejection(_id(root, p), "beside the class folders, so without a label") for p in strays],
         notes=_folder_notes(root, options),
-        classes=tuple(sorted({_printable(folder.name) for folder, _ in classes})),
+        classes=_class_folders(root, [folder for folder, _ in classes]),
     )
+
+
+def _class_folders(root: Path, folders: Sequence[Path]) -> tuple[str, ...]:
+    """Names of the classes, in order."""
+    zooft.check_labels((_printable(folder.name), f"the folder {_id(root, folder)}") for folder in folders)
+    return tuple(sorted({_printable(folder.name) for folder in folders}))
 
 
 def _folder_notes(root: Path, options: ClassificationOptions) -> list[str]:
@@ -111,30 +116,32 @@ def _folder_notes(root: Path, options: ClassificationOptions) -> list[str]:
 
 
 def _from_manifest(path: Path, options: ClassificationOptions) -> Listing:
-    rows, columns = _rows(path)
-    _refuse_missing_groups(path, columns, options)
+    table = _table(path)
+    _refuse_missing_groups(path, table.columns, options)
+    labels = ((row["label"], f"{path.name}, line {number}") for number, row in table.rows if row["label"])
+    told = zooft.check_labels(labels, in_table=True)
     by_file: dict[str, Candidate] = {}
     rejected: list[zooft.Rejection] = []
     repeats = 0
-    for number, row in rows:
+    for number, row in table.rows:
         candidate = _candidate(path.parent, row, options)
         if isinstance(candidate, str):
             rejected.append(zooft.Rejection(row["path"] or f"line {number}", candidate))
             continue
-        known = by_file.setdefault(os.path.realpath(path.parent / row["path"]), candidate)
+        known = by_file.setdefault(os.path.realpath(str(candidate.source)), candidate)
         repeats += known is not candidate
         _refuse_contradiction(known, candidate, where=f"{path.name}, line {number}")
     return Listing(
         candidates=zooft.spilled(by_file.values()),
         rejected=rejected,
-        notes=_manifest_notes(path, columns, options, repeats),
-        classes=tuple(sorted({row["label"] for _, row in rows if row["label"]})),
+        notes=[*table.notes, *told, *_manifest_notes(path, table.columns, options, repeats)],
+        classes=tuple(sorted({row["label"] for _, row in table.rows if row["label"]})),
     )
 
 
 def _refuse_missing_groups(path: Path, columns: Sequence[str], options: ClassificationOptions) -> None:
     """A misspelt column would tear groups apart unseen; only the default name may be missing."""
-    name = options.group_column
+    name = options.group_column.lower()
     if name not in columns and name != GROUP_COLUMN:
         raise zooft.DataError(
             f"{path} has no column {name!r} to group by; it has {', '.join(columns)}; name one of these, or add the "
@@ -152,7 +159,7 @@ def _refuse_contradiction(known: Candidate, other: Candidate, *, where: str) -> 
 
 
 def _manifest_notes(path: Path, columns: Sequence[str], options: ClassificationOptions, repeats: int) -> list[str]:
-    unused = [name for name in columns if name not in {"path", "label", "split", options.group_column}]
+    unused = [name for name in columns if name not in {"path", "label", "split", options.group_column.lower()}]
     notes = []
     if unused:
         notes.append(
@@ -163,25 +170,18 @@ def _manifest_notes(path: Path, columns: Sequence[str], options: ClassificationO
     return notes
 
 
-def _rows(path: Path) -> tuple[list[tuple[int, dict[str, str]]], list[str]]:
-    try:
-        with path.open(newline="", encoding="utf-8-sig") as file:
-            reader = csv.DictReader(file)
-            rows = [(reader.line_num, {k: (v or "").strip() for k, v in row.items() if k}) for row in reader]
-            columns = [name for name in reader.fieldnames or [] if name]
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise zooft.DataError(f"{path} isn't a readable CSV manifest in UTF-8: {error}") from error
-    missing = [name for name in ("path", "label") if name not in columns]
+def _table(path: Path) -> zooft.CsvTable:
+    table = zooft.read_csv(path)
+    missing = [name for name in ("path", "label") if name not in table.columns]
     if missing:
-        found = ", ".join(columns[:8]) or "nothing"
+        found = ", ".join(table.columns[:8]) or "nothing"
         raise zooft.DataError(
-            f"{path} needs the columns path and label, separated by commas, and has {found}; "
-            f"{' and '.join(missing)} is missing"
+            f"{path} needs the columns path and label, and has {found}; {' and '.join(missing)} is missing"
         )
-    return rows, columns
+    return table
 
 
-def _candidate(root: Path, row: dict[str, str], options: ClassificationOptions) -> Candidate | str:
+def _candidate(root: Path, row: Mapping[str, str], options: ClassificationOptions) -> Candidate | str:
     """What a manifest's line names, or why it can't be used."""
     if not row["path"] or not row["label"]:
         return "the line has no path or no label"
@@ -192,13 +192,15 @@ def _candidate(root: Path, row: dict[str, str], options: ClassificationOptions) 
             "quietly become another experiment"
         )
     try:
-        path = root / row["path"]
+        path = zooft.path_in_table(root, row["path"])
         identity, known = _id(root, path), path.exists()
     except (OSError, ValueError) as error:
         return f"not a usable path: {getattr(error, 'strerror', None) or error}"
     if not known:
         return "no such file"
-    return Candidate(identity, path, row["label"], zooft.SPLIT_NAMES.get(split), row.get(options.group_column) or None)
+    return Candidate(
+        identity, path, row["label"], zooft.SPLIT_NAMES.get(split), row.get(options.group_column.lower()) or None
+    )
 
 
 def _inspect_all(

@@ -80,6 +80,9 @@ def list_shards(root: Path, options: ClassificationOptions, *, computing: zooft.
 
     listed = zooft.spilled(candidates())
     _refuse_missing_groups(root, made.json_keys, options)
+    zooft.check_labels(
+        [(name, "the list of classes") for name in names] or [(label, "a shard") for label in made.labels]
+    )
     return Listing(
         candidates=listed,
         classes=names or _in_order(made.labels),

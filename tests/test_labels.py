@@ -1,0 +1,126 @@
+"""What may be the name of a class, and that one class has one spelling."""
+
+from __future__ import annotations
+
+import unicodedata
+
+import numpy as np
+import pytest
+
+import zooft
+
+
+def check(*labels: str, in_table: bool = True, private: bool = False) -> tuple[str, ...]:
+    places = ((label, f"labels.csv, line {number}") for number, label in enumerate(labels, 2))
+    return zooft.check_labels(places, in_table=in_table, private=private)
+
+
+def refusal(*labels: str, in_table: bool = True, private: bool = False) -> str:
+    with pytest.raises(zooft.DataError) as caught:
+        check(*labels, in_table=in_table, private=private)
+    return str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("one", "other"),
+    [
+        ("Positive", "positive"),
+        ("straße", "STRASSE"),
+        ("no contrast", "no  contrast"),
+        ("nodule", "nod\u200bule"),
+        ("nodule", "nodule\ufeff"),
+        ("nodule", "nod\u00adule"),
+        ("caf\u00e9", "cafe\u0301"),
+        ("\ufb01brosis", "fibrosis"),
+        ("\uff11", "1"),
+        ("no\u00a0nodule", "no nodule"),
+        ("1", "1.0"),
+        ("1", "01"),
+        ("-1", "-1.00"),
+        ("2.5", "2.50"),
+        ("0", "0."),
+    ],
+)
+def test_two_spellings_of_a_class_are_an_error_that_shows_both(one: str, other: str) -> None:
+    said = refusal(one, "else", other, one)
+    assert "classes that differ only in case, spaces" in said
+    assert "labels.csv, lines 2 and 5" in said.replace("2, 5", "2 and 5")
+    assert "labels.csv, line 4" in said
+    shown = [repr(one), repr(other)] if unicodedata.is_normalized("NFKC", one + other) else [ascii(one), ascii(other)]
+    assert all(text in said for text in shown) or ascii(other) in said
+
+
+@pytest.mark.parametrize(
+    "labels", [("1", "10", "0.1"), ("a b", "a-b", "a_b"), ("-1", "1"), ("ant", "bee"), ("I", "l"), ("P1", "P10")]
+)
+def test_different_names_are_different_classes(labels: tuple[str, ...]) -> None:
+    assert check(*labels * 3) == ()
+
+
+@pytest.mark.parametrize("label", ["nan", "NaN", "NA", "N/A", "#N/A", "null", "NULL", "<NA>", "#VALUE!", "?"])
+@pytest.mark.parametrize("in_table", [True, False])
+def test_words_for_no_label_are_never_a_class(label: str, in_table: bool) -> None:
+    said = refusal("yes", label, in_table=in_table)
+    assert said.startswith(
+        f"labels.csv, line 3: {label!r} can't be the name of a class: it says that there is no label"
+    )
+
+
+def test_none_is_a_class_beside_names_and_no_label_beside_numbers() -> None:
+    assert check("nodule", "none") == ()
+    assert "'None' among numbers says that there is no label" in refusal("0", "1", "None")
+
+
+@pytest.mark.parametrize(
+    ("label", "words"),
+    [
+        ("", "it is empty"),
+        ("x" * 101, "it has 101 characters"),
+        ("DOE\nJANE", "a line break, a tab or another control character"),
+        ("DOE\tJANE", "a line break, a tab or another control character"),
+        ("DOE\x1b[31m", "a line break, a tab or another control character"),
+        ("DOE\u2029", "a line break, a tab or another control character"),
+        ("DOE\u202eenod", "turns the direction of writing"),
+        ("DOE,JANE", "a comma, semicolon, bar or quotation mark"),
+        ("DOE;JANE", "a comma, semicolon, bar or quotation mark"),
+        ('DOE"', "a comma, semicolon, bar or quotation mark"),
+        ("\u200b\u200b", "nothing that can be seen"),
+    ],
+)
+def test_texts_that_cant_be_a_name_are_refused_and_not_repeated(label: str, words: str) -> None:
+    said = refusal("yes", label)
+    assert words in said
+    assert said.startswith("labels.csv, line 3: ")
+    assert "DOE" not in said
+    fault = zooft.label_fault(label, in_table=True)
+    assert fault is not None
+    assert words in fault
+
+
+def test_folders_may_hold_commas() -> None:
+    assert check("tench, Tinca tinca", "goldfish", in_table=False) == ()
+    assert zooft.label_fault("x" * 100) is None
+
+
+def test_a_column_of_many_numbers_is_taken_for_a_measurement() -> None:
+    rng = np.random.default_rng(0)
+    for values in (rng.normal(5, 2, 60).round(3), rng.integers(100, 900, 40), np.arange(6) + 0.25):
+        said = refusal(*map(str, values))
+        assert "the label looks like a measurement, and this task sorts into classes" in said
+        assert f"{len(set(values))} different numbers in {len(values)} lines" in said
+
+
+def test_numbers_of_classes_are_classes() -> None:
+    assert check(*map(str, [*range(100)] * 5)) == ()
+    assert check("0", "1", "0", "1") == ()
+    assert check("0.5", "1.5", "2.5", *["0.5", "1.5"] * 5) == ()
+    (note,) = check(*map(str, [*range(20, 91, 2)] * 40))
+    assert "36 classes are all numbers, from 20 to 90" in note
+    assert check(*map(str, range(30)), in_table=False) == ()
+
+
+def test_a_column_of_names_isnt_taken_for_labels_where_people_are_named() -> None:
+    names = [f"DOE^{index}" for index in range(12)]
+    said = refusal(*names, private=True)
+    assert "12 different labels in 12 lines" in said
+    assert "DOE" not in said

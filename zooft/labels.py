@@ -1,0 +1,197 @@
+"""What may be the name of a class, and which names are the same in another spelling.
+
+Apart from the tasks, so that a label in a table, a folder's name and a shard's label obey the same rules: names of
+classes go into every artefact, and two spellings of one class would be learnt as two.
+"""
+
+from __future__ import annotations
+
+import re
+import unicodedata
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+
+from zooft.errors import DataError
+
+LABEL_LIMIT = 100
+"""Characters."""
+_NO_LABEL = frozenset({
+    "nan", "-nan", "na", "n/a", "#n/a", "#na", "<na>", "nat", "null", "(null)", "#null!", "#value!", "#ref!", "#name?", "#num!",
+    "#div/0!", "?", ".",
+})  # fmt: skip
+"""What programs and people write where nothing is known, by `spelling`."""
+_SEPARATORS = ',;|"'
+_NUMBER = re.compile(r"([+-]?)0*(\d+?)(?:[.,](\d*?)0*)?")
+_MEASURED, _FEW_EACH = 10, 3
+"""More different numbers than the first, with fewer lines each than the second on average, aren't classes."""
+_PLACES_NAMED = 3
+
+
+def spelling(text: str) -> str:
+    """What is left of a name without case, spaces, invisible marks, Unicode form, leading zeros and a trailing .0.
+
+    Names that agree in it are taken for one name in two spellings. Forms are NFKC's, case is folded (Unicode, 3.13).
+    """
+    folded = unicodedata.normalize("NFKC", unicodedata.normalize("NFKC", text).casefold())
+    bare = "".join(c for c in folded if not (c.isspace() or _is_invisible(c)))
+    number = _NUMBER.fullmatch(bare)
+    if not number:
+        return bare
+    sign, whole, part = number.groups()
+    return f"{'-' if sign == '-' else ''}{whole}{f'.{part}' if part else ''}"
+
+
+def label_fault(label: str, *, in_table: bool = False) -> str | None:
+    """Why a text can't be the name of a class; None where it can. Doesn't repeat the text.
+
+    Args:
+        label: without spaces around it.
+        in_table: whether it is a table's cell, in which a separator means that cells were run together.
+    """
+    if not label:
+        return "it is empty"
+    if len(label) > LABEL_LIMIT:
+        return f"it has {len(label):,} characters, and a class's name has at most {LABEL_LIMIT}"
+    if any(unicodedata.category(c) in {"Cc", "Zl", "Zp"} for c in label):
+        return "it holds a line break, a tab or another control character"
+    if any(unicodedata.bidirectional(c) in {"LRE", "RLE", "LRO", "RLO", "LRI", "RLI", "FSI"} for c in label):
+        return "it holds a mark that turns the direction of writing"
+    if in_table and any(c in _SEPARATORS for c in label):
+        return "it holds a comma, semicolon, bar or quotation mark, as where cells ran together or several labels stand in one"
+    if not any(unicodedata.category(c)[0] in "LNSP" for c in label) or not spelling(label):
+        return "it holds nothing that can be seen"
+    return "it says that there is no label" if spelling(label) in _NO_LABEL else None
+
+
+def check_labels(found: Iterable[tuple[str, str]], *, in_table: bool = False, private: bool = False) -> tuple[str, ...]:
+    """Refuse labels that can't be classes, and classes that are there in two spellings.
+
+    Args:
+        found: every label, without spaces around it, and where it stands, such as ``labels.csv, line 7`` or ``the folder
+            train/ants``. Labels that are left out because they are empty don't belong here.
+        in_table: whether each stands for one sample or series in a table, so that their numbers tell something.
+        private: whether labels may be names of people, where columns were mixed up.
+
+    Returns:
+        What the user should know.
+
+    Raises:
+        DataError: with the spellings and where they stand.
+    """
+    counts: Counter[str] = Counter()
+    places: defaultdict[str, list[str]] = defaultdict(list)
+    for label, place in found:
+        counts[label] += 1
+        if len(places[label]) < _PLACES_NAMED:
+            places[label].append(place)
+    _refuse_faults(counts, places, in_table=in_table)
+    _refuse_spellings(counts, places)
+    _refuse_no_label_among_numbers(counts, places)
+    return _about_numbers(counts, private=private) if in_table else ()
+
+
+def _refuse_faults(counts: Mapping[str, int], places: Mapping[str, Sequence[str]], *, in_table: bool) -> None:
+    faults = [(label, fault) for label in counts if (fault := label_fault(label, in_table=in_table))]
+    if not faults:
+        return
+    label, fault = faults[0]
+    more = f" ({len(faults)} such labels in all)" if len(faults) > 1 else ""
+    known = spelling(label) in _NO_LABEL
+    advice = (
+        "leave the cell empty, and the line is left out and listed; a class must be called something else"
+        if known and in_table
+        else "call the class something else"
+    )
+    what = " and ".join(repr(label) for label, _ in faults if spelling(label) in _NO_LABEL) if known else "the label"
+    raise DataError(f"{_where(places, label, counts)}: {what} can't be the name of a class{more}: {fault}; {advice}")
+
+
+def _refuse_spellings(counts: Mapping[str, int], places: Mapping[str, Sequence[str]]) -> None:
+    alike: defaultdict[str, list[str]] = defaultdict(list)
+    for label in counts:
+        alike[spelling(label)].append(label)
+    torn = [sorted(labels) for labels in alike.values() if len(labels) > 1]
+    if not torn:
+        return
+    told = "; ".join(
+        " and ".join(f"{_shown(label, labels)} ({_where(places, label, counts)})" for label in labels)
+        for labels in torn[:_PLACES_NAMED]
+    )
+    more = f", and {len(torn) - _PLACES_NAMED} more" if len(torn) > _PLACES_NAMED else ""
+    raise DataError(
+        f"classes that differ only in case, spaces, invisible marks, Unicode form, leading zeros or a trailing .0: {told}{more}. "
+        "They would be learnt as different classes; spell each the same everywhere"
+    )
+
+
+def _refuse_no_label_among_numbers(counts: Mapping[str, int], places: Mapping[str, Sequence[str]]) -> None:
+    """``None`` is a class beside names, such as nodule, and Python's word for no value beside numbers."""
+    none = [label for label in counts if spelling(label) == "none"]
+    others = [label for label in counts if label not in none]
+    if none and others and all(_NUMBER.fullmatch(label) for label in others):
+        raise DataError(
+            f"{_where(places, none[0], counts)}: {none[0]!r} among numbers says that there is no label; leave the cell "
+            "empty, or call the class something else"
+        )
+
+
+def _about_numbers(counts: Mapping[str, int], *, private: bool) -> tuple[str, ...]:
+    lines, kinds = sum(counts.values()), len(counts)
+    values = [_value(label) for label in counts]
+    numbers = [value for value in values if value is not None]
+    if len(numbers) < kinds:
+        if private and kinds > _MEASURED and lines < 2 * kinds:
+            raise DataError(
+                f"{kinds} different labels in {lines} lines: nearly every line has its own, so these aren't classes; "
+                "does the column label hold what it should?"
+            )
+        return ()
+    parts = any(value % 1 for value in numbers)
+    few = lines < _FEW_EACH * kinds
+    if (kinds > _MEASURED and (parts or few)) or (parts and few and kinds > _MEASURED // 2):
+        raise DataError(
+            f"{kinds} different numbers in {lines} lines, from {min(numbers):g} to {max(numbers):g}: the label looks like "
+            "a measurement, and this task sorts into classes. Write a few classes that cover its range into the column, "
+            f"such as 'up to {_middle(numbers):g}' and 'above {_middle(numbers):g}', or use a task for measurements, if a "
+            "plugin has one (zooft plugins lists them)"
+        )
+    if kinds > 2 * _MEASURED and max(numbers) - min(numbers) >= kinds:
+        return (
+            f"the {kinds} classes are all numbers, from {min(numbers):g} to {max(numbers):g}: where they are measurements, "
+            "such as ages, their order isn't used; a few classes that cover the range say more",
+        )
+    return ()
+
+
+def _middle(numbers: Sequence[float]) -> float:
+    return sorted(numbers)[len(numbers) // 2]
+
+
+def _value(label: str) -> float | None:
+    plain = label.replace(",", ".", 1)
+    return float(plain) if re.fullmatch(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?", plain) else None
+
+
+def _where(places: Mapping[str, Sequence[str]], label: str, counts: Mapping[str, int]) -> str:
+    """Such as ``labels.csv, lines 3, 5 and 9 …``; the common start of places is said once."""
+    told = list(places[label])
+    starts = {text.rpartition(" ")[0] for text in told}
+    if len(told) > 1 and len(starts) == 1 and (start := starts.pop()).endswith("line"):
+        told = [f"{start}s {', '.join(text.rpartition(' ')[2] for text in told)}"]
+    more = counts[label] - len(places[label])
+    return f"{'; '.join(told)}{f' and {more:,} more' if more > 0 else ''}"
+
+
+def _shown(label: str, others: Sequence[str]) -> str:
+    """A spelling so that what differs can be seen."""
+    plain = all(unicodedata.is_normalized("NFKC", other) and not any(map(_is_invisible, other)) for other in others)
+    return repr(label) if plain else ascii(label)
+
+
+def _is_invisible(character: str) -> bool:
+    """Format characters such as zero-width spaces and soft hyphens, variation selectors and fillers."""
+    return (
+        unicodedata.category(character) == "Cf"
+        or character in "\u034f\u115f\u1160\u17b4\u17b5\u3164\uffa0"
+        or ("\ufe00" <= character <= "\ufe0f" or "\u180b" <= character <= "\u180f")
+    )
