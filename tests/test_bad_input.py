@@ -538,42 +538,45 @@ class Interrupted:
     status: int
     said: str
     out: Path
+    number: signal.Signals
 
 
-@pytest.fixture(scope="module")
-def interrupted(good: Path, tmp_path_factory: pytest.TempPathFactory) -> Interrupted:
-    """Ctrl-C in the third epoch of very many."""
+@pytest.fixture(scope="module", params=[signal.SIGINT, signal.SIGTERM], ids=["SIGINT", "SIGTERM"])
+def interrupted(good: Path, tmp_path_factory: pytest.TempPathFactory, request: pytest.FixtureRequest) -> Interrupted:
+    """Ctrl-C, or what a system sends that shuts down, in the third epoch of very many."""
     if sys.platform == "win32":
-        pytest.skip("Windows has no SIGINT to send to a process")
+        pytest.skip("Windows has no such signals to send to a process")
     out = tmp_path_factory.mktemp("interrupted") / "run"
     command = [sys.executable, "-m", "zooft", *FINETUNE, "--data", good, "--out", out, "--epochs", "3000"]
     process = subprocess.Popen(
         list(map(str, command)), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
         env={**os.environ, "OMP_NUM_THREADS": "1"},
         # a shell that runs the tests in the background has its children ignore the signal
-        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
+        preexec_fn=lambda: [signal.signal(signal.SIGINT, signal.default_int_handler), signal.signal(signal.SIGTERM, signal.SIG_DFL)],
     )  # fmt: skip
     try:
         wait_for(process.stderr, "epoch 3/", seconds=100)
-        process.send_signal(signal.SIGINT)
+        process.send_signal(request.param)
         output, errors = process.communicate(timeout=60)
     finally:
         process.kill()
         process.wait()
-    return Interrupted(process.returncode, output + errors, out)
+    return Interrupted(process.returncode, output + errors, out, request.param)
 
 
-def test_ctrl_c_while_training_leaves_no_run_under_the_final_name(interrupted: Interrupted) -> None:
-    assert interrupted.status == 130
-    assert "zooft: interrupted" in interrupted.said
+def test_an_end_by_a_signal_while_training_leaves_no_run_under_the_final_name(interrupted: Interrupted) -> None:
+    assert interrupted.status == 128 + interrupted.number  # as shells count
+    told = "interrupted" if interrupted.number == signal.SIGINT else "ended, since this process was told to (SIGTERM)"
+    assert f"zooft: {told}\n" in interrupted.said
     assert "Traceback" not in interrupted.said
     assert left_beside(interrupted.out) == ["run.incomplete"]
 
 
-def test_ctrl_c_while_training_says_where_the_best_epoch_is(interrupted: Interrupted) -> None:
+def test_an_end_by_a_signal_while_training_says_where_the_best_epoch_is(interrupted: Interrupted) -> None:
     unfinished = interrupted.out.with_name("run.incomplete")
     assert (unfinished / "model.safetensors").is_file()
     assert f"what was learnt so far is in {unfinished}" in interrupted.said
+    assert f"'zooft finetune --resume {unfinished}' goes on with it" in interrupted.said
 
 
 def test_the_installed_command_exits_as_the_function_does(good: Path, out: Path) -> None:

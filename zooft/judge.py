@@ -5,8 +5,7 @@ Owns what a set of answers is, and the order of things: first the temperature, t
 
 from __future__ import annotations
 
-import csv
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import chain
 from typing import TYPE_CHECKING, Any
@@ -14,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from zooft import calibration as calibrating
-from zooft import metrics
+from zooft import metrics, sheets
 from zooft import samples as sample_tables
 from zooft.contracts import Calibration, GroupResult
 from zooft.spill import pick, spilled_as
@@ -210,14 +209,16 @@ def write_predictions(
         classes: their names, in order.
         fold_of: id to the fold, from 1, that it was held out in; empty without folds.
     """
-    with path.open("w", newline="", encoding="utf-8") as file:
-        table = csv.writer(file)
-        table.writerow(("id", "group", "split", "fold", "target", "prediction", *(f"p({name})" for name in classes)))
-        for split, part in judged.items():
-            answers = part.predictions
-            for row, said in enumerate(answers.said(part.evaluation.threshold)):
-                sample, probabilities = answers.samples[row], (f"{p:.6f}" for p in answers.probabilities[row])
-                fold = fold_of.get(sample.id, "") if split == "cross-validation" else ""
-                table.writerow(
-                    (sample.id, sample.group or "", split, fold, classes[sample.target], classes[said], *probabilities)
-                )
+    columns = ("id", "group", "split", "fold", "target", "prediction", *(f"p({name})" for name in classes))
+    sheets.write(path, columns, _rows(judged, classes, fold_of))
+
+
+def _rows(
+    judged: Mapping[str, Judgement], classes: Sequence[str], fold_of: Mapping[str, int]
+) -> Iterator[tuple[Any, ...]]:
+    for split, part in judged.items():
+        answers = part.predictions
+        for row, said in enumerate(answers.said(part.evaluation.threshold)):
+            sample, probabilities = answers.samples[row], (f"{p:.6f}" for p in answers.probabilities[row])
+            fold = fold_of.get(sample.id, "") if split == "cross-validation" else ""
+            yield (sample.id, sample.group or "", split, fold, classes[sample.target], classes[said], *probabilities)

@@ -5,6 +5,7 @@ A container's limits stand in files of the kernel's control groups, in two gener
 
 from __future__ import annotations
 
+import errno
 import os
 import sys
 from collections.abc import Iterator
@@ -16,6 +17,36 @@ _MOST_WORKERS = 8
 _CORES_A_WORKER = 4
 """On a CPU. Reading a photograph takes 4 to 5 ms of one core, frozen stages of ResNet-18 25 to 30 of all: from about four cores on,
 computing would wait for reading."""
+
+_OUT_OF_MEMORY = (
+    "can't allocate memory", "cannot allocate memory", "not enough memory", "out of memory", "failed to allocate memory",
+    "unable to allocate", "std::bad_alloc", "bad allocation", "memoryerror",
+    "could not create a memory object",  # oneDNN's words
+    "failed to map segment",  # the dynamic linker's, where a library doesn't fit
+    "can't start new thread",  # Python's, where a thread's stack doesn't fit
+)  # fmt: skip
+"""What libraries say in lower case where memory ran out; few of them raise MemoryError."""
+
+
+def lacks_memory(error: BaseException | None) -> bool:
+    """Whether an error, or one behind it, says that memory ran out."""
+    while error is not None:
+        if isinstance(error, MemoryError) or (isinstance(error, OSError) and error.errno == errno.ENOMEM):
+            return True
+        if any(words in str(error).lower() for words in _OUT_OF_MEMORY):
+            return True
+        error = error.__cause__ or error.__context__
+    return False
+
+
+def address_limit() -> int | None:
+    """Bytes that ``ulimit -v`` allows this process; None without such a limit."""
+    try:
+        import resource
+    except ImportError:  # Windows
+        return None
+    limit = resource.getrlimit(resource.RLIMIT_AS)[0]
+    return None if limit == resource.RLIM_INFINITY else limit
 
 
 def cores(root: Path = Path("/")) -> int:

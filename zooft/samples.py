@@ -5,7 +5,6 @@ Owns the tables ``samples.csv`` and ``rejected.csv`` and the data's fingerprint.
 
 from __future__ import annotations
 
-import csv
 import hashlib
 import inspect
 from collections import Counter
@@ -14,6 +13,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from zooft import sheets
 from zooft.contracts import Port, unseen
 from zooft.errors import DataError, PluginError, ZooftError
 
@@ -214,19 +214,13 @@ def fingerprint(samples: Sequence[Sample]) -> str:
 
 def write_samples(path: Path, splits: Splits, classes: Sequence[str]) -> None:
     """``samples.csv``: id, target, group, split."""
-    with path.open("w", newline="", encoding="utf-8") as file:
-        writer = csv.writer(file)
-        writer.writerow(("id", "target", "group", "split"))
-        for name, members in splits.named().items():
-            writer.writerows((s.id, classes[s.target], s.group or "", name) for s in members)
+    rows = ((s.id, classes[s.target], s.group or "", name) for name, members in splits.named().items() for s in members)
+    sheets.write(path, ("id", "target", "group", "split"), rows)
 
 
 def write_rejected(path: Path, rejected: Sequence[Rejection]) -> None:
     """``rejected.csv``: id, reason."""
-    with path.open("w", newline="", encoding="utf-8") as file:
-        writer = csv.writer(file)
-        writer.writerow(("id", "reason"))
-        writer.writerows((rejection.id, rejection.reason) for rejection in rejected)
+    sheets.write(path, ("id", "reason"), ((rejection.id, rejection.reason) for rejection in rejected))
 
 
 def _check_samples(found: Discovery) -> None:

@@ -6,7 +6,6 @@ what lies on disk.
 
 from __future__ import annotations
 
-import csv
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
@@ -17,7 +16,7 @@ import numpy as np
 
 from zooft import config as configuration
 from zooft import run as runs
-from zooft import runtime
+from zooft import runtime, sheets
 from zooft import samples as sample_tables
 from zooft.contracts import Advance, Calibration, Computing, GroupScore, Sample, Verification, WeightsRecord, unseen
 from zooft.errors import DataError, RunError
@@ -405,8 +404,7 @@ def _known_splits(run: Path | None, found: Discovery) -> Lookup:
         return known
     table = run / runs.SAMPLES_FILE
     try:
-        with table.open(newline="", encoding="utf-8") as file:
-            known.update((row["id"], row["split"]) for row in csv.DictReader(file) if row["split"])
+        known.update((row["id"], row["split"]) for row in sheets.read(table) if row["split"])
         return known
     except (OSError, KeyError, ValueError) as error:
         raise RunError(f"{table} can't be read: {error}") from error

@@ -1,21 +1,19 @@
 """The command ``zooft``: a file a command, loaded when it is called.
 
-Owns the group, and what a user sees of an error: the message, what was kept, an exit status; never a traceback
-unless ``ZOOFT_TRACEBACK`` is set.
+Owns the group. What a user sees of an error is `zooft.cli.endings`' matter: the message, what was kept, an exit status;
+never a traceback unless ``ZOOFT_TRACEBACK`` is set.
 """
 
 from __future__ import annotations
 
-import errno
-import os
 import sys
 from importlib import import_module
 
 import click
 
-from zooft import __version__
-from zooft.cli import process
-from zooft.errors import AmbiguousNameError, ConfigError, UnknownNameError, ZooftError
+from zooft import __version__, launcher
+from zooft.cli import endings, process
+from zooft.errors import AmbiguousNameError, ConfigError, UnknownNameError
 
 COMMANDS = {
     "finetune": "Fine-tune a backbone on your data, export it to ONNX and verify the file.",
@@ -85,48 +83,24 @@ def zooft() -> None:
 def main() -> None:
     """Run a command; exit with 0, with 1 if the job can't be done, with 2 if it was misworded."""
     process.tune()
+    process.write_safely()
     try:
-        status = zooft.main(prog_name="zooft", standalone_mode=False)
+        with endings.told_by_signals():
+            status = zooft.main(prog_name="zooft", standalone_mode=False)
     except click.exceptions.Abort as error:  # click's word for Ctrl-C; the notes are on the cause
-        _stop(_with_notes(error.__cause__ or error, "interrupted"), 130)
-    except click.ClickException as error:
-        error.show()
-        sys.exit(error.exit_code)
-    except (ConfigError, UnknownNameError, AmbiguousNameError) as error:
-        _stop(_with_notes(error), 2)
-    except ZooftError as error:
-        if os.environ.get("ZOOFT_TRACEBACK"):
-            raise
-        _stop(_with_notes(error), 1)
-    except KeyboardInterrupt as error:
-        _stop(_with_notes(error, "interrupted"), 130)
+        _stop(error.__cause__ or KeyboardInterrupt())
+    except (click.ClickException, ConfigError, UnknownNameError, AmbiguousNameError, KeyboardInterrupt) as error:
+        _stop(error)
     except BrokenPipeError:
         sys.exit(141)
     except Exception as error:
-        _stop_at_unexpected(error)
+        if endings.wants_traceback():
+            raise
+        _stop(error)
     else:
         sys.exit(status if isinstance(status, int) else 0)
 
 
-def _stop_at_unexpected(error: Exception) -> None:
-    if os.environ.get("ZOOFT_TRACEBACK"):
-        raise error
-    if isinstance(error, OSError) and error.errno in {errno.ENOSPC, errno.EDQUOT}:
-        _stop(_with_notes(error, f"the disk is full: {error.filename or error.strerror}; make room and try again"), 1)
-    if isinstance(error, OSError):
-        _stop(_with_notes(error), 1)
-    _stop(
-        _with_notes(error, f"unexpected {type(error).__name__}: {error}")
-        + "\nthis is a defect of zooft; ZOOFT_TRACEBACK=1 shows where it happened",
-        1,
-    )
-
-
-def _with_notes(error: BaseException, text: str | None = None) -> str:
-    return "\n".join([text or str(error), *getattr(error, "__notes__", ())])
-
-
-def _stop(text: str, status: int) -> None:
-    click.secho("zooft: ", nl=False, err=True, bold=True, fg="red")
-    click.echo(text, err=True)
-    sys.exit(status)
+def _stop(error: BaseException) -> None:
+    as_json = endings.wants_json() and launcher.process() == 0
+    sys.exit(endings.show(error, as_json=as_json))

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from zooft.cli.output import json_flag, print_json, print_table
+from zooft.cli.screen import label, say
 from zooft.cli.tasked import TaskCommand
 
 if TYPE_CHECKING:
@@ -76,14 +77,14 @@ def _print(found: Audit) -> None:
             [_cells(row) for row in found.facts],
         )
     for finding in found.findings:
-        click.secho(f"{finding.severity}: ", nl=False, bold=True, fg=_COLOURS[finding.severity])
-        click.echo(finding.text)
+        label(f"{finding.severity}: ", fg=_COLOURS[finding.severity])
+        say(finding.text)
         for line in _examples(finding.pairs, finding.samples):
-            click.echo(f"    {line}")
+            say(f"    {line}")
     for text in found.notes:
-        click.echo(f"note: {text}")
+        say(f"note: {text}")
     errors, warnings = (sum(f.severity == name for f in found.findings) for name in ("error", "warning"))
-    click.echo(f"samples looked at: {found.samples}; errors: {errors}; warnings: {warnings}")
+    say(f"samples looked at: {found.samples}; errors: {errors}; warnings: {warnings}")
 
 
 def _examples(pairs: tuple[tuple[str, str], ...], samples: tuple[str, ...], most: int = 3) -> list[str]:

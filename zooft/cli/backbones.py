@@ -9,6 +9,7 @@ import click
 
 from zooft.cli.live import Live
 from zooft.cli.output import json_flag, print_json, print_table
+from zooft.cli.screen import say
 
 if TYPE_CHECKING:
     from zooft.contracts import Family
@@ -51,7 +52,7 @@ def _families(found: Registry, *, as_json: bool) -> None:
         print_json(rows)
     else:
         print_table("", ("family", "models", "what"), [(r["family"], str(r["models"]), r["summary"]) for r in rows])
-        click.echo("list some: zooft backbones 'timm:vit*'")
+        say("list some: zooft backbones 'timm:vit*'")
 
 
 def _rows(found: Registry, pattern: str) -> list[dict[str, Any]]:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from zooft.cli.output import json_flag, print_json, print_table
+from zooft.cli.screen import say
 from zooft.report.words import count
 
 if TYPE_CHECKING:
@@ -75,7 +76,7 @@ def clear(yes: bool, as_json: bool) -> None:
 
     store = default_store(_say)
     if not yes and not _agrees(f"Remove {size_text(store.held())} from {store.folder}?"):
-        click.echo("nothing was removed; --yes removes without asking", err=True)
+        say("nothing was removed; --yes removes without asking", err=True)
         raise click.exceptions.Exit(1)
     _tell(store.clean(most_bytes=0), store, as_json=as_json)
 
@@ -84,12 +85,12 @@ def _agrees(question: str) -> bool:
     try:
         return click.confirm(question, err=True)
     except click.Abort:  # Ctrl-C, or nobody there to ask
-        click.echo(err=True)
+        say(err=True)
         return False
 
 
 def _say(text: str) -> None:
-    click.echo(text, err=True)
+    say(text, err=True)
 
 
 def _age(text: str) -> timedelta:
@@ -125,7 +126,7 @@ def _print(store: Store, entries: list[ShelfInfo]) -> None:
     ]
     if rows:
         print_table("", ("entry", "what", "records", "size", "last used"), rows)
-    click.echo(f"{size_text(store.held())} of at most {size_text(store.most_bytes)} in {store.folder}")
+    say(f"{size_text(store.held())} of at most {size_text(store.most_bytes)} in {store.folder}")
 
 
 def _day(entry: ShelfInfo) -> str:
@@ -148,11 +149,9 @@ def _tell(cleaned: Cleaned, store: Store, *, as_json: bool) -> None:
     if as_json:
         print_json({"bytes": cleaned.bytes, "entries": cleaned.shelves, "stayed": sorted(cleaned.stayed)})
         return
-    click.echo(
+    say(
         f"removed {size_text(cleaned.bytes)}, {count(cleaned.shelves, 'whole entry', 'whole entries')}; {size_text(store.held())} stay"
     )
     if cleaned.stayed:
         stayed = count(len(cleaned.stayed), "entry", "entries")
-        click.echo(
-            f"{stayed} couldn't be removed as far as wanted: a running job has it open, or the folder is read-only"
-        )
+        say(f"{stayed} couldn't be removed as far as wanted: a running job has it open, or the folder is read-only")

@@ -9,6 +9,7 @@ from typing import Any
 import click
 
 from zooft.cli.output import json_flag, print_json, print_table
+from zooft.cli.screen import say
 
 _PACKAGES = (
     "zooft", "torch", "torchvision", "timm", "accelerate", "onnx", "onnxscript", "onnxruntime", "onnxruntime-gpu",
@@ -42,9 +43,9 @@ def doctor(as_json: bool) -> None:
                     [(name, version or "not installed") for name, version in versions.items()])  # fmt: skip
         print_table("", ("torch device", ""), [(name, value or "not found") for name, value in devices.items()])
         print_table("", ("onnxruntime provider", ""), [(name, why or "usable") for name, why in usable.items()])
-        click.echo(f"training would run on {runs['training']}, verification on {runs['verification']}")
+        say(f"training would run on {runs['training']}, verification on {runs['verification']}")
         for text in problems:
-            click.secho(text, fg="red")
+            say(text, fg="red")
     if problems:
         raise click.exceptions.Exit(1)
 

@@ -10,6 +10,7 @@ from zooft import run as runs
 from zooft.cli import subject
 from zooft.cli.live import Live
 from zooft.cli.output import json_flag, print_json, print_verification
+from zooft.cli.screen import say
 from zooft.errors import RunError
 
 
@@ -57,6 +58,6 @@ def export(run: Path | None, data: Path | None, samples: int, provider: str, as_
         target = saved.settle(folder, candidate, record)
     print_json({"model": target, "verification": record}) if as_json else print_verification(record)
     if not as_json:
-        click.echo(f"model:   {target}")
+        say(f"model:   {target}")
     if not record.passed:
         raise click.exceptions.Exit(1)

@@ -9,6 +9,7 @@ import click
 
 from zooft import launcher
 from zooft.cli.output import json_flag, print_evaluation, print_json, print_verification
+from zooft.cli.screen import say
 from zooft.cli.tasked import TaskCommand
 from zooft.config import FinetuneConfig, read_toml
 
@@ -63,12 +64,12 @@ def finetune(config_file: Path | None, as_json: bool, **typed: Any) -> None:
         print_verification(result.verification)
     if result.profile is not None:
         _print_profile(result.profile)
-    click.echo(f"best:    epoch {result.best_epoch}")
-    click.echo(f"run:     {result.path}")
+    say(f"best:    epoch {result.best_epoch}")
+    say(f"run:     {result.path}")
     if (result.path / "report.html").is_file():
-        click.echo(f"report:  {result.path / 'report.html'}")
+        say(f"report:  {result.path / 'report.html'}")
     if result.onnx is not None:
-        click.echo(f"model:   {result.onnx}")
+        say(f"model:   {result.onnx}")
 
 
 def _print_profile(profile: Profile) -> None:
@@ -78,7 +79,7 @@ def _print_profile(profile: Profile) -> None:
     print_table("where the time went", timing.COLUMNS, timing.rows(profile))
     said = timing.sentence(profile)
     if said:
-        click.echo(said)
+        say(said)
 
 
 def _in_silence(values: dict[str, Any]) -> None:

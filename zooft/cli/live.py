@@ -8,6 +8,8 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
+from zooft.escapes import visible
+
 if TYPE_CHECKING:
     from types import TracebackType
 
@@ -36,7 +38,7 @@ class Live:
 
         self._console = Console(stderr=True)
         self._progress = Progress(
-            TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(),
+            TextColumn("{task.description}", markup=False), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(),
             TextColumn("left"), TimeRemainingColumn(), console=self._console,
         )  # fmt: skip
         self._records: list[EpochRecord] = []
@@ -86,7 +88,7 @@ class Live:
         for one in self._progress.tasks:
             if one.finished and one.id != self._overall:
                 self._progress.remove_task(one.id)
-        task = self._progress.add_task(title, total=total)
+        task = self._progress.add_task(visible(title), total=total)
         self._tasks.append(task)
 
         def advance(done: int) -> None:
@@ -105,7 +107,7 @@ class Live:
         self._records.append(record)
         self._epochs = epochs
         if not self._console.is_terminal:
-            self._line("  " + _line(record, epochs))
+            self._line("  " + _safe(_line(record, epochs)))
         if record.epoch == epochs:
             self._finish(self._overall)
             self._overall = None
@@ -127,16 +129,17 @@ class Live:
         """The last epochs and the best one, in as many columns as the terminal has room for."""
         from rich import box
         from rich.table import Table
+        from rich.text import Text
 
         cells = [_cells(record, self._epochs) for record in self._records]
         columns = _that_fit(list(cells[0]), self._console.width)
         table = Table(box=box.SIMPLE_HEAD, header_style="bold")
         for column in columns:
-            table.add_column(column, justify="right", no_wrap=True, min_width=len(column))
+            table.add_column(Text(visible(column)), justify="right", no_wrap=True, min_width=len(column))
         best = max(i for i, record in enumerate(self._records) if record.best)
         for index, row in enumerate(cells):
             if index == best or index >= len(cells) - _SHOWN_EPOCHS:
-                table.add_row(*(row[column] for column in columns))
+                table.add_row(*(Text(row[column]) for column in columns))
         return table
 
 
@@ -176,7 +179,7 @@ def _line(record: EpochRecord, epochs: int) -> str:
 
 
 def _safe(text: str) -> str:
-    """File names may hold what rich takes for markup."""
+    """File names may hold what rich takes for markup, or a terminal for an order."""
     from rich.markup import escape
 
-    return escape(text)
+    return escape(visible(text))

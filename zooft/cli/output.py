@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from zooft.cli.screen import label, say, write
+from zooft.escapes import in_json, visible
 from zooft.report.words import plural
 
 if TYPE_CHECKING:
@@ -23,7 +25,7 @@ def print_json(value: Any) -> None:
     """One JSON value."""
     from zooft.run import to_json
 
-    click.echo(json.dumps(to_json(value), indent=2, ensure_ascii=False))
+    write(in_json(json.dumps(to_json(value), indent=2, ensure_ascii=False)) + "\n")
 
 
 def print_table(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
@@ -36,12 +38,12 @@ def print_table(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]
 
     table = Table(header_style="bold", box=_box())
     for index, column in enumerate(columns):
-        table.add_column(column, overflow="fold", no_wrap=index == 0)
+        table.add_column(Text(visible(column)), overflow="fold", no_wrap=index == 0)
     for row in rows:
-        table.add_row(*map(Text, row))
+        table.add_row(*(Text(visible(one)) for one in row))
     console = Console(width=None if sys.stdout.isatty() else 160)
     if title:
-        console.print(title, style="italic", highlight=False, markup=False)
+        console.print(visible(title), style="italic", highlight=False, markup=False)
     console.print(table)
 
 
@@ -66,10 +68,11 @@ def _print_figures(evaluation: Evaluation) -> None:
     rows = [(_metric(name), *(cell for side in sides for cell in _cells(side[name]))) for name in evaluation.metrics]
     print_table(title, ("metric", *(text for value in values for text in (value, "95 % interval"))), rows)
     if evaluation.mixed_groups:
-        click.echo(
+        say(
             f"{plural(evaluation.group_name)} with samples of several classes: {evaluation.mixed_groups}; each counts as its last class, "
-            f"in the order {', '.join(row.name for row in evaluation.per_class)}\n"
+            f"in the order {', '.join(row.name for row in evaluation.per_class)}"
         )
+        say()
 
 
 def _print_threshold(evaluation: Evaluation) -> None:
@@ -80,11 +83,12 @@ def _print_threshold(evaluation: Evaluation) -> None:
         f"{names.get(name, name)} {_figure(i.value)}" + (f" ({_interval(i.low, i.high)})" if i.low is not None else "")
         for name, i in evaluation.at_threshold.items()
     ]
-    click.echo(
+    say(
         f"{evaluation.per_class[-1].name} is said from a probability of {evaluation.threshold:.4f} on; "
-        f"per {evaluation.group_name if evaluation.groups else 'sample'}: {', '.join(figures)}\n"
-        "The table of classes is at this threshold, per sample; any accuracy above is of the likelier class.\n"
+        f"per {evaluation.group_name if evaluation.groups else 'sample'}: {', '.join(figures)}"
     )
+    say("The table of classes is at this threshold, per sample; any accuracy above is of the likelier class.")
+    say()
 
 
 def _print_subgroups(evaluation: Evaluation) -> None:
@@ -108,9 +112,9 @@ def _print_subgroups(evaluation: Evaluation) -> None:
     )
     print_table("subgroups, per sample", columns, rows)
     if any(row.small for row in shown):
-        click.echo("too few: fewer than ten samples, or all of one class")
+        say("too few: fewer than ten samples, or all of one class")
     if left > 0:
-        click.echo(f"{left} more rows are shown by --json")
+        say(f"{left} more rows are shown by --json")
 
 
 def _metric(name: str) -> str:
@@ -125,19 +129,15 @@ def _cells(interval: Interval) -> tuple[str, str]:
 
 def print_verification(verification: Verification) -> None:
     """One line that says what was proven, and a line a failure."""
-    word = (
-        click.style("verified", fg="green", bold=True)
-        if verification.passed
-        else click.style("NOT verified", fg="red", bold=True)
-    )
-    click.echo(
-        f"{word} with onnxruntime on {verification.provider.removesuffix('ExecutionProvider')}, "
+    label("verified" if verification.passed else "NOT verified", fg="green" if verification.passed else "red")
+    say(
+        f" with onnxruntime on {verification.provider.removesuffix('ExecutionProvider')}, "
         f"{verification.samples} {verification.data} samples, batch sizes {', '.join(map(str, verification.batch_sizes))}: "
         f"logits differ by {verification.relative_rms:.1e} of their spread, probabilities by at most "
         f"{verification.max_probability_difference:.1e}, same best class in {verification.top1_agreement:.2%}"
     )
     for text in (*verification.failures, *verification.notes):
-        click.echo(f"  {text}")
+        say(f"  {text}")
 
 
 def _figure(value: float) -> str:

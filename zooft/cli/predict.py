@@ -15,6 +15,7 @@ import click
 from zooft.cli import subject
 from zooft.cli.live import Live
 from zooft.cli.output import json_flag, print_json, print_table
+from zooft.cli.screen import say, write
 from zooft.errors import ConfigError, DataError, RuntimeModelError
 from zooft.run import ONNX_FILE
 
@@ -105,7 +106,7 @@ def _by_patient(
             version=metadata.version, weights_sha256=metadata.weights_sha256,
         )  # fmt: skip
         for path in task.writers[form](results, file, out, options):
-            click.echo(path)
+            say(path)
         return bool(results)
     rows = [_row(result, metadata.classes, task.identify(result, options) if identify else {}) for result in results]
     whole = {
@@ -179,10 +180,10 @@ def _deliver(table: tuple[list[str], list[list[str]]], form: str, out: Path | No
         csv.writer(buffer, lineterminator="\n").writerows([columns, *rows])
         text = buffer.getvalue()
     if out is None:
-        click.echo(text, nl=False)
+        write(text)
     else:
         write_text(out, text)
-        click.echo(out)
+        say(out)
 
 
 def _expand(paths: tuple[str, ...]) -> list[Path]:

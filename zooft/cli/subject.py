@@ -9,6 +9,7 @@ from pathlib import Path
 import click
 
 from zooft import run as runs
+from zooft.cli.screen import say
 from zooft.config import Provider
 from zooft.errors import DataError
 
@@ -60,7 +61,7 @@ def find(path: Path | None) -> Subject:
     """A run folder or an ONNX file by its path; the latest run for None."""
     if path is None:
         path = runs.latest()
-        click.echo(f"the latest run: {path}", err=True)
+        say(f"the latest run: {path}", err=True)
     if path.suffix != ".onnx":
         runs.read(path)
         return Subject(run=path, file=None)

@@ -7,6 +7,7 @@ from pathlib import Path
 import click
 
 from zooft.cli.output import json_flag, print_json
+from zooft.cli.screen import say
 
 
 @click.group(epilog="\b\nExample:\n  zooft weights fetch timm:vit_base --to weights")
@@ -32,10 +33,11 @@ def fetch(backbones: tuple[str, ...], folder: Path, as_json: bool) -> None:
         path, record = fetch_weights(found, reference, folder)
         rows.append({"backbone": reference, "file": path, "weights": record})
         if not as_json:
-            click.echo(
-                f"{path}\n  from {record.source}, licence {record.licence or 'unknown'}, tensors SHA-256 {record.tensors_sha256}"
+            say(path)
+            say(
+                f"  from {record.source}, licence {record.licence or 'unknown'}, tensors SHA-256 {record.tensors_sha256}"
             )
     if as_json:
         print_json(rows)
     else:
-        click.echo(f"there, set ZOOFT_WEIGHTS={folder.resolve()}")
+        say(f"there, set ZOOFT_WEIGHTS={folder.resolve()}")

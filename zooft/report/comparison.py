@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import json
 import math
 from collections.abc import Iterator, Mapping, Sequence
@@ -11,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from zooft import run as runs
+from zooft import sheets
 from zooft.contracts import Table
 from zooft.errors import RunError
 from zooft.metrics import SMALLER_IS_BETTER, Interval
@@ -155,7 +155,7 @@ def _lines(path: Path) -> list[str]:
 def _members(path: Path) -> dict[str, frozenset[str]]:
     """Split to the ids of its samples."""
     ids: dict[str, set[str]] = {}
-    for row in csv.DictReader(_lines(path)):
+    for row in sheets.read(path) if path.is_file() else ():
         ids.setdefault(row["split"], set()).add(row["id"])
     return {split: frozenset(found) for split, found in ids.items()}
 

@@ -366,16 +366,6 @@ def is_out_of_memory(error: BaseException) -> bool:
     """Whether `error` says that memory ran out, on a device or on the host."""
     if isinstance(error, torch.OutOfMemoryError | MemoryError):
         return True
-    text = str(error)
-    return isinstance(error, RuntimeError) and any(sign in text for sign in _OUT_OF_MEMORY)
+    from zooft import machine
 
-
-_OUT_OF_MEMORY = (
-    "DefaultCPUAllocator: can't allocate memory",
-    "DefaultCPUAllocator: not enough memory",
-    "CUDA out of memory",
-    "CUDA error: out of memory",
-    "MPS backend out of memory",
-    "could not create a memory object",  # oneDNN's words
-    "std::bad_alloc",
-)
+    return isinstance(error, RuntimeError) and machine.lacks_memory(error)

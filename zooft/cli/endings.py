@@ -1,0 +1,168 @@
+"""How a command ends that couldn't do its work: in one sentence, as JSON where that was asked for, by an exit status."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import json
+import os
+import signal
+import sys
+import threading
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import click
+
+from zooft import machine
+from zooft.cli import screen
+from zooft.errors import AmbiguousNameError, ConfigError, UnknownNameError, ZooftError
+from zooft.escapes import in_json
+
+_HEAVY = frozenset({
+    "torch", "torchvision", "timm", "accelerate", "safetensors", "sklearn", "scipy", "captum", "matplotlib", "jinja2",
+    "onnxscript", "huggingface_hub",
+})  # fmt: skip
+"""What only the whole of zooft brings along, not ``zooft-runtime``."""
+
+
+class ToldToEnd(KeyboardInterrupt):
+    """A signal has asked this process to end; what handles Ctrl-C handles it."""
+
+    def __init__(self, number: int) -> None:
+        super().__init__(number)
+        self.number = number
+
+
+@dataclass(frozen=True, slots=True)
+class Ending:
+    """What is told of an error.
+
+    Attributes:
+        kind: the error's class, for programs.
+        message: what was wrong, what was found, what to do next.
+        notes: what was kept, and where.
+        status: the exit status.
+    """
+
+    kind: str
+    message: str
+    notes: tuple[str, ...]
+    status: int
+
+
+@contextlib.contextmanager
+def told_by_signals() -> Iterator[None]:
+    """Let SIGTERM and SIGHUP end the work as Ctrl-C does, with what was learnt kept; by default they say nothing."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+
+    def end(number: int, _frame: Any) -> None:
+        signal.signal(number, signal.SIG_IGN)  # once is enough: let it say where things lie
+        raise ToldToEnd(number)
+
+    wanted = [getattr(signal, name) for name in ("SIGTERM", "SIGHUP") if hasattr(signal, name)]
+    ours = [one for one in wanted if signal.getsignal(one) == signal.SIG_DFL]  # nohup's choice stays
+    for one in ours:
+        signal.signal(one, end)
+    try:
+        yield
+    finally:
+        for one in ours:
+            signal.signal(one, signal.SIG_DFL)
+
+
+def of(error: BaseException) -> Ending:
+    """What is told of an error."""
+    notes = tuple(getattr(error, "__notes__", ()))
+    if isinstance(error, ToldToEnd):
+        name = signal.Signals(error.number).name
+        return Ending("Terminated", f"ended, since this process was told to ({name})", notes, 128 + error.number)
+    if isinstance(error, KeyboardInterrupt):
+        return Ending("Interrupted", "interrupted", notes, 130)
+    if isinstance(error, click.ClickException):
+        return Ending(type(error).__name__, error.format_message(), notes, error.exit_code)
+    message, status = _words(error)
+    return Ending(type(error).__name__, message, notes, status)
+
+
+def _words(error: BaseException) -> tuple[str, int]:
+    if isinstance(error, ConfigError | UnknownNameError | AmbiguousNameError):
+        return str(error), 2
+    said = isinstance(error, ZooftError) and "memory" in str(error)  # in words that fit better than ours
+    if machine.lacks_memory(error) and not said:
+        return _about_memory(error), 1
+    if isinstance(error, ZooftError):
+        return str(error), 1
+    missing = _missing(error)
+    if missing is not None:
+        return (
+            f"this needs {missing}, which isn't installed here: zooft-runtime alone predicts with ONNX files, evaluates them "
+            "and looks around (doctor); to train, export or draw, install the whole of zooft: pip install zooft",
+            1,
+        )
+    if isinstance(error, OSError) and error.errno in {errno.ENOSPC, errno.EDQUOT}:
+        return f"the disk is full: {error.filename or error.strerror}; make room and try again", 1
+    if isinstance(error, OSError):
+        return str(error), 1
+    return (
+        f"unexpected {type(error).__name__}: {error}\n"
+        "this is a defect of zooft; ZOOFT_TRACEBACK=1 shows where it happened",
+        1,
+    )
+
+
+def _about_memory(error: BaseException) -> str:
+    limit = machine.address_limit()
+    known = "" if limit is None else f"; 'ulimit -v' allows this process {limit / 1e9:.1f} GB"
+    first = str(error).strip().partition("\n")[0]
+    return (
+        f"memory ran out ({f'{type(error).__name__}: {first}' if first else type(error).__name__}){known}; give it more, or ask for "
+        "less: smaller --batch-size or --workers in training, smaller pictures or series, a smaller backbone"
+    )
+
+
+def _missing(error: BaseException | None) -> str | None:
+    """The package that a part of zooft lacks which ``zooft-runtime`` doesn't install."""
+    while error is not None:
+        if isinstance(error, ModuleNotFoundError) and (error.name or "").partition(".")[0] in _HEAVY:
+            return (error.name or "").partition(".")[0]
+        error = error.__cause__ or error.__context__
+    return None
+
+
+def show(error: BaseException, *, as_json: bool) -> int:
+    """Tell of an error, on standard error and, where that was asked for, as JSON on standard output; its exit status."""
+    ending = of(error)
+    if as_json:
+        told = {"kind": ending.kind, "message": ending.message, "notes": ending.notes, "status": ending.status}
+        screen.write(in_json(json.dumps({"error": told}, indent=2, ensure_ascii=False)) + "\n")
+    if isinstance(error, click.ClickException):
+        _as_click_does(error)
+        return ending.status
+    screen.label("zooft: ", fg="red", err=True)
+    for text in (ending.message, *ending.notes):
+        click.echo(screen.paragraph(text), err=True)
+    return ending.status
+
+
+def _as_click_does(error: click.ClickException) -> None:
+    """With the command's usage."""
+    message = screen.paragraph(error.format_message())
+    again = (
+        click.UsageError(message, error.ctx) if isinstance(error, click.UsageError) else click.ClickException(message)
+    )
+    again.show()
+
+
+def wants_json() -> bool:
+    """Whether ``--json`` stands among the arguments of this process."""
+    typed = sys.argv[1:]
+    return "--json" in (typed[: typed.index("--")] if "--" in typed else typed)
+
+
+def wants_traceback() -> bool:
+    """Whether an error is to be raised as it is, for whoever mends zooft or a plugin."""
+    return bool(os.environ.get("ZOOFT_TRACEBACK"))
