@@ -54,7 +54,9 @@ def label_fault(label: str, *, in_table: bool = False) -> str | None:
         return f"it has {len(label):,} characters, and a class's name has at most {LABEL_LIMIT}"
     if in_table and any(unicodedata.category(c) in {"Cc", "Zl", "Zp"} for c in label):  # of a folder it is its name
         return "it holds a line break, a tab or another control character"
-    if in_table and any(unicodedata.bidirectional(c) in {"LRE", "RLE", "LRO", "RLO", "LRI", "RLI", "FSI"} for c in label):
+    if in_table and any(
+        unicodedata.bidirectional(c) in {"LRE", "RLE", "LRO", "RLO", "LRI", "RLI", "FSI"} for c in label
+    ):
         return "it holds a mark that turns the direction of writing"
     if in_table and any(c in _SEPARATORS for c in label):
         return "it holds a comma, semicolon, bar or quotation mark, as where cells ran together or several labels stand in one"
