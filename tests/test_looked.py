@@ -166,6 +166,31 @@ def test_a_transformer_that_reads_its_class_token_is_hot_at_the_patch_that_decid
     assert outside.max() < 0.05
 
 
+def test_where_everything_speaks_against_a_class_the_least_of_it_is_shown_and_told() -> None:
+    found = looked(run(Convolution(), CONVOLUTION), np.maximum(spot(4, 8), 140), 0)  # all brighter than grey
+    assert found.against
+    assert found.heat[5:7, 9:11].max() == 0
+    assert found.heat.max() == 1
+    assert not looked(run(Convolution(), CONVOLUTION), spot(4, 8)).against
+
+
+def test_a_class_token_that_mixes_only_inside_the_last_stage_is_followed_to_the_layer_where_patches_still_count() -> None:
+    stages = {
+        "embed": Stage(("embed",), lambda m, x: m.tokens(x)),
+        "blocks": Stage(("block0", "block1"), lambda m, x: m.block1(m.block0(x))),
+        "pool": Stage((), lambda _m, x: x[:, 0]),
+    }
+    saved = run(Transformer(), {"features": Stage(("embed", "block0", "block1"), stages_of(stages)), "pool": stages["pool"]})
+    found = looked(saved, spot(4, 12))
+    assert np.unravel_index(found.heat.argmax(), found.heat.shape)[0] in range(4, 8)
+    assert found.heat[4:8, 12:16].mean() > 0.5
+
+
+def stages_of(stages: Mapping[str, Stage]) -> Any:
+    """The first two, as one."""
+    return lambda m, x: stages["blocks"](m, stages["embed"](m, x))
+
+
 def test_of_a_bag_the_instance_that_spoke_most_is_shown() -> None:
     dark = np.full((SIDE, SIDE, 3), 20, np.uint8)
     bag = np.stack([dark, spot(0, 0)[..., :], dark, spot(8, 8), dark])

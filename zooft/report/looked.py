@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     _Interrupted = tuple[nn.Module, nn.Module, Tensor]  # what takes features, where it is watched, the features
 
 _MOST_LAYERS = 6
-"""Layers that are tried, deepest first."""
+"""Layers that are tried, deepest first: of stages the last ones, of layers within them some of all, as neighbours are alike."""
 _MOST_OTHER_TOKENS = 8
 """Class and register tokens before those of the patches."""
 
@@ -33,18 +33,21 @@ class Look:
         picture: the network's input for people, ``(H, W)`` or ``(H, W, 3)`` uint8; of a bag, one instance.
         heat: ``(H, W)`` float32 in 0..1, for the same pixels.
         instance: of a bag, the number of the instance that spoke most for the class; None otherwise.
+        against: whether no place spoke for the class, and the heat is where it was spoken against least.
     """
 
     picture: NDArray[np.uint8]
     heat: NDArray[np.float32]
     instance: int | None = None
+    against: bool = False
 
 
 def heat(saved: SavedRun, sample: Sample, class_index: int) -> Look | None:
     """Grad-CAM (Selvaraju et al. 2017) of one class's logit, by captum.
 
-    Taken at the deepest stage whose output still has places in the image and to which the class answers; a transformer
-    that reads a class token doesn't answer to the patches of its last block, so there it is the block before.
+    Taken at the deepest stage whose output still has places in the image and to which the class answers, or at the deepest
+    layer within a stage; a transformer that reads a class token doesn't answer to the patches of its last block, so there it is
+    the block before.
 
     Args:
         saved: a run, opened.
@@ -63,6 +66,9 @@ def heat(saved: SavedRun, sample: Sample, class_index: int) -> Look | None:
         found = _grad_cam(model, spec, x[None].requires_grad_(), class_index)
     if found is None:
         return None
+    against = float(found.max()) <= 0
+    if against:
+        found = found - found.amin((1, 2, 3), keepdim=True)
     grown = LayerAttribution.interpolate(found, tuple(x.shape[-2:]), interpolate_mode="bilinear")[:, 0]
     strongest = int(found.flatten(1).sum(1).argmax())
     chosen = grown[strongest].cpu().numpy().astype(np.float32)
@@ -72,6 +78,7 @@ def heat(saved: SavedRun, sample: Sample, class_index: int) -> Look | None:
         picture=_picture(seen.detach().cpu(), spec, grey=_is_grey(saved, sample)),
         heat=chosen / most if most > 0 else np.zeros_like(chosen),
         instance=strongest if model.bag else None,
+        against=against,
     )
 
 
@@ -101,19 +108,28 @@ def _picture(x: Tensor, spec: InputSpec, *, grey: bool) -> NDArray[np.uint8]:
 
 
 def _grad_cam(model: AdaptedModel, spec: InputSpec, x: Tensor, class_index: int) -> Tensor | None:
-    """``(instances, 1, h, w)``, not negative; from the first layer at which it isn't zero everywhere."""
+    """``(instances, 1, h, w)``, not negative, from the deepest layer at which a place speaks for the class.
+
+    Where there is none, what speaks against it, not positive, from the deepest layer at which places differ.
+    """
     from captum.attr import LayerGradCam
 
-    last: Tensor | None = None
+    against: Tensor | None = None
     for network, layer, given in _layers(model, spec, x, class_index):
-        last = LayerGradCam(network, layer).attribute(given, target=class_index, relu_attributions=True).detach()
-        if float(last.max()) > 0:
-            return last
-    return last
+        found = LayerGradCam(network, layer).attribute(given, target=class_index).detach()
+        if float(found.max()) > 0:
+            return found.clamp_min(0)
+        if against is None or float(against.amax() - against.amin()) == 0:
+            against = found
+    return against
 
 
 def _layers(model: AdaptedModel, spec: InputSpec, x: Tensor, class_index: int) -> Iterator[_Interrupted]:
-    """The model interrupted where its features have places, deepest first: behind stages, else in the only stage."""
+    """The model interrupted where its features have places, deepest first: behind stages, then within them.
+
+    Within them where no stage's output speaks for the class: a class token that mixes with the patches only inside the last
+    stage, as in CaiT, leaves the patches that come out of it without a say.
+    """
     import torch
 
     behind: list[tuple[int, Tensor]] = []
@@ -124,16 +140,17 @@ def _layers(model: AdaptedModel, spec: InputSpec, x: Tensor, class_index: int) -
             if _places(out.flatten(0, 1) if model.bag else out, spec):
                 behind.append((number, out))
     yield from (_behind_stage(model, spec, stop, out) for stop, out in reversed(behind[-_MOST_LAYERS:]))
-    if not behind:
-        inner = _inner_layers(model, spec, x, class_index)
-        yield from (_behind_layer(model, spec, layer, x) for layer in reversed(inner[-_MOST_LAYERS:]))
+    inner = _inner_layers(model, spec, x, class_index)
+    spread = np.linspace(len(inner) - 1, 0, min(_MOST_LAYERS, len(inner))).round().astype(int)
+    yield from (_behind_layer(model, spec, inner[number], x) for number in spread)
 
 
 def _places(out: Tensor, spec: InputSpec) -> tuple[int, int, int] | None:
     """How many tokens stand before the patches', and rows and columns; None where a stage's output has no places."""
     if out.ndim == 4:
         rows, columns = out.shape[1:3] if _channels_last(out) else out.shape[2:]
-        return (0, rows, columns) if rows * columns > 1 else None
+        a_map = rows * columns > 1 and _is_strided(rows, spec.height) and _is_strided(columns, spec.width)
+        return (0, rows, columns) if a_map else None
     if out.ndim != 3:
         return None
     tokens = out.shape[1]
@@ -142,6 +159,11 @@ def _places(out: Tensor, spec: InputSpec) -> tuple[int, int, int] | None:
         if 0 <= tokens - rows * columns <= _MOST_OTHER_TOKENS:
             return tokens - rows * columns, rows, columns
     return None
+
+
+def _is_strided(length: int, whole: int) -> bool:
+    """Whether a map of the image has such an axis, up to its borders; the 197 tokens of attention have not, of 224 pixels."""
+    return abs(whole / max(1, round(whole / length)) - length) <= 2
 
 
 def _channels_last(out: Tensor) -> bool:
@@ -206,9 +228,10 @@ def _inner_layers(model: AdaptedModel, spec: InputSpec, x: Tensor, class_index: 
     import torch
 
     ran: list[tuple[nn.Module, Tensor]] = []
+    instances = x.shape[0] * x.shape[1] if model.bag else x.shape[0]  # what lies by patches or windows has more rows
 
     def note(module: nn.Module, _given: Any, out: Any) -> None:
-        if isinstance(out, torch.Tensor) and out.requires_grad and _places(out, spec):
+        if isinstance(out, torch.Tensor) and out.requires_grad and len(out) == instances and _places(out, spec):
             ran.append((module, out))
 
     hooks = [module.register_forward_hook(note) for module in model.trunk.modules() if module is not model.trunk]

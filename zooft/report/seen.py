@@ -17,7 +17,8 @@ MOST_CLASSES = 6
 HITS = 2
 """Right answers shown of each class."""
 _HEAT = (
-    "Yellow is where the network's last stage before pooling spoke most for the class (Grad-CAM, Selvaraju et al. 2017). "
+    "Yellow is where the network's deepest layer that still has places in the image spoke most for the class (Grad-CAM, Selvaraju "
+    "et al. 2017). "
     "It shows where, not why, and is coarse; a hot spot away from the finding is a reason to doubt, a hot spot on it is "
     "no proof. The picture is what the network saw: cut, scaled and windowed."
 )
@@ -99,6 +100,9 @@ def _heat(material: Material, given: Predictions, row: int, said: int) -> Photo 
     title, lines = _words(material, given, row, said)
     if look.instance is not None:
         lines = (*lines, f"the instance that spoke most for it: number {look.instance + 1}")
+    if look.against:
+        where = "; yellow is where least spoke against it" if look.heat.any() else ""
+        lines = (*lines, f"no place in it spoke for this class{where}")
     sources = (photos.source(look.picture), photos.overlaid(look.picture, look.heat))
     return Photo(sources=sources, alt=f"Sample {given.samples[row].id}, and where the model looked", title=title, lines=lines)  # fmt: skip
 
