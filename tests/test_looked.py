@@ -174,13 +174,17 @@ def test_where_everything_speaks_against_a_class_the_least_of_it_is_shown_and_to
     assert not looked(run(Convolution(), CONVOLUTION), spot(4, 8)).against
 
 
-def test_a_class_token_that_mixes_only_inside_the_last_stage_is_followed_to_the_layer_where_patches_still_count() -> None:
+def test_a_class_token_that_mixes_only_inside_the_last_stage_is_followed_to_the_layer_where_patches_still_count() -> (
+    None
+):
     stages = {
         "embed": Stage(("embed",), lambda m, x: m.tokens(x)),
         "blocks": Stage(("block0", "block1"), lambda m, x: m.block1(m.block0(x))),
         "pool": Stage((), lambda _m, x: x[:, 0]),
     }
-    saved = run(Transformer(), {"features": Stage(("embed", "block0", "block1"), stages_of(stages)), "pool": stages["pool"]})
+    saved = run(
+        Transformer(), {"features": Stage(("embed", "block0", "block1"), stages_of(stages)), "pool": stages["pool"]}
+    )
     found = looked(saved, spot(4, 12))
     assert np.unravel_index(found.heat.argmax(), found.heat.shape)[0] in range(4, 8)
     assert found.heat[4:8, 12:16].mean() > 0.5
