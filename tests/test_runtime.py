@@ -316,3 +316,123 @@ def test_on_cuda_tf32_is_off_since_it_alone_would_fail_a_verification() -> None:
     assert providers.Choice("cuda").chain == [
         ("CUDAExecutionProvider", {"use_tf32": "0"}), ("CPUExecutionProvider", {}),
     ]  # fmt: skip
+
+
+def in_two_files(folder: Path) -> Path:
+    """As onnx writes a model above 2 GB."""
+    def split(model: onnx.ModelProto) -> None:
+        tensor = model.graph.initializer[0]
+        (folder / runtime.DATA_FILE).write_bytes(b"before" + tensor.raw_data)
+        onnx.external_data_helper.set_external_data(tensor, runtime.DATA_FILE, offset=6, length=len(tensor.raw_data))
+        tensor.ClearField("raw_data")
+
+    return written(folder, split)
+
+
+def test_a_file_in_two_parts_runs_as_one(tmp_path: Path) -> None:
+    images = np.random.default_rng(0).integers(0, 256, (2, 9, 7, 3), dtype=np.uint8)
+    _, logits = runtime.load(in_two_files(tmp_path), provider="cpu").run(images)
+    np.testing.assert_allclose(logits, 2 * images.mean((1, 2)), rtol=1e-5)
+
+
+def leave_behind(second: Path) -> None:
+    second.unlink()
+
+
+def rename(second: Path) -> None:
+    second.rename(second.with_name("bees.onnx.data"))
+
+
+def link(second: Path) -> None:
+    second.symlink_to(second.rename(second.with_name("elsewhere")))
+
+
+def link_hard(second: Path) -> None:
+    second.with_name("elsewhere").hardlink_to(second)
+
+
+def cut_off(second: Path) -> None:
+    second.write_bytes(second.read_bytes()[:5])
+
+
+def make_a_folder(second: Path) -> None:
+    second.unlink()
+    second.mkdir()
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        (leave_behind, "isn't there; bring both files together"),
+        (rename, "isn't there (there is bees.onnx.data: if it is the one, name it model.onnx.data again)"),
+        (link, "is a symbolic link"),
+        (link_hard, "is a hard link"),
+        (cut_off, "has 5 bytes, and the tensors of model.onnx reach to byte"),
+        (make_a_folder, "isn't a regular file"),
+    ],
+)
+def test_of_a_file_in_two_parts_what_is_wrong_with_the_second_is_said(
+    change: Callable[[Path], None], words: str, tmp_path: Path
+) -> None:
+    path = in_two_files(tmp_path)
+    change(tmp_path / runtime.DATA_FILE)
+    with pytest.raises(RuntimeModelError) as caught:
+        runtime.load(path, provider="cpu")
+    assert str(tmp_path / "model.onnx.data") in str(caught.value)
+    assert words in str(caught.value)
+    assert "could be any file" not in str(caught.value)
+
+
+def import_without_using(model: onnx.ModelProto) -> None:
+    """As onnxruntime's quant_pre_process leaves files."""
+    model.opset_import.append(helper.make_opsetid("com.microsoft", 1))
+
+
+def define_without_using(model: onnx.ModelProto) -> None:
+    body = [helper.make_node("Softmax", ["x"], ["y"])]
+    model.functions.append(helper.make_function("local", "Mine", ["x"], ["y"], body, [helper.make_opsetid("", 18)]))
+    model.opset_import.append(helper.make_opsetid("local", 1))
+
+
+@pytest.mark.parametrize("change", [import_without_using, define_without_using])
+def test_operators_that_no_node_uses_are_no_reason_to_refuse(
+    tmp_path: Path, change: Callable[[onnx.ModelProto], None]
+) -> None:
+    assert runtime.load(written(tmp_path, change), provider="cpu").metadata == METADATA
+
+
+def use_in_a_branch(model: onnx.ModelProto) -> None:
+    result = helper.make_tensor_value_info("probabilities", TensorProto.FLOAT, ["batch", 3])
+    node = helper.make_node("Gelu", ["logits"], ["probabilities"], domain="com.microsoft")
+    branch = helper.make_graph([node], "branch", [], [result])
+    model.opset_import.append(helper.make_opsetid("com.microsoft", 1))
+    model.graph.initializer.append(numpy_helper.from_array(np.array(True), "always"))
+    model.graph.node[3].CopyFrom(
+        helper.make_node("If", ["always"], ["probabilities"], then_branch=branch, else_branch=branch)
+    )
+
+
+def overrule_a_standard_one(model: onnx.ModelProto) -> None:
+    body = [helper.make_node("Identity", ["x"], ["y"])]
+    model.functions.append(helper.make_function("", "Softmax", ["x"], ["y"], body, [helper.make_opsetid("", 18)]))
+
+
+@pytest.mark.parametrize(
+    ("change", "named"), [(use_in_a_branch, r"com\.microsoft\.Gelu"), (overrule_a_standard_one, "Softmax")]
+)
+def test_foreign_operators_are_found_wherever_they_hide(
+    tmp_path: Path, change: Callable[[onnx.ModelProto], None], named: str
+) -> None:
+    with pytest.raises(RuntimeModelError, match=f"operators that aren't ONNX's own: {named}"):
+        runtime.load(written(tmp_path, change), provider="cpu")
+
+
+@pytest.mark.parametrize(("said", "given", "threads"), [("3", 0, 3), ("3,1", 0, 3), ("3", 2, 2), ("", 0, 5), ("x", 0, 5)])
+def test_computing_threads_are_those_asked_for_or_those_of_openmp_or_the_machines_and_none_of_them_spins(
+    said: str, given: int, threads: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("OMP_NUM_THREADS", said)
+    monkeypatch.setattr("zooft.machine.cores", lambda: 5)
+    options = runtime.load(written(tmp_path), provider="cpu", threads=given)._session.get_session_options()
+    assert options.intra_op_num_threads == threads
+    assert options.get_session_config_entry("session.intra_op.allow_spinning") == "0"

@@ -6,7 +6,8 @@ probabilities, logits = model.run(images)      # native units, as model.port say
 """
 
 from zooft.runtime.metadata import Metadata
+from zooft.runtime.policy import DATA_FILE
 from zooft.runtime.providers import Choice, choose, missing_library, usable
-from zooft.runtime.session import DATA_FILE, OnnxModel, load
+from zooft.runtime.session import OnnxModel, load
 
 __all__ = ["DATA_FILE", "Choice", "Metadata", "OnnxModel", "choose", "load", "missing_library", "usable"]

@@ -1,20 +1,21 @@
 """An exported file, opened with care and run.
 
-Owns the policy for files that we didn't write (no external data, no custom operators, no functions) and the
-check that the provider asked for is the one that runs.
+Owns the check that the provider asked for is the one that runs; what is refused in files that we didn't write is
+`zooft.runtime.policy`'s matter.
 """
 
 from __future__ import annotations
 
-import stat
+import os
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from zooft import machine
 from zooft.errors import ProviderError, RuntimeModelError
 from zooft.runtime import metadata as file_metadata
-from zooft.runtime import providers
+from zooft.runtime import policy, providers
 
 if TYPE_CHECKING:
     import numpy as np
@@ -24,14 +25,11 @@ if TYPE_CHECKING:
     from zooft.contracts import Port
     from zooft.runtime.metadata import Metadata
 
-DATA_FILE = "model.onnx.data"
-"""The second file of a model above 2 GB, beside the first; tensors in any other file are refused."""
 _KINDS = {"tensor(float)": "float32", "tensor(double)": "float64", "tensor(float16)": "float16"} | {
     f"tensor({kind})": kind
     for kind in ("uint8", "int8", "uint16", "int16", "uint32", "int32", "uint64", "int64", "bool")
 }
 """onnxruntime's names of types to numpy's."""
-_STANDARD_DOMAINS = {"", "ai.onnx", "ai.onnx.ml"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,7 +123,7 @@ def load(path: str | Path, *, provider: str = "auto", threads: int = 0) -> OnnxM
     Args:
         path: of the .onnx file.
         provider: auto, cpu, cuda or tensorrt.
-        threads: within an operator; 0 lets onnxruntime choose.
+        threads: that compute; 0 takes ``OMP_NUM_THREADS``, else as many as this process may use cores.
 
     Raises:
         RuntimeModelError: not a file that we can read, or one that we refuse.
@@ -134,11 +132,13 @@ def load(path: str | Path, *, provider: str = "auto", threads: int = 0) -> OnnxM
     import onnxruntime
 
     path = Path(path)
-    _refuse_unsafe(_parse(path), path.parent)
+    policy.check(_parse(path), path)
     choice = providers.choose(provider)
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 3
-    options.intra_op_num_threads = threads
+    options.intra_op_num_threads = threads or _threads()
+    # threads that wait for work let go of their cores: spinning costs twice the CPU for the same pace on few cores
+    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     options.add_session_config_entry("session.record_ep_graph_assignment_info", "1")
     try:
         session = onnxruntime.InferenceSession(str(path), options, providers=choice.chain)
@@ -153,6 +153,11 @@ def load(path: str | Path, *, provider: str = "auto", threads: int = 0) -> OnnxM
     metadata = file_metadata.parse(properties)
     _refuse_contradictions(session, metadata, path)
     return OnnxModel(metadata, actual, _placement(session), choice.note, properties, session)
+
+
+def _threads() -> int:
+    said = os.environ.get("OMP_NUM_THREADS", "").partition(",")[0].strip()
+    return int(said) if said.isdigit() and int(said) else machine.cores()
 
 
 def _refuse_contradictions(session: Any, metadata: Metadata, path: Path) -> None:
@@ -200,41 +205,6 @@ def _parse(path: Path) -> onnx.ModelProto:
         raise RuntimeModelError(f"there is no file {path}; 'zooft export RUN' writes a run's model.onnx") from None
     except (OSError, DecodeError) as error:
         raise RuntimeModelError(f"{path} isn't a readable ONNX file: {error}") from error
-
-
-def _refuse_unsafe(model: onnx.ModelProto, folder: Path) -> None:
-    from onnx.external_data_helper import uses_external_data
-
-    outside = [tensor for tensor in _tensors(model.graph) if uses_external_data(tensor)]
-    if outside and not (all(_location(tensor) == DATA_FILE for tensor in outside) and _is_plain(folder / DATA_FILE)):
-        raise RuntimeModelError("the ONNX file keeps tensors in other files, which could be any file on this machine")
-    foreign = {entry.domain for entry in model.opset_import} - _STANDARD_DOMAINS
-    if foreign or model.functions:
-        raise RuntimeModelError(f"the ONNX file uses operators that aren't ONNX's own: {', '.join(sorted(foreign))}")
-
-
-def _location(tensor: onnx.TensorProto) -> str:
-    return next((entry.value for entry in tensor.external_data if entry.key == "location"), "")
-
-
-def _is_plain(path: Path) -> bool:
-    """A regular file with one name: a link, hard or symbolic, could lead to any file on this machine."""
-    try:
-        status = path.lstat()
-    except OSError:
-        return False
-    return stat.S_ISREG(status.st_mode) and status.st_nlink == 1
-
-
-def _tensors(graph: onnx.GraphProto) -> Iterator[onnx.TensorProto]:
-    """All of them: in constants and in the branches of control flow too."""
-    yield from graph.initializer
-    for sparse in graph.sparse_initializer:
-        yield from (sparse.values, sparse.indices)
-    for attribute in (attribute for node in graph.node for attribute in node.attribute):
-        yield from (*attribute.tensors, *([attribute.t] if attribute.HasField("t") else []))
-        for inner in (*attribute.graphs, *([attribute.g] if attribute.HasField("g") else [])):
-            yield from _tensors(inner)
 
 
 def _placement(session: Any) -> dict[str, int]:
