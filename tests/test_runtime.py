@@ -320,6 +320,7 @@ def test_on_cuda_tf32_is_off_since_it_alone_would_fail_a_verification() -> None:
 
 def in_two_files(folder: Path) -> Path:
     """As onnx writes a model above 2 GB."""
+
     def split(model: onnx.ModelProto) -> None:
         tensor = model.graph.initializer[0]
         (folder / runtime.DATA_FILE).write_bytes(b"before" + tensor.raw_data)
@@ -427,7 +428,9 @@ def test_foreign_operators_are_found_wherever_they_hide(
         runtime.load(written(tmp_path, change), provider="cpu")
 
 
-@pytest.mark.parametrize(("said", "given", "threads"), [("3", 0, 3), ("3,1", 0, 3), ("3", 2, 2), ("", 0, 5), ("x", 0, 5)])
+@pytest.mark.parametrize(
+    ("said", "given", "threads"), [("3", 0, 3), ("3,1", 0, 3), ("3", 2, 2), ("", 0, 5), ("x", 0, 5)]
+)
 def test_computing_threads_are_those_asked_for_or_those_of_openmp_or_the_machines_and_none_of_them_spins(
     said: str, given: int, threads: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
