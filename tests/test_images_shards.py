@@ -351,7 +351,8 @@ def test_groups_come_from_json(tmp_path: Path) -> None:
         ({"z_json": '{"cls": 3}', "z_npy": "x"}, "z", "a label without a picture (.json, .npy)"),
         ({"z_png": "", "z_jpg": "", "z_cls": "ant"}, "z.jpg", "has several pictures: .jpg and .png"),
         ({"z_png": "no picture", "z_cls": "ant"}, "z.png", "not an image that Pillow knows"),
-        ({"z_png": "", "z_cls": "ant"}, "z.png", "not an image that Pillow knows"),
+        ({"z_png": "", "z_cls": "ant"}, "z.png", "an empty file"),
+        ({"z_dcm": "x", "z_cls": "ant"}, "z", "use --task ct"),
         ({"z_2024_png": "", "z_2024_cls": "ant"}, "z.2024.png", "several dots: WebDataset's key ends at the first"),
     ],
 )  # fmt: skip

@@ -205,10 +205,10 @@ def _by_field(errors: Sequence[Any]) -> dict[str, list[Any]]:
 def _fault(cls: type[Any], items: Sequence[Any]) -> str:
     item = items[0]
     name = ".".join(str(part) for part in item["loc"]) or cls.__name__
-    if item["type"] in {"missing", "missing_argument", "missing_keyword_only_argument"}:
+    index = [part for part in item["loc"][1:] if isinstance(part, int)]
+    if item["type"] in {"missing", "missing_argument", "missing_keyword_only_argument"} and not index:
         help_text = next(field.metadata["help"] for field in dataclasses.fields(cls) if field.name == name)
         return f"{name.replace('_', '-')} is required: {help_text}"
-    index = [part for part in item["loc"][1:] if isinstance(part, int)]
     name = ".".join(map(str, [*item["loc"][:1], *index])) or cls.__name__
     wrong = ", or ".join(dict.fromkeys(each["msg"].lower() for each in items))
     return f"{name.replace('_', '-')}: {wrong}, but {item['input']!r} was given"

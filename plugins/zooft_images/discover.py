@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import os
 import warnings
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from itertools import islice
@@ -17,16 +17,19 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import zooft
+from zooft_images.kinds import is_kind
 from zooft_images.listing import Candidate, Listing, folders, others
 from zooft_images.options import GROUP_COLUMN
-from zooft_images.read import inspect
+from zooft_images.read import Inspection, inspect, is_picture, kind_of_file
+from zooft_images.sixteen import Depths
 from zooft_images.webdataset import holds_shards, is_shard, list_shards
 
 if TYPE_CHECKING:
     from zooft_images.options import ClassificationOptions
 
-_Facts = dict[str, str | float]
 _MANIFEST = "labels.csv"
+_SHEETS = (".xlsx", ".xls", ".xlsm", ".xlsb", ".ods", ".numbers")
+ALONE = "beside the class folders, so without a label"
 _AT_ONCE = 64
 """Pictures that a thread is given at a time."""
 
@@ -41,39 +44,81 @@ def discover(
     """
     listing = _list(root, options, computing)
     if not listing.candidates:
-        first = f"; the first: {listing.rejected[0].id}: {listing.rejected[0].reason}" if listing.rejected else ""
-        raise zooft.DataError(
-            f"no images in {root}: expected class folders with images, or a CSV manifest, or WebDataset shards{first}"
-        )
+        raise zooft.DataError(f"no images in {root}: {_why_none(root, listing.rejected)}")
     targets = {name: index for index, name in enumerate(listing.classes)}
     undecodable: list[zooft.Rejection] = []
+    depths = Depths()
 
     def sound() -> Iterator[zooft.Sample]:
         for c, answer in _inspect_all(listing.candidates, options, computing):
             if isinstance(answer, str):
                 undecodable.append(zooft.Rejection(c.id, answer))
-            else:
-                yield zooft.Sample(
-                    id=c.id, source=c.source, target=targets[c.label], group=c.group, split=c.split, facts=answer
-                )
+                continue
+            depths.add(answer)
+            yield zooft.Sample(
+                id=c.id, source=c.source, target=targets[c.label], group=c.group, split=c.split, facts=answer.facts
+            )
 
     samples = zooft.spilled(sound())
+    other_kinds = _kinds([*listing.rejected, *undecodable])
+    if not samples and other_kinds:
+        raise zooft.DataError(f"no images in {root}: {'; '.join(_counted(other_kinds))}")
     return zooft.Discovery(
         samples=samples,
         classes=listing.classes,
         rejected=(*listing.rejected, *undecodable),
-        notes=tuple(listing.notes),
+        notes=(*listing.notes, *_counted(other_kinds), *depths.notes(options)),
     )
+
+
+def _why_none(root: Path, rejected: Sequence[zooft.Rejection]) -> str:
+    """What lies there instead, and what is expected."""
+    kinds, alone = _kinds(rejected), [each.id for each in rejected if each.reason == ALONE]
+    if kinds:
+        return "; ".join(_counted(kinds))
+    if alone:
+        return (
+            f"{len(alone):,} files lie beside each other without class folders, such as {alone[0]}; give each class a "
+            f"folder of its own, or name the classes in a {_MANIFEST} with the columns path and label"
+        )
+    first = f"; the first: {rejected[0].id}: {rejected[0].reason}" if rejected else ""
+    return f"expected class folders with images, or a CSV manifest, or WebDataset shards{first}"
+
+
+def _kinds(rejected: Iterable[zooft.Rejection]) -> Counter[str]:
+    return Counter(each.reason for each in rejected if is_kind(each.reason))
+
+
+def _counted(kinds: Mapping[str, int]) -> list[str]:
+    """A line for each kind of file that isn't a picture, the most frequent first."""
+    most = sorted(kinds.items(), key=lambda item: (-item[1], item[0]))
+    return [f"{count:,} {'file isn' if count == 1 else 'files aren'}'t used: {kind}" for kind, count in most]
 
 
 def _list(root: Path, options: ClassificationOptions, computing: zooft.Computing) -> Listing:
     if root.is_file():
-        return list_shards(root, options, computing=computing) if is_shard(root) else _from_manifest(root, options)
+        if is_shard(root):
+            return list_shards(root, options, computing=computing)
+        _refuse_other_file(root)
+        return _from_manifest(root, options)
     if not folders(root) and (root / _MANIFEST).is_file():
         return _from_manifest(root / _MANIFEST, options)
     if holds_shards(root):
         return list_shards(root, options, computing=computing)
     return _from_folders(root, options)
+
+
+def _refuse_other_file(path: Path) -> None:
+    """Whatever is neither a shard nor text, by what it is."""
+    if path.name.lower().endswith(_SHEETS):
+        raise zooft.DataError(f"{path} is a spreadsheet: save it as CSV (UTF-8), with the columns path and label")
+    if kind := kind_of_file(path):
+        raise zooft.DataError(f"{path} isn't a manifest of pictures: {kind}")
+    if is_picture(path):
+        raise zooft.DataError(
+            f"{path} is a picture; --data takes a folder of class folders, a CSV manifest, or WebDataset shards "
+            "('zooft predict' takes single pictures)"
+        )
 
 
 def _from_folders(root: Path, options: ClassificationOptions) -> Listing:
@@ -94,7 +139,7 @@ def _from_folders(root: Path, options: ClassificationOptions) -> Listing:
             for folder, split in classes
             for path in _below(folder)
         ),
-        rejected=[zooft.Rejection(_id(root, p), "beside the class folders, so without a label") for p in strays],
+        rejected=[zooft.Rejection(_id(root, path), kind_of_file(path) or ALONE) for path in strays],
         notes=_folder_notes(root, options),
         classes=_class_folders(root, [folder for folder, _ in classes]),
     )
@@ -205,18 +250,18 @@ def _candidate(root: Path, row: Mapping[str, str], options: ClassificationOption
 
 def _inspect_all(
     candidates: Sequence[Candidate], options: ClassificationOptions, computing: zooft.Computing
-) -> Iterator[tuple[Candidate, _Facts | str]]:
+) -> Iterator[tuple[Candidate, Inspection | str]]:
     """Facts, or the reason why not, of each picture. In threads: Pillow's decoders let go of the interpreter."""
     advance = computing("looking into pictures", len(candidates))
 
-    def look(some: Sequence[Candidate]) -> list[tuple[Candidate, _Facts | str]]:
-        return [(one, _facts_or_reason(one, options)) for one in some]
+    def look(some: Sequence[Candidate]) -> list[tuple[Candidate, Inspection | str]]:
+        return [(one, _inspection_or_reason(one, options)) for one in some]
 
     workers = min(8, os.cpu_count() or 1)
     with warnings.catch_warnings(), ThreadPoolExecutor(max_workers=workers) as pool:
         # once for all threads: the filters belong to the process, and each thread restoring its own would lose some
         warnings.simplefilter("ignore")
-        rest, waiting = iter(candidates), deque[Future[list[tuple[Candidate, _Facts | str]]]]()
+        rest, waiting = iter(candidates), deque[Future[list[tuple[Candidate, Inspection | str]]]]()
         while True:
             # no more than the threads need: a task for each of a million pictures would take a gigabyte
             while len(waiting) < 2 * workers and (some := list(islice(rest, _AT_ONCE))):
@@ -228,7 +273,7 @@ def _inspect_all(
             advance(len(done))
 
 
-def _facts_or_reason(candidate: Candidate, options: ClassificationOptions) -> _Facts | str:
+def _inspection_or_reason(candidate: Candidate, options: ClassificationOptions) -> Inspection | str:
     try:
         return inspect(candidate.source, options)
     except zooft.DataError as error:

@@ -7,8 +7,11 @@ from typing import Literal
 
 import zooft
 
-FORMATS = ("JPEG", "PNG", "WEBP", "TIFF", "BMP", "PPM", "MPO", "JPEG2000", "AVIF")
+FORMATS = ("JPEG", "PNG", "WEBP", "TIFF", "BMP", "PPM", "MPO", "JPEG2000", "AVIF", "HEIF")
 GROUP_COLUMN = "group"
+WHITE = 65_535
+NOT_PICTURES = frozenset({"BUFR", "EPS", "FPX", "GRIB", "HDF5", "MPEG", "WMF"})
+"""What Pillow names without reading it, or reads by running another program."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,14 +24,50 @@ class ClassificationOptions:
     class_weights: Literal["none", "balanced"] = zooft.option("none", "balanced weighs rare classes up in the loss")
     colour: Literal["rgb", "grey"] = zooft.option("rgb", "grey reads one channel and adapts the backbone to it")
     sixteen_bit: Literal["reject", "scale"] = zooft.option(
-        "reject", "16-bit grey images: scale maps 0..65535 to 0..255"
+        "reject", "16-bit grey images: scale maps their range to 0..255"
+    )
+    sixteen_bit_range: tuple[int, int] = zooft.option(
+        (0, WHITE), "for --sixteen-bit scale: the values of black and white, such as 0,4095 for 12 bits"
     )
     formats: tuple[str, ...] = zooft.option(FORMATS, "file formats to accept, told by content, not by name")
     group_column: str = zooft.option(
         GROUP_COLUMN, "manifest column, or key of KEY.json in shards, that names what a split must keep together"
     )
 
+    def __post_init__(self) -> None:
+        """Refuse a range that is none, and formats that nothing reads; formats by the names that files tell."""
+        low, high = self.sixteen_bit_range
+        if not 0 <= low < high <= WHITE:
+            raise zooft.ConfigError(
+                f"sixteen-bit-range: black {low} and white {high}; both lie within 0 and {WHITE}, black below white"
+            )
+        if (low, high) != (0, WHITE) and self.sixteen_bit != "scale":
+            raise zooft.ConfigError(f"sixteen-bit-range {low},{high} is for --sixteen-bit scale; give that too")
+        if self.formats != FORMATS:
+            object.__setattr__(self, "formats", _known_formats(self.formats))
+
 
 def channels(options: ClassificationOptions) -> int:
     """Of the network's input."""
     return 1 if options.colour == "grey" else 3
+
+
+def _known_formats(names: tuple[str, ...]) -> tuple[str, ...]:
+    """As files tell them: JPEG for jpg.
+
+    Raises:
+        ConfigError: a name that no reader knows, or none at all.
+    """
+    import PIL.Image
+
+    PIL.Image.init()
+    readable = {name for name in (*PIL.Image.OPEN, "MPO", "HEIF") if name not in NOT_PICTURES}
+    by_suffix = {suffix[1:].upper(): name for suffix, name in PIL.Image.registered_extensions().items()}
+    by_suffix |= {"HEIC": "HEIF", "HEIF": "HEIF"}
+    found = {name: name.upper() if name.upper() in readable else by_suffix.get(name.upper(), "") for name in names}
+    unknown = [name for name, format_ in found.items() if format_ not in readable]
+    if unknown or not names:
+        what = f"nothing reads {', '.join(unknown)}" if unknown else "none is given"
+        others = ", ".join(sorted(readable - set(FORMATS)))
+        raise zooft.ConfigError(f"formats: {what}; there are {', '.join(FORMATS)}, and {others}")
+    return tuple(dict.fromkeys(found.values()))

@@ -8,10 +8,13 @@ from __future__ import annotations
 import hashlib
 import warnings
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO, TypeVar
 
 import zooft
+from zooft_images.kinds import HEAD, NO_HEIF, RAW_ANSWER, is_heif, is_raw, what_is
+from zooft_images.options import NOT_PICTURES, WHITE
 from zooft_images.shards import Member
 
 if TYPE_CHECKING:
@@ -25,13 +28,33 @@ MOST_PIXELS = 100_000_000
 """Refused above this from the header, before anything is decoded."""
 _MODES = frozenset({"1", "L", "LA", "La", "P", "PA", "RGB", "RGBA", "RGBa", "RGBX", "CMYK", "YCbCr"})
 _SIXTEEN_BIT = frozenset({"I;16", "I;16L", "I;16B", "I;16N"})
-_SEVERAL_PICTURES_ARE_USUAL = frozenset({"MPO"})
-"""Camera JPEGs with previews behind the picture; the first one is the picture."""
+_SEVERAL_PICTURES_ARE_USUAL = frozenset({"MPO", "HEIF"})
+"""Camera JPEGs with previews behind the picture, and HEIF, which says which of its images is the picture."""
+_DRAFTED = frozenset({"JPEG", "MPO"})
+"""Decoded at less than full size by the same data; drafts of other formats are another picture, a thumbnail."""
+_MOST_ABOVE = 0.01
+"""Of a 16-bit image's values, above what was told to be white: single hot pixels are, another range's aren't single."""
+_DNG_VERSION = 50706
 _SKETCH = 1.5
 """The shorter side of a sketch over the network's input: a crop of half a sketch's area still fills a view."""
 Source = Path | Member
 """A file, or a file within a shard."""
 T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True)
+class Inspection:
+    """What a file tells besides its picture.
+
+    Attributes:
+        facts: for the audit and for subgroups.
+        largest: of a picture with 16 bits a level, the largest value, of those 65,536 or of the 256 that are read.
+        in_colour: whether that is a colour picture, whose upper 8 bits are read.
+    """
+
+    facts: dict[str, str | float]
+    largest: int | None = None
+    in_colour: bool = False
 
 
 def read(source: Source, options: ClassificationOptions) -> NDArray[np.uint8]:
@@ -83,7 +106,7 @@ def digest(source: Source, options: ClassificationOptions) -> str:
         raise zooft.DataError(f"can't be read: {_words(error)}") from error
 
 
-def inspect(source: Source, options: ClassificationOptions) -> dict[str, str | float]:
+def inspect(source: Source, options: ClassificationOptions) -> Inspection:
     """What the file tells besides its picture, once that is decoded to the last row; may run in threads too.
 
     Sizes are as stored, pixels; ``bytes_per_pixel`` is the file's size over its pixels.
@@ -91,7 +114,30 @@ def inspect(source: Source, options: ClassificationOptions) -> dict[str, str | f
     Raises:
         DataError: as `read` does.
     """
-    return _opened(source, options, lambda image: _facts(_bytes(source), image, options))
+    return _opened(source, options, lambda image: _inspected(_bytes(source), image, options))
+
+
+def kind_of_file(path: Path) -> str:
+    """What a file is that is no picture for this task, where its first bytes tell; nothing of pictures and the rest."""
+    if not path.is_file():
+        return ""
+    try:
+        head = _head(path)
+    except OSError:
+        return ""
+    return what_is(head, path.name) if head and not is_picture(path) else ""
+
+
+def is_picture(path: Path) -> bool:
+    """Whether Pillow, or pillow-heif, knows how the file begins."""
+    import PIL.Image
+
+    try:
+        with warnings.catch_warnings(), PIL.Image.open(path) as image:
+            warnings.simplefilter("ignore")
+            return image.format not in NOT_PICTURES
+    except Exception:  # a hostile file fails in any way
+        return is_heif(_head(path))
 
 
 def _file(source: Source) -> Path | BinaryIO:
@@ -108,20 +154,49 @@ def _bytes(source: Source) -> int:
 
 def _opened(source: Source, options: ClassificationOptions, use: Callable[[Image], T]) -> T:
     """What `use` makes of the image, once its header is found in order."""
-    import PIL.Image
-
     try:
-        with PIL.Image.open(_file(source)) as image:
-            _check_header(image, options)
+        with _image(source) as image:
+            _check_header(image, source, options)
             return use(image)
     except zooft.DataError:
         raise
-    except PIL.UnidentifiedImageError:
-        raise zooft.DataError("not an image that Pillow knows") from None
     except MemoryError:
         raise zooft.DataError("too large for this machine's memory") from None
     except Exception as error:  # a hostile or torn file fails in any way inside a decoder
         raise zooft.DataError(f"can't be decoded: {_words(error)}") from error
+
+
+def _image(source: Source) -> Image:
+    import PIL.Image
+
+    try:
+        return PIL.Image.open(_file(source))
+    except PIL.UnidentifiedImageError:
+        head = _head(source)
+        if is_heif(head):
+            return _heif(source)
+        raise zooft.DataError(what_is(head, _name(source)) or "not an image that Pillow knows") from None
+
+
+def _heif(source: Source) -> Image:
+    """By pillow-heif, asked directly: registered with Pillow, it would bear on the whole process."""
+    try:
+        from pillow_heif import HeifImageFile
+    except ImportError:
+        raise zooft.DataError(NO_HEIF) from None
+    image: Image = HeifImageFile(_file(source))  # type: ignore[no-untyped-call]
+    return image
+
+
+def _head(source: Source) -> bytes:
+    if isinstance(source, Member):
+        return source.open().read(HEAD)
+    with source.open("rb") as file:
+        return file.read(HEAD)
+
+
+def _name(source: Source) -> str:
+    return "" if isinstance(source, Member) else source.name
 
 
 def _refuse_special(source: Path) -> None:
@@ -141,10 +216,15 @@ def _words(error: Exception) -> str:
     return system or f"{type(error).__name__}: {error}"
 
 
-def _check_header(image: Image, options: ClassificationOptions) -> None:
+def _check_header(image: Image, source: Source, options: ClassificationOptions) -> None:
     accepted = {name.upper() for name in options.formats}
     if (image.format or "").upper() not in accepted:
-        raise zooft.DataError(f"{image.format} isn't an accepted format ({', '.join(options.formats)})")
+        raise zooft.DataError(
+            what_is(_head(source), _name(source))
+            or f"{image.format} isn't an accepted format ({', '.join(options.formats)}); convert it, or add it to --formats"
+        )
+    if image.format == "TIFF" and (is_raw(_name(source)) or _DNG_VERSION in image.tag_v2):  # type: ignore[attr-defined]
+        raise zooft.DataError(RAW_ANSWER)
     width, height = image.size
     if width < 1 or height < 1:
         raise zooft.DataError(f"has no pixels ({width} x {height})")
@@ -154,9 +234,22 @@ def _check_header(image: Image, options: ClassificationOptions) -> None:
     if frames > 1 and image.format not in _SEVERAL_PICTURES_ARE_USUAL:
         raise zooft.DataError(f"holds {frames} pictures (animated or multi-page); save the one that is meant")
     if image.mode in _SIXTEEN_BIT and options.sixteen_bit == "reject":
-        raise zooft.DataError("16 bits a level; convert it with a fixed window, or give --sixteen-bit scale")
+        raise zooft.DataError(
+            "16 bits a level; convert it with a fixed window, or give --sixteen-bit scale, and --sixteen-bit-range 0,4095 "
+            "where 12 of them are used"
+        )
+    if _sixteen_in_colour(image) and options.sixteen_bit_range != (0, WHITE):
+        raise zooft.DataError(
+            "16 bits a level in colour, of which Pillow reads the upper 8: --sixteen-bit-range is for grey images; convert it"
+        )
     if image.mode not in _MODES | _SIXTEEN_BIT:
         raise zooft.DataError(f"pixel type {image.mode} has no fixed range of levels; convert it to 8 bits a level")
+
+
+def _sixteen_in_colour(image: Image) -> bool:
+    """Whether Pillow leaves out the lower 8 bits of every level, by the layout that its decoder is told."""
+    layouts = [tile[3] for tile in getattr(image, "tile", ())]
+    return image.mode not in _SIXTEEN_BIT and any(";16" in str(layout) for layout in layouts)
 
 
 def _pixels(image: Image, options: ClassificationOptions) -> NDArray[np.uint8]:
@@ -168,21 +261,40 @@ def _pixels(image: Image, options: ClassificationOptions) -> NDArray[np.uint8]:
 
 def _upright(image: Image, options: ClassificationOptions) -> Image:
     """Turned as EXIF says, of 8 bits a level, in colour or in grey; not a copy where it is so already."""
-    import numpy as np
-    import PIL.Image
     from PIL import ImageOps
 
     ImageOps.exif_transpose(image, in_place=True)
     if image.mode in _SIXTEEN_BIT:
-        image = PIL.Image.fromarray(np.round(np.asarray(image, dtype=np.float64) / 257).astype(np.uint8))
+        image = _scaled(image, *options.sixteen_bit_range)
     wanted = "L" if options.colour == "grey" else "RGB"
     return image if image.mode == wanted else image.convert(wanted)
+
+
+def _scaled(image: Image, black: int, white: int) -> Image:
+    """16 bits a level to 8: one scale for all files, so that equal values stay equal; beyond its ends all is one level.
+
+    Raises:
+        DataError: so much lies above white that the file must be of another range.
+    """
+    import numpy as np
+    import PIL.Image
+
+    values = np.asarray(image)
+    above = np.count_nonzero(values > white) / values.size
+    if above > _MOST_ABOVE:
+        raise zooft.DataError(
+            f"{above:.0%} of its values lie above {white}, which --sixteen-bit-range takes for white (the largest is "
+            f"{values.max()}): it is of another range than the others"
+        )
+    levels = np.round((np.clip(np.arange(WHITE + 1.0), black, white) - black) * 255 / (white - black)).astype(np.uint8)
+    return PIL.Image.fromarray(levels[values])
 
 
 def _sketched(image: Image, shorter: int, options: ClassificationOptions) -> NDArray[np.uint8]:
     import torch
 
-    image.draft(None, (shorter, shorter))  # nothing to other formats; to JPEG, the least size that isn't below
+    if image.format in _DRAFTED:
+        image.draft(None, (shorter, shorter))  # the least size that isn't below
     whole = _pixels(image, options)
     share = shorter / min(whole.shape[:2])
     if share >= 1:
@@ -195,14 +307,17 @@ def _sketched(image: Image, shorter: int, options: ClassificationOptions) -> NDA
     return sketched
 
 
-def _facts(size: int, image: Image, options: ClassificationOptions) -> dict[str, str | float]:
-    (width, height), mode = image.size, image.mode
+def _inspected(size: int, image: Image, options: ClassificationOptions) -> Inspection:
+    (width, height), mode, in_colour = image.size, image.mode, _sixteen_in_colour(image)
     # of a JPEG, an eighth of each side: all of the coded data is read, and what is torn refused, as at full size
-    image.draft(None, (1, 1))
+    if image.format in _DRAFTED:
+        image.draft(None, (1, 1))
     image.load()
     exif = "exif" in image.info  # may stand behind the pixels, and is gone once the picture is turned
+    deep = in_colour or mode in _SIXTEEN_BIT
+    largest = _largest(image) if deep else None
     _upright(image, options)
-    return {
+    facts: dict[str, str | float] = {
         "format": str(image.format),
         "mode": mode,
         "width": float(width),
@@ -211,3 +326,14 @@ def _facts(size: int, image: Image, options: ClassificationOptions) -> dict[str,
         "bytes_per_pixel": round(size / (width * height), 4),
         "exif": "there" if exif else "none",
     }
+    return Inspection(facts, largest, in_colour)
+
+
+def _largest(image: Image) -> int:
+    """Of all channels but transparency."""
+    import numpy as np
+
+    if image.mode in _SIXTEEN_BIT:
+        return int(np.asarray(image).max())
+    channels = zip(image.getbands(), image.split(), strict=True)
+    return max(int(np.asarray(channel).max()) for name, channel in channels if name != "A")

@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 import zooft
+from zooft_images.kinds import what_is
 
 MOST_BYTES = 512 * 2**20
 """Of a picture's file, which is held in memory while it is decoded; 100 million RGBA pixels uncompressed fit."""
@@ -32,7 +33,7 @@ _JSON_LABELS = ("label", "cls")
 _DOTTED = "several dots: WebDataset's key ends at the first one, so this isn't KEY.jpg; write another character instead"
 _PICTURES = frozenset(
     {"jpg", "jpeg", "jpe", "jfif", "png", "webp", "tif", "tiff", "bmp", "ppm", "pgm", "pbm", "pnm", "mpo"}
-    | {"jp2", "j2k", "jpx", "avif", "gif"}
+    | {"jp2", "j2k", "jpx", "avif", "gif", "heic", "heif", "hif"}
 )
 """By name; whether the format is accepted is told by content, later."""
 _COMPRESSIONS = {
@@ -343,6 +344,8 @@ def _missing(sample: _Sample) -> str:
     if sample.picture and not sample.labels:
         return f"no label: neither a .cls nor a .json with {' or '.join(_JSON_LABELS)} is beside it ({having})"
     if sample.labels and not sample.picture:
+        for kind in filter(None, (what_is(b"?", f"x.{extension}") for extension in sample.others)):
+            return kind
         return f"a label without a picture ({having})"
     return ""
 

@@ -18,24 +18,33 @@ if TYPE_CHECKING:
 
 def port(options: ClassificationOptions) -> zooft.Port:
     """RGB, or one grey channel."""
-    rgb = zooft.image_port(options)
-    if options.colour == "rgb":
-        return rgb
-    return replace(
-        rgb,
-        axes=("batch", "height", "width", 1),
-        meaning=rgb.meaning.replace("RGB levels", "grey levels (Pillow's L)"),
-    )
+    made = zooft.image_port(options)
+    if options.colour == "grey":
+        meaning = made.meaning.replace("RGB levels", "grey levels (Pillow's L)")
+        made = replace(made, axes=("batch", "height", "width", 1), meaning=meaning)
+    if options.sixteen_bit == "reject":
+        return made
+    black, white = options.sixteen_bit_range
+    scale = f"16-bit grey images are first brought from {black}..{white} to 0..255, rounded, what lies beyond cut off"
+    return replace(made, meaning=f"{made.meaning}; {scale}")
 
 
 def reader(options: ClassificationOptions) -> str:
     """Source that reads one image with Pillow, in colour or in grey."""
     source = zooft.image_reader(options)
-    if options.colour == "rgb":
-        return source
-    return source.replace('convert("RGB")', 'convert("L")').replace(
-        "np.asarray(image)[None]", "np.asarray(image)[None, ..., None]"
-    )
+    if options.sixteen_bit == "scale":
+        black, white = options.sixteen_bit_range
+        source = source.replace(
+            '.convert("RGB")',
+            f"""
+    if image.mode.startswith("I;16"):  # 16-bit grey: {black} is black and {white} is white
+        values = np.clip(np.asarray(image, np.float64), {black}, {white})
+        image = Image.fromarray(np.round((values - {black}) * 255 / {white - black}).astype(np.uint8))
+    image = image.convert("RGB")""",
+        )
+    if options.colour == "grey":
+        source = source.replace('convert("RGB")', 'convert("L")').replace("(image)[None]", "(image)[None, ..., None]")
+    return source
 
 
 def augment(spec: zooft.InputSpec, options: ClassificationOptions) -> Callable[[NDArray[Any]], Tensor] | None:
