@@ -341,9 +341,58 @@ def test_the_positive_class_stands_last(tmp_path: Path) -> None:
     got = found(tmp_path, positive="no")
     assert got.classes == ("yes", "no")
     assert Counter(sample.target for sample in got.samples) == {0: 8, 1: 8}
-    assert any("is 'yes', the last by name" in note for note in found(tmp_path).notes)
+    assert any("is 'yes', and 'no' the negative one: by what the names say" in note for note in found(tmp_path).notes)
     with pytest.raises(zooft.ConfigError, match="they have no, yes"):
         found(tmp_path, positive="maybe")
+
+
+def by_slice(root: Path, *names: str) -> Path:
+    """Four patients of four slices of the first class, the third slice of two of them of the second class."""
+    rows = ["path,label"]
+    for number, patient in enumerate(PATIENTS):
+        series(root / "files" / str(number), patient)
+        rows += [f"files/{number}/{(i * 7) % 11:02}.dcm,{names[number % 2 and i == 2]}" for i in range(4)]
+    (root / "labels.csv").write_text("\n".join(rows))
+    return root
+
+
+@pytest.mark.parametrize("finding", ["abnormal", "hemorrhage", "zoster lesion", "1"])
+def test_one_slice_with_a_finding_makes_a_patient_positive_whatever_the_alphabet_says(
+    tmp_path: Path, finding: str
+) -> None:
+    got = found(by_slice(tmp_path, {"1": "0"}.get(finding, "normal"), finding))
+    assert got.classes[-1] == finding
+    assert got.group_score == "max"
+    patients = {
+        group: max(s.target for s in got.samples if s.group == group) for group in {s.group for s in got.samples}
+    }
+    assert sorted(patients.values()) == [0, 0, 1, 1]
+    assert not any("warning" in note for note in got.notes)
+
+
+def test_where_everybody_counts_as_one_class_a_warning_says_so(tmp_path: Path) -> None:
+    (note,) = [
+        note for note in found(by_slice(tmp_path, "normal", "abnormal"), positive="normal").notes if "warning" in note
+    ]
+    assert note.startswith("warning: each patient of 4 has a slice of the class 'normal', so each counts as 'normal'")
+
+
+def test_two_classes_of_which_either_may_be_looked_for_are_asked_about(tmp_path: Path) -> None:
+    by_slice(tmp_path, "left", "right")
+    with pytest.raises(zooft.ConfigError, match="say it: --positive left, or --positive right"):
+        found(tmp_path)
+    assert found(tmp_path, positive="left").classes == ("right", "left")
+    known = discover.discover(tmp_path, CTOptions(), learning=False)
+    assert known.classes == ("left", "right")  # a finished model has its own order
+
+
+def test_of_several_classes_by_slice_nothing_found_comes_first_and_the_rule_is_said(tmp_path: Path) -> None:
+    by_slice(tmp_path, "normal", "ischemia")
+    table = tmp_path / "labels.csv"
+    table.write_text(table.read_text().replace("ischemia", "hemorrhage", 1))
+    got = found(tmp_path)
+    assert got.classes == ("normal", "hemorrhage", "ischemia")
+    assert any("a patient's answer is that of the slice which is likeliest 'ischemia'" in note for note in got.notes)
 
 
 def test_options_that_dont_go_together_are_told_first(tmp_path: Path) -> None:
@@ -511,7 +560,7 @@ def test_real_slices_of_54_patients() -> None:
     got = discover.discover(real("siim_ct"), CTOptions())
     assert len(got.samples) == 100
     assert len({sample.group for sample in got.samples}) == 54
-    assert got.classes == ("contrast", "no_contrast")
+    assert got.classes == ("no_contrast", "contrast")
     assert got.group_score == "max"
     assert not got.rejected
     assert sorted(path.name for path in real("siim_ct").iterdir()) == before

@@ -55,6 +55,18 @@ def test_a_report_is_valid_though_the_headers_say_nothing_of_the_patient(tmp_pat
     assert [line for line in said.splitlines() if line.startswith("Error")] == []
 
 
+def test_a_report_says_which_class_is_looked_for(tmp_path: Path) -> None:
+    (path,) = sr.write([result(tmp_path / "in", "12")], FILE, tmp_path / "out", OPTIONS)
+    told = {
+        item.ConceptNameCodeSequence[0].CodeMeaning: item.ConceptCodeSequence[0].CodeMeaning
+        for item in pydicom.dcmread(path).iterall()
+        if item.VR == "SQ"
+        for item in item.value
+        if item.get("ValueType") == "CODE"
+    }
+    assert told["Class that is looked for"] == "nodule"
+
+
 def test_a_header_that_makes_no_report_costs_the_others_nothing_and_is_not_repeated(
     tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:

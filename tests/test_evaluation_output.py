@@ -50,7 +50,7 @@ def line(text: str, start: str) -> str:
 def test_figures_per_sample_and_per_group_stand_side_by_side(shown: Shown) -> None:
     found = evaluation()
     text = shown(found)
-    assert "test: 12 samples of 6 groups" in text
+    assert "test: 12 samples of 6 groups; the positive class is ill" in text
     assert line(text, "metric").split() == [
         "metric",
         "per",
@@ -69,6 +69,19 @@ def test_figures_per_sample_and_per_group_stand_side_by_side(shown: Shown) -> No
         f"{each.value:.4f}", f"{each.low:.4f}", "…", f"{each.high:.4f}",
         f"{grouped.value:.4f}", f"{grouped.low:.4f}", "…", f"{grouped.high:.4f}",
     ]  # fmt: skip
+
+
+def test_where_everybody_counts_as_one_class_a_warning_stands_in_place_of_figures_per_group(shown: Shown) -> None:
+    found = metrics.evaluate(
+        metrics.diagnostic_metrics, np.array([0, 1, 0, 1]), np.full((4, 2), 0.5), split="test", resamples=0, seed=0,
+        classes=("ill", "healthy"), groups=["a", "a", "b", "b"], threshold=0.5, group_name="patient",
+    )  # fmt: skip
+    text = shown(found)
+    assert (
+        "warning: no figures per patient: by the rule that one sample decides, all 2 patients count as healthy" in text
+    )
+    assert "per patient: " not in text.replace("no figures per patient: ", "")
+    assert len(line(text, "accuracy").split()) == 2
 
 
 def test_without_groups_there_is_one_column(shown: Shown) -> None:

@@ -52,6 +52,22 @@ def test_class_folders_name_the_classes_in_the_order_of_their_names(tmp_path: Pa
     assert all(sample.split is None and sample.group is None for sample in found.samples)
 
 
+def test_the_positive_one_of_two_classes_stands_last_and_is_said(tmp_path: Path) -> None:
+    data.write_classes(tmp_path / "parts", {"good": 1, "defect": 2})
+    found = discover(tmp_path / "parts", OPTIONS)
+    assert found.classes == ("good", "defect")
+    assert Counter(labels(found).values()) == {"good": 1, "defect": 2}
+    assert any("is 'defect', and 'good' the negative one: by what the names say" in note for note in found.notes)
+    data.write_classes(tmp_path / "insects", {"ants": 1, "bees": 1})
+    found = discover(tmp_path / "insects", OPTIONS)
+    assert found.classes == ("ants", "bees")
+    assert any("is 'bees', and 'ants' the negative one: the last by name" in note for note in found.notes)
+    assert discover(tmp_path / "insects", ClassificationOptions(positive="ants")).classes == ("bees", "ants")
+    with pytest.raises(zooft.ConfigError, match="they have ants, bees"):
+        discover(tmp_path / "insects", ClassificationOptions(positive="wasps"))
+    assert discover(tmp_path / "insects", ClassificationOptions(positive="wasps"), learning=False).notes == ()
+
+
 def test_ids_are_relative_with_forward_slashes_and_in_order(tmp_path: Path) -> None:
     data.write_classes(tmp_path, {"ant": 2, "bee": 1})
     data.save(tmp_path / "bee" / "2024" / "may" / "x.png")

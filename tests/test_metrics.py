@@ -450,6 +450,17 @@ def test_groups_with_samples_of_several_classes_are_counted_and_positive() -> No
     assert found.group_confusion == ((1, 0), (1, 0))
 
 
+def test_where_all_groups_count_as_one_class_there_are_no_figures_per_group() -> None:
+    """Saying it of everybody would have an accuracy of 1."""
+    probabilities = np.array([[0.9, 0.1], [0.2, 0.8], [0.6, 0.4], [0.7, 0.3]])
+    found = judged(np.array([0, 1, 0, 1]), probabilities, ["a", "a", "b", "b"], threshold=0.5)
+    assert (found.group_metrics, found.group_confusion, found.at_threshold) == ({}, (), {})
+    assert found.one_class == "class 1"
+    whole = judged(np.array([1, 1, 1, 1]), probabilities, ["a", "a", "b", "b"], threshold=0.5)
+    assert whole.one_class == ""
+    assert whole.at_threshold["sensitivity"].value == 0.0
+
+
 def test_figures_at_the_threshold_are_those_of_the_confusion_matrix_per_group() -> None:
     targets, probabilities, groups = scans()
     found = judged(targets, probabilities, groups, threshold=0.6, resamples=50)
@@ -576,12 +587,12 @@ def test_a_whole_evaluation_of_500_samples_takes_seconds() -> None:
 def test_each_fold_is_decided_by_its_own_threshold_per_sample_and_per_group() -> None:
     scores = np.array([0.2, 0.4, 0.6, 0.8])
     probabilities = np.stack([1 - scores, scores], 1)
-    targets, groups = np.array([0, 1, 0, 1]), ["a", "a", "b", "b"]
+    targets, groups = np.array([0, 1, 0, 0]), ["a", "a", "b", "b"]
     judged = metrics.evaluate(
         metrics.classification_metrics, targets, probabilities, split="cross-validation", classes=("no", "yes"), groups=groups,
         resamples=0, seed=0, group_score="max", threshold=0.5, thresholds=np.array([0.3, 0.3, 0.9, 0.9]),
     )  # fmt: skip
-    assert judged.confusion == ((2, 0), (1, 1))  # by hand: 0.4 is said at 0.3, 0.6 and 0.8 aren't at 0.9
-    assert judged.group_confusion == ((0, 0), (1, 1))
-    assert judged.at_threshold["sensitivity"].value == 0.5
+    assert judged.confusion == ((3, 0), (0, 1))  # by hand: 0.4 is said at 0.3, 0.6 and 0.8 aren't at 0.9
+    assert judged.group_confusion == ((1, 0), (0, 1))
+    assert judged.at_threshold["sensitivity"].value == 1.0
     assert judged.threshold == 0.5

@@ -70,6 +70,11 @@ def changed_metadata(**changes: Any) -> Callable[[onnx.ModelProto], None]:
     return lambda model: set_property(model, json.dumps({**whole, **changes}))
 
 
+def test_of_two_classes_the_file_names_the_positive_one() -> None:
+    assert "positive_class" not in METADATA.to_properties()
+    assert replace(METADATA, classes=("clear", "nodule")).to_properties()["positive_class"] == "nodule"
+
+
 def test_a_file_runs_and_says_what_it_is(opened: OnnxModel) -> None:
     images = np.random.default_rng(0).integers(0, 256, (4, 9, 7, 3), dtype=np.uint8)
     probabilities, logits = opened.run(images)

@@ -46,6 +46,7 @@ if TYPE_CHECKING:
     from zooft.hookspecs import hookimpl
     from zooft.labels import check_labels, label_fault, spelling
     from zooft.metrics import classification_metrics, diagnostic_metrics
+    from zooft.positive import nothing_first, order_classes
     from zooft.preprocess import ImagePreprocess, Resize
     from zooft.recipe import FinetuneResult, finetune
     from zooft.spill import spilled
@@ -98,7 +99,9 @@ __all__ = [
     "image_preprocess",
     "image_reader",
     "label_fault",
+    "nothing_first",
     "option",
+    "order_classes",
     "parse_point",
     "path_in_table",
     "read_csv",
@@ -119,6 +122,7 @@ _HOMES = {
     "zooft.hookspecs": ("hookimpl",),
     "zooft.labels": ("check_labels", "label_fault", "spelling"),
     "zooft.metrics": ("classification_metrics", "diagnostic_metrics"),
+    "zooft.positive": ("nothing_first", "order_classes"),
     "zooft.preprocess": ("ImagePreprocess", "Resize"),
     "zooft.recipe": ("FinetuneResult", "finetune"),
     "zooft.spill": ("spilled",),

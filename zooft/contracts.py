@@ -501,7 +501,8 @@ class Task:
         name: as on the command line.
         summary: one line.
         discover: samples below a folder (or in a file), rejected ones with reasons. Must not import torch. With a
-            third parameter named ``computing`` it is given one, to show how far it is.
+            parameter named ``computing`` it is given one, to show how far it is; with one named ``learning``, whether
+            the data is to be learnt from: a finished model has its classes and their order already.
         begin: ``(data, options)``, called once before a run's own `discover` and by no other command: the only place where a
             task may write into the data folder, such as the key of its ids. Must not import torch.
         read: one sample's array in native units, without the batch axis, or a tuple of arrays where the graph has

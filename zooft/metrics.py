@@ -99,6 +99,8 @@ class Evaluation:
         primary: name of the subgroups' metric.
         subgroups: rows by fact and value.
         group_name: what a group is, in the singular.
+        one_class: the class that every group counts as, though samples are of several; there are no figures per group
+            then, since saying it of everybody would be right always. "" elsewhere.
     """
 
     split: str
@@ -115,6 +117,7 @@ class Evaluation:
     primary: str = ""
     subgroups: tuple[Subgroup, ...] = ()
     group_name: str = "group"
+    one_class: str = ""
 
 
 class Grouped(NamedTuple):
@@ -414,7 +417,8 @@ def evaluate(
     group_line = threshold if thresholds is None else thresholds[[rows[0] for rows in grouped.members]]
     each = intervals(metrics, targets, probabilities, groups=groups, resamples=resamples, seed=seed)
     chosen = primary or next(iter(each))
-    several = _known(groups) and len(grouped.members) < len(targets)
+    alike = len(np.unique(grouped.targets)) == 1 < len(np.unique(targets))
+    several = _known(groups) and len(grouped.members) < len(targets) and not alike
     return Evaluation(
         split=split,
         samples=len(targets),
@@ -428,13 +432,13 @@ def evaluate(
         if several
         else (),
         threshold=threshold,
-        at_threshold=_at_threshold(grouped, group_line, resamples=resamples),
+        at_threshold={} if alike else _at_threshold(grouped, group_line, resamples=resamples),
         primary=chosen,
         subgroups=_subgroups(
             metrics, targets, probabilities, groups=groups, facts=facts, names=subgroups,
             primary=chosen, resamples=min(resamples, _SUBGROUP_RESAMPLES), seed=seed,
         ),
-        group_name=group_name,
+        group_name=group_name, one_class=classes[grouped.targets[0]] if alike else "",
     )  # fmt: skip
 
 

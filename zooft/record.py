@@ -56,6 +56,7 @@ def record(plan: Plan, backbone: Backbone, splits: Splits, found: Discovery) -> 
         "head": plan.registry.owned_name("head", plan.head),
         "options": configuration.plain(plan.options),
         "classes": list(found.classes),
+        "positive": found.classes[1] if len(found.classes) == 2 else None,
         "backbone": {
             "family": plan.registry.owned_name("family", plan.family_name), "name": backbone.name, "width": backbone.width,
             "stages": list(backbone.stages), "input": runs.to_json(backbone.input),

@@ -63,7 +63,8 @@ def discover(
     """
     if not data.exists():
         raise DataError(f"there is no data at {data}; give a folder or a manifest with --data")
-    extra = {"computing": computing} if "computing" in inspect.signature(task.discover).parameters else {}
+    known = inspect.signature(task.discover).parameters
+    extra = {name: value for name, value in (("computing", computing), ("learning", learning)) if name in known}
     try:
         found = task.discover(data, options, **extra)
     except ZooftError:

@@ -56,16 +56,19 @@ class _Names:
         return privacy.hashed(self.key, "slice", f"{stack.name}#{name}#{number}")
 
 
-def discover(root: Path, options: CTOptions, computing: zooft.Computing = zooft.unseen) -> zooft.Discovery:
+def discover(
+    root: Path, options: CTOptions, computing: zooft.Computing = zooft.unseen, *, learning: bool = True
+) -> zooft.Discovery:
     """Labelled samples, classes with the positive one last, and what can't be used.
 
     Args:
         root: a data folder, or its table of labels.
         options: the task's own.
         computing: told how far reading is.
+        learning: whether the order of the classes is to be settled; a finished model has one.
 
     Raises:
-        ConfigError: options that don't go together, or a missing library.
+        ConfigError: options that don't go together, a missing library, or two classes of which either may be positive.
         DataError: no CT, no labels, labels that contradict themselves or the files, series without a patient.
     """
     needs.require()
@@ -82,7 +85,7 @@ def discover(root: Path, options: CTOptions, computing: zooft.Computing = zooft.
         else assign.by_folders(found.stacks, folder, whole=whole)
     )
     names = _Names(key=privacy.key_of(folder), root=folder)
-    classes = _classes(assigned.classes, options.positive)
+    classes, order = _classes(assigned, options.positive, learning=learning)
     made = _samples(assigned, classes, names, options)
     sound, torn = _sound(made, options, names, computing)
     files = _unused(found, assigned, root)
@@ -93,7 +96,12 @@ def discover(root: Path, options: CTOptions, computing: zooft.Computing = zooft.
         samples=sound,
         classes=classes,
         rejected=rejected,
-        notes=(*assigned.notes, *_notes(assigned, classes, table_path, options)),
+        notes=(
+            *assigned.notes,
+            *order,
+            *(_about_one_class(sound, assigned, classes, options) if learning else ()),
+            *_notes(assigned, table_path, options),
+        ),
         group_score="max" if assigned.by_slice else "mean",
         group_name=options.group_by,
     )
@@ -210,10 +218,19 @@ def _refuse_rejected(files: Sequence[Refused], rejected: int) -> None:
         )
 
 
-def _classes(names: Sequence[str], positive: str) -> tuple[str, ...]:
-    if positive and positive not in names:
-        raise zooft.ConfigError(f"--positive names a class that the labels don't have; they have {', '.join(names)}")
-    return (*(name for name in names if name != positive), *((positive,) if positive else ()))
+def _classes(assigned: Assigned, positive: str, *, learning: bool) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """In the order of the targets, the positive one last, and what to tell of it."""
+    names = assigned.classes
+    if not learning:
+        return names, ()
+    classes, notes = zooft.order_classes(names, positive, ask=True)
+    if len(names) < 3 or not assigned.by_slice:
+        return classes, notes
+    ordered = classes if positive else zooft.nothing_first(classes)
+    return ordered, (
+        f"a patient's answer is that of the slice which is likeliest {ordered[-1]!r}, and a patient with slices of several "
+        f"classes counts as the last of {', '.join(ordered)}; --positive puts another class last",
+    )
 
 
 def _samples(assigned: Assigned, classes: Sequence[str], names: _Names, options: CTOptions) -> list[zooft.Sample]:
@@ -378,17 +395,32 @@ def _rejected(files: Sequence[Refused], assigned: Assigned, names: _Names) -> tu
     )
 
 
-def _notes(assigned: Assigned, classes: Sequence[str], table: Path | None, options: CTOptions) -> list[str]:
+def _notes(assigned: Assigned, table: Path | None, options: CTOptions) -> list[str]:
     labelled = assigned.labelled
     notes = [_about_table(table)] if table and table.name == labels.SLICE_TABLE else []
-    if len(classes) == 2 and not options.positive:
-        notes.append(f"the class that is looked for is {classes[1]!r}, the last by name; --positive names another")
     notes += _about_unlabelled_slices(assigned)
     notes += _about_stacks([one.stack for one in labelled], options)
     notes += _about_spacing(labelled, options) + _about_facts(labelled)
     if options.group_by != "patient":
         notes += _about_groups(labelled, options)
     return notes
+
+
+def _about_one_class(
+    samples: Sequence[zooft.Sample], assigned: Assigned, classes: Sequence[str], options: CTOptions
+) -> list[str]:
+    """Where one slice decides and everybody has such a slice, everybody counts as one class."""
+    most: dict[str, int] = {}
+    for sample in samples:
+        most[sample.group or sample.id] = max(most.get(sample.group or sample.id, 0), sample.target)
+    if not assigned.by_slice or len(set(most.values())) != 1 or len({sample.target for sample in samples}) < 2:
+        return []
+    name, one = classes[next(iter(most.values()))], options.group_by
+    return [
+        f"warning: each {one} of {len(most)} has a slice of the class {name!r}, so each counts as {name!r}: there are no figures "
+        f"per {one}, and zooft predict would say {name!r} of everybody. Look whether {name!r} is what is looked for "
+        "(--positive), and add some without it"
+    ]
 
 
 def _about_table(table: Path) -> str:

@@ -34,7 +34,8 @@ class CTOptions:
         "patient", "what a split must keep together"
     )
     positive: str = zooft.option(
-        "", "the class that is looked for, to stand last; the last by name where none is given"
+        "",
+        "the class that is looked for; asked for where the names of two classes don't tell [default: by their words]",
     )
     augment: Literal["none", "light", "medium"] = zooft.option(
         "none", "random views in training; none lets frozen stages be computed once"

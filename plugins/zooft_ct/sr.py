@@ -111,6 +111,7 @@ def _content(result: zooft.GroupResult, file: zooft.DeployedFile, shown: Dataset
             sr.QualitativeEvaluation(
                 _code("1", "Class"), _code(f"2{file.classes.index(result.prediction)}", result.prediction)
             ),
+            *_looked_for(file),
             sr.QualitativeEvaluation(_code("3", "Purpose"), _code("30", _PURPOSE)),
         ],
         measurements=[
@@ -131,6 +132,14 @@ def _content(result: zooft.GroupResult, file: zooft.DeployedFile, shown: Dataset
         title=codes.DCM.ImagingMeasurementReport,
         imaging_measurements=[group],
     )
+
+
+def _looked_for(file: zooft.DeployedFile) -> list[Any]:
+    from highdicom import sr
+
+    if len(file.classes) != 2:
+        return []
+    return [sr.QualitativeEvaluation(_code("6", "Class that is looked for"), _code("21", file.classes[1]))]
 
 
 def _numbers(result: zooft.GroupResult, file: zooft.DeployedFile) -> list[tuple[str, str, float]]:

@@ -22,7 +22,7 @@ def whois(data: Path, ids: Sequence[str], options: CTOptions) -> Mapping[str, Ma
         ids: of samples, or a part of one between slashes: a group, a series, a slice; or of a rejected file.
         options: as in the run.
     """
-    samples = discover.discover(data, options).samples
+    samples = discover.discover(data, options, learning=False).samples
     root = data.parent if data.is_file() else data
     found = {text: _of_samples(text, samples) or _of_file(text, root) for text in ids}
     return {text: facts for text, facts in found.items() if facts}

@@ -35,9 +35,15 @@ _AT_ONCE = 64
 
 
 def discover(
-    root: Path, options: ClassificationOptions, *, computing: zooft.Computing = zooft.unseen
+    root: Path, options: ClassificationOptions, *, computing: zooft.Computing = zooft.unseen, learning: bool = True
 ) -> zooft.Discovery:
     """Samples, classes in their order, and what was rejected.
+
+    Args:
+        root: a folder, a manifest or a shard.
+        options: the task's own.
+        computing: told how far it is.
+        learning: whether the order of the classes is to be settled; a finished model has one.
 
     Raises:
         DataError: neither class folders nor a manifest nor shards, or labels that contradict each other.
@@ -45,7 +51,9 @@ def discover(
     listing = _list(root, options, computing)
     if not listing.candidates:
         raise zooft.DataError(f"no images in {root}: {_why_none(root, listing.rejected)}")
-    targets = {name: index for index, name in enumerate(listing.classes)}
+    positive = options.positive if learning else ""
+    classes, order = zooft.order_classes(listing.classes, positive, fixed=listing.ordered)
+    targets = {name: index for index, name in enumerate(classes)}
     undecodable: list[zooft.Rejection] = []
     depths = Depths()
 
@@ -65,9 +73,9 @@ def discover(
         raise zooft.DataError(f"no images in {root}: {'; '.join(_counted(other_kinds))}")
     return zooft.Discovery(
         samples=samples,
-        classes=listing.classes,
+        classes=classes,
         rejected=(*listing.rejected, *undecodable),
-        notes=(*listing.notes, *_counted(other_kinds), *depths.notes(options)),
+        notes=(*listing.notes, *(order if learning else ()), *_counted(other_kinds), *depths.notes(options)),
     )
 
 

@@ -24,12 +24,13 @@ class Candidate:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Listing:
-    """Pictures in their order, classes in the order of the targets, and what can't be used."""
+    """Pictures in their order, classes, whether these are in an order that was given, and what can't be used."""
 
     candidates: Sequence[Candidate]
     classes: tuple[str, ...]
     rejected: Sequence[zooft.Rejection]
     notes: Sequence[str]
+    ordered: bool = False
 
 
 def folders(root: Path) -> list[Path]:

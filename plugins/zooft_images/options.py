@@ -30,6 +30,9 @@ class ClassificationOptions:
         (0, WHITE), "for --sixteen-bit scale: the values of black and white, such as 0,4095 for 12 bits"
     )
     formats: tuple[str, ...] = zooft.option(FORMATS, "file formats to accept, told by content, not by name")
+    positive: str = zooft.option(
+        "", "of two classes the one that is looked for [default: by their words, else the last by name]"
+    )
     group_column: str = zooft.option(
         GROUP_COLUMN, "manifest column, or key of KEY.json in shards, that names what a split must keep together"
     )

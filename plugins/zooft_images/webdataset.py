@@ -86,6 +86,7 @@ def list_shards(root: Path, options: ClassificationOptions, *, computing: zooft.
     return Listing(
         candidates=listed,
         classes=names or _in_order(made.labels),
+        ordered=bool(names),
         rejected=[*_strays(layout), *made.rejected],
         notes=[*_about_splits(layout), *_about_numbers(layout), *_about_unused(made.unused)],
     )

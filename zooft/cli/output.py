@@ -63,6 +63,8 @@ def _print_figures(evaluation: Evaluation) -> None:
     title = f"{evaluation.split}: {evaluation.samples} samples"
     if evaluation.groups:
         title += f" of {evaluation.groups} {plural(evaluation.group_name)}"
+    if len(evaluation.per_class) == 2:
+        title += f"; the positive class is {evaluation.per_class[1].name}"
     sides = [evaluation.metrics, evaluation.group_metrics] if evaluation.group_metrics else [evaluation.metrics]
     values = ("per sample", f"per {evaluation.group_name}") if evaluation.group_metrics else ("value",)
     rows = [(_metric(name), *(cell for side in sides for cell in _cells(side[name]))) for name in evaluation.metrics]
@@ -73,20 +75,24 @@ def _print_figures(evaluation: Evaluation) -> None:
             f"in the order {', '.join(row.name for row in evaluation.per_class)}"
         )
         say()
+    if evaluation.one_class:
+        from zooft.report.words import one_class
+
+        say(f"warning: {one_class(evaluation)}")
+        say()
 
 
 def _print_threshold(evaluation: Evaluation) -> None:
     if evaluation.threshold is None:
         return
     names = {"ppv": "PPV", "npv": "NPV"}
+    per = evaluation.group_name if evaluation.groups and not evaluation.one_class else "sample"
     figures = [
         f"{names.get(name, name)} {_figure(i.value)}" + (f" ({_interval(i.low, i.high)})" if i.low is not None else "")
         for name, i in evaluation.at_threshold.items()
     ]
-    say(
-        f"{evaluation.per_class[-1].name} is said from a probability of {evaluation.threshold:.4f} on; "
-        f"per {evaluation.group_name if evaluation.groups else 'sample'}: {', '.join(figures)}"
-    )
+    told = f"; per {per}: {', '.join(figures)}" if figures else ""
+    say(f"{evaluation.per_class[-1].name} is said from a probability of {evaluation.threshold:.4f} on{told}")
     say("The table of classes is at this threshold, per sample; any accuracy above is of the likelier class.")
     say()
 

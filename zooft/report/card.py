@@ -162,6 +162,8 @@ def _choice(material: Material) -> str:
 def _output(material: Material) -> tuple[str, ...]:
     fitted = material.record.get("calibration") or {}
     lines = ["A probability for each class."]
+    if len(material.classes) == 2:
+        lines.append(f"The positive class, which is looked for, is {material.classes[1]}.")
     if fitted.get("temperature", 1.0) != 1.0:
         lines.append(f"Calibrated with temperature {fitted['temperature']:.3f}, fitted on {fitted.get('fitted_on') or 'validation samples'}.")  # fmt: skip
     if fitted.get("threshold") is not None:

@@ -52,6 +52,8 @@ def headline(material: Material) -> tuple[str, Interval] | None:
 def _section(material: Material, name: str) -> Section:
     evaluation, given = material.evaluations[name], material.predictions.get(name)
     blocks: list[Block] = [Text(_about(evaluation)), _metrics(evaluation)]
+    if evaluation.one_class:
+        blocks.append(Text(f"N{words.one_class(evaluation)[1:]}.", "warning"))
     if evaluation.threshold is not None:
         blocks.append(_threshold(evaluation, material))
     blocks += _decided(material, evaluation)

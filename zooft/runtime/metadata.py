@@ -66,6 +66,8 @@ class Metadata:
             "backbone_license": str(self.weights.get("licence") or "unknown"),
             "model_info labels": " ".join(name.replace(" ", "_") for name in self.classes),
         }
+        if len(self.classes) == 2:
+            properties["positive_class"] = self.classes[1]
         if self.ports[0].dtype == "uint8" and self.ports[0].axes[-1] == 3:
             properties |= {
                 "Image.BitmapPixelFormat": "Rgb8",
