@@ -341,3 +341,73 @@ def test_a_state_that_was_damaged_is_told_of_and_the_run_begins_again(interrupte
     assert any("last can't be used: optimizer.safetensors isn't what was written" in note for note in patient.notes)
     assert patient.seen == [1, 2, 3, 4]
     assert [line["epoch"] for line in outcome(interrupted).epochs] == [1, 2, 3, 4]
+
+
+# More epochs for a finished run
+
+
+def long(data: Path, out: Path, **changes: Any) -> Path:
+    return zooft.finetune(**{**USUAL, "schedule": "constant", "warmup": 0.0, **changes}, data=data, out=out).path
+
+
+@pytest.mark.parametrize("changes", [
+    {}, {"freeze": "none", "augment": "light"}, {"optimizer": "sgd"}, {"schedule": "step", "step_epochs": 1}, {"folds": 2},
+], ids=str)  # fmt: skip
+def test_a_finished_run_goes_on_to_the_end_of_one_that_was_as_long_from_the_start(
+    changes: dict[str, Any], data: Path, tmp_path: Path
+) -> None:
+    short = long(data, tmp_path / "short", **changes, epochs=2)
+    before = {path: path.read_bytes() for path in short.rglob("*") if path.is_file()}
+    longer = zooft.finetune(resume=short, epochs=4, out=tmp_path / "longer").path
+    assert {path: path.read_bytes() for path in short.rglob("*") if path.is_file()} == before
+    wanted = outcome(long(data, tmp_path / "whole", **changes, epochs=4))
+    given = outcome(longer)
+    if "folds" in changes:  # without validation the last epoch of either run is kept
+        given.epochs[1]["best"] = False
+    assert_same(given, wanted)
+    assert runs.read(longer)["ended_at"] == [2]
+    assert runs.read(longer)["config"]["epochs"] == 4
+
+
+def test_a_longer_run_says_what_the_schedule_makes_of_it(data: Path, tmp_path: Path) -> None:
+    patient = Impatient(0)
+    long(data, tmp_path / "short", schedule="cosine", epochs=2)
+    zooft.finetune(resume=tmp_path / "short", epochs=4, out=tmp_path / "longer", listener=patient)
+    told = " ".join(patient.notes)
+    assert "2 of 4 epochs were finished before" in told
+    # half of the way down a cosine: torch's own schedule would give the same rate
+    assert "come to 0 by epoch 2, goes on at 0.005 and comes to" in told
+    first = outcome(tmp_path / "longer").epochs[2]["learning_rate"]
+    assert 0 < first < 0.005
+
+
+def test_stages_that_learn_only_in_the_longer_run_begin_without_a_memory(data: Path, tmp_path: Path) -> None:
+    patient = Impatient(0)
+    long(data, tmp_path / "short", freeze="gradual:1", epochs=1)
+    zooft.finetune(resume=tmp_path / "short", epochs=3, out=tmp_path / "longer", listener=patient)
+    assert any("begins without a memory" in note for note in patient.notes)
+    assert [line["epoch"] for line in outcome(tmp_path / "longer").epochs] == [1, 2, 3]
+
+
+def test_a_longer_run_that_is_killed_goes_on_too(data: Path, tmp_path: Path) -> None:
+    short = long(data, tmp_path / "short", epochs=2)
+    with pytest.raises(KeyboardInterrupt):
+        zooft.finetune(resume=short, epochs=4, out=tmp_path / "longer", listener=Impatient(3))
+    zooft.finetune(resume=tmp_path / "longer")
+    assert_same(outcome(tmp_path / "longer"), outcome(long(data, tmp_path / "whole", epochs=4)))
+    assert runs.read(tmp_path / "longer")["ended_at"] == [2]
+
+
+def test_what_makes_a_finished_run_no_longer_is_refused_by_its_reason(data: Path, tmp_path: Path) -> None:
+    short = long(data, tmp_path / "short", epochs=2)
+    with pytest.raises(ConfigError, match="has 2 epochs already; give --epochs the number of all, more than 2"):
+        zooft.finetune(resume=short, epochs=2)
+    with pytest.raises(ConfigError, match=r"and --lr can't be given with it"):
+        zooft.finetune(resume=short, epochs=4, lr=0.1)
+    with pytest.raises(RunError, match="with --epochs MORE a new run goes on"):
+        zooft.finetune(resume=short)
+    for path in (short / "last").iterdir():
+        path.unlink()
+    (short / "last").rmdir()
+    with pytest.raises(RunError, match="train anew with the larger --epochs"):
+        zooft.finetune(resume=short, epochs=4)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import math
 import os
-import shutil
 import subprocess
 import sys
 from collections.abc import Callable
@@ -390,9 +389,11 @@ def test_a_file_system_without_links_gets_a_copy(tmp_path: Path, monkeypatch: py
     assert weights_of(tmp_path)["moving"].tolist() == [1.0, 1.0]
 
 
-def test_a_finished_run_keeps_the_last_weights_only(tmp_path: Path) -> None:
+def test_a_last_epoch_that_is_not_whole_is_no_ground_to_go_on_from(tmp_path: Path) -> None:
+    with pytest.raises(RunError, match=r"can't be gone on with.*it isn't there.*train anew"):
+        state.refuse_unfit(tmp_path)
     saved(tmp_path, 2)
-    state.forget(tmp_path)
-    assert listed(tmp_path / "last") == ["model.safetensors"]
-    shutil.rmtree(tmp_path / "last")
-    state.forget(tmp_path)  # a run without epochs has nothing to forget
+    state.refuse_unfit(tmp_path)
+    (tmp_path / "last" / "optimizer.safetensors").write_bytes(b"torn")
+    with pytest.raises(RunError, match=r"optimizer\.safetensors isn't what was written"):
+        state.refuse_unfit(tmp_path)

@@ -96,7 +96,11 @@ class FinetuneConfig:
     export: bool = option(True, "write and verify model.onnx")
     report: bool = option(True, "write report.html")
     provider: Provider = option("auto", "onnxruntime execution provider that verifies the file")
-    resume: Path | None = option(None, "go on with a run that was killed; takes that run's options", local=True)
+    resume: Path | None = option(
+        None,
+        "go on with a run that was killed, or with a finished one for more --epochs; takes that run's options",
+        local=True,
+    )
     verify_samples: Annotated[int, Ge(1)] = option(500, "validation samples to verify on at most")
 
 
@@ -177,6 +181,11 @@ def plain(value: Any) -> dict[str, Any]:
 def local(value: Any) -> dict[str, Any]:
     """What `plain` leaves out."""
     return {f.name: getattr(value, f.name) for f in dataclasses.fields(value) if f.metadata.get("local")}
+
+
+def local_names(cls: type[Any]) -> tuple[str, ...]:
+    """The options of a dataclass that say where things lie on this machine."""
+    return tuple(field.name for field in dataclasses.fields(cls) if field.metadata.get("local"))
 
 
 def _plain(value: Any) -> Any:

@@ -232,11 +232,28 @@ def _learn(crew: Crew, job: Job, recipe: Recipe, watch: Watch, folder: Path | No
         settled = kept.progress.resolved
         job = replace(job, views=settled["views"])
         recipe = replace(recipe, lr=settled["lr"], weight_decay=settled["weight_decay"])
+        if plan.config.resume is not None and runs.finished(plan.config.resume):
+            kept = _extended(job, recipe, kept, crew.told)
         return train.fit(job, recipe, accelerator, watch, kept=kept)
     choice = search.choose(job, recipe, accelerator, watch, views=plan.config.views, sweep=plan.config.sweep)
     if choice.trials and folder is not None:
         keep(folder, "trials", choice.trials)
     return train.fit(choice.job, choice.recipe, accelerator, watch, feed=choice.feed)
+
+
+def _extended(job: Job, recipe: Recipe, kept: Kept, told: Listener) -> Kept:
+    """A finished run's end as the middle of a longer one, and what the schedule makes of it."""
+    from zooft import together
+    from zooft.train.loop import learns_in
+    from zooft.train.optimize import goes_on
+
+    done = kept.progress.epoch
+    steps = together.steps(len(job.train), int(kept.progress.resolved["batch_size"]))
+    told.note(goes_on(recipe, done, steps, last=kept.progress.records[-1].learning_rate))
+    if learns_in(job, range(done)) == learns_in(job, range(recipe.epochs)):
+        return kept
+    told.note("stages learn from here on that didn't before, so the optimizer begins without a memory of earlier steps")
+    return replace(kept, optimizer={}, settings={})
 
 
 def _tell_again(crew: Crew, kept: Kept) -> None:

@@ -115,9 +115,8 @@ def _finetune_together(registry: Registry | None, values: Mapping[str, Any], tol
 
 
 def _resolved(registry: Registry | None, values: Mapping[str, Any]) -> Plan:
-    return resolve(
-        registry or registries.load(), resume.resumed(values) if values.get("resume") is not None else values
-    )
+    known = registry or registries.load()
+    return resolve(known, resume.resumed(known, values) if values.get("resume") is not None else values)
 
 
 def _worked_on(plan: Plan, accelerator: Accelerator, told: Listener) -> FinetuneResult:
@@ -134,14 +133,16 @@ def _worked_on(plan: Plan, accelerator: Accelerator, told: Listener) -> Finetune
 
 
 def _folder(plan: Plan) -> runs.WorkingFolder:
-    if plan.config.resume is not None:
-        return runs.reopen(plan.config.resume)
+    before = plan.config.resume
+    if before is not None and not runs.finished(before):
+        return runs.reopen(before)
     return runs.claim(
         plan.config.out,
         task=plan.task.name,
         model=plan.model,
         settings=resume.settings(plan),
         local=resume.local_settings(plan),
+        after=before,
     )
 
 
@@ -205,7 +206,7 @@ def _completed(
             saved = replace(saved, record=runs.read(saved.path))
             _report(plan, saved, found, splits, judged, audited, verification)
     profile = _profile(crew, folder.path)
-    path = folder.publish(resume.forget)
+    path = folder.publish()
     _refuse_failure(verification, path)
     evaluations = {name: part.evaluation for name, part in judged.items()}
     return FinetuneResult(
@@ -294,7 +295,7 @@ def _write_record(plan: Plan, folder: Path, backbone: Backbone, splits: Splits, 
     written = record(plan, backbone, splits, found)
     if plan.config.resume is not None:
         resume.check_weights(folder, backbone)
-        written |= resume.carried_over(folder)
+        written |= resume.carried_over(folder, epochs=plan.config.epochs)
     runs.write_json(folder / runs.RUN_FILE, written)
     registries.announce(plan.registry, "zooft_on_start", run=folder, samples=len(found.samples))
 

@@ -1,4 +1,4 @@
-"""Going on with a run that was killed: what it was told, and whether it still stands on the same ground.
+"""Going on with a killed run, or a finished one for more epochs: its options, and whether it stands on the same ground.
 
 Owns ``--resume``: a run's own options, which others may be given with it, and the refusal to mix what was learnt from
 other data or other weights. What an epoch leaves to go on from is `state`'s.
@@ -6,7 +6,7 @@ other data or other weights. What an epoch leaves to go on from is `state`'s.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from zooft.contracts import Discovery
     from zooft.model import Backbone
     from zooft.plan import Plan
+    from zooft.registry import Registry
     from zooft.state import Kept
 
 ALLOWED = ("data", "device", "provider", "workers")
@@ -50,7 +51,7 @@ def _names_nobody(value: str) -> bool:
     return value.isalnum()
 
 
-def resumed(values: Mapping[str, Any]) -> dict[str, Any]:
+def resumed(registry: Registry, values: Mapping[str, Any]) -> dict[str, Any]:
     """The options of the run named by `resume`, with the few that may be given anew.
 
     Raises:
@@ -58,22 +59,18 @@ def resumed(values: Mapping[str, Any]) -> dict[str, Any]:
         ConfigError: other options were given, or it isn't known where the data is.
     """
     run = Path(values["resume"])
-    finished = runs.cut_off(run)
-    if finished is not None:
-        runs.complete(finished, forget)
+    cut_off = runs.cut_off(run)
+    if cut_off is not None:
+        runs.complete(cut_off)
     given = {name: value for name, value in values.items() if name != "resume" and value is not None}
+    if "epochs" in given and runs.finished(run):
+        return _extended(registry, run, given)
     own = dict(runs.told(run))
     local, asked = own.pop(_LOCAL, []), own.pop(_ASKED, [])
-    foreign = [f"--{name.replace('_', '-')}" for name in given if name not in {*ALLOWED, *local}]
-    if foreign:
-        may = ", ".join(f"--{name.replace('_', '-')}" for name in (*ALLOWED, *local))
-        raise ConfigError(
-            f"--resume goes on with the options that the run was begun with, and {', '.join(foreign)} can't be given with it; "
-            f"leave it out ({may} may be given), or train anew"
-        )
+    _refuse_foreign(given, (*ALLOWED, *local))
     wanted = [name for name in ("data", *asked) if name not in {**own, **given}]
     if wanted:
-        flags = " and ".join(f"--{name.replace('_', '-')}" for name in wanted)
+        flags = " and ".join(map(_flag, wanted))
         raise ConfigError(
             f"the run {run} doesn't record where things lie, because the task {own.get('task')} is private; "
             f"give {flags} as when it was begun"
@@ -81,12 +78,40 @@ def resumed(values: Mapping[str, Any]) -> dict[str, Any]:
     return {**own, **given, "resume": run}
 
 
-def forget(run: Path) -> None:
-    """Remove what only served to go on, of a finished run and of its folds."""
+def _extended(registry: Registry, run: Path, given: Mapping[str, Any]) -> dict[str, Any]:
+    """The options of a run that goes on where a finished one ended."""
     from zooft import state
 
-    for folder in (run, *(run / runs.FOLDS_FOLDER).glob("*")):
-        state.forget(folder)
+    before = runs.read(run)
+    own = configuration.read_toml(run / runs.SETTINGS_FILE)
+    # what says where things lie was forgotten when the run was finished
+    local = configuration.local_names(registry.task(before["task"]).options)
+    weights = () if own["weights"] in {"pretrained", "random"} else ("weights",)
+    _refuse_foreign(given, (*ALLOWED, "epochs", "out", *weights, *local))
+    done = int(before["config"]["epochs"])
+    if int(given["epochs"]) <= done:
+        raise ConfigError(f"{run} has {done} epochs already; give --epochs the number of all, more than {done}")
+    state.refuse_unfit(run)
+    where = {"data": before["data"]["path"]} if "path" in before["data"] else {}
+    missing = [name for name in ("data", *weights) if name not in {**where, **given}]
+    if missing:
+        raise ConfigError(
+            f"{run} doesn't record where things lie; give {' and '.join(map(_flag, missing))} as when it was begun"
+        )
+    return {**own, **where, **given, "resume": run}
+
+
+def _refuse_foreign(given: Mapping[str, Any], allowed: Sequence[str]) -> None:
+    foreign = [_flag(name) for name in given if name not in allowed]
+    if foreign:
+        raise ConfigError(
+            f"--resume goes on with the options that the run was begun with, and {', '.join(foreign)} can't be given with it; "
+            f"leave it out ({', '.join(map(_flag, allowed))} may be given), or train anew"
+        )
+
+
+def _flag(name: str) -> str:
+    return f"--{name.replace('_', '-')}"
 
 
 def check_data(folder: Path, found: Discovery) -> None:
@@ -126,10 +151,15 @@ def check_contents(kept: Kept, contents: str | None) -> None:
         )
 
 
-def carried_over(folder: Path) -> dict[str, Any]:
-    """What the record of a resumed run keeps of the one before: what was tried and settled, how often it was resumed."""
+def carried_over(folder: Path, *, epochs: int) -> dict[str, Any]:
+    """What the record of a resumed run keeps of the one before: what was tried and settled, how often it was resumed.
+
+    Of a finished one that goes on, also after how many epochs it had ended.
+    """
     before = _record(folder) or {}
-    kept: dict[str, Any] = {name: before[name] for name in ("trials", "settled") if name in before}
+    kept: dict[str, Any] = {name: before[name] for name in ("trials", "settled", "ended_at") if name in before}
+    if before and before["config"]["epochs"] != epochs:
+        kept["ended_at"] = [*before.get("ended_at", []), before["config"]["epochs"]]
     return {**kept, "resumed": int(before.get("resumed", 0)) + 1}
 
 

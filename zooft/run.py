@@ -13,7 +13,7 @@ import json
 import math
 import os
 import re
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -63,10 +63,10 @@ class WorkingFolder:
     resumed: bool = False
     lock: BaseFileLock | None = dataclasses.field(default=None, repr=False, compare=False)
 
-    def publish(self, tidy: Callable[[Path], None] = lambda _run: None) -> Path:
-        """Give the folder its name, let `tidy` remove what only served to go on, and remember it as the latest."""
+    def publish(self) -> Path:
+        """Give the folder its name, and remember it as the latest."""
         self.path.replace(self.final)
-        complete(self.final, tidy)
+        complete(self.final)
         _unlock(self.lock)
         return self.final
 
@@ -112,6 +112,7 @@ def claim(
     model: str,
     settings: Mapping[str, Any] | None = None,
     local: Mapping[str, Any] | None = None,
+    after: Path | None = None,
 ) -> WorkingFolder:
     """Make the folder that a run works in; from its first moment it says what the run was told.
 
@@ -121,6 +122,7 @@ def claim(
         model: for the default name.
         settings: the run's options, written down for people and for `reopen`.
         local: what says where something lies on this machine, for `reopen` alone; a finished run doesn't have it.
+        after: a finished run whose epochs are gone on from.
 
     Raises:
         RunError: the folder is in use, or can't be made.
@@ -140,7 +142,7 @@ def claim(
     lock = _locked(working, final)
     try:
         _refuse_leftover(working)
-        _make(working, settings or {}, local or {})
+        _make(working, settings or {}, local or {}, after)
     except BaseException as error:
         _unlock(lock)
         if isinstance(error, OSError) and error.errno not in {errno.ENOSPC, errno.EDQUOT}:
@@ -149,11 +151,16 @@ def claim(
     return WorkingFolder(working, final, lock=lock)
 
 
-def complete(final: Path, tidy: Callable[[Path], None]) -> None:
+def complete(final: Path) -> None:
     """The last steps of a finished run; those that a kill has cut off are caught up with."""
-    tidy(final)
     write_text(final.parent / LATEST_FILE, final.name + "\n")
     (final / RESUME_FILE).unlink(missing_ok=True)
+
+
+def finished(run: Path) -> bool:
+    """Whether `run` is the folder of a run that came to its end."""
+    working, final = _names(run)
+    return run == final and (final / RUN_FILE).is_file() and not working.exists()
 
 
 def cut_off(run: Path) -> Path | None:
@@ -174,7 +181,10 @@ def told(run: Path) -> dict[str, Any]:
     working, final = _names(run)
     if not working.is_dir():
         if (final / RUN_FILE).is_file():
-            raise RunError(f"{final} is finished; there is nothing to resume ('zooft evaluate {final}' judges it)")
+            raise RunError(
+                f"{final} is finished; there is nothing to resume: 'zooft evaluate {final}' judges it, and with --epochs MORE a "
+                "new run goes on where it ended"
+            )
         raise RunError(f"there is no run {working} to resume; name the folder of a run that was killed")
     path = working / RESUME_FILE
     if not path.is_file():
@@ -332,7 +342,7 @@ def _refuse_leftover(working: Path) -> None:
         )
 
 
-def _make(working: Path, settings: Mapping[str, Any], local: Mapping[str, Any]) -> None:
+def _make(working: Path, settings: Mapping[str, Any], local: Mapping[str, Any], after: Path | None) -> None:
     """The folder with what the run was told in it, at once: a killed process leaves no folder that can't be resumed."""
     import shutil
 
@@ -342,10 +352,23 @@ def _make(working: Path, settings: Mapping[str, Any], local: Mapping[str, Any]) 
     try:
         write_text(draft / SETTINGS_FILE, configuration.to_toml(settings))
         write_text(draft / RESUME_FILE, configuration.to_toml({"schema": SCHEMA, **settings, **local}))
+        if after is not None:
+            _copy_epochs(after, draft)
         draft.rename(working)
     except BaseException:
         shutil.rmtree(draft, ignore_errors=True)
         raise
+
+
+def _copy_epochs(finished: Path, draft: Path) -> None:
+    """What a run's epochs have left, and the record of what they learnt from."""
+    import shutil
+
+    for name in (RUN_FILE, EPOCHS_FILE, WEIGHTS_FILE):
+        shutil.copyfile(finished / name, draft / name)
+    for name in (LAST_FOLDER, FOLDS_FOLDER):
+        if (finished / name).is_dir():
+            shutil.copytree(finished / name, draft / name)
 
 
 def _next_free(folder: Path, stem: str) -> Path:

@@ -131,6 +131,8 @@ class Keeper:
         now = tensors()
         save(self._folder, progress, now, optimizer, best=best)
         publish_best(self._folder, now, best, is_best=is_best)
+        if final and best is not None:
+            _drop_best(self._folder / LAST_FOLDER)
         self._best = None
         self._saved = time.perf_counter()
         self._cost = self._saved - began
@@ -237,11 +239,22 @@ def publish_best(
         _write(folder / WEIGHTS_FILE, {**tensors, **best})
 
 
-def forget(folder: Path) -> None:
-    """Remove from a finished run what only serves to go on: the last epoch's weights stay."""
-    for path in (folder / LAST_FOLDER / OPTIMIZER_FILE, folder / LAST_FOLDER / BEST_FILE):
-        path.unlink(missing_ok=True)
-    (folder / LAST_FOLDER / STATE_FILE).unlink(missing_ok=True)
+def _drop_best(last: Path) -> None:
+    """Remove the best epoch's weights from a state, once the run itself has them for good."""
+    content = _read(last)
+    del content["files"][BEST_FILE]
+    write_json(last / STATE_FILE, content)
+    (last / BEST_FILE).unlink()
+
+
+def refuse_unfit(folder: Path) -> None:
+    """Raise RunError where the finished run in `folder` has nothing whole left to go on from."""
+    last = folder / LAST_FOLDER
+    fault = _fault(last) if last.is_dir() else "it isn't there"
+    if fault is not None:
+        raise RunError(
+            f"{folder} can't be gone on with: {last} holds its last epoch, and {fault}; train anew with the larger --epochs"
+        )
 
 
 def optimizer_tensors(optimizer: Optimizer) -> tuple[dict[str, Tensor], dict[str, Any]]:

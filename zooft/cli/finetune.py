@@ -25,6 +25,7 @@ Examples:
   zooft finetune --backbone timm:vit_base --task classification --data DIR
   zooft finetune --backbone torchvision:resnet18 --task classification --data DIR --freeze last:2 --augment light
   zooft finetune --resume runs/classification-resnet18-1
+  zooft finetune --resume runs/classification-resnet18-1 --epochs 30
   torchrun --nproc-per-node 2 -m zooft finetune --backbone timm:resnet50 --task classification --data DIR --freeze none
 Name a task before --help to see its own options: zooft finetune --task classification --help""",
 )

@@ -112,13 +112,14 @@ def _grad_cam(model: AdaptedModel, spec: InputSpec, x: Tensor, class_index: int)
 
     Where there is none, what speaks against it, not positive, from the deepest layer at which places differ.
     """
+    import torch
     from captum.attr import LayerGradCam
 
     against: Tensor | None = None
     for network, layer, given in _layers(model, spec, x, class_index):
-        found = LayerGradCam(network, layer).attribute(given, target=class_index).detach()
+        found: Tensor = LayerGradCam(network, layer).attribute(given, target=class_index).detach()
         if float(found.max()) > 0:
-            return found.clamp_min(0)
+            return torch.relu(found)
         if against is None or float(against.amax() - against.amin()) == 0:
             against = found
     return against

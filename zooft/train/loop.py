@@ -138,6 +138,11 @@ def always_frozen(job: Job, recipe: Recipe) -> list[str]:
     return [stage for stage in job.model.stages if all(stage in plan.frozen for plan in plans)]
 
 
+def learns_in(job: Job, epochs: Iterable[int]) -> frozenset[str]:
+    """The stages that one of `epochs` (from 0) trains."""
+    return frozenset(stage for epoch in epochs for stage in job.model.stages if stage not in job.plan(epoch).frozen)
+
+
 def head_only(job: Job, recipe: Recipe) -> bool:
     """Whether the head alone learns, from features that are kept."""
     kept = job.keeping is not None and not (job.train.augment is not None and job.views is None)
@@ -172,8 +177,11 @@ def run_epochs(
     optimizer = make_optimizer(model, recipe, plans)
     scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: rate_factor(step, steps, recipe))
     if kept is not None:
-        restore_optimizer(optimizer, kept.optimizer, kept.settings)
+        if kept.settings:
+            restore_optimizer(optimizer, kept.optimizer, kept.settings)
         scheduler.last_epoch = steps * progress.epoch
+        for group, rate in zip(optimizer.param_groups, scheduler.base_lrs, strict=True):
+            group["lr"] = rate * rate_factor(scheduler.last_epoch, steps, recipe)
     job.loss.to(accelerator.device)
     learner: step.Learner | None = None
     for epoch, plan in list(enumerate(plans))[progress.epoch :]:

@@ -87,6 +87,25 @@ def rate_factor(step: int, steps_per_epoch: int, recipe: Recipe) -> float:
     return 1.0
 
 
+def goes_on(recipe: Recipe, done: int, steps_per_epoch: int, *, last: float) -> str:
+    """What the schedule makes of it when a run that ended after `done` epochs goes on, in a sentence.
+
+    Args:
+        recipe: of the longer run.
+        done: epochs of the run that ended.
+        steps_per_epoch: of either.
+        last: the head's learning rate when it ended.
+    """
+    first = recipe.lr * rate_factor(done * steps_per_epoch, steps_per_epoch, recipe)
+    final = recipe.lr * rate_factor(recipe.epochs * steps_per_epoch - 1, steps_per_epoch, recipe)
+    if first == last == final:
+        return f"the learning rate of the head stays at {first:.2g}, as the schedule {recipe.schedule} has it"
+    return (
+        f"the schedule {recipe.schedule} is laid over all {recipe.epochs} epochs: the head's learning rate, which had come to "
+        f"{last:.2g} by epoch {done}, goes on at {first:.2g} and comes to {final:.2g}, as if there had been so many from the start"
+    )
+
+
 def _groups(named: Sequence[tuple[str, nn.Parameter]], lr: float, decay: float) -> list[dict[str, Any]]:
     plain = [p for name, p in named if p.ndim <= 1 or name.endswith(_TOKENS)]
     ids = {id(p) for p in plain}
