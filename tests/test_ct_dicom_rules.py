@@ -13,7 +13,7 @@ import numpy as np
 import pydicom
 import pytest
 import SimpleITK
-from dicom_files import UID, ct, encapsulated, jpeg_2000, multiframe, stored, write, write_series
+from dicom_files import COLUMNS, UID, ct, encapsulated, jpeg_2000, multiframe, stored, write, write_series
 from pydicom import config
 from pydicom.dataelem import DataElement
 from pydicom.pixels import get_decoder
@@ -34,7 +34,7 @@ from pydicom.uid import (
 )
 
 import zooft
-from zooft_ct import nifti
+from zooft_ct import nifti, pixels
 from zooft_ct.header import read_headers
 from zooft_ct.pixels import hu
 from zooft_ct.series import Series, scan
@@ -219,8 +219,8 @@ def test_acquisitions_at_different_positions_make_one_series(tmp_path: Path) -> 
         ({"RescaleSlope": "0"}, "no usable rescale"),
         ({"RescaleSlope": "-1"}, "no usable rescale"),
         ({"RescaleType": "OD"}, "aren't rescaled to HU"),
-        ({"RescaleIntercept": "1000"}, "half of them lie above 500"),
-        ({"RescaleIntercept": "-3500"}, "all of them lie below 0"),
+        ({"RescaleIntercept": "1000"}, "of them lie above 500, and no body is mostly bone"),
+        ({"RescaleIntercept": "-3500"}, "of them lie below -1100, where nothing is"),
     ],
 )
 def test_what_gives_no_hu_is_refused_with_its_reason(changes: dict[str, Any], reason: str, tmp_path: Path) -> None:
@@ -277,10 +277,9 @@ def test_every_16_bit_number_is_clipped_not_wrapped(signed: bool, intercept: flo
     wide = {"Rows": 256, "Columns": 256, "BitsStored": 16, "HighBit": 15, "PixelRepresentation": int(signed)}
     truth = np.clip(np.rint(numbers.astype(np.float64) + intercept), -1024, 3071)
     path = write(tmp_path / "a", ct(PixelData=numbers.tobytes(), RescaleIntercept=str(intercept), **wide))
-    if np.median(truth) > 500 or truth.max() < 0:
-        assert "aren't HU" in _reason(path)
-    else:
-        np.testing.assert_array_equal(hu(read_headers(path)[0]), truth)
+    (header,) = read_headers(path)
+    np.testing.assert_array_equal(pixels._rescaled(numbers, header.layout), truth)
+    assert "aren't HU" in _reason(path), "as many bright ones as dark ones is no body"
 
 
 def test_monochrome1_is_not_inverted(tmp_path: Path) -> None:
@@ -301,15 +300,24 @@ def test_padding_of_signed_pixels_becomes_air_though_its_sign_is_lost(value: int
     np.testing.assert_array_equal(values[1:], stored()[1:].astype(int) - 1024)
 
 
-@pytest.mark.parametrize(("first", "last"), [(1080, 1100), (1100, 1080)])
+@pytest.mark.parametrize(("first", "last"), [(1150, 1200), (1200, 1150)])
 def test_range_of_padding_becomes_air(first: int, last: int, tmp_path: Path) -> None:
-    dataset = ct()
+    numbers = stored()
+    numbers[:3] = np.linspace(1150, 1200, COLUMNS).astype(np.uint16)
+    dataset = ct(PixelData=numbers.tobytes())
     dataset.add(DataElement(0x00280120, "US", first))
     dataset.add(DataElement(0x00280121, "US", last))
     (header,) = read_headers(write(tmp_path / "a", dataset))
-    numbers = stored().astype(int)
-    truth = np.where((numbers >= 1080) & (numbers <= 1100), -1024, numbers - 1024)
+    truth = np.where((numbers >= 1150) & (numbers <= 1200), -1024, numbers.astype(int) - 1024)
     np.testing.assert_array_equal(hu(header), truth)
+
+
+@pytest.mark.parametrize("ends", [(1080,), (1080, 1100), (1100, 1080)])
+def test_padding_that_has_the_number_of_tissue_is_refused(ends: tuple[int, ...], tmp_path: Path) -> None:
+    dataset = ct()
+    for tag, value in zip((0x00280120, 0x00280121), ends, strict=False):
+        dataset.add(DataElement(tag, "US", value))
+    assert "its PixelPaddingValue is that of tissue: 56 to" in _reason(write(tmp_path / "a", dataset))
 
 
 def test_bits_above_those_stored_do_not_count(tmp_path: Path) -> None:

@@ -93,17 +93,21 @@ def test_every_way_to_store_a_volume_gives_the_same_slices(
 
 @pytest.mark.parametrize("suffix", [".nii", ".nii.gz"])
 def test_slope_and_intercept_make_hu(tmp_path: Path, suffix: str) -> None:
-    raw = np.array([[[0, 512, 600], [700, 4095, 100]]], dtype=np.uint16)
+    raw = np.full((2, 12, 3), 520, dtype=np.uint16)
+    raw[0, :2] = [[0, 512, 600], [700, 4095, 100]]
     nibabel.save(nibabel.Nifti1Image(raw.transpose(), RIGHT_ANGLED), tmp_path / f"v{suffix}")
     path = patched(tmp_path / f"v{suffix}", scl_slope=2.0, scl_inter=-1024.0)
-    hu = [[[-1024, 0, 176], [376, 3071, -824]]]
+    hu = np.full(raw.shape, 16)
+    hu[0, :2] = [[-1024, 0, 176], [376, 3071, -824]]
     np.testing.assert_array_equal(nifti.whole(nifti.open_volume(path)), hu)
     np.testing.assert_array_equal(nifti.hu(nifti.open_volume(path), 0), hu[0])
 
 
 def test_fractions_are_rounded_and_the_range_is_that_of_12_bits(tmp_path: Path) -> None:
-    path = save(tmp_path / "v.nii", np.array([[[-3024.0, -0.6, 0.4, 9000.0]]], dtype=np.float32))
-    assert nifti.whole(nifti.open_volume(path)).tolist() == [[[-1024, -1, 0, 3071]]]
+    values = np.full((1, 10, 4), 40.3, dtype=np.float32)
+    values[0, 0] = [-3024.0, -0.6, 0.4, 9000.0]
+    path = save(tmp_path / "v.nii", values)
+    assert nifti.whole(nifti.open_volume(path))[0, :2].tolist() == [[-1024, -1, 0, 3071], [40, 40, 40, 40]]
 
 
 def test_big_endian_and_nifti_2_are_read(tmp_path: Path) -> None:

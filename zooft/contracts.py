@@ -537,6 +537,8 @@ class Task:
         private: True where paths and ids may name people; runs then hold none.
         subgroups: names of facts whose values get a row each in the table of subgroups.
         show: a sample's arrays as a picture for people, ``(H, W)`` or ``(H, W, 3)`` uint8.
+        redact: ``(arrays, options)`` to the same arrays without text that may be burned into them: what pictures are made of, never
+            answers. None where there is none to fear.
         report: pictures and tables of the task's own for the report.
         gather: ``(paths, options, computing) -> Discovery`` of unlabelled samples, for ``zooft predict``; None where each file is
             one sample that `read` takes. A rejection's and a sample's id may name what the user typed.
@@ -575,6 +577,7 @@ class Task:
     private: bool = False
     subgroups: tuple[str, ...] = ()
     show: Callable[[Arrays, Any], NDArray[Any]] = _as_it_is
+    redact: Callable[[Arrays, Any], Arrays] | None = None
     report: Callable[[Sequence[Sample], Any], Sequence[Picture | Table]] = _nothing_to_show
     gather: Callable[[Sequence[Path], Any, Computing], Discovery] | None = None
     identify: Callable[[GroupResult, Any], Mapping[str, str]] = _nameless

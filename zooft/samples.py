@@ -172,7 +172,8 @@ def show(task: Task, options: Any, sample: Sample) -> NDArray[Any]:
 
 def picture(task: Task, options: Any, arrays: Arrays) -> NDArray[Any]:
     """Arrays that were read, as `show` gives them."""
-    return task.show(arrays, options).squeeze()
+    shown = arrays if task.redact is None else task.redact(arrays, options)
+    return task.show(shown, options).squeeze()
 
 
 def words(task: Task, error: Exception) -> str:

@@ -35,6 +35,7 @@ def zooft_register_tasks() -> list[zooft.Task]:
             private=True,
             subgroups=("manufacturer", "kernel", "slice_thickness", "sex", "age"),
             show=looks.show,
+            redact=looks.redact,
             report=looks.report,
             identify=judging.identify,
             whois=whois.whois,

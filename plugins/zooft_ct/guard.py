@@ -6,6 +6,7 @@ instead of raising. So its markers are read here first and have to agree with th
 
 from __future__ import annotations
 
+import re
 import struct
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -21,6 +22,11 @@ _PADDING = 16
 _FILL, _START_OF_SCAN = 0xFF, 0xDA
 _TABLES = frozenset({0xC4, 0xDD, 0xFE, *range(0xE0, 0xF0)})
 """Huffman, restart interval, comment, application data."""
+_SEVERAL = re.compile(rb"\xff\xd9\0?\xff(?:\xd8\xff|\x4f\xff\x51)")
+"""A codestream's end and another one's begin, JPEG's and JPEG 2000's: neither stands within compressed data."""
+_HOLE = bytes(128)
+"""Longer runs of zeros than empty packets make, of which there is one for each layer and resolution."""
+_DATA = b"\xff\x93"
 _PRESETS = (0xF8, 1)
 """JPEG-LS's coding parameters; others of its kind could overrule the size (ISO/IEC 14495-1, C.2.4.1)."""
 
@@ -65,6 +71,8 @@ def check_codestream(codestream: bytes, transfer_syntax: str, rows: int, columns
         frame = READERS[transfer_syntax](codestream, rows, columns)
     except (struct.error, IndexError):
         raise zooft.DataError("the compressed frame ends within its own header; the file is truncated") from None
+    if _SEVERAL.search(codestream):
+        raise zooft.DataError("several compressed pictures where the header says one; NumberOfFrames is wrong")
     if (frame.rows, frame.columns, frame.components) != (rows, columns, 1):
         raise zooft.DataError(
             f"the compressed frame is {frame.rows}x{frame.columns} with {frame.components} components, and the header "
@@ -72,6 +80,8 @@ def check_codestream(codestream: bytes, transfer_syntax: str, rows: int, columns
         )
     if not 8 < frame.precision <= 16:
         raise zooft.DataError(f"the compressed frame has {frame.precision} bits a pixel; 9 to 16 are read")
+    if READERS[transfer_syntax] is _jpeg_2000:
+        _refuse_hole(codestream)
 
 
 def _jpeg_2000(stream: bytes, _rows: int, _columns: int) -> Frame:
@@ -85,6 +95,18 @@ def _jpeg_2000(stream: bytes, _rows: int, _columns: int) -> Frame:
     if -(-width // tile_width) * -(-height // tile_height) > _MAX_TILES:
         raise zooft.DataError(f"the JPEG 2000 frame has more than {_MAX_TILES} tiles, which isn't read")
     return Frame(height, width, components, (depth & 0x7F) + 1)
+
+
+def _refuse_hole(stream: bytes) -> None:
+    """The decoder fills what is missing with something, and doesn't say so."""
+    begin = stream.find(_DATA)
+    hole = stream.rstrip(b"\0").find(_HOLE, begin) if begin >= 0 else -1
+    if hole >= 0:
+        rest = stream[hole:]
+        raise zooft.DataError(
+            f"the JPEG 2000 frame has a hole: {len(rest) - len(rest.lstrip(bytes(1)))} bytes of zeros, which its code "
+            "never makes; the file is damaged"
+        )
 
 
 def _jpeg(stream: bytes, start_of_frame: int) -> Frame:

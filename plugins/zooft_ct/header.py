@@ -19,9 +19,15 @@ _MULTIFRAME = frozenset({"1.2.840.10008.5.1.4.1.1.2.1", "1.2.840.10008.5.1.4.1.1
 _NOT_SLICES = frozenset({"LOCALIZER", "SCOUT", "SCREEN SAVE", "SCREEN_SAVE", "DOSE_INFO", "PROJECTION IMAGE"})
 _UNITS = frozenset({"HU", "US", ""})
 """US is "unspecified", as ITK and GDCM write with CT in HU; the values themselves are judged in ``pixels``."""
+_RECONSTRUCTED = frozenset(
+    {"AXIAL", "MPR", "REFORMATTED", "RESAMPLED", "AVERAGE", "MEAN", "MIP", "MINIP", "MAX", "MIN"}
+)
+"""What says of a derived secondary image that it was computed from slices: lossy copies are such, too."""
 _MODALITIES = frozenset({"CR", "DX", "MG", "MR", "NM", "OT", "PT", "RTDOSE", "RTSTRUCT", "SC", "SEG", "SR", "US", "XA"})
 """Others aren't repeated: in a damaged file anything may stand there."""
 _NO_CONTRAST = frozenset({"", "NONE", "NO", "N", "NO CONTRAST", "WITHOUT"})
+_PADDING_BYTES = 2
+"""Values have an even length (DICOM PS3.5, 7.1.1): a byte of padding, and one to make it even."""
 _MAX_SLOPE, _MAX_INTERCEPT = 100, 2**16
 _YEARS = {"D": 1 / 365.25, "W": 7 / 365.25, "M": 1 / 12, "Y": 1.0}
 
@@ -181,8 +187,17 @@ def _refuse_other_images(ct: Elements, sop_class: str) -> None:
         raise zooft.DataError(f"not a CT image but {_kind(sop_class)}")
     if modality not in {"CT", ""} or not (modality or sop_class):
         raise zooft.DataError(f"not a CT image (modality {modality if modality in _MODALITIES else 'unknown'})")
-    if _NOT_SLICES & {part.upper() for part in ct.texts("ImageType")}:
+    kinds = [part.upper() for part in ct.texts("ImageType")]
+    if _NOT_SLICES & set(kinds):
         raise zooft.DataError("a localizer or a screenshot, not a slice")
+    if ct.text("BurnedInAnnotation").upper() == "YES":
+        raise zooft.DataError("a picture with text burned in (BurnedInAnnotation YES): names may stand in it")
+    if ct.text("ConversionType") or (kinds[:2] == ["DERIVED", "SECONDARY"] and not _RECONSTRUCTED & _words(kinds[2:])):
+        raise zooft.DataError("a secondary picture, such as a screenshot or a scan of a film, not a slice")
+
+
+def _words(kinds: Sequence[str]) -> set[str]:
+    return {word for kind in kinds for word in re.split(r"[^A-Z0-9]+", kind)}
 
 
 def _kind(uid: str) -> str:
@@ -207,6 +222,11 @@ def _refuse_unreadable_pixels(parsed: Parsed, file_size: int, needed: int) -> No
     if parsed.transfer_syntax in NATIVE:
         if parsed.length is None or min(parsed.length, file_size - parsed.offset) < needed:
             raise zooft.DataError("the pixels are truncated: the file ends before them, or the header is wrong")
+        if parsed.length > needed + _PADDING_BYTES:
+            raise zooft.DataError(
+                f"the pixels are {parsed.length:,} bytes, and the header's rows, columns and frames make {needed:,}: one of "
+                "these is wrong, and the picture would be sheared or a part of it lost"
+            )
     elif parsed.transfer_syntax not in guard.READERS:
         raise zooft.DataError(f"no decoder for the transfer syntax {_kind(parsed.transfer_syntax)}")
     elif parsed.length is not None:

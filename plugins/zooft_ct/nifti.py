@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import zooft
+from zooft_ct import units
 
 if TYPE_CHECKING:
     import numpy as np
@@ -116,12 +117,16 @@ def whole(volume: NiftiVolume, *, nan_to_air: bool = False) -> NDArray[np.int16]
 
     values = np.empty(volume.stored[0] * volume.stored[1] * volume.stored[2], dtype=np.int16)
     done = odd = 0
+    hidden: units.Beyond | None = None
     for chunk in _chunks(volume):
         values[done : done + len(chunk)] = _to_hu(chunk, volume)
         done += len(chunk)
         odd += _odd(chunk)
+        seen = units.beyond(chunk, volume.slope, volume.intercept)
+        hidden = seen if hidden is None else hidden + seen
     _refuse_odd(odd, nan_to_air=nan_to_air)
-    _refuse_other_units(values)
+    if hidden is not None:
+        _refuse_other_units(values, hidden)
     return _turned(volume, values.reshape(volume.stored, order="F"))
 
 
@@ -310,12 +315,13 @@ def _refuse_odd(count: int, *, nan_to_air: bool) -> None:
         raise zooft.DataError(f"{count:,} of its values aren't finite numbers; --nan-to-air takes them for air")
 
 
-def _refuse_other_units(values: NDArray[np.int16]) -> None:
+def _refuse_other_units(values: NDArray[np.int16], hidden: units.Beyond) -> None:
     """Masks, 8-bit pictures and normalised volumes have no air, no width, or nothing but bone."""
-    import numpy as np
-
     low, high = int(values.min()), int(values.max())
     if low >= 0:
         raise zooft.DataError(f"not HU? its values go from {low} to {high}, and a CT has air and fat below 0")
-    if high < 0 or high - low < 100 or 2 * np.count_nonzero(values > 500) > values.size:
+    if high < 0 or high - low < 100:
         raise zooft.DataError(f"not HU? its values go from {low} to {high}, most of them not those of tissue or air")
+    reason = units.misfit(values, hidden)
+    if reason:
+        raise zooft.DataError(f"not HU? {reason}; mend its scl_slope and scl_inter, or convert it again")

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, BinaryIO
 
 import zooft
-from zooft_ct import geometry, guard, needs
+from zooft_ct import complaints, geometry, guard, needs, units
 from zooft_ct.privacy import quiet_pydicom
 
 if TYPE_CHECKING:
@@ -31,9 +32,11 @@ DECODERS: Mapping[str, str] = {
 
 LOWEST, HIGHEST = -1024, 3071
 """HU; the range of a 12-bit scanner. Air and whatever stands for no tissue are the lowest."""
-_TOO_DENSE = 500
-_BELOW_AIR = -1100
-_NOISE = 0.05
+_NEARLY_AIR = -940
+_SCANNERS_BITS = 12
+_ALONE = 5e-4
+"""Of the pixels: more padding than this among others, not beside each other, isn't padding."""
+_RLE = "1.2.840.10008.1.2.5"
 _PANIC = "PanicException"
 
 
@@ -53,9 +56,13 @@ def hu(header: SliceHeader) -> NDArray[np.int16]:
     beyond = _padding_beyond_the_bits(whole, layout)
     stored = _significant(whole, layout)
     values = _rescaled(stored, layout)
+    padded = beyond
     if beyond is not None:
         values[beyond] = LOWEST
-    _refuse_other_units(values, stored, layout)
+    elif layout.padding is not None:
+        padded = _is_padding(stored, layout.padding)
+        _refuse_padding_in_tissue(padded, layout.padding, layout)
+    _refuse_other_units(values, stored, padded, layout)
     return _turned(values, header.orientation)
 
 
@@ -106,6 +113,7 @@ def _decode(header: SliceHeader) -> NDArray[Any]:
     if DECODERS[syntax] not in decoder.available_plugins:
         raise zooft.DataError(f"its compression needs the decoder {DECODERS[syntax]}, which is missing: {needs.EXTRA}")
     with header.path.open("rb") as file:
+        _refuse_other_number(file, header)
         file.seek(layout.offset)
         codestream = get_frame(file, header.frame, number_of_frames=layout.frames)
         guard.check_codestream(codestream, syntax, header.rows, header.columns)
@@ -120,8 +128,28 @@ def _decode(header: SliceHeader) -> NDArray[Any]:
             "bits_allocated": 16,
             "bits_stored": layout.bits,
         }
-        pixels, _ = decoder.as_array(file, index=header.frame, raw=True, decoding_plugin=DECODERS[syntax], **options)
+        listen: contextlib.AbstractContextManager[list[str]] = contextlib.nullcontext([])
+        if DECODERS[syntax] == "gdcm":
+            listen = complaints.heard()
+        with listen as said:
+            pixels, _ = decoder.as_array(
+                file, index=header.frame, raw=True, decoding_plugin=DECODERS[syntax], **options
+            )
+    if said:
+        raise zooft.DataError(f"the compressed pixels are damaged; the decoder says: {said[0]}")
     return pixels
+
+
+def _refuse_other_number(file: BinaryIO, header: SliceHeader) -> None:
+    """By the table of frames, where there is one; in RLE a frame is one fragment (DICOM PS3.5, A.4.2)."""
+    from pydicom.encaps import parse_basic_offsets, parse_fragments
+
+    file.seek(header.layout.offset)
+    found = len(parse_basic_offsets(file)) or header.layout.frames
+    if header.transfer_syntax == _RLE and header.layout.frames == 1:
+        found, _ = parse_fragments(file)
+    if found != header.layout.frames:
+        raise zooft.DataError(f"{found} compressed frames where the header says {header.layout.frames}")
 
 
 def _padding_beyond_the_bits(whole: NDArray[Any], layout: Layout) -> NDArray[np.bool_] | None:
@@ -184,24 +212,41 @@ def _is_padding(stored: NDArray[Any], padding: tuple[int, int]) -> NDArray[np.bo
     return inside
 
 
-def _refuse_other_units(values: NDArray[np.int16], stored: NDArray[Any], layout: Layout) -> None:
-    """A body isn't mostly bone, and something in it is denser than fat, unless the slice lies beside it."""
+def _refuse_padding_in_tissue(padded: NDArray[np.bool_], padding: tuple[int, int], layout: Layout) -> None:
+    """Padding lies around the picture; where tissue has its number, tissue would become air.
+
+    Raises:
+        DataError: it doesn't touch the border, or many pixels of it stand alone.
+    """
     import numpy as np
 
-    dense = 2 * np.count_nonzero(values > _TOO_DENSE) > values.size
-    if dense or (values.max() < 0 and not _beside_the_body(stored, layout)):
+    low, high = (layout.slope * end + layout.intercept for end in padding)
+    count = int(np.count_nonzero(padded))
+    if high <= _NEARLY_AIR or not count:
+        return
+    alone = int(np.count_nonzero(padded[:, 1:-1] & ~padded[:, :-2] & ~padded[:, 2:]))
+    around = padded[0].any() or padded[-1].any() or padded[:, 0].any() or padded[:, -1].any()
+    if not around or alone > _ALONE * padded.size:
         raise zooft.DataError(
-            f"the values aren't HU: {'half of them lie above 500' if dense else 'all of them lie below 0'}. "
-            "Export the series again with its rescale slope and intercept"
+            f"its PixelPaddingValue is that of tissue: {low:g} to {high:g} HU, which {count / padded.size:.1%} of its "
+            f"pixels have, {alone} of them among others. Mend or remove the element, or they would become air"
         )
 
 
-def _beside_the_body(stored: NDArray[Any], layout: Layout) -> bool:
-    """Whether nothing but air is seen: hardly a value lies below air's, but the lowest, which may stand for nothing."""
-    import numpy as np
-
-    exact = _exact(stored, layout)
-    below = (exact < _BELOW_AIR) & (exact > exact.min())
-    if layout.padding:
-        below &= ~_is_padding(stored, layout.padding)
-    return bool(np.count_nonzero(below) <= _NOISE * below.size)
+def _refuse_other_units(
+    values: NDArray[np.int16], stored: NDArray[Any], padded: NDArray[np.bool_] | None, layout: Layout
+) -> None:
+    """By the histogram of what isn't padding."""
+    hidden = units.beyond(stored if padded is None else stored[~padded], layout.slope, layout.intercept)
+    reason = units.misfit(values, hidden, padded=0 if padded is None else int(padded.sum()))
+    few_bits = layout.signed and layout.bits <= _SCANNERS_BITS and layout.intercept < units.NO_AIR
+    if not reason and few_bits and hidden.but_lowest > _ALONE * values.size:
+        reason = (
+            f"{hidden.but_lowest / values.size:.1%} of them lie below {units.BELOW_AIR}, as bone does that is stored "
+            "without a sign and read with one"
+        )
+    if reason:
+        raise zooft.DataError(
+            f"the values aren't HU: {reason}. Export the series again with its rescale slope, intercept and pixel "
+            "representation"
+        )

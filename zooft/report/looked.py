@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
     from torch import Tensor, nn
 
-    from zooft.contracts import InputSpec, Sample
+    from zooft.contracts import Arrays, InputSpec, Sample
     from zooft.model import AdaptedModel
     from zooft.saved import SavedRun
 
@@ -73,7 +73,8 @@ def heat(saved: SavedRun, sample: Sample, class_index: int) -> Look | None:
     strongest = int(found.flatten(1).sum(1).argmax())
     chosen = grown[strongest].cpu().numpy().astype(np.float32)
     most = float(chosen.max())
-    seen = x[strongest] if model.bag else x
+    shown = x if saved.task.redact is None else _network_input(saved, sample, redact=saved.task.redact)
+    seen = shown[strongest] if model.bag else shown
     return Look(
         picture=_picture(seen.detach().cpu(), spec, grey=_is_grey(saved, sample)),
         heat=chosen / most if most > 0 else np.zeros_like(chosen),
@@ -82,13 +83,13 @@ def heat(saved: SavedRun, sample: Sample, class_index: int) -> Look | None:
     )
 
 
-def _network_input(saved: SavedRun, sample: Sample) -> Tensor:
+def _network_input(saved: SavedRun, sample: Sample, *, redact: Callable[[Arrays, Any], Arrays] | None = None) -> Tensor:
     from zooft.features import Views, reader
 
-    device = next(saved.model.parameters()).device
+    device, read = next(saved.model.parameters()).device, reader(saved.task, saved.options)
     views = Views(
         (sample,),
-        read=reader(saved.task, saved.options),
+        read=read if redact is None else lambda each: redact(read(each), saved.options),
         preprocess=saved.task.preprocess(saved.input, saved.options),
     )
     return views[0][0].to(device)

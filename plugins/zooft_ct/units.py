@@ -1,0 +1,137 @@
+"""Whether numbers can be Hounsfield units: the evidence of their histogram, for slices and for volumes alike.
+
+Air is -1000, fat -100, water 0, soft tissue up to 100, bone from 300 on (Hounsfield 1973). A header that has lost its
+intercept or its sign, or has another slope, moves these peaks to where nothing of a body lies.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+BELOW_AIR, BEYOND_METAL = -1100, 20_000
+"""HU that nothing has."""
+NO_AIR = -200
+"""HU of what is thinner than any tissue but lung, from here downwards."""
+_DEEPEST = -(2**16)
+_PADDING = 150
+"""HU: lossy compression blurs padding by so much."""
+_DENSE, _METAL = 500, 3000
+_LOST = (850, 1150)
+"""Where fat and soft tissue come to lie without the usual intercept of -1024."""
+_SOFT = (-250, 300)
+_AIR = -940
+_FEW, _SOME, _MUCH, _TRACES = 0.01, 0.05, 0.2, 0.001
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Beyond:
+    """Numbers that clipping hides.
+
+    Attributes:
+        under: how many lie at each HU from `_DEEPEST` to `BELOW_AIR`.
+        over: how many lie above `BEYOND_METAL`.
+    """
+
+    under: NDArray[np.int64]
+    over: int
+
+    def __add__(self, other: Beyond) -> Beyond:
+        return Beyond(self.under + other.under, self.over + other.over)
+
+    @property
+    def but_lowest(self) -> int:
+        """How many lie below `BELOW_AIR`, but for the lowest number, which may be padding that isn't declared."""
+        found = self.under.nonzero()[0]
+        return int(self.under[found[1:]].sum())
+
+    @property
+    def scattered(self) -> int:
+        """How many lie below `BELOW_AIR` and not close to most of these, as padding does."""
+        import numpy as np
+
+        total = self.under.cumsum()
+        middle = int(np.searchsorted(total, total[-1] / 2))
+        return int(total[-1] - self.under[max(0, middle - _PADDING) : middle + _PADDING + 1].sum())
+
+
+def beyond(numbers: NDArray[Any], slope: float, intercept: float) -> Beyond:
+    """Of stored numbers without padding, those whose ``slope * number + intercept`` nothing has."""
+    import numpy as np
+
+    if numbers.dtype.kind == "f":
+        numbers = numbers[np.isfinite(numbers)]
+    below, above = ((end - intercept) / slope for end in (BELOW_AIR, BEYOND_METAL))
+    low = numbers[numbers < below].astype(np.float64) * slope + intercept
+    places = (np.rint(low).clip(_DEEPEST, BELOW_AIR) - _DEEPEST).astype(np.int64)
+    return Beyond(np.bincount(places, minlength=BELOW_AIR - _DEEPEST + 1), int(np.count_nonzero(numbers > above)))
+
+
+def misfit(values: NDArray[np.int16], hidden: Beyond, *, padded: int = 0) -> str:
+    """Why the values can't be HU, with the numbers that say so; "" where they can.
+
+    Args:
+        values: of a slice or a volume, clipped to [-1024, 3071].
+        hidden: what was clipped.
+        padded: how many of them stand for nothing; these are -1024.
+    """
+    import numpy as np
+
+    count = values.size - padded
+    if not count:
+        return ""
+
+    def share(low: int, high: int = 2**15 - 1) -> float:
+        return float(np.count_nonzero((values >= low) & (values < high))) / count
+
+    lowest, highest, dense = int(values.min()), int(values.max()), share(_DENSE)
+    if said := _beyond_all(hidden, count, highest):
+        return said
+    if dense > 0.5:
+        return f"{_percent(dense)} of them lie above {_DENSE}, and no body is mostly bone: a lost intercept or sign"
+    if not padded and lowest >= 0:
+        return f"they go from {lowest} to {highest}, and a CT has air and fat below 0: a lost intercept"
+    return _elsewhere(
+        metal=share(_METAL), lost=share(*_LOST), thin=1 - share(NO_AIR), soft=share(*_SOFT), solid=share(_AIR)
+    )
+
+
+def _beyond_all(hidden: Beyond, count: int, highest: int) -> str:
+    """What says that too many lie where nothing does."""
+    if hidden.over > _TRACES * count:
+        return (
+            f"{_percent(hidden.over / count)} of them lie above {BEYOND_METAL}, as negative numbers do that are read "
+            "without their sign"
+        )
+    if hidden.scattered > _SOME * count:
+        return (
+            f"{_percent(hidden.scattered / count)} of them lie below {BELOW_AIR}, where nothing is: another intercept"
+        )
+    if highest < 0 and hidden.but_lowest > _SOME * count:
+        return f"all of them lie below 0, {_percent(hidden.but_lowest / count)} below {BELOW_AIR}: another intercept"
+    return ""
+
+
+def _elsewhere(*, metal: float, lost: float, thin: float, soft: float, solid: float) -> str:
+    """What says that the peaks of a body lie in other places."""
+    if metal > _SOME:
+        return f"{_percent(metal)} of them lie above {_METAL}, where there is only metal: another sign"
+    if thin < _TRACES and lost > _SOME:
+        return (
+            f"{_percent(lost)} of them lie between {_LOST[0]} and {_LOST[1]} and {_percent(thin)} below {NO_AIR}, as "
+            "where the intercept of -1024 is lost, so that air is near 0"
+        )
+    if soft < _FEW and solid - soft > _MUCH:
+        return (
+            f"{_percent(soft)} of them lie between {_SOFT[0]} and {_SOFT[1]}, where fat and soft tissue do, and "
+            f"{_percent(solid - soft)} are neither that nor air: another slope or intercept"
+        )
+    return ""
+
+
+def _percent(share: float) -> str:
+    return f"{max(share, 0.0):.1%}" if share < _SOME else f"{share:.0%}"
