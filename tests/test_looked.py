@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -128,6 +129,15 @@ def looked(saved: SavedRun, array: NDArray[np.uint8], class_index: int = 1) -> L
     found = heat(saved, Sample(id="s", source=array, target=1), class_index)
     assert found is not None
     return found
+
+
+def test_what_a_task_redacts_is_looked_at_and_not_shown() -> None:
+    plain = run(Convolution(), CONVOLUTION)
+    task = dataclasses.replace(plain.task, redact=lambda arrays, _options: (np.zeros_like(arrays[0]),))
+    found, shown = looked(dataclasses.replace(plain, task=task), spot(4, 8)), looked(plain, spot(4, 8))
+    np.testing.assert_array_equal(found.heat, shown.heat)
+    assert shown.picture.max() > 0
+    assert not found.picture.any()
 
 
 def test_the_heat_of_a_convolution_is_grad_cam_s_formula_worked_out_by_hand() -> None:
