@@ -160,7 +160,7 @@ def test_predict_takes_folders_and_globs_and_lists_what_it_cannot_read(
     assert run.onnx is not None
     shutil.copytree(digits / "4", tmp_path / "folder")
     (tmp_path / "folder" / "notes.txt").write_text("not an image")
-    rows = json.loads(zooft_command("predict", run.onnx, tmp_path / "folder", "--json"))["predictions"]
+    rows = json.loads(zooft_command("predict", run.onnx, tmp_path / "folder", "--json", status=3))["predictions"]
     assert [Path(row["file"]).name for row in rows if "error" in row] == ["notes.txt"]
     assert len(rows) == 41
     matched = json.loads(zooft_command("predict", run.onnx, f"{digits}/1/*.png", "--json"))["predictions"]

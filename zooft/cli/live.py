@@ -22,9 +22,15 @@ _SHOWN_EPOCHS = 20
 
 
 class Live:
-    """A listener for `zooft.finetune`, to be used in a ``with`` block."""
+    """A listener for `zooft.finetune`, to be used in a ``with`` block.
 
-    def __init__(self) -> None:
+    Args:
+        drawn: whether progress is drawn at all, where there is a terminal.
+    """
+
+    def __init__(self, *, drawn: bool = True) -> None:
+        import sys
+
         from rich.console import Console
         from rich.live import Live as RichLive
         from rich.progress import (
@@ -45,11 +51,15 @@ class Live:
         self._epochs = 0
         self._tasks: list[Any] = []
         self._overall: Any = None
-        self._live = RichLive(console=self._console, get_renderable=self._render, refresh_per_second=4, transient=True)
+        self._drawn = drawn and self._console.is_terminal
+        self._live = RichLive(
+            console=self._console, get_renderable=self._render, refresh_per_second=4, transient=True,
+            redirect_stdout=sys.stdout.isatty(),  # what goes into a file doesn't go to the terminal
+        )  # fmt: skip
 
     def __enter__(self) -> Live:
         """Begin to draw."""
-        if self._console.is_terminal:
+        if self._drawn:
             self._live.start()
         return self
 
@@ -57,7 +67,7 @@ class Live:
         self, _kind: type[BaseException] | None, _error: BaseException | None, _trace: TracebackType | None
     ) -> None:
         """Leave the finished table on the screen."""
-        if self._console.is_terminal:
+        if self._drawn:
             self._live.stop()
             if self._records:
                 self._console.print(self._table())

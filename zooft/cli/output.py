@@ -17,6 +17,8 @@ if TYPE_CHECKING:
     from zooft.metrics import Evaluation, Interval
 
 _MOST_SUBGROUPS = 30
+_FIGURE = 12
+"""Characters of a cell that is never broken."""
 
 json_flag = click.option("--json", "as_json", is_flag=True, help="print the result as JSON")
 
@@ -36,12 +38,14 @@ def print_table(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]
     from rich.table import Table
     from rich.text import Text
 
+    console = Console(width=None if sys.stdout.isatty() else 160)
     table = Table(header_style="bold", box=_box())
     for index, column in enumerate(columns):
-        table.add_column(Text(visible(column)), overflow="fold", no_wrap=index == 0)
+        longest = max((len(row[index]) for row in rows), default=0)
+        whole = longest <= (console.width // 2 if index == 0 else _FIGURE)  # long names mustn't squeeze figures
+        table.add_column(Text(visible(column)), overflow="fold", no_wrap=whole)
     for row in rows:
         table.add_row(*(Text(visible(one)) for one in row))
-    console = Console(width=None if sys.stdout.isatty() else 160)
     if title:
         console.print(visible(title), style="italic", highlight=False, markup=False)
     console.print(table)
