@@ -31,9 +31,8 @@ SMALL = ["resnet18", "shufflenet_v2_x0_5", "mobilenet_v3_small", "regnet_y_400mf
 EVERY_CLASS = [
     "alexnet", "convnext_tiny", "densenet121", "efficientnet_b0", "googlenet", "inception_v3", "maxvit_t",
     "mnasnet0_5", "mobilenet_v2", "mobilenet_v3_small", "regnet_x_400mf", "regnet_y_400mf", "resnet18",
-    "resnext50_32x4d", "wide_resnet50_2", "shufflenet_v2_x0_5", "swin_t", "swin_v2_t", "vgg11", "vgg11_bn", "vit_b_32",
+    "resnext50_32x4d", "wide_resnet50_2", "shufflenet_v2_x0_5", "squeezenet1_1", "swin_t", "swin_v2_t", "vgg11", "vgg11_bn", "vit_b_32",
 ]  # fmt: skip
-NOT_OFFERED = {"squeezenet1_0", "squeezenet1_1"}
 
 
 @cache
@@ -145,11 +144,36 @@ def test_the_input_is_what_torchvisions_own_transform_would_make(name: str) -> N
     assert spec.interpolation == transform.interpolation.value
 
 
-def test_every_classification_model_is_offered_but_for_known_ones() -> None:
-    assert set(torchvision.models.list_models(module=torchvision.models)) - set(zoo.models()) == NOT_OFFERED
+def test_every_classification_model_is_offered() -> None:
+    assert set(torchvision.models.list_models(module=torchvision.models)) == set(zoo.models())
 
 
-@pytest.mark.parametrize("name", ["resnet81", "squeezenet1_0"])
+@pytest.mark.parametrize("name", ["regnet_x_16gf", "regnet_y_128gf", "squeezenet1_0", "resnet18"])
+def test_a_model_is_checked_without_memory_for_its_tensors(name: str) -> None:
+    backbone = models.outline_backbone(family(), name)
+    assert all(tensor.is_meta for tensor in backbone.module.state_dict().values())
+    assert backbone.width == {"regnet_x_16gf": 2048, "regnet_y_128gf": 7392}.get(name, 512)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+@pytest.mark.parametrize("name", zoo.models())
+def test_every_model_of_torchvision_is_checked_without_memory_too(name: str) -> None:
+    assert models.outline_backbone(family(), name).width > 0
+
+
+def test_squeezenet_answers_as_torchvisions_own_but_for_the_cut_below_zero() -> None:
+    model = adapted("squeezenet1_1")
+    plain = get_model("squeezenet1_1", num_classes=2).eval()
+    plain.load_state_dict(models.zoo_tensors(model), strict=True)
+    with torch.inference_mode():
+        features = plain.features(noise(model))
+        uncut = plain.classifier[1](features)
+        assert float(uncut.min()) < 0, "nothing is cut here, so this proves nothing"
+        torch.testing.assert_close(model(noise(model)), uncut.mean((2, 3)), rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("name", ["resnet81", "squeezenet1_3"])
 def test_an_unknown_model_gets_the_nearest_names(name: str) -> None:
     with pytest.raises(UnknownNameError, match=r"torchvision has no model .*nearest: "):
         models.full_name(family(), name)

@@ -1,4 +1,4 @@
-"""Models built without drawing their random initial values, for weights that are loaded at once.
+"""Models built without drawing their random initial values, for weights that are loaded at once, or without any values.
 
 Drawing them takes most of the time that a transformer takes to build: 1.7 of 2.2 seconds for ViT-B.
 """
@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+import torch
 from torch import Tensor, nn
 from torch.multiprocessing.reductions import StorageWeakRef
 from torch.overrides import TorchFunctionMode
@@ -35,6 +36,21 @@ def blank(build: Callable[[], nn.Module]) -> nn.Module:
     loadable = {_memory(tensor) for tensor in module.state_dict().values()}
     fine = all(left.expired() or left in loadable for left in mode.left)  # type: ignore[no-untyped-call]
     return module if fine else build()
+
+
+def outline(build: Callable[[], nn.Module]) -> nn.Module:
+    """What `build` gives, on the meta device: names and shapes, without memory for the tensors."""
+    from accelerate import init_empty_weights
+
+    try:
+        with torch.device("meta"):
+            return build()
+    except (
+        Exception
+    ):  # the zoo's code may compute with values while it builds, such as widths: only weights have none then
+        with init_empty_weights(include_buffers=False):
+            module = build()
+        return module.to("meta")
 
 
 class _Undrawn(TorchFunctionMode):

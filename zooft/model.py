@@ -6,6 +6,7 @@ the module that trains, and the way back to the zoo's own parameter names.
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -14,14 +15,16 @@ import torch
 from torch import Tensor, nn
 
 from zooft import weights as weight_files
-from zooft.blank import blank
+from zooft.arithmetic import strided
+from zooft.blank import blank, outline
 from zooft.checkpoint_names import beginnings
+from zooft.contracts import WeightsRecord
 from zooft.errors import ModelError, PluginError, UnknownNameError, WeightsError
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from zooft.contracts import Anatomy, Family, Head, InputSpec, Stage, WeightsRecord, WeightsSource
+    from zooft.contracts import Anatomy, Family, Head, InputSpec, Stage, WeightsSource
     from zooft.registry import Registry
 
 HEAD_PREFIX = "zooft_head."
@@ -88,6 +91,7 @@ class AdaptedModel(nn.Module):
         self.stages = dict(backbone.stages)
         self.slots = backbone.slots
         self.bag = bag
+        self.picks = strided.needed(backbone.module)
 
     def forward(self, x: Tensor, start: int = 0) -> Tensor:
         """Logits of `x`, which is what leaves stage number `start` - 1, or an image for 0."""
@@ -111,8 +115,9 @@ class AdaptedModel(nn.Module):
         return x.reshape(-1, instances, *x.shape[1:])
 
     def _through(self, x: Tensor, stages: Sequence[str]) -> Tensor:
-        for name in stages:
-            x = self.stages[name](self.trunk, x)
+        with strided.picking() if self.picks and torch.is_grad_enabled() else contextlib.nullcontext():
+            for name in stages:
+                x = self.stages[name](self.trunk, x)
         return x
 
 
@@ -146,6 +151,28 @@ def load_backbone(
     if found.tensors is not None:
         load_strictly(module, found.tensors, without=anatomy.classifier, what=found.record.source)
     return _assemble(family.name, full, module, anatomy, channels=channels, record=found.record)
+
+
+def outline_backbone(family: Family, name: str) -> Backbone:
+    """The same as `load_backbone` gives, on the meta device, checked as far as names and shapes go.
+
+    Args:
+        family: the model zoo.
+        name: a model of it, alias or full name.
+
+    Raises:
+        UnknownNameError: the family has no such model.
+        ModelError: the family's map of the model is wrong, or its classifier can't be replaced.
+    """
+    full = full_name(family, name)
+    record = WeightsRecord(kind="random", source="none", licence=None, file_sha256=None, tensors_sha256="")
+    try:
+        module = outline(lambda: family.build(full))
+    except Exception as error:  # plugin code
+        raise _not_built(family, full, error) from error
+    with torch.device("meta"):
+        anatomy = _anatomy(family, full, module)
+        return _assemble(family.name, full, module, anatomy, channels=anatomy.input.channels, record=record)
 
 
 def rebuild_backbone(
@@ -351,8 +378,8 @@ def describe(registry: Registry, family: Family, name: str) -> dict[str, Any]:
     )
     row["weights"] = weight_files.at_hand(places)
     try:
+        module = outline(lambda: family.build(full))
         with torch.device("meta"):
-            module = family.build(full)
             anatomy = family.anatomy(full, module)
     except Exception as error:  # plugin code; one odd model mustn't end the list
         return {**row, "problem": str(error).strip().splitlines()[0] if str(error) else type(error).__name__}
@@ -384,7 +411,11 @@ def _build(family: Family, name: str, *, drawn: bool = True) -> nn.Module:
     try:
         return family.build(name) if drawn else blank(lambda: family.build(name))
     except Exception as error:  # plugin code
-        raise PluginError(f"{family.name} can't build {name}: {type(error).__name__}: {error}") from error
+        raise _not_built(family, name, error) from error
+
+
+def _not_built(family: Family, name: str, error: Exception) -> PluginError:
+    return PluginError(f"{family.name} can't build {name}: {type(error).__name__}: {error}")
 
 
 def _anatomy(family: Family, name: str, module: nn.Module) -> Anatomy:
@@ -456,10 +487,11 @@ def _check_ownership(name: str, module: nn.Module, stages: Mapping[str, Stage]) 
 
 
 def _check_composition(name: str, module: nn.Module, stages: Mapping[str, Stage], spec: InputSpec) -> int:
-    """The width; the trunk is run as the zoo runs it and stage by stage, and both must agree."""
+    """The width; the trunk is run as the zoo runs it and stage by stage, and both must agree; on meta, their shapes."""
     module.eval()
     generator = torch.Generator().manual_seed(0)
-    image = torch.randn(2, spec.channels, spec.height, spec.width, generator=generator)
+    image = torch.randn(2, spec.channels, spec.height, spec.width, generator=generator, device="cpu")
+    image = image.to(_device(module))
     with torch.inference_mode():
         try:
             whole = module(image)
@@ -473,10 +505,17 @@ def _check_composition(name: str, module: nn.Module, stages: Mapping[str, Stage]
             f"{tuple(staged.shape)} against {tuple(whole.shape) if isinstance(whole, Tensor) else type(whole).__name__}"
         )
         raise ModelError(f"the trunk of {name} should give (N, width), stage by stage and whole; it gives {got}")
-    if not torch.allclose(staged, whole, rtol=_TOLERANCE, atol=_TOLERANCE * float(whole.abs().max())):
+    if not whole.is_meta and not torch.allclose(
+        staged, whole, rtol=_TOLERANCE, atol=_TOLERANCE * float(whole.abs().max())
+    ):
         worst = float((staged - whole).abs().max())
         raise ModelError(f"the stages of {name} don't compose to its trunk: they differ by {worst:.2g}")
     return int(whole.shape[1])
+
+
+def _device(module: nn.Module) -> torch.device:
+    first = next(module.parameters(), None)
+    return torch.device("cpu") if first is None else first.device
 
 
 def _count(what: str, names: Sequence[str]) -> str:

@@ -23,8 +23,8 @@ _MODES = {"center": "crop", "squash": "stretch", "border": "letterbox"}
 def anatomy(name: str, module: nn.Module) -> zooft.Anatomy:
     """Stages, classifier and input of a timm model."""
     config: Any = module.pretrained_cfg
-    classifier = _names(config.get("classifier"))
-    if not classifier or not all(_has(module, part) for part in classifier):
+    classifier = _classifier(config, module)
+    if not classifier:
         raise zooft.ModelError(
             f"timm's {name} has no classifier to replace; choose another model ('zooft backbones timm:*')"
         )
@@ -39,18 +39,22 @@ def anatomy(name: str, module: nn.Module) -> zooft.Anatomy:
     )
 
 
+def _classifier(config: Any, module: nn.Module) -> tuple[str, ...]:
+    """What timm says of the architecture, as far as it holds for the module: parts that it has, and both heads of a distilled one."""
+    named = [part for part in _names(config.get("classifier")) if _has(module, part)]
+    twins = [part.replace("head", "head_dist", 1) for part in named if part.startswith("head")]
+    return tuple(dict.fromkeys([*named, *(twin for twin in twins if _has(module, twin))]))
+
+
 def _refuse_irreplaceable(name: str, module: nn.Module, classifier: tuple[str, ...]) -> None:
-    """CrossViT and EfficientViM classify each branch by itself, VOLO adds the best patch's: no single head is both."""
+    """CrossViT and EfficientViM classify each branch by itself: no single head is both."""
     layers: list[Any] = [module.get_submodule(part) for part in classifier]
     widths = {getattr(layer, "in_features", getattr(layer, "in_channels", None)) for layer in layers}
-    why = ""
     if len(widths) > 1:
-        why = f"of different widths ({', '.join(str(width) for width in sorted(widths, key=str))})"
-    if "aux_head" in classifier:
-        why = "one of which takes the maximum over all patches"
-    if why:
+        listed = ", ".join(str(width) for width in sorted(widths, key=str))
         raise zooft.ModelError(
-            f"timm's {name} has {len(classifier)} classifiers {why}, which one head can't replace; choose another model"
+            f"timm's {name} has {len(classifier)} classifiers of different widths ({listed}), which one head can't replace; choose "
+            "another model"
         )
 
 

@@ -34,17 +34,23 @@ def models() -> list[str]:
 
 
 def canonical(name: str) -> str:
-    """The name with the weights tag that timm takes by default; KeyError for an unknown model or tag."""
-    from timm.models import get_pretrained_cfg, is_model, list_pretrained
+    """The name with the weights tag that timm takes by default, whether or not there are weights of that tag.
 
-    architecture, _, tag = name.partition(".")
-    if not is_model(architecture):
+    A name that timm has given up stands for the one that it has now.
+
+    Raises:
+        KeyError: an unknown model or tag.
+    """
+    from timm.models import get_deprecated_models, get_pretrained_cfg, is_model
+
+    current: str = get_deprecated_models().get(name) or name
+    architecture, dot, tag = current.partition(".")
+    if not is_model(architecture) or (dot and not tag):
         raise KeyError(name)
-    if tag:
-        if name not in list_pretrained(f"{architecture}.*"):
-            raise KeyError(name)
-        return name
-    config = get_pretrained_cfg(architecture)
+    try:
+        config = get_pretrained_cfg(current)
+    except RuntimeError as error:  # no such tag
+        raise KeyError(name) from error
     return f"{architecture}.{config.tag}" if config is not None and config.tag else architecture
 
 
@@ -52,8 +58,13 @@ def build(name: str) -> nn.Module:
     """The model with random weights and its own number of classes."""
     import timm
 
-    module: nn.Module = timm.create_model(name, pretrained=False)
+    module: nn.Module = timm.create_model(name, pretrained=False, **_settings(name))
     return module
+
+
+def _settings(name: str) -> dict[str, bool]:
+    """VOLO's second classifier, which adds the best patch's scores and is an option of timm's, is left out."""
+    return {"use_aux_head": False} if name.startswith("volo_") else {}
 
 
 def pretrained(name: str) -> zooft.LoadedWeights:
@@ -64,9 +75,12 @@ def pretrained(name: str) -> zooft.LoadedWeights:
     _refuse_unreachable_hub(name)
     with torch.random.fork_rng(devices=[]):
         module = timm.create_model(name, pretrained=True)
+    tensors = module.state_dict()
+    if _settings(name):
+        tensors = {key: tensors[key] for key in build(name).state_dict()}
     config = module.pretrained_cfg
     source = config.get("hf_hub_id") or config.get("url") or name
-    return zooft.LoadedWeights(tensors=module.state_dict(), source=f"timm {source}", licence=config.get("license"))
+    return zooft.LoadedWeights(tensors=tensors, source=f"timm {source}", licence=config.get("license"))
 
 
 def at_hand(name: str) -> bool:

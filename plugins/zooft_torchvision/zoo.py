@@ -12,8 +12,6 @@ import zooft
 if TYPE_CHECKING:
     from torch import nn
 
-_NOT_REPLACEABLE = ("squeezenet",)
-"""Its classifier is a convolution before the pooling, not the model's last layer."""
 _WITH_SIDE_EXITS: dict[str, dict[str, Any]] = {
     "googlenet": {"aux_logits": False, "init_weights": True},
     "inception_v3": {"aux_logits": False, "init_weights": True},
@@ -25,7 +23,7 @@ def models() -> list[str]:
     import torchvision
 
     names: list[str] = torchvision.models.list_models(module=torchvision.models)
-    return [name for name in names if not name.startswith(_NOT_REPLACEABLE)]
+    return names
 
 
 def canonical(name: str) -> str:
@@ -36,13 +34,20 @@ def canonical(name: str) -> str:
 
 
 def build(name: str) -> nn.Module:
-    """The model with random weights; the side exits of GoogLeNet and Inception, which only train, left out."""
-    from torchvision.models import get_model
+    """The model with random weights; the side exits of GoogLeNet and Inception, which only train, left out.
+
+    SqueezeNet classifies every place by a convolution, cuts scores below zero and takes their mean; without the cut, which
+    serves no other classes, this is what a linear head behind the pooling gives.
+    """
+    from torch import nn
+    from torchvision.models import SqueezeNet, get_model
 
     settings = dict(_WITH_SIDE_EXITS.get(name, {}))
     if name.startswith("vit_"):  # it has a position for each patch, so it takes the size that its weights were made for
         settings["image_size"] = _default_weights(name).transforms().crop_size[0]
     module: nn.Module = get_model(name, weights=None, **settings)
+    if isinstance(module, SqueezeNet):
+        module.classifier[2] = nn.Identity()
     return module
 
 
@@ -75,16 +80,15 @@ def anatomy(name: str, module: nn.Module) -> zooft.Anatomy:
     from torch import nn
     from torchvision.models import VGG, ResNet
 
-    convolutions = (key for key, child in module.named_modules() if isinstance(child, nn.Conv2d))
-    classifier = next(key for key, child in reversed(list(module.named_modules())) if isinstance(child, nn.Linear))
+    convolutions = [key for key, child in module.named_modules() if isinstance(child, nn.Conv2d)]
+    linear = [key for key, child in module.named_modules() if isinstance(child, nn.Linear)]
+    classifier = (linear or convolutions)[-1]
     stages = {"features": _whole(module, classifier)}
     if isinstance(module, ResNet):
         stages = _resnet_stages()
     elif isinstance(module, VGG):
         stages = _vgg_stages(module)
-    return zooft.Anatomy(
-        stages=stages, classifier=(classifier,), input=_input(name), first_convolution=next(convolutions)
-    )
+    return zooft.Anatomy(stages=stages, classifier=(classifier,), input=_input(name), first_convolution=convolutions[0])
 
 
 def _resnet_stages() -> dict[str, zooft.Stage]:
