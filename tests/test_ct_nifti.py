@@ -204,3 +204,82 @@ def test_two_file_images_are_refused(tmp_path: Path) -> None:
 def test_a_file_shorter_than_its_header_is_refused(tmp_path: Path, content: bytes) -> None:
     (tmp_path / "short.nii").write_bytes(content)
     assert refusal(tmp_path / "short.nii") == "its NIfTI header can't be read (WrapStructError)"
+
+
+# Headers and names that lie; SimpleITK or the file's own bytes are the truth
+
+
+@pytest.mark.parametrize("suffix", [".nii", ".nii.gz"])
+def test_data_at_byte_0_are_where_files_have_them_and_that_is_told(suffix: str, tmp_path: Path) -> None:
+    hu = chest()
+    path = patched(save(tmp_path / f"v{suffix}", hu), vox_offset=0)
+    volume = nifti.open_volume(path)
+    np.testing.assert_array_equal(nifti.whole(volume), hu)
+    assert any("puts the data at byte 0" in note for note in volume.notes)
+
+
+@pytest.mark.parametrize("offset", [16, 348, 353.5, np.nan, -352, 1e9])
+def test_data_within_the_header_or_nowhere_are_refused(offset: float, tmp_path: Path) -> None:
+    path = patched(save(tmp_path / "v.nii", chest()), vox_offset=offset)
+    assert "its header puts the data" in refusal(path)
+
+
+def test_data_behind_an_extension_are_found_and_an_offset_that_forgets_it_is_refused(tmp_path: Path) -> None:
+    hu = chest()
+    image = nibabel.Nifti1Image(hu.transpose(), RIGHT_ANGLED)
+    image.header.extensions.append(nibabel.nifti1.Nifti1Extension("comment", b"x" * 100))
+    nibabel.save(image, tmp_path / "v.nii")
+    np.testing.assert_array_equal(nifti.whole(nifti.open_volume(tmp_path / "v.nii")), hu)
+    for offset in (0, 352, 368):
+        assert "header and extensions end at" in refusal(patched(tmp_path / "v.nii", vox_offset=offset))
+
+
+def test_more_bytes_than_the_data_make_byte_0_no_guess(tmp_path: Path) -> None:
+    path = patched(save(tmp_path / "v.nii", chest()), vox_offset=0)
+    path.write_bytes(path.read_bytes() + bytes(16))
+    assert "its header puts the data 0 bytes into the file" in refusal(path)
+
+
+@pytest.mark.parametrize(
+    ("written", "named", "words"), [("nii", "nii.gz", "is compressed"), ("nii.gz", "nii", "not compressed")]
+)
+def test_whether_a_file_is_compressed_is_known_by_its_content(
+    written: str, named: str, words: str, tmp_path: Path
+) -> None:
+    hu = chest()
+    path = save(tmp_path / f"v.{written}", hu).rename(tmp_path / f"w.{named}")
+    volume = nifti.open_volume(path)
+    np.testing.assert_array_equal(nifti.whole(volume), hu)
+    np.testing.assert_array_equal(nifti.hu(volume, 2), hu[2])
+    assert words in volume.notes[0]
+
+
+def test_two_sizes_of_the_values_are_refused(tmp_path: Path) -> None:
+    assert "another one in bitpix" in refusal(patched(save(tmp_path / "v.nii", chest()), bitpix=32))
+
+
+def test_sizes_in_micrometres_are_refused(tmp_path: Path) -> None:
+    assert "micrometres" in refusal(patched(save(tmp_path / "v.nii", chest()), xyzt_units=3))
+
+
+@pytest.mark.parametrize(
+    ("other", "words"),
+    [
+        (np.diag([-0.7, -0.8, 3.0, 1]), None),
+        (
+            np.diag([-0.7, -0.8, 3.0, 1]) + np.array([[0, 0, 0, 9.0], *[[0] * 4] * 3]),
+            "disagree by up to 9.0 mm; its sform",
+        ),
+        (np.diag([0.7, -0.8, 3.0, 1]), "even about which side is left"),
+    ],
+)
+def test_two_statements_of_how_a_volume_lies_are_compared(
+    other: NDArray[Any], words: str | None, tmp_path: Path
+) -> None:
+    image = nibabel.Nifti1Image(chest().transpose(), np.diag([-0.7, -0.8, 3.0, 1]))
+    image.set_qform(other, code=1)
+    image.set_sform(np.diag([-0.7, -0.8, 3.0, 1]), code=2)
+    nibabel.save(image, tmp_path / "v.nii")
+    notes = nifti.open_volume(tmp_path / "v.nii").notes
+    assert [words in note for note in notes if words] == ([True] if words else [])
+    assert words or not notes

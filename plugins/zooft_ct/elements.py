@@ -7,6 +7,7 @@ and some of these values are names. What can't be converted counts as missing.
 from __future__ import annotations
 
 import math
+import re
 import struct
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -32,7 +33,11 @@ TAGS: Mapping[str, int] = {
     "SOPClassUID": 0x00080016,
     "SOPInstanceUID": 0x00080018,
     "Modality": 0x00080060,
+    "AcquisitionDateTime": 0x0008002A,
+    "AcquisitionTime": 0x00080032,
+    "ContentTime": 0x00080033,
     "ConversionType": 0x00080064,
+    "FrameType": 0x00089007,
     "Manufacturer": 0x00080070,
     "ManufacturerModelName": 0x00081090,
     "PatientID": 0x00100020,
@@ -43,15 +48,24 @@ TAGS: Mapping[str, int] = {
     "BodyPartExamined": 0x00180015,
     "SliceThickness": 0x00180050,
     "KVP": 0x00180060,
+    "EchoNumbers": 0x00180086,
+    "TriggerTime": 0x00181060,
+    "FrameAcquisitionDateTime": 0x00189074,
+    "CardiacSynchronizationSequence": 0x00189118,
+    "CTImageFrameTypeSequence": 0x00189329,
     "ConvolutionKernel": 0x00181210,
     "CTReconstructionSequence": 0x00189314,
     "CTXRayDetailsSequence": 0x00189325,
     "StudyInstanceUID": 0x0020000D,
     "SeriesInstanceUID": 0x0020000E,
     "AcquisitionNumber": 0x00200012,
+    "InstanceNumber": 0x00200013,
+    "TemporalPositionIdentifier": 0x00200100,
     "ImagePositionPatient": 0x00200032,
     "ImageOrientationPatient": 0x00200037,
     "FrameContentSequence": 0x00209111,
+    "TemporalPositionIndex": 0x00209128,
+    "NominalPercentageOfCardiacPhase": 0x00209241,
     "PlanePositionSequence": 0x00209113,
     "PlaneOrientationSequence": 0x00209116,
     "FrameAcquisitionNumber": 0x00209156,
@@ -132,6 +146,15 @@ class Elements:
         content = self._bytes(keyword)
         order = ">H" if self.big_endian else "<H"
         return int(struct.unpack_from(order, content)[0]) if len(content) >= 2 else None
+
+    def any_number(self, keyword: str) -> str:
+        """A number as text, whether it stands as such or, as in multi-frame images, in 4 or 8 bytes."""
+        content = self._bytes(keyword)
+        kind = {4: "I", 8: "d"}.get(len(content))
+        text = self.text(keyword)
+        if kind is None or re.fullmatch(r"[-+0-9.eE ]+", text):
+            return text
+        return f"{struct.unpack(('>' if self.big_endian else '<') + kind, content)[0]:g}"
 
     def items(self, keyword: str) -> tuple[Elements, ...]:
         """The items of a sequence."""

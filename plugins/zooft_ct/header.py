@@ -94,6 +94,7 @@ class SliceHeader:
         spacing: between rows, between columns, mm.
         acquisition: its number.
         transfer_syntax: its UID.
+        marks: what may tell it from slices of another volume in its series: tag to text, of those that are there.
         facts: manufacturer, model, kernel, slice_thickness (mm), kvp, sex, age (years), contrast, body_part,
             transfer_syntax, matrix, bits; what the file doesn't tell is absent. Nothing that names a person.
         layout: what it takes to read the pixels.
@@ -112,6 +113,7 @@ class SliceHeader:
     spacing: tuple[float, float] | None
     acquisition: str
     transfer_syntax: str
+    marks: Mapping[str, str]
     facts: Mapping[str, str | float]
     layout: Layout
 
@@ -244,7 +246,7 @@ def _slice(path: Path, parsed: Parsed, frames: int, index: int, groups: Sequence
     plane = _macro(ct, groups, "PlanePositionSequence")
     position = plane.numbers("ImagePositionPatient", 3)
     spacing = _macro(ct, groups, "PixelMeasuresSequence").numbers("PixelSpacing", 2)
-    acquisition = _macro(ct, groups, "FrameContentSequence").text("FrameAcquisitionNumber") if groups else ""
+    marks = _marks(ct, groups)
     return SliceHeader(
         path=path,
         frame=index,
@@ -257,8 +259,9 @@ def _slice(path: Path, parsed: Parsed, frames: int, index: int, groups: Sequence
         position=(position[0], position[1], position[2]) if position else None,
         orientation=_macro(ct, groups, "PlaneOrientationSequence").numbers("ImageOrientationPatient", 6),
         spacing=(spacing[0], spacing[1]) if spacing and min(spacing) > 0 else None,
-        acquisition=acquisition or ct.text("AcquisitionNumber"),
+        acquisition=marks.get("AcquisitionNumber", ""),
         transfer_syntax=parsed.transfer_syntax,
+        marks=marks,
         facts=_facts(parsed, groups, f"{rows}x{columns}"),
         layout=_layout(parsed, frames, groups),
     )
@@ -270,6 +273,30 @@ def _macro(ct: Elements, groups: Sequence[Elements], sequence: str) -> Elements:
         for item in group.items(sequence):
             return item
     return ct
+
+
+def _marks(ct: Elements, groups: Sequence[Elements]) -> dict[str, str]:
+    """By the names in `phases`; multi-frame images have some under other names."""
+    frame = _macro(ct, groups, "FrameContentSequence")
+    own = frame if groups else ct
+    cardiac = _macro(ct, groups, "CardiacSynchronizationSequence")
+    kind = _macro(ct, groups, "CTImageFrameTypeSequence").texts("FrameType") or ct.texts("ImageType")
+    marks = {
+        "AcquisitionNumber": own.any_number("FrameAcquisitionNumber") or ct.text("AcquisitionNumber"),
+        "TemporalPositionIdentifier": own.any_number("TemporalPositionIndex") or ct.text("TemporalPositionIdentifier"),
+        "TriggerTime": ct.text("TriggerTime"),
+        "NominalPercentageOfCardiacPhase": cardiac.any_number("NominalPercentageOfCardiacPhase"),
+        "EchoNumbers": ct.text("EchoNumbers"),
+        "ImageType": "\\".join(kind).upper(),
+        "ConvolutionKernel": "\\".join(_macro(ct, groups, "CTReconstructionSequence").texts("ConvolutionKernel")),
+        "KVP": _macro(ct, groups, "CTXRayDetailsSequence").any_number("KVP"),
+        "AcquisitionTime": own.text("FrameAcquisitionDateTime")
+        or ct.text("AcquisitionDateTime")
+        or ct.text("AcquisitionTime"),
+        "ContentTime": "" if groups else ct.text("ContentTime"),
+        "InstanceNumber": "" if groups else ct.text("InstanceNumber"),
+    }
+    return {tag: text for tag, text in marks.items() if text}
 
 
 def _layout(parsed: Parsed, frames: int, groups: Sequence[Elements]) -> Layout:

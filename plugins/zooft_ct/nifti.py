@@ -5,12 +5,13 @@ The header is judged before any data is read, and never more is decompressed tha
 
 from __future__ import annotations
 
+import contextlib
 import gzip
 import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import zooft
 from zooft_ct import units
@@ -29,6 +30,12 @@ _TRAILING = 2**20
 _DEFLATE_LIMIT = 1032
 """Deflate can't pack tighter (zlib's technical details)."""
 _CHUNK = 2**22
+_LOOKED_AT = 2**16
+"""Bytes of a file from its beginning in which extensions are looked for."""
+_OTHER_UNITS = (1, 3)
+"""Codes of xyzt_units: metre, micrometre."""
+_SAME_FORMS = 0.5
+"""Of a voxel."""
 _SHEAR = 1e-2
 _SMALLEST, _LARGEST = 1e-3, 1e3
 """Of a voxel, mm."""
@@ -50,6 +57,8 @@ class NiftiVolume:
         offset: bytes before the data.
         slope: to HU.
         intercept: to HU.
+        compressed: by its content, whatever its name says: one slice then costs as much as all.
+        notes: what the user should know; they name nobody.
     """
 
     path: Path
@@ -63,11 +72,8 @@ class NiftiVolume:
     offset: int
     slope: float
     intercept: float
-
-    @property
-    def compressed(self) -> bool:
-        """Whether one slice costs as much as all."""
-        return self.path.name.lower().endswith(".gz")
+    compressed: bool
+    notes: tuple[str, ...] = ()
 
 
 def is_nifti(path: Path) -> bool:
@@ -81,16 +87,18 @@ def open_volume(path: Path) -> NiftiVolume:
     Raises:
         DataError: not a usable CT volume; the message is the reason, and names nothing from the file.
     """
-    header = _header(path)
+    compressed, header, behind = _header(path)
     stored = _shape(header)
     dtype = _dtype(header)
     slope, intercept = _scale(header)
     affine = _affine(header)
-    offset = float(header["vox_offset"])
-    if not 0 <= offset <= _MOST_HEADER:
-        raise zooft.DataError(f"its header puts the data {offset:g} bytes into the file; save it again")
-    _refuse_short(path, int(offset) + stored[0] * stored[1] * stored[2] * dtype.itemsize)
-    return _oriented(path, affine, stored, dtype=dtype.str, offset=int(offset), slope=slope, intercept=intercept)
+    voxels = stored[0] * stored[1] * stored[2] * dtype.itemsize
+    offset, notes = _offset(header, behind, None if compressed else path.stat().st_size - voxels)
+    _refuse_short(path, offset + voxels, compressed=compressed)
+    return _oriented(
+        path, affine, stored, dtype=dtype.str, offset=offset, slope=slope, intercept=intercept, compressed=compressed,
+        notes=(*_about_name(path, compressed=compressed), *notes, *_about_forms(header, stored)),
+    )  # fmt: skip
 
 
 def hu(volume: NiftiVolume, index: int, *, nan_to_air: bool = False) -> NDArray[np.int16]:
@@ -130,8 +138,11 @@ def whole(volume: NiftiVolume, *, nan_to_air: bool = False) -> NDArray[np.int16]
     return _turned(volume, values.reshape(volume.stored, order="F"))
 
 
-def _header(path: Path) -> Any:
-    """The header alone: nibabel's own loader would follow its extensions, of any declared length."""
+def _header(path: Path) -> tuple[bool, Any, bytes]:
+    """Whether the file is compressed, the header, and what follows it, as far as extensions are looked at.
+
+    nibabel's own loader would follow its extensions, of any declared length.
+    """
     import nibabel
     from nibabel.wrapstruct import WrapStructError
 
@@ -139,8 +150,12 @@ def _header(path: Path) -> Any:
     try:
         if not path.is_file():
             raise zooft.DataError("not a regular file")
-        with _stream(path) as stream:
+        compressed = _is_gzip(path)
+        with _stream(path, compressed=compressed) as stream:
             start = stream.read(max(_HEADER_BYTES.values()))
+            if start[348:349].strip(b"\0") or start[540:541].strip(b"\0"):
+                with contextlib.suppress(EOFError):  # where there is no extension after all, the data tell
+                    start += stream.read(_LOOKED_AT)
         sizes = {int.from_bytes(start[:4], "little"), int.from_bytes(start[:4], "big")} & set(_HEADER_BYTES)
         if not sizes:
             raise zooft.DataError("named as NIfTI, and isn't")
@@ -151,11 +166,83 @@ def _header(path: Path) -> Any:
         raise zooft.DataError(f"its NIfTI header can't be read ({type(error).__name__})") from None
     if bytes(header["magic"])[:3] not in (b"n+1", b"n+2"):
         raise zooft.DataError("an Analyze or two-file NIfTI image; save it as one .nii or .nii.gz file")
-    return header
+    if int(header["bitpix"]) not in (0, 8 * _dtype(header).itemsize):
+        raise zooft.DataError(
+            "its header says of its values one size in datatype and another one in bitpix; save it again"
+        )
+    if int(header["xyzt_units"]) % 8 in _OTHER_UNITS:
+        raise zooft.DataError("its header gives sizes in metres or micrometres; convert it to mm")
+    return compressed, header, start[size:]
 
 
-def _stream(path: Path) -> Any:
-    return gzip.open(path, "rb") if path.name.lower().endswith(".gz") else path.open("rb")
+def _is_gzip(path: Path) -> bool:
+    with path.open("rb") as file:
+        return file.read(2) == b"\x1f\x8b"
+
+
+def _stream(path: Path, *, compressed: bool) -> Any:
+    return gzip.open(path, "rb") if compressed else path.open("rb")
+
+
+def _about_name(path: Path, *, compressed: bool) -> list[str]:
+    if compressed == path.name.lower().endswith(".gz"):
+        return []
+    return [
+        f"its name says that it is{' not' if compressed else ''} compressed, and it is{'' if compressed else ' not'}"
+    ]
+
+
+def _offset(header: Any, behind: bytes, room: int | None) -> tuple[int, list[str]]:
+    """Where the data begin, behind the header and its extensions, and what to tell.
+
+    Args:
+        header: nibabel's.
+        behind: bytes that follow it: four that say whether there are extensions, then these.
+        room: what the file holds besides the data, bytes; None where that isn't known.
+    """
+    size = int(header["sizeof_hdr"])
+    least, given = _HEADER_BYTES.get(size, size + 4), float(header["vox_offset"])
+    end = size + _extended(behind, "big" if header.endianness == ">" else "little")
+    if given == 0 and end == least and room in (None, least):
+        return least, [f"its header puts the data at byte 0, where the header stands; they are taken from byte {least}"]
+    if not max(least, end) <= given <= _MOST_HEADER or not given.is_integer():
+        raise zooft.DataError(
+            f"its header puts the data {given:g} bytes into the file, and header and extensions end at {end}; save it again"
+        )
+    return int(given), []
+
+
+def _extended(behind: bytes, order: Literal["big", "little"]) -> int:
+    """Bytes from the header's end to that of its last extension (NIfTI-1, "extender"); as far as they are looked at."""
+    at = 4
+    if not behind[:1].strip(b"\0"):
+        return at
+    while (length := int.from_bytes(behind[at : at + 4], order)) and length % 16 == 0 and at + 8 <= len(behind):
+        at += length
+    return at
+
+
+def _about_forms(header: Any, stored: tuple[int, int, int]) -> list[str]:
+    """Two statements of how a volume lies, where they aren't one."""
+    import itertools
+
+    import nibabel
+    import numpy as np
+
+    if not (int(header["sform_code"]) and int(header["qform_code"])):
+        return []
+    try:
+        forms = [np.asarray(form, dtype=np.float64) for form in (header.get_sform(), header.get_qform())]
+    except Exception:  # quaternions of any values fail in any way, and sform is what counts
+        return ["its qform can't be read; its sform says how it lies"]
+    corners = np.array([(*corner, 1) for corner in itertools.product(*((0, n - 1) for n in stored))])
+    apart = float(np.sqrt((((forms[0] - forms[1]) @ corners.T)[:3] ** 2).sum(axis=0)).max())
+    if not apart > _SAME_FORMS * float(np.abs(forms[0][:3, :3]).max(axis=0).min()):
+        return []
+    orientations: Any = nibabel.orientations
+    turned = len({orientations.aff2axcodes(form) for form in forms}) > 1
+    even = ", even about which side is left, in front or above" if turned else ""
+    return [f"warning: its sform and its qform disagree by up to {apart:.1f} mm{even}; its sform is followed"]
 
 
 def _shape(header: Any) -> tuple[int, int, int]:
@@ -218,9 +305,9 @@ def _affine(header: Any) -> NDArray[np.float64]:
     return affine
 
 
-def _refuse_short(path: Path, declared: int) -> None:
+def _refuse_short(path: Path, declared: int, *, compressed: bool) -> None:
     size = path.stat().st_size
-    holds = size * _DEFLATE_LIMIT if path.name.lower().endswith(".gz") else size
+    holds = size * _DEFLATE_LIMIT if compressed else size
     if holds < declared:
         raise zooft.DataError(f"its header declares {declared:,} bytes, which a file of {size:,} bytes can't hold")
 
@@ -277,7 +364,7 @@ def _chunks(volume: NiftiVolume) -> Iterator[NDArray[Any]]:
     dtype = np.dtype(volume.dtype)
     left = volume.stored[0] * volume.stored[1] * volume.stored[2]
     try:
-        with _stream(volume.path) as stream:
+        with _stream(volume.path, compressed=volume.compressed) as stream:
             stream.read(volume.offset)
             while left:
                 raw = stream.read(min(left, _CHUNK) * dtype.itemsize)

@@ -14,13 +14,12 @@ from itertools import pairwise
 from pathlib import Path
 
 import zooft
-from zooft_ct import geometry
+from zooft_ct import geometry, phases
 from zooft_ct.header import Owner, SliceHeader, UnusableError, headers
 from zooft_ct.privacy import quiet_pydicom
 from zooft_ct.walk import walk
 
 _SAME_SPACING = 1e-3
-_SAME_POSITION = 0.01
 _UNEVEN = 0.05
 _GAP = 1.5
 _TILTED = 0.5
@@ -39,7 +38,7 @@ class Series:
         uid: SeriesInstanceUID; "" where the files have none and lie in one folder.
         study_uid: "" where missing.
         patient_id: "" where missing.
-        acquisition: its number, where one series held several at the same positions; else "".
+        acquisition: its number, where one series held several; what else told volumes apart; else "".
         slices: ordered by position along the normal, ascending; from the feet to the head for axial ones.
         heights: of the slices along their normal, mm, ascending; 0 for a lone slice.
         copies: files that are the same, byte for byte, as one of the slices; they are among the rejected ones, too.
@@ -210,24 +209,23 @@ def _files(slices: Iterable[SliceHeader]) -> list[Path]:
 
 
 def _arranged(slices: Sequence[SliceHeader], max_gap: float) -> list[Series]:
-    """One series, or one for each acquisition where several were taken at the same positions."""
+    """One series, or one for each volume where several were put into one."""
     _refuse_mixture(slices)
     if len(slices) == 1:
         return [_series(slices, acquisition="", heights=[0.0])]
     placed = _placed(slices)
-    if not _collide(placed):
-        return [_stacked(placed, acquisition="", max_gap=max_gap)]
-    by_acquisition: dict[str, list[_Placed]] = defaultdict(list)
-    for each in placed:
-        by_acquisition[each.header.acquisition].append(each)
-    if len(by_acquisition) == 1 or any(map(_collide, by_acquisition.values())):
+    found = phases.parts([each.header for each in placed], [each.height for each in placed])
+    if any(phases.collide([placed[number].height for number in part.numbers]) for part in found):
         raise zooft.DataError(
-            "several slices lie at the same position, as in 4D or repeated series, and no AcquisitionNumber tells "
-            "them apart; keep one of each"
+            "several slices lie at the same position, as in 4D or repeated series, and neither AcquisitionNumber nor another "
+            "tag tells them apart; keep one of each"
         )
-    note = f"one of {_count(by_acquisition, 'acquisition')} of one series, which share positions"
-    parts = [_stacked(part, acquisition=number, max_gap=max_gap) for number, part in by_acquisition.items()]
-    return [replace(part, notes=(note, *part.notes)) for part in parts]
+    told = " and ".join(dict.fromkeys(tag for part in found for tag in part.values))
+    note = [f"one of {len(found)} volumes in one series, told apart by {told}"] if told else []
+    parts = [
+        _stacked([placed[number] for number in part.numbers], acquisition=part.name, max_gap=max_gap) for part in found
+    ]
+    return [replace(part, notes=(*note, *part.notes)) for part in parts]
 
 
 def _refuse_mixture(slices: Sequence[SliceHeader]) -> None:
@@ -263,10 +261,6 @@ def _placed(slices: Sequence[SliceHeader]) -> list[_Placed]:
     return sorted(placed, key=lambda each: each.height)
 
 
-def _collide(placed: Sequence[_Placed]) -> bool:
-    return any(upper.height - lower.height < _SAME_POSITION for lower, upper in pairwise(placed))
-
-
 def _stacked(placed: Sequence[_Placed], *, acquisition: str, max_gap: float) -> Series:
     slices, heights = [each.header for each in placed], [each.height for each in placed]
     series = _series(slices, acquisition=acquisition, heights=heights)
@@ -291,9 +285,9 @@ def _series(slices: Sequence[SliceHeader], *, acquisition: str, heights: Sequenc
         study_uid=slices[0].study_uid,
         patient_id=slices[0].patient_id,
         acquisition=acquisition,
-        slices=tuple(slices),
+        slices=tuple(replace(each, marks={}) for each in slices),  # they have told; samples stay small
         heights=tuple(heights),
-        notes=tuple(_about_axes(slices[0].orientation)),
+        notes=(*_about_axes(slices[0].orientation), *phases.notes(slices)),
     )
 
 

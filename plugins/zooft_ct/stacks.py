@@ -122,7 +122,7 @@ def _volume(path: Path, root: Path | None) -> Stack | series.Refused:
     leans = f"its axes lean by {volume.obliquity:.0f}° from the patient's; slices are taken along them"
     return Stack(
         name=privacy.relative(root, path),
-        notes=(leans,) if volume.obliquity > _OBLIQUE else (),
+        notes=(*((leans,) if volume.obliquity > _OBLIQUE else ()), *volume.notes),
         slices=tuple(NiftiSlice(volume, index) for index in range(volume.shape[0])),
         positions=tuple(index * volume.increment for index in range(volume.shape[0])),
     )
