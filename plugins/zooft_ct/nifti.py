@@ -154,7 +154,7 @@ def _header(path: Path) -> tuple[bool, Any, bytes]:
         with _stream(path, compressed=compressed) as stream:
             start = stream.read(max(_HEADER_BYTES.values()))
             if start[348:349].strip(b"\0") or start[540:541].strip(b"\0"):
-                with contextlib.suppress(EOFError):  # where there is no extension after all, the data tell
+                with contextlib.suppress(EOFError, OSError, zlib.error):  # torn data are told when they are read
                     start += stream.read(_LOOKED_AT)
         sizes = {int.from_bytes(start[:4], "little"), int.from_bytes(start[:4], "big")} & set(_HEADER_BYTES)
         if not sizes:
