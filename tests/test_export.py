@@ -6,7 +6,7 @@ import getpass
 import hashlib
 import json
 import socket
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -111,6 +111,64 @@ def test_inputs_and_outputs_have_names_types_and_free_axes(exported: Exported) -
     kinds = {output.name: output.type.tensor_type.elem_type for output in graph.output}
     numbers = onnx.TensorProto.FLOAT
     assert kinds == {"probabilities": numbers, "logits": numbers, "prediction": onnx.TensorProto.INT64}
+
+
+def test_the_networks_input_has_a_name_inside_the_graph_and_is_no_output(exported: Exported) -> None:
+    graph = exported.proto().graph
+    makers = [node for node in graph.node if runtime.NETWORK_INPUT in node.output]
+    readers = [node for node in graph.node if runtime.NETWORK_INPUT in node.input]
+    assert len(makers) == 1
+    assert [node.op_type for node in readers] == ["Conv"]
+    assert [output.name for output in graph.output] == ["probabilities", "logits", "prediction"]
+
+
+def test_the_preprocessing_can_be_run_alone(exported: Exported) -> None:
+    alone = runtime.preprocessing(exported.path, provider="cpu")
+    assert alone is not None
+    images = np.random.default_rng(2).integers(0, 256, (2, 50, 61, 3), dtype=np.uint8)
+    with torch.inference_mode():
+        wanted = exported.model.preprocess(torch.from_numpy(images)).numpy()
+    level = 1 / (255 * min(SPEC.std))
+    assert alone.run(images).shape == wanted.shape == (2, 3, 32, 32)
+    assert np.abs(alone.run(images) - wanted).max() < 1.01 * level
+
+
+def test_a_preprocessing_that_does_nothing_has_its_end_named_too(tmp_path: Path) -> None:
+    port = Port(name="x", dtype="float32", axes=("batch", 3, "height", "width"), meaning="as the network wants it")
+    torch.manual_seed(0)
+    model = DeployedModel(
+        nn.Identity(), nn.Sequential(nn.Conv2d(3, 3, 3), nn.AdaptiveAvgPool2d(1), nn.Flatten()), "softmax"
+    )
+    path = tmp_path / "model.onnx"
+    export(
+        model,
+        path,
+        ports=[port],
+        example=[torch.rand(2, 3, 20, 24)],
+        describe=lambda sha: replace(metadata(sha), ports=(port,)),
+    )
+    graph = onnx.load(path).graph
+    assert [node.op_type for node in graph.node if runtime.NETWORK_INPUT in node.input] == ["Conv"]
+    x = np.random.default_rng(0).random((3, 3, 9, 8), dtype=np.float32)
+    alone = runtime.preprocessing(path, provider="cpu")
+    assert alone is not None
+    np.testing.assert_array_equal(alone.run(x), x)
+    with torch.inference_mode():
+        wanted = model(torch.from_numpy(x))[1].numpy()
+    np.testing.assert_allclose(runtime.load(path, provider="cpu").run(x)[1], wanted, atol=1e-5)
+
+
+def test_a_file_of_before_that_does_not_name_its_networks_input_has_no_part_to_run_alone(
+    exported: Exported, tmp_path: Path
+) -> None:
+    proto = onnx.load(exported.path)
+    for node in proto.graph.node:
+        for names in (node.input, node.output):
+            for place, name in enumerate(names):
+                if name == runtime.NETWORK_INPUT:
+                    names[place] = "x"
+    onnx.save(proto, tmp_path / "old.onnx")
+    assert runtime.preprocessing(tmp_path / "old.onnx", provider="cpu") is None
 
 
 def test_no_node_carries_notes_or_stack_traces(exported: Exported) -> None:
@@ -250,6 +308,11 @@ def test_above_the_limit_the_tensors_go_into_one_second_file(tmp_path: Path, mon
     with torch.inference_mode():
         wanted = network(example)[0].numpy()
     assert np.allclose(runtime.load(path, provider="cpu").run(example.numpy())[0], wanted, atol=1e-5)
+    alone = runtime.preprocessing(path, provider="cpu")
+    assert alone is not None
+    assert alone.run(example.numpy()).shape == (2, 3, 32, 32)
+    assert runtime.in_two_files(path)
+    assert runtime.file_tensors_sha256(path) == runtime.load(path, provider="cpu").metadata.weights_sha256
 
 
 def test_a_second_file_that_is_a_link_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

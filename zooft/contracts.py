@@ -614,6 +614,25 @@ class EpochRecord:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class LevelDifference:
+    """How far two preprocessings are apart, in levels: 1/255 of the scale that the backbone's mean and std are given on.
+
+    Attributes:
+        values: how many were compared.
+        differing: how many of them differ by half a level or more.
+        largest: difference.
+        mean: of the differences without their signs.
+        whole: whether torch's values are whole levels, as those of an 8-bit image, which rounding may flip.
+    """
+
+    values: int
+    differing: int
+    largest: float
+    mean: float
+    whole: bool
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Verification:
     """What ``verification.json`` says: the file on disk against the model in torch.
 
@@ -625,12 +644,19 @@ class Verification:
         samples: how many real samples were compared, of `available` ones.
         batch_sizes: those run.
         max_probability_difference: over all samples and classes.
-        relative_rms: root mean square of the logits' difference over their standard deviation among the samples.
+        relative_rms: root mean square of the logits' difference over `spread`.
         top1_agreement: share of samples with the same best class.
         metrics: the task's, as pairs (torch, onnx).
         failures: what didn't hold, in words.
         notes: what a reader should know.
         data: ``real`` validation samples, or ``generated`` images, which prove much less.
+        against: ``torch``, the model that the file was made from.
+        preprocessing: the file's against torch's; None where the file doesn't say where its preprocessing ends.
+        network_rms: as `relative_rms`, where torch's network is given what the file's preprocessing made, so that only the networks
+            differ; on generated images too, and the larger one.
+        spread: standard deviation of the logits among the samples, or a tenth of that among generated images where that is more,
+            as among samples that are nearly alike.
+        declared: what of the file's metadata was compared with the run, the graph and the tensors.
     """
 
     passed: bool
@@ -648,6 +674,11 @@ class Verification:
     failures: tuple[str, ...]
     notes: tuple[str, ...]
     data: Literal["real", "generated"]
+    against: Literal["torch"] = "torch"
+    preprocessing: LevelDifference | None = None
+    network_rms: float | None = None
+    spread: float | None = None
+    declared: tuple[str, ...] = ()
 
 
 def parse_reference(text: str) -> tuple[str, str]:

@@ -7,7 +7,6 @@ stripped from the file: stack traces with local paths above all.
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import io
 import logging
 import warnings
@@ -19,7 +18,7 @@ from torch import Tensor, nn
 
 from zooft.contracts import Calibration
 from zooft.errors import ExportError
-from zooft.runtime import DATA_FILE
+from zooft.runtime import DATA_FILE, NETWORK_INPUT, tensors_sha256
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -68,7 +67,13 @@ class DeployedModel(nn.Module):
 
         The logits are calibrated ones, divided by the temperature.
         """
-        logits = self.network(self.preprocess(*batch)).float()
+        return self.answer(self.preprocess(*batch))
+
+    def answer(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """The same from the network's input on."""
+        logits = self.network(x)
+        if logits.dtype != torch.float64:  # which only who asks for it has
+            logits = logits.float()
         if self.calibration.temperature != 1:
             logits = logits / self.calibration.temperature
         probabilities = activate(self.activation)(logits)
@@ -78,6 +83,21 @@ class DeployedModel(nn.Module):
         if self.calibration.threshold is None:
             return probabilities.argmax(1)
         return (probabilities[:, 1] >= self.calibration.threshold).to(torch.int64)
+
+
+class _InTwoParts(nn.Module):
+    """A deployed model that gives the network's input too.
+
+    The exporter keeps an output's tensor apart, whatever it folds and fuses around it.
+    """
+
+    def __init__(self, model: DeployedModel) -> None:
+        super().__init__()
+        self.model = model
+
+    def forward(self, *batch: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        x = self.model.preprocess(*batch)
+        return (*self.model.answer(x), x)
 
 
 def activate(activation: Activation) -> Callable[[Tensor], Tensor]:
@@ -109,10 +129,11 @@ def export(
     if any(tensor.shape[0] != 2 for tensor in example):
         raise ValueError("the example must hold two samples")
     proto = _to_proto(model.eval(), example, ports)
+    _keep_boundary(proto.graph)
     _strip(proto)
     _refuse(proto)
     proto.ir_version = IR_VERSION
-    metadata = describe(_tensors_sha256(proto))
+    metadata = describe(tensors_sha256(proto))
     proto.producer_name, proto.producer_version = "zooft", metadata.version
     _set_properties(proto, metadata)
     _write(proto, path)
@@ -123,8 +144,8 @@ def _to_proto(model: DeployedModel, example: Sequence[Tensor], ports: Sequence[P
     try:
         with _quiet(), torch.no_grad():
             program = torch.onnx.export(
-                model, tuple(example), dynamo=True, opset_version=OPSET, verbose=False, external_data=False,
-                input_names=[port.name for port in ports], output_names=list(OUTPUTS), dynamic_shapes=(dynamic,),
+                _InTwoParts(model).eval(), tuple(example), dynamo=True, opset_version=OPSET, verbose=False, external_data=False,
+                input_names=[port.name for port in ports], output_names=[*OUTPUTS, NETWORK_INPUT], dynamic_shapes=(dynamic,),
             )  # fmt: skip
     except Exception as error:  # the exporter fails in as many ways as models are written
         raise ExportError(
@@ -134,6 +155,26 @@ def _to_proto(model: DeployedModel, example: Sequence[Tensor], ports: Sequence[P
     if program is None:
         raise ExportError("torch's exporter gave no program")
     return program.model_proto
+
+
+def _keep_boundary(graph: onnx.GraphProto) -> None:
+    """The network's input is an output no more, but a tensor that everything behind it reads, by the same name.
+
+    A preprocessing that does nothing is exported as a copy that nobody reads.
+    """
+    del graph.output[len(OUTPUTS)]
+    copy = next((node for node in graph.node if NETWORK_INPUT in node.output), None)
+    if copy is None or copy.op_type != "Identity" or any(NETWORK_INPUT in node.input for node in graph.node):
+        return
+    given, kept = copy.input[0], [node for node in graph.node if node is not copy and NETWORK_INPUT not in node.output]
+    for node in kept:
+        for place, name in enumerate(node.input):
+            if name == given:
+                node.input[place] = NETWORK_INPUT
+    first = next((place + 1 for place, node in enumerate(kept) if given in node.output), 0)
+    moved = [*kept[:first], copy, *kept[first:]]
+    del graph.node[:]
+    graph.node.extend(moved)
 
 
 def _strip(proto: onnx.ModelProto) -> None:
@@ -188,14 +229,6 @@ def _write_in_two(proto: onnx.ModelProto, path: Path) -> None:
     path.with_name(DATA_FILE).unlink(missing_ok=True)  # onnx would append
     onnx.save_model(proto, str(path), save_as_external_data=True, all_tensors_to_one_file=True, location=DATA_FILE)
     onnx.checker.check_model(str(path))
-
-
-def _tensors_sha256(proto: onnx.ModelProto) -> str:
-    digest = hashlib.sha256()
-    for tensor in sorted(proto.graph.initializer, key=lambda t: t.name):
-        digest.update(tensor.name.encode())
-        digest.update(tensor.raw_data)
-    return digest.hexdigest()
 
 
 @contextlib.contextmanager

@@ -6,7 +6,8 @@ what lies on disk.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+import copy
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -35,6 +36,7 @@ if TYPE_CHECKING:
     from zooft.model import AdaptedModel, Backbone
     from zooft.registry import Registry
     from zooft.runtime import Metadata, OnnxModel
+    from zooft.verify import Reference
 
 
 _MANY = 64
@@ -278,8 +280,10 @@ def verify_file(
     saved: SavedRun, path: Path, samples: Sequence[Sample], *, available: int, provider: str, advance: Advance
 ) -> Verification:
     """Compare an exported file with its run's model, on `samples` or, where there are none, on generated images."""
-    from zooft import verify
+    from zooft import __version__, declared, verify
 
+    model = runtime.load(path, provider=provider)
+    expected = _describe(saved, model.metadata.weights_sha256)
     material = verify.Material(
         arrays=_Arrays(saved.task, saved.options, tuple(samples)),
         targets=np.array([s.target for s in samples]),
@@ -290,8 +294,9 @@ def verify_file(
         arrays = verify.generated(sample_tables.ports(saved.task, saved.options))
         material = verify.Material(arrays=arrays, targets=None, available=0, data="generated")
     return verify.verify(
-        runtime.load(path, provider=provider), path, reference=_reference(saved), material=material,
+        model, path, parts=runtime.preprocessing(path, provider=provider), reference=_reference(saved), material=material,
         metrics=saved.task.metrics, requested=provider, probability_limit=saved.task.probability_limit, advance=advance,
+        declaration=declared.against_run(model, path, expected, version=__version__),
     )  # fmt: skip
 
 
@@ -349,17 +354,38 @@ def _task(registry: Registry, name: str, options: Mapping[str, Any]) -> tuple[Ta
     return task, configuration.build(task.options, options)
 
 
-def _reference(saved: SavedRun) -> Callable[..., tuple[NDArray[Any], NDArray[Any]]]:
+def _reference(saved: SavedRun) -> Reference:
     import torch
+
+    from zooft.verify import Reference
 
     module = deployed(saved)
 
-    def answer(*batch: NDArray[Any]) -> tuple[NDArray[Any], NDArray[Any]]:
+    def prepare(*batch: NDArray[Any]) -> NDArray[Any]:
         with torch.inference_mode():
-            probabilities, logits, _ = module(*map(torch.from_numpy, batch))
+            made: NDArray[Any] = module.preprocess(*map(torch.from_numpy, batch)).numpy()
+        return made
+
+    def answer(x: NDArray[Any]) -> tuple[NDArray[Any], NDArray[Any]]:
+        with torch.inference_mode():
+            probabilities, logits, _ = module.answer(torch.from_numpy(x))
         return probabilities.numpy(), logits.numpy()
 
-    return answer
+    def exact(x: NDArray[Any]) -> NDArray[Any]:
+        double = copy.deepcopy(module).double()
+        with torch.inference_mode():
+            logits: NDArray[Any] = double.answer(torch.from_numpy(x).double())[1].numpy()
+        return logits
+
+    return Reference(prepare=prepare, answer=answer, exact=exact, input=saved.input, advice=_advice(saved))
+
+
+def _advice(saved: SavedRun) -> str:
+    """What to do about a model that answers the same to everything."""
+    more = "train longer (--epochs) or faster (--lr), and look at the learning curve in report.html"
+    if saved.record["weights"]["kind"] == "random":
+        return f"its backbone began with random weights and has learnt nothing yet: begin with pretrained ones (--weights), or {more}"
+    return f"its head has learnt nothing yet: {more}"
 
 
 def _describe(saved: SavedRun, sha256: str) -> Metadata:

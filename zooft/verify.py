@@ -1,12 +1,20 @@
 """Proof that the file on disk answers as the model does.
 
 Owns the checks and their limits: on real samples read by the deployed reader, at several batch sizes, on the
-provider that truly ran; numeric difference, best class and the task's metrics against torch. Reports, never
-repairs.
+provider that truly ran. Reports, never repairs.
 
-The limit on the logits: injected defects (a dropped bias, a channel set to zero, a mean off by one level, half
-precision) move them by 5e-3 of their standard deviation or more, rounding to whole levels inside the graph by up to
-1e-4. 1e-3 stands between the two. The best class alone would have missed several of these defects.
+A file has two parts that go wrong in different ways, so they are compared apart:
+
+- its **preprocessing** with torch's, in levels. Where levels are rounded, two right implementations round some of them
+  the other way: up to 0.7 % of an image's, by one level. A mean that is off by one level, a shifted or swapped image
+  move them all.
+- its **network** with torch's, on the input that the file's own preprocessing made. Two right ones differ by 1e-5 of the
+  logits' spread or less; injected defects (a dropped bias, a channel set to zero, half precision) by 5e-3 or more.
+  1e-4 stands between the two. The best class alone would have missed several of these defects.
+
+Then the file as a whole is right, whatever a flipped level does to the logits of samples that are nearly alike.
+Where the logits' spread is too small to judge by, as with random weights, arithmetic in float64 tells rounding from
+a defect: a right file is about as far from it as torch itself.
 """
 
 from __future__ import annotations
@@ -18,7 +26,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from zooft.contracts import Verification
+from zooft import differences
+from zooft.contracts import LevelDifference, Verification
+from zooft.declared import Declaration
+from zooft.differences import Answers
 from zooft.errors import RuntimeModelError
 from zooft.weights import file_sha256
 
@@ -28,14 +39,24 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from zooft.contracts import Arrays, Port, Sample
-    from zooft.runtime import OnnxModel
+    from zooft.contracts import Arrays, InputSpec, Port, Sample
+    from zooft.runtime import OnnxModel, Preprocessing
 
-    Reference = Callable[..., tuple[NDArray[Any], NDArray[Any]]]
+    Metrics = Callable[[NDArray[Any], NDArray[Any]], Mapping[str, float]]
 
-RELATIVE_RMS_LIMIT = 1e-3
+NETWORK_LIMIT = 1e-4
+"""Of the logits' spread."""
+WHOLE_LIMIT = 1e-3
+"""The same, of a file that doesn't say where its preprocessing ends: rounding to whole levels moves logits by up to 1e-4."""
+LEVEL_LIMITS = {True: (2.01, 0.02), False: (0.1, 0.002)}
+"""Largest and mean difference of levels: where they are rounded to whole ones, and where not."""
 VACUOUS_SPREAD = 1e-3
 BATCH_SIZES = (2, 3, 7)
+_MUCH_LARGER = 10
+"""Times: by how much the spread among generated images must exceed that among the samples to be judged by instead; and how much
+further than torch's a right file's logits may be from those in float64."""
+_IN_FLOAT64 = 4
+"""Samples, those that differ most."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -55,12 +76,35 @@ class Material:
     data: Literal["real", "generated"]
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Reference:
+    """The model in torch, in its two parts, on the CPU.
+
+    Attributes:
+        prepare: a batch in native units, an array for each port, to the network's input.
+        answer: the network's input to (probabilities, logits).
+        exact: the network's input to logits computed in float64; may fail, as not every network can.
+        input: what the network's input means.
+        advice: what to do about a model that answers the same to everything.
+    """
+
+    prepare: Callable[..., NDArray[Any]]
+    answer: Callable[[NDArray[Any]], tuple[NDArray[Any], NDArray[Any]]]
+    exact: Callable[[NDArray[Any]], NDArray[Any]]
+    input: InputSpec
+    advice: str = ""
+
+
 @dataclass(frozen=True, slots=True)
-class _Answers:
-    torch_probabilities: NDArray[Any]
-    torch_logits: NDArray[Any]
-    onnx_probabilities: NDArray[Any]
-    onnx_logits: NDArray[Any]
+class _Numbers:
+    spread: float
+    widest: float
+    alike: bool
+    whole: float
+    network: float
+    rounding: float
+    difference: float
+    agreement: float
 
 
 def spread(samples: Sequence[Sample], most: int) -> list[int]:
@@ -74,10 +118,12 @@ def verify(
     model: OnnxModel,
     path: Path,
     *,
+    parts: Preprocessing | None,
     reference: Reference,
     material: Material,
-    metrics: Callable[[NDArray[Any], NDArray[Any]], Mapping[str, float]],
+    metrics: Metrics,
     requested: str,
+    declaration: Declaration | None = None,
     probability_limit: float = 1e-2,
     advance: Callable[[int], None] = lambda _: None,
 ) -> Verification:
@@ -86,26 +132,38 @@ def verify(
     Args:
         model: the file, opened from disk.
         path: where it lies, for its SHA-256.
-        reference: a batch in native units, an array for each port, to (probabilities, logits) in torch, on the CPU, in float32.
+        parts: the file's preprocessing alone; None where the file doesn't say which that is.
+        reference: the model.
         material: what to run.
         metrics: the task's.
         requested: the provider as asked for.
-        probability_limit: the largest difference of a probability that is let pass.
+        declaration: what is known of the file's metadata.
+        probability_limit: the largest difference of a probability that is let pass, from the same network input.
         advance: told of every sample done.
 
     Returns:
         The record, passed or not.
     """
-    answers, broken = _answers(model, reference, material.arrays, advance)
-    batch_failures, sizes = _batches(model, reference, material.arrays, probability_limit)
+    trial = _Trial(model, parts, reference)
+    declared = declaration or Declaration()
+    answers, level, broken = _asked(trial, material.arrays, advance)
+    others, more, unfit = _on_generated(trial, material)
+    batch_failures, still_more = _batches(trial, material.arrays, probability_limit)
+    found = [*level, *more, *still_more]
+    level_difference = differences.all_levels(found) if found else None
+    level_faults = _level_faults(level_difference)
+    failures = [*declared.faults, *broken, *unfit, *batch_failures, *level_faults]
+    notes = list(_notes(model, material))
+    numbers = _Numbers(math.nan, math.nan, False, math.inf, math.inf, math.nan, math.inf, 0.0)
     values: dict[str, tuple[float, float]] = {}
-    numbers = {"difference": math.inf, "rms": math.inf, "agreement": 0.0}
-    failures = [*broken, *batch_failures]
     if answers is not None:
+        numbers = _numbers(answers, others)
+        said, explained = _judge(trial, numbers, answers, others, material, limit=probability_limit)
+        failures += said
+        notes += [*explained, *_about(numbers, None if level_faults else level_difference, parts)]
         if material.targets is not None:
-            values = _metrics(metrics, material.targets, answers)
-        numbers = _numbers(answers)
-        failures += _judge(numbers, answers, values, probability_limit)
+            values, moved = _metrics(metrics, material.targets, answers)
+            failures += moved
     return Verification(
         passed=not failures,
         provider=model.provider,
@@ -114,14 +172,18 @@ def verify(
         onnx_sha256=file_sha256(path),
         samples=len(material.arrays),
         available=material.available,
-        batch_sizes=(1, *sizes),
-        max_probability_difference=numbers["difference"],
-        relative_rms=numbers["rms"],
-        top1_agreement=numbers["agreement"],
+        batch_sizes=(1, *BATCH_SIZES),
+        max_probability_difference=numbers.difference,
+        relative_rms=numbers.whole,
+        top1_agreement=numbers.agreement,
         metrics=values,
         failures=tuple(failures),
-        notes=tuple(_notes(model, material)),
+        notes=(*notes, *declared.notes),
         data=material.data,
+        preprocessing=level_difference,
+        network_rms=numbers.network if parts else None,
+        spread=numbers.spread,
+        declared=declared.compared,
     )
 
 
@@ -151,40 +213,91 @@ def _smooth(rng: np.random.Generator, port: Port, size: tuple[int, int]) -> NDAr
     return coarse.astype(port.dtype)
 
 
-def _answers(
-    model: OnnxModel, reference: Reference, arrays: Sequence[Arrays], advance: Callable[[int], None]
-) -> tuple[_Answers | None, list[str]]:
-    columns: tuple[list[NDArray[Any]], ...] = ([], [], [], [])
-    for sample in arrays:
-        batch = [array[None] for array in sample]
+# asking
+
+
+@dataclass(frozen=True, slots=True)
+class _Trial:
+    """The file and the model, asked the same."""
+
+    model: OnnxModel
+    parts: Preprocessing | None
+    reference: Reference
+
+    def input(self, batch: Sequence[NDArray[Any]], torchs: NDArray[Any]) -> NDArray[Any]:
+        """The network's input as the file's preprocessing makes it; torch's, where that can't be told."""
+        return torchs if self.parts is None else self.parts.run(*batch)
+
+    def ask(self, batch: Sequence[NDArray[Any]]) -> tuple[Answers, LevelDifference | None]:
+        """All three ways, and how far the preprocessings are apart.
+
+        Raises:
+            _RunError: the file doesn't.
+        """
+        torchs = self.reference.prepare(*batch)
+        ours = self.reference.answer(torchs)
         try:
-            got = (*reference(*batch), *model.run(*batch))
+            given = self.input(batch, torchs)
+            file = self.model.run(*batch)
         except RuntimeModelError:
             raise
         except Exception as error:  # onnxruntime's errors have no common kind
-            return None, [f"the file doesn't run on a sample of shape {sample[0].shape}: {error}"]
-        for column, value in zip(columns, got, strict=True):
-            column.append(value)
+            raise _RunError(str(error)) from error
+        level = None if self.parts is None else differences.levels(torchs, given, self.reference.input)
+        fits = given.shape == torchs.shape and not np.array_equal(given, torchs)
+        return Answers(ours, self.reference.answer(given) if fits else ours, file), level
+
+
+class _RunError(Exception):
+    """The file can't be run on a batch."""
+
+
+def _asked(
+    trial: _Trial, arrays: Sequence[Arrays], advance: Callable[[int], None]
+) -> tuple[Answers | None, list[LevelDifference], list[str]]:
+    rows, found = [], []
+    for sample in arrays:
+        try:
+            answers, level = trial.ask([array[None] for array in sample])
+        except _RunError as error:
+            return None, [], [f"the file doesn't run on a sample of shape {sample[0].shape}: {error}"]
+        rows.append(answers)
+        found += [level] if level else []
         advance(1)
-    return _Answers(*(np.concatenate(column).astype(np.float64) for column in columns)), []
+    return differences.joined(rows), found, []
 
 
-def _batches(
-    model: OnnxModel, reference: Reference, arrays: Sequence[Arrays], limit: float
-) -> tuple[list[str], tuple[int, ...]]:
+def _on_generated(trial: _Trial, material: Material) -> tuple[Answers | None, list[LevelDifference], list[str]]:
+    """On images that differ more, and in other sizes, than a user's may; where torch itself can take them."""
+    if material.data == "generated":
+        return None, [], []
+    arrays = generated(trial.model.ports)
+    try:
+        for sample in arrays:
+            trial.reference.prepare(*(array[None] for array in sample))
+    except Exception:  # plugin code, and values that its port may not mean
+        return None, [], []
+    answers, level, broken = _asked(trial, arrays, lambda _: None)
+    if answers is None or not answers.finite.all():
+        return None, [], broken
+    return answers, level, broken
+
+
+def _batches(trial: _Trial, arrays: Sequence[Arrays], limit: float) -> tuple[list[str], list[LevelDifference]]:
     """Several samples at once, cut to a common size."""
-    failures = []
+    failures, found = [], []
     for size in BATCH_SIZES:
         batch = _common([arrays[i % len(arrays)] for i in range(size)])
-        wanted, _ = reference(*batch)
         try:
-            got, _ = model.run(*batch)
-        except Exception as error:  # onnxruntime's errors have no common kind
+            answers, level = trial.ask(batch)
+        except (RuntimeModelError, _RunError) as error:
             failures.append(f"the file doesn't run on a batch of {size}: {error}")
             continue
+        found += [level] if level else []
+        got, wanted = answers.file[0], answers.same[0]
         if got.shape != wanted.shape or not np.allclose(got, wanted, rtol=0, atol=limit):
             failures.append(f"a batch of {size} gives other answers than torch")
-    return failures, BATCH_SIZES
+    return failures, found
 
 
 def _common(samples: Sequence[Arrays]) -> list[NDArray[Any]]:
@@ -197,71 +310,151 @@ def _cut_and_stacked(arrays: Sequence[NDArray[Any]]) -> NDArray[Any]:
     return np.stack([array[window] for array in arrays])
 
 
-def _numbers(answers: _Answers) -> dict[str, float]:
-    scale = _spread(answers.torch_logits)
-    rms = float(np.sqrt(((answers.onnx_logits - answers.torch_logits) ** 2).mean()))
-    agree = answers.onnx_probabilities.argmax(1) == answers.torch_probabilities.argmax(1)
-    return {
-        "difference": float(np.abs(answers.onnx_probabilities - answers.torch_probabilities).max()),
-        "rms": rms / scale if scale > 0 else math.inf,
-        "agreement": float(agree.mean()),
-    }
+# judging
 
 
-def _spread(logits: NDArray[Any]) -> float:
-    """The logits' standard deviation over the samples: what a model says of every image alike doesn't count.
+def _numbers(answers: Answers, others: Answers | None) -> _Numbers:
+    own = differences.spread(answers.torch[1])
+    wide = 0.0 if others is None else differences.spread(others.torch[1])
+    scale = max(own, wide / _MUCH_LARGER)
+    apart = [_share(differences.rms(answers.file[1], answers.same[1]), scale)]
+    if others is not None:
+        apart.append(_share(differences.rms(others.file[1], others.same[1]), max(scale, wide)))
+    agree = answers.file[0].argmax(1) == answers.torch[0].argmax(1)
+    return _Numbers(
+        spread=scale,
+        widest=max(own, wide),
+        alike=own < wide / _MUCH_LARGER,
+        whole=_share(differences.rms(answers.file[1], answers.torch[1]), scale),
+        network=max(apart) if all(number == number for number in apart) else math.inf,
+        rounding=_share(differences.rms(answers.same[1], answers.torch[1]), scale),
+        difference=float(np.abs(answers.file[0] - answers.torch[0]).max()),
+        agreement=float(agree.mean()),
+    )
 
-    Of a single sample, over the classes.
-    """
-    return float(logits.std() if len(logits) == 1 else (logits - logits.mean(0)).std())
+
+def _share(rms: float, scale: float) -> float:
+    return rms / scale if scale > 0 else math.inf
 
 
 def _judge(
-    numbers: Mapping[str, float], answers: _Answers, values: Mapping[str, tuple[float, float]], limit: float
-) -> list[str]:
-    failures = []
-    if not np.isfinite(answers.onnx_probabilities).all():
+    trial: _Trial, numbers: _Numbers, answers: Answers, others: Answers | None, material: Material, *, limit: float
+) -> tuple[list[str], list[str]]:
+    """What doesn't hold, and what explains a difference."""
+    if not answers.finite.all():
+        return ["the model itself gives logits that aren't finite, in torch: train it again, with a lower --lr"], []
+    failures, notes = [], []
+    if not np.isfinite(answers.file[0]).all():
         failures.append("the file gives probabilities that aren't finite")
-    if _spread(answers.torch_logits) < VACUOUS_SPREAD:
-        failures.append(
-            f"the model answers the same to everything (logits' spread {_spread(answers.torch_logits):.1e}), "
-            "so the comparison proves nothing"
-        )
-    if not numbers["rms"] <= RELATIVE_RMS_LIMIT:
-        failures.append(
-            f"the logits differ by {numbers['rms']:.1e} of their spread; the limit is {RELATIVE_RMS_LIMIT:.0e}"
-        )
-    if not numbers["difference"] <= limit:
-        failures.append(f"a probability differs by {numbers['difference']:.2g}; the limit is {limit:g}")
-    flipped = _clear_flips(answers)
+    if numbers.widest < VACUOUS_SPREAD:
+        failures.append(_vacuous(numbers.widest, trial.reference.advice))
+    bound = WHOLE_LIMIT if trial.parts is None else NETWORK_LIMIT
+    if not numbers.network <= bound:
+        explained = _by_rounding(trial, answers, others, material)
+        notes += explained
+        failures += [] if explained else [_network_fault(numbers.network, bound, trial.parts)]
+    apart = float(np.abs(answers.file[0] - answers.same[0]).max())
+    if not apart <= limit:
+        failures.append(f"a probability differs by {apart:.2g}; the limit is {limit:g}")
+    flipped = _clear_flips(answers, 100 * bound * numbers.spread)
     if flipped:
         failures.append(f"{flipped} samples get another best class, though torch's choice is clear")
-    moved = [name for name, (ours, theirs) in values.items() if not _close(ours, theirs, len(answers.onnx_logits))]
-    if moved:
-        failures.append(f"the file's {', '.join(moved)} isn't the model's")
-    return failures
+    return failures, notes
 
 
-def _clear_flips(answers: _Answers) -> int:
-    """Samples whose best class changed although it led by ten times the largest difference."""
-    ordered = np.sort(answers.torch_logits, 1)
-    margin = ordered[:, -1] - ordered[:, -2]
-    clear = margin > 10 * np.abs(answers.onnx_logits - answers.torch_logits).max()
-    return int((clear & (answers.onnx_logits.argmax(1) != answers.torch_logits.argmax(1))).sum())
+def _network_fault(found: float, bound: float, parts: Preprocessing | None) -> str:
+    given = "" if parts is None else ", though torch's network was given the file's own input"
+    return f"the logits differ by {found:.1e} of their spread{given}; the limit is {bound:.0e}"
+
+
+def _vacuous(found: float, advice: str) -> str:
+    return (
+        f"the model answers the same to everything (logits' spread {found:.1e}), so the comparison proves nothing"
+        + (f"; {advice}" if advice else "")
+    )
+
+
+def _level_faults(found: LevelDifference | None) -> list[str]:
+    if found is None:
+        return []
+    largest, mean = LEVEL_LIMITS[found.whole]
+    if found.largest <= largest and found.mean <= mean:
+        return []
+    if not math.isfinite(found.mean):
+        return ["the file's preprocessing gives another shape than torch's, or values that aren't finite"]
+    return [
+        f"the file's preprocessing isn't torch's: levels of 0 to 255 differ by up to {found.largest:.2g} (the limit is "
+        f"{math.floor(largest * 10) / 10:g}) and by {found.mean:.2g} on average (the limit is {mean:g})"
+    ]
+
+
+def _by_rounding(trial: _Trial, answers: Answers, others: Answers | None, material: Material) -> list[str]:
+    """A sentence, where the file is as near to arithmetic in float64 as torch is, on the samples that differ most."""
+    if trial.parts is None:
+        return []
+    apart = np.abs(answers.file[1] - answers.same[1]).max(1)
+    pairs = [(answers, material.arrays, int(row)) for row in np.argsort(apart)[-_IN_FLOAT64:]]
+    if others is not None:
+        worst = np.abs(others.file[1] - others.same[1]).max(1)
+        pairs.append((others, generated(trial.model.ports), int(worst.argmax())))
+    ours, theirs = [], []
+    try:
+        for which, arrays, row in pairs:
+            batch = [array[None] for array in arrays[row]]
+            exact = trial.reference.exact(trial.input(batch, trial.reference.prepare(*batch)))[0]
+            ours.append(which.same[1][row] - exact)
+            theirs.append(which.file[1][row] - exact)
+    except Exception:  # a network's own reasons not to run in float64
+        return []
+    noise, found = (float(np.sqrt((np.concatenate(part) ** 2).mean())) for part in (ours, theirs))
+    if not found <= _MUCH_LARGER * noise:
+        return []
+    return [
+        f"the logits' spread is so small that rounding of float32 shows: against arithmetic in float64 the file is off by {found:.1e}, "
+        f"torch itself by {noise:.1e}"
+    ]
+
+
+def _clear_flips(answers: Answers, margin: float) -> int:
+    """Samples whose best class changed although it led by more than a right file can move it."""
+    ordered = np.sort(answers.same[1], 1)
+    clear = ordered[:, -1] - ordered[:, -2] > margin
+    return int((clear & (answers.file[1].argmax(1) != answers.same[1].argmax(1))).sum())
 
 
 def _metrics(
-    metrics: Callable[[NDArray[Any], NDArray[Any]], Mapping[str, float]],
-    targets: NDArray[Any],
-    answers: _Answers,
-) -> dict[str, tuple[float, float]]:
-    ours, theirs = metrics(targets, answers.torch_probabilities), metrics(targets, answers.onnx_probabilities)
-    return {name: (float(ours[name]), float(theirs[name])) for name in ours}
+    metrics: Metrics, targets: NDArray[Any], answers: Answers
+) -> tuple[dict[str, tuple[float, float]], list[str]]:
+    """Torch's and the file's, and whether they differ by more than flipped levels explain."""
+    ours, same, theirs = (metrics(targets, pair[0]) for pair in (answers.torch, answers.same, answers.file))
+    moved = [name for name in ours if not _close(float(same[name]), float(theirs[name]), len(targets))]
+    said = [f"the file's {', '.join(moved)} isn't the model's"] if moved else []
+    return {name: (float(ours[name]), float(theirs[name])) for name in ours}, said
 
 
 def _close(ours: float, theirs: float, samples: int) -> bool:
     """Equal but for one sample in a thousand, or both undefined."""
     return (math.isnan(ours) and math.isnan(theirs)) or abs(ours - theirs) <= max(1e-3, 1.5 / max(samples, 1) ** 2)
+
+
+def _about(numbers: _Numbers, level: LevelDifference | None, parts: Preprocessing | None) -> list[str]:
+    notes = []
+    if level is not None and level.whole and level.differing and numbers.rounding > NETWORK_LIMIT:
+        notes.append(
+            f"{level.differing:,} of {level.values:,} levels are rounded the other way by onnxruntime, by at most {level.largest:.0f}; "
+            f"in torch, too, that moves the logits by {numbers.rounding:.1e} of their spread"
+        )
+    if numbers.alike:
+        notes.append(
+            f"the samples are nearly alike to the model, so differences are judged by a tenth of the logits' spread among generated "
+            f"images, {numbers.widest:.2g}"
+        )
+    if parts is None:
+        notes.append(
+            "the file doesn't say where its preprocessing ends (an older zooft wrote it), so only the whole was compared; "
+            "export it again for a stricter check"
+        )
+    return notes
 
 
 def _notes(model: OnnxModel, material: Material) -> list[str]:

@@ -146,6 +146,12 @@ def print_verification(verification: Verification) -> None:
         f"logits differ by {verification.relative_rms:.1e} of their spread, probabilities by at most "
         f"{verification.max_probability_difference:.1e}, same best class in {verification.top1_agreement:.2%}"
     )
+    found = verification.preprocessing
+    if found is not None and verification.network_rms is not None:
+        click.echo(
+            f"  preprocessing: {found.differing:,} of {found.values:,} levels differ, by at most {found.largest:.2g}; "
+            f"network, on the same input: logits differ by {verification.network_rms:.1e} of their spread"
+        )
     for text in (*verification.failures, *verification.notes):
         say(f"  {text}")
 

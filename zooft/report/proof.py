@@ -152,10 +152,26 @@ def _numbers(found: Verification) -> tuple[tuple[str, str], ...]:
     return (
         ("Largest difference of a probability", f"{found.max_probability_difference:.1e}"),
         ("Difference of the logits", f"{found.relative_rms:.1e} of their spread among samples"),
+        *_parts(found),
         ("Same best class", f"{found.top1_agreement:.2%} of the samples"),
         ("Samples", f"{found.samples:,} {found.data}"),
         ("Batch sizes", ", ".join(str(n) for n in found.batch_sizes)),
         ("Run by", f"{found.provider.removesuffix('ExecutionProvider')}, {found.requested_provider} was asked for"),
         ("Operators", nodes),
         ("SHA-256 of the file", found.onnx_sha256),
+        *((("Of its metadata, compared with the run", ", ".join(found.declared)),) if found.declared else ()),
+    )
+
+
+def _parts(found: Verification) -> tuple[tuple[str, str], ...]:
+    """Preprocessing and network, each compared alone."""
+    level = found.preprocessing
+    if level is None or found.network_rms is None:
+        return ()
+    return (
+        (
+            "Preprocessing alone",
+            f"{level.differing:,} of {level.values:,} levels differ by half a level or more, the largest by {level.largest:.2g}",
+        ),
+        ("Network alone, on the same input", f"logits differ by {found.network_rms:.1e} of their spread"),
     )

@@ -6,8 +6,19 @@ probabilities, logits = model.run(images)      # native units, as model.port say
 """
 
 from zooft.runtime.metadata import Metadata
+from zooft.runtime.parts import (
+    NETWORK_INPUT,
+    Preprocessing,
+    file_tensors_sha256,
+    in_two_files,
+    preprocessing,
+    tensors_sha256,
+)
 from zooft.runtime.policy import DATA_FILE
 from zooft.runtime.providers import Choice, choose, missing_library, usable
 from zooft.runtime.session import OnnxModel, load
 
-__all__ = ["DATA_FILE", "Choice", "Metadata", "OnnxModel", "choose", "load", "missing_library", "usable"]
+__all__ = [
+    "DATA_FILE", "NETWORK_INPUT", "Choice", "Metadata", "OnnxModel", "Preprocessing", "choose", "file_tensors_sha256",
+    "in_two_files", "load", "missing_library", "preprocessing", "tensors_sha256", "usable",
+]  # fmt: skip

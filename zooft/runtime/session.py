@@ -132,7 +132,7 @@ def load(path: str | Path, *, provider: str = "auto", threads: int = 0) -> OnnxM
     import onnxruntime
 
     path = Path(path)
-    policy.check(_parse(path), path)
+    policy.check(parse_file(path), path)
     choice = providers.choose(provider)
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 3
@@ -164,12 +164,12 @@ def _refuse_contradictions(session: Any, metadata: Metadata, path: Path) -> None
     """What the metadata says of inputs and outputs must be what the graph has: a class more would get another's name."""
     outputs = {output.name: output.shape for output in session.get_outputs()}
     faults = [f"its graph has no output {name}" for name in ("probabilities", "logits") if name not in outputs]
-    for name in outputs.keys() & {"probabilities", "logits"}:
-        columns = outputs[name][-1] if outputs[name] else None
-        if isinstance(columns, int) and columns != len(metadata.classes):
-            faults.append(
-                f"its metadata names {len(metadata.classes)} classes ({', '.join(metadata.classes)}), its output {name} has {columns}"
-            )
+    columns = {outputs[name][-1] for name in outputs.keys() & {"probabilities", "logits"} if outputs[name]}
+    faults += [
+        f"its metadata names {len(metadata.classes)} classes ({', '.join(metadata.classes)}), its outputs have {number}"
+        for number in columns
+        if isinstance(number, int) and number != len(metadata.classes)
+    ]
     if len(set(metadata.classes)) < len(metadata.classes):
         faults.append(f"its metadata names a class twice: {', '.join(metadata.classes)}")
     faults += _port_faults(session, metadata.ports)
@@ -195,7 +195,12 @@ def _port_faults(session: Any, ports: tuple[Port, ...]) -> Iterator[str]:
             yield f"its metadata says {port.name}: {port.dtype} {port.axes}, its graph has {kind} {tuple(given.shape)}"
 
 
-def _parse(path: Path) -> onnx.ModelProto:
+def parse_file(path: Path) -> onnx.ModelProto:
+    """A file's graph, without tensors that lie beside it.
+
+    Raises:
+        RuntimeModelError: there is no such file, or it isn't one of ONNX.
+    """
     import onnx
     from google.protobuf.message import DecodeError
 
