@@ -262,7 +262,7 @@ def _audit(plan: Plan, folder: Path, found: Discovery, splits: Splits, told: Lis
         found.samples, found.classes, partial(sample_tables.read, plan.task, plan.options),
         show=partial(sample_tables.picture, plan.task, plan.options), computing=told.computing, seed=plan.config.seed,
         splits=splits.names,
-        kept=_kept_looks(plan, told, digests),
+        kept=_kept_looks(plan, told, digests), told=found.notes,
     )  # fmt: skip
     runs.write_json(folder / runs.AUDIT_FILE, audited)
     for finding in audited.findings:

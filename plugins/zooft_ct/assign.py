@@ -13,6 +13,8 @@ import zooft
 from zooft_ct import labels
 from zooft_ct.header import SliceHeader
 from zooft_ct.labels import Row, Table
+from zooft_ct.patients import Patients
+from zooft_ct.person import listed, stands_for_nobody
 from zooft_ct.read import place
 from zooft_ct.stacks import Stack, path_of, sop_of
 
@@ -26,7 +28,8 @@ class Labelled:
 
     Attributes:
         stack: what is labelled.
-        patient: by the file, else by the table; "" where neither tells.
+        patient: what tells the patient from all others, by the files, else by the table; "" where neither tells.
+        doubt: why the files' PatientID can't be believed, where the table doesn't tell.
         labels: by number of the slice.
         copies: files that a table labels by path, though the stack holds an equal one; with the number of its slice.
     """
@@ -34,6 +37,7 @@ class Labelled:
     stack: Stack
     patient: str
     labels: Mapping[int, Label]
+    doubt: str = ""
     copies: tuple[tuple[int, SliceHeader], ...] = ()
 
 
@@ -89,13 +93,14 @@ class _Told:
     copy: SliceHeader | None = None
 
 
-def by_table(table: Table, stacks: Sequence[Stack], root: Path, *, whole: bool) -> Assigned:
+def by_table(table: Table, stacks: Sequence[Stack], root: Path, patients: Patients, *, whole: bool) -> Assigned:
     """Labels as a table tells them.
 
     Args:
         table: read and checked.
         stacks: what lies below `root`.
         root: what the table's paths are relative to.
+        patients: what all files say of PatientIDs.
         whole: whether series are wanted, so that a label of one slice is of no use.
 
     Raises:
@@ -112,22 +117,19 @@ def by_table(table: Table, stacks: Sequence[Stack], root: Path, *, whole: bool) 
             rejected.append(zooft.Rejection(f"{table.name}, line {row.line}", meant))
         else:
             told += meant
-    patients = _patients(told, stacks, table.name)
+    known, notes = _patients(told, stacks, patients, table.name)
     placed, copies = _placed(told, table.name), _copies(told)
     return Assigned(
-        labelled=tuple(
-            Labelled(stack=stacks[i], patient=patients[i], labels=placed[i], copies=tuple(copies.get(i, ())))
-            for i in sorted(placed)
-        ),
+        labelled=tuple(_labelled(stacks[i], known[i], patients, placed[i], copies.get(i, ())) for i in sorted(placed)),
         unlabelled=tuple(stack for i, stack in enumerate(stacks) if i not in placed),
         rejected=tuple(rejected),
         classes=tuple(sorted({row.label for row in table.rows})),
         by_slice=not whole and any(_labels_slice(one, stacks, root) for one in told),
-        notes=table.notes,
+        notes=(*table.notes, *notes),
     )
 
 
-def by_folders(stacks: Sequence[Stack], root: Path, *, whole: bool) -> Assigned:
+def by_folders(stacks: Sequence[Stack], root: Path, patients: Patients, *, whole: bool) -> Assigned:
     """Labels by the class folder that each file lies in; arguments as of `by_table`.
 
     Raises:
@@ -137,7 +139,11 @@ def by_folders(stacks: Sequence[Stack], root: Path, *, whole: bool) -> Assigned:
     splits = labels.has_splits(root)
     placed = [_in_folders(stack, root, splits=splits) for stack in stacks]
     pairs = list(zip(stacks, placed, strict=True))
-    labelled = tuple(Labelled(stack=stack, patient=stack.patient, labels=where) for stack, where in pairs if where)
+    labelled = tuple(
+        _labelled(stack, patients.of(stack.patient, stack.persons), patients, where, ())
+        for stack, where in pairs
+        if where
+    )
     torn = sum(len(set(one.labels.values())) > 1 for one in labelled)
     if torn and whole:
         raise zooft.DataError(
@@ -279,20 +285,63 @@ def _copies(told: Iterable[_Told]) -> Mapping[int, Sequence[tuple[int, SliceHead
     return copies
 
 
-def _patients(told: Sequence[_Told], stacks: Sequence[Stack], name: str) -> dict[int, str]:
-    said: defaultdict[int, set[str]] = defaultdict(set)
+def _patients(
+    told: Sequence[_Told], stacks: Sequence[Stack], patients: Patients, name: str
+) -> tuple[dict[int, str], tuple[str, ...]]:
+    """By number of the stack, and what to tell of it.
+
+    The table is believed where the files don't know: they name nobody, one PatientID for everybody, or several persons by one.
+    """
+    said: defaultdict[int, dict[str, int]] = defaultdict(dict)
     for one in told:
-        said[one.number] |= {one.row.patient} - {""}
-    torn = sum(len(names) > 1 for names in said.values())
+        if one.row.patient and not stands_for_nobody(one.row.patient):
+            said[one.number].setdefault(one.row.patient, one.row.line)
+        said[one.number].setdefault("", one.row.line)
+    ids = {number: {patient: line for patient, line in own.items() if patient} for number, own in said.items()}
+    torn = [own for own in ids.values() if len(own) > 1]
     if torn:
-        raise zooft.DataError(f"{name} gives {torn} series several patient_ids each; leave the right one")
-    wrong = sum(bool(names and stacks[i].patient and names != {stacks[i].patient}) for i, names in said.items())
+        lines = " and ".join(str(line) for line in sorted(torn[0].values())[:2])
+        raise zooft.DataError(
+            f"{name} gives {len(torn)} series several patient_ids each, first in lines {lines}; leave the right one"
+        )
+    several = len({patient for own in ids.values() for patient in own}) > 1
+    known, wrong, believed = {}, [], 0
+    for i, own in ids.items():
+        by_file = patients.of(stacks[i].patient, stacks[i].persons)
+        by_table, line = next(iter(own.items()), ("", 0))
+        unsure = not by_file or by_file in patients.torn or (several and stacks[i].patient == patients.everybodys)
+        other = by_table not in {"", stacks[i].patient}
+        believable = other or not (by_file or stacks[i].patient in patients.shared)
+        known[i] = by_table if unsure and by_table and believable else by_file
+        believed += unsure and other and bool(stacks[i].patient)
+        wrong += [line] if other and not unsure else []
     if wrong:
         raise zooft.DataError(
-            f"{name} gives {wrong} series another patient_id than their files do; mend it (spreadsheets drop leading "
-            "zeros), or leave patient_id empty where the files tell it"
+            f"{name} gives {len(wrong)} series another patient_id than their files do, first in line {min(wrong)}; mend it "
+            "(spreadsheets drop leading zeros), or leave patient_id empty where the files tell it"
         )
-    return {i: stacks[i].patient or next(iter(names), "") for i, names in said.items()}
+    if not believed:
+        return known, ()
+    return known, (
+        f"patient_id of {name} is believed for {believed} series, whose files name one PatientID for several people",
+    )
+
+
+def _labelled(
+    stack: Stack,
+    patient: str,
+    patients: Patients,
+    where: Mapping[int, Label],
+    copies: Sequence[tuple[int, SliceHeader]],
+) -> Labelled:
+    torn = patients.torn.get(patient, ())
+    return Labelled(
+        stack=stack,
+        patient=patient,
+        labels=where,
+        doubt=f"its PatientID stands for several persons, whose {listed(torn)} differ" if torn else "",
+        copies=tuple(copies),
+    )
 
 
 def _placed(told: Sequence[_Told], name: str) -> dict[int, dict[int, Label]]:
@@ -322,7 +371,7 @@ def _refuse_patients_folders(labelled: Sequence[Labelled], classes: Sequence[str
     for one in labelled:
         for label, _ in one.labels.values():
             patients[label].add(one.patient or one.stack.name)
-    if all(len(names) == 1 for names in patients.values()):
+    if all(len(names) == 1 for names in patients.values()) and len(set().union(*patients.values())) > 1:
         raise zooft.DataError(
             f"each of the {len(classes)} class folders holds a single patient, so they look like patients' folders and "
             f"not like classes; write {labels.TABLE} (patient_id, series_uid or path, label) into the data folder"

@@ -16,7 +16,10 @@ from typing import TYPE_CHECKING, Literal
 
 import zooft
 from zooft_ct import assign, graph, labels, needs, nifti, privacy, stacks
+from zooft_ct.answers import Answers, answers_of
 from zooft_ct.assign import Assigned, Labelled
+from zooft_ct.patients import Patients, about_alike, about_names, about_shared, about_torn, examine
+from zooft_ct.person import Person, stands_for_nobody
 from zooft_ct.read import NiftiSlice, Place, SliceRef, Source, decode, place
 from zooft_ct.series import Refused
 from zooft_ct.stacks import Stack
@@ -79,17 +82,19 @@ def discover(
     table = labels.read_table(table_path) if table_path else None
     found = stacks.below([folder], folder, options, computing)
     _refuse_nothing(found)
+    patients = examine((stack.patient, stack.persons) for stack in found.stacks if stack.persons)
     assigned = (
-        assign.by_table(table, found.stacks, folder, whole=whole)
+        assign.by_table(table, found.stacks, folder, patients, whole=whole)
         if table
-        else assign.by_folders(found.stacks, folder, whole=whole)
+        else assign.by_folders(found.stacks, folder, patients, whole=whole)
     )
     names = _Names(key=privacy.key_of(folder), root=folder)
     classes, order = _classes(assigned, options.positive, learning=learning)
-    made = _samples(assigned, classes, names, options)
+    grouped, doubtful = _grouped(assigned, names, options, learning=learning)
+    made = [sample for one, group in grouped for sample in _of_labelled(one, group, classes, names, options)]
     sound, torn = _sound(made, options, names, computing)
     files = _unused(found, assigned, root)
-    rejected = (*_rejected(files, assigned, names), *torn)
+    rejected = (*_rejected(files, assigned, names), *doubtful, *torn)
     if options.strict:
         _refuse_rejected(files, len(rejected))
     return zooft.Discovery(
@@ -100,6 +105,7 @@ def discover(
             *assigned.notes,
             *order,
             *(_about_one_class(sound, assigned, classes, options) if learning else ()),
+            *_about_patients(assigned, patients, names, options),
             *_notes(assigned, table_path, options),
         ),
         group_score="max" if assigned.by_slice else "mean",
@@ -119,7 +125,7 @@ def begin(data: Path, _options: CTOptions) -> None:
 
 
 def gather(paths: Sequence[Path], options: CTOptions, computing: zooft.Computing = zooft.unseen) -> zooft.Discovery:
-    """Unlabelled samples of files and folders, one group a patient, for a deployed model.
+    """Unlabelled samples of files and folders, one group a patient and study, for a deployed model.
 
     A series without PatientID, and a NIfTI volume, is a group by itself: whose it is can't be known.
 
@@ -131,28 +137,17 @@ def gather(paths: Sequence[Path], options: CTOptions, computing: zooft.Computing
     typed = {path.resolve(): str(path) for path in paths if not path.is_dir()}
     names = _Names(key=privacy.key_near(paths), root=None, typed=typed)
     found = stacks.below([path.resolve() for path in paths], names.root, options, computing)
-    samples = [sample for stack in found.stacks for sample in _unlabelled(stack, names, options)]
+    answers = answers_of(found)
+    samples = [sample for stack in found.stacks for sample in _unlabelled(stack, answers, names, options)]
     sound, torn = _sound(samples, options, names, computing)
-    rejected = _with_groups(found, names)
+    rejected = _with_groups(found, answers, names)
     return zooft.Discovery(
         samples=sound, classes=(), rejected=(*rejected, *torn),
-        notes=(*_about_nameless(found.stacks), *_about_stacks(found.stacks, options)),
+        notes=(*answers.notes(found.stacks, names.group), *_about_stacks(found.stacks, options)),
     )  # fmt: skip
 
 
-def _about_nameless(every: Sequence[Stack]) -> list[str]:
-    count = sum(not stack.patient for stack in every)
-    return (
-        [f"{count} of {len(every)} series and volumes name no patient; each gets an answer of its own"] if count else []
-    )
-
-
-def _own_group(stack: Stack, names: _Names) -> str:
-    kind, value = ("patient", stack.patient) if stack.patient else ("series", stack.name)
-    return names.group(kind, value)
-
-
-def _with_groups(found: stacks.Found, names: _Names) -> list[zooft.Rejection]:
+def _with_groups(found: stacks.Found, answers: Answers, names: _Names) -> list[zooft.Rejection]:
     """Refused files as parts of patients' answers, or as patients without one, so that no answer looks whole.
 
     A file goes with the rest of its series, else of its patient; one that doesn't tell whose it is goes with those
@@ -161,35 +156,38 @@ def _with_groups(found: stacks.Found, names: _Names) -> list[zooft.Rejection]:
     by_series: defaultdict[str, set[str]] = defaultdict(set)
     by_folder: defaultdict[Path, set[str]] = defaultdict(set)
     for stack in found.stacks:
-        group = _own_group(stack, names)
+        group = answers.of_stack(stack, names.group)
         by_series[stack.series].add(group)
         by_folder[stack.path.parent].add(group)
     return [
         zooft.Rejection(
             names.file(each.path),
             each.reason,
-            group=_group_of(each, by_series.get(each.owner.series, set()), by_folder[each.path.parent], names),
+            group=_group_of(each, answers, by_series.get(each.owner.series, set()), by_folder[each.path.parent], names),
             missing=each.slices,
         )
         for each in found.rejected
     ]
 
 
-def _group_of(refused: Refused, of_series: Collection[str], beside: Collection[str], names: _Names) -> str | None:
+def _group_of(
+    refused: Refused, answers: Answers, of_series: Collection[str], beside: Collection[str], names: _Names
+) -> str | None:
     owner = refused.owner
     if owner.series and len(of_series) == 1:
         return next(iter(of_series))
-    if owner.patient.strip():
-        return names.group("patient", owner.patient.strip())
+    of_patient = answers.of(owner.patient, {owner.person}, owner.study, names.group)
+    if of_patient:
+        return of_patient
     if owner.series or nifti.is_nifti(refused.path):
         name = f"{owner.series}#" if owner.series else privacy.relative(names.root, refused.path)
         return names.group("series", name)
     return next(iter(beside)) if refused.slices and len(beside) == 1 else None
 
 
-def _unlabelled(stack: Stack, names: _Names, options: CTOptions) -> Iterator[zooft.Sample]:
+def _unlabelled(stack: Stack, answers: Answers, names: _Names, options: CTOptions) -> Iterator[zooft.Sample]:
     targets: dict[int, _Target] = dict.fromkeys(range(len(stack.slices)), (zooft.UNLABELLED, None))
-    return _of_stack(stack, _own_group(stack, names), targets, names, options)
+    return _of_stack(stack, answers.of_stack(stack, names.group), targets, names, options)
 
 
 def _refuse_nothing(found: stacks.Found) -> None:
@@ -233,21 +231,59 @@ def _classes(assigned: Assigned, positive: str, *, learning: bool) -> tuple[tupl
     )
 
 
-def _samples(assigned: Assigned, classes: Sequence[str], names: _Names, options: CTOptions) -> list[zooft.Sample]:
-    groups = [_group(one, options, names.root) for one in assigned.labelled]
+def _grouped(
+    assigned: Assigned, names: _Names, options: CTOptions, *, learning: bool
+) -> tuple[list[tuple[Labelled, str]], list[zooft.Rejection]]:
+    """Labelled stacks with the hashes of what is to be kept together, and those of which it can't be known.
+
+    Raises:
+        DataError: nothing could be held out safely.
+    """
+    by_patient = options.group_by == "patient"
+    doubtful = [one for one in assigned.labelled if by_patient and one.doubt]
+    sure = [one for one in assigned.labelled if not (by_patient and one.doubt)]
+    groups = [_group(one, options, names.root) for one in sure]
+    if learning:
+        _refuse_unknown(sure, groups, options)
+    if doubtful and not sure:
+        raise zooft.DataError(
+            f"all {len(doubtful)} labelled series: {doubtful[0].doubt}, so whose they are can't be known. {_way_out(options)}"
+        )
+    return (
+        [
+            (one, names.group(options.group_by, group) if group else names.group("series", one.stack.name))
+            for one, group in zip(sure, groups, strict=True)
+        ],
+        [
+            zooft.Rejection(f"series {names.series(one.stack)}", f"{one.doubt} ({len(one.stack.slices)} slices)")
+            for one in doubtful
+        ],
+    )
+
+
+def _refuse_unknown(labelled: Sequence[Labelled], groups: Sequence[str], options: CTOptions) -> None:
     unknown = groups.count("")
     if unknown:
-        others = [kind for kind in ("patient", "study", "series", "folder") if kind != options.group_by]
+        nobodys = sum(stands_for_nobody(one.stack.patient) for one in labelled)
+        such = f" ({nobodys} of them have a PatientID such as ANONYMOUS, which anonymisers write for everybody)"
         raise zooft.DataError(
-            f"can't split safely: of {len(groups)} labelled series, {unknown} name no {options.group_by}, so one "
-            f"patient could stand on both sides. Add the column patient_id to {labels.TABLE}, or choose what is to be "
-            f"kept together with --group-by {', '.join(others)}"
+            f"can't split safely: of {len(groups)} labelled series, {unknown} name no {options.group_by}"
+            f"{such if nobodys and options.group_by == 'patient' else ''}, so one patient could stand on both sides. "
+            f"{_way_out(options)}"
         )
-    return [
-        sample
-        for one, group in zip(assigned.labelled, groups, strict=True)
-        for sample in _of_labelled(one, names.group(options.group_by, group), classes, names, options)
-    ]
+    if options.group_by == "patient" and len(groups) > 1 and len(set(groups)) == 1:
+        raise zooft.DataError(
+            f"all {len(groups)} labelled series name one PatientID, so nobody can be held out: it stands for everybody, as "
+            f"anonymisers write it, or there is one patient only. {_way_out(options)}"
+        )
+
+
+def _way_out(options: CTOptions) -> str:
+    others = [kind for kind in ("patient", "study", "series", "folder") if kind != options.group_by]
+    return (
+        f"Write the true ones into the column patient_id of {labels.TABLE}, which is believed then, or choose what is to be kept "
+        f"together with --group-by {', '.join(others)}"
+    )
 
 
 def _of_labelled(
@@ -420,6 +456,34 @@ def _about_one_class(
         f"warning: each {one} of {len(most)} has a slice of the class {name!r}, so each counts as {name!r}: there are no figures "
         f"per {one}, and zooft predict would say {name!r} of everybody. Look whether {name!r} is what is looked for "
         "(--positive), and add some without it"
+    ]
+
+
+def _about_patients(assigned: Assigned, patients: Patients, names: _Names, options: CTOptions) -> list[str]:
+    def hashed(patient: str) -> str:
+        return names.group("patient", patient)
+
+    persons: defaultdict[str, set[Person]] = defaultdict(set)
+    for one in assigned.labelled:
+        if one.patient:
+            persons[one.patient] |= one.stack.persons
+    torn = replace(patients, torn={name: what for name, what in patients.torn.items() if name in persons})
+    then = (
+        f"their series are left out. {_way_out(options)}"
+        if options.group_by == "patient"
+        else f"--group-by {options.group_by} doesn't go by it"
+    )
+    unknown = sum(not one.patient for one in assigned.labelled)
+    return [
+        *about_shared(patients, hashed, persons),
+        *about_torn(torn, hashed, then=then),
+        *about_alike(persons, hashed),
+        *about_names(persons, hashed),
+        *(
+            [f"{unknown} of {len(assigned.labelled)} series name no patient; each counts as one of its own"]
+            if unknown and options.group_by == "patient"
+            else []
+        ),
     ]
 
 

@@ -5,12 +5,13 @@ from __future__ import annotations
 import re
 import stat
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import zooft
 from zooft_ct import elements, guard
 from zooft_ct.elements import Elements, Parsed
+from zooft_ct.person import Person, person
 from zooft_ct.privacy import quiet_pydicom
 
 NATIVE = frozenset({elements.IMPLICIT, elements.EXPLICIT, elements.BIG_ENDIAN})
@@ -39,6 +40,7 @@ class Owner:
     patient: str = ""
     study: str = ""
     series: str = ""
+    person: Person = field(default_factory=Person)
 
 
 class UnusableError(zooft.DataError):
@@ -87,6 +89,7 @@ class SliceHeader:
         series_uid: of the series.
         study_uid: of the study.
         patient_id: as it stands in the file.
+        person: whom else the file names.
         rows: of the matrix.
         columns: of the matrix.
         position: of the first pixel's centre, mm, in the patient's axes (left, posterior, head).
@@ -106,6 +109,7 @@ class SliceHeader:
     series_uid: str
     study_uid: str
     patient_id: str
+    person: Person
     rows: int
     columns: int
     position: tuple[float, float, float] | None
@@ -158,8 +162,9 @@ def _headers(path: Path, *, force: bool) -> list[SliceHeader]:
         return _slices(path, parsed, status.st_size)
     except zooft.DataError as error:
         owner = Owner(
-            patient=ct.identifier("PatientID"), study=ct.text("StudyInstanceUID"), series=ct.text("SeriesInstanceUID")
-        )
+            patient=ct.identifier("PatientID"), study=ct.text("StudyInstanceUID"), series=ct.text("SeriesInstanceUID"),
+            person=_person(ct),
+        )  # fmt: skip
         raise UnusableError(str(error), owner=owner, slices=slices) from None
 
 
@@ -254,6 +259,7 @@ def _slice(path: Path, parsed: Parsed, frames: int, index: int, groups: Sequence
         series_uid=ct.text("SeriesInstanceUID"),
         study_uid=ct.text("StudyInstanceUID"),
         patient_id=ct.identifier("PatientID"),
+        person=_person(ct),
         rows=rows,
         columns=columns,
         position=(position[0], position[1], position[2]) if position else None,
@@ -264,6 +270,15 @@ def _slice(path: Path, parsed: Parsed, frames: int, index: int, groups: Sequence
         marks=marks,
         facts=_facts(parsed, groups, f"{rows}x{columns}"),
         layout=_layout(parsed, frames, groups),
+    )
+
+
+def _person(ct: Elements) -> Person:
+    return person(
+        issuer=ct.identifier("IssuerOfPatientID"),
+        name=ct.identifier("PatientName"),
+        birth_date=ct.text("PatientBirthDate"),
+        sex=ct.text("PatientSex"),
     )
 
 

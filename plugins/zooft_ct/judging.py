@@ -50,9 +50,14 @@ def bag(options: CTOptions) -> bool:
 
 
 def identify(result: zooft.GroupResult, _options: CTOptions) -> Mapping[str, str]:
-    """The patient, series and slice that decided, as the files call them."""
+    """The patient, study, series and slice that decided, as the files call them."""
     slices = result.decisive.source.slices
     one = slices[len(slices) // 2]
     if not isinstance(one, SliceHeader):
         return {"file": str(one.volume.path)}
-    return {"PatientID": one.patient_id, "SeriesInstanceUID": one.series_uid, "SOPInstanceUID": one.sop_uid}
+    return {
+        "PatientID": one.patient_id,
+        "StudyInstanceUID": one.study_uid,
+        "SeriesInstanceUID": one.series_uid,
+        "SOPInstanceUID": one.sop_uid,
+    }

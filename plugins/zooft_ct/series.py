@@ -14,7 +14,7 @@ from itertools import pairwise
 from pathlib import Path
 
 import zooft
-from zooft_ct import geometry, phases
+from zooft_ct import geometry, person, phases
 from zooft_ct.header import Owner, SliceHeader, UnusableError, headers
 from zooft_ct.privacy import quiet_pydicom
 from zooft_ct.walk import walk
@@ -136,7 +136,7 @@ def _of_each_patient(members: Sequence[SliceHeader], reason: str) -> list[Refuse
         Refused(
             own[0].path,
             reason,
-            Owner(patient=patient, study=own[0].study_uid, series=own[0].series_uid),
+            Owner(patient=patient, study=own[0].study_uid, series=own[0].series_uid, person=own[0].person),
             len(own),
         )
         for patient, own in by.items()
@@ -231,6 +231,12 @@ def _arranged(slices: Sequence[SliceHeader], max_gap: float) -> list[Series]:
 def _refuse_mixture(slices: Sequence[SliceHeader]) -> None:
     if len({each.patient_id for each in slices}) > 1:
         raise zooft.DataError("several PatientIDs in one series; they were mixed up when the data were made")
+    differing = person.differing(each.person for each in slices)
+    if differing:
+        raise zooft.DataError(
+            f"slices of several persons in one series: {person.listed(differing)} differ; they were mixed up when the data were "
+            "made"
+        )
     if len({(each.rows, each.columns) for each in slices}) > 1:
         raise zooft.DataError("slices of different matrix sizes in one series")
     if any(not _same_spacing(slices[0].spacing, each.spacing) for each in slices):

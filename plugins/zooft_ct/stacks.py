@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 import zooft
 from zooft_ct import nifti, privacy, series, walk
 from zooft_ct.header import SliceHeader
+from zooft_ct.person import Person
 from zooft_ct.read import NiftiSlice, SliceRef
 
 if TYPE_CHECKING:
@@ -28,6 +29,7 @@ class Stack:
         series: SeriesInstanceUID; "" for NIfTI.
         study: StudyInstanceUID, or "".
         patient: PatientID, or "".
+        persons: whom else its files name; none for NIfTI.
         slices: from feet to head; of series that aren't axial, from right to left or from front to back.
         copies: of slices, from files that are the same byte for byte; among the rejected files, too.
         positions: of the slices along their normal, mm, ascending.
@@ -39,6 +41,7 @@ class Stack:
     series: str = ""
     study: str = ""
     patient: str = ""
+    persons: frozenset[Person] = frozenset()
     slices: tuple[SliceRef, ...]
     copies: tuple[SliceHeader, ...] = ()
     positions: tuple[float, ...]
@@ -106,6 +109,7 @@ def _of_series(one: series.Series, root: Path | None) -> Stack:
         series=one.uid,
         study=one.study_uid,
         patient=one.patient_id.strip(),
+        persons=frozenset(each.person for each in one.slices),
         slices=one.slices,
         copies=one.copies,
         positions=one.heights,

@@ -47,6 +47,8 @@ def _of_samples(text: str, samples: Sequence[zooft.Sample]) -> Mapping[str, str]
 
 def _matching(text: str, samples: Sequence[zooft.Sample]) -> tuple[int, list[zooft.Sample]]:
     """How deep the id names (0 a group, 1 a series, 2 a slice), and the samples that it names."""
+    if text not in {part for sample in samples for part in sample.id.split("/")}:
+        text = text.partition("-")[0]  # zooft predict puts a study behind a patient with several
     for sample in samples:
         parts = sample.id.split("/")
         if text == sample.id or text in parts:

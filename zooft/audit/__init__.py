@@ -17,6 +17,9 @@ if TYPE_CHECKING:
 
     from zooft.contracts import Arrays, Computing, Sample
 
+_WARNING = "warning: "
+"""How such notes begin."""
+
 __all__ = ["Audit", "FactRow", "Finding", "audit", "pairs_to_show"]
 
 
@@ -30,6 +33,7 @@ def audit(
     seed: int = 0,
     splits: Sequence[str | None] | None = None,
     kept: looks.Kept | None = None,
+    told: Sequence[str] = (),
 ) -> Audit:
     """Look for leaks and shortcuts.
 
@@ -42,6 +46,7 @@ def audit(
         seed: of folds and resamples.
         splits: of every sample, where one was made; None for the data's own.
         kept: looks at samples of before, and where new ones go.
+        told: what the task has told of the data; warnings among it become findings.
     """
     if splits is None:
         splits = [sample.split for sample in samples]
@@ -54,6 +59,11 @@ def audit(
                 *makeup.find(samples, classes, splits),
                 *found,
                 *looks.unreadable(seen),
+                *(
+                    Finding(kind="told_by_task", severity="warning", text=text.removeprefix(_WARNING))
+                    for text in told
+                    if text.startswith(_WARNING)
+                ),
             )
         ),
         facts=facts,

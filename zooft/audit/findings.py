@@ -22,6 +22,7 @@ Kind = Literal[
     "tiny_classes",
     "imbalance",
     "unreadable",
+    "told_by_task",
 ]
 Pair = tuple[str, str]
 MOST_SHOWN = 20

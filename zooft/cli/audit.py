@@ -58,13 +58,14 @@ def _audit(data: Path, name: str, values: dict[str, Any], live: Live) -> Audit:
     options = config.build(task.options, values)
     found = samples.discover(task, data, options, computing=live.computing)
     for text in found.notes:
-        live.note(text)
+        if not text.startswith("warning: "):  # those are among the findings
+            live.note(text)
     if found.rejected:
         first = found.rejected[0]
         live.note(f"rejected: {len(found.rejected)}, the first: {first.id}: {first.reason}")
     return audits.audit(
         found.samples, found.classes, partial(samples.read, task, options),
-        show=partial(samples.picture, task, options), computing=live.computing,
+        show=partial(samples.picture, task, options), computing=live.computing, told=found.notes,
     )  # fmt: skip
 
 

@@ -54,7 +54,7 @@ def predict(model: Path, typed: tuple[str, ...], as_json: bool, **given: Any) ->
     """Classify files, folders or globs with an exported file, or a run's; torch isn't needed.
 
     Answers come one after the other, as CSV and JSON lines at once; --out gets its name when it is whole. Tasks with patients answer
-    once for each, by a salted name unless --identify is given. What can't be read is listed with its reason.
+    once for each (and each study of one), by a salted name unless --identify is given. What can't be read is listed with its reason.
 
     The exit status is 0 where everything was answered, 3 where some wasn't or only in part, 1 where nothing was.
     """
