@@ -93,7 +93,7 @@ def test_train_val_and_test_folders_share_their_classes(tmp_path: Path) -> None:
 
 
 def test_class_folders_beside_split_folders_are_an_error(tmp_path: Path) -> None:
-    data.write_classes(tmp_path, {"train": 1, "ant": 1})
+    data.write_classes(tmp_path, {"train/bee": 1, "ant": 1})
     with pytest.raises(zooft.DataError, match="others beside them: ant"):
         discover(tmp_path, OPTIONS)
 
@@ -131,14 +131,24 @@ def test_names_that_are_not_unicode_become_ids_that_a_file_can_hold(tmp_path: Pa
     assert ids == ["ant/\\udcff.png", "bee/00.png"]
 
 
-def test_hidden_files_and_folders_are_ignored(tmp_path: Path) -> None:
+def test_hidden_files_and_folders_are_left_out_counted_and_listed_where_they_look_like_pictures(tmp_path: Path) -> None:
     data.write_classes(tmp_path, {"ant": 1, "bee": 1})
     data.save(tmp_path / ".cache" / "x.png")
     data.save(tmp_path / "ant" / ".ipynb_checkpoints" / "00-checkpoint.png")
     (tmp_path / "ant" / ".DS_Store").write_bytes(b"x")
+    data.save(tmp_path / "bee" / ".hidden.png")
+    (tmp_path / "bee" / "._00.png").write_bytes(b"\0\5\x16\7")
+    (tmp_path / "bee" / "Thumbs.db").write_bytes(b"x")
+    data.save(tmp_path / "__MACOSX" / "ant" / "._00.png")
+    (tmp_path / "bee" / "@eaDir" / "00.png").mkdir(parents=True)
     found = discover(tmp_path, OPTIONS)
     assert list(labels(found)) == ["ant/00.png", "bee/00.png"]
-    assert not found.rejected
+    assert found.classes == ("ant", "bee")
+    assert set(rejected(found)) == {".cache", "__MACOSX", "ant/.ipynb_checkpoints", "bee/._00.png", "bee/.hidden.png"}
+    assert "1 picture" in rejected(found)[".cache"]
+    (told,) = [note for note in found.notes if "left out" in note]
+    assert told.count(" 1 ") == 4
+    assert told.endswith("and 4 other names")
 
 
 def test_stray_files_are_listed_with_reasons(tmp_path: Path) -> None:
@@ -401,7 +411,9 @@ def test_an_empty_class_folder_is_an_error(tmp_path: Path) -> None:
 def test_a_class_of_nothing_but_unreadable_images_is_an_error_with_the_first_reason(tmp_path: Path) -> None:
     data.write_classes(tmp_path, {"ant": 2, "bee": 0})
     (tmp_path / "bee" / "x.jpg").write_bytes(b"no image")
-    with pytest.raises(zooft.DataError, match=r"class bee; 1 file was rejected, the first: bee/x.jpg: not an image"):
+    with pytest.raises(
+        zooft.DataError, match=r"class bee; 1 of its files was rejected, the first: bee/x.jpg: not an image"
+    ):
         check(tmp_path)
 
 

@@ -178,9 +178,9 @@ def test_no_moment_has_a_run_s_folder_without_what_it_was_told(tmp_path: Path, m
     seen = []
     write = runs.write_text
 
-    def looking(path: Path, text: str) -> None:
+    def looking(path: Path, text: str, **more: str) -> None:
         seen.append((tmp_path / "mine.incomplete").exists())
-        write(path, text)
+        write(path, text, **more)
 
     monkeypatch.setattr(runs, "write_text", looking)
     claim(tmp_path / "mine")

@@ -146,8 +146,12 @@ def build(cls: type[T], values: Mapping[str, Any]) -> T:
     return made
 
 
-def read_toml(path: Path) -> dict[str, Any]:
+def read_toml(path: Path, *, errors: str = "strict") -> dict[str, Any]:
     """The keys of a TOML file, dashes read as underscores.
+
+    Args:
+        path: of the file.
+        errors: as `open` takes it, for what isn't UTF-8.
 
     Raises:
         ConfigError: no such file, or not TOML.
@@ -155,7 +159,7 @@ def read_toml(path: Path) -> dict[str, Any]:
     import tomllib
 
     try:
-        values = tomllib.loads(path.read_text(encoding="utf-8"))
+        values = tomllib.loads(path.read_text(encoding="utf-8", errors=errors))
     except OSError as error:
         raise ConfigError(f"the config file {path} can't be read: {error.strerror}") from error
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:

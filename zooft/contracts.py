@@ -35,7 +35,9 @@ SPLIT_NAMES: Mapping[str, SplitName] = {
     "val": "val",
     "valid": "val",
     "validation": "val",
+    "dev": "val",
     "test": "test",
+    "testing": "test",
 }
 """How data calls its splits, in lower case, to our names of them."""
 UNLABELLED = -1

@@ -41,6 +41,8 @@ FOLDS_FOLDER = "folds"
 LAST_FOLDER = "last"
 STATE_FILE = "state.json"
 LATEST_FILE = ".latest"
+_JSON_ESCAPES = "backslashreplace"
+"""Of bytes of a file's name that aren't UTF-8, as Python holds them: what it writes is JSON's own escape of the same."""
 SUFFIX = ".incomplete"
 RUNS = Path("runs")
 SCHEMA = 2
@@ -153,7 +155,7 @@ def claim(
 
 def complete(final: Path) -> None:
     """The last steps of a finished run; those that a kill has cut off are caught up with."""
-    write_text(final.parent / LATEST_FILE, final.name + "\n")
+    write_text(final.parent / LATEST_FILE, final.name + "\n", errors="surrogateescape")
     (final / RESUME_FILE).unlink(missing_ok=True)
 
 
@@ -190,7 +192,7 @@ def told(run: Path) -> dict[str, Any]:
     if not path.is_file():
         raise RunError(f"{working} can't be resumed: it has no {RESUME_FILE}; train again into another --out")
     try:
-        values = configuration.read_toml(path)
+        values = configuration.read_toml(path, errors="surrogateescape")
     except ConfigError as error:
         raise RunError(f"{working} can't be resumed: {error}") from error
     if values.pop("schema", None) != SCHEMA:
@@ -230,7 +232,7 @@ def latest(start: Path = RUNS) -> Path:
     marker = start / LATEST_FILE
     if not marker.is_file():
         raise RunError(f"no run was named and {marker} doesn't exist; name a run folder")
-    return start / marker.read_text(encoding="utf-8").strip()
+    return start / marker.read_text(encoding="utf-8", errors="surrogateescape").strip()
 
 
 def read(run: Path) -> dict[str, Any]:
@@ -260,19 +262,26 @@ def best_epoch(run: Path) -> int:
 
 def write_json(path: Path, value: Any) -> None:
     """Write a dataclass or plain values, whole or not at all; NaN becomes null."""
-    write_text(path, json.dumps(to_json(value), indent=2, ensure_ascii=False) + "\n")
+    write_text(path, json.dumps(to_json(value), indent=2, ensure_ascii=False) + "\n", errors=_JSON_ESCAPES)
 
 
 def write_json_lines(path: Path, values: Iterable[Any]) -> None:
     """Write a line for each value, whole or not at all; NaN becomes null."""
-    write_text(path, "".join(json.dumps(to_json(value), ensure_ascii=False) + "\n" for value in values))
+    text = "".join(json.dumps(to_json(value), ensure_ascii=False) + "\n" for value in values)
+    write_text(path, text, errors=_JSON_ESCAPES)
 
 
-def write_text(path: Path, text: str) -> None:
-    """Write a file whole or not at all."""
+def write_text(path: Path, text: str, *, errors: str = "strict") -> None:
+    """Write a file whole or not at all.
+
+    Args:
+        path: of the file.
+        text: in UTF-8.
+        errors: as `open` takes it; ``surrogateescape`` writes names of files that aren't UTF-8 byte by byte.
+    """
     partial = path.with_name(path.name + ".partial")
     try:
-        with partial.open("w", encoding="utf-8") as file:
+        with partial.open("w", encoding="utf-8", errors=errors) as file:
             file.write(text)
             file.flush()
             os.fsync(file.fileno())
@@ -351,7 +360,8 @@ def _make(working: Path, settings: Mapping[str, Any], local: Mapping[str, Any], 
     draft.mkdir()
     try:
         write_text(draft / SETTINGS_FILE, configuration.to_toml(settings))
-        write_text(draft / RESUME_FILE, configuration.to_toml({"schema": SCHEMA, **settings, **local}))
+        whole = configuration.to_toml({"schema": SCHEMA, **settings, **local})
+        write_text(draft / RESUME_FILE, whole, errors="surrogateescape")
         if after is not None:
             _copy_epochs(after, draft)
         draft.rename(working)

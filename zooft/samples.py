@@ -246,9 +246,24 @@ def _because(found: Discovery) -> str:
 def _check_classes(found: Discovery) -> None:
     empty = [name for name, count in by_class(found.samples, found.classes).items() if not count]
     if empty:
-        raise DataError(f"no usable samples of class {', '.join(empty)}{_because(found)}")
+        raise DataError(f"no usable samples of class {', '.join(empty)}{_because_of_files(found, empty)}")
     if len(found.classes) < 2:
         raise DataError(f"only one class, {found.classes[0]!r}; there is nothing to tell apart{_because(found)}")
+
+
+def _because_of_files(found: Discovery, classes: Sequence[str]) -> str:
+    """The rejected files of these classes, where their names tell whose they are; else of all."""
+    names = set(classes)
+    theirs = [each for each in found.rejected if not names.isdisjoint(each.id.split("/"))]
+    if not theirs:
+        return _because(found)
+    number = len(theirs)
+    of_it = (
+        f"{number} of its files {'was' if number == 1 else 'were'}"
+        if len(names) == 1
+        else f"{number} of their files were"
+    )
+    return f"; {of_it} rejected, the first: {theirs[0].id}: {theirs[0].reason}"
 
 
 def rejected_sentence(found: Discovery) -> str:

@@ -14,11 +14,12 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from itertools import islice
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import zooft
 from zooft_images.kinds import is_kind
-from zooft_images.listing import Candidate, Listing, folders, others
+from zooft_images.layout import Layout, below, holds_classes, lay_out
+from zooft_images.listing import Candidate, LeftOut, Listing, identity
 from zooft_images.options import GROUP_COLUMN
 from zooft_images.read import Inspection, inspect, is_picture, kind_of_file
 from zooft_images.sixteen import Depths
@@ -109,7 +110,7 @@ def _list(root: Path, options: ClassificationOptions, computing: zooft.Computing
             return list_shards(root, options, computing=computing)
         _refuse_other_file(root)
         return _from_manifest(root, options)
-    if not folders(root) and (root / _MANIFEST).is_file():
+    if (root / _MANIFEST).is_file() and not holds_classes(root):
         return _from_manifest(root / _MANIFEST, options)
     if holds_shards(root):
         return list_shards(root, options, computing=computing)
@@ -130,33 +131,30 @@ def _refuse_other_file(path: Path) -> None:
 
 
 def _from_folders(root: Path, options: ClassificationOptions) -> Listing:
-    tops = folders(root)
-    splits = [folder for folder in tops if folder.name.lower() in zooft.SPLIT_NAMES]
-    if splits and len(splits) < len(tops):
-        odd = ", ".join(folder.name for folder in tops if folder not in splits)
-        raise zooft.DataError(f"{root} has split folders and others beside them: {odd}; move those elsewhere")
-    parents: list[tuple[Path, Any]] = [(folder, zooft.SPLIT_NAMES[folder.name.lower()]) for folder in splits] or [
-        (root, None)
+    left_out = LeftOut(root)
+    layout = lay_out(root, left_out)
+    candidates = zooft.spilled(
+        Candidate(identity(root, path), path, folder.label, folder.split)
+        for folder in layout.classes
+        for path in below(folder.path, left_out)
+    )
+    beside = [
+        zooft.Rejection(identity(root, path), kind_of_file(path) or ALONE)
+        for path in layout.beside
+        if path.name != _MANIFEST
     ]
-    strays = [path for path in others(root) if path.name != _MANIFEST]
-    strays += [path for folder in splits for path in others(folder)]
-    classes = [(folder, split) for parent, split in parents for folder in folders(parent)]
     return Listing(
-        candidates=zooft.spilled(
-            Candidate(_id(root, path), path, _printable(folder.name), split)
-            for folder, split in classes
-            for path in _below(folder)
-        ),
-        rejected=[zooft.Rejection(_id(root, path), kind_of_file(path) or ALONE) for path in strays],
-        notes=_folder_notes(root, options),
-        classes=_class_folders(root, [folder for folder, _ in classes]),
+        candidates=candidates,
+        rejected=[*beside, *layout.rejected, *left_out.rejected],
+        notes=[*layout.notes, *left_out.notes(), *_folder_notes(root, options)],
+        classes=_class_names(root, layout),
     )
 
 
-def _class_folders(root: Path, folders: Sequence[Path]) -> tuple[str, ...]:
-    """Names of the classes, in order."""
-    zooft.check_labels((_printable(folder.name), f"the folder {_id(root, folder)}") for folder in folders)
-    return tuple(sorted({_printable(folder.name) for folder in folders}))
+def _class_names(root: Path, layout: Layout) -> tuple[str, ...]:
+    """In order."""
+    zooft.check_labels((folder.label, f"the folder {identity(root, folder.path)}") for folder in layout.classes)
+    return tuple(sorted({folder.label for folder in layout.classes}))
 
 
 def _folder_notes(root: Path, options: ClassificationOptions) -> list[str]:
@@ -246,13 +244,13 @@ def _candidate(root: Path, row: Mapping[str, str], options: ClassificationOption
         )
     try:
         path = zooft.path_in_table(root, row["path"])
-        identity, known = _id(root, path), path.exists()
+        name, known = identity(root, path), path.exists()
     except (OSError, ValueError) as error:
         return f"not a usable path: {getattr(error, 'strerror', None) or error}"
     if not known:
         return "no such file"
     return Candidate(
-        identity, path, row["label"], zooft.SPLIT_NAMES.get(split), row.get(options.group_column.lower()) or None
+        name, path, row["label"], zooft.SPLIT_NAMES.get(split), row.get(options.group_column.lower()) or None
     )
 
 
@@ -286,28 +284,3 @@ def _inspection_or_reason(candidate: Candidate, options: ClassificationOptions) 
         return inspect(candidate.source, options)
     except zooft.DataError as error:
         return str(error)
-
-
-def _below(root: Path) -> Iterable[Path]:
-    """Whatever lies at any depth and isn't hidden: files, and what the reader will refuse.
-
-    Links to folders are named and not followed, so that the walk ends.
-    """
-    for folder, inner, names in os.walk(root, onerror=_refuse_unreadable):
-        inner[:] = sorted(name for name in inner if not name.startswith("."))
-        links = [name for name in inner if (Path(folder) / name).is_symlink()]
-        yield from (Path(folder) / name for name in sorted([*names, *links]) if not name.startswith("."))
-
-
-def _refuse_unreadable(error: OSError) -> None:
-    raise zooft.DataError(f"{error.filename} can't be read: {error.strerror}") from error
-
-
-def _id(root: Path, path: Path) -> str:
-    """The path relative to the data folder, with forward slashes."""
-    return _printable(os.path.relpath(path, root).replace(os.sep, "/"))
-
-
-def _printable(name: str) -> str:
-    """A name whose bytes aren't Unicode, in characters that every file of a run can hold."""
-    return name.encode("utf-8", "backslashreplace").decode("utf-8")

@@ -19,6 +19,7 @@ from typing import Any, BinaryIO
 
 import zooft
 from zooft_images.kinds import what_is
+from zooft_images.names import PICTURES, hidden_part, kind_of_hidden, looks_like_picture, why_hidden
 
 MOST_BYTES = 512 * 2**20
 """Of a picture's file, which is held in memory while it is decoded; 100 million RGBA pixels uncompressed fit."""
@@ -31,11 +32,6 @@ _PADDING = 2**20
 _OTHERS_NAMED, _JSON_KEYS_NAMED = 4, 100
 _JSON_LABELS = ("label", "cls")
 _DOTTED = "several dots: WebDataset's key ends at the first one, so this isn't KEY.jpg; write another character instead"
-_PICTURES = frozenset(
-    {"jpg", "jpeg", "jpe", "jfif", "png", "webp", "tif", "tiff", "bmp", "ppm", "pgm", "pbm", "pnm", "mpo"}
-    | {"jp2", "j2k", "jpx", "avif", "gif", "heic", "heif", "hif"}
-)
-"""By name; whether the format is accepted is told by content, later."""
 _COMPRESSIONS = {
     b"\x1f\x8b": ("gzip", "gunzip"),
     b"BZh": ("bzip2", "bunzip2"),
@@ -107,12 +103,14 @@ class Contents:
         entries: pictures with labels, in the order of the shard.
         rejected: names of members, empty for the shard itself, and reasons.
         unused: how many members of other kinds there are, by extension.
+        hidden: how many members are hidden, or made by systems, by name.
         json_keys: of all ``KEY.json`` together.
     """
 
     entries: Sequence[Entry]
     rejected: Sequence[tuple[str, str]]
     unused: Mapping[str, int]
+    hidden: Mapping[str, int]
     json_keys: frozenset[str]
 
 
@@ -138,8 +136,9 @@ def scan(path: Path, *, group_column: str) -> Contents:
         used = f"; the {len(entries):,} pictures before that are used" if entries else ""
         seen.rejected.append(("", damage + used))
     return Contents(
-        entries=entries, rejected=seen.rejected, unused=dict(seen.unused), json_keys=frozenset(seen.json_keys)
-    )
+        entries=entries, rejected=seen.rejected, unused=dict(seen.unused), hidden=dict(seen.hidden),
+        json_keys=frozenset(seen.json_keys),
+    )  # fmt: skip
 
 
 def printable(name: str) -> str:
@@ -243,25 +242,32 @@ class _Seen:
     samples: dict[str, _Sample] = field(default_factory=dict)
     rejected: list[tuple[str, str]] = field(default_factory=list)
     unused: Counter[str] = field(default_factory=Counter)
+    hidden: Counter[str] = field(default_factory=Counter)
     json_keys: set[str] = field(default_factory=set)
     shared: dict[str, str] = field(default_factory=dict)
 
     def member(self, info: tarfile.TarInfo, shard: Shard, file: BinaryIO) -> None:
         """One more."""
         name = info.name.removeprefix("./")
-        if info.isdir() or _hidden(name):
+        if info.isdir():
+            return
+        if part := hidden_part(name):
+            kind = printable(kind_of_hidden(part))
+            self.hidden[kind] += 1
+            if looks_like_picture(name):
+                self.rejected.append((printable(name), why_hidden(part)))
             return
         if not info.isreg() or info.issparse():
             self.rejected.append((printable(name), _odd(info)))
             return
         key, extension = _key(name)
         sample = self.samples.setdefault(key, _Sample())
-        if extension in _PICTURES:
+        if extension in PICTURES:
             _add_picture(sample, extension, Member(shard, info.offset_data, info.size))
         elif extension in _MOST_LABEL:
             self._add_label(sample, extension, info, file)
         else:
-            if extension.rpartition(".")[2] in _PICTURES:
+            if extension.rpartition(".")[2] in PICTURES:
                 sample.dotted = sample.dotted or []
                 sample.dotted.append(printable(name))
             extension = self._share(printable(extension))
@@ -355,10 +361,6 @@ def _key(name: str) -> tuple[str, str]:
     folder, slash, base = name.rpartition("/")
     stem, _, extension = base.partition(".")
     return f"{folder}{slash}{stem}", extension.lower()
-
-
-def _hidden(name: str) -> bool:
-    return any(part.startswith(".") and part not in {".", ".."} for part in name.split("/"))
 
 
 def _odd(info: tarfile.TarInfo) -> str:

@@ -16,7 +16,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 import zooft
-from zooft_images.listing import Candidate, Listing, folders, others
+from zooft_images.listing import Candidate, LeftOut, Listing, folders, others
+from zooft_images.names import told_of_hidden
 from zooft_images.options import GROUP_COLUMN
 from zooft_images.shards import printable, scan
 
@@ -68,7 +69,8 @@ def list_shards(root: Path, options: ClassificationOptions, *, computing: zooft.
         DataError: a compressed shard, splits by some names and not by others, class names that can't be read, a group
             column that no label file has.
     """
-    layout = _layout(root)
+    left_out = LeftOut(root if root.is_dir() else root.parent)
+    layout = _layout(root, left_out)
     names = _class_names(layout.root)
     made = _Made(layout, _meaning(names))
     advance = computing("listing shards", len(layout.shards))
@@ -87,24 +89,29 @@ def list_shards(root: Path, options: ClassificationOptions, *, computing: zooft.
         candidates=listed,
         classes=names or _in_order(made.labels),
         ordered=bool(names),
-        rejected=[*_strays(layout), *made.rejected],
-        notes=[*_about_splits(layout), *_about_numbers(layout), *_about_unused(made.unused)],
+        rejected=[*_strays(layout), *left_out.rejected, *made.rejected],
+        notes=[
+            *_about_splits(layout),
+            *_about_numbers(layout),
+            *_about_unused(made.unused),
+            *told_of_hidden(Counter(left_out.names) + made.hidden),
+        ],
     )
 
 
 # where shards lie
 
 
-def _layout(root: Path) -> _Layout:
+def _layout(root: Path, left_out: LeftOut) -> _Layout:
     if root.is_file():
         return _Layout(root.parent, [(root, None)], [])
-    tops, below = others(root), folders(root)
+    tops, below = others(root, left_out), folders(root, left_out)
     top_shards = [path for path in tops if is_shard(path)]
     if top_shards and below:
         raise zooft.DataError(
             f"{root} has split folders and shards beside them, such as {top_shards[0].name}; move those into one"
         )
-    files = [path for folder in below for path in others(folder)]
+    files = [path for folder in below for path in others(folder, left_out)]
     found: list[tuple[Path, Split | None]] = [
         (path, zooft.SPLIT_NAMES[path.parent.name.lower()]) for path in files if is_shard(path)
     ] or _by_name(root, top_shards)
@@ -223,12 +230,14 @@ class _Made:
     rejected: list[zooft.Rejection] = field(default_factory=list)
     labels: set[str] = field(default_factory=set)
     unused: Counter[str] = field(default_factory=Counter)
+    hidden: Counter[str] = field(default_factory=Counter)
     json_keys: set[str] = field(default_factory=set)
 
     def of(self, path: Path, split: Split | None, contents: Contents) -> Iterator[Candidate]:
         """The pictures of one more shard."""
         shard = _name(self.layout.root, path)
         self.unused.update(contents.unused)
+        self.hidden.update(contents.hidden)
         self.json_keys |= contents.json_keys
         self.rejected += [zooft.Rejection(f"{shard}/{name}" if name else shard, why) for name, why in contents.rejected]
         if not contents.entries and not contents.rejected:
