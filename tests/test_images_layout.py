@@ -218,7 +218,9 @@ def test_names_that_are_not_unicode_go_through_every_command(tmp_path: Path) -> 
         "--no-cache", "--no-export", "--no-audit", "--no-report", "--bootstrap", "0", "--epochs", "1", "--out", run,
     )  # fmt: skip
     assert "udcff.png,a,,train" in (run / "samples.csv").read_text(encoding="utf-8")
-    command("audit", odd, "--task", "classification", "--json", "--out", tmp_path / "audit.json", status=1)  # equal pictures
+    command(
+        "audit", odd, "--task", "classification", "--json", "--out", tmp_path / "audit.json", status=1
+    )  # equal pictures
     command("evaluate", run, "--data", odd, "--bootstrap", "0", "--json")
     missing = command("audit", odd + "-gone", "--task", "classification", status=1)
     assert "there is no data" in missing.stderr
