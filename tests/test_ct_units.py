@@ -15,7 +15,9 @@ from pydicom.dataelem import DataElement
 
 import zooft
 from zooft_ct import nifti, units
+from zooft_ct.discover import gather
 from zooft_ct.header import read_headers
+from zooft_ct.options import CTOptions
 from zooft_ct.pixels import hu
 
 SIDE = 128
@@ -144,3 +146,16 @@ def test_real_slices_and_volumes_are_all_read() -> None:
         if path.is_file() and path.suffix.lower() in {".dcm", ""}:
             count += sum(hu(header).size > 0 for header in read_headers(path))
     assert count >= 120
+
+
+def test_noise_below_the_darkest_number_that_wrapped_around_is_told_and_not_refused(tmp_path: Path) -> None:
+    """Some writers let the darkest noise of air wrap around to the brightest number."""
+    noisy = np.where(body() < -950, body() - 5, body()).astype(np.int16)
+    wrapped = (noisy.astype(int) + 1024).astype(np.uint16)
+    share = (wrapped > 60000).mean()
+    assert 0.01 < share < 0.1
+    np.testing.assert_array_equal(
+        hu(read_headers(written(tmp_path / "a.dcm", wrapped))[0])[wrapped < 60000], noisy[wrapped < 60000]
+    )
+    (note, *_) = gather([tmp_path], CTOptions(mode="slice", hu_cache="off")).notes
+    assert note.startswith("1 slices have more than 1% of their values at the highest HU")

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 import zooft
-from zooft_ct import assign, graph, labels, needs, nifti, privacy, stacks
+from zooft_ct import assign, graph, labels, needs, nifti, privacy, stacks, units
 from zooft_ct.answers import Answers, answers_of
 from zooft_ct.assign import Assigned, Labelled
 from zooft_ct.patients import Patients, about_alike, about_names, about_shared, about_torn, examine
@@ -92,7 +92,7 @@ def discover(
     classes, order = _classes(assigned, options.positive, learning=learning)
     grouped, doubtful = _grouped(assigned, names, options, learning=learning)
     made = [sample for one, group in grouped for sample in _of_labelled(one, group, classes, names, options)]
-    sound, torn = _sound(made, options, names, computing)
+    sound, torn, bright = _sound(made, options, names, computing)
     files = _unused(found, assigned, root)
     rejected = (*_rejected(files, assigned, names), *doubtful, *torn)
     if options.strict:
@@ -104,6 +104,7 @@ def discover(
         notes=(
             *assigned.notes,
             *order,
+            *bright,
             *(_about_one_class(sound, assigned, classes, options) if learning else ()),
             *_about_patients(assigned, patients, names, options),
             *_notes(assigned, table_path, options),
@@ -139,11 +140,11 @@ def gather(paths: Sequence[Path], options: CTOptions, computing: zooft.Computing
     found = stacks.below([path.resolve() for path in paths], names.root, options, computing)
     answers = answers_of(found)
     samples = [sample for stack in found.stacks for sample in _unlabelled(stack, answers, names, options)]
-    sound, torn = _sound(samples, options, names, computing)
+    sound, torn, bright = _sound(samples, options, names, computing)
     rejected = _with_groups(found, answers, names)
     return zooft.Discovery(
         samples=sound, classes=(), rejected=(*rejected, *torn),
-        notes=(*answers.notes(found.stacks, names.group), *_about_stacks(found.stacks, options)),
+        notes=(*bright, *answers.notes(found.stacks, names.group), *_about_stacks(found.stacks, options)),
     )  # fmt: skip
 
 
@@ -364,9 +365,9 @@ def spread(positions: Sequence[float], count: int) -> tuple[int, ...]:
 
 def _sound(
     samples: Sequence[zooft.Sample], options: CTOptions, names: _Names, computing: zooft.Computing
-) -> tuple[tuple[zooft.Sample, ...], tuple[zooft.Rejection, ...]]:
-    """Samples whose slices can all be decoded, and what the others lack; fills the cache."""
-    torn = _torn({place(ref): ref for sample in samples for ref in sample.source.slices}, options, computing)
+) -> tuple[tuple[zooft.Sample, ...], tuple[zooft.Rejection, ...], list[str]]:
+    """Samples whose slices can all be decoded, what the others lack, and what is odd; fills the cache."""
+    torn, bright = _torn({place(ref): ref for sample in samples for ref in sample.source.slices}, options, computing)
     faults = [_fault(sample, torn, options, names) for sample in samples]
     counts = Counter((*fault, sample.group) for sample, fault in zip(samples, faults, strict=True) if fault is not None)
     return (
@@ -375,7 +376,17 @@ def _sound(
             zooft.Rejection(name, f"{reason} ({n} samples of it)", group=group, missing=n)
             for (name, reason, group), n in counts.items()
         ),
+        _about_bright(bright),
     )
+
+
+def _about_bright(count: int) -> list[str]:
+    if not count:
+        return []
+    return [
+        f"{count} slices have more than {units.BRIGHT:.0%} of their values at the highest HU: metal, or negative numbers that lost "
+        "their sign"
+    ]
 
 
 def _fault(
@@ -389,8 +400,10 @@ def _fault(
     return next(((names.file(at[0]), torn[at]) for at in places if at in torn), None)
 
 
-def _torn(slices: Mapping[Place, SliceRef], options: CTOptions, computing: zooft.Computing) -> dict[Place, str]:
-    """Which slices can't be decoded, and why."""
+def _torn(
+    slices: Mapping[Place, SliceRef], options: CTOptions, computing: zooft.Computing
+) -> tuple[dict[Place, str], int]:
+    """Which slices can't be decoded, and why; how many of the others are odd."""
     volumes: defaultdict[Path, list[SliceRef]] = defaultdict(list)
     for ref in slices.values():
         if isinstance(ref, NiftiSlice):
@@ -399,25 +412,29 @@ def _torn(slices: Mapping[Place, SliceRef], options: CTOptions, computing: zooft
     jobs += [[ref] for ref in slices.values() if not isinstance(ref, NiftiSlice)]
     advance = computing("slices decoded", len(slices))
     torn: dict[Place, str] = {}
+    bright = 0
     with privacy.quiet_pydicom(), ThreadPoolExecutor(max_workers=min(8, os.cpu_count() or 1)) as pool:
-        for refs, reason in zip(jobs, pool.map(lambda refs: _undecodable(refs, options), jobs), strict=True):
+        for refs, found in zip(jobs, pool.map(lambda refs: _decodable(refs, options), jobs), strict=True):
             advance(len(refs))
-            torn |= {place(ref): reason for ref in refs if reason}
-    return torn
+            if isinstance(found, str):
+                torn |= {place(ref): found for ref in refs}
+            else:
+                bright += found
+    return torn, bright
 
 
-def _undecodable(refs: Sequence[SliceRef], options: CTOptions) -> str:
+def _decodable(refs: Sequence[SliceRef], options: CTOptions) -> int | str:
+    """How many slices of a file have much at the highest HU; or why they can't be decoded."""
     first = refs[0]
     try:
         if isinstance(first, NiftiSlice) and not first.volume.compressed:
-            nifti.whole(first.volume, nan_to_air=options.nan_to_air)  # a slice alone doesn't tell its units
-        else:
-            decode(refs, options)
+            # a slice alone doesn't tell its units
+            return sum(map(units.is_bright, nifti.whole(first.volume, nan_to_air=options.nan_to_air)))
+        return sum(map(units.is_bright, decode(refs, options).values()))
     except zooft.DataError as error:
         return str(error)
     except MemoryError:
         return "too large for this machine's memory"
-    return ""
 
 
 def _rejected(files: Sequence[Refused], assigned: Assigned, names: _Names) -> tuple[zooft.Rejection, ...]:

@@ -17,6 +17,7 @@ BELOW_AIR, BEYOND_METAL = -1100, 20_000
 """HU that nothing has."""
 NO_AIR = -200
 """HU of what is thinner than any tissue but lung, from here downwards."""
+_HIGHEST = 3071
 _DEEPEST = -(2**16)
 _PADDING = 150
 """HU: lossy compression blurs padding by so much."""
@@ -26,6 +27,10 @@ _LOST = (850, 1150)
 _SOFT = (-250, 300)
 _AIR = -940
 _FEW, _SOME, _MUCH, _TRACES = 0.01, 0.05, 0.2, 0.001
+_WRAPPED = 0.1
+"""More than noise makes that is darker than the darkest number, and that some writers let wrap around."""
+BRIGHT = 0.01
+"""Of a slice at the highest HU: more is worth a note."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -102,7 +107,7 @@ def misfit(values: NDArray[np.int16], hidden: Beyond, *, padded: int = 0) -> str
 
 def _beyond_all(hidden: Beyond, count: int, highest: int) -> str:
     """What says that too many lie where nothing does."""
-    if hidden.over > _TRACES * count:
+    if hidden.over > _WRAPPED * count:
         return (
             f"{_percent(hidden.over / count)} of them lie above {BEYOND_METAL}, as negative numbers do that are read "
             "without their sign"
@@ -118,7 +123,7 @@ def _beyond_all(hidden: Beyond, count: int, highest: int) -> str:
 
 def _elsewhere(*, metal: float, lost: float, thin: float, soft: float, solid: float) -> str:
     """What says that the peaks of a body lie in other places."""
-    if metal > _SOME:
+    if metal > _WRAPPED:
         return f"{_percent(metal)} of them lie above {_METAL}, where there is only metal: another sign"
     if thin < _TRACES and lost > _SOME:
         return (
@@ -131,6 +136,13 @@ def _elsewhere(*, metal: float, lost: float, thin: float, soft: float, solid: fl
             f"{_percent(solid - soft)} are neither that nor air: another slope or intercept"
         )
     return ""
+
+
+def is_bright(hu: NDArray[np.int16]) -> bool:
+    """Whether much of a slice has the highest HU, which metal has, and what lost its sign."""
+    import numpy as np
+
+    return bool(np.count_nonzero(hu >= _HIGHEST) > BRIGHT * hu.size)
 
 
 def _percent(share: float) -> str:
