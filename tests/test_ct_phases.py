@@ -24,7 +24,7 @@ Tag = Callable[[int, int], dict[str, Any]]
 def volume(folder: Path, part: int, heights: Sequence[float], tag: Tag) -> None:
     for number, height in enumerate(heights):
         seed = 100 * part + number
-        write(folder / f"{part}-{number:02}.dcm", ct(height, seed=seed, PatientName=f"V{part}", **tag(part, number)))
+        write(folder / f"{part}-{number:02}.dcm", ct(height, seed=seed, **tag(part, number)))
 
 
 def found(folder: Path) -> list[Series]:
