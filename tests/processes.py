@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 import os
 import pickle
 import socket
@@ -16,7 +17,7 @@ from typing import Any
 from tests.data import REPOSITORY
 
 
-def together(work: Callable[..., Any], folder: Path, *, number: int, seconds: float = 120) -> list[Any]:
+def together(work: Callable[..., Any], folder: Path, *, number: int, seconds: float = 900) -> list[Any]:
     """What ``work(accelerator)`` gives in each of `number` processes: its result, or the exception that ended it.
 
     None stands for a process that has left nothing. `work` must be a module's own function.
@@ -36,12 +37,20 @@ def together(work: Callable[..., Any], folder: Path, *, number: int, seconds: fl
     return results
 
 
+_PORTS = itertools.count()
+
+
 def free_port() -> int:
-    """A port that nobody listens at now."""
-    with socket.socket() as one:
-        one.bind(("127.0.0.1", 0))
-        port: int = one.getsockname()[1]
-        return port
+    """A port that nobody listens at now, and that no other process of tests is given meanwhile.
+
+    Not one of the system's choice: it would give the same to the next who asks. These lie below the ports that it
+    chooses from, and each process begins at its own.
+    """
+    while True:
+        port = 10_240 + (os.getpid() * 31 + next(_PORTS)) % 20_000
+        with socket.socket() as one, contextlib.suppress(OSError):
+            one.bind(("127.0.0.1", port))
+            return port
 
 
 def fork(module: str, name: str, folder: str, number: int) -> None:

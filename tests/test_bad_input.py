@@ -505,7 +505,7 @@ def on_a_small_disk(place: Path, size: str, *arguments: str | Path) -> str:
     full = [*inside, "sh", "-c", ON_A_SMALL_DISK, "sh", size, place, sys.executable, "-m", "zooft", *arguments]
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "MOUNTED": str(place)}
     done = subprocess.run(
-        list(map(str, full)), env=environment, capture_output=True, text=True, timeout=120, check=False
+        list(map(str, full)), env=environment, capture_output=True, text=True, timeout=900, check=False
     )
     return " ".join((done.stderr + done.stdout).split())
 
@@ -555,9 +555,9 @@ def interrupted(good: Path, tmp_path_factory: pytest.TempPathFactory, request: p
         preexec_fn=lambda: [signal.signal(signal.SIGINT, signal.default_int_handler), signal.signal(signal.SIGTERM, signal.SIG_DFL)],
     )  # fmt: skip
     try:
-        wait_for(process.stderr, "epoch 3/", seconds=100)
+        wait_for(process.stderr, "epoch 3/", seconds=600)
         process.send_signal(request.param)
-        output, errors = process.communicate(timeout=60)
+        output, errors = process.communicate(timeout=600)
     finally:
         process.kill()
         process.wait()
@@ -581,6 +581,6 @@ def test_an_end_by_a_signal_while_training_says_where_the_best_epoch_is(interrup
 
 def test_the_installed_command_exits_as_the_function_does(good: Path, out: Path) -> None:
     full = [sys.executable, "-m", "zooft", *FINETUNE, "--data", good, "--out", out, "--head", "linaer"]
-    done = subprocess.run(list(map(str, full)), capture_output=True, text=True, timeout=60, check=False)
+    done = subprocess.run(list(map(str, full)), capture_output=True, text=True, timeout=600, check=False)
     answer = Answer(done.returncode, " ".join((done.stdout + done.stderr).split()))
     assert_refused(answer, out, status=2, said="zooft: there is no head 'linaer'; nearest: linear")

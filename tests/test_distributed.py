@@ -108,7 +108,7 @@ def drive(jobs: list[dict[str, Any]]) -> list[list[Any]]:
         job["port"] = free_port()
     done = subprocess.run(
         [sys.executable, "-c", DRIVER, json.dumps(jobs, default=str)], cwd=REPOSITORY, capture_output=True, text=True,
-        check=False, env={**os.environ, "OMP_NUM_THREADS": "1"}, timeout=280,
+        check=False, env={**os.environ, "OMP_NUM_THREADS": "1"}, timeout=900,
     )  # fmt: skip
     assert done.returncode == 0, done.stdout + done.stderr
     said: list[list[Any]] = json.loads(done.stdout.splitlines()[-1])

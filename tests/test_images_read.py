@@ -440,7 +440,7 @@ def refusal_in_little_memory(path: Path) -> str:
     command = [sys.executable, "-c", IN_LITTLE_MEMORY, str(path)]
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     return subprocess.run(
-        command, env=environment, capture_output=True, text=True, timeout=60, check=False
+        command, env=environment, capture_output=True, text=True, timeout=600, check=False
     ).stderr.strip()
 
 

@@ -7,6 +7,7 @@ import sys
 import threading
 import time
 from collections.abc import Iterator
+from types import FrameType
 
 import pytest
 import torch
@@ -36,7 +37,7 @@ def test_results_come_in_order_whoever_is_done_first(count: int) -> None:
 
 
 def test_as_many_run_at_once_as_there_are_lanes() -> None:
-    together = threading.Barrier(3, timeout=30)  # breaks where one waits alone
+    together = threading.Barrier(3, timeout=300)  # breaks where one waits alone
     assert len(list(lanes.computed(range(6), lambda _: together.wait(), count=3))) == 6
 
 
@@ -94,22 +95,27 @@ def test_who_has_enough_may_leave() -> None:
 @pytest.mark.skipif(sys.platform == "win32", reason="signals to a thread")
 def test_ctrl_c_waits_for_what_has_begun_and_leaves_the_rest() -> None:
     begun: list[int] = []
-    go_on = threading.Event()
+    go_on, heard = threading.Event(), threading.Event()
 
     def waits(number: int) -> None:
         begun.append(number)
-        assert go_on.wait(30)
+        assert go_on.wait(300)
 
     def interrupts() -> None:
         while len(begun) < 2:
             time.sleep(0.01)
         time.sleep(0.1)  # the third is handed in meanwhile
         signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGINT)
-        time.sleep(0.3)
+        assert heard.wait(300)
+        time.sleep(0.3)  # from there to leaving the rest
         go_on.set()
 
+    def interrupt(number: int, frame: FrameType | None) -> None:
+        heard.set()
+        signal.default_int_handler(number, frame)
+
     other = threading.Thread(target=interrupts)
-    before = signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background jobs begin without one
+    before = signal.signal(signal.SIGINT, interrupt)  # a shell's background jobs begin without one
     try:
         other.start()
         with pytest.raises(KeyboardInterrupt):

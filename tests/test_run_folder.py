@@ -140,7 +140,7 @@ import pathlib, sys, time
 from zooft import run
 folder = run.claim(pathlib.Path(sys.argv[1]), task="t", model="m", settings={"epochs": 7}, local={"data": "/d"})
 print("working", flush=True)
-time.sleep(60)
+time.sleep(900)
 """
 
 
@@ -149,7 +149,7 @@ def killed(tmp_path: Path) -> Path:
     """A run whose process was killed by -9 while it held it."""
     process = holding(tmp_path / "mine")
     process.send_signal(signal.SIGKILL)
-    process.wait(30)
+    process.wait(300)
     return tmp_path / "mine"
 
 

@@ -135,7 +135,7 @@ def test_the_system_s_own_refusal_is_told_too(code: str) -> None:
             print(error)
     """
     done = subprocess.run(
-        [sys.executable, "-c", dedent(head).format(code)], capture_output=True, text=True, timeout=60, check=True
+        [sys.executable, "-c", dedent(head).format(code)], capture_output=True, text=True, timeout=600, check=True
     )
     assert "temporary folder" in done.stdout
     assert "TMPDIR" in done.stdout
