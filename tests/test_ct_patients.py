@@ -5,6 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import nibabel
+import numpy as np
 import pydicom
 import pytest
 from dicom_files import UID, ct, write
@@ -226,6 +228,20 @@ def test_patient_ids_that_may_be_one_are_told_of(tmp_path: Path, ids: tuple[str,
         assert len(groups(found)) == 6
         assert "warning: 2 PatientIDs differ from another one only in case, spaces, leading zeros" in texts(found)
         assert sum(group in "".join(found.notes) for group in groups(found)) == 2
+
+
+def test_patient_ids_of_nifti_volumes_are_compared_too(tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    rows = ["patient_id,path,label"]
+    for i, name in enumerate(("A", "B", "C", "D", "007", "7")):
+        values = rng.normal(40, 20, (12, 12, 3)).round().astype(np.int16)
+        values[:3] = -1000
+        nibabel.save(nibabel.Nifti1Image(values, np.eye(4)), tmp_path / f"{i}.nii.gz")
+        rows.append(f"{name},{i}.nii.gz,{'yes' if i % 2 else 'no'}")
+    (tmp_path / "labels.csv").write_text("\n".join(rows))
+    found = discover(tmp_path, SLICE)
+    assert len(groups(found)) == 6
+    assert "warning: 2 PatientIDs differ from another one only in case" in texts(found)
 
 
 def test_one_name_and_birth_date_under_two_patient_ids_is_told_of(tmp_path: Path) -> None:

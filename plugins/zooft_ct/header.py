@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import zooft
-from zooft_ct import elements, guard
+from zooft_ct import elements, foreign, guard
 from zooft_ct.elements import Elements, Parsed
 from zooft_ct.person import Person, person
 from zooft_ct.privacy import quiet_pydicom
@@ -154,6 +154,10 @@ def _headers(path: Path, *, force: bool) -> list[SliceHeader]:
     if not stat.S_ISREG(status.st_mode):
         raise zooft.DataError("not a regular file")
     with path.open("rb") as file:
+        other = foreign.reason(file.read(foreign.HEAD))
+        if other:
+            raise zooft.DataError(other)
+        file.seek(0)
         parsed = elements.parse(file, force=force)
     ct, slices = parsed.elements, 0
     try:
