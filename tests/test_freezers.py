@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import replace
+
 import pytest
 import torch
 from torch import nn
@@ -10,7 +13,7 @@ import zooft
 from zooft import freeze, testing
 from zooft import model as models
 from zooft.contracts import FreezePlan
-from zooft.errors import ConfigError, FrozenChangedError
+from zooft.errors import ConfigError, FrozenChangedError, PluginError
 from zooft.model import AdaptedModel
 from zooft.plugins import discover
 from zooft.registry import Registry
@@ -151,6 +154,138 @@ def test_plans_are_made_from_the_stages_that_hold_parameters(adapted: AdaptedMod
     assert freeze.learnable_stages(adapted) == ("stem", "body")
     freezer, argument = registry.freezer("last:1")
     assert freeze.plan(adapted, freezer, argument, 0).frozen == {"stem"}
+
+
+WRONG_PLANS = {
+    "no-such-stage": (FreezePlan(frozen=frozenset({"bodi"})), "FreezePlan.frozen in epoch 2 is 'bodi' (str); expected a stage, nearest: body; there are stem, noise, body, pool"),
+    "far-from-any": (FreezePlan(frozen=frozenset({"zzzz"})), "'zzzz' (str); expected a stage; there are stem, noise, body, pool"),
+    "parameter": (FreezePlan(frozen=frozenset({"conv1.weight"})), "'conv1.weight' (str); expected a stage and not a parameter or module; stem holds it"),
+    "module": (FreezePlan(frozen=frozenset({"conv2"})), "'conv2' (str); expected a stage and not a parameter or module; body holds it"),
+    "letters": (FreezePlan(frozen="stem"), "frozen is 'stem' (str); expected a frozenset of text"),  # type: ignore[arg-type]
+    "a-list": (FreezePlan(frozen=["stem"]), "frozen is ['stem'] (list); expected a frozenset of text"),  # type: ignore[arg-type]
+    "numbers": (FreezePlan(frozen=frozenset({0})), "frozen[0] is 0 (int); expected text"),  # type: ignore[arg-type]
+    "scaled-stranger": (FreezePlan(frozen=frozenset(), scales={"steam": 1.0}), "FreezePlan.scales in epoch 2 is 'steam' (str); expected a stage, nearest: stem"),
+    "negative": (FreezePlan(frozen=frozenset(), scales={"stem": -1.0}), "FreezePlan.scales['stem'] in epoch 2 is -1.0"),
+    "nan": (FreezePlan(frozen=frozenset(), scales={"stem": float("nan")}), "is nan (float); expected a factor of the learning rate: finite, 0 or larger"),
+    "infinite": (FreezePlan(frozen=frozenset(), scales={"stem": float("inf")}), "is inf (float)"),
+    "text": (FreezePlan(frozen=frozenset(), scales={"stem": "0.5"}), "scales['stem'] is '0.5' (str); expected a number"),  # type: ignore[dict-item]
+    "no-mapping": (FreezePlan(frozen=frozenset(), scales=[0.5]), "scales is [0.5] (list); expected a mapping of text to a number"),  # type: ignore[arg-type]
+    "none": (None, "gives in plan: None; expected a FreezePlan"),
+    "set": ({"stem"}, "gives in plan: {'stem'} (set); expected a FreezePlan"),
+}  # fmt: skip
+
+
+def odd(given: object) -> zooft.Freezer:
+    """Fine at first, and another plan from epoch 2 on."""
+    fine = FreezePlan(frozen=frozenset({"stem"}))
+    return zooft.Freezer(name="odd", summary="", plan=lambda _s, _a, epoch: given if epoch == 2 else fine)  # type: ignore[arg-type, return-value]
+
+
+@pytest.mark.parametrize("kind", WRONG_PLANS)
+def test_a_plan_for_what_is_no_stage_or_no_factor_is_refused_in_any_epoch(kind: str, adapted: AdaptedModel) -> None:
+    given, words = WRONG_PLANS[kind]
+    freeze.plan(adapted, odd(given), None, 0)
+    with pytest.raises(PluginError) as caught:
+        freeze.plan(adapted, odd(given), None, 2)
+    assert str(caught.value).startswith("the freezer odd gives in plan: ")
+    assert words in str(caught.value)
+    assert str(caught.value).endswith("(hook zooft_register_freezers, field Freezer.plan)")
+
+
+@pytest.mark.parametrize("scale", [0.0, 1e-9, 3.0, 2, torch.tensor(0.5)])
+def test_any_finite_factor_that_is_not_negative_will_do(scale: float, adapted: AdaptedModel) -> None:
+    given = FreezePlan(frozen=frozenset({"pool"}), scales={"stem": scale})
+    assert freeze.plan(adapted, odd(given), None, 2) is given
+
+
+def test_a_freezer_that_draws_lots_is_refused(adapted: AdaptedModel) -> None:
+    import itertools
+
+    count = itertools.count()
+
+    def lots(stages: Sequence[str], _argument: str | None, _epoch: int) -> FreezePlan:
+        return FreezePlan(frozen=frozenset(stages[: next(count) % 2]))
+
+    with pytest.raises(PluginError, match="two different plans for epoch 0; expected the same each time"):
+        freeze.plan(adapted, zooft.Freezer(name="lots", summary="", plan=lots), None, 0)
+
+
+# What the zoo has fixed
+
+
+@pytest.fixture
+def partly_fixed() -> AdaptedModel:
+    """The same with a fixed bias in the first stage, and a fixed scale between the stages that is all its stage holds."""
+
+    def fixed() -> nn.Module:
+        module = build()
+        module.get_submodule("conv1").get_parameter("bias").requires_grad_(False)
+        module.register_parameter("scale", nn.Parameter(torch.tensor(0.9), requires_grad=False))
+        return module
+
+    def of(*_given: object) -> zooft.Anatomy:
+        plain = anatomy()
+        stages = {**plain.stages, "noise": zooft.Stage(("drop", "scale"), lambda m, x: m.drop(x))}
+        return replace(plain, stages=stages)
+
+    zoo = replace(family(), build=lambda _: fixed(), anatomy=of)
+    torch.manual_seed(0)
+    backbone = models.load_backbone(zoo, "one", weights="random", sources=())
+    return AdaptedModel(backbone, nn.Linear(backbone.width, 2))
+
+
+def test_what_the_zoo_has_fixed_is_remembered_from_the_building_on(partly_fixed: AdaptedModel) -> None:
+    assert partly_fixed.fixed == {"conv1.bias", "scale"}
+
+
+@pytest.mark.parametrize("text", ["none", "layerwise:0.5", "gradual:1", "first:0", "last:1"])
+def test_no_plan_lets_learn_what_the_zoo_has_fixed(text: str, partly_fixed: AdaptedModel, registry: Registry) -> None:
+    freezer, argument = registry.freezer(text)
+    for epoch in (0, 5):
+        freeze.apply(partly_fixed, freeze.plan(partly_fixed, freezer, argument, epoch).frozen)
+        assert not learning(partly_fixed) & {"trunk.conv1.bias", "trunk.scale"}
+    freeze.apply(partly_fixed, ())
+    assert learning(partly_fixed) == HEAD | BODY | STEM - {"trunk.conv1.bias"}
+
+
+def test_a_stage_of_fixed_parameters_alone_holds_nothing_to_learn(partly_fixed: AdaptedModel) -> None:
+    assert freeze.learnable_stages(partly_fixed) == ("stem", "body")
+    assert freeze.frozen_prefix(partly_fixed, ["stem"]) == 2
+
+
+def test_a_fixed_parameter_is_no_frozen_stage(partly_fixed: AdaptedModel) -> None:
+    freeze.apply(partly_fixed, ())
+    assert {"bn1", "drop"} <= training(partly_fixed)
+
+
+def test_the_optimizer_leaves_out_what_is_fixed(partly_fixed: AdaptedModel) -> None:
+    from test_train import RECIPE
+
+    from zooft.train.optimize import make_optimizer
+
+    optimizer = make_optimizer(partly_fixed, RECIPE, [FreezePlan(frozen=frozenset())])
+    held = {id(parameter) for group in optimizer.param_groups for parameter in group["params"]}
+    wanted = {id(p) for name, p in partly_fixed.named_parameters() if name not in {"trunk.conv1.bias", "trunk.scale"}}
+    assert held == wanted
+
+
+def test_the_proof_is_of_fixed_parameters_too(partly_fixed: AdaptedModel) -> None:
+    before = freeze.fingerprints(partly_fixed, [])
+    assert set(before) == {"conv1.bias", "scale"}
+    train(partly_fixed, frozen=())
+    freeze.check_unchanged(partly_fixed, before, [])
+    nudge(partly_fixed.trunk.state_dict()["conv1.bias"])
+    with pytest.raises(FrozenChangedError, match=r"conv1.bias \(which the zoo has fixed\)") as caught:
+        freeze.check_unchanged(partly_fixed, before, [])
+    assert caught.value.names == ("conv1.bias",)
+
+
+def test_a_fixed_first_convolution_stays_fixed_when_it_is_adapted_to_other_channels() -> None:
+    convolution = nn.Conv2d(3, 4, 3)
+    convolution.weight.requires_grad_(False)
+    models.adapt_first_convolution(convolution, 1)
+    assert convolution.weight.shape == (4, 1, 3, 3)
+    assert not convolution.weight.requires_grad
 
 
 # Putting a plan into force

@@ -168,6 +168,7 @@ def exchanged(accelerator: Accelerator) -> dict[str, Any]:
     own = together.share(7, accelerator)
     uneven = together.global_loss(LOSSES["weighted"], model(inputs(7)[list(own)]), labels(7)[list(own)], accelerator)
     found["uncounted"] = float(uneven.detach()) / NUMBER
+    found["loss gradients"] = loss_gradients(accelerator)
     del wrapped
     for parameter in model[0].parameters():
         parameter.requires_grad_(False)
@@ -219,6 +220,28 @@ WORKS: dict[str, Any] = {
     "plain": lambda: {}["missing"],
     "not to be sent": lambda: lambda: None,
 }
+
+
+class Scaled(nn.Module):
+    """Cross entropy of logits that the loss itself scales."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.scales = nn.Parameter(torch.tensor([0.5, 1.0, 2.0]))
+
+    def forward(self, logits: Tensor, targets: Tensor) -> Tensor:
+        """The loss."""
+        return nn.functional.cross_entropy(logits * self.scales, targets)
+
+
+def loss_gradients(accelerator: Accelerator) -> Tensor:
+    loss, model = Scaled(), together.wrap(tiny(), accelerator)
+    mine = list(together.share(7, accelerator))
+    value = together.global_loss(loss, model(inputs(7)[mine]), labels(7)[mine], accelerator)
+    value.backward()  # type: ignore[no-untyped-call]
+    together.same_gradients(loss, accelerator)
+    assert loss.scales.grad is not None
+    return loss.scales.grad
 
 
 @pytest.fixture(scope="module")
@@ -412,3 +435,10 @@ def test_a_launcher_that_can_not_be_reached_is_told_of(monkeypatch: pytest.Monke
 
 def test_nothing_of_numpy_is_needed_to_tell_shares() -> None:
     assert [list(part) for part in data._parts(7, 3)] == [list(p) for p in np.array_split(np.arange(7), 3)]
+
+
+def test_each_process_has_the_whole_batch_s_gradient_of_the_loss_s_own_parameters(found: list[dict[str, Any]]) -> None:
+    alone = loss_gradients(Accelerator(cpu=True))
+    theirs = [result["loss gradients"] for result in found]
+    assert all(torch.equal(theirs[0], one) for one in theirs)
+    torch.testing.assert_close(theirs[0], alone, rtol=1e-5, atol=1e-7)

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from zooft import Anatomy, Family, InputSpec, LoadedWeights, Stage, WeightsError, WeightsSource
 from zooft import model as models
 from zooft import weights as weight_files
+from zooft.errors import PluginError
 from zooft.model import Backbone
 from zooft.plugins import Plugins
 from zooft.registry import Entry, Registry
@@ -324,7 +325,7 @@ def test_a_weights_plugin_that_fails_is_named_and_nothing_else_is_taken_instead(
         raise RuntimeError("its file is gone")
 
     broken = WeightsSource(name="broken", summary="", models=lambda: ["toy:net"], load=fail)
-    with pytest.raises(WeightsError, match="broken failed: RuntimeError: its file is gone"):
+    with pytest.raises(PluginError, match="source broken failed to load toy:net: RuntimeError: its file is gone"):
         load(sources=(broken,))
 
 

@@ -6,6 +6,7 @@ after is `recipe`'s.
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import partial
@@ -200,6 +201,7 @@ def learn(
     from zooft import freeze, train
     from zooft.arithmetic import numerics
     from zooft.export import activate
+    from zooft.train.loss import make_loss
 
     plan, accelerator = crew.plan, crew.accelerator
     augment = plan.task.augment(backbone.input, plan.options)
@@ -209,14 +211,14 @@ def learn(
         train=_views(plan, backbone, members, augment=augment),
         val=_views(plan, backbone, val, augment=None) if val else None,
         keep_last=keep_last,
-        loss=plan.task.loss([sample.target for sample in members], plan.options),
+        loss=make_loss(plan.task, [sample.target for sample in members], plan.options, seed=plan.config.seed),
         metrics=plan.task.metrics,
         primary=plan.task.primary,
         activation=activate(plan.task.activation),
-        plan=lambda epoch: freeze.plan(adapted, freezer, argument, epoch),
+        plan=functools.cache(lambda epoch: freeze.plan(adapted, freezer, argument, epoch)),
         keeping=crew.keeping,
     )
-    recipe, watch = _recipe(plan.config, accelerator), _watch(crew, adapted, folder, still=_still(plan, adapted))
+    recipe, watch = _recipe(plan.config, accelerator), _watch(crew, job, folder, still=_still(plan, adapted))
     with numerics.fast_matmul(crew.told.note):
         _learn(crew, job, recipe, watch, folder, kept)
 
@@ -314,7 +316,7 @@ def _workers(config: FinetuneConfig, accelerator: Accelerator) -> int:
     return machine.loader_workers(accelerator.device.type, processes=accelerator.num_processes)
 
 
-def _watch(crew: Crew, adapted: AdaptedModel, folder: Path | None, *, still: frozenset[str]) -> Watch:
+def _watch(crew: Crew, job: Job, folder: Path | None, *, still: frozenset[str]) -> Watch:
     """What happens as epochs end: the main process saves them, tells of them, and lets plugins know."""
     from zooft.model import zoo_tensors
     from zooft.state import Keeper
@@ -324,7 +326,7 @@ def _watch(crew: Crew, adapted: AdaptedModel, folder: Path | None, *, still: fro
     if folder is None:
         return Watch(computing=told.computing, epoch=lambda _record: None, note=told.note)
     folder.mkdir(parents=True, exist_ok=True)
-    keeper = Keeper(folder, still=still)
+    keeper = Keeper(folder, still=still, loss=job.loss)
 
     def save(progress: Progress, optimizer: Optimizer) -> None:
         final = progress.epoch == plan.config.epochs
@@ -332,7 +334,7 @@ def _watch(crew: Crew, adapted: AdaptedModel, folder: Path | None, *, still: fro
             keep(folder, "settled", progress.resolved)
         whole = replace(progress, resolved={**progress.resolved, "contents": crew.contents})
         runs.write_json_lines(folder / runs.EPOCHS_FILE, progress.records)
-        keeper.after(whole, lambda: zoo_tensors(adapted), optimizer, final=final)
+        keeper.after(whole, lambda: zoo_tensors(job.model), optimizer, final=final)
 
     def after_epoch(record: EpochRecord) -> None:
         told.epoch(record, plan.config.epochs)

@@ -52,7 +52,18 @@ class AmbiguousNameError(ZooftError):
 
 
 class PluginError(ZooftError):
-    """A plugin's own code failed; the cause is chained."""
+    """A plugin's own code failed, or gave something else than it should; a cause is chained.
+
+    Attributes:
+        plugin: whose it is, in words; empty where it isn't registered.
+        hook: that registers what failed.
+        field: of what the hook registers.
+        code: file and line of the plugin, where they are known.
+    """
+
+    def __init__(self, message: str, *, plugin: str = "", hook: str = "", field: str = "", code: str = "") -> None:
+        super().__init__(message)
+        self.plugin, self.hook, self.field, self.code = plugin, hook, field, code
 
 
 class DataError(ZooftError):

@@ -10,7 +10,7 @@ import contextlib
 import io
 import logging
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING
 
 import torch
@@ -101,8 +101,14 @@ class _InTwoParts(nn.Module):
 
 
 def activate(activation: Activation) -> Callable[[Tensor], Tensor]:
-    """The function from logits ``(N, classes)`` to probabilities."""
-    return torch.sigmoid if activation == "sigmoid" else _softmax
+    """The function from logits ``(N, classes)`` to probabilities.
+
+    Raises:
+        ExportError: there is none of that name, as a task may say that was never registered.
+    """
+    if activation not in _ACTIVATIONS:
+        raise ExportError(f"there is no activation {activation!r}; there are {' and '.join(_ACTIVATIONS)}")
+    return _ACTIVATIONS[activation]
 
 
 def export(
@@ -249,3 +255,6 @@ def _quiet() -> Iterator[None]:
 
 def _softmax(logits: Tensor) -> Tensor:
     return logits.softmax(1)
+
+
+_ACTIVATIONS: Mapping[str, Callable[[Tensor], Tensor]] = {"softmax": _softmax, "sigmoid": torch.sigmoid}

@@ -1,14 +1,18 @@
 """Keeping stages as they are.
 
-Owns putting a plan into force (no gradients, and evaluation mode, so that BatchNorm statistics and dropout stand
-still too) and proving at the end that every frozen tensor is bit-equal.
+Owns what freezers plan, putting a plan into force (no gradients, and evaluation mode, so that BatchNorm statistics and dropout
+stand still too) and proving at the end that every frozen tensor is bit-equal. Parameters that the zoo itself has fixed stay
+as they are whatever is planned.
 """
 
 from __future__ import annotations
 
+import difflib
+import math
 from typing import TYPE_CHECKING
 
 from zooft.errors import FrozenChangedError
+from zooft.guard import ask, code_of, place_of
 from zooft.model import owners
 from zooft.weights import tensors_sha256
 
@@ -22,9 +26,18 @@ if TYPE_CHECKING:
 
 
 def learnable_stages(model: AdaptedModel) -> tuple[str, ...]:
-    """The stages that hold parameters, shallow to deep."""
-    holding = set(parameters_by_stage(model))
+    """The stages that hold parameters which may learn, shallow to deep."""
+    holding = set(learnable_by_stage(model))
     return tuple(name for name in model.stages if name in holding)
+
+
+def learnable_by_stage(model: AdaptedModel) -> dict[str, list[tuple[str, nn.Parameter]]]:
+    """Stage to its named parameters that the zoo hasn't fixed; stages without any are left out."""
+    held = {
+        stage: [(name, parameter) for name, parameter in named if name not in model.fixed]
+        for stage, named in parameters_by_stage(model).items()
+    }
+    return {stage: named for stage, named in held.items() if named}
 
 
 def parameters_by_stage(model: AdaptedModel) -> dict[str, list[tuple[str, nn.Parameter]]]:
@@ -37,8 +50,58 @@ def parameters_by_stage(model: AdaptedModel) -> dict[str, list[tuple[str, nn.Par
 
 
 def plan(model: AdaptedModel, freezer: Freezer, argument: str | None, epoch: int) -> FreezePlan:
-    """What `freezer` wants in `epoch` (from 0)."""
-    return freezer.plan(learnable_stages(model), argument, epoch)
+    """What `freezer` wants in `epoch` (from 0).
+
+    Raises:
+        PluginError: it isn't a plan for this model's stages, or not twice the same.
+    """
+    stages = learnable_stages(model)
+    wanted: FreezePlan = ask(freezer, "plan", stages, argument, epoch)
+    check_plan(freezer, wanted, tuple(model.stages), epoch, held=_holders(model))
+    if ask(freezer, "plan", stages, argument, epoch) != wanted:
+        raise place_of(freezer, "plan").error(
+            f"gives two different plans for epoch {epoch}; expected the same each time, from stages, argument and epoch alone",
+            code=code_of(freezer, "plan"),
+        )
+    return wanted
+
+
+def check_plan(
+    freezer: Freezer, given: FreezePlan, stages: Sequence[str], epoch: int, *, held: Mapping[str, str] | None = None
+) -> None:
+    """Raise PluginError where a plan names what isn't a stage, or scales a rate by what is no factor.
+
+    Args:
+        freezer: whose plan.
+        given: the plan.
+        stages: of the model.
+        epoch: that it is for, from 0.
+        held: parameter to the stage that holds it, for whoever takes one for the other.
+    """
+    place, code = place_of(freezer, "plan"), code_of(freezer, "plan")
+    for field, names in (("frozen", sorted(given.frozen)), ("scales", list(given.scales))):
+        unknown = [name for name in names if name not in stages]
+        if unknown:
+            raise place.amiss(
+                unknown[0], f"a stage{_nearest(unknown[0], stages, held or {})}", what=f"FreezePlan.{field} in epoch {epoch}", code=code
+            )  # fmt: skip
+    for stage, scale in given.scales.items():
+        if not (math.isfinite(scale) and scale >= 0):
+            what = f"FreezePlan.scales[{stage!r}] in epoch {epoch}"
+            raise place.amiss(scale, "a factor of the learning rate: finite, 0 or larger", what=what, code=code)
+
+
+def _nearest(name: str, stages: Sequence[str], held: Mapping[str, str]) -> str:
+    """How the stage that may be meant is called, and which ones there are."""
+    holder = next((stage for parameter, stage in held.items() if f"{parameter}.".startswith(f"{name}.")), None)
+    if holder is not None:
+        return f" and not a parameter or module; {holder} holds it"
+    near = difflib.get_close_matches(name, stages, n=3, cutoff=0.6)
+    return (f", nearest: {', '.join(near)}" if near else "") + f"; there are {', '.join(stages) or 'none'}"
+
+
+def _holders(model: AdaptedModel) -> dict[str, str]:
+    return {name: stage for stage, named in parameters_by_stage(model).items() for name, _ in named}
 
 
 def apply(model: AdaptedModel, frozen: Iterable[str]) -> None:
@@ -49,14 +112,14 @@ def apply(model: AdaptedModel, frozen: Iterable[str]) -> None:
     still = set(frozen) | set(list(model.stages)[: frozen_prefix(model, frozen)])
     model.train()
     for stage, named in parameters_by_stage(model).items():
-        for _, parameter in named:
-            parameter.requires_grad_(stage not in still)
+        for name, parameter in named:
+            parameter.requires_grad_(stage not in still and name not in model.fixed)
     for module in _still_modules(model, still):
         module.training = False
 
 
 def frozen_prefix(model: AdaptedModel, frozen: Iterable[str]) -> int:
-    """How many leading stages don't learn: frozen ones, and those without parameters among or behind them."""
+    """How many leading stages don't learn: frozen ones, and those that hold nothing to learn among or behind them."""
     still = set(frozen) | (set(model.stages) - set(learnable_stages(model)))
     count = 0
     for name in model.stages:
@@ -67,10 +130,11 @@ def frozen_prefix(model: AdaptedModel, frozen: Iterable[str]) -> int:
 
 
 def fingerprints(model: AdaptedModel, stages: Sequence[str]) -> dict[str, str]:
-    """SHA-256 of every parameter and buffer of `stages`."""
+    """SHA-256 of every parameter and buffer of `stages`, and of every parameter that the zoo has fixed."""
     tensors = model.trunk.state_dict()
     owned = owners(tensors, model.stages)
-    return {name: tensors_sha256({name: t}) for name, t in tensors.items() if set(owned[name]) & set(stages)}
+    still = [name for name in tensors if set(owned[name]) & set(stages) or name in model.fixed]
+    return {name: tensors_sha256({name: tensors[name]}) for name in still}
 
 
 def prefix_sha256(model: AdaptedModel, stop: int) -> str:
@@ -90,7 +154,7 @@ def check_unchanged(model: AdaptedModel, before: Mapping[str, str], stages: Sequ
     after = fingerprints(model, stages)
     moved = [name for name in before if after.get(name) != before[name]]
     if moved:
-        listed = ", ".join(moved[:5])
+        listed = ", ".join(f"{name} (which the zoo has fixed)" if name in model.fixed else name for name in moved[:5])
         raise FrozenChangedError(
             f"{len(moved)} frozen tensors changed during training, among them {listed}; this is a defect of zooft "
             "or of the backbone's plugin, and the run can't be trusted",

@@ -7,8 +7,9 @@ the module that trains, and the way back to the zoo's own parameter names.
 from __future__ import annotations
 
 import contextlib
+import difflib
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields, replace
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -18,13 +19,14 @@ from zooft import weights as weight_files
 from zooft.arithmetic import strided
 from zooft.blank import blank, outline
 from zooft.checkpoint_names import beginnings
-from zooft.contracts import WeightsRecord
-from zooft.errors import ModelError, PluginError, UnknownNameError, WeightsError
+from zooft.contracts import Family, WeightsRecord
+from zooft.errors import ModelError, UnknownNameError, WeightsError
+from zooft.guard import ask, code_of, place_of
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from zooft.contracts import Anatomy, Family, Head, InputSpec, Stage, WeightsSource
+    from zooft.contracts import Anatomy, Head, InputSpec, Stage, WeightsSource
     from zooft.registry import Registry
 
 HEAD_PREFIX = "zooft_head."
@@ -55,6 +57,7 @@ class Backbone:
         width: features that leave the trunk.
         input: what the trunk wants to see.
         weights: where its tensors come from.
+        fixed: names of parameters that the zoo has built with ``requires_grad=False``; they stay as they are, always.
     """
 
     family: str
@@ -65,6 +68,7 @@ class Backbone:
     width: int
     input: InputSpec
     weights: WeightsRecord
+    fixed: frozenset[str] = frozenset()
 
     @property
     def reference(self) -> str:
@@ -90,6 +94,7 @@ class AdaptedModel(nn.Module):
         self.head = head
         self.stages = dict(backbone.stages)
         self.slots = backbone.slots
+        self.fixed = backbone.fixed
         self.bag = bag
         self.picks = strided.needed(backbone.module)
 
@@ -150,7 +155,7 @@ def load_backbone(
     found = weight_files.find(weights, places, _shapes(module))
     if found.tensors is not None:
         load_strictly(module, found.tensors, without=anatomy.classifier, what=found.record.source)
-    return _assemble(family.name, full, module, anatomy, channels=channels, record=found.record)
+    return _assemble(family, full, module, anatomy, channels=channels, record=found.record)
 
 
 def outline_backbone(family: Family, name: str) -> Backbone:
@@ -166,13 +171,10 @@ def outline_backbone(family: Family, name: str) -> Backbone:
     """
     full = full_name(family, name)
     record = WeightsRecord(kind="random", source="none", licence=None, file_sha256=None, tensors_sha256="")
-    try:
-        module = outline(lambda: family.build(full))
-    except Exception as error:  # plugin code
-        raise _not_built(family, full, error) from error
+    module = outline(lambda: ask(family, "build", full, doing=f"to build {full}"))
     with torch.device("meta"):
         anatomy = _anatomy(family, full, module)
-        return _assemble(family.name, full, module, anatomy, channels=anatomy.input.channels, record=record)
+        return _assemble(family, full, module, anatomy, channels=anatomy.input.channels, record=record)
 
 
 def rebuild_backbone(
@@ -189,7 +191,7 @@ def rebuild_backbone(
     """
     module = _build(family, name, drawn=like is None)
     return _assemble(
-        family.name, name, module, _anatomy(family, name, module), channels=channels, record=record,
+        family, name, module, _anatomy(family, name, module), channels=channels, record=record,
         width=None if like is None else like.width,
     )  # fmt: skip
 
@@ -200,17 +202,23 @@ def full_name(family: Family, name: str) -> str:
     Raises:
         UnknownNameError: with the nearest names.
     """
-    import difflib
-
     try:
-        return family.canonical(family.aliases.get(name, name))
+        full: str = ask(family, "canonical", family.aliases.get(name, name))
+        if _knows_full_names(family) or full in set(ask(family, "models")):
+            return full
+        raise KeyError(full)
     except KeyError:
-        known = [*family.aliases, *family.models()]
+        known = [*family.aliases, *ask(family, "models")]
         near = difflib.get_close_matches(name, known, n=4, cutoff=0.4)
         near = near or [candidate for candidate in known if name in candidate][:4]
         hint = f"; nearest: {', '.join(near)}" if near else ""
         message = f"{family.name} has no model {name!r}{hint} ('zooft backbones {family.name}:*' lists all)"
         raise UnknownNameError(message, kind="model", name=name, near=near) from None
+
+
+def _knows_full_names(family: Family) -> bool:
+    """Whether the family itself refuses a name that it doesn't have."""
+    return family.canonical is not next(f.default for f in fields(Family) if f.name == "canonical")
 
 
 def adapt(backbone: Backbone, head: Head, outputs: int) -> AdaptedModel:
@@ -219,11 +227,22 @@ def adapt(backbone: Backbone, head: Head, outputs: int) -> AdaptedModel:
     Raises:
         ModelError: the head doesn't give `outputs` finite numbers.
     """
-    module = head.build(backbone.width, outputs)
-    with torch.no_grad():
-        probe = module(torch.zeros((2, 3, backbone.width) if head.bag else (2, backbone.width)))
+    module: nn.Module = ask(head, "build", backbone.width, outputs)
+    place, code = place_of(head, "build"), code_of(head, "build")
+    shape = (2, 3, backbone.width) if head.bag else (2, backbone.width)
+    try:
+        with torch.no_grad():
+            probe = module(torch.zeros(shape))
+    except Exception as error:  # plugin code
+        raise place.error(
+            f"gives a module that fails on zeros {shape}: {type(error).__name__}: {error}", code=code
+        ) from error
+    if not isinstance(probe, Tensor):
+        raise place.amiss(probe, f"a tensor (2, {outputs})", what=f"what its module makes of zeros {shape}", code=code)
     if tuple(probe.shape) != (2, outputs) or not bool(torch.isfinite(probe).all()):
-        raise ModelError(f"the head {head.name} gives {tuple(probe.shape)}, expected finite (2, {outputs})")
+        raise ModelError(
+            f"the head {head.name} gives {tuple(probe.shape)}, expected finite (2, {outputs}) {place.words}"
+        )
     return AdaptedModel(backbone, module, bag=head.bag)
 
 
@@ -327,7 +346,7 @@ def adapt_first_convolution(convolution: nn.Conv2d, channels: int) -> None:
     else:
         repeats = -(-channels // old.shape[1])
         new = old.repeat(1, repeats, 1, 1)[:, :channels] * (old.shape[1] / channels)
-    convolution.weight = nn.Parameter(new.contiguous())
+    convolution.weight = nn.Parameter(new.contiguous(), requires_grad=convolution.weight.requires_grad)
     convolution.in_channels = channels
 
 
@@ -378,11 +397,11 @@ def describe(registry: Registry, family: Family, name: str) -> dict[str, Any]:
     )
     row["weights"] = weight_files.at_hand(places)
     try:
-        module = outline(lambda: family.build(full))
+        module = outline(lambda: ask(family, "build", full))
         with torch.device("meta"):
-            anatomy = family.anatomy(full, module)
+            anatomy = ask(family, "anatomy", full, module)
     except Exception as error:  # plugin code; one odd model mustn't end the list
-        return {**row, "problem": str(error).strip().splitlines()[0] if str(error) else type(error).__name__}
+        return {**row, "problem": _first_line(error.__cause__ or error)}
     sizes = {key: parameter.numel() for key, parameter in module.named_parameters()}
     owned = owners(sizes, anatomy.stages)
     stages = [
@@ -408,27 +427,60 @@ def _shapes(module: nn.Module) -> dict[str, tuple[int, ...]]:
 
 def _build(family: Family, name: str, *, drawn: bool = True) -> nn.Module:
     """The zoo's module; with random values only if they are to be `drawn`, since others will be loaded."""
-    try:
-        return family.build(name) if drawn else blank(lambda: family.build(name))
-    except Exception as error:  # plugin code
-        raise _not_built(family, name, error) from error
 
+    def built() -> nn.Module:
+        module: nn.Module = ask(family, "build", name, doing=f"to build {name}")
+        return module
 
-def _not_built(family: Family, name: str, error: Exception) -> PluginError:
-    return PluginError(f"{family.name} can't build {name}: {type(error).__name__}: {error}")
+    return built() if drawn else blank(built)
 
 
 def _anatomy(family: Family, name: str, module: nn.Module) -> Anatomy:
-    try:
-        return family.anatomy(name, module)
-    except ModelError:
-        raise
-    except Exception as error:  # plugin code
-        raise PluginError(f"{family.name} can't describe {name}: {type(error).__name__}: {error}") from error
+    anatomy: Anatomy = ask(family, "anatomy", name, module, doing=f"to describe {name}")
+    _check_names(family, name, module, anatomy)
+    return anatomy
+
+
+def _check_names(family: Family, name: str, module: nn.Module, anatomy: Anatomy) -> None:
+    """Raise PluginError where the map of a module names something that it doesn't have."""
+    place, code = place_of(family, "anatomy"), code_of(family, "anatomy")
+    modules = {inner for inner, _ in module.named_modules() if inner}
+    named = {f"classifier[{i}]": (one, modules) for i, one in enumerate(anatomy.classifier)}
+    for key, stage in anatomy.stages.items():
+        if stage.forward is None:  # else its parts may be all that models of its kind have
+            named |= {f"stages[{key!r}].parts[{i}]": (part, modules) for i, part in enumerate(stage.parts)}
+    for field, (given, known) in named.items():
+        if given not in known:
+            raise place.amiss(given, _a_name_of(name, given, known), what=field, code=code)
+    if not anatomy.classifier:
+        raise place.amiss(
+            anatomy.classifier, f"the name of the module of {name} to be replaced", what="classifier", code=code
+        )
+
+
+def _a_name_of(model: str, given: str, known: Iterable[str]) -> str:
+    near = difflib.get_close_matches(given, sorted(known), n=3, cutoff=0.3)
+    return f"the name of a module of {model}" + (f", such as {' or '.join(near)}" if near else "")
+
+
+def check_first_convolution(family: Family, name: str, module: nn.Module, anatomy: Anatomy) -> nn.Conv2d:
+    """The convolution that sees the image.
+
+    Raises:
+        PluginError: the map of the module names none, or something else.
+    """
+    place, code, given = place_of(family, "anatomy"), code_of(family, "anatomy"), anatomy.first_convolution
+    modules = dict(module.named_modules())
+    if given not in modules or not given:
+        raise place.amiss(given, _a_name_of(name, str(given), modules), what="first_convolution", code=code)
+    found = modules[given]
+    if not isinstance(found, nn.Conv2d):
+        raise place.amiss(type(found).__name__, "a torch.nn.Conv2d", what=f"first_convolution, {given},", code=code)
+    return found
 
 
 def _assemble(
-    family: str,
+    family: Family,
     name: str,
     module: nn.Module,
     anatomy: Anatomy,
@@ -440,23 +492,25 @@ def _assemble(
     """The parts, checked; where the `width` is known, they have been checked before."""
     spec = anatomy.input
     if channels != spec.channels:
-        spec = _adapt_channels(name, module, anatomy, channels)
+        spec = _adapt_channels(family, name, module, anatomy, channels)
     slots = tuple(_take_out(module, classifier) for classifier in anatomy.classifier)
     if width is None:
         _check_ownership(name, module, anatomy.stages)
         width = _check_composition(name, module, anatomy.stages, spec)
     return Backbone(
-        family=family, name=name, module=module, stages=dict(anatomy.stages),
+        family=family.name, name=name, module=module, stages=dict(anatomy.stages),
         slots=slots, width=width, input=spec, weights=record,
+        fixed=frozenset(key for key, parameter in module.named_parameters() if not parameter.requires_grad),
     )  # fmt: skip
 
 
-def _adapt_channels(name: str, module: nn.Module, anatomy: Anatomy, channels: int) -> InputSpec:
-    from dataclasses import replace
-
-    convolution = module.get_submodule(anatomy.first_convolution) if anatomy.first_convolution else None
-    if not isinstance(convolution, nn.Conv2d) or convolution.groups != 1:
-        raise ModelError(f"{name} takes {anatomy.input.channels} channels and can't be adapted to {channels}")
+def _adapt_channels(family: Family, name: str, module: nn.Module, anatomy: Anatomy, channels: int) -> InputSpec:
+    refused = f"{name} takes {anatomy.input.channels} channels and can't be adapted to {channels}"
+    if anatomy.first_convolution is None:
+        raise ModelError(refused)
+    convolution = check_first_convolution(family, name, module, anatomy)
+    if convolution.groups != 1:
+        raise ModelError(f"{refused}: its first convolution has {convolution.groups} groups")
     adapt_first_convolution(convolution, channels)
     spec = anatomy.input
     mean, std = (
@@ -516,6 +570,10 @@ def _check_composition(name: str, module: nn.Module, stages: Mapping[str, Stage]
 def _device(module: nn.Module) -> torch.device:
     first = next(module.parameters(), None)
     return torch.device("cpu") if first is None else first.device
+
+
+def _first_line(error: BaseException) -> str:
+    return str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
 
 
 def _count(what: str, names: Sequence[str]) -> str:

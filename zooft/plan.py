@@ -8,11 +8,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from zooft import config as configuration
-from zooft import runtime
+from zooft import runtime, weights
 from zooft import samples as sample_tables
 from zooft.config import FinetuneConfig
 from zooft.contracts import parse_reference
-from zooft.errors import ConfigError, WeightsError
+from zooft.errors import ConfigError, UnknownNameError, WeightsError
+from zooft.guard import ask, code_of, place_of
 
 if TYPE_CHECKING:
     from zooft.contracts import Family, Task
@@ -50,16 +51,23 @@ def resolve(registry: Registry, values: Mapping[str, Any]) -> Plan:
     family_name, model = parse_reference(config.backbone)
     family = registry.family(family_name)
     registry.freezer(config.freeze)
-    sample_tables.ports(task, options)  # these two refuse options that don't go together
-    task.operating_point(options)
+    sample_tables.ports(task, options)  # these refuse options that don't go together
+    for field in ("operating_point", "channels", "bag", "reader"):
+        ask(task, field, options)
     if config.sweep and (config.folds or not config.cache):
         other = "--folds" if config.folds else "--no-cache"
         raise ConfigError(
             f"--sweep needs features that are kept and validation samples that nothing else is judged by; leave out --sweep or {other}"
         )
+    model = full_name(family, model)
+    if config.weights == "pretrained" and config.resume is None:
+        sources = [entry.value for entry in registry.weights]
+        weights.check_any(
+            weights.Places(family=family, model=model, sources=sources, folder=weights.folder_from_environment())
+        )
     return Plan(
         config=config, registry=registry, task=task, options=options, head=_head(registry, config.head, task, options),
-        family=family, family_name=family_name, model=full_name(family, model),
+        family=family, family_name=family_name, model=model,
     )  # fmt: skip
 
 
@@ -69,9 +77,17 @@ def _head(registry: Registry, named: str | None, task: Task, options: Any) -> st
     Raises:
         ConfigError: it takes the other.
     """
-    name = named or task.head(options)
-    bag = task.bag(options)
-    if registry.head(name).bag != bag:
+    name: str = named or ask(task, "head", options)
+    bag = ask(task, "bag", options)
+    try:
+        head = registry.head(name)
+    except UnknownNameError as error:
+        if named:
+            raise
+        raise place_of(task, "head").error(
+            f"names a head that isn't registered: {error}", code=code_of(task, "head")
+        ) from error
+    if head.bag != bag:
         able = ", ".join(entry.value.name for entry in registry.heads if entry.value.bag == bag)
         what = "a bag of instances" if bag else "one image"
         raise ConfigError(

@@ -6,6 +6,7 @@ fails; here one broken plugin is dropped with its reason, and the others go on.
 
 from __future__ import annotations
 
+import inspect
 import logging
 from dataclasses import dataclass
 from importlib import metadata
@@ -15,6 +16,7 @@ import pluggy
 
 from zooft import hookspecs
 from zooft.contracts import API_VERSION
+from zooft.guard import printing_aside
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -104,17 +106,33 @@ def _register(manager: pluggy.PluginManager, entry_point: metadata.EntryPoint) -
     if manager.has_plugin(entry_point.name):
         return f"another package's plugin is called {entry_point.name!r} as well, and came first"
     try:
-        plugin = entry_point.load()
+        with printing_aside():
+            plugin = entry_point.load()
     except (Exception, SystemExit) as error:  # a stranger's import may fail in any way; the rest must go on
         return f"importing {entry_point.value} failed: {type(error).__name__}: {error}"
     wanted = getattr(plugin, "zooft_api", API_VERSION)
     if wanted != API_VERSION:
         return f"it is written for version {wanted} of zooft's hooks, and this zooft has version {API_VERSION}"
+    if manager.is_registered(plugin):
+        return f"{entry_point.value} is the plugin {manager.get_name(plugin)!r} already; name it by one entry point"
     try:
         manager.register(plugin, name=entry_point.name)
         manager.check_pending()
+        problem = _no_hooks(manager, plugin)
     except (pluggy.PluginValidationError, ValueError) as error:
-        if manager.has_plugin(entry_point.name):
-            manager.unregister(name=entry_point.name)
-        return str(error).strip()
+        problem = str(error).strip()
+    if problem is not None and manager.has_plugin(entry_point.name):
+        manager.unregister(name=entry_point.name)
+    return problem
+
+
+def _no_hooks(manager: pluggy.PluginManager, plugin: object) -> str | None:
+    """What is wrong with a plugin whose functions aren't marked, or that has none; None where all is well."""
+    known = [name for name in vars(hookspecs) if name.startswith("zooft_")]
+    marked = {caller.name for caller in manager.get_hookcallers(plugin) or []}
+    forgotten = [name for name in known if name not in marked and inspect.isroutine(getattr(plugin, name, None))]
+    if forgotten:
+        return f"{', '.join(forgotten)} isn't marked as a hook; write @zooft.hookimpl above it"
+    if not marked:
+        return f"it has no hook; a hook is a function of one of these names with @zooft.hookimpl above it: {', '.join(known)}"
     return None

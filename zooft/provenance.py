@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 from zooft import config as configuration
 from zooft import run as runs
+from zooft.guard import Guarded
 from zooft.record import READERS
 
 if TYPE_CHECKING:
@@ -76,8 +77,8 @@ def code_sha256(functions: Iterable[Callable[..., Any]]) -> str:
 
 
 def _unwrapped(function: Callable[..., Any]) -> Callable[..., Any]:
-    while isinstance(function, functools.partial):
-        function = function.func
+    while isinstance(function, (functools.partial, Guarded)):
+        function = function.func if isinstance(function, functools.partial) else function.function
     return function
 
 

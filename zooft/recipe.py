@@ -24,7 +24,7 @@ from zooft import run as runs
 from zooft import samples as sample_tables
 from zooft import saved as finished
 from zooft.contracts import Verification
-from zooft.errors import VerificationError
+from zooft.errors import PluginError, VerificationError
 from zooft.judge import Judgement, Predictions
 from zooft.listener import Listener, Quiet, Silent
 from zooft.lookup import Lookup
@@ -169,6 +169,11 @@ def _finetune(
     with stopwatch.part("building the model"):
         backbone, adapted = main_first(accelerator, lambda: crews.adapt(plan, len(found.classes)))
     told.note(f"weights: {backbone.weights.source}")
+    if backbone.fixed:
+        shown = ", ".join(sorted(backbone.fixed)[:3]) + (", …" if len(backbone.fixed) > 3 else "")
+        told.note(
+            f"{len(backbone.fixed)} parameters stay as they are, whatever --freeze says, as {plan.family.name} has fixed them: {shown}"
+        )
     main_only(accelerator, lambda: _write_record(plan, crews.mains(path), backbone, splits, found))
     crew = crews.gathered(plan, backbone, splits, accelerator, told, stopwatch, digests)
     crossed = crews.cross_validate(crew, splits, len(found.classes), path) if splits.folds else None
@@ -376,7 +381,8 @@ def _doing_without(told: Listener) -> Iterator[None]:
         yield
     except Exception as error:
         logger.debug("no report", exc_info=True)
-        told.note(f"the report couldn't be made ({type(error).__name__}); all else is there")
+        why = str(error) if isinstance(error, PluginError) else type(error).__name__
+        told.note(f"the report couldn't be made ({why}); all else is there")
 
 
 def _report(

@@ -59,7 +59,7 @@ def record(plan: Plan, backbone: Backbone, splits: Splits, found: Discovery) -> 
         "positive": found.classes[1] if len(found.classes) == 2 else None,
         "backbone": {
             "family": plan.registry.owned_name("family", plan.family_name), "name": backbone.name, "width": backbone.width,
-            "stages": list(backbone.stages), "input": runs.to_json(backbone.input),
+            "stages": list(backbone.stages), "input": runs.to_json(backbone.input), "fixed": sorted(backbone.fixed),
         },
         "weights": runs.to_json(backbone.weights),
         "data": data,

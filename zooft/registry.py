@@ -6,7 +6,9 @@ both and the way to say which (``PLUGIN/NAME``).
 
 from __future__ import annotations
 
+import dataclasses
 import difflib
+import re
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -16,6 +18,7 @@ from zooft import plugins as plugin_loading
 from zooft.config import FinetuneConfig, names
 from zooft.contracts import Family, Freezer, Head, Task, WeightsSource
 from zooft.errors import AmbiguousNameError, UnknownNameError
+from zooft.guard import HOOKS, guarded, misfit_of, printing_aside
 
 if TYPE_CHECKING:
     from zooft.plugins import PluginInfo, Plugins
@@ -34,13 +37,8 @@ class Named(Protocol):
 
 
 T = TypeVar("T", bound=Named)
-_KINDS: Mapping[str, type[Any]] = {
-    "zooft_register_families": Family,
-    "zooft_register_heads": Head,
-    "zooft_register_freezers": Freezer,
-    "zooft_register_tasks": Task,
-    "zooft_register_weights": WeightsSource,
-}
+_NAME = re.compile(r"[a-z0-9][a-z0-9_.-]*")
+"""What is typed on a command line."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,7 +124,7 @@ def load(plugins: Plugins | None = None) -> Registry:
     """
     found = plugin_loading.discover() if plugins is None else plugins
     problems = {info: info.problem for info in found.broken if info.problem is not None}
-    collected = {hook: _collect(found, hook, kind, problems) for hook, kind in _KINDS.items()}
+    collected = {hook: _collect(found, hook, kind, problems) for hook, kind in HOOKS.items()}
 
     def working(hook: str) -> tuple[Entry[Any], ...]:
         return tuple(entry for entry in collected[hook] if entry.owner not in problems)
@@ -146,8 +144,9 @@ def announce(registry: Registry, event: str, **facts: Any) -> None:
     """Tell every listening plugin of an event; one that fails is logged, and the run goes on."""
     for listener in registry.plugins.implementations(event):
         try:
-            listener.function(*(facts[name] for name in listener.argnames))
-        except Exception as error:  # plugin code
+            with printing_aside():
+                listener.function(*(facts[name] for name in listener.argnames))
+        except (Exception, SystemExit) as error:  # plugin code
             plugin_loading.logger.warning(
                 "the plugin %s failed in %s: %s: %s", listener.plugin_name, event, type(error).__name__, error
             )
@@ -159,32 +158,53 @@ def _collect(plugins: Plugins, hook: str, kind: type[Any], problems: dict[Plugin
     for implementation in plugins.implementations(hook):
         plugin = plugins.info(implementation.plugin_name)
         try:
-            values = _checked(cast("Iterable[Any]", implementation.function()), kind)
+            with printing_aside():
+                values = _checked(cast("Iterable[Any]", implementation.function()), kind)
         except (Exception, SystemExit) as error:  # plugin code
             problems[plugin] = f"{hook} failed: {type(error).__name__}: {error}"
             plugin_loading.logger.warning("the plugin %s is left out: %s", plugin.name, problems[plugin])
             continue
-        entries += [Entry(value, plugin) for value in values]
+        entries += [Entry(guarded(value, plugin), plugin) for value in values]
     return entries
 
 
 def _checked(values: Iterable[Any], kind: type[Any]) -> list[Any]:
+    if not isinstance(values, Iterable):
+        raise TypeError(f"expected a list of {kind.__name__}, got {type(values).__name__}")
     checked = list(values)
     for value in checked:
         if not isinstance(value, kind):
             raise TypeError(f"expected {kind.__name__}, got {type(value).__name__}")
-        if not value.name or set(value.name) & set("/: "):
-            raise ValueError(f"{value.name!r} can't be a name: it must not be empty nor hold a slash, colon or space")
+        check_fields(value)
     twice = [name for name, count in Counter(value.name for value in checked).items() if count > 1]
     if twice:
         raise ValueError(f"{', '.join(twice)} is registered twice")
-    for value in checked:
-        if isinstance(value, Task):
-            _refuse_taken_options(value)
     return checked
 
 
-def _refuse_taken_options(task: Task) -> None:
+def check_fields(value: Any) -> None:
+    """Raise TypeError or ValueError where a field of something that a plugin gives isn't what its type says."""
+    found = misfit_of(value)
+    what = f"{type(value).__name__} {value.name!r}"
+    if found is not None:
+        came = f"{found.came!r} ({type(found.came).__name__})"
+        raise TypeError(f"{what}: the field {found.where} is {came}, expected {found.expected}")
+    if not _NAME.fullmatch(value.name):
+        hint = (
+            f", such as {near!r}" if _NAME.fullmatch(near := re.sub(r"[^a-z0-9_.-]+", "-", value.name.lower())) else ""
+        )
+        raise ValueError(
+            f"{value.name!r} can't be a name: it must be of lower-case letters, digits, '-', '_' and '.'{hint}"
+        )
+    if isinstance(value, Task):
+        _refuse_odd_options(value)
+
+
+def _refuse_odd_options(task: Task) -> None:
+    if not dataclasses.is_dataclass(task.options):
+        raise TypeError(
+            f"Task {task.name!r}: the field options is {task.options.__name__}, expected a frozen dataclass"
+        )
     taken = sorted(set(names(task.options)) & set(names(FinetuneConfig)))
     if taken:
         raise TypeError(f"the task {task.name!r} calls its options {', '.join(taken)}, as the core does")

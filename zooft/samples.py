@@ -8,14 +8,14 @@ from __future__ import annotations
 import hashlib
 import inspect
 from collections import Counter
-from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from zooft import sheets
-from zooft.contracts import Port, unseen
-from zooft.errors import DataError, PluginError, ZooftError
+from zooft.contracts import UNLABELLED, Port, Sample, unseen
+from zooft.errors import DataError
+from zooft.guard import ask, code_of, place_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from zooft.contracts import Arrays, Computing, Discovery, InputSpec, Rejection, Sample, Task
+    from zooft.contracts import Arrays, Computing, Discovery, InputSpec, Rejection, Task
     from zooft.split import Splits
 
 
@@ -35,14 +35,7 @@ def begin(task: Task, data: Path, options: Any) -> None:
         ZooftError: the task's own reason.
         PluginError: the task failed.
     """
-    try:
-        task.begin(data, options)
-    except ZooftError:
-        raise
-    except Exception as error:  # plugin code
-        raise PluginError(f"the task {task.name} failed before reading the data: {words(task, error)}") from _cause(
-            task, error
-        )
+    ask(task, "begin", data, options, doing="before reading the data")
 
 
 def discover(
@@ -65,14 +58,8 @@ def discover(
         raise DataError(f"there is no data at {data}; give a folder or a manifest with --data")
     known = inspect.signature(task.discover).parameters
     extra = {name: value for name, value in (("computing", computing), ("learning", learning)) if name in known}
-    try:
-        found = task.discover(data, options, **extra)
-    except ZooftError:
-        raise
-    except Exception as error:  # plugin code
-        raise PluginError(f"the task {task.name} failed to read the data: {words(task, error)}") from _cause(
-            task, error
-        )
+    found: Discovery = ask(task, "discover", data, options, doing="to read the data", **extra)
+    check_targets(task, found)
     _check_samples(found)
     if learning:
         _check_classes(found)
@@ -81,7 +68,7 @@ def discover(
 
 def ports(task: Task, options: Any) -> tuple[Port, ...]:
     """The deployed graph's inputs."""
-    given = task.port(options)
+    given = ask(task, "port", options)
     return (given,) if isinstance(given, Port) else tuple(given)
 
 
@@ -93,13 +80,9 @@ def read(task: Task, options: Any, sample: Sample) -> Arrays:
         PluginError: the task failed.
     """
     try:
-        given = task.read(sample.source, options)
+        given = ask(task, "read", sample.source, options, doing=f"to read {sample.id}")
     except DataError as error:
         raise DataError(f"{sample.id} was readable when the data was listed, and isn't now: {error}") from error
-    except Exception as error:  # plugin code
-        raise PluginError(f"the task {task.name} failed to read {sample.id}: {words(task, error)}") from _cause(
-            task, error
-        )
     return as_arrays(given, sample.id)
 
 
@@ -113,7 +96,7 @@ def as_arrays(given: NDArray[Any] | Arrays, name: str) -> Arrays:
     Raises:
         DataError: there are no pixels in it, of which a network would give an answer nevertheless.
     """
-    arrays = given if isinstance(given, tuple) else (given,)
+    arrays = tuple(given) if isinstance(given, (tuple, list)) else (given,)
     for array in arrays:
         if 0 in array.shape:
             raise DataError(f"{name} has no pixels (shape {array.shape}); leave it out")
@@ -130,18 +113,15 @@ def digest(task: Task, options: Any, sample: Sample) -> str:
     if task.digest is None:
         return _arrays_sha256(read(task, options, sample))
     try:
-        return task.digest(sample.source, options)
+        own: str = ask(task, "digest", sample.source, options, doing=f"to read {sample.id}")
     except DataError as error:
         raise DataError(f"{sample.id} was readable when the data was listed, and isn't now: {error}") from error
-    except Exception as error:  # plugin code
-        raise PluginError(f"the task {task.name} failed to read {sample.id}: {words(task, error)}") from _cause(
-            task, error
-        )
+    return own
 
 
 def unchanged(task: Task, options: Any, sample: Sample, digest: str) -> bool:
     """Whether a sample's content still has this digest; True where only reading it would tell."""
-    return task.digest is None or task.digest(sample.source, options) == digest
+    return task.digest is None or ask(task, "digest", sample.source, options) == digest
 
 
 def sketch(task: Task, spec: InputSpec, options: Any, sample: Sample) -> Arrays:
@@ -153,8 +133,11 @@ def sketch(task: Task, spec: InputSpec, options: Any, sample: Sample) -> Arrays:
     """
     if task.sketch is None:
         return read(task, options, sample)
-    own = task.sketch
-    return read(replace(task, read=lambda source, given: own(source, spec, given)), options, sample)
+    try:
+        own: Arrays = ask(task, "sketch", sample.source, spec, options, doing=f"to read {sample.id}")
+    except DataError as error:
+        raise DataError(f"{sample.id} was readable when the data was listed, and isn't now: {error}") from error
+    return tuple(own)
 
 
 def _arrays_sha256(arrays: Arrays) -> str:
@@ -172,17 +155,14 @@ def show(task: Task, options: Any, sample: Sample) -> NDArray[Any]:
 
 def picture(task: Task, options: Any, arrays: Arrays) -> NDArray[Any]:
     """Arrays that were read, as `show` gives them."""
-    shown = arrays if task.redact is None else task.redact(arrays, options)
-    return task.show(shown, options).squeeze()
+    seen = arrays if task.redact is None else ask(task, "redact", arrays, options)
+    shown: NDArray[Any] = ask(task, "show", seen, options)
+    return shown.squeeze()
 
 
 def words(task: Task, error: Exception) -> str:
     """An unexpected error in words; of private tasks its kind alone, since its text may hold a path or a name."""
     return type(error).__name__ if task.private else f"{type(error).__name__}: {error}"
-
-
-def _cause(task: Task, error: Exception) -> Exception | None:
-    return None if task.private else error
 
 
 def targets(samples: Iterable[Sample]) -> NDArray[np.int64]:
@@ -223,6 +203,29 @@ def write_samples(path: Path, splits: Splits, classes: Sequence[str]) -> None:
 def write_rejected(path: Path, rejected: Sequence[Rejection]) -> None:
     """``rejected.csv``: id, reason."""
     sheets.write(path, ("id", "reason"), ((rejection.id, rejection.reason) for rejection in rejected))
+
+
+def check_targets(task: Task, found: Discovery, *, unlabelled: bool = False, field: str = "discover") -> None:
+    """Raise PluginError at the first sample that isn't one, or whose target isn't a class.
+
+    Args:
+        task: who found them.
+        found: what was found.
+        unlabelled: whether samples may have no class, as those that are only to be predicted.
+        field: of the task, that found them.
+    """
+    classes, place = len(found.classes), place_of(task, field)
+    known = f"a whole number from 0 to {classes - 1}, an index into the {classes} classes"
+    for sample in found.samples:
+        if not isinstance(sample, Sample):
+            raise place.amiss(sample, "a Sample", what="one of samples", code=code_of(task, field))
+        target = sample.target
+        if hasattr(type(target), "__index__") and (0 <= target < classes or (unlabelled and target == UNLABELLED)):
+            continue
+        what = f"the target of the sample {sample.id}"
+        raise place.amiss(
+            target, f"{known}, or {UNLABELLED}" if unlabelled else known, what=what, code=code_of(task, field)
+        )
 
 
 def _check_samples(found: Discovery) -> None:

@@ -1,7 +1,7 @@
 """What a run that was killed goes on from: the folder ``last/``.
 
 Owns its files and their order on the disk. ``model.safetensors`` has the last epoch's weights under the zoo's names,
-``optimizer.safetensors`` what the optimizer remembers, ``state.json`` everything else and the checksums of the files
+``optimizer.safetensors`` what the optimizer remembers, ``loss.safetensors`` what the loss has learnt, ``state.json`` everything else and the checksums of the files
 beside it. A new one is written under another name and swapped in by renames: whenever the process is killed, at
 least one whole one is there.
 """
@@ -15,7 +15,7 @@ import shutil
 import time
 import zlib
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -26,10 +26,12 @@ from zooft.weights import read_file, write_file
 
 if TYPE_CHECKING:
     from torch import Tensor
+    from torch.nn import Module
     from torch.optim import Optimizer
 
 OPTIMIZER_FILE = "optimizer.safetensors"
 BEST_FILE = "best.safetensors"
+LOSS_FILE = "loss.safetensors"
 SCHEMA = 1
 SHARE = 0.03
 """Of training time that saving may take: shorter epochs aren't all saved, and a killed run repeats a few of them."""
@@ -77,6 +79,7 @@ class Kept:
         best: the same of the best epoch; None where ``model.safetensors`` of the run has them.
         optimizer: tensors, by `optimizer_tensors`.
         settings: the optimizer's plain values.
+        loss: the tensors of the task's loss, as the last epoch left them; none where it has none.
     """
 
     progress: Progress
@@ -84,6 +87,7 @@ class Kept:
     best: Mapping[str, Tensor] | None
     optimizer: Mapping[str, Tensor]
     settings: Mapping[str, Any]
+    loss: Mapping[str, Tensor] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,10 +104,11 @@ class Keeper:
     Args:
         folder: the run's.
         still: names, the zoo's, of tensors that no epoch changes.
+        loss: whose own tensors are saved too.
     """
 
-    def __init__(self, folder: Path, *, still: frozenset[str] = frozenset()) -> None:
-        self._folder, self._still = folder, still
+    def __init__(self, folder: Path, *, still: frozenset[str] = frozenset(), loss: Module | None = None) -> None:
+        self._folder, self._still, self._loss = folder, still, loss
         self._best: dict[str, Tensor] | None = None  # of the best epoch, where that one wasn't saved
         self._cost = self._saved = 0.0
 
@@ -129,7 +134,7 @@ class Keeper:
             return
         best = None if is_best else self._best
         now = tensors()
-        save(self._folder, progress, now, optimizer, best=best)
+        save(self._folder, progress, now, optimizer, best=best, loss=loss_tensors(self._loss))
         publish_best(self._folder, now, best, is_best=is_best)
         if final and best is not None:
             _drop_best(self._folder / LAST_FOLDER)
@@ -145,6 +150,7 @@ def save(
     optimizer: Optimizer,
     *,
     best: Mapping[str, Tensor] | None = None,
+    loss: Mapping[str, Tensor] | None = None,
 ) -> None:
     """Write ``last/`` in `folder`, so that there is a whole one at every moment.
 
@@ -154,6 +160,7 @@ def save(
         tensors: the model's, under the zoo's names.
         optimizer: whose memory is kept.
         best: those of the best epoch that differ, where neither this state nor the run's weights have them.
+        loss: the loss's own tensors.
     """
     draft = folder / (LAST_FOLDER + _PARTIAL)
     shutil.rmtree(draft, ignore_errors=True)
@@ -164,6 +171,8 @@ def save(
         _write(draft / OPTIMIZER_FILE, memory)
         if best is not None:
             _write(draft / BEST_FILE, best)
+        if loss:
+            _write(draft / LOSS_FILE, loss)
         files = {path.name: _checksum(path) for path in sorted(draft.iterdir())}
         write_json(
             draft / STATE_FILE,
@@ -296,6 +305,28 @@ def restore_optimizer(optimizer: Optimizer, tensors: Mapping[str, Tensor], setti
     optimizer.load_state_dict({"state": state, "param_groups": groups})
 
 
+def loss_tensors(loss: Module | None) -> dict[str, Tensor]:
+    """What a loss has of its own: parameters that learn, and buffers."""
+    return {} if loss is None else {name: tensor.detach().cpu() for name, tensor in loss.state_dict().items()}
+
+
+def restore_loss(loss: Module, tensors: Mapping[str, Tensor]) -> None:
+    """The way back of `loss_tensors`, into a loss made for the same targets.
+
+    Raises:
+        RunError: it is another one.
+    """
+    own = loss.state_dict()
+    if not tensors and not any(True for _ in loss.parameters()):  # nothing was kept of a loss that learns nothing
+        return
+    if {name: tensor.shape for name, tensor in own.items()} != {name: tensor.shape for name, tensor in tensors.items()}:
+        raise RunError(
+            f"the state in {LAST_FOLDER}/ is of another loss: names or shapes of its tensors differ; the task's plugin has changed "
+            "since the run began, so train again"
+        )
+    loss.load_state_dict(dict(tensors))
+
+
 def _laid_out(tensor: Tensor, parameter: Tensor) -> Tensor:
     """In the parameter's own order in memory, which fused optimizers take for granted."""
     import torch
@@ -360,7 +391,7 @@ def _fault(state: Path) -> str | None:
 def _kept(state: Path) -> Kept:
     content = _read(state)
     try:
-        best = state / BEST_FILE
+        best, loss = state / BEST_FILE, state / LOSS_FILE
         return Kept(
             progress=Progress(
                 records=tuple(map(_record, content["records"])), best=int(content["best"]), rank=_rank(content["rank"]),
@@ -370,6 +401,7 @@ def _kept(state: Path) -> Kept:
             best=read_file(best).tensors if best.name in content["files"] else None,
             optimizer=read_file(state / OPTIMIZER_FILE).tensors,
             settings=content["optimizer"],
+            loss=read_file(loss).tensors if loss.name in content["files"] else {},
         )  # fmt: skip
     except (ZooftError, ValueError, KeyError, TypeError) as error:
         raise RunError(

@@ -17,7 +17,8 @@ from typing import TYPE_CHECKING, Any
 
 from zooft.checkpoint_names import own_names
 from zooft.contracts import LoadedWeights, WeightsRecord
-from zooft.errors import WeightsError
+from zooft.errors import PluginError, WeightsError, ZooftError
+from zooft.guard import ask
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -91,9 +92,9 @@ def at_hand(places: Places) -> str | None:
     if places.folder is not None and path_in(places.folder, places.family.name, places.model).is_file():
         return "folder"
     for source in places.sources:
-        if reference in set(source.models()):
+        if reference in set(ask(source, "models")):
             return source.name
-    return "zoo" if places.family.at_hand(places.model) else None
+    return "zoo" if ask(places.family, "at_hand", places.model) else None
 
 
 def read_file(path: Path) -> LoadedWeights:
@@ -160,32 +161,44 @@ def _pretrained(places: Places, expected: Mapping[str, tuple[int, ...]]) -> Foun
             return _found("folder", _fitted(read_file(path), expected))
         tried.append(f"{FOLDER_VARIABLE} has no {path.relative_to(places.folder)}")
     for source in places.sources:
-        if reference in set(source.models()):
+        if reference in set(ask(source, "models")):
             return _found("plugin", _ask(source, reference, expected))
         tried.append(f"{source.name} doesn't serve it")
     if places.family.pretrained is None:
         tried.append(f"{places.family.name} has no weights of its own")
-        raise _nowhere(reference, tried)
+        raise _nowhere(reference, tried, fetched=False)
     try:
-        return _found("zoo", places.family.pretrained(places.model))
-    except Exception as error:  # plugin code; offline it fails in a different way for each hub
+        found = ask(places.family, "pretrained", places.model)
+    except PluginError as error:  # offline it fails in a different way for each hub
+        if error.__cause__ is None:
+            raise
+        tried.append(f"{places.family.name}'s own download failed: {_first_line(error.__cause__)}")
+        raise _nowhere(reference, tried) from error.__cause__
+    except ZooftError as error:
         tried.append(f"{places.family.name}'s own download failed: {_first_line(error)}")
         raise _nowhere(reference, tried) from error
+    return _found("zoo", found)
 
 
-def _nowhere(reference: str, tried: list[str]) -> WeightsError:
+def check_any(places: Places) -> None:
+    """Raise WeightsError where nobody can have a model's pretrained weights, before any work is done."""
+    if places.family.pretrained is None and at_hand(places) is None:
+        _pretrained(places, {})
+
+
+def _nowhere(reference: str, tried: list[str], *, fetched: bool = True) -> WeightsError:
+    said = f"no pretrained weights for {reference}; tried: {'; '.join(tried)}.\n"
+    if not fetched:
+        return WeightsError(said + "Give --weights FILE, or ask for --weights random")
     return WeightsError(
-        f"no pretrained weights for {reference}; tried: {'; '.join(tried)}.\n"
-        f"Without a network: run 'zooft weights fetch {reference} --to DIR' where there is one, bring DIR here and set "
+        f"{said}Without a network: run 'zooft weights fetch {reference} --to DIR' where there is one, bring DIR here and set "
         f"{FOLDER_VARIABLE}=DIR; or give --weights FILE; or ask for --weights random"
     )
 
 
 def _ask(source: WeightsSource, reference: str, expected: Mapping[str, tuple[int, ...]]) -> LoadedWeights:
-    try:
-        return source.load(reference, expected)
-    except Exception as error:  # plugin code
-        raise WeightsError(f"the weights source {source.name} failed: {type(error).__name__}: {error}") from error
+    found: LoadedWeights = ask(source, "load", reference, expected, doing=f"to load {reference}")
+    return found
 
 
 def _fitted(weights: LoadedWeights, expected: Mapping[str, tuple[int, ...]]) -> LoadedWeights:

@@ -95,6 +95,7 @@ def main() -> None:
         sys.exit(141)
     except Exception as error:
         if endings.wants_traceback():
+            endings.point_at_plugin(error)
             raise
         _stop(error)
     else:

@@ -44,15 +44,26 @@ def backbones(pattern: str | None, as_json: bool) -> None:
 
 
 def _families(found: Registry, *, as_json: bool) -> None:
-    rows: list[dict[str, Any]] = [
-        {"family": e.value.name, "summary": e.value.summary, "models": len(list(e.value.models()))}
-        for e in found.families
-    ]
+    rows = [_counted(entry.value) for entry in found.families]
     if as_json:
         print_json(rows)
     else:
-        print_table("", ("family", "models", "what"), [(r["family"], str(r["models"]), r["summary"]) for r in rows])
+        cells = [
+            (r["family"], "?" if r["models"] is None else str(r["models"]), r["problem"] or r["summary"]) for r in rows
+        ]
+        print_table("", ("family", "models", "what"), cells)
         say("list some: zooft backbones 'timm:vit*'")
+
+
+def _counted(family: Family) -> dict[str, Any]:
+    """A family and how many models it has; one that can't say mustn't end the list of the others."""
+    from zooft.errors import ZooftError
+
+    row: dict[str, Any] = {"family": family.name, "summary": family.summary, "models": None, "problem": None}
+    try:
+        return {**row, "models": len(list(family.models()))}
+    except ZooftError as error:
+        return {**row, "problem": str(error)}
 
 
 def _rows(found: Registry, pattern: str) -> list[dict[str, Any]]:

@@ -17,7 +17,7 @@ import click
 
 from zooft import machine
 from zooft.cli import screen
-from zooft.errors import AmbiguousNameError, ConfigError, UnknownNameError, ZooftError
+from zooft.errors import AmbiguousNameError, ConfigError, PluginError, UnknownNameError, ZooftError
 from zooft.escapes import in_json
 
 _HEAVY = frozenset({
@@ -85,6 +85,8 @@ def of(error: BaseException) -> Ending:
     if isinstance(error, click.ClickException):
         return Ending(type(error).__name__, error.format_message(), notes, error.exit_code)
     message, status = _words(error)
+    if isinstance(error, PluginError):
+        notes = (*notes, "this is a fault of the plugin; ZOOFT_TRACEBACK=1 shows file and line")
     return Ending(type(error).__name__, message, notes, status)
 
 
@@ -94,9 +96,9 @@ def _words(error: BaseException) -> tuple[str, int]:
     said = isinstance(error, ZooftError) and "memory" in str(error)  # in words that fit better than ours
     if machine.lacks_memory(error) and not said:
         return _about_memory(error), 1
-    if isinstance(error, ZooftError):
+    missing = _missing(error) if isinstance(error, PluginError) or not isinstance(error, ZooftError) else None
+    if isinstance(error, ZooftError) and missing is None:
         return str(error), 1
-    missing = _missing(error)
     if missing is not None:
         return (
             f"this needs {missing}, which isn't installed here: zooft-runtime alone predicts with ONNX files, evaluates them "
@@ -161,6 +163,12 @@ def wants_json() -> bool:
     """Whether ``--json`` stands among the arguments of this process."""
     typed = sys.argv[1:]
     return "--json" in (typed[: typed.index("--")] if "--" in typed else typed)
+
+
+def point_at_plugin(error: BaseException) -> None:
+    """Add file and line of the plugin, where it is one's fault, to what a traceback shows."""
+    if isinstance(error, PluginError):
+        error.add_note(f"the plugin's code: {error.code or 'not known'}")
 
 
 def wants_traceback() -> bool:

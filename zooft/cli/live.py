@@ -189,7 +189,7 @@ def _line(record: EpochRecord, epochs: int) -> str:
 
 
 def _safe(text: str) -> str:
-    """File names may hold what rich takes for markup, or a terminal for an order."""
+    """Names of files and metrics may hold what rich takes for markup, or a terminal for an order."""
     from rich.markup import escape
 
     return escape(visible(text))

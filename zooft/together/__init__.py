@@ -9,11 +9,11 @@ from __future__ import annotations
 
 from zooft.together.data import Batches, batches, gather, seed_of, share, steps
 from zooft.together.faults import faults
-from zooft.together.gradients import global_loss, same_buffers, wrap
+from zooft.together.gradients import global_loss, same_buffers, same_gradients, wrap
 from zooft.together.place import alone, check_device, finish, start
 from zooft.together.talk import agree, first, from_each, main_first, main_only
 
 __all__ = [
     "Batches", "agree", "alone", "batches", "check_device", "faults", "finish", "first", "from_each", "gather",
-    "global_loss", "main_first", "main_only", "same_buffers", "seed_of", "share", "start", "steps", "wrap",
+    "global_loss", "main_first", "main_only", "same_buffers", "same_gradients", "seed_of", "share", "start", "steps", "wrap",
 ]  # fmt: skip

@@ -82,6 +82,21 @@ def wrap(model: nn.Module, accelerator: Accelerator, *, sync_bn: bool = False) -
     )
 
 
+def same_gradients(loss: object, accelerator: Accelerator) -> None:
+    """Give every process the gradients of the global batch for the parameters of the loss itself.
+
+    `global_loss` computes it everywhere from all logits, so each process has the whole gradient already, times their number; the
+    mean makes it the same to the last bit, and is the one that a single process would have computed.
+    """
+    if accelerator.num_processes == 1 or not isinstance(loss, nn.Module):
+        return
+    for parameter in loss.parameters():
+        if parameter.grad is not None:
+            parameter.grad /= accelerator.num_processes
+            distributed.all_reduce(parameter.grad)
+            parameter.grad /= accelerator.num_processes
+
+
 def same_buffers(model: nn.Module, accelerator: Accelerator) -> None:
     """Give every process the main one's running statistics, as they differ after an epoch on different samples.
 

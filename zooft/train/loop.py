@@ -20,10 +20,10 @@ from zooft import features, freeze, together
 from zooft.contracts import EpochRecord
 from zooft.errors import DivergedError
 from zooft.model import load_zoo_tensors
-from zooft.state import Progress, restore_optimizer
+from zooft.state import Progress, restore_loss, restore_optimizer
 from zooft.timing import Stopwatch
 from zooft.train import speed, step
-from zooft.train.optimize import Recipe, make_optimizer, rate_factor
+from zooft.train.optimize import Recipe, make_optimizer, rate_factor, set_rates
 
 if TYPE_CHECKING:
     from accelerate import Accelerator
@@ -49,7 +49,7 @@ class Job:
         train: the training samples' views.
         val: the validation samples' plain views; None where all samples are learnt from.
         keep_last: keep the last epoch, whatever validation says; always so without validation samples.
-        loss: ``(logits, targets) -> scalar``.
+        loss: ``(logits, targets) -> scalar``; its own parameters learn as the head does.
         metrics: of targets and probabilities.
         primary: the metric that chooses the best epoch.
         activation: logits to probabilities.
@@ -123,6 +123,7 @@ def fit(
     before = freeze.fingerprints(job.model, always)
     if kept is not None:  # behind the fingerprints: what an earlier process left must have stayed too
         load_zoo_tensors(job.model, kept.model, what="last/")
+        restore_loss(job.loss, kept.loss)
     run_epochs(job, recipe, accelerator, watch, feed=feed, kept=kept)
     freeze.check_unchanged(job.model, before, always)
 
@@ -174,7 +175,8 @@ def run_epochs(
     progress = _begin(job, recipe, accelerator, watch, feed) if kept is None else kept.progress
     batch_size = int(progress.resolved["batch_size"])
     steps = together.steps(len(job.train), batch_size)
-    optimizer = make_optimizer(model, recipe, plans)
+    job.loss.to(accelerator.device)
+    optimizer = make_optimizer(model, recipe, plans, job.loss)
     scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: rate_factor(step, steps, recipe))
     if kept is not None:
         if kept.settings:
@@ -182,12 +184,13 @@ def run_epochs(
         scheduler.last_epoch = steps * progress.epoch
         for group, rate in zip(optimizer.param_groups, scheduler.base_lrs, strict=True):
             group["lr"] = rate * rate_factor(scheduler.last_epoch, steps, recipe)
-    job.loss.to(accelerator.device)
     learner: step.Learner | None = None
     for epoch, plan in list(enumerate(plans))[progress.epoch :]:
         began = time.perf_counter()
         feed = fed(job, plan, feed)
         freeze.apply(model, plan.frozen)
+        job.loss.train()
+        set_rates(optimizer, scheduler, recipe, plan)
         learner, progress = _learner(job, recipe, accelerator, watch, plan, feed, progress, before=learner)
         # of dropout, which several processes draw apart; an epoch is the same after a resume
         torch.manual_seed(together.seed_of(recipe.seed, epoch, accelerator.process_index))
@@ -196,6 +199,7 @@ def run_epochs(
         advance = watch.computing(f"epoch {epoch + 1} of {recipe.epochs}", steps)
         train_loss = step.run(learner, optimizer, scheduler, data, batches, epoch=epoch, advance=advance)
         together.same_buffers(model, accelerator)
+        together.same_buffers(job.loss, accelerator)
         with watch.clock.part("validation"), learner.precision(accelerator.device):
             val_loss, values = _validate(job, model, feed, recipe, accelerator, epoch=epoch)
         rank = None if job.keep_last or feed.val is None else ranked(values[job.primary], val_loss)
@@ -213,6 +217,15 @@ def run_epochs(
         progress = progress.after(record, rank)
         watch.keep(progress, optimizer)
         watch.epoch(record)
+    if (
+        job.val is not None
+        and not job.keep_last
+        and not any(math.isfinite(r.metrics[job.primary]) for r in progress.records)
+    ):
+        watch.note(
+            f"{job.primary} is undefined on the validation samples after every epoch, so the best epoch was chosen by the "
+            "validation loss alone"
+        )
 
 
 def _begin(job: Job, recipe: Recipe, accelerator: Accelerator, watch: Watch, feed: Feed) -> Progress:
@@ -331,7 +344,9 @@ def _validate(
 def _worth(
     job: Job, logits: Tensor, targets: Tensor, device: torch.device, epoch: int
 ) -> tuple[float, dict[str, float]]:
-    loss = float(job.loss(logits.to(device), targets.to(device)))
+    job.loss.eval()  # what validation samples are is nothing to learn from: neither statistics nor centres of classes
+    with torch.no_grad():
+        loss = float(job.loss(logits.to(device), targets.to(device)))
     if not math.isfinite(loss):
         raise DivergedError(
             f"the validation loss became {loss} after epoch {epoch + 1}; "

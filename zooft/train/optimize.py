@@ -49,22 +49,44 @@ class Recipe:
     sync_bn: bool = False
 
 
-def make_optimizer(model: AdaptedModel, recipe: Recipe, plans: Sequence[FreezePlan]) -> torch.optim.Optimizer:
+def make_optimizer(
+    model: AdaptedModel, recipe: Recipe, plans: Sequence[FreezePlan], loss: nn.Module | None = None
+) -> torch.optim.Optimizer:
     """One parameter group for each learning rate and decay; norms and biases don't decay.
 
-    The head's groups come last. Parameters that no epoch trains are left out.
+    The groups of the head and of the loss, which learn at the same rate, come last. Parameters that no epoch trains are left out.
     """
     groups: list[dict[str, Any]] = []
-    for name, named in freeze.parameters_by_stage(model).items():
+    for name, named in freeze.learnable_by_stage(model).items():
         if all(name in plan.frozen for plan in plans):
             continue
-        groups += _groups(named, recipe.backbone_lr * plans[0].scales.get(name, 1.0), recipe.weight_decay)
-    groups += _groups(list(model.head.named_parameters()), recipe.lr, recipe.weight_decay)
+        groups += _groups(named, _stage_rate(recipe, plans[0], name), recipe.weight_decay, stage=name)
+    for module in (model.head, *(() if loss is None else (loss,))):
+        learning = [(name, parameter) for name, parameter in module.named_parameters() if parameter.requires_grad]
+        groups += _groups(learning, recipe.lr, recipe.weight_decay)
     settings = optimizer_settings(recipe.optimizer, next(model.parameters()).device)
     if recipe.optimizer == "sgd":
         return torch.optim.SGD(groups, lr=recipe.lr, momentum=recipe.momentum, **settings)
     kind = torch.optim.AdamW if recipe.optimizer == "adamw" else torch.optim.Adam
     return kind(groups, lr=recipe.lr, **settings)
+
+
+def set_rates(
+    optimizer: torch.optim.Optimizer, scheduler: torch.optim.lr_scheduler.LambdaLR, recipe: Recipe, plan: FreezePlan
+) -> None:
+    """Give each stage the rate that `plan` scales it to, in the epoch that is about to begin."""
+    for number, group in enumerate(optimizer.param_groups):
+        stage = group.get("stage")
+        if not stage:
+            continue
+        rate = _stage_rate(recipe, plan, stage)
+        if {rate} != {scheduler.base_lrs[number], group["initial_lr"]}:
+            scheduler.base_lrs[number] = group["initial_lr"] = rate
+            group["lr"] = rate * scheduler.lr_lambdas[number](scheduler.last_epoch)
+
+
+def _stage_rate(recipe: Recipe, plan: FreezePlan, stage: str) -> float:
+    return recipe.backbone_lr * float(plan.scales.get(stage, 1.0))
 
 
 def rate_factor(step: int, steps_per_epoch: int, recipe: Recipe) -> float:
@@ -106,12 +128,14 @@ def goes_on(recipe: Recipe, done: int, steps_per_epoch: int, *, last: float) -> 
     )
 
 
-def _groups(named: Sequence[tuple[str, nn.Parameter]], lr: float, decay: float) -> list[dict[str, Any]]:
+def _groups(
+    named: Sequence[tuple[str, nn.Parameter]], lr: float, decay: float, *, stage: str = ""
+) -> list[dict[str, Any]]:
     plain = [p for name, p in named if p.ndim <= 1 or name.endswith(_TOKENS)]
     ids = {id(p) for p in plain}
     decayed = [p for _, p in named if id(p) not in ids]
     groups = [
-        {"params": decayed, "lr": lr, "weight_decay": decay},
-        {"params": plain, "lr": lr, "weight_decay": 0.0},
+        {"params": decayed, "lr": lr, "weight_decay": decay, "stage": stage},
+        {"params": plain, "lr": lr, "weight_decay": 0.0, "stage": stage},
     ]
     return [group for group in groups if group["params"]]

@@ -107,8 +107,10 @@ def _views(job: Job, asked: int | str) -> int | None:
 
 
 def _tried(given: Choice, ways: Sequence[tuple[Recipe, int | None]], accelerator: Accelerator, watch: Watch) -> Choice:
-    """The best of `ways`, each trained from the same initial head, which is put back after each."""
-    initial = copy.deepcopy(placed(given.job.model, accelerator).head.state_dict())
+    """The best of `ways`, each trained from the same initial head and loss, which are put back after each."""
+    placed(given.job.model, accelerator)
+    learning = (given.job.model.head, given.job.loss.to(accelerator.device))
+    initial = [copy.deepcopy(module.state_dict()) for module in learning]
     feeds = {} if given.feed is None else {given.job.views: given.feed}
     advance = watch.computing("trying", len(ways))
     best, best_rank, trials = given, None, []
@@ -121,7 +123,8 @@ def _tried(given: Choice, ways: Sequence[tuple[Recipe, int | None]], accelerator
                 record = _best_epoch(job, recipe, feed, accelerator)
         except DivergedError as error:  # too fast a rate is a bad way, not the end
             diverged, record = error, None
-        given.job.model.head.load_state_dict(initial)
+        for module, values in zip(learning, initial, strict=True):
+            module.load_state_dict(values)
         advance(1)
         if record is None:
             continue

@@ -111,7 +111,7 @@ def choose_precision(
     part = batch[0][:size], batch[1][:size]
     if part[0].ndim == 4 and batch[0].is_contiguous(memory_format=torch.channels_last):
         part = part[0].contiguous(memory_format=torch.channels_last), part[1]
-    with untouched(model, device):
+    with untouched(model, device, loss=loss):
         times = _measured(candidates, lambda: loss(forward(part[0]).float(), part[1]), learning, device, rounds)
     chosen = _chosen(times)
     text = _said(chosen, times, size, " of CPU time" if device.type == "cpu" else "")
@@ -213,10 +213,11 @@ def _name(precision: Precision) -> str:
 
 
 @contextlib.contextmanager
-def untouched(model: nn.Module, device: torch.device) -> Iterator[None]:
-    """What runs inside leaves no trace: buffers, gradients and all random numbers are as before."""
-    buffers = [(buffer, buffer.detach().clone()) for buffer in model.buffers()]
-    gradients = [(parameter, parameter.grad) for parameter in model.parameters()]
+def untouched(model: nn.Module, device: torch.device, *, loss: Any = None) -> Iterator[None]:
+    """What runs inside leaves no trace: buffers, gradients and all random numbers are as before; of a loss's own too."""
+    modules = [model, loss] if isinstance(loss, nn.Module) else [model]
+    buffers = [(buffer, buffer.detach().clone()) for module in modules for buffer in module.buffers()]
+    gradients = [(parameter, parameter.grad) for module in modules for parameter in module.parameters()]
     of_python, of_numpy = random.getstate(), np.random.get_state()  # models may draw from them
     for parameter, _ in gradients:
         parameter.grad = None
@@ -292,7 +293,7 @@ def footprint(
     device = batch[0].device
     known = {_storage(t) for t in (*model.parameters(), *model.buffers())}
     saved = []
-    with untouched(model, device):
+    with untouched(model, device, loss=loss):
         for size in (2, 4):
             rows = torch.arange(size, device=device) % len(batch[0])
             x, y = batch[0][rows], batch[1][rows]

@@ -158,7 +158,7 @@ def gflop_of(probe: Probe) -> float:
     """Of a forward and a backward pass, a sample: 10^9 floating-point operations."""
     x, y = probe.placed()
     learning = [parameter for parameter in probe.model.parameters() if parameter.requires_grad]
-    with speed.untouched(probe.model, probe.accelerator.device):
+    with speed.untouched(probe.model, probe.accelerator.device, loss=probe.loss):
         return step_flops(lambda: probe.loss(probe.forward(x), y), learning) / len(y) / 1e9
 
 
@@ -235,6 +235,7 @@ def _backward(learner: Learner, x: Tensor, y: Tensor, counts: tuple[int, ...], *
         value = together.global_loss(learner.loss, logits.float(), y, accelerator, counts=counts) * weight
     with learner.clock.part("backward"):
         value.backward()  # type: ignore[no-untyped-call]
+        together.same_gradients(learner.loss, accelerator)
     own: Tensor = value.detach() / accelerator.num_processes
     return own
 

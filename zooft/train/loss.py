@@ -1,0 +1,83 @@
+"""What a task's loss gives: one number that depends on the logits, and parameters of its own that learn too.
+
+Apart from the loop because a loss is a stranger's code that runs in every step.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor, nn
+
+from zooft.errors import ZooftError
+from zooft.guard import ask, code_of, place_of
+from zooft.train.speed import is_out_of_memory
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from typing import Any
+
+    from zooft.contracts import Task
+
+
+class TaskLoss(nn.Module):
+    """A task's own loss under guard: ``(logits, targets) -> scalar``.
+
+    Args:
+        task: whose loss it is.
+        own: the module that the task has made.
+    """
+
+    def __init__(self, task: Task, own: nn.Module) -> None:
+        super().__init__()
+        self.own = own
+        self._place, self._code = place_of(task, "loss"), code_of(task, "loss")
+
+    def forward(self, logits: Tensor, targets: Tensor) -> Tensor:
+        """The loss.
+
+        Raises:
+            PluginError: it failed, or isn't one number that the logits learn from.
+        """
+        try:
+            value = self.own(logits, targets)
+        except ZooftError:
+            raise
+        except Exception as error:  # plugin code
+            if isinstance(error, MemoryError) or (isinstance(error, RuntimeError) and is_out_of_memory(error)):
+                raise
+            shapes = f"logits {tuple(logits.shape)} and targets {tuple(targets.shape)}"
+            told = f"makes a loss that fails on {shapes}: {type(error).__name__}: {error}"
+            raise self._place.error(told, code=self._code) from error
+        if not isinstance(value, Tensor):
+            raise self._amiss(value)
+        if value.ndim:
+            raise self._amiss(tuple(value.shape), what="the shape of the loss")
+        if logits.requires_grad and torch.is_grad_enabled() and not value.requires_grad:
+            raise self._amiss(value, what="a loss that doesn't depend on the logits, such as")
+        return value
+
+    def _amiss(self, came: Any, *, what: str = "the loss") -> Exception:
+        return self._place.amiss(
+            came, "one number, a torch.Tensor without axes made from the logits", what=what, code=self._code
+        )
+
+
+def make_loss(task: Task, targets: Sequence[int], options: Any, *, seed: int) -> TaskLoss:
+    """The loss for some training targets; what is random in it is the same in every process and after a resume.
+
+    Args:
+        task: whose loss.
+        targets: of all training samples.
+        options: the task's own.
+        seed: of its initial values.
+    """
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        return TaskLoss(task, ask(task, "loss", targets, options))
+
+
+def learnt(loss: nn.Module) -> list[tuple[str, nn.Parameter]]:
+    """The parameters of a loss that learn, named."""
+    return [(name, parameter) for name, parameter in loss.named_parameters() if parameter.requires_grad]
