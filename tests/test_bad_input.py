@@ -159,7 +159,7 @@ def a_single_image(folder: Path) -> Path:
         (unknown_paths, "the first: y/00.png: no such file"),
         (wrong_columns, "needs the columns path and label, and has file, class"),
         (some_splits, "1 of 4 samples have no split while the others do"),
-        (a_single_image, "one.png isn't a CSV file but a picture"),
+        (a_single_image, "one.png is a picture"),
     ],
 )
 def test_data_that_cannot_be_learnt_from_is_refused(

@@ -495,13 +495,20 @@ def _assemble(
         spec = _adapt_channels(family, name, module, anatomy, channels)
     slots = tuple(_take_out(module, classifier) for classifier in anatomy.classifier)
     if width is None:
-        _check_ownership(name, module, anatomy.stages)
-        width = _check_composition(name, module, anatomy.stages, spec)
+        width = _checked_width(family, name, module, anatomy, spec)
     return Backbone(
         family=family.name, name=name, module=module, stages=dict(anatomy.stages),
         slots=slots, width=width, input=spec, weights=record,
         fixed=frozenset(key for key, parameter in module.named_parameters() if not parameter.requires_grad),
     )  # fmt: skip
+
+
+def _checked_width(family: Family, name: str, module: nn.Module, anatomy: Anatomy, spec: InputSpec) -> int:
+    try:
+        _check_ownership(name, module, anatomy.stages)
+        return _check_composition(name, module, anatomy.stages, spec)
+    except ModelError as error:
+        raise ModelError(f"{error} {place_of(family, 'anatomy').words}") from error.__cause__
 
 
 def _adapt_channels(family: Family, name: str, module: nn.Module, anatomy: Anatomy, channels: int) -> InputSpec:
