@@ -264,7 +264,7 @@ def test_one_image_under_two_names_with_two_labels_is_an_error(tmp_path: Path) -
     manifest = two_files(tmp_path)
     (tmp_path / "alias.png").symlink_to("a.png")
     data.write_manifest(manifest, ["path", "label"], [["a.png", "yes"], ["alias.png", "no"]])
-    with pytest.raises(zooft.DataError, match="label 'no' here and 'yes' above"):
+    with pytest.raises(zooft.DataError, match="label 'no' here and 'yes' in line 2"):
         discover(manifest, OPTIONS)
 
 

@@ -17,9 +17,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import zooft
+from zooft_images.groups import Groups
 from zooft_images.kinds import is_kind
 from zooft_images.layout import Layout, below, holds_classes, lay_out
 from zooft_images.listing import Candidate, LeftOut, Listing, identity
+from zooft_images.manifest import list_manifest
 from zooft_images.options import GROUP_COLUMN
 from zooft_images.read import Inspection, inspect, is_picture, kind_of_file
 from zooft_images.sixteen import Depths
@@ -56,7 +58,7 @@ def discover(
     classes, order = zooft.order_classes(listing.classes, positive, fixed=listing.ordered)
     targets = {name: index for index, name in enumerate(classes)}
     undecodable: list[zooft.Rejection] = []
-    depths = Depths()
+    depths, groups = Depths(), Groups()
 
     def sound() -> Iterator[zooft.Sample]:
         for c, answer in _inspect_all(listing.candidates, options, computing):
@@ -64,6 +66,7 @@ def discover(
                 undecodable.append(zooft.Rejection(c.id, answer))
                 continue
             depths.add(answer)
+            groups.add(c.group)
             yield zooft.Sample(
                 id=c.id, source=c.source, target=targets[c.label], group=c.group, split=c.split, facts=answer.facts
             )
@@ -76,7 +79,13 @@ def discover(
         samples=samples,
         classes=classes,
         rejected=(*listing.rejected, *undecodable),
-        notes=(*listing.notes, *(order if learning else ()), *_counted(other_kinds), *depths.notes(options)),
+        notes=(
+            *listing.notes,
+            *(order if learning else ()),
+            *_counted(other_kinds),
+            *depths.notes(options),
+            *groups.notes(),
+        ),
     )
 
 
@@ -109,9 +118,9 @@ def _list(root: Path, options: ClassificationOptions, computing: zooft.Computing
         if is_shard(root):
             return list_shards(root, options, computing=computing)
         _refuse_other_file(root)
-        return _from_manifest(root, options)
+        return list_manifest(root, options)
     if (root / _MANIFEST).is_file() and not holds_classes(root):
-        return _from_manifest(root / _MANIFEST, options)
+        return list_manifest(root / _MANIFEST, options)
     if holds_shards(root):
         return list_shards(root, options, computing=computing)
     return _from_folders(root, options)
@@ -164,94 +173,6 @@ def _folder_notes(root: Path, options: ClassificationOptions) -> list[str]:
     if options.group_column != GROUP_COLUMN:
         notes.append(f"class folders name no groups; --group-column {options.group_column} is for manifests")
     return notes
-
-
-def _from_manifest(path: Path, options: ClassificationOptions) -> Listing:
-    table = _table(path)
-    _refuse_missing_groups(path, table.columns, options)
-    labels = ((row["label"], f"{path.name}, line {number}") for number, row in table.rows if row["label"])
-    told = zooft.check_labels(labels, in_table=True)
-    by_file: dict[str, Candidate] = {}
-    rejected: list[zooft.Rejection] = []
-    repeats = 0
-    for number, row in table.rows:
-        candidate = _candidate(path.parent, row, options)
-        if isinstance(candidate, str):
-            rejected.append(zooft.Rejection(row["path"] or f"line {number}", candidate))
-            continue
-        known = by_file.setdefault(os.path.realpath(str(candidate.source)), candidate)
-        repeats += known is not candidate
-        _refuse_contradiction(known, candidate, where=f"{path.name}, line {number}")
-    return Listing(
-        candidates=zooft.spilled(by_file.values()),
-        rejected=rejected,
-        notes=[*table.notes, *told, *_manifest_notes(path, table.columns, options, repeats)],
-        classes=tuple(sorted({row["label"] for _, row in table.rows if row["label"]})),
-    )
-
-
-def _refuse_missing_groups(path: Path, columns: Sequence[str], options: ClassificationOptions) -> None:
-    """A misspelt column would tear groups apart unseen; only the default name may be missing."""
-    name = options.group_column.lower()
-    if name not in columns and name != GROUP_COLUMN:
-        raise zooft.DataError(
-            f"{path} has no column {name!r} to group by; it has {', '.join(columns)}; name one of these, or add the "
-            "column, blank where the group isn't known"
-        )
-
-
-def _refuse_contradiction(known: Candidate, other: Candidate, *, where: str) -> None:
-    for what in ("label", "split", "group"):
-        above, here = getattr(known, what), getattr(other, what)
-        if above != here:
-            raise zooft.DataError(
-                f"{where}: {other.id} has the {what} {here!r} here and {above!r} above; remove one of the two"
-            )
-
-
-def _manifest_notes(path: Path, columns: Sequence[str], options: ClassificationOptions, repeats: int) -> list[str]:
-    unused = [name for name in columns if name not in {"path", "label", "split", options.group_column.lower()}]
-    notes = []
-    if unused:
-        notes.append(
-            f"columns of {path.name} that aren't used: {', '.join(unused)} (--group-column names the one to split by)"
-        )
-    if repeats:
-        notes.append(f"{repeats} lines of {path.name} repeat a file that is listed above, and count once")
-    return notes
-
-
-def _table(path: Path) -> zooft.CsvTable:
-    table = zooft.read_csv(path)
-    missing = [name for name in ("path", "label") if name not in table.columns]
-    if missing:
-        found = ", ".join(table.columns[:8]) or "nothing"
-        raise zooft.DataError(
-            f"{path} needs the columns path and label, and has {found}; {' and '.join(missing)} is missing"
-        )
-    return table
-
-
-def _candidate(root: Path, row: Mapping[str, str], options: ClassificationOptions) -> Candidate | str:
-    """What a manifest's line names, or why it can't be used."""
-    if not row["path"] or not row["label"]:
-        return "the line has no path or no label"
-    split = row.get("split", "").lower()
-    if split and split not in zooft.SPLIT_NAMES:
-        raise zooft.DataError(
-            f"{row['path']} is in the split {split!r}; there are train, val and test. Mend it: another split would "
-            "quietly become another experiment"
-        )
-    try:
-        path = zooft.path_in_table(root, row["path"])
-        name, known = identity(root, path), path.exists()
-    except (OSError, ValueError) as error:
-        return f"not a usable path: {getattr(error, 'strerror', None) or error}"
-    if not known:
-        return "no such file"
-    return Candidate(
-        name, path, row["label"], zooft.SPLIT_NAMES.get(split), row.get(options.group_column.lower()) or None
-    )
 
 
 def _inspect_all(
