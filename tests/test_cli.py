@@ -385,7 +385,7 @@ def test_what_was_misworded_exits_with_2_and_says_what_would_do(
         (("evaluate",), "no run was named"),
         (("evaluate", "nowhere"), "isn't a run folder"),
         (("export", "nowhere"), "isn't a run folder"),
-        (("verify", "nowhere.onnx"), "doesn't lie in a run folder"),
+        (("verify", "nowhere.onnx"), "there is no file nowhere.onnx"),
         (("predict", "nowhere.onnx", "a.png"), "there is no file nowhere.onnx"),
         (("finetune", "--task", "classification", "--backbone", "timm:test_vit", "--data", "nowhere"), "no data at nowhere"),
         (("demo", "classification", "."), "isn't empty"),

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import hashlib
+import importlib.util
 import json
 import re
 import shutil
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -146,3 +149,171 @@ def test_the_hash_of_the_tensors_is_what_anyone_can_compute(run: Path) -> None:
     for tensor in sorted(proto.graph.initializer, key=lambda t: t.name):
         digest.update(tensor.name.encode() + tensor.raw_data)
     assert zooft.runtime.file_tensors_sha256(run / "model.onnx") == digest.hexdigest()
+
+
+# Away from the run: by labels, without torch
+
+
+@pytest.fixture
+def alone(run: Path, tmp_path: Path) -> Path:
+    """The file, and nothing beside it."""
+    (tmp_path / "away").mkdir()
+    return Path(shutil.copy(run / "model.onnx", tmp_path / "away" / "model.onnx"))
+
+
+def by_labels(file: Path, pictures: Path, *more: str, status: int = 0) -> dict[str, Any]:
+    found: dict[str, Any] = json.loads(
+        command("verify", file, "--data", pictures, *more, "--json", status=status).stdout
+    )
+    assert found["against"] == "labels"
+    return found
+
+
+def test_away_from_its_run_a_file_is_compared_with_labels_and_says_so(alone: Path, run: Path, pictures: Path) -> None:
+    found = by_labels(alone, pictures)
+    assert found["passed"]
+    assert (found["split"], found["samples"], found["recorded_split"], found["same_samples"]) == ("val", 8, "val", True)
+    truth = json.loads((run / "run.json").read_text())["evaluation"]["val"]["metrics"]["accuracy"]["value"]
+    assert found["metrics"]["accuracy"] == pytest.approx([truth, truth])
+    said = command("verify", alone, "--data", pictures).stdout
+    assert said.startswith("verified by labels with onnxruntime")
+    assert "not with the model in torch" in said
+
+
+def test_by_labels_nothing_of_torch_is_loaded(alone: Path, pictures: Path) -> None:
+    code = (
+        "import sys\n"
+        "for name in ('torch', 'torchvision', 'timm', 'accelerate'): sys.modules[name] = None\n"
+        "from zooft.cli import main\n"
+        "main()"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code, "verify", alone, "--data", pictures, "--json"],
+        capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout)["passed"]
+
+
+def test_beside_its_run_too_a_file_is_compared_with_labels_where_torch_is_missing(
+    run: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    found = importlib.util.find_spec
+    monkeypatch.setattr(
+        importlib.util, "find_spec", lambda name, *more: None if name == "torch" else found(name, *more)
+    )
+    done = command("verify", run / "model.onnx", "--json")
+    assert json.loads(done.stdout)["against"] == "labels"
+    assert "torch isn't installed" in done.stderr
+
+
+BY_LABELS: dict[str, tuple[Change, str]] = {
+    "classes in another order": (say(classes=["light", "dark"]), "very val samples .* answers 8 of 8 otherwise"),
+    "a weight that was changed a little": (nudge_a_weight, "tensors aren't those that its metadata names"),
+    "other classes for other tools": (tell_others(classes='["light", "dark"]'), "tells other tools classes"),
+    "figures that are too good": (
+        say(metrics={"val": {"samples": 8, "confusion": [[0, 4], [4, 0]]}}),
+        "8 of 8 otherwise",
+    ),
+}
+
+
+@pytest.mark.parametrize("lie", BY_LABELS)
+def test_by_labels_a_file_that_was_changed_is_not_verified(alone: Path, pictures: Path, lie: str) -> None:
+    change, said = BY_LABELS[lie]
+    change(alone)
+    found = by_labels(alone, pictures, status=1)
+    assert not found["passed"]
+    assert re.search(said, " ".join(found["failures"])), found["failures"]
+
+
+@pytest.fixture(scope="module")
+def others(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Other pictures of the same kinds, in no split."""
+    root = tmp_path_factory.mktemp("others")
+    for name, level in data.LEVELS.items():
+        for number in range(12):
+            data.save(root / name / f"{number}.png", level, seed=100 + number)
+    return root
+
+
+def test_other_data_of_the_same_kind_verifies_a_right_file_and_not_one_with_swapped_classes(
+    alone: Path, others: Path
+) -> None:
+    found = by_labels(alone, others)
+    assert (found["passed"], found["same_samples"], found["split"], found["samples"]) == (True, False, "all", 24)
+    say(classes=["light", "dark"])(alone)
+    failures = " ".join(by_labels(alone, others, status=1)["failures"])
+    assert "may be in the wrong order" in failures
+    assert "its accuracy on this data is 0.0000" in failures
+
+
+def test_without_data_and_run_it_is_said_what_to_give(alone: Path) -> None:
+    said = command("verify", alone, status=1).stderr
+    assert "--data" in said
+    assert "--run" in said
+
+
+def test_with_its_run_named_a_file_elsewhere_is_compared_with_torch(alone: Path, run: Path, pictures: Path) -> None:
+    found = json.loads(command("verify", alone, "--run", run, "--data", pictures, "--json").stdout)
+    assert (found["against"], found["passed"]) == ("torch", True)
+
+
+# Whoever uses a file is told where it isn't the one that was verified
+
+
+def uses(file: Path, pictures: Path) -> dict[str, str]:
+    """What predict and evaluate say besides their answers."""
+    return {
+        "predict": command("predict", file, pictures / "val" / "dark", "--provider", "cpu").stderr,
+        "evaluate": command("evaluate", file, "--data", pictures, "--provider", "cpu").stderr,
+    }
+
+
+def test_nothing_is_said_of_a_file_that_was_verified_nor_of_a_copy_of_it(
+    run: Path, alone: Path, pictures: Path
+) -> None:
+    for said in (*uses(run / "model.onnx", pictures).values(), *uses(alone, pictures).values()):
+        assert "SHA-256" not in said
+        assert "verif" not in said
+
+
+def only_say(path: Path) -> None:
+    say(intended_use="Everything.")(path)
+
+
+def without_record(path: Path) -> None:
+    (path.parent / "verification.json").unlink()
+
+
+def torn_record(path: Path) -> None:
+    (path.parent / "verification.json").write_text("{")
+
+
+def failed_record(path: Path) -> None:
+    record = path.parent / "verification.json"
+    record.write_text(json.dumps({**json.loads(record.read_text()), "passed": False}))
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        (only_say, "isn't the file that verification.json beside it is about"),
+        (nudge_a_weight, "isn't the file that verification.json beside it is about"),
+        (without_record, "nothing says that model.onnx was verified"),
+        (torn_record, "verification.json can't be read"),
+        (failed_record, "failed its verification"),
+    ],
+)
+def test_who_uses_another_file_than_the_verified_one_is_told(
+    copied: Path, pictures: Path, change: Change, said: str
+) -> None:
+    change(copied / "model.onnx")
+    for told in uses(copied / "model.onnx", pictures).values():
+        assert said in " ".join(told.split())
+
+
+def test_elsewhere_the_tensors_must_be_those_that_the_metadata_names(alone: Path, pictures: Path) -> None:
+    nudge_a_weight(alone)
+    for told in uses(alone, pictures).values():
+        assert "tensors aren't those that its metadata names" in " ".join(told.split())

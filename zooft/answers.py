@@ -90,14 +90,14 @@ def _read(task: Task, options: Any, path: Path) -> _Read:
     if fault:
         return _Read(path, error=fault)
     try:
-        given = task.read(path, options)
+        arrays = sample_tables.as_arrays(task.read(path, options), path.name)
     except DataError as error:
         return _Read(path, error=str(error))
     except Exception as error:  # plugin code
         if machine.lacks_memory(error):
             return _Read(path, error="there isn't enough memory to read it")
         return _Read(path, error=f"the task {task.name} failed: {sample_tables.words(task, error)}")
-    return _Read(path, given if isinstance(given, tuple) else (given,))
+    return _Read(path, arrays)
 
 
 def _fault(path: Path) -> str:

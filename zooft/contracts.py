@@ -683,6 +683,45 @@ class Verification:
     declared: tuple[str, ...] = ()
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LabelVerification:
+    """What a file was found to be worth by labelled data, where the run that it was made from isn't at hand.
+
+    Attributes:
+        passed: whether it is as good as its metadata says, and doesn't contradict itself.
+        provider: the one that truly ran; nodes by provider in `placement`.
+        requested_provider: what was asked for.
+        onnx_sha256: of the file's bytes.
+        split: of the data, which was asked.
+        samples: how many, of `available` ones.
+        recorded_split: whose figures in the metadata it is compared with; empty where it has none.
+        same_samples: whether those are of the same samples.
+        metrics: the task's, as pairs (recorded, found now).
+        primary: name of the one that counts most.
+        failures: what didn't hold, in words.
+        notes: what a reader should know.
+        declared: what of the file's metadata was compared with its graph and tensors.
+        against: ``labels``: it isn't compared with a model in torch.
+    """
+
+    passed: bool
+    provider: str
+    requested_provider: str
+    placement: Mapping[str, int]
+    onnx_sha256: str
+    split: str
+    samples: int
+    available: int
+    recorded_split: str
+    same_samples: bool
+    metrics: Mapping[str, tuple[float | None, float]]
+    primary: str
+    failures: tuple[str, ...]
+    notes: tuple[str, ...]
+    declared: tuple[str, ...] = ()
+    against: Literal["labels"] = "labels"
+
+
 def parse_reference(text: str) -> tuple[str, str]:
     """Split ``family:model``.
 

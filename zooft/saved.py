@@ -134,6 +134,19 @@ def find_samples(
         DataError: nothing to judge by, or classes that the model doesn't know.
     """
     found = sample_tables.discover(task, data, options, learning=False, computing=computing)
+    return samples_of(found, classes, run=run, split=split, order=order, val_was_learnt=val_was_learnt)
+
+
+def samples_of(
+    found: Discovery,
+    classes: Sequence[str],
+    *,
+    run: Path | None,
+    split: str = "auto",
+    order: Sequence[str] = ("test", "val", "all"),
+    val_was_learnt: bool = False,
+) -> tuple[str, Sequence[Sample], tuple[str, ...]]:
+    """As `find_samples`, among those that a task has found."""
     foreign = [name for name in found.classes if name not in classes]
     if foreign:
         raise DataError(

@@ -98,7 +98,7 @@ def _run(
 
 
 def _file(chosen: Subject, data: Path, *, split: str, bootstrap: int, seed: int, provider: str) -> Evaluation:
-    from zooft import judge, registry, runtime, saved
+    from zooft import declared, judge, registry, runtime, saved
 
     assert chosen.file is not None  # noqa: S101 -- find() gives a run or a file
     with Live() as live:
@@ -109,7 +109,7 @@ def _file(chosen: Subject, data: Path, *, split: str, bootstrap: int, seed: int,
             task, options, classes, data, run=chosen.run, split=split, computing=live.computing,
             val_was_learnt=model.metadata.data["val"] == 0,
         )  # fmt: skip
-        for text in (*notes, *filter(None, [model.note])):
+        for text in (*declared.doubts(model, chosen.file), *notes, *filter(None, [model.note])):
             live.note(text)
         advance = live.computing(f"{name} samples", len(samples))
         predictions = saved.predict_file(model, task, options, samples, advance=advance)

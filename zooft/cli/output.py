@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -13,7 +14,7 @@ from zooft.escapes import in_json, visible
 from zooft.report.words import plural
 
 if TYPE_CHECKING:
-    from zooft.contracts import Verification
+    from zooft.contracts import LabelVerification, Verification
     from zooft.metrics import Evaluation, Interval
 
 _MOST_SUBGROUPS = 30
@@ -148,11 +149,24 @@ def print_verification(verification: Verification) -> None:
     )
     found = verification.preprocessing
     if found is not None and verification.network_rms is not None:
-        click.echo(
+        say(
             f"  preprocessing: {found.differing:,} of {found.values:,} levels differ, by at most {found.largest:.2g}; "
             f"network, on the same input: logits differ by {verification.network_rms:.1e} of their spread"
         )
     for text in (*verification.failures, *verification.notes):
+        say(f"  {text}")
+
+
+def print_label_verification(found: LabelVerification) -> None:
+    """The same of a proof by labels, which is told from one against torch."""
+    label("verified by labels" if found.passed else "NOT verified by labels", fg="green" if found.passed else "red")
+    recorded, now = found.metrics.get(found.primary, (None, math.nan))
+    before = "" if recorded is None else f", recorded on {found.recorded_split} samples: {_figure(recorded)}"
+    say(
+        f" with onnxruntime on {found.provider.removesuffix('ExecutionProvider')}, {found.samples} {found.split} samples: "
+        f"{_metric(found.primary)} {_figure(now)}{before}"
+    )
+    for text in (*found.failures, *found.notes):
         say(f"  {text}")
 
 

@@ -60,12 +60,14 @@ def predict(model: Path, typed: tuple[str, ...], as_json: bool, **given: Any) ->
     """
     wanted = _Wanted(model=model / ONNX_FILE if model.is_dir() else model, as_json=as_json, typed=typed, **given)
     _check_out(wanted)  # before anything is opened that takes its time
-    from zooft import registry, runtime, saved
+    from zooft import declared, registry, runtime, saved
 
     opened = runtime.load(wanted.model, provider=wanted.provider, threads=wanted.threads or 0)
     task, options = saved.task_of_file(opened, registry.load())
     job = _Job(wanted=wanted, opened=opened, task=task, options=options)
     _check_format(job)
+    for text in declared.doubts(opened, wanted.model):
+        say(text, err=True)
     tally = _by_file(job) if task.gather is None else _by_group(job)
     for text in tally.sentences():
         say(text, err=True)

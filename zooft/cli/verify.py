@@ -2,21 +2,27 @@
 
 from __future__ import annotations
 
+import importlib.util
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
 from zooft import run as runs
 from zooft.cli import subject
 from zooft.cli.live import Live
-from zooft.cli.output import json_flag, print_json, print_verification
-from zooft.errors import RunError
+from zooft.cli.output import json_flag, print_json, print_label_verification, print_verification
+from zooft.errors import DataError, RuntimeModelError
+
+if TYPE_CHECKING:
+    from zooft.contracts import LabelVerification, Verification
 
 
 @click.command(
     epilog="""\b
 Examples:
   zooft verify runs/classification-vit_base-1/model.onnx
+  zooft verify model.onnx --data DIR
   zooft verify model.onnx --run runs/classification-vit_base-1 --data DIR --provider cuda""",
 )
 @click.argument("model", type=click.Path(path_type=Path), required=False)
@@ -34,13 +40,31 @@ def verify(model: Path | None, run: Path | None, data: Path | None, samples: int
     """Compare an ONNX file with the run's model, on real validation samples.
 
     Exits with 1 where they don't agree. Without data that can be found, generated images are used, and said so.
-    """
-    from zooft import registry, saved
 
+    Away from its run, and where torch isn't installed, a file is asked about the labelled samples of --data, and how well it does is
+    compared with the figures in its metadata.
+    """
     chosen = subject.find(model)
     folder = run or chosen.run
-    if folder is None:
-        raise RunError(f"{model} doesn't lie in a run folder; name the run that it was exported from with --run")
+    file = chosen.file or (folder or Path()) / runs.ONNX_FILE
+    record: Verification | LabelVerification
+    if folder is None or not _has_torch():
+        record = _by_labels(file, folder, data, samples=samples, provider=provider)
+    else:
+        record = _with_torch(file, folder, data, samples=samples, provider=provider)
+    if as_json:
+        print_json(record)
+    elif record.against == "labels":
+        print_label_verification(record)
+    else:
+        print_verification(record)
+    if not record.passed:
+        raise click.exceptions.Exit(1)
+
+
+def _with_torch(file: Path, folder: Path, data: Path | None, *, samples: int, provider: str) -> Verification:
+    from zooft import registry, saved
+
     with Live() as live:
         opened = saved.open_run(folder, registry.load())
         found = data or subject.Subject(folder, None).own_data()
@@ -49,10 +73,32 @@ def verify(model: Path | None, run: Path | None, data: Path | None, samples: int
         )
         for text in notes:
             live.note(text)
-        record = saved.verify_file(
-            opened, chosen.file or folder / runs.ONNX_FILE, picked, available=available, provider=provider,
+        return saved.verify_file(
+            opened, file, picked, available=available, provider=provider,
             advance=live.computing("samples, in torch and from the file", len(picked)),
         )  # fmt: skip
-    print_json(record) if as_json else print_verification(record)
-    if not record.passed:
-        raise click.exceptions.Exit(1)
+
+
+def _by_labels(file: Path, folder: Path | None, data: Path | None, *, samples: int, provider: str) -> LabelVerification:
+    from zooft import labelled, registry
+
+    if not file.is_file():
+        raise RuntimeModelError(f"there is no file {file}; 'zooft export RUN' writes a run's model.onnx")
+    where = data or subject.Subject(folder, None).own_data()
+    if where is None:
+        raise DataError(
+            f"nothing to verify {file} by: give labelled samples with --data"
+            + (
+                ", or the run that it was exported from with --run"
+                if folder is None
+                else "; torch isn't installed here"
+            )
+        )
+    with Live() as live:
+        if folder is not None:
+            live.note("torch isn't installed, so the file is compared with labels, not with its run's model")
+        return labelled.verify(file, where, registry.load(), most=samples, provider=provider, computing=live.computing)
+
+
+def _has_torch() -> bool:
+    return importlib.util.find_spec("torch") is not None
