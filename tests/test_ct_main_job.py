@@ -183,6 +183,42 @@ def test_what_names_no_patient_is_answered_for_by_itself(
     assert "2 of 2 series and volumes name no patient" in done.stderr
 
 
+def incomplete(phantoms: Path, folder: Path) -> tuple[str, str]:
+    """One patient of whom a slice is torn, one whose series can't be put in order; their PatientIDs."""
+    torn, whole = sorted((phantoms / "dicom").iterdir())[:2]
+    shutil.copytree(torn, folder / "torn")
+    shutil.copytree(whole, folder / "whole")
+    first = sorted((folder / "torn").iterdir())[0]
+    first.write_bytes(first.read_bytes()[:-1000])
+    second = sorted((folder / "whole").iterdir())[0]
+    dataset = pydicom.dcmread(second)
+    dataset.ImageOrientationPatient = [1, 0, 0, 0, 0, -1]
+    dataset.save_as(second)
+    return str(pydicom.dcmread(first, stop_before_pixels=True, force=True).PatientID), str(dataset.PatientID)
+
+
+@pytest.mark.parametrize("form", ["table", "csv", "json", "jsonl", "dicom-sr"])
+def test_what_wasn_t_judged_is_in_every_format_and_in_the_exit_status(
+    run: zooft.FinetuneResult, phantoms: Path, tmp_path: Path, form: str
+) -> None:
+    pytest.importorskip("highdicom", reason="needs the extra 'ct-sr'")
+    assert run.onnx is not None
+    names = incomplete(phantoms, tmp_path / "in")
+    out = ("--out", tmp_path / "sr") if form == "dicom-sr" else ()
+    done = command("predict", run.onnx, tmp_path / "in", "--format", form, *out, status=3)
+    said = done.stdout + "".join(path.read_text() for path in (tmp_path / "sr").glob("*.csv"))
+    assert not any(name in said + done.stderr for name in names)
+    flat = "".join(said.split())
+    assert "1of8samplescouldn'tbejudged" in flat
+    assert "aseriesof8slices:theslicesaren'tparallel" in flat
+    if form == "dicom-sr":
+        (report,) = (pydicom.dcmread(path) for path in (tmp_path / "sr").glob("*.dcm"))
+        assert report.PatientID == names[0]
+        assert "INCOMPLETE: 1 slices couldn't be judged" in str(report)
+    elif form in ("csv", "json", "jsonl"):
+        assert flat.count("missing") >= 1
+
+
 def test_results_come_as_a_structured_report_marked_as_unverified_research(
     run: zooft.FinetuneResult, phantoms: Path, tmp_path: Path
 ) -> None:

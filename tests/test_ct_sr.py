@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import shutil
 import subprocess
 from pathlib import Path
@@ -9,10 +10,10 @@ from typing import Any
 
 import pydicom
 import pytest
-from dicom_files import UID, ct, write
+from dicom_files import UID, ct, multiframe, write
 
 import zooft
-from zooft_ct import sr
+from zooft_ct import discover, judging, sr, whois
 from zooft_ct.discover import gather
 from zooft_ct.options import CTOptions
 
@@ -86,3 +87,50 @@ def test_a_header_that_makes_no_report_costs_the_others_nothing_and_is_not_repea
     assert "CANARY" not in text + "".join(capfd.readouterr())
     assert caught.value.__cause__ is None
     assert [path.name for path in (tmp_path / "out").iterdir()] == ["patient22.dcm"]
+
+
+def enhanced(path: Path, frames: int = 5) -> Path:
+    """An enhanced CT of one patient."""
+    dataset = multiframe([ct(5.0 * number, seed=number) for number in range(frames)])
+    return write(path, dataset)
+
+
+def test_the_frame_that_decided_is_named_from_one_in_report_identity_and_whois(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "data").mkdir()
+    path = enhanced(tmp_path / "data" / "a.dcm")
+    samples = gather([path], OPTIONS).samples
+    deciding = next(sample for sample in samples if sample.source.slices[0].position[2] == 15.0)
+    answer = zooft.GroupResult(
+        group="patient", prediction="nodule", probabilities=(0.25, 0.75), members=samples, decisive=deciding
+    )
+    report = pydicom.dcmread(sr.write([answer], FILE, tmp_path / "out", OPTIONS)[0])
+    frames = [element.value for element in report.iterall() if element.keyword == "ReferencedFrameNumber"]
+    assert [int(number) for number in frames] == [4], "at 15 mm lies the fourth of slices 5 mm apart"
+    assert judging.identify(answer, OPTIONS)["frame"] == "4"
+    (tmp_path / "data" / "labels.csv").write_text("path,label\na.dcm,clear\n")
+    ids = {sample.id: sample for sample in discover.discover(tmp_path / "data", OPTIONS, learning=False).samples}
+    known = whois.whois(tmp_path / "data", list(ids), OPTIONS)
+    assert {known[name]["frame"]: sample.source.slices[0].position[2] for name, sample in ids.items()} == {
+        "1": 0.0, "2": 5.0, "3": 10.0, "4": 15.0, "5": 20.0,
+    }  # fmt: skip
+
+
+def test_a_file_of_one_slice_has_no_frame(tmp_path: Path) -> None:
+    answer = result(tmp_path / "in", "11")
+    report = pydicom.dcmread(sr.write([answer], FILE, tmp_path / "out", OPTIONS)[0])
+    assert "ReferencedFrameNumber" not in {element.keyword for element in report.iterall()}
+    assert "frame" not in judging.identify(answer, OPTIONS)
+
+
+@pytest.mark.parametrize(
+    ("missing", "words"), [(0, "All slices were judged"), (3, "INCOMPLETE: 3 slices couldn't be judged")]
+)
+def test_a_report_says_whether_slices_are_missing(missing: int, words: str, tmp_path: Path) -> None:
+    lost = (zooft.Rejection("file 0", "torn", group="patient11", missing=missing),)
+    answer = dataclasses.replace(result(tmp_path / "in", "11"), unjudged=lost)
+    report = pydicom.dcmread(sr.write([answer], FILE, tmp_path / "out", OPTIONS)[0])
+    said = [element.value for element in report.iterall() if element.keyword == "CodeMeaning"]
+    assert words in said
+    assert ("Slices that couldn't be judged" in said) == bool(missing)

@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from torch import nn
 
     from zooft_ct.options import CTOptions
+    from zooft_ct.read import SliceRef
 
 INTENDED_USE = (
     "Research use only, not for diagnosis. For CT of the kind it was trained on, sorted into the listed classes; "
@@ -54,10 +55,18 @@ def identify(result: zooft.GroupResult, _options: CTOptions) -> Mapping[str, str
     slices = result.decisive.source.slices
     one = slices[len(slices) // 2]
     if not isinstance(one, SliceHeader):
-        return {"file": str(one.volume.path)}
+        return {"file": str(one.volume.path), **which(one)}
     return {
         "PatientID": one.patient_id,
         "StudyInstanceUID": one.study_uid,
         "SeriesInstanceUID": one.series_uid,
         "SOPInstanceUID": one.sop_uid,
+        **which(one),
     }
+
+
+def which(one: SliceRef) -> Mapping[str, str]:
+    """Which slice of its file it is, from 1: a frame, or a slice from the feet; nothing of a file that has one."""
+    if isinstance(one, SliceHeader):
+        return {"frame": str(one.frame + 1)} if one.layout.frames > 1 else {}
+    return {"slice": str(one.index + 1)} if one.volume.shape[0] > 1 else {}

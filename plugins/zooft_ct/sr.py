@@ -78,10 +78,11 @@ def _report(result: zooft.GroupResult, file: zooft.DeployedFile) -> Dataset:
 
     evidence = _evidence([slice_ for member in result.members for slice_ in _slices(member)])
     decisive = _slices(result.decisive)
-    shown = next(ds for ds in evidence if ds.SOPInstanceUID == decisive[len(decisive) // 2].sop_uid)
+    middle = decisive[len(decisive) // 2]
+    shown = next(ds for ds in evidence if ds.SOPInstanceUID == middle.sop_uid)
     report: Dataset = ComprehensiveSR(
         evidence=evidence,
-        content=_content(result, file, shown),
+        content=_content(result, file, _source(shown, middle)),
         series_instance_uid=UID(),
         series_number=9000,
         sop_instance_uid=UID(),
@@ -98,7 +99,15 @@ def _report(result: zooft.GroupResult, file: zooft.DeployedFile) -> Dataset:
     return report
 
 
-def _content(result: zooft.GroupResult, file: zooft.DeployedFile, shown: Dataset) -> Any:
+def _source(shown: Dataset, middle: SliceHeader) -> Any:
+    """The slice that decided: its image, and of several frames its number, from 1."""
+    from highdicom.sr import SourceImageForMeasurementGroup
+
+    frames = [middle.frame + 1] if "NumberOfFrames" in shown else None
+    return SourceImageForMeasurementGroup.from_source_image(shown, referenced_frame_numbers=frames)
+
+
+def _content(result: zooft.GroupResult, file: zooft.DeployedFile, source: Any) -> Any:
     """A measurement report: the class as a qualitative evaluation, a probability for each class, the slice that decided."""
     from highdicom import sr
     from highdicom.uid import UID
@@ -106,12 +115,13 @@ def _content(result: zooft.GroupResult, file: zooft.DeployedFile, shown: Dataset
 
     group = sr.MeasurementsAndQualitativeEvaluations(
         tracking_identifier=sr.TrackingIdentifier(uid=UID(), identifier="zooft"),
-        source_images=[sr.SourceImageForMeasurementGroup.from_source_image(shown)],
+        source_images=[source],
         qualitative_evaluations=[
             sr.QualitativeEvaluation(
                 _code("1", "Class"), _code(f"2{file.classes.index(result.prediction)}", result.prediction)
             ),
             *_looked_for(file),
+            sr.QualitativeEvaluation(_code("7", "Completeness"), _completeness(result)),
             sr.QualitativeEvaluation(_code("3", "Purpose"), _code("30", _PURPOSE)),
         ],
         measurements=[
@@ -134,6 +144,12 @@ def _content(result: zooft.GroupResult, file: zooft.DeployedFile, shown: Dataset
     )
 
 
+def _completeness(result: zooft.GroupResult) -> Any:
+    if result.missing:
+        return _code("71", f"INCOMPLETE: {result.missing} slices couldn't be judged")
+    return _code("70", "All slices were judged")
+
+
 def _looked_for(file: zooft.DeployedFile) -> list[Any]:
     from highdicom import sr
 
@@ -150,6 +166,8 @@ def _numbers(result: zooft.GroupResult, file: zooft.DeployedFile) -> list[tuple[
     ]
     if file.threshold is not None:
         numbers.append(("5", f"Threshold of the probability of {file.classes[-1]}", file.threshold))
+    if result.missing:
+        numbers.append(("8", "Slices that couldn't be judged", float(result.missing)))
     return numbers
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import zooft
-from zooft_ct import discover, privacy
+from zooft_ct import discover, judging, privacy
 from zooft_ct.header import SliceHeader
 
 if TYPE_CHECKING:
@@ -36,12 +36,12 @@ def _of_samples(text: str, samples: Sequence[zooft.Sample]) -> Mapping[str, str]
     one = slices[len(slices) // 2]
     facts = {"samples": str(len(matching))}
     if not isinstance(one, SliceHeader):
-        return {**facts, "file": str(one.volume.path)}
+        return {**facts, "file": str(one.volume.path), **(judging.which(one) if depth > 1 else {})}
     facts["PatientID"] = one.patient_id
     if depth > 0:
         facts["SeriesInstanceUID"] = one.series_uid
     if depth > 1:
-        facts |= {"SOPInstanceUID": one.sop_uid, "file": str(one.path)}
+        facts |= {"SOPInstanceUID": one.sop_uid, "file": str(one.path), **judging.which(one)}
     return facts
 
 

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from zooft.runtime import OnnxModel
 
 _MOST_TOLD = 5
+_UNJUDGED = "not_judged.csv"
 _SOME_FAILED = 3
 """The exit status where some were answered whole, and others weren't."""
 
@@ -292,12 +293,13 @@ def _names(job: _Job, result: GroupResult | str) -> Mapping[str, str]:
 
 
 def _write_own(job: _Job, asked: Sequence[Group], results: Sequence[GroupResult | str], tally: _Tally) -> None:
-    """In a format of the task's own, which has a place for those who were answered; the others are told of."""
+    """In a format of the task's own, which has a place for those who were answered; a table beside it has the others."""
     from zooft import answers
     from zooft.contracts import DeployedFile
 
-    for group, result in zip(asked, results, strict=True):
-        tally.count(answers.from_result(group, result, {}))
+    everyone = [answers.from_result(group, result, {}) for group, result in zip(asked, results, strict=True)]
+    for answer in everyone:
+        tally.count(answer)
     metadata = job.opened.metadata
     file = DeployedFile(
         classes=metadata.classes, threshold=metadata.calibration.threshold, backbone=metadata.backbone,
@@ -307,6 +309,22 @@ def _write_own(job: _Job, asked: Sequence[Group], results: Sequence[GroupResult 
     answered = [result for result in results if not isinstance(result, str)]
     for path in job.task.writers[job.wanted.format](answered, file, job.wanted.out, job.options):
         say(path)
+    _write_unjudged(job.wanted.out, [answer for answer in everyone if answer.error])
+
+
+def _write_unjudged(folder: Path, lacking: Sequence[Answer]) -> None:
+    """Those who weren't answered, or only in part; what an earlier command said of others goes."""
+    from zooft import layouts
+    from zooft.run import write_text
+
+    path, head = folder / _UNJUDGED, layouts.csv_line(("patient", "missing", "error"))
+    if lacking:
+        folder.mkdir(parents=True, exist_ok=True)
+        rows = (layouts.csv_line((each.key, each.facts.get("missing", ""), each.error)) for each in lacking)
+        write_text(path, head + "".join(rows))
+        say(path)
+    elif path.is_file() and path.read_text(encoding="utf-8", errors="replace").startswith(head):
+        path.unlink()
 
 
 @contextlib.contextmanager
