@@ -7,10 +7,15 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from dicom_files import COLUMNS, ROWS, ct, write
 from numpy.typing import NDArray
+from pydicom.uid import RLELossless
 
-from zooft_ct import cache
+from zooft_ct import cache, read
 from zooft_ct.cache import Cache
+from zooft_ct.header import read_headers
+from zooft_ct.options import CTOptions
+from zooft_ct.read import Source
 
 
 def hu(value: int = -7) -> NDArray[np.int16]:
@@ -68,19 +73,51 @@ def test_a_full_disk_is_told_of_once_and_done_without(
     assert not list(tmp_path.iterdir())
 
 
-def test_another_file_frame_size_or_time_is_another_entry(tmp_path: Path) -> None:
-    one = tmp_path / "DOE^JANE"
-    one.write_bytes(b"1")
-    key = cache.key_of(one, 0)
-    assert key == cache.key_of(one, 0)
-    assert "DOE" not in key
-    keys = {key, cache.key_of(one, 1), cache.key_of(one, 0, "nan to air")}
-    os.utime(one, ns=(1, 1))
-    keys.add(cache.key_of(one, 0))
-    one.write_bytes(b"12")
-    os.utime(one, ns=(1, 1))
-    keys.add(cache.key_of(one, 0))
-    assert len(keys) == 5
+def test_another_content_frame_or_option_is_another_entry() -> None:
+    keys = {cache.key_of("a", 0), cache.key_of("b", 0), cache.key_of("a", 1), cache.key_of("a", 0, "nan to air")}
+    assert len(keys) == 4
+    assert cache.key_of("a", 0) == cache.key_of("a", 0)
+
+
+def compressed(path: Path, level: int) -> Path:
+    """A slice in RLE, whose files have one length for all levels."""
+    numbers = np.full((ROWS, COLUMNS), 900 + level, np.uint16)
+    numbers[0] = 24
+    dataset = ct(PixelData=numbers.tobytes())
+    write(path, dataset)
+    dataset.compress(RLELossless, generate_instance_uid=False)
+    return write(path, dataset, RLELossless)
+
+
+def brightest(path: Path, options: CTOptions) -> int:
+    (header,) = read_headers(path)
+    return int(read.read(Source(slices=(header,), spacing=None), options).max())  # type: ignore[union-attr]
+
+
+@pytest.mark.parametrize("replaced", [True, False])
+def test_a_file_that_changed_under_the_same_name_size_and_time_is_read_anew(tmp_path: Path, replaced: bool) -> None:
+    """As rsync -t, cp -p and restored backups leave it; what numpy wrote is the truth."""
+    options = CTOptions(mode="slice", hu_cache=str(tmp_path / "kept"))
+    path = compressed(tmp_path / "a.dcm", 100)
+    about = path.stat()
+    assert brightest(path, options) == brightest(path, options) == 900 + 100 - 1024
+    assert list((tmp_path / "kept").iterdir())
+    other = compressed(tmp_path / "b.dcm", 200)
+    if replaced:
+        other.replace(path)
+    else:
+        path.write_bytes(other.read_bytes())
+    os.utime(path, ns=(about.st_atime_ns, about.st_mtime_ns))
+    assert (path.stat().st_size, path.stat().st_mtime_ns) == (about.st_size, about.st_mtime_ns)
+    assert brightest(path, options) == 900 + 200 - 1024
+
+
+def test_a_file_that_moved_is_found_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    options = CTOptions(mode="slice", hu_cache=str(tmp_path / "kept"))
+    path = compressed(tmp_path / "a.dcm", 100)
+    assert brightest(path, options) == 900 + 100 - 1024
+    monkeypatch.setattr(read, "_fresh", lambda refs, _options: dict.fromkeys(refs))
+    assert brightest(path.rename(tmp_path / "c.dcm"), options) == 900 + 100 - 1024
 
 
 def test_the_option_chooses_the_folder(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

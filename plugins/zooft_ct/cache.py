@@ -104,20 +104,15 @@ def chosen(hu_cache: str) -> Cache | None:
     return Cache(Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "zooft" / "hu")
 
 
-def key_of(path: Path, frame: int, how: str = "") -> str:
-    """The name of a slice's entry; another size or time of the file makes another name.
+def key_of(content: str, frame: int, how: str = "") -> str:
+    """The name of a slice's entry. A file is known by its content: names, sizes and times are the same for changed ones.
 
     Args:
-        path: of the file.
+        content: hash of the file's bytes.
         frame: of the slice in it.
         how: options that the values depend on.
-
-    Raises:
-        OSError: there is no such file.
     """
-    about = path.stat()
-    text = f"{path.resolve()}\0{about.st_size}\0{about.st_mtime_ns}\0{frame}\0{how}"
-    return hashlib.sha256(text.encode("utf-8", "surrogateescape")).hexdigest()
+    return hashlib.sha256(f"{content}\0{frame}\0{how}".encode()).hexdigest()
 
 
 @functools.cache

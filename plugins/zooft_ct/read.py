@@ -90,14 +90,14 @@ def digest(source: Source, options: CTOptions) -> str:
 def _sha256(path: Path) -> str:
     try:
         about = path.stat()
-        return _sha256_of(path, about.st_size, about.st_mtime_ns, about.st_ino)
+        return _sha256_of(path, about.st_size, about.st_mtime_ns, about.st_ctime_ns, about.st_ino)
     except OSError as error:
         raise zooft.DataError(f"its file can't be read: {error.strerror}") from None
 
 
 @functools.lru_cache(maxsize=_FILES_KNOWN)
-def _sha256_of(path: Path, _size: int, _changed: int, _inode: int) -> str:
-    """Of a file, by what tells a changed one."""
+def _sha256_of(path: Path, _size: int, _written: int, _changed: int, _inode: int) -> str:
+    """Of a file, by what tells a changed one: copying tools give a file any time of writing, but none of its last change."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
@@ -132,10 +132,8 @@ def slow(ref: SliceRef) -> bool:
 
 
 def _key(at: Place, options: CTOptions) -> str:
-    try:
-        return cache.key_of(*at, f"{_KEPT_AS}{', nan to air' if options.nan_to_air else ''}")
-    except OSError as error:
-        raise zooft.DataError(f"its file can't be read: {error.strerror}") from None
+    path, number = at
+    return cache.key_of(_sha256(path), number, f"{_KEPT_AS}{', nan to air' if options.nan_to_air else ''}")
 
 
 def _fresh(refs: Iterable[SliceRef], options: CTOptions) -> dict[Place, NDArray[np.int16]]:
