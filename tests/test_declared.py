@@ -20,6 +20,7 @@ from commands import command
 
 import zooft
 import zooft.runtime
+from zooft.runtime import metadata
 
 Change = Callable[[Path], None]
 
@@ -61,11 +62,7 @@ def say(**changes: Any) -> Change:
     def change(properties: dict[str, str]) -> None:
         whole = {**json.loads(properties["zooft"]), **changes}
         properties["zooft"] = json.dumps(whole)
-        if "classes" in changes:
-            names = changes["classes"]
-            properties |= {
-                "classes": json.dumps(names), "names": str(dict(enumerate(names))), "model_info labels": " ".join(names),
-            }  # fmt: skip
+        properties |= metadata.parse(properties).to_properties()
 
     return lambda path: change_properties(path, change)
 
