@@ -138,6 +138,7 @@ def test_what_is_no_dicom_is_named_with_a_hint(tmp_path: Path) -> None:
     (tmp_path / "random").write_bytes(np.random.default_rng(0).bytes(5000))
     (tmp_path / "DICOMDIR").write_bytes(b"x")
     (tmp_path / ".hidden").write_bytes(b"x")
+    (tmp_path / "Thumbs.db").write_bytes(b"x")
     found = scan(tmp_path)
     assert not found.series
     assert [refused.path.name for refused in found.rejected] == ["empty", "labels.csv", "random"]

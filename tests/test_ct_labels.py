@@ -134,6 +134,7 @@ def test_slices_go_by_the_table_of_slices_where_there_is_one(tmp_path: Path) -> 
 
 def test_folders_tell_class_and_split(tmp_path: Path) -> None:
     (tmp_path / "Train" / "yes").mkdir(parents=True)
+    (tmp_path / "__MACOSX").mkdir()
     assert labels.has_splits(tmp_path)
     assert labels.folder_label(tmp_path, tmp_path / "Train" / "yes" / "p" / "1.dcm", splits=True) == ("yes", "train")
     assert labels.folder_label(tmp_path, tmp_path / "Train" / "1.dcm", splits=True) is None

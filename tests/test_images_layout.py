@@ -186,6 +186,14 @@ def test_links_that_lead_back_up_are_no_classes(tmp_path: Path) -> None:
     )
 
 
+@pytest.mark.parametrize("name", ["wasp", "train/ant"])
+def test_one_folder_under_two_names_is_an_error(tmp_path: Path, name: str) -> None:
+    root = lay(tmp_path, {"val/ant": 1, "train/bee": 1} if "/" in name else {"ant": 1, "bee": 1})
+    (root / name).symlink_to(root / ("val/ant" if "/" in name else "ant"), target_is_directory=True)
+    with pytest.raises(zooft.DataError, match="are one folder, by a link; leave one of the two"):
+        discover(root, OPTIONS)
+
+
 def test_one_class_in_two_unicode_forms_is_an_error_in_its_own_words(tmp_path: Path) -> None:
     forms = [unicodedata.normalize(form, "caf\u00e9") for form in ("NFC", "NFD")]
     root = lay(tmp_path, {f"train/{forms[0]}": 1, "train/b": 1, f"val/{forms[1]}": 1, "val/b": 1})

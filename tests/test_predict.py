@@ -101,6 +101,9 @@ def test_what_is_left_out_of_a_folder_is_counted_and_named(
     (pictures / ".hidden.png").touch()
     (pictures / ".git").mkdir()
     (pictures / ".git" / "0.png").touch()
+    (pictures / "__MACOSX").mkdir()
+    (pictures / "__MACOSX" / "0.png").touch()
+    (pictures / "Thumbs.db").touch()
     os.mkfifo(pictures / "pipe")
     (pictures / "link.png").symlink_to("nowhere")
     (pictures / "loop").symlink_to(pictures)
@@ -110,7 +113,8 @@ def test_what_is_left_out_of_a_folder_is_counted_and_named(
         done = command("predict", model, pictures, "--json", status=3)
     told = json.loads(done.stdout)
     assert {Path(each["id"]).name: each["reason"] for each in told["left_out"]} == {
-        ".hidden.png": "hidden", ".git": "hidden", "pipe": "not a regular file", "sock": "not a regular file",
+        ".hidden.png": "hidden", ".git": "hidden", "__MACOSX": "made by a system, not data",
+        "Thumbs.db": "made by a system, not data", "pipe": "not a regular file", "sock": "not a regular file",
         "link.png": "a link that leads nowhere", "loop": "a link to a folder, which isn't followed",
     }  # fmt: skip
     assert len(told["predictions"]) == 4

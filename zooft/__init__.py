@@ -43,6 +43,7 @@ if TYPE_CHECKING:
         unseen,
     )
     from zooft.errors import ConfigError, DataError, ModelError, WeightsError, ZooftError
+    from zooft.hidden import is_hidden
     from zooft.hookspecs import hookimpl
     from zooft.labels import check_labels, label_fault, spelling
     from zooft.metrics import classification_metrics, diagnostic_metrics
@@ -98,6 +99,7 @@ __all__ = [
     "image_port",
     "image_preprocess",
     "image_reader",
+    "is_hidden",
     "label_fault",
     "nothing_first",
     "option",
@@ -119,6 +121,7 @@ _HOMES = {
         "SPLIT_NAMES", "Task", "UNLABELLED", "Verification", "WeightsSource", "unseen",
     ),
     "zooft.errors": ("ConfigError", "DataError", "ModelError", "WeightsError", "ZooftError"),
+    "zooft.hidden": ("is_hidden",),
     "zooft.hookspecs": ("hookimpl",),
     "zooft.labels": ("check_labels", "label_fault", "spelling"),
     "zooft.metrics": ("classification_metrics", "diagnostic_metrics"),

@@ -114,7 +114,7 @@ def has_splits(root: Path) -> bool:
     Raises:
         DataError: some are, and others aren't.
     """
-    tops = [path.name.lower() for path in root.iterdir() if path.is_dir() and not path.name.startswith(".")]
+    tops = [path.name.lower() for path in root.iterdir() if path.is_dir() and not zooft.is_hidden(path.name)]
     named = [name for name in tops if name in zooft.SPLIT_NAMES]
     if named and len(named) < len(tops):
         raise zooft.DataError(

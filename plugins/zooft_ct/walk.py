@@ -30,12 +30,12 @@ def walk(root: Path) -> Iterator[Path]:
             inner.clear()
             continue
         seen.add((status.st_dev, status.st_ino))
-        inner[:] = sorted(name for name in inner if not name.startswith("."))
+        inner[:] = sorted(name for name in inner if not zooft.is_hidden(name))
         yield from (Path(folder, name) for name in sorted(names) if _wanted(name))
 
 
 def _wanted(name: str) -> bool:
-    return not name.startswith(".") and name.upper() != _INDEX
+    return not zooft.is_hidden(name) and name.upper() != _INDEX
 
 
 def _refuse(error: OSError) -> None:

@@ -15,7 +15,7 @@ from pathlib import Path
 
 import zooft
 from zooft_images.listing import LeftOut, Split, folders, identity, others, printable
-from zooft_images.names import is_hidden, looks_like_picture
+from zooft_images.names import looks_like_picture
 
 _LIKE_A_SPLIT = re.compile(
     r"(?P<train>train|(?<![a-z])trn(?![a-z]))|(?P<rest>test|valid|hold.?out|eval|(?<![a-z])(val|dev|tst)(?![a-z]))",
@@ -107,6 +107,7 @@ def lay_out(root: Path, left_out: LeftOut) -> Layout:
         ] * bool(splits)
         found = [ClassFolder(top, printable(top.name)) for top in tops]
         notes += _about_nested(inside) + _about_splits_beside(root)
+    _refuse_twice(root, found)
     return Layout(classes=found, beside=strays, rejected=circles, notes=notes)
 
 
@@ -130,6 +131,16 @@ def _without_circles(root: Path, tops: Sequence[Path]) -> tuple[list[zooft.Rejec
     circles = [top for top in tops if top.is_symlink() and Path(os.path.realpath(top)) in above]
     why = "a link to a folder that it lies in, which isn't followed"
     return [zooft.Rejection(identity(root, top), why) for top in circles], [top for top in tops if top not in circles]
+
+
+def _refuse_twice(root: Path, found: Sequence[ClassFolder]) -> None:
+    """A link beside the folder that it leads to gives every picture two classes."""
+    known: dict[str, ClassFolder] = {}
+    for each in found:
+        other = known.setdefault(os.path.realpath(each.path), each)
+        if other is not each:
+            one, two = identity(root, other.path), identity(root, each.path)
+            raise zooft.DataError(f"{_shown(root)}: {one} and {two} are one folder, by a link; leave one of the two")
 
 
 def _look(path: Path) -> _Inside:
@@ -275,11 +286,11 @@ def below(folder: Path, left_out: LeftOut) -> Iterator[Path]:
     """
     for place, inner, names in os.walk(folder, onerror=_refuse_unreadable):
         here = Path(place)
-        for name in sorted(name for name in (*inner, *names) if is_hidden(name)):
+        for name in sorted(name for name in (*inner, *names) if zooft.is_hidden(name)):
             left_out.add(here / name)
-        inner[:] = sorted(name for name in inner if not is_hidden(name))
+        inner[:] = sorted(name for name in inner if not zooft.is_hidden(name))
         links = [name for name in inner if (here / name).is_symlink()]
-        yield from (here / name for name in sorted([*names, *links]) if not is_hidden(name))
+        yield from (here / name for name in sorted([*names, *links]) if not zooft.is_hidden(name))
 
 
 def _refuse_unreadable(error: OSError) -> None:

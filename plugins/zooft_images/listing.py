@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Literal
 
 import zooft
-from zooft_images.names import is_hidden, kind_of_hidden, looks_like_picture, told_of_hidden, why_hidden
+from zooft_images.names import kind_of_hidden, looks_like_picture, told_of_hidden, why_hidden
 from zooft_images.shards import Member
 
 Split = Literal["train", "val", "test"]
@@ -99,10 +99,10 @@ def printable(name: str) -> str:
 
 
 def _seen(found: list[Path], left_out: LeftOut | None) -> list[Path]:
-    for path in sorted(path for path in found if is_hidden(path.name)):
+    for path in sorted(path for path in found if zooft.is_hidden(path.name)):
         if left_out is not None:
             left_out.add(path)
-    return sorted(path for path in found if not is_hidden(path.name))
+    return sorted(path for path in found if not zooft.is_hidden(path.name))
 
 
 def _entries(root: Path) -> list[Path]:

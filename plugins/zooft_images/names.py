@@ -1,29 +1,21 @@
-"""What the name of a file or folder tells: whether anybody meant it as data, and whether it looks like a picture."""
+"""What the name of a file tells: whether it looks like a picture, and how hidden ones are counted."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
+
+import zooft
 
 PICTURES = frozenset(
     {"jpg", "jpeg", "jpe", "jfif", "png", "webp", "tif", "tiff", "bmp", "ppm", "pgm", "pbm", "pnm", "mpo"}
     | {"jp2", "j2k", "jpx", "avif", "gif", "heic", "heif", "hif"}
 )
 """Ends of names; whether the format is accepted is told by content, later."""
-_OF_SYSTEMS = frozenset({
-    "__macosx", "thumbs.db", "ehthumbs.db", "desktop.ini", "icon\r", "@eadir", "#recycle", "$recycle.bin", "recycler",
-    "system volume information", "lost+found", "__pycache__",
-})  # fmt: skip
-"""In lower case: what macOS, Windows, Synology, Linux and Python put beside other files."""
-
-
-def is_hidden(name: str) -> bool:
-    """Whether a name is hidden, or one that systems and programs give to what isn't data."""
-    return name.startswith(".") or name.lower() in _OF_SYSTEMS
 
 
 def hidden_part(path: str) -> str:
     """The first part of a path with forward slashes that is hidden; nothing where none is."""
-    return next((part for part in _parts(path) if is_hidden(part)), "")
+    return next((part for part in _parts(path) if zooft.is_hidden(part)), "")
 
 
 def kind_of_hidden(name: str) -> str:

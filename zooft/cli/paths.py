@@ -11,6 +11,7 @@ from pathlib import Path
 
 from zooft.contracts import Rejection
 from zooft.errors import DataError
+from zooft.hidden import is_hidden
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,15 +99,15 @@ def _below(folder: Path) -> list[tuple[Path, str]]:
 
     for top, inner, names in os.walk(folder, onerror=note):
         here = Path(top)
-        entries = [*names, *(name for name in inner if name.startswith(".") or (here / name).is_symlink())]
-        inner[:] = [name for name in inner if not name.startswith(".")]
+        entries = [*names, *(name for name in inner if is_hidden(name) or (here / name).is_symlink())]
+        inner[:] = [name for name in inner if not is_hidden(name)]
         found += ((here / name, _reason(here / name)) for name in entries)
     return sorted(found)
 
 
 def _reason(path: Path) -> str:
-    if path.name.startswith("."):
-        return "hidden"
+    if is_hidden(path.name):
+        return "hidden" if path.name.startswith(".") else "made by a system, not data"
     try:
         mode = path.stat().st_mode
     except OSError:
