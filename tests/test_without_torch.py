@@ -167,7 +167,10 @@ def test_the_wheel_is_built_and_used_in_an_environment_of_its_own(tmp_path: Path
     assert megabytes < 400, "two thirds of it are onnxruntime, onnx and numpy"
     missing = subprocess.run([scripts / "python", "-c", "import torch"], check=False, env=clean, capture_output=True)
     assert missing.returncode
-    model, folder = written(tmp_path, ABOUT_DATA), data.write_classes(tmp_path / "d", {"zebra": 2, "ant": 2, "bee é": 2})
+    model, folder = (
+        written(tmp_path, ABOUT_DATA),
+        data.write_classes(tmp_path / "d", {"zebra": 2, "ant": 2, "bee é": 2}),
+    )
     for arguments in (["doctor"], ["predict", model, folder], ["evaluate", model, "--data", folder]):
         done = subprocess.run([scripts / "zooft", *arguments, "--json"], capture_output=True, text=True, check=False,
                               env=clean, cwd=tmp_path)  # fmt: skip
