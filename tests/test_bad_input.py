@@ -152,7 +152,7 @@ def a_single_image(folder: Path) -> Path:
         (empty, "expected class folders with images, or a CSV manifest"),
         (one_class, "only one class, 'ant'; there is nothing to tell apart"),
         (empty_class, "no usable samples of class wasp"),
-        (unreadable_class, "no usable samples of class bee; 1 file was rejected, the first: bee/torn.jpg"),
+        (unreadable_class, "no usable samples of class bee; 1 of its files was rejected, the first: bee/torn.jpg"),
         (two_images, "2 samples in classes of ant 1, bee 1 are too few to hold out"),
         (unreadable_manifest, "isn't a CSV file in UTF-8: line 2 holds other bytes"),
         (conflicting_labels, "labels.csv, line 3: x/00.png has the label 'bee' here and 'ant' in line 2"),
