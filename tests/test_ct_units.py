@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +18,7 @@ from pydicom.dataelem import DataElement
 import zooft
 from zooft_ct import nifti, units
 from zooft_ct.discover import gather
-from zooft_ct.header import read_headers
+from zooft_ct.header import Layout, SliceHeader, read_headers
 from zooft_ct.options import CTOptions
 from zooft_ct.pixels import hu
 
@@ -138,14 +140,9 @@ def test_beyond_counts_what_numpy_counts() -> None:
     assert (both.but_lowest, both.over) == (10, 2)
 
 
-def test_real_slices_and_volumes_are_all_read() -> None:
+def test_real_slices_are_all_read(real_headers: list[SliceHeader]) -> None:
     """ID_0052 has intercept 0 and padding 63536; the others have -1024, slopes of 1.000244, and -3024 around them."""
-    paths = [*sorted(real("siim_ct/dicom").iterdir()), *sorted(real("ct_series").rglob("*"))]
-    count = 0
-    for path in paths:
-        if path.is_file() and path.suffix.lower() in {".dcm", ""}:
-            count += sum(hu(header).size > 0 for header in read_headers(path))
-    assert count >= 120
+    assert sum(hu(header).size > 0 for header in real_headers) == 148
 
 
 def test_noise_below_the_darkest_number_that_wrapped_around_is_told_and_not_refused(tmp_path: Path) -> None:
@@ -158,4 +155,43 @@ def test_noise_below_the_darkest_number_that_wrapped_around_is_told_and_not_refu
         hu(read_headers(written(tmp_path / "a.dcm", wrapped))[0])[wrapped < 60000], noisy[wrapped < 60000]
     )
     (note, *_) = gather([tmp_path], CTOptions(mode="slice", hu_cache="off")).notes
-    assert note.startswith("1 slices have more than 1% of their values at the highest HU")
+    assert note.startswith("1 slices have more than 1% of their values at 3071: metal, or negative numbers that lost")
+    assert "(series " in note
+
+
+@pytest.fixture(scope="module")
+def real_headers() -> list[SliceHeader]:
+    """148 slices of four makers."""
+    paths = [*sorted(real("siim_ct/dicom").iterdir()), *sorted(real("ct_series").rglob("*"))]
+    return [header for path in paths if path.is_file() for header in read_headers(path)]
+
+
+Wrong = Callable[[Layout], Layout | None]
+WRONG: dict[str, tuple[Wrong, int]] = {
+    "intercept lost": (lambda layout: replace(layout, intercept=0.0) if layout.intercept < 0 else None, 0),
+    "intercept 1024 too high": (lambda layout: replace(layout, intercept=layout.intercept + 1024), 0),
+    "intercept twice": (lambda layout: replace(layout, intercept=layout.intercept - 1024), 10),
+    "sign lost": (lambda layout: replace(layout, signed=False) if layout.signed and layout.bits == 16 else None, 0),
+    "slope 0.1": (lambda layout: replace(layout, slope=0.1) if layout.intercept < 0 else None, 0),
+    "slope 0.5": (lambda layout: replace(layout, slope=0.5) if layout.intercept < 0 else None, 0),
+    "slope 10": (lambda layout: replace(layout, slope=10.0), 0),
+}
+"""Name to what the header would say, and how many of the slices may pass."""
+
+
+@pytest.mark.parametrize("name", WRONG)
+def test_real_slices_under_a_wrong_header_are_refused(name: str, real_headers: list[SliceHeader]) -> None:
+    wrong, most = WRONG[name]
+    spoilt = [replace(header, layout=layout) for header in real_headers if (layout := wrong(header.layout))]
+    reasons = [reason(header) for header in spoilt]
+    assert len(spoilt) > 60
+    assert reasons.count("") <= most
+    assert all(said.startswith("the values aren't HU: ") for said in reasons if said)
+
+
+def reason(header: SliceHeader) -> str:
+    try:
+        hu(header)
+    except zooft.DataError as error:
+        return str(error)
+    return ""

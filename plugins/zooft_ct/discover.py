@@ -9,19 +9,19 @@ from __future__ import annotations
 import os
 from collections import Counter, defaultdict
 from collections.abc import Collection, Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 import zooft
-from zooft_ct import assign, graph, labels, needs, nifti, privacy, stacks, units
+from zooft_ct import assign, graph, labels, needs, nifti, privacy, soundness, stacks
 from zooft_ct.answers import Answers, answers_of
 from zooft_ct.assign import Assigned, Labelled
 from zooft_ct.patients import Patients, about_alike, about_names, about_shared, about_torn, examine
 from zooft_ct.person import Person, stands_for_nobody
-from zooft_ct.read import NiftiSlice, Place, SliceRef, Source, decode, place
+from zooft_ct.read import SliceRef, Source, place
 from zooft_ct.series import Refused
+from zooft_ct.soundness import such_as
 from zooft_ct.stacks import Stack
 
 if TYPE_CHECKING:
@@ -92,22 +92,22 @@ def discover(
     classes, order = _classes(assigned, options.positive, learning=learning)
     grouped, doubtful = _grouped(assigned, names, options, learning=learning)
     made = [sample for one, group in grouped for sample in _of_labelled(one, group, classes, names, options)]
-    sound, torn, bright = _sound(made, options, names, computing)
+    sound = soundness.sound(made, options, names.file, computing)
     files = _unused(found, assigned, root)
-    rejected = (*_rejected(files, assigned, names), *doubtful, *torn)
+    rejected = (*_rejected(files, assigned, names), *doubtful, *sound.rejected)
     if options.strict:
         _refuse_rejected(files, len(rejected))
     return zooft.Discovery(
-        samples=sound,
+        samples=sound.samples,
         classes=classes,
         rejected=rejected,
         notes=(
             *assigned.notes,
             *order,
-            *bright,
-            *(_about_one_class(sound, assigned, classes, options) if learning else ()),
+            *sound.notes,
+            *(_about_one_class(sound.samples, assigned, classes, options) if learning else ()),
             *_about_patients(assigned, patients, names, options),
-            *_notes(assigned, table_path, options),
+            *_notes(assigned, table_path, names, options),
         ),
         group_score="max" if assigned.by_slice else "mean",
         group_name=options.group_by,
@@ -140,11 +140,11 @@ def gather(paths: Sequence[Path], options: CTOptions, computing: zooft.Computing
     found = stacks.below([path.resolve() for path in paths], names.root, options, computing)
     answers = answers_of(found)
     samples = [sample for stack in found.stacks for sample in _unlabelled(stack, answers, names, options)]
-    sound, torn, bright = _sound(samples, options, names, computing)
+    sound = soundness.sound(samples, options, names.file, computing)
     rejected = _with_groups(found, answers, names)
     return zooft.Discovery(
-        samples=sound, classes=(), rejected=(*rejected, *torn),
-        notes=(*bright, *answers.notes(found.stacks, names.group), *_about_stacks(found.stacks, options)),
+        samples=sound.samples, classes=(), rejected=(*rejected, *sound.rejected),
+        notes=(*sound.notes, *answers.notes(found.stacks, names.group), *_about_stacks(found.stacks, names, options)),
     )  # fmt: skip
 
 
@@ -177,7 +177,7 @@ def _group_of(
     owner = refused.owner
     if owner.series and len(of_series) == 1:
         return next(iter(of_series))
-    of_patient = answers.of(owner, {owner.person}, names.group)
+    of_patient = answers.of(owner.patient, {owner.person}, owner.study, names.group)
     if of_patient:
         return of_patient
     if owner.series or nifti.is_nifti(refused.path):
@@ -363,80 +363,6 @@ def spread(positions: Sequence[float], count: int) -> tuple[int, ...]:
     return tuple(int(i) for i in nearest)
 
 
-def _sound(
-    samples: Sequence[zooft.Sample], options: CTOptions, names: _Names, computing: zooft.Computing
-) -> tuple[tuple[zooft.Sample, ...], tuple[zooft.Rejection, ...], list[str]]:
-    """Samples whose slices can all be decoded, what the others lack, and what is odd; fills the cache."""
-    torn, bright = _torn({place(ref): ref for sample in samples for ref in sample.source.slices}, options, computing)
-    faults = [_fault(sample, torn, options, names) for sample in samples]
-    counts = Counter((*fault, sample.group) for sample, fault in zip(samples, faults, strict=True) if fault is not None)
-    return (
-        tuple(sample for sample, fault in zip(samples, faults, strict=True) if fault is None),
-        tuple(
-            zooft.Rejection(name, f"{reason} ({n} samples of it)", group=group, missing=n)
-            for (name, reason, group), n in counts.items()
-        ),
-        _about_bright(bright),
-    )
-
-
-def _about_bright(count: int) -> list[str]:
-    if not count:
-        return []
-    return [
-        f"{count} slices have more than {units.BRIGHT:.0%} of their values at the highest HU: metal, or negative numbers that lost "
-        "their sign"
-    ]
-
-
-def _fault(
-    sample: zooft.Sample, torn: Mapping[Place, str], options: CTOptions, names: _Names
-) -> tuple[str, str] | None:
-    """What is at fault, and why, where a sample can't be used."""
-    if options.spacing and sample.source.spacing is None:
-        _, series, *_ = sample.id.split("/")
-        return f"series {series}", "its pixel spacing isn't known, so --spacing can't resample it"
-    places = (place(ref) for ref in sample.source.slices)
-    return next(((names.file(at[0]), torn[at]) for at in places if at in torn), None)
-
-
-def _torn(
-    slices: Mapping[Place, SliceRef], options: CTOptions, computing: zooft.Computing
-) -> tuple[dict[Place, str], int]:
-    """Which slices can't be decoded, and why; how many of the others are odd."""
-    volumes: defaultdict[Path, list[SliceRef]] = defaultdict(list)
-    for ref in slices.values():
-        if isinstance(ref, NiftiSlice):
-            volumes[ref.volume.path].append(ref)
-    jobs: list[list[SliceRef]] = list(volumes.values())
-    jobs += [[ref] for ref in slices.values() if not isinstance(ref, NiftiSlice)]
-    advance = computing("slices decoded", len(slices))
-    torn: dict[Place, str] = {}
-    bright = 0
-    with privacy.quiet_pydicom(), ThreadPoolExecutor(max_workers=min(8, os.cpu_count() or 1)) as pool:
-        for refs, found in zip(jobs, pool.map(lambda refs: _decodable(refs, options), jobs), strict=True):
-            advance(len(refs))
-            if isinstance(found, str):
-                torn |= {place(ref): found for ref in refs}
-            else:
-                bright += found
-    return torn, bright
-
-
-def _decodable(refs: Sequence[SliceRef], options: CTOptions) -> int | str:
-    """How many slices of a file have much at the highest HU; or why they can't be decoded."""
-    first = refs[0]
-    try:
-        if isinstance(first, NiftiSlice) and not first.volume.compressed:
-            # a slice alone doesn't tell its units
-            return sum(map(units.is_bright, nifti.whole(first.volume, nan_to_air=options.nan_to_air)))
-        return sum(map(units.is_bright, decode(refs, options).values()))
-    except zooft.DataError as error:
-        return str(error)
-    except MemoryError:
-        return "too large for this machine's memory"
-
-
 def _rejected(files: Sequence[Refused], assigned: Assigned, names: _Names) -> tuple[zooft.Rejection, ...]:
     return (
         *assigned.rejected,
@@ -448,11 +374,11 @@ def _rejected(files: Sequence[Refused], assigned: Assigned, names: _Names) -> tu
     )
 
 
-def _notes(assigned: Assigned, table: Path | None, options: CTOptions) -> list[str]:
+def _notes(assigned: Assigned, table: Path | None, names: _Names, options: CTOptions) -> list[str]:
     labelled = assigned.labelled
     notes = [_about_table(table)] if table and table.name == labels.SLICE_TABLE else []
     notes += _about_unlabelled_slices(assigned)
-    notes += _about_stacks([one.stack for one in labelled], options)
+    notes += _about_stacks([one.stack for one in labelled], names, options)
     notes += _about_spacing(labelled, options) + _about_facts(labelled)
     if options.group_by != "patient":
         notes += _about_groups(labelled, options)
@@ -520,9 +446,15 @@ def _about_unlabelled_slices(assigned: Assigned) -> list[str]:
     ]
 
 
-def _about_stacks(every: Sequence[Stack], options: CTOptions) -> list[str]:
-    said = Counter(note for stack in every for note in stack.notes)
-    notes = [f"{count} of {len(every)} series: {note}" for note, count in said.items()]
+def _about_stacks(every: Sequence[Stack], names: _Names, options: CTOptions) -> list[str]:
+    said: defaultdict[str, list[str]] = defaultdict(list)
+    for stack in every:
+        for note in stack.notes:
+            said[note].append(names.series(stack))
+    notes = [
+        f"{len(own)} of {len(every)} series: {note}{such_as(own) if len(every) > 1 else ''}"
+        for note, own in said.items()
+    ]
     alone = sum(len(stack.slices) == 1 for stack in every)
     if alone and options.mode in ("2.5d", "volume"):
         notes.append(

@@ -18,15 +18,18 @@ BELOW_AIR, BEYOND_METAL = -1100, 20_000
 NO_AIR = -200
 """HU of what is thinner than any tissue but lung, from here downwards."""
 _HIGHEST = 3071
+_SURELY_AIR = -800
 _DEEPEST = -(2**16)
 _PADDING = 150
 """HU: lossy compression blurs padding by so much."""
 _DENSE, _METAL = 500, 3000
-_LOST = (850, 1150)
-"""Where fat and soft tissue come to lie without the usual intercept of -1024."""
+_LOST = (800, 1200)
+"""Where fat and soft tissue come to lie without the usual intercept of -1024; of real slices, 3 % do at most."""
 _SOFT = (-250, 300)
 _AIR = -940
-_FEW, _SOME, _MUCH, _TRACES = 0.01, 0.05, 0.2, 0.001
+_FEW, _SOME, _MUCH = 0.01, 0.05, 0.1
+_HARDLY = 0.15
+"""Of what is neither soft nor air: real slices have twice as much that is soft, at least."""
 _WRAPPED = 0.1
 """More than noise makes that is darker than the darkest number, and that some writers let wrap around."""
 BRIGHT = 0.01
@@ -89,20 +92,18 @@ def misfit(values: NDArray[np.int16], hidden: Beyond, *, padded: int = 0) -> str
     count = values.size - padded
     if not count:
         return ""
-
-    def share(low: int, high: int = 2**15 - 1) -> float:
-        return float(np.count_nonzero((values >= low) & (values < high))) / count
-
-    lowest, highest, dense = int(values.min()), int(values.max()), share(_DENSE)
+    lowest, highest = int(values.min()), int(values.max())
+    dense = np.count_nonzero(values >= _DENSE) / count
     if said := _beyond_all(hidden, count, highest):
         return said
     if dense > 0.5:
         return f"{_percent(dense)} of them lie above {_DENSE}, and no body is mostly bone: a lost intercept or sign"
     if not padded and lowest >= 0:
         return f"they go from {lowest} to {highest}, and a CT has air and fat below 0: a lost intercept"
-    return _elsewhere(
-        metal=share(_METAL), lost=share(*_LOST), thin=1 - share(NO_AIR), soft=share(*_SOFT), solid=share(_AIR)
-    )
+    alike = int(np.count_nonzero(values == lowest))
+    if alike > _SOME * values.size:  # padding that isn't declared, or is another number
+        values, count = values[values != lowest], values.size - alike
+    return _elsewhere(values) if count else ""
 
 
 def _beyond_all(hidden: Beyond, count: int, highest: int) -> str:
@@ -121,28 +122,40 @@ def _beyond_all(hidden: Beyond, count: int, highest: int) -> str:
     return ""
 
 
-def _elsewhere(*, metal: float, lost: float, thin: float, soft: float, solid: float) -> str:
-    """What says that the peaks of a body lie in other places."""
+def _elsewhere(values: NDArray[np.int16]) -> str:
+    """What says that the peaks of a body lie in other places; `values` are without padding."""
+    import numpy as np
+
+    def share(low: int, high: int = 2**15 - 1) -> float:
+        return float(np.count_nonzero((values >= low) & (values < high))) / values.size
+
+    metal, lost, thin = share(_METAL), share(*_LOST), 1 - share(NO_AIR)
     if metal > _WRAPPED:
         return f"{_percent(metal)} of them lie above {_METAL}, where there is only metal: another sign"
-    if thin < _TRACES and lost > _SOME:
+    if thin < _FEW and lost > _SOME:
         return (
             f"{_percent(lost)} of them lie between {_LOST[0]} and {_LOST[1]} and {_percent(thin)} below {NO_AIR}, as "
             "where the intercept of -1024 is lost, so that air is near 0"
         )
-    if soft < _FEW and solid - soft > _MUCH:
+    soft = share(*_SOFT)
+    other = share(_AIR) - soft
+    if other > _MUCH and (soft < _HARDLY * other or lost > max(_SOME, soft)):
         return (
             f"{_percent(soft)} of them lie between {_SOFT[0]} and {_SOFT[1]}, where fat and soft tissue do, and "
-            f"{_percent(solid - soft)} are neither that nor air: another slope or intercept"
+            f"{_percent(other)} are neither that nor air: another slope or intercept"
         )
     return ""
 
 
-def is_bright(hu: NDArray[np.int16]) -> bool:
-    """Whether much of a slice has the highest HU, which metal has, and what lost its sign."""
+def oddity(hu: NDArray[np.int16]) -> str:
+    """What is worth telling of a slice that may be HU all the same; "" for others."""
     import numpy as np
 
-    return bool(np.count_nonzero(hu >= _HIGHEST) > BRIGHT * hu.size)
+    if np.count_nonzero(hu >= _HIGHEST) > BRIGHT * hu.size:
+        return f"have more than {BRIGHT:.0%} of their values at {_HIGHEST}: metal, or negative numbers that lost their sign"
+    if not np.count_nonzero(hu < _SURELY_AIR):
+        return f"have nothing below {_SURELY_AIR}, so no air: parts that were cut out, or another slope or intercept"
+    return ""
 
 
 def _percent(share: float) -> str:
