@@ -210,6 +210,16 @@ def test_paths_may_name_files_folders_and_nothing(tmp_path: Path) -> None:
     ]
 
 
+def test_a_line_that_names_two_series_is_refused_and_an_old_path_beside_a_series_isnt(tmp_path: Path) -> None:
+    uid = series(tmp_path / "a", PATIENTS[0])
+    other = series(tmp_path / "b", PATIENTS[1])
+    table = tmp_path / "labels.csv"
+    table.write_text(f"series_uid,path,label\n{uid},b,no\n{other},b,yes\n")
+    assert "line 2, names a series_uid and a path of another series" in refusal(tmp_path)
+    table.write_text(f"series_uid,path,label\n{uid},/elsewhere/a,no\n{other},b,yes\n")
+    assert len(found(tmp_path).samples) == 8
+
+
 def test_a_folder_of_two_series_must_be_told_apart(tmp_path: Path) -> None:
     series(tmp_path / "a" / "1", PATIENTS[0])
     series(tmp_path / "a" / "2", PATIENTS[0], number=2)

@@ -79,6 +79,7 @@ def test_lines_without_label_or_place_are_rejected_with_their_number(tmp_path: P
         ("series_uid,label,split\n1.2,yes,DOE^JANE\n", "line 2, names a split that isn't train, val or test"),
         ("series_uid,label\n1.2,yes,DOE^JANE\n", "line 2, has more fields than the first line"),
         ("series_uid,label,label\n1.2,DOE^JANE,no\n", "has 1 columns twice"),
+        ("series_uid,label,patient,Patient_ID\n1.2,no,DOE^JANE,7\n", "has the columns patient_id and patient"),
     ],
 )
 def test_faults_are_told_by_line_and_never_by_value(tmp_path: Path, text: str, words: str) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -154,6 +155,14 @@ def test_studies_of_one_patient_are_answered_apart_each_report_in_its_study(tmp_
         own = {s.source.slices[0].sop_uid for s in found.samples if s.group == path.stem}
         assert own & named
         assert not named & ({s.source.slices[0].sop_uid for s in found.samples} - own)
+
+
+@pytest.mark.parametrize("uid", [None, UID.format("1.9")])
+def test_studies_of_other_dates_are_apart_though_their_uid_is_one_or_gone(tmp_path: Path, uid: str | None) -> None:
+    for number in (2019, 2024):
+        scan(tmp_path, number, **ANNA, StudyDate=f"{number}0101", StudyInstanceUID=uid)
+    scan(tmp_path, 1, **ANNA, StudyDate="20240101", StudyInstanceUID=uid)
+    assert sorted(Counter(sample.group for sample in gather([tmp_path], SLICE).samples).values()) == [2, 4]
 
 
 def test_a_patient_with_one_study_is_called_as_before(tmp_path: Path) -> None:
@@ -329,6 +338,8 @@ def named(name: str, **more: str) -> Person:
         ("Miller^Anna", "Miller", False),
         ("Miller^Anna", "Mill\ufffd^X", False),
         ("Miller^Anna", "Anonymous", False),
+        ("Miller^Anna", "ANON^0012", False),
+        ("Anonymized0001", "Anonymized0002", False),
         ("Miller^Anna", "Jones^Anna", True),  # without a birth date that agrees
         ("Doe^Jane", "Doe^John", True),
         ("Yamada^Tarou=山田^太郎", "Suzuki^Hanako=鈴木^花子", True),

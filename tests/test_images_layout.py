@@ -90,6 +90,21 @@ def test_a_manifest_counts_where_the_folders_cannot_be_classes(tmp_path: Path, b
     assert [sample.id for sample in check(root).samples] == first
 
 
+@pytest.mark.parametrize("images", ["images", "train_images"])
+def test_a_table_beside_one_folder_is_pointed_at(tmp_path: Path, images: str) -> None:
+    root = lay(tmp_path, {images: 2})
+    (root / "train.csv").write_text("path,label\n")
+    with pytest.raises(zooft.DataError, match=r"give --data .*/d/train.csv if that names files and classes"):
+        check(root)
+
+
+@pytest.mark.parametrize("name", ["a.json", "a.yaml", "a.parquet"])
+def test_other_tables_than_csv_are_answered_with_csv(tmp_path: Path, name: str) -> None:
+    (tmp_path / name).write_text("{}")
+    with pytest.raises(zooft.DataError, match="write it as CSV"):
+        check(tmp_path / name)
+
+
 def test_one_class_folder_with_folders_of_its_own_is_one_class(tmp_path: Path) -> None:
     root = lay(tmp_path, {"ant": 1, "ant/2024": 1, "ant/2025": 1})
     assert counted(discover(root, OPTIONS)) == {(None, "ant"): 3}
@@ -144,8 +159,10 @@ def test_an_empty_split_folder_and_one_under_two_names_are_told(tmp_path: Path) 
     if len(list(root.iterdir())) < 2:
         pytest.skip("this file system doesn't tell capitals apart")
     (root / "val").mkdir()
+    (root / "test" / "a").mkdir(parents=True)
     notes = check(root).notes
-    assert "the folder val is empty, so nothing is of that split" in notes
+    assert sum("so there is no split of that name" in note for note in notes) == 2
+    assert "the folder val has no files in class folders, so there is no split of that name" in notes
     assert "the folders Train and train are all taken for train" in notes
 
 

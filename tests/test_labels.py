@@ -66,6 +66,19 @@ def test_words_for_no_label_are_never_a_class(label: str, in_table: bool) -> Non
     )
 
 
+@pytest.mark.parametrize(
+    "labels", [("yes", "no", "1"), ("True", "0", "positive"), ("0", "1", "False"), ("neg", "pos", "Negative")]
+)
+def test_words_that_mean_the_same_are_one_class_or_an_error(labels: tuple[str, ...]) -> None:
+    assert "classes that mean the same: " in refusal(*labels)
+
+
+def test_numbers_and_letters_of_classes_arent_taken_for_yes_and_no() -> None:
+    assert check(*map(str, range(10))) == ()
+    assert check(*"abcdefghijklmnopqrstuvwxyz", in_table=False) == ()
+    assert check("positive", "negative", "no finding") == ()
+
+
 def test_none_is_a_class_beside_names_and_no_label_beside_numbers() -> None:
     assert check("nodule", "none") == ()
     assert "'None' among numbers says that there is no label" in refusal("0", "1", "None")

@@ -516,6 +516,16 @@ def test_shares_at_the_threshold_have_wilson_s_interval() -> None:
         assert (share.low, share.high) == (pytest.approx(low, abs=6e-5), pytest.approx(high, abs=6e-5))
 
 
+@pytest.mark.parametrize("whole", [1, 7, 1000])
+def test_the_interval_of_a_share_is_scipy_s(whole: int) -> None:
+    from scipy.stats import binomtest
+
+    for part in range(0, whole + 1, max(1, whole // 20)):
+        wanted = binomtest(part, whole).proportion_ci(0.95, method="wilson")
+        found = metrics._share(part, whole, interval=True)
+        assert (found.low, found.high) == (pytest.approx(wanted.low, abs=1e-12), pytest.approx(wanted.high, abs=1e-12))
+
+
 def test_a_share_of_nothing_is_undefined() -> None:
     found = judged(np.array([0, 1]), np.array([[0.9, 0.1], [0.8, 0.2]]), [None, None], threshold=0.9, resamples=10)
     assert math.isnan(found.at_threshold["ppv"].value)

@@ -14,6 +14,7 @@ FINDING_AND_NOTHING = [
     ("nodule_1", "nodule_0"), ("cancer", "cancer-free"), ("cancer", "noncancer"), ("COVID", "non-COVID"), ("y", "n"),
     ("True", "False"), ("1", "-1"), ("malignant_nodule", "benign_nodule"), ("unhealthy", "healthy"), ("xyz", "healthy"),
     ("Positive", "Negative"), ("PE", "No PE"), ("abnormal finding", "no abnormal finding"),
+    ("01_cancer", "00_normal"), ("0_cancer", "1_normal"), ("nodule", "nonodule"), ("with_PE", "without_PE"), ("PE present", "PE absent"),
 ]  # fmt: skip
 
 

@@ -207,6 +207,7 @@ def test_validation_samples_come_from_training_where_only_a_test_split_is_given(
     made = samples([0, 1] * 30, given_split=["train"] * 40 + ["test"] * 20)
     found = split(made, CLASSES[:2], fraction=0.25, seed=0)
     assert ids(found.test) == ids(made[40:])
+    assert "the data's own split is used, which has no validation samples" in found.notes
     assert everyone(found) == ids(made)
     assert Counter(sample.target for sample in found.val) == {0: 5, 1: 5}
 
@@ -242,7 +243,7 @@ def test_a_class_without_training_samples_is_an_error_that_counts_the_others() -
 
 
 def test_a_given_split_without_training_samples_is_an_error() -> None:
-    with pytest.raises(DataError, match="no training samples"):
+    with pytest.raises(DataError, match="no training samples, only 2 of val"):
         split(samples([0, 1], given_split=["val", "val"]), CLASSES[:2], fraction=0.2, seed=0)
 
 

@@ -20,6 +20,8 @@ _NO_LABEL = frozenset({
     "#div/0!", "?", ".",
 })  # fmt: skip
 """What programs and people write where nothing is known, by `spelling`."""
+_SAME = (frozenset({"1", "yes", "true", "positive", "pos"}), frozenset({"0", "no", "false", "negative", "neg"}))
+"""Words that nobody tells apart, by `spelling`."""
 _SEPARATORS = ',;|"'
 _NUMBER = re.compile(r"([+-]?)0*(\d+?)(?:[.,](\d*?)0*)?")
 _MEASURED, _FEW_EACH = 10, 3
@@ -88,6 +90,7 @@ def check_labels(found: Iterable[tuple[str, str]], *, in_table: bool = False, pr
             places[label].append(place)
     _refuse_faults(counts, places, in_table=in_table)
     _refuse_spellings(counts, places)
+    _refuse_synonyms(counts, places)
     _refuse_no_label_among_numbers(counts, places)
     return _about_numbers(counts, private=private) if in_table else ()
 
@@ -97,15 +100,16 @@ def _refuse_faults(counts: Mapping[str, int], places: Mapping[str, Sequence[str]
     if not faults:
         return
     label, fault = faults[0]
+    unlabelled = [label for label, _ in faults if spelling(label) in _NO_LABEL]
+    if label in unlabelled:
+        what = " and ".join(f"{_where(places, one, counts)}: {one!r}" for one in unlabelled[:_PLACES_NAMED])
+        advice = "leave the cell empty, and the line is left out and listed; a class must be called something else"
+        advice = advice if in_table else "call the class something else"
+        raise DataError(f"{what} can't be the name of a class: {fault}; {advice}")
     more = f" ({len(faults)} such labels in all)" if len(faults) > 1 else ""
-    known = spelling(label) in _NO_LABEL
-    advice = (
-        "leave the cell empty, and the line is left out and listed; a class must be called something else"
-        if known and in_table
-        else "call the class something else"
+    raise DataError(
+        f"{_where(places, label, counts)}: the label can't be the name of a class{more}: {fault}; call the class something else"
     )
-    what = " and ".join(repr(label) for label, _ in faults if spelling(label) in _NO_LABEL) if known else "the label"
-    raise DataError(f"{_where(places, label, counts)}: {what} can't be the name of a class{more}: {fault}; {advice}")
 
 
 def _refuse_spellings(counts: Mapping[str, int], places: Mapping[str, Sequence[str]]) -> None:
@@ -124,6 +128,17 @@ def _refuse_spellings(counts: Mapping[str, int], places: Mapping[str, Sequence[s
         f"classes that differ only in case, spaces, invisible marks, Unicode form, leading zeros or a trailing .0: {told}{more}. "
         "They would be learnt as different classes; spell each the same everywhere"
     )
+
+
+def _refuse_synonyms(counts: Mapping[str, int], places: Mapping[str, Sequence[str]]) -> None:
+    """Where several people or programs wrote one column."""
+    for words in _SAME:
+        found = sorted(label for label in counts if spelling(label) in words)
+        if len(found) > 1:
+            told = " and ".join(f"{label!r} ({_where(places, label, counts)})" for label in found)
+            raise DataError(
+                f"classes that mean the same: {told}; they would be learnt as different ones, so write one of them"
+            )
 
 
 def _refuse_no_label_among_numbers(counts: Mapping[str, int], places: Mapping[str, Sequence[str]]) -> None:

@@ -70,7 +70,7 @@ def discover(entry_points: Iterable[metadata.EntryPoint] | None = None) -> Plugi
         entry_points: instead of the environment's, for tests.
     """
     manager = new_manager()
-    found = metadata.entry_points(group=GROUP) if entry_points is None else entry_points
+    found = _each_once(metadata.entry_points(group=GROUP) if entry_points is None else entry_points)
     infos = tuple(_load(manager, entry_point) for entry_point in sorted(found, key=lambda e: e.name))
     for info in infos:
         if info.problem is not None:
@@ -82,6 +82,14 @@ def discover(entry_points: Iterable[metadata.EntryPoint] | None = None) -> Plugi
                 info.problem,
             )
     return Plugins(manager, infos)
+
+
+def _each_once(entry_points: Iterable[metadata.EntryPoint]) -> Iterable[metadata.EntryPoint]:
+    """Of zooft and zooft-runtime side by side, which declare the same plugins, one; `zooft doctor` tells of the two."""
+    return {
+        (point.name, point.value, (point.dist.name if point.dist else "").removesuffix("-runtime")): point
+        for point in entry_points
+    }.values()
 
 
 def new_manager() -> pluggy.PluginManager:

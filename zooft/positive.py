@@ -16,6 +16,7 @@ _NOTHING = frozenset(
     """
     normal healthy negative neg none nothing nil clear clean no absent absence false 0 zero good ok okay intact undamaged
     unaffected uninfected unremarkable pass passed accept accepted sound genuine ham empty nofinding nofindings
+    gesund unauffällig sain sano sana
     """.split()  # noqa: SIM905 -- a list of words
 )
 """Words for: nothing was found."""
@@ -30,7 +31,7 @@ _FINDING = frozenset(
     fracture fractures fractured pneumonia covid tuberculosis tb emphysema effusion edema oedema embolism pneumothorax stroke
     ischemia ischaemia infarct infarction aneurysm fibrosis infection infected inflamed inflammation
     defect defects defective bad nok ng fail failed failure fault faulty reject rejected crack cracks cracked broken damage damaged
-    scratch scratched dent dented rust rusty rotten spoiled contaminated fake forged fraud spam
+    scratch scratched dent dented rust rusty rotten spoiled contaminated fake forged fraud spam krank malade enfermo
     """.split()  # noqa: SIM905 -- the same
 )
 """Words for: something was found."""

@@ -183,7 +183,12 @@ def _given(samples: Sequence[Sample]) -> tuple[_Parts, list[str]]:
         )
     parts: _Parts = {name: np.flatnonzero(numbers == number) for number, name in enumerate(_ORDER)}
     if not len(parts["train"]):
-        raise DataError("the data's own split has no training samples")
+        having = " and ".join(f"{len(parts[name])} of {name}" for name in _ORDER if len(parts[name]))
+        raise DataError(
+            f"the data's own split has no training samples, only {having}; call what is to be learnt from train, or name no split"
+        )
+    if not len(parts["val"]):
+        return parts, ["the data's own split is used, which has no validation samples"]
     return parts, ["the data's own split is used"]
 
 

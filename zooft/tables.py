@@ -182,7 +182,10 @@ def _records(file: TextIO, name: str) -> Iterator[tuple[int, list[str]]]:
 
 
 def _refuse_unwritten(cells: Sequence[str], number: int, name: str) -> None:
-    if any("\0" in cell for cell in cells):
+    whole = "".join(cells)
+    if _UNWRITTEN.search(whole) is None and len(whole) <= CELL_LIMIT:
+        return
+    if "\0" in whole:
         raise DataError(
             f"{name}, line {number}, holds NUL characters: it is UTF-16 that doesn't say so, or damaged; save it as "
             "'CSV UTF-8'"

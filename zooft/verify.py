@@ -232,7 +232,7 @@ class _Trial:
         """All three ways, and how far the preprocessings are apart.
 
         Raises:
-            _RunError: the file doesn't.
+            _Unrunnable: the file doesn't.
         """
         torchs = self.reference.prepare(*batch)
         ours = self.reference.answer(torchs)
@@ -242,13 +242,13 @@ class _Trial:
         except RuntimeModelError:
             raise
         except Exception as error:  # onnxruntime's errors have no common kind
-            raise _RunError(str(error)) from error
+            raise _Unrunnable(str(error)) from error
         level = None if self.parts is None else differences.levels(torchs, given, self.reference.input)
         fits = given.shape == torchs.shape and not np.array_equal(given, torchs)
         return Answers(ours, self.reference.answer(given) if fits else ours, file), level
 
 
-class _RunError(Exception):
+class _Unrunnable(Exception):  # noqa: N818 -- never leaves this module
     """The file can't be run on a batch."""
 
 
@@ -259,7 +259,7 @@ def _asked(
     for sample in arrays:
         try:
             answers, level = trial.ask([array[None] for array in sample])
-        except _RunError as error:
+        except _Unrunnable as error:
             return None, [], [f"the file doesn't run on a sample of shape {sample[0].shape}: {error}"]
         rows.append(answers)
         found += [level] if level else []
@@ -290,7 +290,7 @@ def _batches(trial: _Trial, arrays: Sequence[Arrays], limit: float) -> tuple[lis
         batch = _common([arrays[i % len(arrays)] for i in range(size)])
         try:
             answers, level = trial.ask(batch)
-        except (RuntimeModelError, _RunError) as error:
+        except (RuntimeModelError, _Unrunnable) as error:
             failures.append(f"the file doesn't run on a batch of {size}: {error}")
             continue
         found += [level] if level else []

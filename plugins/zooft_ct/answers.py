@@ -8,8 +8,8 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import chain
 
+from zooft_ct.header import Owner
 from zooft_ct.patients import Patients, about_alike, about_names, about_shared, about_torn, examine
 from zooft_ct.person import Person, stands_for_nobody
 from zooft_ct.stacks import Found, Stack
@@ -25,24 +25,25 @@ class Answers:
 
     Attributes:
         patients: what all files say of PatientIDs.
-        studies: of each patient, as `Patients.apart` calls them.
+        studies: of each patient, as `Patients.apart` calls them, the dates of each StudyInstanceUID, as far as they're known.
     """
 
     patients: Patients
-    studies: Mapping[str, frozenset[str]]
+    studies: Mapping[str, Mapping[str, frozenset[str]]]
 
-    def of(self, patient_id: str, persons: Iterable[Person], study: str, hashed: Hashed) -> str:
+    def of(self, owner: Owner, persons: Iterable[Person], hashed: Hashed) -> str:
         """The name of the answer, with a part for the study where the patient has several; "" where nobody is named."""
-        patient = self.patients.apart(patient_id, persons)
+        patient = self.patients.apart(owner.patient, persons)
         if not patient:
             return ""
-        name = hashed("patient", patient)
-        several = len(self.studies.get(patient, ())) > 1
-        return f"{name}-{hashed('study', study)[:_STUDY_DIGITS]}" if several else name
+        name, dates = hashed("patient", patient), self.studies.get(patient, {})
+        several = len(dates.get(owner.study, ())) > 1
+        study = f"{owner.study}\0{owner.study_date}" if several else owner.study
+        return f"{name}-{hashed('study', study)[:_STUDY_DIGITS]}" if several or len(dates) > 1 else name
 
     def of_stack(self, stack: Stack, hashed: Hashed) -> str:
         """The same for a series or volume; one that names nobody has an answer of its own."""
-        return self.of(stack.patient, stack.persons, stack.study, hashed) or hashed("series", stack.name)
+        return self.of(_owner(stack), stack.persons, hashed) or hashed("series", stack.name)
 
     def notes(self, every: Sequence[Stack], hashed: Hashed) -> tuple[str, ...]:
         """What was assumed."""
@@ -65,7 +66,8 @@ class Answers:
         )
 
     def _about_studies(self) -> list[str]:
-        several = [len(studies) for studies in self.studies.values() if len(studies) > 1]
+        counts = [sum(max(len(dates), 1) for dates in studies.values()) for studies in self.studies.values()]
+        several = [count for count in counts if count > 1]
         if not several:
             return []
         return [
@@ -76,16 +78,22 @@ class Answers:
 
 def answers_of(found: Found) -> Answers:
     """Who gets an answer, refused slices of CT counted in."""
-    series = [(stack.patient, stack.persons, stack.study) for stack in found.stacks if stack.persons]
-    refused = [
-        (each.owner.patient, frozenset({each.owner.person}), each.owner.study) for each in found.rejected if each.slices
-    ]
-    patients = examine((name, persons) for name, persons, _ in chain(series, refused))
-    studies: defaultdict[str, set[str]] = defaultdict(set)
-    for name, persons, study in chain(series, refused):
-        studies[patients.apart(name, persons)].add(study)
+    series = [(_owner(stack), stack.persons) for stack in found.stacks if stack.persons]
+    refused = [(each.owner, frozenset({each.owner.person})) for each in found.rejected if each.slices]
+    every = [*series, *refused]
+    patients = examine((owner.patient, persons) for owner, persons in every)
+    studies: defaultdict[str, defaultdict[str, set[str]]] = defaultdict(lambda: defaultdict(set))
+    for owner, persons in every:
+        studies[patients.apart(owner.patient, persons)][owner.study] |= {owner.study_date} - {""}
     studies.pop("", None)
-    return Answers(patients, {name: frozenset(own) for name, own in studies.items()})
+    return Answers(
+        patients,
+        {name: {study: frozenset(dates) for study, dates in own.items()} for name, own in studies.items()},
+    )
+
+
+def _owner(stack: Stack) -> Owner:
+    return Owner(patient=stack.patient, study=stack.study, study_date=stack.study_date)
 
 
 def _about_nameless(count: int, every: Sequence[Stack]) -> list[str]:

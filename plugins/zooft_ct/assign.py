@@ -207,11 +207,24 @@ def _copied(stacks: Sequence[Stack]) -> Mapping[str, Sequence[_Copy]]:
 def _meant(row: Row, index: _Index, root: Path, name: str) -> list[_Told] | str:
     """Stacks and their slices that a line speaks of, or why there are none."""
     told = _by_series(row, index) if row.series else _by_path(row, index, root, name)
+    if row.series and row.path:
+        _refuse_two_places(row, told, index, root, name)
     if isinstance(told, str) or not row.sop:
         return told
     named = {place for one in told for place in index.slices.get((index.stacks[one.number].series, row.sop), ())}
     only = [replace(one, slices=[i for i in one.slices if (one.number, i) in named]) for one in told]
     return [one for one in only if one.slices] or "there is no such slice among the usable ones of its series"
+
+
+def _refuse_two_places(row: Row, told: list[_Told] | str, index: _Index, root: Path, name: str) -> None:
+    """A path that isn't here any more, as where tables come from elsewhere, says nothing; one that is here may contradict."""
+    at_path = _by_path(row, index, root, name)
+    if isinstance(told, str) or isinstance(at_path, str):
+        return
+    if not {one.number for one in told} & {one.number for one in at_path}:
+        raise zooft.DataError(
+            f"{name}, line {row.line}, names a series_uid and a path of another series; leave the one that is meant"
+        )
 
 
 def _by_series(row: Row, index: _Index) -> list[_Told] | str:

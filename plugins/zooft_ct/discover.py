@@ -177,7 +177,7 @@ def _group_of(
     owner = refused.owner
     if owner.series and len(of_series) == 1:
         return next(iter(of_series))
-    of_patient = answers.of(owner.patient, {owner.person}, owner.study, names.group)
+    of_patient = answers.of(owner, {owner.person}, names.group)
     if of_patient:
         return of_patient
     if owner.series or nifti.is_nifti(refused.path):

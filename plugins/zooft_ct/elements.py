@@ -32,6 +32,7 @@ TAGS: Mapping[str, int] = {
     "ImageType": 0x00080008,
     "SOPClassUID": 0x00080016,
     "SOPInstanceUID": 0x00080018,
+    "StudyDate": 0x00080020,
     "Modality": 0x00080060,
     "AcquisitionDateTime": 0x0008002A,
     "AcquisitionTime": 0x00080032,

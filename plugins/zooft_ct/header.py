@@ -39,6 +39,7 @@ class Owner:
 
     patient: str = ""
     study: str = ""
+    study_date: str = ""
     series: str = ""
     person: Person = field(default_factory=Person)
 
@@ -88,6 +89,7 @@ class SliceHeader:
         sop_uid: "" where missing, as the other identifiers.
         series_uid: of the series.
         study_uid: of the study.
+        study_date: as it stands in the file; kept in memory, and out of artefacts.
         patient_id: as it stands in the file.
         person: whom else the file names.
         rows: of the matrix.
@@ -108,6 +110,7 @@ class SliceHeader:
     sop_uid: str
     series_uid: str
     study_uid: str
+    study_date: str
     patient_id: str
     person: Person
     rows: int
@@ -167,7 +170,7 @@ def _headers(path: Path, *, force: bool) -> list[SliceHeader]:
     except zooft.DataError as error:
         owner = Owner(
             patient=ct.identifier("PatientID"), study=ct.text("StudyInstanceUID"), series=ct.text("SeriesInstanceUID"),
-            person=_person(ct),
+            person=_person(ct), study_date=ct.text("StudyDate"),
         )  # fmt: skip
         raise UnusableError(str(error), owner=owner, slices=slices) from None
 
@@ -262,6 +265,7 @@ def _slice(path: Path, parsed: Parsed, frames: int, index: int, groups: Sequence
         sop_uid=ct.text("SOPInstanceUID") or parsed.media_uid,
         series_uid=ct.text("SeriesInstanceUID"),
         study_uid=ct.text("StudyInstanceUID"),
+        study_date=ct.text("StudyDate"),
         patient_id=ct.identifier("PatientID"),
         person=_person(ct),
         rows=rows,

@@ -125,6 +125,8 @@ def has_splits(root: Path) -> bool:
 
 
 def _refuse_missing(columns: Sequence[str], name: str) -> None:
+    if {"patient_id", "patient"} <= set(columns):
+        raise zooft.DataError(f"{name} has the columns patient_id and patient, which mean the same; leave one of them")
     missing = [] if "label" in columns else ["label"]
     missing += [] if {"series_uid", "path"} & set(columns) else ["series_uid or path"]
     if missing:

@@ -6,7 +6,7 @@ import importlib.util
 
 import zooft
 
-EXTRA = "pip install 'zooft[ct]'"
+EXTRA = "pip install 'zooft[ct]' (where zooft-runtime is installed: 'zooft-runtime[ct]')"
 _LIBRARIES = ("pydicom", "nibabel")
 
 

@@ -48,7 +48,7 @@ def person(*, issuer: str, name: str, birth_date: str, sex: str) -> Person:
     known = re.fullmatch(r"\d{8}", digits) and digits not in _NO_DATES
     return Person(
         issuer=" ".join(issuer.split()).casefold(),
-        name="" if stands_for_nobody(name.replace("^", " ")) else name.strip(),
+        name="" if _is_nobodys(name) else name.strip(),
         birth_date=digits if known else "",
         sex=sex.upper() if sex.upper() in {"M", "F"} else "",
     )
@@ -57,6 +57,12 @@ def person(*, issuer: str, name: str, birth_date: str, sex: str) -> Person:
 def stands_for_nobody(text: str) -> bool:
     """Whether a PatientID or a name is what anonymisers write for everybody; numbers aren't, since they are given to people."""
     return _NOBODY.fullmatch(text.strip()) is not None
+
+
+def _is_nobodys(name: str) -> bool:
+    """A name of such words alone, with numbers perhaps."""
+    bare = re.sub(r"\d+", " ", name.replace("^", " "))
+    return stands_for_nobody(" ".join(bare.split())) or all(map(stands_for_nobody, bare.split()))
 
 
 def differences(one: Person, other: Person) -> tuple[str, ...]:

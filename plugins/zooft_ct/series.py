@@ -136,7 +136,13 @@ def _of_each_patient(members: Sequence[SliceHeader], reason: str) -> list[Refuse
         Refused(
             own[0].path,
             reason,
-            Owner(patient=patient, study=own[0].study_uid, series=own[0].series_uid, person=own[0].person),
+            Owner(
+                patient=patient,
+                study=own[0].study_uid,
+                series=own[0].series_uid,
+                person=own[0].person,
+                study_date=own[0].study_date,
+            ),
             len(own),
         )
         for patient, own in by.items()

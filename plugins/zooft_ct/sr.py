@@ -38,7 +38,9 @@ def write(
     try:
         import highdicom  # noqa: F401  -- whether it is there
     except ImportError as error:
-        raise zooft.DataError("DICOM structured reports need highdicom: pip install 'zooft[ct-sr]'") from error
+        raise zooft.DataError(
+            "DICOM structured reports need highdicom: pip install 'zooft[ct-sr]' (where zooft-runtime is installed: 'zooft-runtime[ct-sr]')"
+        ) from error
     folder.mkdir(parents=True, exist_ok=True)
     written: list[Path] = []
     failures: list[str] = []

@@ -28,6 +28,7 @@ class Stack:
         name: tells it from all others in the data; never shown.
         series: SeriesInstanceUID; "" for NIfTI.
         study: StudyInstanceUID, or "".
+        study_date: StudyDate, or "".
         patient: PatientID, or "".
         persons: whom else its files name; none for NIfTI.
         slices: from feet to head; of series that aren't axial, from right to left or from front to back.
@@ -40,6 +41,7 @@ class Stack:
     name: str
     series: str = ""
     study: str = ""
+    study_date: str = ""
     patient: str = ""
     persons: frozenset[Person] = frozenset()
     slices: tuple[SliceRef, ...]
@@ -108,6 +110,7 @@ def _of_series(one: series.Series, root: Path | None) -> Stack:
         name=f"{one.uid or privacy.relative(root, first.path.parent)}#{one.acquisition}",
         series=one.uid,
         study=one.study_uid,
+        study_date=max(each.study_date for each in one.slices),
         patient=one.patient_id.strip(),
         persons=frozenset(each.person for each in one.slices),
         slices=one.slices,

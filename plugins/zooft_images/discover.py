@@ -20,7 +20,7 @@ import zooft
 from zooft_images.groups import Groups
 from zooft_images.kinds import is_kind
 from zooft_images.layout import Layout, below, holds_classes, lay_out
-from zooft_images.listing import Candidate, LeftOut, Listing, identity
+from zooft_images.listing import Candidate, LeftOut, Listing, identity, others
 from zooft_images.manifest import list_manifest
 from zooft_images.options import GROUP_COLUMN
 from zooft_images.read import Inspection, inspect, is_picture, kind_of_file
@@ -32,6 +32,7 @@ if TYPE_CHECKING:
 
 _MANIFEST = "labels.csv"
 _SHEETS = (".xlsx", ".xls", ".xlsm", ".xlsb", ".ods", ".numbers")
+_OTHER_TABLES = (".json", ".jsonl", ".yaml", ".yml", ".xml", ".parquet", ".feather", ".pkl", ".npy", ".mat")
 ALONE = "beside the class folders, so without a label"
 _AT_ONCE = 64
 """Pictures that a thread is given at a time."""
@@ -54,6 +55,8 @@ def discover(
     listing = _list(root, options, computing)
     if not listing.candidates:
         raise zooft.DataError(f"no images in {root}: {_why_none(root, listing.rejected)}")
+    if learning and len(listing.classes) == 1:
+        _refuse_table_beside(root)
     positive = options.positive if learning else ""
     classes, order = zooft.order_classes(listing.classes, positive, fixed=listing.ordered)
     targets = {name: index for index, name in enumerate(classes)}
@@ -130,6 +133,8 @@ def _refuse_other_file(path: Path) -> None:
     """Whatever is neither a shard nor text, by what it is."""
     if path.name.lower().endswith(_SHEETS):
         raise zooft.DataError(f"{path} is a spreadsheet: save it as CSV (UTF-8), with the columns path and label")
+    if path.suffix.lower() in _OTHER_TABLES:
+        raise zooft.DataError(f"{path} isn't read: write it as CSV (UTF-8), with the columns path and label")
     if kind := kind_of_file(path):
         raise zooft.DataError(f"{path} isn't a manifest of pictures: {kind}")
     if is_picture(path):
@@ -139,14 +144,32 @@ def _refuse_other_file(path: Path) -> None:
         )
 
 
+def _refuse_table_beside(root: Path) -> None:
+    """One folder of pictures and a table: the table names the classes."""
+    tables = [path for path in others(root) if path.suffix.lower() == ".csv"] if root.is_dir() else []
+    if tables:
+        raise zooft.DataError(
+            f"{root} holds one folder, and {tables[0].name} beside it: give --data {tables[0]} if that names files and classes"
+        )
+
+
 def _from_folders(root: Path, options: ClassificationOptions) -> Listing:
     left_out = LeftOut(root)
     layout = lay_out(root, left_out)
-    candidates = zooft.spilled(
-        Candidate(identity(root, path), path, folder.label, folder.split)
-        for folder in layout.classes
-        for path in below(folder.path, left_out)
-    )
+    having: set[str | None] = set()
+
+    def found() -> Iterator[Candidate]:
+        for folder in layout.classes:
+            for path in below(folder.path, left_out):
+                having.add(folder.split)
+                yield Candidate(identity(root, path), path, folder.label, folder.split)
+
+    candidates = zooft.spilled(found())
+    empty = [
+        f"the folder {name} has no files in class folders, so there is no split of that name"
+        for name, split in layout.splits.items()
+        if split not in having
+    ]
     beside = [
         zooft.Rejection(identity(root, path), kind_of_file(path) or ALONE)
         for path in layout.beside
@@ -155,7 +178,7 @@ def _from_folders(root: Path, options: ClassificationOptions) -> Listing:
     return Listing(
         candidates=candidates,
         rejected=[*beside, *layout.rejected, *left_out.rejected],
-        notes=[*layout.notes, *left_out.notes(), *_folder_notes(root, options)],
+        notes=[*layout.notes, *empty, *left_out.notes(), *_folder_notes(root, options)],
         classes=_class_names(root, layout),
     )
 

@@ -18,7 +18,7 @@ _RAW_SUFFIXES = (
 )  # fmt: skip
 HEIF_BRANDS = (b"heic", b"heix", b"hevc", b"hevx", b"heim", b"heis", b"hevm", b"hevs", b"mif1", b"msf1")
 """ISO/IEC 23008-12, annex B and 10.2."""
-NO_HEIF = "HEIF (HEIC), which needs pillow-heif: pip install 'zooft[heif]'"
+NO_HEIF = "HEIF (HEIC), which needs pillow-heif: pip install 'zooft[heif]' (where zooft-runtime is installed: 'zooft-runtime[heif]')"
 
 
 @dataclass(frozen=True, slots=True)

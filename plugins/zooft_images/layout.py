@@ -49,12 +49,14 @@ class Layout:
         beside: files that lie in no class folder.
         rejected: folders that can't be followed.
         notes: what the user should know.
+        splits: names of folders that are splits, and which.
     """
 
     classes: Sequence[ClassFolder]
     beside: Sequence[Path]
     rejected: Sequence[zooft.Rejection]
     notes: Sequence[str]
+    splits: Mapping[str, Split]
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,7 +110,12 @@ def lay_out(root: Path, left_out: LeftOut) -> Layout:
         found = [ClassFolder(top, printable(top.name)) for top in tops]
         notes += _about_nested(inside) + _about_splits_beside(root)
     _refuse_twice(root, found)
-    return Layout(classes=found, beside=strays, rejected=circles, notes=notes)
+    named = (
+        {printable(top.name): split for top in tops if (split := split_of(top.name))}
+        if len(splits) == len(tops)
+        else {}
+    )
+    return Layout(classes=found, beside=strays, rejected=circles, notes=notes, splits=named)
 
 
 def holds_classes(root: Path) -> bool:
@@ -166,18 +173,11 @@ def _splits_of_classes(
         for folder in folders(top, left_out)
     ]
     beside = [path for top in inside for path in others(top, left_out)]
-    notes = [
-        f"the folder {printable(top.name)} is empty, so nothing is of that split"
-        for top, within in inside.items()
-        if not within.folders and not within.picture
-    ]
     names: dict[Split, list[str]] = {}
     for top in inside:
         if split := split_of(top.name):
             names.setdefault(split, []).append(printable(top.name))
-    notes += [
-        f"the folders {' and '.join(tops)} are all taken for {split}" for split, tops in names.items() if tops[1:]
-    ]
+    notes = [f"the folders {' and '.join(tops)} are all taken for {split}" for split, tops in names.items() if tops[1:]]
     return found, beside, [*notes, *_about_nested({each.path: _look(each.path) for each in found})]
 
 

@@ -12,7 +12,7 @@ from zooft.cli.output import json_flag, print_json, print_table
 from zooft.cli.screen import say
 
 _PACKAGES = (
-    "zooft", "torch", "torchvision", "timm", "accelerate", "onnx", "onnxscript", "onnxruntime", "onnxruntime-gpu",
+    "zooft", "zooft-runtime", "torch", "torchvision", "timm", "accelerate", "onnx", "onnxscript", "onnxruntime", "onnxruntime-gpu",
     "pluggy", "numpy", "pillow", "scikit-learn", "safetensors", "captum", "pydicom", "pylibjpeg-openjpeg", "pylibjpeg-rle",
     "pyjpegls", "python-gdcm", "nibabel", "highdicom",
 )  # fmt: skip
@@ -30,9 +30,9 @@ def doctor(as_json: bool) -> None:
     versions = {name: _version(name) for name in _PACKAGES}
     devices = _devices()
     usable = providers.usable()
-    problems = [text for text in (providers.conflict(), _mismatch(devices, usable)) if text]
+    problems = [text for text in (_both(versions), providers.conflict(), _mismatch(devices, usable)) if text]
     runs = {
-        "training": next(name for name in ("cuda", "mps", "cpu") if devices.get(name)),
+        "training": next((name for name in ("cuda", "mps", "cpu") if devices.get(name)), None),
         "verification": _first(usable),
     }
     if as_json:
@@ -41,9 +41,15 @@ def doctor(as_json: bool) -> None:
     else:
         print_table(f"Python {platform.python_version()}, {platform.system()} {platform.machine()}", ("package", "version"),
                     [(name, version or "not installed") for name, version in versions.items()])  # fmt: skip
-        print_table("", ("torch device", ""), [(name, value or "not found") for name, value in devices.items()])
+        if devices:
+            print_table("", ("torch device", ""), [(name, value or "not found") for name, value in devices.items()])
         print_table("", ("onnxruntime provider", ""), [(name, why or "usable") for name, why in usable.items()])
-        say(f"training would run on {runs['training']}, verification on {runs['verification']}")
+        if runs["training"]:
+            say(f"training would run on {runs['training']}, verification on {runs['verification']}")
+        else:
+            say(
+                f"without torch, ONNX files are used and nothing is trained: predict and evaluate run on {runs['verification']}"
+            )
         for text in problems:
             say(text, fg="red")
     if problems:
@@ -57,8 +63,21 @@ def _version(name: str) -> str | None:
         return None
 
 
+def _both(versions: dict[str, str | None]) -> str | None:
+    if not (versions["zooft"] and versions["zooft-runtime"]):
+        return None
+    return (
+        "zooft and zooft-runtime are both installed and own the same files, so that removing one breaks the other; run "
+        "'pip uninstall -y zooft zooft-runtime' and install one of them again: zooft to train, zooft-runtime to use ONNX files"
+    )
+
+
 def _devices() -> dict[str, str | None]:
-    import torch
+    """Where torch could compute; nothing where there is no torch."""
+    try:
+        import torch
+    except ModuleNotFoundError:
+        return {}
 
     cuda = ", ".join(torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())) or None
     mps = "Apple GPU" if torch.backends.mps.is_available() else None
@@ -70,6 +89,6 @@ def _first(usable: dict[str, str | None]) -> str:
 
 
 def _mismatch(devices: dict[str, Any], usable: dict[str, str | None]) -> str | None:
-    if devices["cuda"] and usable["cuda"]:
+    if devices.get("cuda") and usable["cuda"]:
         return f"torch sees a GPU, but onnxruntime can't use it: {usable['cuda']}"
     return None

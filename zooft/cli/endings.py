@@ -85,7 +85,7 @@ def of(error: BaseException) -> Ending:
     if isinstance(error, click.ClickException):
         return Ending(type(error).__name__, error.format_message(), notes, error.exit_code)
     message, status = _words(error)
-    if isinstance(error, PluginError):
+    if isinstance(error, PluginError) and message == str(error):  # else it is this machine that lacks something
         notes = (*notes, "this is a fault of the plugin; ZOOFT_TRACEBACK=1 shows file and line")
     return Ending(type(error).__name__, message, notes, status)
 
