@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
+import data
 import pytest
 
 import zooft
+from zooft import registry, run, saved
 
 FINDING_AND_NOTHING = [
     ("abnormal", "normal"), ("cancer", "healthy"), ("malignant", "normal"), ("malignant", "benign"), ("hemorrhage", "normal"),
@@ -43,7 +47,9 @@ def test_the_user_is_believed() -> None:
     ordered, (note,) = zooft.order_classes(("abnormal", "normal"), "Normal", ask=True)
     assert ordered == ("abnormal", "normal")
     assert note.endswith("as --positive says")
-    assert zooft.order_classes(("a", "b", "c"), "a") == (("b", "c", "a"), ())
+    ordered, (note,) = zooft.order_classes(("a", "b", "c"), "a")
+    assert ordered == ("b", "c", "a")
+    assert note == "'a' stands last of the 3 classes, as --positive says"
     with pytest.raises(zooft.ConfigError, match="--positive names a class that the labels don't have; they have a, b"):
         zooft.order_classes(("a", "b"), "c")
 
@@ -60,3 +66,19 @@ def test_of_several_classes_nothing_found_comes_first() -> None:
     assert zooft.nothing_first(("hemorrhage", "ischemia", "no finding")) == ("no finding", "hemorrhage", "ischemia")
     assert zooft.order_classes(("a", "b", "c"), "") == (("a", "b", "c"), ())
     assert zooft.order_classes(("a",), "") == (("a",), ())
+
+
+def test_a_model_s_own_order_of_the_classes_is_no_other_data(tmp_path: Path) -> None:
+    """The alphabet has ants before bees, the model bees before ants; its held-out samples are known again all the same."""
+    folder = data.write_classes(tmp_path / "insects", {"ants": 8, "bees": 8})
+    made = zooft.finetune(
+        backbone="timm:test_resnet", weights="random", task="classification", data=folder, out=tmp_path / "run", epochs=1,
+        positive="ants", export=False, report=False, audit=False, bootstrap=0, cache=False,
+    )  # fmt: skip
+    record = run.read(made.path)
+    assert (record["classes"], record["positive"]) == (["bees", "ants"], "ants")
+    task = registry.load().task("classification")
+    options = task.options(positive="ants")
+    split, members, _ = saved.find_samples(task, options, record["classes"], folder, run=made.path)
+    assert (split, len(members)) == ("val", record["data"]["val"])
+    assert {sample.id.split("/")[0] for sample in members if sample.target == 1} == {"ants"}

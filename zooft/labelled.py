@@ -91,7 +91,7 @@ def verify(
         task, classes, answers, split=split, resamples=_RESAMPLES, seed=0, calibration=about.calibration,
         group_score=about.group_score, group_name=about.data.get("group_name", "group"),
     )  # fmt: skip
-    whole = len(asked) == len(members) and about.data.get("fingerprint") == sample_tables.fingerprint(found.samples)
+    whole = len(asked) == len(members) and about.data.get("fingerprint") == sample_tables.fingerprint(found, classes)
     recorded = _recorded(about.metrics, split, whole=whole)
     own = declared.alone(model, path)
     faults = [*own.faults, *_faults(judged, recorded, task.primary, classes)]

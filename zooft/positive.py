@@ -62,7 +62,9 @@ def order_classes(
         if not chosen:
             raise ConfigError(f"--positive names a class that the labels don't have; they have {', '.join(names)}")
         ordered = (*(name for name in names if name != chosen), chosen)
-        return ordered, (_sentence(ordered, "as --positive says"),) if len(names) == 2 else ()
+        if len(names) > 2:
+            return ordered, (f"{chosen!r} stands last of the {len(names)} classes, as --positive says",)
+        return ordered, (_sentence(ordered, "as --positive says"),)
     if len(names) != 2:
         return tuple(names), ()
     if fixed:

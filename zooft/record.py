@@ -37,7 +37,7 @@ def record(plan: Plan, backbone: Backbone, splits: Splits, found: Discovery) -> 
     from zooft import __version__
 
     data: dict[str, Any] = {
-        "fingerprint": sample_tables.fingerprint(found.samples),
+        "fingerprint": sample_tables.fingerprint(found),
         "rejected": len(found.rejected),
         "group_score": found.group_score,
         "group_name": found.group_name,

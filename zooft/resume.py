@@ -119,7 +119,7 @@ def check_data(folder: Path, found: Discovery) -> None:
     before = _record(folder)
     if before is None:
         return
-    if before["data"]["fingerprint"] != sample_tables.fingerprint(found.samples):
+    if before["data"]["fingerprint"] != sample_tables.fingerprint(found):
         was = sum(before["data"][split] for split in ("train", "val", "test"))
         raise DataError(
             f"the data has changed since the run was begun: it had {was} samples and has {len(found.samples)} now, or their labels or "

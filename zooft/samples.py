@@ -184,13 +184,21 @@ def absent_classes(samples: Iterable[Sample], classes: Sequence[str], *, where: 
     return [f"warning: none of {where} is of class {some}, so the figures say nothing of it"] if absent else []
 
 
-def fingerprint(samples: Sequence[Sample]) -> str:
-    """SHA-256 over ids, targets and splits, in the order of the ids."""
+def fingerprint(found: Discovery, classes: Sequence[str] | None = None) -> str:
+    """SHA-256 over ids, targets and splits, in the order of the ids.
+
+    Args:
+        found: the samples.
+        classes: in whose order the targets count, such as a model's, which may differ from the data's own.
+    """
+    samples = found.samples
+    place = {index: list(classes).index(name) for index, name in enumerate(found.classes)} if classes else {}
     digest = hashlib.sha256()
     ids = [sample.id for sample in samples]
     for row in sorted(range(len(ids)), key=ids.__getitem__):
         sample = samples[row]
-        digest.update(f"{sample.id}\0{sample.target}\0{sample.split}\n".encode())
+        target = place.get(sample.target, sample.target)
+        digest.update(f"{sample.id}\0{target}\0{sample.split}\n".encode())
     return digest.hexdigest()
 
 

@@ -152,7 +152,7 @@ def samples_of(
         raise DataError(
             f"the data has classes that the model doesn't know: {', '.join(foreign)}; it knows {', '.join(classes)}"
         )
-    known = _known_splits(run, found)
+    known = _known_splits(run, found, classes)
     everyone = spilled_as(
         [found.samples],
         (_relabelled(sample, found.classes, classes, known, val_was_learnt) for sample in found.samples),
@@ -436,10 +436,10 @@ def _example(port: Port) -> torch.Tensor:
     return torch.randint(0, 256, shape, generator=torch.Generator().manual_seed(0)).to(dtype)
 
 
-def _known_splits(run: Path | None, found: Discovery) -> Lookup:
+def _known_splits(run: Path | None, found: Discovery, classes: Sequence[str]) -> Lookup:
     """Id to split, where the data is what the run was trained on: other data may have the same ids by chance."""
     known = Lookup()
-    if run is None or runs.read(run)["data"]["fingerprint"] != sample_tables.fingerprint(found.samples):
+    if run is None or runs.read(run)["data"]["fingerprint"] != sample_tables.fingerprint(found, classes):
         return known
     table = run / runs.SAMPLES_FILE
     try:
