@@ -691,3 +691,12 @@ def test_a_sample_of_a_shard_takes_next_to_no_memory_where_they_are_many(
         tracemalloc.stop()
         assert len(found.samples) in {1000, 4000}
     assert (held[1] - held[0]) / 3000 < 60
+
+
+def test_labels_that_are_one_in_two_spellings_are_an_error_that_names_pictures(tmp_path: Path) -> None:
+    write(
+        tmp_path / "x.tar",
+        {"0.png": png(0), "0.cls": "Pos", "1.png": png(1), "1.cls": "pos", "2.png": png(2), "2.cls": "b"},
+    )
+    with pytest.raises(zooft.DataError, match=r"'Pos' \(such as of x.tar/0.png\) and 'pos' \(such as of x.tar/1.png\)"):
+        discover(tmp_path, OPTIONS)

@@ -151,7 +151,21 @@ def _refuse_twice(root: Path, found: Sequence[ClassFolder]) -> None:
 
 
 def _look(path: Path) -> _Inside:
-    return _Inside(folders(path), any(looks_like_picture(other.name) or not other.suffix for other in others(path)))
+    """By what the system says of entries in one go: a class may have a million."""
+    inner, picture = [], False
+    try:
+        with os.scandir(path) as entries:
+            for entry in entries:
+                if zooft.is_hidden(entry.name):
+                    continue
+                # of a link that leads in circles, only Path gives an answer
+                if (path / entry.name).is_dir() if entry.is_symlink() else entry.is_dir():
+                    inner.append(path / entry.name)
+                elif not picture:
+                    picture = looks_like_picture(entry.name) or "." not in entry.name
+    except OSError as error:
+        _refuse_unreadable(error)
+    return _Inside(sorted(inner), picture)
 
 
 # splits of classes, and classes of splits

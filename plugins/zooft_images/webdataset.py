@@ -83,7 +83,8 @@ def list_shards(root: Path, options: ClassificationOptions, *, computing: zooft.
     listed = zooft.spilled(candidates())
     _refuse_missing_groups(root, made.json_keys, options)
     zooft.check_labels(
-        [(name, "the list of classes") for name in names] or [(label, "a shard") for label in made.labels]
+        [(name, "the list of classes") for name in names]
+        or [(label, f"such as of {first}") for label, first in made.labels.items()]
     )
     return Listing(
         candidates=listed,
@@ -228,7 +229,7 @@ class _Made:
     layout: _Layout
     meaning: Callable[[str], str]
     rejected: list[zooft.Rejection] = field(default_factory=list)
-    labels: set[str] = field(default_factory=set)
+    labels: dict[str, str] = field(default_factory=dict)
     unused: Counter[str] = field(default_factory=Counter)
     hidden: Counter[str] = field(default_factory=Counter)
     json_keys: set[str] = field(default_factory=set)
@@ -246,6 +247,7 @@ class _Made:
             identity = f"{shard}/{entry.name}"
             try:
                 label = self._label(entry)
+                self.labels.setdefault(label, identity)
             except zooft.DataError as error:
                 self.rejected.append(zooft.Rejection(identity, str(error)))
                 continue
@@ -255,7 +257,6 @@ class _Made:
         meant = sorted({self.meaning(label) for label in entry.labels})
         if len(meant) > 1:
             raise zooft.DataError(f"its .cls and its .json differ: {' and '.join(meant)}")
-        self.labels.add(meant[0])
         return meant[0]
 
 
