@@ -292,7 +292,9 @@ def test_two_labels_for_one_slice_are_refused(tmp_path: Path) -> None:
     table = tmp_path / "labels.csv"
     lines = [line + "," for line in table.read_text().splitlines()]
     table.write_text("\n".join([lines[0] + "path", *lines[1:], "CANARY^ANN,,yes,files/CANARY^ANN/00.dcm"]))
-    assert "gives 1 slices of 1 series two labels or splits" in refusal(tmp_path)
+    said = refusal(tmp_path)
+    assert "gives 1 slices of 1 series two labels or splits" in said
+    assert re.search(r"first in lines \d+ and \d+;", said)
 
 
 def test_class_folders_of_any_depth_and_splits(tmp_path: Path) -> None:
@@ -322,9 +324,9 @@ def test_slices_of_a_series_in_two_class_folders_are_slice_labels(tmp_path: Path
     got = found(tmp_path)
     assert got.group_score == "max"
     assert Counter(sample.target for sample in got.samples) == {0: 12, 1: 4}
-    assert "4 series have slices in several class folders" in refusal(tmp_path, mode="volume")
+    assert "4 series have slices in several class folders (first: series " in refusal(tmp_path, mode="volume")
     shutil.copy(tmp_path / "yes" / PATIENTS[0] / "00.dcm", tmp_path / "no" / PATIENTS[0] / "00.dcm")
-    assert "1 slices lie in two class or split folders each" in refusal(tmp_path)
+    assert "1 slices lie in two class or split folders each (first: of series " in refusal(tmp_path)
 
 
 def test_folders_of_patients_dont_become_classes(tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections import Counter
 from pathlib import Path
 from typing import Any
@@ -192,7 +193,7 @@ def test_series_of_two_persons_of_one_patient_id_are_left_out_and_listed(
     found = discover(table(tmp_path, rows), SLICE, learning=learning)
     assert len(groups(found)) == 4
     reasons = [one.reason for one in found.rejected if one.id.startswith("series")]
-    assert reasons == [f"its PatientID stands for several persons, whose {what} differ (2 slices)"] * 2
+    assert reasons == [f"its PatientID stands for several persons, whose {what} differs (2 slices)"] * 2
     (note,) = [note for note in found.notes if note.startswith("warning: 1 PatientIDs stand for several persons each")]
     assert "patient_id of labels.csv, which is believed then" in note
     texts(found)
@@ -215,14 +216,17 @@ def test_patients_of_several_issuers_are_kept_apart_and_told(tmp_path: Path) -> 
     assert len(groups(found)) == 6
     assert "warning: 1 PatientIDs were given by several issuers" in texts(found)
     rows += [("CANARY1", scan(tmp_path, 3, **ANNA | {"IssuerOfPatientID": ""}), "yes")]
-    with pytest.raises(zooft.DataError, match="of 7 labelled series, 1 name no patient"):
+    with pytest.raises(
+        zooft.DataError, match=r"of 7 labelled series, 1 name no patient, the first is series [0-9a-f]{16}"
+    ):
         discover(table(tmp_path, rows), SLICE)
 
 
 def test_all_series_of_doubtful_patients_are_an_error(tmp_path: Path) -> None:
     rows = [("", scan(tmp_path, 1, **ANNA), "no"), ("", scan(tmp_path, 2, **ANNA | OTHERS["name"]), "yes")]
     with pytest.raises(
-        zooft.DataError, match="all 2 labelled series: its PatientID stands for several persons, whose name differ"
+        zooft.DataError,
+        match=r"all 2 labelled series, the first is [0-9a-f]{16}: its PatientID stands for several persons, whose name differs",
     ):
         discover(table(tmp_path, rows), SLICE)
 
@@ -287,6 +291,14 @@ def test_one_patient_id_for_everybody_is_told_as_that_with_the_ways_out(tmp_path
         assert "4 of them have a PatientID such as ANONYMOUS" in str(caught.value)
     if name == "4711":
         assert "all 4 labelled series name one PatientID" in str(caught.value)
+    one_study = [
+        ("", uid, label) for _, uid, label in cohort(tmp_path / "all", PatientID=name, StudyInstanceUID=UID.format(5))
+    ]
+    with pytest.raises(
+        zooft.DataError, match=r"4 labelled series name one StudyInstanceUID.* --group-by patient, series, folder"
+    ):
+        discover(table(tmp_path / "all", one_study), CTOptions(mode="slice", group_by="study"))
+    shutil.rmtree(tmp_path / "all")
     for kind in ("study", "series", "folder"):
         assert len(groups(discover(tmp_path, CTOptions(mode="slice", group_by=kind)))) == 4
     believed = table(tmp_path, [(f"P{i // 2}", uid, label) for i, (_, uid, label) in enumerate(rows)])

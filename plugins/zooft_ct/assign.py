@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
@@ -14,7 +14,7 @@ from zooft_ct import labels
 from zooft_ct.header import SliceHeader
 from zooft_ct.labels import Row, Table
 from zooft_ct.patients import Patients
-from zooft_ct.person import listed, stands_for_nobody
+from zooft_ct.person import differ, stands_for_nobody
 from zooft_ct.read import place
 from zooft_ct.stacks import Stack, path_of, sop_of
 
@@ -129,8 +129,10 @@ def by_table(table: Table, stacks: Sequence[Stack], root: Path, patients: Patien
     )
 
 
-def by_folders(stacks: Sequence[Stack], root: Path, patients: Patients, *, whole: bool) -> Assigned:
-    """Labels by the class folder that each file lies in; arguments as of `by_table`.
+def by_folders(
+    stacks: Sequence[Stack], root: Path, patients: Patients, hashed: Callable[[Stack], str], *, whole: bool
+) -> Assigned:
+    """Labels by the class folder that each file lies in; arguments as of `by_table`, and what messages call a series.
 
     Raises:
         DataError: no class folders, folders that look like patients', one slice in two of them, or, where `whole`,
@@ -144,10 +146,11 @@ def by_folders(stacks: Sequence[Stack], root: Path, patients: Patients, *, whole
         for stack, where in pairs
         if where
     )
-    torn = sum(len(set(one.labels.values())) > 1 for one in labelled)
+    torn = [one.stack for one in labelled if len(set(one.labels.values())) > 1]
     if torn and whole:
         raise zooft.DataError(
-            f"{torn} series have slices in several class folders, and --mode volume needs one label a series; move "
+            f"{len(torn)} series have slices in several class folders (first: series {hashed(torn[0])}), and --mode volume needs "
+            "one label a series; move "
             f"them together, or write {labels.TABLE}"
         )
     classes = tuple(sorted({label for where in placed for label, _ in where.values()}))
@@ -158,13 +161,13 @@ def by_folders(stacks: Sequence[Stack], root: Path, patients: Patients, *, whole
         )
     _refuse_patients_folders(labelled, classes)
     zooft.check_labels((name, "a class folder") for name in classes)
-    _refuse_torn_copies(stacks, placed, root, splits=splits)
+    _refuse_torn_copies(stacks, placed, root, hashed, splits=splits)
     return Assigned(
         labelled=labelled,
         unlabelled=tuple(stack for stack, where in pairs if not where),
         rejected=(),
         classes=classes,
-        by_slice=torn > 0,
+        by_slice=bool(torn),
         notes=(),
     )
 
@@ -352,23 +355,27 @@ def _labelled(
         stack=stack,
         patient=patient,
         labels=where,
-        doubt=f"its PatientID stands for several persons, whose {listed(torn)} differ" if torn else "",
+        doubt=f"its PatientID stands for several persons, whose {differ(torn)}" if torn else "",
         copies=tuple(copies),
     )
 
 
 def _placed(told: Sequence[_Told], name: str) -> dict[int, dict[int, Label]]:
     placed: defaultdict[int, dict[int, Label]] = defaultdict(dict)
-    torn = {
-        (one.number, i)
-        for one in told
-        for i in one.slices
-        if placed[one.number].setdefault(i, (one.row.label, one.row.split)) != (one.row.label, one.row.split)
-    }
+    lines: dict[tuple[int, int], int] = {}
+    torn: dict[tuple[int, int], int] = {}
+    for one in told:
+        label = (one.row.label, one.row.split)
+        for i in one.slices:
+            lines.setdefault((one.number, i), one.row.line)
+            if placed[one.number].setdefault(i, label) != label:
+                torn.setdefault((one.number, i), one.row.line)
     if torn:
+        place, line = next(iter(torn.items()))
         raise zooft.DataError(
             f"{name} gives {len(torn)} slices of {len({number for number, _ in torn})} series two labels or splits, by "
-            "different lines (a series' and a slice's, or those of equal files); leave one of each"
+            f"different lines (a series' and a slice's, or those of equal files), first in lines {lines[place]} and {line}; leave "
+            "one of each"
         )
     return placed
 
@@ -392,13 +399,21 @@ def _refuse_patients_folders(labelled: Sequence[Labelled], classes: Sequence[str
 
 
 def _refuse_torn_copies(
-    stacks: Sequence[Stack], placed: Sequence[Mapping[int, Label]], root: Path, *, splits: bool
+    stacks: Sequence[Stack],
+    placed: Sequence[Mapping[int, Label]],
+    root: Path,
+    hashed: Callable[[Stack], str],
+    *,
+    splits: bool,
 ) -> None:
     """A file that was left out as a copy may lie in another class folder than the one that is used."""
-    torn = sum(
-        labels.folder_label(root, copy.header.path, splits=splits) != placed[copy.number].get(copy.slice)
+    torn = [
+        stacks[copy.number]
         for copies in _copied(stacks).values()
         for copy in copies
-    )
+        if labels.folder_label(root, copy.header.path, splits=splits) != placed[copy.number].get(copy.slice)
+    ]
     if torn:
-        raise zooft.DataError(f"{torn} slices lie in two class or split folders each; leave the right copy")
+        raise zooft.DataError(
+            f"{len(torn)} slices lie in two class or split folders each (first: of series {hashed(torn[0])}); leave the right copy"
+        )

@@ -83,12 +83,12 @@ def discover(
     found = stacks.below([folder], folder, options, computing)
     _refuse_nothing(found)
     patients = examine((stack.patient, stack.persons) for stack in found.stacks if stack.persons)
+    names = _Names(key=privacy.key_of(folder), root=folder)
     assigned = (
         assign.by_table(table, found.stacks, folder, patients, whole=whole)
         if table
-        else assign.by_folders(found.stacks, folder, patients, whole=whole)
+        else assign.by_folders(found.stacks, folder, patients, names.series, whole=whole)
     )
-    names = _Names(key=privacy.key_of(folder), root=folder)
     classes, order = _classes(assigned, options.positive, learning=learning)
     grouped, doubtful = _grouped(assigned, names, options, learning=learning)
     made = [sample for one, group in grouped for sample in _of_labelled(one, group, classes, names, options)]
@@ -245,10 +245,10 @@ def _grouped(
     sure = [one for one in assigned.labelled if not (by_patient and one.doubt)]
     groups = [_group(one, options, names.root) for one in sure]
     if learning:
-        _refuse_unknown(sure, groups, options)
+        _refuse_unknown(sure, groups, names, options)
     if doubtful and not sure:
         raise zooft.DataError(
-            f"all {len(doubtful)} labelled series: {doubtful[0].doubt}, so whose they are can't be known. {_way_out(options)}"
+            f"all {len(doubtful)} labelled series, the first is {names.series(doubtful[0].stack)}: {doubtful[0].doubt}, so whose they are can't be known. {_way_out(options)}"
         )
     return (
         [
@@ -262,28 +262,31 @@ def _grouped(
     )
 
 
-def _refuse_unknown(labelled: Sequence[Labelled], groups: Sequence[str], options: CTOptions) -> None:
+def _refuse_unknown(labelled: Sequence[Labelled], groups: Sequence[str], names: _Names, options: CTOptions) -> None:
     unknown = groups.count("")
     if unknown:
         nobodys = sum(stands_for_nobody(one.stack.patient) for one in labelled)
         such = f" ({nobodys} of them have a PatientID such as ANONYMOUS, which anonymisers write for everybody)"
         raise zooft.DataError(
-            f"can't split safely: of {len(groups)} labelled series, {unknown} name no {options.group_by}"
-            f"{such if nobodys and options.group_by == 'patient' else ''}, so one patient could stand on both sides. "
+            f"can't split safely: of {len(groups)} labelled series, {unknown} name no {options.group_by}, the first is series "
+            f"{names.series(labelled[groups.index('')].stack)}{such if nobodys and options.group_by == 'patient' else ''}, so one patient could stand on both sides. "
             f"{_way_out(options)}"
         )
-    if options.group_by == "patient" and len(groups) > 1 and len(set(groups)) == 1:
+    if len(groups) > 1 and len(set(groups)) == 1:
+        what = {"patient": "PatientID", "study": "StudyInstanceUID"}.get(options.group_by, options.group_by)
         raise zooft.DataError(
-            f"all {len(groups)} labelled series name one PatientID, so nobody can be held out: it stands for everybody, as "
-            f"anonymisers write it, or there is one patient only. {_way_out(options)}"
+            f"all {len(groups)} labelled series name one {what}, so nothing can be held out: it stands for everybody, as "
+            f"anonymisers write it, or there is one {options.group_by} only. {_way_out(options)}"
         )
 
 
 def _way_out(options: CTOptions) -> str:
-    others = [kind for kind in ("patient", "study", "series", "folder") if kind != options.group_by]
+    others = ", ".join(kind for kind in ("patient", "study", "series", "folder") if kind != options.group_by)
+    if options.group_by != "patient":
+        return f"Choose what is to be kept together with --group-by {others}"
     return (
         f"Write the true ones into the column patient_id of {labels.TABLE}, which is believed then, or choose what is to be kept "
-        f"together with --group-by {', '.join(others)}"
+        f"together with --group-by {others}"
     )
 
 

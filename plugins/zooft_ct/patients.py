@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 import zooft
-from zooft_ct.person import Person, differing, fingerprint, listed, merged, name_key, stands_for_nobody
+from zooft_ct.person import Person, differ, differing, fingerprint, merged, name_key, stands_for_nobody
 
 _SHOWN = 3
 
@@ -84,9 +84,9 @@ def about_torn(patients: Patients, hashed: Callable[[str], str], *, then: str) -
     """PatientIDs of several persons, and what is done about them."""
     if not patients.torn:
         return []
-    what = listed(list(dict.fromkeys(word for words in patients.torn.values() for word in words)))
+    what = differ(list(dict.fromkeys(word for words in patients.torn.values() for word in words)))
     return [
-        f"warning: {len(patients.torn)} PatientIDs stand for several persons each, by their files: {what} differ"
+        f"warning: {len(patients.torn)} PatientIDs stand for several persons each, by their files: {what}"
         f"{_such_as(sorted(patients.torn), hashed)}; {then}"
     ]
 

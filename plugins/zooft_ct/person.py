@@ -94,9 +94,9 @@ def merged(persons: Iterable[Person]) -> Person:
     return Person(issuer, name, birth_date, sex)
 
 
-def listed(words: Sequence[str]) -> str:
-    """``birth date, sex and name``."""
-    return f"{', '.join(words[:-1])} and {words[-1]}" if len(words) > 1 else words[0]
+def differ(words: Sequence[str]) -> str:
+    """``birth date, sex and name differ``."""
+    return f"{', '.join(words[:-1])} and {words[-1]} differ" if len(words) > 1 else f"{words[0]} differs"
 
 
 def fingerprint(one: Person) -> str:

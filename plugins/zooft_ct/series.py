@@ -240,7 +240,7 @@ def _refuse_mixture(slices: Sequence[SliceHeader]) -> None:
     differing = person.differing(each.person for each in slices)
     if differing:
         raise zooft.DataError(
-            f"slices of several persons in one series: {person.listed(differing)} differ; they were mixed up when the data were "
+            f"slices of several persons in one series: {person.differ(differing)}; they were mixed up when the data were "
             "made"
         )
     if len({(each.rows, each.columns) for each in slices}) > 1:
