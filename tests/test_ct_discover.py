@@ -210,6 +210,14 @@ def test_paths_may_name_files_folders_and_nothing(tmp_path: Path) -> None:
     ]
 
 
+def test_class_folders_in_two_spellings_are_named_with_their_splits(tmp_path: Path) -> None:
+    for i, folder in enumerate(("train/Yes", "train/no", "val/yes", "val/no")):
+        series(tmp_path / folder / "a", PATIENTS[i])
+        series(tmp_path / folder / "b", PATIENTS[i], number=2)
+    series(tmp_path / "train" / "no" / "c", PATIENTS[0], number=3)
+    assert "'Yes' (a class folder of train) and 'yes' (a class folder of val)" in refusal(tmp_path)
+
+
 def test_a_line_that_names_two_series_is_refused_and_an_old_path_beside_a_series_isnt(tmp_path: Path) -> None:
     uid = series(tmp_path / "a", PATIENTS[0])
     other = series(tmp_path / "b", PATIENTS[1])

@@ -160,7 +160,15 @@ def by_folders(
             "data folder, or put the series into a folder for each class"
         )
     _refuse_patients_folders(labelled, classes)
-    zooft.check_labels((name, "a class folder") for name in classes)
+    zooft.check_labels(
+        sorted(
+            {
+                (label, f"a class folder of {split}" if split else "a class folder")
+                for where in placed
+                for label, split in where.values()
+            }
+        )
+    )
     _refuse_torn_copies(stacks, placed, root, hashed, splits=splits)
     return Assigned(
         labelled=labelled,

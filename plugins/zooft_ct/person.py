@@ -11,6 +11,7 @@ import re
 import unicodedata
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
+from difflib import SequenceMatcher
 from itertools import combinations
 
 _NOBODY = re.compile(
@@ -21,6 +22,7 @@ _NOBODY = re.compile(
 )
 """What stands in place of a name or a PatientID, for everybody alike."""
 _MOST_COMPARED = 64
+_LONG_ENOUGH, _NEARLY = 5, 0.85
 _NO_DATES = frozenset({"19000101", "00010101", "18000101", "17000101", "18581117"})
 
 
@@ -134,8 +136,10 @@ def _alike(one: str, other: str, *, same_birth: bool) -> bool:
     (family, given), (other_family, other_given) = _parts(one), _parts(other)
     if not (given and other_given and family and other_family):
         return bool({*family, *given} & {*other_family, *other_given}) or _joined(one) == _joined(other)
-    same_family = _share(family, other_family) or "".join(family) == "".join(other_family)
-    if _share(given, other_given):
+    same_family = (
+        _share(family, other_family) or "".join(family) == "".join(other_family) or _mistyped(family, other_family)
+    )
+    if _share(given, other_given) or (same_birth and same_family and _mistyped(given, other_given)):
         return same_family or same_birth
     return _share(family, other_given) and _share(given, other_family)  # in the other order
 
@@ -149,6 +153,15 @@ def _parts(name: str) -> tuple[list[str], list[str]]:
 def _share(one: list[str], other: list[str]) -> bool:
     """A word, or an initial of one."""
     return any(a == b or (min(len(a), len(b)) == 1 and a[0] == b[0]) for a in one for b in other)
+
+
+def _mistyped(one: list[str], other: list[str]) -> bool:
+    """Words of five letters and more that differ in about one of them."""
+    return any(
+        min(len(a), len(b)) >= _LONG_ENOUGH and SequenceMatcher(None, a, b).ratio() > _NEARLY
+        for a in one
+        for b in other
+    )
 
 
 def _joined(name: str) -> str:

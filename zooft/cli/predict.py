@@ -247,6 +247,8 @@ def _by_group(job: _Job) -> _Tally:
         line = metadata.calibration.threshold
         if line is not None:
             live.note(f"{metadata.classes[-1]} is said from a probability of {line:.4f} on")
+        elif len(metadata.classes) == 2:
+            live.note(f"the positive class is {metadata.classes[1]}")
         found = answers.gathered(job.task, paths.places(wanted.typed), job.options, live.computing)
         for text in (*_about_rejected(found.rejected), *found.notes):
             live.note(text)
