@@ -150,13 +150,13 @@ def _arrays_sha256(arrays: Arrays) -> str:
 
 def show(task: Task, options: Any, sample: Sample) -> NDArray[Any]:
     """One sample as a picture for people, ``(H, W)`` or ``(H, W, 3)`` uint8."""
-    return picture(task, options, read(task, options, sample))
+    arrays = read(task, options, sample)
+    return picture(task, options, arrays if task.redact is None else ask(task, "redact", arrays, options))
 
 
 def picture(task: Task, options: Any, arrays: Arrays) -> NDArray[Any]:
-    """Arrays that were read, as `show` gives them."""
-    seen = arrays if task.redact is None else ask(task, "redact", arrays, options)
-    shown: NDArray[Any] = ask(task, "show", seen, options)
+    """Arrays that were read, as the task draws them: to compare by, not for people, since nothing is redacted."""
+    shown: NDArray[Any] = ask(task, "show", arrays, options)
     return shown.squeeze()
 
 

@@ -53,11 +53,17 @@ def _without_corner_text(hu: NDArray[Any]) -> NDArray[Any]:
     parts, count = ndimage.label(hu > _AIR, structure=np.ones((3, 3)))
     if not count:
         return hu
-    numbers = np.arange(1, count + 1)
-    sizes = np.bincount(parts.ravel(), minlength=count + 1)[1:]
-    middles = np.array(ndimage.center_of_mass(parts > 0, parts, numbers))
-    away = np.hypot(*(2 * middles / (np.array(hu.shape) - 1) - 1).T) > _MIDDLE
-    letters = np.isin(parts, numbers[away & (sizes < _SMALL * hu.size)])
+    places = np.nonzero(parts)
+    owners = parts[places]
+    sizes = np.bincount(owners, minlength=count + 1)
+    sizes[0] = 1  # the air
+    middles = [np.bincount(owners, weights=place, minlength=count + 1) / sizes for place in places]
+    away = np.hypot(*(2 * middle / (side - 1) - 1 for middle, side in zip(middles, hu.shape, strict=True))) > _MIDDLE
+    small = away & (sizes < _SMALL * hu.size)
+    small[0] = False
+    letters = small[parts]
+    if not letters.any():
+        return hu
     return np.where(ndimage.binary_dilation(letters, iterations=2), -1024, hu)
 
 
