@@ -70,10 +70,11 @@ def test_texts_scouts_copies_and_other_images_of_a_patient_are_missed_by_nobody(
     first, *_ = patient(tmp_path / "a", "A")
     (tmp_path / "a" / "copy.dcm").write_bytes(first.read_bytes())
     (tmp_path / "a" / "readme.txt").write_text("scanned on a Monday")
+    (tmp_path / "a" / "VERSION").write_text("Gerät 7\n")
     write(tmp_path / "a" / "scout.dcm", ct(9, PatientID="A", ImageType=["ORIGINAL", "PRIMARY", "LOCALIZER"]))
     write(tmp_path / "a" / "mr.dcm", ct(9, PatientID="A", SOPClassUID="1.2.840.10008.5.1.4.1.1.4", Modality="MR"))
     found = gather([tmp_path], OPTIONS)
-    assert len(found.rejected) == 4
+    assert len(found.rejected) == 5
     assert judged(found) == [(6, 0)]
 
 

@@ -96,12 +96,18 @@ class Cache:
 
 
 def chosen(hu_cache: str) -> Cache | None:
-    """What the option of this name asks for: ``auto`` is the user's cache folder, ``off`` none, else a folder."""
+    """What the option of this name asks for: ``auto`` is the user's cache folder, ``off`` none, else a folder.
+
+    None, too, for a user without a cache folder: pictures of patients don't belong into the working directory.
+    """
     if hu_cache == "off":
         return None
     if hu_cache != "auto":
         return Cache(Path(hu_cache))
-    return Cache(Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "zooft" / "hu")
+    own = Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache")
+    with contextlib.suppress(RuntimeError):  # a user without a home
+        own = own.expanduser()
+    return Cache(own / "zooft" / "hu") if own.is_absolute() else None
 
 
 def key_of(content: str, frame: int, how: str = "") -> str:

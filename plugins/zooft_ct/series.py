@@ -24,6 +24,7 @@ _UNEVEN = 0.05
 _GAP = 1.5
 _TILTED = 0.5
 _THREADS = 8
+_LOOKED_AT = 256
 _SLICES = frozenset({"", "dcm", "dicom", "ima"})
 """Endings of DICOM files' names."""
 _NOT_AXIAL = "not axial; rows, columns and slices are in the order in which they're stored"
@@ -176,7 +177,19 @@ def _headers_or_reason(path: Path, *, force: bool) -> list[SliceHeader] | Refuse
 def _named_as_a_slice(path: Path) -> bool:
     """Whether a file that can't be read may have been a slice: scanners' archives name them so, or by a UID's end."""
     ending = path.suffix.lower().removeprefix(".")
-    return ending in _SLICES or ending.isdecimal()
+    if ending in _SLICES - {""}:
+        return True
+    return (not ending or ending.isdecimal()) and not _is_text(path)
+
+
+def _is_text(path: Path) -> bool:
+    """Whether a file begins as texts do that lie about, such as README; one without bytes is none."""
+    try:
+        with path.open("rb") as file:
+            start = file.read(_LOOKED_AT)
+    except OSError:
+        return False
+    return bool(start) and all(byte >= 32 or byte in b"\t\n\r\f" for byte in start)
 
 
 def _grouped(slices: Iterable[SliceHeader]) -> list[list[SliceHeader]]:
