@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import dataclasses
 import inspect
 import re
 from collections.abc import Callable
@@ -245,3 +246,40 @@ def test_the_pyproject_of_the_docs_is_toml_with_the_entry_point() -> None:
 
 def test_the_docs_state_the_current_api_version() -> None:
     assert f"`zooft_api = {contracts.API_VERSION}`" in DOCS.read_text(encoding="utf-8")
+
+
+TYPES = {
+    name: kind
+    for name, kind in vars(contracts).items()
+    if dataclasses.is_dataclass(kind) and kind.__module__ == contracts.__name__ and name in zooft.__all__
+}
+
+
+def described(kind: type) -> list[str]:
+    """A row for each field of a type, as its own docstring has it."""
+    attributes = inspect.getdoc(kind).partition("Attributes:")[2]  # type: ignore[union-attr]
+    found = re.findall(r"^    (\w+): (.*?)(?=^    \w+: |\Z)", attributes, re.MULTILINE | re.DOTALL)
+    what = {name: " ".join(text.split()).replace("``", "`") for name, text in found}
+    rows = []
+    for field in dataclasses.fields(kind):
+        default = "required"
+        if field.default_factory is not dataclasses.MISSING:
+            default = "empty"
+        elif isinstance(field.default, type):
+            default = f"`{field.default.__name__}`"
+        elif callable(field.default):
+            default = "optional"
+        elif field.default is not dataclasses.MISSING:
+            default = f"`{field.default!r}`".replace("'", '"')
+        cells = (f"`{field.name}`", f"`{field.type}`", default, what.get(field.name, "MISSING IN THE DOCSTRING"))
+        rows.append("| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |")
+    return rows
+
+
+@pytest.mark.parametrize("name", TYPES)
+def test_every_field_of_every_type_stands_in_the_docs_with_its_signature(name: str) -> None:
+    _, _, section = DOCS.read_text(encoding="utf-8").partition(f"\n### {name}\n")
+    assert section, f"docs/plugins.md has no section for {name}"
+    table = re.search(r"(?:^\|.*\n)+", section, re.MULTILINE)
+    assert table is not None
+    assert table[0].splitlines()[2:] == described(TYPES[name]), "docs/plugins.md: the rows should be these"

@@ -170,11 +170,13 @@ class Family:
         name: the prefix.
         summary: one line for ``zooft backbones``.
         models: all model names, shortest import possible.
-        build: a model by full name, the zoo's own module with its classifier, random weights.
+        build: a model by full name, the zoo's own module with its classifier, random weights. Parameters that it builds with
+            ``requires_grad=False`` are never trained.
         anatomy: the map of such a module.
         pretrained: the zoo's own weights, downloading if need be; None where the zoo has none.
         aliases: short names for full ones.
-        canonical: a model's full name with its default weights tag; raises KeyError for unknown ones.
+        canonical: a model's full name with its default weights tag; raises KeyError for unknown ones. Without it, a full name is
+            one that `models` has.
         at_hand: whether ``pretrained`` would need no network.
     """
 
@@ -231,7 +233,7 @@ class FreezePlan:
 
     Attributes:
         frozen: names of stages that must stay bit-equal, buffers too.
-        scales: learning-rate factor by stage, on top of the backbone's rate; 1.0 where unnamed.
+        scales: learning-rate factor by stage, on top of the backbone's rate, finite and not negative; 1.0 where unnamed.
     """
 
     frozen: frozenset[str]
@@ -245,8 +247,8 @@ class Freezer:
     Attributes:
         name: as on the command line.
         summary: one line.
-        plan: ``(stages that hold parameters, argument or None, epoch from 0) -> plan``; raises ConfigError
-            for an argument it can't use.
+        plan: ``(stages that hold parameters to learn, argument or None, epoch from 0) -> plan``, the same each time; raises
+            ConfigError for an argument it can't use.
         argument: what stands behind the colon, for help texts; None where there is nothing.
     """
 
@@ -360,7 +362,13 @@ class Picture:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Table:
-    """A table for the report."""
+    """A table for the report.
+
+    Attributes:
+        title: what it shows.
+        columns: their headings.
+        rows: each with a cell a column.
+    """
 
     title: str
     columns: tuple[str, ...]
@@ -517,9 +525,10 @@ class Task:
         preprocess: native units ``(N, …)``, one tensor for each port, to the network's input ``(N, C, H, W)``
             float32, or ``(N, Z, C, H, W)`` for a bag, as a module that can be exported.
         explain: `preprocess` in words, for the ONNX metadata.
-        loss: from all training targets, a module ``(logits, targets) -> scalar``.
+        loss: from all training targets, a module ``(logits, targets) -> scalar``. Parameters of its own learn at the head's rate
+            and are kept for ``--resume``; no file of the model holds them.
         metrics: ``(targets (N,), probabilities (N, classes)) -> name to value``.
-        primary: the metric that chooses the best epoch; better when larger.
+        primary: the one of `metrics` that chooses the best epoch; better when larger.
         options: a frozen dataclass; its fields become flags, config keys and arguments.
         augment: ``(spec, options) -> (arrays -> network input (C, H, W))``, the arrays as `read` gives them and one
             argument each, or None for the plain view. A view in uint8 is levels of 0 to 255, which the core brings to
@@ -640,10 +649,12 @@ class Verification:
 
     Attributes:
         passed: whether every check held.
-        provider: the one that truly ran; nodes by provider in `placement`.
+        provider: the one that truly ran.
         requested_provider: what was asked for.
+        placement: provider to how many of the graph's nodes it ran.
         onnx_sha256: of the file's bytes.
-        samples: how many real samples were compared, of `available` ones.
+        samples: how many real samples were compared.
+        available: how many there were.
         batch_sizes: those run.
         max_probability_difference: over all samples and classes.
         relative_rms: root mean square of the logits' difference over `spread`.

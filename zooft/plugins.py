@@ -118,19 +118,24 @@ def _register(manager: pluggy.PluginManager, entry_point: metadata.EntryPoint) -
             plugin = entry_point.load()
     except (Exception, SystemExit) as error:  # a stranger's import may fail in any way; the rest must go on
         return f"importing {entry_point.value} failed: {type(error).__name__}: {error}"
+    if manager.is_registered(plugin):
+        return f"{entry_point.value} is the plugin {manager.get_name(plugin)!r} already; name it by one entry point"
+    return registered(manager, plugin, entry_point.name)
+
+
+def registered(manager: pluggy.PluginManager, plugin: object, name: str) -> str | None:
+    """Register a module that was loaded; why it can't be used, or None."""
     wanted = getattr(plugin, "zooft_api", API_VERSION)
     if wanted != API_VERSION:
         return f"it is written for version {wanted} of zooft's hooks, and this zooft has version {API_VERSION}"
-    if manager.is_registered(plugin):
-        return f"{entry_point.value} is the plugin {manager.get_name(plugin)!r} already; name it by one entry point"
     try:
-        manager.register(plugin, name=entry_point.name)
+        manager.register(plugin, name=name)
         manager.check_pending()
         problem = _no_hooks(manager, plugin)
     except (pluggy.PluginValidationError, ValueError) as error:
         problem = str(error).strip()
-    if problem is not None and manager.has_plugin(entry_point.name):
-        manager.unregister(name=entry_point.name)
+    if problem is not None and manager.has_plugin(name):
+        manager.unregister(name=name)
     return problem
 
 
