@@ -20,6 +20,7 @@ from commands import command
 
 import zooft
 import zooft.runtime
+from zooft.errors import VerificationError
 from zooft.runtime import metadata
 
 Change = Callable[[Path], None]
@@ -146,6 +147,23 @@ def test_the_hash_of_the_tensors_is_what_anyone_can_compute(run: Path) -> None:
     for tensor in sorted(proto.graph.initializer, key=lambda t: t.name):
         digest.update(tensor.name.encode() + tensor.raw_data)
     assert zooft.runtime.file_tensors_sha256(run / "model.onnx") == digest.hexdigest()
+
+
+def test_a_backbone_of_random_weights_that_has_learnt_nothing_is_told_as_that_with_what_to_do(
+    pictures: Path, tmp_path: Path
+) -> None:
+    with pytest.raises(VerificationError) as refused:
+        zooft.finetune(
+            backbone="timm:test_efficientnet", weights="random", task="classification", data=pictures, epochs=1,
+            lr=1e-9, bootstrap=0, out=tmp_path / "run", audit=False, report=False, cache=False,
+        )  # fmt: skip
+    said = str(refused.value)
+    assert "answers the same to everything" in said
+    assert (
+        "began with random weights and has learnt nothing yet: begin with pretrained ones (--weights), or train longer"
+        in said
+    )
+    assert not (tmp_path / "run" / "model.onnx").exists()
 
 
 # Away from the run: by labels, without torch

@@ -316,6 +316,15 @@ def test_more_than_rounding_in_the_preprocessing_is_refused(bench: Bench, share:
     assert [failure for failure in record.failures if "preprocessing isn't torch's" in failure]
 
 
+def test_a_prediction_that_is_not_the_likeliest_class_is_caught(bench: Bench, tmp_path: Path) -> None:
+    def change(proto: onnx.ModelProto) -> None:
+        next(node for node in proto.graph.node if "prediction" in node.output).op_type = "ArgMin"
+
+    failures = bench.judge(bench.edited(tmp_path, change)).failures
+    assert any("of 8 samples the output prediction isn't the class" in failure for failure in failures)
+    assert "a batch of 7 gives other answers than torch" in failures
+
+
 def with_noise_of_rounding(bench: Bench, size: float) -> dict[str, Any]:
     """A network whose rounding shows as much as with random weights: torch's logits are off by so much of their spread."""
 

@@ -426,7 +426,7 @@ def _stages(plan: Plan, saved: SavedRun, epochs: Sequence[Mapping[str, Any]]) ->
 def _refuse_failure(verification: Verification | None, path: Path) -> None:
     if verification is not None and not verification.passed:
         raise VerificationError(
-            f"the ONNX file doesn't answer as the model did: {'; '.join(verification.failures)}; "
+            f"the ONNX file couldn't be verified: {'; '.join(verification.failures)}; "
             f"the file is kept as {path / runs.REFUSED_FILE}, the fine-tuned weights as {path / runs.WEIGHTS_FILE}",
             verification,
         )

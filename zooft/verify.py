@@ -146,24 +146,29 @@ def verify(
     """
     trial = _Trial(model, parts, reference)
     declared = declaration or Declaration()
-    answers, level, broken = _asked(trial, material.arrays, advance)
-    others, more, unfit = _on_generated(trial, material)
-    batch_failures, still_more = _batches(trial, material.arrays, probability_limit)
-    found = [*level, *more, *still_more]
-    level_difference = differences.all_levels(found) if found else None
-    level_faults = _level_faults(level_difference)
-    failures = [*declared.faults, *broken, *unfit, *batch_failures, *level_faults]
-    notes = list(_notes(model, material))
+    batch_failures, level = _batches(trial, material.arrays, probability_limit)
+    failures, notes = [*declared.faults, *batch_failures], _notes(model, material)
     numbers = _Numbers(math.nan, math.nan, False, math.inf, math.inf, math.nan, math.inf, 0.0)
     values: dict[str, tuple[float, float]] = {}
-    if answers is not None:
+    try:
+        asked, generally = _ask_all(trial, material.arrays, advance), _on_generated(trial, material)
+    except _Unrunnable as error:
+        failures.append(str(error))
+    else:
+        answers, others = asked.answers, generally.answers if generally else None
+        level += [*asked.levels, *(generally.levels if generally else ())]
         numbers = _numbers(answers, others)
         said, explained = _judge(trial, numbers, answers, others, material, limit=probability_limit)
-        failures += said
-        notes += [*explained, *_about(numbers, None if level_faults else level_difference, parts)]
+        failures += [*_undecided(asked, generally), *said]
+        notes += [*explained, *_about(numbers, parts)]
         if material.targets is not None:
             values, moved = _metrics(metrics, material.targets, answers)
             failures += moved
+    level_difference = differences.all_levels(level) if level else None
+    wrong_levels = _level_faults(level_difference)
+    failures += wrong_levels
+    if not wrong_levels:
+        notes += _flipped(numbers, level_difference)
     return Verification(
         passed=not failures,
         provider=model.provider,
@@ -228,8 +233,8 @@ class _Trial:
         """The network's input as the file's preprocessing makes it; torch's, where that can't be told."""
         return torchs if self.parts is None else self.parts.run(*batch)
 
-    def ask(self, batch: Sequence[NDArray[Any]]) -> tuple[Answers, LevelDifference | None]:
-        """All three ways, and how far the preprocessings are apart.
+    def ask(self, batch: Sequence[NDArray[Any]]) -> _Asked:
+        """All three ways at once.
 
         Raises:
             _Unrunnable: the file doesn't.
@@ -238,64 +243,88 @@ class _Trial:
         ours = self.reference.answer(torchs)
         try:
             given = self.input(batch, torchs)
-            file = self.model.run(*batch)
+            *file, said = self.model.outputs(*batch)
         except RuntimeModelError:
             raise
         except Exception as error:  # onnxruntime's errors have no common kind
             raise _Unrunnable(str(error)) from error
         level = None if self.parts is None else differences.levels(torchs, given, self.reference.input)
         fits = given.shape == torchs.shape and not np.array_equal(given, torchs)
-        return Answers(ours, self.reference.answer(given) if fits else ours, file), level
+        answers = Answers(ours, self.reference.answer(given) if fits else ours, (file[0], file[1]))
+        decided = said is None or np.array_equal(said, self.model.decide(file[0]))
+        return _Asked(answers, [level] if level else [], 0 if decided else 1)
+
+
+@dataclass(frozen=True, slots=True)
+class _Asked:
+    """What came of a batch, or of several.
+
+    Attributes:
+        answers: the three ways.
+        levels: how far the preprocessings are apart, of each batch.
+        undecided: batches whose output ``prediction`` isn't the class that probabilities and threshold give.
+    """
+
+    answers: Answers
+    levels: Sequence[LevelDifference]
+    undecided: int
 
 
 class _Unrunnable(Exception):  # noqa: N818 -- never leaves this module
     """The file can't be run on a batch."""
 
 
-def _asked(
-    trial: _Trial, arrays: Sequence[Arrays], advance: Callable[[int], None]
-) -> tuple[Answers | None, list[LevelDifference], list[str]]:
-    rows, found = [], []
+def _ask_all(trial: _Trial, arrays: Sequence[Arrays], advance: Callable[[int], None]) -> _Asked:
+    """Every sample alone.
+
+    Raises:
+        _Unrunnable: the file doesn't run on one of them.
+    """
+    found = []
     for sample in arrays:
         try:
-            answers, level = trial.ask([array[None] for array in sample])
+            found.append(trial.ask([array[None] for array in sample]))
         except _Unrunnable as error:
-            return None, [], [f"the file doesn't run on a sample of shape {sample[0].shape}: {error}"]
-        rows.append(answers)
-        found += [level] if level else []
+            raise _Unrunnable(f"the file doesn't run on a sample of shape {sample[0].shape}: {error}") from error
         advance(1)
-    return differences.joined(rows), found, []
+    return _Asked(
+        differences.joined([one.answers for one in found]),
+        [level for one in found for level in one.levels],
+        sum(one.undecided for one in found),
+    )
 
 
-def _on_generated(trial: _Trial, material: Material) -> tuple[Answers | None, list[LevelDifference], list[str]]:
-    """On images that differ more, and in other sizes, than a user's may; where torch itself can take them."""
+def _on_generated(trial: _Trial, material: Material) -> _Asked | None:
+    """On images that differ more, and in other sizes, than a user's may; None where torch itself can't take them.
+
+    Raises:
+        _Unrunnable: as `_ask_all`.
+    """
     if material.data == "generated":
-        return None, [], []
+        return None
     arrays = generated(trial.model.ports)
     try:
         for sample in arrays:
             trial.reference.prepare(*(array[None] for array in sample))
     except Exception:  # plugin code, and values that its port may not mean
-        return None, [], []
-    answers, level, broken = _asked(trial, arrays, lambda _: None)
-    if answers is None or not answers.finite.all():
-        return None, [], broken
-    return answers, level, broken
+        return None
+    asked = _ask_all(trial, arrays, lambda _: None)
+    return asked if asked.answers.finite.all() else None
 
 
 def _batches(trial: _Trial, arrays: Sequence[Arrays], limit: float) -> tuple[list[str], list[LevelDifference]]:
     """Several samples at once, cut to a common size."""
-    failures, found = [], []
+    failures, found = list[str](), list[LevelDifference]()
     for size in BATCH_SIZES:
         batch = _common([arrays[i % len(arrays)] for i in range(size)])
         try:
-            answers, level = trial.ask(batch)
+            asked = trial.ask(batch)
         except (RuntimeModelError, _Unrunnable) as error:
             failures.append(f"the file doesn't run on a batch of {size}: {error}")
             continue
-        found += [level] if level else []
-        got, wanted = answers.file[0], answers.same[0]
-        if got.shape != wanted.shape or not np.allclose(got, wanted, rtol=0, atol=limit):
+        found += asked.levels
+        got, wanted = asked.answers.file[0], asked.answers.same[0]
+        if asked.undecided or got.shape != wanted.shape or not np.allclose(got, wanted, rtol=0, atol=limit):
             failures.append(f"a batch of {size} gives other answers than torch")
     return failures, found
 
@@ -437,13 +466,26 @@ def _close(ours: float, theirs: float, samples: int) -> bool:
     return (math.isnan(ours) and math.isnan(theirs)) or abs(ours - theirs) <= max(1e-3, 1.5 / max(samples, 1) ** 2)
 
 
-def _about(numbers: _Numbers, level: LevelDifference | None, parts: Preprocessing | None) -> list[str]:
+def _undecided(*asked: _Asked | None) -> list[str]:
+    number = sum(one.undecided for one in asked if one is not None)
+    return (
+        [f"of {number} samples the output prediction isn't the class that probabilities and threshold give"]
+        if number
+        else []
+    )
+
+
+def _flipped(numbers: _Numbers, level: LevelDifference | None) -> list[str]:
+    if level is None or not (level.whole and level.differing and numbers.rounding > NETWORK_LIMIT):
+        return []
+    return [
+        f"{level.differing:,} of {level.values:,} levels are rounded the other way by onnxruntime, by at most {level.largest:.0f}; "
+        f"in torch, too, that moves the logits by {numbers.rounding:.1e} of their spread"
+    ]
+
+
+def _about(numbers: _Numbers, parts: Preprocessing | None) -> list[str]:
     notes = []
-    if level is not None and level.whole and level.differing and numbers.rounding > NETWORK_LIMIT:
-        notes.append(
-            f"{level.differing:,} of {level.values:,} levels are rounded the other way by onnxruntime, by at most {level.largest:.0f}; "
-            f"in torch, too, that moves the logits by {numbers.rounding:.1e} of their spread"
-        )
     if numbers.alike:
         notes.append(
             f"the samples are nearly alike to the model, so differences are judged by a tenth of the logits' spread among generated "

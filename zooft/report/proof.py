@@ -28,7 +28,7 @@ def verification(material: Material) -> Section:
     )
     verdict = Text(said, "good" if found.data == "real" else "warning")
     if not found.passed:
-        verdict = Text("The file doesn't answer as the model did. It is kept as model.unverified.onnx; don't use it.", "error")  # fmt: skip
+        verdict = Text("The file couldn't be verified. It is kept as model.unverified.onnx; don't use it.", "error")  # fmt: skip
     blocks: list[Block] = [verdict]
     if found.failures:
         blocks.append(Items(found.failures, "error"))

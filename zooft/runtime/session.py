@@ -66,17 +66,33 @@ class OnnxModel:
         Raises:
             RuntimeModelError: the batch's type or shape isn't what the ports say, or its samples hold no pixels.
         """
+        probabilities, logits, _ = self.outputs(*batch)
+        return probabilities, logits
+
+    def outputs(
+        self, *batch: NDArray[Any]
+    ) -> tuple[NDArray[np.float32], NDArray[np.float32], NDArray[np.int64] | None]:
+        """As `run`, with the output ``prediction`` ``(N,)``; None where the file has none.
+
+        Raises:
+            RuntimeModelError: as `run`.
+        """
+        import numpy as np
+
         if len(batch) != len(self.ports):
             names = ", ".join(port.name for port in self.ports)
             raise RuntimeModelError(f"the model takes {len(self.ports)} inputs ({names}), but got {len(batch)}")
         for port, array in zip(self.ports, batch, strict=True):
             _check(port, array)
         if not len(batch[0]):
-            return _nothing(len(self.metadata.classes)), _nothing(len(self.metadata.classes))
+            nothing = np.zeros((0, len(self.metadata.classes)), np.float32)
+            return nothing, nothing.copy(), np.zeros(0, np.int64)
         feed = {port.name: array for port, array in zip(self.ports, batch, strict=True)}
-        probabilities, logits = self._session.run(["probabilities", "logits"], feed)
+        made = {output.name for output in self._session.get_outputs()}
+        wanted = [name for name in ("probabilities", "logits", "prediction") if name in made]
+        probabilities, logits, *said = self._session.run(wanted, feed)
         _check_answer(probabilities, len(batch[0]), self.metadata.classes)
-        return probabilities, logits
+        return probabilities, logits, said[0] if said else None
 
     def decide(self, probabilities: NDArray[Any]) -> NDArray[np.int64]:
         """The classes ``(N,)`` of probabilities ``(N, classes)``, by the threshold that the file was fitted with."""
@@ -101,12 +117,6 @@ def _check(port: Port, array: NDArray[Any]) -> None:
         raise RuntimeModelError(
             f"{port.name} of shape {array.shape} holds nothing to answer about; give samples with pixels"
         )
-
-
-def _nothing(classes: int) -> NDArray[np.float32]:
-    import numpy as np
-
-    return np.zeros((0, classes), np.float32)
 
 
 def _check_answer(probabilities: NDArray[Any], samples: int, classes: tuple[str, ...]) -> None:
