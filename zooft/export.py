@@ -6,22 +6,20 @@ stripped from the file: stack traces with local paths above all.
 
 from __future__ import annotations
 
-import contextlib
-import io
-import logging
-import warnings
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
 
+from zooft import conversion
 from zooft.contracts import Calibration
+from zooft.conversion import OPSET
 from zooft.errors import ExportError
 from zooft.runtime import DATA_FILE, NETWORK_INPUT, tensors_sha256
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Sequence
     from pathlib import Path
 
     import onnx
@@ -29,7 +27,6 @@ if TYPE_CHECKING:
     from zooft.contracts import Activation, Port
     from zooft.runtime import Metadata
 
-OPSET = 18
 IR_VERSION = 8
 SINGLE_FILE_LIMIT = 2**31 - 2**24
 _TRAINING_OPERATORS = {
@@ -118,6 +115,7 @@ def export(
     ports: Sequence[Port],
     example: Sequence[Tensor],
     describe: Callable[[str], Metadata],
+    note: Callable[[str], None] = lambda _text: None,
 ) -> None:
     """Write `model` to `path`.
 
@@ -128,13 +126,14 @@ def export(
         example: two samples, a tensor for each port; with one sample the exporter bakes the batch size into
             attention layers.
         describe: from the SHA-256 of the file's tensors to the metadata.
+        note: told in one sentence what was done to make it work.
 
     Raises:
         ExportError: the exporter failed, or made something that we don't ship.
     """
     if any(tensor.shape[0] != 2 for tensor in example):
         raise ValueError("the example must hold two samples")
-    proto = _to_proto(model.eval(), example, ports)
+    proto = _to_proto(model.eval(), example, ports, note)
     _keep_boundary(proto.graph)
     _strip(proto)
     _refuse(proto)
@@ -145,22 +144,38 @@ def export(
     _write(proto, path)
 
 
-def _to_proto(model: DeployedModel, example: Sequence[Tensor], ports: Sequence[Port]) -> onnx.ModelProto:
-    dynamic = tuple({index: axis for index, axis in enumerate(port.axes) if isinstance(axis, str)} for port in ports)
+def _to_proto(
+    model: DeployedModel, example: Sequence[Tensor], ports: Sequence[Port], note: Callable[[str], None]
+) -> onnx.ModelProto:
+    axes = tuple({index: axis for index, axis in enumerate(port.axes) if isinstance(axis, str)} for port in ports)
     try:
-        with _quiet(), torch.no_grad():
-            program = torch.onnx.export(
-                _InTwoParts(model).eval(), tuple(example), dynamo=True, opset_version=OPSET, verbose=False, external_data=False,
-                input_names=[port.name for port in ports], output_names=[*OUTPUTS, NETWORK_INPUT], dynamic_shapes=(dynamic,),
-            )  # fmt: skip
-    except Exception as error:  # the exporter fails in as many ways as models are written
+        return conversion.convert(
+            _InTwoParts(model).eval(), example, inputs=[port.name for port in ports],
+            outputs=[*OUTPUTS, NETWORK_INPUT], axes=(axes,), note=note,
+        )  # fmt: skip
+    except ExportError as error:
+        raise ExportError(f"{error}; the fine-tuned weights are kept, and --no-export leaves this step out") from error
+
+
+def try_out(network: nn.Module, example: Tensor, *, axes: Mapping[int, str]) -> None:
+    """Whether `network` will be exportable when it is trained.
+
+    Args:
+        network: what a `DeployedModel` will hold, of any values, on the CPU; it is left as it is.
+        example: its input, two samples.
+        axes: of the input, the dynamic ones.
+
+    Raises:
+        ExportError: it won't.
+    """
+    try:
+        proto = conversion.try_out(network, example, axes=axes)
+        if proto is not None:
+            _refuse(proto)
+    except ExportError as error:
         raise ExportError(
-            f"torch's exporter can't export this backbone: {type(error).__name__}: {str(error).strip()[:500]}\n"
-            "the fine-tuned weights are kept; --no-export leaves this step out"
+            f"{error}; nothing was trained: --no-export trains it without a file, or choose another backbone"
         ) from error
-    if program is None:
-        raise ExportError("torch's exporter gave no program")
-    return program.model_proto
 
 
 def _keep_boundary(graph: onnx.GraphProto) -> None:
@@ -235,22 +250,6 @@ def _write_in_two(proto: onnx.ModelProto, path: Path) -> None:
     path.with_name(DATA_FILE).unlink(missing_ok=True)  # onnx would append
     onnx.save_model(proto, str(path), save_as_external_data=True, all_tensors_to_one_file=True, location=DATA_FILE)
     onnx.checker.check_model(str(path))
-
-
-@contextlib.contextmanager
-def _quiet() -> Iterator[None]:
-    """The exporter prints progress and logs its own internals; none of it is for our users."""
-    disabled = logging.root.manager.disable
-    logging.disable(logging.ERROR)
-    try:
-        with contextlib.ExitStack() as stack:
-            stack.enter_context(contextlib.redirect_stdout(io.StringIO()))
-            stack.enter_context(contextlib.redirect_stderr(io.StringIO()))
-            stack.enter_context(warnings.catch_warnings())
-            warnings.simplefilter("ignore")
-            yield
-    finally:
-        logging.disable(disabled)
 
 
 def _softmax(logits: Tensor) -> Tensor:

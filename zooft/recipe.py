@@ -169,6 +169,9 @@ def _finetune(
     with stopwatch.part("building the model"):
         backbone, adapted = main_first(accelerator, lambda: crews.adapt(plan, len(found.classes)))
     told.note(f"weights: {backbone.weights.source}")
+    if plan.config.export and plan.config.resume is None:  # a run that goes on has been tried when it was begun
+        with stopwatch.part("trying the export"):
+            main_only(accelerator, lambda: finished.try_export(adapted, backbone.input, plan.task, plan.options))
     if backbone.fixed:
         shown = ", ".join(sorted(backbone.fixed)[:3]) + (", …" if len(backbone.fixed) > 3 else "")
         told.note(
@@ -360,7 +363,7 @@ def _export(plan: Plan, saved: SavedRun, splits: Splits, told: Listener) -> Veri
 
     told.step("exporting to ONNX")
     candidate = saved.path / (runs.ONNX_FILE + ".candidate")
-    finished.export_run(saved, candidate)
+    finished.export_run(saved, candidate, note=told.note)
     registries.announce(plan.registry, "zooft_on_exported", run=saved.path, model=candidate)
     told.step("verifying the file")
     members = splits.val or splits.train

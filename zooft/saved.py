@@ -7,7 +7,7 @@ what lies on disk.
 from __future__ import annotations
 
 import copy
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -274,8 +274,13 @@ def predict_file(
     return predictions(samples, logits, probabilities)
 
 
-def export_run(saved: SavedRun, path: Path) -> None:
+def export_run(saved: SavedRun, path: Path, *, note: Callable[[str], None] = lambda _text: None) -> None:
     """Write a run's model to `path`, not yet verified.
+
+    Args:
+        saved: the run.
+        path: of the file.
+        note: told in one sentence what was done to make it work.
 
     Raises:
         ExportError: it can't be exported.
@@ -285,8 +290,27 @@ def export_run(saved: SavedRun, path: Path) -> None:
     ports = sample_tables.ports(saved.task, saved.options)
     export(
         deployed(saved), path, ports=ports, example=[_example(port) for port in ports],
-        describe=lambda sha256: _describe(saved, sha256),
+        describe=lambda sha256: _describe(saved, sha256), note=note,
     )  # fmt: skip
+
+
+def try_export(model: AdaptedModel, spec: InputSpec, task: Task, options: Any) -> None:
+    """Raise ExportError where a model that is to be trained can't be exported afterwards.
+
+    Args:
+        model: on the CPU; it is left as it is.
+        spec: of its backbone's input.
+        task: what it will answer.
+        options: the task's.
+    """
+    from zooft import export
+
+    ports = sample_tables.ports(task, options)
+    x = task.preprocess(spec, options)(*(_example(port) for port in ports))
+    axes = {0: "batch"}
+    if task.bag(options) and isinstance(ports[0].axes[1], str):
+        axes[1] = "instances"
+    export.try_out(model, x, axes=axes)
 
 
 def verify_file(

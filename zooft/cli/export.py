@@ -49,7 +49,7 @@ def export(run: Path | None, data: Path | None, samples: int, provider: str, as_
             live.note(text)
         live.step("exporting to ONNX")
         candidate = folder / (runs.ONNX_FILE + ".candidate")
-        saved.export_run(opened, candidate)
+        saved.export_run(opened, candidate, note=live.note)
         live.step("verifying the file")
         record = saved.verify_file(
             opened, candidate, picked, available=available, provider=provider,
