@@ -50,6 +50,8 @@ class Answers:
         persons: defaultdict[str, set[Person]] = defaultdict(set)
         for stack in every:
             persons[self.patients.of(stack.patient, stack.persons)] |= stack.persons
+        torn = [stack for stack in every if self.patients.of(stack.patient, stack.persons) in self.patients.torn]
+        answers = sorted({self.of_stack(stack, hashed) for stack in torn})
         nameless = sum(not self.patients.of(stack.patient, stack.persons) for stack in every)
         persons.pop("", None)
 
@@ -58,7 +60,7 @@ class Answers:
 
         return (
             *about_shared(self.patients, of_patient, persons),
-            *about_torn(self.patients, of_patient, then="each is answered apart"),
+            *about_torn(self.patients, answers, then="each is answered apart"),
             *_about_nameless(nameless, every),
             *self._about_studies(),
             *about_alike(persons, of_patient),

@@ -422,7 +422,7 @@ def _about_patients(assigned: Assigned, patients: Patients, names: _Names, optio
     unknown = sum(not one.patient for one in assigned.labelled)
     return [
         *about_shared(patients, hashed, persons),
-        *about_torn(torn, hashed, then=then),
+        *about_torn(torn, [f"series {names.series(one.stack)}" for one in assigned.labelled if one.doubt], then=then),
         *about_alike(persons, hashed),
         *about_names(persons, hashed),
         *(

@@ -80,14 +80,14 @@ def about_shared(patients: Patients, hashed: Callable[[str], str], found: Iterab
     ]
 
 
-def about_torn(patients: Patients, hashed: Callable[[str], str], *, then: str) -> list[str]:
-    """PatientIDs of several persons, and what is done about them."""
+def about_torn(patients: Patients, shown: Sequence[str], *, then: str) -> list[str]:
+    """PatientIDs of several persons; `shown` are those whom messages name, `then` what is done about them."""
     if not patients.torn:
         return []
     what = differ(list(dict.fromkeys(word for words in patients.torn.values() for word in words)))
+    names = f" ({', '.join(shown[:_SHOWN])}{' …' if len(shown) > _SHOWN else ''})" if shown else ""
     return [
-        f"warning: {len(patients.torn)} PatientIDs stand for several persons each, by their files: {what}"
-        f"{_such_as(sorted(patients.torn), hashed)}; {then}"
+        f"warning: {len(patients.torn)} PatientIDs stand for several persons each, by their files: {what}{names}; {then}"
     ]
 
 
