@@ -15,7 +15,7 @@ import pytest
 from tests import data
 from tests.commands import command
 from zooft.cli import COMMANDS, endings, zooft
-from zooft.errors import DataError, RuntimeModelError
+from zooft.errors import DataError, PluginError, RuntimeModelError
 
 
 def with_json() -> list[tuple[str, ...]]:
@@ -95,6 +95,8 @@ def wrapped() -> RuntimeModelError:
         RuntimeError("Failed to allocate memory for requested buffer of size 4000000000"),
         RuntimeError("std::bad_alloc"),
         RuntimeError("can't start new thread"),
+        RuntimeError("could not create a primitive"),
+        PluginError("the family timm failed to build x: RuntimeError: DefaultCPUAllocator: can't allocate memory: 9 bytes"),
         RuntimeError("CUDA out of memory. Tried to allocate 2.00 GiB"),
         ImportError("libtorch_cpu.so: failed to map segment from shared object"),
         OSError(12, "Cannot allocate memory"),

@@ -26,6 +26,8 @@ _OUT_OF_MEMORY = (
     "can't start new thread",  # Python's, where a thread's stack doesn't fit
 )  # fmt: skip
 """What libraries say in lower case where memory ran out; few of them raise MemoryError."""
+_NO_PRIMITIVE = "could not create a primitive"
+"""oneDNN's, where a kernel that it has chosen finds no room; of what it doesn't support it says "primitive descriptor"."""
 
 
 def lacks_memory(error: BaseException | None) -> bool:
@@ -33,7 +35,8 @@ def lacks_memory(error: BaseException | None) -> bool:
     while error is not None:
         if isinstance(error, MemoryError) or (isinstance(error, OSError) and error.errno == errno.ENOMEM):
             return True
-        if any(words in str(error).lower() for words in _OUT_OF_MEMORY):
+        text = str(error).lower()
+        if any(words in text for words in _OUT_OF_MEMORY) or text.endswith(_NO_PRIMITIVE):
             return True
         error = error.__cause__ or error.__context__
     return False

@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any
 
 from zooft import config as configuration
 from zooft.errors import ConfigError, RunError
+from zooft.escapes import in_json
 
 if TYPE_CHECKING:
     from filelock import BaseFileLock
@@ -41,8 +42,6 @@ FOLDS_FOLDER = "folds"
 LAST_FOLDER = "last"
 STATE_FILE = "state.json"
 LATEST_FILE = ".latest"
-_JSON_ESCAPES = "backslashreplace"
-"""Of bytes of a file's name that aren't UTF-8, as Python holds them: what it writes is JSON's own escape of the same."""
 SUFFIX = ".incomplete"
 RUNS = Path("runs")
 SCHEMA = 2
@@ -262,13 +261,12 @@ def best_epoch(run: Path) -> int:
 
 def write_json(path: Path, value: Any) -> None:
     """Write a dataclass or plain values, whole or not at all; NaN becomes null."""
-    write_text(path, json.dumps(to_json(value), indent=2, ensure_ascii=False) + "\n", errors=_JSON_ESCAPES)
+    write_text(path, in_json(json.dumps(to_json(value), indent=2, ensure_ascii=False)) + "\n")
 
 
 def write_json_lines(path: Path, values: Iterable[Any]) -> None:
     """Write a line for each value, whole or not at all; NaN becomes null."""
-    text = "".join(json.dumps(to_json(value), ensure_ascii=False) + "\n" for value in values)
-    write_text(path, text, errors=_JSON_ESCAPES)
+    write_text(path, "".join(in_json(json.dumps(to_json(value), ensure_ascii=False)) + "\n" for value in values))
 
 
 def write_text(path: Path, text: str, *, errors: str = "strict") -> None:

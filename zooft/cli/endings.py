@@ -17,7 +17,15 @@ import click
 
 from zooft import machine
 from zooft.cli import screen
-from zooft.errors import AmbiguousNameError, ConfigError, PluginError, UnknownNameError, ZooftError
+from zooft.errors import (
+    AmbiguousNameError,
+    ConfigError,
+    ExportError,
+    PluginError,
+    RuntimeModelError,
+    UnknownNameError,
+    ZooftError,
+)
 from zooft.escapes import in_json
 
 _HEAVY = frozenset({
@@ -93,7 +101,8 @@ def of(error: BaseException) -> Ending:
 def _words(error: BaseException) -> tuple[str, int]:
     if isinstance(error, ConfigError | UnknownNameError | AmbiguousNameError):
         return str(error), 2
-    said = isinstance(error, ZooftError) and "memory" in str(error)  # in words that fit better than ours
+    ours = isinstance(error, ZooftError) and not isinstance(error, PluginError | RuntimeModelError | ExportError)
+    said = ours and "memory" in str(error)  # in words that fit better than those below; the others repeat a library's
     if machine.lacks_memory(error) and not said:
         return _about_memory(error), 1
     missing = _missing(error) if isinstance(error, PluginError) or not isinstance(error, ZooftError) else None
