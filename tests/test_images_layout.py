@@ -141,10 +141,16 @@ def test_a_warning_tells_where_the_inner_folders_may_be_the_classes(tmp_path: Pa
     (told,) = [note for note in check(root).notes if note.startswith("warning")]
     assert "the classes are entrenamiento and prueba, and all of them hold the folders ant, bee" in told
     plain = check(data.write_classes(tmp_path / "p", {"animals/ant": 1, "animals/bee": 1, "plants/oak": 1}))
-    assert (
-        "2 class folders hold folders, such as animals/ant: all that lies in them is of the outer one's class"
-        in plain.notes
-    )
+    (told,) = [note for note in plain.notes if note.startswith("2 class folders hold folders, such as animals/ant")]
+    assert "all that lies in them is of the outer one's class" in told
+    assert "column group" in told
+
+
+def test_folders_of_subjects_are_not_taken_for_classes_in_silence(tmp_path: Path) -> None:
+    few = check(lay(tmp_path, {f"patient {i}": 2 for i in range(25)}))
+    assert any(note.startswith("warning: 25 classes in 50 pictures") for note in few.notes)
+    many = check(data.write_classes(tmp_path / "m", {f"kind {i}": 3 for i in range(25)}))
+    assert not any("25 classes" in note for note in many.notes)
 
 
 def test_a_folder_twice_by_unpacking_is_an_error_that_says_so(tmp_path: Path) -> None:

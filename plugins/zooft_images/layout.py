@@ -270,7 +270,8 @@ def _about_nested(inside: Mapping[Path, _Inside]) -> list[str]:
             "outer ones splits, call the outer ones train, val and test"
         ]
     return [
-        f"{len(nested)} class folders hold folders, such as {below}: all that lies in them is of the outer one's class"
+        f"{len(nested)} class folders hold folders, such as {below}: all that lies in them is of the outer one's class. If the "
+        "inner ones are subjects (a patient, a part), name them in a manifest's column group, or one may be on both sides"
     ]
 
 
