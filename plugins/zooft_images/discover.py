@@ -34,6 +34,7 @@ _MANIFEST = "labels.csv"
 _SHEETS = (".xlsx", ".xls", ".xlsm", ".xlsb", ".ods", ".numbers")
 _OTHER_TABLES = (".json", ".jsonl", ".yaml", ".yml", ".xml", ".parquet", ".feather", ".pkl", ".npy", ".mat")
 ALONE = "beside the class folders, so without a label"
+_MANY, _FEW_EACH = 20, 3
 _AT_ONCE = 64
 """Pictures that a thread is given at a time."""
 
@@ -88,8 +89,19 @@ def discover(
             *_counted(other_kinds),
             *depths.notes(options),
             *groups.notes(),
+            *_about_many(classes, len(samples)),
         ),
     )
+
+
+def _about_many(classes: Sequence[str], pictures: int) -> list[str]:
+    """Folders or labels of subjects, one each, look like a great many classes."""
+    if len(classes) <= _MANY or pictures >= _FEW_EACH * len(classes):
+        return []
+    return [
+        f"warning: {len(classes):,} classes in {pictures:,} pictures, fewer than {_FEW_EACH} each: are they subjects (patients, "
+        "parts) rather than classes? Those belong into a manifest's column group"
+    ]
 
 
 def _why_none(root: Path, rejected: Sequence[zooft.Rejection]) -> str:
