@@ -228,8 +228,8 @@ def count_asked(work: Callable[[], Any]) -> int:
     return asked.call_count
 
 
-def stopped(model: Path, folder: Path, out: Path) -> None:
-    """A command that was interrupted after its third answer."""
+def stopped(model: Path, folder: Path, out: Path, *, known: int = 3) -> None:
+    """A command that was interrupted when the network was asked for the fourth time."""
     from unittest import mock
 
     from zooft import answers
@@ -244,7 +244,7 @@ def stopped(model: Path, folder: Path, out: Path) -> None:
 
     with mock.patch.object(answers, "run_one", side_effect=run):
         done = command("predict", model, folder, "--out", out, status=130)
-    assert f"3 answers are in {out}.partial; the same command with --resume goes on" in done.stderr
+    assert f"{known} answers are in {out}.partial; the same command with --resume goes on" in done.stderr
 
 
 def test_what_has_changed_meanwhile_or_could_not_be_read_is_asked_again(model: Path, tmp_path: Path) -> None:
@@ -386,7 +386,7 @@ def test_the_next_file_is_read_while_the_network_works_but_not_with_one_thread(m
         slow = spy(task, started)
         first = answers.of_files(opened, slow, options, sorted(pictures.glob("[012].png")), ahead=ahead)
         next(first)
-        end = time.monotonic() + 5
+        end = time.monotonic() + 300
         while len(started) < expected and time.monotonic() < end:
             threading.Event().wait(0.001)
         assert len(started) == expected
@@ -441,3 +441,107 @@ def test_a_network_that_gives_no_numbers_gives_no_class(
     monkeypatch.setattr(OnnxModel, "run", lambda _self, *_batch: (nothing, nothing))
     done = command("predict", model, pictures / "0.png", "--json", status=1)
     assert json.loads(done.stdout)["predictions"][0]["error"] == "the network gave no numbers (NaN)"
+
+
+# Patients
+
+
+@pytest.fixture
+def patients(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder a patient, of pictures; the task answers for patients, c lacks one picture and d all of them."""
+    from dataclasses import replace
+
+    from zooft import Discovery, Rejection, Sample, registry
+
+    for patient, count in (("a", 2), ("b", 1), ("c", 1)):
+        for number in range(count):
+            data.save(tmp_path / "p" / patient / f"{number}.png", 40 + 50 * number, seed=ord(patient))
+
+    def gather(paths: Any, _options: Any, _computing: Any) -> Discovery:
+        files = [file for path in paths for file in sorted(path.rglob("*.png"))]
+        samples = [
+            Sample(id=f"{f.parent.name}/{f.stem}", source=f, target=-1, group=f"patient {f.parent.name}") for f in files
+        ]
+        rejected = (
+            Rejection("c/1", "torn", group="patient c", missing=1), Rejection("d", "its slices aren't parallel", group="patient d", missing=3),
+            Rejection("notes.txt", "not a picture"), Rejection("x", "no patient is named", missing=2),
+        )  # fmt: skip
+        return Discovery(samples=samples, classes=(), rejected=rejected)
+
+    def identify(result: Any, _options: Any) -> dict[str, str]:
+        name = result.group[-1]
+        return {"file": "volume.nii"} if name == "b" else {"PatientID": f"=DOE^{name}"}
+
+    found = registry.load()
+    tasks = [replace(e, value=replace(e.value, gather=gather, identify=identify)) for e in found.tasks]
+    monkeypatch.setattr("zooft.registry.load", lambda: replace(found, tasks=tuple(tasks)))
+    return tmp_path / "p"
+
+
+def test_an_incomplete_and_a_refused_patient_are_in_every_format_and_in_the_exit_status(
+    model: Path, patients: Path
+) -> None:
+    got = {
+        form: command("predict", model, patients, "--format", form, status=3).stdout
+        for form in ("csv", "json", "jsonl", "table")
+    }
+    wanted = [
+        ("patient a", 2, 0, ""), ("patient b", 1, 0, ""), ("patient c", 1, 1, "1 of 2 samples couldn't be judged: torn"),
+        ("patient d", 0, 3, "its slices aren't parallel"), ("x", 0, 2, "no patient is named"),
+    ]  # fmt: skip
+    rows = rows_of(got["csv"])
+    head = ["patient", "class", *(f"p({name})" for name in CLASSES), "samples", "missing", "decisive", "error"]
+    assert list(rows[0]) == head
+    assert [(row["patient"], int(row["samples"]), int(row["missing"]), row["error"]) for row in rows] == wanted
+    lines = [json.loads(line) for line in got["jsonl"].splitlines()]
+    entries = json.loads(got["json"])["predictions"]
+    assert lines == entries
+    assert [(e["patient"], e["samples"], e["missing"], e.get("error", "")) for e in entries] == wanted
+    assert [bool(row["class"]) for row in rows] == ["class" in e for e in entries] == [True, True, True, False, False]
+    assert all(name in got["table"] and text in got["table"] for name, *_, text in wanted)
+    mean = np.mean([truth(file) for file in sorted((patients / "a").iterdir())], axis=0)
+    np.testing.assert_allclose([float(rows[0][f"p({name})"]) for name in CLASSES], mean, rtol=1e-3)
+
+
+def test_patients_who_are_all_whole_give_status_0(model: Path, tmp_path: Path, patients: Path) -> None:
+    from unittest import mock
+
+    from zooft import answers
+
+    real = answers.gathered
+
+    def whole(*given: Any) -> Any:
+        from dataclasses import replace
+
+        return replace(real(*given), rejected=())
+
+    with mock.patch.object(answers, "gathered", whole):
+        command("predict", model, patients / "a", "--out", tmp_path / "a.csv")
+    (row,) = rows_of((tmp_path / "a.csv").read_text())
+    assert (row["missing"], row["error"]) == ("0", "")
+
+
+def test_names_of_all_patients_have_a_column_where_they_are_asked_for(
+    model: Path, patients: Path, tmp_path: Path
+) -> None:
+    hidden = command("predict", model, patients, "--format", "csv", status=3).stdout
+    assert "DOE" not in hidden
+    shown = command("predict", model, patients, "--format", "csv", "--identify", status=3).stdout
+    command("predict", model, patients, "--out", tmp_path / "a.csv", "--identify", status=3)
+    assert (tmp_path / "a.csv").read_text() == shown
+    rows = rows_of(shown)
+    assert [row["PatientID"] for row in rows] == ["'=DOE^a", "", "'=DOE^c", "", ""]
+    assert [row["file"] for row in rows] == ["", "volume.nii", "", "", ""]
+
+
+def test_patients_are_gone_on_with_and_those_whose_files_changed_are_asked_again(
+    model: Path, patients: Path, tmp_path: Path
+) -> None:
+    command("predict", model, patients, "--out", tmp_path / "whole.csv", status=3)
+    out = tmp_path / "a.csv"
+    stopped(model, patients, out, known=2)
+    assert count_asked(lambda: command("predict", model, patients, "--out", out, "--resume", status=3)) == 1
+    assert out.read_bytes() == (tmp_path / "whole.csv").read_bytes()
+    stopped(model, patients, out, known=2)
+    data.save(patients / "b" / "0.png", 200, seed=9)
+    assert count_asked(lambda: command("predict", model, patients, "--out", out, "--resume", status=3)) == 2

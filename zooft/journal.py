@@ -112,7 +112,8 @@ class Journal:
         _unlock(self._lock)
         if not known:
             return ""
-        return f"{known} answers are in {self.path}; the same command with --resume goes on with the others"
+        told = "1 answer is" if known == 1 else f"{known} answers are"
+        return f"{told} in {self.path}; the same command with --resume goes on with the others"
 
     def _opened(self, *, resume: bool) -> IO[bytes]:
         head = json.dumps(self._about).encode() + b"\n"

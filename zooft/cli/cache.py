@@ -11,6 +11,7 @@ import click
 
 from zooft.cli.output import json_flag, print_json, print_table
 from zooft.cli.screen import say
+from zooft.escapes import visible
 from zooft.report.words import count
 
 if TYPE_CHECKING:
@@ -83,7 +84,7 @@ def clear(yes: bool, as_json: bool) -> None:
 
 def _agrees(question: str) -> bool:
     try:
-        return click.confirm(question, err=True)
+        return click.confirm(visible(question), err=True)
     except click.Abort:  # Ctrl-C, or nobody there to ask
         say(err=True)
         return False

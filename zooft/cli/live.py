@@ -42,7 +42,7 @@ class Live:
             TimeRemainingColumn,
         )
 
-        self._console = Console(stderr=True)
+        self._console = Console(stderr=True, emoji=False)
         self._progress = Progress(
             TextColumn("{task.description}", markup=False), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(),
             TextColumn("left"), TimeRemainingColumn(), console=self._console,

@@ -145,7 +145,7 @@ def load(path: str | Path, *, provider: str = "auto", threads: int = 0) -> OnnxM
     policy.check(parse_file(path), path)
     choice = providers.choose(provider)
     options = onnxruntime.SessionOptions()
-    options.log_severity_level = 3
+    options.log_severity_level = 4  # what goes wrong is raised, too
     options.intra_op_num_threads = threads or _threads()
     # threads that wait for work let go of their cores: spinning costs twice the CPU for the same pace on few cores
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
