@@ -40,6 +40,7 @@ def volumes_of(series: Sequence[Series]) -> list[set[str]]:
 
 TELLING: dict[str, Tag] = {
     "AcquisitionNumber": lambda part, _: {"AcquisitionNumber": part + 1},
+    "AcquisitionNumber of each": lambda part, number: {"AcquisitionNumber": 1 + 6 * part + number},
     "TemporalPositionIdentifier": lambda part, _: {"TemporalPositionIdentifier": part + 1},
     "TriggerTime": lambda part, _: {"TriggerTime": 100 + 300 * part},
     "EchoNumbers": lambda part, _: {"EchoNumbers": part},

@@ -86,9 +86,10 @@ def _divided(part: Part, slices: Sequence[SliceHeader], heights: Sequence[float]
         values = [slices[number].marks.get(tag, "") for number in part.numbers]
         if _alternate(values) or (together and _resolves(values, places)):
             return _each(part, tag, values, slices, heights)
-    for tag in (*TIMES, *(("AcquisitionNumber",) if together else ())):
+    for tag in (*TIMES, "AcquisitionNumber"):
         instants = _numbers(slices[number].marks.get(tag, "") for number in part.numbers)
-        turns = _turns_at_places(instants, places) if together else _turns(instants)
+        counted = tag not in TIMES  # no pause between two numbers, and nobody finishes them in another order
+        turns = _turns_at_places(instants, places) if together else _turns(instants, counted=counted)
         if turns:
             return _each(part, tag, [str(turn) for turn in turns], slices, heights)
     return [part]
@@ -129,14 +130,14 @@ def _place_numbers(places: Sequence[float]) -> list[int]:
     return numbers
 
 
-def _turns(instants: Sequence[float] | None) -> list[int] | None:
+def _turns(instants: Sequence[float] | None, *, counted: bool) -> list[int] | None:
     """Which volume each slice is of, where so many take turns along the stack and each was made at a time of its own."""
     if instants is None or len(instants) < _FEW:
         return None
     for count in range(2, min(len(instants) // 2, _MOST_PARTS) + 1):
         own = [instants[turn::count] for turn in range(count)]
         constant = all(len(set(times)) == 1 for times in own)
-        if _follow(own) and (constant or (len(instants) >= _SURE and _far_apart(own))):
+        if _follow(own) and (constant or (len(instants) >= _SURE and (counted or _far_apart(own)))):
             return [number % count for number in range(len(instants))]
     return None
 
