@@ -9,7 +9,7 @@ import pytest
 from dicom_files import UID, ct, write, write_series
 
 import zooft
-from zooft import judge
+from zooft import judge, samples
 from zooft.judge import Predictions
 from zooft_ct.discover import gather
 from zooft_ct.options import CTOptions
@@ -121,3 +121,11 @@ def test_slices_that_can_t_be_decoded_count_as_the_samples_that_they_spoil(tmp_p
     write(paths[2], ones)
     assert judged(gather([tmp_path], OPTIONS)) == [(5, 1)]
     assert judged(gather([tmp_path], CTOptions(mode="2.5d", hu_cache="off"))) == [(3, 3)]
+
+
+def test_of_many_reasons_the_commonest_is_told_not_that_of_a_table_beside() -> None:
+    odd = [zooft.Rejection("labels.csv", "no image"), *(zooft.Rejection(f"f{i}", f"{i}% lie above") for i in range(3))]
+    found = zooft.Discovery(samples=(), classes=("a", "b"), rejected=tuple(odd))
+    assert samples.rejected_sentence(found) == "4 files were rejected, 3 of them like this one: f0: 0% lie above"
+    found = zooft.Discovery(samples=(), classes=("a", "b"), rejected=tuple(odd[:2]))
+    assert samples.rejected_sentence(found) == "2 files were rejected, the first: labels.csv: no image"

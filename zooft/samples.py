@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import inspect
+import re
 from collections import Counter
 from typing import TYPE_CHECKING
 
@@ -278,8 +279,12 @@ def _because_of_files(found: Discovery, classes: Sequence[str]) -> str:
 
 
 def rejected_sentence(found: Discovery) -> str:
-    """How many files were rejected, and the first one's reason; nothing where there are none."""
+    """How many files were rejected, and why the first was, or one of those that most are like; nothing for none."""
     if not found.rejected:
         return ""
-    first, number = found.rejected[0], len(found.rejected)
-    return f"{number} {'file was' if number == 1 else 'files were'} rejected, the first: {first.id}: {first.reason}"
+    kinds = [re.sub(r"\d[\d.,]*", "0", each.reason) for each in found.rejected]  # numbers differ from file to file
+    counts = Counter(kinds)
+    common = max(kinds, key=counts.__getitem__)
+    one, number = found.rejected[kinds.index(common)], len(found.rejected)
+    which = "the first" if one is found.rejected[0] else f"{counts[common]} of them like this one"
+    return f"{number} {'file was' if number == 1 else 'files were'} rejected, {which}: {one.id}: {one.reason}"
