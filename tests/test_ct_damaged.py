@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import os
 from collections.abc import Callable
 from pathlib import Path
@@ -11,6 +12,7 @@ import pydicom
 import pytest
 from data import real
 from dicom_files import ct, encapsulated, stored, write
+from PIL import Image
 from pydicom.encaps import encapsulate, get_frame
 from pydicom.uid import JPEG2000Lossless, JPEGLSLossless, RLELossless
 
@@ -42,6 +44,41 @@ def test_a_damaged_codestream_is_refused_wherever_the_damage_lies(name: str, dam
     for share in (0.2, 0.5, 0.9):
         path = spoilt(name, DAMAGES[damage], share, tmp_path / "a.dcm")
         with pytest.raises(zooft.DataError, match=r"damaged|can't be decoded"):
+            hu(read_headers(path)[0])
+
+
+def tiled(seed: int = 0) -> bytes:
+    """A codestream of 16 tiles, by Pillow."""
+    buffer = io.BytesIO()
+    picture = Image.fromarray(stored(seed, rows=256, columns=256))
+    picture.save(buffer, "JPEG2000", no_jp2=True, tile_size=(64, 64), irreversible=False)
+    return buffer.getvalue()
+
+
+def tile_parts(code: bytes) -> list[tuple[int, int]]:
+    """Where each begins and ends: marker SOT, its length, the tile's number, the tile-part's length."""
+    at, found = code.index(b"\xff\x90"), []
+    while code[at : at + 2] == b"\xff\x90":
+        length = int.from_bytes(code[at + 6 : at + 10], "big")
+        found.append((at, at + length))
+        at += length
+    return found
+
+
+def test_a_codestream_without_one_of_its_tiles_is_refused(tmp_path: Path) -> None:
+    code = tiled()
+    parts = tile_parts(code)
+    size = {"Rows": 256, "Columns": 256}
+    assert len(parts) == 16
+    whole = hu(read_headers(write(tmp_path / "a.dcm", encapsulated(code, **size), JPEG2000Lossless))[0])
+    assert whole.shape == (256, 256)
+    for torn, number in (
+        (code[: parts[5][0]] + code[parts[5][1] :], 1),
+        (code[: parts[10][0]] + b"\xff\xd9", 6),
+        (code[: parts[3][0]] + code[parts[4][0] : parts[4][1]] + code[parts[3][1] :], 1),
+    ):
+        path = write(tmp_path / "a.dcm", encapsulated(torn, **size), JPEG2000Lossless)
+        with pytest.raises(zooft.DataError, match=f"lacks {number} of its 16 tiles"):
             hu(read_headers(path)[0])
 
 

@@ -26,7 +26,9 @@ _SEVERAL = re.compile(rb"\xff\xd9\0?\xff(?:\xd8\xff|\x4f\xff\x51)")
 """A codestream's end and another one's begin, JPEG's and JPEG 2000's: neither stands within compressed data."""
 _HOLE = bytes(128)
 """Longer runs of zeros than empty packets make, of which there is one for each layer and resolution."""
-_DATA = b"\xff\x93"
+_DATA, _TILE_PART = b"\xff\x93", b"\xff\x90"
+_LEAST_PART = 14
+"""Bytes of a tile-part: its own header, and where its data begin."""
 _PRESETS = (0xF8, 1)
 """JPEG-LS's coding parameters; others of its kind could overrule the size (ISO/IEC 14495-1, C.2.4.1)."""
 
@@ -81,6 +83,7 @@ def check_codestream(codestream: bytes, transfer_syntax: str, rows: int, columns
     if not 8 < frame.precision <= 16:
         raise zooft.DataError(f"the compressed frame has {frame.precision} bits a pixel; 9 to 16 are read")
     if READERS[transfer_syntax] is _jpeg_2000:
+        _refuse_missing_tiles(codestream, rows, columns)
         _refuse_hole(codestream)
 
 
@@ -95,6 +98,31 @@ def _jpeg_2000(stream: bytes, _rows: int, _columns: int) -> Frame:
     if -(-width // tile_width) * -(-height // tile_height) > _MAX_TILES:
         raise zooft.DataError(f"the JPEG 2000 frame has more than {_MAX_TILES} tiles, which isn't read")
     return Frame(height, width, components, (depth & 0x7F) + 1)
+
+
+def _refuse_missing_tiles(stream: bytes, rows: int, columns: int) -> None:
+    """The decoder leaves 0 where a tile isn't (ISO/IEC 15444-1, A.4.2: each tile-part tells its tile and its length)."""
+    tile_width, tile_height = struct.unpack_from(">2I", stream, 24)
+    wanted = -(-columns // tile_width) * -(-rows // tile_height)
+    seen: set[int] = set()
+    at = 4 + struct.unpack_from(">H", stream, 4)[0]
+    try:
+        while stream[at : at + 2] != _TILE_PART:
+            if stream[at] != _FILL:
+                raise zooft.DataError("the JPEG 2000 frame's segments are broken; the file is damaged")
+            at += 2 + struct.unpack_from(">H", stream, at + 2)[0]
+        while stream[at : at + 2] == _TILE_PART:
+            tile, length = struct.unpack_from(">HI", stream, at + 4)
+            seen.add(tile)
+            at = at + length if length else len(stream)  # without a length, it is the last one
+            if length and length < _LEAST_PART:
+                break
+    except (struct.error, IndexError):
+        raise zooft.DataError("the JPEG 2000 frame ends within its own header; the file is truncated") from None
+    if len(seen & set(range(wanted))) < wanted:
+        raise zooft.DataError(
+            f"the JPEG 2000 frame lacks {wanted - len(seen & set(range(wanted)))} of its {wanted} tiles; the file is damaged"
+        )
 
 
 def _refuse_hole(stream: bytes) -> None:
