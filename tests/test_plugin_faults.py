@@ -114,6 +114,16 @@ def cost(**changes: Any) -> Any:
     return type("Cost", (nn.Module,), {"forward": lambda _self, logits, _targets: changes["of"](logits)})()
 
 
+def failing() -> Any:
+    """A module whose forward pass raises."""
+    from torch import nn
+
+    def forward(*_arrays: Any) -> Any:
+        raise ValueError("no such window")
+
+    return type("Failing", (nn.Module,), {"forward": forward})()
+
+
 # What is registered
 
 
@@ -196,6 +206,18 @@ RUNS: dict[str, tuple[dict[str, Any], dict[str, Any], str, list[str]]] = {
     "metrics-give-a-number": ({"tasks": [task(metrics=lambda targets, p: 0.5)]}, {"task": "mine"}, "Task.metrics", ["0.5 (float)", "a mapping of text to a number"]),
     "metrics-without-the-primary": ({"tasks": [task(metrics=lambda targets, p: {"f1": 0.5})]}, {"task": "mine"}, "Task.metrics", ["['f1']", "the primary metric, 'accuracy'"]),
     "metrics-are-text": ({"tasks": [task(metrics=lambda targets, p: {"accuracy": "high"})]}, {"task": "mine"}, "Task.metrics", ["['accuracy'] is 'high'", "a number"]),
+    "preprocess-raises": (
+        {"tasks": [task(preprocess=lambda spec, options: failing())]},
+        {"task": "mine"},
+        "Task.preprocess",
+        ["failed in preprocess: ValueError: no such window"],
+    ),
+    "a-view-raises": (
+        {"tasks": [task(augment=lambda spec, options: failing().forward)]},
+        {"task": "mine"},
+        "Task.augment",
+        ["failed in augment: ValueError: no such window"],
+    ),
     "reader-gives-a-list": ({"tasks": [task(reader=lambda path: [path])]}, {"task": "mine"}, "Task.reader", ["(list)", "text"]),
     "head-of-the-task-is-unknown": ({"tasks": [task(head=lambda options: "linaer")]}, {"task": "mine"}, "Task.head", ["isn't registered", "nearest: linear"]),
     "weights-source-raises": ({"weights": [zooft.WeightsSource(name="ours", summary="", models=lambda: ["toy:one"], load=lambda m, e: 1 // 0)]}, {"weights": "pretrained"}, "WeightsSource.load", ["failed to load toy:one: ZeroDivisionError"]),  # type: ignore[arg-type, return-value]
@@ -265,6 +287,21 @@ def test_a_family_without_weights_is_not_told_to_fetch_some(pictures: Path) -> N
     ) as caught:
         run(pictures, stranger, weights="pretrained", task="mine")
     assert "fetch" not in str(caught.value)
+
+
+def test_a_weights_source_that_cannot_say_what_it_serves_does_not_stand_in_the_way_of_others(
+    pictures: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    def weights(_model: str, _expected: Any) -> zooft.LoadedWeights:
+        return zooft.LoadedWeights(tensors=family().build("one").state_dict(), source="ours")
+
+    broken = zooft.WeightsSource(name="broken", summary="", models=lambda: 1 // 0, load=weights)  # type: ignore[arg-type, return-value]
+    fine = zooft.WeightsSource(name="fine", summary="", models=lambda: ["toy:one"], load=weights)
+    result = run(pictures, Stranger(families=[family()], weights=[broken, fine]), weights="pretrained")
+    assert json.loads((result.path / "run.json").read_text())["weights"]["source"] == "ours"
+    assert any(
+        "the weights source broken failed in models: ZeroDivisionError" in r.getMessage() for r in caplog.records
+    )
 
 
 # On the command line

@@ -19,6 +19,7 @@ from zooft import run as runs
 from zooft import samples as sample_tables
 from zooft import saved as finished
 from zooft.errors import WeightsError
+from zooft.guard import within
 from zooft.provenance import depends_on
 from zooft.spill import pick
 from zooft.split import Fold, Splits
@@ -205,6 +206,8 @@ def learn(
 
     plan, accelerator = crew.plan, crew.accelerator
     augment = plan.task.augment(backbone.input, plan.options)
+    if augment is not None:
+        augment = within(plan.task, "augment", augment)
     freezer, argument = plan.registry.freezer(plan.config.freeze)
     job = train.Job(
         model=adapted,
@@ -271,7 +274,7 @@ def _views(plan: Plan, backbone: Backbone, samples: Sequence[Any], *, augment: A
     from zooft.preprocess import ImagePreprocess
 
     return Views(
-        samples, read=reader(plan.task, plan.options), preprocess=plan.task.preprocess(backbone.input, plan.options),
+        samples, read=reader(plan.task, plan.options), preprocess=within(plan.task, "preprocess", plan.task.preprocess(backbone.input, plan.options)),
         augment=augment, scale=ImagePreprocess(backbone.input).normalise_, sketch=partial(sample_tables.sketch, plan.task, backbone.input, plan.options), seed=plan.config.seed,
     )  # fmt: skip
 

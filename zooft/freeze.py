@@ -154,10 +154,15 @@ def check_unchanged(model: AdaptedModel, before: Mapping[str, str], stages: Sequ
     after = fingerprints(model, stages)
     moved = [name for name in before if after.get(name) != before[name]]
     if moved:
+        advice = (
+            "; where a layer moves what the zoo has fixed, such as statistics, its plugin should hold it as a buffer"
+            if set(moved) & set(model.fixed)
+            else ""
+        )
         listed = ", ".join(f"{name} (which the zoo has fixed)" if name in model.fixed else name for name in moved[:5])
         raise FrozenChangedError(
             f"{len(moved)} frozen tensors changed during training, among them {listed}; this is a defect of zooft "
-            "or of the backbone's plugin, and the run can't be trusted",
+            f"or of the backbone's plugin, and the run can't be trusted{advice}",
             moved,
         )
 

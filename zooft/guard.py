@@ -143,6 +143,8 @@ class Guarded:
     place: Place
     primary: str = ""
     """Of a task's metrics: the one that must be among them."""
+    checked: bool = True
+    """Whether what it gives is compared with its type."""
 
     @property
     def __wrapped__(self) -> Callable[..., Any]:
@@ -165,7 +167,7 @@ class Guarded:
             PluginError: the function failed, or gave something else than its type says.
             ZooftError: the function's own reason.
         """
-        place, returned = self.place, _returned(self.place.kind, self.place.field)  # type: ignore[arg-type]  # a class is hashable
+        place, returned = self.place, _returned(self.place.kind, self.place.field) if self.checked else Any  # type: ignore[arg-type]  # a class is hashable
         try:
             with printing_aside():
                 value = self.function(*args, **kwargs)
@@ -178,7 +180,7 @@ class Guarded:
                 raise
             told = type(error).__name__ if place.private else f"{type(error).__name__}: {error}"
             cause = None if place.private else error
-            raise place.error(f"failed {doing}: {told}", code=_raised_in(error, self.function)) from cause
+            raise place.error(f"failed {doing}: {told}", code=raised_in(error, self.function)) from cause
         misfit = first_misfit(returned, value)
         if self.primary and misfit is None and self.primary not in value:
             misfit = Misfit("", sorted(value), f"the primary metric, {self.primary!r}, among them")
@@ -200,6 +202,11 @@ def ask(value: Any, field: str, *args: Any, doing: str | None = None, **kwargs: 
     function = getattr(value, field)
     guarded = function if isinstance(function, Guarded) else _guard(value, field, function, place_of(value, field))
     return guarded.call(guarded.field_words if doing is None else doing, *args, **kwargs)
+
+
+def within(value: Any, field: str, function: Callable[..., Any]) -> Callable[..., Any]:
+    """What the function in a field has made, such as a view or a module, to be called under guard itself."""
+    return Guarded(function, place_of(value, field), checked=False)
 
 
 def place_of(value: Any, field: str) -> Place:
@@ -376,11 +383,12 @@ def _code_of(function: Any) -> str:
     """File and line of a function, as far as they are known."""
     while isinstance(function, (functools.partial, Guarded)):
         function = function.func if isinstance(function, functools.partial) else function.function
+    function = getattr(function, "forward", function)  # of a torch module
     code = getattr(inspect.unwrap(function) if callable(function) else function, "__code__", None)
     return f"{code.co_filename}, line {code.co_firstlineno}" if code is not None else ""
 
 
-def _raised_in(error: BaseException, function: Any) -> str:
+def raised_in(error: BaseException, function: Any) -> str:
     """File and line where the plugin's own code was left: the last of its frames."""
     file, found = _code_of(function).rpartition(", line ")[0], ""
     trace = error.__traceback__

@@ -388,6 +388,7 @@ def describe(registry: Registry, family: Family, name: str) -> dict[str, Any]:
         "input": None,
         "stages": None,
         "problem": None,
+        "weights": None,
     }
     places = _places(
         family,
@@ -395,8 +396,8 @@ def describe(registry: Registry, family: Family, name: str) -> dict[str, Any]:
         [entry.value for entry in registry.weights],
         folder=weight_files.folder_from_environment(),
     )
-    row["weights"] = weight_files.at_hand(places)
     try:
+        row["weights"] = weight_files.at_hand(places)
         module = outline(lambda: ask(family, "build", full))
         with torch.device("meta"):
             anatomy = ask(family, "anatomy", full, module)

@@ -21,6 +21,7 @@ from zooft import runtime, sheets
 from zooft import samples as sample_tables
 from zooft.contracts import Advance, Calibration, Computing, GroupScore, Sample, Verification, WeightsRecord, unseen
 from zooft.errors import DataError, RunError
+from zooft.guard import within
 from zooft.judge import Predictions, calibrated, predictions
 from zooft.lookup import Lookup
 from zooft.spill import pick, spilled_as
@@ -374,7 +375,7 @@ def make_views(saved: SavedRun, samples: Sequence[Sample]) -> Views:
     return Views(
         samples,
         read=reader(saved.task, saved.options),
-        preprocess=saved.task.preprocess(saved.input, saved.options),
+        preprocess=within(saved.task, "preprocess", saved.task.preprocess(saved.input, saved.options)),
     )
 
 

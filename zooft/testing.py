@@ -26,7 +26,7 @@ from zooft import model as models
 from zooft.contracts import Calibration, EpochRecord, InputSpec, Port, Verification
 from zooft.errors import ConformanceError, UnknownNameError, ZooftError
 from zooft.export import DeployedModel, export
-from zooft.guard import ask, guarded, place_of, printing_aside
+from zooft.guard import ask, guarded, place_of, printing_aside, within
 from zooft.preprocess import ImagePreprocess
 from zooft.train.loss import make_loss
 
@@ -57,6 +57,8 @@ def _conforming() -> Iterator[None]:
         raise
     except ZooftError as error:
         raise ConformanceError(str(error)) from error
+    except Exception as error:  # plugin code, such as a stage or a preprocessing that fails
+        raise ConformanceError(f"failed: {type(error).__name__}: {error}") from error
 
 
 def _accepted(value: T) -> T:
@@ -429,7 +431,8 @@ def _check_reading(task: Task, sample: Sample, options: Any) -> None:
         _expect(digest == samples.digest(task, options, sample), f"{task.name}: a sample's digest isn't the same twice")
     channels = ask(task, "channels", options)
     spec = InputSpec(height=32, width=32, resize=36, mean=(0.5,) * channels, std=(0.5,) * channels)
-    x = ask(task, "preprocess", spec, options)(*(torch.from_numpy(array)[None] for array in arrays))
+    preprocess = within(task, "preprocess", ask(task, "preprocess", spec, options))
+    x = preprocess(*(torch.from_numpy(array)[None] for array in arrays))
     wanted = (1, len(arrays[0]), channels, 32, 32) if ask(task, "bag", options) else (1, channels, 32, 32)
     _expect(
         tuple(x.shape) == wanted and x.dtype == torch.float32,
@@ -437,7 +440,7 @@ def _check_reading(task: Task, sample: Sample, options: Any) -> None:
     )
     view = ask(task, "augment", spec, options)
     if view is not None:
-        seen = view(*samples.sketch(task, spec, options, sample))
+        seen = within(task, "augment", view)(*samples.sketch(task, spec, options, sample))
         _expect(
             tuple(seen.shape) == wanted[1:], f"{task.name}: augment gives {tuple(seen.shape)}, expected {wanted[1:]}"
         )

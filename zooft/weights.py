@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import errno
 import hashlib
+import logging
 import os
 import re
 import warnings
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
 
     from zooft.contracts import Family, WeightsSource
 
+logger = logging.getLogger("zooft")
 FOLDER_VARIABLE = "ZOOFT_WEIGHTS"
 _NESTED = ("state_dict_ema", "model_ema", "state_dict", "model", "model_state_dict", "module")
 """Where trainers put tensors in their checkpoints; where there are averaged ones beside the others, they count, as for timm."""
@@ -92,7 +94,7 @@ def at_hand(places: Places) -> str | None:
     if places.folder is not None and path_in(places.folder, places.family.name, places.model).is_file():
         return "folder"
     for source in places.sources:
-        if reference in set(ask(source, "models")):
+        if reference in _served(source):
             return source.name
     return "zoo" if ask(places.family, "at_hand", places.model) else None
 
@@ -161,7 +163,7 @@ def _pretrained(places: Places, expected: Mapping[str, tuple[int, ...]]) -> Foun
             return _found("folder", _fitted(read_file(path), expected))
         tried.append(f"{FOLDER_VARIABLE} has no {path.relative_to(places.folder)}")
     for source in places.sources:
-        if reference in set(ask(source, "models")):
+        if reference in _served(source):
             return _found("plugin", _ask(source, reference, expected))
         tried.append(f"{source.name} doesn't serve it")
     if places.family.pretrained is None:
@@ -184,6 +186,15 @@ def check_any(places: Places) -> None:
     """Raise WeightsError where nobody can have a model's pretrained weights, before any work is done."""
     if places.family.pretrained is None and at_hand(places) is None:
         _pretrained(places, {})
+
+
+def _served(source: WeightsSource) -> frozenset[str]:
+    """What a source serves; one that can't say serves nothing, and mustn't end what others can do."""
+    try:
+        return frozenset(ask(source, "models"))
+    except PluginError as error:
+        logger.warning("%s", error)
+        return frozenset()
 
 
 def _nowhere(reference: str, tried: list[str], *, fetched: bool = True) -> WeightsError:

@@ -18,7 +18,6 @@ from zooft import samples
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
-    from torch import nn
 
     from zooft.contracts import Arrays, Sample, Task
 
@@ -60,7 +59,7 @@ class Views(Dataset[tuple[Tensor, int]]):
         members: Sequence[Sample],
         *,
         read: Callable[[Sample], Arrays],
-        preprocess: nn.Module,
+        preprocess: Callable[..., Tensor],
         augment: Callable[..., Tensor] | None = None,
         scale: Callable[[Tensor], Tensor] = _unscaled,
         sketch: Callable[[Sample], Arrays] | None = None,

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from zooft.errors import ZooftError
-from zooft.guard import ask, code_of, place_of
+from zooft.guard import ask, code_of, place_of, raised_in
 from zooft.train.speed import is_out_of_memory
 
 if TYPE_CHECKING:
@@ -49,7 +49,7 @@ class TaskLoss(nn.Module):
                 raise
             shapes = f"logits {tuple(logits.shape)} and targets {tuple(targets.shape)}"
             told = f"makes a loss that fails on {shapes}: {type(error).__name__}: {error}"
-            raise self._place.error(told, code=self._code) from error
+            raise self._place.error(told, code=raised_in(error, self.own) or self._code) from error
         if not isinstance(value, Tensor):
             raise self._amiss(value)
         if value.ndim:
