@@ -34,6 +34,7 @@ LOWEST, HIGHEST = -1024, 3071
 """HU; the range of a 12-bit scanner. Air and whatever stands for no tissue are the lowest."""
 _NEARLY_AIR = -940
 _SCANNERS_BITS = 12
+_MANY = 2**16
 _ALONE = 5e-4
 """Of the pixels: more padding than this among others, not beside each other, isn't padding."""
 _RLE = "1.2.840.10008.1.2.5"
@@ -236,17 +237,25 @@ def _refuse_padding_in_tissue(padded: NDArray[np.bool_], padding: tuple[int, int
 def _refuse_other_units(
     values: NDArray[np.int16], stored: NDArray[Any], padded: NDArray[np.bool_] | None, layout: Layout
 ) -> None:
-    """By the histogram of what isn't padding."""
-    hidden = units.beyond(stored if padded is None else stored[~padded], layout.slope, layout.intercept)
-    reason = units.misfit(values, hidden, padded=0 if padded is None else int(padded.sum()))
-    few_bits = layout.signed and layout.bits <= _SCANNERS_BITS and layout.intercept < units.NO_AIR
-    if not reason and few_bits and hidden.but_lowest > _ALONE * values.size:
-        reason = (
-            f"{hidden.but_lowest / values.size:.1%} of them lie below {units.BELOW_AIR}, as bone does that is stored "
-            "without a sign and read with one"
-        )
-    if reason:
+    """By the histogram of what isn't padding: of every fourth row first, since a slice is read many times."""
+    if values.size >= _MANY:
+        some = None if padded is None else padded[::4]
+        if not _misfit(values[::4], stored[::4], some, layout):
+            return
+    if reason := _misfit(values, stored, padded, layout):
         raise zooft.DataError(
             f"the values aren't HU: {reason}. Export the series again with its rescale slope, intercept and pixel "
             "representation"
         )
+
+
+def _misfit(values: NDArray[np.int16], stored: NDArray[Any], padded: NDArray[np.bool_] | None, layout: Layout) -> str:
+    hidden = units.beyond(stored if padded is None else stored[~padded], layout.slope, layout.intercept)
+    reason = units.misfit(values, hidden, padded=0 if padded is None else int(padded.sum()))
+    few_bits = layout.signed and layout.bits <= _SCANNERS_BITS and layout.intercept < units.NO_AIR
+    if not reason and few_bits and hidden.but_lowest > _ALONE * values.size:
+        return (
+            f"{hidden.but_lowest / values.size:.1%} of them lie below {units.BELOW_AIR}, as bone does that is stored "
+            "without a sign and read with one"
+        )
+    return reason

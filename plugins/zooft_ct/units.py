@@ -41,7 +41,7 @@ class Beyond:
     """Numbers that clipping hides.
 
     Attributes:
-        under: how many lie at each HU from `_DEEPEST` to `BELOW_AIR`.
+        under: how many lie at each HU from `_DEEPEST` to `BELOW_AIR`; of no length where none does.
         over: how many lie above `BEYOND_METAL`.
     """
 
@@ -49,7 +49,10 @@ class Beyond:
     over: int
 
     def __add__(self, other: Beyond) -> Beyond:
-        return Beyond(self.under + other.under, self.over + other.over)
+        both = self.under + other.under if self.under.size and other.under.size else None
+        return Beyond(
+            (self.under if self.under.size else other.under) if both is None else both, self.over + other.over
+        )
 
     @property
     def but_lowest(self) -> int:
@@ -62,6 +65,8 @@ class Beyond:
         """How many lie below `BELOW_AIR` and not close to most of these, as padding does."""
         import numpy as np
 
+        if not self.under.size:
+            return 0
         total = self.under.cumsum()
         middle = int(np.searchsorted(total, total[-1] / 2))
         return int(total[-1] - self.under[max(0, middle - _PADDING) : middle + _PADDING + 1].sum())
@@ -73,10 +78,22 @@ def beyond(numbers: NDArray[Any], slope: float, intercept: float) -> Beyond:
 
     if numbers.dtype.kind == "f":
         numbers = numbers[np.isfinite(numbers)]
-    below, above = ((end - intercept) / slope for end in (BELOW_AIR, BEYOND_METAL))
-    low = numbers[numbers < below].astype(np.float64) * slope + intercept
-    places = (np.rint(low).clip(_DEEPEST, BELOW_AIR) - _DEEPEST).astype(np.int64)
-    return Beyond(np.bincount(places, minlength=BELOW_AIR - _DEEPEST + 1), int(np.count_nonzero(numbers > above)))
+    below, above = (_end(numbers, (end - intercept) / slope) for end in (BELOW_AIR, BEYOND_METAL))
+    low, over = numbers[numbers < below], int(np.count_nonzero(numbers > above))
+    if not low.size:
+        return Beyond(np.zeros(0, np.int64), over)
+    hu = np.rint(low.astype(np.float64) * slope + intercept).clip(_DEEPEST, BELOW_AIR)
+    return Beyond(np.bincount((hu - _DEEPEST).astype(np.int64), minlength=BELOW_AIR - _DEEPEST + 1), over)
+
+
+def _end(numbers: NDArray[Any], limit: float) -> Any:
+    """A limit in the numbers' own type, which compares fast; rounded, since none of the limits is that sharp."""
+    import numpy as np
+
+    if numbers.dtype.kind == "f":
+        return numbers.dtype.type(limit)
+    kind = np.iinfo(numbers.dtype)
+    return numbers.dtype.type(min(max(round(limit), int(kind.min)), int(kind.max)))
 
 
 def misfit(values: NDArray[np.int16], hidden: Beyond, *, padded: int = 0) -> str:
@@ -126,10 +143,10 @@ def _elsewhere(values: NDArray[np.int16]) -> str:
     """What says that the peaks of a body lie in other places; `values` are without padding."""
     import numpy as np
 
-    def share(low: int, high: int = 2**15 - 1) -> float:
-        return float(np.count_nonzero((values >= low) & (values < high))) / values.size
+    def share(low: int) -> float:
+        return int(np.count_nonzero(values >= low)) / values.size
 
-    metal, lost, thin = share(_METAL), share(*_LOST), 1 - share(NO_AIR)
+    metal, lost, thin = share(_METAL), share(_LOST[0]) - share(_LOST[1]), 1 - share(NO_AIR)
     if metal > _WRAPPED:
         return f"{_percent(metal)} of them lie above {_METAL}, where there is only metal: another sign"
     if thin < _FEW and lost > _SOME:
@@ -137,7 +154,7 @@ def _elsewhere(values: NDArray[np.int16]) -> str:
             f"{_percent(lost)} of them lie between {_LOST[0]} and {_LOST[1]} and {_percent(thin)} below {NO_AIR}, as "
             "where the intercept of -1024 is lost, so that air is near 0"
         )
-    soft = share(*_SOFT)
+    soft = share(_SOFT[0]) - share(_SOFT[1])
     other = share(_AIR) - soft
     if other > _MUCH and (soft < _HARDLY * other or lost > max(_SOME, soft)):
         return (
