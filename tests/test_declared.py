@@ -84,6 +84,7 @@ def nudge_a_weight(path: Path) -> None:
 
 
 PORT = {"name": "images", "dtype": "uint8", "axes": ["batch", "height", "width", 3], "meaning": "BGR levels 0..255"}
+CALIBRATION = {"temperature": 1.0, "threshold": 1.0, "fitted_on": ""}
 LIES: dict[str, tuple[Change, str]] = {
     "classes in another order": (say(classes=["light", "dark"]), "classes: light, dark; its run has dark, light"),
     "another preprocessing": (say(preprocessing="inside the graph: none"), "preprocessing: inside the graph: none"),
@@ -126,7 +127,6 @@ def test_a_file_that_says_something_else_than_its_run_is_not_verified(copied: Pa
     change(copied / "model.onnx")
     record = json.loads(command("verify", copied / "model.onnx", "--json", status=1).stdout)
     assert not record["passed"]
-    assert len(record["failures"]) == 1
     assert re.search(said, record["failures"][0]), record["failures"]
 
 
@@ -226,6 +226,7 @@ BY_LABELS: dict[str, tuple[Change, str]] = {
     "classes in another order": (say(classes=["light", "dark"]), "very val samples .* answers 8 of 8 otherwise"),
     "a weight that was changed a little": (nudge_a_weight, "tensors aren't those that its metadata names"),
     "other classes for other tools": (tell_others(classes='["light", "dark"]'), "tells other tools classes"),
+    "a threshold": (say(calibration=CALIBRATION), "the output prediction isn't the class"),
     "figures that are too good": (
         say(metrics={"val": {"samples": 8, "confusion": [[0, 4], [4, 0]]}}),
         "8 of 8 otherwise",

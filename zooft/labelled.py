@@ -22,13 +22,17 @@ from zooft.weights import file_sha256
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from zooft.contracts import Discovery, Sample, Task
     from zooft.metrics import Evaluation, Interval
     from zooft.registry import Registry
+    from zooft.runtime import OnnxModel
 
 _RESAMPLES = 1000
 _HELD_OUT = ("test", "cross-validation", "val")
 """The splits whose figures say what to expect, the best first."""
 _FEW = 20
+_DECIDED = 8
+"""Samples of which the output ``prediction`` is looked at."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -91,10 +95,11 @@ def verify(
         task, classes, answers, split=split, resamples=_RESAMPLES, seed=0, calibration=about.calibration,
         group_score=about.group_score, group_name=about.data.get("group_name", "group"),
     )  # fmt: skip
-    whole = len(asked) == len(members) and about.data.get("fingerprint") == sample_tables.fingerprint(found, classes)
+    whole = len(asked) == len(members) and about.data.get("fingerprint") in _fingerprints(found, classes)
     recorded = _recorded(about.metrics, split, whole=whole)
     own = declared.alone(model, path)
-    faults = [*own.faults, *_faults(judged, recorded, task.primary, classes)]
+    undecided = _undecided(model, task, options, [asked[i] for i in spread(asked, _DECIDED)])
+    faults = [*own.faults, *undecided, *_faults(judged, recorded, task.primary, classes)]
     return LabelVerification(
         passed=not faults,
         provider=model.provider,
@@ -112,6 +117,21 @@ def verify(
         notes=(*filter(None, [model.note]), *notes, *_notes(judged, recorded, asked, members)),
         declared=own.compared,
     )
+
+
+def _fingerprints(found: Discovery, classes: Sequence[str]) -> set[str]:
+    """The data's, in the file's order of the classes and, as that may be what is wrong with it, in others."""
+    orders = (classes, found.classes, tuple(reversed(classes)))
+    return {sample_tables.fingerprint(found, order) for order in orders}
+
+
+def _undecided(model: OnnxModel, task: Task, options: Any, asked: Sequence[Sample]) -> list[str]:
+    """The graph's own decision against the threshold that the metadata names."""
+    for sample in asked:
+        probabilities, _, said = model.outputs(*(array[None] for array in sample_tables.read(task, options, sample)))
+        if said is not None and not np.array_equal(said, model.decide(probabilities)):
+            return ["the output prediction isn't the class that probabilities and the metadata's threshold give"]
+    return []
 
 
 def _recorded(figures: Mapping[str, Any], split: str, *, whole: bool) -> _Recorded:
