@@ -27,6 +27,22 @@ from zooft.model import full_name, outline_backbone
 from zooft.registry import load
 
 FAMILIES = ("timm", "torchvision")
+NOTES = """\
+## What is left out of a model
+
+VOLO has no second classifier here, which adds the best patch's scores (timm's `use_aux_head=False`), GoogLeNet and Inception have
+no side exits, and SqueezeNet doesn't cut its scores below zero: a checkpoint goes into the zoo's own model built like that.
+
+## Models that somebody has saved with timm
+
+`--backbone timm:local-dir:FOLDER` takes what `timm.models.save_for_hf` writes, `config.json` and `model.safetensors` (or
+`pytorch_model.bin`, of which nothing but tensors is unpickled). `--backbone timm:hf-hub:OWNER/NAME`, with `@REVISION` if need be, takes
+the same from the hub, or from the folder that the hub's library keeps its downloads in, without a network.
+
+A run records such a model as `architecture?key=JSON&key=JSON`: what its `config.json` says otherwise than timm itself of the
+architecture. This name is enough to build it, so `evaluate`, `export` and `--resume` need no folder, and it has no path of a
+machine in it; the weights file's SHA-256 is in `run.json`.
+""".splitlines()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -99,7 +115,7 @@ def page(walked: dict[str, list[Visit]], *, minutes: float) -> str:
     ]  # fmt: skip
     for zoo, visits in walked.items():
         lines += [f"## What isn't supported of {zoo}", "", *_refused(visits), ""]
-    return "\n".join(lines)
+    return "\n".join([*lines, *NOTES])
 
 
 def _row(zoo: str, visits: Sequence[Visit]) -> str:

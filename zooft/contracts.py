@@ -162,6 +162,10 @@ def _never(_name: str) -> bool:
     return False
 
 
+def _nowhere(_name: str) -> None:
+    return None
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Family:
     """A model zoo behind a prefix: ``--backbone NAME:MODEL``.
@@ -178,6 +182,8 @@ class Family:
         canonical: a model's full name with its default weights tag; raises KeyError for unknown ones. Without it, a full name is
             one that `models` has.
         at_hand: whether ``pretrained`` would need no network.
+        local: the weights file of a model whose name, as it is typed, says where it lies on this machine; `canonical` gives a
+            name for it that doesn't, and that is enough to build it elsewhere.
     """
 
     name: str
@@ -189,6 +195,7 @@ class Family:
     aliases: Mapping[str, str] = field(default_factory=dict)
     canonical: Callable[[str], str] = _same_name
     at_hand: Callable[[str], bool] = _never
+    local: Callable[[str], Path | None] = _nowhere
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

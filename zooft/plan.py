@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -42,6 +42,7 @@ def resolve(registry: Registry, values: Mapping[str, Any]) -> Plan:
         configuration.build(FinetuneConfig, values)  # says so, along with all other faults
     task = registry.task(str(values["task"]))
     config, options = configuration.read(values, FinetuneConfig, task.options)
+    config = _without_place(registry, config)
     if config.weights not in {"pretrained", "random"} and not Path(config.weights).is_file():
         raise WeightsError(
             f"there is no weights file {config.weights}; --weights takes pretrained, random, or a .safetensors or .pth file"
@@ -69,6 +70,17 @@ def resolve(registry: Registry, values: Mapping[str, Any]) -> Plan:
         config=config, registry=registry, task=task, options=options, head=_head(registry, config.head, task, options),
         family=family, family_name=family_name, model=model,
     )  # fmt: skip
+
+
+def _without_place(registry: Registry, config: FinetuneConfig) -> FinetuneConfig:
+    """Of a model that lies on this machine, the name that others can build it by, and the file of its weights."""
+    family_name, model = parse_reference(config.backbone)
+    family = registry.family(family_name)
+    file = ask(family, "local", model)
+    if file is None:
+        return config
+    weights = str(file) if config.weights == "pretrained" else config.weights
+    return replace(config, backbone=f"{family_name}:{ask(family, 'canonical', model)}", weights=weights)
 
 
 def _head(registry: Registry, named: str | None, task: Task, options: Any) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import zooft
-from zooft_timm import anatomy, zoo
+from zooft_timm import anatomy, sources, zoo
 
 
 @zooft.hookimpl
@@ -20,5 +20,6 @@ def zooft_register_families() -> list[zooft.Family]:
             aliases=zoo.ALIASES,
             canonical=zoo.canonical,
             at_hand=zoo.at_hand,
+            local=sources.weights_file,
         )
     ]

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import zooft
+from zooft_timm import sources
 
 if TYPE_CHECKING:
     from torch import nn
@@ -43,6 +44,8 @@ def canonical(name: str) -> str:
     """
     from timm.models import get_deprecated_models, get_pretrained_cfg, is_model
 
+    if sources.is_saved(name):
+        return sources.full_name(name)
     current: str = get_deprecated_models().get(name) or name
     architecture, dot, tag = current.partition(".")
     if not is_model(architecture) or (dot and not tag):
@@ -58,7 +61,8 @@ def build(name: str) -> nn.Module:
     """The model with random weights and its own number of classes."""
     import timm
 
-    module: nn.Module = timm.create_model(name, pretrained=False, **_settings(name))
+    architecture, given = sources.arguments(name) if sources.is_saved(name) else (name, {})
+    module: nn.Module = timm.create_model(architecture, pretrained=False, **_settings(name), **given)
     return module
 
 
@@ -72,25 +76,53 @@ def pretrained(name: str) -> zooft.LoadedWeights:
     import timm
     import torch
 
-    _refuse_unreachable_hub(name)
+    saved = sources.repository(name)
+    if saved is None:
+        _refuse_unweighted(name)
+        _refuse_unreachable_hub(name)
     with torch.random.fork_rng(devices=[]):
-        module = timm.create_model(name, pretrained=True)
+        source = name if saved is None else f"{sources.FOLDER}{sources.snapshot(saved)}"
+        module = timm.create_model(source, pretrained=True)
     tensors = module.state_dict()
     if _settings(name):
         tensors = {key: tensors[key] for key in build(name).state_dict()}
     config = module.pretrained_cfg
     source = config.get("hf_hub_id") or config.get("url") or name
-    return zooft.LoadedWeights(tensors=tensors, source=f"timm {source}", licence=config.get("license"))
+    return zooft.LoadedWeights(
+        tensors=tensors,
+        source=f"timm {source}" if saved is None else f"{sources.HUB}{saved}",
+        licence=config.get("license"),
+    )
+
+
+def _refuse_unweighted(name: str) -> None:
+    from timm.models import get_pretrained_cfg
+
+    config = get_pretrained_cfg(name.partition("?")[0])
+    if "?" in name:
+        raise zooft.WeightsError("its weights lay in a folder; give it again as timm:local-dir:FOLDER")
+    if config is not None and not config.has_weights:
+        raise zooft.WeightsError(f"timm has no weights of {name}")
 
 
 def at_hand(name: str) -> bool:
     """Whether the weights are in the hub's download folder."""
     from huggingface_hub import try_to_load_from_cache
 
+    if "?" in name:
+        return _is_kept(name)
     repository = _repository(name)
     return repository is not None and any(
         isinstance(try_to_load_from_cache(repository, file), str) for file in ("model.safetensors", "pytorch_model.bin")
     )
+
+
+def _is_kept(name: str) -> bool:
+    saved = sources.repository(name)
+    try:
+        return saved is not None and sources.snapshot(saved, offline=True).is_dir()
+    except zooft.WeightsError:
+        return False
 
 
 def _refuse_unreachable_hub(name: str) -> None:
