@@ -195,3 +195,13 @@ def reason(header: SliceHeader) -> str:
     except zooft.DataError as error:
         return str(error)
     return ""
+
+
+def test_a_slope_that_leaves_everything_among_tissue_is_told(real_headers: list[SliceHeader]) -> None:
+    """Air at -1000 becomes -100, as fat is: with no offset in the numbers, only the lack of air speaks."""
+    assert not any(units.oddity(hu(header)) for header in real_headers)
+    without_offset = [header for header in real_headers if header.layout.intercept == 0]
+    assert len(without_offset) == 29
+    for header in without_offset:
+        wrong = replace(header, layout=replace(header.layout, slope=0.1))
+        assert "another slope or intercept" in units.oddity(hu(wrong))

@@ -17,7 +17,7 @@ BELOW_AIR, BEYOND_METAL = -1100, 20_000
 """HU that nothing has."""
 NO_AIR = -200
 """HU of what is thinner than any tissue but lung, from here downwards."""
-_HIGHEST = 3071
+_LOWEST, _HIGHEST = -1024, 3071
 _SURELY_AIR = -800
 _DEEPEST = -(2**16)
 _PADDING = 150
@@ -170,8 +170,11 @@ def oddity(hu: NDArray[np.int16]) -> str:
 
     if np.count_nonzero(hu >= _HIGHEST) > BRIGHT * hu.size:
         return f"have more than {BRIGHT:.0%} of their values at {_HIGHEST}: metal, or negative numbers that lost their sign"
-    if not np.count_nonzero(hu < _SURELY_AIR):
-        return f"have nothing below {_SURELY_AIR}, so no air: parts that were cut out, or another slope or intercept"
+    if not np.count_nonzero((hu < _SURELY_AIR) & (hu > _LOWEST)):
+        return (
+            f"have no air, nothing between {_LOWEST} and {_SURELY_AIR}: air is masked or cut out, or it is another slope or "
+            "intercept"
+        )
     return ""
 
 
