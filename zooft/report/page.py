@@ -32,7 +32,8 @@ def render(material: Material) -> str:
 
 def write(path: Path, material: Material) -> None:
     """Write the page, whole or not at all."""
-    write_text(path, render(material))
+    # names of files that aren't UTF-8 are shown as their bytes are escaped elsewhere
+    write_text(path, render(material), errors="backslashreplace")
 
 
 def _sections(material: Material) -> Iterator[Section]:
