@@ -126,6 +126,9 @@ def test_a_column_of_many_numbers_is_taken_for_a_measurement() -> None:
 def test_numbers_of_classes_are_classes() -> None:
     assert check(*map(str, [*range(100)] * 5)) == ()
     assert check("0", "1", "0", "1") == ()
+    assert check(*map(str, [*range(15)] * 2)) == ()
+    assert check(*map(str, [*range(1, 16)] * 2)) == ()
+    assert "looks like a measurement" in refusal(*map(str, range(1, 41)))  # a rank
     assert check("0.5", "1.5", "2.5", *["0.5", "1.5"] * 5) == ()
     (note,) = check(*map(str, [*range(20, 91, 2)] * 40))
     assert "36 classes are all numbers, from 20 to 90" in note

@@ -164,7 +164,8 @@ def _about_numbers(counts: Mapping[str, int], *, private: bool) -> tuple[str, ..
             )
         return ()
     parts = any(value % 1 for value in numbers)
-    few = lines < _FEW_EACH * kinds
+    numbered = not parts and min(numbers) in {0, 1} and max(numbers) - min(numbers) + 1 == kinds  # as classes are
+    few = lines < (_FEW_EACH - 1 if numbered else _FEW_EACH) * kinds
     if (kinds > _MEASURED and (parts or few)) or (parts and few and kinds > _MEASURED // 2):
         raise DataError(
             f"{kinds} different numbers in {lines} lines, from {min(numbers):g} to {max(numbers):g}: the label looks like "
