@@ -304,6 +304,17 @@ def test_a_weights_source_that_cannot_say_what_it_serves_does_not_stand_in_the_w
     )
 
 
+def test_the_list_of_models_says_where_there_are_no_weights_to_download(capsys: pytest.CaptureFixture[str]) -> None:
+    from zooft.cli import backbones
+    from zooft.model import describe
+
+    rows = [describe(load(), given, "one") for given in (family(), family(pretrained=lambda _name: None))]
+    backbones._print(rows)
+    shown = [line for line in capsys.readouterr().out.splitlines() if line.strip().startswith("one ")]
+    assert ["none of its own" in line for line in shown] == [True, False]
+    assert ["needs a network" in line for line in shown] == [False, True]
+
+
 # On the command line
 
 SOURCE = '''
@@ -340,14 +351,19 @@ def installed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     (tmp_path / "stranger_s_module.py").write_text(SOURCE)
     monkeypatch.syspath_prepend(tmp_path)
     monkeypatch.delitem(sys.modules, "stranger_s_module", raising=False)
-    both = [*plugins.metadata.entry_points(group="zooft"), EntryPoint("stranger", "stranger_s_module", "zooft")]
-    monkeypatch.setattr(plugins.metadata, "entry_points", lambda group: both)
+    own, known = EntryPoint("stranger", "stranger_s_module", "zooft"), plugins.metadata.entry_points
+
+    def found(**wanted: Any) -> Any:  # others ask for other groups
+        return [*known(**wanted), own] if wanted == {"group": "zooft"} else known(**wanted)
+
+    monkeypatch.setattr(plugins.metadata, "entry_points", found)
     return tmp_path / "stranger_s_module.py"
 
 
 def test_one_family_that_cannot_list_its_models_does_not_end_the_list(installed: Path) -> None:
     shown = command("backbones", "--json")
     rows = {row["family"]: row for row in json.loads(shown.stdout)}
+    assert rows["timm"]["problem"] is None
     assert rows["timm"]["models"] > 1000
     assert rows["gone"]["models"] is None
     assert "failed in models: RuntimeError: the table is gone (plugin stranger of unknown" in rows["gone"]["problem"]

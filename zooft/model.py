@@ -389,6 +389,7 @@ def describe(registry: Registry, family: Family, name: str) -> dict[str, Any]:
         "stages": None,
         "problem": None,
         "weights": None,
+        "downloadable": family.pretrained is not None,
     }
     places = _places(
         family,
