@@ -3,12 +3,9 @@
 from __future__ import annotations
 
 import hashlib
-import importlib.util
 import json
 import re
 import shutil
-import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -20,6 +17,7 @@ from commands import command
 
 import zooft
 import zooft.runtime
+from tests.test_without_torch import modules_of_training, without
 from zooft.errors import VerificationError
 from zooft.runtime import metadata
 
@@ -195,31 +193,16 @@ def test_away_from_its_run_a_file_is_compared_with_labels_and_says_so(alone: Pat
     assert "not with the model in torch" in said
 
 
-def test_by_labels_nothing_of_torch_is_loaded(alone: Path, pictures: Path) -> None:
-    code = (
-        "import sys\n"
-        "for name in ('torch', 'torchvision', 'timm', 'accelerate'): sys.modules[name] = None\n"
-        "from zooft.cli import main\n"
-        "main()"
-    )
-    done = subprocess.run(
-        [sys.executable, "-c", code, "verify", alone, "--data", pictures, "--json"],
-        capture_output=True, text=True, check=False,
-    )  # fmt: skip
-    assert done.returncode == 0, done.stderr
-    assert json.loads(done.stdout)["passed"]
-
-
-def test_beside_its_run_too_a_file_is_compared_with_labels_where_torch_is_missing(
-    run: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    found = importlib.util.find_spec
-    monkeypatch.setattr(
-        importlib.util, "find_spec", lambda name, *more: None if name == "torch" else found(name, *more)
-    )
-    done = command("verify", run / "model.onnx", "--json")
-    assert json.loads(done.stdout)["against"] == "labels"
-    assert "torch isn't installed" in done.stderr
+def test_by_labels_nothing_of_training_is_needed(alone: Path, run: Path, pictures: Path) -> None:
+    wanted: list[list[str | Path]] = [
+        ["verify", alone, "--data", pictures, "--json"],
+        ["verify", run / "model.onnx", "--json"],
+    ]
+    elsewhere, beside = without(modules_of_training(), *wanted)
+    for status, out, err in (elsewhere, beside):
+        assert status == 0, err
+        assert (json.loads(out)["passed"], json.loads(out)["against"]) == (True, "labels")
+    assert "torch isn't installed" in beside[2]
 
 
 BY_LABELS: dict[str, tuple[Change, str]] = {

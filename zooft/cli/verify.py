@@ -101,4 +101,7 @@ def _by_labels(file: Path, folder: Path | None, data: Path | None, *, samples: i
 
 
 def _has_torch() -> bool:
-    return importlib.util.find_spec("torch") is not None
+    try:
+        return importlib.util.find_spec("torch") is not None
+    except (ImportError, ValueError):  # something in this Python stands in its way
+        return False
