@@ -67,6 +67,12 @@ def test_what_cannot_be_done_is_json_where_json_was_asked_for(
     assert done.stderr.endswith(f"zooft: {told['message']}\n")
 
 
+@pytest.mark.parametrize("asked", [("--format", "json"), ("--format=json",)])
+def test_the_format_json_asks_for_it_too(asked: tuple[str, ...]) -> None:
+    done = command("predict", "nowhere.onnx", "a.png", *asked, status=1)
+    assert json.loads(done.stdout)["error"]["kind"] == "RuntimeModelError"
+
+
 def test_an_unforeseen_error_and_an_interrupt_are_json_too(monkeypatch: pytest.MonkeyPatch) -> None:
     for error, kind, status in ((ZeroDivisionError("x"), "ZeroDivisionError", 1), (KeyboardInterrupt(), "Interrupted", 130)):  # fmt: skip
         failing(error, monkeypatch)

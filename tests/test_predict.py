@@ -336,6 +336,40 @@ def test_a_result_among_the_pictures_is_not_asked_about(model: Path, pictures: P
     assert len(rows_of((pictures / "a.csv").read_text())) == 4
 
 
+def test_a_disk_that_fills_up_is_told_and_what_was_answered_stays(
+    model: Path, pictures: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Python's own limit on the size of a file stands for a full disk: the third answer doesn't fit."""
+    resource = pytest.importorskip("resource")
+    command("predict", model, pictures / "[01].png", "--out", tmp_path / "a.csv")
+    out, before = tmp_path / "b.csv", resource.getrlimit(resource.RLIMIT_FSIZE)
+    stopped_at = count_bytes(model, pictures / "[01].png", out, monkeypatch)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (stopped_at + 20, before[1]))
+    try:
+        done = command("predict", model, pictures / "[012].png", "--out", out, status=1)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    assert "File too large" in done.stderr
+    assert "2 answers are in" in done.stderr
+    command("predict", model, pictures / "[012].png", "--out", out, "--resume")
+    assert len(rows_of(out.read_text())) == 3
+
+
+def count_bytes(model: Path, typed: Path, out: Path, monkeypatch: pytest.MonkeyPatch) -> int:
+    """How large the answers to some files are before they get their name."""
+    from zooft.journal import Journal
+
+    sizes = []
+    real = Journal.publish
+    with monkeypatch.context() as patch:
+        patch.setattr(
+            Journal, "publish", lambda self, write: (sizes.append(self.path.stat().st_size), real(self, write))
+        )
+        command("predict", model, typed, "--out", out)
+    out.unlink()
+    return int(sizes[0])
+
+
 def test_only_one_command_writes_a_file(model: Path, pictures: Path, tmp_path: Path) -> None:
     from filelock import FileLock
 

@@ -106,7 +106,8 @@ class Journal:
     def leave(self) -> str:
         """Stop before the end: what is known stays, and the words say how to go on with it."""
         known = len(self)
-        self._file.close()
+        with contextlib.suppress(OSError):  # a full disk, which has been told of
+            self._file.close()
         if not known:
             self.path.unlink(missing_ok=True)
         _unlock(self._lock)

@@ -11,6 +11,7 @@ import sys
 import threading
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any
 
 import click
@@ -169,9 +170,11 @@ def _as_click_does(error: click.ClickException) -> None:
 
 
 def wants_json() -> bool:
-    """Whether ``--json`` stands among the arguments of this process."""
+    """Whether the arguments of this process ask for JSON."""
     typed = sys.argv[1:]
-    return "--json" in (typed[: typed.index("--")] if "--" in typed else typed)
+    words = typed[: typed.index("--")] if "--" in typed else typed
+    pairs = {*words, *(f"{flag}={value}" for flag, value in pairwise(words) if flag == "--format")}
+    return bool(pairs & {"--json", "--format=json"})
 
 
 def point_at_plugin(error: BaseException) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -163,6 +164,10 @@ def _check_out(wanted: _Wanted) -> None:
         return
     if not wanted.out.absolute().parent.is_dir():
         raise ConfigError(f"--out {wanted.out}: there is no folder {wanted.out.absolute().parent}; make it first")
+    if not os.access(wanted.out.absolute().parent, os.W_OK):
+        raise ConfigError(
+            f"--out {wanted.out}: nothing may be written in {wanted.out.absolute().parent}; name another place"
+        )
     if wanted.form in (None, *layouts.FORMATS):
         _check_file(wanted.out, wanted)
 
