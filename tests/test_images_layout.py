@@ -246,8 +246,9 @@ def test_names_that_are_not_unicode_go_through_every_command(tmp_path: Path) -> 
     run = tmp_path / "run"
     command(
         "finetune", "--backbone", "timm:test_resnet", "--task", "classification", "--data", odd, "--weights", "random",
-        "--no-cache", "--no-export", "--no-audit", "--no-report", "--bootstrap", "0", "--epochs", "1", "--out", run,
+        "--no-cache", "--no-export", "--no-audit", "--bootstrap", "0", "--epochs", "1", "--out", run,
     )  # fmt: skip
+    assert "fine-tuned on \\udcfc\\udcff" in (run / "report.html").read_text(encoding="utf-8")
     assert "udcff.png,a,,train" in (run / "samples.csv").read_text(encoding="utf-8")
     command(
         "audit", odd, "--task", "classification", "--json", "--out", tmp_path / "audit.json", status=1

@@ -28,7 +28,7 @@ def compare(runs: tuple[Path, ...], page: Path | None, as_json: bool) -> None:
         raise click.UsageError("one run can't be compared; name two or more run folders")
     found = comparison.compare(runs)
     if page is not None:
-        write_text(page, comparison.to_html(found))
+        write_text(page, comparison.to_html(found), errors="backslashreplace")
     if as_json:
         print_json(found)
         return
