@@ -157,10 +157,13 @@ class Group:
     unjudged: tuple[Rejection, ...]
 
     def stamp(self, task: Task, options: Any) -> str:
-        """SHA-256 of what its answer is made of, hexadecimal."""
+        """SHA-256 of what its answer is made of, hexadecimal; nothing where that can't be read any more."""
         found = hashlib.sha256()
-        for sample in self.samples:
-            found.update(f"{sample.id} {sample_tables.digest(task, options, sample)}\n".encode())
+        try:
+            for sample in self.samples:
+                found.update(f"{sample.id} {sample_tables.digest(task, options, sample)}\n".encode())
+        except (DataError, PluginError):
+            return ""
         for rejected in self.unjudged:
             found.update(f"{rejected.id} {rejected.reason}\n".encode(errors="backslashreplace"))
         return found.hexdigest()

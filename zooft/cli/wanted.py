@@ -1,0 +1,122 @@
+"""What was asked of ``zooft predict``, refused before anything is computed where it would destroy something or can't be done."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from zooft.errors import ConfigError
+
+if TYPE_CHECKING:
+    from zooft.contracts import Task
+    from zooft.runtime import OnnxModel
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Wanted:
+    """What was typed."""
+
+    model: Path
+    typed: tuple[str, ...]
+    form: str | None
+    out: Path | None
+    resume: bool
+    threads: int | None
+    identify: bool
+    provider: str
+    as_json: bool
+
+    @property
+    def format(self) -> str:
+        """The format's name."""
+        from zooft import layouts
+
+        if self.form is not None and not (self.form == "table" and self.out is not None):
+            return self.form
+        if self.as_json:
+            return "json"
+        return "table" if self.out is None else layouts.BY_SUFFIX.get(self.out.suffix.lower(), "csv")
+
+    @property
+    def streams(self) -> bool:
+        """Whether answers are written to standard output as they come."""
+        return self.out is None and self.format in {"csv", "jsonl"}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Job:
+    """What was typed, with the model and the task that belong to it."""
+
+    wanted: Wanted
+    opened: OnnxModel
+    task: Task
+    options: Any
+
+
+def check_out(wanted: Wanted) -> None:
+    """Refuse what would destroy something or couldn't be written, before hours of computing.
+
+    Raises:
+        ConfigError: says what lies there.
+        RunError: a command that was stopped has left something there.
+    """
+    from zooft import layouts
+
+    if wanted.as_json and wanted.form not in (None, "json"):
+        raise ConfigError(f"--json is --format json, and --format {wanted.form} was given too; give one of them")
+    if wanted.form not in (None, *layouts.FORMATS):  # a task's own: it writes a folder
+        if wanted.out is not None and wanted.out.exists() and not wanted.out.is_dir():
+            raise ConfigError(f"--format {wanted.form} writes files into a folder, and --out {wanted.out} is a file")
+        if wanted.resume:
+            raise ConfigError(f"--resume is for {', '.join(layouts.FORMATS)}, not for --format {wanted.form}")
+    if wanted.out is None:
+        if wanted.resume:
+            raise ConfigError("--resume goes on with a file: name it with --out")
+        return
+    if not wanted.out.absolute().parent.is_dir():
+        raise ConfigError(f"--out {wanted.out}: there is no folder {wanted.out.absolute().parent}; make it first")
+    if not os.access(wanted.out.absolute().parent, os.W_OK):
+        raise ConfigError(
+            f"--out {wanted.out}: nothing may be written in {wanted.out.absolute().parent}; name another place"
+        )
+    if wanted.form in (None, *layouts.FORMATS):
+        _check_file(wanted.out, wanted)
+
+
+def _check_file(out: Path, wanted: Wanted) -> None:
+    from zooft import journal, layouts
+
+    journal.check(out.resolve(), resume=wanted.resume)
+    if out.is_dir():
+        raise ConfigError(f"--out {out} is a folder; name a file in it, such as {out / 'answers'}.{wanted.format}")
+    if not out.exists() and not out.is_symlink():
+        return
+    if not out.is_file():
+        raise ConfigError(f"--out {out} isn't a regular file; without --out, answers go to standard output")
+    if out.resolve() in {
+        wanted.model.resolve(),
+        *(Path(text).resolve() for text in wanted.typed if Path(text).is_file()),
+    }:
+        raise ConfigError(f"--out {out} is what is read here, and would be overwritten; name another file")
+    if not layouts.is_result(out):
+        raise ConfigError(
+            f"--out {out} exists and isn't what predict writes, so it stays; name another file, or remove it"
+        )
+
+
+def check_format(job: Job) -> None:
+    """Refuse a format that neither zooft nor the task has.
+
+    Raises:
+        ConfigError: with those that there are.
+    """
+    from zooft import layouts
+
+    form, writers = job.wanted.format, job.task.writers
+    if form not in (*layouts.FORMATS, *writers):
+        known = ", ".join((*layouts.FORMATS, *writers))
+        raise ConfigError(f"there is no format {form!r}; the task {job.task.name} has {known}")
+    if form in writers and job.wanted.out is None:
+        raise ConfigError(f"--format {form} writes files: name a folder with --out")
