@@ -156,7 +156,7 @@ def _about_numbers(counts: Mapping[str, int], *, private: bool) -> tuple[str, ..
     lines, kinds = sum(counts.values()), len(counts)
     values = [_value(label) for label in counts]
     numbers = [value for value in values if value is not None]
-    if len(numbers) < kinds:
+    if len(numbers) < kinds or not kinds:
         if private and kinds > _MEASURED and lines < 2 * kinds:
             raise DataError(
                 f"{kinds} different labels in {lines} lines: nearly every line has its own, so these aren't classes; "
