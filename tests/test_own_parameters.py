@@ -91,6 +91,48 @@ def test_every_trial_of_a_sweep_begins_with_the_loss_as_it_was(tmp_path: Path) -
     assert (best.metrics["accuracy"], best.val_loss) == (trial.primary, trial.val_loss)
 
 
+def test_folds_do_not_hand_on_what_a_loss_has_learnt() -> None:
+    """A task that gives one module again and again gets a fresh one for each fold all the same."""
+    from zooft.train.loss import make_loss
+
+    only = anchored()
+    given = task(loss=lambda _targets, _options: only)
+    first, second = (make_loss(given, [0, 1], None, seed=0) for _ in range(2))
+    with torch.no_grad():
+        first.own.get_parameter("anchors").add_(1.0)
+    assert torch.equal(second.own.get_parameter("anchors"), anchored().anchors)
+
+
+class Late(nn.Module):
+    """Makes its weights when it sees the first logits."""
+
+    def forward(self, logits: Tensor, targets: Tensor) -> Tensor:
+        if not hasattr(self, "weight"):
+            self.weight = nn.Parameter(torch.eye(logits.shape[1]))
+        return nn.functional.cross_entropy(logits @ self.weight, targets)
+
+
+class Lazy(nn.Module):
+    """The same by torch's own lazy layer."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layer = nn.LazyLinear(2)
+
+    def forward(self, logits: Tensor, targets: Tensor) -> Tensor:
+        return nn.functional.cross_entropy(self.layer(logits), targets)
+
+
+@pytest.mark.parametrize(
+    ("kind", "words"),
+    [(Late, "makes parameters when it is called, which no optimizer knows"), (Lazy, "shapes aren't known yet")],
+)
+def test_parameters_that_no_optimizer_can_know_are_refused(kind: type[nn.Module], words: str, folder: Path) -> None:
+    late = Stranger(families=[family()], tasks=[task(loss=lambda _targets, _options: kind())])
+    with pytest.raises(zooft.ZooftError, match=words):
+        finetuned(folder / "run", late)
+
+
 # Whole runs
 
 

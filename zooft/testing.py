@@ -28,7 +28,7 @@ from zooft.errors import ConformanceError, UnknownNameError, ZooftError
 from zooft.export import DeployedModel, export
 from zooft.guard import ask, guarded, place_of, printing_aside, within
 from zooft.preprocess import ImagePreprocess
-from zooft.train.loss import make_loss
+from zooft.train.loss import learnt, make_loss
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -485,10 +485,15 @@ def _check_metrics(task: Task, targets: NDArray[Any], classes: int) -> None:
 def _check_loss(task: Task, found: Discovery, options: Any) -> None:
     targets = [int(sample.target) for sample in found.samples]
     logits = torch.zeros(len(targets), len(found.classes), requires_grad=True)
-    loss = make_loss(task, targets, options, seed=0)(logits, torch.tensor(targets))
+    module = make_loss(task, targets, options, seed=0)
+    loss = module(logits, torch.tensor(targets))
     _expect(bool(torch.isfinite(loss)), f"{task.name}: its loss isn't finite")
     loss.backward()
-    _expect(logits.grad is not None, f"{task.name}: its loss doesn't depend on the logits")
+    idle = [name.removeprefix("own.") for name, parameter in learnt(module) if parameter.grad is None]
+    if idle:
+        raise place_of(task, "loss").error(
+            f"makes a loss that doesn't use {', '.join(idle)}; use it, or mark what is to stay fixed with requires_grad_(False)"
+        )
 
 
 def _load(family: Family, model: str) -> Backbone:

@@ -5,6 +5,7 @@ Apart from the loop because a loss is a stranger's code that runs in every step.
 
 from __future__ import annotations
 
+import copy
 from typing import TYPE_CHECKING
 
 import torch
@@ -32,6 +33,7 @@ class TaskLoss(nn.Module):
     def __init__(self, task: Task, own: nn.Module) -> None:
         super().__init__()
         self.own = own
+        self._known = len(list(own.parameters()))
         self._place, self._code = place_of(task, "loss"), code_of(task, "loss")
 
     def forward(self, logits: Tensor, targets: Tensor) -> Tensor:
@@ -50,6 +52,9 @@ class TaskLoss(nn.Module):
             shapes = f"logits {tuple(logits.shape)} and targets {tuple(targets.shape)}"
             told = f"makes a loss that fails on {shapes}: {type(error).__name__}: {error}"
             raise self._place.error(told, code=raised_in(error, self.own) or self._code) from error
+        if len(list(self.own.parameters())) > self._known:
+            told = "makes a loss that makes parameters when it is called, which no optimizer knows; make them with the module"
+            raise self._place.error(told, code=self._code)
         if not isinstance(value, Tensor):
             raise self._amiss(value)
         if value.ndim:
@@ -75,7 +80,15 @@ def make_loss(task: Task, targets: Sequence[int], options: Any, *, seed: int) ->
     """
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        return TaskLoss(task, ask(task, "loss", targets, options))
+        own: nn.Module = ask(task, "loss", targets, options)
+    if any(isinstance(parameter, nn.parameter.UninitializedParameter) for parameter in own.parameters()):
+        told = "makes a loss with parameters whose shapes aren't known yet; give them their shapes when it is made"
+        raise place_of(task, "loss").error(told, code=code_of(task, "loss"))
+    try:
+        own = copy.deepcopy(own)  # a task may give one module again and again, and each fold learns from the start
+    except Exception:  # plugin code: what can't be copied is most likely made anew
+        return TaskLoss(task, own)
+    return TaskLoss(task, own)
 
 
 def learnt(loss: nn.Module) -> list[tuple[str, nn.Parameter]]:
