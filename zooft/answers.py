@@ -17,6 +17,7 @@ import numpy as np
 from zooft import judge, machine
 from zooft import samples as sample_tables
 from zooft.errors import DataError, PluginError, RuntimeModelError, ZooftError
+from zooft.guard import ask
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -90,13 +91,11 @@ def _read(task: Task, options: Any, path: Path) -> _Read:
     if fault:
         return _Read(path, error=fault)
     try:
-        arrays = sample_tables.as_arrays(task.read(path, options), path.name)
+        arrays = sample_tables.as_arrays(ask(task, "read", path, options, doing="to read it"), path.name)
     except DataError as error:
         return _Read(path, error=str(error))
-    except Exception as error:  # plugin code
-        if machine.lacks_memory(error):
-            return _Read(path, error="there isn't enough memory to read it")
-        return _Read(path, error=f"the task {task.name} failed: {sample_tables.words(task, error)}")
+    except (ZooftError, MemoryError) as error:
+        return _Read(path, error="there isn't enough memory to read it" if machine.lacks_memory(error) else str(error))
     return _Read(path, arrays)
 
 
@@ -256,9 +255,6 @@ def gathered(task: Task, paths: Sequence[Path], options: Any, computing: Callabl
         PluginError: the task failed.
     """
     assert task.gather is not None  # noqa: S101 -- the caller has looked
-    try:
-        return task.gather(paths, options, computing)
-    except ZooftError:
-        raise
-    except Exception as error:  # plugin code
-        raise PluginError(f"the task {task.name} failed: {sample_tables.words(task, error)}") from None
+    found: Discovery = ask(task, "gather", paths, options, computing, doing="to find samples")
+    sample_tables.check_targets(task, found, unlabelled=True, field="gather")
+    return found

@@ -161,11 +161,6 @@ def picture(task: Task, options: Any, arrays: Arrays) -> NDArray[Any]:
     return shown.squeeze()
 
 
-def words(task: Task, error: Exception) -> str:
-    """An unexpected error in words; of private tasks its kind alone, since its text may hold a path or a name."""
-    return type(error).__name__ if task.private else f"{type(error).__name__}: {error}"
-
-
 def targets(samples: Iterable[Sample]) -> NDArray[np.int64]:
     """Class indices ``(N,)``."""
     return np.fromiter((sample.target for sample in samples), np.int64)
