@@ -85,7 +85,7 @@ def doubts(model: OnnxModel, path: Path) -> tuple[str, ...]:
     faults = [f"{fault}; 'zooft export' writes a run's file again" for fault in _tensor_faults(path, model.metadata)]
     if (path.parent / runs.RUN_FILE).is_file():
         faults.append(
-            f"nothing says that {name} was verified: there is no {record.name} beside it; 'zooft verify {path}' proves it"
+            f"nothing says that {name} was verified: there is no {record.name} beside it; 'zooft export {path.parent}' writes and verifies it again"
         )
     return tuple(faults)
 
@@ -101,7 +101,7 @@ def _against_record(record: Path, path: Path, metadata: Metadata) -> Iterator[st
     if actual != wanted:
         yield (
             f"{path.name} isn't the file that {record.name} beside it is about: its SHA-256 is {actual[:12]}…, the verified one's "
-            f"{wanted[:12]}…; 'zooft verify {path}' proves it anew, 'zooft export' writes a run's file again"
+            f"{wanted[:12]}…; 'zooft export' writes and verifies a run's file again, or move the record away if it belongs to another file"
         )
     elif not passed:
         yield f"{path.name} failed its verification: {record.name} beside it says why"

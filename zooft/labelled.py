@@ -7,7 +7,7 @@ torch does. Files with classes in another order, or with another preprocessing, 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -147,13 +147,24 @@ def _faults(judged: Evaluation, recorded: _Recorded, primary: str, classes: Sequ
         return _otherwise(judged, recorded)
     names = [name for name in dict.fromkeys((primary, "accuracy", "balanced_accuracy")) if name in judged.metrics]
     faults = [text for name in names for text in _worse(name, judged.metrics[name], recorded)]
-    chance = judged.metrics.get("balanced_accuracy")
-    if chance is not None and chance.high is not None and chance.high < 1 / len(classes):
-        faults.append(
-            f"it does worse than guessing (balanced accuracy {chance.value:.3f}, with {len(classes)} classes guessing has "
-            f"{1 / len(classes):.3f}): its classes, {', '.join(classes)}, may be in the wrong order"
-        )
-    return faults
+    guessing = {"balanced_accuracy": 1 / len(classes), "auroc": 0.5}
+    return [
+        *faults,
+        *(text for name, share in guessing.items() for text in _wrong_way(name, share, judged, recorded, classes)),
+    ]
+
+
+def _wrong_way(
+    name: str, share: float, judged: Evaluation, recorded: _Recorded, classes: Sequence[str]
+) -> Iterator[str]:
+    """Worse than guessing, unless its metadata says so itself."""
+    now, before = judged.metrics.get(name), recorded.value(name)
+    if now is None or now.high is None or now.high >= share or (before is not None and before < share):
+        return
+    yield (
+        f"it does worse than guessing ({name.replace('_', ' ')} {now.value:.3f}, guessing has {share:.3f}): its classes, "
+        f"{', '.join(classes)}, may be in the wrong order"
+    )
 
 
 def _otherwise(judged: Evaluation, recorded: _Recorded) -> list[str]:
@@ -192,7 +203,7 @@ def _worse(name: str, now: Interval, recorded: _Recorded) -> list[str]:
 def _notes(judged: Evaluation, recorded: _Recorded, asked: Sequence[Any], members: Sequence[Any]) -> list[str]:
     notes = ["compared with labels, not with the model in torch: --run RUN compares with that"]
     if len(asked) < len(members):
-        notes.append(f"{len(asked)} of {len(members)} {judged.split} samples were asked, evenly spread")
+        notes.append(f"{len(asked)} of {len(members)} samples were asked, evenly spread")
     if len(asked) < _FEW:
         notes.append(f"{len(asked)} samples prove little")
     if not recorded.figures:

@@ -163,8 +163,8 @@ def print_label_verification(found: LabelVerification) -> None:
     recorded, now = found.metrics.get(found.primary, (None, math.nan))
     before = "" if recorded is None else f", recorded on {found.recorded_split} samples: {_figure(recorded)}"
     say(
-        f" with onnxruntime on {found.provider.removesuffix('ExecutionProvider')}, {found.samples} {found.split} samples: "
-        f"{_metric(found.primary)} {_figure(now)}{before}"
+        f" with onnxruntime on {found.provider.removesuffix('ExecutionProvider')}, "
+        f"{found.samples} {'' if found.split == 'all' else found.split + ' '}samples: {_metric(found.primary)} {_figure(now)}{before}"
     )
     for text in (*found.failures, *found.notes):
         say(f"  {text}")
