@@ -305,6 +305,8 @@ def _is_of(kind: Any, value: Any) -> bool:
         return callable(value)
     if kind is float:  # numpy's numbers and single elements too
         return hasattr(type(value), "__float__") and getattr(value, "ndim", 0) == 0
+    if kind is bool:  # numpy's too
+        return type(value).__name__ in ("bool", "bool_")
     if kind is int:
         return hasattr(type(value), "__index__") and getattr(value, "ndim", 0) == 0
     if kind is tuple:

@@ -124,21 +124,17 @@ def fit(
     if kept is not None:  # behind the fingerprints: what an earlier process left must have stayed too
         load_zoo_tensors(job.model, kept.model, what="last/")
         restore_loss(job.loss, kept.loss)
-    run_epochs(job, recipe, accelerator, _soon(job.model, watch, before), feed=feed, kept=kept)
-    freeze.check_unchanged(job.model, before, always)
-
-
-def _soon(model: AdaptedModel, watch: Watch, before: Mapping[str, str]) -> Watch:
-    """What the zoo has fixed is looked at behind the first epoch too: a layer that moves it shouldn't cost a whole run."""
-    fixed, looked = {name: before[name] for name in model.fixed}, [not model.fixed]
+    begun = 0 if kept is None else kept.progress.epoch
 
     def keep(progress: Progress, optimizer: torch.optim.Optimizer) -> None:
-        if not looked.pop():
-            freeze.check_unchanged(model, fixed, ())
-        looked.append(True)
+        if (
+            job.model.fixed and progress.epoch == begun + 1
+        ):  # a layer that moves what is fixed shouldn't cost a whole run
+            freeze.check_unchanged(job.model, {name: before[name] for name in job.model.fixed}, ())
         watch.keep(progress, optimizer)
 
-    return replace(watch, keep=keep)
+    run_epochs(job, recipe, accelerator, replace(watch, keep=keep), feed=feed, kept=kept)
+    freeze.check_unchanged(job.model, before, always)
 
 
 def placed(model: AdaptedModel, accelerator: Accelerator) -> AdaptedModel:
