@@ -111,7 +111,7 @@ def _words(error: BaseException) -> tuple[str, int]:
         return str(error), 1
     if missing is not None:
         return (
-            f"this needs {missing}, which isn't installed here: zooft-runtime alone predicts with ONNX files, evaluates them "
+            f"this needs {missing}, which isn't installed here: zooft-runtime alone predicts with ONNX files, evaluates and verifies them "
             "and looks around (doctor); to train, export or draw, install the whole of zooft: pip install zooft",
             1,
         )
