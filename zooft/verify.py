@@ -144,31 +144,9 @@ def verify(
     Returns:
         The record, passed or not.
     """
-    trial = _Trial(model, parts, reference)
     declared = declaration or Declaration()
-    batch_failures, level = _batches(trial, material.arrays, probability_limit)
-    failures, notes = [*declared.faults, *batch_failures], _notes(model, material)
-    numbers = _Numbers(math.nan, math.nan, False, math.inf, math.inf, math.nan, math.inf, 0.0)
-    values: dict[str, tuple[float, float]] = {}
-    try:
-        asked, generally = _ask_all(trial, material.arrays, advance), _on_generated(trial, material)
-    except _Unrunnable as error:
-        failures.append(str(error))
-    else:
-        answers, others = asked.answers, generally.answers if generally else None
-        level += [*asked.levels, *(generally.levels if generally else ())]
-        numbers = _numbers(answers, others)
-        said, explained = _judge(trial, numbers, answers, others, material, limit=probability_limit)
-        failures += [*_undecided(asked, generally), *said]
-        notes += [*explained, *_about(numbers, parts)]
-        if material.targets is not None:
-            values, moved = _metrics(metrics, material.targets, answers)
-            failures += moved
-    level_difference = differences.all_levels(level) if level else None
-    wrong_levels = _level_faults(level_difference)
-    failures += wrong_levels
-    if not wrong_levels:
-        notes += _flipped(numbers, level_difference)
+    found = _compared(_Trial(model, parts, reference), material, metrics, limit=probability_limit, advance=advance)
+    failures = (*declared.faults, *found.failures)
     return Verification(
         passed=not failures,
         provider=model.provider,
@@ -178,16 +156,16 @@ def verify(
         samples=len(material.arrays),
         available=material.available,
         batch_sizes=(1, *BATCH_SIZES),
-        max_probability_difference=numbers.difference,
-        relative_rms=numbers.whole,
-        top1_agreement=numbers.agreement,
-        metrics=values,
-        failures=tuple(failures),
-        notes=(*notes, *declared.notes),
+        max_probability_difference=found.numbers.difference,
+        relative_rms=found.numbers.whole,
+        top1_agreement=found.numbers.agreement,
+        metrics=found.metrics,
+        failures=failures,
+        notes=(*_notes(model, material), *found.notes, *declared.notes),
         data=material.data,
-        preprocessing=level_difference,
-        network_rms=numbers.network if parts else None,
-        spread=numbers.spread,
+        preprocessing=found.levels,
+        network_rms=found.numbers.network if parts else None,
+        spread=found.numbers.spread,
         declared=declared.compared,
     )
 
@@ -340,6 +318,46 @@ def _cut_and_stacked(arrays: Sequence[NDArray[Any]]) -> NDArray[Any]:
 
 
 # judging
+
+
+@dataclass(frozen=True, slots=True)
+class _Found:
+    """What the comparison has shown."""
+
+    numbers: _Numbers
+    metrics: Mapping[str, tuple[float, float]]
+    levels: LevelDifference | None
+    failures: Sequence[str]
+    notes: Sequence[str]
+
+
+_UNKNOWN = _Numbers(math.nan, math.nan, False, math.inf, math.inf, math.nan, math.inf, 0.0)
+"""Of a file that doesn't run."""
+
+
+def _compared(
+    trial: _Trial, material: Material, metrics: Metrics, *, limit: float, advance: Callable[[int], None]
+) -> _Found:
+    failures, level = _batches(trial, material.arrays, limit)
+    numbers, values, notes = _UNKNOWN, dict[str, tuple[float, float]](), list[str]()
+    try:
+        asked, generally = _ask_all(trial, material.arrays, advance), _on_generated(trial, material)
+    except _Unrunnable as error:
+        failures.append(str(error))
+    else:
+        answers, others = asked.answers, generally.answers if generally else None
+        level += [*asked.levels, *(generally.levels if generally else ())]
+        numbers = _numbers(answers, others)
+        said, explained = _judge(trial, numbers, answers, others, material, limit=limit)
+        failures += [*_undecided(asked, generally), *said]
+        notes += [*explained, *_about(numbers, trial.parts)]
+        if material.targets is not None:
+            values, moved = _metrics(metrics, material.targets, answers)
+            failures += moved
+    levels = differences.all_levels(level) if level else None
+    wrong_levels = _level_faults(levels)
+    notes += [] if wrong_levels else _flipped(numbers, levels)
+    return _Found(numbers, values, levels, [*failures, *wrong_levels], notes)
 
 
 def _numbers(answers: Answers, others: Answers | None) -> _Numbers:
