@@ -137,6 +137,24 @@ def test_1x1_convolutions_in_bfloat16_equal_float64(inputs: int, outputs: int, s
         assert far(own, wanted) < 1.2 * far(theirs, wanted)
 
 
+@pytest.mark.parametrize(
+    ("dtype", "channels", "kernel"), [(torch.bfloat16, 64, 1), (torch.float32, 128, 3), (torch.bfloat16, 128, 3), (torch.float32, 32, 5)]
+)  # fmt: skip
+def test_what_a_convolution_gives_may_be_changed_in_place(dtype: torch.dtype, channels: int, kernel: int) -> None:
+    torch.manual_seed(0)
+    groups = channels if kernel == 5 else 1
+    x = torch.randn(2, channels, 8, 8).to(dtype).contiguous(memory_format=torch.channels_last).requires_grad_()
+    w = (torch.randn(channels, channels // groups, kernel, kernel) / 10).to(dtype).requires_grad_()
+    with FastKernels() as mode:
+        ours = F.relu(F.conv2d(x, w, None, 1, kernel // 2, groups=groups), inplace=True)
+    assert mode.used == {"convolution": 1}
+    exact = [t.detach().double().requires_grad_() for t in (x, w)]
+    truth = F.relu(F.conv2d(exact[0], exact[1], None, 1, kernel // 2, groups=groups))
+    assert far(ours, truth) < (1e-2 if dtype is torch.bfloat16 else 1e-5)
+    for own, wanted in zip(gradients(ours, [x, w]), gradients(truth, exact), strict=True):
+        assert far(own, wanted) < (5e-2 if dtype is torch.bfloat16 else 1e-4)
+
+
 def test_1x1_convolutions_that_gain_nothing_are_left_to_torch() -> None:
     w = torch.randn(64, 64, 1, 1, requires_grad=True)
     layout = {"memory_format": torch.channels_last}
