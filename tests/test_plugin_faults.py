@@ -315,6 +315,20 @@ def test_the_list_of_models_says_where_there_are_no_weights_to_download(capsys: 
     assert ["needs a network" in line for line in shown] == [False, True]
 
 
+def test_weights_of_other_names_are_told_as_the_plugin_s(pictures: Path) -> None:
+    other = zooft.LoadedWeights(
+        tensors={"stem.weight": family().build("one").state_dict()["0.weight"]}, source="our server"
+    )
+    stranger = Stranger(
+        families=[family()],
+        weights=[zooft.WeightsSource(name="ours", summary="", models=lambda: ["toy:one"], load=lambda _m, _e: other)],
+    )
+    with pytest.raises(WeightsError, match=r"don't fit the model.*missing: 0.weight") as caught:
+        run(pictures, stranger, weights="pretrained")
+    place = "(plugin stranger of stranger-package 1.0, hook zooft_register_weights, field WeightsSource.load)"
+    assert f"the weights from our server {place}" in str(caught.value)
+
+
 # On the command line
 
 SOURCE = '''

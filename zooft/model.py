@@ -154,7 +154,7 @@ def load_backbone(
     places = _places(family, full, sources, folder=weight_files.folder_from_environment())
     found = weight_files.find(weights, places, _shapes(module))
     if found.tensors is not None:
-        load_strictly(module, found.tensors, without=anatomy.classifier, what=found.record.source)
+        load_strictly(module, found.tensors, without=anatomy.classifier, what=weight_files.origin(places, found))
     return _assemble(family, full, module, anatomy, channels=channels, record=found.record)
 
 
@@ -371,7 +371,7 @@ def fetch_weights(registry: Registry, reference: str, folder: Path) -> tuple[Pat
     places = _places(family, full, [entry.value for entry in registry.weights], folder=None)
     found = weight_files.find("pretrained", places, _shapes(module))
     tensors = found.tensors or {}
-    load_strictly(module, tensors, without=anatomy.classifier, what=found.record.source)
+    load_strictly(module, tensors, without=anatomy.classifier, what=weight_files.origin(places, found))
     path = weight_files.path_in(folder, family.name, full)
     weights = LoadedWeights(tensors=tensors, source=found.record.source, licence=found.record.licence)
     weight_files.write_file(path, weights)

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 from zooft.checkpoint_names import own_names
 from zooft.contracts import LoadedWeights, WeightsRecord
 from zooft.errors import PluginError, WeightsError, ZooftError
-from zooft.guard import ask
+from zooft.guard import ask, place_of
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -97,6 +97,18 @@ def at_hand(places: Places) -> str | None:
         if reference in _served(source):
             return source.name
     return "zoo" if ask(places.family, "at_hand", places.model) else None
+
+
+def origin(places: Places, found: FoundWeights) -> str:
+    """Where weights come from, in words; of a plugin's with the place where they can be mended."""
+    reference = f"{places.family.name}:{places.model}"
+    mended = ""
+    if found.record.kind == "plugin":
+        source = next(source for source in places.sources if reference in _served(source))
+        mended = f" {place_of(source, 'load').words}"
+    elif found.record.kind == "zoo":
+        mended = f" {place_of(places.family, 'pretrained').words}"
+    return found.record.source + mended
 
 
 def read_file(path: Path) -> LoadedWeights:
