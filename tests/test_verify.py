@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import hashlib
 from collections.abc import Callable, Sequence
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -58,6 +59,10 @@ class Asked:
         self.model, self.spec = model, spec
         self.known: dict[bytes, Answers] = {}
 
+    @cached_property
+    def double(self) -> DeployedModel:
+        return copy.deepcopy(self.model).double()
+
     def prepare(self, batch: NDArray[Any]) -> NDArray[Any]:
         with torch.inference_mode():
             return np.asarray(self.model.preprocess(torch.from_numpy(batch)).numpy())
@@ -72,7 +77,7 @@ class Asked:
 
     def exact(self, x: NDArray[Any]) -> NDArray[Any]:
         with torch.inference_mode():
-            return np.asarray(copy.deepcopy(self.model).double().answer(torch.from_numpy(x).double())[1].numpy())
+            return np.asarray(self.double.answer(torch.from_numpy(x).double())[1].numpy())
 
     def reference(self, **changes: Any) -> Reference:
         given: dict[str, Any] = {
@@ -250,8 +255,10 @@ def test_the_record_says_what_ran_where_on_which_file(bench: Bench) -> None:
     assert {"accuracy", "balanced_accuracy"} <= set(record.metrics)
 
 
-@pytest.mark.parametrize("alike", [False, True], ids=["photographs", "nearly alike"])
-@pytest.mark.parametrize("defect", IN_THE_NETWORK)
+@pytest.mark.parametrize(("defect", "alike"), [
+    *((defect, False) for defect in IN_THE_NETWORK),
+    ("a channel set to zero", True), ("weights rounded to half precision", True),
+])  # fmt: skip
 def test_a_defect_in_the_network_is_caught(bench: Bench, tmp_path: Path, defect: str, alike: bool) -> None:
     record = bench.judge(bench.edited(tmp_path, IN_THE_NETWORK[defect]), **nearly_alike(alike))
     assert not record.passed
@@ -261,8 +268,10 @@ def test_a_defect_in_the_network_is_caught(bench: Bench, tmp_path: Path, defect:
     assert not any("preprocessing" in failure for failure in record.failures)
 
 
-@pytest.mark.parametrize("alike", [False, True], ids=["photographs", "nearly alike"])
-@pytest.mark.parametrize("defect", IN_THE_PREPROCESSING)
+@pytest.mark.parametrize(("defect", "alike"), [
+    *((defect, False) for defect in IN_THE_PREPROCESSING),
+    ("the mean off by a tenth of a level", True), ("the image shifted by one row", True),
+])  # fmt: skip
 def test_a_defect_in_the_preprocessing_is_caught(bench: Bench, tmp_path: Path, defect: str, alike: bool) -> None:
     record = bench.judge(bench.edited(tmp_path, IN_THE_PREPROCESSING[defect]), **nearly_alike(alike))
     assert not record.passed

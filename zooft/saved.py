@@ -9,7 +9,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import partial
+from functools import cache, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -409,10 +409,13 @@ def _reference(saved: SavedRun) -> Reference:
             probabilities, logits, _ = module.answer(torch.from_numpy(x))
         return probabilities.numpy(), logits.numpy()
 
+    @cache
+    def double() -> DeployedModel:
+        return copy.deepcopy(module).double()
+
     def exact(x: NDArray[Any]) -> NDArray[Any]:
-        double = copy.deepcopy(module).double()
         with torch.inference_mode():
-            logits: NDArray[Any] = double.answer(torch.from_numpy(x).double())[1].numpy()
+            logits: NDArray[Any] = double().answer(torch.from_numpy(x).double())[1].numpy()
         return logits
 
     return Reference(prepare=prepare, answer=answer, exact=exact, input=saved.input, advice=_advice(saved))
