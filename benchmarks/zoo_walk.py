@@ -91,8 +91,8 @@ def visit(family: Family, name: str) -> Visit:
 
 def reason(text: str, name: str) -> str:
     """A message without the model's own name and numbers, so that alike ones stand together."""
-    sentence = text.splitlines()[0].partition(";")[0]
-    return re.sub(r" \([\d, ]+\)", "", sentence.removeprefix(f"timm's {name} ")).replace(name, "it")
+    sentence = re.sub(rf"^\w+'s {re.escape(name)}(\.\w+)? ", "", text.splitlines()[0].partition(";")[0])
+    return re.sub(r" \([\d, ]+\)", "", sentence).replace(name, "it")
 
 
 def told(visits: Iterable[Visit]) -> Iterator[Visit]:
