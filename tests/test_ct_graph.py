@@ -4,6 +4,7 @@ exported graph against the module.
 
 from __future__ import annotations
 
+from fractions import Fraction
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -302,3 +303,32 @@ def test_onnxruntime_gives_the_same_input_for_any_number_and_size_of_slices(
 def test_the_graph_has_no_operator_that_runtimes_disagree_on(exported: tuple[CTOptions, Path]) -> None:
     model = onnx.load(exported[1])
     assert {node.op_type for node in model.graph.node}.isdisjoint({"Resize", "Upsample", "GridSample", "AffineGrid"})
+
+
+def test_openvino_shows_the_same_slice_at_the_same_size_in_bfloat16_too(exported: tuple[CTOptions, Path]) -> None:
+    """Lengths and numbers of slices above 256 have no bfloat16; wrong ones would move edges by 50 levels and more."""
+    openvino = pytest.importorskip("openvino")
+    options, path = exported
+    core = openvino.Core()
+    compiled = core.compile_model(core.read_model(path), "CPU")
+    for shape in [(1, 301, 16, 24), (2, 3, 512, 512), (1, 1, 300, 701)]:
+        coarse = torch.from_numpy(noise(shape[0], shape[1], -(-shape[2] // 16), -(-shape[3] // 16)).astype(np.float32))
+        hu = F.interpolate(coarse, shape[2:], mode="bilinear").to(torch.int16)
+        arrays = (hu, *example(shape, options)[1:])
+        wanted = graph.preprocess(network_spec(), options)(*arrays).numpy()
+        feed = {port.name: array.numpy() for port, array in zip(given_ports(options), arrays, strict=True)}
+        levels = np.abs(compiled(feed)[0] - wanted) * 255 * np.array(STD, dtype=np.float32)[:, None, None]
+        assert levels.max() < 16
+        assert levels.mean() < 1.5
+        assert np.quantile(levels, 0.99) < 4
+
+
+@pytest.mark.parametrize("mm", [0.1, 0.3, 0.4883, 0.703125, 0.75, 0.9765625, 1.0, 1.37, 2.0, 5.0, 7.99])
+def test_lengths_are_those_of_exact_arithmetic(mm: float) -> None:
+    """A square of so many millimetres spans so many pixels of one, whatever floats make of it."""
+    options = CTOptions(mode="slice", window=("0/2048",), spacing=1.0)
+    for size in (41, 100, 257):
+        got = ours(np.full((1, 1, size, size), 500, dtype=np.int16), levels_spec(64), options, [[mm, mm]])[0, 0]
+        shown = int((got[32] > 31).sum())  # of 62, beside air
+        exact = max(1, int(Fraction(float(np.float32(mm))) * size + Fraction(1, 2)))
+        assert shown == min(exact, 64)

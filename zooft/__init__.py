@@ -50,6 +50,7 @@ if TYPE_CHECKING:
     from zooft.positive import nothing_first, order_classes
     from zooft.preprocess import ImagePreprocess, Resize
     from zooft.recipe import FinetuneResult, finetune
+    from zooft.resampling import floor_divide
     from zooft.spill import spilled
     from zooft.tables import CsvTable, path_in_table, read_csv
     from zooft.tasks import cross_entropy, image_port, image_preprocess, image_reader
@@ -95,6 +96,7 @@ __all__ = [
     "cross_entropy",
     "diagnostic_metrics",
     "finetune",
+    "floor_divide",
     "hookimpl",
     "image_port",
     "image_preprocess",
@@ -128,6 +130,7 @@ _HOMES = {
     "zooft.positive": ("nothing_first", "order_classes"),
     "zooft.preprocess": ("ImagePreprocess", "Resize"),
     "zooft.recipe": ("FinetuneResult", "finetune"),
+    "zooft.resampling": ("floor_divide",),
     "zooft.spill": ("spilled",),
     "zooft.tables": ("CsvTable", "path_in_table", "read_csv"),
     "zooft.tasks": ("cross_entropy", "image_port", "image_preprocess", "image_reader"),

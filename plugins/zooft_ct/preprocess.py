@@ -15,6 +15,8 @@ import zooft
 
 AIR = -1024.0
 """HU of what lies outside the scan, as the readers give it too."""
+_PLACES = (2**-4, 2**-10, 2**-16)
+"""Of a millimetre: what a spacing is taken apart into."""
 
 
 class CTPreprocess(nn.Module):
@@ -66,11 +68,11 @@ class CTPreprocess(nn.Module):
         """Those of ``(N, Z, H, W)`` that are shown: one, three or all Z."""
         if self.mode == "volume":
             return hu
-        count = torch.scalar_tensor(hu.shape[1])
-        middle = torch.floor(count * 0.5)  # in floats: an integer Div is rounded, not floored, by some runtimes
+        count = torch.scalar_tensor(hu.shape[1], dtype=torch.int64)
+        middle = zooft.floor_divide(count, torch.tensor(2))
         if self.mode == "2.5d":
             middle = torch.stack([(middle - 1).clamp_min(0), middle, torch.minimum(middle + 1, count - 1)])
-        return hu.index_select(1, middle.to(torch.int64).reshape(-1))
+        return hu.index_select(1, middle.reshape(-1).to(hu.device))
 
     def window(self, hu: Tensor) -> Tensor:
         """Levels 0..255 of HU ``(…, 1, H, W)`` through each window, ``(…, windows, H, W)``."""
@@ -83,8 +85,25 @@ class CTPreprocess(nn.Module):
             return stretched
         if spacing is None:
             raise ValueError("resampling to a spacing needs the spacing of what is given")
-        lengths = torch.stack([torch.scalar_tensor(levels.shape[2]), torch.scalar_tensor(levels.shape[3])])
-        lengths = torch.floor(lengths * spacing / self.spacing + 0.5).clamp_min(1)
+        rows, columns = (torch.scalar_tensor(size, dtype=torch.int64) for size in levels.shape[2:])
+        wanted = torch.tensor(round(2 * self.spacing / _PLACES[-1]), device=spacing.device)
+        sizes = torch.stack([rows, columns]).to(spacing.device)
+        # to the nearest whole number; the spacing's unit is cut off, so half of one is added
+        lengths = zooft.floor_divide(2 * sizes * (2 * _units(spacing) + 1) + wanted, 2 * wanted).clamp_min(1)
         air = self.air.repeat(levels.shape[1] // self.air.shape[0], 1, 1)
         resampled: Tensor = self.resize(levels - air, lengths) + air  # the resize pads with 0
         return resampled
+
+
+def _units(spacing: Tensor) -> Tensor:
+    """Millimetres in whole `_PLACES[-1]`, int64, exact up to 8 mm where floats are bfloat16, too.
+
+    Such a runtime rounds what it computes to 8 bits, but not what it is given: remainders of the spacing itself are right
+    to 8 bits, and the difference of two of them to the whole number of 6 bits that it is.
+    """
+    rests = [spacing, *(torch.fmod(spacing, place) for place in _PLACES)]
+    total = torch.zeros_like(spacing, dtype=torch.int64)
+    for larger, smaller, place in zip(rests[:-1], rests[1:], _PLACES, strict=True):
+        digit = torch.floor((larger - smaller) / place + 0.5)
+        total = total * 64 + digit.to(torch.int64)
+    return total
