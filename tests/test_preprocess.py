@@ -268,6 +268,22 @@ def test_onnxruntime_gives_the_same_picture_to_the_last_bit_at_any_size(
     assert np.array_equal(got.transpose(0, 2, 3, 1)[1], ours(batch[1], spec))
 
 
+def before_a_network(path: Path) -> bytes:
+    """With a convolution behind that changes nothing: OpenVINO spares a graph's end the rounding."""
+    import onnx
+
+    model = onnx.load(path)
+    output = model.graph.output[0]
+    inner = output.name + "_inner"
+    for node in model.graph.node:
+        node.output[:] = [inner if name == output.name else name for name in node.output]
+    kernel = onnx.numpy_helper.from_array(np.eye(3, dtype=np.float32)[:, :, None, None], "nothing")
+    model.graph.initializer.append(kernel)
+    model.graph.node.append(onnx.helper.make_node("Conv", [inner, "nothing"], [output.name]))
+    whole: bytes = model.SerializeToString()
+    return whole
+
+
 @pytest.mark.parametrize("precision", ["default", "f32"])
 def test_openvino_gives_the_same_picture_to_the_last_bit_in_bfloat16_too(
     exported: tuple[InputSpec, Path], precision: str
@@ -278,7 +294,7 @@ def test_openvino_gives_the_same_picture_to_the_last_bit_in_bfloat16_too(
         pytest.skip("OpenVINO computes in float32 by itself on processors without bfloat16")
     spec, path = exported
     options = {} if precision == "default" else {"INFERENCE_PRECISION_HINT": precision}
-    compiled = core.compile_model(core.read_model(path), "CPU", options)
+    compiled = core.compile_model(core.read_model(before_a_network(path)), "CPU", options)
     for size in [(427, 640), (384, 512), (91, 77), (1, 40), (300, 1000)]:
         image = photograph(*size)
         got = compiled([image[None]])[0]
