@@ -11,13 +11,11 @@ import os
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, Any, TextIO
+from typing import IO, Any, TextIO
 
+from zooft import holder
 from zooft.answers import Answer
 from zooft.errors import RunError
-
-if TYPE_CHECKING:
-    from filelock import BaseFileLock
 
 _SCHEMA = "zooft predict 1"
 
@@ -57,13 +55,13 @@ class Journal:
     def __init__(self, out: Path, about: Mapping[str, Any], *, resume: bool) -> None:
         self._out = out
         self.path = path_of(out)
-        self._lock = _locked(out)
+        self._lock = holder.hold(out, refusal=f"another predict is writing {out}; wait for it, or choose another --out")
         try:
             self._about = json.loads(json.dumps({"schema": _SCHEMA, **about}))
             self._places: dict[str, tuple[int, str]] = {}
             self._file = self._opened(resume=resume)
         except BaseException:
-            _unlock(self._lock)
+            holder.release(self._lock)
             raise
 
     def __len__(self) -> int:
@@ -101,7 +99,7 @@ class Journal:
             draft.unlink(missing_ok=True)
         self._file.close()
         self.path.unlink()
-        _unlock(self._lock)
+        holder.release(self._lock)
 
     def leave(self) -> str:
         """Stop before the end: what is known stays, and the words say how to go on with it."""
@@ -110,7 +108,7 @@ class Journal:
             self._file.close()
         if not known:
             self.path.unlink(missing_ok=True)
-        _unlock(self._lock)
+        holder.release(self._lock)
         if not known:
             return ""
         told = "1 answer is" if known == 1 else f"{known} answers are"
@@ -178,30 +176,3 @@ def _is_journal(path: Path) -> bool:
         first = file.readline(2**20)
     begin = json.dumps({"schema": _SCHEMA})[:-1].encode()
     return first.startswith(begin) or begin.startswith(first)
-
-
-def _locked(out: Path) -> BaseFileLock | None:
-    """The right to write a file.
-
-    Raises:
-        RunError: another process has it.
-    """
-    from filelock import FileLock, Timeout
-
-    lock = FileLock(out.with_name(f".{out.name}.lock"), thread_local=False)
-    try:
-        lock.acquire(blocking=False)
-    except Timeout:
-        raise RunError(f"another predict is writing {out}; wait for it, or choose another --out") from None
-    except (OSError, NotImplementedError):  # a file system without locks; whether the folder can be written shows soon
-        return None
-    return lock
-
-
-def _unlock(lock: BaseFileLock | None) -> None:
-    """Give the right back; the file goes first, so that one that another process has opened meanwhile no longer counts."""
-    if lock is None:
-        return
-    with contextlib.suppress(OSError):  # Windows removes no open file
-        Path(lock.lock_file).unlink()
-    lock.release()

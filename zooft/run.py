@@ -6,7 +6,6 @@ where that process was killed), its files' names, atomic writing, and finding th
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
 import errno
 import json
@@ -19,6 +18,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from zooft import config as configuration
+from zooft import holder
 from zooft.errors import ConfigError, RunError
 from zooft.escapes import in_json
 
@@ -68,7 +68,7 @@ class WorkingFolder:
         """Give the folder its name, and remember it as the latest."""
         self.path.replace(self.final)
         complete(self.final)
-        _unlock(self.lock)
+        holder.release(self.lock)
         return self.final
 
     def abandon(self) -> str:
@@ -76,7 +76,7 @@ class WorkingFolder:
         try:
             return self._left()
         finally:
-            _unlock(self.lock)
+            holder.release(self.lock)
 
     def _left(self) -> str:
         onwards = f"'zooft finetune --resume {self.path}' goes on with it{self._last_saved()}"
@@ -140,12 +140,12 @@ def claim(
         final.parent.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise RunError(f"the folder {final.parent} can't be made: {error.strerror}; choose another --out") from error
-    lock = _locked(working, final)
+    lock = _hold(working, final)
     try:
         _refuse_leftover(working)
         _make(working, settings or {}, local or {}, after)
     except BaseException as error:
-        _unlock(lock)
+        holder.release(lock)
         if isinstance(error, OSError) and error.errno not in {errno.ENOSPC, errno.EDQUOT}:
             raise RunError(f"the run folder {final} can't be made: {error.strerror}; choose another --out") from error
         raise
@@ -210,14 +210,14 @@ def reopen(run: Path) -> WorkingFolder:
     """
     working, final = _names(run)
     told(run)
-    lock = _locked(working, final)
+    lock = _hold(working, final)
     try:
         told(run)  # it may have been finished before we had the lock
         for draft in working.rglob("*.partial"):
             if draft.is_file():
                 draft.unlink()
     except BaseException:
-        _unlock(lock)
+        holder.release(lock)
         raise
     return WorkingFolder(working, final, resumed=True, lock=lock)
 
@@ -310,31 +310,8 @@ def _names(run: Path) -> tuple[Path, Path]:
     return run.with_name(run.name + SUFFIX), run
 
 
-def _locked(working: Path, final: Path) -> BaseFileLock | None:
-    """The right to work on a run: a file beside its folder, since the folder is renamed while it is held.
-
-    Raises:
-        RunError: another process has it.
-    """
-    from filelock import FileLock, Timeout
-
-    lock = FileLock(final.with_name(f".{final.name}.lock"), thread_local=False)
-    try:
-        lock.acquire(blocking=False)
-    except Timeout:
-        raise RunError(f"another run is at work in {working}; wait for it, or choose another --out") from None
-    except (OSError, NotImplementedError):  # a file system without locks, or a folder that can't be written
-        return None
-    return lock
-
-
-def _unlock(lock: BaseFileLock | None) -> None:
-    """Give the right back. The file goes first: one that another process has opened meanwhile no longer counts."""
-    if lock is None:
-        return
-    with contextlib.suppress(OSError):  # Windows removes no open file
-        Path(lock.lock_file).unlink()
-    lock.release()
+def _hold(working: Path, final: Path) -> BaseFileLock | None:
+    return holder.hold(final, refusal=f"another run is at work in {working}; wait for it, or choose another --out")
 
 
 def _refuse_leftover(working: Path) -> None:
