@@ -25,6 +25,8 @@ Damage = Callable[[bytes, int], bytes]
 DAMAGES: dict[str, Damage] = {
     "zeros": lambda code, at: code[:at] + bytes(256) + code[at + 256 :],
     "cut out": lambda code, at: code[:at] + code[at + 200 :],
+    "other bytes": lambda code, at: code[:at] + np.random.default_rng(0).bytes(1800) + code[at + 1800 :],
+    "ones": lambda code, at: code[:at] + b"\xff" * 64 + code[at + 64 :],
     "torn off": lambda code, at: code[:at] + b"\xff\xd9",
 }
 
@@ -45,6 +47,16 @@ def test_a_damaged_codestream_is_refused_wherever_the_damage_lies(name: str, dam
         path = spoilt(name, DAMAGES[damage], share, tmp_path / "a.dcm")
         with pytest.raises(zooft.DataError, match=r"damaged|can't be decoded"):
             hu(read_headers(path)[0])
+
+
+@pytest.mark.parametrize("damage", ["zeros", "cut out", "other bytes", "torn off"])
+def test_damaged_runs_are_refused_before_their_decoder_panics_or_goes_on(
+    damage: str, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    path = spoilt("CT1_RLE", DAMAGES[damage], 0.5, tmp_path / "a.dcm")
+    with pytest.raises(zooft.DataError, match="the RLE frame's runs don't make its rows and columns"):
+        hu(read_headers(path)[0])
+    assert capfd.readouterr() == ("", "")
 
 
 def tiled(seed: int = 0) -> bytes:

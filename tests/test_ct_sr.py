@@ -89,6 +89,17 @@ def test_a_header_that_makes_no_report_costs_the_others_nothing_and_is_not_repea
     assert [path.name for path in (tmp_path / "out").iterdir()] == ["patient22.dcm"]
 
 
+def test_a_source_that_has_gone_is_no_fault_of_headers(tmp_path: Path) -> None:
+    answers = [result(tmp_path / "in", "31"), result(tmp_path / "in", "32")]
+    (tmp_path / "in" / "31").unlink()
+    with pytest.raises(zooft.DataError) as caught:
+        sr.write(answers, FILE, tmp_path / "out", OPTIONS)
+    text = str(caught.value)
+    assert "patient31: files can't be read or written (No such file or directory)" in text
+    assert str(tmp_path) not in text
+    assert [path.name for path in (tmp_path / "out").iterdir()] == ["patient32.dcm"]
+
+
 def enhanced(path: Path, frames: int = 5) -> Path:
     """An enhanced CT of one patient."""
     dataset = multiframe([ct(5.0 * number, seed=number) for number in range(frames)])

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import numpy as np
+import pydicom
 import pytest
 from dicom_files import UID, ct, write, write_series
 
@@ -64,6 +65,16 @@ def test_a_slice_whose_header_is_gone_is_missing_from_those_beside_it(tmp_path: 
     patient(tmp_path / "a", "A")[3].write_bytes(content)
     patient(tmp_path / "b", "B")
     assert judged(gather([tmp_path], OPTIONS)) == [(5, 1), (6, 0)]
+
+
+def test_a_slice_with_text_burned_in_is_missing_and_a_screenshot_is_not(tmp_path: Path) -> None:
+    written = patient(tmp_path / "a", "A")[3]
+    slice_ = pydicom.dcmread(written)
+    slice_.BurnedInAnnotation = "YES"
+    slice_.save_as(written)
+    screenshot = ct(9, PatientID="A", ImageType=["DERIVED", "SECONDARY"], BurnedInAnnotation="YES")
+    write(tmp_path / "a" / "dose.dcm", screenshot)
+    assert judged(gather([tmp_path], OPTIONS)) == [(5, 1)]
 
 
 def test_texts_scouts_copies_and_other_images_of_a_patient_are_missed_by_nobody(tmp_path: Path) -> None:

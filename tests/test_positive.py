@@ -43,6 +43,14 @@ def test_where_words_dont_tell_it_is_asked_for_or_said(names: tuple[str, str]) -
     assert "the last by name; --positive names another" in note
 
 
+@pytest.mark.parametrize("names", [("adenocarcinoma", "squamous"), ("cyst", "mass"), ("covid", "influenza")])
+def test_a_finding_beside_an_unknown_word_isnt_taken_for_what_is_looked_for(names: tuple[str, str]) -> None:
+    """Squamous is a carcinoma, too: only a word for nothing or for something harmless tells which one isn't."""
+    for ordered in (names, names[::-1]):
+        with pytest.raises(zooft.ConfigError, match="--positive"):
+            zooft.order_classes(ordered, "", ask=True)
+
+
 def test_the_user_is_believed() -> None:
     ordered, (note,) = zooft.order_classes(("abnormal", "normal"), "Normal", ask=True)
     assert ordered == ("abnormal", "normal")

@@ -49,7 +49,8 @@ def order_classes(
     Args:
         names: in their own order.
         positive: which one the user has named; "" for none.
-        ask: of two names whose words don't tell, ask instead of taking the last one.
+        ask: of two names whose words don't tell, ask instead of taking the last one; what is found beside an unknown word
+            tells nothing then, since both may be findings.
         fixed: whether the order was given and stays, unless the user names a class.
 
     Raises:
@@ -70,7 +71,7 @@ def order_classes(
     if fixed:
         return tuple(names), (_sentence(names, "the second as the data orders them; --positive names another"),)
     first, second = (_weight(name, other) for name, other in (names, reversed(names)))
-    if first == second:
+    if first == second or (ask and max(first, second) > 0 and 0 in (first, second) and any(map(_is_unknown, names))):
         if ask:
             raise ConfigError(
                 f"which class is looked for can't be told from the names {names[0]!r} and {names[1]!r}; say it: "
@@ -104,6 +105,11 @@ def _weight(name: str, other: str) -> int:
     if nothing or harmless:
         return 0 if finding else -2 if nothing else -1
     return 1 if finding else 0
+
+
+def _is_unknown(name: str) -> bool:
+    """Whether no word of a name is known, so that it may be a finding, too."""
+    return not set(_tokens(name)) & (_NOTHING | _HARMLESS | _FINDING)
 
 
 def _is_number(text: str) -> bool:

@@ -26,7 +26,9 @@ _SEVERAL = re.compile(rb"\xff\xd9\0?\xff(?:\xd8\xff|\x4f\xff\x51)")
 """A codestream's end and another one's begin, JPEG's and JPEG 2000's: neither stands within compressed data."""
 _HOLE = bytes(128)
 """Longer runs of zeros than empty packets make, of which there is one for each layer and resolution."""
-_DATA, _TILE_PART = b"\xff\x93", b"\xff\x90"
+_DATA, _TILE_PART, _END = b"\xff\x93", b"\xff\x90", b"\xff\xd9"
+_IMPOSSIBLE = re.compile(rb"\xff(?:[\x90\x93-\xff]|\x91(?!\0\x04))")
+"""All markers but a packet's own, which begin it and end its header."""
 _LEAST_PART = 14
 """Bytes of a tile-part: its own header, and where its data begin."""
 _PRESETS = (0xF8, 1)
@@ -85,6 +87,7 @@ def check_codestream(codestream: bytes, transfer_syntax: str, rows: int, columns
     if READERS[transfer_syntax] is _jpeg_2000:
         _refuse_missing_tiles(codestream, rows, columns)
         _refuse_hole(codestream)
+        _refuse_impossible_codes(codestream)
 
 
 def _jpeg_2000(stream: bytes, _rows: int, _columns: int) -> Frame:
@@ -104,25 +107,38 @@ def _refuse_missing_tiles(stream: bytes, rows: int, columns: int) -> None:
     """The decoder leaves 0 where a tile isn't (ISO/IEC 15444-1, A.4.2: each tile-part tells its tile and its length)."""
     tile_width, tile_height = struct.unpack_from(">2I", stream, 24)
     wanted = -(-columns // tile_width) * -(-rows // tile_height)
-    seen: set[int] = set()
-    at = 4 + struct.unpack_from(">H", stream, 4)[0]
-    try:
-        while stream[at : at + 2] != _TILE_PART:
-            if stream[at] != _FILL:
-                raise zooft.DataError("the JPEG 2000 frame's segments are broken; the file is damaged")
-            at += 2 + struct.unpack_from(">H", stream, at + 2)[0]
-        while stream[at : at + 2] == _TILE_PART:
-            tile, length = struct.unpack_from(">HI", stream, at + 4)
-            seen.add(tile)
-            at = at + length if length else len(stream)  # without a length, it is the last one
-            if length and length < _LEAST_PART:
-                break
-    except (struct.error, IndexError):
-        raise zooft.DataError("the JPEG 2000 frame ends within its own header; the file is truncated") from None
+    seen = {tile for tile, _, _ in _tile_parts(stream)}
     if len(seen & set(range(wanted))) < wanted:
         raise zooft.DataError(
             f"the JPEG 2000 frame lacks {wanted - len(seen & set(range(wanted)))} of its {wanted} tiles; the file is damaged"
         )
+
+
+def _tile_parts(stream: bytes) -> list[tuple[int, int, int]]:
+    """Of each the number of its tile, and where it begins and ends."""
+    found: list[tuple[int, int, int]] = []
+    at = 4 + struct.unpack_from(">H", stream, 4)[0]
+    try:
+        at = _behind_segments(stream, at, _TILE_PART)
+        while stream[at : at + 2] == _TILE_PART:
+            tile, length = struct.unpack_from(">HI", stream, at + 4)
+            end = at + length if length else len(stream)  # without a length, it is the last one
+            found.append((tile, at, end))
+            if length and length < _LEAST_PART:
+                break
+            at = end
+    except (struct.error, IndexError):
+        raise zooft.DataError("the JPEG 2000 frame ends within its own header; the file is truncated") from None
+    return found
+
+
+def _behind_segments(stream: bytes, at: int, marker: bytes) -> int:
+    """Where a marker stands behind other segments, each of which tells its length."""
+    while stream[at : at + 2] != marker:
+        if stream[at] != _FILL:
+            raise zooft.DataError("the JPEG 2000 frame's segments are broken; the file is damaged")
+        at += 2 + struct.unpack_from(">H", stream, at + 2)[0]
+    return at
 
 
 def _refuse_hole(stream: bytes) -> None:
@@ -134,6 +150,21 @@ def _refuse_hole(stream: bytes) -> None:
         raise zooft.DataError(
             f"the JPEG 2000 frame has a hole: {len(rest) - len(rest.lstrip(bytes(1)))} bytes of zeros, which its code "
             "never makes; the file is damaged"
+        )
+
+
+def _refuse_impossible_codes(stream: bytes) -> None:
+    """Neither packet headers nor coded passes hold FF followed by more than 8F (ISO/IEC 15444-1, B.10.1 and C.2)."""
+    found, stop = 0, len(stream.rstrip(b"\0").removesuffix(_END))
+    for _, begin, end in _tile_parts(stream):
+        try:
+            data = _behind_segments(stream, begin, _DATA) + 2
+        except (struct.error, IndexError):
+            raise zooft.DataError("the JPEG 2000 frame ends within a tile's header; the file is truncated") from None
+        found += len(_IMPOSSIBLE.findall(stream, data, min(end, stop)))
+    if found:
+        raise zooft.DataError(
+            f"the JPEG 2000 frame has {found} markers among its coded data, which its code never makes; the file is damaged"
         )
 
 
@@ -178,7 +209,22 @@ def _rle(stream: bytes, rows: int, columns: int) -> Frame:
     count, first, second = struct.unpack_from("<3I", stream)
     if count != 2 or not 64 <= first < second < len(stream):
         raise zooft.DataError("the RLE frame's header is broken: two segments of bytes were expected")
+    if not (_unpacks(stream, first, second, rows * columns) and _unpacks(stream, second, len(stream), rows * columns)):
+        raise zooft.DataError("the RLE frame's runs don't make its rows and columns; the file is damaged")
     return Frame(rows, columns, 1, 16)
+
+
+def _unpacks(stream: bytes, at: int, end: int, wanted: int) -> bool:
+    """Whether the runs of a segment make so many bytes (DICOM PS3.5, G.3.1): the decoder panics, or goes on in silence."""
+    while at < end and wanted > 0:
+        code = stream[at]
+        if code < 128:  # noqa: PLR2004 -- so many bytes and one as they are; above 128 one byte, repeated; 128 is nothing
+            wanted, at = wanted - code - 1, at + code + 2
+        elif code > 128:  # noqa: PLR2004
+            wanted, at = wanted - 257 + code, at + 2
+        else:
+            at += 1
+    return wanted == 0 and at <= end and not stream[at:end].strip(b"\0\x80")
 
 
 READERS: Mapping[str, Callable[[bytes, int, int], Frame]] = {

@@ -166,6 +166,7 @@ def _headers(path: Path, *, force: bool) -> list[SliceHeader]:
     try:
         _refuse_other_images(ct, ct.text("SOPClassUID") or parsed.media_class)
         slices = min(max(_frames(ct), 1), guard.MAX_FRAMES)
+        _refuse_burned_in_text(ct)
         return _slices(path, parsed, status.st_size)
     except zooft.DataError as error:
         owner = Owner(
@@ -204,10 +205,14 @@ def _refuse_other_images(ct: Elements, sop_class: str) -> None:
     kinds = [part.upper() for part in ct.texts("ImageType")]
     if _NOT_SLICES & set(kinds):
         raise zooft.DataError("a localizer or a screenshot, not a slice")
-    if ct.text("BurnedInAnnotation").upper() == "YES":
-        raise zooft.DataError("a picture with text burned in (BurnedInAnnotation YES): names may stand in it")
     if ct.text("ConversionType") or (kinds[:2] == ["DERIVED", "SECONDARY"] and not _RECONSTRUCTED & _words(kinds[2:])):
         raise zooft.DataError("a secondary picture, such as a screenshot or a scan of a film, not a slice")
+
+
+def _refuse_burned_in_text(ct: Elements) -> None:
+    """Of what are slices otherwise: an answer lacks them."""
+    if ct.text("BurnedInAnnotation").upper() == "YES":
+        raise zooft.DataError("a picture with text burned in (BurnedInAnnotation YES): names may stand in it")
 
 
 def _words(kinds: Sequence[str]) -> set[str]:

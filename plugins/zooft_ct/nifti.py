@@ -26,7 +26,11 @@ MOST_VOXELS = 2**30
 """2 GiB as int16."""
 _HEADER_BYTES = {348: 352, 540: 544}
 _MOST_HEADER = 2**20
-_TRAILING = 2**20
+_TRAILING = 16
+"""Bytes behind the data that may be padding; more are voxels that the header has lost."""
+_LONG = (
+    "holds more data than its header declares: one of these is wrong, and the volume would be sheared or a part of it lost"
+)
 _DEFLATE_LIMIT = 1032
 """Deflate can't pack tighter (zlib's technical details)."""
 _CHUNK = 2**22
@@ -94,7 +98,7 @@ def open_volume(path: Path) -> NiftiVolume:
     affine = _affine(header)
     voxels = stored[0] * stored[1] * stored[2] * dtype.itemsize
     offset, notes = _offset(header, behind, None if compressed else path.stat().st_size - voxels)
-    _refuse_short(path, offset + voxels, compressed=compressed)
+    _refuse_other_size(path, offset + voxels, compressed=compressed)
     return _oriented(
         path, affine, stored, dtype=dtype.str, offset=offset, slope=slope, intercept=intercept, compressed=compressed,
         notes=(*_about_name(path, compressed=compressed), *notes, *_about_forms(header, stored)),
@@ -305,11 +309,13 @@ def _affine(header: Any) -> NDArray[np.float64]:
     return affine
 
 
-def _refuse_short(path: Path, declared: int, *, compressed: bool) -> None:
+def _refuse_other_size(path: Path, declared: int, *, compressed: bool) -> None:
     size = path.stat().st_size
     holds = size * _DEFLATE_LIMIT if compressed else size
     if holds < declared:
         raise zooft.DataError(f"its header declares {declared:,} bytes, which a file of {size:,} bytes can't hold")
+    if not compressed and size > declared + _TRAILING:
+        raise zooft.DataError(_LONG)
 
 
 def _oriented(path: Path, affine: NDArray[np.float64], stored: tuple[int, int, int], **layout: Any) -> NiftiVolume:
@@ -373,7 +379,7 @@ def _chunks(volume: NiftiVolume) -> Iterator[NDArray[Any]]:
                 yield np.frombuffer(raw, dtype=dtype)
                 left -= len(raw) // dtype.itemsize
             if len(stream.read(_TRAILING + 1)) > _TRAILING:
-                raise zooft.DataError("holds more data than its header declares")
+                raise zooft.DataError(_LONG)
     except (OSError, EOFError, zlib.error) as error:
         raise zooft.DataError(f"its data is torn ({type(error).__name__})") from None
 

@@ -52,7 +52,7 @@ def write(
     if failures:
         raise zooft.DataError(
             f"{len(failures)} of {len(results)} structured reports couldn't be written (any others are): "
-            f"{'; '.join(failures)}. Mend these patients' headers, or take their results by --format json or csv"
+            f"{'; '.join(failures)}. Mend these patients' files, or take their results by --format json or csv"
         )
     return tuple(written)
 
@@ -67,6 +67,8 @@ def _write(result: zooft.GroupResult, file: zooft.DeployedFile, folder: Path) ->
         partial.replace(path)
     except zooft.DataError as error:
         raise zooft.DataError(f"{result.group}: {error}") from None
+    except OSError as error:  # its text names files
+        raise zooft.DataError(f"{result.group}: files can't be read or written ({error.strerror})") from None
     except Exception as error:  # highdicom's and pydicom's own, whose texts repeat what stands in the headers
         raise zooft.DataError(f"{result.group} ({type(error).__name__})") from None
     finally:
