@@ -162,7 +162,7 @@ def test_no_more_is_decompressed_than_the_header_declares(tmp_path: Path) -> Non
     path = save(tmp_path / "v.nii.gz", chest())
     path.write_bytes(path.read_bytes() + gzip.compress(bytes(200_000_000), 1))
     tracemalloc.start()
-    assert refusal(path) .startswith("holds more data than its header declares: ")
+    assert refusal(path).startswith("holds more data than its header declares: ")
     assert tracemalloc.get_traced_memory()[1] < 20e6
     tracemalloc.stop()
 

@@ -383,6 +383,26 @@ def test_a_persons_repr_names_nobody() -> None:
     assert "Miller" not in repr(named("Miller^Anna", birth_date="19500517"))
 
 
+@pytest.mark.parametrize("name", ["Anonymous Patient", "ANON^ANON", "no name", "DUMMY", "N.N."])
+def test_words_of_anonymisers_are_nobody(name: str) -> None:
+    assert stands_for_nobody(name)
+
+
+@pytest.mark.parametrize("kind", ["PatientID", "name", "UID"])
+def test_labels_that_name_patients_are_refused(kind: str, tmp_path: Path) -> None:
+    rows = []
+    for i in range(4):
+        name = f"CANARY^{'ABCD'[i]}nna"
+        uid = scan(tmp_path, i, PatientID=f"CANARY{i}", PatientName=name)
+        rows.append(("", uid, {"PatientID": f"canary{i}", "name": name, "UID": uid}[kind]))
+    with pytest.raises(zooft.DataError) as caught:
+        discover(table(tmp_path, rows), SLICE)
+    assert "labels.csv has in the column label of 4 of 4 lines, first in line 2, what names their own patient" in str(
+        caught.value
+    )
+    assert "canary" not in str(caught.value).lower()
+
+
 @pytest.mark.parametrize("name", ["0", "1", "0000", "A", "LIDC-IDRI-0001", "Unknown7", "Nanette", "Patience"])
 def test_what_may_be_somebody_isnt_taken_for_nobody(name: str) -> None:
     assert not stands_for_nobody(name)

@@ -51,10 +51,22 @@ def test_two_spellings_of_a_class_are_an_error_that_shows_both(one: str, other: 
 
 
 @pytest.mark.parametrize(
-    "labels", [("1", "10", "0.1"), ("a b", "a-b", "a_b"), ("-1", "1"), ("ant", "bee"), ("I", "l"), ("P1", "P10")]
+    "labels", [("1", "10", "0.1"), ("-1", "1"), ("ant", "bee"), ("I", "l"), ("P1", "P10")]
 )
 def test_different_names_are_different_classes(labels: tuple[str, ...]) -> None:
     assert check(*labels * 3) == ()
+
+
+@pytest.mark.parametrize(
+    ("one", "other"),
+    [("no nodule", "no_nodule"), ("no-nodule", "no_nodule"), ("non\u2013small", "non-small"), ("Crohn's", "Crohn\u2019s")],
+)
+def test_names_that_differ_in_what_joins_their_words_are_told(one: str, other: str) -> None:
+    (said,) = check(one, "else", other)
+    assert said.startswith("warning: classes that differ only in spaces, hyphens, underscores or apostrophes: ")
+    assert "labels.csv, line 2" in said
+    assert "labels.csv, line 4" in said
+    assert check("HER2+", "HER2-", "1_2", "12") == ()
 
 
 @pytest.mark.parametrize("label", ["nan", "NaN", "NA", "N/A", "#N/A", "null", "NULL", "<NA>", "#VALUE!", "?"])

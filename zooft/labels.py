@@ -23,6 +23,8 @@ _NO_LABEL = frozenset({
 _SAME = (frozenset({"1", "yes", "true", "positive", "pos"}), frozenset({"0", "no", "false", "negative", "neg"}))
 """Words that nobody tells apart, by `spelling`."""
 _SEPARATORS = ',;|"'
+_SEPARATOR = re.compile(r"(?<=[^\W\d_])[-_'\u2010-\u2015\u2018\u2019]+(?=[^\W\d_])")
+"""Between two letters."""
 _NUMBER = re.compile(r"([+-]?)0*(\d+?)(?:[.,](\d*?)0*)?")
 _MEASURED, _FEW_EACH = 10, 3
 """More different numbers than the first, with fewer lines each than the second on average, aren't classes."""
@@ -92,7 +94,8 @@ def check_labels(found: Iterable[tuple[str, str]], *, in_table: bool = False, pr
     _refuse_spellings(counts, places)
     _refuse_synonyms(counts, places)
     _refuse_no_label_among_numbers(counts, places)
-    return _about_numbers(counts, private=private) if in_table else ()
+    told = _about_numbers(counts, private=private) if in_table else ()
+    return (*told, *_about_separators(counts, places))
 
 
 def _refuse_faults(counts: Mapping[str, int], places: Mapping[str, Sequence[str]], *, in_table: bool) -> None:
@@ -150,6 +153,20 @@ def _refuse_no_label_among_numbers(counts: Mapping[str, int], places: Mapping[st
             f"{_where(places, none[0], counts)}: {none[0]!r} among numbers says that there is no label; leave the cell "
             "empty, or call the class something else"
         )
+
+
+def _about_separators(counts: Mapping[str, int], places: Mapping[str, Sequence[str]]) -> list[str]:
+    """Names that one person may have typed in two ways, and another for two things."""
+    alike: defaultdict[str, list[str]] = defaultdict(list)
+    for label in counts:
+        alike[_SEPARATOR.sub("", spelling(label))].append(label)
+    return [
+        "warning: classes that differ only in spaces, hyphens, underscores or apostrophes: "
+        f"{' and '.join(f'{label!r} ({_where(places, label, counts)})' for label in sorted(labels))}; they are learnt as "
+        "different ones, so spell each the same where they are one"
+        for labels in alike.values()
+        if len(labels) > 1
+    ]
 
 
 def _about_numbers(counts: Mapping[str, int], *, private: bool) -> tuple[str, ...]:

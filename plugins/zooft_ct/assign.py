@@ -117,6 +117,7 @@ def by_table(table: Table, stacks: Sequence[Stack], root: Path, patients: Patien
             rejected.append(zooft.Rejection(f"{table.name}, line {row.line}", meant))
         else:
             told += meant
+    _refuse_identifiers(told, stacks, table.name)
     known, notes = _patients(told, stacks, patients, table.name)
     placed, copies = _placed(told, table.name), _copies(told)
     return Assigned(
@@ -366,6 +367,23 @@ def _labelled(
         doubt=f"its PatientID stands for several persons, whose {differ(torn)}" if torn else "",
         copies=tuple(copies),
     )
+
+
+def _refuse_identifiers(told: Sequence[_Told], stacks: Sequence[Stack], name: str) -> None:
+    """Class names go into every artefact; where columns were mixed up, they would name patients."""
+    own = [one for one in told if zooft.spelling(one.row.label) in _identifiers(one.row, stacks[one.number])]
+    if 2 * len(own) > len(told):
+        raise zooft.DataError(
+            f"{name} has in the column label of {len(own)} of {len(told)} lines, first in line {own[0].row.line}, what names their "
+            "own patient or images (a PatientID, a name, a UID), and class names go into every artefact; does the column hold "
+            "what it should?"
+        )
+
+
+def _identifiers(row: Row, stack: Stack) -> set[str]:
+    names = {row.patient, row.series, row.sop, stack.patient, stack.series, stack.study}
+    names |= {person.name for person in stack.persons}
+    return {zooft.spelling(name) for name in names if name}
 
 
 def _placed(told: Sequence[_Told], name: str) -> dict[int, dict[int, Label]]:

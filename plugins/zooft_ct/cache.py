@@ -23,6 +23,8 @@ if TYPE_CHECKING:
 
 MOST_BYTES = 20 * 2**30
 _DIGEST = 32
+_RULES = 2
+"""Raised where the reader refuses more: what an older one let pass isn't believed."""
 _logger = logging.getLogger(__name__)
 
 
@@ -118,7 +120,7 @@ def key_of(content: str, frame: int, how: str = "") -> str:
         frame: of the slice in it.
         how: options that the values depend on.
     """
-    return hashlib.sha256(f"{content}\0{frame}\0{how}".encode()).hexdigest()
+    return hashlib.sha256(f"{_RULES}\0{content}\0{frame}\0{how}".encode()).hexdigest()
 
 
 @functools.cache

@@ -218,9 +218,9 @@ def _unpacks(stream: bytes, at: int, end: int, wanted: int) -> bool:
     """Whether the runs of a segment make so many bytes (DICOM PS3.5, G.3.1): the decoder panics, or goes on in silence."""
     while at < end and wanted > 0:
         code = stream[at]
-        if code < 128:  # noqa: PLR2004 -- so many bytes and one as they are; above 128 one byte, repeated; 128 is nothing
+        if code < 128:  # so many bytes and one as they are; above 128 one byte, repeated; 128 is nothing
             wanted, at = wanted - code - 1, at + code + 2
-        elif code > 128:  # noqa: PLR2004
+        elif code > 128:
             wanted, at = wanted - 257 + code, at + 2
         else:
             at += 1

@@ -26,6 +26,8 @@ _RECONSTRUCTED = frozenset(
 """What says of a derived secondary image that it was computed from slices: lossy copies are such, too."""
 _MODALITIES = frozenset({"CR", "DX", "MG", "MR", "NM", "OT", "PT", "RTDOSE", "RTSTRUCT", "SC", "SEG", "SR", "US", "XA"})
 """Others aren't repeated: in a damaged file anything may stand there."""
+_SAID = ("FilterType", "ContrastBolusAgent", "ProtocolName", "SeriesDescription", "ImageComments")
+"""Words that may tell volumes apart; compared in memory, and going nowhere."""
 _NO_CONTRAST = frozenset({"", "NONE", "NO", "N", "NO CONTRAST", "WITHOUT"})
 _PADDING_BYTES = 2
 """Values have an even length (DICOM PS3.5, 7.1.1): a byte of padding, and one to make it even."""
@@ -318,6 +320,7 @@ def _marks(ct: Elements, groups: Sequence[Elements]) -> dict[str, str]:
         "ImageType": "\\".join(kind).upper(),
         "ConvolutionKernel": "\\".join(_macro(ct, groups, "CTReconstructionSequence").texts("ConvolutionKernel")),
         "KVP": _macro(ct, groups, "CTXRayDetailsSequence").any_number("KVP"),
+        **{tag: "" if groups else ct.text(tag) for tag in _SAID},
         "AcquisitionTime": own.text("FrameAcquisitionDateTime")
         or ct.text("AcquisitionDateTime")
         or ct.text("AcquisitionTime"),

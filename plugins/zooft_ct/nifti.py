@@ -28,9 +28,7 @@ _HEADER_BYTES = {348: 352, 540: 544}
 _MOST_HEADER = 2**20
 _TRAILING = 16
 """Bytes behind the data that may be padding; more are voxels that the header has lost."""
-_LONG = (
-    "holds more data than its header declares: one of these is wrong, and the volume would be sheared or a part of it lost"
-)
+_LONG = "holds more data than its header declares: one of these is wrong, and the volume would be sheared or a part of it lost"
 _DEFLATE_LIMIT = 1032
 """Deflate can't pack tighter (zlib's technical details)."""
 _CHUNK = 2**22

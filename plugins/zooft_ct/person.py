@@ -17,7 +17,7 @@ from itertools import combinations
 _NOBODY = re.compile(
     r"""(de[\s_-]?identified | anonym\w* | anon | pseudonym\w* | unknown | unnamed | undefined | unspecified | none | null | nan | n/?a
     | no[\s_-]?(name|id|patient([\s_-]?id)?) | patient([\s_-]?(id|name))? | removed | redacted | withheld | masked | hidden | blank
-    | empty | not[\s_-]?(available|applicable|specified|known) | x{3,} | [-_.*?]+ )""",
+    | empty | dummy | n\.\ ?n\.? | not[\s_-]?(available|applicable|specified|known) | x{3,} | [-_.*?]+ )""",
     re.IGNORECASE | re.VERBOSE,
 )
 """What stands in place of a name or a PatientID, for everybody alike."""
@@ -58,7 +58,8 @@ def person(*, issuer: str, name: str, birth_date: str, sex: str) -> Person:
 
 def stands_for_nobody(text: str) -> bool:
     """Whether a PatientID or a name is what anonymisers write for everybody; numbers aren't, since they are given to people."""
-    return _NOBODY.fullmatch(text.strip()) is not None
+    words = text.replace("^", " ").split()
+    return bool(words) and (_NOBODY.fullmatch(" ".join(words)) is not None or all(map(_NOBODY.fullmatch, words)))
 
 
 def _is_nobodys(name: str) -> bool:

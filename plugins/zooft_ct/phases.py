@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 KINDS = (
     "AcquisitionNumber", "TemporalPositionIdentifier", "TriggerTime", "NominalPercentageOfCardiacPhase", "EchoNumbers",
-    "ImageType", "ConvolutionKernel", "KVP",
+    "ImageType", "ConvolutionKernel", "KVP", "FilterType", "ContrastBolusAgent", "ProtocolName", "SeriesDescription", "ImageComments",
 )  # fmt: skip
 """What names a volume."""
 TIMES = ("AcquisitionTime", "ContentTime")
@@ -34,7 +34,7 @@ _GAP = 3.0
 _SAME_PLACE = 0.01
 _DERIVED = frozenset({"MPR", "REFORMATTED", "RESAMPLED", "AVERAGE", "MEAN", "MIP", "MINIP", "MAX", "MIN", "VRT", "SSD"})
 """Words of ImageType that may be repeated: others could be anything."""
-_ALTERNATING = 12
+_ALTERNATING = 8
 """Slices from which on it can't be chance."""
 
 

@@ -229,8 +229,9 @@ def _refuse_padding_in_tissue(padded: NDArray[np.bool_], padding: tuple[int, int
     around = padded[0].any() or padded[-1].any() or padded[:, 0].any() or padded[:, -1].any()
     if not around or alone > _ALONE * padded.size:
         raise zooft.DataError(
-            f"its PixelPaddingValue is that of tissue: {low:g} to {high:g} HU, which {count / padded.size:.1%} of its "
-            f"pixels have, {alone} of them among others. Mend or remove the element, or they would become air"
+            f"its PixelPaddingValue is that of tissue: {low:g}{f' to {high:g}' if high > low else ''} HU, which "
+            f"{count / padded.size:.1%} of its pixels have, {alone} of them with other values on both sides. Mend or remove the "
+            "element, or they would become air"
         )
 
 
