@@ -50,16 +50,19 @@ def test_two_spellings_of_a_class_are_an_error_that_shows_both(one: str, other: 
     assert all(text in said for text in shown) or ascii(other) in said
 
 
-@pytest.mark.parametrize(
-    "labels", [("1", "10", "0.1"), ("-1", "1"), ("ant", "bee"), ("I", "l"), ("P1", "P10")]
-)
+@pytest.mark.parametrize("labels", [("1", "10", "0.1"), ("-1", "1"), ("ant", "bee"), ("I", "l"), ("P1", "P10")])
 def test_different_names_are_different_classes(labels: tuple[str, ...]) -> None:
     assert check(*labels * 3) == ()
 
 
 @pytest.mark.parametrize(
     ("one", "other"),
-    [("no nodule", "no_nodule"), ("no-nodule", "no_nodule"), ("non\u2013small", "non-small"), ("Crohn's", "Crohn\u2019s")],
+    [
+        ("no nodule", "no_nodule"),
+        ("no-nodule", "no_nodule"),
+        ("non\u2013small", "non-small"),
+        ("Crohn's", "Crohn\u2019s"),
+    ],
 )
 def test_names_that_differ_in_what_joins_their_words_are_told(one: str, other: str) -> None:
     (said,) = check(one, "else", other)
