@@ -245,6 +245,12 @@ def test_an_unknown_option_near_to_nothing_gets_them_all() -> None:
         config.read({"xyzzy": 1}, FinetuneConfig, Own)
 
 
+def test_several_unknown_options_get_the_list_of_all_once() -> None:
+    with pytest.raises(ConfigError, match="no option 'xyzzy', 'plugh'; there are") as caught:
+        config.read({"xyzzy": 1, "plugh": 2}, FinetuneConfig, Own)
+    assert str(caught.value).count("there are") == 1
+
+
 def test_all_unknown_options_are_reported_together() -> None:
     with pytest.raises(ConfigError, match=r"'epoch'.*; .*'windw'"):
         config.read({"epoch": 1, "windw": 1}, FinetuneConfig, Own)

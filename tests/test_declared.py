@@ -316,3 +316,15 @@ def test_elsewhere_the_tensors_must_be_those_that_the_metadata_names(alone: Path
     nudge_a_weight(alone)
     for told in uses(alone, pictures).values():
         assert "tensors aren't those that its metadata names" in " ".join(told.split())
+
+
+def test_elsewhere_classes_in_another_order_than_the_file_tells_other_tools_are_told(
+    alone: Path, pictures: Path
+) -> None:
+    def swap(properties: dict[str, str]) -> None:
+        whole = json.loads(properties["zooft"])
+        properties["zooft"] = json.dumps({**whole, "classes": whole["classes"][::-1]})
+
+    change_properties(alone, swap)
+    for told in uses(alone, pictures).values():
+        assert "the file tells other tools positive_class: light, but zooft dark" in " ".join(told.split())

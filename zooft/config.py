@@ -8,7 +8,7 @@ from __future__ import annotations
 import dataclasses
 import difflib
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar
@@ -116,7 +116,7 @@ def read(values: Mapping[str, Any], core: type[T], own: type[U]) -> tuple[T, U]:
         ConfigError: lists all faults of both, with the nearest names for unknown ones.
     """
     known = (*names(core), *names(own))
-    faults = [_unknown(name, known) for name in values if name not in known]
+    faults = _unknown_among(values, known)
     made: list[Any] = []
     for cls in (core, own):
         try:
@@ -136,7 +136,7 @@ def build(cls: type[T], values: Mapping[str, Any]) -> T:
     """
     from pydantic import TypeAdapter, ValidationError
 
-    faults = [_unknown(name, names(cls)) for name in values if name not in names(cls)]
+    faults = _unknown_among(values, names(cls))
     try:
         made = TypeAdapter(cls).validate_python({name: v for name, v in values.items() if name in names(cls)})
     except ValidationError as error:
@@ -200,10 +200,18 @@ def _plain(value: Any) -> Any:
     return value
 
 
-def _unknown(name: str, known: tuple[str, ...]) -> str:
-    near = difflib.get_close_matches(name, known, n=3, cutoff=0.6)
-    hint = f"; did you mean {' or '.join(near)}?" if near else f"; there are {', '.join(known)}"
-    return f"there is no option {name!r}{hint}"
+def _unknown_among(values: Iterable[str], known: tuple[str, ...]) -> list[str]:
+    """Unknown names in words, each with the nearest ones; where none is near, all there are, once."""
+    faults, strange = list[str](), list[str]()
+    for name in (name for name in values if name not in known):
+        near = difflib.get_close_matches(name, known, n=3, cutoff=0.6)
+        if near:
+            faults.append(f"there is no option {name!r}; did you mean {' or '.join(near)}?")
+        else:
+            strange.append(repr(name))
+    if strange:
+        faults.append(f"there is no option {', '.join(strange)}; there are {', '.join(known)}")
+    return faults
 
 
 def _by_field(errors: Sequence[Any]) -> dict[str, list[Any]]:

@@ -77,12 +77,14 @@ def alone(model: OnnxModel, path: Path) -> Declaration:
 def doubts(model: OnnxModel, path: Path) -> tuple[str, ...]:
     """Why a file may not be the one that was verified; for whoever uses it.
 
-    Beside a ``verification.json`` its SHA-256 must be the recorded one, else its tensors those that its metadata names.
+    Beside a ``verification.json`` its SHA-256 must be the recorded one, else its tensors those that its metadata names, and what
+    it tells other tools, such as the classes, the same.
     """
     record, name = path.parent / runs.VERIFICATION_FILE, path.name
     if record.is_file():
         return tuple(_against_record(record, path, model.metadata))
-    faults = [f"{fault}; 'zooft export' writes a run's file again" for fault in _tensor_faults(path, model.metadata)]
+    found = (*_tensor_faults(path, model.metadata), *_other_tools(model))
+    faults = [f"{fault}; 'zooft export' writes a run's file again" for fault in found]
     if (path.parent / runs.RUN_FILE).is_file():
         faults.append(
             f"nothing says that {name} was verified: there is no {record.name} beside it; 'zooft export {path.parent}' writes and verifies it again"

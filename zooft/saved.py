@@ -20,7 +20,7 @@ from zooft import run as runs
 from zooft import runtime, sheets
 from zooft import samples as sample_tables
 from zooft.contracts import Advance, Calibration, Computing, GroupScore, Sample, Verification, WeightsRecord, unseen
-from zooft.errors import DataError, RunError
+from zooft.errors import ConfigError, DataError, RunError
 from zooft.guard import within
 from zooft.judge import Predictions, calibrated, predictions
 from zooft.lookup import Lookup
@@ -384,7 +384,11 @@ def task_of_file(model: OnnxModel, registry: Registry) -> tuple[Task, Any]:
 
     Looked up by name among the installed plugins: a file never says which code to run.
     """
-    return _task(registry, model.metadata.task, model.metadata.options)
+    metadata = model.metadata
+    try:
+        return _task(registry, metadata.task, metadata.options)
+    except ConfigError as error:
+        raise ConfigError(f"the file's metadata names the task {metadata.task}, whose options don't fit: {error}") from error
 
 
 def _task(registry: Registry, name: str, options: Mapping[str, Any]) -> tuple[Task, Any]:

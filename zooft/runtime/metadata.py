@@ -10,11 +10,14 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from zooft import guard
 from zooft.contracts import Activation, Calibration, GroupScore, Port
 from zooft.errors import RuntimeModelError
 
 KEY = "zooft"
 SCHEMA = 2
+_SHOWN = 60
+"""Characters of a value that a message shows."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -91,13 +94,26 @@ def parse(properties: Mapping[str, str]) -> Metadata:
     try:
         whole = json.loads(properties[KEY])
         schema = whole.pop("schema")
-        if schema != SCHEMA:
-            raise RuntimeModelError(f"the ONNX file has metadata of schema {schema}; this zooft reads {SCHEMA}")
+    except (ValueError, TypeError, KeyError, AttributeError) as error:
+        raise _damaged(f"no JSON object with a schema ({error})") from error
+    if schema != SCHEMA:
+        raise RuntimeModelError(f"the ONNX file has metadata of schema {schema}; this zooft reads {SCHEMA}")
+    try:
         ports, calibration = whole.pop("ports"), whole.pop("calibration")
-        return Metadata(
+        found = Metadata(
             **{**whole, "classes": tuple(whole["classes"])},
             ports=tuple(Port(**{**port, "axes": tuple(port["axes"])}) for port in ports),
             calibration=Calibration(**calibration),
         )
-    except (ValueError, TypeError, KeyError, AttributeError) as error:
-        raise RuntimeModelError(f"the ONNX file's zooft metadata is damaged: {error}") from error
+    except (TypeError, KeyError, AttributeError) as error:
+        raise _damaged(f"its fields aren't those of schema {SCHEMA} ({error})") from error
+    misfit = guard.misfit_of(found)
+    if misfit is not None:
+        raise _damaged(f"{misfit.where} is {json.dumps(misfit.came, default=str)[:_SHOWN]}, expected {misfit.expected}")
+    return found
+
+
+def _damaged(how: str) -> RuntimeModelError:
+    return RuntimeModelError(
+        f"the ONNX file's zooft metadata is damaged: {how}; something has changed it since 'zooft export' wrote it: export it again"
+    )
