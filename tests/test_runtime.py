@@ -234,11 +234,23 @@ def test_operators_that_are_not_onnxs_own_are_refused(
         (changed_metadata(ports=None), "metadata is damaged"),
         (changed_metadata(classes=None), "metadata is damaged"),
         (changed_metadata(surprise=1), "metadata is damaged: its fields aren't .*surprise"),
-        (changed_metadata(classes=[1, 2, 3]), r"metadata is damaged: classes\[0\] is 1, expected text.*export it again"),
-        (changed_metadata(classes=["a", {"b": 1}, "c"]), r"metadata is damaged: classes\[1\] is {\"b\": 1}, expected text"),
-        (changed_metadata(activation="none"), "metadata is damaged: activation is \"none\", expected 'softmax' or 'sigmoid'"),
+        (
+            changed_metadata(classes=[1, 2, 3]),
+            r"metadata is damaged: classes\[0\] is 1, expected text.*export it again",
+        ),
+        (
+            changed_metadata(classes=["a", {"b": 1}, "c"]),
+            r"metadata is damaged: classes\[1\] is {\"b\": 1}, expected text",
+        ),
+        (
+            changed_metadata(activation="none"),
+            "metadata is damaged: activation is \"none\", expected 'softmax' or 'sigmoid'",
+        ),
         (changed_metadata(options=[]), r"metadata is damaged: options is \[\], expected a mapping"),
-        (changed_metadata(calibration={"temperature": "1"}), "metadata is damaged: calibration.temperature is \"1\", expected a number"),
+        (
+            changed_metadata(calibration={"temperature": "1"}),
+            'metadata is damaged: calibration.temperature is "1", expected a number',
+        ),
     ],
 )
 def test_files_without_sound_metadata_are_refused(

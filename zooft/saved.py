@@ -388,7 +388,9 @@ def task_of_file(model: OnnxModel, registry: Registry) -> tuple[Task, Any]:
     try:
         return _task(registry, metadata.task, metadata.options)
     except ConfigError as error:
-        raise ConfigError(f"the file's metadata names the task {metadata.task}, whose options don't fit: {error}") from error
+        raise ConfigError(
+            f"the file's metadata names the task {metadata.task}, whose options don't fit: {error}"
+        ) from error
 
 
 def _task(registry: Registry, name: str, options: Mapping[str, Any]) -> tuple[Task, Any]:
