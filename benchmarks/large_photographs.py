@@ -4,7 +4,7 @@
 
 CPU milliseconds in one thread, the fastest of several, and the most memory beyond the photograph's own, as multiples
 of it; each figure from a process of its own, on Linux. `before` is the graph of 0.1: two products with all weights, zeros too, in
-float32; it needs 22 times the photograph's memory.
+float32; it needs eight times the photograph's memory.
 """
 
 from __future__ import annotations
