@@ -77,6 +77,25 @@ def test_a_slice_with_text_burned_in_is_missing_and_a_screenshot_is_not(tmp_path
     assert judged(gather([tmp_path], OPTIONS)) == [(5, 1)]
 
 
+@pytest.mark.parametrize("gone", [[2], [4], [2, 3]])
+def test_slices_that_nobody_has_given_are_missing(gone: list[int], tmp_path: Path) -> None:
+    files = patient(tmp_path / "a", "A")
+    for number in gone:
+        files[number].unlink()
+    found = gather([tmp_path], OPTIONS)
+    assert judged(found) == [(6 - len(gone), len(gone))]
+    (said,) = found.rejected
+    assert said.reason.startswith(f"slices missing from the series: {len(gone)}, by positions and InstanceNumbers")
+
+
+def test_a_protocol_s_own_gap_is_no_missing_slice_and_a_torn_slice_is_missing_once(tmp_path: Path) -> None:
+    write_series(tmp_path / "a", (0.0, 5.0, 10.0, 20.0, 25.0), PatientID="A", SeriesInstanceUID=UID.format(5))
+    files = write_series(tmp_path / "b", [5.0 * n for n in range(10)], PatientID="B", SeriesInstanceUID=UID.format(6))
+    files[1].write_bytes(files[1].read_bytes()[:-100])
+    files[4].unlink()
+    assert judged(gather([tmp_path], OPTIONS)) == [(5, 0), (8, 2)]
+
+
 def test_texts_scouts_copies_and_other_images_of_a_patient_are_missed_by_nobody(tmp_path: Path) -> None:
     first, *_ = patient(tmp_path / "a", "A")
     (tmp_path / "a" / "copy.dcm").write_bytes(first.read_bytes())

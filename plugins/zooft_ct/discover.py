@@ -142,6 +142,7 @@ def gather(paths: Sequence[Path], options: CTOptions, computing: zooft.Computing
     samples = [sample for stack in found.stacks for sample in _unlabelled(stack, answers, names, options)]
     sound = soundness.sound(samples, options, names.file, computing)
     rejected = _with_groups(found, answers, names)
+    rejected += _lost(found, answers, names, rejected)
     return zooft.Discovery(
         samples=sound.samples, classes=(), rejected=(*rejected, *sound.rejected),
         notes=(*sound.notes, *answers.notes(found.stacks, names.group), *_about_stacks(found.stacks, names, options)),
@@ -168,6 +169,26 @@ def _with_groups(found: stacks.Found, answers: Answers, names: _Names) -> list[z
             missing=each.slices,
         )
         for each in found.rejected
+    ]
+
+
+def _lost(
+    found: stacks.Found, answers: Answers, names: _Names, refused: Sequence[zooft.Rejection]
+) -> list[zooft.Rejection]:
+    """Slices that nobody has given; those that were refused leave gaps, too, and are counted by then."""
+    counted: Counter[str] = Counter()
+    for each in refused:
+        counted[each.group or ""] += each.missing
+    pairs = [(stack, answers.of_stack(stack, names.group)) for stack in found.stacks]
+    return [
+        zooft.Rejection(
+            f"series {names.series(stack)}",
+            f"slices missing from the series: {stack.lost - counted[group]}, by positions and InstanceNumbers; give the whole series",
+            group=group,
+            missing=stack.lost - counted[group],
+        )
+        for stack, group in pairs
+        if stack.lost > counted[group]
     ]
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import filecmp
 import math
 import os
+import re
 import statistics
 from collections import defaultdict
 from collections.abc import Iterable, Sequence, Sized
@@ -22,6 +23,8 @@ from zooft_ct.walk import walk
 _SAME_SPACING = 1e-3
 _UNEVEN = 0.05
 _GAP = 1.5
+_WHOLE = 0.1
+"""A distance is so many usual ones, to this share."""
 _TILTED = 0.5
 _THREADS = 8
 _LOOKED_AT = 256
@@ -44,6 +47,7 @@ class Series:
         heights: of the slices along their normal, mm, ascending; 0 for a lone slice.
         copies: files that are the same, byte for byte, as one of the slices; they are among the rejected ones, too.
         gaps: i where something is missing between slices i and i + 1.
+        lost: slices that aren't there by positions and InstanceNumbers alike, so that no protocol has left them out.
         increment: the median distance along the normal, mm; None for a single slice.
         tilt: degrees between the direction in which the slices are stacked and their normal.
         notes: what the user should know, without values that name a person.
@@ -57,6 +61,7 @@ class Series:
     heights: tuple[float, ...]
     copies: tuple[SliceHeader, ...] = ()
     gaps: tuple[int, ...] = ()
+    lost: int = 0
     increment: float | None = None
     tilt: float = 0.0
     notes: tuple[str, ...] = ()
@@ -294,10 +299,12 @@ def _stacked(placed: Sequence[_Placed], *, acquisition: str, max_gap: float) -> 
     first, last = placed[0], placed[-1]
     distances = [upper.height - lower.height for lower, upper in pairwise(placed)]
     tilt = geometry.tilt(last.height - first.height, first.position, last.position)
-    gaps = _gaps(distances, slices, max_gap)
+    steps = geometry.steps(distances, [float(each.facts.get("slice_thickness", 0.0)) for each in slices])
+    gaps = _gaps(steps, max_gap)
     return replace(
         series,
         gaps=gaps,
+        lost=_lost(steps, [each.marks.get("InstanceNumber", "") for each in slices]),
         increment=statistics.median(distances),
         tilt=tilt,
         notes=(*_notes(distances, gaps, tilt), *series.notes),
@@ -323,20 +330,30 @@ def _about_axes(orientation: Sequence[float] | None) -> list[str]:
     return [] if geometry.is_axial(orientation) else [_NOT_AXIAL]
 
 
-def _gaps(distances: Sequence[float], slices: Sequence[SliceHeader], max_gap: float) -> tuple[int, ...]:
+def _gaps(steps: Sequence[float], max_gap: float) -> tuple[int, ...]:
     """Where something is missing: the distance is half as large again as is usual.
 
     Raises:
         DataError: too much is missing.
     """
-    thicknesses = [float(each.facts.get("slice_thickness", 0.0)) for each in slices]
-    steps = geometry.steps(distances, thicknesses)
     if max(steps) > max_gap:
         raise zooft.DataError(
             f"a gap of {max(steps):.1f} slices; give the whole series, or allow it with --max-gap "
             f"{math.ceil(max(steps))}"
         )
     return tuple(index for index, step in enumerate(steps) if step > _GAP)
+
+
+def _lost(steps: Sequence[float], numbers: Sequence[str]) -> int:
+    """Slices that both the distance and the InstanceNumbers of two neighbours leave out."""
+    if not all(re.fullmatch(r"\d{1,9}", number) for number in numbers):
+        return 0
+    apart = [abs(int(upper) - int(lower)) for lower, upper in pairwise(numbers)]
+    return sum(
+        skipped - 1
+        for step, skipped in zip(steps, apart, strict=True)
+        if step > _GAP and abs(step - skipped) < _WHOLE * skipped
+    )
 
 
 def _notes(distances: Sequence[float], gaps: Sequence[int], tilt: float) -> list[str]:

@@ -35,6 +35,7 @@ class Stack:
         copies: of slices, from files that are the same byte for byte; among the rejected files, too.
         positions: of the slices along their normal, mm, ascending.
         gaps: i where something is missing between slices i and i + 1.
+        lost: slices that aren't there, as `series.Series` counts them.
         notes: sentences that name nobody.
     """
 
@@ -48,6 +49,7 @@ class Stack:
     copies: tuple[SliceHeader, ...] = ()
     positions: tuple[float, ...]
     gaps: frozenset[int] = frozenset()
+    lost: int = 0
     notes: tuple[str, ...] = ()
 
     @property
@@ -117,6 +119,7 @@ def _of_series(one: series.Series, root: Path | None) -> Stack:
         copies=one.copies,
         positions=one.heights,
         gaps=frozenset(one.gaps),
+        lost=one.lost,
         notes=one.notes,
     )
 
