@@ -155,6 +155,19 @@ def test_what_a_convolution_gives_may_be_changed_in_place(dtype: torch.dtype, ch
         assert far(own, wanted) < (5e-2 if dtype is torch.bfloat16 else 1e-4)
 
 
+def test_what_a_linear_layer_gives_may_be_changed_in_place() -> None:
+    torch.manual_seed(0)
+    given = [torch.randn(shape).bfloat16().requires_grad_() for shape in ((2, 5, 16), (8, 16), (8,))]
+    with FastKernels() as mode:
+        ours = F.relu(F.linear(*given), inplace=True)
+    assert mode.used == {"linear": 1}
+    exact = [t.detach().double().requires_grad_() for t in given]
+    truth = F.relu(F.linear(*exact))
+    assert far(ours, truth) < 1e-2
+    for own, wanted in zip(gradients(ours, given), gradients(truth, exact), strict=True):
+        assert far(own, wanted) < 5e-2
+
+
 def test_1x1_convolutions_that_gain_nothing_are_left_to_torch() -> None:
     w = torch.randn(64, 64, 1, 1, requires_grad=True)
     layout = {"memory_format": torch.channels_last}

@@ -385,12 +385,15 @@ def _linear(input: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor
         return None
     if not torch.backends.mkldnn.is_available() or not torch.ops.mkldnn._is_mkldnn_bf16_supported():  # type: ignore[no-untyped-call]
         return None
-    result: Tensor = _Linear.apply(*(part.to(torch.bfloat16) for part in (input, weight, bias)))
-    return result
+    rows = input.flatten(
+        0, -2
+    )  # out here: what a function of its own gives as a view, autograd lets nobody change in place
+    result: Tensor = _Linear.apply(*(part.to(torch.bfloat16) for part in (rows, weight, bias)))
+    return result.unflatten(0, input.shape[:-1])
 
 
 class _Linear(torch.autograd.Function):
-    """``(…, in), (out, in), (out,) -> (…, out)``, bfloat16."""
+    """``(rows, in), (out, in), (out,) -> (rows, out)``, bfloat16."""
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
@@ -403,10 +406,9 @@ class _Linear(torch.autograd.Function):
         x, weight = ctx.saved_tensors
         (gradient,) = gradients
         wanted = ctx.needs_input_grad
-        rows = gradient.flatten(0, -2)
         of_x = gradient @ weight if wanted[0] else None
-        of_weight = rows.t() @ x.flatten(0, -2) if wanted[1] else None
-        return of_x, of_weight, rows.sum(0) if wanted[2] else None
+        of_weight = gradient.t() @ x if wanted[1] else None
+        return of_x, of_weight, gradient.sum(0) if wanted[2] else None
 
 
 def _hardtanh(
