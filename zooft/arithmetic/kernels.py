@@ -389,7 +389,7 @@ def _linear(input: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor
         0, -2
     )  # out here: what a function of its own gives as a view, autograd lets nobody change in place
     result: Tensor = _Linear.apply(*(part.to(torch.bfloat16) for part in (rows, weight, bias)))
-    return result.unflatten(0, input.shape[:-1])
+    return result.view(*input.shape[:-1], -1)
 
 
 class _Linear(torch.autograd.Function):
