@@ -145,10 +145,10 @@ def test_what_is_no_dicom_is_named_with_a_hint(tmp_path: Path) -> None:
     found = scan(tmp_path)
     assert not found.series
     assert [refused.path.name for refused in found.rejected] == ["empty", "labels.csv", "random"]
-    assert all(
-        "not a DICOM file" in reason and "--force-dicom" in reason
-        for reason in (refused.reason for refused in found.rejected)
-    )
+    empty, table, random = (refused.reason for refused in found.rejected)
+    assert (empty, table) == ("an empty file", "a text or a table, not an image")
+    assert "not a DICOM file" in random
+    assert "--force-dicom" in random
     forced = scan(tmp_path, force=True)
     assert not forced.series
     assert len(forced.rejected) == 3

@@ -166,6 +166,17 @@ def test_studies_of_other_dates_are_apart_though_their_uid_is_one_or_gone(tmp_pa
     assert sorted(Counter(sample.group for sample in gather([tmp_path], SLICE).samples).values()) == [2, 4]
 
 
+@pytest.mark.parametrize("other", [{"StudyInstanceUID": UID.format("8.9")}, {"StudyDate": "20240131"}])
+def test_a_series_of_two_studies_is_refused(other: dict[str, str], tmp_path: Path) -> None:
+    scan(tmp_path, 7, StudyDate="20190131")
+    later = ct(10.0, seed=3, SeriesInstanceUID=UID.format(7), **({"StudyInstanceUID": UID.format("7.9"), "StudyDate": "20190131"} | other))
+    write(tmp_path / "7" / "2.dcm", later)
+    found = gather([tmp_path], SLICE)
+    assert not found.samples
+    assert all("slices of several studies in one series" in each.reason for each in found.rejected)
+    assert sum(each.missing for each in found.rejected) == 3
+
+
 def test_a_patient_with_one_study_is_called_as_before(tmp_path: Path) -> None:
     scan(tmp_path, 1, **ANNA)
     scan(tmp_path, 2, **ANNA, StudyInstanceUID=UID.format("1.9"))

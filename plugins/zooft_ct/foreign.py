@@ -46,6 +46,8 @@ def reason(head: bytes) -> str | None:
     Args:
         head: the first `HEAD` bytes.
     """
+    if not head:
+        return "an empty file"
     if head[128:132] == b"DICM":
         return None
     known = next((told for start, told in _BEGINNINGS.items() if head.startswith(start)), None)
@@ -59,7 +61,14 @@ def reason(head: bytes) -> str | None:
         return f"not DICOM but {_ARCHIVE}"
     if head.startswith(b"\x1f\x8b"):
         return _in_gzip(head)
+    if is_text(head):
+        return "a text or a table, not an image"
     return _like_nifti(head)
+
+
+def is_text(head: bytes) -> bool:
+    """Whether a file begins as texts do that lie about, such as README; one without bytes is none."""
+    return bool(head) and all(byte >= 32 or byte in b"\t\n\r\f" for byte in head)
 
 
 def _in_gzip(head: bytes) -> str:

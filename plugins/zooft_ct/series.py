@@ -15,7 +15,7 @@ from itertools import pairwise
 from pathlib import Path
 
 import zooft
-from zooft_ct import geometry, person, phases
+from zooft_ct import foreign, geometry, person, phases
 from zooft_ct.header import Owner, SliceHeader, UnusableError, headers
 from zooft_ct.privacy import quiet_pydicom
 from zooft_ct.walk import walk
@@ -188,13 +188,11 @@ def _named_as_a_slice(path: Path) -> bool:
 
 
 def _is_text(path: Path) -> bool:
-    """Whether a file begins as texts do that lie about, such as README; one without bytes is none."""
     try:
         with path.open("rb") as file:
-            start = file.read(_LOOKED_AT)
+            return foreign.is_text(file.read(_LOOKED_AT))
     except OSError:
         return False
-    return bool(start) and all(byte >= 32 or byte in b"\t\n\r\f" for byte in start)
 
 
 def _grouped(slices: Iterable[SliceHeader]) -> list[list[SliceHeader]]:
@@ -255,6 +253,10 @@ def _arranged(slices: Sequence[SliceHeader], max_gap: float) -> list[Series]:
 def _refuse_mixture(slices: Sequence[SliceHeader]) -> None:
     if len({each.patient_id for each in slices}) > 1:
         raise zooft.DataError("several PatientIDs in one series; they were mixed up when the data were made")
+    if len({each.study_uid for each in slices} - {""}) > 1 or len({each.study_date for each in slices} - {""}) > 1:
+        raise zooft.DataError(
+            "slices of several studies in one series (StudyInstanceUID, StudyDate); they were mixed up when the data were made"
+        )
     differing = person.differing(each.person for each in slices)
     if differing:
         raise zooft.DataError(
