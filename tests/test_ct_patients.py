@@ -169,7 +169,12 @@ def test_studies_of_other_dates_are_apart_though_their_uid_is_one_or_gone(tmp_pa
 @pytest.mark.parametrize("other", [{"StudyInstanceUID": UID.format("8.9")}, {"StudyDate": "20240131"}])
 def test_a_series_of_two_studies_is_refused(other: dict[str, str], tmp_path: Path) -> None:
     scan(tmp_path, 7, StudyDate="20190131")
-    later = ct(10.0, seed=3, SeriesInstanceUID=UID.format(7), **({"StudyInstanceUID": UID.format("7.9"), "StudyDate": "20190131"} | other))
+    later = ct(
+        10.0,
+        seed=3,
+        SeriesInstanceUID=UID.format(7),
+        **({"StudyInstanceUID": UID.format("7.9"), "StudyDate": "20190131"} | other),
+    )
     write(tmp_path / "7" / "2.dcm", later)
     found = gather([tmp_path], SLICE)
     assert not found.samples
