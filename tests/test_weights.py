@@ -320,6 +320,17 @@ def test_a_zoo_without_weights_of_its_own_says_so() -> None:
         load(zoo=family(pretrained=None))
 
 
+def test_of_a_model_that_its_zoo_has_no_weights_of_nobody_is_sent_to_fetch_some() -> None:
+    from zooft import registry
+
+    known = registry.load()
+    with pytest.raises(
+        WeightsError, match=r"timm has no weights of coatnet_pico_rw_224\S*\nGive --weights FILE, or"
+    ) as caught:
+        models.load_backbone(known.family("timm"), "coatnet_pico_rw_224", weights="pretrained", sources=())
+    assert "fetch" not in str(caught.value)
+
+
 def test_a_weights_plugin_that_fails_is_named_and_nothing_else_is_taken_instead() -> None:
     def fail(_model: str, _expected: Any) -> LoadedWeights:
         raise RuntimeError("its file is gone")

@@ -42,7 +42,7 @@ if TYPE_CHECKING:
         WeightsSource,
         unseen,
     )
-    from zooft.errors import ConfigError, DataError, ModelError, WeightsError, ZooftError
+    from zooft.errors import ConfigError, DataError, ModelError, NoWeightsError, WeightsError, ZooftError
     from zooft.hidden import is_hidden
     from zooft.hookspecs import hookimpl
     from zooft.labels import check_labels, label_fault, spelling
@@ -77,6 +77,7 @@ __all__ = [
     "InputSpec",
     "LoadedWeights",
     "ModelError",
+    "NoWeightsError",
     "OperatingPoint",
     "Picture",
     "Port",
@@ -122,7 +123,7 @@ _HOMES = {
         "Head", "InputSpec", "LoadedWeights", "OperatingPoint", "Picture", "Port", "Rejection", "Sample", "Stage", "Table",
         "SPLIT_NAMES", "Task", "UNLABELLED", "Verification", "WeightsSource", "unseen",
     ),
-    "zooft.errors": ("ConfigError", "DataError", "ModelError", "WeightsError", "ZooftError"),
+    "zooft.errors": ("ConfigError", "DataError", "ModelError", "NoWeightsError", "WeightsError", "ZooftError"),
     "zooft.hidden": ("is_hidden",),
     "zooft.hookspecs": ("hookimpl",),
     "zooft.labels": ("check_labels", "label_fault", "spelling"),

@@ -7,6 +7,7 @@
     ├── PluginError            plugin code failed
     ├── DataError              the data can't be used
     ├── WeightsError           no weights, or weights that don't fit
+    │   └── NoWeightsError     a zoo has none of that model, nowhere
     ├── ModelError             a backbone that breaks its contract
     ├── DamagedError           a file of the cache isn't what was written; `store` does without it
     ├── RunError               a run folder that is missing, in use or unreadable
@@ -72,6 +73,10 @@ class DataError(ZooftError):
 
 class WeightsError(ZooftError):
     """Weights couldn't be had, or don't fit the model."""
+
+
+class NoWeightsError(WeightsError):
+    """A zoo has no pretrained weights of a model: there is nothing to download, now or on another machine."""
 
 
 class ModelError(ZooftError):

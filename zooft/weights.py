@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 from zooft.checkpoint_names import own_names
 from zooft.contracts import LoadedWeights, WeightsRecord
-from zooft.errors import PluginError, WeightsError, ZooftError
+from zooft.errors import NoWeightsError, PluginError, WeightsError, ZooftError
 from zooft.guard import ask, place_of
 
 if TYPE_CHECKING:
@@ -188,6 +188,8 @@ def _pretrained(places: Places, expected: Mapping[str, tuple[int, ...]]) -> Foun
             raise
         tried.append(f"{places.family.name}'s own download failed: {_first_line(error.__cause__)}")
         raise _nowhere(reference, tried) from error.__cause__
+    except NoWeightsError as error:
+        raise _nowhere(reference, [*tried, str(error)], fetched=False) from error
     except ZooftError as error:
         tried.append(f"{places.family.name}'s own download failed: {_first_line(error)}")
         raise _nowhere(reference, tried) from error

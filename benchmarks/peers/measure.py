@@ -112,7 +112,10 @@ def run(
                     _kill(process.pid)
 
     def watch() -> None:
-        tree = psutil.Process(process.pid)
+        try:
+            tree = psutil.Process(process.pid)
+        except psutil.NoSuchProcess:  # ended before anybody looked
+            return
         while not done.wait(_EVERY):
             now = time.perf_counter() - clock
             if now > limit:

@@ -100,9 +100,9 @@ def _refuse_unweighted(name: str) -> None:
 
     config = get_pretrained_cfg(name.partition("?")[0])
     if "?" in name:
-        raise zooft.WeightsError("its weights lay in a folder; give it again as timm:local-dir:FOLDER")
+        raise zooft.NoWeightsError("its weights lay in a folder; give it again as timm:local-dir:FOLDER")
     if config is not None and not config.has_weights:
-        raise zooft.WeightsError(f"timm has no weights of {name}")
+        raise zooft.NoWeightsError(f"timm has no weights of {name}")
 
 
 def at_hand(name: str) -> bool:
