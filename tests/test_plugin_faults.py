@@ -19,7 +19,7 @@ from tests.commands import command
 from tests.data import write_classes
 from zooft import registry
 from zooft.errors import PluginError, UnknownNameError, WeightsError
-from zooft.plugins import PluginInfo, Plugins, discover, new_manager
+from zooft.plugins import PluginInfo, Plugins, discover, new_manager, registered
 from zooft.registry import Registry
 
 
@@ -81,6 +81,10 @@ def anatomy(**changes: Any) -> Callable[[str, Any], zooft.Anatomy]:
         return zooft.Anatomy(**{**given, **changes})
 
     return of
+
+
+def spec(**changes: Any) -> zooft.InputSpec:
+    return replace(zooft.InputSpec(height=16, width=16, resize=16, mean=(0.5,) * 3, std=(0.5,) * 3), **changes)
 
 
 def task(**changes: Any) -> zooft.Task:
@@ -192,6 +196,19 @@ RUNS: dict[str, tuple[dict[str, Any], dict[str, Any], str, list[str]]] = {
     "discover-raises": ({"tasks": [task(discover=lambda data, options: 1 // 0)]}, {"task": "mine"}, "Task.discover", ["failed to read the data: ZeroDivisionError"]),
     "discover-gives-none": ({"tasks": [task(discover=lambda data, options: None)]}, {"task": "mine"}, "Task.discover", ["None", "a Discovery"]),
     "discover-exits": ({"tasks": [task(discover=lambda data, options: exit(0))]}, {"task": "mine"}, "Task.discover", ["SystemExit"]),
+    "split-is-unknown": ({"tasks": [task(discover=lambda data, options: listed(split="holdout"))]}, {"task": "mine"}, "Task.discover", ["split of the sample a is 'holdout' (str)", "'train' or 'val' or 'test' or None"]),
+    "group-is-a-number": ({"tasks": [task(discover=lambda data, options: listed(group=3))]}, {"task": "mine"}, "Task.discover", ["group of the sample a is 3 (int)", "text or None"]),
+    "id-is-a-path": ({"tasks": [task(discover=lambda data, options: listed(id=data))]}, {"task": "mine"}, "Task.discover", ["id of the sample", "PosixPath", "text"]),
+    "facts-are-lists": ({"tasks": [task(discover=lambda data, options: listed(facts={"kvp": [1]}))]}, {"task": "mine"}, "Task.discover", ["facts['kvp'] of the sample a is [1] (list)", "text or a number"]),
+    "ids-are-alike": ({"tasks": [task(discover=lambda data, options: listed(id="same"))]}, {"task": "mine"}, "Task.discover", ["Sample.id of several samples", "'same'", "an id for each sample alone"]),
+    "classes-are-alike": ({"tasks": [task(discover=lambda data, options: replace(listed(), classes=("x", "x")))]}, {"task": "mine"}, "Task.discover", ["classes is ('x', 'x')", "each class once"]),
+    "read-gives-other-numbers": ({"tasks": [task(read=lambda source, options: np.zeros((9, 9, 3), np.float32))]}, {"task": "mine"}, "Task.read", ["is float32 of shape (9, 9, 3)", "uint8 of shape (height, width, 3), as Task.port says of images"]),
+    "read-gives-another-shape": ({"tasks": [task(read=lambda source, options: np.zeros((9, 9), np.uint8))]}, {"task": "mine"}, "Task.read", ["is uint8 of shape (9, 9)", "(height, width, 3)"]),
+    "read-gives-an-array-too-many": ({"tasks": [task(read=lambda source, options: (np.zeros((9, 9, 3), np.uint8),) * 2)]}, {"task": "mine"}, "Task.read", ["the number of arrays of", "is 2", "expected 1"]),
+    "port-of-no-type": ({"tasks": [task(port=lambda options: replace(zooft.image_port(options), dtype="uint9"))]}, {"task": "mine"}, "Task.port", ["Port.dtype of images is 'uint9'", "such as uint8"]),
+    "first-convolution-is-none-of-it-with-three-channels": ({"families": [family(anatomy=anatomy(first_convolution="conv1"))]}, {}, "Family.anatomy", ["first_convolution is 'conv1'", "the name of a module of one"]),
+    "no-spread-of-levels": ({"families": [family(anatomy=anatomy(input=spec(std=(0.5, 0.0, 0.5))))]}, {}, "Family.anatomy", ["input.std[1] is 0.0", "a finite number above 0"]),
+    "means-of-other-channels": ({"families": [family(anatomy=anatomy(input=spec(mean=(0.5,))))]}, {}, "Family.anatomy", ["input.std is (0.5, 0.5, 0.5)", "as many numbers as mean has, 1"]),
     "target-out-of-range": ({"tasks": [task(discover=lambda data, options: found(targets=(0, 1, 2)))]}, {"task": "mine"}, "Task.discover", ["the target of the sample c is 2", "from 0 to 1"]),
     "target-below-range": ({"tasks": [task(discover=lambda data, options: found(targets=(0, 1, -1)))]}, {"task": "mine"}, "Task.discover", ["the target of the sample c is -1"]),
     "float-targets": ({"tasks": [task(discover=lambda data, options: found(targets=(0.0, 1.0, 0.5)))]}, {"task": "mine"}, "Task.discover", ["the target of the sample a is 0.0 (float)"]),
@@ -225,6 +242,12 @@ RUNS: dict[str, tuple[dict[str, Any], dict[str, Any], str, list[str]]] = {
 }  # fmt: skip
 
 
+def listed(**changes: Any) -> zooft.Discovery:
+    """Three samples, each with the changes."""
+    right = found(targets=(0, 1, 1))
+    return replace(right, samples=tuple(replace(sample, **changes) for sample in right.samples))
+
+
 def found(*, targets: tuple[Any, ...]) -> zooft.Discovery:
     samples = tuple(
         zooft.Sample(id=name, source=name, target=target) for name, target in zip("abc", targets, strict=True)
@@ -244,6 +267,23 @@ def test_what_a_function_gives_amiss_ends_the_run_in_the_plugin_s_name(case: str
         assert text in str(caught.value)
     assert caught.value.code.startswith(f"{__file__}, line ")
     assert (caught.value.plugin, caught.value.field) == ("stranger of stranger-package 1.0", name)
+
+
+def test_the_audit_says_what_a_plugin_gave_amiss(pictures: Path) -> None:
+    wrong = task(show=lambda arrays, options: None)
+    done = run(pictures, Stranger(families=[family()], tasks=[wrong]), task="mine", audit=True)
+    assert "gives in show: None; expected a numpy array" in (done.path / "audit.json").read_text(encoding="utf-8")
+
+
+def test_an_unknown_hook_is_told_with_the_nearest() -> None:
+    class Misspelt:
+        @zooft.hookimpl
+        def zooft_register_haeds(self) -> list[Any]:
+            return []
+
+    said = registered(new_manager(), Misspelt(), "mine")
+    assert said is not None
+    assert said.startswith("there is no hook zooft_register_haeds; nearest: zooft_register_heads")
 
 
 def test_a_private_task_s_values_are_not_shown(pictures: Path) -> None:

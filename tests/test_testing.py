@@ -285,7 +285,7 @@ TASKS: dict[str, tuple[dict[str, Any], str]] = {
     "loss-of-each": ({"loss": lambda t, o: nn.CrossEntropyLoss(reduction="none")}, "the shape of the loss is"),
     "loss-raises": ({"loss": lambda t, o: nn.CrossEntropyLoss(weight=torch.ones(7))}, "makes a loss that fails on logits"),
     "loss-is-a-function": ({"loss": lambda t, o: nn.functional.cross_entropy}, "gives in loss: .* expected a torch.nn.Module"),
-    "another-dtype": ({"read": lambda s, o: np.zeros((8, 8, 3), np.float32)}, "reads float32 .8, 8, 3. of dark/00.png, but its port is uint8"),
+    "another-dtype": ({"read": lambda s, o: np.zeros((8, 8, 3), np.float32)}, "dark/00.png is float32 of shape .8, 8, 3.; expected uint8 of shape .height, width, 3."),
 }  # fmt: skip
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import difflib
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from typing import TYPE_CHECKING, Any
@@ -440,7 +441,20 @@ def _build(family: Family, name: str, *, drawn: bool = True) -> nn.Module:
 def _anatomy(family: Family, name: str, module: nn.Module) -> Anatomy:
     anatomy: Anatomy = ask(family, "anatomy", name, module, doing=f"to describe {name}")
     _check_names(family, name, module, anatomy)
+    _check_input(family, anatomy.input)
     return anatomy
+
+
+def _check_input(family: Family, spec: InputSpec) -> None:
+    """Raise PluginError where no image can be brought to the input that the map of a module describes."""
+    positive = {name: getattr(spec, name) for name in ("height", "width", "resize")}
+    positive |= {f"std[{i}]": value for i, value in enumerate(spec.std)}
+    wrong = [(what, value, "a finite number above 0") for what, value in positive.items() if not 0 < value < math.inf]
+    wrong += [(f"mean[{i}]", value, "a finite number") for i, value in enumerate(spec.mean) if not math.isfinite(value)]
+    if len(spec.mean) != len(spec.std) or not spec.mean:
+        wrong.append(("std", spec.std, f"as many numbers as mean has, {len(spec.mean)}, one a channel"))
+    for what, value, expected in wrong[:1]:
+        raise place_of(family, "anatomy").amiss(value, expected, what=f"input.{what}", code=code_of(family, "anatomy"))
 
 
 def _check_names(family: Family, name: str, module: nn.Module, anatomy: Anatomy) -> None:
@@ -448,6 +462,8 @@ def _check_names(family: Family, name: str, module: nn.Module, anatomy: Anatomy)
     place, code = place_of(family, "anatomy"), code_of(family, "anatomy")
     modules = {inner for inner, _ in module.named_modules() if inner}
     named = {f"classifier[{i}]": (one, modules) for i, one in enumerate(anatomy.classifier)}
+    if anatomy.first_convolution is not None:
+        named["first_convolution"] = (anatomy.first_convolution, modules)
     for key, stage in anatomy.stages.items():
         if stage.forward is None:  # else its parts may be all that models of its kind have
             named |= {f"stages[{key!r}].parts[{i}]": (part, modules) for i, part in enumerate(stage.parts)}

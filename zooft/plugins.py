@@ -6,6 +6,7 @@ fails; here one broken plugin is dropped with its reason, and the others go on.
 
 from __future__ import annotations
 
+import difflib
 import inspect
 import logging
 from dataclasses import dataclass
@@ -130,13 +131,25 @@ def registered(manager: pluggy.PluginManager, plugin: object, name: str) -> str 
         return f"it is written for version {wanted} of zooft's hooks, and this zooft has version {API_VERSION}"
     try:
         manager.register(plugin, name=name)
-        manager.check_pending()
-        problem = _no_hooks(manager, plugin)
+        problem = _unknown_hooks(manager, plugin)
+        if problem is None:
+            manager.check_pending()
+            problem = _no_hooks(manager, plugin)
     except (pluggy.PluginValidationError, ValueError) as error:
         problem = str(error).strip()
     if problem is not None and manager.has_plugin(name):
         manager.unregister(name=name)
     return problem
+
+
+def _unknown_hooks(manager: pluggy.PluginManager, plugin: object) -> str | None:
+    """Which hooks of a plugin don't exist, with the nearest ones; None where all do."""
+    known = [name for name in vars(hookspecs) if name.startswith("zooft_")]
+    unknown = [caller.name for caller in manager.get_hookcallers(plugin) or [] if caller.name not in known]
+    if not unknown:
+        return None
+    near = difflib.get_close_matches(unknown[0], known, n=3)
+    return f"there is no hook {unknown[0]}; {'nearest' if near else 'there are'}: {', '.join(near or known)}"
 
 
 def _no_hooks(manager: pluggy.PluginManager, plugin: object) -> str | None:

@@ -30,7 +30,8 @@ def anatomy(name: str, module: nn.Module) -> zooft.Anatomy:
         )
     _refuse_irreplaceable(name, module, classifier)
     spec = _input(module)
-    first = _names(config.get("first_conv"))
+    modules = {name for name, _ in module.named_modules()}
+    first = [name for name in _names(config.get("first_conv")) if name in modules]
     return zooft.Anatomy(
         stages=_fine_stages(module) or _two_stages(name, module, classifier, spec),
         classifier=classifier,

@@ -14,7 +14,7 @@ import numpy as np
 
 from zooft.audit.findings import MOST_SHOWN, Finding, counted
 from zooft.contracts import Rejection
-from zooft.errors import DataError, ZooftError
+from zooft.errors import DataError, PluginError, ZooftError
 from zooft.machine import cores
 from zooft.spill import pick, stacked
 
@@ -204,7 +204,7 @@ def _look(sample: Sample, read: Callable[[Sample], Arrays], show: Callable[[Arra
     try:
         arrays = read(sample)
         return Look(_digest(arrays), _small(show(arrays)))
-    except DataError as error:
+    except (DataError, PluginError) as error:
         return Rejection(sample.id, str(error))
     except Exception as error:  # plugin code; its message may hold anything
         return Rejection(sample.id, f"the task failed with {type(error).__name__}")
