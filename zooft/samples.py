@@ -76,7 +76,10 @@ def ports(task: Task, options: Any) -> tuple[Port, ...]:
     for port in found:
         if not _is_dtype(port.dtype):
             raise place_of(task, "port").amiss(
-                port.dtype, "numpy's name of a type, such as uint8", what=f"Port.dtype of {port.name}", code=code_of(task, "port")
+                port.dtype,
+                "numpy's name of a type, such as uint8",
+                what=f"Port.dtype of {port.name}",
+                code=code_of(task, "port"),
             )
     return found
 
