@@ -269,7 +269,7 @@ def test_what_cannot_be_predicted_is_listed_and_is_no_defect(run: zooft.Finetune
     done = command("predict", run.onnx, tmp_path, "--json", status=1)
     assert json.loads(done.stdout)["predictions"] == []
     assert len(json.loads(done.stdout)["rejected"]) == 1
-    assert "not a DICOM file" in done.stderr
+    assert "a text or a table, not an image" in done.stderr
 
 
 def test_series_may_be_named_by_a_pattern(run: zooft.FinetuneResult, phantoms: Path) -> None:

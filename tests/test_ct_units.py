@@ -189,6 +189,23 @@ def test_real_slices_under_a_wrong_header_are_refused(name: str, real_headers: l
     assert all(said.startswith("the values aren't HU: ") for said in reasons if said)
 
 
+def test_what_is_cut_out_of_a_real_lung_is_hu_and_under_another_slope_isnt(real_headers: list[SliceHeader]) -> None:
+    """Patches around nodules are cut so; that a lung is air with hardly any tissue is what the real slices show."""
+    slices = [hu(header) for header in real_headers[:60:3]]
+    places = [slice(at, at + 64) for at in range(0, 449, 64)]
+    patches = [one[rows, columns] for one in slices for rows in places for columns in places]
+    lung = [patch for patch in patches if ((patch > -940) & (patch < -650)).mean() > 0.7]
+    assert len(lung) > 30
+    assert [units.misfit(patch, units.beyond(patch, 1, 0)) for patch in lung].count("") > 0.85 * len(lung)
+    assert sum("lung" in units.oddity(patch) for patch in lung) > 0.5 * len(lung)
+    for slope in (0.1, 0.5, 2.0):
+        crops = [
+            np.rint((one[128:384, 128:384] + 1024.0) * slope - 1024).clip(-1024, 3071).astype(np.int16)
+            for one in slices
+        ]
+        assert [units.misfit(crop, units.beyond(crop, 1, 0)) for crop in crops].count("") <= 1
+
+
 def reason(header: SliceHeader) -> str:
     try:
         hu(header)

@@ -27,9 +27,12 @@ _LOST = (800, 1200)
 """Where fat and soft tissue come to lie without the usual intercept of -1024; of real slices, 3 % do at most."""
 _SOFT = (-250, 300)
 _AIR = -940
+_ALL_AIR, _THIN, _WIDE = -985, -650, 75
+"""HU: air around a body is thinner than the first, lung than the second; and so wide is lung, from the 5th percentile to the 95th."""
 _FEW, _SOME, _MUCH = 0.01, 0.05, 0.1
 _HARDLY = 0.15
 """Of what is neither soft nor air: real slices have twice as much that is soft, at least."""
+_DENSER = 0.2
 _WRAPPED = 0.1
 """More than noise makes that is darker than the darkest number, and that some writers let wrap around."""
 BRIGHT = 0.01
@@ -156,12 +159,23 @@ def _elsewhere(values: NDArray[np.int16]) -> str:
         )
     soft = share(_SOFT[0]) - share(_SOFT[1])
     other = share(_AIR) - soft
-    if other > _MUCH and (soft < _HARDLY * other or lost > max(_SOME, soft)):
+    if other > _MUCH and not _is_lung(values) and (soft < _HARDLY * other or lost > max(_SOME, soft)):
         return (
             f"{_percent(soft)} of them lie between {_SOFT[0]} and {_SOFT[1]}, where fat and soft tissue do, and "
             f"{_percent(other)} are neither that nor air: another slope or intercept"
         )
     return ""
+
+
+def _is_lung(values: NDArray[np.int16]) -> bool:
+    """Whether a picture is cut out of a lung: no air around it, and a width that no slope below one leaves."""
+    import numpy as np
+
+    low, middle, high = np.percentile(values, (5, 50, 95))
+    if not (low > _ALL_AIR and middle < _THIN and high - low > _WIDE):
+        return False
+    between = np.count_nonzero((values > _THIN) & (values < _SOFT[0])) + np.count_nonzero(values > _SOFT[1])
+    return bool(between < _DENSER * values.size)  # where soft tissue would be found under another slope
 
 
 def oddity(hu: NDArray[np.int16]) -> str:
@@ -175,6 +189,8 @@ def oddity(hu: NDArray[np.int16]) -> str:
             f"have no air, nothing between {_LOWEST} and {_SURELY_AIR}: air is masked or cut out, or it is another slope or "
             "intercept"
         )
+    if np.count_nonzero(hu > _SOFT[0]) < _MUCH * hu.size and _is_lung(hu):
+        return "show lung and hardly anything else: cut out of one, or it is another slope or intercept"
     return ""
 
 
