@@ -360,6 +360,11 @@ def named(name: str, **more: str) -> Person:
     [
         ("Miller^Anna", "miller^anna", False),
         ("Müller^Anna", "Muller^Anna", False),
+        ("Müller^Änne", "MUELLER^AENNE", False),
+        ("Größler^Jörg", "Groessler^Joerg", False),
+        ("Østergård^Søren", "Oestergard^Soeren", False),
+        ("Wałęsa^Lech", "WALESA^LECH", False),
+        ("Müller^Änne", "MUELLER^BERTA", True),
         ("van der Berg^Jan", "Vanderberg^Jan", False),
         ("O'Neil^Sam", "ONEIL^SAM", False),
         ("Yamada^Tarou=山田^太郎=やまだ^たろう", "YAMADA^TAROU", False),

@@ -21,6 +21,8 @@ _NOBODY = re.compile(
     re.IGNORECASE | re.VERBOSE,
 )
 """What stands in place of a name or a PatientID, for everybody alike."""
+_LATIN = str.maketrans({"ø": "o", "æ": "a", "œ": "o", "ł": "l", "đ": "d", "ð": "d", "þ": "th"})
+"""Letters with a stroke or grown together, as systems without them write these."""
 _MOST_COMPARED = 64
 _LONG_ENOUGH, _NEARLY = 5, 0.85
 _NO_DATES = frozenset({"19000101", "00010101", "18000101", "17000101", "18581117"})
@@ -171,4 +173,5 @@ def _joined(name: str) -> str:
 
 def _words(text: str) -> list[str]:
     bare = "".join(c for c in unicodedata.normalize("NFKD", text) if not unicodedata.combining(c))
-    return re.findall(r"[^\W_]+", bare.casefold().replace("'", ""))
+    plain = bare.casefold().replace("'", "").translate(_LATIN)
+    return re.findall(r"[^\W_]+", re.sub(r"([aou])e", r"\1", plain))  # Müller, Mueller and MULLER
