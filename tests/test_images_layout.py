@@ -45,6 +45,27 @@ def test_splits_inside_class_folders_are_used(tmp_path: Path) -> None:
     assert [rejection.id for rejection in found.rejected] == ["ant/notes.txt"]
 
 
+@pytest.mark.parametrize(
+    "names",
+    [("images", "masks"), ("JPEGImages", "SegmentationClass"), ("train/images", "train/masks"), ("images/train", "labels/train")],
+)
+def test_pictures_beside_their_masks_are_not_two_classes(tmp_path: Path, names: tuple[str, str]) -> None:
+    with pytest.raises(zooft.DataError, match=r"look like pictures and what is marked in them.*give each class a folder"):
+        check(lay(tmp_path, dict.fromkeys(names, 3)))
+
+
+def test_classes_called_by_such_words_among_others_are_classes(tmp_path: Path) -> None:
+    assert set(check(lay(tmp_path, {"masks": 3, "no_masks": 3})).classes) == {"masks", "no_masks"}
+    assert len(check(lay(tmp_path / "more", {"photos": 3, "masks": 3, "drawings": 3})).classes) == 3
+
+
+def test_a_table_of_tabs_beside_pictures_is_pointed_at(tmp_path: Path) -> None:
+    root = lay(tmp_path, {"": 3})
+    (root / "classes.tsv").write_text("path\tlabel\n")
+    with pytest.raises(zooft.DataError, match=r"if classes\.tsv names their classes, give it with --data"):
+        check(root)
+
+
 @pytest.mark.parametrize("odd", [{"bee": 2}, {"bee/2024": 2}, {"bee/train": 1, "bee": 1}])
 def test_splits_inside_some_class_folders_only_are_an_error(tmp_path: Path, odd: dict[str, int]) -> None:
     with pytest.raises(

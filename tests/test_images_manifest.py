@@ -89,7 +89,7 @@ def test_other_separators_are_read(tmp_path: Path, separator: str) -> None:
         ("filename,class", "In its first line, call filename path and class label"),
         ("image,label", "In its first line, call image path"),
         ("path,target", "In its first line, call target label"),
-        ("foo,bar", "path and label is missing"),
+        ("foo,bar", "path and label are missing"),
     ],
 )
 def test_a_first_line_without_the_columns_is_answered_with_what_to_write(tmp_path: Path, head: str, said: str) -> None:

@@ -20,7 +20,7 @@ import zooft
 from zooft_images.groups import Groups
 from zooft_images.kinds import is_kind
 from zooft_images.layout import Layout, below, holds_classes, lay_out
-from zooft_images.listing import Candidate, LeftOut, Listing, identity, others
+from zooft_images.listing import Candidate, LeftOut, Listing, identity, others, printable
 from zooft_images.manifest import list_manifest
 from zooft_images.options import GROUP_COLUMN
 from zooft_images.read import Inspection, inspect, is_picture, kind_of_file
@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from zooft_images.options import ClassificationOptions
 
 _MANIFEST = "labels.csv"
+_TABLES = (".csv", ".tsv", ".tab")
 _SHEETS = (".xlsx", ".xls", ".xlsm", ".xlsb", ".ods", ".numbers")
 _OTHER_TABLES = (".json", ".jsonl", ".yaml", ".yml", ".xml", ".parquet", ".feather", ".pkl", ".npy", ".mat")
 ALONE = "beside the class folders, so without a label"
@@ -110,6 +111,9 @@ def _why_none(root: Path, rejected: Sequence[zooft.Rejection]) -> str:
     if kinds:
         return "; ".join(_counted(kinds))
     if alone:
+        table = next((path for path in others(root) if path.suffix.lower() in _TABLES), None) if root.is_dir() else None
+        if table is not None:
+            return f"{len(alone):,} files lie beside each other without class folders; if {printable(table.name)} names their classes, give it with --data"
         return (
             f"{len(alone):,} files lie beside each other without class folders, such as {alone[0]}; give each class a "
             f"folder of its own, or name the classes in a {_MANIFEST} with the columns path and label"

@@ -21,6 +21,11 @@ _LIKE_A_SPLIT = re.compile(
     r"(?P<train>train|(?<![a-z])trn(?![a-z]))|(?P<rest>test|valid|hold.?out|eval|(?<![a-z])(val|dev|tst)(?![a-z]))",
     re.IGNORECASE,
 )
+_OF_PICTURES = frozenset({"images", "image", "imgs", "img", "jpegimages", "pictures", "photos", "input", "inputs"})
+_OF_ANSWERS = frozenset(
+    {"masks", "mask", "labels", "label", "annotations", "annotation", "segmentation", "segmentations", "segmentationclass",
+     "segmentationobject", "bboxes", "boxes", "ground_truth", "groundtruth", "gt", "targets"}
+)  # fmt: skip
 _NAMED = 4
 _CALL = "call splits train, val and test, and leave nothing else beside them"
 
@@ -110,6 +115,7 @@ def lay_out(root: Path, left_out: LeftOut) -> Layout:
         found = [ClassFolder(top, printable(top.name)) for top in tops]
         notes += _about_nested(inside) + _about_splits_beside(root)
     _refuse_twice(root, found)
+    _refuse_answers_as_classes(root, found)
     named = (
         {printable(top.name): split for top in tops if (split := split_of(top.name))}
         if len(splits) == len(tops)
@@ -253,6 +259,18 @@ def _refuse_unnamed_splits(root: Path, inside: Mapping[Path, _Inside]) -> None:
         f"{_shown(root)}: {_names(like)} look like splits and aren't called so; {_CALL}, each with a folder for each class"
         + (f", or give --data {_shown(table)} if that names files and classes" if table else "")
     )
+
+
+def _refuse_answers_as_classes(root: Path, found: Sequence[ClassFolder]) -> None:
+    """Pictures beside their masks or boxes would be learnt as two classes, and easily told apart."""
+    names = {each.label.lower(): each.label for each in found}
+    kinds = [names.keys() & known for known in (_OF_PICTURES, _OF_ANSWERS)]
+    if all(kinds) and len(kinds[0]) + len(kinds[1]) == len(names):
+        raise zooft.DataError(
+            f"{_shown(root)}: {' and '.join(names.values())} look like pictures and what is marked in them (masks, boxes), not like "
+            "classes; --task classification learns one class a picture: give each class a folder of its own, or name pictures "
+            "and classes in a labels.csv with the columns path and label, and give that with --data"
+        )
 
 
 def _about_nested(inside: Mapping[Path, _Inside]) -> list[str]:

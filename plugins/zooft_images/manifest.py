@@ -148,7 +148,7 @@ def _table(path: Path) -> zooft.CsvTable:
     if missing:
         found = ", ".join(table.columns[:8]) or "nothing"
         raise zooft.DataError(
-            f"{printable(str(path))} needs the columns path and label, and has {found}; {' and '.join(missing)} is missing"
+            f"{printable(str(path))} needs the columns path and label, and has {found}; {' and '.join(missing)} {'is' if len(missing) == 1 else 'are'} missing"
             f"{_how_to_name(path.parent, table.columns, missing)}"
         )
     return table
