@@ -47,10 +47,17 @@ def test_splits_inside_class_folders_are_used(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     "names",
-    [("images", "masks"), ("JPEGImages", "SegmentationClass"), ("train/images", "train/masks"), ("images/train", "labels/train")],
+    [
+        ("images", "masks"),
+        ("JPEGImages", "SegmentationClass"),
+        ("train/images", "train/masks"),
+        ("images/train", "labels/train"),
+    ],
 )
 def test_pictures_beside_their_masks_are_not_two_classes(tmp_path: Path, names: tuple[str, str]) -> None:
-    with pytest.raises(zooft.DataError, match=r"look like pictures and what is marked in them.*give each class a folder"):
+    with pytest.raises(
+        zooft.DataError, match=r"look like pictures and what is marked in them.*give each class a folder"
+    ):
         check(lay(tmp_path, dict.fromkeys(names, 3)))
 
 
