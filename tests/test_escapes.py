@@ -139,6 +139,22 @@ def test_a_log_line_that_nobody_handles_is_harmless_too(capsys: pytest.CaptureFi
     assert capsys.readouterr().err == "left out \\x1b[31m\n  zooft: all is well\n"
 
 
+def test_a_log_line_is_said_once_in_a_command(capsys: pytest.CaptureFixture[str]) -> None:
+    from zooft.cli import process
+
+    assert logging.lastResort is not None
+    before, filters = logging.lastResort.formatter, list(logging.lastResort.filters)
+    try:
+        for _command in range(2):
+            process.write_safely()
+            for text in ("the plugin mine is left out", "another", "the plugin mine is left out"):
+                logging.lastResort.handle(logging.makeLogRecord({"msg": text}))
+    finally:
+        logging.lastResort.setFormatter(before)
+        logging.lastResort.filters[:] = filters
+    assert capsys.readouterr().err == "the plugin mine is left out\nanother\n" * 2
+
+
 def test_only_one_module_of_the_command_line_writes() -> None:
     """So that nothing reaches a terminal but through it."""
     folder = data.REPOSITORY / "zooft" / "cli"

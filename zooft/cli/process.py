@@ -38,6 +38,7 @@ def write_safely() -> None:
             stream.reconfigure(errors="backslashreplace")
     if logging.lastResort is not None:  # shows warnings where nobody has set logging up
         logging.lastResort.setFormatter(screen.Visible())
+        logging.lastResort.filters[:] = [screen.Once()]
 
 
 def _keep_freed_memory() -> None:

@@ -38,3 +38,18 @@ class Visible(logging.Formatter):
     def format(self, record: logging.LogRecord) -> str:
         """As Python's own, in one paragraph."""
         return paragraph(super().format(record))
+
+
+class Once(logging.Filter):
+    """Lets each line through once in a command: plugins are loaded for its options, and again for its work."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._seen: set[str] = set()
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        """Whether it is the first of its words."""
+        text = record.getMessage()
+        new = text not in self._seen
+        self._seen.add(text)
+        return new
