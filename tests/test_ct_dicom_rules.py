@@ -320,6 +320,13 @@ def test_padding_that_has_the_number_of_tissue_is_refused(ends: tuple[int, ...],
     assert "its PixelPaddingValue is that of tissue: 56" in _reason(write(tmp_path / "a", dataset))
 
 
+def test_a_range_of_padding_that_holds_all_tissue_is_refused_as_that(tmp_path: Path) -> None:
+    dataset = ct(PixelData=np.full_like(stored(), 1060).tobytes())
+    dataset.add(DataElement(0x00280120, "US", 0))
+    dataset.add(DataElement(0x00280121, "US", 1200))
+    assert "its PixelPaddingValue is that of tissue: -1024 to 176 HU" in _reason(write(tmp_path / "a", dataset))
+
+
 def test_bits_above_those_stored_do_not_count(tmp_path: Path) -> None:
     """Old files kept overlays there; signed numbers may lack their sign's copies."""
     overlaid = stored() | np.uint16(0xA000)

@@ -34,6 +34,8 @@ LOWEST, HIGHEST = -1024, 3071
 """HU; the range of a 12-bit scanner. Air and whatever stands for no tissue are the lowest."""
 _NEARLY_AIR = -940
 _SCANNERS_BITS = 12
+_SOFT = 100
+"""HU: fat is above its negative, soft tissue below it."""
 _MANY = 2**16
 _ALONE = 5e-4
 """Of the pixels: more padding than this among others, not beside each other, isn't padding."""
@@ -217,7 +219,7 @@ def _refuse_padding_in_tissue(padded: NDArray[np.bool_], padding: tuple[int, int
     """Padding lies around the picture; where tissue has its number, tissue would become air.
 
     Raises:
-        DataError: it doesn't touch the border, or many pixels of it stand alone.
+        DataError: it doesn't touch the border, many pixels of it stand alone, or a range holds all soft tissue.
     """
     import numpy as np
 
@@ -227,7 +229,8 @@ def _refuse_padding_in_tissue(padded: NDArray[np.bool_], padding: tuple[int, int
         return
     alone = int(np.count_nonzero(padded[:, 1:-1] & ~padded[:, :-2] & ~padded[:, 2:]))
     around = padded[0].any() or padded[-1].any() or padded[:, 0].any() or padded[:, -1].any()
-    if not around or alone > _ALONE * padded.size:
+    soft = min(high, _SOFT) - max(low, -_SOFT) >= _SOFT
+    if soft or not around or alone > _ALONE * padded.size:
         raise zooft.DataError(
             f"its PixelPaddingValue is that of tissue: {low:g}{f' to {high:g}' if high > low else ''} HU, which "
             f"{count / padded.size:.1%} of its pixels have, {alone} of them with other values on both sides. Mend or remove the "
