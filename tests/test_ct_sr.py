@@ -128,8 +128,9 @@ def test_the_frame_that_decided_is_named_from_one_in_report_identity_and_whois(
     }  # fmt: skip
 
 
-def test_a_file_of_one_slice_has_no_frame(tmp_path: Path) -> None:
-    answer = result(tmp_path / "in", "11")
+@pytest.mark.parametrize("elements", [{}, {"NumberOfFrames": 1}], ids=["none", "one"])
+def test_a_file_of_one_slice_has_no_frame(elements: dict[str, int], tmp_path: Path) -> None:
+    answer = result(tmp_path / "in", "11", **elements)
     report = pydicom.dcmread(sr.write([answer], FILE, tmp_path / "out", OPTIONS)[0])
     assert "ReferencedFrameNumber" not in {element.keyword for element in report.iterall()}
     assert "frame" not in judging.identify(answer, OPTIONS)

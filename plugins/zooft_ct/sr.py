@@ -107,7 +107,8 @@ def _source(shown: Dataset, middle: SliceHeader) -> Any:
     """The slice that decided: its image, and of several frames its number, from 1."""
     from highdicom.sr import SourceImageForMeasurementGroup
 
-    frames = [middle.frame + 1] if "NumberOfFrames" in shown else None
+    # by the number, not by the element: plain CT files may say NumberOfFrames 1, and highdicom takes no frame of theirs
+    frames = [middle.frame + 1] if middle.layout.frames > 1 else None
     return SourceImageForMeasurementGroup.from_source_image(shown, referenced_frame_numbers=frames)
 
 
