@@ -270,6 +270,7 @@ def test_what_cannot_be_predicted_is_listed_and_is_no_defect(run: zooft.Finetune
     assert json.loads(done.stdout)["predictions"] == []
     assert len(json.loads(done.stdout)["rejected"]) == 1
     assert "a text or a table, not an image" in done.stderr
+    assert "nobody to answer about: what was given holds nothing that the task ct reads" in done.stderr
 
 
 def test_series_may_be_named_by_a_pattern(run: zooft.FinetuneResult, phantoms: Path) -> None:

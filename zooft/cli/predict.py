@@ -119,6 +119,8 @@ def _by_group(job: Job) -> Tally:
         for text in (*_about_rejected(found.rejected), *found.notes):
             live.note(text)
         asked = answers.groups(found, typed=wanted.typed)
+        if not asked:
+            live.note(f"nobody to answer about: what was given holds nothing that the task {job.task.name} reads")
         advance = live.computing("samples", len(found.samples))
         if wanted.format in job.task.writers:
             results = [answers.of_group(job.opened, job.task, job.options, group, advance=advance) for group in asked]
