@@ -159,3 +159,15 @@ def test_of_many_reasons_the_commonest_is_told_not_that_of_a_table_beside() -> N
     assert samples.rejected_sentence(found) == "4 files were rejected, 3 of them like this one: f0: 0% lie above"
     found = zooft.Discovery(samples=(), classes=("a", "b"), rejected=tuple(odd[:2]))
     assert samples.rejected_sentence(found) == "2 files were rejected, the first: labels.csv: no image"
+
+
+def test_of_many_files_left_out_for_one_reason_the_first_are_listed_and_the_rest_counted() -> None:
+    from zooft.cli.predict import _about_rejected
+
+    many = [zooft.Rejection(f"file {i}", "a picture") for i in range(500)]
+    few = [zooft.Rejection(f"slice {i}", "torn") for i in range(10)]
+    said = list(_about_rejected([*many[:250], *few, *many[250:]]))
+    assert [line for line in said if "torn" in line] == [f"not used: slice {i}: torn" for i in range(10)]
+    pictures = [line for line in said if "a picture" in line]
+    assert pictures[:9] == [f"not used: file {i}: a picture" for i in range(9)]
+    assert pictures[9:] == ["not used: 491 more for the same reason (a picture); --format json lists all"]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import sys
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -23,6 +24,8 @@ if TYPE_CHECKING:
     from zooft.contracts import GroupResult, Rejection
 
 _UNJUDGED = "not_judged.csv"
+_LINES_EACH = 10
+"""Lines that one reason gets on the screen: a folder of other files may hold thousands."""
 _SOME_FAILED = 3
 """The exit status where some were answered whole, and others weren't."""
 
@@ -131,7 +134,16 @@ def _by_group(job: Job) -> Tally:
 
 
 def _about_rejected(rejected: Sequence[Rejection]) -> Iterator[str]:
-    yield from (f"not used: {each.id}: {each.reason}" for each in rejected)
+    """A line for each, so that none is missed; of many that have one reason, for the first ones."""
+    of_reason = Counter(each.reason for each in rejected)
+    said = Counter[str]()
+    for each in rejected:
+        said[each.reason] += 1
+        if of_reason[each.reason] <= _LINES_EACH or said[each.reason] < _LINES_EACH:
+            yield f"not used: {each.id}: {each.reason}"
+        elif said[each.reason] == _LINES_EACH:
+            more = of_reason[each.reason] - _LINES_EACH + 1
+            yield f"not used: {more:,} more for the same reason ({each.reason}); --format json lists all"
 
 
 def _write_groups(
