@@ -276,6 +276,8 @@ TASKS: dict[str, tuple[dict[str, Any], str]] = {
     "unknown-head": ({"head": lambda o: "linaer"}, "names a head that isn't registered.*nearest: linear.*field Task.head"),
     "head-of-bags": ({"head": lambda o: "attention"}, "whose bag is True; its own bag is False"),
     "reader-gives-no-text": ({"reader": lambda path: [path]}, r"gives in reader: \[ImageOptions|gives in reader: \["),
+    "point-is-text": ({"operating_point": lambda o: "youden"}, r"gives in operating_point: 'youden' \(str\); expected an OperatingPoint or None"),
+    "report-is-of-text": ({"report": lambda samples, o: ["a table"]}, r"gives in report: \[0\] is 'a table' \(str\); expected a Picture or a Table"),
     "reader-is-text": ({"reader": "import numpy"}, "field reader is 'import numpy'"),
     "reader-without-read": ({"reader": lambda o: "import numpy"}, r"without a function read\(path\)"),
     "discover-raises": ({"discover": lambda d, o: 1 // 0}, "failed to read the data: ZeroDivisionError"),

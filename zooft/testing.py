@@ -380,6 +380,8 @@ def check_task(task: Task, data: Path, options: Any = None, *, heads: Sequence[H
     targets = np.array([sample.target for sample in found.samples])
     _check_default_head(task, options, heads)
     _check_reader(task, options)
+    ask(task, "operating_point", options)
+    ask(task, "report", found.samples, options)
     for sample in found.samples[:: math.ceil(len(found.samples) / _MOST_READ)]:
         samples.read(task, options, sample)  # refuses arrays that aren't as the ports say
     _check_reading(task, found.samples[0], options)
