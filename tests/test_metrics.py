@@ -97,10 +97,11 @@ def test_the_table_of_classes_equals_scikit_learns(seed: int, classes: int, leav
     targets, probabilities = drawn(seed, classes, leave_out=leave_out)
     table = evaluated(targets, probabilities).per_class
     wanted = sklearn_metrics.precision_recall_fscore_support(
-        targets, probabilities.argmax(1), labels=range(classes), zero_division=0
+        targets, probabilities.argmax(1), labels=range(classes), zero_division=np.nan
     )
     got = np.array([(row.precision, row.recall, row.f1, row.support) for row in table]).T
-    assert np.allclose(got, np.array(wanted, dtype=float))
+    assert np.allclose(got, np.array(wanted, dtype=float), equal_nan=True)
+    assert leave_out is None or np.isnan(table[leave_out].recall)
     assert [row.name for row in table] == [f"class {k}" for k in range(classes)]
 
 
