@@ -529,7 +529,9 @@ def _row(name: str, matrix: NDArray[np.int64], index: int) -> ClassRow:
     hits, truth, said = int(matrix[index, index]), int(matrix[index].sum()), int(matrix[:, index].sum())
     return ClassRow(
         name=name,
-        precision=hits / said if said else math.nan,  # a class that is never said, or has no samples: 0 would be a verdict
+        precision=hits / said
+        if said
+        else math.nan,  # a class that is never said, or has no samples: 0 would be a verdict
         recall=hits / truth if truth else math.nan,
         f1=2 * hits / (truth + said) if truth + said else math.nan,
         support=truth,
