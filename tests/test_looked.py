@@ -108,7 +108,7 @@ def run(module: nn.Module, stages: Mapping[str, Stage], *, bag: bool = False) ->
     )  # fmt: skip
     task = zooft.Task(
         name="toy", summary="", discover=never, read=lambda source, _options: source, loss=never, metrics=never,
-        port=lambda _o: Port(name="x", dtype="uint8", axes=("n", SIDE, SIDE, 3), meaning=""), primary="",
+        port=lambda _o: Port(name="x", dtype="uint8", axes=("n", *(["z"] if bag else []), SIDE, SIDE, 3), meaning=""), primary="",
         preprocess=lambda _spec, _options: Scaled(),
     )  # fmt: skip
     model = AdaptedModel(backbone, MeanOfBag(linear) if bag else linear, bag=bag).eval()
