@@ -17,12 +17,13 @@ from collections.abc import Callable
 import torch
 from torch import Tensor, nn
 
-from zooft.arithmetic.numerics import fast_matmul
 from zooft.cli import process
+from zooft.compute.kernels.numerics import fast_matmul
 from zooft.contracts import parse_reference
 from zooft.features import prefix
-from zooft.model import AdaptedModel, load_backbone
-from zooft.registry import load as load_registry
+from zooft.hooks.registry import load as load_registry
+from zooft.model.adapted import AdaptedModel
+from zooft.model.backbone import load_backbone
 
 MODELS = ["torchvision:resnet18", "torchvision:resnet50", "timm:tf_efficientnet_lite0", "timm:vit_base_patch16_224"]
 ROUNDS = 5

@@ -81,7 +81,7 @@ def child(way: str, model: str) -> None:
     import timm
     import torch
 
-    from zooft import timing
+    from zooft.compute import profile
     from zooft.train import speed
 
     torch.manual_seed(0)
@@ -110,8 +110,8 @@ def child(way: str, model: str) -> None:
         return time.process_time() - began
 
     step()
-    gflop = timing.step_flops(lambda: loss(net(x), y), list(net.parameters())) / 1e9
-    peak = timing.measure_peak(x.device).of(precision.dtype)
+    gflop = profile.step_flops(lambda: loss(net(x), y), list(net.parameters())) / 1e9
+    peak = profile.measure_peak(x.device).of(precision.dtype)
     for _ in sys.stdin:
         print(json.dumps({"cpu": step(), "said": precision.said, "gflop": gflop, "peak": peak}), flush=True)
 

@@ -23,8 +23,9 @@ from pathlib import Path
 
 from zooft import Family
 from zooft.errors import ZooftError
-from zooft.model import full_name, outline_backbone
-from zooft.registry import load
+from zooft.hooks.registry import load
+from zooft.model.backbone import outline_backbone
+from zooft.model.names import full_name
 
 FAMILIES = ("timm", "torchvision")
 NOTES = """\

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import inspect
 import itertools
 import os
 import pickle
@@ -14,7 +15,9 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from tests.data import REPOSITORY
+from example_data import REPOSITORY
+
+_SHARED = [str(Path(__file__).parent), *(path for path in sys.path if Path(path).parent == Path(__file__).parent)]
 
 
 def together(work: Callable[..., Any], folder: Path, *, number: int, seconds: float = 900) -> list[Any]:
@@ -23,8 +26,11 @@ def together(work: Callable[..., Any], folder: Path, *, number: int, seconds: fl
     None stands for a process that has left nothing. `work` must be a module's own function.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    module = "tests." + work.__module__.rpartition(".")[2]  # pytest knows its files without their folder
-    code = f"from tests import processes; processes.fork({module!r}, {work.__name__!r}, {str(folder)!r}, {number})"
+    module, path = work.__module__.rpartition(".")[2], [str(Path(inspect.getfile(work)).parent), *_SHARED]
+    code = (
+        f"import sys; sys.path[:0] = {path!r}; import processes; "
+        f"processes.fork({module!r}, {work.__name__!r}, {str(folder)!r}, {number})"
+    )
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free_port())}
     done = subprocess.run(
         [sys.executable, "-c", code], cwd=REPOSITORY, env=environment, timeout=seconds,
@@ -73,7 +79,7 @@ def fork(module: str, name: str, folder: str, number: int) -> None:
 
 def _work(work: Callable[..., Any], folder: Path, rank: int, number: int) -> None:
     os.environ.update(RANK=str(rank), LOCAL_RANK=str(rank), WORLD_SIZE=str(number), LOCAL_WORLD_SIZE=str(number))
-    from zooft import together as processes
+    from zooft.compute import distributed as processes
 
     try:
         result = work(processes.start(cpu=True))

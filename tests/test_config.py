@@ -48,7 +48,7 @@ def from_flags(monkeypatch: pytest.MonkeyPatch, *arguments: str) -> dict[str, An
         received.update(values)
         return zooft.FinetuneResult(path=Path("run"), best_epoch=1, evaluations={}, verification=None)
 
-    monkeypatch.setattr("zooft.recipe.finetune", finetune)
+    monkeypatch.setattr("zooft.pipeline.finetune.finetune", finetune)
     monkeypatch.setenv("OMP_WAIT_POLICY", "PASSIVE")  # what the user has set, the command leaves alone: so this process
     monkeypatch.setenv("MALLOC_TRIM_THRESHOLD_", "131072")  # stays as it was
     monkeypatch.setattr(sys, "argv", ["zooft", "finetune", *arguments])
@@ -270,7 +270,7 @@ def test_every_option_has_a_help_text(cls: type[Any]) -> None:
 
 
 def test_every_option_of_every_installed_task_has_a_help_text() -> None:
-    from zooft import registry
+    from zooft.hooks import registry
 
     silent = [
         (entry.value.name, field.name)

@@ -9,10 +9,9 @@ from __future__ import annotations
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-__version__ = "0.2.0"
+from zooft.version import __version__
 
 if TYPE_CHECKING:
-    from zooft.calibration import parse_point
     from zooft.config import option
     from zooft.contracts import (
         SPLIT_NAMES,
@@ -42,18 +41,19 @@ if TYPE_CHECKING:
         WeightsSource,
         unseen,
     )
+    from zooft.data.hidden import is_hidden
+    from zooft.data.labels import check_labels, label_fault, spelling
+    from zooft.data.positive import nothing_first, order_classes
+    from zooft.data.tables import CsvTable, path_in_table, read_csv
     from zooft.errors import ConfigError, DataError, ModelError, NoWeightsError, WeightsError, ZooftError
-    from zooft.hidden import is_hidden
-    from zooft.hookspecs import hookimpl
-    from zooft.labels import check_labels, label_fault, spelling
-    from zooft.metrics import classification_metrics, diagnostic_metrics
-    from zooft.positive import nothing_first, order_classes
-    from zooft.preprocess import ImagePreprocess, Resize
-    from zooft.recipe import FinetuneResult, finetune
-    from zooft.resampling import floor_divide
-    from zooft.spill import spilled
-    from zooft.tables import CsvTable, path_in_table, read_csv
-    from zooft.tasks import cross_entropy, image_port, image_preprocess, image_reader
+    from zooft.evaluation.calibration import parse_point
+    from zooft.evaluation.metrics import classification_metrics, diagnostic_metrics
+    from zooft.hooks.specs import hookimpl
+    from zooft.model.image_parts import cross_entropy, image_port, image_preprocess, image_reader
+    from zooft.model.preprocess import ImagePreprocess, Resize
+    from zooft.model.resampling import floor_divide
+    from zooft.pipeline.finetune import FinetuneResult, finetune
+    from zooft.storage.sequences import spilled
 
 __all__ = [
     "SPLIT_NAMES",
@@ -116,7 +116,7 @@ __all__ = [
 ]
 
 _HOMES = {
-    "zooft.calibration": ("parse_point",),
+    "zooft.evaluation.calibration": ("parse_point",),
     "zooft.config": ("option",),
     "zooft.contracts": (
         "Anatomy", "Arrays", "Computing", "DeployedFile", "Discovery", "EpochRecord", "Family", "FreezePlan", "Freezer", "GroupResult",
@@ -124,17 +124,17 @@ _HOMES = {
         "SPLIT_NAMES", "Task", "UNLABELLED", "Verification", "WeightsSource", "unseen",
     ),
     "zooft.errors": ("ConfigError", "DataError", "ModelError", "NoWeightsError", "WeightsError", "ZooftError"),
-    "zooft.hidden": ("is_hidden",),
-    "zooft.hookspecs": ("hookimpl",),
-    "zooft.labels": ("check_labels", "label_fault", "spelling"),
-    "zooft.metrics": ("classification_metrics", "diagnostic_metrics"),
-    "zooft.positive": ("nothing_first", "order_classes"),
-    "zooft.preprocess": ("ImagePreprocess", "Resize"),
-    "zooft.recipe": ("FinetuneResult", "finetune"),
-    "zooft.resampling": ("floor_divide",),
-    "zooft.spill": ("spilled",),
-    "zooft.tables": ("CsvTable", "path_in_table", "read_csv"),
-    "zooft.tasks": ("cross_entropy", "image_port", "image_preprocess", "image_reader"),
+    "zooft.data.hidden": ("is_hidden",),
+    "zooft.hooks.specs": ("hookimpl",),
+    "zooft.data.labels": ("check_labels", "label_fault", "spelling"),
+    "zooft.evaluation.metrics": ("classification_metrics", "diagnostic_metrics"),
+    "zooft.data.positive": ("nothing_first", "order_classes"),
+    "zooft.model.preprocess": ("ImagePreprocess", "Resize"),
+    "zooft.pipeline.finetune": ("FinetuneResult", "finetune"),
+    "zooft.model.resampling": ("floor_divide",),
+    "zooft.storage.sequences": ("spilled",),
+    "zooft.data.tables": ("CsvTable", "path_in_table", "read_csv"),
+    "zooft.model.image_parts": ("cross_entropy", "image_port", "image_preprocess", "image_reader"),
 }  # fmt: skip
 _HOME_OF = {name: module for module, names in _HOMES.items() for name in names}
 

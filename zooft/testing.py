@@ -21,13 +21,19 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from zooft import freeze, hookspecs, plugins, registry, samples
-from zooft import model as models
 from zooft.contracts import Calibration, EpochRecord, InputSpec, Port, Verification
+from zooft.data import samples
+from zooft.deploy.export import DeployedModel, export
 from zooft.errors import ConformanceError, UnknownNameError, ZooftError
-from zooft.export import DeployedModel, export
-from zooft.guard import ask, guarded, place_of, printing_aside, within
-from zooft.preprocess import ImagePreprocess
+from zooft.hooks import loading, registry
+from zooft.hooks import specs as hookspecs
+from zooft.hooks.guard import ask, guarded, place_of, printing_aside, within
+from zooft.model import freeze
+from zooft.model.adapted import AdaptedModel, adapt, zoo_tensors
+from zooft.model.backbone import load_backbone
+from zooft.model import building
+from zooft.model.names import full_name
+from zooft.model.preprocess import ImagePreprocess
 from zooft.train.loss import learnt, make_loss
 
 if TYPE_CHECKING:
@@ -37,7 +43,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from zooft.contracts import Discovery, Family, Freezer, Head, Sample, Task, WeightsSource
-    from zooft.model import Backbone
+    from zooft.model.backbone import Backbone
 
 T = TypeVar("T")
 _TOLERANCE = 1e-4
@@ -78,11 +84,11 @@ def check_plugin(plugin: object, *, folder: Path) -> None:
         plugin: the module.
         folder: what listeners are told is the run's.
     """
-    manager = plugins.new_manager()
-    problem = plugins.registered(manager, plugin, "plugin")
+    manager = loading.new_manager()
+    problem = loading.registered(manager, plugin, "plugin")
     _expect(problem is None, f"the plugin can't be used: {problem}")
-    info = plugins.PluginInfo(name="plugin", distribution="tested", version="0")
-    found = registry.load(plugins.Plugins(manager, (info,)))
+    info = loading.PluginInfo(name="plugin", distribution="tested", version="0")
+    found = registry.load(loading.Plugins(manager, (info,)))
     _expect(info not in found.problems, f"the plugin is left out: {found.problems.get(info)}")
     record = EpochRecord(
         epoch=1, train_loss=1.0, val_loss=1.0, metrics={"accuracy": 0.5}, learning_rate=0.1, seconds=1.0,
@@ -123,11 +129,11 @@ def check_family(family: Family, model: str, *, folder: Path) -> None:
         folder: for the ONNX file.
     """
     family = _accepted(family)
-    full = models.full_name(family, model)
+    full = full_name(family, model)
     _expect(full != "", f"{family.name} has an empty name for {model}")
     _check_unknown(family)
     torch.manual_seed(0)
-    backbone = models.load_backbone(family, model, weights="random", sources=())
+    backbone = load_backbone(family, model, weights="random", sources=())
     check_stages(family, backbone)
     check_freezing(backbone)
     torch.manual_seed(0)
@@ -137,7 +143,7 @@ def check_family(family: Family, model: str, *, folder: Path) -> None:
 
 def _check_unknown(family: Family) -> None:
     try:
-        made_up = models.full_name(family, "a-model-that-nobody-has")
+        made_up = full_name(family, "a-model-that-nobody-has")
     except UnknownNameError:
         return
     words = f"gives {made_up!r} for a model that nobody has; expected a KeyError"
@@ -183,7 +189,7 @@ def check_stages(family: Family, backbone: Backbone) -> None:
             "stages run another module than the one that they are given, such as one they hold on to",
         )
         _check_training(place, copy.deepcopy(module).train(), run, x)
-    _check_first_convolution(family, backbone)
+    _building.check_first_convolution(family, backbone)
 
 
 def _check_training(place: Any, module: nn.Module, run: Callable[[nn.Module, Tensor], Tensor], x: Tensor) -> None:
@@ -203,11 +209,11 @@ def _check_training(place: Any, module: nn.Module, run: Callable[[nn.Module, Ten
         )
 
 
-def _check_first_convolution(family: Family, backbone: Backbone) -> None:
+def _building.check_first_convolution(family: Family, backbone: Backbone) -> None:
     module = ask(family, "build", backbone.name)
     anatomy = ask(family, "anatomy", backbone.name, module)
     if anatomy.first_convolution is not None:
-        models.check_first_convolution(family, backbone.name, module, anatomy)
+        building.check_first_convolution(family, backbone.name, module, anatomy)
 
 
 @_conforming()
@@ -216,7 +222,7 @@ def check_freezing(backbone: Backbone) -> None:
 
     What the zoo has built with ``requires_grad=False`` stays too, with nothing frozen.
     """
-    adapted = models.AdaptedModel(backbone, torch.nn.Linear(backbone.width, 2))
+    adapted = AdaptedModel(backbone, torch.nn.Linear(backbone.width, 2))
     stages = freeze.learnable_stages(adapted)
     _expect(len(stages) > 0, f"{backbone.reference} has no stage with parameters")
     frozen = stages[:-1]
@@ -244,8 +250,8 @@ def check_round_trip(family: Family, backbone: Backbone) -> None:
     outputs = getattr(slot, "out_features", getattr(slot, "out_channels", None))
     if outputs is None:  # the zoo's model has no classifier unless asked for one
         return
-    adapted = models.AdaptedModel(backbone, torch.nn.Linear(backbone.width, outputs)).eval()
-    ours, tensors = models.zoo_tensors(adapted), zoo.state_dict()
+    adapted = AdaptedModel(backbone, torch.nn.Linear(backbone.width, outputs)).eval()
+    ours, tensors = zoo_tensors(adapted), zoo.state_dict()
     _expect(set(ours) == set(tensors), f"{backbone.reference}: the checkpoint has other names than the zoo's own")
     tensors.update(ours)
     zoo.load_state_dict(tensors, strict=True)
@@ -259,7 +265,7 @@ def check_export(backbone: Backbone, folder: Path) -> None:
     """The ONNX file answers as torch does, for batches of 1 and 3 and images of two sizes."""
     from zooft import runtime
 
-    adapted = models.AdaptedModel(backbone, torch.nn.Linear(backbone.width, _OUTPUTS)).eval()
+    adapted = AdaptedModel(backbone, torch.nn.Linear(backbone.width, _OUTPUTS)).eval()
     deployed = DeployedModel(ImagePreprocess(backbone.input), adapted, "softmax").eval()
     channels = backbone.input.channels
     port = Port(name="images", dtype="uint8", axes=("batch", "height", "width", channels), meaning="levels 0..255")
@@ -301,7 +307,7 @@ def check_head(head: Head) -> None:
             )
         if _difference(module(x[:1]), wanted[:1]) > _TOLERANCE:
             raise place.error("gives a module that answers a sample by the others in its batch in evaluation mode")
-    models.adapt(_stub(9), head, 2)
+    adapt(_stub(9), head, 2)
 
 
 def _logits(head: Head, module: nn.Module, x: Tensor) -> Tensor:
@@ -353,11 +359,9 @@ def check_weights(source: WeightsSource, family: Family) -> None:
         raise place.error(f"names no model of {family.name}; expected names such as {family.name}:MODEL")
     for reference in served:
         name = reference.partition(":")[2]
-        if models.full_name(family, name) != name:
-            raise place.error(
-                f"names {reference}; expected the full name, {family.name}:{models.full_name(family, name)}"
-            )
-        models.load_backbone(family, name, weights="pretrained", sources=[source])
+        if full_name(family, name) != name:
+            raise place.error(f"names {reference}; expected the full name, {family.name}:{full_name(family, name)}")
+        load_backbone(family, name, weights="pretrained", sources=[source])
 
 
 @_conforming()
@@ -486,7 +490,7 @@ def _check_loss(task: Task, found: Discovery, options: Any) -> None:
 
 def _load(family: Family, model: str) -> Backbone:
     try:
-        return models.load_backbone(family, model, weights="random", sources=())
+        return load_backbone(family, model, weights="random", sources=())
     except ZooftError as error:
         raise ConformanceError(str(error)) from error
 
@@ -497,7 +501,8 @@ def _noise(backbone: Backbone, count: int, *, seed: int = 1) -> Tensor:
 
 
 def _metadata(backbone: Backbone, port: Port, sha256: str) -> Any:
-    from zooft import __version__, runtime
+    from zooft import runtime
+    from zooft.version import __version__
 
     return runtime.Metadata(
         version=__version__, task="conformance", options={}, classes=tuple(f"class {i}" for i in range(_OUTPUTS)), activation="softmax",

@@ -7,8 +7,9 @@ from pathlib import Path
 
 from PIL import Image
 
-from zooft import registry, samples
-from zooft.split import split
+from zooft.data import samples
+from zooft.data.split import split
+from zooft.hooks import registry
 
 HELD_OUT = 0.4
 """Share of the samples that validation gets, large enough to tell tools apart on a hundred slices."""

@@ -30,8 +30,8 @@ def weights(model: str, folder: Path, *, pretrained: bool, seed: int = 0) -> Pat
 
 def at_hand(model: str) -> bool:
     """Whether an installed package has pretrained weights of the model, so that no network is needed."""
-    from zooft import registry
-    from zooft.model import full_name
+    from zooft.hooks import registry
+    from zooft.model.names import full_name
 
     found = registry.load()
     reference = f"timm:{full_name(found.family('timm'), model)}"
@@ -42,8 +42,9 @@ def frozen(model: str, job: str) -> tuple[str, ...]:
     """timm's names of the parameters that zooft keeps in such a job."""
     import torch
 
-    from zooft import registry
-    from zooft.model import full_name, owners
+    from zooft.hooks import registry
+    from zooft.model.names import full_name
+    from zooft.model.stages import owners
 
     found = registry.load()
     family = found.family("timm")
@@ -64,7 +65,7 @@ def _draw(model: str, path: Path, seed: int) -> None:
     import torch
 
     from zooft.contracts import LoadedWeights
-    from zooft.weights import write_file
+    from zooft.model.weights import write_file
 
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
@@ -73,8 +74,8 @@ def _draw(model: str, path: Path, seed: int) -> None:
 
 
 def _fetch(model: str, path: Path) -> None:
-    from zooft import registry
-    from zooft.model import fetch_weights
+    from zooft.hooks import registry
+    from zooft.model.zoo import fetch_weights
 
     fetched, _ = fetch_weights(registry.load(), f"timm:{model}", path.with_suffix(".fetched"))
     fetched.replace(path)

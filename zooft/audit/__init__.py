@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
-from zooft.audit import duplicates, looks, makeup, shortcuts
+from zooft.audit import composition, duplicates, shortcuts, thumbnails
 from zooft.audit.findings import Audit, FactRow, Finding, by_severity, pairs_to_show
 from zooft.contracts import unseen
 
@@ -32,7 +32,7 @@ def audit(
     computing: Computing = unseen,
     seed: int = 0,
     splits: Sequence[str | None] | None = None,
-    kept: looks.Kept | None = None,
+    kept: thumbnails.Kept | None = None,
     told: Sequence[str] = (),
 ) -> Audit:
     """Look for leaks and shortcuts.
@@ -50,15 +50,15 @@ def audit(
     """
     if splits is None:
         splits = [sample.split for sample in samples]
-    seen = looks.look(samples, read, show, computing("looking at the samples", len(samples)), kept)
+    seen = thumbnails.look(samples, read, show, computing("looking at the samples", len(samples)), kept)
     facts, found = shortcuts.find(samples, classes, seed=seed, computing=computing)
     return Audit(
         findings=by_severity(
             (
                 *duplicates.find(seen, [splits[row] for row in seen.rows.tolist()], computing),
-                *makeup.find(samples, classes, splits),
+                *composition.find(samples, classes, splits),
                 *found,
-                *looks.unreadable(seen),
+                *thumbnails.unreadable(seen),
                 *(
                     Finding(kind="told_by_task", severity="warning", text=text.removeprefix(_WARNING))
                     for text in told
@@ -68,5 +68,5 @@ def audit(
         ),
         facts=facts,
         samples=len(seen.samples),
-        notes=(*looks.notes(seen), *shortcuts.notes(facts, len(samples))),
+        notes=(*thumbnails.notes(seen), *shortcuts.notes(facts, len(samples))),
     )

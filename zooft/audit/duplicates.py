@@ -16,14 +16,14 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from zooft.audit.findings import MOST_SHOWN, Finding, counted
-from zooft.samples import targets
-from zooft.spill import stacked
+from zooft.data.samples import targets
+from zooft.storage.sequences import stacked
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from zooft.audit.findings import Kind, Severity
-    from zooft.audit.looks import Seen
+    from zooft.audit.thumbnails import Seen
     from zooft.contracts import Computing, Sample
 
 ALIKE = 0.93

@@ -11,9 +11,10 @@ from importlib import import_module
 
 import click
 
-from zooft import __version__, launcher
 from zooft.cli import endings, process
+from zooft.compute import launcher
 from zooft.errors import AmbiguousNameError, ConfigError, UnknownNameError
+from zooft.version import __version__
 
 COMMANDS = {
     "finetune": "Fine-tune a backbone on your data, export it to ONNX and verify the file.",

@@ -42,7 +42,7 @@ def audit(data: Path, task: str, out: Path | None, as_json: bool, **typed: Any) 
     with Live() as live:
         found = _audit(data, task, {name: value for name, value in typed.items() if value is not None}, live)
     if out is not None:
-        from zooft.run import write_json
+        from zooft.run.folder import write_json
 
         write_json(out, found)
     print_json(found) if as_json else _print(found)
@@ -52,7 +52,9 @@ def audit(data: Path, task: str, out: Path | None, as_json: bool, **typed: Any) 
 
 def _audit(data: Path, name: str, values: dict[str, Any], live: Live) -> Audit:
     from zooft import audit as audits
-    from zooft import config, registry, samples
+    from zooft import config
+    from zooft.data import samples
+    from zooft.hooks import registry
 
     task = registry.load().task(name)
     options = config.build(task.options, values)

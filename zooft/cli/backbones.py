@@ -13,7 +13,7 @@ from zooft.cli.screen import say
 
 if TYPE_CHECKING:
     from zooft.contracts import Family
-    from zooft.registry import Registry
+    from zooft.hooks.registry import Registry
 
 
 @click.command(
@@ -30,7 +30,7 @@ def backbones(pattern: str | None, as_json: bool) -> None:
 
     PATTERN is FAMILY:MODEL with * and ?; without it, the families are listed.
     """
-    from zooft import registry
+    from zooft.hooks import registry
 
     found = registry.load()
     if pattern is None:
@@ -68,7 +68,8 @@ def _counted(family: Family) -> dict[str, Any]:
 
 def _rows(found: Registry, pattern: str) -> list[dict[str, Any]]:
     from zooft.contracts import parse_reference
-    from zooft.model import describe, full_name
+    from zooft.model.names import full_name
+    from zooft.model.zoo import describe
 
     name, wanted = parse_reference(pattern)
     family = found.family(name)

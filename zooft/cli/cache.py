@@ -11,11 +11,11 @@ import click
 
 from zooft.cli.output import json_flag, print_json, print_table
 from zooft.cli.screen import say
-from zooft.escapes import visible
 from zooft.report.words import count
+from zooft.storage.escapes import visible
 
 if TYPE_CHECKING:
-    from zooft.store import Cleaned, ShelfInfo, Store
+    from zooft.storage.cache import Cleaned, ShelfInfo, Store
 
 _DAYS = {"d": 1, "w": 7, "h": 1 / 24}
 _NAMED = ("what", "backbone", "task", "precision")  # of what an entry depends on, what a person looks for
@@ -33,7 +33,7 @@ def cache() -> None:
 @json_flag
 def list_(as_json: bool) -> None:
     """List what is kept: records, size, last use."""
-    from zooft.store import default_store
+    from zooft.storage.cache import default_store
 
     store = default_store(_say)
     entries = store.shelves()
@@ -53,7 +53,7 @@ def clean(age: str | None, size: str | None, as_json: bool) -> None:
 
     Without options it removes what is above the limit. What a running job has open stays. What is removed is computed again when it is wanted.
     """
-    from zooft.store import default_store, parse_size
+    from zooft.storage.cache import default_store, parse_size
 
     store = default_store(_say)
     older_than = None if age is None else _age(age)
@@ -73,7 +73,7 @@ def clear(yes: bool, as_json: bool) -> None:
 
     What a running job has open stays.
     """
-    from zooft.store import default_store, size_text
+    from zooft.storage.cache import default_store, size_text
 
     store = default_store(_say)
     if not yes and not _agrees(f"Remove {size_text(store.held())} from {store.folder}?"):
@@ -119,7 +119,7 @@ def _row(entry: ShelfInfo) -> dict[str, Any]:
 
 
 def _print(store: Store, entries: list[ShelfInfo]) -> None:
-    from zooft.store import size_text
+    from zooft.storage.cache import size_text
 
     rows = [
         (entry.key[:12], _words(entry.what), f"{entry.records:,}", size_text(entry.bytes), _day(entry))
@@ -145,7 +145,7 @@ def _words(what: Mapping[str, Any]) -> str:
 
 
 def _tell(cleaned: Cleaned, store: Store, *, as_json: bool) -> None:
-    from zooft.store import size_text
+    from zooft.storage.cache import size_text
 
     if as_json:
         print_json({"bytes": cleaned.bytes, "entries": cleaned.shelves, "stayed": sorted(cleaned.stayed)})

@@ -22,7 +22,7 @@ Examples:
 def compare(runs: tuple[Path, ...], page: Path | None, as_json: bool) -> None:
     """Put runs side by side: settings that differ, figures with intervals, time, size and verification."""
     from zooft.report import comparison
-    from zooft.run import write_text
+    from zooft.run.folder import write_text
 
     if len(runs) < 2:
         raise click.UsageError("one run can't be compared; name two or more run folders")

@@ -12,10 +12,10 @@ from zooft.cli.output import print_json, print_table
 from zooft.cli.screen import say, write
 
 if TYPE_CHECKING:
-    from zooft.answers import Answer
     from zooft.cli.wanted import Job
-    from zooft.journal import Journal
-    from zooft.layouts import Layout
+    from zooft.deploy.formats import Layout
+    from zooft.deploy.journal import Journal
+    from zooft.deploy.predict import Answer
 
 _MOST_TOLD = 5
 
@@ -95,13 +95,13 @@ class Sink:
             self._show()
 
     def _publish(self, journal: Journal, keys: Sequence[str]) -> None:
-        from zooft import layouts
+        from zooft.deploy import formats
 
         for key in keys:
             self._tally.count(journal.answer(key))
-        layout = layouts.with_names(self._layout, (journal.answer(key) for key in keys))
+        layout = formats.with_names(self._layout, (journal.answer(key) for key in keys))
         form = self._wanted.format
-        journal.publish(lambda file: layouts.write(file, layout, (journal.answer(key) for key in keys), form))
+        journal.publish(lambda file: formats.write(file, layout, (journal.answer(key) for key in keys), form))
         if self._wanted.as_json:
             print_json({"out": self._wanted.out, "answered": self._tally.answered, "failed": self._tally.failed})
         else:
@@ -110,29 +110,29 @@ class Sink:
     def _show(self) -> None:
         import io
 
-        from zooft import layouts
+        from zooft.deploy import formats
 
-        layout = layouts.with_names(self._layout, self._waiting)
+        layout = formats.with_names(self._layout, self._waiting)
         if self._wanted.format == "table":
-            print_table("", *layouts.for_screen(layout, self._waiting))
+            print_table("", *formats.for_screen(layout, self._waiting))
             return
         buffer = io.StringIO()
-        layouts.write(buffer, layout, self._waiting, self._wanted.format)
+        formats.write(buffer, layout, self._waiting, self._wanted.format)
         write(buffer.getvalue())
 
     def _begin(self) -> None:
-        from zooft import layouts
+        from zooft.deploy import formats
 
         if not self._begun and self._wanted.format == "csv":
-            write(layouts.csv_line(layouts.columns(self._layout)))
+            write(formats.csv_line(formats.columns(self._layout)))
         self._begun = True
 
     def _write_row(self, answer: Answer) -> None:
-        from zooft import layouts
+        from zooft.deploy import formats
 
         self._begin()
         csv = self._wanted.format == "csv"
-        write(layouts.csv_line(layouts.cells(self._layout, answer)) if csv else layouts.line(self._layout, answer))
+        write(formats.csv_line(formats.cells(self._layout, answer)) if csv else formats.line(self._layout, answer))
 
 
 @contextlib.contextmanager
@@ -142,7 +142,7 @@ def writing(job: Job, layout: Layout, tally: Tally) -> Iterator[Sink]:
     if out is None:
         yield Sink(job, layout, tally, None)
         return
-    from zooft.journal import Journal
+    from zooft.deploy.journal import Journal
 
     journal = Journal(out.resolve(), _depends_on(job), resume=job.wanted.resume)
     try:
@@ -158,8 +158,8 @@ def _depends_on(job: Job) -> dict[str, Any]:
     """What makes another command's answers useless for this one."""
     import hashlib
 
-    from zooft import __version__
     from zooft.runtime import DATA_FILE
+    from zooft.version import __version__
 
     with job.wanted.model.open("rb") as file:
         model = hashlib.file_digest(file, "sha256").hexdigest()

@@ -16,7 +16,7 @@ from zooft.errors import ConfigError, RunError
 @click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True, help="of generated data")
 def demo(task: str, folder: Path, seed: int) -> None:
     """Write a task's small real data set to FOLDER, offline."""
-    from zooft import registry
+    from zooft.hooks import registry
 
     found = registry.load()
     chosen = found.task(task)

@@ -16,8 +16,8 @@ from typing import Any
 
 import click
 
-from zooft import machine
 from zooft.cli import screen
+from zooft.compute import machine
 from zooft.errors import (
     AmbiguousNameError,
     ConfigError,
@@ -27,7 +27,7 @@ from zooft.errors import (
     UnknownNameError,
     ZooftError,
 )
-from zooft.escapes import in_json
+from zooft.storage.escapes import in_json
 
 _HEAVY = frozenset({
     "torch", "torchvision", "timm", "accelerate", "safetensors", "sklearn", "scipy", "captum", "matplotlib", "jinja2",

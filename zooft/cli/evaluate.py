@@ -14,7 +14,7 @@ from zooft.config import Device
 
 if TYPE_CHECKING:
     from zooft.cli.subject import Subject
-    from zooft.metrics import Evaluation
+    from zooft.evaluation.metrics import Evaluation
 
 
 @click.command(
@@ -72,13 +72,16 @@ def evaluate(
 def _run(
     chosen: Subject, data: Path, *, split: str, bootstrap: int, seed: int, device: str, workers: int | None
 ) -> Evaluation:
-    from zooft import judge, machine, registry, saved, together
+    from zooft.compute import distributed, machine
+    from zooft.deploy import saved
+    from zooft.evaluation import judge
+    from zooft.hooks import registry
 
     assert chosen.run is not None  # noqa: S101 -- find() gives a run or a file
-    accelerator = together.alone(device)
+    accelerator = distributed.alone(device)
     if workers is None:
         workers = machine.loader_workers(accelerator.device.type)
-    with together.faults(accelerator), Live() as live:
+    with distributed.faults(accelerator), Live() as live:
         opened = saved.open_run(chosen.run, registry.load())
         name, samples, notes = saved.find_samples(
             opened.task, opened.options, opened.classes, data, run=chosen.run, split=split, computing=live.computing,
@@ -98,7 +101,10 @@ def _run(
 
 
 def _file(chosen: Subject, data: Path, *, split: str, bootstrap: int, seed: int, provider: str) -> Evaluation:
-    from zooft import declared, judge, registry, runtime, saved
+    from zooft import runtime
+    from zooft.deploy import declared, saved
+    from zooft.evaluation import judge
+    from zooft.hooks import registry
 
     assert chosen.file is not None  # noqa: S101 -- find() gives a run or a file
     with Live() as live:

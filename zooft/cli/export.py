@@ -6,12 +6,12 @@ from pathlib import Path
 
 import click
 
-from zooft import run as runs
 from zooft.cli import subject
 from zooft.cli.live import Live
 from zooft.cli.output import json_flag, print_json, print_verification
 from zooft.cli.screen import say
 from zooft.errors import RunError
+from zooft.run import folder as runs
 
 
 @click.command(
@@ -35,7 +35,9 @@ def export(run: Path | None, data: Path | None, samples: int, provider: str, as_
 
     A file that fails is kept as model.unverified.onnx, and the exit status is 1.
     """
-    from zooft import registry, runtime, saved
+    from zooft import runtime
+    from zooft.deploy import saved
+    from zooft.hooks import registry
 
     runtime.choose(provider)
     chosen = subject.find(run)

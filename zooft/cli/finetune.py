@@ -7,14 +7,14 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from zooft import launcher
 from zooft.cli.output import json_flag, print_evaluation, print_json, print_verification
 from zooft.cli.screen import say
 from zooft.cli.tasked import TaskCommand
+from zooft.compute import launcher
 from zooft.config import FinetuneConfig, read_toml
 
 if TYPE_CHECKING:
-    from zooft.timing import Profile
+    from zooft.compute.profile import Profile
 
 
 @click.command(
@@ -37,7 +37,7 @@ def finetune(config_file: Path | None, as_json: bool, **typed: Any) -> None:
     The backbone's classifier is replaced, part of it stays frozen, the best epoch by validation is kept. The run folder
     holds the weights under the zoo's own names, the verified ONNX file, every figure and a report.
     """
-    from zooft.recipe import finetune as run
+    from zooft.pipeline.finetune import finetune as run
 
     values = read_toml(config_file) if config_file else {}
     values |= {name: value for name, value in typed.items() if value is not None}
@@ -74,8 +74,8 @@ def finetune(config_file: Path | None, as_json: bool, **typed: Any) -> None:
 
 
 def _print_profile(profile: Profile) -> None:
-    from zooft import timing
     from zooft.cli.output import print_table
+    from zooft.compute import profile as timing
 
     print_table("where the time went", timing.COLUMNS, timing.rows(profile))
     said = timing.sentence(profile)
@@ -85,7 +85,7 @@ def _print_profile(profile: Profile) -> None:
 
 def _in_silence(values: dict[str, Any]) -> None:
     """What a process does that isn't the main one: it speaks only of what the main one doesn't know."""
-    from zooft.recipe import finetune as run
+    from zooft.pipeline.finetune import finetune as run
 
     try:
         run(**values)

@@ -14,7 +14,7 @@ from zooft.cli.output import json_flag, print_json, print_table
 @json_flag
 def tasks(as_json: bool) -> None:
     """List what can be learnt: the values of --task."""
-    from zooft import registry
+    from zooft.hooks import registry
 
     _show("task", registry.load().tasks, as_json=as_json)
 
@@ -23,7 +23,7 @@ def tasks(as_json: bool) -> None:
 @json_flag
 def heads(as_json: bool) -> None:
     """List what can replace a classifier: the values of --head."""
-    from zooft import registry
+    from zooft.hooks import registry
 
     _show("head", registry.load().heads, as_json=as_json)
 
@@ -32,7 +32,7 @@ def heads(as_json: bool) -> None:
 @json_flag
 def freezers(as_json: bool) -> None:
     """List the rules for what stays as it is: the values of --freeze."""
-    from zooft import registry
+    from zooft.hooks import registry
 
     _show("freezer", registry.load().freezers, as_json=as_json)
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
-from zooft.escapes import visible
+from zooft.storage.escapes import visible
 
 if TYPE_CHECKING:
     from types import TracebackType

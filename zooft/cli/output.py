@@ -10,12 +10,12 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from zooft.cli.screen import label, say, write
-from zooft.escapes import in_json, visible
 from zooft.report.words import plural
+from zooft.storage.escapes import in_json, visible
 
 if TYPE_CHECKING:
     from zooft.contracts import LabelVerification, Verification
-    from zooft.metrics import Evaluation, Interval
+    from zooft.evaluation.metrics import Evaluation, Interval
 
 _MOST_SUBGROUPS = 30
 _FIGURE = 12
@@ -26,7 +26,7 @@ json_flag = click.option("--json", "as_json", is_flag=True, help="print the resu
 
 def print_json(value: Any) -> None:
     """One JSON value."""
-    from zooft.run import to_json
+    from zooft.run.folder import to_json
 
     write(in_json(json.dumps(to_json(value), indent=2, ensure_ascii=False)) + "\n")
 
@@ -129,7 +129,7 @@ def _print_subgroups(evaluation: Evaluation) -> None:
 
 
 def _metric(name: str) -> str:
-    from zooft.metrics import SMALLER_IS_BETTER
+    from zooft.evaluation.metrics import SMALLER_IS_BETTER
 
     return name.replace("_", " ") + (" (smaller is better)" if name in SMALLER_IS_BETTER else "")
 

@@ -10,8 +10,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from zooft.contracts import Rejection
+from zooft.data.hidden import is_hidden
 from zooft.errors import DataError
-from zooft.hidden import is_hidden
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,7 +11,7 @@ from zooft.cli.output import json_flag, print_json, print_table
 @json_flag
 def plugins(as_json: bool) -> None:
     """List every plugin: its distribution, version, what it registers, and why a broken one was left out."""
-    from zooft import registry
+    from zooft.hooks import registry
 
     found = registry.load()
     rows = [

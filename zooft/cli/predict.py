@@ -17,11 +17,11 @@ from zooft.cli.live import Live
 from zooft.cli.output import json_flag
 from zooft.cli.screen import say
 from zooft.cli.wanted import Job, Wanted, check_format, check_out
-from zooft.run import ONNX_FILE
+from zooft.run.folder import ONNX_FILE
 
 if TYPE_CHECKING:
-    from zooft.answers import Answer, Group
     from zooft.contracts import GroupResult, Rejection
+    from zooft.deploy.predict import Answer, Group
 
 _UNJUDGED = "not_judged.csv"
 _LINES_EACH = 10
@@ -60,7 +60,9 @@ def predict(model: Path, typed: tuple[str, ...], as_json: bool, **given: Any) ->
     """
     wanted = Wanted(model=model / ONNX_FILE if model.is_dir() else model, as_json=as_json, typed=typed, **given)
     check_out(wanted)  # before anything is opened that takes its time
-    from zooft import declared, registry, runtime, saved
+    from zooft import runtime
+    from zooft.deploy import declared, saved
+    from zooft.hooks import registry
 
     opened = runtime.load(wanted.model, provider=wanted.provider, threads=wanted.threads or 0)
     task, options = saved.task_of_file(opened, registry.load())
@@ -78,9 +80,9 @@ def predict(model: Path, typed: tuple[str, ...], as_json: bool, **given: Any) ->
 
 
 def _by_file(job: Job) -> Tally:
-    from zooft import answers
-    from zooft.journal import path_of
-    from zooft.layouts import Layout
+    from zooft.deploy import predict as answers
+    from zooft.deploy.formats import Layout
+    from zooft.deploy.journal import path_of
 
     out = job.wanted.out
     ours = [] if out is None else [out, path_of(out)]
@@ -108,7 +110,7 @@ def _by_file(job: Job) -> Tally:
 
 
 def _by_group(job: Job) -> Tally:
-    from zooft import answers
+    from zooft.deploy import predict as answers
 
     wanted, metadata, tally = job.wanted, job.opened.metadata, Tally()
     with _live(wanted) as live:
@@ -149,9 +151,9 @@ def _about_rejected(rejected: Sequence[Rejection]) -> Iterator[str]:
 def _write_groups(
     job: Job, asked: Sequence[Group], rejected: Sequence[Rejection], advance: Callable[[int], None], tally: Tally
 ) -> None:
-    from zooft import answers
-    from zooft.layouts import Layout
-    from zooft.run import to_json
+    from zooft.deploy import predict as answers
+    from zooft.deploy.formats import Layout
+    from zooft.run.folder import to_json
 
     metadata = job.opened.metadata
     about = to_json({
@@ -176,8 +178,8 @@ def _names(job: Job, result: GroupResult | str) -> Mapping[str, str]:
 
 def _write_own(job: Job, asked: Sequence[Group], results: Sequence[GroupResult | str], tally: Tally) -> None:
     """In a format of the task's own, which has a place for those who were answered; a table beside it has the others."""
-    from zooft import answers
     from zooft.contracts import DeployedFile
+    from zooft.deploy import predict as answers
 
     everyone = [answers.from_result(group, result, {}) for group, result in zip(asked, results, strict=True)]
     for answer in everyone:
@@ -196,13 +198,13 @@ def _write_own(job: Job, asked: Sequence[Group], results: Sequence[GroupResult |
 
 def _write_unjudged(folder: Path, lacking: Sequence[Answer]) -> None:
     """Those who weren't answered, or only in part; what an earlier command said of others goes."""
-    from zooft import layouts
-    from zooft.run import write_text
+    from zooft.deploy import formats
+    from zooft.run.folder import write_text
 
-    path, head = folder / _UNJUDGED, layouts.csv_line(("patient", "missing", "error"))
+    path, head = folder / _UNJUDGED, formats.csv_line(("patient", "missing", "error"))
     if lacking:
         folder.mkdir(parents=True, exist_ok=True)
-        rows = (layouts.csv_line((each.key, each.facts.get("missing", ""), each.error)) for each in lacking)
+        rows = (formats.csv_line((each.key, each.facts.get("missing", ""), each.error)) for each in lacking)
         write_text(path, head + "".join(rows))
         say(path)
     elif path.is_file() and path.read_text(encoding="utf-8", errors="replace").startswith(head):

@@ -14,8 +14,8 @@ import logging
 import os
 import sys
 
-from zooft import machine
 from zooft.cli import screen
+from zooft.compute import machine
 
 _MMAP_MAX, _TRIM_THRESHOLD, _ARENA_MAX = -4, -1, -8
 """Numbers of glibc's mallopt(3) parameters."""

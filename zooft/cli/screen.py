@@ -9,7 +9,7 @@ import logging
 
 import click
 
-from zooft.escapes import visible
+from zooft.storage.escapes import visible
 
 
 def say(text: object = "", *, err: bool = False, fg: str | None = None, bold: bool | None = None) -> None:

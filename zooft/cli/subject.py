@@ -8,10 +8,10 @@ from pathlib import Path
 
 import click
 
-from zooft import run as runs
 from zooft.cli.screen import say
 from zooft.config import Provider
 from zooft.errors import DataError
+from zooft.run import folder as runs
 
 provider_flag = click.option(
     "--provider", type=click.Choice(Provider.__args__), default="auto", show_default=True,  # type: ignore[attr-defined]

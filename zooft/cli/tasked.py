@@ -28,7 +28,7 @@ class TaskCommand(click.Command):
         """Find the task first, then parse with its options."""
         name = _named_task(args)
         if name is not None:
-            from zooft import registry
+            from zooft.hooks import registry
 
             task = registry.load().task(name)
             ctx.meta[_OWN] = flags.of(task.options, group=task.name)

@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING
 
 import click
 
-from zooft import run as runs
 from zooft.cli import subject
 from zooft.cli.live import Live
 from zooft.cli.output import json_flag, print_json, print_label_verification, print_verification
 from zooft.errors import DataError, RuntimeModelError
+from zooft.run import folder as runs
 
 if TYPE_CHECKING:
     from zooft.contracts import LabelVerification, Verification
@@ -63,7 +63,8 @@ def verify(model: Path | None, run: Path | None, data: Path | None, samples: int
 
 
 def _with_torch(file: Path, folder: Path, data: Path | None, *, samples: int, provider: str) -> Verification:
-    from zooft import registry, saved
+    from zooft.deploy import saved
+    from zooft.hooks import registry
 
     with Live() as live:
         opened = saved.open_run(folder, registry.load())
@@ -80,7 +81,8 @@ def _with_torch(file: Path, folder: Path, data: Path | None, *, samples: int, pr
 
 
 def _by_labels(file: Path, folder: Path | None, data: Path | None, *, samples: int, provider: str) -> LabelVerification:
-    from zooft import labelled, registry
+    from zooft.deploy import labelled
+    from zooft.hooks import registry
 
     if not file.is_file():
         raise RuntimeModelError(f"there is no file {file}; 'zooft export RUN' writes a run's model.onnx")

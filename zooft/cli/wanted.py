@@ -31,13 +31,13 @@ class Wanted:
     @property
     def format(self) -> str:
         """The format's name."""
-        from zooft import layouts
+        from zooft.deploy import formats
 
         if self.form is not None and not (self.form == "table" and self.out is not None):
             return self.form
         if self.as_json:
             return "json"
-        return "table" if self.out is None else layouts.BY_SUFFIX.get(self.out.suffix.lower(), "csv")
+        return "table" if self.out is None else formats.BY_SUFFIX.get(self.out.suffix.lower(), "csv")
 
     @property
     def streams(self) -> bool:
@@ -62,15 +62,15 @@ def check_out(wanted: Wanted) -> None:
         ConfigError: says what lies there.
         RunError: a command that was stopped has left something there.
     """
-    from zooft import layouts
+    from zooft.deploy import formats
 
     if wanted.as_json and wanted.form not in (None, "json"):
         raise ConfigError(f"--json is --format json, and --format {wanted.form} was given too; give one of them")
-    if wanted.form not in (None, *layouts.FORMATS):  # a task's own: it writes a folder
+    if wanted.form not in (None, *formats.FORMATS):  # a task's own: it writes a folder
         if wanted.out is not None and wanted.out.exists() and not wanted.out.is_dir():
             raise ConfigError(f"--format {wanted.form} writes files into a folder, and --out {wanted.out} is a file")
         if wanted.resume:
-            raise ConfigError(f"--resume is for {', '.join(layouts.FORMATS)}, not for --format {wanted.form}")
+            raise ConfigError(f"--resume is for {', '.join(formats.FORMATS)}, not for --format {wanted.form}")
     if wanted.out is None:
         if wanted.resume:
             raise ConfigError("--resume goes on with a file: name it with --out")
@@ -81,12 +81,12 @@ def check_out(wanted: Wanted) -> None:
         raise ConfigError(
             f"--out {wanted.out}: nothing may be written in {wanted.out.absolute().parent}; name another place"
         )
-    if wanted.form in (None, *layouts.FORMATS):
+    if wanted.form in (None, *formats.FORMATS):
         _check_file(wanted.out, wanted)
 
 
 def _check_file(out: Path, wanted: Wanted) -> None:
-    from zooft import journal, layouts
+    from zooft.deploy import formats, journal
 
     journal.check(out.resolve(), resume=wanted.resume)
     if out.is_dir():
@@ -100,7 +100,7 @@ def _check_file(out: Path, wanted: Wanted) -> None:
         *(Path(text).resolve() for text in wanted.typed if Path(text).is_file()),
     }:
         raise ConfigError(f"--out {out} is what is read here, and would be overwritten; name another file")
-    if not layouts.is_result(out):
+    if not formats.is_result(out):
         raise ConfigError(
             f"--out {out} exists and isn't what predict writes, so it stays; name another file, or remove it"
         )
@@ -112,11 +112,11 @@ def check_format(job: Job) -> None:
     Raises:
         ConfigError: with those that there are.
     """
-    from zooft import layouts
+    from zooft.deploy import formats
 
     form, writers = job.wanted.format, job.task.writers
-    if form not in (*layouts.FORMATS, *writers):
-        known = ", ".join((*layouts.FORMATS, *writers))
+    if form not in (*formats.FORMATS, *writers):
+        known = ", ".join((*formats.FORMATS, *writers))
         raise ConfigError(f"there is no format {form!r}; the task {job.task.name} has {known}")
     if form in writers and job.wanted.out is None:
         raise ConfigError(f"--format {form} writes files: name a folder with --out")

@@ -24,8 +24,8 @@ def fetch(backbones: tuple[str, ...], folder: Path, as_json: bool) -> None:
 
     Bring the folder to the machine without network and set ZOOFT_WEIGHTS to it.
     """
-    from zooft import registry
-    from zooft.model import fetch_weights
+    from zooft.hooks import registry
+    from zooft.model.zoo import fetch_weights
 
     found = registry.load()
     rows = []

@@ -27,7 +27,8 @@ def whois(data: Path, ids: tuple[str, ...], task: str, as_json: bool, **typed: A
     Needs DATA and the key that was made for it; give the task's own options as they were in the run. Exits with 1 where
     an id isn't of this data.
     """
-    from zooft import config, registry
+    from zooft import config
+    from zooft.hooks import registry
 
     chosen = registry.load().task(task)
     if chosen.whois is None:

@@ -7,8 +7,8 @@ what random views are made of.
 
 from __future__ import annotations
 
-from zooft.features.datasets import Fed, Kept, Views, reader
-from zooft.features.keeping import AT_A_TIME, Feed, Keeping, feed, inputs
+from zooft.features.cache import AT_A_TIME, Feed, Keeping, feed, inputs
+from zooft.features.dataset import Fed, Kept, Views, reader
 from zooft.features.loading import loader, place
 
 __all__ = ["AT_A_TIME", "Fed", "Feed", "Keeping", "Kept", "Views", "feed", "inputs", "loader", "place", "reader"]

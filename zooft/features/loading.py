@@ -10,7 +10,7 @@ import torch
 from torch.utils.data import DataLoader, Dataset, Subset, default_collate
 
 from zooft.errors import ZooftError
-from zooft.features.datasets import Kept
+from zooft.features.dataset import Kept
 
 if TYPE_CHECKING:
     from torch import Tensor

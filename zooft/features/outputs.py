@@ -13,8 +13,8 @@ from torch import Tensor
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from zooft.features.datasets import Take
-    from zooft.store import Shelf
+    from zooft.features.dataset import Take
+    from zooft.storage.cache import Shelf
 
 LOADED_BYTES = 256 * 2**20
 """Features up to this are read into memory; more stay on disk, memory-mapped."""

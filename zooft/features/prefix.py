@@ -22,13 +22,13 @@ from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from zooft.arithmetic import winograd
-from zooft.model import INSTANCES_AT_A_TIME
+from zooft.compute.kernels import winograd
+from zooft.model.adapted import INSTANCES_AT_A_TIME
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from zooft.model import AdaptedModel
+    from zooft.model.adapted import AdaptedModel
 
 TOLERANCE = 1e-4
 """Relative error above which a copy doesn't serve in place of the unfolded one."""

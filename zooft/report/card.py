@@ -12,7 +12,7 @@ from zooft.report import results, words
 from zooft.report.blocks import Card, CardRow, Section, Text
 
 if TYPE_CHECKING:
-    from zooft.report.material import Material
+    from zooft.report.inputs import Material
 
 
 def card(material: Material) -> Section:

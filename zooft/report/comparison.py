@@ -9,13 +9,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from zooft import run as runs
-from zooft import sheets
 from zooft.contracts import Table
 from zooft.errors import RunError
-from zooft.metrics import SMALLER_IS_BETTER, Interval
+from zooft.evaluation.metrics import SMALLER_IS_BETTER, Interval
 from zooft.report import html, words
 from zooft.report.blocks import Block, Grid, Page, Section, Text
+from zooft.run import folder as runs
+from zooft.storage import csv_files
 
 Cell = str | int | float | bool | None
 
@@ -155,7 +155,7 @@ def _lines(path: Path) -> list[str]:
 def _members(path: Path) -> dict[str, frozenset[str]]:
     """Split to the ids of its samples."""
     ids: dict[str, set[str]] = {}
-    for row in sheets.read(path) if path.is_file() else ():
+    for row in csv_files.read(path) if path.is_file() else ():
         ids.setdefault(row["split"], set()).add(row["id"])
     return {split: frozenset(found) for split, found in ids.items()}
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from zooft import calibration
+from zooft.evaluation import calibration
 from zooft.report import drawing, words
 from zooft.report.blocks import Drawing
 
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from numpy.typing import NDArray
 
-    from zooft.calibration import Curve
+    from zooft.evaluation.calibration import Curve
 
 _MOST_METRICS = 4
 MOST_CURVES = 6

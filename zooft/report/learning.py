@@ -9,7 +9,7 @@ from zooft.report import figures, words
 from zooft.report.blocks import Block, Drawing, Facts, Grid, Heading, Row, Section, Step, Strip, Text
 
 if TYPE_CHECKING:
-    from zooft.report.material import Material
+    from zooft.report.inputs import Material
 
 
 def network(material: Material) -> Section:

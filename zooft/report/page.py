@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from zooft.report import asked, card, html, learning, proof, results, seen, words
+from zooft.report import card, html, learning, pictures, results, verification, words
+from zooft.report import settings as asked
 from zooft.report.blocks import Key, Page, Section
-from zooft.report.material import Material
-from zooft.run import write_text
+from zooft.report.inputs import Material
+from zooft.run.folder import write_text
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -43,16 +44,16 @@ def _sections(material: Material) -> Iterator[Section]:
     if audit is not None:
         yield audit
     yield from results.results(material)
-    yield seen.mistakes(material)
-    yield seen.looked(material)
-    own = seen.of_task(material)
+    yield pictures.mistakes(material)
+    yield pictures.looked(material)
+    own = pictures.of_task(material)
     if own:
         yield Section("task", f"More on {material.task}", tuple(own))
     yield learning.network(material)
     yield learning.learning(material)
     yield learning.cost(material)
-    yield proof.verification(material)
-    yield proof.deployment(material)
+    yield verification.verification(material)
+    yield verification.deployment(material)
     yield card.card(material)
 
 

@@ -6,10 +6,11 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from zooft import calibration as calibrating
 from zooft.contracts import Calibration
-from zooft.metrics import SMALLER_IS_BETTER, by_group
-from zooft.report import answers, figures, photos, words
+from zooft.evaluation import calibration as calibrating
+from zooft.evaluation.metrics import SMALLER_IS_BETTER, by_group
+from zooft.report import examples as answers
+from zooft.report import figures, photos, words
 from zooft.report.blocks import Block, Drawing, Folded, Grid, Photo, Row, Section, Shaded, Text
 
 if TYPE_CHECKING:
@@ -18,9 +19,9 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from zooft.contracts import GroupScore
-    from zooft.judge import Predictions
-    from zooft.metrics import Evaluation, Interval
-    from zooft.report.material import Material
+    from zooft.evaluation.judge import Predictions
+    from zooft.evaluation.metrics import Evaluation, Interval
+    from zooft.report.inputs import Material
 
 MOST_NAMED = 12
 """Classes with a row and a column of their own in the confusion matrix."""

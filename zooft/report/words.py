@@ -6,7 +6,7 @@ import math
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from zooft.metrics import Evaluation, Interval
+    from zooft.evaluation.metrics import Evaluation, Interval
 
 SPLITS = {
     "train": "training",

@@ -10,9 +10,9 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from zooft import guard
 from zooft.contracts import Activation, Calibration, GroupScore, Port
 from zooft.errors import RuntimeModelError
+from zooft.hooks import guard
 
 KEY = "zooft"
 SCHEMA = 2

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from zooft import machine
+from zooft.compute import machine
 from zooft.errors import ProviderError, RuntimeModelError
 from zooft.runtime import metadata as file_metadata
 from zooft.runtime import policy, providers

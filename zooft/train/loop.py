@@ -16,14 +16,16 @@ import torch
 from torch import Tensor, nn
 from torch.utils.data import Subset
 
-from zooft import features, freeze, together
+from zooft import features
+from zooft.compute import distributed
+from zooft.compute.profile import Stopwatch
 from zooft.contracts import EpochRecord
 from zooft.errors import DivergedError
-from zooft.model import load_zoo_tensors
-from zooft.state import Progress, restore_loss, restore_optimizer
-from zooft.timing import Stopwatch
+from zooft.model import freeze
+from zooft.model.adapted import load_zoo_tensors
+from zooft.run.checkpoint import Progress, restore_loss, restore_optimizer
 from zooft.train import speed, step
-from zooft.train.optimize import Recipe, make_optimizer, rate_factor, set_rates
+from zooft.train.optimizer import Recipe, make_optimizer, rate_factor, set_rates
 
 if TYPE_CHECKING:
     from accelerate import Accelerator
@@ -31,8 +33,8 @@ if TYPE_CHECKING:
 
     from zooft.contracts import FreezePlan
     from zooft.features import Feed, Keeping, Views
-    from zooft.model import AdaptedModel
-    from zooft.state import Kept
+    from zooft.model.adapted import AdaptedModel
+    from zooft.run.checkpoint import Kept
 
 USUAL_BATCH = 32
 LARGEST_HEAD_BATCH = 256
@@ -183,7 +185,7 @@ def run_epochs(
     feed = fed(job, plans[first], feed)
     progress = _begin(job, recipe, accelerator, watch, feed) if kept is None else kept.progress
     batch_size = int(progress.resolved["batch_size"])
-    steps = together.steps(len(job.train), batch_size)
+    steps = distributed.steps(len(job.train), batch_size)
     job.loss.to(accelerator.device)
     optimizer = make_optimizer(model, recipe, plans, job.loss)
     scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: rate_factor(step, steps, recipe))
@@ -202,13 +204,15 @@ def run_epochs(
         set_rates(optimizer, scheduler, recipe, plan)
         learner, progress = _learner(job, recipe, accelerator, watch, plan, feed, progress, before=learner)
         # of dropout, which several processes draw apart; an epoch is the same after a resume
-        torch.manual_seed(together.seed_of(recipe.seed, epoch, accelerator.process_index))
-        batches = together.batches(accelerator, samples=len(job.train), size=batch_size, seed=recipe.seed, epoch=epoch)
+        torch.manual_seed(distributed.seed_of(recipe.seed, epoch, accelerator.process_index))
+        batches = distributed.batches(
+            accelerator, samples=len(job.train), size=batch_size, seed=recipe.seed, epoch=epoch
+        )
         data = features.loader(feed.train.at(epoch), batches=batches, workers=recipe.workers)
         advance = watch.computing(f"epoch {epoch + 1} of {recipe.epochs}", steps)
         train_loss = step.run(learner, optimizer, scheduler, data, batches, epoch=epoch, advance=advance)
-        together.same_buffers(model, accelerator)
-        together.same_buffers(job.loss, accelerator)
+        distributed.same_buffers(model, accelerator)
+        distributed.same_buffers(job.loss, accelerator)
         with watch.clock.part("validation"), learner.precision(accelerator.device):
             val_loss, values = _validate(job, model, feed, recipe, accelerator, epoch=epoch)
         rank = None if job.keep_last or feed.val is None else ranked(values[job.primary], val_loss)
@@ -284,7 +288,7 @@ def _learner(
     settled = progress.resolved.get("precision", {})
     known = settled.get(str(feed.boundary))
     size = int(progress.resolved["batch_size"])
-    left = together.steps(len(job.train), size) * (recipe.epochs - progress.epoch)
+    left = distributed.steps(len(job.train), size) * (recipe.epochs - progress.epoch)
     probe = _probe(job, recipe, accelerator, feed, size)
     head_only = feed.start == len(job.model.stages)
     chosen = step.from_values(known) if known else step.settle_precision(probe, steps=left, head_only=head_only)
@@ -294,7 +298,7 @@ def _learner(
         progress,
         resolved={**progress.resolved, "precision": {**settled, str(feed.boundary): step.as_values(chosen)}},
     )
-    module = together.wrap(job.model, accelerator, sync_bn=recipe.sync_bn)
+    module = distributed.wrap(job.model, accelerator, sync_bn=recipe.sync_bn)
     if speed.compile_wanted(recipe.compile, accelerator.device, steps=left):
         module = torch.compile(module)  # type: ignore[assignment]
     learner = step.Learner(
@@ -338,16 +342,16 @@ def _validate(
     if feed.val is None:
         return math.nan, {}
     total = len(feed.val)  # type: ignore[arg-type]
-    own = together.share(total, accelerator)
+    own = distributed.share(total, accelerator)
     answered = []
     if len(own):
         part = feed.val if len(own) == total else Subset(feed.val, own)
         batches = features.loader(part, batch_size=features.AT_A_TIME, workers=recipe.workers)
         answered = [predict(model, batches, accelerator, start=feed.val_start)]
-    logits = together.gather([z for z, _ in answered], own, accelerator)
-    targets = together.gather([t for _, t in answered], own, accelerator)
+    logits = distributed.gather([z for z, _ in answered], own, accelerator)
+    targets = distributed.gather([t for _, t in answered], own, accelerator)
     # one process judges, so that all go on alike: other processors may round otherwise
-    return together.first(accelerator, lambda: _worth(job, logits, targets, accelerator.device, epoch))
+    return distributed.first(accelerator, lambda: _worth(job, logits, targets, accelerator.device, epoch))
 
 
 def _worth(

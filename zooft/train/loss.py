@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from zooft.errors import ZooftError
-from zooft.guard import ask, code_of, place_of, raised_in
+from zooft.hooks.guard import ask, code_of, place_of, raised_in
 from zooft.train.speed import is_out_of_memory
 
 if TYPE_CHECKING:

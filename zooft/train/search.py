@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
     from zooft.contracts import EpochRecord
     from zooft.features import Feed
-    from zooft.train.optimize import Recipe
+    from zooft.train.optimizer import Recipe
 
 RATES = (1.0, 0.1, 0.3, 3.0, 10.0)
 """Factors of ``--lr``; what was asked for comes first and wins where another is only as good."""

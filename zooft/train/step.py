@@ -14,17 +14,18 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
-from zooft import features, launcher, together
+from zooft import features
+from zooft.compute import distributed, launcher
+from zooft.compute.profile import Stopwatch, step_flops
 from zooft.errors import DivergedError, TrainingError
-from zooft.timing import Stopwatch, step_flops
 from zooft.train import speed
 from zooft.train.speed import Precision
 
 if TYPE_CHECKING:
     from accelerate import Accelerator
 
-    from zooft.together import Batches
-    from zooft.train.optimize import Recipe
+    from zooft.compute.distributed import Batches
+    from zooft.train.optimizer import Recipe
 
 Batch = tuple[Tensor, Tensor]
 
@@ -116,7 +117,7 @@ def settle_precision(probe: Probe, *, steps: int, head_only: bool) -> Precision:
                 raise
             return Precision(said="float32, since memory ran out while other ways were measured")
 
-    return together.first(probe.accelerator, measured)
+    return distributed.first(probe.accelerator, measured)
 
 
 def as_values(precision: Precision) -> Mapping[str, Any]:
@@ -151,7 +152,7 @@ def find_batch_size(probe: Probe, *, samples: int) -> tuple[int, str]:
         size, said = speed.find_batch_size(cost, share, at_most=max(8, samples // (20 * processes)))
         return size * processes, said + (f", {processes} times for as many processes" if processes > 1 else "")
 
-    return together.first(accelerator, found)
+    return distributed.first(accelerator, found)
 
 
 def gflop_of(probe: Probe) -> float:
@@ -232,10 +233,10 @@ def _backward(learner: Learner, x: Tensor, y: Tensor, counts: tuple[int, ...], *
     with learner.clock.part("forward"):
         with learner.precision(accelerator.device):
             logits = learner.module(x, learner.start)
-        value = together.global_loss(learner.loss, logits.float(), y, accelerator, counts=counts) * weight
+        value = distributed.global_loss(learner.loss, logits.float(), y, accelerator, counts=counts) * weight
     with learner.clock.part("backward"):
         value.backward()  # type: ignore[no-untyped-call]
-        together.same_gradients(learner.loss, accelerator)
+        distributed.same_gradients(learner.loss, accelerator)
     own: Tensor = value.detach() / accelerator.num_processes
     return own
 

@@ -1,0 +1,94 @@
+"""Which of two classes is looked for: never the word for having found nothing, whatever the alphabet says."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import example_data
+import pytest
+
+import zooft
+from zooft.deploy import saved
+from zooft.hooks import registry
+from zooft.run import folder as run
+
+FINDING_AND_NOTHING = [
+    ("abnormal", "normal"), ("cancer", "healthy"), ("malignant", "normal"), ("malignant", "benign"), ("hemorrhage", "normal"),
+    ("contrast", "no_contrast"), ("nodule", "clear"), ("yes", "no"), ("1", "0"), ("1.0", "0.0"), ("defect", "good"), ("nok", "ok"),
+    ("glioma", "notumor"), ("Nodule", "NoFinding"), ("benign", "normal"), ("lesion", "none"), ("present", "absent"),
+    ("not normal", "normal"), ("HER2+", "HER2-"), ("patient", "control"), ("cat", "other"), ("lung_cancer", "lung_normal"),
+    ("nodule_1", "nodule_0"), ("cancer", "cancer-free"), ("cancer", "noncancer"), ("COVID", "non-COVID"), ("y", "n"),
+    ("True", "False"), ("1", "-1"), ("malignant_nodule", "benign_nodule"), ("unhealthy", "healthy"), ("xyz", "healthy"),
+    ("Positive", "Negative"), ("PE", "No PE"), ("abnormal finding", "no abnormal finding"),
+    ("01_cancer", "00_normal"), ("0_cancer", "1_normal"), ("nodule", "nonodule"), ("with_PE", "without_PE"), ("PE present", "PE absent"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("finding", "nothing"), FINDING_AND_NOTHING)
+def test_what_is_found_is_positive_in_any_order(finding: str, nothing: str) -> None:
+    for names in ((finding, nothing), (nothing, finding)):
+        ordered, (note,) = zooft.order_classes(names, "", ask=True)
+        assert ordered == (nothing, finding)
+        assert note.startswith(
+            f"the positive class, which is looked for, is {finding!r}, and {nothing!r} the negative one"
+        )
+
+
+@pytest.mark.parametrize(
+    "names", [("ants", "bees"), ("1", "2"), ("stage 1", "stage 2"), ("cancer", "nodule"), ("healthy", "normal")]
+)
+def test_where_words_dont_tell_it_is_asked_for_or_said(names: tuple[str, str]) -> None:
+    with pytest.raises(zooft.ConfigError, match="which class is looked for can't be told from the names"):
+        zooft.order_classes(names, "", ask=True)
+    ordered, (note,) = zooft.order_classes(names, "")
+    assert ordered == names
+    assert "the last by name; --positive names another" in note
+
+
+@pytest.mark.parametrize("names", [("adenocarcinoma", "squamous"), ("cyst", "mass"), ("covid", "influenza")])
+def test_a_finding_beside_an_unknown_word_isnt_taken_for_what_is_looked_for(names: tuple[str, str]) -> None:
+    """Squamous is a carcinoma, too: only a word for nothing or for something harmless tells which one isn't."""
+    for ordered in (names, names[::-1]):
+        with pytest.raises(zooft.ConfigError, match="--positive"):
+            zooft.order_classes(ordered, "", ask=True)
+
+
+def test_the_user_is_believed() -> None:
+    ordered, (note,) = zooft.order_classes(("abnormal", "normal"), "Normal", ask=True)
+    assert ordered == ("abnormal", "normal")
+    assert note.endswith("as --positive says")
+    ordered, (note,) = zooft.order_classes(("a", "b", "c"), "a")
+    assert ordered == ("b", "c", "a")
+    assert note == "'a' stands last of the 3 classes, as --positive says"
+    with pytest.raises(zooft.ConfigError, match="--positive names a class that the labels don't have; they have a, b"):
+        zooft.order_classes(("a", "b"), "c")
+
+
+def test_an_order_that_was_given_stays_and_is_said() -> None:
+    ordered, (note,) = zooft.order_classes(("cancer", "healthy"), "", fixed=True)
+    assert ordered == ("cancer", "healthy")
+    assert "the second as the data orders them" in note
+    assert zooft.order_classes(("cancer", "healthy"), "cancer", fixed=True)[0] == ("healthy", "cancer")
+
+
+def test_of_several_classes_nothing_found_comes_first() -> None:
+    assert zooft.nothing_first(("benign", "malignant", "normal")) == ("normal", "benign", "malignant")
+    assert zooft.nothing_first(("hemorrhage", "ischemia", "no finding")) == ("no finding", "hemorrhage", "ischemia")
+    assert zooft.order_classes(("a", "b", "c"), "") == (("a", "b", "c"), ())
+    assert zooft.order_classes(("a",), "") == (("a",), ())
+
+
+def test_a_model_s_own_order_of_the_classes_is_no_other_data(tmp_path: Path) -> None:
+    """The alphabet has ants before bees, the model bees before ants; its held-out samples are known again all the same."""
+    folder = example_data.write_classes(tmp_path / "insects", {"ants": 8, "bees": 8})
+    made = zooft.finetune(
+        backbone="timm:test_resnet", weights="random", task="classification", data=folder, out=tmp_path / "run", epochs=1,
+        positive="ants", export=False, report=False, audit=False, bootstrap=0, cache=False,
+    )  # fmt: skip
+    record = run.read(made.path)
+    assert (record["classes"], record["positive"]) == (["bees", "ants"], "ants")
+    task = registry.load().task("classification")
+    options = task.options(positive="ants")
+    split, members, _ = saved.find_samples(task, options, record["classes"], folder, run=made.path)
+    assert (split, len(members)) == ("val", record["data"]["val"])
+    assert {sample.id.split("/")[0] for sample in members if sample.target == 1} == {"ants"}

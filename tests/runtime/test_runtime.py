@@ -1,0 +1,464 @@
+"""Opening and running exported files: what is refused, and that none of it needs torch."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from collections.abc import Callable
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import pytest
+from onnx import TensorProto, helper, numpy_helper
+
+from zooft import Port, runtime
+from zooft.contracts import Calibration
+from zooft.data import samples
+from zooft.errors import DataError, ProviderError, RuntimeModelError
+from zooft.runtime import Metadata, OnnxModel, metadata, providers
+
+PORT = Port(name="images", dtype="uint8", axes=("batch", "height", "width", 3), meaning="RGB levels 0..255")
+METADATA = Metadata(
+    version="0.1.0", task="classification", options={"colour": "rgb"}, classes=("zebra", "ant", "bee é"),
+    activation="softmax", ports=(PORT,), calibration=Calibration(), group_score="mean", preprocessing="none", backbone="toy:net", weights={"licence": "MIT"},
+    weights_sha256="ab" * 32, data={"train": 3}, metrics={}, intended_use="A test.",
+)  # fmt: skip
+
+
+def mean_colour() -> onnx.ModelProto:
+    """A graph of four operators: the mean of each channel, times two, is the logit of one class."""
+    doubled = numpy_helper.from_array(np.full(3, 2.0, dtype=np.float32), "two")
+    axes = numpy_helper.from_array(np.array([1, 2]), "axes")
+    nodes = [
+        helper.make_node("Cast", ["images"], ["levels"], to=TensorProto.FLOAT),
+        helper.make_node("ReduceMean", ["levels", "axes"], ["means"], keepdims=0),
+        helper.make_node("Mul", ["means", "two"], ["logits"]),
+        helper.make_node("Softmax", ["logits"], ["probabilities"]),
+    ]
+    outputs = [helper.make_tensor_value_info(n, TensorProto.FLOAT, ["batch", 3]) for n in ("probabilities", "logits")]
+    images = helper.make_tensor_value_info("images", TensorProto.UINT8, list(PORT.axes))
+    graph = helper.make_graph(nodes, "zooft", [images], outputs, [doubled, axes])
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=8)
+    helper.set_model_props(model, METADATA.to_properties())
+    return model
+
+
+def written(folder: Path, change: Callable[[onnx.ModelProto], None] = lambda _model: None) -> Path:
+    model = mean_colour()
+    change(model)
+    path = folder / "model.onnx"
+    path.write_bytes(model.SerializeToString())
+    return path
+
+
+@pytest.fixture
+def opened(tmp_path: Path) -> OnnxModel:
+    return runtime.load(written(tmp_path), provider="cpu")
+
+
+def set_property(model: onnx.ModelProto, value: str | None) -> None:
+    """Give the metadata another text, or take it away."""
+    kept = {p.key: p.value for p in model.metadata_props if p.key != metadata.KEY}
+    helper.set_model_props(model, kept if value is None else {**kept, metadata.KEY: value})
+
+
+def changed_metadata(**changes: Any) -> Callable[[onnx.ModelProto], None]:
+    whole = json.loads(METADATA.to_properties()[metadata.KEY])
+    return lambda model: set_property(model, json.dumps({**whole, **changes}))
+
+
+def test_of_two_classes_the_file_names_the_positive_one() -> None:
+    assert "positive_class" not in METADATA.to_properties()
+    assert replace(METADATA, classes=("clear", "nodule")).to_properties()["positive_class"] == "nodule"
+
+
+def test_a_file_runs_and_says_what_it_is(opened: OnnxModel) -> None:
+    images = np.random.default_rng(0).integers(0, 256, (4, 9, 7, 3), dtype=np.uint8)
+    probabilities, logits = opened.run(images)
+    np.testing.assert_allclose(logits, 2 * images.mean((1, 2)), rtol=1e-5)
+    np.testing.assert_allclose(probabilities.sum(1), 1, rtol=1e-5)
+    assert opened.metadata == METADATA
+    assert opened.provider == "CPUExecutionProvider"
+    assert opened.placement == {"CPUExecutionProvider": 4}
+
+
+def test_metadata_goes_there_and_back() -> None:
+    assert metadata.parse(METADATA.to_properties()) == METADATA
+
+
+def test_other_tools_find_the_classes_in_order(tmp_path: Path) -> None:
+    properties = {p.key: p.value for p in onnx.load(written(tmp_path)).metadata_props}
+    assert json.loads(properties["classes"]) == ["zebra", "ant", "bee é"]
+    assert properties["names"] == "{0: 'zebra', 1: 'ant', 2: 'bee é'}"
+    assert properties["model_info labels"] == "zebra ant bee_é"
+    assert properties["backbone_license"] == "MIT"
+    assert properties["Image.BitmapPixelFormat"] == "Rgb8"
+
+
+@pytest.mark.parametrize(
+    "batch",
+    [
+        np.zeros((2, 8, 8, 3), np.float32),
+        np.zeros((8, 8, 3), np.uint8),
+        np.zeros((2, 3, 8, 8), np.uint8),
+        np.zeros((2, 8, 8, 4), np.uint8),
+    ],
+    ids=lambda b: f"{b.dtype}{b.shape}",
+)
+def test_a_batch_of_another_type_or_shape_is_refused_with_what_is_wanted(opened: OnnxModel, batch: Any) -> None:
+    with pytest.raises(RuntimeModelError) as caught:
+        opened.run(batch)
+    assert "takes images: uint8 ('batch', 'height', 'width', 3)" in str(caught.value)
+    assert f"got {batch.dtype} {batch.shape}" in str(caught.value)
+    assert "RGB levels 0..255" in str(caught.value)
+
+
+def test_a_batch_of_nothing_has_answers_of_no_rows(opened: OnnxModel) -> None:
+    probabilities, logits = opened.run(np.zeros((0, 8, 8, 3), np.uint8))
+    assert probabilities.shape == logits.shape == (0, 3)
+    assert probabilities.dtype == logits.dtype == np.float32
+    assert opened.decide(probabilities).shape == (0,)
+
+
+@pytest.mark.parametrize("shape", [(1, 0, 0, 3), (2, 0, 8, 3), (1, 8, 0, 3)])
+def test_an_image_without_pixels_gets_no_class(opened: OnnxModel, shape: tuple[int, ...]) -> None:
+    with pytest.raises(RuntimeModelError, match="holds nothing to answer about"):
+        opened.run(np.zeros(shape, np.uint8))
+
+
+def test_a_task_that_reads_an_image_without_pixels_is_told_its_name() -> None:
+    assert samples.as_arrays(np.zeros((2, 3, 3), np.uint8), "a.png")[0].shape == (2, 3, 3)
+    with pytest.raises(DataError, match=r"a\.png has no pixels \(shape \(0, 3, 3\)\)"):
+        samples.as_arrays((np.zeros(2, np.float32), np.zeros((0, 3, 3), np.uint8)), "a.png")
+
+
+def of_one_size(model: onnx.ModelProto) -> None:
+    model.graph.input[0].type.tensor_type.shape.dim[1].dim_value = 224
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (changed_metadata(classes=["zebra", "ant"]), r"names 2 classes \(zebra, ant\), its outputs have 3"),
+        (changed_metadata(classes=["zebra", "ant", "ant"]), "names a class twice"),
+        (changed_metadata(ports=[{**asdict(PORT), "name": "pictures"}]), "names the inputs pictures, its graph has images"),
+        (changed_metadata(ports=[{**asdict(PORT), "dtype": "float32"}]), "says images: float32 .*, its graph has uint8"),
+        (changed_metadata(ports=[{**asdict(PORT), "axes": ["batch", 3, "height", "width"]}]), "its graph has uint8"),
+        (of_one_size, r"its graph has uint8 \('batch', 224, 'width', 3\)"),
+    ],
+)  # fmt: skip
+def test_a_file_whose_metadata_contradicts_its_graph_is_refused(
+    tmp_path: Path, change: Callable[[onnx.ModelProto], None], message: str
+) -> None:
+    with pytest.raises(RuntimeModelError, match=f"contradicts itself: .*{message}.*zooft export"):
+        runtime.load(written(tmp_path, change), provider="cpu")
+
+
+def test_names_for_other_numbers_than_the_graph_gives_are_refused_where_only_running_tells(opened: OnnxModel) -> None:
+    fewer = replace(opened, metadata=replace(METADATA, classes=("zebra", "ant")))
+    with pytest.raises(RuntimeModelError, match=r"shape \(1, 3\) for 1 samples and 2 classes"):
+        fewer.run(np.zeros((1, 8, 8, 3), np.uint8))
+
+
+def put_outside(model: onnx.ModelProto) -> None:
+    tensor = model.graph.initializer[0]
+    tensor.ClearField("raw_data")
+    tensor.data_location = TensorProto.EXTERNAL
+    tensor.external_data.add(key="location", value="weights.data")
+
+
+def put_outside_in_a_constant(model: onnx.ModelProto) -> None:
+    """The same as an attribute of a Constant node."""
+    tensor = TensorProto()
+    tensor.CopyFrom(model.graph.initializer[0])
+    put_outside(model)
+    tensor.CopyFrom(model.graph.initializer[0])
+    del model.graph.initializer[0]
+    model.graph.node.insert(0, helper.make_node("Constant", [], ["two"], value=tensor))
+
+
+def put_outside_in_a_branch(model: onnx.ModelProto) -> None:
+    """The same inside a subgraph."""
+    put_outside(model)
+    tensor = TensorProto()
+    tensor.CopyFrom(model.graph.initializer[0])
+    del model.graph.initializer[0]
+    tensor.name = "inner"
+    result = helper.make_tensor_value_info("result", TensorProto.FLOAT, [3])
+    branch = helper.make_graph([helper.make_node("Identity", ["inner"], ["result"])], "branch", [], [result], [tensor])
+    always = numpy_helper.from_array(np.array(True), "always")
+    model.graph.initializer.append(always)
+    model.graph.node.insert(0, helper.make_node("If", ["always"], ["two"], then_branch=branch, else_branch=branch))
+
+
+@pytest.mark.parametrize("change", [put_outside, put_outside_in_a_constant, put_outside_in_a_branch])
+def test_tensors_in_other_files_are_refused_wherever_they_hide(
+    tmp_path: Path, change: Callable[[onnx.ModelProto], None]
+) -> None:
+    (tmp_path / "weights.data").write_bytes(np.full(3, 7.0, dtype=np.float32).tobytes())
+    with pytest.raises(RuntimeModelError, match="keeps tensors in other files"):
+        runtime.load(written(tmp_path, change), provider="cpu")
+
+
+def use_custom_operator(model: onnx.ModelProto) -> None:
+    model.opset_import.append(helper.make_opsetid("com.microsoft", 1))
+    model.graph.node[3].CopyFrom(helper.make_node("Gelu", ["logits"], ["probabilities"], domain="com.microsoft"))
+
+
+def use_function(model: onnx.ModelProto) -> None:
+    body = [helper.make_node("Softmax", ["x"], ["y"])]
+    model.functions.append(helper.make_function("local", "Mine", ["x"], ["y"], body, [helper.make_opsetid("", 18)]))
+    model.opset_import.append(helper.make_opsetid("local", 1))
+    model.graph.node[3].CopyFrom(helper.make_node("Mine", ["logits"], ["probabilities"], domain="local"))
+
+
+@pytest.mark.parametrize(("change", "domain"), [(use_custom_operator, r"com\.microsoft"), (use_function, "local")])
+def test_operators_that_are_not_onnxs_own_are_refused(
+    tmp_path: Path, change: Callable[[onnx.ModelProto], None], domain: str
+) -> None:
+    with pytest.raises(RuntimeModelError, match=f"operators that aren't ONNX's own: {domain}"):
+        runtime.load(written(tmp_path, change), provider="cpu")
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda m: set_property(m, None), "has no zooft metadata.*zooft export"),
+        (lambda m: set_property(m, "{"), "metadata is damaged"),
+        (lambda m: set_property(m, "[]"), "metadata is damaged"),
+        (lambda m: set_property(m, "{}"), "metadata is damaged"),
+        (changed_metadata(schema=99), "metadata of schema 99; this zooft reads 2"),
+        (changed_metadata(ports=None), "metadata is damaged"),
+        (changed_metadata(classes=None), "metadata is damaged"),
+        (changed_metadata(surprise=1), "metadata is damaged: its fields aren't .*surprise"),
+        (
+            changed_metadata(classes=[1, 2, 3]),
+            r"metadata is damaged: classes\[0\] is 1, expected text.*export it again",
+        ),
+        (
+            changed_metadata(classes=["a", {"b": 1}, "c"]),
+            r"metadata is damaged: classes\[1\] is {\"b\": 1}, expected text",
+        ),
+        (
+            changed_metadata(activation="none"),
+            "metadata is damaged: activation is \"none\", expected 'softmax' or 'sigmoid'",
+        ),
+        (changed_metadata(options=[]), r"metadata is damaged: options is \[\], expected a mapping"),
+        (
+            changed_metadata(calibration={"temperature": "1"}),
+            'metadata is damaged: calibration.temperature is "1", expected a number',
+        ),
+    ],
+)
+def test_files_without_sound_metadata_are_refused(
+    tmp_path: Path, change: Callable[[onnx.ModelProto], None], message: str
+) -> None:
+    with pytest.raises(RuntimeModelError, match=message):
+        runtime.load(written(tmp_path, change), provider="cpu")
+
+
+@pytest.mark.parametrize("kept", [0, 1, 10, 100, 300, -40, -1])
+def test_a_truncated_file_is_refused(tmp_path: Path, kept: int) -> None:
+    path = written(tmp_path)
+    path.write_bytes(path.read_bytes()[:kept])
+    with pytest.raises(RuntimeModelError):
+        runtime.load(path, provider="cpu")
+
+
+def test_a_file_that_is_something_else_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "picture.onnx").write_bytes(b"\x89PNG\r\n\x1a\n" + bytes(range(256)))
+    with pytest.raises(RuntimeModelError, match=r"picture\.onnx isn't a readable ONNX file"):
+        runtime.load(tmp_path / "picture.onnx")
+
+
+def test_a_file_that_is_not_there_is_named(tmp_path: Path) -> None:
+    with pytest.raises(RuntimeModelError, match=r"there is no file .*gone\.onnx"):
+        runtime.load(tmp_path / "gone.onnx")
+
+
+def test_a_folder_is_not_a_file(tmp_path: Path) -> None:
+    with pytest.raises(RuntimeModelError):
+        runtime.load(tmp_path)
+
+
+def without_gpu() -> None:
+    if runtime.missing_library("cuda") is None:
+        pytest.skip("this machine has a usable CUDA provider")
+
+
+@pytest.mark.parametrize("provider", ["cuda", "tensorrt"])
+def test_a_provider_that_cannot_be_had_is_an_error_that_names_what_is_missing(tmp_path: Path, provider: str) -> None:
+    without_gpu()
+    with pytest.raises(ProviderError) as caught:
+        runtime.load(written(tmp_path), provider=provider)
+    message = str(caught.value)
+    assert f"the provider {provider} can't be used" in message
+    assert ".so" in message or "was built without" in message
+    assert "zooft doctor" in message
+
+
+def test_auto_says_that_it_is_the_cpu_and_why(tmp_path: Path) -> None:
+    without_gpu()
+    opened = runtime.load(written(tmp_path), provider="auto")
+    assert opened.provider == "CPUExecutionProvider"
+    assert opened.note.startswith("it runs on the CPU, since CUDA isn't usable here: ")
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="names Linux's libraries")
+def test_on_a_machine_without_a_driver_the_drivers_library_is_named(tmp_path: Path) -> None:
+    missing = runtime.missing_library("cuda") or ""
+    if "libcuda" not in missing:
+        pytest.skip(f"here it is another one: {missing or 'none is missing'}")
+    with pytest.raises(ProviderError, match=r"libcuda\.so\.1"):
+        runtime.load(written(tmp_path), provider="cuda")
+
+
+def test_two_onnxruntimes_in_one_environment_are_told_of(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("importlib.metadata.version", lambda name: "1.27" if "directml" not in name else "1.0")
+    assert "are both installed and overwrite each other" in (providers.conflict() or "")
+
+
+def test_running_a_file_loads_no_torch(tmp_path: Path) -> None:
+    code = (
+        "import sys, numpy as np, zooft.runtime\n"
+        "model = zooft.runtime.load(sys.argv[1], provider='cpu')\n"
+        "model.run(np.zeros((1, 8, 8, 3), np.uint8))\n"
+        "print([name for name in ('torch', 'timm', 'torchvision', 'sklearn', 'accelerate') if name in sys.modules])\n"
+    )
+    said = subprocess.run(
+        [sys.executable, "-c", code, str(written(tmp_path))], capture_output=True, text=True, check=True
+    )
+    assert said.stdout.strip() == "[]"
+
+
+def test_on_cuda_tf32_is_off_since_it_alone_would_fail_a_verification() -> None:
+    assert providers.Choice("cuda").chain == [
+        ("CUDAExecutionProvider", {"use_tf32": "0"}), ("CPUExecutionProvider", {}),
+    ]  # fmt: skip
+
+
+def in_two_files(folder: Path) -> Path:
+    """As onnx writes a model above 2 GB."""
+
+    def split(model: onnx.ModelProto) -> None:
+        tensor = model.graph.initializer[0]
+        (folder / runtime.DATA_FILE).write_bytes(b"before" + tensor.raw_data)
+        onnx.external_data_helper.set_external_data(tensor, runtime.DATA_FILE, offset=6, length=len(tensor.raw_data))
+        tensor.ClearField("raw_data")
+
+    return written(folder, split)
+
+
+def test_a_file_in_two_parts_runs_as_one(tmp_path: Path) -> None:
+    images = np.random.default_rng(0).integers(0, 256, (2, 9, 7, 3), dtype=np.uint8)
+    _, logits = runtime.load(in_two_files(tmp_path), provider="cpu").run(images)
+    np.testing.assert_allclose(logits, 2 * images.mean((1, 2)), rtol=1e-5)
+
+
+def leave_behind(second: Path) -> None:
+    second.unlink()
+
+
+def rename(second: Path) -> None:
+    second.rename(second.with_name("bees.onnx.data"))
+
+
+def link(second: Path) -> None:
+    second.symlink_to(second.rename(second.with_name("elsewhere")))
+
+
+def link_hard(second: Path) -> None:
+    second.with_name("elsewhere").hardlink_to(second)
+
+
+def cut_off(second: Path) -> None:
+    second.write_bytes(second.read_bytes()[:5])
+
+
+def make_a_folder(second: Path) -> None:
+    second.unlink()
+    second.mkdir()
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        (leave_behind, "isn't there; bring both files together"),
+        (rename, "isn't there (there is bees.onnx.data: if it is the one, name it model.onnx.data again)"),
+        (link, "is a symbolic link"),
+        (link_hard, "is a hard link"),
+        (cut_off, "has 5 bytes, and the tensors of model.onnx reach to byte"),
+        (make_a_folder, "isn't a regular file"),
+    ],
+)
+def test_of_a_file_in_two_parts_what_is_wrong_with_the_second_is_said(
+    change: Callable[[Path], None], words: str, tmp_path: Path
+) -> None:
+    path = in_two_files(tmp_path)
+    change(tmp_path / runtime.DATA_FILE)
+    with pytest.raises(RuntimeModelError) as caught:
+        runtime.load(path, provider="cpu")
+    assert str(tmp_path / "model.onnx.data") in str(caught.value)
+    assert words in str(caught.value)
+    assert "could be any file" not in str(caught.value)
+
+
+def import_without_using(model: onnx.ModelProto) -> None:
+    """As onnxruntime's quant_pre_process leaves files."""
+    model.opset_import.append(helper.make_opsetid("com.microsoft", 1))
+
+
+def define_without_using(model: onnx.ModelProto) -> None:
+    body = [helper.make_node("Softmax", ["x"], ["y"])]
+    model.functions.append(helper.make_function("local", "Mine", ["x"], ["y"], body, [helper.make_opsetid("", 18)]))
+    model.opset_import.append(helper.make_opsetid("local", 1))
+
+
+@pytest.mark.parametrize("change", [import_without_using, define_without_using])
+def test_operators_that_no_node_uses_are_no_reason_to_refuse(
+    tmp_path: Path, change: Callable[[onnx.ModelProto], None]
+) -> None:
+    assert runtime.load(written(tmp_path, change), provider="cpu").metadata == METADATA
+
+
+def use_in_a_branch(model: onnx.ModelProto) -> None:
+    result = helper.make_tensor_value_info("probabilities", TensorProto.FLOAT, ["batch", 3])
+    node = helper.make_node("Gelu", ["logits"], ["probabilities"], domain="com.microsoft")
+    branch = helper.make_graph([node], "branch", [], [result])
+    model.opset_import.append(helper.make_opsetid("com.microsoft", 1))
+    model.graph.initializer.append(numpy_helper.from_array(np.array(True), "always"))
+    model.graph.node[3].CopyFrom(
+        helper.make_node("If", ["always"], ["probabilities"], then_branch=branch, else_branch=branch)
+    )
+
+
+def overrule_a_standard_one(model: onnx.ModelProto) -> None:
+    body = [helper.make_node("Identity", ["x"], ["y"])]
+    model.functions.append(helper.make_function("", "Softmax", ["x"], ["y"], body, [helper.make_opsetid("", 18)]))
+
+
+@pytest.mark.parametrize(
+    ("change", "named"), [(use_in_a_branch, r"com\.microsoft\.Gelu"), (overrule_a_standard_one, "Softmax")]
+)
+def test_foreign_operators_are_found_wherever_they_hide(
+    tmp_path: Path, change: Callable[[onnx.ModelProto], None], named: str
+) -> None:
+    with pytest.raises(RuntimeModelError, match=f"operators that aren't ONNX's own: {named}"):
+        runtime.load(written(tmp_path, change), provider="cpu")
+
+
+@pytest.mark.parametrize(
+    ("said", "given", "threads"), [("3", 0, 3), ("3,1", 0, 3), ("3", 2, 2), ("", 0, 5), ("x", 0, 5)]
+)
+def test_computing_threads_are_those_asked_for_or_those_of_openmp_or_the_machines_and_none_of_them_spins(
+    said: str, given: int, threads: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("OMP_NUM_THREADS", said)
+    monkeypatch.setattr("zooft.compute.machine.cores", lambda: 5)
+    options = runtime.load(written(tmp_path), provider="cpu", threads=given)._session.get_session_options()
+    assert options.intra_op_num_threads == threads
+    assert options.get_session_config_entry("session.intra_op.allow_spinning") == "0"

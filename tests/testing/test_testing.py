@@ -1,0 +1,389 @@
+"""The conformance kit catches what authors of plugins get wrong, and lets through what is right."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from example_data import write_classes
+from test_plugin_faults import anatomy, family, linear, task
+from torch import Tensor, nn
+
+import zooft
+from zooft import testing
+from zooft.errors import ConformanceError
+from zooft.hooks import registry
+from zooft.model.backbone import load_backbone
+
+
+@pytest.fixture(scope="module")
+def pictures(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_classes(tmp_path_factory.mktemp("pictures"), {"dark": 3, "light": 3})
+
+
+# Families
+
+
+class Net(nn.Module):
+    """Two layers with dropout between them, a fixed scale, and a classifier."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.low, self.drop, self.high = nn.Conv2d(3, 8, 3, 2), nn.Dropout(0.3), nn.Conv2d(8, 8, 3, 2)
+        self.fc: nn.Module = nn.Linear(8, 4)
+        self.size: Any = None
+
+    def forward(self, x: Tensor) -> Tensor:
+        logits: Tensor = self.fc(self.high(self.drop(self.low(x))).mean((2, 3)))
+        return logits
+
+
+def net_family(low: Any = None, high: Any = None, **changes: Any) -> zooft.Family:
+    """The net with stage functions of the author's own."""
+    stages = {
+        "low": zooft.Stage(("low", "drop"), low),
+        "high": zooft.Stage(("high",), high or (lambda m, x: m.high(x).mean((2, 3)))),
+    }
+    return family(build=lambda _name: Net(), anatomy=anatomy(stages=stages, classifier=("fc",), **changes))
+
+
+def holding_on() -> zooft.Family:
+    """A stage that runs the module that `anatomy` was given."""
+
+    def of(name: str, module: Any) -> zooft.Anatomy:
+        stages = {
+            "low": zooft.Stage(("low", "drop")),
+            "high": zooft.Stage(("high",), lambda _m, x: module.high(x).mean((2, 3))),
+        }
+        return replace(net_family().anatomy(name, module), stages=stages)
+
+    return replace(net_family(), anatomy=of)
+
+
+def remember(module: Any, x: Tensor) -> Tensor:
+    module.size = x.mean()
+    return module.drop(module.low(x))  # type: ignore[no-any-return]
+
+
+def use(module: Any, x: Tensor) -> Tensor:
+    return (module.high(x) + 0 * module.size + (module.size - module.size.detach())).mean((2, 3)) * (1 + module.size)  # type: ignore[no-any-return]
+
+
+class Keeping(Net):
+    """The zoo's module itself scales by the mean of its image."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        logits: Tensor = self.fc(self.high(self.drop(self.low(x))).mean((2, 3)) * (1 + x.mean()))
+        return logits
+
+
+FAMILIES: dict[str, tuple[Callable[[], zooft.Family], str]] = {
+    "noise": (lambda: net_family(lambda m, x: nn.functional.dropout(m.low(x), 0.0) + torch.rand(()), None), "don't compose|two ways"),
+    "dropout-left-out": (lambda: net_family(lambda m, x: m.low(x)), "in training mode, such as by a dropout that one of them leaves out"),
+    "holds-on-to-its-module": (holding_on, "run another module than the one that they are given"),
+    "keeps-state": (lambda: replace(net_family(remember, use), build=lambda _name: Keeping()), "by the others in its batch|keep on the module"),
+    "no-such-first-convolution": (lambda: net_family(first_convolution="conv1"), "first_convolution is 'conv1'.*the name of a module of one"),
+    "no-such-classifier": (lambda: family(anatomy=anatomy(classifier=("fc",))), r"classifier\[0\] is 'fc'"),
+    "unknown-names-known": (lambda: family(canonical=lambda name: name), "'a-model-that-nobody-has' for a model that nobody has; expected a KeyError"),
+    "models-raise": (lambda: family(models=lambda: 1 // 0), "failed in models: ZeroDivisionError"),
+    "build-gives-none": (lambda: family(build=lambda _name: None), "gives in build: None; expected a torch.nn.Module"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("mistake", FAMILIES)
+def test_a_family_s_mistake_is_named(mistake: str, tmp_path: Path) -> None:
+    make, words = FAMILIES[mistake]
+    with pytest.raises(ConformanceError, match=words) as caught:
+        testing.check_family(make(), "one", folder=tmp_path)
+    assert "hook zooft_register_families, field Family." in str(caught.value)
+
+
+def test_stages_that_answer_by_the_batch_or_keep_what_they_saw_are_told_apart() -> None:
+    """Each by itself, since a mean over the batch shows itself first in the whole check."""
+    kept: dict[str, Tensor] = {}
+
+    def low(module: Any, x: Tensor) -> Tensor:
+        kept["mean"] = x.mean((1, 2, 3))
+        return module.drop(module.low(x))  # type: ignore[no-any-return]
+
+    def high(module: Any, x: Tensor) -> Tensor:
+        return module.high(x).mean((2, 3)) * (1 + kept["mean"][:, None])  # type: ignore[no-any-return]
+
+    class Each(Net):
+        def forward(self, x: Tensor) -> Tensor:
+            logits: Tensor = self.fc(self.high(self.drop(self.low(x))).mean((2, 3)) * (1 + x.mean((1, 2, 3))[:, None]))
+            return logits
+
+    zoo = replace(net_family(low, high), build=lambda _name: Each())
+    with pytest.raises(ConformanceError, match="keep on the module what they find out about an image"):
+        testing.check_stages(zoo, load_backbone(zoo, "one", weights="random", sources=()))
+
+
+def test_a_right_family_passes(tmp_path: Path) -> None:
+    testing.check_family(net_family(first_convolution="low"), "one", folder=tmp_path)
+
+
+def test_a_few_logits_that_are_alike_by_chance_raise_no_false_alarm() -> None:
+    """Float32 rounds by the size of the numbers, not by how far three of them happen to lie apart."""
+    alike = torch.tensor([[0.70001, 0.70002, 0.70003]])
+    testing._expect_close(alike * (1 + 1e-7), alike, "rounding")
+    with pytest.raises(ConformanceError, match="another model differs by"):
+        testing._expect_close(alike * 1.01, alike, "another model")
+
+
+# Heads
+
+
+def head(make: Callable[[int, int], Any], **changes: Any) -> zooft.Head:
+    return zooft.Head(**{"name": "mine", "summary": "", "build": make, **changes})
+
+
+class Batchy(nn.Module):
+    """A linear layer on features from which the batch's mean is taken, in evaluation too."""
+
+    def __init__(self, width: int, outputs: int) -> None:
+        super().__init__()
+        self.layer = nn.Linear(width, outputs)
+
+    def forward(self, x: Tensor) -> Tensor:
+        logits: Tensor = self.layer(x - x.mean(0))
+        return logits
+
+
+class Dropping(nn.Module):
+    """Dropout as the function has it by default: in evaluation mode too."""
+
+    def __init__(self, width: int, outputs: int) -> None:
+        super().__init__()
+        self.layer = nn.Linear(width, outputs)
+
+    def forward(self, x: Tensor) -> Tensor:
+        logits: Tensor = self.layer(nn.functional.dropout(x, 0.5))
+        return logits
+
+
+def fixed(width: int, outputs: int, *, marked: bool) -> nn.Module:
+    module = nn.Sequential(nn.Linear(width, 4), nn.ReLU(), nn.Linear(4, outputs))
+    module[0].requires_grad_(not marked)
+    return module if marked else nn.Sequential(nn.Identity(), _Detached(module[0]), module[2])
+
+
+class _Detached(nn.Module):
+    def __init__(self, layer: nn.Module) -> None:
+        super().__init__()
+        self.layer = layer
+
+    def forward(self, x: Tensor) -> Tensor:
+        with torch.no_grad():
+            features: Tensor = self.layer(x)
+        return features
+
+
+HEADS = {
+    "gives-none": (head(lambda w, o: None), "gives in build: None; expected a torch.nn.Module"),
+    "build-is-text": (head("Linear"), "field build is 'Linear'"),  # type: ignore[arg-type]
+    "capitals": (head(linear, name="Mine"), "'Mine' can't be a name"),
+    "module-gives-none": (head(lambda w, o: type("Nothing", (nn.Module,), {"forward": lambda self, x: None})()), "what its module makes is None|None; expected a tensor"),
+    "fails": (head(lambda w, o: nn.Linear(w + 1, o)), r"fails on \(5, 16\): RuntimeError"),
+    "by-the-batch": (head(Batchy), "answers a sample by the others in its batch in evaluation mode"),
+    "dropout-in-evaluation": (head(Dropping), "answers one sample in two ways in evaluation mode"),
+    "one-width-only": (head(lambda w, o: nn.Linear(16, o)), r"fails on zeros \(2, 9\)"),
+    "unused": (head(lambda w, o: fixed(w, o, marked=False)), "doesn't use 1.layer.weight, 1.layer.bias; use it, or mark what is to stay fixed with requires_grad_"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("mistake", HEADS)
+def test_a_head_s_mistake_is_named(mistake: str) -> None:
+    given, words = HEADS[mistake]
+    with pytest.raises(ConformanceError, match=words):
+        testing.check_head(given)
+
+
+def test_a_head_with_a_layer_that_is_marked_as_fixed_passes() -> None:
+    testing.check_head(head(lambda w, o: fixed(w, o, marked=True)))
+
+
+@pytest.mark.parametrize("name", ["linear", "mean", "max", "attention"])
+def test_the_heads_that_come_with_zooft_pass(name: str) -> None:
+    testing.check_head(registry.load().head(name))
+
+
+# Freezers
+
+
+def freezer(plan: Callable[..., Any]) -> zooft.Freezer:
+    return zooft.Freezer(name="odd", summary="", plan=plan)
+
+
+def drawn(stages: Any, _argument: Any, _epoch: Any) -> zooft.FreezePlan:
+    return zooft.FreezePlan(frozen=frozenset(np.random.choice(stages, 2, replace=False).tolist()))
+
+
+FREEZERS = {
+    "no-stage": (freezer(lambda s, a, e: zooft.FreezePlan(frozen=frozenset({"nope"}))), "frozen in epoch 0 is 'nope'"),
+    "later-no-stage": (freezer(lambda s, a, e: zooft.FreezePlan(frozen=frozenset({"nope"} if e > 8 else ()))), "frozen in epoch 50 is 'nope'"),
+    "scale-of-no-stage": (freezer(lambda s, a, e: zooft.FreezePlan(frozen=frozenset(), scales={"nope": 1.0})), "scales in epoch 0 is 'nope'"),
+    "negative": (freezer(lambda s, a, e: zooft.FreezePlan(frozen=frozenset(), scales={s[0]: -1.0})), "is -1.0 .float.; expected a factor"),
+    "nan": (freezer(lambda s, a, e: zooft.FreezePlan(frozen=frozenset(), scales={s[0]: float("nan")})), "is nan"),
+    "none": (freezer(lambda s, a, e: None), "gives in plan: None; expected a FreezePlan"),
+    "set": (freezer(lambda s, a, e: {s[0]}), "gives in plan: {'stem'} .set.; expected a FreezePlan"),
+    "raises": (freezer(lambda s, a, e: s[99]), "failed in plan: IndexError"),
+    "draws": (freezer(drawn), "gives two different plans for epoch 0"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("mistake", FREEZERS)
+def test_a_freezer_s_mistake_is_named(mistake: str) -> None:
+    given, words = FREEZERS[mistake]
+    with pytest.raises(ConformanceError, match=words) as caught:
+        testing.check_freezer(given, None)
+    assert "(hook zooft_register_freezers, field Freezer.plan)" in str(caught.value)
+
+
+# Tasks
+
+
+def plain(targets: Any, probabilities: Any) -> dict[str, float]:
+    return {"accuracy": float((probabilities.argmax(1) == targets).mean())}
+
+
+def lacking(targets: Any, probabilities: Any) -> dict[str, float]:
+    counts = np.bincount(targets, minlength=probabilities.shape[1])
+    if not counts.all():
+        raise ValueError("a class is missing")
+    return plain(targets, probabilities)
+
+
+def unreadable(source: Any, _options: Any) -> Any:
+    if str(source).endswith("02.png"):
+        raise zooft.DataError("it is torn")
+    return np.zeros((8, 8, 3), np.uint8)
+
+
+TASKS: dict[str, tuple[dict[str, Any], str]] = {
+    "always-nan": ({"metrics": lambda t, p: {"accuracy": float("nan")}}, "the primary metric, accuracy, of right answers is nan"),
+    "fails-without-a-class": ({"metrics": lacking}, "failed in metrics: ValueError: a class is missing"),
+    "values-are-text": ({"metrics": lambda t, p: {"accuracy": "0.5"}}, r"\['accuracy'\] is '0.5' \(str\); expected a number"),
+    "without-primary": ({"metrics": lambda t, p: {"f1": 1.0}}, "the primary metric, 'accuracy', among them"),
+    "smaller-is-better": ({"metrics": lambda t, p: {"accuracy": 1 - plain(t, p)["accuracy"]}}, "0 for right answers|0 as accuracy for right answers and 1 for wrong"),
+    "unreadable-sample": ({"read": unreadable}, "02.png was readable when the data was listed, and isn't now: it is torn"),
+    "unknown-activation": ({"activation": "softmx"}, "field activation is 'softmx'"),
+    "unknown-head": ({"head": lambda o: "linaer"}, "names a head that isn't registered.*nearest: linear.*field Task.head"),
+    "head-of-bags": ({"head": lambda o: "attention"}, "whose bag is True; its own bag is False"),
+    "reader-gives-no-text": ({"reader": lambda path: [path]}, r"gives in reader: \[ImageOptions|gives in reader: \["),
+    "point-is-text": ({"operating_point": lambda o: "youden"}, r"gives in operating_point: 'youden' \(str\); expected an OperatingPoint or None"),
+    "report-is-of-text": ({"report": lambda samples, o: ["a table"]}, r"gives in report: \[0\] is 'a table' \(str\); expected a Picture or a Table"),
+    "reader-is-text": ({"reader": "import numpy"}, "field reader is 'import numpy'"),
+    "reader-without-read": ({"reader": lambda o: "import numpy"}, r"without a function read\(path\)"),
+    "discover-raises": ({"discover": lambda d, o: 1 // 0}, "failed to read the data: ZeroDivisionError"),
+    "discover-gives-none": ({"discover": lambda d, o: None}, "gives in discover: None; expected a Discovery"),
+    "float-targets": ({"discover": lambda d, o: discovered(0.0, 1.0)}, "the target of the sample 0 is 0.0 .float.; expected a whole number from 0 to 1"),
+    "target-out-of-range": ({"discover": lambda d, o: discovered(0, 2)}, "the target of the sample 1 is 2"),
+    "loss-of-each": ({"loss": lambda t, o: nn.CrossEntropyLoss(reduction="none")}, "the shape of the loss is"),
+    "loss-raises": ({"loss": lambda t, o: nn.CrossEntropyLoss(weight=torch.ones(7))}, "makes a loss that fails on logits"),
+    "loss-is-a-function": ({"loss": lambda t, o: nn.functional.cross_entropy}, "gives in loss: .* expected a torch.nn.Module"),
+    "another-dtype": ({"read": lambda s, o: np.zeros((8, 8, 3), np.float32)}, "dark/00.png is float32 of shape .8, 8, 3.; expected uint8 of shape .height, width, 3."),
+}  # fmt: skip
+
+
+def discovered(*targets: Any) -> zooft.Discovery:
+    samples = tuple(zooft.Sample(id=str(i), source=i, target=target) for i, target in enumerate(targets))
+    return zooft.Discovery(samples=samples, classes=("x", "y"))
+
+
+@pytest.mark.parametrize("mistake", TASKS)
+def test_a_task_s_mistake_is_named(mistake: str, pictures: Path) -> None:
+    changes, words = TASKS[mistake]
+    with pytest.raises(ConformanceError, match=words):
+        testing.check_task(task(**{"metrics": plain, **changes}), pictures)
+
+
+def test_a_task_with_a_head_of_its_own_passes_where_that_is_given(pictures: Path) -> None:
+    own = task(metrics=plain, head=lambda _options: "mine")
+    testing.check_task(own, pictures, heads=[head(linear)])
+
+
+# Weights and whole plugins
+
+
+def source(tensors: Callable[[], Any], *, models: Any = ("toy:one",)) -> zooft.WeightsSource:
+    return zooft.WeightsSource(
+        name="ours", summary="", models=lambda: models, load=lambda _m, _e: zooft.LoadedWeights(tensors=tensors(), source="ours")
+    )  # fmt: skip
+
+
+def right() -> dict[str, Tensor]:
+    return family().build("one").state_dict()  # type: ignore[no-any-return]
+
+
+WEIGHTS = {
+    "other-names": (source(lambda: {f"net.{name}": t for name, t in right().items() if not name.startswith("3")} | {"own": torch.ones(1)}), "don't fit the model"),
+    "other-shapes": (source(lambda: {**right(), "0.weight": torch.zeros(4, 3, 5, 5)}), r"0.weight is \(4, 3, 5, 5\) instead of \(4, 3, 3, 3\)"),
+    "a-dict": (replace(source(right), load=lambda _m, _e: {}), "gives in load: {} .dict.; expected a LoadedWeights"),
+    "none-of-the-family": (source(right, models=("other:one",)), "names no model of toy"),
+    "no-such-model": (source(right, models=("toy:three",)), "toy has no model 'three'"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("mistake", WEIGHTS)
+def test_a_weights_source_s_mistake_is_named(mistake: str) -> None:
+    given, words = WEIGHTS[mistake]
+    with pytest.raises(ConformanceError, match=words):
+        testing.check_weights(given, family())
+
+
+def test_right_weights_pass() -> None:
+    testing.check_weights(source(right), family())
+
+
+PLUGINS = {
+    "no-hook": ("", "it has no hook"),
+    "no-mark": ("def zooft_register_heads(): return []", "zooft_register_heads isn't marked as a hook"),
+    "misspelt": ("@zooft.hookimpl\ndef zooft_register_haeds(): return []", "zooft_register_haeds"),
+    "head-is-text": ("@zooft.hookimpl\ndef zooft_register_heads(): return ['linear']", "expected Head, got str"),
+    "listener-raises": ("@zooft.hookimpl\ndef zooft_on_epoch_end(record): record.loss", "zooft_on_epoch_end failed: AttributeError"),
+    "listener-exits": ("@zooft.hookimpl\ndef zooft_on_start(run, samples): raise SystemExit(0)", "zooft_on_start failed: SystemExit: 0"),
+}  # fmt: skip
+
+
+def module_of(code: str) -> ModuleType:
+    made = ModuleType("made")
+    exec("import zooft\n" + code, vars(made))  # noqa: S102 -- our own
+    return made
+
+
+@pytest.mark.parametrize("mistake", PLUGINS)
+def test_a_module_s_mistake_is_named(mistake: str, tmp_path: Path) -> None:
+    code, words = PLUGINS[mistake]
+    with pytest.raises(ConformanceError, match=words):
+        testing.check_plugin(module_of(code), folder=tmp_path)
+
+
+@pytest.mark.parametrize(
+    "name", ["zooft_standard", "zooft_timm", "zooft_torchvision", "zooft_images", "zooft_ct", "zooft_efficientnet_lite"]
+)
+def test_the_plugins_that_come_with_zooft_pass(name: str, tmp_path: Path) -> None:
+    import importlib
+
+    testing.check_plugin(importlib.import_module(name), folder=tmp_path)
+
+
+def test_a_listener_that_uses_all_that_it_is_told_passes(tmp_path: Path) -> None:
+    code = """
+@zooft.hookimpl
+def zooft_on_epoch_end(run, record): (run / "log").write_text(f"{record.epoch} {record.val_loss:.3f} {record.metrics['accuracy']}")
+
+@zooft.hookimpl
+def zooft_on_exported(run, model): model.stat()
+
+@zooft.hookimpl
+def zooft_on_verified(run, verification): assert verification.passed and verification.relative_rms >= 0
+"""
+    testing.check_plugin(module_of(code), folder=tmp_path)
+    assert (tmp_path / "log").read_text() == "1 1.000 0.5"

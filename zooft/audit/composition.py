@@ -1,0 +1,113 @@
+"""How the data is made up: groups against splits and labels, and how many samples each class has."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Callable, Collection, Iterator, Sequence
+from typing import TYPE_CHECKING, Any
+
+from zooft.audit.findings import MOST_SHOWN, Finding, counted
+from zooft.data.samples import by_class, targets
+
+if TYPE_CHECKING:
+    from zooft.audit.findings import Kind, Severity
+    from zooft.contracts import Sample
+
+_FEW = 10
+_IMBALANCED = 10
+
+
+def find(samples: Sequence[Sample], classes: Sequence[str], splits: Sequence[str | None]) -> list[Finding]:
+    """What groups and classes look like.
+
+    Args:
+        samples: all of them.
+        classes: their names.
+        splits: of every sample, where known.
+    """
+    return [*_groups(samples, splits), *_absent(samples, classes, splits), *_classes(samples, classes)]
+
+
+def _groups(samples: Sequence[Sample], splits: Sequence[str | None]) -> Iterator[Finding]:
+    groups: defaultdict[str, list[int]] = defaultdict(list)
+    alone = []
+    for row, sample in enumerate(samples):
+        if sample.group is not None:
+            groups[sample.group].append(row)
+        else:
+            alone.append(row)
+    classes = targets(samples)
+    yield from _differing(
+        samples, groups.values(), lambda row: splits[row], kind="torn_groups", severity="error",
+        words="on both sides of the split, so figures are too good; move each to one side, or leave the split out",
+    )  # fmt: skip
+    yield from _differing(
+        samples, groups.values(), lambda row: classes[row], kind="mixed_groups", severity="info",
+        words="with several labels; right where the label is about the image, wrong where it is about the group",
+    )  # fmt: skip
+    if alone:
+        of_all = "none of the samples names" if not groups else f"{len(alone)} of {len(samples)} samples don't name"
+        yield Finding(
+            kind="unknown_groups",
+            severity="info",
+            text=f"{of_all} a group: if several show one subject (a patient, a part, a place), say so in the data, or "
+            "figures are too good",
+            samples=tuple(samples[row].id for row in alone[:MOST_SHOWN]) if groups else (),
+            count=len(alone),
+        )
+
+
+def _differing(
+    samples: Sequence[Sample],
+    groups: Collection[Sequence[int]],
+    key: Callable[[int], Any],
+    *,
+    kind: Kind,
+    severity: Severity,
+    words: str,
+) -> Iterator[Finding]:
+    """Groups whose samples have several known keys; named by samples, since a group's name may be a person's."""
+    found = [rows for rows in groups if len({key(row) for row in rows} - {None}) > 1]
+    if found:
+        involved = [row for rows in found for row in rows]
+        yield Finding(
+            kind=kind,
+            severity=severity,
+            text=f"{counted(len(found), 'group')} of {len(groups)} ({counted(len(involved), 'sample')}) {words}",
+            samples=tuple(samples[row].id for row in involved[:MOST_SHOWN]),
+            count=len(involved),
+        )
+
+
+def _absent(samples: Sequence[Sample], classes: Sequence[str], splits: Sequence[str | None]) -> Iterator[Finding]:
+    """Classes that a split leaves out: its figures look the same without them."""
+    found = targets(samples)
+    for name in ("train", "val", "test"):
+        there = {int(target) for target, split in zip(found, splits, strict=True) if split == name}
+        absent = [label for index, label in enumerate(classes) if index not in there]
+        if there and absent:
+            more = f" and {len(absent) - MOST_SHOWN} more" if len(absent) > MOST_SHOWN else ""
+            yield Finding(
+                kind="absent_classes",
+                severity="warning",
+                text=f"{name} has no samples of class {', '.join(absent[:MOST_SHOWN])}{more}, so "
+                + ("it can't be learnt" if name == "train" else "its figures say nothing of it"),
+            )
+
+
+def _classes(samples: Sequence[Sample], classes: Sequence[str]) -> Iterator[Finding]:
+    counts = by_class(samples, classes)
+    few = [f"{name} ({count})" for name, count in counts.items() if count < _FEW]
+    if few:
+        yield Finding(
+            kind="tiny_classes",
+            severity="info",
+            text=f"fewer than {_FEW} samples of {', '.join(few)}: their figures will be guesses; add samples",
+        )
+    most, least = max(counts.values(), default=0), min(counts.values(), default=0)
+    if most > _IMBALANCED * least:
+        yield Finding(
+            kind="imbalance",
+            severity="info",
+            text=f"the largest class has {most} samples, the smallest {least}: don't judge by accuracy, and weigh classes",
+        )

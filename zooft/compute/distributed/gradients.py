@@ -1,0 +1,134 @@
+"""One model learning in several processes, as if it learnt in one: loss, gradients and BatchNorm's statistics."""
+
+from __future__ import annotations
+
+import inspect
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor, distributed, nn
+
+from zooft.compute.distributed.shards import rows_of_all
+from zooft.errors import ConfigError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from accelerate import Accelerator
+
+_SYNC_BUFFERS = next(
+    name
+    for name in ("forward_sync_buffers", "broadcast_buffers")  # the newer torch's word and the older one's
+    if name in inspect.signature(nn.parallel.DistributedDataParallel).parameters
+)
+"""Whether buffers are exchanged at every step. We don't: nobody looks at them before `same_buffers`."""
+
+
+def global_loss(
+    loss: Callable[[Tensor, Tensor], Tensor],
+    logits: Tensor,
+    targets: Tensor,
+    accelerator: Accelerator,
+    *,
+    counts: Sequence[int] | None = None,
+) -> Tensor:
+    """The loss of the global batch, times the number of processes: what is to be sent backward.
+
+    Computed on everybody's logits, of which only the own ones carry a gradient. DistributedDataParallel takes the
+    mean of the processes' gradients, so each parameter gets exactly the gradient that one process would have
+    computed on the whole batch, for any loss, weighted ones too, and however the batch is cut. Divided by
+    the number of processes, the value is the global batch's loss, the same everywhere.
+
+    Args:
+        loss: ``(logits, targets) -> scalar``.
+        logits: of this process's samples, ``(n, outputs)``.
+        targets: theirs, ``(n,)``.
+        accelerator: of this process.
+        counts: how many of each process's rows count, as `Batches.counts` gives it; all of them where None.
+    """
+    if accelerator.num_processes == 1:
+        return loss(logits, targets)
+    known = tuple(counts) if counts is not None else _counted(len(logits), accelerator)
+    rows = [part[:n] for part, n in zip(rows_of_all(logits.detach(), max(known)), known, strict=True)]
+    labels = [part[:n] for part, n in zip(rows_of_all(targets, max(known)), known, strict=True)]
+    own = known[accelerator.process_index]
+    rows[accelerator.process_index] = logits[:own]
+    number: int = accelerator.num_processes
+    # rows that are left out get zeros for a gradient: a process without samples takes part in the exchange all the same
+    return loss(torch.cat(rows), torch.cat(labels)) * number
+
+
+def wrap(model: nn.Module, accelerator: Accelerator, *, sync_bn: bool = False) -> nn.Module:
+    """The module whose forward pass trains: the model itself, or one that exchanges gradients.
+
+    To be called again, with what it gave before let go, when other parameters learn than before.
+
+    Args:
+        model: placed, with what learns set to.
+        accelerator: of this process.
+        sync_bn: BatchNorm layers that learn take their statistics from all processes.
+
+    Raises:
+        ConfigError: `sync_bn` on a CPU, for which torch has no such layer.
+    """
+    if accelerator.num_processes == 1:
+        return model
+    if sync_bn:
+        _synchronise_norms(model, accelerator)
+    device = accelerator.device
+    options: dict[str, Any] = {_SYNC_BUFFERS: False}
+    return nn.parallel.DistributedDataParallel(
+        model, device_ids=[device.index] if device.type == "cuda" else None, **options
+    )
+
+
+def same_gradients(loss: object, accelerator: Accelerator) -> None:
+    """Give every process the gradients of the global batch for the parameters of the loss itself.
+
+    `global_loss` computes it everywhere from all logits, so each process has the whole gradient already, times their number; the
+    mean makes it the same to the last bit, and is the one that a single process would have computed.
+    """
+    if accelerator.num_processes == 1 or not isinstance(loss, nn.Module):
+        return
+    for parameter in loss.parameters():
+        if parameter.grad is not None:
+            parameter.grad /= accelerator.num_processes
+            distributed.all_reduce(parameter.grad)
+            parameter.grad /= accelerator.num_processes
+
+
+def same_buffers(model: nn.Module, accelerator: Accelerator) -> None:
+    """Give every process the main one's running statistics, as they differ after an epoch on different samples.
+
+    To be called in training mode: layers that stand still have changed nothing.
+    """
+    if accelerator.num_processes == 1:
+        return
+    moving = [buffer for module in model.modules() if module.training for buffer in module.buffers(recurse=False)]
+    for dtype in dict.fromkeys(buffer.dtype for buffer in moving):
+        own = [buffer for buffer in moving if buffer.dtype == dtype]
+        together = torch.cat([buffer.reshape(-1) for buffer in own])
+        distributed.broadcast(together, src=0)
+        with torch.no_grad():
+            for buffer, values in zip(own, torch.split(together, [buffer.numel() for buffer in own]), strict=True):
+                buffer.copy_(values.view_as(buffer))
+
+
+def _counted(own: int, accelerator: Accelerator) -> tuple[int, ...]:
+    counts = rows_of_all(torch.tensor([own], device=accelerator.device), 1)
+    return tuple(int(count) for count in counts)
+
+
+def _synchronise_norms(model: nn.Module, accelerator: Accelerator) -> None:
+    norms = (nn.modules.batchnorm._BatchNorm,)
+    learning = [name for name, module in model.named_modules() if isinstance(module, norms) and module.training]
+    if not learning:
+        return
+    if accelerator.device.type != "cuda":
+        raise ConfigError(
+            f"--sync-bn works on CUDA only, and this run is on {accelerator.device.type} with {len(learning)} BatchNorm layers "
+            "that learn; leave --sync-bn out: each process then normalises by its own samples"
+        )
+    from timm.layers import convert_sync_batchnorm  # torch's own drops the activation that timm keeps inside a norm
+
+    convert_sync_batchnorm(model)

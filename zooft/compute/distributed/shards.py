@@ -1,0 +1,144 @@
+"""Samples shared out among the processes of a run, and what was computed of them gathered."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+from torch import Tensor, distributed
+
+from zooft.compute.distributed.collectives import from_each
+
+if TYPE_CHECKING:
+    from accelerate import Accelerator
+
+PIECE = 64 * 2**20
+"""Bytes that each process hands over at a time where much is gathered."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Batches:
+    """Index lists of one epoch: this process's part of every global batch, for a loader's ``batch_sampler``.
+
+    The order is a permutation by `seed` and `epoch` alone. Every global batch is cut into contiguous parts whose
+    lengths differ by one at most; nothing is repeated and nothing left out. A last sample that would be a batch by itself,
+    which no BatchNorm can take its statistics from, goes into the batch before it. Where a batch has fewer samples than there are
+    processes, those at the end have none of their own: they are given one that isn't theirs, so that the step runs
+    everywhere, and `counts` says that it doesn't count.
+
+    Attributes:
+        samples: how many there are.
+        size: of a global batch; the last one may be smaller, or larger by one.
+        seed: of the order.
+        epoch: from 0.
+        process: this one's number.
+        processes: how many there are.
+    """
+
+    samples: int
+    size: int
+    seed: int
+    epoch: int = 0
+    process: int = 0
+    processes: int = 1
+
+    def __len__(self) -> int:
+        return steps(self.samples, self.size)
+
+    def __iter__(self) -> Iterator[list[int]]:
+        """Each step's samples."""
+        order = torch.randperm(self.samples, generator=torch.Generator().manual_seed(seed_of(self.seed, self.epoch)))
+        for step, batch in enumerate(torch.split(order, [self._length(step) for step in range(len(self))])):
+            counts = self.counts(step)
+            begin = sum(counts[: self.process])
+            own: list[int] = batch[begin : begin + counts[self.process]].tolist()
+            yield own or [int(batch[0])]
+
+    def counts(self, step: int) -> tuple[int, ...]:
+        """How many samples of the global batch of `step` each process has."""
+        return tuple(len(part) for part in _parts(self._length(step), self.processes))
+
+    def _length(self, step: int) -> int:
+        return self.size if step < len(self) - 1 else self.samples - step * self.size
+
+
+def steps(samples: int, size: int) -> int:
+    """Batches of an epoch of so many samples, none of them of a single sample but where all are, or where there is no other."""
+    full, rest = divmod(samples, size)
+    return full + (rest > 1 or (rest == 1 and full == 0))
+
+
+def batches(accelerator: Accelerator, *, samples: int, size: int, seed: int, epoch: int) -> Batches:
+    """This process's batches of an epoch."""
+    return Batches(
+        samples=samples, size=size, seed=seed, epoch=epoch,
+        process=accelerator.process_index, processes=accelerator.num_processes,
+    )  # fmt: skip
+
+
+def seed_of(*numbers: int) -> int:
+    """One seed from several, such as seed, epoch and process: no two tuples share one by a sum."""
+    return int(np.random.SeedSequence(numbers).generate_state(1, np.uint64)[0] >> np.uint64(1))
+
+
+def share(n: int, accelerator: Accelerator) -> range:
+    """The samples, of `n`, that this process computes."""
+    number: int = accelerator.process_index
+    return _parts(n, accelerator.num_processes)[number]
+
+
+def gather(parts: Sequence[Tensor], order: Sequence[int], accelerator: Accelerator) -> Tensor:
+    """Rows that the processes have computed, in the samples' order, on the CPU in every process.
+
+    Args:
+        parts: this process's rows, ``(n, …)`` each; none at all where it had no samples.
+        order: which sample each of these rows is of; over all processes every number from 0 once.
+        accelerator: of this process.
+    """
+    places = torch.tensor(list(order), dtype=torch.long)
+    own = torch.cat([part.cpu() for part in parts]) if len(parts) else None
+    if accelerator.num_processes == 1 and own is not None:
+        return _arranged(own, places)
+    others = from_each((places, None if own is None else (own.dtype, own.shape[1:])), accelerator)
+    total = sum(len(theirs) for theirs, _ in others)
+    dtype, shape = next(kind for _, kind in others if kind is not None)
+    result = torch.empty((total, *shape), dtype=dtype)
+    own = own if own is not None else torch.empty((0, *shape), dtype=dtype)
+    longest = max(len(theirs) for theirs, _ in others)
+    step = min(longest, max(1, PIECE // max(1, result[:1].nbytes)))
+    for begin in range(0, longest, step):
+        pieces = rows_of_all(own[begin : begin + step], step)
+        for piece, (theirs, _) in zip(pieces, others, strict=True):
+            into = theirs[begin : begin + step]
+            result[into] = piece[: len(into)]
+    once = torch.bincount(torch.cat([theirs for theirs, _ in others]), minlength=total)
+    assert bool((once == 1).all()), "every sample belongs to one process"  # noqa: S101 -- our own invariant
+    return result
+
+
+def _parts(n: int, number: int) -> list[range]:
+    """`n` things cut into `number` contiguous parts, larger ones first."""
+    short, longer = divmod(n, number)
+    edges = [index * short + min(index, longer) for index in range(number + 1)]
+    return [range(begin, end) for begin, end in itertools.pairwise(edges)]
+
+
+def rows_of_all(own: Tensor, length: int) -> list[Tensor]:
+    """Each process's rows, filled up to `length`; what is beyond its own number of rows means nothing."""
+    padded = own.new_zeros((length, *own.shape[1:]))
+    padded[: min(len(own), length)] = own[:length]
+    received = [torch.empty_like(padded) for _ in range(distributed.get_world_size())]
+    distributed.all_gather(received, padded)
+    return received
+
+
+def _arranged(rows: Tensor, places: Tensor) -> Tensor:
+    if torch.equal(places, torch.arange(len(places))):
+        return rows
+    result = torch.empty_like(rows)
+    result[places] = rows
+    return result

@@ -1,0 +1,123 @@
+"""What data is made of, as types: samples, what was found and what was not usable, and the inputs of a deployed graph."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+Arrays: TypeAlias = "tuple[NDArray[Any], ...]"
+"""One sample in native units, an array for each port of its task, without the batch axis."""
+
+
+SplitName = Literal["train", "val", "test"]
+
+
+GroupScore = Literal["mean", "max"]
+
+
+SPLIT_NAMES: Mapping[str, SplitName] = {
+    "train": "train",
+    "training": "train",
+    "val": "val",
+    "valid": "val",
+    "validation": "val",
+    "dev": "val",
+    "test": "test",
+    "testing": "test",
+}
+"""How data calls its splits, in lower case, to our names of them."""
+
+
+UNLABELLED = -1
+"""The target of a sample that is only to be predicted."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Sample:
+    """One thing to learn from.
+
+    Attributes:
+        id: what run files call it; never a patient's name or number.
+        source: what the task's `read` takes; opaque to the core.
+        target: index into the classes; ``UNLABELLED`` where it is only to be predicted.
+        group: what must not be torn apart by a split (a patient); None where unknown.
+        split: where the data itself says so.
+        facts: allow-listed values for subgroup tables and for the audit; what stands here goes into artefacts, so
+            nothing that names a person.
+    """
+
+    id: str
+    source: Any
+    target: int
+    group: str | None = None
+    split: SplitName | None = None
+    facts: Mapping[str, str | float] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Rejection:
+    """A file that isn't used, and why.
+
+    Attributes:
+        id: what run files call it.
+        reason: in words.
+        group: whose it is, as in `Sample.group`; None where that isn't known.
+        missing: how many samples (slices of a patient) an answer lacks because of it; 0 for what no answer would have
+            been made of, such as a text that lies about.
+    """
+
+    id: str
+    reason: str
+    group: str | None = None
+    missing: int = 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Discovery:
+    """What a task found below a data folder. Nothing is left out unsaid.
+
+    Attributes:
+        samples: what can be used; of very many, as `zooft.spilled` keeps them out of memory.
+        classes: names, in the order of the targets. Of two, the second is the positive one.
+        rejected: what can't, and why.
+        notes: what the user should know.
+        group_score: how the samples of one group make one answer: their mean probability, or the probabilities of
+            the sample in which the last class is likeliest.
+        group_name: what a group is, in the singular, such as patient.
+    """
+
+    samples: Sequence[Sample]
+    classes: tuple[str, ...]
+    rejected: tuple[Rejection, ...] = ()
+    notes: tuple[str, ...] = ()
+    group_score: GroupScore = "mean"
+    group_name: str = "group"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Port:
+    """One input of the deployed graph, in native units.
+
+    Attributes:
+        name: of the ONNX input.
+        dtype: numpy's name, such as ``uint8``.
+        axes: names of dynamic axes, numbers of static ones, batch first.
+        meaning: what a caller must know: units, colour order, orientation.
+    """
+
+    name: str
+    dtype: str
+    axes: tuple[str | int, ...]
+    meaning: str
+
+    def shape(self, rows: int, columns: int, *, others: int = 3) -> tuple[int, ...]:
+        """One sample's shape, without the batch axis: the last two dynamic axes are an image's, before them others."""
+        dynamic = [index for index, axis in enumerate(self.axes) if index and isinstance(axis, str)]
+        sizes = dict(zip(reversed(dynamic), (columns, rows), strict=False))
+        return tuple(
+            axis if isinstance(axis, int) else sizes.get(index, others) for index, axis in enumerate(self.axes) if index
+        )

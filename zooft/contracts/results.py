@@ -1,0 +1,236 @@
+"""What comes out, as types: answers, records of epochs and of verifications, pictures and tables for the report."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal
+
+from zooft.contracts.data import Rejection, Sample
+
+if TYPE_CHECKING:
+    pass
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Picture:
+    """A picture for the report.
+
+    Attributes:
+        title: what it shows.
+        png: the image.
+        caption: what to see in it; also read out where the picture can't be seen.
+    """
+
+    title: str
+    png: bytes
+    caption: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Table:
+    """A table for the report.
+
+    Attributes:
+        title: what it shows.
+        columns: their headings.
+        rows: each with a cell a column.
+    """
+
+    title: str
+    columns: tuple[str, ...]
+    rows: tuple[tuple[str, ...], ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Calibration:
+    """What was fitted after training, on validation data, and is part of the deployed graph.
+
+    Attributes:
+        temperature: the logits are divided by it (Guo et al. 2017).
+        threshold: of two classes, the second is said where its probability is at least this; None for the likelier.
+        fitted_on: which samples it was fitted on, in words.
+    """
+
+    temperature: float = 1.0
+    threshold: float | None = None
+    fitted_on: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class GroupResult:
+    """A deployed model's answer about one group, such as a patient.
+
+    Attributes:
+        group: its salted name, or its file's.
+        prediction: the class.
+        probabilities: in the order of the classes.
+        members: the samples that it was made from.
+        decisive: the sample that spoke most for the last class.
+        unjudged: what of the group couldn't be used, and why.
+    """
+
+    group: str
+    prediction: str
+    probabilities: tuple[float, ...]
+    members: tuple[Sample, ...]
+    decisive: Sample
+    unjudged: tuple[Rejection, ...] = ()
+
+    @property
+    def missing(self) -> int:
+        """How many samples the answer lacks."""
+        return sum(rejected.missing for rejected in self.unjudged)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DeployedFile:
+    """Which file gave an answer, for formats that say so.
+
+    Attributes:
+        classes: in the order of the probabilities.
+        threshold: of the last of two classes; None where the likelier one is said.
+        backbone: ``family:full_name``.
+        version: of the zooft that wrote it.
+        weights_sha256: of its tensors.
+    """
+
+    classes: tuple[str, ...]
+    threshold: float | None
+    backbone: str
+    version: str
+    weights_sha256: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EpochRecord:
+    """One line of ``metrics.jsonl``.
+
+    Attributes:
+        epoch: from 1.
+        train_loss: mean over the epoch's training samples, in training mode.
+        val_loss: mean over the validation samples.
+        metrics: the task's, on the validation samples.
+        learning_rate: of the head, at the epoch's end.
+        seconds: wall time of the epoch, validation included.
+        learning: stages that learnt, and ``head``.
+        best: whether the epoch is the best so far.
+    """
+
+    epoch: int
+    train_loss: float
+    val_loss: float
+    metrics: Mapping[str, float]
+    learning_rate: float
+    seconds: float
+    learning: tuple[str, ...]
+    best: bool
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LevelDifference:
+    """How far two preprocessings are apart, in levels: 1/255 of the scale that the backbone's mean and std are given on.
+
+    Attributes:
+        values: how many were compared.
+        differing: how many of them differ by half a level or more.
+        largest: difference.
+        mean: of the differences without their signs.
+        whole: whether torch's values are whole levels, as those of an 8-bit image, which rounding may flip.
+    """
+
+    values: int
+    differing: int
+    largest: float
+    mean: float
+    whole: bool
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Verification:
+    """What ``verification.json`` says: the file on disk against the model in torch.
+
+    Attributes:
+        passed: whether every check held.
+        provider: the one that truly ran.
+        requested_provider: what was asked for.
+        placement: provider to how many of the graph's nodes it ran.
+        onnx_sha256: of the file's bytes.
+        samples: how many real samples were compared.
+        available: how many there were.
+        batch_sizes: those run.
+        max_probability_difference: over all samples and classes.
+        relative_rms: root mean square of the logits' difference over `spread`.
+        top1_agreement: share of samples with the same best class.
+        metrics: the task's, as pairs (torch, onnx).
+        failures: what didn't hold, in words.
+        notes: what a reader should know.
+        data: ``real`` validation samples, or ``generated`` images, which prove much less.
+        against: ``torch``, the model that the file was made from.
+        preprocessing: the file's against torch's; None where the file doesn't say where its preprocessing ends.
+        network_rms: as `relative_rms`, where torch's network is given what the file's preprocessing made, so that only the networks
+            differ; on generated images too, and the larger one.
+        spread: standard deviation of the logits among the samples, or a tenth of that among generated images where that is more,
+            as among samples that are nearly alike.
+        declared: what of the file's metadata was compared with the run, the graph and the tensors.
+    """
+
+    passed: bool
+    provider: str
+    requested_provider: str
+    placement: Mapping[str, int]
+    onnx_sha256: str
+    samples: int
+    available: int
+    batch_sizes: tuple[int, ...]
+    max_probability_difference: float
+    relative_rms: float
+    top1_agreement: float
+    metrics: Mapping[str, tuple[float, float]]
+    failures: tuple[str, ...]
+    notes: tuple[str, ...]
+    data: Literal["real", "generated"]
+    against: Literal["torch"] = "torch"
+    preprocessing: LevelDifference | None = None
+    network_rms: float | None = None
+    spread: float | None = None
+    declared: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LabelVerification:
+    """What a file was found to be worth by labelled data, where the run that it was made from isn't at hand.
+
+    Attributes:
+        passed: whether it is as good as its metadata says, and doesn't contradict itself.
+        provider: the one that truly ran; nodes by provider in `placement`.
+        requested_provider: what was asked for.
+        onnx_sha256: of the file's bytes.
+        split: of the data, which was asked.
+        samples: how many, of `available` ones.
+        recorded_split: whose figures in the metadata it is compared with; empty where it has none.
+        same_samples: whether those are of the same samples.
+        metrics: the task's, as pairs (recorded, found now).
+        primary: name of the one that counts most.
+        failures: what didn't hold, in words.
+        notes: what a reader should know.
+        declared: what of the file's metadata was compared with its graph and tensors.
+        against: ``labels``: it isn't compared with a model in torch.
+    """
+
+    passed: bool
+    provider: str
+    requested_provider: str
+    placement: Mapping[str, int]
+    onnx_sha256: str
+    split: str
+    samples: int
+    available: int
+    recorded_split: str
+    same_samples: bool
+    metrics: Mapping[str, tuple[float | None, float]]
+    primary: str
+    failures: tuple[str, ...]
+    notes: tuple[str, ...]
+    declared: tuple[str, ...] = ()
+    against: Literal["labels"] = "labels"

@@ -1,0 +1,187 @@
+"""What is learnt from what data, as one type that a plugin fills in."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from zooft.contracts.data import Arrays, Discovery, Port, Sample
+from zooft.contracts.progress import Computing
+from zooft.contracts.results import DeployedFile, GroupResult, Picture, Table
+from zooft.contracts.zoo import InputSpec
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+    from torch import Tensor, nn
+
+API_VERSION = 1
+"""The version of the hooks and of the types in this module; a plugin may declare its own as ``zooft_api``."""
+
+
+Activation = Literal["softmax", "sigmoid"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class OperatingPoint:
+    """How the threshold of two classes is to be chosen, on validation data only.
+
+    Attributes:
+        rule: ``youden`` for the largest sensitivity + specificity - 1 (Youden 1950), or the figure that is to be
+            reached, with the other one as large as it can be.
+        at_least: for the latter, such as 0.9.
+    """
+
+    rule: Literal["youden", "sensitivity", "specificity"] = "youden"
+    at_least: float = 0.9
+
+
+@dataclass(frozen=True, slots=True)
+class NoOptions:
+    """A task without options of its own."""
+
+
+def _nothing_to_begin(_data: Path, _options: Any) -> None:
+    return None
+
+
+def _no_augmentation(_spec: InputSpec, _options: Any) -> None:
+    return None
+
+
+def _rgb(_options: Any) -> int:
+    return 3
+
+
+def _linear(_options: Any) -> str:
+    return "standard/linear"
+
+
+def _no_bag(_options: Any) -> bool:
+    return False
+
+
+def _uncalibrated(_options: Any) -> None:
+    return None
+
+
+def _nothing_to_show(_samples: Sequence[Sample], _options: Any) -> tuple[Picture | Table, ...]:
+    return ()
+
+
+def _nameless(_result: GroupResult, _options: Any) -> Mapping[str, str]:
+    return {}
+
+
+def _image_steps(spec: InputSpec, _options: Any) -> str:
+    return (
+        f"{spec.mode} to {spec.height}x{spec.width} (resize {spec.resize}, antialiased {spec.interpolation}), "
+        f"then mean {spec.mean} and std {spec.std} on the scale 0..1"
+    )
+
+
+def _no_reader(_options: Any) -> str:
+    return ""
+
+
+def _as_it_is(arrays: Arrays, _options: Any) -> NDArray[Any]:
+    return arrays[0]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Task:
+    """What is learnt, from what data: ``--task NAME``.
+
+    All callables take the task's own options (an instance of `options`) last.
+
+    Attributes:
+        name: as on the command line.
+        summary: one line.
+        discover: samples below a folder (or in a file), rejected ones with reasons. Must not import torch. With a
+            parameter named ``computing`` it is given one, to show how far it is; with one named ``learning``, whether
+            the data is to be learnt from: a finished model has its classes and their order already.
+        begin: ``(data, options)``, called once before a run's own `discover` and by no other command: the only place where a
+            task may write into the data folder, such as the key of its ids. Must not import torch.
+        read: one sample's array in native units, without the batch axis, or a tuple of arrays where the graph has
+            several inputs; deterministic. Must not import torch.
+        digest: ``(source, options)`` to the SHA-256 (hexadecimal) of the content that `read` would read, without decoding it:
+            what was computed from a sample is kept under it. None hashes the arrays that were read.
+        sketch: ``(source, spec, options)`` to arrays that stand for those of `read` where random views are made: smaller, or
+            decoded faster, never where a plain view is wanted. None takes those of `read`.
+        port: the deployed graph's input, or a tuple of them.
+        preprocess: native units ``(N, …)``, one tensor for each port, to the network's input ``(N, C, H, W)``
+            float32, or ``(N, Z, C, H, W)`` for a bag, as a module that can be exported.
+        explain: `preprocess` in words, for the ONNX metadata.
+        loss: from all training targets, a module ``(logits, targets) -> scalar``. Parameters of its own learn at the head's rate
+            and are kept for ``--resume``; no file of the model holds them.
+        metrics: ``(targets (N,), probabilities (N, classes)) -> name to value``.
+        primary: the one of `metrics` that chooses the best epoch; better when larger.
+        options: a frozen dataclass; its fields become flags, config keys and arguments.
+        augment: ``(spec, options) -> (arrays -> network input (C, H, W))``, the arrays as `read` gives them and one
+            argument each, or None for the plain view. A view in uint8 is levels of 0 to 255, which the core brings to
+            the backbone's scale a batch at a time. Randomness comes from torch's global generator, which the core
+            seeds per sample and epoch.
+        channels: of the network's input.
+        head: the head that is used where the user names none.
+        bag: whether a sample is a bag of instances.
+        activation: what turns logits into probabilities in the deployed graph.
+        operating_point: how the threshold of two classes is chosen. With one, a temperature is fitted too; None
+            leaves probabilities as they are.
+        reader: Python source for whoever deploys the file without zooft: a function ``read(path)`` and its imports
+            that gives a list of samples, each a tuple of arrays with the batch axis, one a port. Goes into the report.
+        intended_use: goes into the ONNX metadata.
+        probability_limit: how much a probability of the exported file may differ from the model's; the default leaves
+            room for rounding to whole levels of 8-bit images inside the graph.
+        private: True where paths and ids may name people; runs then hold none.
+        subgroups: names of facts whose values get a row each in the table of subgroups.
+        show: a sample's arrays as a picture for people, ``(H, W)`` or ``(H, W, 3)`` uint8.
+        redact: ``(arrays, options)`` to the same arrays without text that may be burned into them: what pictures are made of, never
+            answers. None where there is none to fear.
+        report: pictures and tables of the task's own for the report.
+        gather: ``(paths, options, computing) -> Discovery`` of unlabelled samples, for ``zooft predict``; None where each file is
+            one sample that `read` takes. A rejection's and a sample's id may name what the user typed.
+        identify: what a group and its decisive sample are called where they come from, such as a PatientID: shown by
+            ``zooft predict`` only when asked.
+        whois: ``(data, ids, options)`` to what each salted id stands for: what ``zooft whois`` shows. None where ids are
+            no secrets.
+        writers: name to ``(results, file, folder, options)`` that writes the results of ``zooft predict`` in a
+            format of the task's own and returns the files.
+        demo: ``(folder, seed)`` writes a small real data set offline.
+    """
+
+    name: str
+    summary: str
+    discover: Callable[..., Discovery]
+    read: Callable[[Any, Any], NDArray[Any] | Arrays]
+    port: Callable[[Any], Port | tuple[Port, ...]]
+    preprocess: Callable[[InputSpec, Any], nn.Module]
+    loss: Callable[[Sequence[int], Any], nn.Module]
+    metrics: Callable[[NDArray[Any], NDArray[Any]], Mapping[str, float]]
+    primary: str
+    options: type[Any] = NoOptions
+    begin: Callable[[Path, Any], None] = _nothing_to_begin
+    digest: Callable[[Any, Any], str] | None = None
+    sketch: Callable[[Any, InputSpec, Any], Arrays] | None = None
+    explain: Callable[[InputSpec, Any], str] = _image_steps
+    augment: Callable[[InputSpec, Any], Callable[..., Tensor] | None] = _no_augmentation
+    channels: Callable[[Any], int] = _rgb
+    head: Callable[[Any], str] = _linear
+    bag: Callable[[Any], bool] = _no_bag
+    activation: Activation = "softmax"
+    operating_point: Callable[[Any], OperatingPoint | None] = _uncalibrated
+    reader: Callable[[Any], str] = _no_reader
+    intended_use: str = "Not stated."
+    probability_limit: float = 1e-2
+    private: bool = False
+    subgroups: tuple[str, ...] = ()
+    show: Callable[[Arrays, Any], NDArray[Any]] = _as_it_is
+    redact: Callable[[Arrays, Any], Arrays] | None = None
+    report: Callable[[Sequence[Sample], Any], Sequence[Picture | Table]] = _nothing_to_show
+    gather: Callable[[Sequence[Path], Any, Computing], Discovery] | None = None
+    identify: Callable[[GroupResult, Any], Mapping[str, str]] = _nameless
+    whois: Callable[[Path, Sequence[str], Any], Mapping[str, Mapping[str, str]]] | None = None
+    writers: Mapping[str, Callable[[Sequence[GroupResult], DeployedFile, Path, Any], Sequence[Path]]] = field(
+        default_factory=dict
+    )
+    demo: Callable[[Path, int], None] | None = None

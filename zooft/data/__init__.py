@@ -1,0 +1,1 @@
+"""What a task found: samples, their labels, and who is held out."""

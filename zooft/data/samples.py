@@ -1,0 +1,341 @@
+"""What a task found: checked, fingerprinted, written down.
+
+Owns the tables ``samples.csv`` and ``rejected.csv`` and the data's fingerprint.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import inspect
+import re
+from collections import Counter
+from collections.abc import Mapping
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from zooft.contracts import UNLABELLED, Port, Sample, unseen
+from zooft.errors import DataError
+from zooft.hooks.guard import ask, code_of, misfit_of, place_of
+from zooft.storage import csv_files
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+    from pathlib import Path
+    from typing import Any
+
+    from numpy.typing import NDArray
+
+    from zooft.contracts import Arrays, Computing, Discovery, InputSpec, Rejection, Task
+    from zooft.data.split import Splits
+
+
+def begin(task: Task, data: Path, options: Any) -> None:
+    """Let the task keep what it needs beside the data of a run.
+
+    Raises:
+        ZooftError: the task's own reason.
+        PluginError: the task failed.
+    """
+    ask(task, "begin", data, options, doing="before reading the data")
+
+
+def discover(
+    task: Task, data: Path, options: Any, *, learning: bool = True, computing: Computing = unseen
+) -> Discovery:
+    """What the task finds.
+
+    Args:
+        task: who looks.
+        data: folder or manifest.
+        options: the task's own.
+        learning: whether there must be enough to learn from: two classes, none of them empty.
+        computing: told how far it is, by tasks that say.
+
+    Raises:
+        ZooftError: the task's own reason.
+        DataError: no such data, fewer than two classes.
+        PluginError: the task failed, or gave what it mustn't, such as one id twice.
+    """
+    if not data.exists():
+        raise DataError(f"there is no data at {data}; give a folder or a manifest with --data")
+    known = inspect.signature(task.discover).parameters
+    extra = {name: value for name, value in (("computing", computing), ("learning", learning)) if name in known}
+    found: Discovery = ask(task, "discover", data, options, doing="to read the data", **extra)
+    check_targets(task, found)
+    _check_samples(task, found)
+    if learning:
+        _check_classes(found)
+    return found
+
+
+def ports(task: Task, options: Any) -> tuple[Port, ...]:
+    """The deployed graph's inputs."""
+    given = ask(task, "port", options)
+    found: tuple[Port, ...] = (given,) if isinstance(given, Port) else tuple(given)
+    for port in found:
+        if not _is_dtype(port.dtype):
+            raise place_of(task, "port").amiss(
+                port.dtype,
+                "numpy's name of a type, such as uint8",
+                what=f"Port.dtype of {port.name}",
+                code=code_of(task, "port"),
+            )
+    return found
+
+
+def _is_dtype(name: str) -> bool:
+    try:
+        return np.dtype(name).name == name
+    except TypeError:
+        return False
+
+
+def read(task: Task, options: Any, sample: Sample) -> Arrays:
+    """One sample in native units, an array for each port, without the batch axis.
+
+    Raises:
+        DataError: it can't be read any more; names the sample.
+        PluginError: the task failed.
+    """
+    try:
+        given = ask(task, "read", sample.source, options, doing=f"to read {sample.id}")
+    except DataError as error:
+        raise DataError(f"{sample.id} was readable when the data was listed, and isn't now: {error}") from error
+    arrays = as_arrays(given, sample.id)
+    _check_arrays(task, options, arrays, sample.id)
+    return arrays
+
+
+def _check_arrays(task: Task, options: Any, arrays: Arrays, name: str) -> None:
+    """Raise PluginError where a sample isn't what the task's ports say: the exported file would refuse it."""
+    wanted, place, code = ports(task, options), place_of(task, "read"), code_of(task, "read")
+    if len(arrays) != len(wanted):
+        what = f"the number of arrays of {name}"
+        raise place.amiss(len(arrays), f"{len(wanted)}, one for each port of Task.port", what=what, code=code)
+    for array, port in zip(arrays, wanted, strict=True):
+        axes = port.axes[1:]  # the first one is the batch's
+        fits = array.ndim == len(axes) and all(
+            isinstance(axis, str) or axis == size for axis, size in zip(axes, array.shape, strict=True)
+        )
+        if array.dtype.name != port.dtype or not fits:
+            said = f"{array.dtype.name} of shape {array.shape}"
+            expected = f"{port.dtype} of shape ({', '.join(map(str, axes))}), as Task.port says of {port.name}"
+            raise place.error(f"gives in read: {name} is {said}; expected {expected}", code=code)
+
+
+def as_arrays(given: NDArray[Any] | Arrays, name: str) -> Arrays:
+    """What a task's `read` gave, as an array for each port.
+
+    Args:
+        given: one array, or several.
+        name: of the sample.
+
+    Raises:
+        DataError: there are no pixels in it, of which a network would give an answer nevertheless.
+    """
+    arrays = tuple(given) if isinstance(given, (tuple, list)) else (given,)
+    for array in arrays:
+        if 0 in array.shape:
+            raise DataError(f"{name} has no pixels (shape {array.shape}); leave it out")
+    return arrays
+
+
+def digest(task: Task, options: Any, sample: Sample) -> str:
+    """SHA-256 of a sample's content, hexadecimal: the task's own, or of the arrays that it reads.
+
+    Raises:
+        DataError: it can't be read any more; names the sample.
+        PluginError: the task failed.
+    """
+    if task.digest is None:
+        return _arrays_sha256(read(task, options, sample))
+    try:
+        own: str = ask(task, "digest", sample.source, options, doing=f"to read {sample.id}")
+    except DataError as error:
+        raise DataError(f"{sample.id} was readable when the data was listed, and isn't now: {error}") from error
+    return own
+
+
+def unchanged(task: Task, options: Any, sample: Sample, digest: str) -> bool:
+    """Whether a sample's content still has this digest; True where only reading it would tell."""
+    return task.digest is None or ask(task, "digest", sample.source, options) == digest
+
+
+def sketch(task: Task, spec: InputSpec, options: Any, sample: Sample) -> Arrays:
+    """What random views of a sample are made of, as `read` gives it: the task's own, or the same.
+
+    Raises:
+        DataError: it can't be read any more; names the sample.
+        PluginError: the task failed.
+    """
+    if task.sketch is None:
+        return read(task, options, sample)
+    try:
+        own: Arrays = ask(task, "sketch", sample.source, spec, options, doing=f"to read {sample.id}")
+    except DataError as error:
+        raise DataError(f"{sample.id} was readable when the data was listed, and isn't now: {error}") from error
+    return tuple(own)
+
+
+def _arrays_sha256(arrays: Arrays) -> str:
+    found = hashlib.sha256()
+    for array in arrays:
+        found.update(f"{array.dtype.str} {array.shape}\n".encode())
+        found.update(array.tobytes())
+    return found.hexdigest()
+
+
+def show(task: Task, options: Any, sample: Sample) -> NDArray[Any]:
+    """One sample as a picture for people, ``(H, W)`` or ``(H, W, 3)`` uint8."""
+    arrays = read(task, options, sample)
+    return picture(task, options, arrays if task.redact is None else ask(task, "redact", arrays, options))
+
+
+def picture(task: Task, options: Any, arrays: Arrays) -> NDArray[Any]:
+    """Arrays that were read, as the task draws them: to compare by, not for people, since nothing is redacted."""
+    shown: NDArray[Any] = ask(task, "show", arrays, options)
+    return shown.squeeze()
+
+
+def targets(samples: Iterable[Sample]) -> NDArray[np.int64]:
+    """Class indices ``(N,)``."""
+    return np.fromiter((sample.target for sample in samples), np.int64)
+
+
+def by_class(samples: Iterable[Sample], classes: Sequence[str]) -> dict[str, int]:
+    """How many labelled samples each class has."""
+    found = targets(samples)
+    counts = np.bincount(found[found >= 0], minlength=len(classes))
+    return dict(zip(classes, counts.tolist(), strict=False))
+
+
+def absent_classes(samples: Iterable[Sample], classes: Sequence[str], *, where: str) -> list[str]:
+    """A warning where samples that a model is judged by leave out some of its classes; its figures look the same."""
+    absent = [name for name, count in by_class(samples, classes).items() if not count]
+    some = ", ".join(absent[:8]) + (f" and {len(absent) - 8} more" if len(absent) > 8 else "")
+    return [f"warning: none of {where} is of class {some}, so the figures say nothing of it"] if absent else []
+
+
+def fingerprint(found: Discovery, classes: Sequence[str] | None = None) -> str:
+    """SHA-256 over ids, targets and splits, in the order of the ids.
+
+    Args:
+        found: the samples.
+        classes: in whose order the targets count, such as a model's, which may differ from the data's own.
+    """
+    samples = found.samples
+    place = {index: list(classes).index(name) for index, name in enumerate(found.classes)} if classes else {}
+    digest = hashlib.sha256()
+    ids = [sample.id for sample in samples]
+    for row in sorted(range(len(ids)), key=ids.__getitem__):
+        sample = samples[row]
+        target = place.get(sample.target, sample.target)
+        digest.update(f"{sample.id}\0{target}\0{sample.split}\n".encode())
+    return digest.hexdigest()
+
+
+def write_samples(path: Path, splits: Splits, classes: Sequence[str]) -> None:
+    """``samples.csv``: id, target, group, split."""
+    rows = ((s.id, classes[s.target], s.group or "", name) for name, members in splits.named().items() for s in members)
+    csv_files.write(path, ("id", "target", "group", "split"), rows)
+
+
+def write_rejected(path: Path, rejected: Sequence[Rejection]) -> None:
+    """``rejected.csv``: id, reason."""
+    csv_files.write(path, ("id", "reason"), ((rejection.id, rejection.reason) for rejection in rejected))
+
+
+def check_targets(task: Task, found: Discovery, *, unlabelled: bool = False, field: str = "discover") -> None:
+    """Raise PluginError at the first sample that isn't one, or whose target isn't a class; where a class is there twice, too.
+
+    Args:
+        task: who found them.
+        found: what was found.
+        unlabelled: whether samples may have no class, as those that are only to be predicted.
+        field: of the task, that found them.
+    """
+    classes, place = len(found.classes), place_of(task, field)
+    if len(set(found.classes)) < classes:
+        raise place.amiss(found.classes, "each class once", what="classes", code=code_of(task, field))
+    known = f"a whole number from 0 to {classes - 1}, an index into the {classes} classes"
+    for sample in found.samples:
+        if not isinstance(sample, Sample):
+            raise place.amiss(sample, "a Sample", what="one of samples", code=code_of(task, field))
+        if not _is_sound(sample) and (misfit := misfit_of(sample)) is not None:
+            what = f"{misfit.where} of the sample {sample.id}"
+            raise place.amiss(misfit.came, misfit.expected, what=what, code=code_of(task, field))
+        target = sample.target
+        if hasattr(type(target), "__index__") and (0 <= target < classes or (unlabelled and target == UNLABELLED)):
+            continue
+        what = f"the target of the sample {sample.id}"
+        raise place.amiss(
+            target, f"{known}, or {UNLABELLED}" if unlabelled else known, what=what, code=code_of(task, field)
+        )
+
+
+def _is_sound(sample: Sample) -> bool:
+    """Whether each field is surely of its type: told in a fraction of the time that `misfit_of` takes."""
+    return (
+        type(sample.id) is str
+        and (sample.group is None or type(sample.group) is str)
+        and sample.split in (None, "train", "val", "test")
+        and isinstance(sample.facts, Mapping)
+        and all(type(key) is str and type(value) in (str, float, int) for key, value in sample.facts.items())
+    )
+
+
+def _check_samples(task: Task, found: Discovery) -> None:
+    if not found.samples:
+        raise DataError(f"no usable samples in the data{_because(found)}")
+    # hashes first: a table of a million names takes as much memory as all else
+    hashes, counts = np.unique(np.fromiter((hash(s.id) for s in found.samples), np.int64), return_counts=True)
+    if (counts > 1).any():
+        alike = set(hashes[counts > 1].tolist())
+        known = Counter(sample.id for sample in found.samples if hash(sample.id) in alike)
+        twice = [name for name, n in known.items() if n > 1]
+        if twice:
+            raise place_of(task, "discover").amiss(
+                twice[0], "an id for each sample alone", what=f"Sample.id of several samples ({len(twice)} such ids)",
+                code=code_of(task, "discover"),
+            )  # fmt: skip
+
+
+def _because(found: Discovery) -> str:
+    told = rejected_sentence(found)
+    return f"; {told}" if told else ""
+
+
+def _check_classes(found: Discovery) -> None:
+    empty = [name for name, count in by_class(found.samples, found.classes).items() if not count]
+    if empty:
+        raise DataError(f"no usable samples of class {', '.join(empty)}{_because_of_files(found, empty)}")
+    if len(found.classes) < 2:
+        raise DataError(f"only one class, {found.classes[0]!r}; there is nothing to tell apart{_because(found)}")
+
+
+def _because_of_files(found: Discovery, classes: Sequence[str]) -> str:
+    """The rejected files of these classes, where their names tell whose they are; else of all."""
+    names = set(classes)
+    theirs = [each for each in found.rejected if not names.isdisjoint(each.id.split("/"))]
+    if not theirs:
+        return _because(found)
+    number = len(theirs)
+    of_it = (
+        f"{number} of its files {'was' if number == 1 else 'were'}"
+        if len(names) == 1
+        else f"{number} of their files were"
+    )
+    return f"; {of_it} rejected, the first: {theirs[0].id}: {theirs[0].reason}"
+
+
+def rejected_sentence(found: Discovery) -> str:
+    """How many files were rejected, and why the first was, or one of those that most are like; nothing for none."""
+    if not found.rejected:
+        return ""
+    kinds = [re.sub(r"\d[\d.,]*", "0", each.reason) for each in found.rejected]  # numbers differ from file to file
+    counts = Counter(kinds)
+    common = max(kinds, key=counts.__getitem__)
+    one, number = found.rejected[kinds.index(common)], len(found.rejected)
+    which = "the first" if one is found.rejected[0] else f"{counts[common]} of them like this one"
+    return f"{number} {'file was' if number == 1 else 'files were'} rejected, {which}: {one.id}: {one.reason}"

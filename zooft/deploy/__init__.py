@@ -1,0 +1,1 @@
+"""One self-contained ONNX file: made, verified, and run on new data."""

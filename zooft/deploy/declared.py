@@ -1,0 +1,149 @@
+"""What a file says of itself, held against what is true: its run, its tensors, the record of its verification.
+
+Owns what a difference means. Numbers alone don't find a file whose classes are in another order.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, fields, replace
+from typing import TYPE_CHECKING, Any
+
+from zooft import runtime
+from zooft.model.weights import file_sha256
+from zooft.run import folder as runs
+from zooft.runtime import metadata as file_metadata
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from zooft.runtime import Metadata, OnnxModel
+
+_WORDED = ("preprocessing", "ports", "intended_use")
+"""What plugins put into words, which another version may choose otherwise."""
+_HASHED = "weights_sha256"
+_MOST = 160
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Declaration:
+    """What the comparison of a file's metadata with what is true has shown.
+
+    Attributes:
+        compared: what.
+        faults: what isn't as it should be, in words.
+        notes: what a reader should know.
+    """
+
+    compared: tuple[str, ...] = ()
+    faults: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
+
+
+def against_run(model: OnnxModel, path: Path, expected: Metadata, *, version: str) -> Declaration:
+    """A file's metadata against its run's.
+
+    Args:
+        model: the file, opened: its inputs and outputs are those that its metadata names.
+        path: where it lies.
+        expected: what an export of the run would say.
+        version: of this zooft. Where another one wrote the file, other words for the same are told, but no fault.
+    """
+    found = model.metadata
+    faults, notes = list(_tensor_faults(path, found)), list[str]()
+    for name in (field.name for field in fields(found) if field.name != _HASHED):
+        ours, theirs = _plain(expected, name), _plain(found, name)
+        if ours == theirs:
+            continue
+        said = f"the file's metadata says {name}: {_short(theirs)}; its run has {_short(ours)}"
+        old = found.version != version and name in _WORDED
+        (notes if old and _wordless(expected, name) == _wordless(found, name) else faults).append(said)
+    return Declaration(
+        compared=("inputs and outputs", "tensors", *(field.name for field in fields(found)), "names for other tools"),
+        faults=(*faults, *_other_tools(model)),
+        notes=tuple(notes),
+    )
+
+
+def alone(model: OnnxModel, path: Path) -> Declaration:
+    """A file's metadata against the file itself, where there is no run to compare with."""
+    return Declaration(
+        compared=("inputs and outputs", "tensors", "names for other tools"),
+        faults=(*_tensor_faults(path, model.metadata), *_other_tools(model)),
+    )
+
+
+def doubts(model: OnnxModel, path: Path) -> tuple[str, ...]:
+    """Why a file may not be the one that was verified; for whoever uses it.
+
+    Beside a ``verification.json`` its SHA-256 must be the recorded one, else its tensors those that its metadata names, and what
+    it tells other tools, such as the classes, the same.
+    """
+    record, name = path.parent / runs.VERIFICATION_FILE, path.name
+    if record.is_file():
+        return tuple(_against_record(record, path, model.metadata))
+    found = (*_tensor_faults(path, model.metadata), *_other_tools(model))
+    faults = [f"{fault}; 'zooft export' writes a run's file again" for fault in found]
+    if (path.parent / runs.RUN_FILE).is_file():
+        faults.append(
+            f"nothing says that {name} was verified: there is no {record.name} beside it; 'zooft export {path.parent}' writes and verifies it again"
+        )
+    return tuple(faults)
+
+
+def _against_record(record: Path, path: Path, metadata: Metadata) -> Iterator[str]:
+    try:
+        said = json.loads(record.read_text(encoding="utf-8"))
+        wanted, passed = str(said["onnx_sha256"]), bool(said["passed"])
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        yield f"{record} can't be read ({type(error).__name__}), so nothing says that {path.name} was verified"
+        return
+    actual = file_sha256(path)
+    if actual != wanted:
+        yield (
+            f"{path.name} isn't the file that {record.name} beside it is about: its SHA-256 is {actual[:12]}…, the verified one's "
+            f"{wanted[:12]}…; 'zooft export' writes and verifies a run's file again, or move the record away if it belongs to another file"
+        )
+    elif not passed:
+        yield f"{path.name} failed its verification: {record.name} beside it says why"
+    elif runtime.in_two_files(path):
+        yield from _tensor_faults(path, metadata)
+
+
+def _tensor_faults(path: Path, metadata: Metadata) -> Iterator[str]:
+    actual = runtime.file_tensors_sha256(path)
+    if actual != metadata.weights_sha256:
+        yield (
+            f"the file's tensors aren't those that its metadata names: their SHA-256 is {actual[:12]}…, the named one "
+            f"{metadata.weights_sha256[:12]}…, so something has changed it since it was exported"
+        )
+
+
+def _other_tools(model: OnnxModel) -> Iterator[str]:
+    """What the file says to tools that don't know zooft must be the same."""
+    for key, value in model.metadata.to_properties().items():
+        told = model.properties.get(key)
+        if key != file_metadata.KEY and told != value:
+            yield f"the file tells other tools {key}: {_short(told)}, but zooft {_short(value)}"
+
+
+def _plain(metadata: Metadata, name: str) -> Any:
+    """As JSON has it, so that a tuple and a list are the same."""
+    return json.loads(json.dumps(runs.to_json(getattr(metadata, name)), sort_keys=True))
+
+
+def _wordless(metadata: Metadata, name: str) -> Any:
+    """Without words that may have been chosen anew."""
+    if name != "ports":
+        return None
+    return _plain(replace(metadata, ports=tuple(replace(port, meaning="") for port in metadata.ports)), name)
+
+
+def _short(value: Any) -> str:
+    text = (
+        ", ".join(map(str, value)) if isinstance(value, list) and all(isinstance(v, str) for v in value) else str(value)
+    )
+    if isinstance(value, Mapping):
+        text = json.dumps(value, ensure_ascii=False, sort_keys=True)
+    return text if len(text) <= _MOST else f"{text[:_MOST]}…"

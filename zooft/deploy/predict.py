@@ -1,0 +1,261 @@
+"""What a deployed file says of files or of patients: one answer after the other, as soon as it is there.
+
+Owns what an answer is. Whatever can't be read or judged gets an answer too, which says why; nothing ends the others.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import stat
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from zooft.compute import machine
+from zooft.data import samples as sample_tables
+from zooft.errors import DataError, PluginError, RuntimeModelError, ZooftError
+from zooft.evaluation import judge
+from zooft.hooks.guard import ask
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from numpy.typing import NDArray
+
+    from zooft.contracts import Arrays, Discovery, GroupResult, Rejection, Sample, Task
+    from zooft.runtime import OnnxModel
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Answer:
+    """What is said of one file, or of one patient.
+
+    Attributes:
+        key: the file as it was named, or the patient's salted name.
+        prediction: the class; None where nothing could be said.
+        probabilities: in the order of the classes; empty where nothing could be said.
+        facts: what else is known of it, such as the patient's number of samples.
+        error: why nothing could be said, or what the answer lacks; empty where it is whole.
+    """
+
+    key: str
+    prediction: str | None = None
+    probabilities: tuple[float, ...] = ()
+    facts: Mapping[str, str | int] = field(default_factory=dict)
+    error: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class _Read:
+    """A file's arrays, or why there are none."""
+
+    path: Path
+    arrays: Arrays = ()
+    error: str = ""
+
+
+def of_files(
+    model: OnnxModel, task: Task, options: Any, paths: Iterable[Path], *, ahead: bool = True
+) -> Iterator[Answer]:
+    """One a file, in their order.
+
+    Args:
+        model: that answers.
+        task: that reads the files.
+        options: the task's.
+        paths: the files; those that aren't there get an answer that says so.
+        ahead: whether the next file is read while the network works on this one.
+    """
+    read = _ahead if ahead else map
+    for found in read(lambda path: _read(task, options, path), paths):
+        yield Answer(key=str(found.path), error=found.error) if found.error else _of_arrays(model, found)
+
+
+def _ahead(work: Callable[[Path], _Read], paths: Iterable[Path]) -> Iterator[_Read]:
+    """What `map` gives, with one result made in advance."""
+    with ThreadPoolExecutor(max_workers=1) as pool:
+        waiting = None
+        for path in paths:
+            following = pool.submit(work, path)
+            if waiting is not None:
+                yield waiting.result()
+            waiting = following
+        if waiting is not None:
+            yield waiting.result()
+
+
+def _read(task: Task, options: Any, path: Path) -> _Read:
+    fault = _fault(path)
+    if fault:
+        return _Read(path, error=fault)
+    try:
+        arrays = sample_tables.as_arrays(ask(task, "read", path, options, doing="to read it"), path.name)
+    except DataError as error:
+        return _Read(path, error=str(error))
+    except (ZooftError, MemoryError) as error:
+        return _Read(path, error="there isn't enough memory to read it" if machine.lacks_memory(error) else str(error))
+    return _Read(path, arrays)
+
+
+def _fault(path: Path) -> str:
+    """Why a path can't be read at all: opening a pipe would wait for ever."""
+    try:
+        mode = path.stat().st_mode
+    except (OSError, ValueError) as error:
+        if path.is_symlink():
+            return "a link that leads nowhere"
+        missing = isinstance(error, FileNotFoundError | NotADirectoryError | ValueError)
+        return "no such file, folder or match" if missing else f"can't be read: {getattr(error, 'strerror', error)}"
+    return "" if stat.S_ISREG(mode) else "not a regular file"
+
+
+def _of_arrays(model: OnnxModel, read: _Read) -> Answer:
+    key = str(read.path)
+    try:
+        probabilities, _ = run_one(model, read.arrays)
+    except RuntimeModelError as error:
+        return Answer(key=key, error=str(error))
+    said = model.metadata.classes[int(model.decide(probabilities[None])[0])]
+    return Answer(key=key, prediction=said, probabilities=tuple(float(p) for p in probabilities))
+
+
+def run_one(model: OnnxModel, arrays: Arrays) -> tuple[NDArray[Any], NDArray[Any]]:
+    """A sample's probabilities and logits ``(classes,)``.
+
+    Raises:
+        RuntimeModelError: the network takes no such arrays, memory ran out, or it gave no numbers.
+    """
+    try:
+        probabilities, logits = model.run(*(array[None] for array in arrays))
+    except RuntimeModelError:
+        raise
+    except Exception as error:  # onnxruntime's own kinds
+        if machine.lacks_memory(error):
+            sizes = ", ".join("x".join(map(str, array.shape)) for array in arrays)
+            raise RuntimeModelError(f"there isn't enough memory to run the network on {sizes}") from error
+        raise RuntimeModelError(f"onnxruntime failed: {str(error).strip()}") from error
+    if not np.isfinite(probabilities).all():
+        raise RuntimeModelError("the network gave no numbers (NaN)")
+    return probabilities[0], logits[0]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Group:
+    """The samples that get one answer.
+
+    Attributes:
+        name: salted, or its only sample's id.
+        samples: those that can be used.
+        unjudged: what can't, and why.
+    """
+
+    name: str
+    samples: tuple[Sample, ...]
+    unjudged: tuple[Rejection, ...]
+
+    def stamp(self, task: Task, options: Any) -> str:
+        """SHA-256 of what its answer is made of, hexadecimal; nothing where that can't be read any more."""
+        found = hashlib.sha256()
+        try:
+            for sample in self.samples:
+                found.update(f"{sample.id} {sample_tables.digest(task, options, sample)}\n".encode())
+        except (DataError, PluginError):
+            return ""
+        for rejected in self.unjudged:
+            found.update(f"{rejected.id} {rejected.reason}\n".encode(errors="backslashreplace"))
+        return found.hexdigest()
+
+
+def groups(found: Discovery, *, typed: Iterable[str] = ()) -> list[Group]:
+    """Who gets an answer: those with samples first, in their order, then those of whom nothing can be used.
+
+    Args:
+        found: what the task has gathered.
+        typed: files that the user has named: of what can't be used, these are answered for too.
+    """
+    members: dict[str, list[Sample]] = {}
+    for sample in found.samples:
+        members.setdefault(sample.group or sample.id, []).append(sample)
+    lacking = judge.unjudged(found.rejected)
+    named = set(typed)
+    alone = {
+        rejected.id: (rejected,)
+        for rejected in found.rejected
+        if rejected.group is None and (rejected.missing or rejected.id in named)
+    }
+    return [
+        *(Group(name=name, samples=tuple(own), unjudged=lacking.get(name, ())) for name, own in members.items()),
+        *(
+            Group(name=name, samples=(), unjudged=own)
+            for name, own in {**judge.unanswered(found.rejected, members), **alone}.items()
+        ),
+    ]
+
+
+def of_group(
+    model: OnnxModel, task: Task, options: Any, group: Group, *, advance: Callable[[int], None]
+) -> GroupResult | str:
+    """The result of one group, or why there is none."""
+    if not group.samples:
+        return "; ".join(dict.fromkeys(rejected.reason for rejected in group.unjudged))
+    rows = []
+    try:
+        for sample in group.samples:
+            rows.append(run_one(model, sample_tables.read(task, options, sample)))
+            advance(1)
+    except (DataError, PluginError, RuntimeModelError) as error:
+        advance(len(group.samples) - len(rows))
+        return str(error)
+    probabilities, logits = (np.stack(column) for column in zip(*rows, strict=True))
+    metadata = model.metadata
+    (result,) = judge.by_group(
+        judge.predictions(group.samples, logits, probabilities), metadata.classes,
+        threshold=metadata.calibration.threshold, group_score=metadata.group_score, rejected=group.unjudged,
+    )  # fmt: skip
+    return result
+
+
+def from_result(group: Group, result: GroupResult | str, names: Mapping[str, str]) -> Answer:
+    """A group's result as an answer.
+
+    Args:
+        group: it is about.
+        result: or why there is none.
+        names: of the patient, where they are to be shown.
+    """
+    if isinstance(result, str):
+        missing = sum(rejected.missing for rejected in group.unjudged) + len(group.samples)
+        return Answer(key=group.name, facts={"samples": 0, "missing": missing, "decisive": ""}, error=result)
+    facts: dict[str, str | int] = {
+        **names,
+        "samples": len(result.members),
+        "missing": result.missing,
+        "decisive": result.decisive.id,
+    }
+    return Answer(
+        key=result.group, prediction=result.prediction, probabilities=result.probabilities, facts=facts,
+        error=_lacks(result),
+    )  # fmt: skip
+
+
+def _lacks(result: GroupResult) -> str:
+    if not result.missing:
+        return ""
+    reasons = "; ".join(dict.fromkeys(rejected.reason for rejected in result.unjudged if rejected.missing))
+    return f"{result.missing} of {result.missing + len(result.members)} samples couldn't be judged: {reasons}"
+
+
+def gathered(task: Task, paths: Sequence[Path], options: Any, computing: Callable[..., Any]) -> Discovery:
+    """What a task that answers for groups finds in files and folders.
+
+    Raises:
+        ZooftError: the task's own reason.
+        PluginError: the task failed.
+    """
+    assert task.gather is not None  # noqa: S101 -- the caller has looked
+    found: Discovery = ask(task, "gather", paths, options, computing, doing="to find samples")
+    sample_tables.check_targets(task, found, unlabelled=True, field="gather")
+    return found

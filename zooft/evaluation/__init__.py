@@ -1,0 +1,1 @@
+"""How good predictions are: figures with intervals, by sample, group and subgroup."""

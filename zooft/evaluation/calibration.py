@@ -1,0 +1,281 @@
+"""What is fitted after training, on validation data: a temperature and an operating threshold; and the curves of both.
+
+It looks at nothing but the logits and targets that it is given.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from zooft.contracts import Calibration, OperatingPoint
+from zooft.errors import ConfigError
+from zooft.evaluation.metrics import bin_numbers, by_group, one_against_rest, ranking
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from numpy.typing import NDArray
+
+    from zooft.contracts import Activation, GroupScore
+    from zooft.evaluation.metrics import Ranking
+
+_COLDEST, _HOTTEST = 0.05, 20.0
+_ABOVE_ALL = 1 + 1e-6
+_RULES = "'youden', 'sensitivity:X' or 'specificity:X' with X above 0 and at most 1, such as sensitivity:0.9"
+
+
+@dataclass(frozen=True, slots=True)
+class Curve:
+    """Points of a curve, one for each threshold.
+
+    Attributes:
+        x: ``(K,)`` the false positive rate of a ROC curve, the recall of a precision-recall curve.
+        y: ``(K,)`` the sensitivity of a ROC curve, the precision of a precision-recall curve.
+        thresholds: ``(K,)`` scores of at least this are positive; descending, the first infinite: nothing is.
+    """
+
+    x: NDArray[np.float64]
+    y: NDArray[np.float64]
+    thresholds: NDArray[np.float64]
+
+
+@dataclass(frozen=True, slots=True)
+class Reliability:
+    """What was said against what came true, in bins of equal width; empty bins are left out.
+
+    Attributes:
+        said: ``(B,)`` mean probability.
+        came_true: ``(B,)`` share of samples of the class.
+        samples: ``(B,)`` how many.
+    """
+
+    said: NDArray[np.float64]
+    came_true: NDArray[np.float64]
+    samples: NDArray[np.int64]
+
+
+def parse_point(text: str) -> OperatingPoint:
+    """Read ``youden``, ``sensitivity:0.9`` or ``specificity:0.9``.
+
+    Raises:
+        ConfigError: it is none of them.
+    """
+    if text == "youden":
+        return OperatingPoint(rule="youden")
+    rule, _, share = text.partition(":")
+    if rule in {"sensitivity", "specificity"} and 0 < _float(share) <= 1:
+        return OperatingPoint(rule="sensitivity" if rule == "sensitivity" else "specificity", at_least=float(share))
+    raise ConfigError(f"{text!r} isn't an operating point; give {_RULES}")
+
+
+def fit(
+    logits: NDArray[Any],
+    targets: NDArray[Any],
+    point: OperatingPoint | None,
+    *,
+    activation: Activation,
+    fitted_on: str,
+    groups: Sequence[str | None] = (),
+    group_score: GroupScore = "mean",
+) -> Calibration:
+    """Fit a temperature to samples, then a threshold to the answers that are used.
+
+    The threshold is chosen among the calibrated probabilities of groups (patients) where groups are known, of samples
+    otherwise.
+
+    Args:
+        logits: ``(N, classes)`` of validation samples.
+        targets: ``(N,)`` class indices.
+        point: the rule of the threshold; None for no threshold. There is none but for two classes.
+        activation: the deployed graph's.
+        fitted_on: which samples these are, in words.
+        groups: one a sample; nothing where none are known.
+        group_score: how a group's samples make one answer.
+
+    Returns:
+        What was fitted. Where the data can't tell a value, the temperature stays 1 or the threshold None, and
+        `fitted_on` says why.
+    """
+    temperature, reason = _temperature(logits, targets, activation)
+    words = [fitted_on, reason]
+    threshold = None
+    if point is not None and logits.shape[1] == 2:
+        probabilities = apply(Calibration(temperature=temperature), logits, activation)
+        answers = by_group(groups or [None] * len(targets), targets, probabilities, group_score)
+        threshold, reason = choose_threshold(answers.targets, answers.probabilities, point)
+        many = len(answers.members)
+        words.append(reason or (f"the threshold on {many} groups" if many < len(targets) else ""))
+    return Calibration(temperature=temperature, threshold=threshold, fitted_on="; ".join(filter(None, words)))
+
+
+def choose_threshold(
+    targets: NDArray[Any], probabilities: NDArray[Any], point: OperatingPoint
+) -> tuple[float | None, str]:
+    """The middle of the gap between probabilities that the rule chooses, and why there is none.
+
+    Args:
+        targets: ``(N,)`` class indices, 0 or 1.
+        probabilities: ``(N, 2)``.
+        point: the rule.
+    """
+    rank = _rank(targets, probabilities, 1)
+    if not (rank.positives and rank.negatives):
+        return None, "no threshold: all answers are about one class"
+    edges = np.concatenate([[_ABOVE_ALL], rank.scores, [0.0]])
+    middles = (edges[:-1] + edges[1:]) / 2
+    return float(middles[_chosen(rank, point)]), ""
+
+
+def apply(calibration: Calibration, logits: NDArray[Any], activation: Activation) -> NDArray[np.float32]:
+    """Probabilities ``(N, classes)`` float32 as the deployed graph gives them, from logits ``(N, classes)``."""
+    scaled = np.asarray(logits, dtype=np.float64) / calibration.temperature
+    return np.exp(_log_probabilities(scaled, activation)).astype(np.float32)
+
+
+def roc_points(targets: NDArray[Any], probabilities: NDArray[Any], *, which: int | None = None) -> Curve:
+    """The empirical ROC curve, a point for each distinct probability, from (0, 0) to (1, 1).
+
+    Args:
+        targets: ``(N,)`` class indices; class `which` and others occur.
+        probabilities: ``(N, classes)``.
+        which: the class that counts as positive; the last one where none is given.
+    """
+    rank = _rank(targets, probabilities, which)
+    return Curve(
+        x=np.concatenate([[0.0], rank.alarms / rank.negatives]),
+        y=np.concatenate([[0.0], rank.hits / rank.positives]),
+        thresholds=np.concatenate([[math.inf], rank.scores]),
+    )
+
+
+def pr_points(targets: NDArray[Any], probabilities: NDArray[Any], *, which: int | None = None) -> Curve:
+    """The empirical precision-recall curve, a point for each distinct probability, from recall 0 to 1.
+
+    Args:
+        targets: ``(N,)`` class indices; class `which` occurs.
+        probabilities: ``(N, classes)``.
+        which: the class that counts as positive; the last one where none is given.
+    """
+    rank = _rank(targets, probabilities, which)
+    return Curve(
+        x=np.concatenate([[0.0], rank.hits / rank.positives]),
+        y=np.concatenate([[1.0], rank.hits / (rank.hits + rank.alarms)]),
+        thresholds=np.concatenate([[math.inf], rank.scores]),
+    )
+
+
+def reliability_bins(
+    targets: NDArray[Any], probabilities: NDArray[Any], *, bins: int = 10, which: int | None = None
+) -> Reliability:
+    """The reliability diagram of one class's probability (Murphy and Winkler 1977).
+
+    Args:
+        targets: ``(N,)`` class indices.
+        probabilities: ``(N, classes)``.
+        bins: of equal width between 0 and 1.
+        which: the class; the last one where none is given.
+    """
+    true, said = one_against_rest(targets, probabilities, _class(probabilities, which))
+    place = bin_numbers(said, bins)
+    samples = np.bincount(place, minlength=bins)
+    there = samples > 0
+    return Reliability(
+        said=np.bincount(place, weights=said, minlength=bins)[there] / samples[there],
+        came_true=np.bincount(place, weights=true, minlength=bins)[there] / samples[there],
+        samples=samples[there],
+    )
+
+
+def _float(text: str) -> float:
+    try:
+        return float(text)
+    except ValueError:
+        return math.nan
+
+
+def _class(probabilities: NDArray[Any], which: int | None) -> int:
+    return probabilities.shape[1] - 1 if which is None else which
+
+
+def _rank(targets: NDArray[Any], probabilities: NDArray[Any], which: int | None) -> Ranking:
+    return ranking(*one_against_rest(targets, probabilities, _class(probabilities, which)))
+
+
+def _log_probabilities(logits: NDArray[np.float64], activation: Activation) -> NDArray[np.float64]:
+    from scipy.special import log_expit, log_softmax
+
+    found: NDArray[np.float64] = log_expit(logits) if activation == "sigmoid" else log_softmax(logits, axis=1)
+    return found
+
+
+def _temperature(logits: NDArray[Any], targets: NDArray[Any], activation: Activation) -> tuple[float, str]:
+    """What the logits are divided by, and why it is 1 where the data can't tell (Guo et al. 2017).
+
+    The loss is convex in 1 / T, so it has one minimum in log T as well.
+    """
+    from scipy.optimize import minimize_scalar
+
+    reason = _untellable(logits, targets, activation)
+    if reason:
+        return 1.0, f"the temperature stays 1: {reason}"
+    wide = np.asarray(logits, dtype=np.float64)
+    found = minimize_scalar(
+        lambda log_t: _loss(wide / math.exp(log_t), targets, activation),
+        bounds=(math.log(_COLDEST), math.log(_HOTTEST)),
+        method="bounded",
+    )
+    temperature = math.exp(float(found.x))
+    inside = 1.01 * _COLDEST < temperature < 0.99 * _HOTTEST
+    if inside:
+        return temperature, ""
+    return 1.0, (
+        f"the temperature stays 1: these samples would have it at {temperature:.3g} or beyond, since the answers tell the "
+        "classes hardly apart"
+        if temperature > 1
+        else "the temperature stays 1: these samples leave hardly any doubt"
+    )
+
+
+def _untellable(logits: NDArray[Any], targets: NDArray[Any], activation: Activation) -> str:
+    if len(np.unique(targets)) < 2:
+        return "the samples are of one class only"
+    if not np.isfinite(logits).all():
+        return "some logits aren't finite"
+    own = np.arange(logits.shape[1]) == targets[:, None]
+    least, most = np.where(own, logits, np.inf).min(1), np.where(own, -np.inf, logits).max(1)
+    right = (least >= 0) & (most <= 0) if activation == "sigmoid" else least >= most
+    return "all answers are right, so that any sharpening would seem better" if right.all() else ""
+
+
+def _loss(logits: NDArray[np.float64], targets: NDArray[Any], activation: Activation) -> float:
+    """The negative log-likelihood: of the true class; for sigmoids, of every class being it or not."""
+    of_class = _log_probabilities(logits, activation)[np.arange(len(targets)), targets]
+    if activation == "softmax":
+        return float(-of_class.mean())
+    of_others = np.where(np.arange(logits.shape[1]) == targets[:, None], 0.0, _log_probabilities(-logits, activation))
+    return float(-(of_class + of_others.sum(1)).mean())
+
+
+def _chosen(rank: Ranking, point: OperatingPoint) -> int:
+    """Which gap, counted from the one above all scores; whole numbers, so that equals are equal.
+
+    Of gaps that do equally well, the one with the larger sensitivity is taken; for a specificity that is to be
+    reached, the one with the larger specificity.
+    """
+    hits = np.concatenate([[0], rank.hits])
+    quiet = rank.negatives - np.concatenate([[0], rank.alarms])
+    if point.rule == "youden":
+        return _best(hits * rank.negatives + quiet * rank.positives, hits)
+    if point.rule == "sensitivity":
+        reached = hits >= point.at_least * rank.positives - 1e-9
+        return _best(np.where(reached, quiet, -1), hits)
+    reached = quiet >= point.at_least * rank.negatives - 1e-9
+    return _best(np.where(reached, hits, -1), quiet)
+
+
+def _best(first: NDArray[Any], second: NDArray[Any]) -> int:
+    return int(np.lexsort((second, first))[-1])

@@ -1,0 +1,280 @@
+"""What leaves the frozen prefix, computed once: found in the store, or computed and put there.
+
+Boundary 0, where everything learns, is no exception: what is kept then is the network's input, so that no file is decoded
+twice.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
+from contextlib import closing
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+from torch.utils.data import Dataset, Subset
+
+from zooft.compute.kernels import numerics
+from zooft.compute.profile import Stopwatch
+from zooft.contracts import Computing, unseen
+from zooft.data import samples
+from zooft.errors import DataError
+from zooft.features import lanes
+from zooft.features.dataset import Fed, Kept, Take, Views
+from zooft.features.loading import loader, place
+from zooft.features.outputs import Outputs, rounded
+from zooft.features.small_images import part_of, sketched
+from zooft.model import freeze
+from zooft.storage.lookup import Lookup
+from zooft.storage.sequences import pick, spilled
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from zooft.contracts import Advance, Sample
+    from zooft.features.prefix import Prefix
+    from zooft.model.adapted import AdaptedModel
+    from zooft.storage.cache import Store
+
+AT_A_TIME = 32
+"""Samples that run through frozen stages together. Fixed, since rounding differs a little between sizes."""
+HELD_BYTES = 2 * 2**30
+"""What is held in memory where the disk can't keep it."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Feed:
+    """What an epoch is fed.
+
+    Attributes:
+        boundary: how many leading stages are frozen.
+        start: the first stage that runs in training: the boundary where what leaves it is kept, or 0.
+        train: the inputs of that stage.
+        val_start: the same for validation.
+        val: None without validation samples.
+    """
+
+    boundary: int
+    start: int
+    train: Fed
+    val_start: int
+    val: Dataset[Any] | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Keeping:
+    """How what leaves frozen stages is computed and kept.
+
+    Attributes:
+        store: on disk.
+        of: what it depends on besides tensors, stages and view: versions, preprocessing, the task's options.
+        digest: a sample's content.
+        dtype: float32, or bfloat16 for the faster way that moves features.
+        device: where stages run.
+        workers: loader processes.
+        share: of so many things, those that this process computes.
+        agree: waits for the other processes; whether all say yes.
+        computing: a progress bar.
+        note: called with one sentence.
+        clock: told what takes how long.
+        digests: those known so far, by sample id.
+        unchanged: whether a sample's content still has a digest; without decoding, or True.
+        room: bytes that may still be held in memory where the disk can't keep them.
+    """
+
+    store: Store
+    of: Mapping[str, Any]
+    digest: Callable[[Sample], str]
+    dtype: torch.dtype = torch.float32
+    device: torch.device = field(default_factory=lambda: torch.device("cpu"))
+    workers: int = 0
+    share: Callable[[int], range] = range
+    agree: Callable[[bool], bool] = bool
+    computing: Computing = unseen
+    note: Callable[[str], None] = lambda _text: None
+    clock: Stopwatch = field(default_factory=lambda: Stopwatch(on=False))
+    digests: Lookup = field(default_factory=Lookup)
+    unchanged: Callable[[Sample, str], bool] = lambda _sample, _digest: True
+    room: list[int] = field(default_factory=lambda: [HELD_BYTES])
+
+    def names(self, members: Sequence[Sample]) -> Sequence[str]:
+        """The samples' digests, each computed once."""
+        self.look_at(members)
+        return spilled(self.digests[sample.id] for sample in members)
+
+    def look_at(self, members: Sequence[Sample]) -> None:
+        """Compute the digests that aren't known yet."""
+        unknown = pick(members, [row for row, sample in enumerate(members) if sample.id not in self.digests])
+        advance = self.computing("the samples' content", len(unknown)) if unknown else unseen("", 0)
+        for sample in unknown:
+            self.digests[sample.id] = self.digest(sample)
+            advance(1)
+
+    def check_unchanged(self, members: Iterable[Sample]) -> None:
+        """What was read just now must be what the digests are of.
+
+        Raises:
+            DataError: it was changed in between; nothing of it is kept.
+        """
+        for sample in members:
+            if not self.unchanged(sample, self.digests[sample.id]):
+                raise DataError(
+                    f"{sample.id} was changed while this run was reading it; start again when the data is at rest"
+                )
+
+
+def feed(
+    model: AdaptedModel, train: Views, val: Views | None, *, boundary: int, views: int | None, keeping: Keeping | None
+) -> Feed:
+    """What the first learning stage is fed, computed as far as it isn't kept yet.
+
+    Args:
+        model: its stages before `boundary` are frozen.
+        train: with its random views, if any.
+        val: plain ones.
+        boundary: how many leading stages are frozen.
+        views: random views of each sample that are kept beside the plain one; None for a fresh one in every epoch.
+        keeping: None to run frozen stages in every epoch.
+    """
+    if keeping is None:
+        return Feed(boundary=boundary, start=0, train=train, val_start=0, val=val)
+    with keeping.clock.part("frozen stages"):
+        return _fed(model, train, val, boundary, views, keeping)
+
+
+def _fed(
+    model: AdaptedModel, train: Views, val: Views | None, boundary: int, views: int | None, keeping: Keeping
+) -> Feed:
+    runner = _Runners(model, boundary, keeping)
+    kept_val = None if val is None else inputs(model, val, stop=boundary, keeping=keeping, runner=runner)
+    kept_train: Kept | None = None
+    fresh = train.augment is not None and (views is None or boundary == 0)
+    if not fresh:
+        count = 0 if train.augment is None else views or 0
+        kept_train = inputs(model, train, stop=boundary, keeping=keeping, runner=runner, views=count)
+        if kept_train is None and boundary:
+            keeping.note("the frozen stages run in every epoch, because their outputs can't be kept")
+    elif boundary:
+        keeping.note("the frozen stages run in every epoch, because every epoch sees views of its own")
+    return Feed(
+        boundary=boundary,
+        start=0 if kept_train is None else boundary,
+        train=sketched(train, keeping) if kept_train is None else kept_train,
+        val_start=0 if kept_val is None else boundary,
+        val=val if kept_val is None else kept_val,
+    )
+
+
+def inputs(
+    model: AdaptedModel,
+    members: Views,
+    *,
+    stop: int,
+    keeping: Keeping,
+    runner: _Runners | None = None,
+    views: int = 0,
+) -> Kept | None:
+    """What leaves stage `stop` - 1 for every sample, in the plain view and `views` random ones; None where it can't be kept."""
+    run = runner or _Runners(model, stop, keeping)
+    names = keeping.names(members.samples)
+    takers = []
+    for number in range(views + 1):
+        # a random view is seeded by the sample's id, so that is part of what it is found by
+        own = spilled(part_of(name, s.id) for name, s in zip(names, members.samples, strict=True)) if number else names
+        take = _take(members.numbered(number), own, stop=stop, keeping=keeping, runner=run)
+        if take is None:
+            return None
+        takers.append(take)
+    targets = torch.from_numpy(samples.targets(members.samples))
+    return Kept(tuple(takers), targets, members.seed)
+
+
+class _Runners:
+    """What runs the frozen stages, made when it is first needed: a run that finds everything kept needs none."""
+
+    def __init__(self, model: AdaptedModel, stop: int, keeping: Keeping) -> None:
+        self._model, self.stop, self.bag, self._keeping = model, stop, model.bag, keeping
+        self.what = {
+            "what": "features",
+            "stages": list(model.stages)[:stop],
+            "tensors": freeze.prefix_sha256(model, stop),
+        }
+        self._made: Prefix | None = None
+
+    def __call__(self, x: Tensor) -> Tensor:
+        """What leaves the last frozen stage, float32 on the CPU; once `ready`, several threads may ask at once."""
+        return self.ready(x).run(place(x, self._keeping.device)).float().cpu()
+
+    def ready(self, x: Tensor) -> Prefix:
+        """What runs them, made for the first batch that is seen."""
+        if self._made is None:
+            self._made = self._make(place(x, self._keeping.device))
+        return self._made
+
+    def _make(self, x: Tensor) -> Prefix:
+        from zooft.features import prefix
+
+        self._model.eval()
+        made = prefix.runner(self._model, self.stop, x, dtype=self._keeping.dtype, note=self._keeping.note)
+        if self._keeping.dtype != torch.float32 and self.stop:
+            self._keeping.note(f"features in bf16 differ by {made.moved:.1%} from those in fp32")
+        return made
+
+
+def _take(views: Views, names: Sequence[str], *, stop: int, keeping: Keeping, runner: _Runners) -> Take | None:
+    """Reads what is kept of one view, after computing what isn't."""
+    outputs = Outputs(names, keeping.store.shelf(_what(views, keeping, runner)))
+    title = "frozen stages, once" if stop else "reading the samples, once"
+    for share in (keeping.share, range):  # what another process has kept where this one can't see it is computed here
+        absent = outputs.absent()
+        keeping.agree(True)  # all have listed what is missing before anyone writes
+        mine = [absent[i] for i in share(len(absent))]
+        advance = keeping.computing(title, len(mine)) if mine else unseen(title, 0)
+        if not keeping.agree(_compute(views, mine, outputs, keeping, runner, advance)):
+            return None
+    return outputs.taker() if keeping.agree(not outputs.absent()) else None
+
+
+def _compute(
+    views: Views, wanted: Sequence[int], outputs: Outputs, keeping: Keeping, runner: _Runners, advance: Advance
+) -> bool:
+    """Compute and keep, or hold what the disk can't; False where there is room neither here nor there."""
+    done = 0
+    data = loader(Subset(views, wanted), batch_size=AT_A_TIME, workers=keeping.workers)
+    with numerics.exact_convolutions(), closing(_rows(data, keeping, runner)) as batches:
+        for rows in batches:
+            if not done and rows[0].nbytes * len(views) > max(keeping.store.most_bytes, HELD_BYTES):
+                return False
+            members = wanted[done : done + len(rows)]
+            keeping.check_unchanged(views.samples[i] for i in members)
+            keeping.room[0] -= outputs.put(members, rows)
+            if keeping.room[0] < 0:
+                return False
+            done += len(rows)
+            advance(len(rows))
+    outputs.shelf.flush()
+    return True
+
+
+def _rows(data: Iterable[Any], keeping: Keeping, runner: _Runners) -> Generator[NDArray[Any]]:
+    """What is kept of each batch."""
+    # batches of bags are large, and nothing is computed before the first stage
+    count = lanes.lanes(keeping.device) if runner.stop and not runner.bag else 1
+
+    def read() -> Iterator[Tensor]:
+        # not a part of its own beside others: their CPU seconds would be counted for it
+        for x, _ in data if count > 1 else keeping.clock.each(data, "reading for frozen stages"):
+            runner.ready(x)  # by the first batch, whichever lane is faster
+            yield x
+
+    return lanes.computed(read(), lambda x: rounded(runner(x).numpy()), count=count)
+
+
+def _what(views: Views, keeping: Keeping, runner: _Runners) -> dict[str, Any]:
+    """Everything that what leaves the frozen stages depends on, but for the sample's content."""
+    view = {"number": views.number, "seed": views.seed} if views.number else None
+    return {
+        **keeping.of, **runner.what, "view": view,
+        "precision": str(keeping.dtype).removeprefix("torch."), "device": keeping.device.type, "together": AT_A_TIME,
+    }  # fmt: skip

@@ -1,0 +1,177 @@
+"""The data sets of a run: samples brought to the network's input, and inputs of a later stage as they were kept."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import TYPE_CHECKING, Any, Protocol
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.utils.data import Dataset, default_collate
+
+from zooft.data import samples
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from zooft.contracts import Arrays, Sample, Task
+
+Take = Callable[[Sequence[int]], Tensor]
+"""Positions of samples to the inputs ``(n, …)`` float32 of the first learning stage."""
+
+
+class Fed(Protocol):
+    """A data set whose view of the samples may change from epoch to epoch."""
+
+    def __len__(self) -> int:
+        """Samples."""
+
+    def at(self, epoch: int) -> Dataset[Any]:
+        """What an epoch (from 0) sees."""
+
+
+def _unscaled(levels: Tensor) -> Tensor:
+    return levels
+
+
+class Views(Dataset[tuple[Tensor, int]]):
+    """Samples as the network's input.
+
+    Args:
+        members: in order.
+        read: a sample to its arrays in native units.
+        preprocess: for the plain view.
+        augment: arrays to a random view: the network's input, or levels in uint8; None where there are only plain ones.
+        scale: levels ``(N, C, H, W)`` in float32 to the network's input, in place.
+        sketch: a sample to the arrays that random views are made of; None for those of `read`.
+        sketched: a sample's position to such arrays, as far as they are kept; None where none are.
+        seed: of the random views.
+        number: 0 for the plain view, from 1 for random ones.
+    """
+
+    def __init__(
+        self,
+        members: Sequence[Sample],
+        *,
+        read: Callable[[Sample], Arrays],
+        preprocess: Callable[..., Tensor],
+        augment: Callable[..., Tensor] | None = None,
+        scale: Callable[[Tensor], Tensor] = _unscaled,
+        sketch: Callable[[Sample], Arrays] | None = None,
+        sketched: Callable[[int], Arrays | None] | None = None,
+        seed: int = 0,
+        number: int = 0,
+    ) -> None:
+        self.samples, self.read, self.preprocess = members, read, preprocess
+        self.augment, self.scale, self.sketch, self.sketched = augment, scale, sketch or read, sketched
+        self.seed, self.number = seed, number
+
+    def __len__(self) -> int:
+        return len(self.samples)
+
+    def numbered(self, number: int, sketched: Callable[[int], Arrays | None] | None = None) -> Views:
+        """The same samples in another view."""
+        return Views(
+            self.samples, read=self.read, preprocess=self.preprocess, augment=self.augment, scale=self.scale,
+            sketch=self.sketch, sketched=sketched or self.sketched, seed=self.seed, number=number,
+        )  # fmt: skip
+
+    def at(self, epoch: int) -> Views:
+        """What an epoch (from 0) sees: a random view of its own, where there are random ones."""
+        return self if self.augment is None else self.numbered(epoch + 1)
+
+    def __getitem__(self, index: int) -> tuple[Tensor, int]:
+        """The view of one sample, ``(C, H, W)`` float32 or ``(Z, C, H, W)`` for a bag, and its target."""
+        views, targets = self.__getitems__([index])
+        return views[0], int(targets[0])
+
+    def __getitems__(self, indices: Sequence[int]) -> tuple[Tensor, Tensor]:
+        """A batch: views ``(n, …)`` float32, targets ``(n,)``. Levels are brought to scale all at once."""
+        views, targets = default_collate([self._view(index) for index in indices])
+        if views.dtype == torch.uint8:
+            # channel by channel: with the channels last, as torchvision leaves them, scaling takes four times as long
+            views = self.scale(views.to(torch.float32, memory_format=torch.contiguous_format))
+        return views, targets
+
+    def _view(self, index: int) -> tuple[Tensor, int]:
+        sample = self.samples[index]
+        if self.augment is None or self.number == 0:
+            with torch.no_grad():
+                arrays = (torch.from_numpy(array)[None] for array in self.read(sample))
+                return self.preprocess(*arrays)[0], sample.target
+        kept = None if self.sketched is None else self.sketched(index)
+        # seeded by sample and view, so that a view is the same in any process, order and data set
+        with _seeded(_seed(self.seed, self.number, sample.id)):
+            return self.augment(*(self.sketch(sample) if kept is None else kept)), sample.target
+
+
+@dataclass(frozen=True, slots=True)
+class Kept(Dataset[Any]):
+    """Inputs of the first learning stage, as they were kept.
+
+    Attributes:
+        takers: the plain view's, then one for each random view.
+        targets: ``(N,)``.
+        seed: of the choice among views.
+        which: the view ``(N,)`` that each sample is seen in; None for the plain one.
+    """
+
+    takers: tuple[Take, ...]
+    targets: Tensor
+    seed: int = 0
+    which: NDArray[np.int64] | None = None
+
+    def __len__(self) -> int:
+        return len(self.targets)
+
+    def at(self, epoch: int) -> Kept:
+        """What an epoch (from 0) sees: of several views, one of each sample by lot."""
+        if len(self.takers) == 1:
+            return self
+        lot = np.random.default_rng([self.seed, epoch]).integers(0, len(self.takers), len(self))
+        return Kept(self.takers, self.targets, self.seed, lot)
+
+    def __getitem__(self, index: int) -> tuple[Tensor, Tensor]:
+        """One sample's input and target."""
+        x, y = self.__getitems__([index])
+        return x[0], y[0]
+
+    def __getitems__(self, indices: Sequence[int]) -> tuple[Tensor, Tensor]:
+        """A batch: inputs ``(n, …)`` float32, targets ``(n,)``."""
+        if self.which is None:
+            return self.takers[0](indices), self.targets[list(indices)]
+        chosen = self.which[list(indices)]
+        parts = [np.flatnonzero(chosen == view).tolist() for view in range(len(self.takers))]
+        rows = torch.cat(
+            [take([indices[i] for i in part]) for take, part in zip(self.takers, parts, strict=True) if part]
+        )
+        back = torch.from_numpy(np.argsort(np.concatenate(parts), kind="stable"))
+        return rows[back], self.targets[list(indices)]
+
+
+def reader(task: Task, options: Any) -> Callable[[Sample], Arrays]:
+    """A task's `read` with its options, fit to be sent to a loader process."""
+    return partial(samples.read, task, options)
+
+
+@contextlib.contextmanager
+def _seeded(seed: int) -> Iterator[None]:
+    """Random numbers of torch's on the CPU by a seed, and as they were afterwards.
+
+    Not ``fork_rng`` and ``torch.manual_seed``, which see to every device and take a tenth of a view's time.
+    """
+    before = torch.get_rng_state()
+    torch.default_generator.manual_seed(seed)
+    try:
+        yield
+    finally:
+        torch.set_rng_state(before)
+
+
+def _seed(*parts: Any) -> int:
+    return int.from_bytes(hashlib.sha256(repr(parts).encode()).digest()[:8]) >> 1

@@ -1,0 +1,88 @@
+"""Samples decoded once, for random views that are made anew in every epoch: small enough to lie in the store."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from torch.utils.data import Dataset
+
+from zooft.contracts import unseen
+from zooft.features.loading import loaded
+from zooft.storage.sequences import spilled
+
+if TYPE_CHECKING:
+    from zooft.contracts import Arrays
+    from zooft.features.cache import Keeping
+    from zooft.features.dataset import Views
+    from zooft.storage.cache import Shelf
+
+
+def sketched(train: Views, keeping: Keeping) -> Views:
+    """Random views made of arrays that are decoded once and lie in the store, as far as they fit."""
+    if train.augment is None:
+        return train
+    names = keeping.names(train.samples)
+    shelf = keeping.store.shelf({**keeping.of, "what": "sketches"})
+    for share in (keeping.share, range):  # what another process has kept where this one can't see it is decoded here
+        absent = shelf.missing(spilled(part_of(name, "parts") for name in names))
+        keeping.agree(True)
+        _keep_sketches(train, names, [absent[i] for i in share(len(absent))], shelf, keeping)
+        keeping.agree(True)
+    return train.numbered(0, _Sketches(shelf, names))
+
+
+def _keep_sketches(train: Views, names: Sequence[str], wanted: Sequence[int], shelf: Shelf, keeping: Keeping) -> None:
+    advance = keeping.computing("decoding, once", len(wanted)) if wanted else unseen("", 0)
+    raw = loaded(_Raw(train, wanted), keeping.workers, batch_size=None, collate_fn=collate_nothing)
+    for index, arrays in zip(wanted, raw, strict=True):
+        if sum(array.nbytes for array in arrays) * len(names) > keeping.store.most_bytes // 2:
+            break
+        keeping.check_unchanged([train.samples[index]])
+        shelf.put([part_of(names[index], part) for part in range(len(arrays))], arrays)
+        shelf.put([part_of(names[index], "parts")], [np.array([len(arrays)])])
+        if part_of(names[index], "parts") not in shelf:  # the disk can't: every epoch decodes for itself
+            break
+        advance(1)
+    shelf.flush()
+
+
+@dataclass(frozen=True, slots=True)
+class _Raw(Dataset[Any]):
+    views: Views
+    positions: Sequence[int]
+
+    def __len__(self) -> int:
+        return len(self.positions)
+
+    def __getitem__(self, index: int) -> Arrays:
+        return self.views.sketch(self.views.samples[self.positions[index]])
+
+
+@dataclass(frozen=True, slots=True)
+class _Sketches:
+    """Samples' arrays from the store."""
+
+    shelf: Shelf
+    names: Sequence[str]
+
+    def __call__(self, index: int) -> Arrays | None:
+        """A sample's, by its position; None where the store hasn't them."""
+        name = self.names[index]
+        count = self.shelf.get(part_of(name, "parts"))
+        parts = [self.shelf.get(part_of(name, part)) for part in range(0 if count is None else int(count[0]))]
+        kept = [np.array(part) for part in parts if part is not None]  # copied: the mapping is read-only
+        return tuple(kept) if kept and len(kept) == len(parts) else None
+
+
+def part_of(name: str, part: int | str) -> str:
+    """What one of several things that belong to a sample is found by."""
+    return hashlib.sha256(f"{name}/{part}".encode()).hexdigest()
+
+
+def collate_nothing(item: Any) -> Any:
+    """Arrays as they are, not as tensors."""
+    return item

@@ -1,0 +1,403 @@
+"""The line between zooft and its plugins: what crosses it is checked, and what is wrong is named as the plugin's.
+
+Owns two things. What a plugin registers is compared, field by field, with the types in `contracts`. And each of its
+functions is called under a guard: what it raises, or answers against its type, becomes a PluginError that says which plugin,
+hook and field it was, what came and what was expected. Nothing heavy is loaded for it.
+"""
+
+from __future__ import annotations
+
+import collections.abc
+import contextlib
+import dataclasses
+import errno
+import functools
+import inspect
+import sys
+import threading
+import types
+import typing
+from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence, Set
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Generic, Literal, NamedTuple, TypeVar
+
+from zooft import contracts
+from zooft.contracts import Family, Freezer, Head, Task, WeightsSource
+from zooft.errors import PluginError, ZooftError
+
+if TYPE_CHECKING:
+    from zooft.hooks.loading import PluginInfo
+
+T = TypeVar("T")
+HOOKS: Mapping[str, type[Any]] = {
+    "zooft_register_families": Family,
+    "zooft_register_heads": Head,
+    "zooft_register_freezers": Freezer,
+    "zooft_register_tasks": Task,
+    "zooft_register_weights": WeightsSource,
+}
+"""Each registering hook and the type of what it gives."""
+_NOUNS: Mapping[type[Any], str] = {WeightsSource: "weights source"}
+_DISK_FULL = frozenset({errno.ENOSPC, errno.EDQUOT})
+_SHOWN = 60
+"""Characters of a value that a message shows."""
+
+
+class _Module:
+    """Stands for ``torch.nn.Module``, since torch isn't to be loaded for a check."""
+
+
+class _Tensor:
+    """Stands for ``torch.Tensor``."""
+
+
+class _Array(Generic[T]):
+    """Stands for numpy's arrays."""
+
+
+_HEAVY: Mapping[Any, str] = {
+    _Module: "torch.nn.modules.module.Module", _Tensor: "torch.Tensor", _Array: "numpy.ndarray"
+}  # fmt: skip
+_STAND_INS: Mapping[str, Any] = {
+    "nn": types.SimpleNamespace(Module=_Module), "Tensor": _Tensor, "NDArray": _Array, "Arrays": tuple[_Array[Any], ...],
+}  # fmt: skip
+
+
+_IN_WORDS: Mapping[Any, str] = {
+    _Module: "a torch.nn.Module", _Tensor: "a torch.Tensor", _Array: "a numpy array", collections.abc.Callable: "a function",
+    type(None): "None", None: "None", Any: "anything", str: "text", bool: "True or False", float: "a number", int: "a whole number",
+    type: "a class", bytes: "bytes",
+}  # fmt: skip
+_ORDERED: Mapping[Any, str] = {
+    tuple: "a tuple", frozenset: "a frozenset", collections.abc.Sequence: "a sequence", collections.abc.Iterable: "an iterable"
+}  # fmt: skip
+
+
+class Misfit(NamedTuple):
+    """The first thing in a value that isn't as its type says: where it stands, what it is, what it should be."""
+
+    where: str
+    came: Any
+    expected: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Place:
+    """A field of something that a plugin registers.
+
+    Attributes:
+        kind: its type.
+        name: what it is called on the command line.
+        field: of the type.
+        plugin: whose it is, in words; empty where it wasn't registered, as in an author's own tests.
+        private: whether a message may show no value, since values may name people.
+    """
+
+    kind: type[Any]
+    name: str
+    field: str
+    plugin: str = ""
+    private: bool = False
+
+    @property
+    def subject(self) -> str:
+        """Such as: the head 'deep'."""
+        return f"the {_NOUNS.get(self.kind, self.kind.__name__.lower())} {self.name}"
+
+    @property
+    def hook(self) -> str:
+        """The hook that registers it."""
+        return next(hook for hook, kind in HOOKS.items() if kind is self.kind)
+
+    @property
+    def words(self) -> str:
+        """Where a fault is to be mended."""
+        whose = f"plugin {self.plugin}, " if self.plugin else ""
+        return f"({whose}hook {self.hook}, field {self.kind.__name__}.{self.field})"
+
+    def error(self, text: str, *, code: str = "") -> PluginError:
+        """The fault `text`, and whose it is."""
+        return PluginError(
+            f"{self.subject} {text} {self.words}", plugin=self.plugin, hook=self.hook, field=self.field, code=code
+        )
+
+    def amiss(self, came: Any, expected: str, *, what: str = "", code: str = "") -> PluginError:
+        """Something other than what was expected came; `what` says which part of it is meant."""
+        given = f"{what} is " if what else ""
+        return self.error(f"gives in {self.field}: {given}{self.shown(came)}; expected {expected}", code=code)
+
+    def shown(self, value: Any) -> str:
+        """A value for a message; of private tasks its type alone."""
+        kind = type(value).__name__
+        if value is None or self.private:
+            return str(value) if value is None else f"a value of type {kind}"
+        text = " ".join(repr(value).split())
+        return f"{text if len(text) <= _SHOWN else text[:_SHOWN] + '…'} ({kind})"
+
+
+@dataclass(frozen=True, slots=True)
+class Guarded:
+    """A plugin's function, called under guard; it can be sent to another process where the function can."""
+
+    function: Callable[..., Any]
+    place: Place
+    primary: str = ""
+    """Of a task's metrics: the one that must be among them."""
+    checked: bool = True
+    """Whether what it gives is compared with its type."""
+
+    @property
+    def __wrapped__(self) -> Callable[..., Any]:
+        """For `inspect.unwrap`, and so for signatures."""
+        return self.function
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        """What the function gives, checked."""
+        return self.call(self.field_words, *args, **kwargs)
+
+    @property
+    def field_words(self) -> str:
+        """What failed, where a caller says nothing better."""
+        return f"in {self.place.field}"
+
+    def call(self, doing: str, /, *args: Any, **kwargs: Any) -> Any:
+        """The same; `doing` completes the words that say what failed, such as: to read a1b2.
+
+        Raises:
+            PluginError: the function failed, or gave something else than its type says.
+            ZooftError: the function's own reason.
+        """
+        place, returned = self.place, _returned(self.place.kind, self.place.field) if self.checked else Any  # type: ignore[arg-type]  # a class is hashable
+        try:
+            with printing_aside():
+                value = self.function(*args, **kwargs)
+                if typing.get_origin(returned) is collections.abc.Iterable and first_misfit(returned, value) is None:
+                    value = tuple(value)  # a generator fails while it is gone through
+        except (ZooftError, MemoryError):
+            raise
+        except (Exception, SystemExit) as error:  # plugin code
+            if _is_meant(error, place):
+                raise
+            told = type(error).__name__ if place.private else f"{type(error).__name__}: {error}"
+            cause = None if place.private else error
+            raise place.error(f"failed {doing}: {told}", code=raised_in(error, self.function)) from cause
+        misfit = first_misfit(returned, value)
+        if self.primary and misfit is None and self.primary not in value:
+            misfit = Misfit("", sorted(value), f"the primary metric, {self.primary!r}, among them")
+        if misfit is not None:
+            raise place.amiss(misfit.came, misfit.expected, what=misfit.where, code=_code_of(self.function))
+        return value
+
+
+def ask(value: Any, field: str, *args: Any, doing: str | None = None, **kwargs: Any) -> Any:
+    """Call a function of something that a plugin gives, registered or not, under guard.
+
+    Args:
+        value: such as a Family.
+        field: which of its functions.
+        args: of the function.
+        doing: what failed, where the field's name isn't clear enough, such as: to read a1b2.
+        kwargs: of the function.
+    """
+    function = getattr(value, field)
+    guarded = function if isinstance(function, Guarded) else _guard(value, field, function, place_of(value, field))
+    return guarded.call(guarded.field_words if doing is None else doing, *args, **kwargs)
+
+
+def within(value: Any, field: str, function: Callable[..., Any]) -> Callable[..., Any]:
+    """What the function in a field has made, such as a view or a module, to be called under guard itself."""
+    return Guarded(function, place_of(value, field), checked=False)
+
+
+def place_of(value: Any, field: str) -> Place:
+    """Where a field of something that a plugin gives stands, for faults that are found later."""
+    held = [f.name for f in dataclasses.fields(value) if isinstance(getattr(value, f.name), Guarded)]
+    plugin = getattr(value, held[0]).place.plugin if held else ""
+    return _place(value, field, plugin)
+
+
+def code_of(value: Any, field: str) -> str:
+    """File and line of the function in a field; empty where there is none."""
+    return _code_of(getattr(value, field))
+
+
+def guarded(value: T, plugin: PluginInfo | None = None) -> T:
+    """The same with each of its own functions under guard."""
+    words = f"{plugin.name} of {plugin.distribution} {plugin.version}" if plugin is not None else ""
+    changes: dict[str, Any] = {}
+    for field in dataclasses.fields(value):  # type: ignore[arg-type]
+        own = getattr(value, field.name)
+        place = _place(value, field.name, words)
+        if _is_function(own) and own is not field.default:
+            changes[field.name] = _guard(value, field.name, own, place)
+        elif isinstance(own, Mapping) and own and all(map(_is_function, own.values())):
+            changes[field.name] = {key: Guarded(function, place) for key, function in own.items()}
+    return dataclasses.replace(value, **changes)  # type: ignore[type-var]
+
+
+def _guard(value: Any, field: str, function: Callable[..., Any], place: Place) -> Guarded:
+    primary = value.primary if (type(value), field) == (Task, "metrics") else ""
+    return Guarded(function, place, primary)
+
+
+def misfit_of(value: Any) -> Misfit | None:
+    """The first field of one of the types in `contracts` that doesn't hold what its annotation says, if any."""
+    hints = _hints(type(value))  # type: ignore[arg-type]  # a class is hashable
+    for field in dataclasses.fields(value):
+        found = first_misfit(hints[field.name], getattr(value, field.name))
+        if found is not None:
+            if not found.where and str(field.type).startswith("Callable"):
+                found = found._replace(expected=f"a function, {field.type}")
+            return found._replace(where=_under(field.name, found.where))
+    return None
+
+
+def first_misfit(hint: Any, value: Any) -> Misfit | None:
+    """The first thing in `value` that isn't what `hint` says; lists may stand for tuples, sets for frozen ones.
+
+    Sequences that aren't lists or tuples may be too long to look at, and what can be gone through once only is left alone.
+    """
+    if hint is Any:
+        return None
+    here = Misfit("", value, _words(hint))
+    origin, parameters = typing.get_origin(hint), typing.get_args(hint)
+    if origin in (typing.Union, types.UnionType):
+        found = [first_misfit(choice, value) for choice in parameters]
+        return None if None in found else next((one for one in found if one is not None and one.where), here)
+    if origin is Literal:
+        return None if value in parameters else here
+    kind = origin or hint
+    if kind in _HEAVY:
+        bases = {f"{base.__module__}.{base.__qualname__}" for base in type(value).__mro__}
+        return None if _HEAVY[kind] in bases else here
+    if not _is_of(kind, value):
+        return here
+    if kind is collections.abc.Mapping and parameters:
+        return _first_among((_in_entry(parameters, key, item), f"[{key!r}]") for key, item in value.items())
+    if kind in _ORDERED and isinstance(value, (tuple, list, Set)):
+        if kind is tuple and parameters[-1:] != (...,) and len(parameters) != len(value):
+            return here
+        hints = parameters if kind is tuple and parameters[-1:] != (...,) else parameters[:1] * len(value)
+        pairs = zip(hints, value, strict=False)
+        return _first_among((first_misfit(one, item), f"[{index}]") for index, (one, item) in enumerate(pairs))
+    if dataclasses.is_dataclass(kind) and kind is not contracts.Sample:  # of these there are many: `samples` looks
+        return misfit_of(value)
+    return None
+
+
+def _in_entry(parameters: Sequence[Any], key: Any, item: Any) -> Misfit | None:
+    return first_misfit(parameters[0], key) or first_misfit(parameters[1], item)
+
+
+def _first_among(found: Iterable[tuple[Misfit | None, str]]) -> Misfit | None:
+    return next((one._replace(where=_under(name, one.where)) for one, name in found if one is not None), None)
+
+
+def _under(outer: str, inner: str) -> str:
+    return f"{outer}{inner}" if inner[:1] in ("[", "") else f"{outer}.{inner}"
+
+
+def _is_of(kind: Any, value: Any) -> bool:
+    """Whether a value is of a plain kind, parameters aside."""
+    if kind is None or kind is type(None):
+        return value is None
+    if kind is collections.abc.Callable:
+        return callable(value)
+    if kind is float:  # numpy's numbers and single elements too
+        return hasattr(type(value), "__float__") and getattr(value, "ndim", 0) == 0
+    if kind is bool:  # numpy's too
+        return type(value).__name__ in ("bool", "bool_")
+    if kind is int:
+        return hasattr(type(value), "__index__") and getattr(value, "ndim", 0) == 0
+    if kind is tuple:
+        return isinstance(value, (tuple, list))
+    if kind is frozenset:
+        return isinstance(value, Set)
+    if kind in (collections.abc.Sequence, collections.abc.Iterable):
+        return isinstance(value, kind) and not isinstance(value, (str, bytes))
+    if kind is type:
+        return isinstance(value, type)
+    return not isinstance(kind, type) or isinstance(value, kind)
+
+
+def _is_function(value: Any) -> bool:
+    return callable(value) and not isinstance(value, (type, Guarded))
+
+
+def _is_meant(error: BaseException, place: Place) -> bool:
+    """What isn't a fault of the plugin: a full disk, and a family's word for a model that it doesn't have."""
+    if isinstance(error, OSError) and error.errno in _DISK_FULL:
+        return not place.private
+    return isinstance(error, KeyError) and place.field == "canonical"
+
+
+@contextlib.contextmanager
+def printing_aside() -> Iterator[None]:
+    """What a plugin prints goes to standard error: standard output may be read by a program.
+
+    In the main thread alone, since all threads have one standard output.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    with contextlib.redirect_stdout(sys.stderr):
+        yield
+
+
+def _place(value: Any, field: str, plugin: str) -> Place:
+    return Place(
+        kind=type(value), name=value.name, field=field, plugin=plugin, private=bool(getattr(value, "private", False))
+    )
+
+
+@functools.cache
+def _hints(kind: Hashable) -> dict[str, Any]:
+    return typing.get_type_hints(
+        kind, globalns={**vars(contracts), **vars(sys.modules[kind.__module__])}, localns=dict(_STAND_INS)
+    )
+
+
+@functools.cache
+def _returned(kind: Hashable, field: str) -> Any:
+    """What the function in a field gives: of one that may be missing, and of each in a mapping of them too."""
+    hint = _hints(kind)[field]
+    for inner in (hint, *typing.get_args(hint)):
+        if typing.get_origin(inner) is collections.abc.Callable:
+            return typing.get_args(inner)[1]
+    return Any
+
+
+def _words(hint: Any) -> str:
+    """A type in words."""
+    origin, parameters = typing.get_origin(hint), typing.get_args(hint)
+    if origin in (typing.Union, types.UnionType):
+        return " or ".join(map(_words, parameters))
+    if origin is Literal:
+        return " or ".join(map(repr, parameters))
+    kind = origin or hint
+    if kind is collections.abc.Mapping and parameters:
+        return f"a mapping of {_words(parameters[0])} to {_words(parameters[1])}"
+    if kind in _ORDERED:
+        each = " and ".join(_words(one) for one in parameters if one is not ...)
+        return f"{_ORDERED[kind]} of {each or 'anything'}"
+    return _IN_WORDS.get(kind) or f"{'an' if kind.__name__[0] in 'AEIOU' else 'a'} {kind.__name__}"
+
+
+def _code_of(function: Any) -> str:
+    """File and line of a function, as far as they are known."""
+    while isinstance(function, (functools.partial, Guarded)):
+        function = function.func if isinstance(function, functools.partial) else function.function
+    function = getattr(function, "forward", function)  # of a torch module
+    code = getattr(inspect.unwrap(function) if callable(function) else function, "__code__", None)
+    return f"{code.co_filename}, line {code.co_firstlineno}" if code is not None else ""
+
+
+def raised_in(error: BaseException, function: Any) -> str:
+    """File and line where the plugin's own code was left: the last of its frames."""
+    file, found = _code_of(function).rpartition(", line ")[0], ""
+    trace = error.__traceback__
+    while trace is not None:
+        if trace.tb_frame.f_code.co_filename == file:
+            found = f"{file}, line {trace.tb_lineno}"
+        trace = trace.tb_next
+    return found or _code_of(function)

@@ -1,0 +1,1 @@
+"""A zoo's backbone with a new head, what of it is frozen, and what it sees."""

@@ -1,0 +1,187 @@
+"""Keeping stages as they are.
+
+Owns what freezers plan, putting a plan into force (no gradients, and evaluation mode, so that BatchNorm statistics and dropout
+stand still too) and proving at the end that every frozen tensor is bit-equal. Parameters that the zoo itself has fixed stay
+as they are whatever is planned.
+"""
+
+from __future__ import annotations
+
+import difflib
+import math
+from typing import TYPE_CHECKING
+
+from zooft.errors import FrozenChangedError
+from zooft.hooks.guard import ask, code_of, place_of
+from zooft.model.stages import owners
+from zooft.model.weights import tensors_sha256
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator, Mapping, Sequence
+
+    from torch import nn
+
+    from zooft.contracts import FreezePlan, Freezer
+    from zooft.model.adapted import AdaptedModel
+
+
+def learnable_stages(model: AdaptedModel) -> tuple[str, ...]:
+    """The stages that hold parameters which may learn, shallow to deep."""
+    holding = set(learnable_by_stage(model))
+    return tuple(name for name in model.stages if name in holding)
+
+
+def learnable_by_stage(model: AdaptedModel) -> dict[str, list[tuple[str, nn.Parameter]]]:
+    """Stage to its named parameters that the zoo hasn't fixed; stages without any are left out."""
+    held = {
+        stage: [(name, parameter) for name, parameter in named if name not in model.fixed]
+        for stage, named in parameters_by_stage(model).items()
+    }
+    return {stage: named for stage, named in held.items() if named}
+
+
+def parameters_by_stage(model: AdaptedModel) -> dict[str, list[tuple[str, nn.Parameter]]]:
+    """Stage to its named parameters; stages without any are left out."""
+    named = dict(model.trunk.named_parameters())
+    held: dict[str, list[tuple[str, nn.Parameter]]] = {}
+    for name, (stage,) in owners(named, model.stages).items():
+        held.setdefault(stage, []).append((name, named[name]))
+    return held
+
+
+def plan(model: AdaptedModel, freezer: Freezer, argument: str | None, epoch: int) -> FreezePlan:
+    """What `freezer` wants in `epoch` (from 0).
+
+    Raises:
+        PluginError: it isn't a plan for this model's stages, or not twice the same.
+    """
+    stages = learnable_stages(model)
+    wanted: FreezePlan = ask(freezer, "plan", stages, argument, epoch)
+    check_plan(freezer, wanted, tuple(model.stages), epoch, held=_holders(model))
+    if ask(freezer, "plan", stages, argument, epoch) != wanted:
+        raise place_of(freezer, "plan").error(
+            f"gives two different plans for epoch {epoch}; expected the same each time, from stages, argument and epoch alone",
+            code=code_of(freezer, "plan"),
+        )
+    return wanted
+
+
+def check_plan(
+    freezer: Freezer, given: FreezePlan, stages: Sequence[str], epoch: int, *, held: Mapping[str, str] | None = None
+) -> None:
+    """Raise PluginError where a plan names what isn't a stage, or scales a rate by what is no factor.
+
+    Args:
+        freezer: whose plan.
+        given: the plan.
+        stages: of the model.
+        epoch: that it is for, from 0.
+        held: parameter to the stage that holds it, for whoever takes one for the other.
+    """
+    place, code = place_of(freezer, "plan"), code_of(freezer, "plan")
+    for field, names in (("frozen", sorted(given.frozen)), ("scales", list(given.scales))):
+        unknown = [name for name in names if name not in stages]
+        if unknown:
+            raise place.amiss(
+                unknown[0], f"a stage{_nearest(unknown[0], stages, held or {})}", what=f"FreezePlan.{field} in epoch {epoch}", code=code
+            )  # fmt: skip
+    for stage, scale in given.scales.items():
+        if not (math.isfinite(scale) and scale >= 0):
+            what = f"FreezePlan.scales[{stage!r}] in epoch {epoch}"
+            raise place.amiss(scale, "a factor of the learning rate: finite, 0 or larger", what=what, code=code)
+
+
+def _nearest(name: str, stages: Sequence[str], held: Mapping[str, str]) -> str:
+    """How the stage that may be meant is called, and which ones there are."""
+    holder = next((stage for parameter, stage in held.items() if f"{parameter}.".startswith(f"{name}.")), None)
+    if holder is not None:
+        return f" and not a parameter or module; {holder} holds it"
+    near = difflib.get_close_matches(name, stages, n=3, cutoff=0.6)
+    return (f", nearest: {', '.join(near)}" if near else "") + f"; there are {', '.join(stages) or 'none'}"
+
+
+def _holders(model: AdaptedModel) -> dict[str, str]:
+    return {name: stage for stage, named in parameters_by_stage(model).items() for name, _ in named}
+
+
+def apply(model: AdaptedModel, frozen: Iterable[str]) -> None:
+    """Put the model in training mode, but for the frozen stages.
+
+    To be called at the start of every epoch: `nn.Module.train` undoes the evaluation mode of all submodules.
+    """
+    still = set(frozen) | set(list(model.stages)[: frozen_prefix(model, frozen)])
+    model.train()
+    for stage, named in parameters_by_stage(model).items():
+        for name, parameter in named:
+            parameter.requires_grad_(stage not in still and name not in model.fixed)
+    for module in _still_modules(model, still):
+        module.training = False
+
+
+def frozen_prefix(model: AdaptedModel, frozen: Iterable[str]) -> int:
+    """How many leading stages don't learn: frozen ones, and those that hold nothing to learn among or behind them."""
+    still = set(frozen) | (set(model.stages) - set(learnable_stages(model)))
+    count = 0
+    for name in model.stages:
+        if name not in still:
+            break
+        count += 1
+    return count
+
+
+def fingerprints(model: AdaptedModel, stages: Sequence[str]) -> dict[str, str]:
+    """SHA-256 of every parameter and buffer of `stages`, and of every parameter that the zoo has fixed."""
+    tensors = model.trunk.state_dict()
+    owned = owners(tensors, model.stages)
+    still = [name for name in tensors if set(owned[name]) & set(stages) or name in model.fixed]
+    return {name: tensors_sha256({name: tensors[name]}) for name in still}
+
+
+def prefix_sha256(model: AdaptedModel, stop: int) -> str:
+    """SHA-256 of every parameter and buffer of the first `stop` stages."""
+    tensors = model.trunk.state_dict()
+    owned = owners(tensors, model.stages)
+    prefix = set(list(model.stages)[:stop])
+    return tensors_sha256({name: t for name, t in tensors.items() if set(owned[name]) & prefix})
+
+
+def check_unchanged(model: AdaptedModel, before: Mapping[str, str], stages: Sequence[str]) -> None:
+    """Compare with `fingerprints` taken before training.
+
+    Raises:
+        FrozenChangedError: names every tensor that moved.
+    """
+    after = fingerprints(model, stages)
+    moved = [name for name in before if after.get(name) != before[name]]
+    if moved:
+        advice = (
+            "; where a layer moves what the zoo has fixed, such as statistics, its plugin should hold it as a buffer"
+            if set(moved) & set(model.fixed)
+            else ""
+        )
+        listed = ", ".join(f"{name} (which the zoo has fixed)" if name in model.fixed else name for name in moved[:5])
+        raise FrozenChangedError(
+            f"{len(moved)} frozen tensors changed during training, among them {listed}; this is a defect of zooft "
+            f"or of the backbone's plugin, and the run can't be trusted{advice}",
+            moved,
+        )
+
+
+def _still_modules(model: AdaptedModel, still: set[str]) -> Iterator[nn.Module]:
+    """Every submodule with nothing below it that learns, and the trunk itself where anything is frozen.
+
+    The mode of a module that holds no tensors counts too: dropout, and attention that drops by its own flag.
+    """
+    below: dict[str, set[str]] = {}
+    for name, owned_by in owners([*_leaves(model.trunk), *model.trunk.state_dict()], model.stages).items():
+        pieces = name.split(".")
+        for length in range(len(pieces) + 1):
+            below.setdefault(".".join(pieces[:length]), set()).update(owned_by)
+    for name, module in model.trunk.named_modules():
+        stages = below.get(name, set())
+        if (stages and stages <= still) or (name == "" and stages & still):
+            yield module
+
+
+def _leaves(trunk: nn.Module) -> list[str]:
+    return [name for name, module in trunk.named_modules() if name and not list(module.children())]

@@ -1,0 +1,50 @@
+"""Ready-made parts that a task can be put together from. Light: the registry loads tasks without torch."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from zooft.contracts import Port
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from torch import nn
+
+    from zooft.contracts import InputSpec
+
+
+def image_port(_options: Any) -> Port:
+    """8-bit RGB images of any size, for a Task's `port`."""
+    return Port(
+        name="images",
+        dtype="uint8",
+        axes=("batch", "height", "width", 3),
+        meaning="RGB levels 0..255, sRGB, rows from top to bottom, EXIF rotation already applied",
+    )
+
+
+def image_preprocess(spec: InputSpec, _options: Any) -> nn.Module:
+    """The preprocessing of 8-bit images, for a Task's `preprocess`."""
+    from zooft.model.preprocess import ImagePreprocess
+
+    return ImagePreprocess(spec)
+
+
+def image_reader(_options: Any) -> str:
+    """Source that reads 8-bit images with Pillow, for a Task's `reader`."""
+    return """\
+from PIL import Image, ImageOps
+
+
+def read(path):
+    image = ImageOps.exif_transpose(Image.open(path)).convert("RGB")
+    return [(np.asarray(image)[None],)]
+"""
+
+
+def cross_entropy(_targets: Sequence[int], _options: Any) -> nn.Module:
+    """The plain loss for classes that exclude each other, for a Task's `loss`."""
+    from torch import nn
+
+    return nn.CrossEntropyLoss()

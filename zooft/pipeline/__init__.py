@@ -1,0 +1,1 @@
+"""The whole story in order: everything that sees the configuration as a whole."""

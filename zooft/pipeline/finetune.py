@@ -1,0 +1,438 @@
+"""The whole story, in order: discover, split, adapt, freeze, train, evaluate, export, verify, publish.
+
+With `plan`, which resolves names, and `record`, which writes ``run.json``, the only modules that see the configuration as
+a whole; everything below them takes plain values.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from zooft.compute import launcher
+from zooft.compute import profile as timing
+from zooft.compute.profile import Profile, Stopwatch
+from zooft.compute.resources import Clock
+from zooft.contracts import Verification
+from zooft.data import samples as sample_tables
+from zooft.data.split import Splits, split
+from zooft.deploy import saved as finished
+from zooft.errors import PluginError, VerificationError
+from zooft.evaluation import judge
+from zooft.evaluation.judge import Judgement, Predictions
+from zooft.hooks import registry as registries
+from zooft.pipeline import resume
+from zooft.pipeline import training as crews
+from zooft.pipeline.cache_key import reads_by
+from zooft.pipeline.plan import Plan, resolve
+from zooft.pipeline.record import record
+from zooft.pipeline.reporter import Listener, Quiet, Silent
+from zooft.run import folder as runs
+from zooft.storage.lookup import Lookup
+
+if TYPE_CHECKING:
+    from accelerate import Accelerator
+
+    from zooft.audit import Audit
+    from zooft.audit.thumbnails import Kept as LooksKept
+    from zooft.contracts import Calibration, Discovery, Sample
+    from zooft.deploy.saved import SavedRun
+    from zooft.evaluation.metrics import Evaluation
+    from zooft.hooks.registry import Registry
+    from zooft.model.backbone import Backbone
+
+logger = logging.getLogger("zooft")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FinetuneResult:
+    """What a finished run is.
+
+    Attributes:
+        path: the run folder.
+        best_epoch: from 1; the one whose weights were kept.
+        evaluations: by split, ``val`` first.
+        verification: of the ONNX file; None with ``export=False``.
+        profile: where the time went, with ``profile=True``.
+    """
+
+    path: Path
+    best_epoch: int
+    evaluations: Mapping[str, Evaluation]
+    verification: Verification | None
+    profile: Profile | None = None
+
+    @property
+    def onnx(self) -> Path | None:
+        """The verified file."""
+        return self.path / runs.ONNX_FILE if self.verification is not None else None
+
+
+def finetune(*, listener: Listener | None = None, registry: Registry | None = None, **values: Any) -> FinetuneResult:
+    """Fine-tune a backbone on a task; the arguments are the command line's options.
+
+    Under torchrun or ``accelerate launch`` every process calls it; the main one reads, writes and tells, all learn.
+
+    Args:
+        listener: who is told how it goes on.
+        registry: instead of the installed plugins.
+        values: `backbone`, `task`, `data` and any other option of `zooft finetune`, the task's own among them; or
+            `resume`, and no others than where things are.
+
+    Raises:
+        ZooftError: says what was wrong and what to do; nothing half-made is left under the run's name.
+    """
+    told = listener or Quiet() if launcher.process() == 0 else Silent()
+    if launcher.processes() > 1:
+        return _finetune_together(registry, values, told)
+    plan = _resolved(registry, values)  # before torch is loaded: most faults are found here
+    from zooft.compute import distributed
+
+    accelerator = distributed.alone(plan.config.device)
+    with distributed.faults(accelerator):
+        return _worked_on(plan, accelerator, told)
+
+
+def _finetune_together(registry: Registry | None, values: Mapping[str, Any], told: Listener) -> FinetuneResult:
+    from zooft.compute import distributed
+
+    accelerator = distributed.start(cpu=values.get("device") == "cpu")
+    # the main process, if it is still there, says where what was learnt lies
+    advice = (
+        "" if accelerator.is_main_process else "if an epoch was finished, --resume and the run's folder go on from it"
+    )
+    with distributed.faults(accelerator, advice=advice):
+        plan = distributed.main_first(accelerator, lambda: _resolved(registry, values))
+        distributed.main_only(accelerator, lambda: distributed.check_device(plan.config.device))
+        result = _worked_on(plan, accelerator, told)
+        distributed.finish()
+    return result
+
+
+def _resolved(registry: Registry | None, values: Mapping[str, Any]) -> Plan:
+    known = registry or registries.load()
+    return resolve(known, resume.resumed(known, values) if values.get("resume") is not None else values)
+
+
+def _worked_on(plan: Plan, accelerator: Accelerator, told: Listener) -> FinetuneResult:
+    from zooft.compute import distributed
+
+    folder = distributed.main_only(accelerator, lambda: _folder(plan))
+    try:
+        return _finetune(plan, folder, accelerator, told)
+    except BaseException as error:  # Ctrl-C too
+        kept = folder.abandon() if folder is not None else ""
+        if kept:
+            error.add_note(kept)
+        raise
+
+
+def _folder(plan: Plan) -> runs.WorkingFolder:
+    before = plan.config.resume
+    if before is not None and not runs.finished(before):
+        return runs.reopen(before)
+    return runs.claim(
+        plan.config.out,
+        task=plan.task.name,
+        model=plan.model,
+        settings=resume.settings(plan),
+        local=resume.local_settings(plan),
+        after=before,
+    )
+
+
+def _finetune(
+    plan: Plan, folder: runs.WorkingFolder | None, accelerator: Accelerator, told: Listener
+) -> FinetuneResult:
+    """What all processes do, step by step; `folder` is the main one's alone."""
+    from zooft.compute.distributed import first, main_first, main_only
+
+    clock = Clock()
+    stopwatch = Stopwatch(on=plan.config.profile and folder is not None, wait=partial(_finish_work, accelerator))
+    stopwatch.started()
+    digests = Lookup()  # of samples' content, which the audit and the features are kept under
+    path = folder.path if folder is not None else None
+    told.step("reading the data")
+    with stopwatch.part("finding the data"):
+        found, splits = first(accelerator, lambda: _read_data(plan, crews.mains(path), told))
+    audited = None
+    if plan.config.audit:
+        with stopwatch.part("audit"):
+            audited = main_only(accelerator, lambda: _audit(plan, crews.mains(path), found, splits, told, digests))
+    clock.lap("data")
+    told.step(f"loading {plan.family.name}:{plan.model}")
+    with stopwatch.part("building the model"):
+        backbone, adapted = main_first(accelerator, lambda: crews.adapt(plan, len(found.classes)))
+    told.note(f"weights: {backbone.weights.source}")
+    if plan.config.export and plan.config.resume is None:  # a run that goes on has been tried when it was begun
+        with stopwatch.part("trying the export"):
+            main_only(accelerator, lambda: finished.try_export(adapted, backbone.input, plan.task, plan.options))
+    if backbone.fixed:
+        shown = ", ".join(sorted(backbone.fixed)[:3]) + (", …" if len(backbone.fixed) > 3 else "")
+        told.note(
+            f"{len(backbone.fixed)} parameters stay as they are, whatever --freeze says, as {plan.family.name} has fixed them: {shown}"
+        )
+    main_only(accelerator, lambda: _write_record(plan, crews.mains(path), backbone, splits, found))
+    crew = crews.gathered(plan, backbone, splits, accelerator, told, stopwatch, digests)
+    crossed = crews.cross_validate(crew, splits, len(found.classes), path) if splits.folds else None
+    told.step(f"training on {_where(accelerator)}" + (", with all samples" if splits.folds else ""))
+    crews.learn(crew, backbone, adapted, splits.train, splits.val, path, kept=crews.kept_by(crew, path))
+    clock.lap("training")
+    return first(
+        accelerator, lambda: _completed(crew.alone(), crews.mains(folder), found, splits, crossed, audited, clock)
+    )
+
+
+def _completed(
+    crew: crews.Crew,
+    folder: runs.WorkingFolder,
+    found: Discovery,
+    splits: Splits,
+    crossed: Predictions | None,
+    audited: Audit | None,
+    clock: Clock,
+) -> FinetuneResult:
+    """What the main process makes of the weights that all have learnt: judged, exported, reported, published."""
+    plan, told = crew.plan, crew.told
+    told.step("evaluating the last epoch" if splits.folds else "evaluating the best epoch")
+    with crew.clock.part("judging"):
+        saved, judged = _judge(crew, folder.path, splits, crossed)
+    clock.lap("evaluation")
+    verification = None
+    if plan.config.export:
+        with crew.clock.part("export and verification"):
+            verification = _export(plan, saved, splits, told)
+    clock.lap("export")
+    crews.keep(folder.path, "resources", clock.resources())
+    if plan.config.report:
+        with crew.clock.part("report"), _doing_without(told):
+            saved = replace(saved, record=runs.read(saved.path))
+            _report(plan, saved, found, splits, judged, audited, verification)
+    profile = _profile(crew, folder.path)
+    path = folder.publish()
+    _refuse_failure(verification, path)
+    evaluations = {name: part.evaluation for name, part in judged.items()}
+    return FinetuneResult(
+        path=path, best_epoch=runs.best_epoch(path), evaluations=evaluations, verification=verification, profile=profile
+    )
+
+
+def _profile(crew: crews.Crew, folder: Path) -> Profile | None:
+    """Where the time went, and what the machine could have done; None unless asked for."""
+    if not crew.clock.on:
+        return None
+    parts = crew.clock.parts()
+    peak = timing.measure_peak(crew.accelerator.device)
+    profile = Profile(parts=parts, dtype=crew.clock.dtype, learning_gflop=crew.clock.gflop, peak=peak)
+    crews.keep(folder, "profile", timing.as_record(profile))
+    return profile
+
+
+def _finish_work(accelerator: Accelerator) -> None:
+    """A GPU works on while the clock is read, unless it is waited for."""
+    if accelerator.device.type != "cpu":
+        from zooft.train.speed import synchronize
+
+        synchronize(accelerator.device)
+
+
+def _where(accelerator: Accelerator) -> str:
+    number = accelerator.num_processes
+    return str(accelerator.device) if number == 1 else f"{number} processes, {accelerator.device.type}"
+
+
+def _read_data(plan: Plan, folder: Path, told: Listener) -> tuple[Discovery, Splits]:
+    sample_tables.begin(plan.task, plan.config.data, plan.options)
+    found = sample_tables.discover(plan.task, plan.config.data, plan.options, computing=told.computing)
+    if plan.config.resume is not None:
+        resume.check_data(folder, found)
+    splits = split(
+        found.samples, found.classes, fraction=plan.config.val_fraction, seed=plan.config.seed, folds=plan.config.folds
+    )
+    sample_tables.write_samples(folder / runs.SAMPLES_FILE, splits, found.classes)
+    sample_tables.write_rejected(folder / runs.REJECTED_FILE, found.rejected)
+    told.rejected(found.rejected)
+    for text in (*found.notes, *splits.notes):
+        told.note(text)
+    return found, splits
+
+
+def _audit(plan: Plan, folder: Path, found: Discovery, splits: Splits, told: Listener, digests: Lookup) -> Audit:
+    from zooft.audit import audit
+
+    told.step("looking for leaks and shortcuts")
+    audited = audit(
+        found.samples, found.classes, partial(sample_tables.read, plan.task, plan.options),
+        show=partial(sample_tables.picture, plan.task, plan.options), computing=told.computing, seed=plan.config.seed,
+        splits=splits.names,
+        kept=_kept_looks(plan, told, digests), told=found.notes,
+    )  # fmt: skip
+    runs.write_json(folder / runs.AUDIT_FILE, audited)
+    for finding in audited.findings:
+        # of classes that a split leaves out, splitting has told already
+        if finding.severity != "info" and finding.kind != "absent_classes":
+            told.note(f"{finding.severity}: {finding.text}")
+    return audited
+
+
+def _kept_looks(plan: Plan, told: Listener, digests: Lookup) -> LooksKept | None:
+    """Where looks at samples are kept; None with ``--no-cache``."""
+    from zooft.audit.thumbnails import Kept
+    from zooft.storage.cache import default_store
+
+    if not plan.config.cache:
+        return None
+    shelf = default_store(told.note).shelf({**reads_by(plan), "what": "looks"})
+
+    def digest(sample: Sample) -> str:
+        known = digests.get(sample.id)
+        if known is None:
+            known = digests[sample.id] = sample_tables.digest(plan.task, plan.options, sample)
+        return known
+
+    return Kept(shelf, digest, partial(sample_tables.unchanged, plan.task, plan.options))
+
+
+def _write_record(plan: Plan, folder: Path, backbone: Backbone, splits: Splits, found: Discovery) -> None:
+    """``run.json``, and the news that the run has begun."""
+    written = record(plan, backbone, splits, found)
+    if plan.config.resume is not None:
+        resume.check_weights(folder, backbone)
+        written |= resume.carried_over(folder, epochs=plan.config.epochs)
+    runs.write_json(folder / runs.RUN_FILE, written)
+    registries.announce(plan.registry, "zooft_on_start", run=folder, samples=len(found.samples))
+
+
+def _judge(
+    crew: crews.Crew, folder: Path, splits: Splits, crossed: Predictions | None
+) -> tuple[SavedRun, dict[str, Judgement]]:
+    """The kept epoch, calibrated and judged by what it hasn't learnt from, from the files that the run has written."""
+    plan = crew.plan
+    saved = finished.open_run(folder, plan.registry, like=crew.backbone)
+    raw = crossed or crews.predict(crew, saved, splits.val)
+    what = "the held-out samples of every fold" if crossed else "the validation samples"
+    calibration = _calibrate(plan, raw, saved, what)
+    crews.keep(folder, "calibration", calibration)
+    answers = {"val": judge.calibrated(raw, calibration, plan.task)}
+    if crossed:
+        answers = {"cross-validation": _cross_calibrated(plan, raw, splits, saved)}
+    saved = replace(saved, calibration=calibration)
+    if splits.test:
+        answers["test"] = crews.predict(crew, saved, splits.test)
+    judged = {
+        name: Judgement(
+            predictions=part,
+            evaluation=judge.evaluate(
+                plan.task, saved.classes, part, split=name, resamples=plan.config.bootstrap, seed=plan.config.seed,
+                calibration=calibration, group_score=saved.group_score, group_name=saved.record["data"]["group_name"],
+            ),
+        )
+        for name, part in answers.items()
+    }  # fmt: skip
+    fold_of = {sample.id: number for number, fold in enumerate(splits.folds, 1) for sample in fold.held_out}
+    judge.write_predictions(folder / runs.PREDICTIONS_FILE, judged, saved.classes, fold_of)
+    crews.keep(folder, "evaluation", {name: part.evaluation for name, part in judged.items()})
+    crews.keep(folder, "best_epoch", runs.best_epoch(folder))
+    saved.model.cpu()
+    return replace(saved, record=runs.read(folder)), judged
+
+
+def _calibrate(plan: Plan, raw: Predictions, saved: SavedRun, fitted_on: str) -> Calibration:
+    point = plan.task.operating_point(plan.options)
+    return judge.calibrate(raw, plan.task, point, group_score=saved.group_score, fitted_on=fitted_on)
+
+
+def _cross_calibrated(plan: Plan, raw: Predictions, splits: Splits, saved: SavedRun) -> Predictions:
+    """Every fold's answers with the temperature and the threshold that the other folds give."""
+    of_fold = {sample.id: number for number, fold in enumerate(splits.folds) for sample in fold.held_out}
+    numbers = np.array([of_fold[sample.id] for sample in raw.samples])
+    parts = []
+    for number in range(len(splits.folds)):
+        others, own = (judge.chosen(raw, np.flatnonzero(rows)) for rows in (numbers != number, numbers == number))
+        parts.append(judge.crossed(own, _calibrate(plan, others, saved, "the other folds"), plan.task))
+    return judge.joined(parts)
+
+
+def _export(plan: Plan, saved: SavedRun, splits: Splits, told: Listener) -> Verification:
+    from zooft.deploy.verify import spread
+
+    told.step("exporting to ONNX")
+    candidate = saved.path / (runs.ONNX_FILE + ".candidate")
+    finished.export_run(saved, candidate, note=told.note)
+    registries.announce(plan.registry, "zooft_on_exported", run=saved.path, model=candidate)
+    told.step("verifying the file")
+    members = splits.val or splits.train
+    chosen = [members[i] for i in spread(members, plan.config.verify_samples)]
+    verification = finished.verify_file(
+        saved, candidate, chosen, available=len(members), provider=plan.config.provider,
+        advance=told.computing("samples, in torch and from the file", len(chosen)),
+    )  # fmt: skip
+    finished.settle(saved.path, candidate, verification)
+    registries.announce(plan.registry, "zooft_on_verified", run=saved.path, verification=verification)
+    return verification
+
+
+@contextmanager
+def _doing_without(told: Listener) -> Iterator[None]:
+    """A page that can't be drawn mustn't cost the run."""
+    try:
+        yield
+    except Exception as error:
+        logger.debug("no report", exc_info=True)
+        why = str(error) if isinstance(error, PluginError) else type(error).__name__
+        told.note(f"the report couldn't be made ({why}); all else is there")
+
+
+def _report(
+    plan: Plan,
+    saved: SavedRun,
+    found: Discovery,
+    splits: Splits,
+    judged: Mapping[str, Judgement],
+    audited: Audit | None,
+    verification: Verification | None,
+) -> None:
+    """What people look at."""
+    from zooft.report import page
+    from zooft.report.gradcam import heat
+
+    epochs = [json.loads(line) for line in (saved.path / runs.EPOCHS_FILE).read_text(encoding="utf-8").splitlines()]
+    show = partial(sample_tables.show, plan.task, plan.options)
+    page.write(
+        saved.path / runs.REPORT_FILE,
+        page.Material(
+            record=saved.record, epochs=epochs, rejected=found.rejected, audit=audited,
+            evaluations={key: part.evaluation for key, part in judged.items()},
+            predictions={key: part.predictions for key, part in judged.items()},
+            verification=verification, stages=_stages(plan, saved, epochs), show=show, looked=partial(heat, saved),
+            extra=plan.task.report(found.samples, plan.options), private=plan.task.private,
+            samples=splits.named(), ports=sample_tables.ports(plan.task, plan.options), primary=plan.task.primary,
+            intended_use=plan.task.intended_use, reader=plan.task.reader(plan.options),
+        ),
+    )  # fmt: skip
+
+
+def _stages(plan: Plan, saved: SavedRun, epochs: Sequence[Mapping[str, Any]]) -> list[tuple[str, int, bool]]:
+    """Every stage's name, parameters, and whether it was frozen in the last epoch."""
+    from zooft.model import freeze
+
+    held = freeze.parameters_by_stage(saved.model)
+    sizes = {name: sum(p.numel() for _, p in held.get(name, [])) for name in saved.model.stages}
+    return [(name, size, name not in epochs[-1]["learning"]) for name, size in sizes.items()]
+
+
+def _refuse_failure(verification: Verification | None, path: Path) -> None:
+    if verification is not None and not verification.passed:
+        raise VerificationError(
+            f"the ONNX file couldn't be verified: {'; '.join(verification.failures)}; "
+            f"the file is kept as {path / runs.REFUSED_FILE}, the fine-tuned weights as {path / runs.WEIGHTS_FILE}",
+            verification,
+        )

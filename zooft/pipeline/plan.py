@@ -1,0 +1,109 @@
+"""What was asked for, every name in it resolved and every value checked before any work is done."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from zooft import config as configuration
+from zooft import runtime
+from zooft.config import FinetuneConfig
+from zooft.contracts import parse_reference
+from zooft.data import samples as sample_tables
+from zooft.errors import ConfigError, UnknownNameError, WeightsError
+from zooft.hooks.guard import ask, code_of, place_of
+from zooft.model import weights
+
+if TYPE_CHECKING:
+    from zooft.contracts import Family, Task
+    from zooft.hooks.registry import Registry
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Plan:
+    """The configuration with every name in it resolved."""
+
+    config: FinetuneConfig
+    registry: Registry
+    task: Task
+    options: Any
+    head: str
+    family: Family
+    family_name: str
+    model: str
+
+
+def resolve(registry: Registry, values: Mapping[str, Any]) -> Plan:
+    """Look up every name and check every value before any work is done."""
+    from zooft.model.names import full_name
+
+    if "task" not in values:
+        configuration.build(FinetuneConfig, values)  # says so, along with all other faults
+    task = registry.task(str(values["task"]))
+    config, options = configuration.read(values, FinetuneConfig, task.options)
+    config = _without_place(registry, config)
+    if config.weights not in {"pretrained", "random"} and not Path(config.weights).is_file():
+        raise WeightsError(
+            f"there is no weights file {config.weights}; --weights takes pretrained, random, or a .safetensors or .pth file"
+        )
+    if config.export:
+        runtime.choose(config.provider)
+    family_name, model = parse_reference(config.backbone)
+    family = registry.family(family_name)
+    registry.freezer(config.freeze)
+    sample_tables.ports(task, options)  # these refuse options that don't go together
+    for field in ("operating_point", "channels", "bag", "reader"):
+        ask(task, field, options)
+    if config.sweep and (config.folds or not config.cache):
+        other = "--folds" if config.folds else "--no-cache"
+        raise ConfigError(
+            f"--sweep needs features that are kept and validation samples that nothing else is judged by; leave out --sweep or {other}"
+        )
+    model = full_name(family, model)
+    if config.weights == "pretrained" and config.resume is None:
+        sources = [entry.value for entry in registry.weights]
+        weights.check_any(
+            weights.Places(family=family, model=model, sources=sources, folder=weights.folder_from_environment())
+        )
+    return Plan(
+        config=config, registry=registry, task=task, options=options, head=_head(registry, config.head, task, options),
+        family=family, family_name=family_name, model=model,
+    )  # fmt: skip
+
+
+def _without_place(registry: Registry, config: FinetuneConfig) -> FinetuneConfig:
+    """Of a model that lies on this machine, the name that others can build it by, and the file of its weights."""
+    family_name, model = parse_reference(config.backbone)
+    family = registry.family(family_name)
+    file = ask(family, "local", model)
+    if file is None:
+        return config
+    weights = str(file) if config.weights == "pretrained" else config.weights
+    return replace(config, backbone=f"{family_name}:{ask(family, 'canonical', model)}", weights=weights)
+
+
+def _head(registry: Registry, named: str | None, task: Task, options: Any) -> str:
+    """The head's name, checked to take what the task gives: one feature vector a sample, or a bag of them.
+
+    Raises:
+        ConfigError: it takes the other.
+    """
+    name: str = named or ask(task, "head", options)
+    bag = ask(task, "bag", options)
+    try:
+        head = registry.head(name)
+    except UnknownNameError as error:
+        if named:
+            raise
+        raise place_of(task, "head").error(
+            f"names a head that isn't registered: {error}", code=code_of(task, "head")
+        ) from error
+    if head.bag != bag:
+        able = ", ".join(entry.value.name for entry in registry.heads if entry.value.bag == bag)
+        what = "a bag of instances" if bag else "one image"
+        raise ConfigError(
+            f"a sample of {task.name} is {what} with these options, which the head {name} doesn't take; use one of {able}"
+        )
+    return name

@@ -1,0 +1,168 @@
+"""Going on with a killed run, or a finished one for more epochs: its options, and whether it stands on the same ground.
+
+Owns ``--resume``: a run's own options, which others may be given with it, and the refusal to mix what was learnt from
+other data or other weights. What an epoch leaves to go on from is `state`'s.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from zooft import config as configuration
+from zooft.data import samples as sample_tables
+from zooft.errors import ConfigError, DataError, WeightsError
+from zooft.run import folder as runs
+
+if TYPE_CHECKING:
+    from zooft.contracts import Discovery
+    from zooft.hooks.registry import Registry
+    from zooft.model.backbone import Backbone
+    from zooft.pipeline.plan import Plan
+    from zooft.run.checkpoint import Kept
+
+ALLOWED = ("data", "device", "provider", "workers")
+"""Options that say where things are or run, besides those of the task that do; all others are the run's own."""
+_LOCAL, _ASKED = "local_options", "asked_again"
+"""In the file for resuming: the task's options that say where things lie, and those of them that aren't written down."""
+
+
+def settings(plan: Plan) -> dict[str, Any]:
+    """What a run was told, as its ``settings.toml`` has it: nothing of where things lie on this machine."""
+    weights = plan.config.weights
+    return {**configuration.plain(plan.config), "weights": Path(weights).name, **configuration.plain(plan.options)}
+
+
+def local_settings(plan: Plan) -> dict[str, Any]:
+    """Where things lie, for as long as the run isn't finished; of private data, whose path may name people, nothing."""
+    weights = Path(plan.config.weights)
+    own = {name: value for name, value in configuration.local(plan.options).items() if value is not None}
+    held = {"weights": str(weights.resolve()) if weights.is_file() else plan.config.weights}
+    told = {name: str(value) for name, value in own.items() if not plan.task.private or _names_nobody(str(value))}
+    if not plan.task.private:
+        held["data"] = str(plan.config.data.resolve())
+    asked = [name for name in own if name not in told]
+    return {**held, **told, _LOCAL: list(own), _ASKED: asked}
+
+
+def _names_nobody(value: str) -> bool:
+    """A word, such as auto or off, and no path."""
+    return value.isalnum()
+
+
+def resumed(registry: Registry, values: Mapping[str, Any]) -> dict[str, Any]:
+    """The options of the run named by `resume`, with the few that may be given anew.
+
+    Raises:
+        RunError: no such run, or one that can't be gone on with.
+        ConfigError: other options were given, or it isn't known where the data is.
+    """
+    run = Path(values["resume"])
+    cut_off = runs.cut_off(run)
+    if cut_off is not None:
+        runs.complete(cut_off)
+    given = {name: value for name, value in values.items() if name != "resume" and value is not None}
+    if "epochs" in given and runs.finished(run):
+        return _extended(registry, run, given)
+    own = dict(runs.told(run))
+    local, asked = own.pop(_LOCAL, []), own.pop(_ASKED, [])
+    _refuse_foreign(given, (*ALLOWED, *local))
+    wanted = [name for name in ("data", *asked) if name not in {**own, **given}]
+    if wanted:
+        flags = " and ".join(map(_flag, wanted))
+        raise ConfigError(
+            f"the run {run} doesn't record where things lie, because the task {own.get('task')} is private; "
+            f"give {flags} as when it was begun"
+        )
+    return {**own, **given, "resume": run}
+
+
+def _extended(registry: Registry, run: Path, given: Mapping[str, Any]) -> dict[str, Any]:
+    """The options of a run that goes on where a finished one ended."""
+    from zooft.run import checkpoint
+
+    before = runs.read(run)
+    own = configuration.read_toml(run / runs.SETTINGS_FILE)
+    # what says where things lie was forgotten when the run was finished
+    local = configuration.local_names(registry.task(before["task"]).options)
+    weights = () if own["weights"] in {"pretrained", "random"} else ("weights",)
+    _refuse_foreign(given, (*ALLOWED, "epochs", "out", *weights, *local))
+    done = int(before["config"]["epochs"])
+    if int(given["epochs"]) <= done:
+        raise ConfigError(f"{run} has {done} epochs already; give --epochs the number of all, more than {done}")
+    checkpoint.refuse_unfit(run)
+    where = {"data": before["data"]["path"]} if "path" in before["data"] else {}
+    missing = [name for name in ("data", *weights) if name not in {**where, **given}]
+    if missing:
+        raise ConfigError(
+            f"{run} doesn't record where things lie; give {' and '.join(map(_flag, missing))} as when it was begun"
+        )
+    return {**own, **where, **given, "resume": run}
+
+
+def _refuse_foreign(given: Mapping[str, Any], allowed: Sequence[str]) -> None:
+    foreign = [_flag(name) for name in given if name not in allowed]
+    if foreign:
+        raise ConfigError(
+            f"--resume goes on with the options that the run was begun with, and {', '.join(foreign)} can't be given with it; "
+            f"leave it out ({', '.join(map(_flag, allowed))} may be given), or train anew"
+        )
+
+
+def _flag(name: str) -> str:
+    return f"--{name.replace('_', '-')}"
+
+
+def check_data(folder: Path, found: Discovery) -> None:
+    """Raise DataError where the samples aren't those that the run in `folder` was begun with."""
+    before = _record(folder)
+    if before is None:
+        return
+    if before["data"]["fingerprint"] != sample_tables.fingerprint(found):
+        was = sum(before["data"][split] for split in ("train", "val", "test"))
+        raise DataError(
+            f"the data has changed since the run was begun: it had {was} samples and has {len(found.samples)} now, or their labels or "
+            "splits differ; bring the data back as it was, or train anew with another --out"
+        )
+
+
+def check_weights(folder: Path, backbone: Backbone) -> None:
+    """Raise WeightsError where the backbone isn't the one that the run in `folder` was begun with."""
+    before = _record(folder)
+    if before is None:
+        return
+    was, now = before["weights"], backbone.weights
+    if (before["backbone"]["name"], was["tensors_sha256"]) != (backbone.name, now.tensors_sha256):
+        raise WeightsError(
+            f"the backbone's weights have changed since the run was begun: they were {was['source']} (SHA-256 "
+            f"{was['tensors_sha256'][:12]}…) and are {now.source} ({now.tensors_sha256[:12]}…) now; bring them back, or train anew "
+            "with another --out"
+        )
+
+
+def check_contents(kept: Kept, contents: str | None) -> None:
+    """Raise DataError where files have changed under the samples' names."""
+    was = kept.progress.resolved.get("contents")
+    if was is not None and contents is not None and was != contents:
+        raise DataError(
+            f"files of the data have changed since the run finished epoch {kept.progress.epoch}, though their names are the same; "
+            "bring them back as they were, or train anew with another --out"
+        )
+
+
+def carried_over(folder: Path, *, epochs: int) -> dict[str, Any]:
+    """What the record of a resumed run keeps of the one before: what was tried and settled, how often it was resumed.
+
+    Of a finished one that goes on, also after how many epochs it had ended.
+    """
+    before = _record(folder) or {}
+    kept: dict[str, Any] = {name: before[name] for name in ("trials", "settled", "ended_at") if name in before}
+    if before and before["config"]["epochs"] != epochs:
+        kept["ended_at"] = [*before.get("ended_at", []), before["config"]["epochs"]]
+    return {**kept, "resumed": int(before.get("resumed", 0)) + 1}
+
+
+def _record(folder: Path) -> dict[str, Any] | None:
+    """None where the run was killed before it had read its data: it then begins afresh."""
+    return runs.read(folder) if (folder / runs.RUN_FILE).is_file() else None

@@ -1,0 +1,398 @@
+"""What all processes of a run do together: load the same model, learn in folds or once, and be asked.
+
+Owns the way from samples to trained weights in the run's folder, which the main process alone writes; what comes before and
+after is `recipe`'s.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from zooft.compute import machine
+from zooft.data import samples as sample_tables
+from zooft.data.split import Fold, Splits
+from zooft.deploy import saved as finished
+from zooft.errors import WeightsError
+from zooft.evaluation import judge
+from zooft.hooks import registry as registries
+from zooft.hooks.guard import within
+from zooft.pipeline import resume
+from zooft.pipeline.cache_key import depends_on
+from zooft.run import folder as runs
+from zooft.storage.sequences import pick
+
+if TYPE_CHECKING:
+    from accelerate import Accelerator
+    from torch.optim import Optimizer
+
+    from zooft.compute.profile import Stopwatch
+    from zooft.config import FinetuneConfig
+    from zooft.contracts import EpochRecord, Sample
+    from zooft.deploy.saved import SavedRun
+    from zooft.evaluation.judge import Predictions
+    from zooft.features import Keeping, Views
+    from zooft.model.adapted import AdaptedModel
+    from zooft.model.backbone import Backbone
+    from zooft.pipeline.plan import Plan
+    from zooft.pipeline.reporter import Listener
+    from zooft.run.checkpoint import Kept, Progress
+    from zooft.storage.lookup import Lookup
+    from zooft.train import Job, Watch
+    from zooft.train.optimizer import Recipe
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Crew:
+    """What every part of the work needs to know: the plan, this process's place, where features are kept, who listens.
+
+    Attributes:
+        plan: what was asked for.
+        accelerator: this process's place among those of the run.
+        backbone: as this process has built and checked it.
+        keeping: how what leaves frozen stages is kept; None with ``--no-cache``.
+        contents: of the samples that are learnt from, as far as it is known.
+        told: who is told.
+        clock: told what takes how long.
+    """
+
+    plan: Plan
+    accelerator: Accelerator
+    backbone: Backbone
+    keeping: Keeping | None
+    contents: str | None
+    told: Listener
+    clock: Stopwatch
+
+    def alone(self) -> Crew:
+        """For what one process does while the others wait."""
+        keeping = self.keeping and replace(self.keeping, share=range, agree=bool)
+        return replace(self, keeping=keeping)
+
+
+def gathered(
+    plan: Plan, backbone: Backbone, splits: Splits, accelerator: Accelerator, told: Listener, clock: Stopwatch,
+    digests: Lookup,
+) -> Crew:  # fmt: skip
+    """A crew that knows every sample's content, each process having looked at its share, and has the same weights.
+
+    Raises:
+        WeightsError: the processes have loaded different ones.
+    """
+    from zooft.compute import distributed
+
+    keeping = _keeping(plan, backbone, accelerator, told, clock, digests)
+    contents = None
+    if keeping is not None:
+        for members in splits.named().values():
+            keeping.look_at(pick(members, distributed.share(len(members), accelerator)))
+        if accelerator.num_processes > 1:
+            for theirs in distributed.from_each(list(keeping.digests.items()), accelerator):
+                keeping.digests.update(theirs)
+        contents = keeping.digests.sha256()
+    same = set(distributed.from_each(backbone.weights.tensors_sha256, accelerator))
+    if len(same) > 1:
+        raise WeightsError(
+            f"the processes have loaded {len(same)} different versions of {backbone.reference}; give all the same with "
+            "--weights FILE"
+        )
+    return Crew(
+        plan=plan, accelerator=accelerator, backbone=backbone, keeping=keeping, contents=contents, told=told, clock=clock
+    )  # fmt: skip
+
+
+def adapt(plan: Plan, outputs: int) -> tuple[Backbone, AdaptedModel]:
+    """The backbone, and its model with a new head: the same in every process, by the seed."""
+    import torch
+
+    from zooft.model import adapted
+    from zooft.model.backbone import load_backbone
+
+    torch.manual_seed(plan.config.seed)
+    backbone = load_backbone(
+        plan.family, plan.model, weights=plan.config.weights, channels=plan.task.channels(plan.options),
+        sources=[entry.value for entry in plan.registry.weights],
+    )  # fmt: skip
+    torch.manual_seed(plan.config.seed)
+    return backbone, adapted.adapt(backbone, plan.registry.head(plan.head), outputs)
+
+
+def cross_validate(crew: Crew, splits: Splits, outputs: int, path: Path | None) -> Predictions | None:
+    """Every sample's answer by a model that hasn't learnt from its group: logits, not calibrated yet.
+
+    Each fold keeps its last epoch: choosing one by the samples that it is judged by would flatter it. None but in the
+    main process.
+    """
+    from zooft.compute.distributed import main_first, main_only
+
+    parts = []
+    for number, fold in enumerate(splits.folds, 1):
+        crew.told.step(f"fold {number} of {len(splits.folds)}")
+        own = path / runs.FOLDS_FOLDER / str(number) if path is not None else None
+        kept = kept_by(crew, own)
+        if kept is None or kept.progress.epoch < crew.plan.config.epochs:
+            backbone, adapted = main_first(crew.accelerator, lambda: adapt(crew.plan, outputs))
+            learn(crew, backbone, adapted, fold.train, fold.held_out, own, kept=kept, keep_last=True)
+        answers = partial(_fold_answers, crew.alone(), fold, path, own)
+        parts.append(main_only(crew.accelerator, answers))
+    return judge.joined([mains(part) for part in parts]) if crew.accelerator.is_main_process else None
+
+
+def _fold_answers(crew: Crew, fold: Fold, whole: Path | None, own: Path | None) -> Predictions:
+    """A fold's model asked about the samples that it hasn't seen, from a folder that stands by itself."""
+    whole, own = mains(whole), mains(own)
+    runs.write_text(own / runs.RUN_FILE, (whole / runs.RUN_FILE).read_text(encoding="utf-8"))
+    parted = Splits(train=fold.train, val=fold.held_out, test=(), notes=())
+    sample_tables.write_samples(own / runs.SAMPLES_FILE, parted, runs.read(whole)["classes"])
+    return predict(crew, finished.open_run(own, crew.plan.registry, like=crew.backbone), fold.held_out)
+
+
+def kept_by(crew: Crew, folder: Path | None) -> Kept | None:
+    """What an earlier process has left to go on from, the same in every process.
+
+    Raises:
+        DataError: it has learnt from other files.
+    """
+    from zooft.compute.distributed import first
+    from zooft.run import checkpoint
+
+    if crew.plan.config.resume is None:
+        return None
+
+    def found() -> checkpoint.Found:
+        here = checkpoint.load(mains(folder))
+        if here.kept is None:
+            checkpoint.start_again(mains(folder))
+        else:
+            resume.check_contents(here.kept, crew.contents)
+            checkpoint.restore(mains(folder), here.kept)
+        return here
+
+    answer = first(crew.accelerator, found)
+    for note in answer.notes:
+        crew.told.note(note)
+    return answer.kept
+
+
+def learn(
+    crew: Crew,
+    backbone: Backbone,
+    adapted: AdaptedModel,
+    members: Sequence[Sample],
+    val: Sequence[Sample],
+    folder: Path | None,
+    *,
+    kept: Kept | None,
+    keep_last: bool = False,
+) -> None:
+    """Train `adapted`, into a folder.
+
+    Args:
+        crew: who does it.
+        backbone: of the model.
+        adapted: trained in place.
+        members: what is learnt from.
+        val: what chooses the best epoch.
+        folder: of the weights and the curve; None but in the main process.
+        kept: what an earlier process has left to go on from.
+        keep_last: keep the last epoch, whatever validation says.
+    """
+    from zooft import train
+    from zooft.compute.kernels import numerics
+    from zooft.deploy.export import activate
+    from zooft.model import freeze
+    from zooft.train.loss import make_loss
+
+    plan, accelerator = crew.plan, crew.accelerator
+    augment = plan.task.augment(backbone.input, plan.options)
+    if augment is not None:
+        augment = within(plan.task, "augment", augment)
+    freezer, argument = plan.registry.freezer(plan.config.freeze)
+    job = train.Job(
+        model=adapted,
+        train=_views(plan, backbone, members, augment=augment),
+        val=_views(plan, backbone, val, augment=None) if val else None,
+        keep_last=keep_last,
+        loss=make_loss(plan.task, [sample.target for sample in members], plan.options, seed=plan.config.seed),
+        metrics=plan.task.metrics,
+        primary=plan.task.primary,
+        activation=activate(plan.task.activation),
+        plan=functools.cache(lambda epoch: freeze.plan(adapted, freezer, argument, epoch)),
+        keeping=crew.keeping,
+    )
+    recipe, watch = _recipe(plan.config, accelerator), _watch(crew, job, folder, still=_still(plan, adapted))
+    with numerics.fast_matmul(crew.told.note):
+        _learn(crew, job, recipe, watch, folder, kept)
+
+
+def _learn(crew: Crew, job: Job, recipe: Recipe, watch: Watch, folder: Path | None, kept: Kept | None) -> None:
+    """From where an earlier process has stopped, or from the start with what validation chooses."""
+    from zooft import train
+    from zooft.train import search
+
+    plan, accelerator = crew.plan, crew.accelerator
+    if kept is not None:
+        _tell_again(crew, kept)
+        settled = kept.progress.resolved
+        job = replace(job, views=settled["views"])
+        recipe = replace(recipe, lr=settled["lr"], weight_decay=settled["weight_decay"])
+        if plan.config.resume is not None and runs.finished(plan.config.resume):
+            kept = _extended(job, recipe, kept, crew.told)
+        return train.fit(job, recipe, accelerator, watch, kept=kept)
+    choice = search.choose(job, recipe, accelerator, watch, views=plan.config.views, sweep=plan.config.sweep)
+    if choice.trials and folder is not None:
+        keep(folder, "trials", choice.trials)
+    return train.fit(choice.job, choice.recipe, accelerator, watch, feed=choice.feed)
+
+
+def _extended(job: Job, recipe: Recipe, kept: Kept, told: Listener) -> Kept:
+    """A finished run's end as the middle of a longer one, and what the schedule makes of it."""
+    from zooft.compute import distributed
+    from zooft.train.loop import learns_in
+    from zooft.train.optimizer import goes_on
+
+    done = kept.progress.epoch
+    steps = distributed.steps(len(job.train), int(kept.progress.resolved["batch_size"]))
+    told.note(goes_on(recipe, done, steps, last=kept.progress.records[-1].learning_rate))
+    if learns_in(job, range(done)) == learns_in(job, range(recipe.epochs)):
+        return kept
+    told.note("stages learn from here on that didn't before, so the optimizer begins without a memory of earlier steps")
+    return replace(kept, optimizer={}, settings={})
+
+
+def _tell_again(crew: Crew, kept: Kept) -> None:
+    """What an earlier process has told of the epochs that it finished."""
+    done, epochs = kept.progress.epoch, crew.plan.config.epochs
+    crew.told.note(f"{done} of {epochs} epochs were finished before")
+    for one in kept.progress.records:
+        crew.told.epoch(one, epochs)
+
+
+def _views(plan: Plan, backbone: Backbone, samples: Sequence[Any], *, augment: Any) -> Views:
+    from zooft.features import Views, reader
+    from zooft.model.preprocess import ImagePreprocess
+
+    return Views(
+        samples, read=reader(plan.task, plan.options), preprocess=within(plan.task, "preprocess", plan.task.preprocess(backbone.input, plan.options)),
+        augment=augment, scale=ImagePreprocess(backbone.input).normalise_, sketch=partial(sample_tables.sketch, plan.task, backbone.input, plan.options), seed=plan.config.seed,
+    )  # fmt: skip
+
+
+def _keeping(
+    plan: Plan, backbone: Backbone, accelerator: Accelerator, told: Listener, clock: Stopwatch, digests: Lookup
+) -> Keeping | None:
+    """Where what leaves frozen stages is kept; None with ``--no-cache``."""
+    import torch
+
+    from zooft.compute import distributed
+    from zooft.features import Keeping
+    from zooft.storage.cache import default_store
+
+    if not plan.config.cache:
+        return None
+    return Keeping(
+        store=default_store(told.note), of=depends_on(plan, backbone), digest=partial(sample_tables.digest, plan.task, plan.options),
+        dtype=torch.bfloat16 if plan.config.features == "bf16" else torch.float32, device=accelerator.device,
+        workers=_workers(plan.config, accelerator), computing=told.computing, note=told.note,
+        share=partial(distributed.share, accelerator=accelerator), agree=partial(distributed.agree, accelerator),
+        clock=clock, digests=digests, unchanged=partial(sample_tables.unchanged, plan.task, plan.options),
+    )  # fmt: skip
+
+
+def _recipe(config: FinetuneConfig, accelerator: Accelerator) -> Recipe:
+    from zooft.train.optimizer import Recipe
+
+    return Recipe(
+        epochs=config.epochs, batch_size=config.batch_size, optimizer=config.optimizer, lr=config.lr,
+        backbone_lr=config.backbone_lr, momentum=config.momentum, weight_decay=config.weight_decay,
+        schedule=config.schedule, warmup=config.warmup, step_epochs=config.step_epochs, step_factor=config.step_factor,
+        power=config.power, workers=_workers(config, accelerator), seed=config.seed,
+        precision=config.precision, compile=config.compile, sync_bn=config.sync_bn,
+    )  # fmt: skip
+
+
+def _workers(config: FinetuneConfig, accelerator: Accelerator) -> int:
+    """As asked for, else what suits the machine."""
+    if config.workers is not None:
+        return config.workers
+    return machine.loader_workers(accelerator.device.type, processes=accelerator.num_processes)
+
+
+def _watch(crew: Crew, job: Job, folder: Path | None, *, still: frozenset[str]) -> Watch:
+    """What happens as epochs end: the main process saves them, tells of them, and lets plugins know."""
+    from zooft.model.adapted import zoo_tensors
+    from zooft.run.checkpoint import Keeper
+    from zooft.train import Watch
+
+    plan, told = crew.plan, crew.told
+    if folder is None:
+        return Watch(computing=told.computing, epoch=lambda _record: None, note=told.note)
+    folder.mkdir(parents=True, exist_ok=True)
+    keeper = Keeper(folder, still=still, loss=job.loss)
+
+    def save(progress: Progress, optimizer: Optimizer) -> None:
+        final = progress.epoch == plan.config.epochs
+        if progress.epoch == 1 and (folder / runs.RUN_FILE).is_file():
+            keep(folder, "settled", progress.resolved)
+        whole = replace(progress, resolved={**progress.resolved, "contents": crew.contents})
+        runs.write_json_lines(folder / runs.EPOCHS_FILE, progress.records)
+        keeper.after(whole, lambda: zoo_tensors(job.model), optimizer, final=final)
+
+    def after_epoch(record: EpochRecord) -> None:
+        told.epoch(record, plan.config.epochs)
+        registries.announce(plan.registry, "zooft_on_epoch_end", run=folder, record=record)
+
+    return Watch(computing=told.computing, epoch=after_epoch, note=told.note, keep=save, clock=crew.clock)
+
+
+def _still(plan: Plan, adapted: AdaptedModel) -> frozenset[str]:
+    """The zoo's names of tensors that no epoch changes."""
+    from zooft.model.stages import owners
+
+    still = set(list(adapted.stages)[: _never_learnt(plan, adapted)])
+    owned = owners(adapted.trunk.state_dict(), adapted.stages)
+    return frozenset(name for name, stages in owned.items() if stages and set(stages) <= still)
+
+
+def predict(crew: Crew, saved: SavedRun, members: Sequence[Sample]) -> Predictions:
+    """A trained model's answers, by the process that asks: in float32, as the exported file computes."""
+    exact = crew.plan.config.features == "fp32"
+    answers = _asked(crew, saved, members, crew.keeping if exact else None)
+    if not exact and crew.keeping is not None:
+        moved = _asked(crew, saved, members, crew.keeping)
+        flipped = float((answers.probabilities.argmax(1) != moved.probabilities.argmax(1)).mean())
+        crew.told.note(f"features in bf16 change {flipped:.1%} of {len(members)} answers; the figures are of float32")
+    return answers
+
+
+def _asked(crew: Crew, saved: SavedRun, members: Sequence[Sample], keeping: Keeping | None) -> Predictions:
+    return finished.predict_run(
+        saved, members, device=str(crew.accelerator.device), workers=_workers(crew.plan.config, crew.accelerator),
+        advance=crew.told.computing("held-out samples", len(members)), keeping=keeping, stop=_never_learnt(crew.plan, saved.model),
+    )  # fmt: skip
+
+
+def _never_learnt(plan: Plan, adapted: AdaptedModel) -> int:
+    """How many leading stages no epoch has trained."""
+    from zooft.model import freeze
+
+    freezer, argument = plan.registry.freezer(plan.config.freeze)
+    plans = [freeze.plan(adapted, freezer, argument, epoch) for epoch in range(plan.config.epochs)]
+    return min(freeze.frozen_prefix(adapted, each.frozen) for each in plans)
+
+
+def keep(folder: Path, key: str, value: Any) -> None:
+    """Add to ``run.json`` what has become known."""
+    runs.write_json(folder / runs.RUN_FILE, {**runs.read(folder), key: runs.to_json(value)})
+
+
+def mains(value: T | None) -> T:
+    """What the main process alone has, in the main process."""
+    assert value is not None  # noqa: S101 -- only the main process asks
+    return value

@@ -1,0 +1,256 @@
+"""Where a model looked: Grad-CAM over what the network saw, for convolutions and transformers."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from numpy.typing import NDArray
+    from torch import Tensor, nn
+
+    from zooft.contracts import Arrays, InputSpec, Sample
+    from zooft.deploy.saved import SavedRun
+    from zooft.model.adapted import AdaptedModel
+
+    _Interrupted = tuple[nn.Module, nn.Module, Tensor]  # what takes features, where it is watched, the features
+
+_MOST_LAYERS = 6
+"""Layers that are tried, deepest first: of stages the last ones, of layers within them some of all, as neighbours are alike."""
+_MOST_OTHER_TOKENS = 8
+"""Class and register tokens before those of the patches."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Look:
+    """What the network saw of a sample, and where it looked.
+
+    Attributes:
+        picture: the network's input for people, ``(H, W)`` or ``(H, W, 3)`` uint8; of a bag, one instance.
+        heat: ``(H, W)`` float32 in 0..1, for the same pixels.
+        instance: of a bag, the number of the instance that spoke most for the class; None otherwise.
+        against: whether no place spoke for the class, and the heat is where it was spoken against least.
+    """
+
+    picture: NDArray[np.uint8]
+    heat: NDArray[np.float32]
+    instance: int | None = None
+    against: bool = False
+
+
+def heat(saved: SavedRun, sample: Sample, class_index: int) -> Look | None:
+    """Grad-CAM (Selvaraju et al. 2017) of one class's logit, by captum.
+
+    Taken at the deepest stage whose output still has places in the image and to which the class answers, or at the deepest
+    layer within a stage; a transformer that reads a class token doesn't answer to the patches of its last block, so there it is
+    the block before.
+
+    Args:
+        saved: a run, opened.
+        sample: what to look at.
+        class_index: whose logit.
+
+    Returns:
+        None where no stage's output has places: a backbone that is one stage without a convolution of use.
+    """
+    import torch
+    from captum.attr import LayerAttribution
+
+    model, spec = saved.model, saved.input
+    x = _network_input(saved, sample)
+    with torch.enable_grad():
+        found = _grad_cam(model, spec, x[None].requires_grad_(), class_index)
+    if found is None:
+        return None
+    against = float(found.max()) <= 0
+    if against:
+        found = found - found.amin((1, 2, 3), keepdim=True)
+    grown = LayerAttribution.interpolate(found, tuple(x.shape[-2:]), interpolate_mode="bilinear")[:, 0]
+    strongest = int(found.flatten(1).sum(1).argmax())
+    chosen = grown[strongest].cpu().numpy().astype(np.float32)
+    most = float(chosen.max())
+    shown = x if saved.task.redact is None else _network_input(saved, sample, redact=saved.task.redact)
+    seen = shown[strongest] if model.bag else shown
+    return Look(
+        picture=_picture(seen.detach().cpu(), spec, grey=_is_grey(saved, sample)),
+        heat=chosen / most if most > 0 else np.zeros_like(chosen),
+        instance=strongest if model.bag else None,
+        against=against,
+    )
+
+
+def _network_input(saved: SavedRun, sample: Sample, *, redact: Callable[[Arrays, Any], Arrays] | None = None) -> Tensor:
+    from zooft.features import Views, reader
+
+    device, read = next(saved.model.parameters()).device, reader(saved.task, saved.options)
+    views = Views(
+        (sample,),
+        read=read if redact is None else lambda each: redact(read(each), saved.options),
+        preprocess=saved.task.preprocess(saved.input, saved.options),
+    )
+    return views[0][0].to(device)
+
+
+def _is_grey(saved: SavedRun, sample: Sample) -> bool:
+    from zooft.data import samples
+
+    return samples.show(saved.task, saved.options, sample).ndim == 2
+
+
+def _picture(x: Tensor, spec: InputSpec, *, grey: bool) -> NDArray[np.uint8]:
+    """A network's input ``(C, H, W)`` with mean and spread undone; of a grey sample the middle channel."""
+    array = x.numpy() * np.array(spec.std)[:, None, None] + np.array(spec.mean)[:, None, None]
+    levels: NDArray[np.uint8] = (255 * np.clip(array, 0, 1)).round().astype(np.uint8)
+    return levels[len(levels) // 2] if grey or len(levels) != 3 else np.moveaxis(levels, 0, -1)
+
+
+def _grad_cam(model: AdaptedModel, spec: InputSpec, x: Tensor, class_index: int) -> Tensor | None:
+    """``(instances, 1, h, w)``, not negative, from the deepest layer at which a place speaks for the class.
+
+    Where there is none, what speaks against it, not positive, from the deepest layer at which places differ.
+    """
+    import torch
+    from captum.attr import LayerGradCam
+
+    against: Tensor | None = None
+    for network, layer, given in _layers(model, spec, x, class_index):
+        found: Tensor = LayerGradCam(network, layer).attribute(given, target=class_index).detach()
+        if float(found.max()) > 0:
+            return torch.relu(found)
+        if against is None or float(against.amax() - against.amin()) == 0:
+            against = found
+    return against
+
+
+def _layers(model: AdaptedModel, spec: InputSpec, x: Tensor, class_index: int) -> Iterator[_Interrupted]:
+    """The model interrupted where its features have places, deepest first: behind stages, then within them.
+
+    Within them where no stage's output speaks for the class: a class token that mixes with the patches only inside the last
+    stage, as in CaiT, leaves the patches that come out of it without a say.
+    """
+    import torch
+
+    behind: list[tuple[int, Tensor]] = []
+    out = x
+    with torch.no_grad():  # no slope is wanted before the place that is looked at
+        for number, name in enumerate(model.stages, 1):
+            out = model.run(out, [name])
+            if _places(out.flatten(0, 1) if model.bag else out, spec):
+                behind.append((number, out))
+    yield from (_behind_stage(model, spec, stop, out) for stop, out in reversed(behind[-_MOST_LAYERS:]))
+    inner = _inner_layers(model, spec, x, class_index)
+    spread = np.linspace(len(inner) - 1, 0, min(_MOST_LAYERS, len(inner))).round().astype(int)
+    yield from (_behind_layer(model, spec, inner[number], x) for number in spread)
+
+
+def _places(out: Tensor, spec: InputSpec) -> tuple[int, int, int] | None:
+    """How many tokens stand before the patches', and rows and columns; None where a stage's output has no places."""
+    if out.ndim == 4:
+        rows, columns = out.shape[1:3] if _channels_last(out) else out.shape[2:]
+        a_map = rows * columns > 1 and _is_strided(rows, spec.height) and _is_strided(columns, spec.width)
+        return (0, rows, columns) if a_map else None
+    if out.ndim != 3:
+        return None
+    tokens = out.shape[1]
+    for patch in range(1, min(spec.height, spec.width) // 2 + 1):
+        rows, columns = spec.height // patch, spec.width // patch
+        if 0 <= tokens - rows * columns <= _MOST_OTHER_TOKENS:
+            return tokens - rows * columns, rows, columns
+    return None
+
+
+def _is_strided(length: int, whole: int) -> bool:
+    """Whether a map of the image has such an axis, up to its borders; the 197 tokens of attention have not, of 224 pixels."""
+    return abs(whole / max(1, round(whole / length)) - length) <= 2
+
+
+def _channels_last(out: Tensor) -> bool:
+    """``(N, H, W, C)``, as in windowed transformers: more channels than rows, and as many rows as columns or nearly."""
+    return out.shape[3] > out.shape[1] and abs(out.shape[1] - out.shape[2]) < abs(out.shape[2] - out.shape[3])
+
+
+def _behind_stage(model: AdaptedModel, spec: InputSpec, stop: int, out: Tensor) -> _Interrupted:
+    def run(features: Tensor, here: nn.Module) -> Tensor:
+        flat = features.flatten(0, 1) if model.bag else features
+        logits: Tensor = model(_through(flat, here, spec).reshape(features.shape), stop)
+        return logits
+
+    return *_interrupted(run), out.detach().requires_grad_()
+
+
+def _behind_layer(model: AdaptedModel, spec: InputSpec, layer: nn.Module, x: Tensor) -> _Interrupted:
+    def run(image: Tensor, here: nn.Module) -> Tensor:
+        hook = layer.register_forward_hook(lambda _module, _in, out: _through(out, here, spec))
+        try:
+            logits: Tensor = model(image)
+        finally:
+            hook.remove()
+        return logits
+
+    return *_interrupted(run), x
+
+
+def _interrupted(run: Callable[[Tensor, nn.Module], Tensor]) -> tuple[nn.Module, nn.Module]:
+    """A module around `run`, and the identity in it that sees the features as ``(N, C, h, w)``, for captum to watch."""
+    from torch import nn
+
+    class Interrupted(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.here = nn.Identity()
+
+        def forward(self, x: Tensor) -> Tensor:
+            return run(x, self.here)
+
+    whole = Interrupted().eval()
+    return whole, whole.here
+
+
+def _through(out: Tensor, here: nn.Module, spec: InputSpec) -> Tensor:
+    """The same features, having passed `here` as ``(N, C, h, w)``, class and register tokens left aside."""
+    import torch
+
+    if out.ndim == 4:
+        seen: Tensor = here(out.permute(0, 3, 1, 2) if _channels_last(out) else out)
+        return seen.permute(0, 2, 3, 1) if _channels_last(out) else seen
+    places = _places(out, spec)
+    assert places is not None  # noqa: S101 -- only such features are chosen
+    before, rows, columns = places
+    grid = out[:, before:].transpose(1, 2).reshape(len(out), -1, rows, columns)
+    patches: Tensor = here(grid).flatten(2).transpose(1, 2)
+    return torch.cat([out[:, :before], patches], 1)
+
+
+def _inner_layers(model: AdaptedModel, spec: InputSpec, x: Tensor, class_index: int) -> list[nn.Module]:
+    """Layers of the deeper half whose output has places that the class answers to, in the order in which they run."""
+    import torch
+
+    ran: list[tuple[nn.Module, Tensor]] = []
+    instances = x.shape[0] * x.shape[1] if model.bag else x.shape[0]  # what lies by patches or windows has more rows
+
+    def note(module: nn.Module, _given: Any, out: Any) -> None:
+        if isinstance(out, torch.Tensor) and out.requires_grad and len(out) == instances and _places(out, spec):
+            ran.append((module, out))
+
+    hooks = [module.register_forward_hook(note) for module in model.trunk.modules() if module is not model.trunk]
+    try:
+        logit = model(x)[0, class_index]
+    finally:
+        for hook in hooks:
+            hook.remove()
+    deeper = ran[len(ran) // 2 :]
+    slopes = torch.autograd.grad(logit, [out for _, out in deeper], allow_unused=True) if deeper else ()
+    return [module for (module, _), slope in zip(deeper, slopes, strict=True) if _answers(slope, spec)]
+
+
+def _answers(slope: Tensor | None, spec: InputSpec) -> bool:
+    """Whether a class's slope is other than zero at some patch."""
+    if slope is None:
+        return False
+    places = _places(slope, spec)
+    before = places[0] if places and slope.ndim == 3 else 0
+    return bool((slope[:, before:] != 0).any())

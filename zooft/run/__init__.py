@@ -1,0 +1,1 @@
+"""A run's folder, complete or not there, and what an interrupted one resumes from."""
