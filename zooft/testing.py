@@ -28,10 +28,9 @@ from zooft.errors import ConformanceError, UnknownNameError, ZooftError
 from zooft.hooks import loading, registry
 from zooft.hooks import specs as hookspecs
 from zooft.hooks.guard import ask, guarded, place_of, printing_aside, within
-from zooft.model import freeze
+from zooft.model import building, freeze
 from zooft.model.adapted import AdaptedModel, adapt, zoo_tensors
 from zooft.model.backbone import load_backbone
-from zooft.model import building
 from zooft.model.names import full_name
 from zooft.model.preprocess import ImagePreprocess
 from zooft.train.loss import learnt, make_loss
@@ -189,7 +188,7 @@ def check_stages(family: Family, backbone: Backbone) -> None:
             "stages run another module than the one that they are given, such as one they hold on to",
         )
         _check_training(place, copy.deepcopy(module).train(), run, x)
-    _building.check_first_convolution(family, backbone)
+    _check_first_convolution(family, backbone)
 
 
 def _check_training(place: Any, module: nn.Module, run: Callable[[nn.Module, Tensor], Tensor], x: Tensor) -> None:
@@ -209,7 +208,7 @@ def _check_training(place: Any, module: nn.Module, run: Callable[[nn.Module, Ten
         )
 
 
-def _building.check_first_convolution(family: Family, backbone: Backbone) -> None:
+def _check_first_convolution(family: Family, backbone: Backbone) -> None:
     module = ask(family, "build", backbone.name)
     anatomy = ask(family, "anatomy", backbone.name, module)
     if anatomy.first_convolution is not None:
