@@ -20,6 +20,7 @@ from zooft import testing
 from zooft.errors import ConformanceError
 from zooft.hooks import registry
 from zooft.model.backbone import load_backbone
+from zooft.testing.breaches import expect_close
 
 
 @pytest.fixture(scope="module")
@@ -132,9 +133,9 @@ def test_a_right_family_passes(tmp_path: Path) -> None:
 def test_a_few_logits_that_are_alike_by_chance_raise_no_false_alarm() -> None:
     """Float32 rounds by the size of the numbers, not by how far three of them happen to lie apart."""
     alike = torch.tensor([[0.70001, 0.70002, 0.70003]])
-    testing._expect_close(alike * (1 + 1e-7), alike, "rounding")
+    expect_close(alike * (1 + 1e-7), alike, "rounding")
     with pytest.raises(ConformanceError, match="another model differs by"):
-        testing._expect_close(alike * 1.01, alike, "another model")
+        expect_close(alike * 1.01, alike, "another model")
 
 
 # Heads

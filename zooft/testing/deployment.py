@@ -1,0 +1,73 @@
+"""The ways out of a backbone: its zoo's own checkpoint, and ONNX."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from zooft.contracts import Calibration, Port
+from zooft.deploy.export import DeployedModel, export
+from zooft.model.adapted import AdaptedModel, zoo_tensors
+from zooft.model.preprocess import ImagePreprocess
+from zooft.testing.breaches import conforming, expect, expect_close
+from zooft.testing.inputs import noise
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from zooft.contracts import Family
+    from zooft.model.backbone import Backbone
+
+_OUTPUTS = 16
+"""Logits of the head in `check_export`: enough that their spread says something of one image, too."""
+
+
+@conforming()
+def check_round_trip(family: Family, backbone: Backbone) -> None:
+    """A head of the zoo's own number of classes goes into the zoo's own model, strictly, with the same logits."""
+    zoo = family.build(backbone.name).eval()
+    slot = zoo.get_submodule(backbone.slots[0].name)
+    outputs = getattr(slot, "out_features", getattr(slot, "out_channels", None))
+    if outputs is None:  # the zoo's model has no classifier unless asked for one
+        return
+    adapted = AdaptedModel(backbone, torch.nn.Linear(backbone.width, outputs)).eval()
+    ours, tensors = zoo_tensors(adapted), zoo.state_dict()
+    expect(set(ours) == set(tensors), f"{backbone.reference}: the checkpoint has other names than the zoo's own")
+    tensors.update(ours)
+    zoo.load_state_dict(tensors, strict=True)
+    x = noise(backbone, 2)
+    with torch.inference_mode():
+        expect_close(zoo(x), adapted(x), f"{backbone.reference}: the zoo's own model with the checkpoint")
+
+
+@conforming()
+def check_export(backbone: Backbone, folder: Path) -> None:
+    """The ONNX file answers as torch does, for batches of 1 and 3 and images of two sizes."""
+    from zooft import runtime
+
+    adapted = AdaptedModel(backbone, torch.nn.Linear(backbone.width, _OUTPUTS)).eval()
+    deployed = DeployedModel(ImagePreprocess(backbone.input), adapted, "softmax").eval()
+    channels = backbone.input.channels
+    port = Port(name="images", dtype="uint8", axes=("batch", "height", "width", channels), meaning="levels 0..255")
+    example = torch.randint(0, 256, (2, 256, 288, channels), dtype=torch.uint8)
+    path = folder / "conformance.onnx"
+    export(deployed, path, ports=[port], example=[example], describe=lambda sha256: _metadata(backbone, port, sha256))
+    opened = runtime.load(path, provider="cpu")
+    for shape in ((1, 200, 300, channels), (3, 331, 247, channels)):
+        batch = torch.randint(0, 256, shape, dtype=torch.uint8)
+        with torch.inference_mode():
+            _, logits, _ = deployed(batch)
+        expect_close(torch.from_numpy(opened.run(batch.numpy())[1]), logits, f"{backbone.reference}: ONNX at {shape}")
+
+
+def _metadata(backbone: Backbone, port: Port, sha256: str) -> Any:
+    from zooft import runtime
+    from zooft.version import __version__
+
+    return runtime.Metadata(
+        version=__version__, task="conformance", options={}, classes=tuple(f"class {i}" for i in range(_OUTPUTS)), activation="softmax",
+        ports=(port,), calibration=Calibration(), group_score="mean",
+        preprocessing="inside the graph", backbone=backbone.reference, weights={}, weights_sha256=sha256, data={},
+        metrics={}, intended_use="A test.",
+    )  # fmt: skip

@@ -1,0 +1,60 @@
+"""A model zoo, tried on one of its models."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import torch
+
+from zooft.errors import UnknownNameError
+from zooft.hooks.guard import place_of
+from zooft.model.backbone import load_backbone
+from zooft.model.names import full_name
+from zooft.testing.breaches import accepted, conforming, expect
+from zooft.testing.deployment import check_export, check_round_trip
+from zooft.testing.freezing import check_freezing
+from zooft.testing.stages import check_stages
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from zooft.contracts import Family
+    from zooft.model.backbone import Backbone
+
+
+@conforming()
+def check_family(family: Family, model: str, *, folder: Path) -> None:
+    """Everything that zooft relies on in a family, tried on one of its models with random weights.
+
+    The name is known and unknown ones are refused; the trunk gives ``(N, width)``; stages hold every tensor once, compose to the
+    trunk and keep nothing to themselves; frozen stages stay bit-equal while the others learn; a checkpoint goes back into the
+    zoo's own model and answers the same; the ONNX file answers the same at two batch sizes and two image sizes.
+
+    Args:
+        family: what the plugin registers.
+        model: a name of it.
+        folder: for the ONNX file.
+    """
+    family = accepted(family)
+    full = full_name(family, model)
+    expect(full != "", f"{family.name} has an empty name for {model}")
+    _check_unknown(family)
+
+    def drawn() -> Backbone:
+        torch.manual_seed(0)
+        return load_backbone(family, model, weights="random", sources=())
+
+    backbone = drawn()
+    check_stages(family, backbone)
+    check_freezing(backbone)
+    check_round_trip(family, drawn())
+    check_export(drawn(), folder)
+
+
+def _check_unknown(family: Family) -> None:
+    try:
+        made_up = full_name(family, "a-model-that-nobody-has")
+    except UnknownNameError:
+        return
+    words = f"gives {made_up!r} for a model that nobody has; expected a KeyError"
+    raise place_of(family, "canonical").error(words)

@@ -1,0 +1,41 @@
+"""Frozen stages of a backbone, tried by two steps of training."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import torch
+
+from zooft.model import freeze
+from zooft.model.adapted import AdaptedModel
+from zooft.testing.breaches import conforming, expect
+from zooft.testing.inputs import noise
+
+if TYPE_CHECKING:
+    from zooft.model.backbone import Backbone
+
+
+@conforming()
+def check_freezing(backbone: Backbone) -> None:
+    """Two steps of training with all but the last stage frozen: these stay bit-equal, and something else moves.
+
+    What the zoo has built with ``requires_grad=False`` stays too, with nothing frozen.
+    """
+    adapted = AdaptedModel(backbone, torch.nn.Linear(backbone.width, 2))
+    stages = freeze.learnable_stages(adapted)
+    expect(len(stages) > 0, f"{backbone.reference} has no stage with parameters")
+    frozen = stages[:-1]
+    before, head = freeze.fingerprints(adapted, frozen), adapted.head.state_dict()["weight"].clone()
+    optimizer = torch.optim.SGD(adapted.parameters(), lr=0.1)
+    for _ in range(2):
+        freeze.apply(adapted, frozen)
+        optimizer.zero_grad()
+        adapted(noise(backbone, 4)).square().mean().backward()
+        optimizer.step()
+    freeze.check_unchanged(adapted, before, frozen)
+    if backbone.fixed:
+        freeze.apply(adapted, ())
+        adapted(noise(backbone, 4)).square().mean().backward()
+        optimizer.step()
+        freeze.check_unchanged(adapted, {name: before[name] for name in backbone.fixed}, ())
+    expect(not torch.equal(head, adapted.head.state_dict()["weight"]), "the head doesn't learn")
