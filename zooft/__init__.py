@@ -15,30 +15,38 @@ if TYPE_CHECKING:
     from zooft.config import option
     from zooft.contracts import (
         SPLIT_NAMES,
-        UNLABELLED,
         Anatomy,
         Arrays,
         Computing,
         DeployedFile,
+        DeploymentPart,
         Discovery,
         EpochRecord,
+        EvaluationPart,
         Family,
         FreezePlan,
         Freezer,
         GroupResult,
         Head,
         InputSpec,
+        Label,
         LoadedWeights,
-        OperatingPoint,
+        Loss,
+        Output,
         Picture,
         Port,
+        PresentationPart,
+        Problem,
         Rejection,
         Sample,
         Stage,
         Table,
+        Targets,
         Task,
+        TrainingPart,
         Verification,
         WeightsSource,
+        class_labels,
         unseen,
     )
     from zooft.data.hidden import is_hidden
@@ -46,18 +54,24 @@ if TYPE_CHECKING:
     from zooft.data.positive import nothing_first, order_classes
     from zooft.data.tables import CsvTable, path_in_table, read_csv
     from zooft.errors import ConfigError, DataError, ModelError, NoWeightsError, WeightsError, ZooftError
-    from zooft.evaluation.calibration import parse_point
-    from zooft.evaluation.metrics import classification_metrics, diagnostic_metrics
+    from zooft.evaluation.predictions import Predictions
     from zooft.hooks.specs import hookimpl
-    from zooft.model.image_parts import cross_entropy, image_port, image_preprocess, image_reader
+    from zooft.model.image_parts import image_port, image_preprocess, image_reader
     from zooft.model.preprocess import ImagePreprocess, Resize
     from zooft.model.resampling import floor_divide
     from zooft.pipeline.finetune import FinetuneResult, finetune
+    from zooft.problems.classification import (
+        OperatingPoint,
+        classification,
+        classification_metrics,
+        cross_entropy,
+        diagnostic_metrics,
+        parse_point,
+    )
     from zooft.storage.sequences import spilled
 
 __all__ = [
     "SPLIT_NAMES",
-    "UNLABELLED",
     "Anatomy",
     "Arrays",
     "Computing",
@@ -65,8 +79,10 @@ __all__ = [
     "CsvTable",
     "DataError",
     "DeployedFile",
+    "DeploymentPart",
     "Discovery",
     "EpochRecord",
+    "EvaluationPart",
     "Family",
     "FinetuneResult",
     "FreezePlan",
@@ -75,24 +91,34 @@ __all__ = [
     "Head",
     "ImagePreprocess",
     "InputSpec",
+    "Label",
     "LoadedWeights",
+    "Loss",
     "ModelError",
     "NoWeightsError",
     "OperatingPoint",
+    "Output",
     "Picture",
     "Port",
+    "Predictions",
+    "PresentationPart",
+    "Problem",
     "Rejection",
     "Resize",
     "Sample",
     "Stage",
     "Table",
+    "Targets",
     "Task",
+    "TrainingPart",
     "Verification",
     "WeightsError",
     "WeightsSource",
     "ZooftError",
     "__version__",
     "check_labels",
+    "class_labels",
+    "classification",
     "classification_metrics",
     "cross_entropy",
     "diagnostic_metrics",
@@ -116,25 +142,28 @@ __all__ = [
 ]
 
 _HOMES = {
-    "zooft.evaluation.calibration": ("parse_point",),
     "zooft.config": ("option",),
     "zooft.contracts": (
         "Anatomy", "Arrays", "Computing", "DeployedFile", "Discovery", "EpochRecord", "Family", "FreezePlan", "Freezer", "GroupResult",
-        "Head", "InputSpec", "LoadedWeights", "OperatingPoint", "Picture", "Port", "Rejection", "Sample", "Stage", "Table",
-        "SPLIT_NAMES", "Task", "UNLABELLED", "Verification", "WeightsSource", "unseen",
+        "Head", "Label", "Loss", "Output", "Problem", "Targets", "TrainingPart", "EvaluationPart", "DeploymentPart", "PresentationPart", "class_labels",
+        "InputSpec", "LoadedWeights", "Picture", "Port", "Rejection", "Sample", "Stage", "Table",
+        "SPLIT_NAMES", "Task", "Verification", "WeightsSource", "unseen",
     ),
     "zooft.errors": ("ConfigError", "DataError", "ModelError", "NoWeightsError", "WeightsError", "ZooftError"),
     "zooft.data.hidden": ("is_hidden",),
     "zooft.hooks.specs": ("hookimpl",),
     "zooft.data.labels": ("check_labels", "label_fault", "spelling"),
-    "zooft.evaluation.metrics": ("classification_metrics", "diagnostic_metrics"),
     "zooft.data.positive": ("nothing_first", "order_classes"),
     "zooft.model.preprocess": ("ImagePreprocess", "Resize"),
     "zooft.pipeline.finetune": ("FinetuneResult", "finetune"),
     "zooft.model.resampling": ("floor_divide",),
     "zooft.storage.sequences": ("spilled",),
     "zooft.data.tables": ("CsvTable", "path_in_table", "read_csv"),
-    "zooft.model.image_parts": ("cross_entropy", "image_port", "image_preprocess", "image_reader"),
+    "zooft.problems.classification": (
+        "OperatingPoint", "classification", "classification_metrics", "cross_entropy", "diagnostic_metrics", "parse_point",
+    ),
+    "zooft.evaluation.predictions": ("Predictions",),
+    "zooft.model.image_parts": ("image_port", "image_preprocess", "image_reader"),
 }  # fmt: skip
 _HOME_OF = {name: module for module, names in _HOMES.items() for name in names}
 

@@ -25,13 +25,15 @@ def zooft_register_tasks() -> list[zooft.Task]:
             augment=augment.augment,
             head=judging.head,
             bag=judging.bag,
-            loss=judging.loss,
-            metrics=zooft.diagnostic_metrics,
-            primary="auroc",
-            operating_point=judging.operating_point,
+            problem=zooft.classification(
+                loss=judging.loss,
+                metrics=zooft.diagnostic_metrics,
+                primary="auroc",
+                operating_point=judging.operating_point,
+                probability_limit=1e-4,  # nothing is rounded in the graph
+            ),
             reader=deploy.reader,
             intended_use=judging.INTENDED_USE,
-            probability_limit=1e-4,  # nothing is rounded in the graph
             private=True,
             subgroups=("manufacturer", "kernel", "slice_thickness", "sex", "age"),
             show=looks.show,

@@ -99,7 +99,7 @@ def discover(
         _refuse_rejected(files, len(rejected))
     return zooft.Discovery(
         samples=sound.samples,
-        classes=classes,
+        labels=zooft.class_labels(classes),
         rejected=rejected,
         notes=(
             *assigned.notes,
@@ -109,7 +109,7 @@ def discover(
             *_about_patients(assigned, patients, names, options),
             *_notes(assigned, table_path, names, options),
         ),
-        group_score="max" if assigned.by_slice else "mean",
+        group_rule="max" if assigned.by_slice else "mean",
         group_name=options.group_by,
     )
 
@@ -144,7 +144,7 @@ def gather(paths: Sequence[Path], options: CTOptions, computing: zooft.Computing
     rejected = _with_groups(found, answers, names)
     rejected += _lost(found, answers, names, rejected)
     return zooft.Discovery(
-        samples=sound.samples, classes=(), rejected=(*rejected, *sound.rejected),
+        samples=sound.samples, rejected=(*rejected, *sound.rejected),
         notes=(*sound.notes, *answers.notes(found.stacks, names.group), *_about_stacks(found.stacks, names, options)),
     )  # fmt: skip
 
@@ -208,7 +208,7 @@ def _group_of(
 
 
 def _unlabelled(stack: Stack, answers: Answers, names: _Names, options: CTOptions) -> Iterator[zooft.Sample]:
-    targets: dict[int, _Target] = dict.fromkeys(range(len(stack.slices)), (zooft.UNLABELLED, None))
+    targets: dict[int, _Target] = dict.fromkeys(range(len(stack.slices)), (None, None))
     return _of_stack(stack, answers.of_stack(stack, names.group), targets, names, options)
 
 

@@ -22,10 +22,8 @@ def zooft_register_tasks() -> list[zooft.Task]:
             channels=options.channels,
             preprocess=zooft.image_preprocess,
             augment=views.augment,
-            loss=views.loss,
-            metrics=zooft.classification_metrics,
+            problem=zooft.classification(loss=views.loss),
             reader=views.reader,
-            primary="balanced_accuracy",
             intended_use="Sorts images of the kind it was trained on into the listed classes. No other use was tested.",
             demo=demo.digits,
         )

@@ -82,7 +82,7 @@ def discover(
         raise zooft.DataError(f"no images in {root}: {'; '.join(_counted(other_kinds))}")
     return zooft.Discovery(
         samples=samples,
-        classes=classes,
+        labels=zooft.class_labels(classes),
         rejected=(*listing.rejected, *undecodable),
         notes=(
             *listing.notes,

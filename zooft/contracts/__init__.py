@@ -4,21 +4,26 @@ Frozen dataclasses of plain values and callables: a plugin fills one in, nobody 
 imports torch or numpy; annotations name their types only.
 """
 
-from zooft.contracts.data import (
-    SPLIT_NAMES,
-    UNLABELLED,
-    Arrays,
-    Discovery,
-    GroupScore,
-    Port,
-    Rejection,
-    Sample,
-    SplitName,
-)
+from zooft.contracts.data import SPLIT_NAMES, Arrays, Discovery, Label, Port, Rejection, Sample, SplitName, class_labels
 from zooft.contracts.parts import FreezePlan, Freezer, Head, Scale
+from zooft.contracts.problem import (
+    Columns,
+    DeploymentPart,
+    Direction,
+    EvaluationPart,
+    Fitted,
+    GroupRule,
+    Labels,
+    Loss,
+    Measure,
+    Output,
+    PresentationPart,
+    Problem,
+    Targets,
+    TrainingPart,
+)
 from zooft.contracts.progress import Advance, Computing, unseen
 from zooft.contracts.results import (
-    Calibration,
     DeployedFile,
     EpochRecord,
     GroupResult,
@@ -28,7 +33,7 @@ from zooft.contracts.results import (
     Table,
     Verification,
 )
-from zooft.contracts.task import API_VERSION, Activation, NoOptions, OperatingPoint, Task
+from zooft.contracts.task import API_VERSION, NoOptions, Task
 from zooft.contracts.zoo import (
     Anatomy,
     Family,
@@ -45,31 +50,39 @@ from zooft.contracts.zoo import (
 __all__ = [
     "API_VERSION",
     "SPLIT_NAMES",
-    "UNLABELLED",
-    "Activation",
     "Advance",
     "Anatomy",
     "Arrays",
-    "Calibration",
+    "Columns",
     "Computing",
     "DeployedFile",
+    "DeploymentPart",
+    "Direction",
     "Discovery",
     "EpochRecord",
+    "EvaluationPart",
     "Family",
+    "Fitted",
     "FreezePlan",
     "Freezer",
     "GroupResult",
-    "GroupScore",
+    "GroupRule",
     "Head",
     "InputSpec",
     "Interpolation",
+    "Label",
     "LabelVerification",
+    "Labels",
     "LevelDifference",
     "LoadedWeights",
+    "Loss",
+    "Measure",
     "NoOptions",
-    "OperatingPoint",
+    "Output",
     "Picture",
     "Port",
+    "PresentationPart",
+    "Problem",
     "Rejection",
     "ResizeMode",
     "Sample",
@@ -77,10 +90,13 @@ __all__ = [
     "SplitName",
     "Stage",
     "Table",
+    "Targets",
     "Task",
+    "TrainingPart",
     "Verification",
     "WeightsRecord",
     "WeightsSource",
+    "class_labels",
     "parse_reference",
     "unseen",
 ]

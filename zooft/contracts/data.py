@@ -16,9 +16,6 @@ Arrays: TypeAlias = "tuple[NDArray[Any], ...]"
 SplitName = Literal["train", "val", "test"]
 
 
-GroupScore = Literal["mean", "max"]
-
-
 SPLIT_NAMES: Mapping[str, SplitName] = {
     "train": "train",
     "training": "train",
@@ -32,8 +29,24 @@ SPLIT_NAMES: Mapping[str, SplitName] = {
 """How data calls its splits, in lower case, to our names of them."""
 
 
-UNLABELLED = -1
-"""The target of a sample that is only to be predicted."""
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Label:
+    """What a target says.
+
+    Attributes:
+        name: of what is asked, such as ``class``, ``age``, ``nodule``.
+        categories: of answers that are one of several names, in order; empty for others. Of two, the second is the positive one.
+        unit: of numbers, such as ``mm``; "" where they have none.
+    """
+
+    name: str = "class"
+    categories: tuple[str, ...] = ()
+    unit: str = ""
+
+
+def class_labels(names: Sequence[str], *, name: str = "class") -> tuple[Label, ...]:
+    """The labels of classes that exclude each other, in the order of the targets."""
+    return (Label(name=name, categories=tuple(names)),)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -43,7 +56,7 @@ class Sample:
     Attributes:
         id: what run files call it; never a patient's name or number.
         source: what the task's `read` takes; opaque to the core.
-        target: index into the classes; ``UNLABELLED`` where it is only to be predicted.
+        target: what is true of it, as the problem has it, such as an index into the classes; None where it is only to be predicted.
         group: what must not be torn apart by a split (a patient); None where unknown.
         split: where the data itself says so.
         facts: allow-listed values for subgroup tables and for the audit; what stands here goes into artefacts, so
@@ -52,7 +65,7 @@ class Sample:
 
     id: str
     source: Any
-    target: int
+    target: Any = None
     group: str | None = None
     split: SplitName | None = None
     facts: Mapping[str, str | float] = field(default_factory=dict)
@@ -82,20 +95,25 @@ class Discovery:
 
     Attributes:
         samples: what can be used; of very many, as `zooft.spilled` keeps them out of memory.
-        classes: names, in the order of the targets. Of two, the second is the positive one.
+        labels: what the targets say, such as one label with the names of the classes in the order of the targets.
         rejected: what can't, and why.
         notes: what the user should know.
-        group_score: how the samples of one group make one answer: their mean probability, or the probabilities of
-            the sample in which the last class is likeliest.
+        group_rule: how the samples of one group make one answer, as the problem calls it; "" for its usual one. Of classes: ``mean`` of
+            the probabilities, or ``max`` for those of the sample in which the last class is likeliest.
         group_name: what a group is, in the singular, such as patient.
     """
 
     samples: Sequence[Sample]
-    classes: tuple[str, ...]
+    labels: tuple[Label, ...] = ()
     rejected: tuple[Rejection, ...] = ()
     notes: tuple[str, ...] = ()
-    group_score: GroupScore = "mean"
+    group_rule: str = ""
     group_name: str = "group"
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        """The categories of all labels, one after the other."""
+        return tuple(name for label in self.labels for name in label.categories)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -4,12 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal
+from typing import Any, Literal
 
-from zooft.contracts.data import Rejection, Sample
-
-if TYPE_CHECKING:
-    pass
+from zooft.contracts.data import Label, Rejection, Sample
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -43,36 +40,21 @@ class Table:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Calibration:
-    """What was fitted after training, on validation data, and is part of the deployed graph.
-
-    Attributes:
-        temperature: the logits are divided by it (Guo et al. 2017).
-        threshold: of two classes, the second is said where its probability is at least this; None for the likelier.
-        fitted_on: which samples it was fitted on, in words.
-    """
-
-    temperature: float = 1.0
-    threshold: float | None = None
-    fitted_on: str = ""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
 class GroupResult:
     """A deployed model's answer about one group, such as a patient.
 
     Attributes:
         group: its salted name, or its file's.
-        prediction: the class.
-        probabilities: in the order of the classes.
+        answer: what is shown of it, by column, the answer itself first, such as ``class`` and a probability a class.
+        columns: the same as the problem's metrics see it, such as ``probabilities``.
         members: the samples that it was made from.
-        decisive: the sample that spoke most for the last class.
+        decisive: the sample that spoke most for the answer.
         unjudged: what of the group couldn't be used, and why.
     """
 
     group: str
-    prediction: str
-    probabilities: tuple[float, ...]
+    answer: Mapping[str, Any]
+    columns: Mapping[str, Any]
     members: tuple[Sample, ...]
     decisive: Sample
     unjudged: tuple[Rejection, ...] = ()
@@ -88,15 +70,17 @@ class DeployedFile:
     """Which file gave an answer, for formats that say so.
 
     Attributes:
-        classes: in the order of the probabilities.
-        threshold: of the last of two classes; None where the likelier one is said.
+        problem: what kind of answer it gives.
+        labels: what its answers mean.
+        fitted: what was fitted on validation data, such as ``threshold``.
         backbone: ``family:full_name``.
         version: of the zooft that wrote it.
         weights_sha256: of its tensors.
     """
 
-    classes: tuple[str, ...]
-    threshold: float | None
+    problem: str
+    labels: tuple[Label, ...]
+    fitted: Mapping[str, Any]
     backbone: str
     version: str
     weights_sha256: str

@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 from zooft.contracts.data import Arrays, Discovery, Port, Sample
+from zooft.contracts.problem import Problem
 from zooft.contracts.progress import Computing
 from zooft.contracts.results import DeployedFile, GroupResult, Picture, Table
 from zooft.contracts.zoo import InputSpec
@@ -18,23 +19,6 @@ if TYPE_CHECKING:
 
 API_VERSION = 1
 """The version of the hooks and of the types in this module; a plugin may declare its own as ``zooft_api``."""
-
-
-Activation = Literal["softmax", "sigmoid"]
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class OperatingPoint:
-    """How the threshold of two classes is to be chosen, on validation data only.
-
-    Attributes:
-        rule: ``youden`` for the largest sensitivity + specificity - 1 (Youden 1950), or the figure that is to be
-            reached, with the other one as large as it can be.
-        at_least: for the latter, such as 0.9.
-    """
-
-    rule: Literal["youden", "sensitivity", "specificity"] = "youden"
-    at_least: float = 0.9
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,10 +44,6 @@ def _linear(_options: Any) -> str:
 
 def _no_bag(_options: Any) -> bool:
     return False
-
-
-def _uncalibrated(_options: Any) -> None:
-    return None
 
 
 def _nothing_to_show(_samples: Sequence[Sample], _options: Any) -> tuple[Picture | Table, ...]:
@@ -113,10 +93,7 @@ class Task:
         preprocess: native units ``(N, …)``, one tensor for each port, to the network's input ``(N, C, H, W)``
             float32, or ``(N, Z, C, H, W)`` for a bag, as a module that can be exported.
         explain: `preprocess` in words, for the ONNX metadata.
-        loss: from all training targets, a module ``(logits, targets) -> scalar``. Parameters of its own learn at the head's rate
-            and are kept for ``--resume``; no file of the model holds them.
-        metrics: ``(targets (N,), probabilities (N, classes)) -> name to value``.
-        primary: the one of `metrics` that chooses the best epoch; better when larger.
+        problem: what kind of answer is wanted of it.
         options: a frozen dataclass; its fields become flags, config keys and arguments.
         augment: ``(spec, options) -> (arrays -> network input (C, H, W))``, the arrays as `read` gives them and one
             argument each, or None for the plain view. A view in uint8 is levels of 0 to 255, which the core brings to
@@ -125,14 +102,9 @@ class Task:
         channels: of the network's input.
         head: the head that is used where the user names none.
         bag: whether a sample is a bag of instances.
-        activation: what turns logits into probabilities in the deployed graph.
-        operating_point: how the threshold of two classes is chosen. With one, a temperature is fitted too; None
-            leaves probabilities as they are.
         reader: Python source for whoever deploys the file without zooft: a function ``read(path)`` and its imports
             that gives a list of samples, each a tuple of arrays with the batch axis, one a port. Goes into the report.
         intended_use: goes into the ONNX metadata.
-        probability_limit: how much a probability of the exported file may differ from the model's; the default leaves
-            room for rounding to whole levels of 8-bit images inside the graph.
         private: True where paths and ids may name people; runs then hold none.
         subgroups: names of facts whose values get a row each in the table of subgroups.
         show: a sample's arrays as a picture for people, ``(H, W)`` or ``(H, W, 3)`` uint8.
@@ -156,9 +128,7 @@ class Task:
     read: Callable[[Any, Any], NDArray[Any] | Arrays]
     port: Callable[[Any], Port | tuple[Port, ...]]
     preprocess: Callable[[InputSpec, Any], nn.Module]
-    loss: Callable[[Sequence[int], Any], nn.Module]
-    metrics: Callable[[NDArray[Any], NDArray[Any]], Mapping[str, float]]
-    primary: str
+    problem: Problem
     options: type[Any] = NoOptions
     begin: Callable[[Path, Any], None] = _nothing_to_begin
     digest: Callable[[Any, Any], str] | None = None
@@ -168,11 +138,8 @@ class Task:
     channels: Callable[[Any], int] = _rgb
     head: Callable[[Any], str] = _linear
     bag: Callable[[Any], bool] = _no_bag
-    activation: Activation = "softmax"
-    operating_point: Callable[[Any], OperatingPoint | None] = _uncalibrated
     reader: Callable[[Any], str] = _no_reader
     intended_use: str = "Not stated."
-    probability_limit: float = 1e-2
     private: bool = False
     subgroups: tuple[str, ...] = ()
     show: Callable[[Arrays, Any], NDArray[Any]] = _as_it_is

@@ -59,7 +59,7 @@ _HEAVY: Mapping[Any, str] = {
     _Module: "torch.nn.modules.module.Module", _Tensor: "torch.Tensor", _Array: "numpy.ndarray"
 }  # fmt: skip
 _STAND_INS: Mapping[str, Any] = {
-    "nn": types.SimpleNamespace(Module=_Module), "Tensor": _Tensor, "NDArray": _Array, "Arrays": tuple[_Array[Any], ...],
+    "nn": types.SimpleNamespace(Module=_Module), "Tensor": _Tensor, "NDArray": _Array, "Arrays": tuple[_Array[Any], ...], "Predictions": Any,
 }  # fmt: skip
 
 

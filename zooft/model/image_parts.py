@@ -7,8 +7,6 @@ from typing import TYPE_CHECKING, Any
 from zooft.contracts import Port
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-
     from torch import nn
 
     from zooft.contracts import InputSpec
@@ -41,10 +39,3 @@ def read(path):
     image = ImageOps.exif_transpose(Image.open(path)).convert("RGB")
     return [(np.asarray(image)[None],)]
 """
-
-
-def cross_entropy(_targets: Sequence[int], _options: Any) -> nn.Module:
-    """The plain loss for classes that exclude each other, for a Task's `loss`."""
-    from torch import nn
-
-    return nn.CrossEntropyLoss()

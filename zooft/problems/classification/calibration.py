@@ -7,25 +7,54 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
-from zooft.contracts import Calibration, OperatingPoint
 from zooft.errors import ConfigError
-from zooft.evaluation.metrics import bin_numbers, by_group, one_against_rest, ranking
+from zooft.problems.classification.groups import group_answers
+from zooft.problems.classification.metrics import bin_numbers, one_against_rest, ranking
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from numpy.typing import NDArray
 
-    from zooft.contracts import Activation, GroupScore
-    from zooft.evaluation.metrics import Ranking
+    from zooft.problems.classification.metrics import Ranking
 
+Activation = Literal["softmax", "sigmoid"]
 _COLDEST, _HOTTEST = 0.05, 20.0
 _ABOVE_ALL = 1 + 1e-6
 _RULES = "'youden', 'sensitivity:X' or 'specificity:X' with X above 0 and at most 1, such as sensitivity:0.9"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class OperatingPoint:
+    """How the threshold of two classes is to be chosen, on validation data only.
+
+    Attributes:
+        rule: ``youden`` for the largest sensitivity + specificity - 1 (Youden 1950), or the figure that is to be
+            reached, with the other one as large as it can be.
+        at_least: for the latter, such as 0.9.
+    """
+
+    rule: Literal["youden", "sensitivity", "specificity"] = "youden"
+    at_least: float = 0.9
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Calibration:
+    """What was fitted after training, on validation data, and is part of the deployed graph.
+
+    Attributes:
+        temperature: the logits are divided by it (Guo et al. 2017).
+        threshold: of two classes, the second is said where its probability is at least this; None for the likelier.
+        fitted_on: which samples it was fitted on, in words.
+    """
+
+    temperature: float = 1.0
+    threshold: float | None = None
+    fitted_on: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,8 +108,8 @@ def fit(
     *,
     activation: Activation,
     fitted_on: str,
-    groups: Sequence[str | None] = (),
-    group_score: GroupScore = "mean",
+    members: Sequence[NDArray[Any]],
+    rule: str = "mean",
 ) -> Calibration:
     """Fit a temperature to samples, then a threshold to the answers that are used.
 
@@ -93,8 +122,8 @@ def fit(
         point: the rule of the threshold; None for no threshold. There is none but for two classes.
         activation: the deployed graph's.
         fitted_on: which samples these are, in words.
-        groups: one a sample; nothing where none are known.
-        group_score: how a group's samples make one answer.
+        members: the rows of each group; of samples of unknown group, one each.
+        rule: how a group's samples make one answer.
 
     Returns:
         What was fitted. Where the data can't tell a value, the temperature stays 1 or the threshold None, and
@@ -105,9 +134,9 @@ def fit(
     threshold = None
     if point is not None and logits.shape[1] == 2:
         probabilities = apply(Calibration(temperature=temperature), logits, activation)
-        answers = by_group(groups or [None] * len(targets), targets, probabilities, group_score)
-        threshold, reason = choose_threshold(answers.targets, answers.probabilities, point)
-        many = len(answers.members)
+        truth, answers = group_answers(targets, probabilities, members, rule)
+        threshold, reason = choose_threshold(truth, answers, point)
+        many = len(members)
         words.append(reason or (f"the threshold on {many} groups" if many < len(targets) else ""))
     return Calibration(temperature=temperature, threshold=threshold, fitted_on="; ".join(filter(None, words)))
 
@@ -146,8 +175,8 @@ def roc_points(targets: NDArray[Any], probabilities: NDArray[Any], *, which: int
     """
     rank = _rank(targets, probabilities, which)
     return Curve(
-        x=np.concatenate([[0.0], rank.alarms / rank.negatives]),
-        y=np.concatenate([[0.0], rank.hits / rank.positives]),
+        x=np.concatenate([[0.0], rank.false_positives / rank.negatives]),
+        y=np.concatenate([[0.0], rank.true_positives / rank.positives]),
         thresholds=np.concatenate([[math.inf], rank.scores]),
     )
 
@@ -162,8 +191,8 @@ def pr_points(targets: NDArray[Any], probabilities: NDArray[Any], *, which: int 
     """
     rank = _rank(targets, probabilities, which)
     return Curve(
-        x=np.concatenate([[0.0], rank.hits / rank.positives]),
-        y=np.concatenate([[1.0], rank.hits / (rank.hits + rank.alarms)]),
+        x=np.concatenate([[0.0], rank.true_positives / rank.positives]),
+        y=np.concatenate([[1.0], rank.true_positives / (rank.true_positives + rank.false_positives)]),
         thresholds=np.concatenate([[math.inf], rank.scores]),
     )
 
@@ -266,15 +295,15 @@ def _chosen(rank: Ranking, point: OperatingPoint) -> int:
     Of gaps that do equally well, the one with the larger sensitivity is taken; for a specificity that is to be
     reached, the one with the larger specificity.
     """
-    hits = np.concatenate([[0], rank.hits])
-    quiet = rank.negatives - np.concatenate([[0], rank.alarms])
+    true_positives = np.concatenate([[0], rank.true_positives])
+    true_negatives = rank.negatives - np.concatenate([[0], rank.false_positives])
     if point.rule == "youden":
-        return _best(hits * rank.negatives + quiet * rank.positives, hits)
+        return _best(true_positives * rank.negatives + true_negatives * rank.positives, true_positives)
     if point.rule == "sensitivity":
-        reached = hits >= point.at_least * rank.positives - 1e-9
-        return _best(np.where(reached, quiet, -1), hits)
-    reached = quiet >= point.at_least * rank.negatives - 1e-9
-    return _best(np.where(reached, hits, -1), quiet)
+        reached = true_positives >= point.at_least * rank.positives - 1e-9
+        return _best(np.where(reached, true_negatives, -1), true_positives)
+    reached = true_negatives >= point.at_least * rank.negatives - 1e-9
+    return _best(np.where(reached, true_positives, -1), true_negatives)
 
 
 def _best(first: NDArray[Any], second: NDArray[Any]) -> int:

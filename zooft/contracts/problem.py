@@ -1,0 +1,286 @@
+"""What kind of answer is wanted, as types: a problem's four parts, each read by one room of the core.
+
+A task says what data there is and how it becomes a network's input; a problem says what a target is, what is learnt from it,
+how good an answer is, what the deployed file gives, and how an answer is shown. The two combine freely.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Hashable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
+
+from zooft.contracts.data import Label
+from zooft.contracts.results import Picture, Table
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+    from torch import Tensor, nn
+
+    from zooft.evaluation.predictions import Predictions
+
+Labels = tuple[Label, ...]
+Columns = Mapping[str, "NDArray[Any]"]
+"""Names to arrays with one row a sample; small: no row holds a picture."""
+Fitted = Mapping[str, Any]
+"""What was fitted on validation data, as JSON has it: numbers, texts, lists of them."""
+Measure = Literal["spread", "absolute", "exact"]
+Direction = Literal["larger", "smaller"]
+GroupRule = str
+"""How the samples of one group make one answer, in the problem's own words, such as ``mean`` or ``max``; "" for its usual one."""
+
+
+class Loss(NamedTuple):
+    """A loss as two sums, so that halves of a batch and the parts of several processes add up.
+
+    Attributes:
+        total: scalar tensor, the sum over the samples.
+        weight: what it is divided by to be a mean: the number of samples, or the sum of their weights.
+    """
+
+    total: Tensor
+    weight: Tensor | float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Targets:
+    """Targets read from a table.
+
+    Attributes:
+        labels: what they mean.
+        values: one a row; None where a row has none.
+        faults: number of the row (from 0) to what is wrong with it, in words; such rows aren't used.
+        notes: what the user should know.
+    """
+
+    labels: Labels
+    values: Sequence[Any]
+    faults: Mapping[int, str] = field(default_factory=dict)
+    notes: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Output:
+    """One output of the deployed graph, in native units.
+
+    Attributes:
+        name: of the ONNX output.
+        dtype: numpy's name, such as ``float32``.
+        axes: names of dynamic axes, numbers of static ones, batch first.
+        meaning: what a caller must know.
+        unit: of its numbers; "" where they have none.
+        measure: how a file's output is compared with torch's. ``spread``: root mean square of the difference over the standard deviation
+            among samples. ``absolute``: the largest difference. ``exact``: left to the problem's `agree`.
+        tolerance: the largest that passes, in terms of `measure`.
+    """
+
+    name: str
+    dtype: str
+    axes: tuple[str | int, ...]
+    meaning: str
+    unit: str = ""
+    measure: Measure = "spread"
+    tolerance: float = 1e-4
+
+
+def _as_it_is(target: Any, _labels: Labels) -> Any:
+    return target
+
+
+def _nothing_wrong(_target: Any, _labels: Labels) -> str:
+    return ""
+
+
+def _all_alike(_target: Any) -> Hashable:
+    return None
+
+
+def _nothing_missing(_targets: Sequence[Any], _labels: Labels) -> tuple[str, ...]:
+    return ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TrainingPart:
+    """What is learnt.
+
+    Attributes:
+        outputs: ``(labels, options)`` to the head's outputs, name to width, such as ``{"logits": 3}``. Every head that reads a vector
+            or a bag is built once for each of them.
+        loss: ``(labels, targets, options)`` to a module ``(outputs, targets) -> Loss``; `targets` are all training samples', as they
+            stand in `Sample.target`, and the module gets a batch's, as `encode` gives them, stacked. Parameters of its own learn at
+            the head's rate and are kept for resuming; no file of the model holds them.
+        read: ``(rows, columns, options)`` to `Targets`: from the cells of a table, as text, those columns that a task has found to
+            hold targets. None where targets aren't read from tables.
+        check: ``(target, labels)`` to what was expected, in words, where a sample's target isn't that; "" where it is.
+        encode: ``(target, labels)`` to a number, an array or a mapping of arrays, of the same shapes for every sample.
+        stratum: of a target, what a split spreads evenly; None for all alike.
+        missing: ``(targets, labels)`` to sentences about what the samples lack so that nothing can be learnt, such as a class.
+        coupled: whether the loss needs the whole batch at once, as contrastive ones do; it is then never halved.
+    """
+
+    outputs: Callable[[Labels, Any], Mapping[str, int]]
+    loss: Callable[[Labels, Sequence[Any], Any], nn.Module]
+    read: Callable[[Sequence[Mapping[str, str]], Sequence[str], Any], Targets] | None = None
+    check: Callable[[Any, Labels], str] = _nothing_wrong
+    encode: Callable[[Any, Labels], Any] = _as_it_is
+    stratum: Callable[[Any], Hashable] = _all_alike
+    missing: Callable[[Sequence[Any], Labels], tuple[str, ...]] = _nothing_missing
+    coupled: bool = False
+
+
+def _nothing_fitted(_predictions: Predictions, _labels: Labels, _rule: GroupRule, _options: Any) -> Fitted:
+    return {}
+
+
+def _the_first(_predictions: Predictions, _labels: Labels) -> int:
+    return 0
+
+
+def _no_one_answer(_predictions: Predictions, _groups: Predictions, _labels: Labels) -> str:
+    return ""
+
+
+def _unchanged(predictions: Predictions, _fitted: Fitted, _labels: Labels) -> Predictions:
+    return predictions
+
+
+def _no_details(
+    _predictions: Predictions, _groups: Predictions | None, _labels: Labels, _fitted: Fitted, _intervals: bool
+) -> Mapping[str, Any]:
+    return {}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EvaluationPart:
+    """How good answers are. All functions look at columns, never at pictures, so that the core can draw rows again and again.
+
+    Attributes:
+        columns: ``(outputs, targets, labels)``: the head's outputs ``(N, …)`` and N targets, as in `Sample.target`, to columns.
+        metrics: ``(predictions, labels)`` to figures; NaN where one isn't defined.
+        primary: the one that chooses the best epoch.
+        smaller: names of figures that are better when smaller; all others are better when larger.
+        group: ``(predictions, members, labels, rule)``: from the rows of each group to columns with one row a group. None where groups
+            get no answer of their own.
+        decisive: ``(predictions of one group, labels)`` to the row that spoke most for the group's answer.
+        one_answer: ``(predictions, groups, labels)`` to the answer that every group counts as though its samples differ, such as a
+            class: figures per group would be right always, so there are none. "" where that isn't so.
+        rules: the group rules that it knows, the usual one first.
+        fit: ``(predictions, labels, rule, options)`` to what fits validation data, such as a temperature.
+        apply: ``(predictions, fitted, labels)`` to predictions as the deployed file gives them.
+        details: ``(predictions, groups or None, labels, fitted, intervals)`` to tables of the problem's own, as JSON has them: of one
+            answer a group, where these mean something, and with intervals or without.
+    """
+
+    columns: Callable[[Columns, Sequence[Any], Labels], Columns]
+    metrics: Callable[[Predictions, Labels], Mapping[str, float]]
+    primary: str
+    smaller: frozenset[str] = frozenset()
+    group: Callable[[Predictions, Sequence[NDArray[Any]], Labels, GroupRule], Columns] | None = None
+    decisive: Callable[[Predictions, Labels], int] = _the_first
+    one_answer: Callable[[Predictions, Predictions, Labels], str] = _no_one_answer
+    rules: tuple[GroupRule, ...] = ()
+    fit: Callable[[Predictions, Labels, GroupRule, Any], Fitted] = _nothing_fitted
+    apply: Callable[[Predictions, Fitted, Labels], Predictions] = _unchanged
+    details: Callable[[Predictions, Predictions | None, Labels, Fitted, bool], Mapping[str, Any]] = _no_details
+
+
+def _all_agree(_torch: Columns, _file: Columns, _labels: Labels, _fitted: Fitted) -> tuple[str, ...]:
+    return ()
+
+
+def _no_properties(_labels: Labels) -> Mapping[str, str]:
+    return {}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DeploymentPart:
+    """What the deployed file gives.
+
+    Attributes:
+        outputs: ``(labels, fitted)`` to the graph's outputs, in order.
+        graph: ``(labels, fitted)`` to a module ``(outputs, batch) -> tuple of tensors`` in the order of `outputs`: the last piece of the
+            graph, behind the head. `batch` are the graph's inputs, for answers that have their size.
+        columns: ``(answers, targets, labels, fitted)``: as `EvaluationPart.columns` and `apply`, from what the file gives, by the names
+            of `outputs`.
+        agree: ``(torch, file, labels, fitted)``: what of the two answers doesn't agree, in words.
+        properties: ``(labels)`` to entries of the ONNX metadata that other tools read.
+    """
+
+    outputs: Callable[[Labels, Fitted], Sequence[Output]]
+    graph: Callable[[Labels, Fitted], nn.Module]
+    columns: Callable[[Columns, Sequence[Any], Labels, Fitted], Columns]
+    agree: Callable[[Columns, Columns, Labels, Fitted], tuple[str, ...]] = _all_agree
+    properties: Callable[[Labels], Mapping[str, str]] = _no_properties
+
+
+def _nothing_to_show(_predictions: Predictions, _labels: Labels, _fitted: Fitted) -> Sequence[Picture | Table]:
+    return ()
+
+
+def _no_tables(_details: Mapping[str, Any], _labels: Labels) -> Sequence[Table]:
+    return ()
+
+
+def _nothing_to_say(_details: Mapping[str, Any], _labels: Labels) -> Sequence[str]:
+    return ()
+
+
+def _in_order(predictions: Predictions, _labels: Labels) -> NDArray[Any]:
+    import numpy as np
+
+    return np.zeros(len(predictions))
+
+
+def _every_cell(cells: Mapping[str, Any], _labels: Labels) -> Mapping[str, Any]:
+    return cells
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PresentationPart:
+    """How answers are shown.
+
+    Attributes:
+        cells: ``(predictions, labels, fitted)`` to columns of what ``zooft predict`` gives, in order, a list of texts or numbers each,
+            the answer itself first, such as ``class``. ``predictions.csv`` has the same and calls the first ``prediction``.
+        columns: ``(labels)`` to the names of these columns, in order.
+        target: ``(target, labels)`` to text, for ``samples.csv`` and captions.
+        brief: one row of `cells` to what fits on a screen.
+        record: one row of `cells` to an entry of JSON.
+        worst: ``(predictions, labels)`` to a number a row ``(N,)``, larger for what is more worth a look; at most 0 for what is right.
+        tables: ``(details, labels)`` to tables of one split, for the screen and the report.
+        remarks: ``(details, labels)`` to sentences about one split, such as where a threshold lies.
+        sections: ``(predictions, labels, fitted)`` to what else the report shows of one split: pictures, tables, and what
+            `zooft.report` draws.
+        explained: ``(outputs, row, labels)`` to the scalar tensor whose gradient Grad-CAM follows, and what it stands for in words, from
+            the head's outputs of one sample and its columns; None where there is no such thing.
+    """
+
+    cells: Callable[[Predictions, Labels, Fitted], Mapping[str, Sequence[Any]]]
+    columns: Callable[[Labels], Sequence[str]]
+    target: Callable[[Any, Labels], str]
+    brief: Callable[[Mapping[str, Any], Labels], Mapping[str, Any]] = _every_cell
+    record: Callable[[Mapping[str, Any], Labels], Mapping[str, Any]] = _every_cell
+    worst: Callable[[Predictions, Labels], NDArray[Any]] = _in_order
+    tables: Callable[[Mapping[str, Any], Labels], Sequence[Table]] = _no_tables
+    remarks: Callable[[Mapping[str, Any], Labels], Sequence[str]] = _nothing_to_say
+    sections: Callable[[Predictions, Labels, Fitted], Sequence[Any]] = _nothing_to_show
+    explained: Callable[[Mapping[str, Tensor], Mapping[str, Any], Labels], tuple[Tensor, str]] | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Problem:
+    """What kind of answer is wanted.
+
+    Attributes:
+        name: such as ``classification``.
+        training: what is learnt.
+        evaluation: how good answers are.
+        deployment: what the file gives.
+        presentation: how answers are shown.
+    """
+
+    name: str
+    training: TrainingPart
+    evaluation: EvaluationPart
+    deployment: DeploymentPart
+    presentation: PresentationPart

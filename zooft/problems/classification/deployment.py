@@ -1,0 +1,101 @@
+"""What a deployed classifier gives: probabilities, calibrated logits, and the class that they decide for."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from zooft.contracts import DeploymentPart, Output
+from zooft.errors import ConfigError
+from zooft.problems.classification.evaluation import calibration_of, targets_column
+from zooft.problems.classification.metrics import decide
+
+if TYPE_CHECKING:
+    from torch import nn
+
+    from zooft.contracts import Columns, Fitted, Labels
+    from zooft.problems.classification.calibration import Activation
+
+ACTIVATIONS = ("softmax", "sigmoid")
+
+
+def deployment_part(*, activation: Activation, probability_limit: float) -> DeploymentPart:
+    """How classes are deployed.
+
+    Args:
+        activation: logits to probabilities, inside the graph.
+        probability_limit: the largest difference of a probability between the file and the model that passes.
+
+    Raises:
+        ConfigError: there is no such activation.
+    """
+    if activation not in ACTIVATIONS:
+        raise ConfigError(f"there is no activation {activation!r}; there are {' and '.join(ACTIVATIONS)}")
+    return DeploymentPart(
+        outputs=partial(_outputs, activation, probability_limit),
+        graph=partial(_graph, activation),
+        columns=_columns,
+        agree=_agree,
+        properties=_properties,
+    )
+
+
+def _outputs(activation: Activation, limit: float, labels: Labels, fitted: Fitted) -> Sequence[Output]:
+    classes = len(labels[0].categories)
+    threshold = calibration_of(fitted).threshold
+    decided = (
+        "the likeliest class, the first of equals"
+        if threshold is None
+        else f"1 where the second class's probability is at least {threshold:g}, else 0"
+    )
+    return (
+        Output(
+            name="probabilities", dtype="float32", axes=("batch", classes), measure="absolute", tolerance=limit,
+            meaning=f"of the classes in their order, by {activation}",
+        ),
+        Output(name="logits", dtype="float32", axes=("batch", classes), meaning="divided by the temperature"),
+        Output(
+            name="prediction", dtype="int64", axes=("batch",), measure="exact", tolerance=0.0,
+            meaning=f"index of a class: {decided}",
+        ),
+    )  # fmt: skip
+
+
+def _graph(activation: Activation, _labels: Labels, fitted: Fitted) -> nn.Module:
+    from zooft.problems.classification.graph import ClassGraph
+
+    return ClassGraph(activation, calibration_of(fitted))
+
+
+def _columns(answers: Columns, targets: Sequence[Any], _labels: Labels, fitted: Fitted) -> Columns:
+    columns = {
+        "target": targets_column(targets),
+        "logits": answers["logits"],
+        "probabilities": answers["probabilities"],
+    }
+    threshold = calibration_of(fitted).threshold
+    return columns if threshold is None else {**columns, "threshold": np.full(len(targets), threshold)}
+
+
+def _agree(_torch: Columns, file: Columns, _labels: Labels, fitted: Fitted) -> tuple[str, ...]:
+    """Whether the file's own output ``prediction`` is the class that its probabilities and the threshold give."""
+    wrong = int((file["prediction"] != decide(file["probabilities"], calibration_of(fitted).threshold)).sum())
+    return (
+        (f"of {wrong} samples the output prediction isn't the class that probabilities and threshold give",)
+        if wrong
+        else ()
+    )
+
+
+def _properties(labels: Labels) -> Mapping[str, str]:
+    classes = labels[0].categories
+    found = {
+        "classes": json.dumps(list(classes), ensure_ascii=False),
+        "names": str(dict(enumerate(classes))),
+        "model_info labels": " ".join(name.replace(" ", "_") for name in classes),
+    }
+    return {**found, "positive_class": classes[1]} if len(classes) == 2 else found

@@ -1,0 +1,51 @@
+"""Losses of logits and targets as sums over samples."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING
+
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from zooft.contracts import Loss
+
+if TYPE_CHECKING:
+    pass
+
+
+def sums_of(own: nn.Module) -> nn.Module:
+    """A module ``(outputs, targets) -> Loss`` of one ``(logits, targets)``; one that gives a mean stays a mean of the whole batch."""
+    return _CrossEntropySums(own) if _is_mean_cross_entropy(own) else _OfLogits(own)
+
+
+def _is_mean_cross_entropy(own: nn.Module) -> bool:
+    return type(own) is nn.CrossEntropyLoss and own.reduction == "mean" and own.ignore_index < 0
+
+
+class _OfLogits(nn.Module):
+    """A loss of logits, whatever it gives."""
+
+    def __init__(self, own: nn.Module) -> None:
+        super().__init__()
+        self.own = own
+
+    def forward(self, outputs: Mapping[str, Tensor], targets: Tensor) -> Loss | Tensor:
+        found: Loss | Tensor = self.own(outputs["logits"], targets)
+        return found
+
+
+class _CrossEntropySums(nn.Module):
+    """Cross entropy, as its sum and the sum of the samples' weights."""
+
+    def __init__(self, own: nn.Module) -> None:
+        super().__init__()
+        self.own = own
+
+    def forward(self, outputs: Mapping[str, Tensor], targets: Tensor) -> Loss:
+        own = self.own
+        assert isinstance(own, nn.CrossEntropyLoss)  # noqa: S101 -- `sums_of` has looked
+        total = F.cross_entropy(
+            outputs["logits"], targets, own.weight, reduction="sum", label_smoothing=own.label_smoothing
+        )
+        return Loss(total, float(len(targets)) if own.weight is None else own.weight[targets].sum())

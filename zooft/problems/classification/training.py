@@ -1,0 +1,75 @@
+"""What is learnt of classes: a logit each, and a loss of sums."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Hashable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from zooft.contracts import TrainingPart
+
+if TYPE_CHECKING:
+    from torch import nn
+
+    from zooft.contracts import Labels
+
+ClassLoss = Callable[[Sequence[int], Any], "nn.Module"]
+
+
+def training_part(loss: ClassLoss) -> TrainingPart:
+    """How classes are learnt.
+
+    Args:
+        loss: from all training targets and the task's options to a module ``(logits (N, classes), targets (N,))`` that gives a `Loss`,
+            or the mean of one.
+    """
+    return TrainingPart(
+        outputs=_outputs, loss=_Made(loss), check=_check, stratum=_stratum, missing=_missing,
+    )  # fmt: skip
+
+
+class _Made:
+    """A problem's loss from one of logits and targets.
+
+    Args:
+        loss: as `training_part` takes it.
+    """
+
+    def __init__(self, loss: ClassLoss) -> None:
+        self.wrapped = loss
+
+    def __call__(self, _labels: Labels, targets: Sequence[int], options: Any) -> nn.Module:
+        from zooft.problems.classification.losses import sums_of
+
+        return sums_of(self.wrapped(targets, options))
+
+
+def cross_entropy(_targets: Sequence[int], _options: Any) -> nn.Module:
+    """The plain loss of classes that exclude each other."""
+    from torch import nn
+
+    return nn.CrossEntropyLoss()
+
+
+def _outputs(labels: Labels, _options: Any) -> Mapping[str, int]:
+    return {"logits": len(labels[0].categories)}
+
+
+def _check(target: Any, labels: Labels) -> str:
+    classes = len(labels[0].categories)
+    if hasattr(type(target), "__index__") and not isinstance(target, bool) and 0 <= target < classes:
+        return ""
+    return f"a whole number from 0 to {classes - 1}, an index into the {classes} classes"
+
+
+def _stratum(target: Any) -> Hashable:
+    return int(target)
+
+
+def _missing(targets: Sequence[Any], labels: Labels) -> tuple[str, ...]:
+    counts = Counter(targets)
+    classes = labels[0].categories
+    absent = [name for index, name in enumerate(classes) if not counts[index]]
+    if absent:
+        return (f"no usable samples of class {', '.join(absent)}",)
+    return (f"only one class, {classes[0]!r}; there is nothing to tell apart",) if len(classes) < 2 else ()
