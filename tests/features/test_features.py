@@ -1,4 +1,4 @@
-"""Views that don't depend on who computes them, and features that are computed once."""
+"""SampleDataset that don't depend on who computes them, and features that are computed once."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from torchvision.transforms.v2.functional import normalize
 from zooft import Anatomy, Family, ImagePreprocess, InputSpec, Sample, Stage, features
 from zooft.compute.distributed import Batches
 from zooft.errors import DataError
-from zooft.features import Keeping, Views, lanes, outputs, prefix
+from zooft.features import FeatureCache, SampleDataset, lanes, outputs, prefix
 from zooft.features import cache as keeping
 from zooft.model.adapted import AdaptedModel
 from zooft.model.backbone import load_backbone
@@ -48,12 +48,12 @@ def levels(array: NDArray[Any]) -> Tensor:
     return torch.from_numpy(array).permute(2, 0, 1)[:, top : top + 16, left : left + 16]
 
 
-def views(*, augmented: bool, seed: int = 0, epoch: int = 0) -> Views:
+def views(*, augmented: bool, seed: int = 0, epoch: int = 0) -> SampleDataset:
     augment = noisy if augmented else None
-    return Views(SAMPLES, read=read, preprocess=ImagePreprocess(SPEC), augment=augment, seed=seed).at(epoch)
+    return SampleDataset(SAMPLES, read=read, preprocess=ImagePreprocess(SPEC), augment=augment, seed=seed).at(epoch)
 
 
-def seen(data: Views, *, workers: int = 0, shuffle_seed: int | None = None) -> tuple[Tensor, Tensor]:
+def seen(data: SampleDataset, *, workers: int = 0, shuffle_seed: int | None = None) -> tuple[Tensor, Tensor]:
     order = None if shuffle_seed is None else Batches(samples=len(data), size=5, seed=shuffle_seed)
     batches = list(features.loader(data, batch_size=5, workers=workers, batches=order))
     return torch.cat([x for x, _ in batches]), torch.cat([y for _, y in batches])
@@ -63,8 +63,8 @@ def seen(data: Views, *, workers: int = 0, shuffle_seed: int | None = None) -> t
 def test_random_views_in_levels_are_brought_to_scale_as_torchvision_does(workers: int) -> None:
     spec = InputSpec(height=16, width=16, resize=18, mean=(0.485, 0.456, 0.406), std=(0.229, 0.224, 0.225))
     preprocess = ImagePreprocess(spec)
-    made = Views(SAMPLES, read=read, preprocess=preprocess, augment=levels, scale=preprocess.normalise_).at(0)
-    raw = Views(SAMPLES, read=read, preprocess=preprocess, augment=levels).at(0)
+    made = SampleDataset(SAMPLES, read=read, preprocess=preprocess, augment=levels, scale=preprocess.normalise_).at(0)
+    raw = SampleDataset(SAMPLES, read=read, preprocess=preprocess, augment=levels).at(0)
     batch, _ = seen(made, workers=workers)
     unscaled, _ = seen(raw, workers=workers)
     expected = normalize(unscaled / 255, list(spec.mean), list(spec.std))
@@ -83,7 +83,7 @@ def test_what_a_loader_process_can_t_read_is_told_as_without_one(workers: int) -
         except OSError as error:
             raise DataError(f"{one.id} was readable when the data was listed") from error
 
-    broken = Views(SAMPLES, read=refuse, preprocess=ImagePreprocess(SPEC))
+    broken = SampleDataset(SAMPLES, read=refuse, preprocess=ImagePreprocess(SPEC))
     with pytest.raises(DataError) as caught:
         seen(broken, workers=workers)
     assert str(caught.value) == f"{SAMPLES[0].id} was readable when the data was listed"
@@ -141,7 +141,7 @@ def test_the_order_is_the_seeds_and_every_sample_comes_once() -> None:
 
 
 def test_a_random_view_is_the_samples_own_whatever_the_others() -> None:
-    few = Views(SAMPLES[5:7], read=read, preprocess=ImagePreprocess(SPEC), augment=noisy).at(3)
+    few = SampleDataset(SAMPLES[5:7], read=read, preprocess=ImagePreprocess(SPEC), augment=noisy).at(3)
     assert torch.equal(few[0][0], views(augmented=True, epoch=3)[5][0])
 
 
@@ -176,20 +176,22 @@ class Told:
     computed: list[int] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
 
-    def keeping(self, folder: Path, **changes: Any) -> Keeping:
+    def keeping(self, folder: Path, **changes: Any) -> FeatureCache:
         def computing(title: str, total: int) -> Callable[[int], None]:
             self.computed += [] if title == "the samples' content" else [total]
             return lambda _done: None
 
         usual: dict[str, Any] = {"of": {"test": "features"}, "digest": lambda sample: f"{sample.source:064x}"}
-        return Keeping(store=Store(folder, 2**30), computing=computing, note=self.notes.append, **{**usual, **changes})
+        return FeatureCache(
+            store=Store(folder, 2**30), computing=computing, note=self.notes.append, **{**usual, **changes}
+        )
 
 
 def everything(data: Any) -> Tensor:
     return data.__getitems__(list(range(len(data))))[0]
 
 
-def wanted(model: AdaptedModel, data: Views, stop: int = 2) -> Tensor:
+def wanted(model: AdaptedModel, data: SampleDataset, stop: int = 2) -> Tensor:
     """What the stages give, run plainly."""
     with torch.inference_mode():
         return model.eval().prefix(seen(data)[0], stop).clone()
@@ -244,7 +246,7 @@ def test_what_is_kept_is_not_computed_again(tmp_path: Path) -> None:
     def unreadable(_sample: Sample) -> Any:
         raise AssertionError
 
-    fewer = Views(SAMPLES[5:2:-1], read=unreadable, preprocess=ImagePreprocess(SPEC))
+    fewer = SampleDataset(SAMPLES[5:2:-1], read=unreadable, preprocess=ImagePreprocess(SPEC))
     again = features.inputs(model, fewer, stop=2, keeping=told.keeping(tmp_path))
     assert first is not None
     assert again is not None
@@ -368,7 +370,7 @@ def test_random_views_of_decoded_arrays_are_those_of_the_files(tmp_path: Path) -
         reads.append(sample.id)
         return read(sample)
 
-    data = Views(SAMPLES, read=counted, preprocess=ImagePreprocess(SPEC), augment=noisy)
+    data = SampleDataset(SAMPLES, read=counted, preprocess=ImagePreprocess(SPEC), augment=noisy)
     fed = features.feed(adapted(), data, None, boundary=0, views=None, keeping=told.keeping(tmp_path))
     for epoch in range(3):
         assert torch.equal(seen(fed.train.at(epoch))[0], seen(views(augmented=True, epoch=epoch))[0])  # type: ignore[arg-type]
@@ -389,7 +391,7 @@ def test_random_views_of_renamed_samples_are_their_own_whether_kept_or_not(tmp_p
     """A view is seeded by the sample's id, so a renamed sample's is another one than the one that is kept."""
     model, told = adapted(), Told()
     features.inputs(model, views(augmented=True), stop=2, keeping=told.keeping(tmp_path / "warm"), views=1)
-    renamed = Views(
+    renamed = SampleDataset(
         [replace(sample, id=f"new {sample.id}") for sample in SAMPLES], read=read, preprocess=ImagePreprocess(SPEC), augment=noisy
     )  # fmt: skip
     warm = features.inputs(model, renamed, stop=2, keeping=told.keeping(tmp_path / "warm"), views=1)

@@ -17,7 +17,7 @@ from torch import nn
 from torchvision.transforms import v2
 
 import zooft
-from zooft.features import Views
+from zooft.features import SampleDataset
 from zooft_images import views
 from zooft_images.options import ClassificationOptions, channels
 
@@ -37,7 +37,7 @@ def view_of(spec: zooft.InputSpec, augment: Any, colour: Any = "rgb") -> Callabl
     def view(image: NDArray[Any]) -> torch.Tensor:
         levels = made(image)
         assert levels.dtype == torch.uint8
-        fed = Views(
+        fed = SampleDataset(
             [sample], read=lambda _sample: (image,), preprocess=preprocess, augment=lambda _image: levels,
             scale=preprocess.normalise_,
         )  # fmt: skip

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from zooft.contracts import EpochRecord
 from zooft.errors import RunError
 from zooft.run import checkpoint as state
-from zooft.run.checkpoint import Keeper, Progress
+from zooft.run.checkpoint import CheckpointWriter, Progress
 
 TENSORS = {"layer.weight": torch.arange(6.0).reshape(2, 3), "bn.num_batches_tracked": torch.tensor(7)}
 
@@ -250,7 +250,7 @@ from zooft import state
 
 def save_for_ever(folder, ready):
     model, optimizer = learner("AdamW")
-    keeper = state.Keeper(folder)
+    keeper = state.CheckpointWriter(folder)
     for epoch in range(1, 10**6):
         step(model, optimizer, epoch)
         weights = {"w": torch.full((50_000,), float(epoch))}
@@ -297,14 +297,14 @@ def weights_of(folder: Path) -> dict[str, Tensor]:
     return dict(load_file(folder / "model.safetensors"))
 
 
-def keep(keeper: Keeper, epoch: int, best: int, *, final: bool = False) -> None:
+def keep(keeper: CheckpointWriter, epoch: int, best: int, *, final: bool = False) -> None:
     values = {"still": torch.zeros(2), "moving": torch.full((2,), float(epoch))}
     keeper.after(progress(epoch, best=best), lambda: values, learner("SGD")[1], final=final)
 
 
 def saving(folder: Path, epochs: list[tuple[int, int]], *, dear: set[int]) -> int:
     """Epochs and the best one so far, of which those in `dear` come too soon after a save; the epoch saved last."""
-    keeper = Keeper(folder, still=frozenset({"still"}))
+    keeper = CheckpointWriter(folder, still=frozenset({"still"}))
     for epoch, best in epochs:
         keeper._cost = 1e9 if epoch in dear else 0.0
         keep(keeper, epoch, best)
@@ -314,7 +314,7 @@ def saving(folder: Path, epochs: list[tuple[int, int]], *, dear: set[int]) -> in
 
 
 def test_the_first_and_the_last_epoch_are_always_saved(tmp_path: Path) -> None:
-    keeper = Keeper(tmp_path)
+    keeper = CheckpointWriter(tmp_path)
     keep(keeper, 1, 1)
     keeper._cost = 1e9
     keep(keeper, 2, 2)

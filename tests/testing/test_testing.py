@@ -76,7 +76,7 @@ def use(module: Any, x: Tensor) -> Tensor:
     return (module.high(x) + 0 * module.size + (module.size - module.size.detach())).mean((2, 3)) * (1 + module.size)  # type: ignore[no-any-return]
 
 
-class Keeping(Net):
+class FeatureCache(Net):
     """The zoo's module itself scales by the mean of its image."""
 
     def forward(self, x: Tensor) -> Tensor:
@@ -88,7 +88,7 @@ FAMILIES: dict[str, tuple[Callable[[], zooft.Family], str]] = {
     "noise": (lambda: net_family(lambda m, x: nn.functional.dropout(m.low(x), 0.0) + torch.rand(()), None), "don't compose|two ways"),
     "dropout-left-out": (lambda: net_family(lambda m, x: m.low(x)), "in training mode, such as by a dropout that one of them leaves out"),
     "holds-on-to-its-module": (holding_on, "run another module than the one that they are given"),
-    "keeps-state": (lambda: replace(net_family(remember, use), build=lambda _name: Keeping()), "by the others in its batch|keep on the module"),
+    "keeps-state": (lambda: replace(net_family(remember, use), build=lambda _name: FeatureCache()), "by the others in its batch|keep on the module"),
     "no-such-first-convolution": (lambda: net_family(first_convolution="conv1"), "first_convolution is 'conv1'.*the name of a module of one"),
     "no-such-classifier": (lambda: family(anatomy=anatomy(classifier=("fc",))), r"classifier\[0\] is 'fc'"),
     "unknown-names-known": (lambda: family(canonical=lambda name: name), "'a-model-that-nobody-has' for a model that nobody has; expected a KeyError"),

@@ -19,7 +19,7 @@ from torch.optim import SGD, lr_scheduler
 from zooft import Anatomy, EpochRecord, Family, FreezePlan, ImagePreprocess, InputSpec, Sample, Stage
 from zooft.deploy.export import activate
 from zooft.errors import FrozenChangedError, TrainingError
-from zooft.features import Keeping, Views
+from zooft.features import FeatureCache, SampleDataset
 from zooft.model.adapted import AdaptedModel
 from zooft.model.backbone import load_backbone
 from zooft.storage.cache import Store
@@ -72,18 +72,18 @@ def read(sample: Sample) -> tuple[NDArray[Any], ...]:
     return (np.clip(rng.normal(60 + 130 * (sample.source % 2), 40, (12, 12, 3)), 0, 255).astype(np.uint8),)
 
 
-def keeping(folder: Path, **changes: Any) -> Keeping:
+def keeping(folder: Path, **changes: Any) -> FeatureCache:
     """Kept in a folder, under the pictures' own numbers."""
     number = {"digest": lambda sample: f"{sample.source:064x}"}
-    return Keeping(store=Store(folder, 2**30), of={"test": "train"}, **{**number, **changes})
+    return FeatureCache(store=Store(folder, 2**30), of={"test": "train"}, **{**number, **changes})
 
 
-def views(numbers: range, augment: Callable[[NDArray[Any]], Tensor] | None = None) -> Views:
+def views(numbers: range, augment: Callable[[NDArray[Any]], Tensor] | None = None) -> SampleDataset:
     samples = [Sample(id=str(i), source=i, target=i % 2) for i in numbers]
-    return Views(samples, read=read, preprocess=ImagePreprocess(SPEC), augment=augment)
+    return SampleDataset(samples, read=read, preprocess=ImagePreprocess(SPEC), augment=augment)
 
 
-def together(data: Views) -> tuple[Tensor, Tensor]:
+def together(data: SampleDataset) -> tuple[Tensor, Tensor]:
     """All of them as one batch."""
     pairs = [data[index] for index in range(len(data))]
     return torch.stack([x for x, _ in pairs]), torch.tensor([y for _, y in pairs])

@@ -4,7 +4,7 @@ Frozen dataclasses of plain values and callables: a plugin fills one in, nobody 
 imports torch or numpy; annotations name their types only.
 """
 
-from zooft.contracts.data import SPLIT_NAMES, Arrays, Discovery, Label, Port, Rejection, Sample, SplitName, class_labels
+from zooft.contracts.data import Arrays, Discovery, Label, Port, Rejection, SPLIT_NAMES, Sample, SplitName, class_labels
 from zooft.contracts.parts import FreezePlan, Freezer, Head, Scale
 from zooft.contracts.problem import (
     Columns,
@@ -19,6 +19,7 @@ from zooft.contracts.problem import (
     Output,
     PresentationPart,
     Problem,
+    Strata,
     Targets,
     TrainingPart,
 )
@@ -49,7 +50,6 @@ from zooft.contracts.zoo import (
 
 __all__ = [
     "API_VERSION",
-    "SPLIT_NAMES",
     "Advance",
     "Anatomy",
     "Arrays",
@@ -85,10 +85,12 @@ __all__ = [
     "Problem",
     "Rejection",
     "ResizeMode",
+    "SPLIT_NAMES",
     "Sample",
     "Scale",
     "SplitName",
     "Stage",
+    "Strata",
     "Table",
     "Targets",
     "Task",

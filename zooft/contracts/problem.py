@@ -6,7 +6,7 @@ how good an answer is, what the deployed file gives, and how an answer is shown.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
@@ -91,12 +91,30 @@ def _nothing_wrong(_target: Any, _labels: Labels) -> str:
     return ""
 
 
-def _all_alike(_target: Any) -> Hashable:
-    return None
+class Strata(NamedTuple):
+    """What a split spreads evenly.
+
+    Attributes:
+        numbers: of a stratum for each sample, from 0.
+        names: of the strata, in the order of their numbers.
+        needed: whether each must have samples to learn from, and should have some on every side, as classes must.
+    """
+
+    numbers: Sequence[int]
+    names: tuple[str, ...]
+    needed: bool = True
 
 
-def _nothing_missing(_targets: Sequence[Any], _labels: Labels) -> tuple[str, ...]:
+def _all_alike(targets: Sequence[Any], _labels: Labels) -> Strata:
+    return Strata([0] * len(targets), ("samples",), needed=False)
+
+
+def _none_absent(_targets: Sequence[Any], _labels: Labels) -> tuple[str, ...]:
     return ()
+
+
+def _learnable(_targets: Sequence[Any], _labels: Labels) -> str:
+    return ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -113,8 +131,9 @@ class TrainingPart:
             hold targets. None where targets aren't read from tables.
         check: ``(target, labels)`` to what was expected, in words, where a sample's target isn't that; "" where it is.
         encode: ``(target, labels)`` to a number, an array or a mapping of arrays, of the same shapes for every sample.
-        stratum: of a target, what a split spreads evenly; None for all alike.
-        missing: ``(targets, labels)`` to sentences about what the samples lack so that nothing can be learnt, such as a class.
+        strata: ``(targets, labels)`` to what a split spreads evenly among its sides.
+        absent: ``(targets, labels)`` to the names of categories that no target has.
+        unlearnable: ``(targets, labels)`` to why nothing can be learnt from these, in words; "" where it can.
         coupled: whether the loss needs the whole batch at once, as contrastive ones do; it is then never halved.
     """
 
@@ -123,8 +142,9 @@ class TrainingPart:
     read: Callable[[Sequence[Mapping[str, str]], Sequence[str], Any], Targets] | None = None
     check: Callable[[Any, Labels], str] = _nothing_wrong
     encode: Callable[[Any, Labels], Any] = _as_it_is
-    stratum: Callable[[Any], Hashable] = _all_alike
-    missing: Callable[[Sequence[Any], Labels], tuple[str, ...]] = _nothing_missing
+    strata: Callable[[Sequence[Any], Labels], Strata] = _all_alike
+    absent: Callable[[Sequence[Any], Labels], tuple[str, ...]] = _none_absent
+    unlearnable: Callable[[Sequence[Any], Labels], str] = _learnable
     coupled: bool = False
 
 

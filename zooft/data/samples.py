@@ -14,19 +14,19 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from zooft.contracts import UNLABELLED, Port, Sample, unseen
+from zooft.contracts import Port, Sample, unseen
 from zooft.errors import DataError
 from zooft.hooks.guard import ask, code_of, misfit_of, place_of
 from zooft.storage import csv_files
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Callable, Iterable, Sequence
     from pathlib import Path
     from typing import Any
 
     from numpy.typing import NDArray
 
-    from zooft.contracts import Arrays, Computing, Discovery, InputSpec, Rejection, Task
+    from zooft.contracts import Arrays, Computing, Discovery, InputSpec, Labels, Problem, Rejection, Task
     from zooft.data.split import Splits
 
 
@@ -49,12 +49,12 @@ def discover(
         task: who looks.
         data: folder or manifest.
         options: the task's own.
-        learning: whether there must be enough to learn from: two classes, none of them empty.
+        learning: whether there must be enough to learn from, such as two classes, none of them empty.
         computing: told how far it is, by tasks that say.
 
     Raises:
         ZooftError: the task's own reason.
-        DataError: no such data, fewer than two classes.
+        DataError: no such data, or nothing that the task's problem could be learnt from.
         PluginError: the task failed, or gave what it mustn't, such as one id twice.
     """
     if not data.exists():
@@ -65,7 +65,7 @@ def discover(
     check_targets(task, found)
     _check_samples(task, found)
     if learning:
-        _check_classes(found)
+        _check_learnable(task.problem, found)
     return found
 
 
@@ -198,46 +198,50 @@ def picture(task: Task, options: Any, arrays: Arrays) -> NDArray[Any]:
     return shown.squeeze()
 
 
-def targets(samples: Iterable[Sample]) -> NDArray[np.int64]:
-    """Class indices ``(N,)``."""
-    return np.fromiter((sample.target for sample in samples), np.int64)
+def targets(samples: Iterable[Sample]) -> list[Any]:
+    """As they stand in the samples."""
+    return [sample.target for sample in samples]
 
 
-def by_class(samples: Iterable[Sample], classes: Sequence[str]) -> dict[str, int]:
-    """How many labelled samples each class has."""
-    found = targets(samples)
-    counts = np.bincount(found[found >= 0], minlength=len(classes))
-    return dict(zip(classes, counts.tolist(), strict=False))
+def by_stratum(problem: Problem, samples: Iterable[Sample], labels: Labels) -> dict[str, int]:
+    """How many labelled samples each class has, or whatever a split of this problem spreads evenly."""
+    strata = problem.training.strata([s.target for s in samples if s.target is not None], labels)
+    counts = np.bincount(np.asarray(strata.numbers, np.int64), minlength=len(strata.names))
+    return dict(zip(strata.names, counts.tolist(), strict=False))
 
 
-def absent_classes(samples: Iterable[Sample], classes: Sequence[str], *, where: str) -> list[str]:
-    """A warning where samples that a model is judged by leave out some of its classes; its figures look the same."""
-    absent = [name for name, count in by_class(samples, classes).items() if not count]
+def about_absent(problem: Problem, samples: Iterable[Sample], labels: Labels, *, where: str) -> list[str]:
+    """A warning where samples that a model is evaluated on leave out some of its categories; its figures look the same."""
+    absent = problem.training.absent(targets(samples), labels)
     some = ", ".join(absent[:8]) + (f" and {len(absent) - 8} more" if len(absent) > 8 else "")
     return [f"warning: none of {where} is of class {some}, so the figures say nothing of it"] if absent else []
 
 
-def fingerprint(found: Discovery, classes: Sequence[str] | None = None) -> str:
+def fingerprint(found: Discovery, relabel: Callable[[Any], Any] = lambda target: target) -> str:
     """SHA-256 over ids, targets and splits, in the order of the ids.
 
     Args:
         found: the samples.
-        classes: in whose order the targets count, such as a model's, which may differ from the data's own.
+        relabel: a target of theirs to the same one in the order of other labels, such as a model's.
     """
     samples = found.samples
-    place = {index: list(classes).index(name) for index, name in enumerate(found.classes)} if classes else {}
     digest = hashlib.sha256()
     ids = [sample.id for sample in samples]
     for row in sorted(range(len(ids)), key=ids.__getitem__):
         sample = samples[row]
-        target = place.get(sample.target, sample.target)
-        digest.update(f"{sample.id}\0{target}\0{sample.split}\n".encode())
+        digest.update(f"{sample.id}\0{relabel(sample.target)}\0{sample.split}\n".encode())
     return digest.hexdigest()
 
 
-def write_samples(path: Path, splits: Splits, classes: Sequence[str]) -> None:
-    """``samples.csv``: id, target, group, split."""
-    rows = ((s.id, classes[s.target], s.group or "", name) for name, members in splits.named().items() for s in members)
+def write_samples(path: Path, splits: Splits, show: Callable[[Any], str]) -> None:
+    """``samples.csv``: id, target, group, split.
+
+    Args:
+        path: of the file.
+        splits: who is where.
+        show: a target as text.
+    """
+    rows = ((s.id, show(s.target), s.group or "", name) for name, members in splits.named().items() for s in members)
     csv_files.write(path, ("id", "target", "group", "split"), rows)
 
 
@@ -247,31 +251,31 @@ def write_rejected(path: Path, rejected: Sequence[Rejection]) -> None:
 
 
 def check_targets(task: Task, found: Discovery, *, unlabelled: bool = False, field: str = "discover") -> None:
-    """Raise PluginError at the first sample that isn't one, or whose target isn't a class; where a class is there twice, too.
+    """Raise PluginError at the first sample that isn't one, or whose target isn't the problem's; where a category is there twice, too.
 
     Args:
         task: who found them.
         found: what was found.
-        unlabelled: whether samples may have no class, as those that are only to be predicted.
+        unlabelled: whether samples may have no target, as those that are only to be predicted.
         field: of the task, that found them.
     """
-    classes, place = len(found.classes), place_of(task, field)
-    if len(set(found.classes)) < classes:
-        raise place.amiss(found.classes, "each class once", what="classes", code=code_of(task, field))
-    known = f"a whole number from 0 to {classes - 1}, an index into the {classes} classes"
+    place, check = place_of(task, field), task.problem.training.check
+    for label in found.labels:
+        if len(set(label.categories)) < len(label.categories):
+            raise place.amiss(label.categories, "each class once", what="classes", code=code_of(task, field))
     for sample in found.samples:
         if not isinstance(sample, Sample):
             raise place.amiss(sample, "a Sample", what="one of samples", code=code_of(task, field))
         if not _is_sound(sample) and (misfit := misfit_of(sample)) is not None:
             what = f"{misfit.where} of the sample {sample.id}"
             raise place.amiss(misfit.came, misfit.expected, what=what, code=code_of(task, field))
-        target = sample.target
-        if hasattr(type(target), "__index__") and (0 <= target < classes or (unlabelled and target == UNLABELLED)):
+        if sample.target is None and unlabelled:
             continue
-        what = f"the target of the sample {sample.id}"
-        raise place.amiss(
-            target, f"{known}, or {UNLABELLED}" if unlabelled else known, what=what, code=code_of(task, field)
-        )
+        expected = check(sample.target, found.labels)
+        if expected:
+            what = f"the target of the sample {sample.id}"
+            expected = f"{expected}, or None" if unlabelled else expected
+            raise place.amiss(sample.target, expected, what=what, code=code_of(task, field))
 
 
 def _is_sound(sample: Sample) -> bool:
@@ -306,12 +310,14 @@ def _because(found: Discovery) -> str:
     return f"; {told}" if told else ""
 
 
-def _check_classes(found: Discovery) -> None:
-    empty = [name for name, count in by_class(found.samples, found.classes).items() if not count]
+def _check_learnable(problem: Problem, found: Discovery) -> None:
+    everything = targets(found.samples)
+    empty = problem.training.absent(everything, found.labels)
     if empty:
         raise DataError(f"no usable samples of class {', '.join(empty)}{_because_of_files(found, empty)}")
-    if len(found.classes) < 2:
-        raise DataError(f"only one class, {found.classes[0]!r}; there is nothing to tell apart{_because(found)}")
+    reason = problem.training.unlearnable(everything, found.labels)
+    if reason:
+        raise DataError(f"{reason}{_because(found)}")
 
 
 def _because_of_files(found: Discovery, classes: Sequence[str]) -> str:

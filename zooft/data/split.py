@@ -1,4 +1,4 @@
-"""Who trains and who judges.
+"""Which samples are learnt from, and which are held out.
 
 Owns honouring a given split, making one that is stratified and keeps groups whole, and refusing one that leaks.
 """
@@ -17,7 +17,7 @@ from zooft.errors import DataError
 from zooft.storage.sequences import pick
 
 if TYPE_CHECKING:
-    from zooft.contracts import Sample, SplitName
+    from zooft.contracts import Sample, SplitName, Strata
 
 _Parts = dict[str, NDArray[np.int64]]
 """Rows of samples by the split's name."""
@@ -58,14 +58,12 @@ class Fold:
     held_out: Sequence[Sample]
 
 
-def split(
-    samples: Sequence[Sample], classes: Sequence[str], *, fraction: float, seed: int, folds: int | None = None
-) -> Splits:
+def split(samples: Sequence[Sample], strata: Strata, *, fraction: float, seed: int, folds: int | None = None) -> Splits:
     """Use the data's own split, or hold out a validation share, or make folds for cross-validation.
 
     Args:
         samples: all of them.
-        classes: their names, for messages.
+        strata: what is spread evenly, such as classes.
         fraction: share of samples held out where the data has no validation split.
         seed: of the random choice.
         folds: how many, of all samples but those of the data's own test split.
@@ -73,7 +71,7 @@ def split(
     Raises:
         DataError: a group on both sides, a class that can't be learnt, too few samples to split.
     """
-    known = _Known.of(samples, classes)
+    known = _Known.of(samples, strata)
     parts, notes = _given(samples)
     if folds is not None:
         return _cross_validation(parts, notes, known, folds=folds, seed=seed)
@@ -99,7 +97,8 @@ class _Known:
         targets: ``(N,)``.
         groups: ``(N,)``, numbers; each sample without one counts as one.
         grouped: ``(N,)``, whether a sample has one.
-        classes: names.
+        classes: names of the strata.
+        needed: whether each must be learnt from.
     """
 
     samples: Sequence[Sample]
@@ -107,15 +106,19 @@ class _Known:
     groups: NDArray[np.int64]
     grouped: NDArray[np.bool_]
     classes: Sequence[str]
+    needed: bool = True
 
     @staticmethod
-    def of(samples: Sequence[Sample], classes: Sequence[str]) -> _Known:
-        targets = np.fromiter((sample.target for sample in samples), np.int64)
+    def of(samples: Sequence[Sample], strata: Strata) -> _Known:
+        classes, needed = strata.names, strata.needed
+        targets = np.fromiter(strata.numbers, np.int64)
         grouped = np.fromiter((sample.group is not None for sample in samples), np.bool_)
         if not grouped.any():
-            return _Known(samples, targets, np.arange(len(targets)), grouped, classes)
+            return _Known(samples, targets, np.arange(len(targets)), grouped, classes, needed)
         numbers = {name: number for number, name in enumerate(sorted({_group(sample) for sample in samples}))}
-        return _Known(samples, targets, np.fromiter((numbers[_group(s)] for s in samples), np.int64), grouped, classes)
+        return _Known(
+            samples, targets, np.fromiter((numbers[_group(s)] for s in samples), np.int64), grouped, classes, needed
+        )
 
     def in_order(self) -> NDArray[np.int64]:
         """Numbers of groups in the order of their names, so that folds don't depend on the order of the samples."""
@@ -146,7 +149,7 @@ def _cross_validation(parts: _Parts, notes: list[str], known: _Known, *, folds: 
 
 def _folds(everyone: NDArray[np.int64], known: _Known, *, count: int, seed: int) -> tuple[list[Fold], list[str]]:
     targets, groups = known.targets[everyone], known.in_order()[everyone]
-    for index, name in enumerate(known.classes):
+    for index, name in enumerate(known.classes if known.needed else ()):
         having = len(np.unique(groups[targets == index]))
         if having < count:
             raise DataError(
@@ -237,7 +240,9 @@ def _about_absent(parts: _Parts, known: _Known, *, given: Mapping[str, bool]) ->
 
 
 def _absent(rows: NDArray[np.int64], known: _Known) -> list[int]:
-    """Classes that none of these rows has."""
+    """Strata that none of these rows has, though each should be on every side."""
+    if not known.needed:
+        return []
     return np.flatnonzero(np.bincount(known.targets[rows], minlength=len(known.classes)) == 0).tolist()
 
 
@@ -275,7 +280,7 @@ def _refuse_unlearnt(parts: _Parts, known: _Known) -> None:
     targets = known.targets[parts["train"]]
     counts = np.bincount(targets, minlength=len(known.classes))
     empty = [label for label, count in zip(known.classes, counts, strict=False) if not count]
-    if empty:
+    if empty and known.needed:
         raise DataError(
             f"no training samples of class {', '.join(empty)}; remove the class or add samples "
             f"(training has {_listed(targets, known.classes)})"

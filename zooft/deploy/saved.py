@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from zooft.contracts import Discovery, InputSpec, Port, Task
     from zooft.deploy.export import DeployedModel
     from zooft.deploy.verify import Reference
-    from zooft.features import Keeping, Views
+    from zooft.features import FeatureCache, SampleDataset
     from zooft.features.prefix import Prefix
     from zooft.hooks.registry import Registry
     from zooft.model.adapted import AdaptedModel
@@ -207,7 +207,7 @@ def predict_run(
     device: str,
     workers: int,
     advance: Advance,
-    keeping: Keeping | None = None,
+    keeping: FeatureCache | None = None,
     stop: int = 0,
 ) -> Predictions:
     """A run's answers, in torch.
@@ -225,7 +225,7 @@ def predict_run(
 
     from zooft.compute.kernels.numerics import exact_convolutions
     from zooft.deploy.export import activate
-    from zooft.features import AT_A_TIME, inputs, loader, place
+    from zooft.features import AT_A_TIME, inputs, loader, to_device
 
     views = make_views(saved, samples)
     saved.model.to(device, memory_format=torch.channels_last).eval()  # type: ignore[call-overload]
@@ -235,7 +235,7 @@ def predict_run(
     answer = partial(saved.model, start=start) if start or len(samples) < _MANY else _Folded(saved.model)
     with torch.inference_mode(), exact_convolutions():
         for x, y in loader(views if kept is None else kept, batch_size=AT_A_TIME, workers=workers):
-            rows.append(answer(place(x, torch.device(device))).float().cpu())
+            rows.append(answer(to_device(x, torch.device(device))).float().cpu())
             advance(len(y))
     logits = torch.cat(rows).numpy()
     raw = predictions(samples, logits, activate(saved.task.activation)(torch.from_numpy(logits)).numpy())
@@ -372,11 +372,11 @@ def deployed(saved: SavedRun) -> DeployedModel:
     return DeployedModel(preprocess, network, saved.task.activation, saved.calibration).eval()
 
 
-def make_views(saved: SavedRun, samples: Sequence[Sample]) -> Views:
+def make_views(saved: SavedRun, samples: Sequence[Sample]) -> SampleDataset:
     """Samples as the network's input, plain."""
-    from zooft.features import Views, reader
+    from zooft.features import SampleDataset, reader
 
-    return Views(
+    return SampleDataset(
         samples,
         read=reader(saved.task, saved.options),
         preprocess=within(saved.task, "preprocess", saved.task.preprocess(saved.input, saved.options)),

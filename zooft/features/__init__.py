@@ -7,8 +7,20 @@ what random views are made of.
 
 from __future__ import annotations
 
-from zooft.features.cache import AT_A_TIME, Feed, Keeping, feed, inputs
-from zooft.features.dataset import Fed, Kept, Views, reader
-from zooft.features.loading import loader, place
+from zooft.features.cache import AT_A_TIME, EpochData, FeatureCache, feed, inputs
+from zooft.features.dataset import CachedFeatures, EpochDataset, SampleDataset, reader
+from zooft.features.loading import loader, to_device
 
-__all__ = ["AT_A_TIME", "Fed", "Feed", "Keeping", "Kept", "Views", "feed", "inputs", "loader", "place", "reader"]
+__all__ = [
+    "AT_A_TIME",
+    "CachedFeatures",
+    "EpochData",
+    "EpochDataset",
+    "FeatureCache",
+    "SampleDataset",
+    "feed",
+    "inputs",
+    "loader",
+    "reader",
+    "to_device",
+]

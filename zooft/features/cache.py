@@ -18,11 +18,10 @@ from torch.utils.data import Dataset, Subset
 from zooft.compute.kernels import numerics
 from zooft.compute.profile import Stopwatch
 from zooft.contracts import Computing, unseen
-from zooft.data import samples
 from zooft.errors import DataError
 from zooft.features import lanes
-from zooft.features.dataset import Fed, Kept, Take, Views
-from zooft.features.loading import loader, place
+from zooft.features.dataset import CachedFeatures, EpochDataset, SampleDataset, Take
+from zooft.features.loading import loader, to_device
 from zooft.features.outputs import Outputs, rounded
 from zooft.features.small_images import part_of, sketched
 from zooft.model import freeze
@@ -44,7 +43,7 @@ HELD_BYTES = 2 * 2**30
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Feed:
+class EpochData:
     """What an epoch is fed.
 
     Attributes:
@@ -57,13 +56,13 @@ class Feed:
 
     boundary: int
     start: int
-    train: Fed
+    train: EpochDataset
     val_start: int
     val: Dataset[Any] | None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Keeping:
+class FeatureCache:
     """How what leaves frozen stages is computed and kept.
 
     Attributes:
@@ -125,8 +124,14 @@ class Keeping:
 
 
 def feed(
-    model: AdaptedModel, train: Views, val: Views | None, *, boundary: int, views: int | None, keeping: Keeping | None
-) -> Feed:
+    model: AdaptedModel,
+    train: SampleDataset,
+    val: SampleDataset | None,
+    *,
+    boundary: int,
+    views: int | None,
+    keeping: FeatureCache | None,
+) -> EpochData:
     """What the first learning stage is fed, computed as far as it isn't kept yet.
 
     Args:
@@ -138,17 +143,22 @@ def feed(
         keeping: None to run frozen stages in every epoch.
     """
     if keeping is None:
-        return Feed(boundary=boundary, start=0, train=train, val_start=0, val=val)
+        return EpochData(boundary=boundary, start=0, train=train, val_start=0, val=val)
     with keeping.clock.part("frozen stages"):
         return _fed(model, train, val, boundary, views, keeping)
 
 
 def _fed(
-    model: AdaptedModel, train: Views, val: Views | None, boundary: int, views: int | None, keeping: Keeping
-) -> Feed:
+    model: AdaptedModel,
+    train: SampleDataset,
+    val: SampleDataset | None,
+    boundary: int,
+    views: int | None,
+    keeping: FeatureCache,
+) -> EpochData:
     runner = _Runners(model, boundary, keeping)
     kept_val = None if val is None else inputs(model, val, stop=boundary, keeping=keeping, runner=runner)
-    kept_train: Kept | None = None
+    kept_train: CachedFeatures | None = None
     fresh = train.augment is not None and (views is None or boundary == 0)
     if not fresh:
         count = 0 if train.augment is None else views or 0
@@ -157,7 +167,7 @@ def _fed(
             keeping.note("the frozen stages run in every epoch, because their outputs can't be kept")
     elif boundary:
         keeping.note("the frozen stages run in every epoch, because every epoch sees views of its own")
-    return Feed(
+    return EpochData(
         boundary=boundary,
         start=0 if kept_train is None else boundary,
         train=sketched(train, keeping) if kept_train is None else kept_train,
@@ -168,13 +178,13 @@ def _fed(
 
 def inputs(
     model: AdaptedModel,
-    members: Views,
+    members: SampleDataset,
     *,
     stop: int,
-    keeping: Keeping,
+    keeping: FeatureCache,
     runner: _Runners | None = None,
     views: int = 0,
-) -> Kept | None:
+) -> CachedFeatures | None:
     """What leaves stage `stop` - 1 for every sample, in the plain view and `views` random ones; None where it can't be kept."""
     run = runner or _Runners(model, stop, keeping)
     names = keeping.names(members.samples)
@@ -186,14 +196,13 @@ def inputs(
         if take is None:
             return None
         takers.append(take)
-    targets = torch.from_numpy(samples.targets(members.samples))
-    return Kept(tuple(takers), targets, members.seed)
+    return CachedFeatures(tuple(takers), members.targets(), members.seed)
 
 
 class _Runners:
     """What runs the frozen stages, made when it is first needed: a run that finds everything kept needs none."""
 
-    def __init__(self, model: AdaptedModel, stop: int, keeping: Keeping) -> None:
+    def __init__(self, model: AdaptedModel, stop: int, keeping: FeatureCache) -> None:
         self._model, self.stop, self.bag, self._keeping = model, stop, model.bag, keeping
         self.what = {
             "what": "features",
@@ -204,12 +213,12 @@ class _Runners:
 
     def __call__(self, x: Tensor) -> Tensor:
         """What leaves the last frozen stage, float32 on the CPU; once `ready`, several threads may ask at once."""
-        return self.ready(x).run(place(x, self._keeping.device)).float().cpu()
+        return self.ready(x).run(to_device(x, self._keeping.device)).float().cpu()
 
     def ready(self, x: Tensor) -> Prefix:
         """What runs them, made for the first batch that is seen."""
         if self._made is None:
-            self._made = self._make(place(x, self._keeping.device))
+            self._made = self._make(to_device(x, self._keeping.device))
         return self._made
 
     def _make(self, x: Tensor) -> Prefix:
@@ -222,7 +231,9 @@ class _Runners:
         return made
 
 
-def _take(views: Views, names: Sequence[str], *, stop: int, keeping: Keeping, runner: _Runners) -> Take | None:
+def _take(
+    views: SampleDataset, names: Sequence[str], *, stop: int, keeping: FeatureCache, runner: _Runners
+) -> Take | None:
     """Reads what is kept of one view, after computing what isn't."""
     outputs = Outputs(names, keeping.store.shelf(_what(views, keeping, runner)))
     title = "frozen stages, once" if stop else "reading the samples, once"
@@ -237,7 +248,12 @@ def _take(views: Views, names: Sequence[str], *, stop: int, keeping: Keeping, ru
 
 
 def _compute(
-    views: Views, wanted: Sequence[int], outputs: Outputs, keeping: Keeping, runner: _Runners, advance: Advance
+    views: SampleDataset,
+    wanted: Sequence[int],
+    outputs: Outputs,
+    keeping: FeatureCache,
+    runner: _Runners,
+    advance: Advance,
 ) -> bool:
     """Compute and keep, or hold what the disk can't; False where there is room neither here nor there."""
     done = 0
@@ -257,7 +273,7 @@ def _compute(
     return True
 
 
-def _rows(data: Iterable[Any], keeping: Keeping, runner: _Runners) -> Generator[NDArray[Any]]:
+def _rows(data: Iterable[Any], keeping: FeatureCache, runner: _Runners) -> Generator[NDArray[Any]]:
     """What is kept of each batch."""
     # batches of bags are large, and nothing is computed before the first stage
     count = lanes.lanes(keeping.device) if runner.stop and not runner.bag else 1
@@ -271,7 +287,7 @@ def _rows(data: Iterable[Any], keeping: Keeping, runner: _Runners) -> Generator[
     return lanes.computed(read(), lambda x: rounded(runner(x).numpy()), count=count)
 
 
-def _what(views: Views, keeping: Keeping, runner: _Runners) -> dict[str, Any]:
+def _what(views: SampleDataset, keeping: FeatureCache, runner: _Runners) -> dict[str, Any]:
     """Everything that what leaves the frozen stages depends on, but for the sample's content."""
     view = {"number": views.number, "seed": views.seed} if views.number else None
     return {

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset, default_collate
 
+from zooft.compute import trees
 from zooft.data import samples
 
 if TYPE_CHECKING:
@@ -25,7 +26,7 @@ Take = Callable[[Sequence[int]], Tensor]
 """Positions of samples to the inputs ``(n, …)`` float32 of the first learning stage."""
 
 
-class Fed(Protocol):
+class EpochDataset(Protocol):
     """A data set whose view of the samples may change from epoch to epoch."""
 
     def __len__(self) -> int:
@@ -35,11 +36,15 @@ class Fed(Protocol):
         """What an epoch (from 0) sees."""
 
 
+def _as_it_is(target: Any) -> Any:
+    return target
+
+
 def _unscaled(levels: Tensor) -> Tensor:
     return levels
 
 
-class Views(Dataset[tuple[Tensor, int]]):
+class SampleDataset(Dataset[tuple[Tensor, Any]]):
     """Samples as the network's input.
 
     Args:
@@ -52,6 +57,7 @@ class Views(Dataset[tuple[Tensor, int]]):
         sketched: a sample's position to such arrays, as far as they are kept; None where none are.
         seed: of the random views.
         number: 0 for the plain view, from 1 for random ones.
+        encode: a sample's target to what is stacked to a batch; None for samples without targets.
     """
 
     def __init__(
@@ -66,92 +72,97 @@ class Views(Dataset[tuple[Tensor, int]]):
         sketched: Callable[[int], Arrays | None] | None = None,
         seed: int = 0,
         number: int = 0,
+        encode: Callable[[Any], Any] = _as_it_is,
     ) -> None:
         self.samples, self.read, self.preprocess = members, read, preprocess
         self.augment, self.scale, self.sketch, self.sketched = augment, scale, sketch or read, sketched
-        self.seed, self.number = seed, number
+        self.seed, self.number, self.encode = seed, number, encode
 
     def __len__(self) -> int:
         return len(self.samples)
 
-    def numbered(self, number: int, sketched: Callable[[int], Arrays | None] | None = None) -> Views:
+    def numbered(self, number: int, sketched: Callable[[int], Arrays | None] | None = None) -> SampleDataset:
         """The same samples in another view."""
-        return Views(
+        return SampleDataset(
             self.samples, read=self.read, preprocess=self.preprocess, augment=self.augment, scale=self.scale,
-            sketch=self.sketch, sketched=sketched or self.sketched, seed=self.seed, number=number,
+            sketch=self.sketch, sketched=sketched or self.sketched, seed=self.seed, number=number, encode=self.encode,
         )  # fmt: skip
 
-    def at(self, epoch: int) -> Views:
+    def at(self, epoch: int) -> SampleDataset:
         """What an epoch (from 0) sees: a random view of its own, where there are random ones."""
         return self if self.augment is None else self.numbered(epoch + 1)
 
-    def __getitem__(self, index: int) -> tuple[Tensor, int]:
-        """The view of one sample, ``(C, H, W)`` float32 or ``(Z, C, H, W)`` for a bag, and its target."""
-        views, targets = self.__getitems__([index])
-        return views[0], int(targets[0])
+    def targets(self) -> Any:
+        """Of all samples, stacked: a tensor ``(N, …)``, or a mapping of such."""
+        return default_collate([self.encode(sample.target) for sample in self.samples])
 
-    def __getitems__(self, indices: Sequence[int]) -> tuple[Tensor, Tensor]:
-        """A batch: views ``(n, …)`` float32, targets ``(n,)``. Levels are brought to scale all at once."""
+    def __getitem__(self, index: int) -> tuple[Tensor, Any]:
+        """The view of one sample, ``(C, H, W)`` float32 or ``(Z, C, H, W)`` for a bag, and its encoded target."""
+        views, targets = self.__getitems__([index])
+        return views[0], trees.mapped(lambda tensor: tensor[0], targets)
+
+    def __getitems__(self, indices: Sequence[int]) -> tuple[Tensor, Any]:
+        """A batch: views ``(n, …)`` float32, targets stacked. Levels are brought to scale all at once."""
         views, targets = default_collate([self._view(index) for index in indices])
         if views.dtype == torch.uint8:
             # channel by channel: with the channels last, as torchvision leaves them, scaling takes four times as long
             views = self.scale(views.to(torch.float32, memory_format=torch.contiguous_format))
         return views, targets
 
-    def _view(self, index: int) -> tuple[Tensor, int]:
+    def _view(self, index: int) -> tuple[Tensor, Any]:
         sample = self.samples[index]
         if self.augment is None or self.number == 0:
             with torch.no_grad():
                 arrays = (torch.from_numpy(array)[None] for array in self.read(sample))
-                return self.preprocess(*arrays)[0], sample.target
+                return self.preprocess(*arrays)[0], self.encode(sample.target)
         kept = None if self.sketched is None else self.sketched(index)
         # seeded by sample and view, so that a view is the same in any process, order and data set
         with _seeded(_seed(self.seed, self.number, sample.id)):
-            return self.augment(*(self.sketch(sample) if kept is None else kept)), sample.target
+            return self.augment(*(self.sketch(sample) if kept is None else kept)), self.encode(sample.target)
 
 
 @dataclass(frozen=True, slots=True)
-class Kept(Dataset[Any]):
+class CachedFeatures(Dataset[Any]):
     """Inputs of the first learning stage, as they were kept.
 
     Attributes:
         takers: the plain view's, then one for each random view.
-        targets: ``(N,)``.
+        targets: of all N samples, stacked.
         seed: of the choice among views.
         which: the view ``(N,)`` that each sample is seen in; None for the plain one.
     """
 
     takers: tuple[Take, ...]
-    targets: Tensor
+    targets: Any
     seed: int = 0
     which: NDArray[np.int64] | None = None
 
     def __len__(self) -> int:
-        return len(self.targets)
+        return trees.length(self.targets)
 
-    def at(self, epoch: int) -> Kept:
+    def at(self, epoch: int) -> CachedFeatures:
         """What an epoch (from 0) sees: of several views, one of each sample by lot."""
         if len(self.takers) == 1:
             return self
         lot = np.random.default_rng([self.seed, epoch]).integers(0, len(self.takers), len(self))
-        return Kept(self.takers, self.targets, self.seed, lot)
+        return CachedFeatures(self.takers, self.targets, self.seed, lot)
 
-    def __getitem__(self, index: int) -> tuple[Tensor, Tensor]:
+    def __getitem__(self, index: int) -> tuple[Tensor, Any]:
         """One sample's input and target."""
         x, y = self.__getitems__([index])
-        return x[0], y[0]
+        return x[0], trees.mapped(lambda tensor: tensor[0], y)
 
-    def __getitems__(self, indices: Sequence[int]) -> tuple[Tensor, Tensor]:
-        """A batch: inputs ``(n, …)`` float32, targets ``(n,)``."""
+    def __getitems__(self, indices: Sequence[int]) -> tuple[Tensor, Any]:
+        """A batch: inputs ``(n, …)`` float32, targets stacked."""
         if self.which is None:
-            return self.takers[0](indices), self.targets[list(indices)]
+            return self.takers[0](indices), trees.rows(self.targets, list(indices))
         chosen = self.which[list(indices)]
         parts = [np.flatnonzero(chosen == view).tolist() for view in range(len(self.takers))]
         rows = torch.cat(
             [take([indices[i] for i in part]) for take, part in zip(self.takers, parts, strict=True) if part]
         )
         back = torch.from_numpy(np.argsort(np.concatenate(parts), kind="stable"))
-        return rows[back], self.targets[list(indices)]
+        return rows[back], trees.rows(self.targets, list(indices))
 
 
 def reader(task: Task, options: Any) -> Callable[[Sample], Arrays]:

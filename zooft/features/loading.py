@@ -10,13 +10,13 @@ import torch
 from torch.utils.data import DataLoader, Dataset, Subset, default_collate
 
 from zooft.errors import ZooftError
-from zooft.features.dataset import Kept
+from zooft.features.dataset import CachedFeatures
 
 if TYPE_CHECKING:
     from torch import Tensor
 
 
-def place(x: Tensor, device: torch.device) -> Tensor:
+def to_device(x: Tensor, device: torch.device) -> Tensor:
     """On the device, images in the layout that convolutions run fastest in."""
     layout = torch.channels_last if x.ndim == 4 else torch.preserve_format
     return x.to(device, memory_format=layout)
@@ -34,7 +34,7 @@ def loader(
     Raises:
         ZooftError: while iterating: as the data set raises it, also where a loader process has read.
     """
-    if isinstance(data.dataset if isinstance(data, Subset) else data, Kept):
+    if isinstance(data.dataset if isinstance(data, Subset) else data, CachedFeatures):
         workers = 0  # picking rows costs less than sending them
     order: dict[str, Any] = {"batch_size": batch_size} if batches is None else {"batch_sampler": batches}
     return loaded(data, workers, collate_fn=collate, **order)

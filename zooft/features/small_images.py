@@ -16,12 +16,12 @@ from zooft.storage.sequences import spilled
 
 if TYPE_CHECKING:
     from zooft.contracts import Arrays
-    from zooft.features.cache import Keeping
-    from zooft.features.dataset import Views
+    from zooft.features.cache import FeatureCache
+    from zooft.features.dataset import SampleDataset
     from zooft.storage.cache import Shelf
 
 
-def sketched(train: Views, keeping: Keeping) -> Views:
+def sketched(train: SampleDataset, keeping: FeatureCache) -> SampleDataset:
     """Random views made of arrays that are decoded once and lie in the store, as far as they fit."""
     if train.augment is None:
         return train
@@ -35,7 +35,9 @@ def sketched(train: Views, keeping: Keeping) -> Views:
     return train.numbered(0, _Sketches(shelf, names))
 
 
-def _keep_sketches(train: Views, names: Sequence[str], wanted: Sequence[int], shelf: Shelf, keeping: Keeping) -> None:
+def _keep_sketches(
+    train: SampleDataset, names: Sequence[str], wanted: Sequence[int], shelf: Shelf, keeping: FeatureCache
+) -> None:
     advance = keeping.computing("decoding, once", len(wanted)) if wanted else unseen("", 0)
     raw = loaded(_Raw(train, wanted), keeping.workers, batch_size=None, collate_fn=collate_nothing)
     for index, arrays in zip(wanted, raw, strict=True):
@@ -52,7 +54,7 @@ def _keep_sketches(train: Views, names: Sequence[str], wanted: Sequence[int], sh
 
 @dataclass(frozen=True, slots=True)
 class _Raw(Dataset[Any]):
-    views: Views
+    views: SampleDataset
     positions: Sequence[int]
 
     def __len__(self) -> int:

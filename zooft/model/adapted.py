@@ -26,31 +26,38 @@ INSTANCES_AT_A_TIME = 32
 
 
 class AdaptedModel(nn.Module):
-    """A trunk and a new head: ``(N, C, H, W) -> (N, outputs)`` logits.
+    """A trunk and a new head: ``(N, C, H, W)`` to the head's outputs by name.
 
     Args:
         backbone: whose module and stages it runs.
-        head: ``(N, width) -> (N, outputs)``, or ``(N, Z, width) -> (N, outputs)`` for a bag.
+        head: of one output ``(N, width) -> (N, size)``, or ``(N, Z, width) -> (N, size)`` for a bag; of several a `ModuleDict` of these.
+        outputs: their names, in order.
         bag: whether a sample is a bag of Z instances; the model then takes ``(N, Z, C, H, W)``, and what leaves
             a stage has these two axes in front too.
     """
 
-    def __init__(self, backbone: Backbone, head: nn.Module, *, bag: bool = False) -> None:
+    def __init__(
+        self, backbone: Backbone, head: nn.Module, *, outputs: Sequence[str] = ("logits",), bag: bool = False
+    ) -> None:
         super().__init__()
         if isinstance(head, nn.Linear) and not any(slot.bias for slot in backbone.slots):
             head.register_parameter("bias", None)  # else it wouldn't fit into the zoo's own model
         self.trunk = backbone.module
         self.head = head
+        self.outputs = tuple(outputs)
         self.stages = dict(backbone.stages)
         self.slots = backbone.slots
         self.fixed = backbone.fixed
         self.bag = bag
         self.picks = strided.needed(backbone.module)
 
-    def forward(self, x: Tensor, start: int = 0) -> Tensor:
-        """Logits of `x`, which is what leaves stage number `start` - 1, or an image for 0."""
-        logits: Tensor = self.head(self.run(x, list(self.stages)[start:]))
-        return logits
+    def forward(self, x: Tensor, start: int = 0) -> dict[str, Tensor]:
+        """The head's outputs of `x`, which is what leaves stage number `start` - 1, or an image for 0."""
+        features = self.run(x, list(self.stages)[start:])
+        if len(self.outputs) == 1:
+            return {self.outputs[0]: self.head(features)}
+        assert isinstance(self.head, nn.ModuleDict)  # noqa: S101 -- our own invariant
+        return {name: self.head[name](features) for name in self.outputs}
 
     def prefix(self, x: Tensor, stop: int) -> Tensor:
         """What leaves stage number `stop` - 1."""
@@ -75,12 +82,23 @@ class AdaptedModel(nn.Module):
         return x
 
 
-def adapt(backbone: Backbone, head: Head, outputs: int) -> AdaptedModel:
-    """The backbone with a new head.
+def adapt(backbone: Backbone, head: Head, outputs: Mapping[str, int]) -> AdaptedModel:
+    """The backbone with a new head, built once for each output.
+
+    Args:
+        backbone: its trunk.
+        head: how each output is made.
+        outputs: name to width.
 
     Raises:
-        ModelError: the head doesn't give `outputs` finite numbers.
+        ModelError: the head doesn't give finite numbers of that width.
     """
+    made = {name: _build(backbone, head, size) for name, size in outputs.items()}
+    module = next(iter(made.values())) if len(made) == 1 else nn.ModuleDict(made)
+    return AdaptedModel(backbone, module, outputs=tuple(outputs), bag=head.bag)
+
+
+def _build(backbone: Backbone, head: Head, outputs: int) -> nn.Module:
     module: nn.Module = ask(head, "build", backbone.width, outputs)
     place, code = place_of(head, "build"), code_of(head, "build")
     shape = (2, 3, backbone.width) if head.bag else (2, backbone.width)
@@ -97,7 +115,7 @@ def adapt(backbone: Backbone, head: Head, outputs: int) -> AdaptedModel:
         raise ModelError(
             f"the head {head.name} gives {tuple(probe.shape)}, expected finite (2, {outputs}) {place.words}"
         )
-    return AdaptedModel(backbone, module, bag=head.bag)
+    return module
 
 
 def zoo_tensors(model: AdaptedModel) -> dict[str, Tensor]:

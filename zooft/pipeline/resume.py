@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from zooft.hooks.registry import Registry
     from zooft.model.backbone import Backbone
     from zooft.pipeline.plan import Plan
-    from zooft.run.checkpoint import Kept
+    from zooft.run.checkpoint import Checkpoint
 
 ALLOWED = ("data", "device", "provider", "workers")
 """Options that say where things are or run, besides those of the task that do; all others are the run's own."""
@@ -141,7 +141,7 @@ def check_weights(folder: Path, backbone: Backbone) -> None:
         )
 
 
-def check_contents(kept: Kept, contents: str | None) -> None:
+def check_contents(kept: Checkpoint, contents: str | None) -> None:
     """Raise DataError where files have changed under the samples' names."""
     was = kept.progress.resolved.get("contents")
     if was is not None and contents is not None and was != contents:

@@ -35,12 +35,12 @@ if TYPE_CHECKING:
     from zooft.contracts import EpochRecord, Sample
     from zooft.deploy.saved import SavedRun
     from zooft.evaluation.judge import Predictions
-    from zooft.features import Keeping, Views
+    from zooft.features import FeatureCache, SampleDataset
     from zooft.model.adapted import AdaptedModel
     from zooft.model.backbone import Backbone
     from zooft.pipeline.plan import Plan
     from zooft.pipeline.reporter import Listener
-    from zooft.run.checkpoint import Kept, Progress
+    from zooft.run.checkpoint import Checkpoint, Progress
     from zooft.storage.lookup import Lookup
     from zooft.train import Job, Watch
     from zooft.train.optimizer import Recipe
@@ -65,7 +65,7 @@ class Crew:
     plan: Plan
     accelerator: Accelerator
     backbone: Backbone
-    keeping: Keeping | None
+    keeping: FeatureCache | None
     contents: str | None
     told: Listener
     clock: Stopwatch
@@ -153,7 +153,7 @@ def _fold_answers(crew: Crew, fold: Fold, whole: Path | None, own: Path | None) 
     return predict(crew, finished.open_run(own, crew.plan.registry, like=crew.backbone), fold.held_out)
 
 
-def kept_by(crew: Crew, folder: Path | None) -> Kept | None:
+def kept_by(crew: Crew, folder: Path | None) -> Checkpoint | None:
     """What an earlier process has left to go on from, the same in every process.
 
     Raises:
@@ -188,7 +188,7 @@ def learn(
     val: Sequence[Sample],
     folder: Path | None,
     *,
-    kept: Kept | None,
+    kept: Checkpoint | None,
     keep_last: bool = False,
 ) -> None:
     """Train `adapted`, into a folder.
@@ -231,7 +231,7 @@ def learn(
         _learn(crew, job, recipe, watch, folder, kept)
 
 
-def _learn(crew: Crew, job: Job, recipe: Recipe, watch: Watch, folder: Path | None, kept: Kept | None) -> None:
+def _learn(crew: Crew, job: Job, recipe: Recipe, watch: Watch, folder: Path | None, kept: Checkpoint | None) -> None:
     """From where an earlier process has stopped, or from the start with what validation chooses."""
     from zooft import train
     from zooft.train import search
@@ -251,7 +251,7 @@ def _learn(crew: Crew, job: Job, recipe: Recipe, watch: Watch, folder: Path | No
     return train.fit(choice.job, choice.recipe, accelerator, watch, feed=choice.feed)
 
 
-def _extended(job: Job, recipe: Recipe, kept: Kept, told: Listener) -> Kept:
+def _extended(job: Job, recipe: Recipe, kept: Checkpoint, told: Listener) -> Checkpoint:
     """A finished run's end as the middle of a longer one, and what the schedule makes of it."""
     from zooft.compute import distributed
     from zooft.train.loop import learns_in
@@ -266,7 +266,7 @@ def _extended(job: Job, recipe: Recipe, kept: Kept, told: Listener) -> Kept:
     return replace(kept, optimizer={}, settings={})
 
 
-def _tell_again(crew: Crew, kept: Kept) -> None:
+def _tell_again(crew: Crew, kept: Checkpoint) -> None:
     """What an earlier process has told of the epochs that it finished."""
     done, epochs = kept.progress.epoch, crew.plan.config.epochs
     crew.told.note(f"{done} of {epochs} epochs were finished before")
@@ -274,11 +274,11 @@ def _tell_again(crew: Crew, kept: Kept) -> None:
         crew.told.epoch(one, epochs)
 
 
-def _views(plan: Plan, backbone: Backbone, samples: Sequence[Any], *, augment: Any) -> Views:
-    from zooft.features import Views, reader
+def _views(plan: Plan, backbone: Backbone, samples: Sequence[Any], *, augment: Any) -> SampleDataset:
+    from zooft.features import SampleDataset, reader
     from zooft.model.preprocess import ImagePreprocess
 
-    return Views(
+    return SampleDataset(
         samples, read=reader(plan.task, plan.options), preprocess=within(plan.task, "preprocess", plan.task.preprocess(backbone.input, plan.options)),
         augment=augment, scale=ImagePreprocess(backbone.input).normalise_, sketch=partial(sample_tables.sketch, plan.task, backbone.input, plan.options), seed=plan.config.seed,
     )  # fmt: skip
@@ -286,17 +286,17 @@ def _views(plan: Plan, backbone: Backbone, samples: Sequence[Any], *, augment: A
 
 def _keeping(
     plan: Plan, backbone: Backbone, accelerator: Accelerator, told: Listener, clock: Stopwatch, digests: Lookup
-) -> Keeping | None:
+) -> FeatureCache | None:
     """Where what leaves frozen stages is kept; None with ``--no-cache``."""
     import torch
 
     from zooft.compute import distributed
-    from zooft.features import Keeping
+    from zooft.features import FeatureCache
     from zooft.storage.cache import default_store
 
     if not plan.config.cache:
         return None
-    return Keeping(
+    return FeatureCache(
         store=default_store(told.note), of=depends_on(plan, backbone), digest=partial(sample_tables.digest, plan.task, plan.options),
         dtype=torch.bfloat16 if plan.config.features == "bf16" else torch.float32, device=accelerator.device,
         workers=_workers(plan.config, accelerator), computing=told.computing, note=told.note,
@@ -327,14 +327,14 @@ def _workers(config: FinetuneConfig, accelerator: Accelerator) -> int:
 def _watch(crew: Crew, job: Job, folder: Path | None, *, still: frozenset[str]) -> Watch:
     """What happens as epochs end: the main process saves them, tells of them, and lets plugins know."""
     from zooft.model.adapted import zoo_tensors
-    from zooft.run.checkpoint import Keeper
+    from zooft.run.checkpoint import CheckpointWriter
     from zooft.train import Watch
 
     plan, told = crew.plan, crew.told
     if folder is None:
         return Watch(computing=told.computing, epoch=lambda _record: None, note=told.note)
     folder.mkdir(parents=True, exist_ok=True)
-    keeper = Keeper(folder, still=still, loss=job.loss)
+    keeper = CheckpointWriter(folder, still=still, loss=job.loss)
 
     def save(progress: Progress, optimizer: Optimizer) -> None:
         final = progress.epoch == plan.config.epochs
@@ -371,7 +371,7 @@ def predict(crew: Crew, saved: SavedRun, members: Sequence[Sample]) -> Predictio
     return answers
 
 
-def _asked(crew: Crew, saved: SavedRun, members: Sequence[Sample], keeping: Keeping | None) -> Predictions:
+def _asked(crew: Crew, saved: SavedRun, members: Sequence[Sample], keeping: FeatureCache | None) -> Predictions:
     return finished.predict_run(
         saved, members, device=str(crew.accelerator.device), workers=_workers(crew.plan.config, crew.accelerator),
         advance=crew.told.computing("held-out samples", len(members)), keeping=keeping, stop=_never_learnt(crew.plan, saved.model),

@@ -84,10 +84,10 @@ def heat(saved: SavedRun, sample: Sample, class_index: int) -> Look | None:
 
 
 def _network_input(saved: SavedRun, sample: Sample, *, redact: Callable[[Arrays, Any], Arrays] | None = None) -> Tensor:
-    from zooft.features import Views, reader
+    from zooft.features import SampleDataset, reader
 
     device, read = next(saved.model.parameters()).device, reader(saved.task, saved.options)
-    views = Views(
+    views = SampleDataset(
         (sample,),
         read=read if redact is None else lambda each: redact(read(each), saved.options),
         preprocess=saved.task.preprocess(saved.input, saved.options),

@@ -70,7 +70,7 @@ class Progress:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Kept:
+class Checkpoint:
     """A state as it was found.
 
     Attributes:
@@ -94,11 +94,11 @@ class Kept:
 class Found:
     """What `load` found: a state or none, and what the user should know of it."""
 
-    kept: Kept | None
+    kept: Checkpoint | None
     notes: tuple[str, ...]
 
 
-class Keeper:
+class CheckpointWriter:
     """Saves what to go on from as epochs end, and the best epoch's weights as the run's.
 
     Args:
@@ -217,7 +217,7 @@ def load(folder: Path) -> Found:
     return Found(kept, tuple(notes))
 
 
-def restore(folder: Path, kept: Kept) -> None:
+def restore(folder: Path, kept: Checkpoint) -> None:
     """Bring the run's other files back to the state: its curve, and the best epoch's weights."""
     write_json_lines(folder / EPOCHS_FILE, kept.progress.records)
     publish_best(folder, kept.model, kept.best, is_best=kept.progress.best == kept.progress.epoch)
@@ -388,11 +388,11 @@ def _fault(state: Path) -> str | None:
     )
 
 
-def _kept(state: Path) -> Kept:
+def _kept(state: Path) -> Checkpoint:
     content = _read(state)
     try:
         best, loss = state / BEST_FILE, state / LOSS_FILE
-        return Kept(
+        return Checkpoint(
             progress=Progress(
                 records=tuple(map(_record, content["records"])), best=int(content["best"]), rank=_rank(content["rank"]),
                 resolved=content["resolved"],

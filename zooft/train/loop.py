@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from torch.utils.data import Subset
 
 from zooft import features
-from zooft.compute import distributed
+from zooft.compute import distributed, trees
 from zooft.compute.profile import Stopwatch
 from zooft.contracts import EpochRecord
 from zooft.errors import DivergedError
@@ -32,9 +32,10 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from zooft.contracts import FreezePlan
-    from zooft.features import Feed, Keeping, Views
+    from zooft.features import EpochData, FeatureCache, SampleDataset
     from zooft.model.adapted import AdaptedModel
-    from zooft.run.checkpoint import Kept
+    from zooft.run.checkpoint import Checkpoint
+    from zooft.train.loss import TaskLoss
 
 USUAL_BATCH = 32
 LARGEST_HEAD_BATCH = 256
@@ -51,26 +52,28 @@ class Job:
         train: the training samples' views.
         val: the validation samples' plain views; None where all samples are learnt from.
         keep_last: keep the last epoch, whatever validation says; always so without validation samples.
-        loss: ``(logits, targets) -> scalar``; its own parameters learn as the head does.
-        metrics: of targets and probabilities.
+        loss: ``(outputs, targets) -> scalar``; its own parameters learn as the head does.
+        metrics: of the head's outputs, name to array, and of targets as they stand in the samples.
         primary: the metric that chooses the best epoch.
-        activation: logits to probabilities.
         plan: epoch (from 0) to what stays frozen.
         keeping: how what leaves frozen stages is kept; None to compute it in every epoch.
         views: random views of each sample that are kept; None for fresh ones in every epoch.
+        smaller: whether the primary metric is better when smaller.
+        coupled: whether the loss needs the whole batch at once.
     """
 
     model: AdaptedModel
-    train: Views
-    val: Views | None
+    train: SampleDataset
+    val: SampleDataset | None
     keep_last: bool
-    loss: nn.Module
-    metrics: Callable[[NDArray[Any], NDArray[Any]], Mapping[str, float]]
+    loss: TaskLoss
+    metrics: Callable[[Mapping[str, NDArray[Any]], Sequence[Any]], Mapping[str, float]]
     primary: str
-    activation: Callable[[Tensor], Tensor]
     plan: Callable[[int], FreezePlan]
-    keeping: Keeping | None = None
+    keeping: FeatureCache | None = None
     views: int | None = None
+    smaller: bool = False
+    coupled: bool = False
 
 
 def _keep_nothing(_progress: Progress, _optimizer: torch.optim.Optimizer) -> None:
@@ -102,8 +105,8 @@ def fit(
     accelerator: Accelerator,
     watch: Watch,
     *,
-    feed: Feed | None = None,
-    kept: Kept | None = None,
+    feed: EpochData | None = None,
+    kept: Checkpoint | None = None,
 ) -> None:
     """Train `job.model`, and prove that what was to stay has stayed.
 
@@ -175,8 +178,8 @@ def run_epochs(
     accelerator: Accelerator,
     watch: Watch,
     *,
-    feed: Feed | None = None,
-    kept: Kept | None = None,
+    feed: EpochData | None = None,
+    kept: Checkpoint | None = None,
 ) -> None:
     """The epochs alone, without the proof."""
     model = placed(job.model, accelerator)
@@ -215,7 +218,7 @@ def run_epochs(
         distributed.same_buffers(job.loss, accelerator)
         with watch.clock.part("validation"), learner.precision(accelerator.device):
             val_loss, values = _validate(job, model, feed, recipe, accelerator, epoch=epoch)
-        rank = None if job.keep_last or feed.val is None else ranked(values[job.primary], val_loss)
+        rank = None if job.keep_last or feed.val is None else scored(job, values, val_loss)
         is_best = _is_best(rank, progress, final=epoch == recipe.epochs - 1)
         record = EpochRecord(
             epoch=epoch + 1,
@@ -241,7 +244,7 @@ def run_epochs(
         )
 
 
-def _begin(job: Job, recipe: Recipe, accelerator: Accelerator, watch: Watch, feed: Feed) -> Progress:
+def _begin(job: Job, recipe: Recipe, accelerator: Accelerator, watch: Watch, feed: EpochData) -> Progress:
     """Before the first epoch, with what was settled: a run that goes on later keeps to it."""
     size = recipe.batch_size
     if size == "auto":
@@ -257,7 +260,7 @@ def _begin(job: Job, recipe: Recipe, accelerator: Accelerator, watch: Watch, fee
     return Progress(records=(), rank=None, best=0, resolved=settled)
 
 
-def fed(job: Job, plan: FreezePlan, before: Feed | None = None) -> Feed:
+def fed(job: Job, plan: FreezePlan, before: EpochData | None = None) -> EpochData:
     """What an epoch is fed: the same as before, unless the boundary has moved: then what leaves the new one is computed."""
     boundary = freeze.frozen_prefix(job.model, plan.frozen)
     if before is not None and before.boundary == boundary:
@@ -265,7 +268,7 @@ def fed(job: Job, plan: FreezePlan, before: Feed | None = None) -> Feed:
     return features.feed(job.model, job.train, job.val, boundary=boundary, views=job.views, keeping=job.keeping)
 
 
-def _unkept(job: Job) -> Feed:
+def _unkept(job: Job) -> EpochData:
     """The samples themselves."""
     return features.feed(job.model, job.train, job.val, boundary=0, views=None, keeping=None)
 
@@ -278,7 +281,7 @@ def _is_best(rank: tuple[float, float] | None, progress: Progress, *, final: boo
 
 
 def _learner(
-    job: Job, recipe: Recipe, accelerator: Accelerator, watch: Watch, plan: FreezePlan, feed: Feed, progress: Progress,
+    job: Job, recipe: Recipe, accelerator: Accelerator, watch: Watch, plan: FreezePlan, feed: EpochData, progress: Progress,
     *, before: step.Learner | None,
 ) -> tuple[step.Learner, Progress]:  # fmt: skip
     """The one before, unless other stages learn now; how it computes is kept for a run that goes on later."""
@@ -303,7 +306,7 @@ def _learner(
         module = torch.compile(module)  # type: ignore[assignment]
     learner = step.Learner(
         module=module, loss=job.loss, frozen=frozen, start=feed.start, precision=chosen, accelerator=accelerator,
-        clock=watch.clock, note=watch.note,
+        clock=watch.clock, note=watch.note, coupled=job.coupled,
     )  # fmt: skip
     if watch.clock.on:
         watch.clock.dtype = str(chosen.dtype).removeprefix("torch.")
@@ -311,7 +314,7 @@ def _learner(
     return learner, progress
 
 
-def _probe(job: Job, recipe: Recipe, accelerator: Accelerator, feed: Feed, size: int) -> step.Probe:
+def _probe(job: Job, recipe: Recipe, accelerator: Accelerator, feed: EpochData, size: int) -> step.Probe:
     def batch() -> tuple[Tensor, Tensor]:
         first = [list(range(min(size, len(feed.train))))]
         return next(iter(features.loader(feed.train.at(0), batches=first, workers=0)))  # type: ignore[no-any-return]
@@ -323,20 +326,21 @@ def _probe(job: Job, recipe: Recipe, accelerator: Accelerator, feed: Feed, size:
 
 def predict(
     model: nn.Module, data: Iterable[Any], accelerator: Accelerator, *, start: int = 0
-) -> tuple[Tensor, Tensor]:
-    """Logits ``(N, outputs)`` and targets ``(N,)`` on the CPU."""
+) -> tuple[dict[str, Tensor], Any]:
+    """The head's outputs ``(N, …)`` and targets, stacked, on the CPU."""
     model.eval()
-    logits: list[Tensor] = []
-    targets: list[Tensor] = []
+    outputs: list[Any] = []
+    targets: list[Any] = []
     with torch.inference_mode():
         for x, y in data:
-            logits.append(model(features.place(x, accelerator.device), start).float().cpu())
+            found = model(features.to_device(x, accelerator.device), start)
+            outputs.append(trees.mapped(lambda tensor: tensor.float().cpu(), found))
             targets.append(y)
-    return torch.cat(logits).clone(), torch.cat(targets).clone()
+    return trees.mapped(torch.clone, trees.joined(outputs)), trees.mapped(torch.clone, trees.joined(targets))
 
 
 def _validate(
-    job: Job, model: nn.Module, feed: Feed, recipe: Recipe, accelerator: Accelerator, *, epoch: int
+    job: Job, model: nn.Module, feed: EpochData, recipe: Recipe, accelerator: Accelerator, *, epoch: int
 ) -> tuple[float, dict[str, float]]:
     """Loss and metrics over all validation samples; NaN and nothing where there are none."""
     if feed.val is None:
@@ -348,24 +352,26 @@ def _validate(
         part = feed.val if len(own) == total else Subset(feed.val, own)
         batches = features.loader(part, batch_size=features.AT_A_TIME, workers=recipe.workers)
         answered = [predict(model, batches, accelerator, start=feed.val_start)]
-    logits = distributed.gather([z for z, _ in answered], own, accelerator)
+    outputs = distributed.gather([z for z, _ in answered], own, accelerator)
     targets = distributed.gather([t for _, t in answered], own, accelerator)
-    # one process judges, so that all go on alike: other processors may round otherwise
-    return distributed.first(accelerator, lambda: _worth(job, logits, targets, accelerator.device, epoch))
+    # one process evaluates, so that all go on alike: other processors may round otherwise
+    return distributed.first(accelerator, lambda: _worth(job, outputs, targets, accelerator.device, epoch))
 
 
 def _worth(
-    job: Job, logits: Tensor, targets: Tensor, device: torch.device, epoch: int
+    job: Job, outputs: dict[str, Tensor], targets: Any, device: torch.device, epoch: int
 ) -> tuple[float, dict[str, float]]:
     job.loss.eval()  # what validation samples are is nothing to learn from: neither statistics nor centres of classes
     with torch.no_grad():
-        loss = float(job.loss(logits.to(device), targets.to(device)))
+        loss = float(job.loss(trees.to_device(outputs, device), trees.to_device(targets, device)))
     if not math.isfinite(loss):
         raise DivergedError(
             f"the validation loss became {loss} after epoch {epoch + 1}; "
             "try a tenth of --lr and --backbone-lr, or a longer --warmup"
         )
-    values = job.metrics(targets.numpy(), job.activation(logits).numpy())
+    assert job.val is not None  # noqa: S101 -- the caller has looked
+    truth = [sample.target for sample in job.val.samples]
+    values = job.metrics({name: tensor.numpy() for name, tensor in outputs.items()}, truth)
     return loss, {name: float(value) for name, value in values.items()}
 
 
@@ -373,6 +379,12 @@ def _learning(model: AdaptedModel, plan: FreezePlan) -> tuple[str, ...]:
     return (*(name for name in freeze.learnable_stages(model) if name not in plan.frozen), "head")
 
 
-def ranked(primary: float, val_loss: float) -> tuple[float, float]:
-    """Epochs and trials by their worth: the larger one is better."""
-    return (primary if math.isfinite(primary) else -math.inf, -val_loss)
+def scored(job: Job, values: Mapping[str, float], val_loss: float) -> tuple[float, float]:
+    """The score of an epoch or a trial: the larger one is better."""
+    return score(values[job.primary], val_loss, smaller=job.smaller)
+
+
+def score(primary: float, val_loss: float, *, smaller: bool = False) -> tuple[float, float]:
+    """By the primary metric, where it is a number, then by the loss."""
+    signed = -primary if smaller else primary
+    return (signed if math.isfinite(signed) else -math.inf, -val_loss)

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 from zooft.contracts import unseen
 from zooft.errors import ConfigError, DivergedError
-from zooft.train.loop import Job, Watch, fed, head_only, placed, ranked, run_epochs
+from zooft.train.loop import Job, Watch, fed, head_only, placed, run_epochs, score, scored
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from accelerate import Accelerator
 
     from zooft.contracts import EpochRecord
-    from zooft.features import Feed
+    from zooft.features import EpochData
     from zooft.train.optimizer import Recipe
 
 RATES = (1.0, 0.1, 0.3, 3.0, 10.0)
@@ -64,7 +64,7 @@ class Choice:
 
     job: Job
     recipe: Recipe
-    feed: Feed | None = None
+    feed: EpochData | None = None
     trials: tuple[Trial, ...] = ()
 
 
@@ -129,7 +129,7 @@ def _tried(given: Choice, ways: Sequence[tuple[Recipe, int | None]], accelerator
         if record is None:
             continue
         trials.append(_trial(record, recipe, views, job.primary))
-        rank = ranked(record.metrics[job.primary], record.val_loss)
+        rank = scored(job, record.metrics, record.val_loss)
         if best_rank is None or rank > best_rank:
             best_rank, best = rank, Choice(job=job, recipe=recipe, feed=feed)
     if best_rank is None and diverged is not None:
@@ -137,7 +137,7 @@ def _tried(given: Choice, ways: Sequence[tuple[Recipe, int | None]], accelerator
     return replace(best, trials=(*given.trials, *trials))
 
 
-def _best_epoch(job: Job, recipe: Recipe, feed: Feed, accelerator: Accelerator) -> EpochRecord:
+def _best_epoch(job: Job, recipe: Recipe, feed: EpochData, accelerator: Accelerator) -> EpochRecord:
     records: list[EpochRecord] = []
     quiet = Watch(computing=unseen, epoch=records.append, note=lambda _text: None)
     run_epochs(job, recipe, accelerator, quiet, feed=feed)
@@ -168,7 +168,7 @@ def _why_not(job: Job) -> str:
 
 def _told(chosen: Choice, primary: str) -> str:
     """What a user should know of the choice."""
-    best = max(chosen.trials, key=lambda trial: ranked(trial.primary, trial.val_loss))
+    best = max(chosen.trials, key=lambda trial: score(trial.primary, trial.val_loss, smaller=chosen.job.smaller))
     text = (
         f"of {len(chosen.trials)} ways validation chose the learning rate {chosen.recipe.lr:.2g}, the weight decay "
         f"{chosen.recipe.weight_decay:g}"

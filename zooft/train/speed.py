@@ -19,6 +19,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from zooft.compute import trees
 from zooft.compute.kernels.operations import FastKernels
 
 LARGEST_BATCH, SMALLEST_BATCH = 512, 8
@@ -78,8 +79,8 @@ class Precision:
 
 
 def choose_precision(
-    model: nn.Module, forward: Callable[[Tensor], Tensor], loss: Callable[[Tensor, Tensor], Tensor],
-    batch: tuple[Tensor, Tensor], *, steps: int,
+    model: nn.Module, forward: Callable[[Tensor], Any], loss: Callable[[Any, Any], Tensor],
+    batch: tuple[Tensor, Any], *, steps: int,
 ) -> Precision:  # fmt: skip
     """The fastest of float32 and bfloat16, each with and without our kernels, for this model and batch.
 
@@ -88,8 +89,8 @@ def choose_precision(
 
     Args:
         model: in the mode and with the frozen stages of training.
-        forward: inputs to logits, through `model`.
-        loss: of logits and targets.
+        forward: inputs to the head's outputs in float32, through `model`.
+        loss: of outputs and targets.
         batch: inputs and targets, on the model's device and in the layout of training.
         steps: that are to come; where they are few, nothing is measured and float32 is taken.
     """
@@ -108,11 +109,11 @@ def choose_precision(
     share = 1.0 if device.type == "cuda" else min(1.0, max(affordable / (1 + _ROUNDS), least))
     size = max(min(_FEWEST, len(batch[0])), math.floor(len(batch[0]) * share))
     rounds = max(1, min(_ROUNDS, math.floor(affordable * len(batch[0]) / size) - 1))
-    part = batch[0][:size], batch[1][:size]
+    part = batch[0][:size], trees.rows(batch[1], slice(size))
     if part[0].ndim == 4 and batch[0].is_contiguous(memory_format=torch.channels_last):
         part = part[0].contiguous(memory_format=torch.channels_last), part[1]
     with untouched(model, device, loss=loss):
-        times = _measured(candidates, lambda: loss(forward(part[0]).float(), part[1]), learning, device, rounds)
+        times = _measured(candidates, lambda: loss(forward(part[0]), part[1]), learning, device, rounds)
     chosen = _chosen(times)
     text = _said(chosen, times, size, " of CPU time" if device.type == "cpu" else "")
     return Precision(dtype=chosen.dtype, kernels=chosen.kernels, said=text, seconds=time.perf_counter() - began)
@@ -277,15 +278,15 @@ class Footprint:
 
 
 def footprint(
-    model: nn.Module, forward: Callable[[Tensor], Tensor], loss: Callable[[Tensor, Tensor], Tensor],
-    batch: tuple[Tensor, Tensor], *, optimizer: str, precision: Precision,
+    model: nn.Module, forward: Callable[[Tensor], Any], loss: Callable[[Any, Any], Tensor],
+    batch: tuple[Tensor, Any], *, optimizer: str, precision: Precision,
 ) -> Footprint:  # fmt: skip
     """What a step would hold, from what autograd saves for two and for four samples.
 
     Args:
         model: in the mode and with the frozen stages of training.
-        forward: inputs to logits, through `model`.
-        loss: of logits and targets.
+        forward: inputs to the head's outputs in float32, through `model`.
+        loss: of outputs and targets.
         batch: at least one sample, on the model's device and in the layout of training; repeated to two and four.
         optimizer: adamw, adam or sgd.
         precision: of the forward pass.
@@ -296,10 +297,10 @@ def footprint(
     with untouched(model, device, loss=loss):
         for size in (2, 4):
             rows = torch.arange(size, device=device) % len(batch[0])
-            x, y = batch[0][rows], batch[1][rows]
+            x, y = batch[0][rows], trees.rows(batch[1], rows)
             if x.ndim == 4 and batch[0].is_contiguous(memory_format=torch.channels_last):
                 x = x.contiguous(memory_format=torch.channels_last)
-            saved.append(_saved(lambda x=x, y=y: loss(forward(x).float(), y), known, precision, device))  # type: ignore[misc]
+            saved.append(_saved(lambda x=x, y=y: loss(forward(x), y), known, precision, device))  # type: ignore[misc]
     slope = (sum(saved[1]) - sum(saved[0])) // 2
     learning = sum(p.numel() * p.element_size() for p in model.parameters() if p.requires_grad)
     return Footprint(

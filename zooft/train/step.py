@@ -15,8 +15,9 @@ import torch
 from torch import Tensor, nn
 
 from zooft import features
-from zooft.compute import distributed, launcher
+from zooft.compute import distributed, launcher, trees
 from zooft.compute.profile import Stopwatch, step_flops
+from zooft.contracts import Loss
 from zooft.errors import DivergedError, TrainingError
 from zooft.train import speed
 from zooft.train.speed import Precision
@@ -25,9 +26,10 @@ if TYPE_CHECKING:
     from accelerate import Accelerator
 
     from zooft.compute.distributed import Batches
+    from zooft.train.loss import TaskLoss
     from zooft.train.optimizer import Recipe
 
-Batch = tuple[Tensor, Tensor]
+Batch = tuple[Tensor, Any]
 
 
 @dataclass(slots=True, kw_only=True)
@@ -36,7 +38,7 @@ class Learner:
 
     Attributes:
         module: that trains: the model, or what exchanges its gradients.
-        loss: ``(logits, targets) -> scalar``.
+        loss: ``(outputs, targets) -> scalar``.
         frozen: the stages that it was made for.
         start: the first stage that runs.
         precision: of the forward pass.
@@ -45,10 +47,11 @@ class Learner:
         note: told in one sentence what happens.
         gflop: of a forward and a backward pass, a sample; 0 where nobody counts.
         parts: into which a batch is cut; 2 once memory has run out.
+        coupled: whether the loss needs the whole batch, so that it is never cut.
     """
 
     module: nn.Module
-    loss: nn.Module
+    loss: TaskLoss
     frozen: frozenset[str]
     start: int
     precision: Precision
@@ -57,6 +60,7 @@ class Learner:
     note: Callable[[str], None]
     gflop: float = 0.0
     parts: int = 1
+    coupled: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -65,7 +69,7 @@ class Probe:
 
     Attributes:
         model: in the mode and with the frozen stages of training, not wrapped.
-        loss: ``(logits, targets) -> scalar``.
+        loss: ``(outputs, targets) -> scalar``.
         recipe: as asked for.
         accelerator: where.
         start: the first stage that runs.
@@ -82,12 +86,12 @@ class Probe:
     def placed(self) -> Batch:
         """A batch on the device."""
         x, y = self.batch()
-        return features.place(x, self.accelerator.device), y.to(self.accelerator.device)
+        return features.to_device(x, self.accelerator.device), trees.to_device(y, self.accelerator.device)
 
-    def forward(self, x: Tensor) -> Tensor:
-        """Logits."""
-        logits: Tensor = self.model(x, self.start)
-        return logits
+    def forward(self, x: Tensor) -> dict[str, Tensor]:
+        """The head's outputs, float32."""
+        outputs: dict[str, Tensor] = trees.floats(self.model(x, self.start))
+        return outputs
 
 
 def settle_precision(probe: Probe, *, steps: int, head_only: bool) -> Precision:
@@ -110,7 +114,7 @@ def settle_precision(probe: Probe, *, steps: int, head_only: bool) -> Precision:
     def measured() -> Precision:
         try:
             batch = probe.placed()
-            with _single_samples_named(len(batch[1]), probe.accelerator):
+            with _single_samples_named(len(batch[0]), probe.accelerator):
                 return speed.choose_precision(probe.model, probe.forward, probe.loss, batch, steps=steps)
         except (RuntimeError, MemoryError) as error:
             if not speed.is_out_of_memory(error):
@@ -160,7 +164,7 @@ def gflop_of(probe: Probe) -> float:
     x, y = probe.placed()
     learning = [parameter for parameter in probe.model.parameters() if parameter.requires_grad]
     with speed.untouched(probe.model, probe.accelerator.device, loss=probe.loss):
-        return step_flops(lambda: probe.loss(probe.forward(x), y), learning) / len(y) / 1e9
+        return step_flops(lambda: probe.loss(probe.forward(x), y), learning) / len(x) / 1e9
 
 
 def run(
@@ -183,8 +187,8 @@ def run(
     total, count = torch.zeros((), device=accelerator.device), 0
     for step, given in enumerate(clock.each(data, "reading")):
         counts = batches.counts(step)
-        x, y = features.place(given[0], accelerator.device), given[1].to(accelerator.device)
-        with _single_samples_named(len(y), accelerator):
+        x, y = features.to_device(given[0], accelerator.device), trees.to_device(given[1], accelerator.device)
+        with _single_samples_named(len(x), accelerator):
             value = _gradients(learner, optimizer, x, y, counts)
         if not bool(torch.isfinite(value)):
             raise _overflow(float(value), epoch, step, optimizer, accelerator)
@@ -192,7 +196,7 @@ def run(
             optimizer.step()
             scheduler.step()
             optimizer.zero_grad(set_to_none=True)
-        clock.gflop += learner.gflop * len(y)
+        clock.gflop += learner.gflop * len(x)
         total += value * sum(counts)
         count += sum(counts)
         advance(1)
@@ -200,7 +204,7 @@ def run(
 
 
 def _gradients(
-    learner: Learner, optimizer: torch.optim.Optimizer, x: Tensor, y: Tensor, counts: tuple[int, ...]
+    learner: Learner, optimizer: torch.optim.Optimizer, x: Tensor, y: Any, counts: tuple[int, ...]
 ) -> Tensor:
     """Loss of the global batch, its gradients set; where memory runs out, once more in two halves."""
     try:
@@ -208,32 +212,55 @@ def _gradients(
     except (RuntimeError, MemoryError) as error:
         if not speed.is_out_of_memory(error):
             raise
-        if learner.parts > 1 or len(y) < 2 or learner.accelerator.num_processes > 1:
-            raise _no_memory(learner, len(y)) from error
+        if learner.parts > 1 or len(x) < 2 or learner.coupled or learner.accelerator.num_processes > 1:
+            raise _no_memory(learner, len(x)) from error
     optimizer.zero_grad(set_to_none=True)
     if x.device.type == "cuda":
         torch.cuda.empty_cache()
     learner.parts = 2
     learner.note(
-        f"memory ran out with {len(y)} samples at once, so every batch is computed in two halves from here on; "
+        f"memory ran out with {len(x)} samples at once, so every batch is computed in two halves from here on; "
         "BatchNorm that learns sees half a batch then"
     )
     return _gradients(learner, optimizer, x, y, counts)
 
 
-def _in_parts(learner: Learner, x: Tensor, y: Tensor, counts: tuple[int, ...]) -> Tensor:
+def _in_parts(learner: Learner, x: Tensor, y: Any, counts: tuple[int, ...]) -> Tensor:
     if learner.parts == 1:
-        return _backward(learner, x, y, counts, weight=1.0)
-    halves = zip(torch.chunk(x, learner.parts), torch.chunk(y, learner.parts), strict=True)
-    return torch.stack([_backward(learner, a, b, (len(b),), weight=len(b) / len(y)) for a, b in halves]).sum()
+        return _backward(learner, x, y, counts)
+    halves = list(zip(torch.chunk(x, learner.parts), trees.chunks(y, learner.parts), strict=True))
+    sums = [_backward_of_part(learner, a, b, share=len(a) / len(x)) for a, b in halves]
+    total, weight = torch.stack([part.total for part in sums]).sum(), sum(part.weight for part in sums)
+    _divide_gradients(learner, weight)  # only now is it known what the sums are to be divided by
+    return total / weight
 
 
-def _backward(learner: Learner, x: Tensor, y: Tensor, counts: tuple[int, ...], *, weight: float) -> Tensor:
+def _backward_of_part(learner: Learner, x: Tensor, y: Any, *, share: float) -> Loss:
+    """The sums of a part of a batch, their gradients added; a loss that is no sum counts by the part's `share` of the samples."""
+    with learner.clock.part("forward"):
+        with learner.precision(learner.accelerator.device):
+            outputs = learner.module(x, learner.start)
+        found = learner.loss.sums(trees.floats(outputs), y)
+        sums = found if isinstance(found, Loss) else Loss(found * share, share)
+    with learner.clock.part("backward"):
+        sums.total.backward()  # type: ignore[no-untyped-call]
+    weight = sums.weight.detach() if isinstance(sums.weight, Tensor) else sums.weight
+    return Loss(sums.total.detach(), weight)
+
+
+def _divide_gradients(learner: Learner, weight: Tensor | float) -> None:
+    for module in (learner.module, learner.loss):
+        for parameter in module.parameters():
+            if parameter.grad is not None:
+                parameter.grad /= weight
+
+
+def _backward(learner: Learner, x: Tensor, y: Any, counts: tuple[int, ...]) -> Tensor:
     accelerator = learner.accelerator
     with learner.clock.part("forward"):
         with learner.precision(accelerator.device):
-            logits = learner.module(x, learner.start)
-        value = distributed.global_loss(learner.loss, logits.float(), y, accelerator, counts=counts) * weight
+            outputs = learner.module(x, learner.start)
+        value = distributed.global_loss(learner.loss, trees.floats(outputs), y, accelerator, counts=counts)
     with learner.clock.part("backward"):
         value.backward()  # type: ignore[no-untyped-call]
         distributed.same_gradients(learner.loss, accelerator)

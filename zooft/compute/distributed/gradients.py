@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, distributed, nn
 
+from zooft.compute import trees
 from zooft.compute.distributed.shards import rows_of_all
 from zooft.errors import ConfigError
 
@@ -25,37 +26,45 @@ _SYNC_BUFFERS = next(
 
 
 def global_loss(
-    loss: Callable[[Tensor, Tensor], Tensor],
-    logits: Tensor,
-    targets: Tensor,
+    loss: Callable[[Any, Any], Tensor],
+    outputs: Any,
+    targets: Any,
     accelerator: Accelerator,
     *,
     counts: Sequence[int] | None = None,
 ) -> Tensor:
     """The loss of the global batch, times the number of processes: what is to be sent backward.
 
-    Computed on everybody's logits, of which only the own ones carry a gradient. DistributedDataParallel takes the
+    Computed on everybody's outputs, of which only the own ones carry a gradient. DistributedDataParallel takes the
     mean of the processes' gradients, so each parameter gets exactly the gradient that one process would have
     computed on the whole batch, for any loss, weighted ones too, and however the batch is cut. Divided by
     the number of processes, the value is the global batch's loss, the same everywhere.
 
     Args:
-        loss: ``(logits, targets) -> scalar``.
-        logits: of this process's samples, ``(n, outputs)``.
-        targets: theirs, ``(n,)``.
+        loss: ``(outputs, targets) -> scalar``.
+        outputs: of this process's samples, tensors ``(n, …)`` or mappings of them.
+        targets: theirs.
         accelerator: of this process.
         counts: how many of each process's rows count, as `Batches.counts` gives it; all of them where None.
     """
     if accelerator.num_processes == 1:
-        return loss(logits, targets)
-    known = tuple(counts) if counts is not None else _counted(len(logits), accelerator)
-    rows = [part[:n] for part, n in zip(rows_of_all(logits.detach(), max(known)), known, strict=True)]
-    labels = [part[:n] for part, n in zip(rows_of_all(targets, max(known)), known, strict=True)]
-    own = known[accelerator.process_index]
-    rows[accelerator.process_index] = logits[:own]
-    number: int = accelerator.num_processes
+        return loss(outputs, targets)
+    known = tuple(counts) if counts is not None else _counted(trees.length(outputs), accelerator)
+    process, number = accelerator.process_index, int(accelerator.num_processes)
     # rows that are left out get zeros for a gradient: a process without samples takes part in the exchange all the same
-    return loss(torch.cat(rows), torch.cat(labels)) * number
+    return loss(_of_all(outputs, known, process), _of_all(targets, known, None)) * number
+
+
+def _of_all(tree: Any, counts: Sequence[int], own: int | None) -> Any:
+    """Everybody's rows of each tensor; those of process `own` carry their gradient."""
+
+    def gathered(tensor: Tensor) -> Tensor:
+        parts = [part[:n] for part, n in zip(rows_of_all(tensor.detach(), max(counts)), counts, strict=True)]
+        if own is not None:
+            parts[own] = tensor[: counts[own]]
+        return torch.cat(parts)
+
+    return trees.mapped(gathered, tree)
 
 
 def wrap(model: nn.Module, accelerator: Accelerator, *, sync_bn: bool = False) -> nn.Module:

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -91,14 +91,23 @@ def share(n: int, accelerator: Accelerator) -> range:
     return _parts(n, accelerator.num_processes)[number]
 
 
-def gather(parts: Sequence[Tensor], order: Sequence[int], accelerator: Accelerator) -> Tensor:
+def gather(parts: Sequence[Any], order: Sequence[int], accelerator: Accelerator) -> Any:
     """Rows that the processes have computed, in the samples' order, on the CPU in every process.
 
     Args:
-        parts: this process's rows, ``(n, …)`` each; none at all where it had no samples.
+        parts: this process's rows, ``(n, …)`` each, or mappings of such; none at all where it had no samples.
         order: which sample each of these rows is of; over all processes every number from 0 once.
         accelerator: of this process.
     """
+    names = list(parts[0]) if len(parts) and isinstance(parts[0], Mapping) else None
+    if accelerator.num_processes > 1:  # a process without samples knows no names
+        names = next((theirs for theirs in from_each(names, accelerator) if theirs is not None), None)
+    if names is None:
+        return _gathered(parts, order, accelerator)
+    return {name: _gathered([part[name] for part in parts], order, accelerator) for name in names}
+
+
+def _gathered(parts: Sequence[Tensor], order: Sequence[int], accelerator: Accelerator) -> Tensor:
     places = torch.tensor(list(order), dtype=torch.long)
     own = torch.cat([part.cpu() for part in parts]) if len(parts) else None
     if accelerator.num_processes == 1 and own is not None:

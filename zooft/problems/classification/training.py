@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Hashable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from zooft.contracts import TrainingPart
+from zooft.contracts import Strata, TrainingPart
 
 if TYPE_CHECKING:
     from torch import nn
@@ -24,7 +24,7 @@ def training_part(loss: ClassLoss) -> TrainingPart:
             or the mean of one.
     """
     return TrainingPart(
-        outputs=_outputs, loss=_Made(loss), check=_check, stratum=_stratum, missing=_missing,
+        outputs=_outputs, loss=_Made(loss), check=_check, strata=_strata, absent=_absent, unlearnable=_unlearnable,
     )  # fmt: skip
 
 
@@ -62,14 +62,15 @@ def _check(target: Any, labels: Labels) -> str:
     return f"a whole number from 0 to {classes - 1}, an index into the {classes} classes"
 
 
-def _stratum(target: Any) -> Hashable:
-    return int(target)
+def _strata(targets: Sequence[Any], labels: Labels) -> Strata:
+    return Strata(targets, labels[0].categories)
 
 
-def _missing(targets: Sequence[Any], labels: Labels) -> tuple[str, ...]:
+def _absent(targets: Sequence[Any], labels: Labels) -> tuple[str, ...]:
     counts = Counter(targets)
+    return tuple(name for index, name in enumerate(labels[0].categories) if not counts[index])
+
+
+def _unlearnable(_targets: Sequence[Any], labels: Labels) -> str:
     classes = labels[0].categories
-    absent = [name for index, name in enumerate(classes) if not counts[index]]
-    if absent:
-        return (f"no usable samples of class {', '.join(absent)}",)
-    return (f"only one class, {classes[0]!r}; there is nothing to tell apart",) if len(classes) < 2 else ()
+    return f"only one class, {classes[0]!r}; there is nothing to tell apart" if len(classes) < 2 else ""

@@ -1,0 +1,71 @@
+"""Batches that are tensors, or mappings and lists of them: a head's named outputs, and targets of any shape.
+
+A list holds one item a sample, such as the boxes of each image; all else has the batch axis first.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+
+def mapped(function: Callable[[Tensor], Tensor], tree: Any) -> Any:
+    """The same tree, each tensor replaced by what `function` makes of it."""
+    if isinstance(tree, Tensor):
+        return function(tree)
+    if isinstance(tree, Mapping):
+        return {name: mapped(function, value) for name, value in tree.items()}
+    return [mapped(function, value) for value in tree] if isinstance(tree, list | tuple) else tree
+
+
+def length(tree: Any) -> int:
+    """Samples of a batch."""
+    if isinstance(tree, Mapping):
+        return length(next(iter(tree.values())))
+    return len(tree)
+
+
+def rows(tree: Any, index: Any) -> Any:
+    """Some samples: by a slice, or by positions."""
+    if isinstance(tree, list | tuple):
+        return tree[index] if isinstance(index, slice) else [tree[int(i)] for i in index]
+    if isinstance(tree, Mapping):
+        return {name: rows(value, index) for name, value in tree.items()}
+    return tree[index]
+
+
+def chunks(tree: Any, parts: int) -> list[Any]:
+    """A batch in so many parts, as `torch.chunk` cuts."""
+    edges = [len(part) for part in torch.arange(length(tree)).chunk(parts)]
+    begins = [sum(edges[:number]) for number in range(len(edges))]
+    return [rows(tree, slice(begin, begin + size)) for begin, size in zip(begins, edges, strict=True)]
+
+
+def joined(trees: Sequence[Any]) -> Any:
+    """Several batches as one."""
+    first = trees[0]
+    if isinstance(first, Mapping):
+        return {name: joined([tree[name] for tree in trees]) for name in first}
+    if isinstance(first, list | tuple):
+        return [item for tree in trees for item in tree]
+    return torch.cat(list(trees))
+
+
+def to_device(tree: Any, device: torch.device) -> Any:
+    """A batch on a device."""
+    return mapped(lambda tensor: tensor.to(device), tree)
+
+
+def floats(tree: Any) -> Any:
+    """A batch in float32."""
+    return mapped(lambda tensor: tensor.float(), tree)
+
+
+def tensors(tree: Any) -> list[Tensor]:
+    """All tensors of a batch."""
+    found: list[Tensor] = []
+    mapped(lambda tensor: (found.append(tensor), tensor)[1], tree)
+    return found
