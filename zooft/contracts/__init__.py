@@ -15,6 +15,7 @@ from zooft.contracts.data import (
     Sample,
     SplitName,
 )
+from zooft.contracts.events import Figure, RunEnded, RunEvaluated, RunStarted
 from zooft.contracts.parts import FreezePlan, Freezer, Head, Scale
 from zooft.contracts.progress import Advance, Computing, unseen
 from zooft.contracts.results import (
@@ -56,6 +57,7 @@ __all__ = [
     "Discovery",
     "EpochRecord",
     "Family",
+    "Figure",
     "FreezePlan",
     "Freezer",
     "GroupResult",
@@ -72,6 +74,9 @@ __all__ = [
     "Port",
     "Rejection",
     "ResizeMode",
+    "RunEnded",
+    "RunEvaluated",
+    "RunStarted",
     "Sample",
     "Scale",
     "SplitName",

@@ -140,16 +140,27 @@ def load(plugins: Plugins | None = None) -> Registry:
     )
 
 
-def announce(registry: Registry, event: str, **facts: Any) -> None:
-    """Tell every listening plugin of an event; one that fails is logged, and the run goes on."""
+def announce(registry: Registry, event: str, *, named: set[tuple[str, str]] | None = None, **facts: Any) -> None:
+    """Tell every listening plugin of an event; one that fails is logged, and the run goes on.
+
+    Args:
+        registry: whose plugins listen.
+        event: the hook.
+        named: plugins and hooks whose faults were logged before and aren't again; new ones are added.
+        facts: the hook's arguments.
+    """
     for listener in registry.plugins.implementations(event):
         try:
             with printing_aside():
                 listener.function(*(facts[name] for name in listener.argnames))
-        except (Exception, SystemExit) as error:  # plugin code
-            plugin_loading.logger.warning(
-                "the plugin %s failed in %s: %s: %s", listener.plugin_name, event, type(error).__name__, error
-            )
+        except KeyboardInterrupt:  # the user's
+            raise
+        except BaseException as error:  # plugin code, which may exit, or be cancelled, too
+            where = (listener.plugin_name, event)
+            if named is None or where not in named:
+                plugin_loading.logger.warning("the plugin %s failed in %s: %s: %s", *where, type(error).__name__, error)
+            if named is not None:
+                named.add(where)
 
 
 def _collect(plugins: Plugins, hook: str, kind: type[Any], problems: dict[PluginInfo, str]) -> list[Entry[Any]]:

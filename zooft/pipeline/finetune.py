@@ -32,6 +32,7 @@ from zooft.hooks import registry as registries
 from zooft.pipeline import resume
 from zooft.pipeline import training as crews
 from zooft.pipeline.cache_key import reads_by
+from zooft.pipeline.events import RunEvents
 from zooft.pipeline.plan import Plan, resolve
 from zooft.pipeline.record import record
 from zooft.pipeline.reporter import Listener, Quiet, Silent
@@ -126,13 +127,15 @@ def _worked_on(plan: Plan, accelerator: Accelerator, told: Listener) -> Finetune
     from zooft.compute import distributed
 
     folder = distributed.main_only(accelerator, lambda: _folder(plan))
-    try:
-        return _finetune(plan, folder, accelerator, told)
-    except BaseException as error:  # Ctrl-C too
-        kept = folder.abandon() if folder is not None else ""
-        if kept:
-            error.add_note(kept)
-        raise
+    events = RunEvents(plan.registry, folder, private=plan.task.private)
+    with events.until_the_end():
+        try:
+            return _finetune(plan, folder, accelerator, told, events)
+        except BaseException as error:  # Ctrl-C too
+            kept = folder.abandon() if folder is not None else ""
+            if kept:
+                error.add_note(kept)
+            raise
 
 
 def _folder(plan: Plan) -> runs.WorkingFolder:
@@ -150,7 +153,7 @@ def _folder(plan: Plan) -> runs.WorkingFolder:
 
 
 def _finetune(
-    plan: Plan, folder: runs.WorkingFolder | None, accelerator: Accelerator, told: Listener
+    plan: Plan, folder: runs.WorkingFolder | None, accelerator: Accelerator, told: Listener, events: RunEvents
 ) -> FinetuneResult:
     """What all processes do, step by step; `folder` is the main one's alone."""
     from zooft.compute.distributed import first, main_first, main_only
@@ -180,8 +183,8 @@ def _finetune(
         told.note(
             f"{len(backbone.fixed)} parameters stay as they are, whatever --freeze says, as {plan.family.name} has fixed them: {shown}"
         )
-    main_only(accelerator, lambda: _write_record(plan, crews.mains(path), backbone, splits, found))
-    crew = crews.gathered(plan, backbone, splits, accelerator, told, stopwatch, digests)
+    main_only(accelerator, lambda: _write_record(plan, crews.mains(path), backbone, splits, found, events))
+    crew = crews.gathered(plan, backbone, splits, accelerator, told, stopwatch, digests, events)
     crossed = crews.cross_validate(crew, splits, len(found.classes), path) if splits.folds else None
     told.step(f"training on {_where(accelerator)}" + (", with all samples" if splits.folds else ""))
     crews.learn(crew, backbone, adapted, splits.train, splits.val, path, kept=crews.kept_by(crew, path))
@@ -209,7 +212,7 @@ def _completed(
     verification = None
     if plan.config.export:
         with crew.clock.part("export and verification"):
-            verification = _export(plan, saved, splits, told)
+            verification = _export(crew, saved, splits)
     clock.lap("export")
     crews.keep(folder.path, "resources", clock.resources())
     if plan.config.report:
@@ -301,14 +304,19 @@ def _kept_looks(plan: Plan, told: Listener, digests: Lookup) -> LooksKept | None
     return Kept(shelf, digest, partial(sample_tables.unchanged, plan.task, plan.options))
 
 
-def _write_record(plan: Plan, folder: Path, backbone: Backbone, splits: Splits, found: Discovery) -> None:
+def _write_record(
+    plan: Plan, folder: Path, backbone: Backbone, splits: Splits, found: Discovery, events: RunEvents
+) -> None:
     """``run.json``, and the news that the run has begun."""
     written = record(plan, backbone, splits, found)
     if plan.config.resume is not None:
         resume.check_weights(folder, backbone)
         written |= resume.carried_over(folder, epochs=plan.config.epochs)
     runs.write_json(folder / runs.RUN_FILE, written)
-    registries.announce(plan.registry, "zooft_on_start", run=folder, samples=len(found.samples))
+    events.started(
+        samples=len(found.samples), config={**resume.settings(plan), "backbone": backbone.reference},
+        counts=written["data"]["classes"], resumed=plan.config.resume is not None,
+    )  # fmt: skip
 
 
 def _judge(
@@ -341,6 +349,7 @@ def _judge(
     judge.write_predictions(folder / runs.PREDICTIONS_FILE, judged, saved.classes, fold_of)
     crews.keep(folder, "evaluation", {name: part.evaluation for name, part in judged.items()})
     crews.keep(folder, "best_epoch", runs.best_epoch(folder))
+    crew.events.evaluated({name: part.evaluation for name, part in judged.items()}, best_epoch=runs.best_epoch(folder))
     saved.model.cpu()
     return replace(saved, record=runs.read(folder)), judged
 
@@ -361,13 +370,14 @@ def _cross_calibrated(plan: Plan, raw: Predictions, splits: Splits, saved: Saved
     return judge.joined(parts)
 
 
-def _export(plan: Plan, saved: SavedRun, splits: Splits, told: Listener) -> Verification:
+def _export(crew: crews.Crew, saved: SavedRun, splits: Splits) -> Verification:
     from zooft.deploy.verify import spread
 
+    plan, told = crew.plan, crew.told
     told.step("exporting to ONNX")
     candidate = saved.path / (runs.ONNX_FILE + ".candidate")
     finished.export_run(saved, candidate, note=told.note)
-    registries.announce(plan.registry, "zooft_on_exported", run=saved.path, model=candidate)
+    crew.events.exported(candidate)
     told.step("verifying the file")
     members = splits.val or splits.train
     chosen = [members[i] for i in spread(members, plan.config.verify_samples)]
@@ -376,7 +386,7 @@ def _export(plan: Plan, saved: SavedRun, splits: Splits, told: Listener) -> Veri
         advance=told.computing("samples, in torch and from the file", len(chosen)),
     )  # fmt: skip
     finished.settle(saved.path, candidate, verification)
-    registries.announce(plan.registry, "zooft_on_verified", run=saved.path, verification=verification)
+    crew.events.verified(verification)
     return verification
 
 

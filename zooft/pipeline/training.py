@@ -19,7 +19,6 @@ from zooft.data.split import Fold, Splits
 from zooft.deploy import saved as finished
 from zooft.errors import WeightsError
 from zooft.evaluation import judge
-from zooft.hooks import registry as registries
 from zooft.hooks.guard import within
 from zooft.pipeline import resume
 from zooft.pipeline.cache_key import depends_on
@@ -38,6 +37,7 @@ if TYPE_CHECKING:
     from zooft.features import Keeping, Views
     from zooft.model.adapted import AdaptedModel
     from zooft.model.backbone import Backbone
+    from zooft.pipeline.events import RunEvents
     from zooft.pipeline.plan import Plan
     from zooft.pipeline.reporter import Listener
     from zooft.run.checkpoint import Kept, Progress
@@ -60,6 +60,7 @@ class Crew:
         contents: of the samples that are learnt from, as far as it is known.
         told: who is told.
         clock: told what takes how long.
+        events: what plugins hear of the run.
     """
 
     plan: Plan
@@ -69,6 +70,7 @@ class Crew:
     contents: str | None
     told: Listener
     clock: Stopwatch
+    events: RunEvents
 
     def alone(self) -> Crew:
         """For what one process does while the others wait."""
@@ -78,7 +80,7 @@ class Crew:
 
 def gathered(
     plan: Plan, backbone: Backbone, splits: Splits, accelerator: Accelerator, told: Listener, clock: Stopwatch,
-    digests: Lookup,
+    digests: Lookup, events: RunEvents,
 ) -> Crew:  # fmt: skip
     """A crew that knows every sample's content, each process having looked at its share, and has the same weights.
 
@@ -103,7 +105,8 @@ def gathered(
             "--weights FILE"
         )
     return Crew(
-        plan=plan, accelerator=accelerator, backbone=backbone, keeping=keeping, contents=contents, told=told, clock=clock
+        plan=plan, accelerator=accelerator, backbone=backbone, keeping=keeping, contents=contents, told=told, clock=clock,
+        events=events,
     )  # fmt: skip
 
 
@@ -138,7 +141,7 @@ def cross_validate(crew: Crew, splits: Splits, outputs: int, path: Path | None) 
         kept = kept_by(crew, own)
         if kept is None or kept.progress.epoch < crew.plan.config.epochs:
             backbone, adapted = main_first(crew.accelerator, lambda: adapt(crew.plan, outputs))
-            learn(crew, backbone, adapted, fold.train, fold.held_out, own, kept=kept, keep_last=True)
+            learn(crew, backbone, adapted, fold.train, fold.held_out, own, kept=kept, keep_last=True, fold=number)
         answers = partial(_fold_answers, crew.alone(), fold, path, own)
         parts.append(main_only(crew.accelerator, answers))
     return judge.joined([mains(part) for part in parts]) if crew.accelerator.is_main_process else None
@@ -190,6 +193,7 @@ def learn(
     *,
     kept: Kept | None,
     keep_last: bool = False,
+    fold: int | None = None,
 ) -> None:
     """Train `adapted`, into a folder.
 
@@ -202,6 +206,7 @@ def learn(
         folder: of the weights and the curve; None but in the main process.
         kept: what an earlier process has left to go on from.
         keep_last: keep the last epoch, whatever validation says.
+        fold: which one is trained, from 1; None for the training that the run is made for.
     """
     from zooft import train
     from zooft.compute.kernels import numerics
@@ -226,7 +231,7 @@ def learn(
         plan=functools.cache(lambda epoch: freeze.plan(adapted, freezer, argument, epoch)),
         keeping=crew.keeping,
     )
-    recipe, watch = _recipe(plan.config, accelerator), _watch(crew, job, folder, still=_still(plan, adapted))
+    recipe, watch = _recipe(plan.config, accelerator), _watch(crew, job, folder, still=_still(plan, adapted), fold=fold)
     with numerics.fast_matmul(crew.told.note):
         _learn(crew, job, recipe, watch, folder, kept)
 
@@ -324,7 +329,7 @@ def _workers(config: FinetuneConfig, accelerator: Accelerator) -> int:
     return machine.loader_workers(accelerator.device.type, processes=accelerator.num_processes)
 
 
-def _watch(crew: Crew, job: Job, folder: Path | None, *, still: frozenset[str]) -> Watch:
+def _watch(crew: Crew, job: Job, folder: Path | None, *, still: frozenset[str], fold: int | None) -> Watch:
     """What happens as epochs end: the main process saves them, tells of them, and lets plugins know."""
     from zooft.model.adapted import zoo_tensors
     from zooft.run.checkpoint import Keeper
@@ -346,7 +351,7 @@ def _watch(crew: Crew, job: Job, folder: Path | None, *, still: frozenset[str]) 
 
     def after_epoch(record: EpochRecord) -> None:
         told.epoch(record, plan.config.epochs)
-        registries.announce(plan.registry, "zooft_on_epoch_end", run=folder, record=record)
+        crew.events.epoch_ended(record, fold=fold)
 
     return Watch(computing=told.computing, epoch=after_epoch, note=told.note, keep=save, clock=crew.clock)
 
