@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import dataclasses
 import inspect
+import json
 import re
 from collections.abc import Callable
 from pathlib import Path
@@ -15,6 +16,7 @@ import pytest
 
 import zooft
 from zooft import contracts, testing
+from zooft.data import samples
 from zooft.hooks import registry
 from zooft.hooks import specs as hookspecs
 from zooft.hooks.loading import PluginInfo, Plugins, new_manager
@@ -101,6 +103,25 @@ def use_weights(found: Registry, folder: Path) -> None:
     assert backbone.module.state_dict()["conv1.weight"].equal(trained["conv1.weight"])
 
 
+def use_source(found: Registry, folder: Path) -> None:
+    """Its rows are the samples of the task that is installed."""
+    import numpy as np
+    from PIL import Image
+
+    labels = ("cat", "dog", "cat", "dog")
+    for number, _ in enumerate(labels):
+        Image.fromarray(np.full((24, 30, 3), 60 * number, np.uint8)).save(folder / f"{number}.png")
+    lines = [json.dumps({"file": f"{number}.png", "label": label}) for number, label in enumerate(labels)]
+    (folder / "pets.jsonl").write_text("\n".join(lines))
+    task = dataclasses.replace(found, tasks=registry.load().tasks).task("classification")
+    discovered = samples.discover(task, folder / "pets.jsonl", task.options())
+    assert [sample.id for sample in discovered.samples] == [f"pets.jsonl/{number}" for number in (1, 2, 3, 4)]
+    assert [discovered.classes[sample.target] for sample in discovered.samples] == list(labels)
+    for number, sample in enumerate(discovered.samples):
+        (read,) = samples.read(task, task.options(), sample)
+        np.testing.assert_array_equal(read, np.full((24, 30, 3), 60 * number, np.uint8))
+
+
 def use_start(found: Registry, folder: Path) -> None:
     registry.announce(found, "zooft_on_start", run=folder, samples=7, started=STARTED)
 
@@ -154,6 +175,7 @@ USES: dict[str, Callable[[Registry, Path], None]] = {
     "zooft_register_freezers": use_freezer,
     "zooft_register_tasks": use_task,
     "zooft_register_weights": use_weights,
+    "zooft_register_sources": use_source,
     "zooft_on_start": use_start,
     "zooft_on_epoch_end": use_epoch_end,
     "zooft_on_evaluated": use_evaluated,

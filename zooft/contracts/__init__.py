@@ -29,6 +29,7 @@ from zooft.contracts.results import (
     Table,
     Verification,
 )
+from zooft.contracts.source import Column, Row, Source
 from zooft.contracts.task import API_VERSION, Activation, NoOptions, OperatingPoint, Task
 from zooft.contracts.zoo import (
     Anatomy,
@@ -52,6 +53,7 @@ __all__ = [
     "Anatomy",
     "Arrays",
     "Calibration",
+    "Column",
     "Computing",
     "DeployedFile",
     "Discovery",
@@ -74,11 +76,13 @@ __all__ = [
     "Port",
     "Rejection",
     "ResizeMode",
+    "Row",
     "RunEnded",
     "RunEvaluated",
     "RunStarted",
     "Sample",
     "Scale",
+    "Source",
     "SplitName",
     "Stage",
     "Table",

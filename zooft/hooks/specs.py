@@ -22,6 +22,7 @@ if TYPE_CHECKING:
         RunEnded,
         RunEvaluated,
         RunStarted,
+        Source,
         Task,
         Verification,
         WeightsSource,
@@ -142,6 +143,43 @@ def zooft_register_weights() -> Iterable[WeightsSource]:  # type: ignore[empty-b
         def zooft_register_weights():
             return [zooft.WeightsSource(name="ours", summary="what we trained", load=load,
                                         models=lambda: ["torchvision:resnet18"])]
+    """
+
+
+@hookspec
+def zooft_register_sources() -> Iterable[Source]:  # type: ignore[empty-body]
+    """Forms of data that every task with images can read.
+
+    A complete plugin::
+
+        import json
+        import zooft
+
+        def recognises(path):   # a line each: {"file": "a.png", "label": "cat"}, files beside it
+            return path.suffix == ".jsonl"
+
+        def records(path):
+            return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+
+        def columns(path):
+            names = {name: None for record in records(path) for name in record if name != "file"}
+            return [zooft.Column(name=name) for name in names]
+
+        def rows(path, wanted):
+            for number, record in enumerate(records(path), 1):
+                values = {name: record.get(name) for name in wanted}
+                yield zooft.Row(id=f"{path.name}/{number}", content=path.parent / record["file"], values=values)
+
+        def content(file):
+            try:
+                return file.read_bytes()
+            except OSError as error:
+                raise zooft.DataError(f"can't be read: {error.strerror}") from error
+
+        @zooft.hookimpl
+        def zooft_register_sources():
+            return [zooft.Source(name="json-lines", summary="a picture's file and label in each line",
+                                 recognises=recognises, columns=columns, rows=rows, content=content)]
     """
 
 
