@@ -10,7 +10,7 @@ import json
 import logging
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -34,9 +34,10 @@ from zooft.pipeline import training as crews
 from zooft.pipeline.cache_key import reads_by
 from zooft.pipeline.events import RunEvents
 from zooft.pipeline.plan import Plan, resolve
-from zooft.pipeline.record import record
+from zooft.pipeline.record import begin_record
 from zooft.pipeline.reporter import Listener, Quiet, Silent
 from zooft.run import folder as runs
+from zooft.run.record import read_record, update_record, write_record
 from zooft.storage.lookup import Lookup
 
 if TYPE_CHECKING:
@@ -214,10 +215,10 @@ def _completed(
         with crew.clock.part("export and verification"):
             verification = _export(crew, saved, splits)
     clock.lap("export")
-    crews.keep(folder.path, "resources", clock.resources())
+    update_record(folder.path, resources=clock.resources())
     if plan.config.report:
         with crew.clock.part("report"), _doing_without(told):
-            saved = replace(saved, record=runs.read(saved.path))
+            saved = replace(saved, record=read_record(saved.path))
             _report(plan, saved, found, splits, judged, audited, verification)
     profile = _profile(crew, folder.path)
     path = folder.publish()
@@ -235,7 +236,7 @@ def _profile(crew: crews.Crew, folder: Path) -> Profile | None:
     parts = crew.clock.parts()
     peak = timing.measure_peak(crew.accelerator.device)
     profile = Profile(parts=parts, dtype=crew.clock.dtype, learning_gflop=crew.clock.gflop, peak=peak)
-    crews.keep(folder, "profile", timing.as_record(profile))
+    update_record(folder, profile=timing.as_record(profile))
     return profile
 
 
@@ -308,14 +309,14 @@ def _write_record(
     plan: Plan, folder: Path, backbone: Backbone, splits: Splits, found: Discovery, events: RunEvents
 ) -> None:
     """``run.json``, and the news that the run has begun."""
-    written = record(plan, backbone, splits, found)
+    begun = begin_record(plan, backbone, splits, found)
     if plan.config.resume is not None:
         resume.check_weights(folder, backbone)
-        written |= resume.carried_over(folder, epochs=plan.config.epochs)
-    runs.write_json(folder / runs.RUN_FILE, written)
+        begun = resume.carry_over(folder, begun, epochs=plan.config.epochs)
+    write_record(folder, begun)
     events.started(
         samples=len(found.samples), config={**resume.settings(plan), "backbone": backbone.reference},
-        counts=written["data"]["classes"], resumed=plan.config.resume is not None,
+        counts=begun.data.classes, resumed=plan.config.resume is not None,
     )  # fmt: skip
 
 
@@ -328,7 +329,7 @@ def _judge(
     raw = crossed or crews.predict(crew, saved, splits.val)
     what = "the held-out samples of every fold" if crossed else "the validation samples"
     calibration = _calibrate(plan, raw, saved, what)
-    crews.keep(folder, "calibration", calibration)
+    update_record(folder, calibration=asdict(calibration))
     answers = {"val": judge.calibrated(raw, calibration, plan.task)}
     if crossed:
         answers = {"cross-validation": _cross_calibrated(plan, raw, splits, saved)}
@@ -340,18 +341,19 @@ def _judge(
             predictions=part,
             evaluation=judge.evaluate(
                 plan.task, saved.classes, part, split=name, resamples=plan.config.bootstrap, seed=plan.config.seed,
-                calibration=calibration, group_score=saved.group_score, group_name=saved.record["data"]["group_name"],
+                calibration=calibration, group_score=saved.group_score, group_name=saved.record.data.group_name,
             ),
         )
         for name, part in answers.items()
     }  # fmt: skip
     fold_of = {sample.id: number for number, fold in enumerate(splits.folds, 1) for sample in fold.held_out}
     judge.write_predictions(folder / runs.PREDICTIONS_FILE, judged, saved.classes, fold_of)
-    crews.keep(folder, "evaluation", {name: part.evaluation for name, part in judged.items()})
-    crews.keep(folder, "best_epoch", runs.best_epoch(folder))
-    crew.events.evaluated({name: part.evaluation for name, part in judged.items()}, best_epoch=runs.best_epoch(folder))
+    figures = {name: part.evaluation for name, part in judged.items()}
+    best_epoch = runs.best_epoch(folder)
+    update_record(folder, evaluation=runs.to_json(figures), best_epoch=best_epoch)
+    crew.events.evaluated(figures, best_epoch=best_epoch)
     saved.model.cpu()
-    return replace(saved, record=runs.read(folder)), judged
+    return replace(saved, record=read_record(folder)), judged
 
 
 def _calibrate(plan: Plan, raw: Predictions, saved: SavedRun, fitted_on: str) -> Calibration:

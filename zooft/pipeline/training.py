@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -23,6 +23,7 @@ from zooft.hooks.guard import within
 from zooft.pipeline import resume
 from zooft.pipeline.cache_key import depends_on
 from zooft.run import folder as runs
+from zooft.run.record import ResolvedRecord, TrialRecord, read_record, update_record
 from zooft.storage.sequences import pick
 
 if TYPE_CHECKING:
@@ -152,7 +153,7 @@ def _fold_answers(crew: Crew, fold: Fold, whole: Path | None, own: Path | None) 
     whole, own = mains(whole), mains(own)
     runs.write_text(own / runs.RUN_FILE, (whole / runs.RUN_FILE).read_text(encoding="utf-8"))
     parted = Splits(train=fold.train, val=fold.held_out, test=(), notes=())
-    sample_tables.write_samples(own / runs.SAMPLES_FILE, parted, runs.read(whole)["classes"])
+    sample_tables.write_samples(own / runs.SAMPLES_FILE, parted, read_record(whole).classes)
     return predict(crew, finished.open_run(own, crew.plan.registry, like=crew.backbone), fold.held_out)
 
 
@@ -252,7 +253,7 @@ def _learn(crew: Crew, job: Job, recipe: Recipe, watch: Watch, folder: Path | No
         return train.fit(job, recipe, accelerator, watch, kept=kept)
     choice = search.choose(job, recipe, accelerator, watch, views=plan.config.views, sweep=plan.config.sweep)
     if choice.trials and folder is not None:
-        keep(folder, "trials", choice.trials)
+        update_record(folder, trials=tuple(TrialRecord(**asdict(trial)) for trial in choice.trials))
     return train.fit(choice.job, choice.recipe, accelerator, watch, feed=choice.feed)
 
 
@@ -344,7 +345,7 @@ def _watch(crew: Crew, job: Job, folder: Path | None, *, still: frozenset[str], 
     def save(progress: Progress, optimizer: Optimizer) -> None:
         final = progress.epoch == plan.config.epochs
         if progress.epoch == 1 and (folder / runs.RUN_FILE).is_file():
-            keep(folder, "settled", progress.resolved)
+            update_record(folder, resolved=_resolved(progress))
         whole = replace(progress, resolved={**progress.resolved, "contents": crew.contents})
         runs.write_json_lines(folder / runs.EPOCHS_FILE, progress.records)
         keeper.after(whole, lambda: zoo_tensors(job.model), optimizer, final=final)
@@ -354,6 +355,15 @@ def _watch(crew: Crew, job: Job, folder: Path | None, *, still: frozenset[str], 
         crew.events.epoch_ended(record, fold=fold)
 
     return Watch(computing=told.computing, epoch=after_epoch, note=told.note, keep=save, clock=crew.clock)
+
+
+def _resolved(progress: Progress) -> ResolvedRecord:
+    """What the run chose or measured by itself, for its record."""
+    chosen = progress.resolved
+    return ResolvedRecord(
+        batch_size=chosen["batch_size"], lr=chosen["lr"], weight_decay=chosen["weight_decay"], views=chosen["views"],
+        precision=chosen.get("precision", {}),
+    )  # fmt: skip
 
 
 def _still(plan: Plan, adapted: AdaptedModel) -> frozenset[str]:
@@ -390,11 +400,6 @@ def _never_learnt(plan: Plan, adapted: AdaptedModel) -> int:
     freezer, argument = plan.registry.freezer(plan.config.freeze)
     plans = [freeze.plan(adapted, freezer, argument, epoch) for epoch in range(plan.config.epochs)]
     return min(freeze.frozen_prefix(adapted, each.frozen) for each in plans)
-
-
-def keep(folder: Path, key: str, value: Any) -> None:
-    """Add to ``run.json`` what has become known."""
-    runs.write_json(folder / runs.RUN_FILE, {**runs.read(folder), key: runs.to_json(value)})
 
 
 def mains(value: T | None) -> T:
