@@ -29,6 +29,7 @@ WAYS: dict[str, dict[str, Any]] = {
     "head, chosen by validation": {"backbone": "timm:test_resnet", "sweep": True, "batch_size": 16},
     "last stage, weighted classes": {"freeze": "last:1", "class_weights": "balanced"},
     "gradual, sgd": {"freeze": "gradual:1", "optimizer": "sgd"},
+    "norms, BatchNorm": {"freeze": "norm", "backbone": "timm:test_resnet"},
     "augmented, nothing kept": {"freeze": "last:1", "augment": "light", "cache": False},
     "folds": {"folds": 2, "epochs": 2},
 }

@@ -16,7 +16,7 @@ from zooft.contracts.data import (
     SplitName,
 )
 from zooft.contracts.events import Figure, RunEnded, RunEvaluated, RunStarted
-from zooft.contracts.parts import FreezePlan, Freezer, Head, Scale
+from zooft.contracts.parts import FreezePlan, Freezer, Head, ParameterInfo, Scale, StageInfo
 from zooft.contracts.progress import Advance, Computing, unseen
 from zooft.contracts.results import (
     Calibration,
@@ -72,6 +72,7 @@ __all__ = [
     "LoadedWeights",
     "NoOptions",
     "OperatingPoint",
+    "ParameterInfo",
     "Picture",
     "Port",
     "Rejection",
@@ -85,6 +86,7 @@ __all__ = [
     "Source",
     "SplitName",
     "Stage",
+    "StageInfo",
     "Table",
     "Task",
     "Verification",

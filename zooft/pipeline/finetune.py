@@ -42,6 +42,7 @@ from zooft.storage.lookup import Lookup
 
 if TYPE_CHECKING:
     from accelerate import Accelerator
+    from torch.nn import Parameter
 
     from zooft.audit import Audit
     from zooft.audit.thumbnails import Kept as LooksKept
@@ -432,13 +433,18 @@ def _report(
     )  # fmt: skip
 
 
-def _stages(plan: Plan, saved: SavedRun, epochs: Sequence[Mapping[str, Any]]) -> list[tuple[str, int, bool]]:
-    """Every stage's name, parameters, and whether it was frozen in the last epoch."""
+def _stages(plan: Plan, saved: SavedRun, epochs: Sequence[Mapping[str, Any]]) -> list[tuple[str, int, int]]:
+    """Every stage's name, its parameters, and how many of these learnt in the last epoch."""
     from zooft.model import freeze
 
-    held = freeze.parameters_by_stage(saved.model)
-    sizes = {name: sum(p.numel() for _, p in held.get(name, [])) for name in saved.model.stages}
-    return [(name, size, name not in epochs[-1]["learning"]) for name, size in sizes.items()]
+    freezer, argument = plan.registry.freezer(plan.config.freeze)
+    last = freeze.plan(saved.model, freezer, argument, int(epochs[-1]["epoch"]) - 1)
+    held, learning = freeze.parameters_by_stage(saved.model), freeze.learning_by_stage(saved.model, [last])
+
+    def size(named: Sequence[tuple[str, Parameter]]) -> int:
+        return sum(parameter.numel() for _, parameter in named)
+
+    return [(name, size(held.get(name, [])), size(learning.get(name, []))) for name in saved.model.stages]
 
 
 def _refuse_failure(verification: Verification | None, path: Path) -> None:

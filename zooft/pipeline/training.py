@@ -399,7 +399,7 @@ def _never_learnt(plan: Plan, adapted: AdaptedModel) -> int:
 
     freezer, argument = plan.registry.freezer(plan.config.freeze)
     plans = [freeze.plan(adapted, freezer, argument, epoch) for epoch in range(plan.config.epochs)]
-    return min(freeze.frozen_prefix(adapted, each.frozen) for each in plans)
+    return min(freeze.frozen_prefix(adapted, each.frozen, each.exempt) for each in plans)
 
 
 def mains(value: T | None) -> T:

@@ -71,7 +71,11 @@ def _method(material: Material) -> Card:
     lr, batch_size = config["lr"], config["batch_size"]
     if record.resolved is not None:
         lr, batch_size = record.resolved.lr, record.resolved.batch_size
-    frozen = [name for name, size, still in material.stages if still and size]
+    frozen = [
+        name if not learning else f"{name} but for {words.parameters(learning)} parameters"
+        for name, size, learning in material.stages
+        if learning < size
+    ]
     weights, size = record.weights, record.backbone.input
     software = ", ".join(f"{name} {version}" for name, version in record.versions.items())
     return Card("Model", (

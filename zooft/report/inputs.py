@@ -33,7 +33,7 @@ class Material:
         evaluations: by split; ``cross-validation`` among them where folds were made.
         predictions: by split, of the same samples.
         verification: of the ONNX file; None where none was written.
-        stages: name, number of parameters, and whether it was frozen in the last epoch, shallow to deep.
+        stages: name, number of parameters, and how many of them learnt in the last epoch, shallow to deep.
         show: a sample as a picture for people, ``(H, W)`` or ``(H, W, 3)`` uint8.
         looked: for a sample and a class, what the network saw and where it looked; None where that can't be had.
         extra: the task's own pictures and tables.
@@ -52,7 +52,7 @@ class Material:
     evaluations: Mapping[str, Evaluation]
     predictions: Mapping[str, Predictions]
     verification: Verification | None
-    stages: Sequence[tuple[str, int, bool]]
+    stages: Sequence[tuple[str, int, int]]
     show: Callable[[Sample], NDArray[np.uint8]]
     looked: Callable[[Sample, int], Look | None] | None
     extra: Sequence[Picture | Table]

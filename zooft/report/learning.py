@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 def network(material: Material) -> Section:
     """The stages from image to answer, with what was frozen."""
-    frozen = sum(size for _, size, still in material.stages if still)
+    frozen = sum(size - learning for _, size, learning in material.stages)
     total = sum(size for _, size, _ in material.stages)
     cut = _cut(material)
     where = ""
@@ -125,20 +125,28 @@ def cost(material: Material) -> Section:
 def _cut(material: Material) -> int:
     """How many leading stages don't learn, those without parameters among them."""
     count = 0
-    for _, size, still in material.stages:
-        if size and not still:
+    for _, _, learning in material.stages:
+        if learning:
             break
         count += 1
-    return count if any(still and size for _, size, still in material.stages) else 0
+    return count if any(size and not learning for _, size, learning in material.stages) else 0
+
+
+def _parameters(size: int, learning: int) -> str:
+    """Such as 2.1 M, or 9.6 k of 2.1 M where only some of them learn."""
+    if not size:
+        return ""
+    whole = words.parameters(size)
+    return whole if learning in (0, size) else f"{words.parameters(learning)} of {whole}"
 
 
 def _steps(material: Material, cut: int) -> tuple[Step, ...]:
     steps = [
         Step(
-            name=name, parameters=words.parameters(size) if size else "", cut=index == cut and index > 0,
-            state="none" if not size else "frozen" if still else "learning",
+            name=name, parameters=_parameters(size, learning), cut=index == cut and index > 0,
+            state="none" if not size else "learning" if learning else "frozen",
         )
-        for index, (name, size, still) in enumerate(material.stages)
+        for index, (name, size, learning) in enumerate(material.stages)
     ]  # fmt: skip
     head = Step(name="head", parameters=material.record.head.rpartition("/")[2], state="new",
                 cut=0 < cut == len(material.stages))  # fmt: skip

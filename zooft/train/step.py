@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from accelerate import Accelerator
 
     from zooft.compute.distributed import Batches
+    from zooft.contracts import FreezePlan
     from zooft.train.optimizer import Recipe
 
 Batch = tuple[Tensor, Tensor]
@@ -37,7 +38,7 @@ class Learner:
     Attributes:
         module: that trains: the model, or what exchanges its gradients.
         loss: ``(logits, targets) -> scalar``.
-        frozen: the stages that it was made for.
+        plan: what stays frozen, for which it was made.
         start: the first stage that runs.
         precision: of the forward pass.
         accelerator: where.
@@ -49,7 +50,7 @@ class Learner:
 
     module: nn.Module
     loss: nn.Module
-    frozen: frozenset[str]
+    plan: FreezePlan
     start: int
     precision: Precision
     accelerator: Accelerator
