@@ -1,8 +1,8 @@
-"""Images below a folder, in a manifest or in shards, every one of them decoded once before training starts.
+"""Images below a folder, in a manifest, in shards or in a data source, every one of them decoded once before training starts.
 
 A folder holds class folders, or ``train``, ``val`` and ``test`` folders of class folders. A manifest is a CSV file
 with the columns path and label, and, where known, group and split; paths are relative to it. Shards are the matter of
-`zooft_images.webdataset`.
+`zooft_images.webdataset`, forms that other plugins read that of `zooft_images.from_source`.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import zooft
+from zooft_images.from_source import list_rows, source_of
 from zooft_images.groups import Groups
 from zooft_images.kinds import is_kind
 from zooft_images.layout import Layout, below, holds_classes, lay_out
@@ -41,7 +42,12 @@ _AT_ONCE = 64
 
 
 def discover(
-    root: Path, options: ClassificationOptions, *, computing: zooft.Computing = zooft.unseen, learning: bool = True
+    root: Path,
+    options: ClassificationOptions,
+    *,
+    computing: zooft.Computing = zooft.unseen,
+    learning: bool = True,
+    sources: Sequence[zooft.Source] = (),
 ) -> zooft.Discovery:
     """Samples, classes in their order, and what was rejected.
 
@@ -50,11 +56,13 @@ def discover(
         options: the task's own.
         computing: told how far it is.
         learning: whether the order of the classes is to be settled; a finished model has one.
+        sources: other forms of data, that plugins register.
 
     Raises:
         DataError: neither class folders nor a manifest nor shards, or labels that contradict each other.
     """
-    listing = _list(root, options, computing)
+    source = source_of(root, sources)
+    listing = list_rows(source, root, options) if source else _list(root, options, computing)
     if not listing.candidates:
         raise zooft.DataError(f"no images in {root}: {_why_none(root, listing.rejected)}")
     if learning and len(listing.classes) == 1:

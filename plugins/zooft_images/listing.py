@@ -11,6 +11,7 @@ from typing import Literal
 import zooft
 from zooft_images.names import kind_of_hidden, looks_like_picture, told_of_hidden, why_hidden
 from zooft_images.shards import Member
+from zooft_images.stored import Stored
 
 Split = Literal["train", "val", "test"]
 
@@ -20,7 +21,7 @@ class Candidate:
     """A picture with a label, not yet looked into."""
 
     id: str
-    source: Path | Member
+    source: Path | Member | Stored
     label: str
     split: Split | None = None
     group: str | None = None

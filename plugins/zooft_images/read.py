@@ -16,6 +16,7 @@ import zooft
 from zooft_images.kinds import HEAD, NO_HEIF, RAW_ANSWER, is_heif, is_raw, what_is
 from zooft_images.options import NOT_PICTURES, WHITE
 from zooft_images.shards import Member
+from zooft_images.stored import Encoded, Levels, Stored
 
 if TYPE_CHECKING:
     import numpy as np
@@ -37,8 +38,9 @@ _MOST_ABOVE = 0.01
 _DNG_VERSION = 50706
 _SKETCH = 1.5
 """The shorter side of a sketch over the network's input: a crop of half a sketch's area still fills a view."""
-Source = Path | Member
-"""A file, or a file within a shard."""
+Source = Path | Member | Stored
+"""A file, a file within a shard, or an image in a data source."""
+_Opened = Path | Member | Encoded | Levels
 T = TypeVar("T")
 
 
@@ -96,11 +98,12 @@ def digest(source: Source, options: ClassificationOptions) -> str:
     Raises:
         DataError: there is no such file any more, or it can't be read.
     """
-    if isinstance(source, Member):
-        return hashlib.sha256(source.open().getbuffer()).hexdigest()
-    _refuse_special(source)
+    content = _fetched(source)
+    if not isinstance(content, Path):
+        return hashlib.sha256(content.open().getbuffer()).hexdigest()
+    _refuse_special(content)
     try:
-        with source.open("rb") as file:
+        with content.open("rb") as file:
             return hashlib.file_digest(file, "sha256").hexdigest()
     except OSError as error:
         raise zooft.DataError(f"can't be read: {_words(error)}") from error
@@ -114,7 +117,8 @@ def inspect(source: Source, options: ClassificationOptions) -> Inspection:
     Raises:
         DataError: as `read` does.
     """
-    return _opened(source, options, lambda image: _inspected(_bytes(source), image, options))
+    content = _fetched(source)
+    return _opened(content, options, lambda image: _inspected(_bytes(content), image, options))
 
 
 def kind_of_file(path: Path) -> str:
@@ -140,23 +144,29 @@ def is_picture(path: Path) -> bool:
         return is_heif(_head(path))
 
 
-def _file(source: Source) -> Path | BinaryIO:
+def _fetched(source: Source | _Opened) -> _Opened:
+    """With the content of a data source's image in memory."""
+    return source.fetch() if isinstance(source, Stored) else source
+
+
+def _file(source: _Opened) -> Path | BinaryIO:
     """As Pillow opens it."""
-    if isinstance(source, Member):
+    if not isinstance(source, Path):
         return source.open()
     _refuse_special(source)
     return source
 
 
-def _bytes(source: Source) -> int:
-    return source.size if isinstance(source, Member) else source.stat().st_size
+def _bytes(source: _Opened) -> int:
+    return source.stat().st_size if isinstance(source, Path) else source.size
 
 
-def _opened(source: Source, options: ClassificationOptions, use: Callable[[Image], T]) -> T:
+def _opened(source: Source | _Opened, options: ClassificationOptions, use: Callable[[Image], T]) -> T:
     """What `use` makes of the image, once its header is found in order."""
+    content = _fetched(source)
     try:
-        with _image(source) as image:
-            _check_header(image, source, options)
+        with _image(content) as image:
+            _check_header(image, content, options)
             return use(image)
     except zooft.DataError:
         raise
@@ -166,9 +176,11 @@ def _opened(source: Source, options: ClassificationOptions, use: Callable[[Image
         raise zooft.DataError(f"can't be decoded: {_words(error)}") from error
 
 
-def _image(source: Source) -> Image:
+def _image(source: _Opened) -> Image:
     import PIL.Image
 
+    if isinstance(source, Levels):
+        return source.image()
     try:
         return PIL.Image.open(_file(source))
     except PIL.UnidentifiedImageError:
@@ -178,7 +190,7 @@ def _image(source: Source) -> Image:
         raise zooft.DataError(what_is(head, _name(source)) or "not an image that Pillow knows") from None
 
 
-def _heif(source: Source) -> Image:
+def _heif(source: _Opened) -> Image:
     """By pillow-heif, asked directly: registered with Pillow, it would bear on the whole process."""
     try:
         from pillow_heif import HeifImageFile
@@ -188,15 +200,15 @@ def _heif(source: Source) -> Image:
     return image
 
 
-def _head(source: Source) -> bytes:
-    if isinstance(source, Member):
+def _head(source: _Opened) -> bytes:
+    if not isinstance(source, Path):
         return source.open().read(HEAD)
     with source.open("rb") as file:
         return file.read(HEAD)
 
 
-def _name(source: Source) -> str:
-    return "" if isinstance(source, Member) else source.name
+def _name(source: _Opened) -> str:
+    return source.name if isinstance(source, Path) else ""
 
 
 def _refuse_special(source: Path) -> None:
@@ -216,9 +228,9 @@ def _words(error: Exception) -> str:
     return system or f"{type(error).__name__}: {error}"
 
 
-def _check_header(image: Image, source: Source, options: ClassificationOptions) -> None:
+def _check_header(image: Image, source: _Opened, options: ClassificationOptions) -> None:
     accepted = {name.upper() for name in options.formats}
-    if (image.format or "").upper() not in accepted:
+    if not isinstance(source, Levels) and (image.format or "").upper() not in accepted:
         raise zooft.DataError(
             what_is(_head(source), _name(source))
             or f"{image.format} isn't an accepted format ({', '.join(options.formats)}); convert it, or add it to --formats"
@@ -318,7 +330,7 @@ def _inspected(size: int, image: Image, options: ClassificationOptions) -> Inspe
     largest = _largest(image) if deep else None
     _upright(image, options)
     facts: dict[str, str | float] = {
-        "format": str(image.format),
+        "format": image.format or "levels",
         "mode": mode,
         "width": float(width),
         "height": float(height),

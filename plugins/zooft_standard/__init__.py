@@ -31,7 +31,7 @@ def zooft_register_heads() -> list[zooft.Head]:
 
 @zooft.hookimpl
 def zooft_register_freezers() -> list[zooft.Freezer]:
-    """None, backbone, first:K, last:K, until:STAGE, gradual:E, warmup:E, layerwise:DECAY."""
+    """None, backbone, first:K, last:K, until:STAGE, gradual:E, warmup:E, layerwise:DECAY, norm, bias."""
     return [
         zooft.Freezer(name="none", summary="everything learns", plan=freezers.none),
         zooft.Freezer(name="backbone", summary="only the head learns (feature extraction)", plan=freezers.backbone),
@@ -63,4 +63,10 @@ def zooft_register_freezers() -> list[zooft.Freezer]:
             plan=freezers.layerwise,
             argument="DECAY",
         ),
+        zooft.Freezer(
+            name="norm",
+            summary="only scales and shifts of normalisation layers learn, and the head",
+            plan=freezers.norm,
+        ),
+        zooft.Freezer(name="bias", summary="only biases learn, and the head (BitFit)", plan=freezers.bias),
     ]

@@ -30,7 +30,7 @@ except SystemExit as end:
 
 READ_IMAGE = """
 from pathlib import Path
-from zooft import registry
+from zooft.hooks import registry
 task = registry.load().task("classification")
 options = task.options()
 array = task.read(Path("picture.png"), options)
@@ -70,7 +70,7 @@ ALWAYS_LIGHT = {
     "the command line": "import zooft.cli",
     "the runtime": "import zooft.runtime",
     "run folders": "import zooft.run.folder, zooft.data.samples, zooft.data.split",
-    "finding plugins": "from zooft import plugins; assert not plugins.discover().broken",
+    "finding plugins": "from zooft.hooks import loading; assert not loading.discover().broken",
     "zooft --help": command("--help"),
     "zooft --version": command("--version"),
     "zooft cache --help": command("cache", "--help"),
@@ -79,7 +79,7 @@ ALWAYS_LIGHT = {
     "zooft weights fetch --help": command("weights", "fetch", "--help"),
 }
 THROUGH_THE_REGISTRY = {
-    "what plugins register": "from zooft import registry; assert registry.load().tasks",
+    "what plugins register": "from zooft.hooks import registry; assert registry.load().tasks",
     "zooft finetune --task classification --help": command("finetune", "--task", "classification", "--help"),
     "zooft tasks": command("tasks"),
     "zooft plugins": command("plugins", "--json"),

@@ -189,7 +189,7 @@ def test_after_a_kill_resume_goes_on_and_ends_with_the_same_file(model: Path, tm
     out, partial = tmp_path / "a.csv", tmp_path / "a.csv.partial"
     die_after = """
 import os, signal, sys
-from zooft import answers
+from zooft.deploy import predict as answers
 real = answers._of_arrays
 def counted(model, read, seen=[]):
     seen.append(1)

@@ -10,7 +10,7 @@ import pytest
 import zooft
 from zooft.deploy import saved
 from zooft.hooks import registry
-from zooft.run import folder as run
+from zooft.run.record import read_record
 
 FINDING_AND_NOTHING = [
     ("abnormal", "normal"), ("cancer", "healthy"), ("malignant", "normal"), ("malignant", "benign"), ("hemorrhage", "normal"),
@@ -85,10 +85,10 @@ def test_a_model_s_own_order_of_the_classes_is_no_other_data(tmp_path: Path) -> 
         backbone="timm:test_resnet", weights="random", task="classification", data=folder, out=tmp_path / "run", epochs=1,
         positive="ants", export=False, report=False, audit=False, bootstrap=0, cache=False,
     )  # fmt: skip
-    record = run.read(made.path)
-    assert (record["classes"], record["positive"]) == (["bees", "ants"], "ants")
+    record = read_record(made.path)
+    assert (record.classes, record.positive) == (("bees", "ants"), "ants")
     task = registry.load().task("classification")
     options = task.options(positive="ants")
-    split, members, _ = saved.find_samples(task, options, record["classes"], folder, run=made.path)
-    assert (split, len(members)) == ("val", record["data"]["val"])
+    split, members, _ = saved.find_samples(task, options, record.classes, folder, run=made.path)
+    assert (split, len(members)) == ("val", record.data.val)
     assert {sample.id.split("/")[0] for sample in members if sample.target == 1} == {"ants"}

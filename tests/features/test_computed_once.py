@@ -147,8 +147,8 @@ def test_a_sweep_stands_in_the_record(pictures: Path, tmp_path: Path) -> None:
     record = json.loads((result.path / "run.json").read_text())
     assert len(record["trials"]) == 15
     best = max(record["trials"], key=lambda trial: (trial["primary"], -trial["val_loss"]))
-    assert record["settled"]["lr"] == best["lr"]
-    assert record["settled"]["weight_decay"] == best["weight_decay"]
+    assert record["resolved"]["lr"] == best["lr"]
+    assert record["resolved"]["weight_decay"] == best["weight_decay"]
     assert frozen(told) == 40
 
 
@@ -156,7 +156,7 @@ def test_views_are_computed_once_and_chosen_by_validation(pictures: Path, tmp_pa
     result, told = run(pictures, tmp_path / "run", augment="light", epochs=4)
     record = json.loads((result.path / "run.json").read_text())
     assert [trial["views"] for trial in record["trials"]] == [0, 4]
-    assert record["settled"]["views"] in {0, 4}
+    assert record["resolved"]["views"] in {0, 4}
     assert frozen(told) == 8 + 32 * (1 + 4)
 
 

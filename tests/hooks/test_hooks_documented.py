@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import dataclasses
 import inspect
+import json
 import re
 from collections.abc import Callable
 from pathlib import Path
@@ -15,6 +16,7 @@ import pytest
 
 import zooft
 from zooft import contracts, testing
+from zooft.data import samples
 from zooft.hooks import registry
 from zooft.hooks import specs as hookspecs
 from zooft.hooks.loading import PluginInfo, Plugins, new_manager
@@ -101,14 +103,43 @@ def use_weights(found: Registry, folder: Path) -> None:
     assert backbone.module.state_dict()["conv1.weight"].equal(trained["conv1.weight"])
 
 
+def use_source(found: Registry, folder: Path) -> None:
+    """Its rows are the samples of the task that is installed."""
+    import numpy as np
+    from PIL import Image
+
+    labels = ("cat", "dog", "cat", "dog")
+    for number, _ in enumerate(labels):
+        Image.fromarray(np.full((24, 30, 3), 60 * number, np.uint8)).save(folder / f"{number}.png")
+    lines = [json.dumps({"file": f"{number}.png", "label": label}) for number, label in enumerate(labels)]
+    (folder / "pets.jsonl").write_text("\n".join(lines))
+    task = dataclasses.replace(found, tasks=registry.load().tasks).task("classification")
+    discovered = samples.discover(task, folder / "pets.jsonl", task.options())
+    assert [sample.id for sample in discovered.samples] == [f"pets.jsonl/{number}" for number in (1, 2, 3, 4)]
+    assert [discovered.classes[sample.target] for sample in discovered.samples] == list(labels)
+    for number, sample in enumerate(discovered.samples):
+        (read,) = samples.read(task, task.options(), sample)
+        np.testing.assert_array_equal(read, np.full((24, 30, 3), 60 * number, np.uint8))
+
+
 def use_start(found: Registry, folder: Path) -> None:
-    registry.announce(found, "zooft_on_start", run=folder, samples=7)
+    registry.announce(found, "zooft_on_start", run=folder, samples=7, started=STARTED)
 
 
 def use_epoch_end(found: Registry, folder: Path) -> None:
-    for epoch, loss in ((1, 0.5), (2, 0.25)):
-        registry.announce(found, "zooft_on_epoch_end", run=folder, record=epoch_record(epoch, loss))
-    assert (folder / "losses.txt").read_text() == "1 0.5\n2 0.25\n"
+    for epoch, loss, fold, repeated in ((1, 0.5, 2, False), (1, 0.25, None, True), (2, 0.125, None, False)):
+        registry.announce(
+            found, "zooft_on_epoch_end", run=folder, record=epoch_record(epoch, loss), fold=fold, repeated=repeated
+        )
+    assert (folder / "losses-of-fold-2.txt").read_text() == "1 0.5\n"
+    assert (folder / "losses.txt").read_text() == "2 0.125\n"
+
+
+def use_evaluated(found: Registry, folder: Path) -> None:
+    figures = {"val": {"accuracy": contracts.Figure(value=0.5, low=0.25, high=0.75)}}
+    evaluated = contracts.RunEvaluated(best_epoch=1, figures=figures, group_figures={})
+    registry.announce(found, "zooft_on_evaluated", run=folder, evaluated=evaluated)
+    assert (folder / "figures.txt").read_text() == "val accuracy 0.5 0.25 0.75\n"
 
 
 def use_exported(found: Registry, folder: Path) -> None:
@@ -123,9 +154,17 @@ def use_verified(found: Registry, folder: Path) -> None:
         assert (folder / "badge.txt").read_text() == word
 
 
-def epoch_record(epoch: int, val_loss: float) -> contracts.EpochRecord:
+def use_end(found: Registry, folder: Path) -> None:
+    ended = contracts.RunEnded(status="failed", error="the disk is full", folder=None)
+    registry.announce(found, "zooft_on_end", run=folder, ended=ended)
+
+
+STARTED = contracts.RunStarted(name="lamps", config={}, counts={}, resumed=True, epochs_done=3)
+
+
+def epoch_record(epoch: int, train_loss: float) -> contracts.EpochRecord:
     return contracts.EpochRecord(
-        epoch=epoch, train_loss=1.0, val_loss=val_loss, metrics={}, learning_rate=0.1, seconds=1.0, learning=("head",),
+        epoch=epoch, train_loss=train_loss, val_loss=1.0, metrics={}, learning_rate=0.1, seconds=1.0, learning=("head",),
         best=True,
     )  # fmt: skip
 
@@ -136,10 +175,13 @@ USES: dict[str, Callable[[Registry, Path], None]] = {
     "zooft_register_freezers": use_freezer,
     "zooft_register_tasks": use_task,
     "zooft_register_weights": use_weights,
+    "zooft_register_sources": use_source,
     "zooft_on_start": use_start,
     "zooft_on_epoch_end": use_epoch_end,
+    "zooft_on_evaluated": use_evaluated,
     "zooft_on_exported": use_exported,
     "zooft_on_verified": use_verified,
+    "zooft_on_end": use_end,
 }
 
 
@@ -158,10 +200,16 @@ def test_the_documented_plugin_works(
     assert [record.getMessage() for record in caplog.records if record.name == "zooft"] == []
 
 
-def test_the_documented_start_listener_says_how_many_samples(caplog: pytest.LogCaptureFixture) -> None:
+@pytest.mark.parametrize(
+    ("hook", "words"),
+    [("zooft_on_start", "lamps: training on 7 samples, from epoch 4 on"), ("zooft_on_end", "failed: the disk is full")],
+)
+def test_the_documented_listeners_that_log_say_what_they_hear(
+    hook: str, words: str, caplog: pytest.LogCaptureFixture
+) -> None:
     with caplog.at_level("INFO", logger="mine"):
-        use_start(loaded("zooft_on_start"), Path())
-    assert [record.getMessage() for record in caplog.records] == ["training on 7 samples"]
+        USES[hook](loaded(hook), Path())
+    assert [record.getMessage() for record in caplog.records] == [words]
 
 
 def test_the_documented_task_reads_arrays_that_torch_takes_without_a_warning(tmp_path: Path) -> None:

@@ -104,6 +104,7 @@ def test_a_plan_freezes_the_shallow_stages(text: str, frozen: tuple[str, ...], r
         "last", "last:", "last:99", "last:-2", "last:x",
         "until", "until:", "until:layer9", "until:2", "until:Stem",
         "gradual", "gradual:0", "gradual:-1", "gradual:x", "warmup", "warmup:", "warmup:0", "warmup:1.5",
+        "norm:", "norm:last", "bias:2",
         "layerwise", "layerwise:0", "layerwise:-0.5", "layerwise:1.1", "layerwise:nan", "layerwise:x",
     ],
 )  # fmt: skip
@@ -141,7 +142,9 @@ def test_rates_fall_with_the_distance_from_the_head(registry: Registry) -> None:
     assert [scales[stage] for stage in STAGES] == [0.125, 0.25, 0.5, 1.0]
 
 
-@pytest.mark.parametrize("text", ["none", "backbone", "first:2", "last:2", "gradual:2", "warmup:1", "layerwise:0.75"])
+@pytest.mark.parametrize(
+    "text", ["none", "backbone", "first:2", "last:2", "gradual:2", "warmup:1", "layerwise:0.75", "norm", "bias"]
+)
 def test_the_standard_freezers_pass_the_conformance_kit(text: str, registry: Registry) -> None:
     testing.check_freezer(*registry.freezer(text))
 
@@ -166,6 +169,12 @@ WRONG_PLANS = {
     "a-list": (FreezePlan(frozen=["stem"]), "frozen is ['stem'] (list); expected a frozenset of text"),  # type: ignore[arg-type]
     "numbers": (FreezePlan(frozen=frozenset({0})), "frozen[0] is 0 (int); expected text"),  # type: ignore[arg-type]
     "scaled-stranger": (FreezePlan(frozen=frozenset(), scales={"steam": 1.0}), "FreezePlan.scales in epoch 2 is 'steam' (str); expected a stage, nearest: stem"),
+    "no-parameter": (FreezePlan(frozen=frozenset({"stem"}), exempt=frozenset({"bn1.wait"})), "FreezePlan.exempt in epoch 2 is 'bn1.wait' (str); expected a parameter that may learn, such as bn1.weight"),
+    "a-stage-for-its-parameters": (FreezePlan(frozen=frozenset({"stem"}), exempt=frozenset({"body"})), "'body' (str); expected a parameter that may learn, such as conv2.weight, conv2.bias, bn2.weight"),
+    "a-module-for-its-parameters": (FreezePlan(frozen=frozenset({"stem"}), exempt=frozenset({"bn1"})), "'bn1' (str); expected a parameter that may learn, such as bn1.weight, bn1.bias"),
+    "a-buffer": (FreezePlan(frozen=frozenset({"stem"}), exempt=frozenset({"bn1.running_mean"})), "'bn1.running_mean' (str); expected a parameter that may learn"),
+    "kinds": (FreezePlan(frozen=frozenset({"stem"}), exempt=frozenset({"zzzz"})), "'zzzz' (str); expected a parameter that may learn; there are 8, none of a name like that"),
+    "exempt-in-letters": (FreezePlan(frozen=frozenset({"stem"}), exempt="norm"), "exempt is 'norm' (str); expected a frozenset of text"),  # type: ignore[arg-type]
     "negative": (FreezePlan(frozen=frozenset(), scales={"stem": -1.0}), "FreezePlan.scales['stem'] in epoch 2 is -1.0"),
     "nan": (FreezePlan(frozen=frozenset(), scales={"stem": float("nan")}), "is nan (float); expected a factor of the learning rate: finite, 0 or larger"),
     "infinite": (FreezePlan(frozen=frozenset(), scales={"stem": float("inf")}), "is inf (float)"),
@@ -209,6 +218,135 @@ def test_a_freezer_that_draws_lots_is_refused(adapted: AdaptedModel) -> None:
 
     with pytest.raises(PluginError, match="two different plans for epoch 0; expected the same each time"):
         freeze.plan(adapted, zooft.Freezer(name="lots", summary="", plan=lots), None, 0)
+
+
+# Parameters that learn though their stage is frozen
+
+
+def only(model: AdaptedModel, registry: Registry, text: str) -> FreezePlan:
+    freezer, argument = registry.freezer(text)
+    return freeze.plan(model, freezer, argument, 0)
+
+
+NORMS = {"bn1.weight", "bn1.bias", "bn2.weight", "bn2.bias"}
+BIASES = {"conv1.bias", "bn1.bias", "conv2.bias", "bn2.bias"}
+
+
+def test_norm_and_bias_exempt_parameters_of_their_kind_from_frozen_stages(
+    adapted: AdaptedModel, registry: Registry
+) -> None:
+    assert only(adapted, registry, "norm") == FreezePlan(frozen=frozenset({"stem", "body"}), exempt=frozenset(NORMS))
+    assert only(adapted, registry, "bias") == FreezePlan(frozen=frozenset({"stem", "body"}), exempt=frozenset(BIASES))
+
+
+def test_what_is_exempt_learns_and_its_stage_stays_in_evaluation_mode(
+    adapted: AdaptedModel, registry: Registry
+) -> None:
+    plan = only(adapted, registry, "norm")
+    freeze.apply(adapted, plan.frozen, plan.exempt)
+    assert learning(adapted) == HEAD | {f"trunk.{name}" for name in NORMS}
+    assert training(adapted) == {"fc"}  # where the classifier was, outside all stages
+
+
+@pytest.mark.parametrize(("text", "names"), [("norm", NORMS), ("bias", BIASES)])
+def test_a_step_moves_what_is_exempt_and_no_other_parameter_or_buffer(
+    text: str, names: set[str], adapted: AdaptedModel, registry: Registry
+) -> None:
+    before = {name: tensor.clone() for name, tensor in adapted.state_dict().items()}
+    plan = only(adapted, registry, text)
+    train(adapted, frozen=tuple(plan.frozen), exempt=plan.exempt)
+    moved = {name for name, tensor in adapted.state_dict().items() if not tensor.equal(before[name])}
+    assert moved == HEAD | {f"trunk.{name}" for name in names}
+
+
+@pytest.mark.parametrize(("exempt", "count"), [((), 4), (("bn1.bias",), 0), (("bn2.weight",), 2)])
+def test_the_prefix_ends_before_the_first_stage_with_something_exempt(
+    exempt: tuple[str, ...], count: int, adapted: AdaptedModel
+) -> None:
+    assert freeze.frozen_prefix(adapted, ["stem", "body"], exempt) == count
+
+
+def test_the_optimizer_holds_what_one_of_the_plans_exempts(adapted: AdaptedModel) -> None:
+    from test_train import RECIPE
+
+    from zooft.train.optimizer import make_optimizer
+
+    frozen = frozenset({"stem", "body"})
+    plans = [FreezePlan(frozen=frozen, exempt=frozenset({name})) for name in ("bn1.bias", "bn2.weight")]
+    held = {id(p) for group in make_optimizer(adapted, RECIPE, plans).param_groups for p in group["params"]}
+    wanted = {"trunk.bn1.bias", "trunk.bn2.weight"} | HEAD
+    assert held == {id(p) for name, p in adapted.named_parameters() if name in wanted}
+
+
+def test_the_proof_is_of_each_tensor_that_is_not_exempt(adapted: AdaptedModel, registry: Registry) -> None:
+    """Weights beside the norms and the norms' own statistics are among them."""
+    plan = only(adapted, registry, "norm")
+    stages = sorted(plan.frozen)
+    before = freeze.fingerprints(adapted, stages, plan.exempt)
+    assert set(before) == set(adapted.trunk.state_dict()) - NORMS
+    train(adapted, frozen=tuple(stages), exempt=plan.exempt)
+    freeze.check_unchanged(adapted, before, stages, plan.exempt)
+    for name in before:
+        saved = adapted.trunk.state_dict()[name].clone()
+        nudge(adapted.trunk.state_dict()[name])
+        with pytest.raises(FrozenChangedError) as caught:
+            freeze.check_unchanged(adapted, before, stages, plan.exempt)
+        assert caught.value.names == (name,)
+        adapted.trunk.state_dict()[name].copy_(saved)
+
+
+def test_what_the_zoo_has_fixed_is_no_bias_to_learn(partly_fixed: AdaptedModel, registry: Registry) -> None:
+    assert only(partly_fixed, registry, "bias").exempt == BIASES - {"conv1.bias"}
+    fixed = FreezePlan(frozen=frozenset({"stem"}), exempt=frozenset({"conv1.bias"}))
+    with pytest.raises(
+        PluginError, match=r"'conv1.bias' .str.; expected a parameter that may learn; the zoo has fixed"
+    ):
+        freeze.plan(partly_fixed, odd(fixed), None, 2)
+
+
+def test_a_backbone_without_norms_says_what_it_has_instead(registry: Registry) -> None:
+    backbone = load_backbone(registry.family("torchvision"), "vgg11", weights="random", sources=())
+    with pytest.raises(ConfigError, match=r"no norm to learn in this backbone.* of the classes Conv2d, Linear; use"):
+        only(AdaptedModel(backbone, nn.Linear(backbone.width, 2)), registry, "norm")
+
+
+@pytest.mark.parametrize("text", ["norm", "bias"])
+@pytest.mark.parametrize("name", ["test_resnet", "test_vit"])
+def test_training_gives_the_tensors_that_plain_torch_gives(name: str, text: str, registry: Registry) -> None:
+    """By hand: the zoo's module in evaluation mode, gradients for what torch's own classes say, plain SGD."""
+    import timm
+
+    torch.manual_seed(3)
+    backbone = load_backbone(registry.family("timm"), name, weights="random", sources=())
+    model = AdaptedModel(backbone, nn.Linear(backbone.width, 2))
+    by_hand = timm.create_model(backbone.name, num_classes=2).eval()
+    slot = backbone.slots[0].name
+    by_hand.load_state_dict(
+        {**model.trunk.state_dict(), **{f"{slot}.{n}": t for n, t in model.head.state_dict().items()}}
+    )
+    norms = (nn.modules.batchnorm._BatchNorm, nn.LayerNorm)
+    for module in by_hand.modules():
+        for leaf, parameter in module.named_parameters(recurse=False):
+            chosen = isinstance(module, norms) if text == "norm" else leaf == "bias"
+            parameter.requires_grad_(chosen or module is by_hand.get_submodule(slot))
+    plan = only(model, registry, text)
+    freeze.apply(model, plan.frozen, plan.exempt)
+    x, y = (
+        torch.randn(4, 3, 64, 64) if name == "test_resnet" else torch.randn(4, 3, 160, 160),
+        torch.tensor([0, 1, 0, 1]),
+    )
+    for trained in (model, by_hand):
+        optimizer = torch.optim.SGD([p for p in trained.parameters() if p.requires_grad], lr=0.1)
+        for _ in range(2):
+            optimizer.zero_grad()
+            nn.functional.cross_entropy(trained(x), y).backward()
+            optimizer.step()
+    wanted = by_hand.state_dict()
+    for name, tensor in model.trunk.state_dict().items():
+        torch.testing.assert_close(tensor, wanted[name], rtol=1e-5, atol=1e-6, msg=name)
+    assert {name for name, p in by_hand.named_parameters() if p.requires_grad} - set(model.trunk.state_dict()) == {
+        f"{slot}.weight", f"{slot}.bias"
+    }  # fmt: skip
 
 
 # What the zoo has fixed
@@ -359,9 +497,9 @@ def test_a_step_of_training_moves_what_learns_and_nothing_else(adapted: AdaptedM
     assert moved == HEAD | BODY | statistics
 
 
-def train(model: AdaptedModel, *, frozen: tuple[str, ...]) -> None:
+def train(model: AdaptedModel, *, frozen: tuple[str, ...], exempt: frozenset[str] = frozenset()) -> None:
     """One step at a rate that nothing survives, weight decay included."""
-    freeze.apply(model, frozen)
+    freeze.apply(model, frozen, exempt)
     optimizer = torch.optim.AdamW(model.parameters(), lr=0.1, weight_decay=0.5)
     model(torch.randn(8, 3, 16, 16)).square().mean().backward()
     optimizer.step()

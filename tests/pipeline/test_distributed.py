@@ -16,7 +16,7 @@ from example_data import REPOSITORY, write_classes
 from processes import free_port
 from safetensors.numpy import load_file
 
-from zooft.run import folder as runs
+from zooft.run.record import read_record
 
 pytestmark = pytest.mark.skipif(os.name == "nt", reason="Windows has no fork")
 
@@ -29,6 +29,7 @@ WAYS: dict[str, dict[str, Any]] = {
     "head, chosen by validation": {"backbone": "timm:test_resnet", "sweep": True, "batch_size": 16},
     "last stage, weighted classes": {"freeze": "last:1", "class_weights": "balanced"},
     "gradual, sgd": {"freeze": "gradual:1", "optimizer": "sgd"},
+    "norms, BatchNorm": {"freeze": "norm", "backbone": "timm:test_resnet"},
     "augmented, nothing kept": {"freeze": "last:1", "augment": "light", "cache": False},
     "folds": {"folds": 2, "epochs": 2},
 }
@@ -224,7 +225,7 @@ def test_another_number_of_processes_goes_on_to_the_end_of_an_unbroken_run(
 ) -> None:
     folder, _ = deaths
     assert_same_curves(folder / name, folder / "unbroken")
-    assert runs.read(folder / name)["resumed"] == 1
+    assert read_record(folder / name).resumed == 1
 
 
 def test_what_all_could_say_one_says(deaths: tuple[Path, list[list[Any]]]) -> None:

@@ -18,7 +18,7 @@ from safetensors.torch import load_file
 
 import zooft
 from zooft.errors import ConfigError, DataError, RunError, WeightsError
-from zooft.run import folder as runs
+from zooft.run.record import read_record
 
 needs_kill = pytest.mark.skipif(os.name == "nt", reason="Windows has neither fork nor SIGKILL")
 
@@ -130,7 +130,7 @@ def outcome(run: Path) -> Outcome:
         predictions=(run / "predictions.csv").read_text().splitlines(),
         tensors=load_file(run / "model.safetensors"),
         last=load_file(run / "last" / "model.safetensors"),
-        trials=runs.read(run).get("trials"),
+        trials=read_record(run).trials,
     )
 
 
@@ -254,7 +254,7 @@ def test_an_interrupted_run_goes_on_from_its_own_options(interrupted: Path, monk
     assert result.path == interrupted
     assert patient.seen == [1, 2, 3, 4], "those of before are told again"
     assert "of 4 epochs were finished before" in " ".join(patient.notes)
-    assert runs.read(interrupted)["resumed"] == 1
+    assert read_record(interrupted).resumed == 1
     assert not any(str(interrupted.parent) in text for text in (interrupted / "settings.toml").read_text().splitlines())
     assert sorted(path.name for path in interrupted.parent.iterdir()) == [".latest", "data", "run"]
 
@@ -366,8 +366,8 @@ def test_a_finished_run_goes_on_to_the_end_of_one_that_was_as_long_from_the_star
     if "folds" in changes:  # without validation the last epoch of either run is kept
         given.epochs[1]["best"] = False
     assert_same(given, wanted)
-    assert runs.read(longer)["ended_at"] == [2]
-    assert runs.read(longer)["config"]["epochs"] == 4
+    assert read_record(longer).ended_at == (2,)
+    assert read_record(longer).config["epochs"] == 4
 
 
 def test_a_longer_run_says_what_the_schedule_makes_of_it(data: Path, tmp_path: Path) -> None:
@@ -396,7 +396,7 @@ def test_a_longer_run_that_is_killed_goes_on_too(data: Path, tmp_path: Path) -> 
         zooft.finetune(resume=short, epochs=4, out=tmp_path / "longer", listener=Impatient(3))
     zooft.finetune(resume=tmp_path / "longer")
     assert_same(outcome(tmp_path / "longer"), outcome(long(data, tmp_path / "whole", epochs=4)))
-    assert runs.read(tmp_path / "longer")["ended_at"] == [2]
+    assert read_record(tmp_path / "longer").ended_at == (2,)
 
 
 def test_what_makes_a_finished_run_no_longer_is_refused_by_its_reason(data: Path, tmp_path: Path) -> None:

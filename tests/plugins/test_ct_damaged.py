@@ -14,10 +14,11 @@ from dicom_files import ct, encapsulated, stored, write
 from example_data import real
 from PIL import Image
 from pydicom.encaps import encapsulate, get_frame
+from pydicom.pixels import pixel_array
 from pydicom.uid import JPEG2000Lossless, JPEGLSLossless, RLELossless
 
 import zooft
-from zooft_ct import complaints
+from zooft_ct import complaints, guard
 from zooft_ct.header import read_headers
 from zooft_ct.pixels import hu
 
@@ -99,6 +100,28 @@ def test_what_the_decoder_says_is_the_reason(tmp_path: Path, capfd: pytest.Captu
     with pytest.raises(zooft.DataError, match="the decoder says: Corrupt JPEG data: premature end of data segment"):
         hu(read_headers(path)[0])
     assert capfd.readouterr() == ("", "")
+
+
+@pytest.mark.parametrize(
+    ("name", "damage", "decoder"),
+    [
+        ("CT1_J2KR", "torn off", "pylibjpeg"),
+        ("CT1_J2KI", "cut out", "pylibjpeg"),
+        ("CT1_JLSL", "zeros", "pyjpegls"),
+        ("CT1_JLSN", "cut out", "pyjpegls"),
+        ("CT1_JPLL", "other bytes", "gdcm"),
+    ],
+)
+def test_what_a_decoder_reports_as_damaged_is_refused(
+    name: str, damage: str, decoder: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = spoilt(name, DAMAGES[damage], 0.5, tmp_path / "a.dcm")
+    assert pixel_array(real(f"dicom_corner/wg04/{name[4:]}/{name}"), decoding_plugin=decoder).any()
+    with pytest.raises(RuntimeError, match=f"{decoder}: "):
+        pixel_array(path, decoding_plugin=decoder)
+    monkeypatch.setattr(guard, "check_codestream", lambda *_: None)  # so that nobody but the decoder can know
+    with pytest.raises(zooft.DataError, match=r"the compressed pixels can't be decoded \(RuntimeError\)"):
+        hu(read_headers(path)[0])
 
 
 def test_other_words_on_standard_error_go_their_way(capfd: pytest.CaptureFixture[str]) -> None:

@@ -10,11 +10,14 @@ from typing import Any
 import pytest
 from browser import browser
 from click.testing import CliRunner, Result
+from run_records import data_record, run_record
 
 from zooft.cli.compare import compare as command
+from zooft.compute.resources import Resources
 from zooft.errors import RunError
 from zooft.report import comparison
 from zooft.run import folder as runs
+from zooft.run.record import write_record
 
 FIGURE = {"value": 0.91, "low": 0.85, "high": 0.97}
 
@@ -33,14 +36,12 @@ def write(
     folder.mkdir(parents=True)
     if evaluation is None:
         evaluation = {"val": {"metrics": {"auroc": FIGURE, "brier": {"value": None, "low": None, "high": None}}}}
-    runs.write_json(folder / runs.RUN_FILE, {
-        "schema": runs.SCHEMA, "zooft": "0.1.0", "task": "images/classification", "options": {"augment": "none"},
-        "classes": list(classes), "backbone": {"family": "timm/timm", "name": "resnet18"},
-        "weights": {"source": "the zoo"}, "data": {"fingerprint": fingerprint}, "versions": {"torch": "2.14"},
-        "config": {"lr": 0.005, "epochs": 2, "data": "/somewhere", "out": str(folder), **config},
-        "evaluation": evaluation, "resources": {"seconds": {"training": 75.0}, "peak_memory_mb": 900},
-        "calibration": {"temperature": 1.0, "threshold": None, "fitted_on": ""},
-    })  # fmt: skip
+    write_record(folder, run_record(
+        classes=tuple(classes), data=data_record(fingerprint=fingerprint), evaluation=evaluation,
+        config={"lr": 0.005, "epochs": 2, "data": "/somewhere", "out": str(folder), **config},
+        resources=Resources(seconds={"training": 75.0}, peak_memory_mb=900),
+        calibration={"temperature": 1.0, "threshold": None, "fitted_on": ""},
+    ))  # fmt: skip
     runs.write_json_lines(folder / runs.EPOCHS_FILE, ({"epoch": n, "seconds": float(n)} for n in (1, 2, 3)))
     rows = "".join(f"{name},no,,val\n" for name in held_out)
     (folder / runs.SAMPLES_FILE).write_text(f"id,target,group,split\n{rows}", encoding="utf-8")

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import torch
 from numpy.typing import NDArray
+from run_records import run_record
 from torch import Tensor, nn
 
 import zooft
@@ -113,7 +114,7 @@ def run(module: nn.Module, stages: Mapping[str, Stage], *, bag: bool = False) ->
     )  # fmt: skip
     model = AdaptedModel(backbone, MeanOfBag(linear) if bag else linear, bag=bag).eval()
     return SavedRun(
-        path=Path(), record={}, task=task, options=None, classes=("dark", "light"), model=model, input=SPEC,
+        path=Path(), record=run_record(), task=task, options=None, classes=("dark", "light"), model=model, input=SPEC,
         calibration=Calibration(), group_score="mean",
     )  # fmt: skip
 

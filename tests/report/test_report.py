@@ -16,17 +16,20 @@ import numpy as np
 import pytest
 from browser import browser
 from numpy.typing import NDArray
+from run_records import data_record, run_record
 
 from zooft.audit import Audit
 from zooft.audit.findings import FactRow, Finding
+from zooft.compute.resources import Resources
 from zooft.config import to_toml
-from zooft.contracts import Picture, Port, Rejection, Sample, Table, Verification
+from zooft.contracts import Picture, Port, Rejection, Sample, Table, Verification, WeightsRecord
 from zooft.evaluation.judge import Predictions
 from zooft.evaluation.metrics import diagnostic_metrics, evaluate
 from zooft.report import examples, page
 from zooft.report import verification as proof
 from zooft.report.gradcam import Look
 from zooft.report.page import Material
+from zooft.run.record import ResolvedRecord, RunRecord, TrialRecord
 
 HOSTILE = "<script>alert(1)</script>"
 BREAKOUT = '"><img src=x onerror=alert(2)>'
@@ -95,30 +98,26 @@ def given(number: int, classes: int, *, grouped: bool, name: str = "sample") -> 
     return samples, Predictions(samples=tuple(samples), targets=targets, logits=logits, probabilities=probabilities)
 
 
-def record(classes: tuple[str, ...], **more: Any) -> dict[str, Any]:
-    return {
-        "schema": 2, "zooft": "0.1.0", "versions": {"torch": "2.14"}, "task": f"images/{HOSTILE}", "head": "standard/linear",
+def record(classes: tuple[str, ...], **more: Any) -> RunRecord:
+    facts: dict[str, Any] = {
+        "task": f"images/{HOSTILE}", "classes": classes, "notes": (f"a note {HOSTILE}",),
         "options": {"augment": "none", "formats": ["JPEG", "PNG"], "note": f'say "{HOSTILE}" \\ \x7f', "limit": 0.5},
-        "classes": list(classes),
-        "backbone": {
-            "family": "timm/timm", "name": "resnet18", "width": 8, "stages": ["stem", "layer1", "pool"],
-            "input": {"height": 32, "width": 32, "resize": 36, "mean": [0.5], "std": [0.5], "interpolation": "bilinear", "mode": "crop"},
-        },
-        "weights": {"kind": "zoo", "source": HOSTILE, "licence": None, "file_sha256": None, "tensors_sha256": "0" * 64},
-        "data": {"fingerprint": "f" * 64, "rejected": 2, "train": 60, "val": 40, "test": 0, "path": "/secret/place",
-                 "group_score": "mean"},
-        "notes": [f"a note {HOSTILE}"],
+        "weights": WeightsRecord(kind="zoo", source=HOSTILE, licence=None, file_sha256=None, tensors_sha256="0" * 64),
+        "data": data_record(rejected=2, path="/secret/place"),
         "config": {
             "backbone": "timm:resnet18", "task": "classification", "head": "linear",
             "freeze": "backbone", "epochs": 2, "seed": 0, "optimizer": "adamw", "lr": 0.005, "backbone_lr": 1e-4,
             "batch_size": 32, "device": "auto", "folds": None, "export": True,
         },
-        "settled": {"batch_size": 128, "lr": 0.015, "weight_decay": 0.1, "views": 4,
-                    "precision": {"3": {"dtype": "bfloat16", "kernels": True}}},
-        "trials": [{"lr": lr, "weight_decay": 0.1, "views": 4, "epoch": 2, "primary": 40 * lr, "val_loss": 0.5} for lr in (0.005, 0.015)],
-        "evaluation": {}, "best_epoch": 2, "resources": {"seconds": {"training": 75.0}, "peak_memory_mb": 900},
-        **more,
+        "resolved": ResolvedRecord(
+            batch_size=128, lr=0.015, weight_decay=0.1, views=4, precision={"3": {"dtype": "bfloat16", "kernels": True}}
+        ),
+        "trials": tuple(
+            TrialRecord(lr=lr, weight_decay=0.1, views=4, epoch=2, primary=40 * lr, val_loss=0.5) for lr in (0.005, 0.015)
+        ),
+        "best_epoch": 2, "resources": Resources(seconds={"training": 75.0}, peak_memory_mb=900),
     }  # fmt: skip
+    return run_record(**{**facts, **more})
 
 
 def epoch(number: int, *, validated: bool = True) -> dict[str, Any]:
@@ -260,8 +259,8 @@ def test_what_the_run_settled_by_itself_stands_on_the_page_best_way_first(parsed
 
 def test_the_settings_on_the_page_ask_for_the_same_again(text: str) -> None:
     kept = record(("a", "b"))
-    found = tomllib.loads(to_toml({**kept["config"], **kept["options"]}))
-    expected = {**kept["config"], **kept["options"]}
+    found = tomllib.loads(to_toml({**kept.config, **kept.options}))
+    expected = {**kept.config, **kept.options}
     assert found == {k: v for k, v in expected.items() if v is not None}
     assert "--data /secret/place" in text
 
@@ -347,10 +346,7 @@ def test_a_bare_run_still_has_its_report() -> None:
         audit=None, verification=None, looked=None, rejected=[], extra=[], samples={}, ports=(), primary="",
         intended_use="", epochs=[], stages=[],
     )  # fmt: skip
-    bare = replace(
-        bare, record={k: v for k, v in bare.record.items() if k not in {"resources", "calibration", "best_epoch"}}
-    )
-    shown = page.render(bare)
+    shown = page.render(replace(bare, record=run_record(config=bare.record.config)))
     Parsed(shown)
     assert "No ONNX file was written" in shown
     assert "can&#39;t be shown" in shown

@@ -246,7 +246,7 @@ KILLED_WHILE_SAVING = """
 import os, pathlib, random, signal, sys, time
 import torch
 from test_checkpoint import learner, progress, step
-from zooft import state
+from zooft.run import checkpoint as state
 
 def save_for_ever(folder, ready):
     model, optimizer = learner("AdamW")
@@ -277,7 +277,7 @@ for trial in range(12):
 
 @pytest.mark.skipif(os.name == "nt", reason="Windows has no SIGKILL")
 def test_killed_at_any_moment_of_saving_a_whole_state_is_left(tmp_path: Path) -> None:
-    subprocess.run([sys.executable, "-c", KILLED_WHILE_SAVING, tmp_path], cwd=Path(__file__).parents[2], check=True)
+    subprocess.run([sys.executable, "-c", KILLED_WHILE_SAVING, tmp_path], cwd=Path(__file__).parent, check=True)
     left = sorted(tmp_path.iterdir())
     assert len(left) == 12
     for folder in left:

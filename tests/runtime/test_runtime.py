@@ -231,7 +231,15 @@ def test_operators_that_are_not_onnxs_own_are_refused(
         (lambda m: set_property(m, "{"), "metadata is damaged"),
         (lambda m: set_property(m, "[]"), "metadata is damaged"),
         (lambda m: set_property(m, "{}"), "metadata is damaged"),
-        (changed_metadata(schema=99), "metadata of schema 99; this zooft reads 2"),
+        (
+            changed_metadata(schema=99, version="7.5"),
+            r"schema 99 of zooft 7\.5, and this zooft \S+ reads schema 2 and 3; update zooft",
+        ),
+        (
+            changed_metadata(schema=1),
+            r"schema 1, and this zooft \S+ reads schema 2 and 3; zooft 0\.1 wrote it .*train and export again",
+        ),
+        (changed_metadata(schema="3"), 'metadata is damaged: schema is "3", expected a whole number'),
         (changed_metadata(ports=None), "metadata is damaged"),
         (changed_metadata(classes=None), "metadata is damaged"),
         (changed_metadata(surprise=1), "metadata is damaged: its fields aren't .*surprise"),
@@ -259,6 +267,11 @@ def test_files_without_sound_metadata_are_refused(
 ) -> None:
     with pytest.raises(RuntimeModelError, match=message):
         runtime.load(written(tmp_path, change), provider="cpu")
+
+
+def test_a_file_of_schema_2_is_read_as_it_was(tmp_path: Path) -> None:
+    now = runtime.load(written(tmp_path), provider="cpu").metadata
+    assert runtime.load(written(tmp_path, changed_metadata(schema=2)), provider="cpu").metadata == now
 
 
 @pytest.mark.parametrize("kept", [0, 1, 10, 100, 300, -40, -1])

@@ -73,7 +73,7 @@ def test_other_errors_are_not_taken_for_a_lack_of_memory() -> None:
 
 def learner(model: Any, parts: int, precision: Precision | None = None) -> step.Learner:
     return step.Learner(
-        module=model, loss=nn.CrossEntropyLoss(), frozen=frozenset(), start=0, precision=precision or Precision(), parts=parts,
+        module=model, loss=nn.CrossEntropyLoss(), plan=FreezePlan(frozen=frozenset()), start=0, precision=precision or Precision(), parts=parts,
         accelerator=Accelerator(cpu=True), clock=Stopwatch(on=False), note=lambda _text: None,
     )  # fmt: skip
 

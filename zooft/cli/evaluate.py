@@ -85,7 +85,7 @@ def _run(
         opened = saved.open_run(chosen.run, registry.load())
         name, samples, notes = saved.find_samples(
             opened.task, opened.options, opened.classes, data, run=chosen.run, split=split, computing=live.computing,
-            val_was_learnt=opened.record["data"]["val"] == 0,
+            val_was_learnt=opened.record.data.val == 0,
         )  # fmt: skip
         for text in notes:
             live.note(text)
@@ -96,7 +96,7 @@ def _run(
     return judge.evaluate(
         opened.task, opened.classes, predictions, split=name, resamples=bootstrap, seed=seed,
         calibration=opened.calibration, group_score=opened.group_score,
-        group_name=opened.record["data"]["group_name"],
+        group_name=opened.record.data.group_name,
     )  # fmt: skip
 
 

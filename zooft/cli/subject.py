@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -12,6 +11,7 @@ from zooft.cli.screen import say
 from zooft.config import Provider
 from zooft.errors import DataError
 from zooft.run import folder as runs
+from zooft.run.record import is_run, read_record
 
 provider_flag = click.option(
     "--provider", type=click.Choice(Provider.__args__), default="auto", show_default=True,  # type: ignore[attr-defined]
@@ -53,7 +53,7 @@ class Subject:
         """Where the run's data was, if it says so and it is still there."""
         if self.run is None:
             return None
-        path = runs.read(self.run)["data"].get("path")
+        path = read_record(self.run).data.path
         return Path(path) if path and Path(path).exists() else None
 
 
@@ -63,13 +63,6 @@ def find(path: Path | None) -> Subject:
         path = runs.latest()
         say(f"the latest run: {path}", err=True)
     if path.suffix != ".onnx":
-        runs.read(path)
+        read_record(path)
         return Subject(run=path, file=None)
-    return Subject(run=path.parent if _is_run(path.parent) else None, file=path)
-
-
-def _is_run(folder: Path) -> bool:
-    try:
-        return bool(json.loads((folder / runs.RUN_FILE).read_text(encoding="utf-8")).get("schema") == runs.SCHEMA)
-    except (OSError, ValueError):
-        return False
+    return Subject(run=path.parent if is_run(path.parent) else None, file=path)

@@ -4,7 +4,21 @@ from __future__ import annotations
 
 import sys
 import time
-from typing import Any
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Resources:
+    """What a run has cost.
+
+    Attributes:
+        seconds: wall time by part.
+        peak_memory_mb: the most memory that the process held; None where the system doesn't say.
+    """
+
+    seconds: Mapping[str, float]
+    peak_memory_mb: int | None
 
 
 class Clock:
@@ -20,9 +34,9 @@ class Clock:
         self._seconds[name] = self._seconds.get(name, 0.0) + now - self._last
         self._last = now
 
-    def resources(self) -> dict[str, Any]:
-        """Seconds by part, and the process's peak memory in MB (None where the system doesn't say)."""
-        return {"seconds": {name: round(s, 2) for name, s in self._seconds.items()}, "peak_memory_mb": _peak()}
+    def resources(self) -> Resources:
+        """What has been used up to the last lap."""
+        return Resources(seconds={name: round(s, 2) for name, s in self._seconds.items()}, peak_memory_mb=_peak())
 
 
 def _peak() -> int | None:

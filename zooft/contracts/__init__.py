@@ -4,8 +4,9 @@ Frozen dataclasses of plain values and callables: a plugin fills one in, nobody 
 imports torch or numpy; annotations name their types only.
 """
 
-from zooft.contracts.data import Arrays, Discovery, Label, Port, Rejection, SPLIT_NAMES, Sample, SplitName, class_labels
-from zooft.contracts.parts import FreezePlan, Freezer, Head, Scale
+from zooft.contracts.data import SPLIT_NAMES, Arrays, Discovery, Label, Port, Rejection, Sample, SplitName, class_labels
+from zooft.contracts.events import Figure, RunEnded, RunEvaluated, RunStarted
+from zooft.contracts.parts import FreezePlan, Freezer, Head, ParameterInfo, Scale, StageInfo
 from zooft.contracts.problem import (
     Columns,
     DeploymentPart,
@@ -34,6 +35,7 @@ from zooft.contracts.results import (
     Table,
     Verification,
 )
+from zooft.contracts.source import Column, Row, Source
 from zooft.contracts.task import API_VERSION, NoOptions, Task
 from zooft.contracts.zoo import (
     Anatomy,
@@ -50,9 +52,11 @@ from zooft.contracts.zoo import (
 
 __all__ = [
     "API_VERSION",
+    "SPLIT_NAMES",
     "Advance",
     "Anatomy",
     "Arrays",
+    "Column",
     "Columns",
     "Computing",
     "DeployedFile",
@@ -62,6 +66,7 @@ __all__ = [
     "EpochRecord",
     "EvaluationPart",
     "Family",
+    "Figure",
     "Fitted",
     "FreezePlan",
     "Freezer",
@@ -79,17 +84,23 @@ __all__ = [
     "Measure",
     "NoOptions",
     "Output",
+    "ParameterInfo",
     "Picture",
     "Port",
     "PresentationPart",
     "Problem",
     "Rejection",
     "ResizeMode",
-    "SPLIT_NAMES",
+    "Row",
+    "RunEnded",
+    "RunEvaluated",
+    "RunStarted",
     "Sample",
     "Scale",
+    "Source",
     "SplitName",
     "Stage",
+    "StageInfo",
     "Strata",
     "Table",
     "Targets",

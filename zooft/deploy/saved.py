@@ -17,12 +17,13 @@ import numpy as np
 
 from zooft import config as configuration
 from zooft import runtime
-from zooft.contracts import Advance, Calibration, Computing, GroupScore, Sample, Verification, WeightsRecord, unseen
+from zooft.contracts import Advance, Calibration, Computing, GroupScore, Sample, Verification, unseen
 from zooft.data import samples as sample_tables
 from zooft.errors import ConfigError, DataError, RunError
 from zooft.evaluation.judge import Predictions, calibrated, predictions
 from zooft.hooks.guard import within
 from zooft.run import folder as runs
+from zooft.run.record import RunRecord, read_record
 from zooft.storage import csv_files
 from zooft.storage.lookup import Lookup
 from zooft.storage.sequences import pick, spilled_as
@@ -51,7 +52,7 @@ class SavedRun:
     """A run, opened: its record, and its model as the best epoch left it, on the CPU."""
 
     path: Path
-    record: Mapping[str, Any]
+    record: RunRecord
     task: Task
     options: Any
     classes: tuple[str, ...]
@@ -92,20 +93,18 @@ def open_run(path: Path, registry: Registry, *, like: Backbone | None = None) ->
     from zooft.model.backbone import rebuild_backbone
     from zooft.model.weights import read_file
 
-    record = runs.read(path)
-    task, options = _task(registry, record["task"], record["options"])
-    kept = record["backbone"]
+    record = read_record(path)
+    task, options = _task(registry, record.task, record.options)
     backbone = rebuild_backbone(
-        registry.family(kept["family"]), kept["name"], channels=task.channels(options),
-        record=WeightsRecord(**record["weights"]), like=like,
+        registry.family(record.backbone.family), record.backbone.name, channels=task.channels(options),
+        record=record.weights, like=like,
     )  # fmt: skip
-    adapted = adapt(backbone, registry.head(record["head"]), len(record["classes"]))
+    adapted = adapt(backbone, registry.head(record.head), len(record.classes))
     weights = path / runs.WEIGHTS_FILE
-    calibration = Calibration(**record.get("calibration", {}))
     load_zoo_tensors(adapted, read_file(weights).tensors, what=weights.name)
     return SavedRun(
-        path=path, record=record, task=task, options=options, classes=tuple(record["classes"]),
-        model=adapted.eval(), input=backbone.input, calibration=calibration, group_score=record["data"]["group_score"],
+        path=path, record=record, task=task, options=options, classes=record.classes,
+        model=adapted.eval(), input=backbone.input, calibration=record.fitted, group_score=record.data.group_score,
     )  # fmt: skip
 
 
@@ -192,7 +191,7 @@ def samples_to_verify(
     """
     from zooft.deploy.verify import spread
 
-    learnt = saved.record["data"]["val"] == 0
+    learnt = saved.record.data.val == 0
     _, members, notes = find_samples(
         saved.task, saved.options, saved.classes, data, run=run, order=("val", "test", "all"),
         split="all" if learnt else "auto", val_was_learnt=learnt,
@@ -434,7 +433,7 @@ def _reference(saved: SavedRun) -> Reference:
 def _advice(saved: SavedRun) -> str:
     """What to do about a model that answers the same to everything."""
     more = "train longer (--epochs) or faster (--lr), and look at the learning curve in report.html"
-    if saved.record["weights"]["kind"] == "random":
+    if saved.record.weights.kind == "random":
         return f"its backbone began with random weights and has learnt nothing yet: begin with pretrained ones (--weights), or {more}"
     return f"its head has learnt nothing yet: {more}"
 
@@ -442,22 +441,22 @@ def _advice(saved: SavedRun) -> str:
 def _describe(saved: SavedRun, sha256: str) -> Metadata:
     record = saved.record
     return runtime.Metadata(
-        version=record["zooft"],
-        task=record["task"],
-        options=record["options"],
+        version=record.zooft,
+        task=record.task,
+        options=record.options,
         classes=saved.classes,
         activation=saved.task.activation,
         ports=sample_tables.ports(saved.task, saved.options),
         calibration=saved.calibration,
         group_score=saved.group_score,
         preprocessing=f"inside the graph: {saved.task.explain(saved.input, saved.options)}",
-        backbone=f"{record['backbone']['family'].rpartition('/')[2]}:{record['backbone']['name']}",
-        weights=record["weights"],
+        backbone=record.backbone.reference,
+        weights=runs.to_json(record.weights),
         weights_sha256=sha256,
-        data={key: value for key, value in record["data"].items() if key != "path"},
+        data={key: value for key, value in runs.to_json(record.data).items() if key != "path"},
         metrics={
             split: {k: v for k, v in figures.items() if k != "subgroups"}
-            for split, figures in record["evaluation"].items()
+            for split, figures in record.evaluation.items()
         },
         intended_use=saved.task.intended_use,
     )
@@ -477,7 +476,7 @@ def _example(port: Port) -> torch.Tensor:
 def _known_splits(run: Path | None, found: Discovery, classes: Sequence[str]) -> Lookup:
     """Id to split, where the data is what the run was trained on: other data may have the same ids by chance."""
     known = Lookup()
-    if run is None or runs.read(run)["data"]["fingerprint"] != sample_tables.fingerprint(found, classes):
+    if run is None or read_record(run).data.fingerprint != sample_tables.fingerprint(found, classes):
         return known
     table = run / runs.SAMPLES_FILE
     try:

@@ -22,7 +22,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Generic, Literal, NamedTuple, TypeVar
 
 from zooft import contracts
-from zooft.contracts import Family, Freezer, Head, Task, WeightsSource
+from zooft.contracts import Family, Freezer, Head, Source, Task, WeightsSource
 from zooft.errors import PluginError, ZooftError
 
 if TYPE_CHECKING:
@@ -35,9 +35,10 @@ HOOKS: Mapping[str, type[Any]] = {
     "zooft_register_freezers": Freezer,
     "zooft_register_tasks": Task,
     "zooft_register_weights": WeightsSource,
+    "zooft_register_sources": Source,
 }
 """Each registering hook and the type of what it gives."""
-_NOUNS: Mapping[type[Any], str] = {WeightsSource: "weights source"}
+_NOUNS: Mapping[type[Any], str] = {WeightsSource: "weights source", Source: "data source"}
 _DISK_FULL = frozenset({errno.ENOSPC, errno.EDQUOT})
 _SHOWN = 60
 """Characters of a value that a message shows."""
@@ -178,15 +179,38 @@ class Guarded:
         except (Exception, SystemExit) as error:  # plugin code
             if _is_meant(error, place):
                 raise
-            told = type(error).__name__ if place.private else f"{type(error).__name__}: {error}"
-            cause = None if place.private else error
-            raise place.error(f"failed {doing}: {told}", code=raised_in(error, self.function)) from cause
+            raise self._failure(doing, error) from (None if place.private else error)
         misfit = first_misfit(returned, value)
         if self.primary and misfit is None and self.primary not in value:
             misfit = Misfit("", sorted(value), f"the primary metric, {self.primary!r}, among them")
         if misfit is not None:
             raise place.amiss(misfit.came, misfit.expected, what=misfit.where, code=_code_of(self.function))
+        if typing.get_origin(returned) is collections.abc.Iterator:
+            return self._one_by_one(doing, value, typing.get_args(returned)[0])
         return value
+
+    def _one_by_one(self, doing: str, items: Iterator[Any], expected: Any) -> Iterator[Any]:
+        """An iterator's items, each called for and checked under guard: they may be too many to hold."""
+        while True:
+            try:
+                with printing_aside():
+                    item = next(items)
+            except StopIteration:
+                return
+            except (ZooftError, MemoryError):
+                raise
+            except (Exception, SystemExit) as error:  # plugin code
+                raise self._failure(doing, error) from (None if self.place.private else error)
+            misfit = first_misfit(expected, item)
+            if misfit is not None:
+                raise self.place.amiss(
+                    misfit.came, misfit.expected, what=misfit.where or "an item", code=_code_of(self.function)
+                )
+            yield item
+
+    def _failure(self, doing: str, error: BaseException) -> PluginError:
+        words = type(error).__name__ if self.place.private else f"{type(error).__name__}: {error}"
+        return self.place.error(f"failed {doing}: {words}", code=raised_in(error, self.function))
 
 
 def ask(value: Any, field: str, *args: Any, doing: str | None = None, **kwargs: Any) -> Any:

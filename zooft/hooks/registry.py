@@ -8,19 +8,22 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
+import functools
+import inspect
 import re
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Generic, Literal, Protocol, TypeVar, cast
 
 from zooft.config import FinetuneConfig, names
-from zooft.contracts import Family, Freezer, Head, Task, WeightsSource
+from zooft.contracts import Family, Freezer, Head, Source, Task, WeightsSource
 from zooft.errors import AmbiguousNameError, UnknownNameError
 from zooft.hooks import loading as plugin_loading
 from zooft.hooks.guard import HOOKS, guarded, misfit_of, printing_aside
 
 if TYPE_CHECKING:
+    from zooft.hooks.guard import Guarded
     from zooft.hooks.loading import PluginInfo, Plugins
 
 
@@ -59,6 +62,7 @@ class Registry:
     freezers: tuple[Entry[Freezer], ...]
     tasks: tuple[Entry[Task], ...]
     weights: tuple[Entry[WeightsSource], ...]
+    sources: tuple[Entry[Source], ...]
     problems: Mapping[PluginInfo, str]
 
     def family(self, name: str) -> Family:
@@ -70,8 +74,8 @@ class Registry:
         return _find(self, "head", self.heads, name).value
 
     def task(self, name: str) -> Task:
-        """The task called `name`."""
-        return _find(self, "task", self.tasks, name).value
+        """The task called `name`, which is given the data sources of all plugins where its `discover` takes them."""
+        return _with_sources(_find(self, "task", self.tasks, name).value, [entry.value for entry in self.sources])
 
     def freezer(self, text: str) -> tuple[Freezer, str | None]:
         """The freezer and the argument in ``NAME`` or ``NAME:ARGUMENT``."""
@@ -88,7 +92,7 @@ class Registry:
         """Kind to names of what a plugin registers."""
         kinds: dict[str, tuple[Entry[Any], ...]] = {
             "families": self.families, "heads": self.heads, "freezers": self.freezers,
-            "tasks": self.tasks, "weights": self.weights,
+            "tasks": self.tasks, "weights": self.weights, "sources": self.sources,
         }  # fmt: skip
         owned = {kind: [e.value.name for e in entries if e.owner == plugin] for kind, entries in kinds.items()}
         return {kind: names for kind, names in owned.items() if names}
@@ -136,20 +140,41 @@ def load(plugins: Plugins | None = None) -> Registry:
         freezers=working("zooft_register_freezers"),
         tasks=working("zooft_register_tasks"),
         weights=working("zooft_register_weights"),
+        sources=working("zooft_register_sources"),
         problems=problems,
     )
 
 
-def announce(registry: Registry, event: str, **facts: Any) -> None:
-    """Tell every listening plugin of an event; one that fails is logged, and the run goes on."""
+def _with_sources(task: Task, sources: Sequence[Source]) -> Task:
+    """A task whose `discover` has a parameter of that name gets them here, where plugins meet: they don't know each other."""
+    if "sources" not in inspect.signature(task.discover).parameters:
+        return task
+    discover = cast("Guarded", task.discover)  # as all that is registered
+    bound = functools.partial(discover.function, sources=tuple(sources))
+    return dataclasses.replace(task, discover=dataclasses.replace(discover, function=bound))
+
+
+def announce(registry: Registry, event: str, *, named: set[tuple[str, str]] | None = None, **facts: Any) -> None:
+    """Tell every listening plugin of an event; one that fails is logged, and the run goes on.
+
+    Args:
+        registry: whose plugins listen.
+        event: the hook.
+        named: plugins and hooks whose faults were logged before and aren't again; new ones are added.
+        facts: the hook's arguments.
+    """
     for listener in registry.plugins.implementations(event):
         try:
             with printing_aside():
                 listener.function(*(facts[name] for name in listener.argnames))
-        except (Exception, SystemExit) as error:  # plugin code
-            plugin_loading.logger.warning(
-                "the plugin %s failed in %s: %s: %s", listener.plugin_name, event, type(error).__name__, error
-            )
+        except KeyboardInterrupt:  # the user's
+            raise
+        except BaseException as error:  # plugin code, which may exit, or be cancelled, too
+            where = (listener.plugin_name, event)
+            if named is None or where not in named:
+                plugin_loading.logger.warning("the plugin %s failed in %s: %s: %s", *where, type(error).__name__, error)
+            if named is not None:
+                named.add(where)
 
 
 def _collect(plugins: Plugins, hook: str, kind: type[Any], problems: dict[PluginInfo, str]) -> list[Entry[Any]]:

@@ -1,6 +1,6 @@
 """The hooks: what a plugin may register, and what it may listen to.
 
-Registering hooks take nothing, do no work and return cheap descriptions. Event hooks are told of a run and
+Registering hooks take nothing, do no work and return cheap descriptions. Event hooks hear of a run and
 can't change it. docs/plugins.md has one complete plugin for each.
 """
 
@@ -14,7 +14,19 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
     from pathlib import Path
 
-    from zooft.contracts import EpochRecord, Family, Freezer, Head, Task, Verification, WeightsSource
+    from zooft.contracts import (
+        EpochRecord,
+        Family,
+        Freezer,
+        Head,
+        RunEnded,
+        RunEvaluated,
+        RunStarted,
+        Source,
+        Task,
+        Verification,
+        WeightsSource,
+    )
 
 PROJECT = "zooft"
 hookspec = pluggy.HookspecMarker(PROJECT)
@@ -135,8 +147,45 @@ def zooft_register_weights() -> Iterable[WeightsSource]:  # type: ignore[empty-b
 
 
 @hookspec
-def zooft_on_start(run: Path, samples: int) -> None:
-    """A run is about to train: its folder, still under its working name, and how many samples it has.
+def zooft_register_sources() -> Iterable[Source]:  # type: ignore[empty-body]
+    """Forms of data that every task with images can read.
+
+    A complete plugin::
+
+        import json
+        import zooft
+
+        def recognises(path):   # a line each: {"file": "a.png", "label": "cat"}, files beside it
+            return path.suffix == ".jsonl"
+
+        def records(path):
+            return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+
+        def columns(path):
+            names = {name: None for record in records(path) for name in record if name != "file"}
+            return [zooft.Column(name=name) for name in names]
+
+        def rows(path, wanted):
+            for number, record in enumerate(records(path), 1):
+                values = {name: record.get(name) for name in wanted}
+                yield zooft.Row(id=f"{path.name}/{number}", content=path.parent / record["file"], values=values)
+
+        def content(file):
+            try:
+                return file.read_bytes()
+            except OSError as error:
+                raise zooft.DataError(f"can't be read: {error.strerror}") from error
+
+        @zooft.hookimpl
+        def zooft_register_sources():
+            return [zooft.Source(name="json-lines", summary="a picture's file and label in each line",
+                                 recognises=recognises, columns=columns, rows=rows, content=content)]
+    """
+
+
+@hookspec
+def zooft_on_start(run: Path, samples: int, started: RunStarted) -> None:
+    """A run is about to train: its folder, how many samples it has, its options, and whether it resumes.
 
     A complete plugin::
 
@@ -144,23 +193,44 @@ def zooft_on_start(run: Path, samples: int) -> None:
         import zooft
 
         @zooft.hookimpl
-        def zooft_on_start(run, samples):
-            logging.getLogger("mine").info("training on %d samples", samples)
+        def zooft_on_start(samples, started):
+            onwards = f", from epoch {started.epochs_done + 1} on" if started.resumed else ""
+            logging.getLogger("mine").info("%s: training on %d samples%s", started.name, samples, onwards)
     """
 
 
 @hookspec
-def zooft_on_epoch_end(run: Path, record: EpochRecord) -> None:
-    r"""An epoch has ended.
+def zooft_on_epoch_end(run: Path, record: EpochRecord, fold: int | None, repeated: bool) -> None:
+    r"""An epoch has ended, of a fold or of the training that the run is made for.
 
     A complete plugin::
 
         import zooft
 
         @zooft.hookimpl
-        def zooft_on_epoch_end(run, record):
-            with open(run / "losses.txt", "a") as file:
-                file.write(f"{record.epoch} {record.val_loss}\n")
+        def zooft_on_epoch_end(run, record, fold, repeated):
+            if repeated:
+                return
+            name = "losses.txt" if fold is None else f"losses-of-fold-{fold}.txt"
+            with open(run / name, "a") as file:
+                file.write(f"{record.epoch} {record.train_loss}\n")
+    """
+
+
+@hookspec
+def zooft_on_evaluated(run: Path, evaluated: RunEvaluated) -> None:
+    r"""The weights that the run keeps have been judged.
+
+    A complete plugin::
+
+        import zooft
+
+        @zooft.hookimpl
+        def zooft_on_evaluated(run, evaluated):
+            with open(run / "figures.txt", "w") as file:
+                for split, figures in evaluated.figures.items():
+                    for name, figure in figures.items():
+                        file.write(f"{split} {name} {figure.value} {figure.low} {figure.high}\n")
     """
 
 
@@ -189,4 +259,19 @@ def zooft_on_verified(run: Path, verification: Verification) -> None:
         @zooft.hookimpl
         def zooft_on_verified(run, verification):
             (run / "badge.txt").write_text("passed" if verification.passed else "failed")
+    """
+
+
+@hookspec
+def zooft_on_end(run: Path, ended: RunEnded) -> None:
+    """A run that was announced by `zooft_on_start` has ended: finished, failed or interrupted.
+
+    A complete plugin::
+
+        import logging
+        import zooft
+
+        @zooft.hookimpl
+        def zooft_on_end(ended):
+            logging.getLogger("mine").info("%s: %s", ended.status, ended.error or ended.folder)
     """

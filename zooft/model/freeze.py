@@ -1,8 +1,8 @@
 """Keeping stages as they are.
 
 Owns what freezers plan, putting a plan into force (no gradients, and evaluation mode, so that BatchNorm statistics and dropout
-stand still too) and proving at the end that every frozen tensor is bit-equal. Parameters that the zoo itself has fixed stay
-as they are whatever is planned.
+stand still too) and proving at the end that every frozen tensor is bit-equal. A plan may exempt parameters: they learn, and all
+else in their stage stays, statistics too. Parameters that the zoo itself has fixed stay as they are whatever is planned.
 """
 
 from __future__ import annotations
@@ -13,22 +13,25 @@ from typing import TYPE_CHECKING
 
 from zooft.errors import FrozenChangedError
 from zooft.hooks.guard import ask, code_of, place_of
+from zooft.model.parameter_kinds import stage_infos
 from zooft.model.stages import owners
 from zooft.model.weights import tensors_sha256
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Mapping, Sequence
+    from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 
     from torch import nn
 
-    from zooft.contracts import FreezePlan, Freezer
+    from zooft.contracts import FreezePlan, Freezer, StageInfo
     from zooft.model.adapted import AdaptedModel
 
 
-def learnable_stages(model: AdaptedModel) -> tuple[str, ...]:
-    """The stages that hold parameters which may learn, shallow to deep."""
-    holding = set(learnable_by_stage(model))
-    return tuple(name for name in model.stages if name in holding)
+def learnable_stages(model: AdaptedModel) -> tuple[StageInfo, ...]:
+    """The stages that hold parameters which may learn, shallow to deep, and these parameters."""
+    held = learnable_by_stage(model)
+    return stage_infos(
+        model.trunk, {stage: [name for name, _ in held[stage]] for stage in model.stages if stage in held}
+    )
 
 
 def learnable_by_stage(model: AdaptedModel) -> dict[str, list[tuple[str, nn.Parameter]]]:
@@ -57,7 +60,7 @@ def plan(model: AdaptedModel, freezer: Freezer, argument: str | None, epoch: int
     """
     stages = learnable_stages(model)
     wanted: FreezePlan = ask(freezer, "plan", stages, argument, epoch)
-    check_plan(freezer, wanted, tuple(model.stages), epoch, held=_holders(model))
+    check_plan(freezer, wanted, stages, epoch, idle=_idle(model))
     if ask(freezer, "plan", stages, argument, epoch) != wanted:
         raise place_of(freezer, "plan").error(
             f"gives two different plans for epoch {epoch}; expected the same each time, from stages, argument and epoch alone",
@@ -67,31 +70,40 @@ def plan(model: AdaptedModel, freezer: Freezer, argument: str | None, epoch: int
 
 
 def check_plan(
-    freezer: Freezer, given: FreezePlan, stages: Sequence[str], epoch: int, *, held: Mapping[str, str] | None = None
+    freezer: Freezer,
+    given: FreezePlan,
+    stages: Sequence[StageInfo],
+    epoch: int,
+    *,
+    idle: Mapping[str, Sequence[str]] | None = None,
 ) -> None:
-    """Raise PluginError where a plan names what isn't a stage, or scales a rate by what is no factor.
+    """Raise PluginError where a plan names what isn't a stage or a parameter, or scales a rate by what is no factor.
 
     Args:
         freezer: whose plan.
         given: the plan.
-        stages: of the model.
+        stages: that may learn.
         epoch: that it is for, from 0.
-        held: parameter to the stage that holds it, for whoever takes one for the other.
+        idle: all stages of the model, with the parameters that never learn.
     """
     place, code = place_of(freezer, "plan"), code_of(freezer, "plan")
+    held = {one.name: str(stage) for stage in stages for one in stage.parameters}
+    fixed = {name: stage for stage, parameters in (idle or {}).items() for name in parameters}
+    known = list(idle or map(str, stages))
     for field, names in (("frozen", sorted(given.frozen)), ("scales", list(given.scales))):
-        unknown = [name for name in names if name not in stages]
-        if unknown:
-            raise place.amiss(
-                unknown[0], f"a stage{_nearest(unknown[0], stages, held or {})}", what=f"FreezePlan.{field} in epoch {epoch}", code=code
-            )  # fmt: skip
+        for name in (name for name in names if name not in known):
+            expected = f"a stage{_nearest_stage(name, known, held | fixed)}"
+            raise place.amiss(name, expected, what=f"FreezePlan.{field} in epoch {epoch}", code=code)
+    for name in (name for name in sorted(given.exempt) if name not in held):
+        expected = f"a parameter that may learn{_nearest_parameter(name, held, fixed)}"
+        raise place.amiss(name, expected, what=f"FreezePlan.exempt in epoch {epoch}", code=code)
     for stage, scale in given.scales.items():
         if not (math.isfinite(scale) and scale >= 0):
-            what = f"FreezePlan.scales[{stage!r}] in epoch {epoch}"
+            what = f"FreezePlan.scales[{str(stage)!r}] in epoch {epoch}"
             raise place.amiss(scale, "a factor of the learning rate: finite, 0 or larger", what=what, code=code)
 
 
-def _nearest(name: str, stages: Sequence[str], held: Mapping[str, str]) -> str:
+def _nearest_stage(name: str, stages: Sequence[str], held: Mapping[str, str]) -> str:
     """How the stage that may be meant is called, and which ones there are."""
     holder = next((stage for parameter, stage in held.items() if f"{parameter}.".startswith(f"{name}.")), None)
     if holder is not None:
@@ -100,27 +112,57 @@ def _nearest(name: str, stages: Sequence[str], held: Mapping[str, str]) -> str:
     return (f", nearest: {', '.join(near)}" if near else "") + f"; there are {', '.join(stages) or 'none'}"
 
 
-def _holders(model: AdaptedModel) -> dict[str, str]:
-    return {name: stage for stage, named in parameters_by_stage(model).items() for name, _ in named}
+def _nearest_parameter(name: str, held: Mapping[str, str], fixed: Mapping[str, str]) -> str:
+    """What may be meant instead of `name`, which isn't in `held`, parameters to their stages."""
+    if name in fixed:
+        return "; the zoo has fixed this one"
+    of_stage = [parameter for parameter, stage in held.items() if stage == name]
+    inside = of_stage or [parameter for parameter in held if parameter.startswith(f"{name}.")]
+    near = inside[:3] or difflib.get_close_matches(name, held, n=3, cutoff=0.6)
+    return f", such as {', '.join(near)}" if near else f"; there are {len(held)}, none of a name like that"
 
 
-def apply(model: AdaptedModel, frozen: Iterable[str]) -> None:
-    """Put the model in training mode, but for the frozen stages.
+def _idle(model: AdaptedModel) -> dict[str, list[str]]:
+    """Every stage of a model to the parameters in it that the zoo has fixed."""
+    held = parameters_by_stage(model)
+    return {stage: [name for name, _ in held.get(stage, []) if name in model.fixed] for stage in model.stages}
+
+
+def learns(given: FreezePlan, stage: str, parameter: str) -> bool:
+    """Whether a plan lets a parameter of a stage learn."""
+    return stage not in given.frozen or parameter in given.exempt
+
+
+def learning_by_stage(model: AdaptedModel, plans: Iterable[FreezePlan]) -> dict[str, list[tuple[str, nn.Parameter]]]:
+    """Stage to its named parameters that one of `plans` lets learn; stages without any are left out."""
+    plans = list(plans)
+    found = {
+        stage: [(name, p) for name, p in named if any(learns(each, stage, name) for each in plans)]
+        for stage, named in learnable_by_stage(model).items()
+    }
+    return {stage: named for stage, named in found.items() if named}
+
+
+def apply(model: AdaptedModel, frozen: Iterable[str], exempt: Collection[str] = ()) -> None:
+    """Put the model in training mode, but for the frozen stages, of which only the exempt parameters learn.
 
     To be called at the start of every epoch: `nn.Module.train` undoes the evaluation mode of all submodules.
     """
+    # a stage that holds nothing to learn goes with the stages before it, whether or not parameters in these are exempt
     still = set(frozen) | set(list(model.stages)[: frozen_prefix(model, frozen)])
     model.train()
     for stage, named in parameters_by_stage(model).items():
         for name, parameter in named:
-            parameter.requires_grad_(stage not in still and name not in model.fixed)
+            parameter.requires_grad_((stage not in still or name in exempt) and name not in model.fixed)
     for module in _still_modules(model, still):
         module.training = False
 
 
-def frozen_prefix(model: AdaptedModel, frozen: Iterable[str]) -> int:
-    """How many leading stages don't learn: frozen ones, and those that hold nothing to learn among or behind them."""
+def frozen_prefix(model: AdaptedModel, frozen: Iterable[str], exempt: Collection[str] = ()) -> int:
+    """How many leading stages hold nothing that learns: frozen ones, and those without parameters among or behind them."""
     still = set(frozen) | (set(model.stages) - set(learnable_stages(model)))
+    if exempt:
+        still -= {stage for stage, named in learnable_by_stage(model).items() if any(n in exempt for n, _ in named)}
     count = 0
     for name in model.stages:
         if name not in still:
@@ -129,11 +171,11 @@ def frozen_prefix(model: AdaptedModel, frozen: Iterable[str]) -> int:
     return count
 
 
-def fingerprints(model: AdaptedModel, stages: Sequence[str]) -> dict[str, str]:
-    """SHA-256 of every parameter and buffer of `stages`, and of every parameter that the zoo has fixed."""
+def fingerprints(model: AdaptedModel, stages: Sequence[str], exempt: Collection[str] = ()) -> dict[str, str]:
+    """SHA-256 of every parameter and buffer of `stages` that isn't exempt, and of every parameter that the zoo has fixed."""
     tensors = model.trunk.state_dict()
     owned = owners(tensors, model.stages)
-    still = [name for name in tensors if set(owned[name]) & set(stages) or name in model.fixed]
+    still = [name for name in tensors if (set(owned[name]) & set(stages) and name not in exempt) or name in model.fixed]
     return {name: tensors_sha256({name: tensors[name]}) for name in still}
 
 
@@ -145,13 +187,15 @@ def prefix_sha256(model: AdaptedModel, stop: int) -> str:
     return tensors_sha256({name: t for name, t in tensors.items() if set(owned[name]) & prefix})
 
 
-def check_unchanged(model: AdaptedModel, before: Mapping[str, str], stages: Sequence[str]) -> None:
-    """Compare with `fingerprints` taken before training.
+def check_unchanged(
+    model: AdaptedModel, before: Mapping[str, str], stages: Sequence[str], exempt: Collection[str] = ()
+) -> None:
+    """Compare with `fingerprints` of the same stages and exemptions, taken before training.
 
     Raises:
         FrozenChangedError: names every tensor that moved.
     """
-    after = fingerprints(model, stages)
+    after = fingerprints(model, stages, exempt)
     moved = [name for name in before if after.get(name) != before[name]]
     if moved:
         advice = (

@@ -10,7 +10,7 @@ import json
 import logging
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -32,14 +32,17 @@ from zooft.hooks import registry as registries
 from zooft.pipeline import resume
 from zooft.pipeline import training as crews
 from zooft.pipeline.cache_key import reads_by
+from zooft.pipeline.events import RunEvents
 from zooft.pipeline.plan import Plan, resolve
-from zooft.pipeline.record import record
+from zooft.pipeline.record import begin_record
 from zooft.pipeline.reporter import Listener, Quiet, Silent
 from zooft.run import folder as runs
+from zooft.run.record import read_record, update_record, write_record
 from zooft.storage.lookup import Lookup
 
 if TYPE_CHECKING:
     from accelerate import Accelerator
+    from torch.nn import Parameter
 
     from zooft.audit import Audit
     from zooft.audit.thumbnails import Kept as LooksKept
@@ -126,13 +129,15 @@ def _worked_on(plan: Plan, accelerator: Accelerator, told: Listener) -> Finetune
     from zooft.compute import distributed
 
     folder = distributed.main_only(accelerator, lambda: _folder(plan))
-    try:
-        return _finetune(plan, folder, accelerator, told)
-    except BaseException as error:  # Ctrl-C too
-        kept = folder.abandon() if folder is not None else ""
-        if kept:
-            error.add_note(kept)
-        raise
+    events = RunEvents(plan.registry, folder, private=plan.task.private)
+    with events.until_the_end():
+        try:
+            return _finetune(plan, folder, accelerator, told, events)
+        except BaseException as error:  # Ctrl-C too
+            kept = folder.abandon() if folder is not None else ""
+            if kept:
+                error.add_note(kept)
+            raise
 
 
 def _folder(plan: Plan) -> runs.WorkingFolder:
@@ -150,7 +155,7 @@ def _folder(plan: Plan) -> runs.WorkingFolder:
 
 
 def _finetune(
-    plan: Plan, folder: runs.WorkingFolder | None, accelerator: Accelerator, told: Listener
+    plan: Plan, folder: runs.WorkingFolder | None, accelerator: Accelerator, told: Listener, events: RunEvents
 ) -> FinetuneResult:
     """What all processes do, step by step; `folder` is the main one's alone."""
     from zooft.compute.distributed import first, main_first, main_only
@@ -180,8 +185,8 @@ def _finetune(
         told.note(
             f"{len(backbone.fixed)} parameters stay as they are, whatever --freeze says, as {plan.family.name} has fixed them: {shown}"
         )
-    main_only(accelerator, lambda: _write_record(plan, crews.mains(path), backbone, splits, found))
-    crew = crews.gathered(plan, backbone, splits, accelerator, told, stopwatch, digests)
+    main_only(accelerator, lambda: _write_record(plan, crews.mains(path), backbone, splits, found, events))
+    crew = crews.gathered(plan, backbone, splits, accelerator, told, stopwatch, digests, events)
     crossed = crews.cross_validate(crew, splits, len(found.classes), path) if splits.folds else None
     told.step(f"training on {_where(accelerator)}" + (", with all samples" if splits.folds else ""))
     crews.learn(crew, backbone, adapted, splits.train, splits.val, path, kept=crews.kept_by(crew, path))
@@ -209,12 +214,12 @@ def _completed(
     verification = None
     if plan.config.export:
         with crew.clock.part("export and verification"):
-            verification = _export(plan, saved, splits, told)
+            verification = _export(crew, saved, splits)
     clock.lap("export")
-    crews.keep(folder.path, "resources", clock.resources())
+    update_record(folder.path, resources=clock.resources())
     if plan.config.report:
         with crew.clock.part("report"), _doing_without(told):
-            saved = replace(saved, record=runs.read(saved.path))
+            saved = replace(saved, record=read_record(saved.path))
             _report(plan, saved, found, splits, judged, audited, verification)
     profile = _profile(crew, folder.path)
     path = folder.publish()
@@ -232,7 +237,7 @@ def _profile(crew: crews.Crew, folder: Path) -> Profile | None:
     parts = crew.clock.parts()
     peak = timing.measure_peak(crew.accelerator.device)
     profile = Profile(parts=parts, dtype=crew.clock.dtype, learning_gflop=crew.clock.gflop, peak=peak)
-    crews.keep(folder, "profile", timing.as_record(profile))
+    update_record(folder, profile=timing.as_record(profile))
     return profile
 
 
@@ -301,14 +306,19 @@ def _kept_looks(plan: Plan, told: Listener, digests: Lookup) -> LooksKept | None
     return Kept(shelf, digest, partial(sample_tables.unchanged, plan.task, plan.options))
 
 
-def _write_record(plan: Plan, folder: Path, backbone: Backbone, splits: Splits, found: Discovery) -> None:
+def _write_record(
+    plan: Plan, folder: Path, backbone: Backbone, splits: Splits, found: Discovery, events: RunEvents
+) -> None:
     """``run.json``, and the news that the run has begun."""
-    written = record(plan, backbone, splits, found)
+    begun = begin_record(plan, backbone, splits, found)
     if plan.config.resume is not None:
         resume.check_weights(folder, backbone)
-        written |= resume.carried_over(folder, epochs=plan.config.epochs)
-    runs.write_json(folder / runs.RUN_FILE, written)
-    registries.announce(plan.registry, "zooft_on_start", run=folder, samples=len(found.samples))
+        begun = resume.carry_over(folder, begun, epochs=plan.config.epochs)
+    write_record(folder, begun)
+    events.started(
+        samples=len(found.samples), config={**resume.settings(plan), "backbone": backbone.reference},
+        counts=begun.data.classes, resumed=plan.config.resume is not None,
+    )  # fmt: skip
 
 
 def _judge(
@@ -320,7 +330,7 @@ def _judge(
     raw = crossed or crews.predict(crew, saved, splits.val)
     what = "the held-out samples of every fold" if crossed else "the validation samples"
     calibration = _calibrate(plan, raw, saved, what)
-    crews.keep(folder, "calibration", calibration)
+    update_record(folder, calibration=asdict(calibration))
     answers = {"val": judge.calibrated(raw, calibration, plan.task)}
     if crossed:
         answers = {"cross-validation": _cross_calibrated(plan, raw, splits, saved)}
@@ -332,17 +342,19 @@ def _judge(
             predictions=part,
             evaluation=judge.evaluate(
                 plan.task, saved.classes, part, split=name, resamples=plan.config.bootstrap, seed=plan.config.seed,
-                calibration=calibration, group_score=saved.group_score, group_name=saved.record["data"]["group_name"],
+                calibration=calibration, group_score=saved.group_score, group_name=saved.record.data.group_name,
             ),
         )
         for name, part in answers.items()
     }  # fmt: skip
     fold_of = {sample.id: number for number, fold in enumerate(splits.folds, 1) for sample in fold.held_out}
     judge.write_predictions(folder / runs.PREDICTIONS_FILE, judged, saved.classes, fold_of)
-    crews.keep(folder, "evaluation", {name: part.evaluation for name, part in judged.items()})
-    crews.keep(folder, "best_epoch", runs.best_epoch(folder))
+    figures = {name: part.evaluation for name, part in judged.items()}
+    best_epoch = runs.best_epoch(folder)
+    update_record(folder, evaluation=runs.to_json(figures), best_epoch=best_epoch)
+    crew.events.evaluated(figures, best_epoch=best_epoch)
     saved.model.cpu()
-    return replace(saved, record=runs.read(folder)), judged
+    return replace(saved, record=read_record(folder)), judged
 
 
 def _calibrate(plan: Plan, raw: Predictions, saved: SavedRun, fitted_on: str) -> Calibration:
@@ -361,13 +373,14 @@ def _cross_calibrated(plan: Plan, raw: Predictions, splits: Splits, saved: Saved
     return judge.joined(parts)
 
 
-def _export(plan: Plan, saved: SavedRun, splits: Splits, told: Listener) -> Verification:
+def _export(crew: crews.Crew, saved: SavedRun, splits: Splits) -> Verification:
     from zooft.deploy.verify import spread
 
+    plan, told = crew.plan, crew.told
     told.step("exporting to ONNX")
     candidate = saved.path / (runs.ONNX_FILE + ".candidate")
     finished.export_run(saved, candidate, note=told.note)
-    registries.announce(plan.registry, "zooft_on_exported", run=saved.path, model=candidate)
+    crew.events.exported(candidate)
     told.step("verifying the file")
     members = splits.val or splits.train
     chosen = [members[i] for i in spread(members, plan.config.verify_samples)]
@@ -376,7 +389,7 @@ def _export(plan: Plan, saved: SavedRun, splits: Splits, told: Listener) -> Veri
         advance=told.computing("samples, in torch and from the file", len(chosen)),
     )  # fmt: skip
     finished.settle(saved.path, candidate, verification)
-    registries.announce(plan.registry, "zooft_on_verified", run=saved.path, verification=verification)
+    crew.events.verified(verification)
     return verification
 
 
@@ -420,13 +433,18 @@ def _report(
     )  # fmt: skip
 
 
-def _stages(plan: Plan, saved: SavedRun, epochs: Sequence[Mapping[str, Any]]) -> list[tuple[str, int, bool]]:
-    """Every stage's name, parameters, and whether it was frozen in the last epoch."""
+def _stages(plan: Plan, saved: SavedRun, epochs: Sequence[Mapping[str, Any]]) -> list[tuple[str, int, int]]:
+    """Every stage's name, its parameters, and how many of these learnt in the last epoch."""
     from zooft.model import freeze
 
-    held = freeze.parameters_by_stage(saved.model)
-    sizes = {name: sum(p.numel() for _, p in held.get(name, [])) for name in saved.model.stages}
-    return [(name, size, name not in epochs[-1]["learning"]) for name, size in sizes.items()]
+    freezer, argument = plan.registry.freezer(plan.config.freeze)
+    last = freeze.plan(saved.model, freezer, argument, int(epochs[-1]["epoch"]) - 1)
+    held, learning = freeze.parameters_by_stage(saved.model), freeze.learning_by_stage(saved.model, [last])
+
+    def size(named: Sequence[tuple[str, Parameter]]) -> int:
+        return sum(parameter.numel() for _, parameter in named)
+
+    return [(name, size(held.get(name, [])), size(learning.get(name, []))) for name in saved.model.stages]
 
 
 def _refuse_failure(verification: Verification | None, path: Path) -> None:

@@ -1,15 +1,15 @@
-"""``run.json``: everything that was resolved, for whoever wants to know or to do it again."""
+"""The record that a run begins with: everything that was resolved, for whoever wants to know or to do it again."""
 
 from __future__ import annotations
 
 import contextlib
 from importlib import metadata
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from zooft import config as configuration
 from zooft.data import samples as sample_tables
-from zooft.run import folder as runs
+from zooft.run.record import BackboneRecord, DataRecord, RunRecord
 
 if TYPE_CHECKING:
     from zooft.contracts import Discovery
@@ -32,41 +32,42 @@ READERS = ("pydicom", "nibabel", "pylibjpeg-openjpeg", "pylibjpeg-rle", "pyjpegl
 """Of extras, recorded where they are installed: they decide what is read."""
 
 
-def record(plan: Plan, backbone: Backbone, splits: Splits, found: Discovery) -> dict[str, Any]:
-    """``run.json``: everything resolved, but for the figures, which are added when they are known."""
+def begin_record(plan: Plan, backbone: Backbone, splits: Splits, found: Discovery) -> RunRecord:
+    """Everything that is resolved before training."""
     from zooft.version import __version__
 
-    data: dict[str, Any] = {
-        "fingerprint": sample_tables.fingerprint(found),
-        "rejected": len(found.rejected),
-        "group_score": found.group_score,
-        "group_name": found.group_name,
-        "classes": _counts(found, splits),
-        "groups": len({sample.group for sample in found.samples if sample.group is not None}),
-        **{name: len(getattr(splits, name)) for name in ("train", "val", "test")},
-    }
-    if not plan.task.private:
-        data["path"] = str(plan.config.data.resolve())
-    settings = {**configuration.plain(plan.config), "weights": Path(plan.config.weights).name}
-    return {
-        "schema": runs.SCHEMA,
-        "zooft": __version__,
-        "versions": _versions(),
-        "task": plan.registry.owned_name("task", plan.config.task),
-        "head": plan.registry.owned_name("head", plan.head),
-        "options": configuration.plain(plan.options),
-        "classes": list(found.classes),
-        "positive": found.classes[1] if len(found.classes) == 2 else None,
-        "backbone": {
-            "family": plan.registry.owned_name("family", plan.family_name), "name": backbone.name, "width": backbone.width,
-            "stages": list(backbone.stages), "input": runs.to_json(backbone.input), "fixed": sorted(backbone.fixed),
-        },
-        "weights": runs.to_json(backbone.weights),
-        "data": data,
-        "notes": [*found.notes, *splits.notes],
-        "config": settings,
-        "evaluation": {},
-    }  # fmt: skip
+    return RunRecord(
+        zooft=__version__,
+        versions=_versions(),
+        task=plan.registry.owned_name("task", plan.config.task),
+        head=plan.registry.owned_name("head", plan.head),
+        options=configuration.plain(plan.options),
+        classes=tuple(found.classes),
+        positive=found.classes[1] if len(found.classes) == 2 else None,
+        backbone=BackboneRecord(
+            family=plan.registry.owned_name("family", plan.family_name), name=backbone.name, width=backbone.width,
+            stages=tuple(backbone.stages), input=backbone.input, fixed=tuple(sorted(backbone.fixed)),
+        ),
+        weights=backbone.weights,
+        data=_data(plan, splits, found),
+        notes=(*found.notes, *splits.notes),
+        config={**configuration.plain(plan.config), "weights": Path(plan.config.weights).name},
+    )  # fmt: skip
+
+
+def _data(plan: Plan, splits: Splits, found: Discovery) -> DataRecord:
+    return DataRecord(
+        fingerprint=sample_tables.fingerprint(found),
+        rejected=len(found.rejected),
+        group_score=found.group_score,
+        group_name=found.group_name,
+        classes=_counts(found, splits),
+        groups=len({sample.group for sample in found.samples if sample.group is not None}),
+        train=len(splits.train),
+        val=len(splits.val),
+        test=len(splits.test),
+        path=None if plan.task.private else str(plan.config.data.resolve()),
+    )
 
 
 def _versions() -> dict[str, str]:

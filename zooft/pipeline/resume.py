@@ -7,6 +7,7 @@ other data or other weights. What an epoch leaves to go on from is `state`'s.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,6 +15,7 @@ from zooft import config as configuration
 from zooft.data import samples as sample_tables
 from zooft.errors import ConfigError, DataError, WeightsError
 from zooft.run import folder as runs
+from zooft.run.record import RunRecord, read_record
 
 if TYPE_CHECKING:
     from zooft.contracts import Discovery
@@ -82,17 +84,17 @@ def _extended(registry: Registry, run: Path, given: Mapping[str, Any]) -> dict[s
     """The options of a run that goes on where a finished one ended."""
     from zooft.run import checkpoint
 
-    before = runs.read(run)
+    before = read_record(run)
     own = configuration.read_toml(run / runs.SETTINGS_FILE)
     # what says where things lie was forgotten when the run was finished
-    local = configuration.local_names(registry.task(before["task"]).options)
+    local = configuration.local_names(registry.task(before.task).options)
     weights = () if own["weights"] in {"pretrained", "random"} else ("weights",)
     _refuse_foreign(given, (*ALLOWED, "epochs", "out", *weights, *local))
-    done = int(before["config"]["epochs"])
+    done = int(before.config["epochs"])
     if int(given["epochs"]) <= done:
         raise ConfigError(f"{run} has {done} epochs already; give --epochs the number of all, more than {done}")
     checkpoint.refuse_unfit(run)
-    where = {"data": before["data"]["path"]} if "path" in before["data"] else {}
+    where = {"data": before.data.path} if before.data.path is not None else {}
     missing = [name for name in ("data", *weights) if name not in {**where, **given}]
     if missing:
         raise ConfigError(
@@ -119,8 +121,8 @@ def check_data(folder: Path, found: Discovery) -> None:
     before = _record(folder)
     if before is None:
         return
-    if before["data"]["fingerprint"] != sample_tables.fingerprint(found):
-        was = sum(before["data"][split] for split in ("train", "val", "test"))
+    if before.data.fingerprint != sample_tables.fingerprint(found):
+        was = before.data.train + before.data.val + before.data.test
         raise DataError(
             f"the data has changed since the run was begun: it had {was} samples and has {len(found.samples)} now, or their labels or "
             "splits differ; bring the data back as it was, or train anew with another --out"
@@ -132,11 +134,11 @@ def check_weights(folder: Path, backbone: Backbone) -> None:
     before = _record(folder)
     if before is None:
         return
-    was, now = before["weights"], backbone.weights
-    if (before["backbone"]["name"], was["tensors_sha256"]) != (backbone.name, now.tensors_sha256):
+    was, now = before.weights, backbone.weights
+    if (before.backbone.name, was.tensors_sha256) != (backbone.name, now.tensors_sha256):
         raise WeightsError(
-            f"the backbone's weights have changed since the run was begun: they were {was['source']} (SHA-256 "
-            f"{was['tensors_sha256'][:12]}…) and are {now.source} ({now.tensors_sha256[:12]}…) now; bring them back, or train anew "
+            f"the backbone's weights have changed since the run was begun: they were {was.source} (SHA-256 "
+            f"{was.tensors_sha256[:12]}…) and are {now.source} ({now.tensors_sha256[:12]}…) now; bring them back, or train anew "
             "with another --out"
         )
 
@@ -151,18 +153,21 @@ def check_contents(kept: Checkpoint, contents: str | None) -> None:
         )
 
 
-def carried_over(folder: Path, *, epochs: int) -> dict[str, Any]:
-    """What the record of a resumed run keeps of the one before: what was tried and settled, how often it was resumed.
+def carry_over(folder: Path, begun: RunRecord, *, epochs: int) -> RunRecord:
+    """The record of a resumed run, with what was tried and resolved before, and how often it was resumed.
 
     Of a finished one that goes on, also after how many epochs it had ended.
     """
-    before = _record(folder) or {}
-    kept: dict[str, Any] = {name: before[name] for name in ("trials", "settled", "ended_at") if name in before}
-    if before and before["config"]["epochs"] != epochs:
-        kept["ended_at"] = [*before.get("ended_at", []), before["config"]["epochs"]]
-    return {**kept, "resumed": int(before.get("resumed", 0)) + 1}
+    before = _record(folder)
+    if before is None:
+        return replace(begun, resumed=1)
+    was = int(before.config["epochs"])
+    return replace(
+        begun, trials=before.trials, resolved=before.resolved, resumed=before.resumed + 1,
+        ended_at=before.ended_at if was == epochs else (*before.ended_at, was),
+    )  # fmt: skip
 
 
-def _record(folder: Path) -> dict[str, Any] | None:
+def _record(folder: Path) -> RunRecord | None:
     """None where the run was killed before it had read its data: it then begins afresh."""
-    return runs.read(folder) if (folder / runs.RUN_FILE).is_file() else None
+    return read_record(folder) if (folder / runs.RUN_FILE).is_file() else None

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -19,11 +19,11 @@ from zooft.data.split import Fold, Splits
 from zooft.deploy import saved as finished
 from zooft.errors import WeightsError
 from zooft.evaluation import judge
-from zooft.hooks import registry as registries
 from zooft.hooks.guard import within
 from zooft.pipeline import resume
 from zooft.pipeline.cache_key import depends_on
 from zooft.run import folder as runs
+from zooft.run.record import ResolvedRecord, TrialRecord, read_record, update_record
 from zooft.storage.sequences import pick
 
 if TYPE_CHECKING:
@@ -38,6 +38,7 @@ if TYPE_CHECKING:
     from zooft.features import FeatureCache, SampleDataset
     from zooft.model.adapted import AdaptedModel
     from zooft.model.backbone import Backbone
+    from zooft.pipeline.events import RunEvents
     from zooft.pipeline.plan import Plan
     from zooft.pipeline.reporter import Listener
     from zooft.run.checkpoint import Checkpoint, Progress
@@ -60,6 +61,7 @@ class Crew:
         contents: of the samples that are learnt from, as far as it is known.
         told: who is told.
         clock: told what takes how long.
+        events: what plugins hear of the run.
     """
 
     plan: Plan
@@ -69,6 +71,7 @@ class Crew:
     contents: str | None
     told: Listener
     clock: Stopwatch
+    events: RunEvents
 
     def alone(self) -> Crew:
         """For what one process does while the others wait."""
@@ -78,7 +81,7 @@ class Crew:
 
 def gathered(
     plan: Plan, backbone: Backbone, splits: Splits, accelerator: Accelerator, told: Listener, clock: Stopwatch,
-    digests: Lookup,
+    digests: Lookup, events: RunEvents,
 ) -> Crew:  # fmt: skip
     """A crew that knows every sample's content, each process having looked at its share, and has the same weights.
 
@@ -103,7 +106,8 @@ def gathered(
             "--weights FILE"
         )
     return Crew(
-        plan=plan, accelerator=accelerator, backbone=backbone, keeping=keeping, contents=contents, told=told, clock=clock
+        plan=plan, accelerator=accelerator, backbone=backbone, keeping=keeping, contents=contents, told=told, clock=clock,
+        events=events,
     )  # fmt: skip
 
 
@@ -138,7 +142,7 @@ def cross_validate(crew: Crew, splits: Splits, outputs: int, path: Path | None) 
         kept = kept_by(crew, own)
         if kept is None or kept.progress.epoch < crew.plan.config.epochs:
             backbone, adapted = main_first(crew.accelerator, lambda: adapt(crew.plan, outputs))
-            learn(crew, backbone, adapted, fold.train, fold.held_out, own, kept=kept, keep_last=True)
+            learn(crew, backbone, adapted, fold.train, fold.held_out, own, kept=kept, keep_last=True, fold=number)
         answers = partial(_fold_answers, crew.alone(), fold, path, own)
         parts.append(main_only(crew.accelerator, answers))
     return judge.joined([mains(part) for part in parts]) if crew.accelerator.is_main_process else None
@@ -149,7 +153,7 @@ def _fold_answers(crew: Crew, fold: Fold, whole: Path | None, own: Path | None) 
     whole, own = mains(whole), mains(own)
     runs.write_text(own / runs.RUN_FILE, (whole / runs.RUN_FILE).read_text(encoding="utf-8"))
     parted = Splits(train=fold.train, val=fold.held_out, test=(), notes=())
-    sample_tables.write_samples(own / runs.SAMPLES_FILE, parted, runs.read(whole)["classes"])
+    sample_tables.write_samples(own / runs.SAMPLES_FILE, parted, read_record(whole).classes)
     return predict(crew, finished.open_run(own, crew.plan.registry, like=crew.backbone), fold.held_out)
 
 
@@ -190,6 +194,7 @@ def learn(
     *,
     kept: Checkpoint | None,
     keep_last: bool = False,
+    fold: int | None = None,
 ) -> None:
     """Train `adapted`, into a folder.
 
@@ -202,6 +207,7 @@ def learn(
         folder: of the weights and the curve; None but in the main process.
         kept: what an earlier process has left to go on from.
         keep_last: keep the last epoch, whatever validation says.
+        fold: which one is trained, from 1; None for the training that the run is made for.
     """
     from zooft import train
     from zooft.compute.kernels import numerics
@@ -226,7 +232,7 @@ def learn(
         plan=functools.cache(lambda epoch: freeze.plan(adapted, freezer, argument, epoch)),
         keeping=crew.keeping,
     )
-    recipe, watch = _recipe(plan.config, accelerator), _watch(crew, job, folder, still=_still(plan, adapted))
+    recipe, watch = _recipe(plan.config, accelerator), _watch(crew, job, folder, still=_still(plan, adapted), fold=fold)
     with numerics.fast_matmul(crew.told.note):
         _learn(crew, job, recipe, watch, folder, kept)
 
@@ -247,7 +253,7 @@ def _learn(crew: Crew, job: Job, recipe: Recipe, watch: Watch, folder: Path | No
         return train.fit(job, recipe, accelerator, watch, kept=kept)
     choice = search.choose(job, recipe, accelerator, watch, views=plan.config.views, sweep=plan.config.sweep)
     if choice.trials and folder is not None:
-        keep(folder, "trials", choice.trials)
+        update_record(folder, trials=tuple(TrialRecord(**asdict(trial)) for trial in choice.trials))
     return train.fit(choice.job, choice.recipe, accelerator, watch, feed=choice.feed)
 
 
@@ -324,7 +330,7 @@ def _workers(config: FinetuneConfig, accelerator: Accelerator) -> int:
     return machine.loader_workers(accelerator.device.type, processes=accelerator.num_processes)
 
 
-def _watch(crew: Crew, job: Job, folder: Path | None, *, still: frozenset[str]) -> Watch:
+def _watch(crew: Crew, job: Job, folder: Path | None, *, still: frozenset[str], fold: int | None) -> Watch:
     """What happens as epochs end: the main process saves them, tells of them, and lets plugins know."""
     from zooft.model.adapted import zoo_tensors
     from zooft.run.checkpoint import CheckpointWriter
@@ -339,16 +345,25 @@ def _watch(crew: Crew, job: Job, folder: Path | None, *, still: frozenset[str]) 
     def save(progress: Progress, optimizer: Optimizer) -> None:
         final = progress.epoch == plan.config.epochs
         if progress.epoch == 1 and (folder / runs.RUN_FILE).is_file():
-            keep(folder, "settled", progress.resolved)
+            update_record(folder, resolved=_resolved(progress))
         whole = replace(progress, resolved={**progress.resolved, "contents": crew.contents})
         runs.write_json_lines(folder / runs.EPOCHS_FILE, progress.records)
         keeper.after(whole, lambda: zoo_tensors(job.model), optimizer, final=final)
 
     def after_epoch(record: EpochRecord) -> None:
         told.epoch(record, plan.config.epochs)
-        registries.announce(plan.registry, "zooft_on_epoch_end", run=folder, record=record)
+        crew.events.epoch_ended(record, fold=fold)
 
     return Watch(computing=told.computing, epoch=after_epoch, note=told.note, keep=save, clock=crew.clock)
+
+
+def _resolved(progress: Progress) -> ResolvedRecord:
+    """What the run chose or measured by itself, for its record."""
+    chosen = progress.resolved
+    return ResolvedRecord(
+        batch_size=chosen["batch_size"], lr=chosen["lr"], weight_decay=chosen["weight_decay"], views=chosen["views"],
+        precision=chosen.get("precision", {}),
+    )  # fmt: skip
 
 
 def _still(plan: Plan, adapted: AdaptedModel) -> frozenset[str]:
@@ -384,12 +399,7 @@ def _never_learnt(plan: Plan, adapted: AdaptedModel) -> int:
 
     freezer, argument = plan.registry.freezer(plan.config.freeze)
     plans = [freeze.plan(adapted, freezer, argument, epoch) for epoch in range(plan.config.epochs)]
-    return min(freeze.frozen_prefix(adapted, each.frozen) for each in plans)
-
-
-def keep(folder: Path, key: str, value: Any) -> None:
-    """Add to ``run.json`` what has become known."""
-    runs.write_json(folder / runs.RUN_FILE, {**runs.read(folder), key: runs.to_json(value)})
+    return min(freeze.frozen_prefix(adapted, each.frozen, each.exempt) for each in plans)
 
 
 def mains(value: T | None) -> T:

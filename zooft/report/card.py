@@ -38,8 +38,9 @@ def _purpose(material: Material) -> Card:
 
 
 def _data(material: Material) -> Card:
-    record = material.record["data"]
-    counts = [f"{words.split(name)} {record.get(name, 0):,}" for name in ("train", "val", "test") if record.get(name)]
+    data = material.record.data
+    held = {"train": data.train, "val": data.val, "test": data.test}
+    counts = [f"{words.split(name)} {number:,}" for name, number in held.items() if number]
     rejected = words.count(len(material.rejected), "file")
     return Card("Data", (
         _blank("Source and dates", "TRIPOD+AI 5a, 5b; CLAIM", "where the images come from, from when to when, and how well they stand for the people meant."),
@@ -66,18 +67,24 @@ def _truth() -> Card:
 
 
 def _method(material: Material) -> Card:
-    record, config = material.record, material.record["config"]
-    ran = {**config, **(record.get("settled") or {})}
-    frozen = [name for name, size, still in material.stages if still and size]
-    weights = record["weights"]
-    software = ", ".join(f"{name} {version}" for name, version in (record.get("versions") or {}).items())
+    record, config = material.record, material.record.config
+    lr, batch_size = config["lr"], config["batch_size"]
+    if record.resolved is not None:
+        lr, batch_size = record.resolved.lr, record.resolved.batch_size
+    frozen = [
+        name if not learning else f"{name} but for {words.parameters(learning)} parameters"
+        for name, size, learning in material.stages
+        if learning < size
+    ]
+    weights, size = record.weights, record.backbone.input
+    software = ", ".join(f"{name} {version}" for name, version in record.versions.items())
     return Card("Model", (
-        _known("Architecture", "TRIPOD+AI 12c, 22; CLAIM", f"{material.backbone}, input {record['backbone']['input']['height']}×{record['backbone']['input']['width']}, head {str(record['head']).rpartition('/')[2]}."),
-        _known("Starting point", "CLAIM", f"Weights: {weights['source']}; {weights.get('licence') or 'licence unknown'}."),
-        _known("Training", "TRIPOD+AI 12c; CLAIM", f"{config['epochs']} epochs, {config['optimizer']}, learning rates {ran['lr']:.3g} (head) and {config['backbone_lr']:.3g} (backbone), batches of {ran['batch_size']}, seed {config['seed']}; frozen: {', '.join(frozen) or 'nothing'}."),
+        _known("Architecture", "TRIPOD+AI 12c, 22; CLAIM", f"{material.backbone}, input {size.height}×{size.width}, head {record.head.rpartition('/')[2]}."),
+        _known("Starting point", "CLAIM", f"Weights: {weights.source}; {weights.licence or 'licence unknown'}."),
+        _known("Training", "TRIPOD+AI 12c; CLAIM", f"{config['epochs']} epochs, {config['optimizer']}, learning rates {lr:.3g} (head) and {config['backbone_lr']:.3g} (backbone), batches of {batch_size}, seed {config['seed']}; frozen: {', '.join(frozen) or 'nothing'}."),
         _known("Choice of the final model", "TRIPOD+AI 12c; CLAIM", _choice(material)),
         _known("Output", "TRIPOD+AI 15", *_output(material)),
-        _known("Software", "CLAIM", f"zooft {record['zooft']}, {software}."),
+        _known("Software", "CLAIM", f"zooft {record.zooft}, {software}."),
     ))  # fmt: skip
 
 
@@ -115,11 +122,9 @@ def _rest(material: Material) -> Card:
 
 
 def _preparation(material: Material) -> str:
-    spec = material.record["backbone"]["input"]
-    set_to = ", ".join(
-        f"{name.replace('_', ' ')} {_plain(value)}" for name, value in material.record["options"].items()
-    )
-    return f"Inside the deployed file: to {spec['height']}×{spec['width']}, then the backbone's own mean and spread. Options of the task: {set_to or 'none'}."
+    spec = material.record.backbone.input
+    set_to = ", ".join(f"{name.replace('_', ' ')} {_plain(value)}" for name, value in material.record.options.items())
+    return f"Inside the deployed file: to {spec.height}×{spec.width}, then the backbone's own mean and spread. Options of the task: {set_to or 'none'}."
 
 
 def _plain(value: object) -> str:
@@ -127,15 +132,13 @@ def _plain(value: object) -> str:
 
 
 def _partition(material: Material) -> tuple[str, ...]:
-    known = any(evaluation.groups for evaluation in material.evaluations.values()) or material.record["data"].get(
-        "groups"
-    )
+    known = any(evaluation.groups for evaluation in material.evaluations.values()) or material.record.data.groups
     level = (
         "No group, such as a patient, is in two parts."
         if known
         else "By sample: groups, such as patients, weren't known."
     )
-    folds = material.record["config"].get("folds")
+    folds = material.record.config.get("folds")
     how = f"Cross-validation with {folds} folds." if folds else "One fixed split into training and held-out samples."
     return (how, level)
 
@@ -145,29 +148,30 @@ def _balance(material: Material) -> str:
         if name in material.evaluations:
             rows = material.evaluations[name].per_class
             most, least = max(rows, key=lambda row: row.support), min(rows, key=lambda row: row.support)
-            weights = material.record["options"].get("class_weights")
+            weights = material.record.options.get("class_weights")
             how = f" Class weights in the loss: {weights}." if weights else ""
             return f"Among {words.split(name)} samples from {least.support:,} ({least.name}) to {most.support:,} ({most.name}).{how}"
     return "Not evaluated."
 
 
 def _choice(material: Material) -> str:
-    if material.record["config"].get("folds"):
+    if material.record.config.get("folds"):
         return "One model, no ensemble, learnt from all samples; the last epoch's weights."
-    kept = material.record.get("best_epoch")
+    kept = material.record.best_epoch
     by = f", the best on validation samples by {words.metric(material.primary)}" if material.primary else ""
     return f"One model, no ensemble; the weights of epoch {kept}{by}." if kept else "One model, no ensemble."
 
 
 def _output(material: Material) -> tuple[str, ...]:
-    fitted = material.record.get("calibration") or {}
+    fitted = material.record.fitted
     lines = ["A probability for each class."]
     if len(material.classes) == 2:
         lines.append(f"The positive class, which is looked for, is {material.classes[1]}.")
-    if fitted.get("temperature", 1.0) != 1.0:
-        lines.append(f"Calibrated with temperature {fitted['temperature']:.3f}, fitted on {fitted.get('fitted_on') or 'validation samples'}.")  # fmt: skip
-    if fitted.get("threshold") is not None:
-        lines.append(f"{material.classes[-1]} is the answer from {fitted['threshold']:.3f} upwards.")
+    if fitted.temperature != 1.0:
+        source = fitted.fitted_on or "validation samples"
+        lines.append(f"Calibrated with temperature {fitted.temperature:.3f}, fitted on {source}.")
+    if fitted.threshold is not None:
+        lines.append(f"{material.classes[-1]} is the answer from {fitted.threshold:.3f} upwards.")
     return tuple(lines)
 
 

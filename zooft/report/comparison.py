@@ -15,6 +15,7 @@ from zooft.evaluation.metrics import SMALLER_IS_BETTER, Interval
 from zooft.report import html, words
 from zooft.report.blocks import Block, Grid, Page, Section, Text
 from zooft.run import folder as runs
+from zooft.run.record import RunRecord, read_record
 from zooft.storage import csv_files
 
 Cell = str | int | float | bool | None
@@ -71,7 +72,7 @@ class _Run:
     """What a run folder says of itself."""
 
     name: str
-    record: Mapping[str, Any]
+    record: RunRecord
     epochs: Sequence[Mapping[str, Any]]
     verification: Mapping[str, Any]
     size: int | None
@@ -131,8 +132,8 @@ def to_html(comparison: Comparison) -> str:
 
 
 def _open(path: Path, name: str) -> _Run:
-    record = runs.read(path)
-    if not record.get("evaluation"):
+    record = read_record(path)
+    if not record.evaluation:
         raise RunError(f"{path} has no figures to compare: its training didn't end; choose a finished run")
     model = path / runs.ONNX_FILE
     try:
@@ -168,18 +169,16 @@ def _names(paths: Sequence[Path]) -> list[str]:
 
 def _settings(run: _Run) -> dict[str, Cell]:
     record = run.record
-    weights, backbone = record["weights"], record["backbone"]
-    found: dict[str, Any] = {**record["config"], **record["options"]}
+    found: dict[str, Any] = {**record.config, **record.options}
     found |= {
-        "task": record["task"],
-        "backbone": f"{backbone['family'].rpartition('/')[2]}:{backbone['name']}",
-        "pretrained weights": weights["source"],
-        "classes": ", ".join(record["classes"]),
-        "zooft": record["zooft"],
+        "task": record.task,
+        "backbone": record.backbone.reference,
+        "pretrained weights": record.weights.source,
+        "classes": ", ".join(record.classes),
+        "zooft": record.zooft,
     }
-    found |= {f"{name} (version)": version for name, version in (record.get("versions") or {}).items()}
-    fitted = record.get("calibration") or {}
-    found |= {f"fitted {name}": fitted[name] for name in ("temperature", "threshold") if name in fitted}
+    found |= {f"{name} (version)": version for name, version in record.versions.items()}
+    found |= {"fitted temperature": record.fitted.temperature, "fitted threshold": record.fitted.threshold}
     return {name: value if isinstance(value, Cell) else json.dumps(value, ensure_ascii=False) for name, value in found.items()}  # fmt: skip
 
 
@@ -192,9 +191,9 @@ def _differences(opened: Sequence[_Run]) -> Iterator[Line]:
 
 
 def _figures(opened: Sequence[_Run]) -> Iterator[Figures]:
-    for split in dict.fromkeys(name for run in opened for name in run.record["evaluation"]):
+    for split in dict.fromkeys(name for run in opened for name in run.record.evaluation):
         for level, key in (("sample", "metrics"), ("group", "group_metrics")):
-            given = [run.record["evaluation"].get(split, {}).get(key) or {} for run in opened]
+            given = [run.record.figures(split).get(key) or {} for run in opened]
             names = dict.fromkeys(name for own in given for name in own)
             if names:
                 metrics = {name: tuple(_interval(own.get(name)) for own in given) for name in names}
@@ -209,19 +208,20 @@ def _interval(given: Mapping[str, Any] | None) -> Interval | None:
 
 
 def _same_samples(opened: Sequence[_Run], split: str) -> bool:
-    judged = [run for run in opened if split in run.record["evaluation"]]
-    prints = {run.record["data"]["fingerprint"] for run in judged}
+    judged = [run for run in opened if split in run.record.evaluation]
+    prints = {run.record.data.fingerprint for run in judged}
     return len(prints) == 1 and (split == "cross-validation" or len({run.members.get(split) for run in judged}) == 1)
 
 
 def _cost(opened: Sequence[_Run]) -> Iterator[Line]:
-    resources = [run.record.get("resources") or {} for run in opened]
+    resources = [run.record.resources for run in opened]
+    parts = [own.seconds if own is not None else {} for own in resources]
     seconds = [[float(epoch["seconds"]) for epoch in run.epochs] for run in opened]
     yield Line("epochs", tuple(len(own) for own in seconds))
     yield Line("an epoch, median (seconds)", tuple(sorted(own)[len(own) // 2] if own else None for own in seconds))
-    for part in dict.fromkeys(name for own in resources for name in own.get("seconds", {})):
-        yield Line(f"{part} (seconds)", tuple(own.get("seconds", {}).get(part) for own in resources))
-    yield Line("most memory held (MB)", tuple(own.get("peak_memory_mb") for own in resources))
+    for part in dict.fromkeys(name for own in parts for name in own):
+        yield Line(f"{part} (seconds)", tuple(own.get(part) for own in parts))
+    yield Line("most memory held (MB)", tuple(own.peak_memory_mb if own is not None else None for own in resources))
     yield Line("size of the ONNX file (bytes)", tuple(run.size for run in opened))
 
 
@@ -235,13 +235,13 @@ def _proof(opened: Sequence[_Run]) -> Iterator[Line]:
 
 
 def _notes(opened: Sequence[_Run], figures: Sequence[Figures]) -> Iterator[str]:
-    if len({run.record["data"]["fingerprint"] for run in opened}) > 1:
+    if len({run.record.data.fingerprint for run in opened}) > 1:
         yield "The runs were made on different data, so their figures can't be compared with each other."
     elif not all(part.comparable for part in figures):
         yield "The runs have the same data but hold out different samples, so a small difference means little."
-    if len({tuple(run.record["classes"]) for run in opened}) > 1:
+    if len({run.record.classes for run in opened}) > 1:
         yield "The runs tell different classes apart."
-    if any(len(run.record["evaluation"]) and "val" in run.record["evaluation"] and len(run.record["evaluation"]) == 1 for run in opened):  # fmt: skip
+    if any(set(run.record.evaluation) == {"val"} for run in opened):
         yield "Validation samples chose each run's best epoch; the best of many runs on them is flattered a little more."
 
 

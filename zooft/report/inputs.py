@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from zooft.evaluation.judge import Predictions
     from zooft.evaluation.metrics import Evaluation
     from zooft.report.gradcam import Look
+    from zooft.run.record import RunRecord
 
 JUDGED_BY = ("test", "cross-validation", "val")
 """Which samples a model is judged by: the first of these that there are."""
@@ -25,14 +26,14 @@ class Material:
     """What a run gives to its report. The report opens no data itself.
 
     Attributes:
-        record: ``run.json`` as written.
+        record: of the run.
         epochs: the lines of ``metrics.jsonl``.
         rejected: files that aren't used.
         audit: the findings of `zooft.audit`, where it was made.
         evaluations: by split; ``cross-validation`` among them where folds were made.
         predictions: by split, of the same samples.
         verification: of the ONNX file; None where none was written.
-        stages: name, number of parameters, and whether it was frozen in the last epoch, shallow to deep.
+        stages: name, number of parameters, and how many of them learnt in the last epoch, shallow to deep.
         show: a sample as a picture for people, ``(H, W)`` or ``(H, W, 3)`` uint8.
         looked: for a sample and a class, what the network saw and where it looked; None where that can't be had.
         extra: the task's own pictures and tables.
@@ -44,14 +45,14 @@ class Material:
         reader: source of a function that reads the inputs from files, for who deploys without zooft; may be empty.
     """
 
-    record: Mapping[str, Any]
+    record: RunRecord
     epochs: Sequence[Mapping[str, Any]]
     rejected: Sequence[Rejection]
     audit: Any | None
     evaluations: Mapping[str, Evaluation]
     predictions: Mapping[str, Predictions]
     verification: Verification | None
-    stages: Sequence[tuple[str, int, bool]]
+    stages: Sequence[tuple[str, int, int]]
     show: Callable[[Sample], NDArray[np.uint8]]
     looked: Callable[[Sample, int], Look | None] | None
     extra: Sequence[Picture | Table]
@@ -65,7 +66,7 @@ class Material:
     @property
     def classes(self) -> tuple[str, ...]:
         """Their names, in the order of the outputs."""
-        return tuple(self.record["classes"])
+        return self.record.classes
 
     @property
     def judged(self) -> str:
@@ -75,10 +76,9 @@ class Material:
     @property
     def task(self) -> str:
         """Its name, without its plugin's."""
-        return str(self.record["task"]).rpartition("/")[2]
+        return self.record.task.rpartition("/")[2]
 
     @property
     def backbone(self) -> str:
         """``family:name``."""
-        kept = self.record["backbone"]
-        return f"{str(kept['family']).rpartition('/')[2]}:{kept['name']}"
+        return self.record.backbone.reference

@@ -10,11 +10,12 @@ from zooft.report.blocks import Block, Drawing, Facts, Grid, Heading, Row, Secti
 
 if TYPE_CHECKING:
     from zooft.report.inputs import Material
+    from zooft.run.record import TrialRecord
 
 
 def network(material: Material) -> Section:
     """The stages from image to answer, with what was frozen."""
-    frozen = sum(size for _, size, still in material.stages if still)
+    frozen = sum(size - learning for _, size, learning in material.stages)
     total = sum(size for _, size, _ in material.stages)
     cut = _cut(material)
     where = ""
@@ -43,20 +44,20 @@ def learning(material: Material) -> Section:
 
 def _settled(material: Material) -> list[Block]:
     """What the run chose or measured by itself, and what it was chosen from."""
-    settled = material.record.get("settled")
-    if not settled:
+    resolved = material.record.resolved
+    if resolved is None:
         return []
     pairs = [
-        ("Batch size", str(settled["batch_size"])),
-        ("Learning rate of the head", f"{settled['lr']:.3g}"),
-        ("Weight decay", f"{settled['weight_decay']:g}"),
-        ("Views of each image", _views(settled["views"])),
-        ("Learning part computed in", _precisions(settled.get("precision", {}))),
+        ("Batch size", str(resolved.batch_size)),
+        ("Learning rate of the head", f"{resolved.lr:.3g}"),
+        ("Weight decay", f"{resolved.weight_decay:g}"),
+        ("Views of each image", _views(resolved.views)),
+        ("Learning part computed in", _precisions(resolved.precision)),
     ]
     blocks: list[Block] = [Heading("Settled by the run"), Facts(tuple(pairs))]
-    trials = material.record.get("trials") or []
+    trials = material.record.trials
     if trials:
-        rows = tuple(_trial(one) for one in sorted(trials, key=lambda one: one["primary"] or 0.0, reverse=True))
+        rows = tuple(_trial(one) for one in sorted(trials, key=lambda one: one.primary or 0.0, reverse=True))
         columns = (
             "Learning rate",
             "Weight decay",
@@ -87,15 +88,13 @@ def _precisions(by_boundary: Mapping[str, Mapping[str, Any]]) -> str:
     return ", then ".join(dict.fromkeys(said))
 
 
-def _trial(one: Mapping[str, Any]) -> tuple[str, ...]:
-    primary = "" if one["primary"] is None else f"{one['primary']:.4f}"
-    return (
-        f"{one['lr']:.3g}", f"{one['weight_decay']:g}", str(one["views"]), str(one["epoch"]), primary, f"{one['val_loss']:.4f}",
-    )  # fmt: skip
+def _trial(one: TrialRecord) -> tuple[str, ...]:
+    primary, loss = ("" if value is None else f"{value:.4f}" for value in (one.primary, one.val_loss))
+    return f"{one.lr:.3g}", f"{one.weight_decay:g}", str(one.views), str(one.epoch), primary, loss
 
 
 def _kept(material: Material, best: int | None) -> str:
-    if material.record["config"].get("folds"):
+    if material.record.config.get("folds"):
         return "the last one's weights were kept, since all samples were learnt from and none was left to choose by"
     by = f", the best by {words.metric(material.primary)} on the validation samples" if material.primary else ""
     return f"the weights of epoch {best} were kept{by}"
@@ -109,38 +108,46 @@ def cost(material: Material) -> Section:
         middle = sorted(seconds)[len(seconds) // 2]
         pairs.append(("An epoch", f"{words.seconds(middle)} in the median, {words.seconds(max(seconds))} at most"))
         pairs.append(("All epochs", words.seconds(sum(seconds))))
-    resources = material.record.get("resources") or {}
-    for name, value in (resources.get("seconds") or {}).items():
-        pairs.append((f"Part: {name.replace('_', ' ')}", words.seconds(float(value))))
-    if resources.get("peak_memory_mb") is not None:
-        pairs.append(("Most memory held", f"{float(resources['peak_memory_mb']):,.0f} MB"))
-    pairs.append(("Device asked for", str(material.record["config"].get("device", "auto"))))
+    resources = material.record.resources
+    for name, value in resources.seconds.items() if resources is not None else ():
+        pairs.append((f"Part: {name.replace('_', ' ')}", words.seconds(value)))
+    if resources is not None and resources.peak_memory_mb is not None:
+        pairs.append(("Most memory held", f"{resources.peak_memory_mb:,} MB"))
+    pairs.append(("Device asked for", str(material.record.config.get("device", "auto"))))
     blocks: list[Block] = [Facts(tuple(pairs))]
-    versions = material.record.get("versions") or {}
+    versions = material.record.versions
     if versions:
         listed = ", ".join(f"{name} {version}" for name, version in versions.items())
-        blocks += [Heading("Software"), Text(f"zooft {material.record['zooft']}, {listed}.")]
+        blocks += [Heading("Software"), Text(f"zooft {material.record.zooft}, {listed}.")]
     return Section("cost", "Time and memory", tuple(blocks))
 
 
 def _cut(material: Material) -> int:
     """How many leading stages don't learn, those without parameters among them."""
     count = 0
-    for _, size, still in material.stages:
-        if size and not still:
+    for _, _, learning in material.stages:
+        if learning:
             break
         count += 1
-    return count if any(still and size for _, size, still in material.stages) else 0
+    return count if any(size and not learning for _, size, learning in material.stages) else 0
+
+
+def _parameters(size: int, learning: int) -> str:
+    """Such as 2.1 M, or 9.6 k of 2.1 M where only some of them learn."""
+    if not size:
+        return ""
+    whole = words.parameters(size)
+    return whole if learning in (0, size) else f"{words.parameters(learning)} of {whole}"
 
 
 def _steps(material: Material, cut: int) -> tuple[Step, ...]:
     steps = [
         Step(
-            name=name, parameters=words.parameters(size) if size else "", cut=index == cut and index > 0,
-            state="none" if not size else "frozen" if still else "learning",
+            name=name, parameters=_parameters(size, learning), cut=index == cut and index > 0,
+            state="none" if not size else "learning" if learning else "frozen",
         )
-        for index, (name, size, still) in enumerate(material.stages)
+        for index, (name, size, learning) in enumerate(material.stages)
     ]  # fmt: skip
-    head = Step(name="head", parameters=str(material.record["head"]).rpartition("/")[2], state="new",
+    head = Step(name="head", parameters=material.record.head.rpartition("/")[2], state="new",
                 cut=0 < cut == len(material.stages))  # fmt: skip
     return (*steps, head)

@@ -19,14 +19,14 @@ __all__ = ["Material", "render", "write"]
 
 def render(material: Material) -> str:
     """The page as HTML."""
-    given = material.record["data"].get("path")
-    where = "" if material.private or not given else f" on {str(given).rstrip('/').rpartition('/')[2]}"
+    given = material.record.data.path
+    where = "" if material.private or not given else f" on {given.rstrip('/').rpartition('/')[2]}"
     page = Page(
         title=f"Fine-tuning report: {material.task}",
         lead=f"{material.backbone}, fine-tuned{where} to tell {_listed(material.classes)} apart.",
         keys=tuple(_keys(material)),
         sections=tuple(_sections(material)),
-        foot=f"Made by zooft {material.record['zooft']}. Figures come from the run's own files; nothing on this page is loaded from elsewhere.",
+        foot=f"Made by zooft {material.record.zooft}. Figures come from the run's own files; nothing on this page is loaded from elsewhere.",
     )
     return html.to_html(page)
 

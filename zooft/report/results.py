@@ -18,7 +18,6 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from zooft.contracts import GroupScore
     from zooft.evaluation.judge import Predictions
     from zooft.evaluation.metrics import Evaluation, Interval
     from zooft.report.inputs import Material
@@ -97,7 +96,7 @@ def _metrics(evaluation: Evaluation) -> Grid:
 
 def _threshold(evaluation: Evaluation, material: Material) -> Text:
     text = f"The answer is {material.classes[-1]} from a probability of {evaluation.threshold:.3f} upwards"
-    fitted = (material.record.get("calibration") or {}).get("fitted_on")
+    fitted = material.record.fitted.fitted_on
     return Text(f"{text} (fitted on {fitted})." if fitted else f"{text}.")
 
 
@@ -167,8 +166,9 @@ def _curves(material: Material, evaluation: Evaluation, given: Predictions) -> t
     targets, level = given.targets, "per sample"
     scores = probabilities
     if evaluation.groups:
-        how: GroupScore = "max" if material.record["data"].get("group_score") == "max" else "mean"
-        grouped = by_group([sample.group for sample in given.samples], targets, probabilities, how)
+        grouped = by_group(
+            [sample.group for sample in given.samples], targets, probabilities, material.record.data.group_score
+        )
         if len(set(grouped.targets.tolist())) > 1:
             targets, scores, level = grouped.targets, grouped.probabilities, f"per {evaluation.group_name}"
     of = classes[1] if len(classes) == 2 else "the likeliest class"
@@ -185,7 +185,7 @@ def _before(material: Material, given: Predictions, name: str) -> NDArray[Any] |
 
     Not of cross-validation, where each fold has its own.
     """
-    temperature = (material.record.get("calibration") or {}).get("temperature", 1.0)
+    temperature = material.record.fitted.temperature
     if name == "cross-validation" or temperature == 1.0:
         return None
     sums = given.probabilities.sum(1)
@@ -194,10 +194,10 @@ def _before(material: Material, given: Predictions, name: str) -> NDArray[Any] |
 
 
 def _calibration(material: Material) -> list[Block]:
-    fitted = material.record.get("calibration") or {}
-    if fitted.get("temperature", 1.0) == 1.0:
+    temperature = material.record.fitted.temperature
+    if temperature == 1.0:
         return []
-    return [Text(f"Temperature {fitted['temperature']:.3f} is part of the deployed file.")]
+    return [Text(f"Temperature {temperature:.3f} is part of the deployed file.")]
 
 
 def _subgroups(evaluation: Evaluation, primary: str) -> list[Block]:

@@ -26,14 +26,14 @@ _TONES: Mapping[str, Tone] = {"error": "error", "warning": "warning", "info": "n
 
 def asked(material: Material) -> Section:
     """The settings in short, and in full as a file that asks for the same again."""
-    record, config = material.record, material.record["config"]
-    weights = record["weights"]
-    licence = f" ({weights['licence']})" if weights.get("licence") else ""
+    record, config = material.record, material.record.config
+    weights = record.weights
+    licence = f" ({weights.licence})" if weights.licence else ""
     facts = (
         ("Task", material.task),
         ("Backbone", material.backbone),
-        ("Pretrained weights", f"{weights['source']}{licence}"),
-        ("Head", str(record["head"]).rpartition("/")[2]),
+        ("Pretrained weights", f"{weights.source}{licence}"),
+        ("Head", record.head.rpartition("/")[2]),
         ("Frozen", str(config["freeze"]).rpartition("/")[2]),
         ("Epochs", str(config["epochs"])),
         ("Seed", str(config["seed"])),
@@ -41,7 +41,7 @@ def asked(material: Material) -> Section:
     blocks: tuple[Block, ...] = (
         Facts(facts),
         Code(f"zooft finetune --config settings.toml --data {_data(material)}", "The same again:"),
-        Folded("All settings: settings.toml", (Code(to_toml({**config, **record["options"]})),)),
+        Folded("All settings: settings.toml", (Code(to_toml({**config, **record.options})),)),
     )
     return Section("asked", "What was asked", blocks)
 
@@ -49,10 +49,10 @@ def asked(material: Material) -> Section:
 def data(material: Material) -> Section:
     """Counts by split, class and group, notes, and the files that aren't used."""
     blocks: list[Block] = [_counts(material)]
-    if material.record.get("notes"):
-        blocks += [Heading("Notes"), Items(tuple(str(note) for note in material.record["notes"]))]
+    if material.record.notes:
+        blocks += [Heading("Notes"), Items(material.record.notes)]
     blocks += _rejected(material.rejected)
-    blocks.append(Text(f"Fingerprint of the data: {material.record['data']['fingerprint']}"))
+    blocks.append(Text(f"Fingerprint of the data: {material.record.data.fingerprint}"))
     return Section("data", "Data", tuple(blocks))
 
 
@@ -75,13 +75,14 @@ def audit(material: Material) -> Section | None:
 
 
 def _data(material: Material) -> str:
-    path = material.record["data"].get("path")
-    return "DATA" if material.private or not path else json.dumps(path) if " " in path else str(path)
+    path = material.record.data.path
+    return "DATA" if material.private or not path else json.dumps(path) if " " in path else path
 
 
 def _counts(material: Material) -> Block:
     by_split = _by_class(material)
-    total: dict[str, int] = {name: material.record["data"].get(name, 0) for name in ("train", "val", "test")}
+    data = material.record.data
+    total = {"train": data.train, "val": data.val, "test": data.test}
     splits = [name for name in by_split if sum(by_split[name].values())]
     if not splits:
         plain = tuple((words.split(name).capitalize(), f"{number:,}") for name, number in total.items() if number)
@@ -98,29 +99,18 @@ def _counts(material: Material) -> Block:
     groups = _groups(material, splits)
     columns = ("Class", *(words.split(split).capitalize() for split in splits))
     title = "Samples by class and split"
-    if not any(groups) and material.record["data"].get("groups"):
-        title += f", of {words.count(material.record['data']['groups'], _group_name(material), words.plural(_group_name(material)))}"
+    if not any(groups) and data.groups:
+        title += f", of {words.count(data.groups, data.group_name, words.plural(data.group_name))}"
     if any(groups):
-        rows += ((words.plural(_group_name(material)).capitalize(), *(f"{number:,}" for number in groups)),)
+        rows += ((words.plural(data.group_name).capitalize(), *(f"{number:,}" for number in groups)),)
     return Grid(title=title, columns=columns, rows=rows)
 
 
-def _by_class(material: Material) -> dict[str, dict[str, int]]:
+def _by_class(material: Material) -> Mapping[str, Mapping[str, int]]:
     """Split to class to number of samples, from the samples themselves or from what the run recorded."""
     if material.samples:
         return {split: by_class(members, material.classes) for split, members in material.samples.items()}
-    given = material.record["data"].get("classes")
-    if isinstance(given, dict):
-        return {str(split): dict(counts) for split, counts in given.items()}
-    return {
-        split: by_class(answers.samples, material.classes)
-        for split, answers in material.predictions.items()
-        if split in {"val", "test"}
-    }
-
-
-def _group_name(material: Material) -> str:
-    return str(material.record["data"].get("group_name", "group"))
+    return material.record.data.classes
 
 
 def _groups(material: Material, splits: Sequence[str]) -> list[int]:

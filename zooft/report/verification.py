@@ -72,7 +72,7 @@ def snippet(material: Material) -> str:
 
 def _on_files(material: Material) -> str:
     names = ", ".join(json.dumps(port.name) for port in material.ports)
-    score = material.record["data"].get("group_score", "mean")
+    score = material.record.data.group_score
     joined = "rows.mean(0)" if score == "mean" else "rows[rows[:, -1].argmax()]"
     how = "their mean" if score == "mean" else f"the one with the most of {json.dumps(material.classes[-1])}"
     return "\n".join(
@@ -113,30 +113,30 @@ def _on_zeros(material: Material) -> str:
 
 
 def _decision(answer: str, material: Material) -> tuple[str, ...]:
-    threshold = (material.record.get("calibration") or {}).get("threshold")
+    threshold = material.record.fitted.threshold
     if threshold is None:
         return (f"print(classes[int({answer}.argmax())], {answer})",)
     return (
-        f"said = int({answer}[1] >= {float(threshold)!r})  # the operating threshold{_level(material)}",
+        f"said = int({answer}[1] >= {threshold!r})  # the operating threshold{_level(material)}",
         f"print(classes[said], {answer})",
     )
 
 
 def example_shape(port: Port, material: Material) -> tuple[int, ...]:
     """One sample; rows and columns as the network sees them, three of any other axis of free size."""
-    spec = material.record["backbone"]["input"]
-    sizes = {"height": spec["height"], "width": spec["width"], "rows": spec["height"], "columns": spec["width"]}
-    sizes |= {"h": spec["height"], "w": spec["width"], "y": spec["height"], "x": spec["width"]}
-    rest = [axis if isinstance(axis, int) else int(sizes.get(axis.lower(), 3)) for axis in port.axes[1:]]
+    spec = material.record.backbone.input
+    sizes = {"height": spec.height, "width": spec.width, "rows": spec.height, "columns": spec.width}
+    sizes |= {"h": spec.height, "w": spec.width, "y": spec.height, "x": spec.width}
+    rest = [axis if isinstance(axis, int) else sizes.get(axis.lower(), 3) for axis in port.axes[1:]]
     return (1, *rest)
 
 
 def _level(material: Material) -> str:
     if not any(evaluation.groups for evaluation in material.evaluations.values()):
         return ""
-    score = material.record["data"].get("group_score", "mean")
+    score = material.record.data.group_score
     how = "the mean over" if score == "mean" else "the largest of"
-    return f", for {how} a {material.record['data'].get('group_name', 'group')}'s samples"
+    return f", for {how} a {material.record.data.group_name}'s samples"
 
 
 def _variable(port: Port) -> str:

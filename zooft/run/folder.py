@@ -44,7 +44,7 @@ STATE_FILE = "state.json"
 LATEST_FILE = ".latest"
 SUFFIX = ".incomplete"
 RUNS = Path("runs")
-SCHEMA = 2
+_RESUME_SCHEMA = 2
 
 
 @dataclass(frozen=True, slots=True)
@@ -194,8 +194,8 @@ def told(run: Path) -> dict[str, Any]:
         values = configuration.read_toml(path, errors="surrogateescape")
     except ConfigError as error:
         raise RunError(f"{working} can't be resumed: {error}") from error
-    if values.pop("schema", None) != SCHEMA:
-        raise RunError(f"{path} isn't of schema {SCHEMA}, which this zooft reads; use the zooft that wrote it")
+    if values.pop("schema", None) != _RESUME_SCHEMA:
+        raise RunError(f"{path} isn't of schema {_RESUME_SCHEMA}, which this zooft reads; use the zooft that wrote it")
     return values
 
 
@@ -232,25 +232,6 @@ def latest(start: Path = RUNS) -> Path:
     if not marker.is_file():
         raise RunError(f"no run was named and {marker} doesn't exist; name a run folder")
     return start / marker.read_text(encoding="utf-8", errors="surrogateescape").strip()
-
-
-def read(run: Path) -> dict[str, Any]:
-    """A run's ``run.json``.
-
-    Raises:
-        RunError: no run, an incomplete one, or one of a newer zooft.
-    """
-    path = run / RUN_FILE
-    if not path.is_file():
-        hint = "; it is incomplete" if run.name.endswith(SUFFIX) else ""
-        raise RunError(f"{run} isn't a run folder: it has no {RUN_FILE}{hint}")
-    try:
-        record = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise RunError(f"{path} can't be read: {error}") from error
-    if not isinstance(record, dict) or record.get("schema") != SCHEMA:
-        raise RunError(f"{path} isn't of schema {SCHEMA}, which this zooft reads; use the zooft that wrote it")
-    return record
 
 
 def best_epoch(run: Path) -> int:
@@ -335,7 +316,7 @@ def _make(working: Path, settings: Mapping[str, Any], local: Mapping[str, Any], 
     draft.mkdir()
     try:
         write_text(draft / SETTINGS_FILE, configuration.to_toml(settings))
-        whole = configuration.to_toml({"schema": SCHEMA, **settings, **local})
+        whole = configuration.to_toml({"schema": _RESUME_SCHEMA, **settings, **local})
         write_text(draft / RESUME_FILE, whole, errors="surrogateescape")
         if after is not None:
             _copy_epochs(after, draft)

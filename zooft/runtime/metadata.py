@@ -1,6 +1,7 @@
 """What an exported file says of itself, in ONNX ``metadata_props``.
 
-Owns the schema: one JSON text under ``zooft``, and the same facts under the keys that other tools read.
+Owns the schema, which versions of it are read, and what to do about the others: one JSON text under ``zooft``, and the same
+facts under the keys that other tools read.
 """
 
 from __future__ import annotations
@@ -13,9 +14,14 @@ from typing import Any
 from zooft.contracts import Activation, Calibration, GroupScore, Port
 from zooft.errors import RuntimeModelError
 from zooft.hooks import guard
+from zooft.version import __version__
 
 KEY = "zooft"
-SCHEMA = 2
+SCHEMA = 3
+READABLE = (2, SCHEMA)
+"""Schemas whose files work here; 2 has the fields of 3."""
+_WRITERS: Mapping[int, str] = {1: "0.1"}
+"""The zooft that wrote a schema that this one doesn't read."""
 _SHOWN = 60
 """Characters of a value that a message shows."""
 
@@ -84,7 +90,7 @@ def parse(properties: Mapping[str, str]) -> Metadata:
     """The way back of `Metadata.to_properties`.
 
     Raises:
-        RuntimeModelError: the file isn't one of ours, or one of a newer schema.
+        RuntimeModelError: the file isn't one of ours, is damaged, or of another schema.
     """
     if KEY not in properties:
         raise RuntimeModelError(
@@ -96,8 +102,7 @@ def parse(properties: Mapping[str, str]) -> Metadata:
         schema = whole.pop("schema")
     except (ValueError, TypeError, KeyError, AttributeError) as error:
         raise _damaged(f"no JSON object with a schema ({error})") from error
-    if schema != SCHEMA:
-        raise RuntimeModelError(f"the ONNX file has metadata of schema {schema}; this zooft reads {SCHEMA}")
+    _check_schema(schema, whole)
     try:
         ports, calibration = whole.pop("ports"), whole.pop("calibration")
         found = Metadata(
@@ -106,11 +111,27 @@ def parse(properties: Mapping[str, str]) -> Metadata:
             calibration=Calibration(**calibration),
         )
     except (TypeError, KeyError, AttributeError) as error:
-        raise _damaged(f"its fields aren't those of schema {SCHEMA} ({error})") from error
+        raise _damaged(f"its fields aren't those of schema {schema} ({error})") from error
     misfit = guard.misfit_of(found)
     if misfit is not None:
         raise _damaged(f"{misfit.where} is {json.dumps(misfit.came, default=str)[:_SHOWN]}, expected {misfit.expected}")
     return found
+
+
+def _check_schema(schema: Any, whole: Mapping[str, Any]) -> None:
+    if not isinstance(schema, int):
+        raise _damaged(f"schema is {json.dumps(schema)[:_SHOWN]}, expected a whole number")
+    if schema in READABLE:
+        return
+    reads = f"this zooft {__version__} reads schema {' and '.join(map(str, READABLE))}"
+    if schema > SCHEMA:
+        by = f" of zooft {whole['version']}" if "version" in whole else ""
+        raise RuntimeModelError(f"the ONNX file has metadata of schema {schema}{by}, and {reads}; update zooft")
+    by = _WRITERS.get(schema, "an earlier version")
+    raise RuntimeModelError(
+        f"the ONNX file has metadata of schema {schema}, and {reads}; zooft {by} wrote it and reads it: use that version, or "
+        "train and export again"
+    )
 
 
 def _damaged(how: str) -> RuntimeModelError:

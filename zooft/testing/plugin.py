@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-from zooft.contracts import EpochRecord, Verification
+from zooft.contracts import EpochRecord, Figure, RunEnded, RunEvaluated, RunStarted, Verification
 from zooft.errors import ConformanceError
 from zooft.hooks import loading, registry
 from zooft.hooks import specs as hookspecs
@@ -42,7 +43,15 @@ def check_plugin(plugin: object, *, folder: Path) -> None:
     verification = Verification(**{**dict.fromkeys(Verification.__dataclass_fields__, 0), **_VERIFIED})
     model = folder / "model.onnx.candidate"
     model.write_bytes(b"")
-    facts = {"run": folder, "samples": 10, "record": record, "model": model, "verification": verification}
+    figures = {"val": {"accuracy": Figure(value=0.5, low=0.25, high=0.75), "auroc": Figure(value=math.nan)}}
+    facts = {
+        "run": folder, "samples": 10, "record": record, "fold": None, "repeated": False, "model": model, "verification": verification,
+        "started": RunStarted(
+            name=folder.name, config={"epochs": 1, "head": None}, counts={"train": {"a": 8}, "val": {"a": 2}}, resumed=False, epochs_done=0
+        ),
+        "evaluated": RunEvaluated(best_epoch=1, figures=figures, group_figures={}),
+        "ended": RunEnded(status="finished", error="", folder=folder),
+    }  # fmt: skip
     for event in (name for name in vars(hookspecs) if name.startswith("zooft_on_")):
         for listener in found.plugins.implementations(event):
             try:

@@ -125,7 +125,8 @@ def fit(
     """
     always = always_frozen(job, recipe)
     placed(job.model, accelerator)
-    before = freeze.fingerprints(job.model, always)
+    exempt = exempted(job, recipe)
+    before = freeze.fingerprints(job.model, always, exempt)
     if kept is not None:  # behind the fingerprints: what an earlier process left must have stayed too
         load_zoo_tensors(job.model, kept.model, what="last/")
         restore_loss(job.loss, kept.loss)
@@ -139,7 +140,7 @@ def fit(
         watch.keep(progress, optimizer)
 
     run_epochs(job, recipe, accelerator, replace(watch, keep=keep), feed=feed, kept=kept)
-    freeze.check_unchanged(job.model, before, always)
+    freeze.check_unchanged(job.model, before, always, exempt)
 
 
 def placed(model: AdaptedModel, accelerator: Accelerator) -> AdaptedModel:
@@ -148,20 +149,26 @@ def placed(model: AdaptedModel, accelerator: Accelerator) -> AdaptedModel:
 
 
 def always_frozen(job: Job, recipe: Recipe) -> list[str]:
-    """The stages that no epoch trains."""
+    """The stages that every epoch freezes; what is exempt in them may learn."""
     plans = [job.plan(epoch) for epoch in range(recipe.epochs)]
     return [stage for stage in job.model.stages if all(stage in plan.frozen for plan in plans)]
 
 
+def exempted(job: Job, recipe: Recipe) -> frozenset[str]:
+    """The parameters that one of the epochs trains though their stage is frozen."""
+    return frozenset().union(*(job.plan(epoch).exempt for epoch in range(recipe.epochs)))
+
+
 def learns_in(job: Job, epochs: Iterable[int]) -> frozenset[str]:
-    """The stages that one of `epochs` (from 0) trains."""
-    return frozenset(stage for epoch in epochs for stage in job.model.stages if stage not in job.plan(epoch).frozen)
+    """The trunk's parameters that one of `epochs` (from 0) trains."""
+    found = freeze.learning_by_stage(job.model, map(job.plan, epochs))
+    return frozenset(name for named in found.values() for name, _ in named)
 
 
 def head_only(job: Job, recipe: Recipe) -> bool:
     """Whether the head alone learns, from features that are kept."""
     kept = job.keeping is not None and not (job.train.augment is not None and job.views is None)
-    return kept and set(always_frozen(job, recipe)) >= set(freeze.learnable_stages(job.model))
+    return kept and not learns_in(job, range(recipe.epochs))
 
 
 def usual_batch(samples: int, *, head_only: bool) -> int:
@@ -202,7 +209,7 @@ def run_epochs(
     for epoch, plan in list(enumerate(plans))[progress.epoch :]:
         began = time.perf_counter()
         feed = fed(job, plan, feed)
-        freeze.apply(model, plan.frozen)
+        freeze.apply(model, plan.frozen, plan.exempt)
         job.loss.train()
         set_rates(optimizer, scheduler, recipe, plan)
         learner, progress = _learner(job, recipe, accelerator, watch, plan, feed, progress, before=learner)
@@ -250,8 +257,8 @@ def _begin(job: Job, recipe: Recipe, accelerator: Accelerator, watch: Watch, fee
     if size == "auto":
         # of all epochs the one in which most learns
         plan = min((job.plan(epoch) for epoch in range(recipe.epochs)), key=lambda plan: len(plan.frozen))
-        then = feed if freeze.frozen_prefix(job.model, plan.frozen) == feed.boundary else _unkept(job)
-        freeze.apply(job.model, plan.frozen)
+        then = feed if freeze.frozen_prefix(job.model, plan.frozen, plan.exempt) == feed.boundary else _unkept(job)
+        freeze.apply(job.model, plan.frozen, plan.exempt)
         size, said = step.find_batch_size(_probe(job, recipe, accelerator, then, 4), samples=len(job.train))
         watch.note(said)
     if not isinstance(size, int):
@@ -262,7 +269,7 @@ def _begin(job: Job, recipe: Recipe, accelerator: Accelerator, watch: Watch, fee
 
 def fed(job: Job, plan: FreezePlan, before: EpochData | None = None) -> EpochData:
     """What an epoch is fed: the same as before, unless the boundary has moved: then what leaves the new one is computed."""
-    boundary = freeze.frozen_prefix(job.model, plan.frozen)
+    boundary = freeze.frozen_prefix(job.model, plan.frozen, plan.exempt)
     if before is not None and before.boundary == boundary:
         return before
     return features.feed(job.model, job.train, job.val, boundary=boundary, views=job.views, keeping=job.keeping)
@@ -285,8 +292,7 @@ def _learner(
     *, before: step.Learner | None,
 ) -> tuple[step.Learner, Progress]:  # fmt: skip
     """The one before, unless other stages learn now; how it computes is kept for a run that goes on later."""
-    frozen = frozenset(plan.frozen)
-    if before is not None and before.frozen == frozen:
+    if before is not None and (before.plan.frozen, before.plan.exempt) == (plan.frozen, plan.exempt):
         return before, progress
     settled = progress.resolved.get("precision", {})
     known = settled.get(str(feed.boundary))
@@ -305,7 +311,7 @@ def _learner(
     if speed.compile_wanted(recipe.compile, accelerator.device, steps=left):
         module = torch.compile(module)  # type: ignore[assignment]
     learner = step.Learner(
-        module=module, loss=job.loss, frozen=frozen, start=feed.start, precision=chosen, accelerator=accelerator,
+        module=module, loss=job.loss, plan=plan, start=feed.start, precision=chosen, accelerator=accelerator,
         clock=watch.clock, note=watch.note, coupled=job.coupled,
     )  # fmt: skip
     if watch.clock.on:
@@ -376,7 +382,7 @@ def _worth(
 
 
 def _learning(model: AdaptedModel, plan: FreezePlan) -> tuple[str, ...]:
-    return (*(name for name in freeze.learnable_stages(model) if name not in plan.frozen), "head")
+    return (*freeze.learning_by_stage(model, [plan]), "head")
 
 
 def scored(job: Job, values: Mapping[str, float], val_loss: float) -> tuple[float, float]:

@@ -57,9 +57,7 @@ def make_optimizer(
     The groups of the head and of the loss, which learn at the same rate, come last. Parameters that no epoch trains are left out.
     """
     groups: list[dict[str, Any]] = []
-    for name, named in freeze.learnable_by_stage(model).items():
-        if all(name in plan.frozen for plan in plans):
-            continue
+    for name, named in freeze.learning_by_stage(model, plans).items():
         groups += _groups(named, _stage_rate(recipe, plans[0], name), recipe.weight_decay, stage=name)
     for module in (model.head, *(() if loss is None else (loss,))):
         learning = [(name, parameter) for name, parameter in module.named_parameters() if parameter.requires_grad]

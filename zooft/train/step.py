@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from accelerate import Accelerator
 
     from zooft.compute.distributed import Batches
+    from zooft.contracts import FreezePlan
     from zooft.train.loss import TaskLoss
     from zooft.train.optimizer import Recipe
 
@@ -39,7 +40,7 @@ class Learner:
     Attributes:
         module: that trains: the model, or what exchanges its gradients.
         loss: ``(outputs, targets) -> scalar``.
-        frozen: the stages that it was made for.
+        plan: what stays frozen, for which it was made.
         start: the first stage that runs.
         precision: of the forward pass.
         accelerator: where.
@@ -52,7 +53,7 @@ class Learner:
 
     module: nn.Module
     loss: TaskLoss
-    frozen: frozenset[str]
+    plan: FreezePlan
     start: int
     precision: Precision
     accelerator: Accelerator

@@ -1,0 +1,213 @@
+"""Images of a data source that another plugin registers: which source reads a path, and what its rows mean to a classifier."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from itertools import repeat
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import zooft
+from zooft_images.listing import Candidate, Listing, Split, printable
+from zooft_images.options import GROUP_COLUMN
+from zooft_images.stored import Stored
+
+if TYPE_CHECKING:
+    from zooft_images.options import ClassificationOptions
+
+_LABEL, _SPLIT = "label", "split"
+
+
+def source_of(path: Path, sources: Sequence[zooft.Source]) -> zooft.Source | None:
+    """The source that reads a file or folder; None where none does.
+
+    Raises:
+        DataError: several do.
+    """
+    found = [source for source in sources if source.recognises(path)]
+    if len(found) > 1:
+        raise zooft.DataError(
+            f"{path} is recognised by several data sources: {' and '.join(source.name for source in found)}; uninstall the plugins "
+            "whose data it isn't ('zooft plugins' lists them)"
+        )
+    return found[0] if found else None
+
+
+def list_rows(source: zooft.Source, path: Path, options: ClassificationOptions) -> Listing:
+    """Every row of a source.
+
+    Raises:
+        DataError: no column of labels, a group column that isn't there, splits that are unknown or differ, or labels that
+            contradict each other.
+    """
+    columns = {column.name: column for column in source.columns(path)}
+    label = _label_column(path, columns)
+    group = _group_column(path, columns, options)
+    wanted = [name for name in (label, group, _SPLIT) if name in columns]
+    read = _Read(path, source, columns[label], group)
+    candidates = zooft.spilled(read.candidates(wanted))
+    notes = zooft.check_labels(read.labels(), in_table=read.numbers_only())
+    return Listing(
+        candidates=candidates,
+        rejected=read.rejected,
+        notes=[*notes, *_about_columns(path, source, columns, wanted)],
+        classes=columns[label].categories or _in_order(read.counts),
+        ordered=bool(columns[label].categories),
+    )
+
+
+@dataclass(slots=True)
+class _Read:
+    """What the rows have given so far.
+
+    Attributes:
+        path: of the data.
+        source: that reads it.
+        label: the column of labels.
+        group: the name of the column of groups, which need not be there.
+        rejected: rows that can't be used.
+        counts: label to how many rows have it.
+        places: label to the first row that has it.
+    """
+
+    path: Path
+    source: zooft.Source
+    label: zooft.Column
+    group: str
+    rejected: list[zooft.Rejection] = field(default_factory=list)
+    counts: dict[str, int] = field(default_factory=dict)
+    places: dict[str, str] = field(default_factory=dict)
+
+    def candidates(self, wanted: Sequence[str]) -> Iterator[Candidate]:
+        """Those that can be used; the others are listed."""
+        for row in self.source.rows(self.path, wanted):
+            if isinstance(row, zooft.Rejection):
+                self.rejected.append(row)
+                continue
+            split = _split(row)
+            try:
+                label = _label(row.values.get(self.label.name), self.label)
+                group = _text(row.values.get(self.group), self.group)
+            except zooft.DataError as error:
+                self.rejected.append(zooft.Rejection(printable(row.id), str(error)))
+                continue
+            self.counts[label] = self.counts.get(label, 0) + 1
+            self.places.setdefault(label, f"such as of {printable(row.id)}")
+            yield Candidate(printable(row.id), Stored(self.source.content, row.content), label, split, group or None)
+
+    def labels(self) -> Iterator[tuple[str, str]]:
+        """Every label that was read, and where the first of its kind stands; where columns name them, each name once."""
+        if self.label.categories:
+            yield from ((name, f"the names of the column {self.label.name}") for name in self.label.categories)
+            return
+        for label, count in self.counts.items():
+            yield from repeat((label, self.places[label]), count)
+
+    def numbers_only(self) -> bool:
+        """Whether labels may be measurements; texts may hold commas, which only a table's cells mustn't."""
+        return not self.label.categories and all(_is_number(label) for label in self.counts)
+
+
+def _label_column(path: Path, columns: Mapping[str, zooft.Column]) -> str:
+    """``label``, or else the only column whose numbers have names."""
+    named = [column.name for column in columns.values() if column.categories]
+    if _LABEL in columns or len(named) == 1:
+        return _LABEL if _LABEL in columns else named[0]
+    having = ", ".join(columns) or "none but the images"
+    raise zooft.DataError(
+        f"{printable(str(path))} has no column {_LABEL!r}; its columns are {having}; call the one with the classes {_LABEL}"
+    )
+
+
+def _group_column(path: Path, columns: Mapping[str, zooft.Column], options: ClassificationOptions) -> str:
+    """A misspelt name would tear groups apart unseen; only the default one may be missing."""
+    name = options.group_column
+    if name not in columns and name != GROUP_COLUMN:
+        raise zooft.DataError(
+            f"{printable(str(path))} has no column {name!r} to group by; its columns are {', '.join(columns)}; name one of these"
+        )
+    return name
+
+
+def _split(row: zooft.Row) -> Split | None:
+    """As the source says, or its column; the two mustn't differ."""
+    text = _text(row.values.get(_SPLIT), _SPLIT)
+    if not text:
+        return row.split
+    split = zooft.SPLIT_NAMES.get(text.lower())
+    if split is None:
+        raise zooft.DataError(
+            f"{row.id} is in the split {text!r}; there are train, val and test. Mend it: another split would quietly become "
+            "another experiment"
+        )
+    if row.split not in (None, split):
+        raise zooft.DataError(
+            f"{row.id} lies in the split {row.split}, and its column {_SPLIT} says {text!r}; mend one of the two"
+        )
+    return split
+
+
+def _label(value: Any, column: zooft.Column) -> str:
+    """The name of the class.
+
+    Raises:
+        DataError: there is none, or no such class.
+    """
+    if not column.categories:
+        text = _text(value, column.name)
+        if not text:
+            raise zooft.DataError(f"no label: the column {column.name} is empty")
+        return text
+    if value is None or value == -1:
+        raise zooft.DataError(f"no label: the column {column.name} {'is empty' if value is None else 'says -1'}")
+    if isinstance(value, bool) or not isinstance(value, int) or not 0 <= value < len(column.categories):
+        raise zooft.DataError(
+            f"the label {value!r} isn't one of the {len(column.categories)} classes that the column {column.name} names, 0 to "
+            f"{len(column.categories) - 1}"
+        )
+    return column.categories[value]
+
+
+def _text(value: Any, name: str) -> str:
+    """A label, a group or a split as text, empty where there is none.
+
+    Raises:
+        DataError: it is something else, such as a list.
+    """
+    if value is None:
+        return ""
+    if isinstance(value, float) and value.is_integer():
+        value = int(value)  # numbers beside empty cells become floats in many programs
+    if isinstance(value, float) and value != value:
+        return ""
+    if not isinstance(value, str | int | float):
+        raise zooft.DataError(f"the column {name} holds a value of type {type(value).__name__}, not a text or a number")
+    return str(value).strip()
+
+
+def _is_number(text: str) -> bool:
+    try:
+        float(text)
+    except ValueError:
+        return False
+    return True
+
+
+def _in_order(labels: Mapping[str, int]) -> tuple[str, ...]:
+    """Whole numbers by their size, since they number classes; names by their characters, as class folders are."""
+    if all(label.isascii() and label.isdecimal() for label in labels):
+        return tuple(sorted(labels, key=lambda label: (int(label), label)))
+    return tuple(sorted(labels))
+
+
+def _about_columns(
+    path: Path, source: zooft.Source, columns: Mapping[str, zooft.Column], wanted: Sequence[str]
+) -> list[str]:
+    notes = [f"{printable(path.name)} is read as {source.name}: classes from the column {wanted[0]}"]
+    unused = [printable(name) for name in columns if name not in wanted]
+    if unused:
+        notes.append(
+            f"columns of {printable(path.name)} that aren't used: {', '.join(unused)} (--group-column names the one to split by)"
+        )
+    return notes

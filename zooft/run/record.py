@@ -1,0 +1,276 @@
+"""``run.json``: everything that a run resolved, as types; written and read here alone.
+
+A record is written when a run begins, and again whenever more of it becomes known. Owns the schema: which versions of the
+file are readable, and what to do about the others.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from functools import cache
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from zooft.compute.resources import Resources
+from zooft.contracts import Calibration, GroupScore, InputSpec, WeightsRecord
+from zooft.errors import RunError
+from zooft.run.folder import RUN_FILE, SUFFIX, write_json
+from zooft.version import __version__
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from pydantic import TypeAdapter
+
+SCHEMA = 3
+READABLE = (2, SCHEMA)
+"""Schema 2 has other names for a few fields, see `_upgraded`; of schema 1 too little is known to build the model again."""
+_WRITERS: Mapping[int, str] = {1: "0.1"}
+"""The zooft that wrote a schema that this one doesn't read."""
+_SHOWN = 60
+"""Characters of a value that a message shows."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BackboneRecord:
+    """The backbone that was adapted.
+
+    Attributes:
+        family: ``PLUGIN/NAME`` of its zoo.
+        name: in the zoo, aliases resolved.
+        width: of its features.
+        stages: their names, shallow to deep.
+        input: what it wants to see.
+        fixed: parameters that never learn, by the zoo's names.
+    """
+
+    family: str
+    name: str
+    width: int
+    stages: tuple[str, ...]
+    input: InputSpec
+    fixed: tuple[str, ...] = ()
+
+    @property
+    def reference(self) -> str:
+        """``family:name``, without the family's plugin."""
+        return f"{self.family.rpartition('/')[2]}:{self.name}"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DataRecord:
+    """The data that was learnt from and held out.
+
+    Attributes:
+        fingerprint: SHA-256 over all ids, labels, groups and splits.
+        rejected: how many files weren't used.
+        group_score: how a group's samples make one answer.
+        group_name: what a group is, such as a patient.
+        classes: split to class to number of samples.
+        groups: how many there are.
+        train: number of samples.
+        val: number of samples.
+        test: number of samples.
+        path: where the data lay; None for private data, whose path may name people.
+    """
+
+    fingerprint: str
+    rejected: int
+    group_score: GroupScore
+    group_name: str
+    classes: Mapping[str, Mapping[str, int]]
+    groups: int
+    train: int
+    val: int
+    test: int
+    path: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ResolvedRecord:
+    """What a run chose or measured by itself.
+
+    Attributes:
+        batch_size: samples a step, of all processes together.
+        lr: learning rate of the head.
+        weight_decay: of the optimizer.
+        views: random views of each image beside the plain one, computed once; None where images are read in every epoch.
+        precision: number of stages before the learning part, to how the learning part is computed.
+    """
+
+    batch_size: int
+    lr: float
+    weight_decay: float
+    views: int | None
+    precision: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TrialRecord:
+    """Settings of the head that were tried before training, and their best epoch on the validation samples.
+
+    Attributes:
+        lr: learning rate.
+        weight_decay: of the optimizer.
+        views: random views of each image beside the plain one.
+        epoch: from 1.
+        primary: the task's first metric; None where it is undefined.
+        val_loss: mean over the validation samples.
+    """
+
+    lr: float
+    weight_decay: float
+    views: int
+    epoch: int
+    primary: float | None
+    val_loss: float | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RunRecord:
+    """``run.json``. What becomes known while a run works is None, or empty, until then.
+
+    Attributes:
+        schema: of the file.
+        zooft: version that made the run.
+        versions: of the packages that training and reading depend on.
+        task: ``PLUGIN/NAME``.
+        head: ``PLUGIN/NAME``.
+        options: the task's own, as in TOML.
+        classes: in the order of the outputs.
+        positive: of two classes, the one that is looked for.
+        backbone: what was adapted.
+        weights: what training started from.
+        data: what was learnt from.
+        notes: what the user was told of data and splits.
+        config: the core's options, flat as in TOML; without what says where things lie on this machine.
+        resolved: what the run chose or measured by itself; known after the first epoch.
+        trials: what was tried to choose it.
+        calibration: what was fitted on validation data; `fitted` reads it.
+        evaluation: split to its figures; `figures` reads them.
+        best_epoch: from 1; the one whose weights were kept.
+        resources: time and memory.
+        profile: where the time went, with ``--profile``.
+        resumed: how often the run was resumed.
+        ended_at: after how many epochs it had ended before, where it was resumed for more.
+    """
+
+    # for the types of its parts too: a field that isn't known is a fault, and a text is no number
+    __pydantic_config__: ClassVar[Mapping[str, Any]] = {"extra": "forbid", "strict": True}
+
+    schema: int = SCHEMA
+    zooft: str
+    versions: Mapping[str, str]
+    task: str
+    head: str
+    options: Mapping[str, Any]
+    classes: tuple[str, ...]
+    positive: str | None
+    backbone: BackboneRecord
+    weights: WeightsRecord
+    data: DataRecord
+    notes: tuple[str, ...]
+    config: Mapping[str, Any]
+    resolved: ResolvedRecord | None = None
+    trials: tuple[TrialRecord, ...] = ()
+    calibration: Mapping[str, Any] | None = None
+    evaluation: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    best_epoch: int | None = None
+    resources: Resources | None = None
+    profile: Mapping[str, Any] | None = None
+    resumed: int = 0
+    ended_at: tuple[int, ...] = ()
+
+    @property
+    def fitted(self) -> Calibration:
+        """What was fitted on validation data; that of a model as it is, where nothing was."""
+        try:
+            return Calibration(**self.calibration or {})
+        except TypeError as error:
+            raise RunError(f"{RUN_FILE} is damaged: calibration: {error}; train the run again") from error
+
+    def figures(self, split: str) -> Mapping[str, Any]:
+        """A split's figures as `Evaluation` has them, in JSON's types; empty where it wasn't evaluated."""
+        return self.evaluation.get(split, {})
+
+
+def write_record(folder: Path, record: RunRecord) -> None:
+    """Write ``run.json``, whole or not at all."""
+    write_json(folder / RUN_FILE, record)
+
+
+def update_record(folder: Path, **changes: Any) -> None:
+    """Add to ``run.json`` what has become known, by field."""
+    write_record(folder, replace(read_record(folder), **changes))
+
+
+def read_record(folder: Path) -> RunRecord:
+    """A run's ``run.json``, every field and its type checked.
+
+    Raises:
+        RunError: no run, an incomplete one, a damaged record, or one of another schema.
+    """
+    path = folder / RUN_FILE
+    if not path.is_file():
+        hint = "; it is incomplete" if folder.name.endswith(SUFFIX) else ""
+        raise RunError(f"{folder} isn't a run folder: it has no {RUN_FILE}{hint}")
+    try:
+        values = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise RunError(f"{path} can't be read: {error}") from error
+    _check_schema(path, values)
+    return _validated(path, _upgraded(values))
+
+
+def is_run(folder: Path) -> bool:
+    """Whether `folder` has a record of a schema that `read_record` reads."""
+    try:
+        values = json.loads((folder / RUN_FILE).read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return False
+    return isinstance(values, dict) and values.get("schema") in READABLE
+
+
+def _check_schema(path: Path, values: Any) -> None:
+    schema = values.get("schema") if isinstance(values, dict) else None
+    if not isinstance(schema, int):
+        raise RunError(f"{path} isn't a record of a run: it has no schema number; name the folder of a run")
+    if schema in READABLE:
+        return
+    reads = f"this zooft {__version__} reads schema {' and '.join(map(str, READABLE))}"
+    if schema > SCHEMA:
+        by = f" of zooft {values['zooft']}" if "zooft" in values else ""
+        raise RunError(f"{path} is of schema {schema}{by}, and {reads}; update zooft")
+    by = _WRITERS.get(schema, "an earlier version")
+    raise RunError(
+        f"{path} is of schema {schema}, and {reads}; zooft {by} wrote it and reads it: use that version, or train again"
+    )
+
+
+def _upgraded(values: Mapping[str, Any]) -> dict[str, Any]:
+    """Fields under the names of the present schema."""
+    renamed = {"settled": "resolved"} if values["schema"] == 2 else {}
+    return {renamed.get(name, name): value for name, value in values.items()} | {"schema": SCHEMA}
+
+
+def _validated(path: Path, values: Mapping[str, Any]) -> RunRecord:
+    from pydantic import ValidationError
+
+    try:
+        # as JSON, where a list may stand for a tuple, and nothing else for anything else
+        return _adapter().validate_json(json.dumps(values))
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(map(str, first["loc"]))
+        found = "" if first["type"].startswith("missing") else f", found {json.dumps(first['input'])[:_SHOWN]}"
+        raise RunError(
+            f"{path} is damaged: {where}: {first['msg'].lower()}{found}; bring the file back as the run wrote it, or train again"
+        ) from error
+
+
+@cache
+def _adapter() -> TypeAdapter[RunRecord]:
+    from pydantic import TypeAdapter
+
+    return TypeAdapter(RunRecord)
