@@ -22,7 +22,19 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Generic, Literal, NamedTuple, TypeVar
 
 from zooft import contracts
-from zooft.contracts import Family, Freezer, Head, Source, Task, WeightsSource
+from zooft.contracts import (
+    DeploymentPart,
+    EvaluationPart,
+    Family,
+    Freezer,
+    Head,
+    PresentationPart,
+    Problem,
+    Source,
+    Task,
+    TrainingPart,
+    WeightsSource,
+)
 from zooft.errors import PluginError, ZooftError
 
 if TYPE_CHECKING:
@@ -39,6 +51,8 @@ HOOKS: Mapping[str, type[Any]] = {
 }
 """Each registering hook and the type of what it gives."""
 _NOUNS: Mapping[type[Any], str] = {WeightsSource: "weights source", Source: "data source"}
+PARTS = (TrainingPart, EvaluationPart, DeploymentPart, PresentationPart)
+"""Of a task's problem, whose functions are a plugin's too."""
 _DISK_FULL = frozenset({errno.ENOSPC, errno.EDQUOT})
 _SHOWN = 60
 """Characters of a value that a message shows."""
@@ -103,12 +117,14 @@ class Place:
     @property
     def subject(self) -> str:
         """Such as: the head 'deep'."""
-        return f"the {_NOUNS.get(self.kind, self.kind.__name__.lower())} {self.name}"
+        noun = "task" if self.kind in PARTS else _NOUNS.get(self.kind, self.kind.__name__.lower())
+        return f"the {noun} {self.name}"
 
     @property
     def hook(self) -> str:
         """The hook that registers it."""
-        return next(hook for hook, kind in HOOKS.items() if kind is self.kind)
+        kind = Task if self.kind in PARTS else self.kind
+        return next(hook for hook, known in HOOKS.items() if known is kind)
 
     @property
     def words(self) -> str:
@@ -235,9 +251,7 @@ def within(value: Any, field: str, function: Callable[..., Any]) -> Callable[...
 
 def place_of(value: Any, field: str) -> Place:
     """Where a field of something that a plugin gives stands, for faults that are found later."""
-    held = [f.name for f in dataclasses.fields(value) if isinstance(getattr(value, f.name), Guarded)]
-    plugin = getattr(value, held[0]).place.plugin if held else ""
-    return _place(value, field, plugin)
+    return _place(value, field, "")
 
 
 def code_of(value: Any, field: str) -> str:
@@ -256,11 +270,30 @@ def guarded(value: T, plugin: PluginInfo | None = None) -> T:
             changes[field.name] = _guard(value, field.name, own, place)
         elif isinstance(own, Mapping) and own and all(map(_is_function, own.values())):
             changes[field.name] = {key: Guarded(function, place) for key, function in own.items()}
+        elif isinstance(own, Problem):
+            changes[field.name] = _guarded_parts(own, place)
     return dataclasses.replace(value, **changes)  # type: ignore[type-var]
 
 
+def _guarded_parts(problem: Problem, of: Place) -> Problem:
+    """The same with the functions of its four parts under guard, as a task's."""
+    parts: dict[str, Any] = {}
+    for name in ("training", "evaluation", "deployment", "presentation"):
+        part = getattr(problem, name)
+        if not isinstance(part, PARTS):
+            continue  # which the check of types says
+        changes = {}
+        for field in dataclasses.fields(part):
+            own = getattr(part, field.name)
+            if _is_function(own):
+                place = dataclasses.replace(of, kind=type(part), field=field.name)
+                changes[field.name] = _guard(part, field.name, own, place)
+        parts[name] = dataclasses.replace(part, **changes)
+    return dataclasses.replace(problem, **parts)
+
+
 def _guard(value: Any, field: str, function: Callable[..., Any], place: Place) -> Guarded:
-    primary = value.primary if (type(value), field) == (Task, "metrics") else ""
+    primary = value.primary if (type(value), field) == (EvaluationPart, "metrics") else ""
     return Guarded(function, place, primary)
 
 
@@ -369,9 +402,12 @@ def printing_aside() -> Iterator[None]:
 
 
 def _place(value: Any, field: str, plugin: str) -> Place:
-    return Place(
-        kind=type(value), name=value.name, field=field, plugin=plugin, private=bool(getattr(value, "private", False))
-    )
+    held = (getattr(value, f.name) for f in dataclasses.fields(value))
+    known = next((own.place for own in held if isinstance(own, Guarded)), None)
+    if known is not None and not plugin:
+        return dataclasses.replace(known, kind=type(value), field=field)
+    name, private = getattr(value, "name", "(its problem)"), bool(getattr(value, "private", False))
+    return Place(kind=type(value), name=name, field=field, plugin=plugin, private=private)
 
 
 @functools.cache

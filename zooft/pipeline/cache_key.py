@@ -28,7 +28,8 @@ if TYPE_CHECKING:
 
 _LIBRARIES = ("torch", "torchvision", "timm", "numpy", "pillow", "scipy")
 _CORE = (
-    "zooft.features", "zooft.compute.kernels", "zooft.model.preprocess", "zooft.model.resampling", "zooft.model.backbone", "zooft.model.blank",
+    "zooft.features", "zooft.compute.kernels", "zooft.model.preprocess", "zooft.model.resampling", "zooft.model.adapted", "zooft.model.backbone", "zooft.model.blank",
+    "zooft.model.building", "zooft.model.stages", "zooft.compute.trees",
     "zooft.data.samples", "zooft.audit.thumbnails",
 )  # fmt: skip
 

@@ -16,7 +16,8 @@ if TYPE_CHECKING:
     from typing import Literal
 
     from zooft.contracts import EpochRecord, Verification
-    from zooft.evaluation.metrics import Evaluation, Interval
+    from zooft.evaluation.bootstrap import Interval
+    from zooft.evaluation.evaluate import Evaluation
     from zooft.hooks.registry import Registry
 
 

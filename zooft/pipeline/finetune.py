@@ -10,7 +10,7 @@ import json
 import logging
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -26,8 +26,9 @@ from zooft.data import samples as sample_tables
 from zooft.data.split import Splits, split
 from zooft.deploy import saved as finished
 from zooft.errors import PluginError, VerificationError
-from zooft.evaluation import judge
-from zooft.evaluation.judge import Judgement, Predictions
+from zooft.evaluation import predictions_file
+from zooft.evaluation.evaluate import Evaluated, evaluate
+from zooft.evaluation.predictions import Predictions, join
 from zooft.hooks import registry as registries
 from zooft.pipeline import resume
 from zooft.pipeline import training as crews
@@ -46,9 +47,9 @@ if TYPE_CHECKING:
 
     from zooft.audit import Audit
     from zooft.audit.thumbnails import Kept as LooksKept
-    from zooft.contracts import Calibration, Discovery, Sample
+    from zooft.contracts import Discovery, Fitted, Sample
     from zooft.deploy.saved import SavedRun
-    from zooft.evaluation.metrics import Evaluation
+    from zooft.evaluation.evaluate import Evaluation
     from zooft.hooks.registry import Registry
     from zooft.model.backbone import Backbone
 
@@ -175,7 +176,7 @@ def _finetune(
     clock.lap("data")
     told.step(f"loading {plan.family.name}:{plan.model}")
     with stopwatch.part("building the model"):
-        backbone, adapted = main_first(accelerator, lambda: crews.adapt(plan, len(found.classes)))
+        backbone, adapted = main_first(accelerator, lambda: crews.adapt(plan, found.labels))
     told.note(f"weights: {backbone.weights.source}")
     if plan.config.export and plan.config.resume is None:  # a run that goes on has been tried when it was begun
         with stopwatch.part("trying the export"):
@@ -187,9 +188,9 @@ def _finetune(
         )
     main_only(accelerator, lambda: _write_record(plan, crews.mains(path), backbone, splits, found, events))
     crew = crews.gathered(plan, backbone, splits, accelerator, told, stopwatch, digests, events)
-    crossed = crews.cross_validate(crew, splits, len(found.classes), path) if splits.folds else None
+    crossed = crews.cross_validate(crew, splits, found.labels, path) if splits.folds else None
     told.step(f"training on {_where(accelerator)}" + (", with all samples" if splits.folds else ""))
-    crews.learn(crew, backbone, adapted, splits.train, splits.val, path, kept=crews.kept_by(crew, path))
+    crews.learn(crew, backbone, adapted, found.labels, splits.train, splits.val, path, kept=crews.kept_by(crew, path))
     clock.lap("training")
     return first(
         accelerator, lambda: _completed(crew.alone(), crews.mains(folder), found, splits, crossed, audited, clock)
@@ -208,8 +209,8 @@ def _completed(
     """What the main process makes of the weights that all have learnt: judged, exported, reported, published."""
     plan, told = crew.plan, crew.told
     told.step("evaluating the last epoch" if splits.folds else "evaluating the best epoch")
-    with crew.clock.part("judging"):
-        saved, judged = _judge(crew, folder.path, splits, crossed)
+    with crew.clock.part("evaluation"):
+        saved, evaluated = _evaluate(crew, folder.path, splits, crossed)
     clock.lap("evaluation")
     verification = None
     if plan.config.export:
@@ -220,11 +221,11 @@ def _completed(
     if plan.config.report:
         with crew.clock.part("report"), _doing_without(told):
             saved = replace(saved, record=read_record(saved.path))
-            _report(plan, saved, found, splits, judged, audited, verification)
+            _report(plan, saved, found, splits, evaluated, audited, verification)
     profile = _profile(crew, folder.path)
     path = folder.publish()
     _refuse_failure(verification, path)
-    evaluations = {name: part.evaluation for name, part in judged.items()}
+    evaluations = {name: part.evaluation for name, part in evaluated.items()}
     return FinetuneResult(
         path=path, best_epoch=runs.best_epoch(path), evaluations=evaluations, verification=verification, profile=profile
     )
@@ -259,10 +260,14 @@ def _read_data(plan: Plan, folder: Path, told: Listener) -> tuple[Discovery, Spl
     found = sample_tables.discover(plan.task, plan.config.data, plan.options, computing=told.computing)
     if plan.config.resume is not None:
         resume.check_data(folder, found)
+    problem = plan.task.problem
+    strata = problem.training.strata(sample_tables.targets(found.samples), found.labels)
     splits = split(
-        found.samples, found.classes, fraction=plan.config.val_fraction, seed=plan.config.seed, folds=plan.config.folds
+        found.samples, strata, fraction=plan.config.val_fraction, seed=plan.config.seed, folds=plan.config.folds
     )
-    sample_tables.write_samples(folder / runs.SAMPLES_FILE, splits, found.classes)
+    sample_tables.write_samples(
+        folder / runs.SAMPLES_FILE, splits, lambda target: problem.presentation.target(target, found.labels)
+    )
     sample_tables.write_rejected(folder / runs.REJECTED_FILE, found.rejected)
     told.rejected(found.rejected)
     for text in (*found.notes, *splits.notes):
@@ -317,60 +322,65 @@ def _write_record(
     write_record(folder, begun)
     events.started(
         samples=len(found.samples), config={**resume.settings(plan), "backbone": backbone.reference},
-        counts=begun.data.classes, resumed=plan.config.resume is not None,
+        counts=begun.data.counts, resumed=plan.config.resume is not None,
     )  # fmt: skip
 
 
-def _judge(
+def _evaluate(
     crew: crews.Crew, folder: Path, splits: Splits, crossed: Predictions | None
-) -> tuple[SavedRun, dict[str, Judgement]]:
-    """The kept epoch, calibrated and judged by what it hasn't learnt from, from the files that the run has written."""
+) -> tuple[SavedRun, dict[str, Evaluated]]:
+    """The kept epoch, fitted and evaluated on what it hasn't learnt from, from the files that the run has written."""
     plan = crew.plan
+    problem, labels = plan.task.problem, read_record(folder).labels
     saved = finished.open_run(folder, plan.registry, like=crew.backbone)
     raw = crossed or crews.predict(crew, saved, splits.val)
     what = "the held-out samples of every fold" if crossed else "the validation samples"
-    calibration = _calibrate(plan, raw, saved, what)
-    update_record(folder, calibration=asdict(calibration))
-    answers = {"val": judge.calibrated(raw, calibration, plan.task)}
+    fitted = _fit(plan, raw, saved, what)
+    update_record(folder, fitted=runs.to_json(fitted))
+    predictions = {"val": problem.evaluation.apply(raw, fitted, labels)}
     if crossed:
-        answers = {"cross-validation": _cross_calibrated(plan, raw, splits, saved)}
-    saved = replace(saved, calibration=calibration)
+        predictions = {"cross-validation": _cross_fitted(plan, raw, splits, saved)}
+    saved = replace(saved, fitted=fitted)
     if splits.test:
-        answers["test"] = crews.predict(crew, saved, splits.test)
-    judged = {
-        name: Judgement(
+        predictions["test"] = crews.predict(crew, saved, splits.test)
+    evaluated = {
+        name: Evaluated(
             predictions=part,
-            evaluation=judge.evaluate(
-                plan.task, saved.classes, part, split=name, resamples=plan.config.bootstrap, seed=plan.config.seed,
-                calibration=calibration, group_score=saved.group_score, group_name=saved.record.data.group_name,
+            evaluation=evaluate(
+                problem, labels, part, split=name, resamples=plan.config.bootstrap, seed=plan.config.seed, fitted=fitted,
+                group_rule=saved.group_rule, group_name=saved.record.data.group_name, facts=plan.task.subgroups,
             ),
         )
-        for name, part in answers.items()
+        for name, part in predictions.items()
     }  # fmt: skip
     fold_of = {sample.id: number for number, fold in enumerate(splits.folds, 1) for sample in fold.held_out}
-    judge.write_predictions(folder / runs.PREDICTIONS_FILE, judged, saved.classes, fold_of)
-    figures = {name: part.evaluation for name, part in judged.items()}
+    predictions_file.write(folder / runs.PREDICTIONS_FILE, evaluated, problem, labels, fitted, fold_of)
+    figures = {name: part.evaluation for name, part in evaluated.items()}
     best_epoch = runs.best_epoch(folder)
     update_record(folder, evaluation=runs.to_json(figures), best_epoch=best_epoch)
     crew.events.evaluated(figures, best_epoch=best_epoch)
     saved.model.cpu()
-    return replace(saved, record=read_record(folder)), judged
+    return replace(saved, record=read_record(folder)), evaluated
 
 
-def _calibrate(plan: Plan, raw: Predictions, saved: SavedRun, fitted_on: str) -> Calibration:
-    point = plan.task.operating_point(plan.options)
-    return judge.calibrate(raw, plan.task, point, group_score=saved.group_score, fitted_on=fitted_on)
+def _fit(plan: Plan, raw: Predictions, saved: SavedRun, fitted_on: str) -> Fitted:
+    """What fits these predictions, and on which samples that was."""
+    fitted = plan.task.problem.evaluation.fit(raw, saved.labels, saved.group_rule, plan.options)
+    if not fitted:
+        return fitted
+    return {**fitted, "fitted_on": "; ".join(filter(None, [fitted_on, fitted.get("fitted_on", "")]))}
 
 
-def _cross_calibrated(plan: Plan, raw: Predictions, splits: Splits, saved: SavedRun) -> Predictions:
-    """Every fold's answers with the temperature and the threshold that the other folds give."""
+def _cross_fitted(plan: Plan, raw: Predictions, splits: Splits, saved: SavedRun) -> Predictions:
+    """Every fold's predictions with what was fitted on the other folds."""
     of_fold = {sample.id: number for number, fold in enumerate(splits.folds) for sample in fold.held_out}
     numbers = np.array([of_fold[sample.id] for sample in raw.samples])
     parts = []
     for number in range(len(splits.folds)):
-        others, own = (judge.chosen(raw, np.flatnonzero(rows)) for rows in (numbers != number, numbers == number))
-        parts.append(judge.crossed(own, _calibrate(plan, others, saved, "the other folds"), plan.task))
-    return judge.joined(parts)
+        others, own = (raw.take(np.flatnonzero(rows)) for rows in (numbers != number, numbers == number))
+        fitted = _fit(plan, others, saved, "the other folds")
+        parts.append(plan.task.problem.evaluation.apply(own, fitted, saved.labels))
+    return join(parts)
 
 
 def _export(crew: crews.Crew, saved: SavedRun, splits: Splits) -> Verification:
@@ -409,7 +419,7 @@ def _report(
     saved: SavedRun,
     found: Discovery,
     splits: Splits,
-    judged: Mapping[str, Judgement],
+    evaluated: Mapping[str, Evaluated],
     audited: Audit | None,
     verification: Verification | None,
 ) -> None:
@@ -423,8 +433,8 @@ def _report(
         saved.path / runs.REPORT_FILE,
         page.Material(
             record=saved.record, epochs=epochs, rejected=found.rejected, audit=audited,
-            evaluations={key: part.evaluation for key, part in judged.items()},
-            predictions={key: part.predictions for key, part in judged.items()},
+            evaluations={key: part.evaluation for key, part in evaluated.items()},
+            predictions={key: part.predictions for key, part in evaluated.items()},
             verification=verification, stages=_stages(plan, saved, epochs), show=show, looked=partial(heat, saved),
             extra=plan.task.report(found.samples, plan.options), private=plan.task.private,
             samples=splits.named(), ports=sample_tables.ports(plan.task, plan.options), primary=plan.task.primary,

@@ -54,7 +54,7 @@ def resolve(registry: Registry, values: Mapping[str, Any]) -> Plan:
     family = registry.family(family_name)
     registry.freezer(config.freeze)
     sample_tables.ports(task, options)  # these refuse options that don't go together
-    for field in ("operating_point", "channels", "bag", "reader"):
+    for field in ("channels", "bag", "reader"):
         ask(task, field, options)
     if config.sweep and (config.folds or not config.cache):
         other = "--folds" if config.folds else "--no-cache"

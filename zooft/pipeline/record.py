@@ -12,7 +12,7 @@ from zooft.data import samples as sample_tables
 from zooft.run.record import BackboneRecord, DataRecord, RunRecord
 
 if TYPE_CHECKING:
-    from zooft.contracts import Discovery
+    from zooft.contracts import Discovery, Problem
     from zooft.data.split import Splits
     from zooft.model.backbone import Backbone
     from zooft.pipeline.plan import Plan
@@ -42,8 +42,8 @@ def begin_record(plan: Plan, backbone: Backbone, splits: Splits, found: Discover
         task=plan.registry.owned_name("task", plan.config.task),
         head=plan.registry.owned_name("head", plan.head),
         options=configuration.plain(plan.options),
-        classes=tuple(found.classes),
-        positive=found.classes[1] if len(found.classes) == 2 else None,
+        problem=plan.task.problem.name,
+        labels=tuple(found.labels),
         backbone=BackboneRecord(
             family=plan.registry.owned_name("family", plan.family_name), name=backbone.name, width=backbone.width,
             stages=tuple(backbone.stages), input=backbone.input, fixed=tuple(sorted(backbone.fixed)),
@@ -59,9 +59,9 @@ def _data(plan: Plan, splits: Splits, found: Discovery) -> DataRecord:
     return DataRecord(
         fingerprint=sample_tables.fingerprint(found),
         rejected=len(found.rejected),
-        group_score=found.group_score,
+        group_rule=found.group_rule,
         group_name=found.group_name,
-        classes=_counts(found, splits),
+        counts=_counts(plan.task.problem, found, splits),
         groups=len({sample.group for sample in found.samples if sample.group is not None}),
         train=len(splits.train),
         val=len(splits.val),
@@ -78,6 +78,7 @@ def _versions() -> dict[str, str]:
     return found
 
 
-def _counts(found: Discovery, splits: Splits) -> dict[str, dict[str, int]]:
-    """Split to class to number of samples."""
-    return {name: sample_tables.by_class(members, found.classes) for name, members in splits.named().items() if members}
+def _counts(problem: Problem, found: Discovery, splits: Splits) -> dict[str, dict[str, int]]:
+    """Split to class, or what else a split spreads evenly, to number of samples."""
+    named = splits.named()
+    return {name: sample_tables.by_stratum(problem, own, found.labels) for name, own in named.items() if own}

@@ -7,19 +7,21 @@ after is `recipe`'s.
 from __future__ import annotations
 
 import functools
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
+
+import numpy as np
 
 from zooft.compute import machine
 from zooft.data import samples as sample_tables
 from zooft.data.split import Fold, Splits
 from zooft.deploy import saved as finished
 from zooft.errors import WeightsError
-from zooft.evaluation import judge
-from zooft.hooks.guard import within
+from zooft.evaluation.predictions import Predictions, join
+from zooft.hooks.guard import ask, within
 from zooft.pipeline import resume
 from zooft.pipeline.cache_key import depends_on
 from zooft.run import folder as runs
@@ -28,13 +30,13 @@ from zooft.storage.sequences import pick
 
 if TYPE_CHECKING:
     from accelerate import Accelerator
+    from numpy.typing import NDArray
     from torch.optim import Optimizer
 
     from zooft.compute.profile import Stopwatch
     from zooft.config import FinetuneConfig
-    from zooft.contracts import EpochRecord, Sample
+    from zooft.contracts import EpochRecord, Labels, Problem, Sample
     from zooft.deploy.saved import SavedRun
-    from zooft.evaluation.judge import Predictions
     from zooft.features import FeatureCache, SampleDataset
     from zooft.model.adapted import AdaptedModel
     from zooft.model.backbone import Backbone
@@ -111,7 +113,7 @@ def gathered(
     )  # fmt: skip
 
 
-def adapt(plan: Plan, outputs: int) -> tuple[Backbone, AdaptedModel]:
+def adapt(plan: Plan, labels: Labels) -> tuple[Backbone, AdaptedModel]:
     """The backbone, and its model with a new head: the same in every process, by the seed."""
     import torch
 
@@ -124,13 +126,14 @@ def adapt(plan: Plan, outputs: int) -> tuple[Backbone, AdaptedModel]:
         sources=[entry.value for entry in plan.registry.weights],
     )  # fmt: skip
     torch.manual_seed(plan.config.seed)
+    outputs = ask(plan.task.problem.training, "outputs", labels, plan.options)
     return backbone, adapted.adapt(backbone, plan.registry.head(plan.head), outputs)
 
 
-def cross_validate(crew: Crew, splits: Splits, outputs: int, path: Path | None) -> Predictions | None:
-    """Every sample's answer by a model that hasn't learnt from its group: logits, not calibrated yet.
+def cross_validate(crew: Crew, splits: Splits, labels: Labels, path: Path | None) -> Predictions | None:
+    """Predictions of every sample by a model that hasn't learnt from its group, with nothing fitted yet.
 
-    Each fold keeps its last epoch: choosing one by the samples that it is judged by would flatter it. None but in the
+    Each fold keeps its last epoch: choosing one by the samples that it is evaluated on would be optimistic. None but in the
     main process.
     """
     from zooft.compute.distributed import main_first, main_only
@@ -141,11 +144,13 @@ def cross_validate(crew: Crew, splits: Splits, outputs: int, path: Path | None) 
         own = path / runs.FOLDS_FOLDER / str(number) if path is not None else None
         kept = kept_by(crew, own)
         if kept is None or kept.progress.epoch < crew.plan.config.epochs:
-            backbone, adapted = main_first(crew.accelerator, lambda: adapt(crew.plan, outputs))
-            learn(crew, backbone, adapted, fold.train, fold.held_out, own, kept=kept, keep_last=True, fold=number)
+            backbone, adapted = main_first(crew.accelerator, lambda: adapt(crew.plan, labels))
+            learn(
+                crew, backbone, adapted, labels, fold.train, fold.held_out, own, kept=kept, keep_last=True, fold=number
+            )
         answers = partial(_fold_answers, crew.alone(), fold, path, own)
         parts.append(main_only(crew.accelerator, answers))
-    return judge.joined([mains(part) for part in parts]) if crew.accelerator.is_main_process else None
+    return join([mains(part) for part in parts]) if crew.accelerator.is_main_process else None
 
 
 def _fold_answers(crew: Crew, fold: Fold, whole: Path | None, own: Path | None) -> Predictions:
@@ -153,7 +158,8 @@ def _fold_answers(crew: Crew, fold: Fold, whole: Path | None, own: Path | None) 
     whole, own = mains(whole), mains(own)
     runs.write_text(own / runs.RUN_FILE, (whole / runs.RUN_FILE).read_text(encoding="utf-8"))
     parted = Splits(train=fold.train, val=fold.held_out, test=(), notes=())
-    sample_tables.write_samples(own / runs.SAMPLES_FILE, parted, read_record(whole).classes)
+    show = partial(_target_text, crew.plan, read_record(whole).labels)
+    sample_tables.write_samples(own / runs.SAMPLES_FILE, parted, show)
     return predict(crew, finished.open_run(own, crew.plan.registry, like=crew.backbone), fold.held_out)
 
 
@@ -188,6 +194,7 @@ def learn(
     crew: Crew,
     backbone: Backbone,
     adapted: AdaptedModel,
+    labels: Labels,
     members: Sequence[Sample],
     val: Sequence[Sample],
     folder: Path | None,
@@ -202,6 +209,7 @@ def learn(
         crew: who does it.
         backbone: of the model.
         adapted: trained in place.
+        labels: what the targets say.
         members: what is learnt from.
         val: what chooses the best epoch.
         folder: of the weights and the curve; None but in the main process.
@@ -211,24 +219,24 @@ def learn(
     """
     from zooft import train
     from zooft.compute.kernels import numerics
-    from zooft.deploy.export import activate
     from zooft.model import freeze
     from zooft.train.loss import make_loss
 
-    plan, accelerator = crew.plan, crew.accelerator
+    plan, accelerator, problem = crew.plan, crew.accelerator, crew.plan.task.problem
     augment = plan.task.augment(backbone.input, plan.options)
     if augment is not None:
         augment = within(plan.task, "augment", augment)
     freezer, argument = plan.registry.freezer(plan.config.freeze)
     job = train.Job(
         model=adapted,
-        train=_views(plan, backbone, members, augment=augment),
-        val=_views(plan, backbone, val, augment=None) if val else None,
+        train=_views(plan, backbone, labels, members, augment=augment),
+        val=_views(plan, backbone, labels, val, augment=None) if val else None,
         keep_last=keep_last,
-        loss=make_loss(plan.task, [sample.target for sample in members], plan.options, seed=plan.config.seed),
-        metrics=plan.task.metrics,
-        primary=plan.task.primary,
-        activation=activate(plan.task.activation),
+        loss=make_loss(plan.task, labels, sample_tables.targets(members), plan.options, seed=plan.config.seed),
+        metrics=partial(_metrics, problem, labels),
+        primary=problem.evaluation.primary,
+        smaller=problem.evaluation.primary in problem.evaluation.smaller,
+        coupled=problem.training.coupled,
         plan=functools.cache(lambda epoch: freeze.plan(adapted, freezer, argument, epoch)),
         keeping=crew.keeping,
     )
@@ -280,13 +288,31 @@ def _tell_again(crew: Crew, kept: Checkpoint) -> None:
         crew.told.epoch(one, epochs)
 
 
-def _views(plan: Plan, backbone: Backbone, samples: Sequence[Any], *, augment: Any) -> SampleDataset:
+def _metrics(
+    problem: Problem, labels: Labels, outputs: Mapping[str, NDArray[Any]], targets: Sequence[Any]
+) -> Mapping[str, float]:
+    """Figures of the head's outputs, nothing fitted."""
+    columns = problem.evaluation.columns(outputs, targets, labels)
+    return problem.evaluation.metrics(Predictions(samples=(), columns=columns), labels)
+
+
+def _target_text(plan: Plan, labels: Labels, target: Any) -> str:
+    return plan.task.problem.presentation.target(target, labels)
+
+
+def _encoded(plan: Plan, labels: Labels, target: Any) -> Any:
+    """A target as it is stacked to a batch; a number for samples without one, whose targets nobody looks at."""
+    return 0 if target is None else plan.task.problem.training.encode(target, labels)
+
+
+def _views(plan: Plan, backbone: Backbone, labels: Labels, samples: Sequence[Any], *, augment: Any) -> SampleDataset:
     from zooft.features import SampleDataset, reader
     from zooft.model.preprocess import ImagePreprocess
 
     return SampleDataset(
         samples, read=reader(plan.task, plan.options), preprocess=within(plan.task, "preprocess", plan.task.preprocess(backbone.input, plan.options)),
         augment=augment, scale=ImagePreprocess(backbone.input).normalise_, sketch=partial(sample_tables.sketch, plan.task, backbone.input, plan.options), seed=plan.config.seed,
+        encode=partial(_encoded, plan, labels),
     )  # fmt: skip
 
 
@@ -381,9 +407,16 @@ def predict(crew: Crew, saved: SavedRun, members: Sequence[Sample]) -> Predictio
     answers = _asked(crew, saved, members, crew.keeping if exact else None)
     if not exact and crew.keeping is not None:
         moved = _asked(crew, saved, members, crew.keeping)
-        flipped = float((answers.probabilities.argmax(1) != moved.probabilities.argmax(1)).mean())
+        shown = [_answers(crew.plan, saved, found) for found in (answers, moved)]
+        flipped = float(np.mean([one != other for one, other in zip(*shown, strict=True)]))
         crew.told.note(f"features in bf16 change {flipped:.1%} of {len(members)} answers; the figures are of float32")
     return answers
+
+
+def _answers(plan: Plan, saved: SavedRun, found: Predictions) -> list[Any]:
+    """The answers themselves, such as classes."""
+    cells = plan.task.problem.presentation.cells(found, saved.labels, saved.fitted)
+    return list(next(iter(cells.values())))
 
 
 def _asked(crew: Crew, saved: SavedRun, members: Sequence[Sample], keeping: FeatureCache | None) -> Predictions:

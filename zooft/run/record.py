@@ -13,7 +13,7 @@ from functools import cache
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from zooft.compute.resources import Resources
-from zooft.contracts import Calibration, GroupScore, InputSpec, WeightsRecord
+from zooft.contracts import InputSpec, Label, WeightsRecord
 from zooft.errors import RunError
 from zooft.run.folder import RUN_FILE, SUFFIX, write_json
 from zooft.version import __version__
@@ -65,9 +65,9 @@ class DataRecord:
     Attributes:
         fingerprint: SHA-256 over all ids, labels, groups and splits.
         rejected: how many files weren't used.
-        group_score: how a group's samples make one answer.
+        group_rule: how a group's samples make one answer, as the problem calls it.
         group_name: what a group is, such as a patient.
-        classes: split to class to number of samples.
+        counts: split to class, or what else a split spreads evenly, to number of samples.
         groups: how many there are.
         train: number of samples.
         val: number of samples.
@@ -77,9 +77,9 @@ class DataRecord:
 
     fingerprint: str
     rejected: int
-    group_score: GroupScore
+    group_rule: str
     group_name: str
-    classes: Mapping[str, Mapping[str, int]]
+    counts: Mapping[str, Mapping[str, int]]
     groups: int
     train: int
     val: int
@@ -138,8 +138,8 @@ class RunRecord:
         task: ``PLUGIN/NAME``.
         head: ``PLUGIN/NAME``.
         options: the task's own, as in TOML.
-        classes: in the order of the outputs.
-        positive: of two classes, the one that is looked for.
+        problem: what kind of answer is wanted.
+        labels: what the answers mean, such as a label with the classes in the order of the outputs.
         backbone: what was adapted.
         weights: what training started from.
         data: what was learnt from.
@@ -147,7 +147,7 @@ class RunRecord:
         config: the core's options, flat as in TOML; without what says where things lie on this machine.
         resolved: what the run chose or measured by itself; known after the first epoch.
         trials: what was tried to choose it.
-        calibration: what was fitted on validation data; `fitted` reads it.
+        fitted: what was fitted on validation data, as the problem has it, such as a temperature and a threshold.
         evaluation: split to its figures; `figures` reads them.
         best_epoch: from 1; the one whose weights were kept.
         resources: time and memory.
@@ -165,8 +165,8 @@ class RunRecord:
     task: str
     head: str
     options: Mapping[str, Any]
-    classes: tuple[str, ...]
-    positive: str | None
+    problem: str
+    labels: tuple[Label, ...]
     backbone: BackboneRecord
     weights: WeightsRecord
     data: DataRecord
@@ -174,7 +174,7 @@ class RunRecord:
     config: Mapping[str, Any]
     resolved: ResolvedRecord | None = None
     trials: tuple[TrialRecord, ...] = ()
-    calibration: Mapping[str, Any] | None = None
+    fitted: Mapping[str, Any] = field(default_factory=dict)
     evaluation: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     best_epoch: int | None = None
     resources: Resources | None = None
@@ -183,12 +183,9 @@ class RunRecord:
     ended_at: tuple[int, ...] = ()
 
     @property
-    def fitted(self) -> Calibration:
-        """What was fitted on validation data; that of a model as it is, where nothing was."""
-        try:
-            return Calibration(**self.calibration or {})
-        except TypeError as error:
-            raise RunError(f"{RUN_FILE} is damaged: calibration: {error}; train the run again") from error
+    def classes(self) -> tuple[str, ...]:
+        """The categories of all labels, one after the other."""
+        return tuple(name for label in self.labels for name in label.categories)
 
     def figures(self, split: str) -> Mapping[str, Any]:
         """A split's figures as `Evaluation` has them, in JSON's types; empty where it wasn't evaluated."""
@@ -250,8 +247,30 @@ def _check_schema(path: Path, values: Any) -> None:
 
 def _upgraded(values: Mapping[str, Any]) -> dict[str, Any]:
     """Fields under the names of the present schema."""
-    renamed = {"settled": "resolved"} if values["schema"] == 2 else {}
-    return {renamed.get(name, name): value for name, value in values.items()} | {"schema": SCHEMA}
+    found = {**values, "schema": SCHEMA}
+    if values["schema"] == SCHEMA:
+        return found
+    if "settled" in found:
+        found["resolved"] = found.pop("settled")
+    found.pop("positive", None)
+    found |= {"problem": "classification", "labels": [{"name": "class", "categories": found.pop("classes", [])}]}
+    found["fitted"] = found.pop("calibration", None) or {}
+    if isinstance(data := found.get("data"), dict):
+        renamed = {"group_score": "group_rule", "classes": "counts"}
+        found["data"] = {renamed.get(name, name): value for name, value in data.items()}
+    found["evaluation"] = {split: _with_details(one) for split, one in found.get("evaluation", {}).items()}
+    return found
+
+
+_DETAILS = ("per_class", "confusion", "group_confusion", "threshold", "at_threshold")
+"""Figures of classes that stood beside the others before schema 3."""
+
+
+def _with_details(figures: Any) -> Any:
+    if not isinstance(figures, dict) or "details" in figures:
+        return figures
+    details = {name: figures[name] for name in _DETAILS if name in figures}
+    return {name: value for name, value in figures.items() if name not in details} | {"details": details}
 
 
 def _validated(path: Path, values: Mapping[str, Any]) -> RunRecord:
