@@ -9,10 +9,10 @@ from typing import Any
 
 import numpy as np
 import pytest
+from zooft.evaluation.metrics import Evaluation, Interval, Subgroup
 
 from zooft.cli.output import print_evaluation, print_json
 from zooft.evaluation import metrics
-from zooft.evaluation.metrics import Evaluation, Interval, Subgroup
 
 Shown = Callable[[Evaluation], str]
 

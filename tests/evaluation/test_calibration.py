@@ -11,11 +11,11 @@ from numpy.typing import NDArray
 from scipy import special
 from sklearn import metrics as sklearn_metrics
 from sklearn.calibration import calibration_curve
+from zooft.evaluation.metrics import decide
 
 from zooft.contracts import Calibration, OperatingPoint
 from zooft.errors import ConfigError
 from zooft.evaluation import calibration
-from zooft.evaluation.metrics import decide
 
 Array = NDArray[Any]
 YOUDEN = OperatingPoint()

@@ -12,9 +12,9 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 from sklearn import metrics as sklearn_metrics
+from zooft.evaluation.metrics import Evaluation, Interval
 
 from zooft.evaluation import metrics
-from zooft.evaluation.metrics import Evaluation, Interval
 
 Array = NDArray[Any]
 CASES = [(seed, classes) for classes in (2, 3, 7) for seed in range(6)]

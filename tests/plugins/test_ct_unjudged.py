@@ -8,11 +8,11 @@ import numpy as np
 import pydicom
 import pytest
 from dicom_files import UID, ct, write, write_series
+from zooft.evaluation.judge import Predictions
 
 import zooft
 from zooft.data import samples
 from zooft.evaluation import judge
-from zooft.evaluation.judge import Predictions
 from zooft_ct.discover import gather
 from zooft_ct.options import CTOptions
 

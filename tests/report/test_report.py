@@ -17,14 +17,14 @@ import pytest
 from browser import browser
 from numpy.typing import NDArray
 from run_records import data_record, run_record
+from zooft.evaluation.judge import Predictions
+from zooft.evaluation.metrics import diagnostic_metrics, evaluate
 
 from zooft.audit import Audit
 from zooft.audit.findings import FactRow, Finding
 from zooft.compute.resources import Resources
 from zooft.config import to_toml
 from zooft.contracts import Picture, Port, Rejection, Sample, Table, Verification, WeightsRecord
-from zooft.evaluation.judge import Predictions
-from zooft.evaluation.metrics import diagnostic_metrics, evaluate
 from zooft.report import examples, page
 from zooft.report import verification as proof
 from zooft.report.gradcam import Look

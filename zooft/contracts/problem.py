@@ -6,6 +6,7 @@ how good an answer is, what the deployed file gives, and how an answer is shown.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
@@ -117,6 +118,17 @@ def _learnable(_targets: Sequence[Any], _labels: Labels) -> str:
     return ""
 
 
+def _others(found: Labels, known: Labels) -> str:
+    if [label.name for label in found] == [label.name for label in known]:
+        return ""
+    names = (", ".join(label.name for label in labels) or "nothing" for labels in (found, known))
+    return "the data's targets are of {}, and the model answers about {}".format(*names)
+
+
+def _of_the_same(target: Any, _found: Labels, _known: Labels) -> Any:
+    return target
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TrainingPart:
     """What is learnt.
@@ -135,6 +147,10 @@ class TrainingPart:
         absent: ``(targets, labels)`` to the names of categories that no target has.
         unlearnable: ``(targets, labels)`` to why nothing can be learnt from these, in words; "" where it can.
         coupled: whether the loss needs the whole batch at once, as contrastive ones do; it is then never halved.
+        unknown: ``(labels of data, labels of a model)`` to what of the data the model knows nothing of, in words, such as a class;
+            "" where it can be evaluated on it.
+        relabel: ``(target, labels of data, labels of a model)`` to the same target as the model has it, such as the index of a class in
+            the model's order; only where `unknown` gives "".
     """
 
     outputs: Callable[[Labels, Any], Mapping[str, int]]
@@ -146,6 +162,8 @@ class TrainingPart:
     absent: Callable[[Sequence[Any], Labels], tuple[str, ...]] = _none_absent
     unlearnable: Callable[[Sequence[Any], Labels], str] = _learnable
     coupled: bool = False
+    unknown: Callable[[Labels, Labels], str] = _others
+    relabel: Callable[[Any, Labels, Labels], Any] = _of_the_same
 
 
 def _nothing_fitted(_predictions: Predictions, _labels: Labels, _rule: GroupRule, _options: Any) -> Fitted:
@@ -170,6 +188,14 @@ def _no_details(
     return {}
 
 
+def _no_guess(_labels: Labels) -> Mapping[str, float]:
+    return {}
+
+
+def _untold(_before: Mapping[str, Any], _now: Mapping[str, Any]) -> float:
+    return math.nan
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EvaluationPart:
     """How good answers are. All functions look at columns, never at pictures, so that the core can draw rows again and again.
@@ -189,6 +215,10 @@ class EvaluationPart:
         apply: ``(predictions, fitted, labels)`` to predictions as the deployed file gives them.
         details: ``(predictions, groups or None, labels, fitted, intervals)`` to tables of the problem's own, as JSON has them: of one
             answer a group, where these mean something, and with intervals or without.
+        telling: names of figures besides the primary one by which a file is compared with what its metadata says of it.
+        guessing: ``(labels)`` to what whoever guesses reaches, by name of a figure; a model that is clearly below has its answers mixed up.
+        moved: ``(details of before, details of now)`` of the same samples to how many of them are answered otherwise; NaN where the
+            details don't tell.
     """
 
     columns: Callable[[Columns, Sequence[Any], Labels], Columns]
@@ -202,9 +232,14 @@ class EvaluationPart:
     fit: Callable[[Predictions, Labels, GroupRule, Any], Fitted] = _nothing_fitted
     apply: Callable[[Predictions, Fitted, Labels], Predictions] = _unchanged
     details: Callable[[Predictions, Predictions | None, Labels, Fitted, bool], Mapping[str, Any]] = _no_details
+    telling: tuple[str, ...] = ()
+    guessing: Callable[[Labels], Mapping[str, float]] = _no_guess
+    moved: Callable[[Mapping[str, Any], Mapping[str, Any]], float] = _untold
 
 
-def _all_agree(_torch: Columns, _file: Columns, _labels: Labels, _fitted: Fitted) -> tuple[str, ...]:
+def _all_agree(
+    _torch: Columns, _file: Columns, _labels: Labels, _fitted: Fitted, _slack: Mapping[str, float]
+) -> tuple[str, ...]:
     return ()
 
 
@@ -222,14 +257,16 @@ class DeploymentPart:
             graph, behind the head. `batch` are the graph's inputs, for answers that have their size.
         columns: ``(answers, targets, labels, fitted)``: as `EvaluationPart.columns` and `apply`, from what the file gives, by the names
             of `outputs`.
-        agree: ``(torch, file, labels, fitted)``: what of the two answers doesn't agree, in words.
+        agree: ``(torch, file, labels, fitted, slack)``: what of two answers to N samples doesn't agree, in words. Both are by name of an
+            output, ``(N, …)``; of an output whose size differs from sample to sample, ``(N,)`` arrays. `slack` has how far a right
+            file may move the numbers of the outputs that are measured by their spread; infinite where that isn't known.
         properties: ``(labels)`` to entries of the ONNX metadata that other tools read.
     """
 
     outputs: Callable[[Labels, Fitted], Sequence[Output]]
     graph: Callable[[Labels, Fitted], nn.Module]
     columns: Callable[[Columns, Sequence[Any], Labels, Fitted], Columns]
-    agree: Callable[[Columns, Columns, Labels, Fitted], tuple[str, ...]] = _all_agree
+    agree: Callable[[Columns, Columns, Labels, Fitted, Mapping[str, float]], tuple[str, ...]] = _all_agree
     properties: Callable[[Labels], Mapping[str, str]] = _no_properties
 
 
@@ -255,6 +292,14 @@ def _every_cell(cells: Mapping[str, Any], _labels: Labels) -> Mapping[str, Any]:
     return cells
 
 
+def _nothing_of_all(_labels: Labels, _fitted: Fitted) -> Mapping[str, Any]:
+    return {}
+
+
+def _no_words(_labels: Labels, _fitted: Fitted) -> Sequence[str]:
+    return ()
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PresentationPart:
     """How answers are shown.
@@ -264,8 +309,11 @@ class PresentationPart:
             the answer itself first, such as ``class``. ``predictions.csv`` has the same and calls the first ``prediction``.
         columns: ``(labels)`` to the names of these columns, in order.
         target: ``(target, labels)`` to text, for ``samples.csv`` and captions.
-        brief: one row of `cells` to what fits on a screen.
-        record: one row of `cells` to an entry of JSON.
+        brief: one row of `cells` to what fits on a screen; of a row without an answer, all cells are "".
+        record: one row of `cells` to an entry of JSON. A mapping in it, such as a probability a class, stays one in entries that stand by
+            themselves; among those of ``--format json`` about files it becomes the list of its values.
+        about: ``(labels, fitted)`` to what JSON says of all answers, such as the classes in the order of such lists.
+        opening: ``(labels, fitted)`` to sentences about answers that are to come, such as where a threshold lies.
         worst: ``(predictions, labels)`` to a number a row ``(N,)``, larger for what is more worth a look; at most 0 for what is right.
         tables: ``(details, labels)`` to tables of one split, for the screen and the report.
         remarks: ``(details, labels)`` to sentences about one split, such as where a threshold lies.
@@ -280,6 +328,8 @@ class PresentationPart:
     target: Callable[[Any, Labels], str]
     brief: Callable[[Mapping[str, Any], Labels], Mapping[str, Any]] = _every_cell
     record: Callable[[Mapping[str, Any], Labels], Mapping[str, Any]] = _every_cell
+    about: Callable[[Labels, Fitted], Mapping[str, Any]] = _nothing_of_all
+    opening: Callable[[Labels, Fitted], Sequence[str]] = _no_words
     worst: Callable[[Predictions, Labels], NDArray[Any]] = _in_order
     tables: Callable[[Mapping[str, Any], Labels], Sequence[Table]] = _no_tables
     remarks: Callable[[Mapping[str, Any], Labels], Sequence[str]] = _nothing_to_say

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from zooft.contracts.data import Label, Rejection, Sample
@@ -131,6 +131,27 @@ class LevelDifference:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class OutputDifference:
+    """How far one output of a file is from torch's, in terms of its measure.
+
+    Attributes:
+        measure: ``spread``: root mean square of the difference over the standard deviation among samples. ``absolute``: the largest
+            difference. ``exact``: the share of samples that differ.
+        whole: from native units on.
+        network: where torch's network is given what the file's preprocessing made, so that only the networks differ; of ``spread``
+            on generated images too, and the larger one. None where the file doesn't say where its preprocessing ends.
+        limit: of `network`, of a file that passes without more ado.
+        spread: what ``spread`` is measured by; None of others.
+    """
+
+    measure: Literal["spread", "absolute", "exact"]
+    whole: float
+    network: float | None
+    limit: float
+    spread: float | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Verification:
     """What ``verification.json`` says: the file on disk against the model in torch.
 
@@ -143,20 +164,19 @@ class Verification:
         samples: how many real samples were compared.
         available: how many there were.
         batch_sizes: those run.
-        max_probability_difference: over all samples and classes.
-        relative_rms: root mean square of the logits' difference over `spread`.
-        top1_agreement: share of samples with the same best class.
-        metrics: the task's, as pairs (torch, onnx).
+        relative_rms: the largest `OutputDifference.whole` of outputs that are measured by their spread; NaN where there are none.
+        agreement: share of samples in which all exact outputs, such as a class, are torch's; None where there are none.
+        metrics: the problem's, as pairs (torch, onnx).
         failures: what didn't hold, in words.
         notes: what a reader should know.
         data: ``real`` validation samples, or ``generated`` images, which prove much less.
         against: ``torch``, the model that the file was made from.
         preprocessing: the file's against torch's; None where the file doesn't say where its preprocessing ends.
-        network_rms: as `relative_rms`, where torch's network is given what the file's preprocessing made, so that only the networks
-            differ; on generated images too, and the larger one.
-        spread: standard deviation of the logits among the samples, or a tenth of that among generated images where that is more,
-            as among samples that are nearly alike.
+        network_rms: as `relative_rms`, of `OutputDifference.network`.
+        spread: standard deviation among the samples of the output that `network_rms` is of, or a tenth of that among generated images
+            where that is more, as among samples that are nearly alike.
         declared: what of the file's metadata was compared with the run, the graph and the tensors.
+        outputs: by name, how far each is from torch's.
     """
 
     passed: bool
@@ -167,9 +187,8 @@ class Verification:
     samples: int
     available: int
     batch_sizes: tuple[int, ...]
-    max_probability_difference: float
     relative_rms: float
-    top1_agreement: float
+    agreement: float | None
     metrics: Mapping[str, tuple[float, float]]
     failures: tuple[str, ...]
     notes: tuple[str, ...]
@@ -179,6 +198,7 @@ class Verification:
     network_rms: float | None = None
     spread: float | None = None
     declared: tuple[str, ...] = ()
+    outputs: Mapping[str, OutputDifference] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -194,7 +214,7 @@ class LabelVerification:
         samples: how many, of `available` ones.
         recorded_split: whose figures in the metadata it is compared with; empty where it has none.
         same_samples: whether those are of the same samples.
-        metrics: the task's, as pairs (recorded, found now).
+        metrics: the problem's, as pairs (recorded, found now).
         primary: name of the one that counts most.
         failures: what didn't hold, in words.
         notes: what a reader should know.

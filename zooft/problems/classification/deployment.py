@@ -15,6 +15,7 @@ from zooft.problems.classification.evaluation import calibration_of, targets_col
 from zooft.problems.classification.metrics import decide
 
 if TYPE_CHECKING:
+    from numpy.typing import NDArray
     from torch import nn
 
     from zooft.contracts import Columns, Fitted, Labels
@@ -81,14 +82,27 @@ def _columns(answers: Columns, targets: Sequence[Any], _labels: Labels, fitted: 
     return columns if threshold is None else {**columns, "threshold": np.full(len(targets), threshold)}
 
 
-def _agree(_torch: Columns, file: Columns, _labels: Labels, fitted: Fitted) -> tuple[str, ...]:
-    """Whether the file's own output ``prediction`` is the class that its probabilities and the threshold give."""
-    wrong = int((file["prediction"] != decide(file["probabilities"], calibration_of(fitted).threshold)).sum())
-    return (
-        (f"of {wrong} samples the output prediction isn't the class that probabilities and threshold give",)
-        if wrong
-        else ()
-    )
+def _agree(
+    torch: Columns, file: Columns, _labels: Labels, fitted: Fitted, slack: Mapping[str, float]
+) -> tuple[str, ...]:
+    """Whether ``prediction`` is the class that the file's probabilities and threshold give, and no clear choice was moved."""
+    faults = []
+    # an old file may have no such output
+    given, threshold = file.get("prediction"), calibration_of(fitted).threshold
+    wrong = 0 if given is None else int((given != decide(file["probabilities"], threshold)).sum())
+    if wrong:
+        faults.append(f"of {wrong} samples the output prediction isn't the class that probabilities and threshold give")
+    flipped = _clear_flips(torch["logits"], file["logits"], slack["logits"])
+    if flipped:
+        faults.append(f"{flipped} samples get another best class, though torch's choice is clear")
+    return tuple(faults)
+
+
+def _clear_flips(ours: NDArray[Any], theirs: NDArray[Any], margin: float) -> int:
+    """Samples whose best class changed although it led by more than a right file can move it."""
+    ordered = np.sort(ours.astype(np.float64), 1)
+    clear = ordered[:, -1] - ordered[:, -2] > margin
+    return int((clear & (theirs.argmax(1) != ours.argmax(1))).sum())
 
 
 def _properties(labels: Labels) -> Mapping[str, str]:

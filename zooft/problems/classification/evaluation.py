@@ -84,6 +84,9 @@ def evaluation_part(
         fit=partial(_fit, activation, point),
         apply=partial(_apply, activation),
         details=_details,
+        telling=("accuracy", "balanced_accuracy"),
+        guessing=_guessing,
+        moved=_moved,
     )
 
 
@@ -141,7 +144,7 @@ def _fit(
 
 def _apply(activation: Activation, predictions: Predictions, fitted: Fitted, _labels: Labels) -> Predictions:
     calibration = calibration_of(fitted)
-    if calibration.temperature != 1:
+    if fitted:  # a temperature that stayed 1 too: all figures of one model are by the same arithmetic
         logits = predictions["logits"]
         predictions = predictions.with_columns(
             logits=logits / np.asarray(calibration.temperature, logits.dtype),
@@ -174,6 +177,18 @@ def _details(
             at_threshold={} if of_groups is None or threshold is None else _at_threshold(of_groups, interval=intervals),
         )
     )
+
+
+def _guessing(labels: Labels) -> Mapping[str, float]:
+    return {"balanced_accuracy": 1 / len(labels[0].categories), "auroc": 0.5}
+
+
+def _moved(before: Mapping[str, Any], now: Mapping[str, Any]) -> float:
+    """Half of what two confusion matrices differ by: who left a cell came into another."""
+    if "confusion" not in before:
+        return math.nan
+    was, found = (np.array(details["confusion"], dtype=float) for details in (before, now))
+    return float(np.abs(found - was).sum() / 2) if was.shape == found.shape else math.inf
 
 
 def _confusion(predictions: Predictions) -> NDArray[np.int64]:

@@ -111,7 +111,9 @@ def decide(probabilities: NDArray[Any], threshold: float | NDArray[Any] | None) 
         likeliest: NDArray[np.int64] = probabilities.argmax(1)
         return likeliest
     assert probabilities.shape[1] == 2, "a threshold decides between two classes"  # noqa: S101 -- our own invariant
-    said: NDArray[np.int64] = (probabilities[:, 1] >= threshold).astype(np.int64)
+    # in the precision of the probabilities, as a deployed graph compares them
+    line = np.asarray(threshold, dtype=probabilities.dtype)
+    said: NDArray[np.int64] = (probabilities[:, 1] >= line).astype(np.int64)
     return said
 
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from zooft.contracts import PresentationPart
-from zooft.problems.classification.evaluation import predicted
+from zooft.problems.classification.evaluation import calibration_of, predicted
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -23,7 +23,9 @@ _FEW = 4
 
 def presentation_part() -> PresentationPart:
     """How classes are shown."""
-    return PresentationPart(cells=_cells, columns=_names, target=_target, brief=_brief, record=_record, worst=_worst)
+    return PresentationPart(
+        cells=_cells, columns=_names, target=_target, brief=_brief, record=_record, about=_about, opening=_opening, worst=_worst,
+    )  # fmt: skip
 
 
 def _names(labels: Labels) -> Sequence[str]:
@@ -45,7 +47,7 @@ def _brief(cells: Mapping[str, Any], labels: Labels) -> Mapping[str, Any]:
     """Of many classes the probability of the predicted one."""
     if len(labels[0].categories) <= _FEW:
         return cells
-    return {"class": cells["class"], "probability": cells[f"p({cells['class']})"]}
+    return {"class": cells["class"], "probability": cells.get(f"p({cells['class']})", "")}
 
 
 def _record(cells: Mapping[str, Any], labels: Labels) -> Mapping[str, Any]:
@@ -55,6 +57,18 @@ def _record(cells: Mapping[str, Any], labels: Labels) -> Mapping[str, Any]:
         "probability": given[cells["class"]],
         "probabilities": {name: p if math.isfinite(p) else None for name, p in given.items()},
     }
+
+
+def _about(labels: Labels, fitted: Fitted) -> Mapping[str, Any]:
+    classes = {"classes": list(labels[0].categories)}
+    return {**classes, "threshold": calibration_of(fitted).threshold} if fitted else classes
+
+
+def _opening(labels: Labels, fitted: Fitted) -> Sequence[str]:
+    classes, threshold = labels[0].categories, calibration_of(fitted).threshold
+    if threshold is not None:
+        return (f"{classes[-1]} is said from a probability of {threshold:.4f} on",)
+    return (f"the positive class is {classes[1]}",) if len(classes) == 2 else ()
 
 
 def _worst(predictions: Predictions, _labels: Labels) -> NDArray[Any]:

@@ -25,6 +25,7 @@ def training_part(loss: ClassLoss) -> TrainingPart:
     """
     return TrainingPart(
         outputs=_outputs, loss=_Made(loss), check=_check, strata=_strata, absent=_absent, unlearnable=_unlearnable,
+        unknown=_unknown, relabel=_relabel,
     )  # fmt: skip
 
 
@@ -74,3 +75,15 @@ def _absent(targets: Sequence[Any], labels: Labels) -> tuple[str, ...]:
 def _unlearnable(_targets: Sequence[Any], labels: Labels) -> str:
     classes = labels[0].categories
     return f"only one class, {classes[0]!r}; there is nothing to tell apart" if len(classes) < 2 else ""
+
+
+def _unknown(found: Labels, known: Labels) -> str:
+    theirs = known[0].categories
+    foreign = [name for name in found[0].categories if name not in theirs]
+    if not foreign:
+        return ""
+    return f"the data has classes that the model doesn't know: {', '.join(foreign)}; it knows {', '.join(theirs)}"
+
+
+def _relabel(target: int, found: Labels, known: Labels) -> int:
+    return known[0].categories.index(found[0].categories[target])

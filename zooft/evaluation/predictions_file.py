@@ -1,0 +1,72 @@
+"""``predictions.csv``: the predictions for every sample that the model hasn't learnt from, to evaluate anew."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from zooft.storage import csv_files
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from zooft.contracts import Fitted, Labels, Problem
+    from zooft.evaluation.evaluate import Evaluated
+    from zooft.evaluation.predictions import Predictions
+
+_BLOCK = 4096
+"""Rows whose cells are in memory at once."""
+
+
+def write(
+    path: Path,
+    evaluated: Mapping[str, Evaluated],
+    problem: Problem,
+    labels: Labels,
+    fitted: Fitted,
+    fold_of: Mapping[str, int],
+) -> None:
+    """Write the table: who each sample is, its target, and the problem's own columns, floats with six digits.
+
+    Args:
+        path: of the file.
+        evaluated: by split.
+        problem: whose columns; the first of them is called ``prediction``.
+        labels: what the predictions mean.
+        fitted: on validation data.
+        fold_of: id to the fold, from 1, that it was held out in; empty without folds.
+    """
+    names = tuple(problem.presentation.columns(labels))
+    columns = ("id", "group", "split", "fold", "target", "prediction", *names[1:])
+    rows = (
+        row
+        for split, part in evaluated.items()
+        for row in _rows(split, part.predictions, names, problem, labels, fitted, fold_of)
+    )
+    csv_files.write(path, columns, rows)
+
+
+def _rows(
+    split: str,
+    predictions: Predictions,
+    names: tuple[str, ...],
+    problem: Problem,
+    labels: Labels,
+    fitted: Fitted,
+    fold_of: Mapping[str, int],
+) -> Iterator[tuple[Any, ...]]:
+    shown = problem.presentation
+    for start in range(0, len(predictions), _BLOCK):
+        block = predictions.take(np.arange(start, min(start + _BLOCK, len(predictions))))
+        cells = shown.cells(block, labels, fitted)
+        for row, sample in enumerate(block.samples):
+            fold = fold_of.get(sample.id, "") if split == "cross-validation" else ""
+            target = "" if sample.target is None else shown.target(sample.target, labels)
+            own = (_cell(cells[name][row]) for name in names)
+            yield (sample.id, sample.group or "", split, fold, target, *own)
+
+
+def _cell(value: Any) -> Any:
+    return f"{value:.6f}" if isinstance(value, (float, np.floating)) else value
