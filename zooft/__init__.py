@@ -57,6 +57,7 @@ if TYPE_CHECKING:
         Verification,
         WeightsSource,
         class_labels,
+        join_options,
         unseen,
     )
     from zooft.data.hidden import is_hidden
@@ -149,6 +150,7 @@ __all__ = [
     "image_preprocess",
     "image_reader",
     "is_hidden",
+    "join_options",
     "label_fault",
     "nothing_first",
     "option",
@@ -168,7 +170,7 @@ _HOMES = {
         "Figure", "FreezePlan", "Freezer", "GroupResult", "Head", "InputSpec", "Label", "LoadedWeights", "Loss", "Output", "ParameterInfo",
         "Picture", "Port", "PresentationPart", "Problem", "Rejection", "Row", "RunEnded", "RunEvaluated", "RunStarted", "SPLIT_NAMES",
         "Sample", "Source", "Stage", "StageInfo", "Strata", "Table", "Targets", "Task", "TrainingPart", "Verification", "WeightsSource",
-        "class_labels", "unseen",
+        "class_labels", "join_options", "unseen",
     ),
     "zooft.errors": ("ConfigError", "DataError", "ModelError", "NoWeightsError", "WeightsError", "ZooftError"),
     "zooft.data.hidden": ("is_hidden",),

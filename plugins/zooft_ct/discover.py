@@ -32,7 +32,7 @@ _DOCUMENTS = frozenset({".txt", ".md", ".csv", ".tsv", ".json", ".pdf", ".html",
 _FACTS = ("manufacturer", "kernel", "slice_thickness", "sex", "age")
 """Those that tables of subgroups need."""
 
-_Target = tuple[int, Literal["train", "val", "test"] | None]
+_Target = tuple[int | None, Literal["train", "val", "test"] | None]
 """Index of the class, and the split."""
 
 

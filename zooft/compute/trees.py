@@ -67,5 +67,10 @@ def floats(tree: Any) -> Any:
 def tensors(tree: Any) -> list[Tensor]:
     """All tensors of a batch."""
     found: list[Tensor] = []
-    mapped(lambda tensor: (found.append(tensor), tensor)[1], tree)
+
+    def kept(tensor: Tensor) -> Tensor:
+        found.append(tensor)
+        return tensor
+
+    mapped(kept, tree)
     return found

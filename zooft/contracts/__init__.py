@@ -6,6 +6,7 @@ imports torch or numpy; annotations name their types only.
 
 from zooft.contracts.data import SPLIT_NAMES, Arrays, Discovery, Label, Port, Rejection, Sample, SplitName, class_labels
 from zooft.contracts.events import Figure, RunEnded, RunEvaluated, RunStarted
+from zooft.contracts.options import NoOptions, join_options
 from zooft.contracts.parts import FreezePlan, Freezer, Head, ParameterInfo, Scale, StageInfo
 from zooft.contracts.problem import (
     Columns,
@@ -37,7 +38,7 @@ from zooft.contracts.results import (
     Verification,
 )
 from zooft.contracts.source import Column, Row, Source
-from zooft.contracts.task import API_VERSION, NoOptions, Task
+from zooft.contracts.task import API_VERSION, Task
 from zooft.contracts.zoo import (
     Anatomy,
     Family,
@@ -112,6 +113,7 @@ __all__ = [
     "WeightsRecord",
     "WeightsSource",
     "class_labels",
+    "join_options",
     "parse_reference",
     "unseen",
 ]

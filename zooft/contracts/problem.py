@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 from zooft.contracts.data import Label
+from zooft.contracts.options import NoOptions
 from zooft.contracts.results import Picture, Table
 
 if TYPE_CHECKING:
@@ -347,6 +348,7 @@ class Problem:
         evaluation: how good answers are.
         deployment: what the file gives.
         presentation: how answers are shown.
+        options: a frozen dataclass of its own options, all with defaults; a task joins them to its own with `join_options`.
     """
 
     name: str
@@ -354,3 +356,4 @@ class Problem:
     evaluation: EvaluationPart
     deployment: DeploymentPart
     presentation: PresentationPart
+    options: type[Any] = NoOptions

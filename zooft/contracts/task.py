@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from zooft.contracts.data import Arrays, Discovery, Port, Sample
+from zooft.contracts.options import NoOptions
 from zooft.contracts.problem import Problem
 from zooft.contracts.progress import Computing
 from zooft.contracts.results import DeployedFile, GroupResult, Picture, Table
@@ -19,11 +20,6 @@ if TYPE_CHECKING:
 
 API_VERSION = 1
 """The version of the hooks and of the types in this module; a plugin may declare its own as ``zooft_api``."""
-
-
-@dataclass(frozen=True, slots=True)
-class NoOptions:
-    """A task without options of its own."""
 
 
 def _nothing_to_begin(_data: Path, _options: Any) -> None:
