@@ -32,7 +32,9 @@ def join_options(name: str, *types: type[Any]) -> type[Any]:
                 {"default_factory": one.default_factory} if one.default is MISSING else {"default": one.default}
             )
             found[one.name] = (one.name, _hint(kind, one.name), field(**given, metadata=one.metadata))
-    return make_dataclass(name, list(found.values()), frozen=True, slots=True, module=types[0].__module__)
+    made = make_dataclass(name, list(found.values()), frozen=True, slots=True)
+    made.__module__ = types[0].__module__  # where whoever pickles an instance looks for the type
+    return made
 
 
 def _hint(kind: type[Any], name: str) -> Any:
