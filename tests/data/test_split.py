@@ -6,6 +6,7 @@ import itertools
 import math
 from collections import Counter, defaultdict
 from collections.abc import Sequence
+from typing import Any
 
 import pytest
 from hypothesis import given, settings
@@ -13,9 +14,16 @@ from hypothesis import strategies as st
 from sklearn.model_selection import StratifiedGroupKFold, train_test_split
 
 from zooft import DataError, Sample
-from zooft.data.split import Splits, split
+from zooft.contracts import Strata
+from zooft.data import split as splitting
+from zooft.data.split import Splits
 
 CLASSES = ("ant", "bee", "wasp")
+
+
+def split(samples: Sequence[Sample], classes: Sequence[str], **more: Any) -> Splits:
+    """By classes."""
+    return splitting.split(samples, Strata([sample.target for sample in samples], tuple(classes)), **more)
 
 
 def samples(

@@ -89,7 +89,9 @@ def spec(**changes: Any) -> zooft.InputSpec:
 
 def task(**changes: Any) -> zooft.Task:
     (own,) = (one for one in zooft_images.zooft_register_tasks() if one.name == "classification")
-    return replace(own, **{"name": "mine", "primary": "accuracy", **changes})
+    of_problem = {key: changes.pop(key) for key in ("loss", "metrics", "primary", "activation") if key in changes}
+    problem = zooft.classification(**{"primary": "accuracy", **of_problem})
+    return replace(own, **{"name": "mine", "problem": problem, **changes})
 
 
 def linear(width: int, outputs: int) -> Any:
@@ -139,7 +141,6 @@ def failing() -> Any:
         ({"heads": [zooft.Head(name="deep", summary=None, build=linear)]}, ["field summary is None", "expected text"]),  # type: ignore[arg-type]
         ({"heads": [zooft.Head(name="deep", summary="", build=linear, bag="no")]}, ["field bag is 'no'", "True or False"]),  # type: ignore[arg-type]
         ({"heads": [zooft.Head(name="Deep", summary="", build=linear)]}, ["'Deep' can't be a name", "such as 'deep'"]),
-        ({"tasks": [task(activation="softmx")]}, ["field activation is 'softmx'", "'softmax' or 'sigmoid'"]),
         ({"tasks": [task(reader="import os")]}, ["field reader is 'import os'", "Callable[[Any], str]"]),
         ({"tasks": [task(options=dict)]}, ["field options is dict", "a frozen dataclass"]),
         ({"tasks": [task(subgroups="scanner")]}, ["field subgroups is 'scanner'", "a tuple of text"]),
@@ -212,17 +213,17 @@ RUNS: dict[str, tuple[dict[str, Any], dict[str, Any], str, list[str]]] = {
     "target-out-of-range": ({"tasks": [task(discover=lambda data, options: found(targets=(0, 1, 2)))]}, {"task": "mine"}, "Task.discover", ["the target of the sample c is 2", "from 0 to 1"]),
     "target-below-range": ({"tasks": [task(discover=lambda data, options: found(targets=(0, 1, -1)))]}, {"task": "mine"}, "Task.discover", ["the target of the sample c is -1"]),
     "float-targets": ({"tasks": [task(discover=lambda data, options: found(targets=(0.0, 1.0, 0.5)))]}, {"task": "mine"}, "Task.discover", ["the target of the sample a is 0.0 (float)"]),
-    "samples-are-paths": ({"tasks": [task(discover=lambda data, options: zooft.Discovery(samples=("a", "b"), classes=("x", "y")))]}, {"task": "mine"}, "Task.discover", ["samples[0] is 'a'", "a Sample"]),  # type: ignore[arg-type]
-    "classes-are-numbers": ({"tasks": [task(discover=lambda data, options: zooft.Discovery(samples=(), classes=(0, 1)))]}, {"task": "mine"}, "Task.discover", ["classes[0] is 0", "text"]),  # type: ignore[arg-type]
+    "samples-are-paths": ({"tasks": [task(discover=lambda data, options: zooft.Discovery(samples=("a", "b"), labels=zooft.class_labels(("x", "y"))))]}, {"task": "mine"}, "Task.discover", ["samples[0] is 'a'", "a Sample"]),  # type: ignore[arg-type]
+    "classes-are-numbers": ({"tasks": [task(discover=lambda data, options: zooft.Discovery(samples=(), labels=zooft.class_labels((0, 1))))]}, {"task": "mine"}, "Task.discover", ["classes[0] is 0", "text"]),  # type: ignore[arg-type]
     "read-gives-text": ({"tasks": [task(read=lambda source, options: str(source))]}, {"task": "mine"}, "Task.read", ["(str)", "a numpy array"]),
-    "loss-is-a-function": ({"tasks": [task(loss=lambda targets, options: abs)]}, {"task": "mine"}, "Task.loss", ["<built-in function abs>", "a torch.nn.Module"]),
-    "loss-of-each-sample": ({"tasks": [task(loss=lambda targets, options: cost(of=lambda z: z.sum(1)))]}, {"task": "mine"}, "Task.loss", ["the shape of the loss is (", "one number"]),
-    "loss-is-a-float": ({"tasks": [task(loss=lambda targets, options: cost(of=lambda z: 1.5))]}, {"task": "mine"}, "Task.loss", ["1.5 (float)", "one number"]),
-    "loss-without-gradient": ({"tasks": [task(loss=lambda targets, options: cost(of=lambda z: z.detach().sum()))]}, {"task": "mine"}, "Task.loss", ["doesn't depend on the logits"]),
-    "loss-raises": ({"tasks": [task(loss=lambda targets, options: cost(of=lambda z: z[:, 9]))]}, {"task": "mine"}, "Task.loss", ["IndexError", "logits ("]),
-    "metrics-give-a-number": ({"tasks": [task(metrics=lambda targets, p: 0.5)]}, {"task": "mine"}, "Task.metrics", ["0.5 (float)", "a mapping of text to a number"]),
-    "metrics-without-the-primary": ({"tasks": [task(metrics=lambda targets, p: {"f1": 0.5})]}, {"task": "mine"}, "Task.metrics", ["['f1']", "the primary metric, 'accuracy'"]),
-    "metrics-are-text": ({"tasks": [task(metrics=lambda targets, p: {"accuracy": "high"})]}, {"task": "mine"}, "Task.metrics", ["['accuracy'] is 'high'", "a number"]),
+    "loss-is-a-function": ({"tasks": [task(loss=lambda targets, options: abs)]}, {"task": "mine"}, "TrainingPart.loss", ["<built-in function abs>", "a torch.nn.Module"]),
+    "loss-of-each-sample": ({"tasks": [task(loss=lambda targets, options: cost(of=lambda z: z.sum(1)))]}, {"task": "mine"}, "TrainingPart.loss", ["the shape of the loss is (", "one number"]),
+    "loss-is-a-float": ({"tasks": [task(loss=lambda targets, options: cost(of=lambda z: 1.5))]}, {"task": "mine"}, "TrainingPart.loss", ["1.5 (float)", "one number"]),
+    "loss-without-gradient": ({"tasks": [task(loss=lambda targets, options: cost(of=lambda z: z.detach().sum()))]}, {"task": "mine"}, "TrainingPart.loss", ["doesn't depend on the outputs"]),
+    "loss-raises": ({"tasks": [task(loss=lambda targets, options: cost(of=lambda z: z[:, 9]))]}, {"task": "mine"}, "TrainingPart.loss", ["IndexError", "logits ("]),
+    "metrics-give-a-number": ({"tasks": [task(metrics=lambda targets, p: 0.5)]}, {"task": "mine"}, "EvaluationPart.metrics", ["0.5 (float)", "a mapping of text to a number"]),
+    "metrics-without-the-primary": ({"tasks": [task(metrics=lambda targets, p: {"f1": 0.5})]}, {"task": "mine"}, "EvaluationPart.metrics", ["['f1']", "the primary metric, 'accuracy'"]),
+    "metrics-are-text": ({"tasks": [task(metrics=lambda targets, p: {"accuracy": "high"})]}, {"task": "mine"}, "EvaluationPart.metrics", ["['accuracy'] is 'high'", "a number"]),
     "preprocess-raises": (
         {"tasks": [task(preprocess=lambda spec, options: failing())]},
         {"task": "mine"},
@@ -252,7 +253,7 @@ def found(*, targets: tuple[Any, ...]) -> zooft.Discovery:
     samples = tuple(
         zooft.Sample(id=name, source=name, target=target) for name, target in zip("abc", targets, strict=True)
     )
-    return zooft.Discovery(samples=samples, classes=("x", "y"))
+    return zooft.Discovery(samples=samples, labels=zooft.class_labels(("x", "y")))
 
 
 @pytest.mark.parametrize("case", RUNS)

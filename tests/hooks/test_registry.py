@@ -97,8 +97,8 @@ def tiny_family(name: str) -> zooft.Family:
 
 def task(name: str, options: type[Any]) -> zooft.Task:
     return zooft.Task(
-        name=name, summary="", discover=_never, read=_never, port=_never, preprocess=_never, loss=_never, metrics=_never,
-        primary="accuracy", options=options,
+        name=name, summary="", discover=_never, read=_never, port=_never, preprocess=_never,
+        problem=zooft.classification(primary="accuracy"), options=options,
     )  # fmt: skip
 
 

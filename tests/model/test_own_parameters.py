@@ -81,13 +81,13 @@ def test_validation_and_probes_teach_it_nothing() -> None:
 def test_every_trial_of_a_sweep_begins_with_the_loss_as_it_was(tmp_path: Path) -> None:
     given = job(fresh_model(), tmp_path, loss=anchored())
     choice = search.choose(given, RECIPE, Accelerator(cpu=True), watch(), views="auto", sweep=True)
-    assert torch.equal(given.loss.anchors, anchored().anchors)  # type: ignore[arg-type]
-    assert int(given.loss.asked) == 0  # type: ignore[arg-type]
+    assert torch.equal(given.loss.own.own.anchors, anchored().anchors)  # type: ignore[arg-type]
+    assert int(given.loss.own.own.asked) == 0  # type: ignore[arg-type]
     trial = choice.trials[-1]
     own = replace(RECIPE, lr=trial.lr, weight_decay=trial.weight_decay)
     records: list[zooft.EpochRecord] = []
     loop.fit(job(fresh_model(), tmp_path, loss=anchored()), own, Accelerator(cpu=True), watch(records=records))
-    best = max(records, key=lambda record: loop.ranked(record.metrics["accuracy"], record.val_loss))
+    best = max(records, key=lambda record: loop.score(record.metrics["accuracy"], record.val_loss))
     assert (best.metrics["accuracy"], best.val_loss) == (trial.primary, trial.val_loss)
 
 
@@ -97,7 +97,7 @@ def test_folds_do_not_hand_on_what_a_loss_has_learnt() -> None:
 
     only = anchored()
     given = task(loss=lambda _targets, _options: only)
-    first, second = (make_loss(given, [0, 1], None, seed=0) for _ in range(2))
+    first, second = (make_loss(given, zooft.class_labels(["a", "b"]), [0, 1], None, seed=0) for _ in range(2))
     with torch.no_grad():
         first.own.get_parameter("anchors").add_(1.0)
     assert torch.equal(second.own.get_parameter("anchors"), anchored().anchors)

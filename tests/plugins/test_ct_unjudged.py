@@ -156,9 +156,9 @@ def test_slices_that_can_t_be_decoded_count_as_the_samples_that_they_spoil(tmp_p
 
 def test_of_many_reasons_the_commonest_is_told_not_that_of_a_table_beside() -> None:
     odd = [zooft.Rejection("labels.csv", "no image"), *(zooft.Rejection(f"f{i}", f"{i}% lie above") for i in range(3))]
-    found = zooft.Discovery(samples=(), classes=("a", "b"), rejected=tuple(odd))
+    found = zooft.Discovery(samples=(), labels=zooft.class_labels(("a", "b")), rejected=tuple(odd))
     assert samples.rejected_sentence(found) == "4 files were rejected, 3 of them like this one: f0: 0% lie above"
-    found = zooft.Discovery(samples=(), classes=("a", "b"), rejected=tuple(odd[:2]))
+    found = zooft.Discovery(samples=(), labels=zooft.class_labels(("a", "b")), rejected=tuple(odd[:2]))
     assert samples.rejected_sentence(found) == "2 files were rejected, the first: labels.csv: no image"
 
 

@@ -152,7 +152,10 @@ def test_without_any_temporary_folder_the_same_is_told(tiny: None, monkeypatch: 
 
 def test_sequences_are_equal_where_their_items_are(tiny: None) -> None:
     """The conformance kit asks whether two looks at the same data find the same."""
-    first, again = (zooft.Discovery(samples=zooft.spilled(map(sample, range(9))), classes=("a",)) for _ in range(2))
+    first, again = (
+        zooft.Discovery(samples=zooft.spilled(map(sample, range(9))), labels=zooft.class_labels(("a",)))
+        for _ in range(2)
+    )
     assert first == again
     assert first.samples == tuple(map(sample, range(9)))
     assert tuple(map(sample, range(9))) == first.samples

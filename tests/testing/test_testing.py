@@ -295,7 +295,7 @@ TASKS: dict[str, tuple[dict[str, Any], str]] = {
 
 def discovered(*targets: Any) -> zooft.Discovery:
     samples = tuple(zooft.Sample(id=str(i), source=i, target=target) for i, target in enumerate(targets))
-    return zooft.Discovery(samples=samples, classes=("x", "y"))
+    return zooft.Discovery(samples=samples, labels=zooft.class_labels(("x", "y")))
 
 
 @pytest.mark.parametrize("mistake", TASKS)

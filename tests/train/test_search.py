@@ -11,11 +11,10 @@ import pytest
 import torch
 from accelerate import Accelerator
 from numpy.typing import NDArray
-from test_train import RECIPE, accuracy, flipped, fresh_model, keeping, views
+from test_train import RECIPE, accuracy, flipped, fresh_model, keeping, of_classes, task_loss, views
 from torch import nn
 
 from zooft import EpochRecord, FreezePlan
-from zooft.deploy.export import activate
 from zooft.errors import ConfigError, DivergedError
 from zooft.model.adapted import AdaptedModel
 from zooft.train import Job, Watch, loop, search
@@ -24,8 +23,8 @@ from zooft.train.optimizer import Recipe
 
 def job(model: AdaptedModel, folder: Path, **changes: Any) -> Job:
     made = Job(
-        model=model, train=views(range(18)), val=views(range(18, 28)), keep_last=False, loss=nn.CrossEntropyLoss(),
-        metrics=accuracy, primary="accuracy", activation=activate("softmax"), keeping=keeping(folder),
+        model=model, train=views(range(18)), val=views(range(18, 28)), keep_last=False,
+        loss=task_loss(changes.pop("loss", nn.CrossEntropyLoss())), metrics=of_classes(changes.pop("metrics", accuracy)), primary="accuracy", keeping=keeping(folder),
         plan=lambda _epoch: FreezePlan(frozen=frozenset({"low", "high"})),
     )  # fmt: skip
     return replace(made, **changes)
@@ -44,7 +43,7 @@ def by_hand(given: Job, recipe: Recipe) -> tuple[float, float]:
     """The best epoch's metric and loss of training in one way."""
     records: list[EpochRecord] = []
     loop.fit(given, recipe, Accelerator(cpu=True), watch(records=records))
-    best = max(records, key=lambda record: loop.ranked(record.metrics["accuracy"], record.val_loss))
+    best = max(records, key=lambda record: loop.score(record.metrics["accuracy"], record.val_loss))
     return best.metrics["accuracy"], best.val_loss
 
 
@@ -56,7 +55,7 @@ def test_a_sweep_takes_the_way_that_validation_likes_best(tmp_path: Path) -> Non
     for trial in (choice.trials[0], choice.trials[7], choice.trials[-1]):
         own = replace(recipe, lr=trial.lr, weight_decay=trial.weight_decay)
         assert by_hand(job(fresh_model(), tmp_path), own) == (trial.primary, trial.val_loss)
-    ranks = [loop.ranked(trial.primary, trial.val_loss) for trial in choice.trials]
+    ranks = [loop.score(trial.primary, trial.val_loss) for trial in choice.trials]
     best = choice.trials[ranks.index(max(ranks))]
     assert (choice.recipe.lr, choice.recipe.weight_decay) == (best.lr, best.weight_decay)
     assert choice.recipe.lr > recipe.lr  # a thousandth is too slow for three epochs

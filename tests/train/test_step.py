@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import torch
 from accelerate import Accelerator
-from test_train import RECIPE, fresh_model, keeping, run, views
+from test_train import RECIPE, fresh_model, keeping, run, task_loss, views
 from torch import Tensor, nn
 
 from zooft import FreezePlan, train
@@ -73,7 +73,7 @@ def test_other_errors_are_not_taken_for_a_lack_of_memory() -> None:
 
 def learner(model: Any, parts: int, precision: Precision | None = None) -> step.Learner:
     return step.Learner(
-        module=model, loss=nn.CrossEntropyLoss(), plan=FreezePlan(frozen=frozenset()), start=0, precision=precision or Precision(), parts=parts,
+        module=model, loss=task_loss(nn.CrossEntropyLoss()), plan=FreezePlan(frozen=frozenset()), start=0, precision=precision or Precision(), parts=parts,
         accelerator=Accelerator(cpu=True), clock=Stopwatch(on=False), note=lambda _text: None,
     )  # fmt: skip
 
@@ -100,7 +100,7 @@ def test_a_precision_that_is_asked_for_is_used_without_measuring(asked: Any) -> 
         raise AssertionError
 
     probe = step.Probe(
-        model=fresh_model(), loss=nn.CrossEntropyLoss(), recipe=replace(RECIPE, precision=asked),
+        model=fresh_model(), loss=task_loss(nn.CrossEntropyLoss()), recipe=replace(RECIPE, precision=asked),
         accelerator=Accelerator(cpu=True), start=0, batch=none,
     )  # fmt: skip
     chosen = step.settle_precision(probe, steps=10**6, head_only=False)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -16,14 +16,16 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.optim import SGD, lr_scheduler
 
+import zooft_images
 from zooft import Anatomy, EpochRecord, Family, FreezePlan, ImagePreprocess, InputSpec, Sample, Stage
-from zooft.deploy.export import activate
 from zooft.errors import FrozenChangedError, TrainingError
 from zooft.features import FeatureCache, SampleDataset
 from zooft.model.adapted import AdaptedModel
 from zooft.model.backbone import load_backbone
+from zooft.problems.classification.losses import sums_of
 from zooft.storage.cache import Store
 from zooft.train import Job, Watch, loop
+from zooft.train.loss import TaskLoss
 from zooft.train.optimizer import Recipe, make_optimizer, rate_factor
 
 SPEC = InputSpec(height=12, width=12, resize=12, mean=(0.5,) * 3, std=(0.5,) * 3)
@@ -99,6 +101,21 @@ def accuracy(targets: NDArray[Any], probabilities: NDArray[Any]) -> Mapping[str,
     return {"accuracy": float((probabilities.argmax(1) == targets).mean())}
 
 
+def of_classes(metrics: Callable[..., Mapping[str, float]]) -> Callable[..., Mapping[str, float]]:
+    """Of targets and probabilities, as the loop asks: of outputs and targets."""
+
+    def of_outputs(outputs: Mapping[str, NDArray[Any]], targets: Sequence[Any]) -> Mapping[str, float]:
+        return metrics(np.array(targets), torch.from_numpy(outputs["logits"]).softmax(1).numpy())
+
+    return of_outputs
+
+
+def task_loss(own: nn.Module) -> TaskLoss:
+    """A loss of logits and targets as a task's."""
+    (task,) = (one for one in zooft_images.zooft_register_tasks() if one.name == "classification")
+    return TaskLoss(task, sums_of(own))
+
+
 @dataclass(frozen=True)
 class Seen:
     """What a run told its watcher."""
@@ -123,8 +140,8 @@ def run(
     """Fit a model to dark and light pictures on the CPU."""
     seen = Seen([], [], [])
     job = Job(
-        model=model, train=views(range(18)), val=views(range(18, 28)), keep_last=False, loss=nn.CrossEntropyLoss(),
-        metrics=accuracy, primary="accuracy", activation=activate("softmax"),
+        model=model, train=views(range(18)), val=views(range(18, 28)), keep_last=False,
+        loss=task_loss(changes.pop("loss", nn.CrossEntropyLoss())), metrics=of_classes(changes.pop("metrics", accuracy)), primary="accuracy",
         plan=lambda _epoch: FreezePlan(frozen=frozenset(frozen)),
     )  # fmt: skip
 

@@ -110,7 +110,7 @@ def zooft_register_tasks() -> Iterable[Task]:  # type: ignore[empty-body]
         def discover(root, options):
             files = sorted(root.glob("*.png"))   # day_01.png, night_02.png, ...
             samples = [zooft.Sample(id=f.name, source=f, target=int(f.name.startswith("night"))) for f in files]
-            return zooft.Discovery(samples=tuple(samples), classes=("day", "night"))
+            return zooft.Discovery(samples=tuple(samples), labels=zooft.class_labels(("day", "night")))
 
         def read(source, options):
             import numpy
@@ -121,8 +121,7 @@ def zooft_register_tasks() -> Iterable[Task]:  # type: ignore[empty-body]
         def zooft_register_tasks():
             return [zooft.Task(name="daylight", summary="day or night", discover=discover, read=read,
                                port=zooft.image_port, preprocess=zooft.image_preprocess,
-                               loss=zooft.cross_entropy, metrics=zooft.classification_metrics,
-                               primary="accuracy")]
+                               problem=zooft.classification(primary="accuracy"))]
     """
 
 

@@ -33,7 +33,7 @@ class Options:
 def discover(root, options):
     files = sorted(root.glob("*.png"))
     samples = [zooft.Sample(id=f.name, source=f, target=int(f.name.startswith(options.word))) for f in files]
-    return zooft.Discovery(samples=tuple(samples), classes=("other", options.word))
+    return zooft.Discovery(samples=tuple(samples), labels=zooft.class_labels(("other", options.word)))
 
 
 def read(source, options):
@@ -52,7 +52,7 @@ def zooft_register_families():
 @zooft.hookimpl
 def zooft_register_tasks():
     return [
-        zooft.Task(name="lamps", summary="lit or not", options=Options, discover=discover, read=read, primary="accuracy",
-                   port=zooft.image_port, preprocess=zooft.image_preprocess, loss=zooft.cross_entropy,
-                   metrics=zooft.classification_metrics)
+        zooft.Task(name="lamps", summary="lit or not", options=Options, discover=discover, read=read,
+                   port=zooft.image_port, preprocess=zooft.image_preprocess,
+                   problem=zooft.classification(primary="accuracy"))
     ]  # fmt: skip
