@@ -127,7 +127,7 @@ def test_a_head_that_does_not_give_finite_logits_for_each_class_is_refused(
     build: Callable[[int, int], nn.Module],
 ) -> None:
     with pytest.raises(ModelError, match="the head odd gives"):
-        adapt(load(family()), head(build), 3)
+        adapt(load(family()), head(build), {"logits": 3})
 
 
 def test_the_model_may_start_behind_any_stage() -> None:

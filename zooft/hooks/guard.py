@@ -254,6 +254,11 @@ def place_of(value: Any, field: str) -> Place:
     return _place(value, field, "")
 
 
+def part_place(task: Task, part: str, field: str) -> Place:
+    """The same for a field of one of the parts of a task's problem."""
+    return dataclasses.replace(place_of(task, "problem"), kind=type(getattr(task.problem, part)), field=field)
+
+
 def code_of(value: Any, field: str) -> str:
     """File and line of the function in a field; empty where there is none."""
     return _code_of(getattr(value, field))
