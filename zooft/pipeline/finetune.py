@@ -99,7 +99,7 @@ def finetune(*, listener: Listener | None = None, registry: Registry | None = No
     plan = _resolved(registry, values)  # before torch is loaded: most faults are found here
     from zooft.compute import distributed
 
-    accelerator = distributed.alone(plan.config.device)
+    accelerator = distributed.alone(plan.config.machine.device)
     with distributed.faults(accelerator):
         return _worked_on(plan, accelerator, told)
 
@@ -114,7 +114,7 @@ def _finetune_together(registry: Registry | None, values: Mapping[str, Any], tol
     )
     with distributed.faults(accelerator, advice=advice):
         plan = distributed.main_first(accelerator, lambda: _resolved(registry, values))
-        distributed.main_only(accelerator, lambda: distributed.check_device(plan.config.device))
+        distributed.main_only(accelerator, lambda: distributed.check_device(plan.config.machine.device))
         result = _worked_on(plan, accelerator, told)
         distributed.finish()
     return result
@@ -177,7 +177,9 @@ def _finetune(
     with stopwatch.part("building the model"):
         backbone, adapted = main_first(accelerator, lambda: crews.adapt(plan, len(found.classes)))
     told.note(f"weights: {backbone.weights.source}")
-    if plan.config.export and plan.config.resume is None:  # a run that goes on has been tried when it was begun
+    if (
+        plan.config.deployment.export and plan.config.resume is None
+    ):  # a run that goes on has been tried when it was begun
         with stopwatch.part("trying the export"):
             main_only(accelerator, lambda: finished.try_export(adapted, backbone.input, plan.task, plan.options))
     if backbone.fixed:
@@ -212,7 +214,7 @@ def _completed(
         saved, judged = _judge(crew, folder.path, splits, crossed)
     clock.lap("evaluation")
     verification = None
-    if plan.config.export:
+    if plan.config.deployment.export:
         with crew.clock.part("export and verification"):
             verification = _export(crew, saved, splits)
     clock.lap("export")
@@ -260,7 +262,11 @@ def _read_data(plan: Plan, folder: Path, told: Listener) -> tuple[Discovery, Spl
     if plan.config.resume is not None:
         resume.check_data(folder, found)
     splits = split(
-        found.samples, found.classes, fraction=plan.config.val_fraction, seed=plan.config.seed, folds=plan.config.folds
+        found.samples,
+        found.classes,
+        fraction=plan.config.evaluation.val_fraction,
+        seed=plan.config.seed,
+        folds=plan.config.evaluation.folds,
     )
     sample_tables.write_samples(folder / runs.SAMPLES_FILE, splits, found.classes)
     sample_tables.write_rejected(folder / runs.REJECTED_FILE, found.rejected)
@@ -293,7 +299,7 @@ def _kept_looks(plan: Plan, told: Listener, digests: Lookup) -> LooksKept | None
     from zooft.audit.thumbnails import Kept
     from zooft.storage.cache import default_store
 
-    if not plan.config.cache:
+    if not plan.config.caching.cache:
         return None
     shelf = default_store(told.note).shelf({**reads_by(plan), "what": "looks"})
 
@@ -313,7 +319,7 @@ def _write_record(
     begun = begin_record(plan, backbone, splits, found)
     if plan.config.resume is not None:
         resume.check_weights(folder, backbone)
-        begun = resume.carry_over(folder, begun, epochs=plan.config.epochs)
+        begun = resume.carry_over(folder, begun, epochs=plan.config.training.epochs)
     write_record(folder, begun)
     events.started(
         samples=len(found.samples), config={**resume.settings(plan), "backbone": backbone.reference},
@@ -341,7 +347,7 @@ def _judge(
         name: Judgement(
             predictions=part,
             evaluation=judge.evaluate(
-                plan.task, saved.classes, part, split=name, resamples=plan.config.bootstrap, seed=plan.config.seed,
+                plan.task, saved.classes, part, split=name, resamples=plan.config.evaluation.bootstrap, seed=plan.config.seed,
                 calibration=calibration, group_score=saved.group_score, group_name=saved.record.data.group_name,
             ),
         )
@@ -383,9 +389,9 @@ def _export(crew: crews.Crew, saved: SavedRun, splits: Splits) -> Verification:
     crew.events.exported(candidate)
     told.step("verifying the file")
     members = splits.val or splits.train
-    chosen = [members[i] for i in spread(members, plan.config.verify_samples)]
+    chosen = [members[i] for i in spread(members, plan.config.deployment.verify_samples)]
     verification = finished.verify_file(
-        saved, candidate, chosen, available=len(members), provider=plan.config.provider,
+        saved, candidate, chosen, available=len(members), provider=plan.config.deployment.provider,
         advance=told.computing("samples, in torch and from the file", len(chosen)),
     )  # fmt: skip
     finished.settle(saved.path, candidate, verification)
