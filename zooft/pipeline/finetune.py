@@ -443,7 +443,7 @@ def _stages(plan: Plan, saved: SavedRun, epochs: Sequence[Mapping[str, Any]]) ->
     """Every stage's name, its parameters, and how many of these learnt in the last epoch."""
     from zooft.model import freeze
 
-    freezer, argument = plan.registry.freezer(plan.config.freeze)
+    freezer, argument = plan.registry.freezer(plan.config.model.freeze)
     last = freeze.plan(saved.model, freezer, argument, int(epochs[-1]["epoch"]) - 1)
     held, learning = freeze.parameters_by_stage(saved.model), freeze.learning_by_stage(saved.model, [last])
 
