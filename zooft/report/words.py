@@ -6,7 +6,7 @@ import math
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from zooft.evaluation.metrics import Evaluation, Interval
+    from zooft.evaluation.bootstrap import Interval
 
 SPLITS = {
     "train": "training",
@@ -56,16 +56,6 @@ def count(number: int, one: str, many: str = "") -> str:
 def plural(one: str) -> str:
     """``groups``, ``patients``, ``studies``, ``series``."""
     return one if one.endswith("s") else one[:-1] + "ies" if one.endswith("y") else one + "s"
-
-
-def one_class(evaluation: Evaluation) -> str:
-    """Why there are no figures per group, where all of them count as one class."""
-    many = plural(evaluation.group_name)
-    return (
-        f"no figures per {evaluation.group_name}: by the rule that one sample decides, all {evaluation.groups} {many} count "
-        f"as {evaluation.one_class}, so saying that of everybody would be right always; look whether {evaluation.one_class} is "
-        "what is looked for (--positive), and whether there is enough of both"
-    )
 
 
 def seconds(value: float) -> str:
