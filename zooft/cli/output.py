@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from zooft.cli.screen import label, say, write
-from zooft.report.words import plural
+from zooft.report.words import difference, plural
 from zooft.storage.escapes import in_json, visible
 
 if TYPE_CHECKING:
@@ -29,7 +29,14 @@ def print_json(value: Any) -> None:
     """One JSON value."""
     from zooft.run.folder import to_json
 
-    write(in_json(json.dumps(to_json(value), indent=2, ensure_ascii=False)) + "\n")
+    write(in_json(json.dumps(to_json(_flat(value)), indent=2, ensure_ascii=False)) + "\n")
+
+
+def _flat(value: Any) -> Any:
+    """Figures of a split, wherever they stand, with the problem's details beside the common ones."""
+    if isinstance(value, Mapping):
+        return {key: _flat(item) for key, item in value.items()}
+    return value.as_json() if hasattr(value, "as_json") else value
 
 
 def print_table(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
@@ -123,19 +130,24 @@ def _cells(interval: Interval) -> tuple[str, str]:
 
 
 def print_verification(verification: Verification) -> None:
-    """One line that says what was proven, and a line a failure."""
+    """One line that says what was verified, and a line a failure."""
     label("verified" if verification.passed else "NOT verified", fg="green" if verification.passed else "red")
+    outputs = [f"{name} {difference(one, one.whole)}" for name, one in verification.outputs.items()]
     say(
         f" with onnxruntime on {verification.provider.removesuffix('ExecutionProvider')}, "
-        f"{verification.samples} {verification.data} samples, batch sizes {', '.join(map(str, verification.batch_sizes))}: "
-        f"logits differ by {verification.relative_rms:.1e} of their spread, probabilities by at most "
-        f"{verification.max_probability_difference:.1e}, same best class in {verification.top1_agreement:.2%}"
+        f"{verification.samples} {verification.data} samples, batch sizes {', '.join(map(str, verification.batch_sizes))}"
+        + (f": {', '.join(outputs)}" if outputs else "")
     )
-    found = verification.preprocessing
-    if found is not None and verification.network_rms is not None:
+    level = verification.preprocessing
+    if level is not None:
+        network = [
+            f"{name} {difference(one, one.network)}"
+            for name, one in verification.outputs.items()
+            if one.network is not None
+        ]
         say(
-            f"  preprocessing: {found.differing:,} of {found.values:,} levels differ, by at most {found.largest:.2g}; "
-            f"network, on the same input: logits differ by {verification.network_rms:.1e} of their spread"
+            f"  preprocessing: {level.differing:,} of {level.values:,} levels differ, by at most {level.largest:.2g}"
+            + (f"; network, on the same input: {', '.join(network)}" if network else "")
         )
     for text in (*verification.failures, *verification.notes):
         say(f"  {text}")

@@ -176,11 +176,11 @@ def _settings(run: _Run) -> dict[str, Cell]:
         "task": record.task,
         "backbone": record.backbone.reference,
         "pretrained weights": record.weights.source,
-        **{f"labels of {label.name}": _answers(label) for label in record.labels},
+        **{f"labels ({label.name})": _answers(label) for label in record.labels},
         "zooft": record.zooft,
     }
     found |= {f"{name} (version)": version for name, version in record.versions.items()}
-    found |= {f"fitted {name}": value for name, value in record.fitted.items()}
+    found |= {f"fitted {name}": value for name, value in record.fitted.items() if not isinstance(value, str)}
     return {name: value if isinstance(value, Cell) else json.dumps(value, ensure_ascii=False) for name, value in found.items()}  # fmt: skip
 
 

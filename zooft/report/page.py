@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING
 
 from zooft.report import card, html, learning, pictures, results, settings, verification, words
@@ -91,7 +92,8 @@ def _verified(inputs: ReportInputs) -> Key:
         return Key(label="Deployed file", value="None", detail="none requested", tone="note")
     if not found.passed:
         return Key(label="Deployed file", value="Refused", detail="answers differ from the model's", tone="error")
-    detail = f"probabilities differ by at most {found.max_probability_difference:.0e} on {found.samples:,} {found.data} samples"
+    measured = "" if math.isnan(found.relative_rms) else f"differs by {found.relative_rms:.0e} of the spread "
+    detail = f"{measured}on {found.samples:,} {found.data} samples"
     return Key(
         label="Deployed file", value="Verified", detail=detail, tone="good" if found.data == "real" else "warning"
     )

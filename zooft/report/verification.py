@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from zooft.report import words
@@ -121,10 +122,9 @@ def _variable(port: Port) -> str:
 def _numbers(found: Verification) -> tuple[tuple[str, str], ...]:
     nodes = ", ".join(f"{n} on {name.removesuffix('ExecutionProvider')}" for name, n in found.placement.items())
     return (
-        ("Largest difference of a probability", f"{found.max_probability_difference:.1e}"),
-        ("Difference of the logits", f"{found.relative_rms:.1e} of their spread among samples"),
+        *((f"Output {name}", words.difference(one, one.whole)) for name, one in found.outputs.items()),
         *_parts(found),
-        ("Same best class", f"{found.top1_agreement:.2%} of the samples"),
+        *((("Same exact outputs", f"{found.agreement:.2%} of the samples"),) if found.agreement is not None else ()),
         ("Samples", f"{found.samples:,} {found.data}"),
         ("Batch sizes", ", ".join(str(n) for n in found.batch_sizes)),
         ("Run by", f"{found.provider.removesuffix('ExecutionProvider')}, requested: {found.requested_provider}"),
@@ -134,15 +134,12 @@ def _numbers(found: Verification) -> tuple[tuple[str, str], ...]:
     )
 
 
-def _parts(found: Verification) -> tuple[tuple[str, str], ...]:
+def _parts(found: Verification) -> Iterator[tuple[str, str]]:
     """Preprocessing and network, each compared alone."""
     level = found.preprocessing
-    if level is None or found.network_rms is None:
-        return ()
-    return (
-        (
-            "Preprocessing alone",
-            f"{level.differing:,} of {level.values:,} levels differ by half a level or more, the largest by {level.largest:.2g}",
-        ),
-        ("Network alone, on the same input", f"logits differ by {found.network_rms:.1e} of their spread"),
-    )
+    if level is not None:
+        differing = f"{level.differing:,} of {level.values:,} levels differ by half a level or more"
+        yield "Preprocessing alone", f"{differing}, the largest by {level.largest:.2g}"
+    for name, one in found.outputs.items():
+        if one.network is not None:
+            yield f"Network alone, output {name}", words.difference(one, one.network)

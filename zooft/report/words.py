@@ -6,6 +6,7 @@ import math
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from zooft.contracts import OutputDifference
     from zooft.evaluation.bootstrap import Interval
 
 SPLITS = {
@@ -46,6 +47,15 @@ def metric(name: str) -> str:
     if parts[-1].isdigit():
         return f"{' '.join(parts[:-1]).capitalize()} {parts[-1]} %"
     return " ".join(parts).capitalize()
+
+
+def difference(found: OutputDifference, value: float) -> str:
+    """How far an output of a file is from torch's, `value` in terms of its measure."""
+    if found.measure == "spread":
+        return f"differs by {value:.1e} of its spread among samples"
+    if found.measure == "absolute":
+        return f"differs by at most {value:.1e}"
+    return f"differs in {value:.2%} of the samples"
 
 
 def count(number: int, one: str, many: str = "") -> str:
