@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from zooft.contracts import Label, Table
+from zooft.contracts import Label, Measure, Table
 from zooft.errors import RunError
 from zooft.evaluation.bootstrap import Interval
 from zooft.report import html, words
@@ -19,6 +19,12 @@ from zooft.run.record import RunRecord, read_record
 from zooft.storage import csv_files
 
 Cell = str | int | float | bool | None
+_MEASURES: Mapping[Measure, str] = {
+    "absolute": "largest difference of {}",
+    "spread": "difference of {} (share of its spread)",
+    "exact": "samples that differ in {} (share)",
+}
+"""What a file's output was compared by, in words."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -244,8 +250,11 @@ def _proof(opened: Sequence[_Run]) -> Iterator[Line]:
     words_of = {True: "verified", False: "refused", None: "no file"}
     yield Line("ONNX file", tuple(words_of[own.get("passed")] for own in found))
     yield Line("compared on", tuple(f"{own['samples']} {own['data']} samples" if own else None for own in found))
-    yield Line("outputs differ by (share of their spread)", tuple(own.get("relative_rms") for own in found))
-    yield Line("same exact outputs (share)", tuple(own.get("agreement") for own in found))
+    outputs = [own.get("outputs") or {} for own in found]
+    measured = {name: one["measure"] for own in outputs for name, one in own.items()}
+    for name, measure in measured.items():
+        yield Line(_MEASURES[measure].format(name), tuple(own.get(name, {}).get("whole") for own in outputs))
+    yield Line("samples with the same exact outputs (share)", tuple(own.get("agreement") for own in found))
 
 
 def _notes(opened: Sequence[_Run], figures: Sequence[Figures]) -> Iterator[str]:

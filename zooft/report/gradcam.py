@@ -66,7 +66,7 @@ def grad_cam(saved: SavedRun, sample: Sample, row: Mapping[str, Any]) -> GradCam
     explained = saved.task.problem.presentation.explained
     if explained is None:
         return None
-    scalar = _Scalar(explained, row, saved.labels)
+    scalar = _Scalar(explained, row, saved.record.labels)
     model, spec = saved.model, saved.input
     x = _network_input(saved, sample)
     with torch.enable_grad():
