@@ -377,7 +377,7 @@ def test_classes_that_a_split_leaves_out_are_warned_of() -> None:
 def test_tiny_and_unequal_classes_are_told() -> None:
     found = look([sample(str(i), np.full((2, 2), i), int(i == 0)) for i in range(12)])
     assert only(found, "tiny_classes").text.startswith("fewer than 10 samples of bee (1)")
-    assert "11 samples, the smallest 1" in only(found, "imbalance").text
+    assert "11 samples, the rarest 1" in only(found, "imbalance").text
 
 
 # reading
@@ -494,7 +494,7 @@ def test_photographs_of_ants_and_bees_have_no_copies_and_their_changed_copies_ar
     chosen = samples[::10]
     changed = [sample(f"copy of {one.id}", jpeg(halved(read(one)[0])), one.target) for one in chosen]
     found = audit(
-        [*samples, *changed], CLASSES,
+        [*samples, *changed], PROBLEM, LABELS,
         lambda one: read(one) if isinstance(one.source, Path) else (one.source,), show=lambda arrays: arrays[0],
     )  # fmt: skip
     assert set(only(found, "near_duplicates").pairs) == {(one.id, f"copy of {one.id}") for one in chosen}
