@@ -36,7 +36,12 @@ def write(
     """A run folder with what a comparison reads of it."""
     folder.mkdir(parents=True)
     if evaluation is None:
-        evaluation = {"val": {"metrics": {"auroc": FIGURE, "brier": {"value": None, "low": None, "high": None}}, "smaller": ["brier"]}}
+        evaluation = {
+            "val": {
+                "metrics": {"auroc": FIGURE, "brier": {"value": None, "low": None, "high": None}},
+                "smaller": ["brier"],
+            }
+        }
     write_record(folder, run_record(
         labels=class_labels(classes), data=data_record(fingerprint=fingerprint), evaluation=evaluation,
         config={"lr": 0.005, "epochs": 2, "data": "/somewhere", "out": str(folder), **config},

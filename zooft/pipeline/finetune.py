@@ -231,8 +231,13 @@ def _completed(
     _refuse_failure(verification, path)
     evaluations = {name: part.evaluation for name, part in evaluated.items()}
     return FinetuneResult(
-        path=path, best_epoch=runs.best_epoch(path), evaluations=evaluations, problem=plan.task.problem, labels=found.labels,
-        verification=verification, profile=profile,
+        path=path,
+        best_epoch=runs.best_epoch(path),
+        evaluations=evaluations,
+        problem=plan.task.problem,
+        labels=found.labels,
+        verification=verification,
+        profile=profile,
     )
 
 
