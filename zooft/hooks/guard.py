@@ -75,6 +75,7 @@ _HEAVY: Mapping[Any, str] = {
 }  # fmt: skip
 _STAND_INS: Mapping[str, Any] = {
     "nn": types.SimpleNamespace(Module=_Module), "Tensor": _Tensor, "NDArray": _Array, "Arrays": tuple[_Array[Any], ...], "Predictions": Any,
+    "Evaluation": Any, "Evaluated": Any,
 }  # fmt: skip
 
 

@@ -47,7 +47,7 @@ if TYPE_CHECKING:
 
     from zooft.audit import Audit
     from zooft.audit.thumbnails import Kept as LooksKept
-    from zooft.contracts import Discovery, Fitted, Sample
+    from zooft.contracts import Discovery, Fitted, Labels, Problem, Sample
     from zooft.deploy.saved import SavedRun
     from zooft.evaluation.evaluate import Evaluation
     from zooft.hooks.registry import Registry
@@ -64,6 +64,8 @@ class FinetuneResult:
         path: the run folder.
         best_epoch: from 1; the one whose weights were kept.
         evaluations: by split, ``val`` first.
+        problem: what kind of answer was learnt.
+        labels: what the answers mean.
         verification: of the ONNX file; None with ``export=False``.
         profile: where the time went, with ``profile=True``.
     """
@@ -71,6 +73,8 @@ class FinetuneResult:
     path: Path
     best_epoch: int
     evaluations: Mapping[str, Evaluation]
+    problem: Problem
+    labels: Labels
     verification: Verification | None
     profile: Profile | None = None
 
@@ -229,7 +233,13 @@ def _completed(
     _refuse_failure(verification, path)
     evaluations = {name: part.evaluation for name, part in evaluated.items()}
     return FinetuneResult(
-        path=path, best_epoch=runs.best_epoch(path), evaluations=evaluations, verification=verification, profile=profile
+        path=path,
+        best_epoch=runs.best_epoch(path),
+        evaluations=evaluations,
+        problem=plan.task.problem,
+        labels=found.labels,
+        verification=verification,
+        profile=profile,
     )
 
 
@@ -286,10 +296,10 @@ def _audit(plan: Plan, folder: Path, found: Discovery, splits: Splits, told: Lis
 
     told.step("looking for leaks and shortcuts")
     audited = audit(
-        found.samples, found.classes, partial(sample_tables.read, plan.task, plan.options),
+        found.samples, plan.task.problem, found.labels, partial(sample_tables.read, plan.task, plan.options),
         show=partial(sample_tables.picture, plan.task, plan.options), computing=told.computing, seed=plan.config.seed,
         splits=splits.names,
-        kept=_kept_looks(plan, told, digests), told=found.notes,
+        kept=_kept_looks(plan, told, digests), notes=found.notes,
     )  # fmt: skip
     runs.write_json(folder / runs.AUDIT_FILE, audited)
     for finding in audited.findings:
@@ -431,19 +441,18 @@ def _report(
 ) -> None:
     """What people look at."""
     from zooft.report import page
-    from zooft.report.gradcam import heat
+    from zooft.report.gradcam import grad_cam
 
     epochs = [json.loads(line) for line in (saved.path / runs.EPOCHS_FILE).read_text(encoding="utf-8").splitlines()]
     show = partial(sample_tables.show, plan.task, plan.options)
     page.write(
         saved.path / runs.REPORT_FILE,
-        page.Material(
-            record=saved.record, epochs=epochs, rejected=found.rejected, audit=audited,
-            evaluations={key: part.evaluation for key, part in evaluated.items()},
-            predictions={key: part.predictions for key, part in evaluated.items()},
-            verification=verification, stages=_stages(plan, saved, epochs), show=show, looked=partial(heat, saved),
+        page.ReportInputs(
+            record=saved.record, problem=plan.task.problem, epochs=epochs, rejected=found.rejected, audit=audited,
+            evaluated=evaluated,
+            verification=verification, stages=_stages(plan, saved, epochs), show=show, gradcam=partial(grad_cam, saved),
             extra=plan.task.report(found.samples, plan.options), private=plan.task.private,
-            samples=splits.named(), ports=sample_tables.ports(plan.task, plan.options), primary=plan.task.primary,
+            samples=splits.named(), ports=sample_tables.ports(plan.task, plan.options),
             intended_use=plan.task.intended_use, reader=plan.task.reader(plan.options),
         ),
     )  # fmt: skip
