@@ -16,7 +16,6 @@ if TYPE_CHECKING:
     from zooft.audit import Audit
     from zooft.contracts import (
         Fitted,
-        GroupRule,
         Labels,
         Picture,
         Port,
