@@ -104,7 +104,7 @@ def finetune(*, listener: Listener | None = None, registry: Registry | None = No
     plan = _resolved(registry, values)  # before torch is loaded: most faults are found here
     from zooft.compute import distributed
 
-    accelerator = distributed.alone(plan.config.device)
+    accelerator = distributed.alone(plan.config.machine.device)
     with distributed.faults(accelerator):
         return _worked_on(plan, accelerator, told)
 
@@ -119,7 +119,7 @@ def _finetune_together(registry: Registry | None, values: Mapping[str, Any], tol
     )
     with distributed.faults(accelerator, advice=advice):
         plan = distributed.main_first(accelerator, lambda: _resolved(registry, values))
-        distributed.main_only(accelerator, lambda: distributed.check_device(plan.config.device))
+        distributed.main_only(accelerator, lambda: distributed.check_device(plan.config.machine.device))
         result = _worked_on(plan, accelerator, told)
         distributed.finish()
     return result
@@ -182,7 +182,9 @@ def _finetune(
     with stopwatch.part("building the model"):
         backbone, adapted = main_first(accelerator, lambda: crews.adapt(plan, found.labels))
     told.note(f"weights: {backbone.weights.source}")
-    if plan.config.export and plan.config.resume is None:  # a run that goes on has been tried when it was begun
+    if (
+        plan.config.deployment.export and plan.config.resume is None
+    ):  # a run that goes on has been tried when it was begun
         with stopwatch.part("trying the export"):
             main_only(accelerator, lambda: finished.try_export(adapted, backbone.input, plan.task, plan.options))
     if backbone.fixed:
@@ -217,7 +219,7 @@ def _completed(
         saved, evaluated = _evaluate(crew, folder.path, splits, crossed)
     clock.lap("evaluation")
     verification = None
-    if plan.config.export:
+    if plan.config.deployment.export:
         with crew.clock.part("export and verification"):
             verification = _export(crew, saved, splits)
     clock.lap("export")
@@ -273,7 +275,11 @@ def _read_data(plan: Plan, folder: Path, told: Listener) -> tuple[Discovery, Spl
     problem = plan.task.problem
     strata = problem.training.strata(sample_tables.targets(found.samples), found.labels)
     splits = split(
-        found.samples, strata, fraction=plan.config.val_fraction, seed=plan.config.seed, folds=plan.config.folds
+        found.samples,
+        strata,
+        fraction=plan.config.evaluation.val_fraction,
+        seed=plan.config.seed,
+        folds=plan.config.evaluation.folds,
     )
     sample_tables.write_samples(
         folder / runs.SAMPLES_FILE, splits, lambda target: problem.presentation.target(target, found.labels)
@@ -308,7 +314,7 @@ def _thumbnail_cache(plan: Plan, told: Listener, digests: Lookup) -> ThumbnailCa
     from zooft.audit.thumbnails import ThumbnailCache
     from zooft.storage.cache import default_store
 
-    if not plan.config.cache:
+    if not plan.config.caching.cache:
         return None
     shelf = default_store(told.note).shelf({**reads_by(plan), "what": "looks"})
 
@@ -328,7 +334,7 @@ def _write_record(
     begun = begin_record(plan, backbone, splits, found)
     if plan.config.resume is not None:
         resume.check_weights(folder, backbone)
-        begun = resume.carry_over(folder, begun, epochs=plan.config.epochs)
+        begun = resume.carry_over(folder, begun, epochs=plan.config.training.epochs)
     write_record(folder, begun)
     events.started(
         samples=len(found.samples), config={**resume.settings(plan), "backbone": backbone.reference},
@@ -357,7 +363,7 @@ def _evaluate(
         name: Evaluated(
             predictions=part,
             evaluation=evaluate(
-                problem, labels, part, split=name, resamples=plan.config.bootstrap, seed=plan.config.seed, fitted=fitted,
+                problem, labels, part, split=name, resamples=plan.config.evaluation.bootstrap, seed=plan.config.seed, fitted=fitted,
                 group_rule=saved.group_rule, group_name=saved.record.data.group_name, facts=plan.task.subgroups,
             ),
         )
@@ -403,9 +409,9 @@ def _export(crew: crews.Crew, saved: SavedRun, splits: Splits) -> Verification:
     crew.events.exported(candidate)
     told.step("verifying the file")
     members = splits.val or splits.train
-    chosen = [members[i] for i in spread(members, plan.config.verify_samples)]
+    chosen = [members[i] for i in spread(members, plan.config.deployment.verify_samples)]
     verification = finished.verify_file(
-        saved, candidate, chosen, available=len(members), provider=plan.config.provider,
+        saved, candidate, chosen, available=len(members), provider=plan.config.deployment.provider,
         advance=told.computing("samples, in torch and from the file", len(chosen)),
     )  # fmt: skip
     finished.settle(saved.path, candidate, verification)
@@ -456,7 +462,7 @@ def _stages(plan: Plan, saved: SavedRun, epochs: Sequence[Mapping[str, Any]]) ->
     """Every stage's name, its parameters, and how many of these learnt in the last epoch."""
     from zooft.model import freeze
 
-    freezer, argument = plan.registry.freezer(plan.config.freeze)
+    freezer, argument = plan.registry.freezer(plan.config.model.freeze)
     last = freeze.plan(saved.model, freezer, argument, int(epochs[-1]["epoch"]) - 1)
     held, learning = freeze.parameters_by_stage(saved.model), freeze.learning_by_stage(saved.model, [last])
 
