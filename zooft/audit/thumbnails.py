@@ -202,7 +202,9 @@ def notes(seen: Seen) -> list[str]:
     ]
 
 
-def _thumbnail(sample: Sample, read: Callable[[Sample], Arrays], show: Callable[[Arrays], NDArray[Any]]) -> Thumbnail | Rejection:
+def _thumbnail(
+    sample: Sample, read: Callable[[Sample], Arrays], show: Callable[[Arrays], NDArray[Any]]
+) -> Thumbnail | Rejection:
     try:
         arrays = read(sample)
         return Thumbnail(_digest(arrays), _small(show(arrays)))
