@@ -39,7 +39,7 @@ class ReportInputs:
 
     Attributes:
         record: of the run.
-        problem: what kind of answer was learnt.
+        problem: what kind of answer is wanted.
         epochs: the lines of ``metrics.jsonl``.
         rejected: files that aren't used.
         audit: the findings of `zooft.audit`, where it was made.
