@@ -116,6 +116,10 @@ def _none_absent(_targets: Sequence[Any], _labels: Labels) -> tuple[str, ...]:
     return ()
 
 
+def _all_options_fit(_options: Any) -> None:
+    return None
+
+
 def _learnable(_targets: Sequence[Any], _labels: Labels) -> str:
     return ""
 
@@ -148,6 +152,8 @@ class TrainingPart:
         strata: ``(targets, labels)`` to what a split spreads evenly among its sides.
         absent: ``(targets, labels)`` to the names of categories that no target has.
         unlearnable: ``(targets, labels)`` to why nothing can be learnt from these, in words; "" where it can.
+        check_options: raises ConfigError where the task's options, the problem's among them, don't go together; asked before any
+            data is read.
         coupled: whether the loss needs the whole batch at once, as contrastive ones do; it is then never halved.
         unknown: ``(labels of data, labels of a model)`` to what of the data the model knows nothing of, in words, such as a class;
             "" where it can be evaluated on it.
@@ -163,6 +169,7 @@ class TrainingPart:
     strata: Callable[[Sequence[Any], Labels], Strata] = _all_alike
     absent: Callable[[Sequence[Any], Labels], tuple[str, ...]] = _none_absent
     unlearnable: Callable[[Sequence[Any], Labels], str] = _learnable
+    check_options: Callable[[Any], None] = _all_options_fit
     coupled: bool = False
     unknown: Callable[[Labels, Labels], str] = _others
     relabel: Callable[[Any, Labels, Labels], Any] = _of_the_same
