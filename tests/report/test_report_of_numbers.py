@@ -81,9 +81,7 @@ def evaluated() -> Evaluated:
         for row in range(len(TRUE))
     ]
     predictions = Predictions(samples=samples, columns={"target": TRUE, "age": TRUE + WRONG_BY})
-    found = evaluate(
-        PROBLEM, LABELS, predictions, split="test", resamples=20, seed=0, fitted={}, facts=("sex",)
-    )
+    found = evaluate(PROBLEM, LABELS, predictions, split="test", resamples=20, seed=0, fitted={}, facts=("sex",))
     return Evaluated(predictions=predictions, evaluation=found)
 
 
