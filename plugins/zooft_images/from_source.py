@@ -38,8 +38,8 @@ def list_rows(source: zooft.Source, path: Path, options: ClassificationOptions) 
     """Every row of a source.
 
     Raises:
-        DataError: no column of labels, a group column that isn't there, splits that are unknown or differ, or labels that
-            contradict each other.
+        DataError: no row that can be used, no column of labels, a group column that isn't there, splits that are unknown or
+            differ, or labels that contradict each other.
     """
     columns = {column.name: column for column in source.columns(path)}
     label = _label_column(path, columns)
@@ -47,6 +47,9 @@ def list_rows(source: zooft.Source, path: Path, options: ClassificationOptions) 
     wanted = [name for name in (label, group, _SPLIT) if name in columns]
     read = _Read(path, source, columns[label], group)
     candidates = zooft.spilled(read.candidates(wanted))
+    if not candidates:
+        first = f"; the first: {read.rejected[0].id}: {read.rejected[0].reason}" if read.rejected else ""
+        raise zooft.DataError(f"no row of {printable(str(path))} can be used, which is read as {source.name}{first}")
     notes = zooft.check_labels(read.labels(), in_table=read.numbers_only())
     return Listing(
         candidates=candidates,
