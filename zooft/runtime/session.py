@@ -71,8 +71,8 @@ class OnnxModel:
         if not len(batch[0]):
             return self.nothing()
         feed = {port.name: array for port, array in zip(self.ports, batch, strict=True)}
-        names = [output.name for output in self.metadata.outputs]
-        answers = dict(zip(names, self._session.run(names, feed), strict=True))
+        wanted = [output.name for output in self.metadata.outputs]
+        answers = dict(zip(wanted, self._session.run(wanted, feed), strict=True))
         for output in self.metadata.outputs:
             _check_answer(output, answers[output.name], len(batch[0]))
         return answers
