@@ -79,6 +79,7 @@ if TYPE_CHECKING:
         diagnostic_metrics,
         parse_point,
     )
+    from zooft.problems.combined import combined
     from zooft.storage.sequences import spilled
 
 __all__ = [
@@ -141,6 +142,7 @@ __all__ = [
     "class_labels",
     "classification",
     "classification_metrics",
+    "combined",
     "cross_entropy",
     "diagnostic_metrics",
     "finetune",
@@ -186,6 +188,7 @@ _HOMES = {
         "OperatingPoint", "classification", "classification_metrics", "cross_entropy", "diagnostic_metrics", "parse_point",
     ),
     "zooft.evaluation.predictions": ("Predictions",),
+    "zooft.problems.combined": ("combined",),
     "zooft.model.image_parts": ("image_port", "image_preprocess", "image_reader"),
 }  # fmt: skip
 _HOME_OF = {name: module for module, names in _HOMES.items() for name in names}

@@ -37,11 +37,13 @@ class Label:
         name: of what is asked, such as ``class``, ``age``, ``nodule``.
         categories: of answers that are one of several names, in order; empty for others. Of two, the second is the positive one.
         unit: of numbers, such as ``mm``; "" where they have none.
+        problem: of several answers at once, the kind of this one, such as ``regression``; "" where there is one kind alone.
     """
 
     name: str = "class"
     categories: tuple[str, ...] = ()
     unit: str = ""
+    problem: str = ""
 
 
 def class_labels(names: Sequence[str], *, name: str = "class") -> tuple[Label, ...]:

@@ -149,6 +149,8 @@ class TrainingPart:
             hold targets. None where targets aren't read from tables.
         check: ``(target, labels)`` to what was expected, in words, where a sample's target isn't that; "" where it is.
         encode: ``(target, labels)`` to a number, an array or a mapping of arrays, of the same shapes for every sample.
+        placeholder: ``(labels)`` to any target of the shape that targets have, for samples of which this one isn't known while others
+            are. None where such samples can't be learnt from.
         strata: ``(targets, labels)`` to what a split spreads evenly among its sides.
         absent: ``(targets, labels)`` to the names of categories that no target has.
         unlearnable: ``(targets, labels)`` to why nothing can be learnt from these, in words; "" where it can.
@@ -166,6 +168,7 @@ class TrainingPart:
     read: Callable[[Sequence[Mapping[str, str]], Sequence[str], Any], Targets] | None = None
     check: Callable[[Any, Labels], str] = _nothing_wrong
     encode: Callable[[Any, Labels], Any] = _as_it_is
+    placeholder: Callable[[Labels], Any] | None = None
     strata: Callable[[Sequence[Any], Labels], Strata] = _all_alike
     absent: Callable[[Sequence[Any], Labels], tuple[str, ...]] = _none_absent
     unlearnable: Callable[[Sequence[Any], Labels], str] = _learnable

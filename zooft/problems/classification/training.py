@@ -27,7 +27,7 @@ def training_part(loss: ClassLoss, point: Callable[[Any], OperatingPoint | None]
         point: from the options to the rule of two classes' threshold.
     """
     return TrainingPart(
-        outputs=_outputs, loss=_Made(loss), check=_check, strata=_strata, absent=_absent, unlearnable=_unlearnable,
+        outputs=_outputs, loss=_Made(loss), check=_check, placeholder=_placeholder, strata=_strata, absent=_absent, unlearnable=_unlearnable,
         unknown=_unknown, relabel=_relabel, check_options=partial(_check_options, point),
     )  # fmt: skip
 
@@ -72,6 +72,10 @@ def _check(target: Any, labels: Labels) -> str:
     if hasattr(type(target), "__index__") and not isinstance(target, bool) and 0 <= target < classes:
         return ""
     return f"a whole number from 0 to {classes - 1}, an index into the {classes} classes"
+
+
+def _placeholder(_labels: Labels) -> int:
+    return 0
 
 
 def _strata(targets: Sequence[Any], labels: Labels) -> Strata:
