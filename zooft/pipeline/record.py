@@ -59,7 +59,7 @@ def _data(plan: Plan, splits: Splits, found: Discovery) -> DataRecord:
     return DataRecord(
         fingerprint=sample_tables.fingerprint(found),
         rejected=len(found.rejected),
-        group_rule=found.group_rule,
+        group_rule=found.group_rule or next(iter(plan.task.problem.evaluation.rules), ""),
         group_name=found.group_name,
         counts=_counts(plan.task.problem, found, splits),
         groups=len({sample.group for sample in found.samples if sample.group is not None}),
