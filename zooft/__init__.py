@@ -79,6 +79,8 @@ if TYPE_CHECKING:
         diagnostic_metrics,
         parse_point,
     )
+    from zooft.problems.ordinal import OrdinalOptions, ordinal
+    from zooft.problems.regression import RegressionOptions, regression
     from zooft.storage.sequences import spilled
 
 __all__ = [
@@ -110,6 +112,7 @@ __all__ = [
     "ModelError",
     "NoWeightsError",
     "OperatingPoint",
+    "OrdinalOptions",
     "Output",
     "ParameterInfo",
     "Picture",
@@ -117,6 +120,7 @@ __all__ = [
     "Predictions",
     "PresentationPart",
     "Problem",
+    "RegressionOptions",
     "Rejection",
     "Resize",
     "Row",
@@ -155,9 +159,11 @@ __all__ = [
     "nothing_first",
     "option",
     "order_classes",
+    "ordinal",
     "parse_point",
     "path_in_table",
     "read_csv",
+    "regression",
     "spelling",
     "spilled",
     "unseen",
@@ -185,6 +191,8 @@ _HOMES = {
     "zooft.problems.classification": (
         "OperatingPoint", "classification", "classification_metrics", "cross_entropy", "diagnostic_metrics", "parse_point",
     ),
+    "zooft.problems.ordinal": ("OrdinalOptions", "ordinal"),
+    "zooft.problems.regression": ("RegressionOptions", "regression"),
     "zooft.evaluation.predictions": ("Predictions",),
     "zooft.model.image_parts": ("image_port", "image_preprocess", "image_reader"),
 }  # fmt: skip
