@@ -13,7 +13,7 @@ from annotated_types import Ge
 
 import zooft
 from zooft import config
-from zooft.config import FinetuneConfig
+from zooft.config import FinetuneConfig, ModelOptions, group
 from zooft.errors import ConfigError
 
 NEEDED = {"backbone": "timm:vit_base", "task": "classification", "data": "pictures"}
@@ -111,9 +111,9 @@ def test_flags_win_over_the_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 def test_a_flag_equal_to_its_default_wins_over_the_file_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     file = tmp_path / "config.toml"
     file.write_text("export = false\nepochs = 3\n")
-    default = str(built().epochs)
+    default = str(built().training.epochs)
     values = from_flags(monkeypatch, "--config", str(file), "--export", "--epochs", default)
-    assert (values["export"], values["epochs"]) == (True, built().epochs)
+    assert (values["export"], values["epochs"]) == (True, built().training.epochs)
 
 
 def test_a_task_s_own_options_come_through_flags_and_file_alike(
@@ -150,6 +150,72 @@ def test_values_are_parted_between_the_core_and_the_task() -> None:
     core, own = config.read({**NEEDED, "window": 5}, FinetuneConfig, Own)
     assert core == config.build(FinetuneConfig, NEEDED)
     assert own == Own(window=5)
+
+
+# Groups
+
+
+@dataclass(frozen=True, kw_only=True)
+class Inner:
+    """A group with an option that must be given."""
+
+    size: Annotated[int, Ge(1)] = zooft.option(3, "how large")
+    source: Path = config.required("from where", local=True)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Outer:
+    """Options, and a group of them."""
+
+    name: str = zooft.option("mine", "what it is called")
+    inner: Inner = group(Inner)
+    shape: tuple[int, ...] = zooft.option((2,), "of it")
+
+
+GROUPED = {"source": "here", "size": 5, "shape": [1, 2]}
+
+
+def test_options_of_a_group_are_given_flat_and_held_together() -> None:
+    assert config.build(Outer, GROUPED) == Outer(inner=Inner(source=Path("here"), size=5), shape=(1, 2))
+    assert config.build(Outer, {"source": "here"}).inner == Inner(source=Path("here"))
+
+
+def test_options_of_a_group_are_flat_among_the_others_the_required_ones_first() -> None:
+    assert config.names(Outer) == ("source", "name", "size", "shape")
+    assert config.local_names(Outer) == ("source",)
+    made = config.build(Outer, GROUPED)
+    assert config.plain(made) == {"name": "mine", "size": 5, "shape": [1, 2]}
+    assert config.local(made) == {"source": Path("here")}
+
+
+@pytest.mark.parametrize(
+    ("values", "said"),
+    [
+        ({}, "source is required: from where"),
+        ({"source": "a", "size": 0}, "size: input should be greater than or equal to 1, but 0 was given"),
+        ({"source": "a", "shape": [1, "x"]}, "shape.1: input should be a valid integer, unable to parse string as an integer, but 'x' was given"),
+        ({"source": "a", "inner": {"size": 3}}, "there is no option 'inner'; there are source, name, size, shape"),
+    ],
+    ids=["missing", "out-of-bounds", "inside-a-list", "the-group-itself"],
+)  # fmt: skip
+def test_faults_name_the_option_and_never_its_group(values: dict[str, Any], said: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        config.build(Outer, values)
+    assert said in str(caught.value)
+
+
+def test_no_two_groups_have_an_option_of_one_name() -> None:
+    assert len(set(config.names(FinetuneConfig))) == len(config.names(FinetuneConfig)) == 39
+
+
+def test_every_option_is_a_flag_with_its_help_text() -> None:
+    from zooft.cli import flags
+
+    made = {flag.name: flag.help for flag in flags.of(FinetuneConfig)}
+    for option in config.options_of(FinetuneConfig):
+        shown = made[option.field.name]
+        assert shown is not None
+        assert shown.startswith(option.field.metadata["help"])
 
 
 # Faults
@@ -191,7 +257,7 @@ def test_a_value_out_of_bounds_is_refused_by_the_name_that_is_typed(name: str, v
 )  # fmt: skip
 def test_a_value_on_the_edge_of_its_bounds_is_taken(edge: dict[str, Any]) -> None:
     (name,) = edge
-    assert getattr(built(**edge), name) == edge[name]
+    assert config.plain(built(**edge))[name] == edge[name]
 
 
 @pytest.mark.parametrize("name", ["lr", "backbone_lr", "weight_decay", "power"])
@@ -266,7 +332,7 @@ def test_a_task_s_options_are_checked_as_the_core_s_are() -> None:
 
 @pytest.mark.parametrize("cls", [FinetuneConfig, Own])
 def test_every_option_has_a_help_text(cls: type[Any]) -> None:
-    assert all(field.metadata["help"].strip() for field in dataclasses.fields(cls))
+    assert all(option.field.metadata["help"].strip() for option in config.options_of(cls))
 
 
 def test_every_option_of_every_installed_task_has_a_help_text() -> None:
@@ -282,12 +348,15 @@ def test_every_option_of_every_installed_task_has_a_help_text() -> None:
 
 
 def test_every_default_keeps_its_own_bounds() -> None:
-    assert built() == FinetuneConfig(backbone="timm:vit_base", task="classification", data=Path("pictures"))
+    model = ModelOptions(backbone="timm:vit_base")
+    assert built() == FinetuneConfig(model=model, task="classification", data=Path("pictures"))
 
 
 def test_a_configuration_cannot_be_changed() -> None:
     with pytest.raises(dataclasses.FrozenInstanceError):
-        built().epochs = 3  # type: ignore[misc]
+        built().seed = 3  # type: ignore[misc]
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        built().training.epochs = 3  # type: ignore[misc]
 
 
 def test_a_configuration_as_plain_values_builds_itself_again() -> None:

@@ -1,4 +1,4 @@
-"""What one fine-tuning is told: one dataclass behind three doors, flags, a TOML file and Python arguments.
+"""What one fine-tuning is given: one dataclass behind three doors, flags, a TOML file and Python arguments.
 
 Owns reading values from those doors and checking them together, so that a user hears of all faults at once.
 """
@@ -8,7 +8,7 @@ from __future__ import annotations
 import dataclasses
 import difflib
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar
@@ -19,6 +19,8 @@ from zooft.errors import ConfigError
 
 Device = Literal["auto", "cpu", "cuda", "mps"]
 Provider = Literal["auto", "cpu", "cuda", "tensorrt"]
+_GROUP = "group"
+"""Key of a field's metadata: the dataclass of the options that the field holds."""
 T = TypeVar("T")
 U = TypeVar("U")
 
@@ -39,22 +41,46 @@ def required(help: str, *, local: bool = False) -> Any:  # noqa: A002  -- as abo
     return dataclasses.field(metadata={"help": help, "local": local})
 
 
+def _is_required(field: dataclasses.Field[Any]) -> bool:
+    return field.default is dataclasses.MISSING and field.default_factory is dataclasses.MISSING
+
+
+def group(cls: type[Any]) -> Any:
+    """A dataclass field that holds options of its own; they are given flat, among those beside it."""
+    if any(map(_is_required, dataclasses.fields(cls))):
+        return dataclasses.field(metadata={_GROUP: cls})
+    return dataclasses.field(default_factory=cls, metadata={_GROUP: cls})
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
-class FinetuneConfig:
-    """Everything that `zooft finetune` can be told, but for the task's own options."""
+class ModelOptions:
+    """What is fine-tuned, and which part of it learns."""
 
     backbone: str = required("FAMILY:MODEL, such as timm:vit_base or torchvision:resnet18")
-    task: str = required("what to learn; 'zooft tasks' lists them")
-    data: Path = required("folder or manifest, as the task reads it", local=True)
-    out: Path | None = option(None, "run folder to make [default: runs/TASK-MODEL-N]", local=True)
     head: str | None = option(None, "what replaces the classifier; 'zooft heads' lists them [default: the task's]")
     freeze: str = option("standard/backbone", "what stays as it is; 'zooft freezers' lists the rules")
     weights: str = option("pretrained", "pretrained, random, or a .safetensors or .pth file")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TrainingOptions:
+    """How long and in what steps it learns."""
+
     epochs: Annotated[int, Ge(1)] = option(15, "passes over the training data")
     batch_size: Annotated[int, Ge(1)] | Literal["auto"] | None = option(
         None,
         "samples a step, of all processes together; auto finds the largest that fits [default: 32, more for a head alone]",
     )
+    sweep: bool = option(False, "try several learning rates and weight decays of the head; validation chooses")
+    precision: Literal["auto", "fp32", "bf16"] = option("auto", "how what learns is computed; auto measures")
+    compile: Literal["auto", "on", "off"] = option("auto", "torch.compile what learns; auto on CUDA for long runs")
+    sync_bn: bool = option(False, "BatchNorm statistics over all processes (CUDA)")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class OptimizerOptions:
+    """How a step changes the weights, and how the learning rate moves."""
+
     optimizer: Literal["adamw", "adam", "sgd"] = option("adamw", "sgd has momentum")
     lr: Annotated[float, Gt(0), Lt(math.inf)] = option(5e-3, "learning rate of the head")
     backbone_lr: Annotated[float, Gt(0), Lt(math.inf)] = option(1e-4, "learning rate of what learns of the backbone")
@@ -67,14 +93,33 @@ class FinetuneConfig:
     step_epochs: Annotated[int, Ge(1)] = option(7, "for --schedule step: epochs between drops")
     step_factor: Annotated[float, Gt(0), Lt(1)] = option(0.1, "for --schedule step: factor of a drop")
     power: Annotated[float, Gt(0), Lt(math.inf)] = option(0.9, "for --schedule polynomial: rate = lr (1 - t/T)^power")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EvaluationOptions:
+    """What is held out, and how its figures are made."""
+
     val_fraction: Annotated[float, Gt(0), Lt(1)] = option(
         0.2, "share held out for validation where the data has no split"
     )
     folds: Annotated[int, Ge(2)] | None = option(
         None, "cross-validate in K grouped, stratified folds; the model itself then learns from all samples"
     )
+    bootstrap: Annotated[int, Ge(0)] = option(1000, "resamples behind the 95 % intervals; 0 for none")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MachineOptions:
+    """Where it is computed."""
+
     device: Device = option("auto", "where to train")
     workers: Annotated[int, Ge(0)] | None = option(None, "loader processes [default: by the machine]")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CacheOptions:
+    """How frozen stages are computed and kept."""
+
     cache: bool = option(
         True, "compute frozen stages once and keep what leaves them; no-cache runs them in every epoch"
     )
@@ -85,28 +130,70 @@ class FinetuneConfig:
         "auto",
         "augmented views of each image that frozen stages see, beside the plain one; auto lets validation choose",
     )
-    sweep: bool = option(False, "try several learning rates and weight decays of the head; validation chooses")
-    precision: Literal["auto", "fp32", "bf16"] = option("auto", "how what learns is computed; auto measures")
-    compile: Literal["auto", "on", "off"] = option("auto", "torch.compile what learns; auto on CUDA for long runs")
-    sync_bn: bool = option(False, "BatchNorm statistics over all processes (CUDA)")
-    profile: bool = option(False, "print where the time went")
-    seed: Annotated[int, Ge(0), Le(2**32 - 1)] = option(0, "of splits, head, order, augmentation")
-    bootstrap: Annotated[int, Ge(0)] = option(1000, "resamples behind the 95 % intervals; 0 for none")
-    audit: bool = option(True, "look for leaks and shortcuts before training")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ExportOptions:
+    """The deployed file and its verification."""
+
     export: bool = option(True, "write and verify model.onnx")
-    report: bool = option(True, "write report.html")
     provider: Provider = option("auto", "onnxruntime execution provider that verifies the file")
+    verify_samples: Annotated[int, Ge(1)] = option(500, "validation samples to verify on at most")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FinetuneConfig:
+    """Everything that `zooft finetune` can be given, but for the task's own options.
+
+    In groups by the room that reads them; for whoever gives them, all options are flat. What only the pipeline reads stands
+    here.
+    """
+
+    model: ModelOptions = group(ModelOptions)
+    task: str = required("what to learn; 'zooft tasks' lists them")
+    data: Path = required("folder or manifest, as the task reads it", local=True)
+    out: Path | None = option(None, "run folder to make [default: runs/TASK-MODEL-N]", local=True)
+    training: TrainingOptions = group(TrainingOptions)
+    optimization: OptimizerOptions = group(OptimizerOptions)
+    evaluation: EvaluationOptions = group(EvaluationOptions)
+    machine: MachineOptions = group(MachineOptions)
+    caching: CacheOptions = group(CacheOptions)
+    seed: Annotated[int, Ge(0), Le(2**32 - 1)] = option(0, "of splits, head, order, augmentation")
+    audit: bool = option(True, "look for leaks and shortcuts before training")
+    deployment: ExportOptions = group(ExportOptions)
+    report: bool = option(True, "write report.html")
+    profile: bool = option(False, "print where the time went")
     resume: Path | None = option(
         None,
         "go on with a run that was killed, or with a finished one for more --epochs; takes that run's options",
         local=True,
     )
-    verify_samples: Annotated[int, Ge(1)] = option(500, "validation samples to verify on at most")
+
+
+@dataclass(frozen=True, slots=True)
+class Option:
+    """One option of a dataclass, or of a group in it.
+
+    Attributes:
+        field: with its name, default and help text.
+        owner: the dataclass that has the field.
+    """
+
+    field: dataclasses.Field[Any]
+    owner: type[Any]
+
+
+def options_of(cls: type[Any]) -> list[Option]:
+    """The options of a dataclass, those of its groups among them, as they are given: flat, the required ones first."""
+    found: list[Option] = []
+    for field in dataclasses.fields(cls):
+        found += options_of(field.metadata[_GROUP]) if _GROUP in field.metadata else [Option(field, cls)]
+    return sorted(found, key=lambda option: not _is_required(option.field))
 
 
 def names(cls: type[Any]) -> tuple[str, ...]:
     """The option names of a dataclass."""
-    return tuple(field.name for field in dataclasses.fields(cls))
+    return tuple(option.field.name for option in options_of(cls))
 
 
 def read(values: Mapping[str, Any], core: type[T], own: type[U]) -> tuple[T, U]:
@@ -138,9 +225,10 @@ def build(cls: type[T], values: Mapping[str, Any]) -> T:
 
     faults = _unknown_among(values, names(cls))
     try:
-        made = TypeAdapter(cls).validate_python({name: v for name, v in values.items() if name in names(cls)})
+        made = TypeAdapter(cls).validate_python(_gathered(cls, values))
     except ValidationError as error:
-        faults += [_fault(cls, items) for items in _by_field(error.errors()).values()]
+        errors = [{**item, "loc": _ungrouped(cls, item["loc"])} for item in error.errors()]
+        faults += [_fault(cls, items) for items in _by_field(errors).values()]
     if faults:
         raise ConfigError("; ".join(faults))
     return made
@@ -178,18 +266,45 @@ def to_toml(values: Mapping[str, Any]) -> str:
 
 def plain(value: Any) -> dict[str, Any]:
     """A dataclass as plain JSON values, tuples as lists; what says where things lie on this machine is left out."""
-    kept = [field for field in dataclasses.fields(value) if not field.metadata.get("local")]
-    return {field.name: _plain(getattr(value, field.name)) for field in kept}
+    return {field.name: _plain(held) for field, held in _given(value) if not field.metadata.get("local")}
 
 
 def local(value: Any) -> dict[str, Any]:
     """What `plain` leaves out."""
-    return {f.name: getattr(value, f.name) for f in dataclasses.fields(value) if f.metadata.get("local")}
+    return {field.name: held for field, held in _given(value) if field.metadata.get("local")}
 
 
 def local_names(cls: type[Any]) -> tuple[str, ...]:
     """The options of a dataclass that say where things lie on this machine."""
-    return tuple(field.name for field in dataclasses.fields(cls) if field.metadata.get("local"))
+    return tuple(option.field.name for option in options_of(cls) if option.field.metadata.get("local"))
+
+
+def _given(value: Any) -> Iterator[tuple[dataclasses.Field[Any], Any]]:
+    """Every option of a dataclass and of its groups, with what was given for it."""
+    for field in dataclasses.fields(value):
+        held = getattr(value, field.name)
+        if _GROUP in field.metadata:
+            yield from _given(held)
+        else:
+            yield field, held
+
+
+def _gathered(cls: type[Any], values: Mapping[str, Any]) -> dict[str, Any]:
+    """Flat values as the dataclass holds them, those of a group together."""
+    made: dict[str, Any] = {}
+    for field in dataclasses.fields(cls):
+        if _GROUP in field.metadata:
+            made[field.name] = _gathered(field.metadata[_GROUP], values)
+        elif field.name in values:
+            made[field.name] = values[field.name]
+    return made
+
+
+def _ungrouped(cls: type[Any], place: tuple[int | str, ...]) -> tuple[int | str, ...]:
+    """Where a fault is, without the groups that lead there."""
+    parts = {field.name: field.metadata.get(_GROUP) for field in dataclasses.fields(cls)}
+    part = parts.get(str(place[0])) if place else None
+    return place if part is None else _ungrouped(part, place[1:])
 
 
 def _plain(value: Any) -> Any:
@@ -228,7 +343,7 @@ def _fault(cls: type[Any], items: Sequence[Any]) -> str:
     name = ".".join(str(part) for part in item["loc"]) or cls.__name__
     index = [part for part in item["loc"][1:] if isinstance(part, int)]
     if item["type"] in {"missing", "missing_argument", "missing_keyword_only_argument"} and not index:
-        help_text = next(field.metadata["help"] for field in dataclasses.fields(cls) if field.name == name)
+        help_text = next(option.field.metadata["help"] for option in options_of(cls) if option.field.name == name)
         return f"{name.replace('_', '-')} is required: {help_text}"
     name = ".".join(map(str, [*item["loc"][:1], *index])) or cls.__name__
     wrong = ", or ".join(dict.fromkeys(each["msg"].lower() for each in items))

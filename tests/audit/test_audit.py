@@ -28,6 +28,8 @@ from zooft_images.discover import discover
 from zooft_images.options import ClassificationOptions
 
 CLASSES = ("ant", "bee")
+LABELS = zooft.class_labels(CLASSES)
+PROBLEM = zooft.classification()
 Arrays = tuple[NDArray[Any], ...]
 
 
@@ -61,7 +63,8 @@ def sample(name: str, picture: Any, target: int = 0, **more: Any) -> zooft.Sampl
 
 
 def look(samples: Sequence[zooft.Sample], classes: Sequence[str] = CLASSES, **more: Any) -> Audit:
-    return audit(samples, classes, lambda one: (one.source,), show=lambda arrays: arrays[0], **more)
+    labels = zooft.class_labels(classes)
+    return audit(samples, PROBLEM, labels, lambda one: (one.source,), show=lambda arrays: arrays[0], **more)
 
 
 def of_kind(found: Audit, kind: str) -> list[Finding]:
@@ -131,7 +134,7 @@ def test_every_array_of_a_sample_counts() -> None:
     spacing = {"a": 0.7, "b": 0.8, "c": 0.7}
     samples = [sample(name, scene(1)) for name in spacing]
     found = audit(
-        samples, CLASSES, lambda one: (one.source, np.array([spacing[one.id]])), show=lambda arrays: arrays[0]
+        samples, PROBLEM, LABELS, lambda one: (one.source, np.array([spacing[one.id]])), show=lambda arrays: arrays[0]
     )
     assert only(found, "exact_duplicates").pairs == (("a", "c"),)
 
@@ -217,7 +220,7 @@ def test_a_fact_that_tells_the_class_is_warned_of() -> None:
     found = with_facts([{"format": "JPEG" if target else "PNG", "mode": "RGB"} for target in targets], targets)
     finding = only(found, "shortcut")
     assert (finding.severity, finding.auroc) == ("warning", 1.0)
-    assert finding.text.startswith("format alone tells the class with AUROC 1.00 (1.00 to 1.00)")
+    assert finding.text.startswith("format alone predicts the class with AUROC 1.00 (1.00 to 1.00)")
     assert row(found, "format").shortcut
     assert (row(found, "mode").values, row(found, "mode").auroc) == (1, None)
 
@@ -267,7 +270,7 @@ def test_facts_that_tell_the_class_only_together_are_warned_of() -> None:
     facts = [{name: "yes" if rng.random() < 0.5 + 0.1 * (2 * t - 1) else "no" for name in "abcdef"} for t in targets]
     found = with_facts(facts, targets.tolist())
     assert not any(row.shortcut for row in found.facts if row.name != shortcuts.TOGETHER)
-    assert only(found, "shortcut").text.startswith("all facts together tell the class")
+    assert only(found, "shortcut").text.startswith("all facts together predict the class")
 
 
 def test_a_rare_value_that_only_one_class_has_is_warned_of() -> None:
@@ -297,7 +300,7 @@ def test_several_classes_are_judged_one_against_the_rest() -> None:
 def test_too_few_groups_of_a_class_are_not_judged_and_that_is_said() -> None:
     found = with_facts([{"mode": "L" if index % 2 else "RGB"} for index in range(8)], [index % 2 for index in range(8)])
     assert row(found, "mode").auroc is None
-    assert "too few groups of a class to judge mode" in found.notes
+    assert "too few groups of a class to test mode" in found.notes
 
 
 def test_a_task_without_facts_is_told_so() -> None:
@@ -374,7 +377,7 @@ def test_classes_that_a_split_leaves_out_are_warned_of() -> None:
 def test_tiny_and_unequal_classes_are_told() -> None:
     found = look([sample(str(i), np.full((2, 2), i), int(i == 0)) for i in range(12)])
     assert only(found, "tiny_classes").text.startswith("fewer than 10 samples of bee (1)")
-    assert "11 samples, the smallest 1" in only(found, "imbalance").text
+    assert "11 samples, the rarest 1" in only(found, "imbalance").text
 
 
 # reading
@@ -389,7 +392,7 @@ def test_what_cant_be_read_is_told_and_the_rest_is_looked_at() -> None:
         return (one.source,)
 
     samples = [sample(name, scene(1)) for name in ("a", "torn", "b", "broken")]
-    found = audit(samples, CLASSES, read, show=lambda arrays: arrays[0])
+    found = audit(samples, PROBLEM, LABELS, read, show=lambda arrays: arrays[0])
     finding = only(found, "unreadable")
     assert (finding.severity, finding.samples, found.samples) == ("warning", ("torn", "broken"), 2)
     assert only(found, "exact_duplicates").pairs == (("a", "b"),)
@@ -449,7 +452,7 @@ def test_the_command_tells_findings_and_fails_where_there_is_an_error(tmp_path: 
     example_data.write_classes(tmp_path / "data", {"dark": 12, "light": 12})
     clean = run(tmp_path / "data", "--task", "classification", "--colour", "grey")
     assert clean.exit_code == 0, clean.output
-    assert "samples looked at: 24; errors: 0" in clean.output
+    assert "samples compared: 24; errors: 0" in clean.output
     (tmp_path / "data" / "light" / "copy.png").write_bytes((tmp_path / "data" / "dark" / "03.png").read_bytes())
     out = tmp_path / "audit.json"
     found = run(tmp_path / "data", "--task", "classification", "--out", out)
@@ -473,7 +476,7 @@ def test_slices_of_different_drawn_patients_are_no_copies_of_each_other() -> Non
         for patient in range(8)
         for z, hu in enumerate(phantom.scan(rng, size=phantom.Size(), nodules=None).hu)
     ]
-    found = audit(samples, CLASSES, lambda one: (one.source,), show=lung_window)
+    found = audit(samples, PROBLEM, LABELS, lambda one: (one.source,), show=lung_window)
     assert not of_kind(found, "near_duplicates")
 
 
@@ -487,11 +490,11 @@ def test_photographs_of_ants_and_bees_have_no_copies_and_their_changed_copies_ar
     def read(one: zooft.Sample) -> Arrays:
         return (np.asarray(Image.open(one.source).convert("RGB")),)
 
-    assert not of_kind(audit(samples, CLASSES, read, show=lambda arrays: arrays[0]), "near_duplicates")
+    assert not of_kind(audit(samples, PROBLEM, LABELS, read, show=lambda arrays: arrays[0]), "near_duplicates")
     chosen = samples[::10]
     changed = [sample(f"copy of {one.id}", jpeg(halved(read(one)[0])), one.target) for one in chosen]
     found = audit(
-        [*samples, *changed], CLASSES,
+        [*samples, *changed], PROBLEM, LABELS,
         lambda one: read(one) if isinstance(one.source, Path) else (one.source,), show=lambda arrays: arrays[0],
     )  # fmt: skip
     assert set(only(found, "near_duplicates").pairs) == {(one.id, f"copy of {one.id}") for one in chosen}
@@ -524,7 +527,7 @@ def test_real_ct_slices_give_their_six_pairs_nine_mixed_patients_and_shortcuts()
         slice_ = pydicom.dcmread(one.source)
         return (np.round(slice_.pixel_array * float(slice_.RescaleSlope) + float(slice_.RescaleIntercept)),)
 
-    found = audit(real_ct(), ("no_contrast", "contrast"), read, show=lung_window)
+    found = audit(real_ct(), PROBLEM, zooft.class_labels(("no_contrast", "contrast")), read, show=lung_window)
     assert set(only(found, "exact_duplicates").pairs) == {
         ("ID_0003", "ID_0006"), ("ID_0010", "ID_0013"), ("ID_0032", "ID_0034"),
         ("ID_0065", "ID_0066"), ("ID_0084", "ID_0085"), ("ID_0098", "ID_0099"),

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +17,7 @@ from PIL import Image
 
 import zooft as package
 from zooft.cli import COMMANDS, main, zooft
-from zooft.config import FinetuneConfig
+from zooft.config import TrainingOptions
 from zooft.errors import TrainingError
 
 
@@ -160,7 +160,7 @@ def test_the_task_may_be_named_in_other_ways(spelling: tuple[str, ...], call: Ca
 
 
 def test_finetune_s_help_shows_defaults_and_what_is_required(call: Call) -> None:
-    epochs = next(field.default for field in fields(FinetuneConfig) if field.name == "epochs")
+    epochs = TrainingOptions().epochs
     shown = " ".join(call("finetune", "--help").out.split())
     assert f"passes over the training data [default: {epochs}]" in shown
     assert "[default: export]" in shown

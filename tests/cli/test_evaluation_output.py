@@ -3,26 +3,33 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import pytest
-from zooft.evaluation.metrics import Evaluation, Interval, Subgroup
+from numpy.typing import NDArray
 
 from zooft.cli.output import print_evaluation, print_json
-from zooft.evaluation import metrics
+from zooft.contracts import Labels, Sample, class_labels
+from zooft.evaluation.bootstrap import Interval
+from zooft.evaluation.evaluate import Evaluation, evaluate
+from zooft.evaluation.predictions import Predictions
+from zooft.evaluation.subgroups import Subgroup
+from zooft.problems.classification import classification, diagnostic_metrics
 
-Shown = Callable[[Evaluation], str]
+Shown = Callable[..., str]
+PROBLEM = classification(metrics=diagnostic_metrics, primary="auroc")
+LABELS = class_labels(("healthy", "ill"))
 
 
 @pytest.fixture
 def shown(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Shown:
     monkeypatch.delenv("COLUMNS", raising=False)
 
-    def show(evaluation: Evaluation) -> str:
-        print_evaluation(evaluation)
+    def show(evaluation: Evaluation, labels: Labels = LABELS) -> str:
+        print_evaluation(evaluation, PROBLEM, labels)
         return capsys.readouterr().out
 
     return show
@@ -32,10 +39,29 @@ def evaluation(*, per_group: int = 2, **more: Any) -> Evaluation:
     targets = np.repeat([0, 1, 0, 1, 1, 1], per_group)
     positive = np.linspace(0.05, 0.95, len(targets))
     groups = [f"p{i // per_group}" if per_group > 1 else None for i in range(len(targets))]
-    return metrics.evaluate(
-        metrics.diagnostic_metrics, targets, np.stack([1 - positive, positive], 1), split="test", resamples=20, seed=0,
-        classes=("healthy", "ill"), groups=groups, **more,
-    )  # fmt: skip
+    predictions = predicted(targets, positive, groups, **more)
+    facts = [] if "facts" not in more else ["sex"]
+    fitted = {"threshold": more["threshold"]} if "threshold" in more else {}
+    return evaluate(PROBLEM, LABELS, predictions, split="test", resamples=20, seed=0, fitted=fitted, facts=facts)
+
+
+def predicted(
+    targets: NDArray[np.int64],
+    positive: NDArray[np.float64],
+    groups: Sequence[str | None],
+    *,
+    threshold: float | None = None,
+    facts: Sequence[Mapping[str, str]] = (),
+) -> Predictions:
+    known = facts or [{}] * len(targets)
+    samples = [
+        Sample(id=str(row), source=row, target=int(targets[row]), group=groups[row], facts=known[row])
+        for row in range(len(targets))
+    ]
+    columns: dict[str, NDArray[Any]] = {"target": targets, "probabilities": np.stack([1 - positive, positive], 1)}
+    if threshold is not None:
+        columns["threshold"] = np.full(len(targets), threshold)
+    return Predictions(samples=samples, columns=columns)
 
 
 def subgroup(value: str, *, small: bool = False) -> Subgroup:
@@ -72,11 +98,12 @@ def test_figures_per_sample_and_per_group_stand_side_by_side(shown: Shown) -> No
 
 
 def test_where_everybody_counts_as_one_class_a_warning_stands_in_place_of_figures_per_group(shown: Shown) -> None:
-    found = metrics.evaluate(
-        metrics.diagnostic_metrics, np.array([0, 1, 0, 1]), np.full((4, 2), 0.5), split="test", resamples=0, seed=0,
-        classes=("ill", "healthy"), groups=["a", "a", "b", "b"], threshold=0.5, group_name="patient",
+    labels = class_labels(("ill", "healthy"))
+    found = evaluate(
+        PROBLEM, labels, predicted(np.array([0, 1, 0, 1]), np.full(4, 0.5), ["a", "a", "b", "b"], threshold=0.5),
+        split="test", resamples=0, seed=0, fitted={"threshold": 0.5}, group_name="patient",
     )  # fmt: skip
-    text = shown(found)
+    text = shown(found, labels)
     assert (
         "warning: no figures per patient: by the rule that one sample decides, all 2 patients count as healthy" in text
     )
@@ -88,13 +115,13 @@ def test_without_groups_there_is_one_column(shown: Shown) -> None:
     text = shown(evaluation(per_group=1))
     assert line(text, "metric").split() == ["metric", "value", "95", "%", "interval"]
     assert "group" not in text
-    assert "probability" not in text
+    assert "predicts" not in text
 
 
 def test_the_threshold_is_told_with_its_figures(shown: Shown) -> None:
     found = evaluation(threshold=0.4)
     text = " ".join(shown(found).split())
-    assert "ill is said from a probability of 0.4000 on; per group: sensitivity 0.7500 (0.3006 … 0.9544)" in text
+    assert "predicts ill at p ≥ 0.4000; per group: sensitivity 0.7500 (0.3006 … 0.9544)" in text
     assert "PPV 0.7500" in text
     assert "per sample: sensitivity" in shown(evaluation(per_group=1, threshold=0.4))
 
@@ -117,7 +144,7 @@ def test_subgroups_are_rows_and_small_ones_are_said_to_be(shown: Shown) -> None:
         "0.9000",
     ]
     assert line(text, "slice thickness   5").split()[2:] == ["5", "40", "8", "13", "too", "few"]
-    assert "too few: fewer than ten samples, or all of one class" in text
+    assert "too few: fewer than ten samples, or all with the same target" in text
 
 
 def test_no_more_than_thirty_subgroups_are_shown(shown: Shown) -> None:
@@ -133,10 +160,12 @@ def test_names_are_shown_as_they_are(shown: Shown) -> None:
 
 
 def test_json_holds_everything(capsys: pytest.CaptureFixture[str]) -> None:
-    found = evaluation(threshold=0.4, facts=[{"sex": "F"}] * 12, subgroups=["sex"])
+    found = evaluation(threshold=0.4, facts=[{"sex": "F"}] * 12)
     print_json(found)
     value = json.loads(capsys.readouterr().out)
-    assert set(value) == set(Evaluation.__dataclass_fields__)
+    own = {"per_class", "confusion", "group_confusion", "threshold", "at_threshold"}
+    assert set(value) == set(Evaluation.__dataclass_fields__) - {"details"} | own
+    assert value["smaller"] == ["brier", "ece"]
     assert value["groups"] == 6
     assert value["at_threshold"]["ppv"]["value"] == 0.75
     assert value["subgroups"][0]["value"] == "F"

@@ -10,7 +10,7 @@ from textwrap import dedent
 
 import pytest
 
-HEAVY = ("torch", "torchvision", "timm", "sklearn", "matplotlib", "accelerate")
+HEAVY = ("torch", "torchvision", "timm", "sklearn", "matplotlib", "accelerate", "pyarrow")
 
 REPORT = f"""
 import json, sys

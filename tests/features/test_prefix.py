@@ -162,7 +162,7 @@ def test_the_model_stays_bit_equal_and_learns_on(dtype: torch.dtype) -> None:
     assert all(module.training for module in model.modules())
     assert all(p.requires_grad and not p.is_inference() for p in model.parameters())
     assert not any(module._forward_hooks or module._forward_pre_hooks for module in model.modules())
-    model(images()).sum().backward()
+    model(images())["logits"].sum().backward()
 
 
 def test_batch_norms_run_on_what_they_have_learnt_whatever_the_models_mode() -> None:

@@ -127,7 +127,7 @@ def test_a_head_that_does_not_give_finite_logits_for_each_class_is_refused(
     build: Callable[[int, int], nn.Module],
 ) -> None:
     with pytest.raises(ModelError, match="the head odd gives"):
-        adapt(load(family()), head(build), 3)
+        adapt(load(family()), head(build), {"logits": 3})
 
 
 def test_the_model_may_start_behind_any_stage() -> None:
@@ -143,11 +143,11 @@ def test_a_bag_is_run_instance_by_instance_and_its_stages_keep_the_bags_apart() 
     bag.trunk.load_state_dict(plain.trunk.state_dict())
     x = torch.randn(2, 5, 3, 16, 16, generator=torch.Generator().manual_seed(0))
     with torch.inference_mode():
-        alone = torch.stack([plain.eval()(one) for one in x])
-        torch.testing.assert_close(bag(x), alone.mean(1))
+        alone = torch.stack([plain.eval()(one)["logits"] for one in x])
+        torch.testing.assert_close(bag(x)["logits"], alone.mean(1))
         first = bag.prefix(x, 1)
         assert first.shape[:2] == (2, 5)
-        torch.testing.assert_close(bag(first, 1), alone.mean(1))
+        torch.testing.assert_close(bag(first, 1)["logits"], alone.mean(1))
 
 
 class _Mean(nn.Module):
@@ -168,7 +168,7 @@ def test_a_linear_head_goes_back_into_the_classifiers_place(classifier: Callable
     plain = Net(classifier(3)).eval()
     plain.load_state_dict(zoo_tensors(model), strict=True)
     x = torch.randn(2, 3, 16, 16)
-    torch.testing.assert_close(plain(x), model(x))
+    torch.testing.assert_close(plain(x), model(x)["logits"])
 
 
 def test_saved_tensors_come_back_exactly() -> None:

@@ -99,8 +99,8 @@ def test_folds_do_not_hand_on_what_a_loss_has_learnt() -> None:
     given = task(loss=lambda _targets, _options: only)
     first, second = (make_loss(given, zooft.class_labels(["a", "b"]), [0, 1], None, seed=0) for _ in range(2))
     with torch.no_grad():
-        first.own.get_parameter("anchors").add_(1.0)
-    assert torch.equal(second.own.get_parameter("anchors"), anchored().anchors)
+        first.own.get_parameter("own.anchors").add_(1.0)
+    assert torch.equal(second.own.get_parameter("own.anchors"), anchored().anchors)
 
 
 class Late(nn.Module):

@@ -10,17 +10,11 @@ from typing import Any
 
 import pytest
 from example_data import write_classes
+from listeners import finetune, listening
 
 import zooft
 from zooft.errors import DivergedError, VerificationError
-from zooft.hooks.registry import Registry
-from zooft.hooks.registry import load as load_registry
 from zooft.run import checkpoint
-
-SMALL: dict[str, Any] = {
-    "backbone": "timm:test_resnet", "weights": "random", "task": "classification", "epochs": 2, "batch_size": 8,
-    "audit": False, "export": False, "report": False, "bootstrap": 20, "workers": 0, "lr": 0.01, "device": "cpu",
-}  # fmt: skip
 
 
 class Tracker:
@@ -71,14 +65,6 @@ class Tracker:
         return [(f["fold"], f["record"].epoch, f["repeated"]) for name, f in self.heard if name == "epoch"]
 
 
-def listening(*trackers: object) -> Registry:
-    """The installed plugins, and these."""
-    found = load_registry()
-    for number, tracker in enumerate(trackers):
-        found.plugins.manager.register(tracker, name=f"tracker{number}")
-    return found
-
-
 def interrupt(**_facts: Any) -> None:
     raise KeyboardInterrupt
 
@@ -86,11 +72,6 @@ def interrupt(**_facts: Any) -> None:
 @pytest.fixture
 def pictures(tmp_path: Path) -> Path:
     return write_classes(tmp_path / "data", {"dark": 9, "light": 8})
-
-
-def finetune(pictures: Path, *trackers: object, **values: Any) -> zooft.FinetuneResult:
-    given = {**SMALL, "data": pictures, "out": pictures.parent / "run", **values}
-    return zooft.finetune(registry=listening(*trackers), **given)
 
 
 def test_a_run_is_announced_from_its_options_to_its_final_folder(pictures: Path) -> None:
@@ -257,9 +238,9 @@ def test_a_listener_that_fails_is_named_once_a_hook_and_the_others_hear_all(
     assert result.path.is_dir()
     assert tracker.events == ["start", "epoch", "epoch", "epoch", "evaluated", "end"]
     assert [r.getMessage() for r in caplog.records if r.levelno == logging.WARNING and r.name == "zooft"] == [
-        "the plugin tracker0 failed in zooft_on_epoch_end: RuntimeError: no network",
-        "the plugin tracker0 failed in zooft_on_evaluated: SystemExit: 0",
-        "the plugin tracker0 failed in zooft_on_end: CancelledError: ",
+        "the plugin listener0 failed in zooft_on_epoch_end: RuntimeError: no network",
+        "the plugin listener0 failed in zooft_on_evaluated: SystemExit: 0",
+        "the plugin listener0 failed in zooft_on_end: CancelledError: ",
     ]
 
 

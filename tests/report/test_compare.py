@@ -14,6 +14,7 @@ from run_records import data_record, run_record
 
 from zooft.cli.compare import compare as command
 from zooft.compute.resources import Resources
+from zooft.contracts import class_labels
 from zooft.errors import RunError
 from zooft.report import comparison
 from zooft.run import folder as runs
@@ -35,12 +36,17 @@ def write(
     """A run folder with what a comparison reads of it."""
     folder.mkdir(parents=True)
     if evaluation is None:
-        evaluation = {"val": {"metrics": {"auroc": FIGURE, "brier": {"value": None, "low": None, "high": None}}}}
+        evaluation = {
+            "val": {
+                "metrics": {"auroc": FIGURE, "brier": {"value": None, "low": None, "high": None}},
+                "smaller": ["brier"],
+            }
+        }
     write_record(folder, run_record(
-        classes=tuple(classes), data=data_record(fingerprint=fingerprint), evaluation=evaluation,
+        labels=class_labels(classes), data=data_record(fingerprint=fingerprint), evaluation=evaluation,
         config={"lr": 0.005, "epochs": 2, "data": "/somewhere", "out": str(folder), **config},
         resources=Resources(seconds={"training": 75.0}, peak_memory_mb=900),
-        calibration={"temperature": 1.0, "threshold": None, "fitted_on": ""},
+        fitted={"temperature": 1.0, "threshold": None, "fitted_on": ""},
     ))  # fmt: skip
     runs.write_json_lines(folder / runs.EPOCHS_FILE, ({"epoch": n, "seconds": float(n)} for n in (1, 2, 3)))
     rows = "".join(f"{name},no,,val\n" for name in held_out)
@@ -48,7 +54,8 @@ def write(
     if verified is not None:
         (folder / runs.ONNX_FILE).write_bytes(bytes(2_500_000))
         runs.write_json(folder / runs.VERIFICATION_FILE, {
-            "passed": verified, "samples": 40, "data": "real", "max_probability_difference": 2e-7, "top1_agreement": 1.0,
+            "passed": verified, "samples": 40, "data": "real", "relative_rms": 2e-7, "agreement": 1.0,
+            "outputs": {"probabilities": {"measure": "absolute", "whole": 2e-7}},
         })  # fmt: skip
     return folder
 
@@ -86,7 +93,7 @@ def test_runs_on_the_same_samples_are_compared_without_a_warning(tmp_path: Path)
     [
         ({"fingerprint": "g"}, "different data"),
         ({"held_out": ("a", "c")}, "hold out different samples"),
-        ({"classes": ("no", "maybe")}, "different classes"),
+        ({"classes": ("no", "maybe")}, "different labels"),
     ],
 )
 def test_a_comparison_that_misleads_says_so(tmp_path: Path, other: dict[str, Any], words: str) -> None:
@@ -97,9 +104,9 @@ def test_a_comparison_that_misleads_says_so(tmp_path: Path, other: dict[str, Any
         assert "measured on different samples" in comparison.tables(found)[0].title
 
 
-def test_the_best_of_several_runs_by_validation_is_said_to_be_flattered(tmp_path: Path) -> None:
+def test_the_best_of_several_runs_by_validation_is_noted_to_be_optimistic(tmp_path: Path) -> None:
     found = comparison.compare([write(tmp_path / "a"), write(tmp_path / "b")])
-    assert any("flattered" in note for note in found.notes)
+    assert any("optimistic" in note for note in found.notes)
 
 
 def test_time_size_and_verification_are_shown(tmp_path: Path) -> None:
@@ -110,7 +117,7 @@ def test_time_size_and_verification_are_shown(tmp_path: Path) -> None:
     assert shown["Most memory held (MB)"] == ("900",) * 3
     assert shown["ONNX file"] == ("verified", "refused", "no file")
     assert shown["Size of the ONNX file"] == ("2.5 MB", "2.5 MB", "")
-    assert shown["Probabilities differ by at most"] == ("2.0e-07", "2.0e-07", "")
+    assert shown["Largest difference of probabilities"] == ("2.0e-07", "2.0e-07", "")
 
 
 def test_the_terminal_the_page_and_json_say_the_same(tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""Where a model looked: networks so small that what they look at is known."""
+"""Grad-CAM of networks so small that what they respond to is known."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from zooft.deploy.saved import SavedRun
 from zooft.hooks import registry
 from zooft.model.adapted import AdaptedModel, adapt
 from zooft.model.backbone import Backbone, Slot, load_backbone
-from zooft.report.gradcam import Look, heat
+from zooft.report.gradcam import GradCam, grad_cam
 
 SIDE = 16
 SPEC = InputSpec(height=SIDE, width=SIDE, resize=SIDE, mean=(0.5,) * 3, std=(0.25,) * 3)
@@ -108,8 +108,8 @@ def run(module: nn.Module, stages: Mapping[str, Stage], *, bag: bool = False) ->
         width=2, input=SPEC, weights=record,
     )  # fmt: skip
     task = zooft.Task(
-        name="toy", summary="", discover=never, read=lambda source, _options: source, loss=never, metrics=never,
-        port=lambda _o: Port(name="x", dtype="uint8", axes=("n", *(["z"] if bag else []), SIDE, SIDE, 3), meaning=""), primary="",
+        name="toy", summary="", discover=never, read=lambda source, _options: source, problem=zooft.classification(),
+        port=lambda _o: Port(name="x", dtype="uint8", axes=("n", *(["z"] if bag else []), SIDE, SIDE, 3), meaning=""),
         preprocess=lambda _spec, _options: Scaled(),
     )  # fmt: skip
     model = AdaptedModel(backbone, MeanOfBag(linear) if bag else linear, bag=bag).eval()
@@ -126,16 +126,21 @@ def spot(row: int, column: int) -> NDArray[np.uint8]:
     return array
 
 
-def looked(saved: SavedRun, array: NDArray[np.uint8], class_index: int = 1) -> Look:
-    found = heat(saved, Sample(id="s", source=array, target=1), class_index)
+def row(class_index: int) -> dict[str, Any]:
+    """The columns of a sample that was predicted to be of a class."""
+    return {"target": 1, "probabilities": np.eye(2)[class_index]}
+
+
+def explained(saved: SavedRun, array: NDArray[np.uint8], class_index: int = 1) -> GradCam:
+    found = grad_cam(saved, Sample(id="s", source=array, target=1), row(class_index))
     assert found is not None
     return found
 
 
-def test_what_a_task_redacts_is_looked_at_and_not_shown() -> None:
+def test_what_a_task_redacts_is_explained_and_not_shown() -> None:
     plain = run(Convolution(), CONVOLUTION)
     task = dataclasses.replace(plain.task, redact=lambda arrays, _options: (np.zeros_like(arrays[0]),))
-    found, shown = looked(dataclasses.replace(plain, task=task), spot(4, 8)), looked(plain, spot(4, 8))
+    found, shown = explained(dataclasses.replace(plain, task=task), spot(4, 8)), explained(plain, spot(4, 8))
     np.testing.assert_array_equal(found.heat, shown.heat)
     assert shown.picture.max() > 0
     assert not found.picture.any()
@@ -143,7 +148,7 @@ def test_what_a_task_redacts_is_looked_at_and_not_shown() -> None:
 
 def test_the_heat_of_a_convolution_is_grad_cam_s_formula_worked_out_by_hand() -> None:
     array = spot(4, 8)
-    found = looked(run(Convolution(), CONVOLUTION), array)
+    found = explained(run(Convolution(), CONVOLUTION), array)
     brightness = (
         3 * (array[..., 0] / 255 - 0.5) / 0.25
     )  # the first channel; the head's slope is 1 for it and 0 for the other
@@ -155,12 +160,12 @@ def test_the_heat_of_a_convolution_is_grad_cam_s_formula_worked_out_by_hand() ->
 
 def test_the_picture_is_what_the_network_saw() -> None:
     array = spot(4, 8)
-    np.testing.assert_array_equal(looked(run(Convolution(), CONVOLUTION), array).picture, array)
+    np.testing.assert_array_equal(explained(run(Convolution(), CONVOLUTION), array).picture, array)
 
 
-def test_a_class_that_nothing_speaks_for_leaves_the_picture_cold() -> None:
+def test_a_class_that_nothing_supports_leaves_the_picture_cold() -> None:
     dark = np.full((SIDE, SIDE, 3), 20, np.uint8)
-    assert looked(run(Convolution(), CONVOLUTION), dark, 1).heat.max() == 0
+    assert explained(run(Convolution(), CONVOLUTION), dark, 1).heat.max() == 0
 
 
 @pytest.mark.parametrize("stages", [TRANSFORMER, WHOLE], ids=["in stages", "as one stage"])
@@ -168,7 +173,7 @@ def test_a_class_that_nothing_speaks_for_leaves_the_picture_cold() -> None:
 def test_a_transformer_that_reads_its_class_token_is_hot_at_the_patch_that_decides(
     stages: Mapping[str, Stage], row: int, column: int
 ) -> None:
-    found = looked(run(Transformer(), stages), spot(row, column))
+    found = explained(run(Transformer(), stages), spot(row, column))
     inside = found.heat[row : row + 4, column : column + 4]
     outside = found.heat.copy()
     outside[max(0, row - 4) : row + 8, max(0, column - 4) : column + 8] = 0
@@ -177,12 +182,13 @@ def test_a_transformer_that_reads_its_class_token_is_hot_at_the_patch_that_decid
     assert outside.max() < 0.05
 
 
-def test_where_everything_speaks_against_a_class_the_least_of_it_is_shown_and_told() -> None:
-    found = looked(run(Convolution(), CONVOLUTION), np.maximum(spot(4, 8), 140), 0)  # all brighter than grey
+def test_where_everything_contradicts_a_class_the_least_of_it_is_shown_and_noted() -> None:
+    found = explained(run(Convolution(), CONVOLUTION), np.maximum(spot(4, 8), 140), 0)  # all brighter than grey
     assert found.against
+    assert found.words == "dark"
     assert found.heat[5:7, 9:11].max() == 0
     assert found.heat.max() == 1
-    assert not looked(run(Convolution(), CONVOLUTION), spot(4, 8)).against
+    assert not explained(run(Convolution(), CONVOLUTION), spot(4, 8)).against
 
 
 def test_a_class_token_that_mixes_only_inside_the_last_stage_is_followed_to_the_layer_where_patches_still_count() -> (
@@ -196,7 +202,7 @@ def test_a_class_token_that_mixes_only_inside_the_last_stage_is_followed_to_the_
     saved = run(
         Transformer(), {"features": Stage(("embed", "block0", "block1"), stages_of(stages)), "pool": stages["pool"]}
     )
-    found = looked(saved, spot(4, 12))
+    found = explained(saved, spot(4, 12))
     assert np.unravel_index(found.heat.argmax(), found.heat.shape)[0] in range(4, 8)
     assert found.heat[4:8, 12:16].mean() > 0.5
 
@@ -206,21 +212,21 @@ def stages_of(stages: Mapping[str, Stage]) -> Any:
     return lambda m, x: stages["blocks"](m, stages["embed"](m, x))
 
 
-def test_of_a_bag_the_instance_that_spoke_most_is_shown() -> None:
+def test_of_a_bag_the_instance_that_contributed_most_is_shown() -> None:
     dark = np.full((SIDE, SIDE, 3), 20, np.uint8)
     bag = np.stack([dark, spot(0, 0)[..., :], dark, spot(8, 8), dark])
     bag[3, 8:12, 8:12] = 255
-    found = looked(run(Convolution(), CONVOLUTION, bag=True), bag)
+    found = explained(run(Convolution(), CONVOLUTION, bag=True), bag)
     assert found.instance == 3
     np.testing.assert_array_equal(found.picture, bag[3])
     assert np.unravel_index(found.heat.argmax(), found.heat.shape) == (8, 8)
 
 
-def test_looking_leaves_the_model_as_it_was() -> None:
+def test_grad_cam_leaves_the_model_as_it_was() -> None:
     saved = run(Transformer(), WHOLE)
     x = torch.rand(1, 3, SIDE, SIDE)
     before = saved.model(x)
-    looked(saved, spot(0, 0))
+    explained(saved, spot(0, 0))
     assert torch.equal(saved.model(x), before)
     assert all(parameter.grad is None for parameter in saved.model.parameters())
     assert not any(module._forward_hooks for module in saved.model.modules())
@@ -233,7 +239,7 @@ def test_a_backbone_without_places_is_not_explained() -> None:
             self.body = nn.Linear(3 * SIDE * SIDE, 2)
 
     stages = {"body": Stage(("body",), lambda m, x: m.body(x.flatten(1)))}
-    assert heat(run(Flat(), stages), Sample(id="s", source=spot(0, 0), target=1), 1) is None
+    assert grad_cam(run(Flat(), stages), Sample(id="s", source=spot(0, 0), target=1), row(1)) is None
 
 
 @pytest.mark.parametrize(
@@ -248,11 +254,11 @@ def test_real_backbones_of_either_zoo_are_explained(reference: str) -> None:
     family, name = reference.split(":")
     torch.manual_seed(0)
     backbone = load_backbone(known.family(family), name, weights="random", sources=())
-    model = adapt(backbone, known.head("standard/linear"), 2).eval()
+    model = adapt(backbone, known.head("standard/linear"), {"logits": 2}).eval()
     saved = replace(run(Convolution(), CONVOLUTION), model=model, input=backbone.input)
     rng = np.random.default_rng(0)
     array = rng.integers(0, 256, (backbone.input.height, backbone.input.width, 3), dtype=np.uint8)
-    found = looked(saved, array)
+    found = explained(saved, array)
     assert found.heat.shape == array.shape[:2]
     assert found.heat.max() == 1
     assert len(np.unique(found.heat)) > 100

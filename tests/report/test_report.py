@@ -17,18 +17,30 @@ import pytest
 from browser import browser
 from numpy.typing import NDArray
 from run_records import data_record, run_record
-from zooft.evaluation.judge import Predictions
-from zooft.evaluation.metrics import diagnostic_metrics, evaluate
 
 from zooft.audit import Audit
 from zooft.audit.findings import FactRow, Finding
 from zooft.compute.resources import Resources
 from zooft.config import to_toml
-from zooft.contracts import Picture, Port, Rejection, Sample, Table, Verification, WeightsRecord
-from zooft.report import examples, page
+from zooft.contracts import (
+    OutputDifference,
+    Picture,
+    Port,
+    Problem,
+    Rejection,
+    Sample,
+    Table,
+    Verification,
+    WeightsRecord,
+    class_labels,
+)
+from zooft.evaluation.evaluate import Evaluated, evaluate
+from zooft.evaluation.predictions import Predictions
+from zooft.problems.classification import classification, diagnostic_metrics
+from zooft.report import page, pictures
 from zooft.report import verification as proof
-from zooft.report.gradcam import Look
-from zooft.report.page import Material
+from zooft.report.gradcam import GradCam
+from zooft.report.page import ReportInputs
 from zooft.run.record import ResolvedRecord, RunRecord, TrialRecord
 
 HOSTILE = "<script>alert(1)</script>"
@@ -37,6 +49,9 @@ STYLE = Path(page.__file__).parent / "templates" / "style.css"
 VOID = {"meta", "img", "link", "br", "input", "hr"}
 PORT = Port(name="images", dtype="uint8", axes=("batch", "height", "width", 3), meaning=f"RGB {HOSTILE}\nany size")
 CALIBRATED = {"temperature": 1.4, "threshold": 0.43, "fitted_on": "the validation samples"}
+
+
+PROBLEM = classification(metrics=diagnostic_metrics, primary="auroc")
 
 
 class Parsed(HTMLParser):
@@ -76,10 +91,10 @@ def picture(sample: Sample) -> NDArray[np.uint8]:
     return np.random.default_rng(sample.source).integers(0, 256, (40, 60, 3), dtype=np.uint8)
 
 
-def look(sample: Sample, _class: int) -> Look:
+def explain(sample: Sample, _row: Mapping[str, Any]) -> GradCam:
     heat = np.zeros((32, 32), np.float32)
     heat[8:16, 8:16] = 1
-    return Look(picture=picture(sample), heat=heat)
+    return GradCam(picture=picture(sample), heat=heat, words="it")
 
 
 def given(number: int, classes: int, *, grouped: bool, name: str = "sample") -> tuple[list[Sample], Predictions]:
@@ -95,12 +110,15 @@ def given(number: int, classes: int, *, grouped: bool, name: str = "sample") -> 
     logits = rng.normal(size=(number, classes))
     logits[np.arange(number), targets] += 1.5
     probabilities = np.exp(logits) / np.exp(logits).sum(1, keepdims=True)
-    return samples, Predictions(samples=tuple(samples), targets=targets, logits=logits, probabilities=probabilities)
+    columns = {"target": targets, "logits": logits, "probabilities": probabilities}
+    if classes == 2:
+        columns["threshold"] = np.full(number, CALIBRATED["threshold"])
+    return samples, Predictions(samples=tuple(samples), columns=columns)
 
 
 def record(classes: tuple[str, ...], **more: Any) -> RunRecord:
     facts: dict[str, Any] = {
-        "task": f"images/{HOSTILE}", "classes": classes, "notes": (f"a note {HOSTILE}",),
+        "task": f"images/{HOSTILE}", "labels": class_labels(classes), "notes": (f"a note {HOSTILE}",),
         "options": {"augment": "none", "formats": ["JPEG", "PNG"], "note": f'say "{HOSTILE}" \\ \x7f', "limit": 0.5},
         "weights": WeightsRecord(kind="zoo", source=HOSTILE, licence=None, file_sha256=None, tensors_sha256="0" * 64),
         "data": data_record(rejected=2, path="/secret/place"),
@@ -132,22 +150,21 @@ def verification(**more: Any) -> Verification:
     facts: dict[str, Any] = {
         "passed": True, "provider": "CPUExecutionProvider", "requested_provider": "auto",
         "placement": {"CPUExecutionProvider": 9}, "onnx_sha256": "a" * 64, "samples": 40, "available": 40,
-        "batch_sizes": (1, 2), "max_probability_difference": 1e-6, "relative_rms": 1e-6, "top1_agreement": 1.0,
+        "batch_sizes": (1, 2), "relative_rms": 1e-6, "agreement": 1.0,
+        "outputs": {"logits": OutputDifference(measure="spread", whole=1e-6, network=None, limit=1e-4)},
         "metrics": {"auroc": (0.9, 0.9)}, "failures": (), "notes": (HOSTILE,), "data": "real",
     }  # fmt: skip
     return Verification(**{**facts, **more})
 
 
-def material(
+def inputs(
     *, classes: tuple[str, ...] = ("plain", HOSTILE), split: str = "val", grouped: bool = True, **more: Any
-) -> Material:
+) -> ReportInputs:
     samples, predictions = given(40, len(classes), grouped=grouped)
-    kept = record(classes, calibration=CALIBRATED) if len(classes) == 2 else record(classes)
+    kept = record(classes, fitted=CALIBRATED) if len(classes) == 2 else record(classes)
     evaluation = evaluate(
-        diagnostic_metrics, predictions.targets, predictions.probabilities, split=split, classes=classes,
-        groups=[sample.group for sample in samples], resamples=10, seed=0, primary="auroc",
-        threshold=0.43 if len(classes) == 2 else None, facts=[sample.facts for sample in samples],
-        subgroups=("manufacturer",),
+        PROBLEM, class_labels(classes), predictions, split=split, resamples=10, seed=0, fitted=kept.fitted,
+        facts=("manufacturer",),
     )  # fmt: skip
     duplicates = Finding(
         kind="exact_duplicates", severity="error", text=f"copies {HOSTILE}", samples=(samples[0].id,), count=2,
@@ -157,18 +174,18 @@ def material(
     full: dict[str, Any] = {
         "record": kept, "epochs": [epoch(1), epoch(2)], "rejected": [Rejection(BREAKOUT, HOSTILE)],
         "audit": Audit(findings=(duplicates,), facts=(fact,), samples=40, notes=(HOSTILE,)),
-        "evaluations": {split: evaluation}, "predictions": {split: predictions}, "verification": verification(),
-        "stages": [("stem", 1200, True), ("layer1", 2_500_000, False), ("pool", 0, True)],
-        "show": picture, "looked": look, "extra": [Table(title=HOSTILE, columns=("", BREAKOUT), rows=((HOSTILE, "1"),))],
-        "private": False, "samples": {"train": samples[:20], "val": samples[20:]}, "ports": (PORT,), "primary": "auroc",
+        "problem": PROBLEM, "evaluated": {split: Evaluated(predictions=predictions, evaluation=evaluation)}, "verification": verification(),
+        "stages": [("stem", 1200, 0), ("layer1", 2_500_000, 2_500_000), ("pool", 0, 0)],
+        "show": picture, "gradcam": explain, "extra": [Table(title=HOSTILE, columns=("", BREAKOUT), rows=((HOSTILE, "1"),))],
+        "private": False, "samples": {"train": samples[:20], "val": samples[20:]}, "ports": (PORT,),
         "intended_use": HOSTILE,
     }  # fmt: skip
-    return Material(**{**full, **more})
+    return ReportInputs(**{**full, **more})
 
 
 @pytest.fixture(scope="module")
 def text() -> str:
-    return page.render(material())
+    return page.render(inputs())
 
 
 @pytest.fixture(scope="module")
@@ -229,16 +246,16 @@ def test_drawings_take_their_colours_from_the_page_and_keep_text_as_text(text: s
 
 
 def test_one_material_always_gives_the_same_page(text: str) -> None:
-    assert page.render(material()) == text
+    assert page.render(inputs()) == text
 
 
 def test_every_part_of_a_run_has_its_section(parsed: Parsed) -> None:
     shown = " ".join(" ".join(parsed.text).split())
     for words in (
-        "What was asked", "Samples by class and split", "1 file not used, and why", "Leaks and shortcuts",
-        "Pairs to look at", "ROC curve, per group", "Reliability, per sample", "before temperature", "Subgroups",
-        "Confusion per group", "The most confident mistakes", "Where the model looked", "What learnt and what stayed",
-        "How it learnt", "900 MB", "Verification", "How to deploy", "Model card",
+        "Settings", "Samples by class and split", "1 file not used, and why", "Leaks and shortcuts",
+        "Pairs to check", "ROC curve, per group", "Reliability, per sample", "before temperature", "Subgroups",
+        "Confusion per group", "The most confident mistakes", "Grad-CAM", "Trained and frozen parts",
+        "Training", "900 MB", "Verification", "How to deploy", "Model card",
     ):  # fmt: skip
         assert words in shown, words
 
@@ -267,7 +284,7 @@ def test_the_settings_on_the_page_ask_for_the_same_again(text: str) -> None:
 
 def test_a_private_report_holds_no_path(text: str) -> None:
     assert "secret" in text
-    hidden = page.render(material(private=True))
+    hidden = page.render(inputs(private=True))
     assert "secret" not in hidden
     assert "--data DATA" in hidden
 
@@ -288,7 +305,7 @@ def test_the_lines_for_deployment_run_the_file(
         helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=8), tmp_path / "model.onnx"
     )
     monkeypatch.chdir(tmp_path)
-    lines = proof.snippet(material())
+    lines = proof.snippet(inputs())
     exec(compile(lines, "<snippet>", "exec"), {})  # noqa: S102 -- what the page tells its reader to run
     assert capsys.readouterr().out.startswith(HOSTILE)  # 0.44 is above the threshold of 0.43
     assert "np.zeros((1, 32, 32, 3), np.uint8)" in lines
@@ -298,7 +315,7 @@ def test_the_lines_for_deployment_run_the_file(
 def test_several_inputs_are_fed_by_name() -> None:
     hu = Port(name="hu", dtype="int16", axes=("batch", 3, "rows", "columns"), meaning="HU")
     spacing = Port(name="pixel spacing", dtype="float32", axes=("batch", 2), meaning="mm")
-    lines = proof.snippet(material(ports=(hu, spacing)))
+    lines = proof.snippet(inputs(ports=(hu, spacing)))
     compile(lines, "<snippet>", "exec")
     assert "hu = np.zeros((1, 3, 32, 32), np.int16)" in lines
     assert '{"hu": hu, "pixel spacing": array}' in lines
@@ -311,30 +328,34 @@ def test_several_inputs_are_fed_by_name() -> None:
 def test_the_surest_mistakes_come_first(threshold: float | None, expected: list[int]) -> None:
     positive = np.array([0.4, 0.7, 0.9, 0.1])
     predictions = Predictions(
-        samples=tuple(Sample(id=str(i), source=i, target=0) for i in range(4)), targets=np.array([0, 0, 1, 1]),
-        logits=np.zeros((4, 2)), probabilities=np.stack([1 - positive, positive], 1),
-    )  # fmt: skip
+        samples=tuple(Sample(id=str(i), source=i, target=i // 2) for i in range(4)),
+        columns={"target": np.array([0, 0, 1, 1]), "probabilities": np.stack([1 - positive, positive], 1)},
+    )
+    hits = [0, 2]
     if threshold is not None:
+        predictions, hits = predictions.with_columns(threshold=np.full(4, threshold)), [2]
         expected = [1, 3, 0]  # (0.7 - 0.2) / 0.8 = 0.625; (0.2 - 0.1) / 0.2 = 0.5; (0.4 - 0.2) / 0.8 = 0.25
-    assert examples.mistakes(predictions, threshold, 6) == expected
-    assert examples.hits(predictions, threshold, target=1, most=2) == [2]
+    found = inputs(problem=PROBLEM)
+    part = Evaluated(predictions=predictions, evaluation=found.evaluations["val"])
+    assert pictures.worst(replace(found, record=record(("a", "b"))), part, 6) == expected
+    assert pictures.best(replace(found, record=record(("a", "b"))), part) == hits
 
 
 def test_only_the_first_rejected_files_are_listed_and_the_rest_counted() -> None:
-    shown = page.render(material(rejected=[Rejection(f"file-{i}-", "broken") for i in range(60)]))
+    shown = page.render(inputs(rejected=[Rejection(f"file-{i}-", "broken") for i in range(60)]))
     assert shown.count("file-") == 50
     assert "And 10 more" in shown
 
 
 def test_many_classes_are_shown_by_their_most_frequent_confusions() -> None:
-    shown = page.render(material(classes=tuple(f"class {i}" for i in range(15)), grouped=False, split="test"))
+    shown = page.render(inputs(classes=tuple(f"class {i}" for i in range(15)), grouped=False, split="test"))
     assert "Most frequent confusions" in shown
     assert "the 6 of 15 that are told apart worst" in shown
     Parsed(shown)
 
 
 def test_cross_validation_is_what_a_run_with_folds_is_judged_by() -> None:
-    shown = page.render(material(split="cross-validation", epochs=[epoch(1, validated=False)]))
+    shown = page.render(inputs(split="cross-validation", epochs=[epoch(1, validated=False)]))
     assert "Results: cross-validation samples" in shown
     assert "before temperature" not in shown  # each fold has its own
     assert "The heat is of the deployed model" in shown
@@ -342,8 +363,8 @@ def test_cross_validation_is_what_a_run_with_folds_is_judged_by() -> None:
 
 
 def test_a_bare_run_still_has_its_report() -> None:
-    bare = material(
-        audit=None, verification=None, looked=None, rejected=[], extra=[], samples={}, ports=(), primary="",
+    bare = inputs(
+        audit=None, verification=None, gradcam=None, rejected=[], extra=[], samples={}, ports=(),
         intended_use="", epochs=[], stages=[],
     )  # fmt: skip
     shown = page.render(replace(bare, record=run_record(config=bare.record.config)))
@@ -354,7 +375,7 @@ def test_a_bare_run_still_has_its_report() -> None:
 
 
 def test_a_refused_file_is_not_offered_for_deployment() -> None:
-    shown = page.render(material(verification=verification(passed=False, failures=("logits differ",))))
+    shown = page.render(inputs(verification=verification(passed=False, failures=("logits differ",))))
     assert "Refused" in shown
     assert "don&#39;t use it" in shown
     assert "InferenceSession" not in shown
@@ -362,13 +383,13 @@ def test_a_refused_file_is_not_offered_for_deployment() -> None:
 
 def test_a_task_adds_its_own_pictures_and_tables() -> None:
     png = b"\x89PNG\r\n\x1a\n"
-    shown = page.render(material(extra=[Picture(title="A phantom", png=png, caption="Ribs in white.")]))
+    shown = page.render(inputs(extra=[Picture(title="A phantom", png=png, caption="Ribs in white.")]))
     assert "data:image/png;base64,iVBORw0KGgo=" in shown
     assert 'alt="Ribs in white."' in shown
 
 
 def test_the_page_is_written_whole(tmp_path: Path) -> None:
-    page.write(tmp_path / "report.html", material())
+    page.write(tmp_path / "report.html", inputs())
     assert [path.name for path in tmp_path.iterdir()] == ["report.html"]
     assert (tmp_path / "report.html").stat().st_size < 1_000_000
 

@@ -124,7 +124,7 @@ def test_the_system_s_own_refusal_is_told_too(code: str) -> None:
     head = """
         import resource
         import numpy as np
-        from zooft import spill
+        from zooft.storage import sequences as spill
         from zooft.errors import DataError
         from zooft.storage.lookup import Lookup
         resource.setrlimit(resource.RLIMIT_FSIZE, (4096, 4096))

@@ -10,12 +10,13 @@ from typing import TYPE_CHECKING, Any
 
 from zooft.audit import composition, duplicates, shortcuts, thumbnails
 from zooft.audit.findings import Audit, FactRow, Finding, by_severity, pairs_to_show
+from zooft.audit.targets import targets_of
 from zooft.contracts import unseen
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from zooft.contracts import Arrays, Computing, Sample
+    from zooft.contracts import Arrays, Computing, Labels, Problem, Sample
 
 _WARNING = "warning: "
 """How such notes begin."""
@@ -25,7 +26,8 @@ __all__ = ["Audit", "FactRow", "Finding", "audit", "pairs_to_show"]
 
 def audit(
     samples: Sequence[Sample],
-    classes: Sequence[str],
+    problem: Problem,
+    labels: Labels,
     read: Callable[[Sample], Arrays],
     *,
     show: Callable[[Arrays], NDArray[Any]],
@@ -33,40 +35,44 @@ def audit(
     seed: int = 0,
     splits: Sequence[str | None] | None = None,
     kept: thumbnails.Kept | None = None,
-    told: Sequence[str] = (),
+    notes: Sequence[str] = (),
 ) -> Audit:
     """Look for leaks and shortcuts.
 
     Args:
         samples: labelled ones.
-        classes: their names, in the order of the targets.
+        problem: what kind of targets they have.
+        labels: what the targets mean.
         read: a sample's arrays; called in threads.
         show: arrays to a picture, ``(H, W)`` or ``(H, W, 3)`` uint8; called in threads.
-        computing: told how far it is.
+        computing: for progress.
         seed: of folds and resamples.
         splits: of every sample, where one was made; None for the data's own.
         kept: looks at samples of before, and where new ones go.
-        told: what the task has told of the data; warnings among it become findings.
+        notes: the task's about the data; warnings among them become findings.
     """
     if splits is None:
         splits = [sample.split for sample in samples]
     seen = thumbnails.look(samples, read, show, computing("looking at the samples", len(samples)), kept)
-    facts, found = shortcuts.find(samples, classes, seed=seed, computing=computing)
+    targets = targets_of(samples, problem, labels)
+    facts, found = shortcuts.find(samples, targets, seed=seed, computing=computing)
     return Audit(
         findings=by_severity(
             (
-                *duplicates.find(seen, [splits[row] for row in seen.rows.tolist()], computing),
-                *composition.find(samples, classes, splits),
+                *duplicates.find(
+                    seen, targets.numbers[seen.rows], [splits[row] for row in seen.rows.tolist()], computing
+                ),
+                *composition.find(samples, targets, splits),
                 *found,
                 *thumbnails.unreadable(seen),
                 *(
                     Finding(kind="told_by_task", severity="warning", text=text.removeprefix(_WARNING))
-                    for text in told
+                    for text in notes
                     if text.startswith(_WARNING)
                 ),
             )
         ),
         facts=facts,
         samples=len(seen.samples),
-        notes=(*thumbnails.notes(seen), *shortcuts.notes(facts, len(samples))),
+        notes=(*thumbnails.notes(seen), *shortcuts.notes(facts, targets, len(samples))),
     )

@@ -1,4 +1,4 @@
-"""How the data is made up: groups against splits and labels, and how many samples each class has."""
+"""How the data is made up: groups against splits and targets, and how many samples each category has."""
 
 from __future__ import annotations
 
@@ -7,28 +7,28 @@ from collections.abc import Callable, Collection, Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 from zooft.audit.findings import MOST_SHOWN, Finding, counted
-from zooft.data.samples import by_class, targets
 
 if TYPE_CHECKING:
     from zooft.audit.findings import Kind, Severity
+    from zooft.audit.targets import Targets
     from zooft.contracts import Sample
 
 _FEW = 10
 _IMBALANCED = 10
 
 
-def find(samples: Sequence[Sample], classes: Sequence[str], splits: Sequence[str | None]) -> list[Finding]:
-    """What groups and classes look like.
+def find(samples: Sequence[Sample], targets: Targets, splits: Sequence[str | None]) -> list[Finding]:
+    """What groups and categories look like.
 
     Args:
         samples: all of them.
-        classes: their names.
+        targets: theirs.
         splits: of every sample, where known.
     """
-    return [*_groups(samples, splits), *_absent(samples, classes, splits), *_classes(samples, classes)]
+    return [*_groups(samples, targets, splits), *_absent(targets, splits), *_balance(targets)]
 
 
-def _groups(samples: Sequence[Sample], splits: Sequence[str | None]) -> Iterator[Finding]:
+def _groups(samples: Sequence[Sample], targets: Targets, splits: Sequence[str | None]) -> Iterator[Finding]:
     groups: defaultdict[str, list[int]] = defaultdict(list)
     alone = []
     for row, sample in enumerate(samples):
@@ -36,13 +36,12 @@ def _groups(samples: Sequence[Sample], splits: Sequence[str | None]) -> Iterator
             groups[sample.group].append(row)
         else:
             alone.append(row)
-    classes = targets(samples)
     yield from _differing(
         samples, groups.values(), lambda row: splits[row], kind="torn_groups", severity="error",
         words="on both sides of the split, so figures are too good; move each to one side, or leave the split out",
     )  # fmt: skip
     yield from _differing(
-        samples, groups.values(), lambda row: classes[row], kind="mixed_groups", severity="info",
+        samples, groups.values(), lambda row: _known(targets, row), kind="mixed_groups", severity="info",
         words="with several labels; right where the label is about the image, wrong where it is about the group",
     )  # fmt: skip
     if alone:
@@ -79,24 +78,28 @@ def _differing(
         )
 
 
-def _absent(samples: Sequence[Sample], classes: Sequence[str], splits: Sequence[str | None]) -> Iterator[Finding]:
-    """Classes that a split leaves out: its figures look the same without them."""
-    found = targets(samples)
+def _absent(targets: Targets, splits: Sequence[str | None]) -> Iterator[Finding]:
+    """Categories that a split leaves out: its figures look the same without them."""
     for name in ("train", "val", "test"):
-        there = {int(target) for target, split in zip(found, splits, strict=True) if split == name}
-        absent = [label for index, label in enumerate(classes) if index not in there]
+        there = {int(target) for target, split in zip(targets.numbers, splits, strict=True) if split == name}
+        absent = [label for index, label in enumerate(targets.categories) if index not in there]
         if there and absent:
             more = f" and {len(absent) - MOST_SHOWN} more" if len(absent) > MOST_SHOWN else ""
             yield Finding(
                 kind="absent_classes",
                 severity="warning",
-                text=f"{name} has no samples of class {', '.join(absent[:MOST_SHOWN])}{more}, so "
+                text=f"{name} has no samples of {targets.name} {', '.join(absent[:MOST_SHOWN])}{more}, so "
                 + ("it can't be learnt" if name == "train" else "its figures say nothing of it"),
             )
 
 
-def _classes(samples: Sequence[Sample], classes: Sequence[str]) -> Iterator[Finding]:
-    counts = by_class(samples, classes)
+def _known(targets: Targets, row: int) -> int | None:
+    number = int(targets.numbers[row])
+    return number if number >= 0 else None
+
+
+def _balance(targets: Targets) -> Iterator[Finding]:
+    counts = targets.counts() if targets.categories else {}
     few = [f"{name} ({count})" for name, count in counts.items() if count < _FEW]
     if few:
         yield Finding(
@@ -109,5 +112,5 @@ def _classes(samples: Sequence[Sample], classes: Sequence[str]) -> Iterator[Find
         yield Finding(
             kind="imbalance",
             severity="info",
-            text=f"the largest class has {most} samples, the smallest {least}: don't judge by accuracy, and weigh classes",
+            text=f"the most frequent {targets.name} has {most} samples, the rarest {least}: don't rely on accuracy, and weigh them in the loss",
         )

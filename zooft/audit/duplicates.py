@@ -16,7 +16,6 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from zooft.audit.findings import MOST_SHOWN, Finding, counted
-from zooft.data.samples import targets
 from zooft.storage.sequences import stacked
 
 if TYPE_CHECKING:
@@ -37,16 +36,17 @@ _COARSE = 16
 _BLOCK = 1024
 
 
-def find(seen: Seen, splits: Sequence[str | None], computing: Computing) -> list[Finding]:
+def find(seen: Seen, targets: NDArray[np.int64], splits: Sequence[str | None], computing: Computing) -> list[Finding]:
     """Exact duplicates, then near ones.
 
     Args:
         seen: samples that could be read, and what is kept of them.
+        targets: of each of these, ``(n,)``: equal numbers for equal ones, -1 for unknown ones.
         splits: of each of these, where known.
-        computing: told how far the comparison is.
+        computing: for progress.
     """
     same = _Same(
-        seen.samples, targets(seen.samples), _codes(splits), _codes(sample.group for sample in seen.samples),
+        seen.samples, targets, _codes(splits), _codes(sample.group for sample in seen.samples),
         np.unique(seen.digests, return_inverse=True)[1],
     )  # fmt: skip
     return [*_exact(same), *_near(seen, same, computing)]
@@ -54,7 +54,7 @@ def find(seen: Seen, splits: Sequence[str | None], computing: Computing) -> list
 
 @dataclass(frozen=True, slots=True)
 class _Same:
-    """Samples, and numbers ``(n,)`` that are equal for equal classes, splits, groups and arrays; -1 for unknown ones."""
+    """Samples, and numbers ``(n,)`` that are equal for equal targets, splits, groups and arrays; -1 for unknown ones."""
 
     samples: Sequence[Sample]
     target: NDArray[np.int64]
@@ -77,13 +77,13 @@ def _exact(same: _Same) -> Iterator[Finding]:
     for row in np.flatnonzero(np.bincount(same.content)[same.content] > 1).tolist():
         by_content[same.content[row]].append(row)
     sets = list(by_content.values())
-    told: set[int] = set()
+    found: set[int] = set()
     for kind, severity, key, words in _properties(same):
         torn = [(pair, rows) for rows in sets if (pair := _apart(rows, key)) is not None]
         if torn:
-            told |= {rows[0] for _, rows in torn}
+            found |= {rows[0] for _, rows in torn}
             yield _equal(kind, severity, torn, same.samples, words)
-    rest = [((rows[0], rows[1]), rows) for rows in sets if rows[0] not in told]
+    rest = [((rows[0], rows[1]), rows) for rows in sets if rows[0] not in found]
     if rest:
         yield _equal("exact_duplicates", "info", rest, same.samples, "they count more than once; keep one of each")
 

@@ -55,7 +55,7 @@ class Finding:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FactRow:
-    """How well one fact tells the class, without the image.
+    """How well one fact predicts the category, without the image.
 
     Attributes:
         name: of the fact; ``all facts together`` for the last row.
@@ -85,7 +85,7 @@ class Audit:
     Attributes:
         findings: errors first.
         facts: a row a fact.
-        samples: how many were looked at.
+        samples: how many were compared.
         notes: what wasn't done, and why.
     """
 

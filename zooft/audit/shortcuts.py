@@ -1,6 +1,6 @@
-"""Labels that can be told without the image: from a file's format, a scanner's maker, a tag.
+"""Labels that can be predicted without the image: from a file's format, a scanner's maker, a tag.
 
-Each fact predicts the class of samples whose group it wasn't fitted on; what it reaches is what a model could reach
+Each fact predicts the category of samples whose group it wasn't fitted on; what it reaches is what a model could reach
 by looking at the fact's traces in the image instead of the subject.
 """
 
@@ -18,6 +18,7 @@ from zooft.audit.findings import MOST_SHOWN, FactRow, Finding
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
+    from zooft.audit.targets import Targets
     from zooft.contracts import Computing, Sample
 
 TELLING = 0.65
@@ -31,40 +32,45 @@ _RESAMPLES, _AT_A_TIME = 200, 67
 _MOST_SAMPLES = 20_000
 _LEAST_OF_A_VALUE = 10
 _CHANCE = 0.05
-"""Of a value that only one class has; divided by the number of values (Bonferroni)."""
+"""Of a value that only one category has; divided by the number of values (Bonferroni)."""
 
 
 def find(
-    samples: Sequence[Sample], classes: Sequence[str], *, seed: int, computing: Computing
+    samples: Sequence[Sample], targets: Targets, *, seed: int, computing: Computing
 ) -> tuple[tuple[FactRow, ...], list[Finding]]:
     """A row a fact, and warnings of those that tell too much.
 
     Args:
         samples: all of them; at most 20,000, drawn at random, are used.
-        classes: their names.
+        targets: theirs; without categories, such as of numbers, nothing is looked for.
         seed: of folds and resamples.
-        computing: told how far it is.
+        computing: for progress.
     """
-    drawn = _drawn(samples, seed)
+    if not targets.categories:
+        return (), []
+    rows_drawn = _drawn(len(samples), seed)
+    drawn, own = [samples[row] for row in rows_drawn.tolist()], targets.numbers[rows_drawn]
     columns = {
         name: [_stated(s.facts.get(name)) for s in drawn] for name in sorted({n for s in drawn for n in s.facts})
     }
     varied = {name: _categories(column) for name, column in columns.items() if len(set(column)) > 1}
-    trial = _trial(drawn, len(classes), seed) if varied else None
-    advance = computing("predicting the class from facts alone", len(columns) + 1)
+    trial = _trial(drawn, own, len(targets.categories), seed) if varied else None
+    advance = computing(f"predicting the {targets.name} from facts alone", len(columns) + 1)
     rows = []
     for name, column in columns.items():
-        rows.append(_row(name, column, _judge(trial, [varied[name]]) if trial and name in varied else _UNKNOWN))
+        rows.append(_row(name, column, _tell(trial, [varied[name]]) if trial and name in varied else _UNKNOWN))
         advance(1)
     if trial and len(varied) > 1:
-        rows.append(_together(len(drawn), _judge(trial, list(varied.values()))))
+        rows.append(_together(len(drawn), _tell(trial, list(varied.values()))))
     advance(1)
     quiet = [row.name for row in rows if row.kind == "category" and row.name in varied and not row.shortcut]
-    pure = [finding for name in quiet for finding in _one_class_only(name, varied[name], drawn, classes)]
-    return tuple(rows), [*_warnings(rows), *pure, *_hints(rows)]
+    pure = [
+        finding for name in quiet for finding in _one_category_only(name, varied[name], drawn, own, targets.categories)
+    ]
+    return tuple(rows), [*_warnings(rows, targets.name), *pure, *_hints(rows, targets.name)]
 
 
-def _hints(rows: Sequence[FactRow]) -> list[Finding]:
+def _hints(rows: Sequence[FactRow], label: str) -> list[Finding]:
     """Facts that tell something, but less than is warned of: with many facts, one in twenty does so by chance."""
     faint = [row for row in rows if not row.shortcut and row.name != TOGETHER and row.low is not None and row.low > 0.5]
     if not faint:
@@ -74,32 +80,34 @@ def _hints(rows: Sequence[FactRow]) -> list[Finding]:
         Finding(
             kind="hint",
             severity="info",
-            text=f"facts that tell the class a little without the image, by AUROC: {listed}",
+            text=f"facts that predict the {label} a little without the image, by AUROC: {listed}",
         )
     ]
 
 
-def notes(rows: Sequence[FactRow], samples: int) -> list[str]:
-    """What couldn't be judged."""
-    said = []
-    if not rows:
-        said.append("the task states no facts, so shortcuts weren't looked for")
+def notes(rows: Sequence[FactRow], targets: Targets, samples: int) -> list[str]:
+    """What wasn't or couldn't be tested."""
+    found = []
+    if not targets.categories:
+        found.append(f"shortcuts are looked for where targets are categories, and {targets.name} isn't one")
+    elif not rows:
+        found.append("the task states no facts, so shortcuts weren't looked for")
     blind = [row.name for row in rows if row.auroc is None and row.values > 1]
     if blind:
-        said.append(f"too few groups of a class to judge {', '.join(blind)}")
+        found.append(f"too few groups of a {targets.name} to test {', '.join(blind)}")
     if rows and samples > _MOST_SAMPLES:
-        said.append(f"shortcuts were looked for in {_MOST_SAMPLES:,} of {samples:,} samples, drawn at random")
-    return said
+        found.append(f"shortcuts were looked for in {_MOST_SAMPLES:,} of {samples:,} samples, drawn at random")
+    return found
 
 
 # facts as columns
 
 
-def _drawn(samples: Sequence[Sample], seed: int) -> list[Sample]:
-    if len(samples) <= _MOST_SAMPLES:
-        return list(samples)
-    chosen = np.random.default_rng(seed).choice(len(samples), _MOST_SAMPLES, replace=False)
-    return [samples[index] for index in np.sort(chosen)]
+def _drawn(samples: int, seed: int) -> NDArray[np.int64]:
+    """Which samples are used, by their positions."""
+    if samples <= _MOST_SAMPLES:
+        return np.arange(samples)
+    return np.sort(np.random.default_rng(seed).choice(samples, _MOST_SAMPLES, replace=False))
 
 
 def _stated(value: Any) -> str | float:
@@ -124,20 +132,20 @@ def _categories(column: Sequence[str | float]) -> list[str]:
     return [value if isinstance(value, str) else str(np.searchsorted(edges, value, side="right")) for value in column]
 
 
-def _row(name: str, column: Sequence[str | float], judged: _Judged) -> FactRow:
+def _row(name: str, column: Sequence[str | float], found: _Telling) -> FactRow:
     return FactRow(
         name=name,
         kind="number" if _is_number(column) else "category",
         values=len(set(column)),
         stated=sum(value != NOT_STATED for value in column),
-        auroc=judged.auroc, low=judged.low, high=judged.high, shortcut=judged.tells,
+        auroc=found.auroc, low=found.low, high=found.high, shortcut=found.tells,
     )  # fmt: skip
 
 
-def _together(samples: int, judged: _Judged) -> FactRow:
+def _together(samples: int, found: _Telling) -> FactRow:
     return FactRow(
         name=TOGETHER, kind="all", values=0, stated=samples,
-        auroc=judged.auroc, low=judged.low, high=judged.high, shortcut=judged.tells,
+        auroc=found.auroc, low=found.low, high=found.high, shortcut=found.tells,
     )  # fmt: skip
 
 
@@ -145,7 +153,7 @@ def _together(samples: int, judged: _Judged) -> FactRow:
 
 
 @dataclass(frozen=True, slots=True)
-class _Judged:
+class _Telling:
     """AUROC and the ends of its interval."""
 
     auroc: float | None
@@ -158,15 +166,15 @@ class _Judged:
         return self.auroc is not None and self.low is not None and self.auroc >= TELLING and self.low > 0.5
 
 
-_UNKNOWN = _Judged(None, None, None)
+_UNKNOWN = _Telling(None, None, None)
 
 
 @dataclass(frozen=True, slots=True)
 class _Trial:
-    """What every fact is judged on.
+    """What every fact is tested on.
 
     Attributes:
-        rows: of the samples whose class enough groups have.
+        rows: of the samples whose category enough groups have.
         targets: ``(N,)`` from 0, of these.
         folds: ``(N, repeats)`` from 0; a group is in one of them.
         groups: ``(N,)`` from 0.
@@ -180,11 +188,10 @@ class _Trial:
     weights: NDArray[np.int64]
 
 
-def _trial(samples: Sequence[Sample], classes: int, seed: int) -> _Trial | None:
-    """None where fewer than two classes have five groups."""
-    targets = np.array([sample.target for sample in samples])
+def _trial(samples: Sequence[Sample], targets: NDArray[np.int64], categories: int, seed: int) -> _Trial | None:
+    """None where fewer than two categories have five groups."""
     groups = np.unique([f"{known} {name}" for known, name in map(_name, samples)], return_inverse=True)[1]
-    enough = [k for k in range(classes) if len(np.unique(groups[targets == k])) >= _FOLDS]
+    enough = [k for k in range(categories) if len(np.unique(groups[targets == k])) >= _FOLDS]
     if len(enough) < 2:
         return None
     rows = np.flatnonzero(np.isin(targets, enough))
@@ -213,8 +220,8 @@ def _folds(targets: NDArray[np.int64], groups: NDArray[np.int64], seed: int) -> 
     return folds
 
 
-def _judge(trial: _Trial, columns: Sequence[Sequence[str]]) -> _Judged:
-    """How well columns predict the class; the interval is a percentile bootstrap over groups (Efron 1979)."""
+def _tell(trial: _Trial, columns: Sequence[Sequence[str]]) -> _Telling:
+    """How well columns predict the category; the interval is a percentile bootstrap over groups (Efron 1979)."""
     table = np.stack([np.unique(column, return_inverse=True)[1][trial.rows] for column in columns], axis=1)
     scores = _out_of_fold(table, trial.targets, trial.folds)
     drawn = np.concatenate([
@@ -222,7 +229,7 @@ def _judge(trial: _Trial, columns: Sequence[Sequence[str]]) -> _Judged:
         for start in range(0, trial.weights.shape[1], _AT_A_TIME)
     ])  # fmt: skip
     low, high = np.nanpercentile(drawn[1:], [2.5, 97.5])
-    return _Judged(float(drawn[0]), float(low), float(high))
+    return _Telling(float(drawn[0]), float(low), float(high))
 
 
 def _out_of_fold(table: NDArray[np.int64], targets: NDArray[np.int64], folds: NDArray[np.int64]) -> NDArray[np.float64]:
@@ -300,24 +307,24 @@ def _pairs(
     return won, (np.add.reduceat(positives, starts) * np.add.reduceat(negatives, starts)).sum(0)
 
 
-# what is said of it
+# findings
 
 
-def _warnings(rows: Sequence[FactRow]) -> Iterator[Finding]:
+def _warnings(rows: Sequence[FactRow], label: str) -> Iterator[Finding]:
     telling = [row for row in rows if row.shortcut]
     single = [row for row in telling if row.name != TOGETHER]
     for row in single:
         yield Finding(
             kind="shortcut", severity="warning", auroc=row.auroc,
-            text=f"{row.name} alone tells the class with AUROC {_figures(row)}, without the image: a model may learn "
-            "its traces; collect each class with all its values, or judge within each value",
+            text=f"{row.name} alone predicts the {label} with AUROC {_figures(row)}, without the image: a model may learn "
+            f"its traces; collect each {label} with all its values, or evaluate within each value",
         )  # fmt: skip
     if telling and not single:
         alone = sorted((row for row in rows if row.auroc is not None and row.name != TOGETHER), key=_weaker)[:3]
         best = ", ".join(f"{row.name} {row.auroc:.2f}" for row in alone)
         yield Finding(
             kind="shortcut", severity="warning", auroc=telling[0].auroc,
-            text=f"all facts together tell the class with AUROC {_figures(telling[0])}, without the image, though none "
+            text=f"all facts together predict the {label} with AUROC {_figures(telling[0])}, without the image, though none "
             f"does alone (most: {best}): a model may learn their traces; look at its figures within each value",
         )  # fmt: skip
 
@@ -330,26 +337,28 @@ def _figures(row: FactRow) -> str:
     return f"{row.auroc:.2f} ({row.low:.2f} to {row.high:.2f})"
 
 
-def _one_class_only(
-    name: str, column: Sequence[str], samples: Sequence[Sample], classes: Sequence[str]
+def _one_category_only(
+    name: str, column: Sequence[str], samples: Sequence[Sample], targets: NDArray[np.int64], categories: Sequence[str]
 ) -> Iterator[Finding]:
-    """Values that only one class has, and too many groups of it for chance.
+    """Values that only one category has, and too many groups of it for chance.
 
-    A rare tag that gives one class away hardly moves the AUROC over all samples.
+    A rare tag that gives one category away hardly moves the AUROC over all samples.
     """
-    by_value: defaultdict[str, list[Sample]] = defaultdict(list)
-    for value, sample in zip(column, samples, strict=True):
-        by_value[value].append(sample)
-    for value, members in sorted(by_value.items()):
-        if len({member.target for member in members}) > 1 or len(members) < _LEAST_OF_A_VALUE:
+    by_value: defaultdict[str, list[int]] = defaultdict(list)
+    for row, value in enumerate(column):
+        by_value[value].append(row)
+    for value, rows in sorted(by_value.items()):
+        which = int(targets[rows[0]])
+        if len(rows) < _LEAST_OF_A_VALUE or which < 0 or (targets[rows] != which).any():
             continue
-        share = _share_of_groups(samples, members[0].target)
+        members = [samples[row] for row in rows]
+        share = _share_of_groups(samples, targets == which)
         if share ** len(_names(members)) <= _CHANCE / len(by_value):
             yield Finding(
                 kind="shortcut",
                 severity="warning",
-                text=f"{name} {value}: all {len(members)} samples are {classes[members[0].target]}; a model may learn "
-                "the value's traces; collect other classes with it too, or leave it out",
+                text=f"{name} {value}: all {len(members)} samples are {categories[which]}; a model may learn "
+                "the value's traces; collect other samples with it too, or leave it out",
                 samples=tuple(member.id for member in members[:MOST_SHOWN]),
                 count=len(members),
             )
@@ -363,5 +372,6 @@ def _names(samples: Sequence[Sample]) -> set[tuple[str, str]]:
     return {_name(sample) for sample in samples}
 
 
-def _share_of_groups(samples: Sequence[Sample], target: int) -> float:
-    return len(_names([s for s in samples if s.target == target])) / len(_names(samples))
+def _share_of_groups(samples: Sequence[Sample], among: NDArray[np.bool_]) -> float:
+    own = [sample for sample, one in zip(samples, among.tolist(), strict=True) if one]
+    return len(_names(own)) / len(_names(samples))

@@ -66,8 +66,8 @@ def _audit(data: Path, name: str, values: dict[str, Any], live: Live) -> Audit:
         first = found.rejected[0]
         live.note(f"rejected: {len(found.rejected)}, the first: {first.id}: {first.reason}")
     return audits.audit(
-        found.samples, found.classes, partial(samples.read, task, options),
-        show=partial(samples.picture, task, options), computing=live.computing, told=found.notes,
+        found.samples, task.problem, found.labels, partial(samples.read, task, options),
+        show=partial(samples.picture, task, options), computing=live.computing, notes=found.notes,
     )  # fmt: skip
 
 
@@ -75,7 +75,7 @@ def _print(found: Audit) -> None:
     """Findings by severity, then the table of facts."""
     if found.facts:
         print_table(
-            "how well each fact tells the class without the image",
+            "how well each fact predicts the target without the image",
             ("fact", "values", "stated", "AUROC", "95 % interval", ""),
             [_cells(row) for row in found.facts],
         )
@@ -87,7 +87,7 @@ def _print(found: Audit) -> None:
     for text in found.notes:
         say(f"note: {text}")
     errors, warnings = (sum(f.severity == name for f in found.findings) for name in ("error", "warning"))
-    say(f"samples looked at: {found.samples}; errors: {errors}; warnings: {warnings}")
+    say(f"samples compared: {found.samples}; errors: {errors}; warnings: {warnings}")
 
 
 def _examples(pairs: tuple[tuple[str, str], ...], samples: tuple[str, ...], most: int = 3) -> list[str]:

@@ -60,7 +60,7 @@ def finetune(config_file: Path | None, as_json: bool, **typed: Any) -> None:
         )
         return
     for evaluation in result.evaluations.values():
-        print_evaluation(evaluation)
+        print_evaluation(evaluation, result.problem, result.labels)
     if result.verification is not None:
         print_verification(result.verification)
     if result.profile is not None:

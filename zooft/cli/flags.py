@@ -10,6 +10,8 @@ from typing import Any
 
 import click
 
+from zooft.config import options_of
+
 
 def of(cls: type[Any], group: str | None = None) -> list[click.Option]:
     """One option a field. Each defaults to None, so that only what was typed is passed on.
@@ -18,8 +20,7 @@ def of(cls: type[Any], group: str | None = None) -> list[click.Option]:
         cls: a dataclass whose fields have help texts.
         group: named behind the help text, for a task's own options.
     """
-    hints = typing.get_type_hints(cls)
-    return [_option(field, hints[field.name], group) for field in dataclasses.fields(cls)]
+    return [_option(each.field, typing.get_type_hints(each.owner)[each.field.name], group) for each in options_of(cls)]
 
 
 def _option(field: dataclasses.Field[Any], hint: Any, group: str | None) -> click.Option:

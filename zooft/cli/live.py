@@ -73,7 +73,7 @@ class Live:
                 self._console.print(self._table())
 
     def step(self, title: str) -> None:
-        """A new part of the story."""
+        """A new step."""
         for task in self._tasks:
             self._finish(task)
         self._tasks.clear()
@@ -102,7 +102,7 @@ class Live:
         self._tasks.append(task)
 
         def advance(done: int) -> None:
-            if task in self._progress.task_ids:  # else the next part of the story has begun
+            if task in self._progress.task_ids:  # else the next step has begun
                 self._progress.advance(task, done)
 
         return advance
@@ -178,14 +178,14 @@ def _that_fit(columns: list[str], width: int) -> list[str]:
 
 
 def _line(record: EpochRecord, epochs: int) -> str:
-    told = [f"train loss {record.train_loss:.4f}"]
-    if record.metrics:  # none where all samples are learnt from
-        told.append(f"val loss {record.val_loss:.4f}")
-        told += [f"{name.replace('_', ' ')} {value:.4f}" for name, value in record.metrics.items()]
-    told.append(f"{record.seconds:.1f} s")
+    parts = [f"train loss {record.train_loss:.4f}"]
+    if record.metrics:  # none where all samples are trained on
+        parts.append(f"val loss {record.val_loss:.4f}")
+        parts += [f"{name.replace('_', ' ')} {value:.4f}" for name, value in record.metrics.items()]
+    parts.append(f"{record.seconds:.1f} s")
     if record.best:
-        told.append("kept" if record.epoch == epochs else "best so far")
-    return f"epoch {record.epoch}/{epochs}: {', '.join(told)}"
+        parts.append("kept" if record.epoch == epochs else "best so far")
+    return f"epoch {record.epoch}/{epochs}: {', '.join(parts)}"
 
 
 def _safe(text: str) -> str:

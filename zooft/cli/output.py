@@ -4,18 +4,19 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from zooft.cli.screen import label, say, write
-from zooft.report.words import plural
+from zooft.report.words import difference, plural
 from zooft.storage.escapes import in_json, visible
 
 if TYPE_CHECKING:
-    from zooft.contracts import LabelVerification, Verification
-    from zooft.evaluation.metrics import Evaluation, Interval
+    from zooft.contracts import Labels, LabelVerification, Problem, Verification
+    from zooft.evaluation.bootstrap import Interval
+    from zooft.evaluation.evaluate import Evaluation
 
 _MOST_SUBGROUPS = 30
 _FIGURE = 12
@@ -28,7 +29,14 @@ def print_json(value: Any) -> None:
     """One JSON value."""
     from zooft.run.folder import to_json
 
-    write(in_json(json.dumps(to_json(value), indent=2, ensure_ascii=False)) + "\n")
+    write(in_json(json.dumps(to_json(_flat(value)), indent=2, ensure_ascii=False)) + "\n")
+
+
+def _flat(value: Any) -> Any:
+    """Figures of a split, wherever they stand, with the problem's details beside the common ones."""
+    if isinstance(value, Mapping):
+        return {key: _flat(item) for key, item in value.items()}
+    return value.as_json() if hasattr(value, "as_json") else value
 
 
 def print_table(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
@@ -52,86 +60,69 @@ def print_table(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]
     console.print(table)
 
 
-def print_evaluation(evaluation: Evaluation) -> None:
-    """Figures with intervals per sample and per group, those at the threshold, then classes and subgroups."""
-    _print_figures(evaluation)
-    _print_threshold(evaluation)
-    classes = [
-        (row.name, _figure(row.precision), _figure(row.recall), _figure(row.f1), str(row.support))
-        for row in evaluation.per_class
-    ]
-    print_table("", ("class", "precision", "recall", "F1", "samples"), classes)
-    _print_subgroups(evaluation)
+def print_evaluation(evaluation: Evaluation, problem: Problem, labels: Labels) -> None:
+    """Figures with intervals per sample and per group, what the problem adds to them, and subgroups.
+
+    Args:
+        evaluation: of one split.
+        problem: whose tables and remarks are shown.
+        labels: what the answers mean.
+    """
+    shown = problem.presentation
+    _print_figures(evaluation, shown.describe(labels, {}, {}).note)
+    for remark in shown.remarks(evaluation, labels):
+        for line in remark.splitlines():
+            say(line)
+        say()
+    for table in shown.tables(evaluation, labels):
+        print_table(table.title, table.columns, table.rows)
+    _print_subgroups(evaluation, labels)
 
 
-def _print_figures(evaluation: Evaluation) -> None:
+def _print_figures(evaluation: Evaluation, note: str) -> None:
     title = f"{evaluation.split}: {evaluation.samples} samples"
     if evaluation.groups:
         title += f" of {evaluation.groups} {plural(evaluation.group_name)}"
-    if len(evaluation.per_class) == 2:
-        title += f"; the positive class is {evaluation.per_class[1].name}"
+    if note:
+        title += f"; {note}"
     sides = [evaluation.metrics, evaluation.group_metrics] if evaluation.group_metrics else [evaluation.metrics]
     values = ("per sample", f"per {evaluation.group_name}") if evaluation.group_metrics else ("value",)
-    rows = [(_metric(name), *(cell for side in sides for cell in _cells(side[name]))) for name in evaluation.metrics]
-    print_table(title, ("metric", *(text for value in values for text in (value, "95 % interval"))), rows)
-    if evaluation.mixed_groups:
-        say(
-            f"{plural(evaluation.group_name)} with samples of several classes: {evaluation.mixed_groups}; each counts as its last class, "
-            f"in the order {', '.join(row.name for row in evaluation.per_class)}"
-        )
-        say()
-    if evaluation.one_class:
-        from zooft.report.words import one_class
-
-        say(f"warning: {one_class(evaluation)}")
-        say()
-
-
-def _print_threshold(evaluation: Evaluation) -> None:
-    if evaluation.threshold is None:
-        return
-    names = {"ppv": "PPV", "npv": "NPV"}
-    per = evaluation.group_name if evaluation.groups and not evaluation.one_class else "sample"
-    figures = [
-        f"{names.get(name, name)} {_figure(i.value)}" + (f" ({_interval(i.low, i.high)})" if i.low is not None else "")
-        for name, i in evaluation.at_threshold.items()
+    rows = [
+        (_metric(name, evaluation), *(cell for side in sides for cell in _cells(side[name])))
+        for name in evaluation.metrics
     ]
-    told = f"; per {per}: {', '.join(figures)}" if figures else ""
-    say(f"{evaluation.per_class[-1].name} is said from a probability of {evaluation.threshold:.4f} on{told}")
-    say("The table of classes is at this threshold, per sample; any accuracy above is of the likelier class.")
-    say()
+    print_table(title, ("metric", *(text for value in values for text in (value, "95 % interval"))), rows)
 
 
-def _print_subgroups(evaluation: Evaluation) -> None:
+def _print_subgroups(evaluation: Evaluation, labels: Labels) -> None:
     if not evaluation.subgroups:
         return
     shown, left = evaluation.subgroups[:_MOST_SUBGROUPS], len(evaluation.subgroups) - _MOST_SUBGROUPS
+    last = labels[0].categories[-1:] if len(labels) == 1 else ()
     rows = [
-        (row.fact.replace("_", " "), row.value, str(row.samples), str(row.groups or ""), str(row.positives),
+        (row.fact.replace("_", " "), row.value, str(row.samples), str(row.groups or ""), *(str(row.positives) for _ in last),
          *(("too few", "") if row.small else _cells(row.metric)))
         for row in shown
     ]  # fmt: skip
-    positives = f"of them {evaluation.per_class[-1].name}"
     columns = (
         "fact",
         "value",
         "samples",
         plural(evaluation.group_name),
-        positives,
-        _metric(evaluation.primary),
+        *(f"of them {name}" for name in last),
+        _metric(evaluation.primary, evaluation),
         "95 % interval",
     )
     print_table("subgroups, per sample", columns, rows)
     if any(row.small for row in shown):
-        say("too few: fewer than ten samples, or all of one class")
+        say("too few: fewer than ten samples, or all with the same target")
     if left > 0:
         say(f"{left} more rows are shown by --json")
 
 
-def _metric(name: str) -> str:
-    from zooft.evaluation.metrics import SMALLER_IS_BETTER
-
-    return name.replace("_", " ") + (" (smaller is better)" if name in SMALLER_IS_BETTER else "")
+def _metric(name: str, evaluation: Evaluation | None = None) -> str:
+    smaller = evaluation is not None and name in evaluation.smaller
+    return name.replace("_", " ") + (" (smaller is better)" if smaller else "")
 
 
 def _cells(interval: Interval) -> tuple[str, str]:
@@ -139,19 +130,24 @@ def _cells(interval: Interval) -> tuple[str, str]:
 
 
 def print_verification(verification: Verification) -> None:
-    """One line that says what was proven, and a line a failure."""
+    """One line that says what was verified, and a line a failure."""
     label("verified" if verification.passed else "NOT verified", fg="green" if verification.passed else "red")
+    outputs = [f"{name} {difference(one, one.whole)}" for name, one in verification.outputs.items()]
     say(
         f" with onnxruntime on {verification.provider.removesuffix('ExecutionProvider')}, "
-        f"{verification.samples} {verification.data} samples, batch sizes {', '.join(map(str, verification.batch_sizes))}: "
-        f"logits differ by {verification.relative_rms:.1e} of their spread, probabilities by at most "
-        f"{verification.max_probability_difference:.1e}, same best class in {verification.top1_agreement:.2%}"
+        f"{verification.samples} {verification.data} samples, batch sizes {', '.join(map(str, verification.batch_sizes))}"
+        + (f": {', '.join(outputs)}" if outputs else "")
     )
-    found = verification.preprocessing
-    if found is not None and verification.network_rms is not None:
+    level = verification.preprocessing
+    if level is not None:
+        network = [
+            f"{name} {difference(one, one.network)}"
+            for name, one in verification.outputs.items()
+            if one.network is not None
+        ]
         say(
-            f"  preprocessing: {found.differing:,} of {found.values:,} levels differ, by at most {found.largest:.2g}; "
-            f"network, on the same input: logits differ by {verification.network_rms:.1e} of their spread"
+            f"  preprocessing: {level.differing:,} of {level.values:,} levels differ, by at most {level.largest:.2g}"
+            + (f"; network, on the same input: {', '.join(network)}" if network else "")
         )
     for text in (*verification.failures, *verification.notes):
         say(f"  {text}")

@@ -28,6 +28,7 @@ from zooft.contracts.problem import (
 from zooft.contracts.progress import Advance, Computing, unseen
 from zooft.contracts.results import (
     DeployedFile,
+    Description,
     EpochRecord,
     GroupResult,
     LabelVerification,
@@ -63,6 +64,7 @@ __all__ = [
     "Computing",
     "DeployedFile",
     "DeploymentPart",
+    "Description",
     "Direction",
     "Discovery",
     "EpochRecord",

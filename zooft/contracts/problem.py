@@ -13,12 +13,13 @@ from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 from zooft.contracts.data import Label
 from zooft.contracts.options import NoOptions
-from zooft.contracts.results import Picture, Table
+from zooft.contracts.results import Description, Table
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
     from torch import Tensor, nn
 
+    from zooft.evaluation.evaluate import Evaluated, Evaluation
     from zooft.evaluation.predictions import Predictions
 
 Labels = tuple[Label, ...]
@@ -280,15 +281,11 @@ class DeploymentPart:
     properties: Callable[[Labels], Mapping[str, str]] = _no_properties
 
 
-def _nothing_to_show(_predictions: Predictions, _labels: Labels, _fitted: Fitted) -> Sequence[Picture | Table]:
+def _no_tables(_evaluation: Evaluation, _labels: Labels) -> Sequence[Table]:
     return ()
 
 
-def _no_tables(_details: Mapping[str, Any], _labels: Labels) -> Sequence[Table]:
-    return ()
-
-
-def _nothing_to_say(_details: Mapping[str, Any], _labels: Labels) -> Sequence[str]:
+def _no_remarks(_evaluation: Evaluation, _labels: Labels) -> Sequence[str]:
     return ()
 
 
@@ -310,6 +307,15 @@ def _no_words(_labels: Labels, _fitted: Fitted) -> Sequence[str]:
     return ()
 
 
+def _by_names(labels: Labels, _fitted: Fitted, _options: Mapping[str, Any]) -> Description:
+    names = ", ".join(label.name for label in labels)
+    return Description(aim=f"predict {names}", purpose=f"It predicts {names}.", head=names)
+
+
+def _print_outputs(_labels: Labels, _fitted: Fitted, _rule: GroupRule, _group_name: str) -> Sequence[str]:
+    return ("for name, array in outputs.items():", "    print(name, array)")
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PresentationPart:
     """How answers are shown.
@@ -318,19 +324,29 @@ class PresentationPart:
         cells: ``(predictions, labels, fitted)`` to columns of what ``zooft predict`` gives, in order, a list of texts or numbers each,
             the answer itself first, such as ``class``. ``predictions.csv`` has the same and calls the first ``prediction``.
         columns: ``(labels)`` to the names of these columns, in order.
-        target: ``(target, labels)`` to text, for ``samples.csv`` and captions.
+        target: ``(target, labels)`` to text, for ``samples.csv``, captions and the audit. Of a single label with categories, it is
+            one of these.
         brief: one row of `cells` to what fits on a screen; of a row without an answer, all cells are "".
         record: one row of `cells` to an entry of JSON. A mapping in it, such as a probability a class, stays one in entries that stand by
             themselves; among those of ``--format json`` about files it becomes the list of its values.
         about: ``(labels, fitted)`` to what JSON says of all answers, such as the classes in the order of such lists.
         opening: ``(labels, fitted)`` to sentences about answers that are to come, such as where a threshold lies.
-        worst: ``(predictions, labels)`` to a number a row ``(N,)``, larger for what is more worth a look; at most 0 for what is right.
-        tables: ``(details, labels)`` to tables of one split, for the screen and the report.
-        remarks: ``(details, labels)`` to sentences about one split, such as where a threshold lies.
-        sections: ``(predictions, labels, fitted)`` to what else the report shows of one split: pictures, tables, and what
-            `zooft.report` draws.
+        worst: ``(predictions, labels)`` to a number a row ``(N,)``, larger for what is more worth a look; of right answers smaller
+            for surer ones.
+        wrong: ``(predictions, labels)`` to which answers are wrong, ``(N,)`` bool. None where answers are more or less good, as numbers
+            are: the report then shows the rows of the largest `worst`, and counts none.
+        caption: ``(predictions of one row, labels, fitted)`` to a title and lines for its picture. None for its target and the first of
+            its `cells`.
+        tables: ``(evaluation, labels)`` to tables of one split, for the screen.
+        remarks: ``(evaluation, labels)`` to paragraphs about one split, for the screen; lines of one are shown below each other.
+        sections: ``(evaluated, labels, fitted, rule)`` to what the report shows of one split besides the figures, in order: `Picture`,
+            `Table`, and blocks of `zooft.report`. None for `remarks` and `tables`.
+        describe: ``(labels, fitted, options)`` to the problem in words; `options` are the task's, as JSON has them.
+        usage: ``(labels, fitted, rule, group_name)`` to lines of Python for the report that print the answer from ``outputs``: name to
+            array ``(N, ...)`` of what the file gave for the samples of one group. `group_name` is "" where groups aren't known; ``np``
+            is there.
         explained: ``(outputs, row, labels)`` to the scalar tensor whose gradient Grad-CAM follows, and what it stands for in words, from
-            the head's outputs of one sample and its columns; None where there is no such thing.
+            the head's outputs ``(1, ...)`` of one sample and its columns; None where there is no such thing.
     """
 
     cells: Callable[[Predictions, Labels, Fitted], Mapping[str, Sequence[Any]]]
@@ -341,9 +357,13 @@ class PresentationPart:
     about: Callable[[Labels, Fitted], Mapping[str, Any]] = _nothing_of_all
     opening: Callable[[Labels, Fitted], Sequence[str]] = _no_words
     worst: Callable[[Predictions, Labels], NDArray[Any]] = _in_order
-    tables: Callable[[Mapping[str, Any], Labels], Sequence[Table]] = _no_tables
-    remarks: Callable[[Mapping[str, Any], Labels], Sequence[str]] = _nothing_to_say
-    sections: Callable[[Predictions, Labels, Fitted], Sequence[Any]] = _nothing_to_show
+    wrong: Callable[[Predictions, Labels], NDArray[Any]] | None = None
+    caption: Callable[[Predictions, Labels, Fitted], tuple[str, Sequence[str]]] | None = None
+    tables: Callable[[Evaluation, Labels], Sequence[Table]] = _no_tables
+    remarks: Callable[[Evaluation, Labels], Sequence[str]] = _no_remarks
+    sections: Callable[[Evaluated, Labels, Fitted, GroupRule], Sequence[Any]] | None = None
+    describe: Callable[[Labels, Fitted, Mapping[str, Any]], Description] = _by_names
+    usage: Callable[[Labels, Fitted, GroupRule, str], Sequence[str]] = _print_outputs
     explained: Callable[[Mapping[str, Tensor], Mapping[str, Any], Labels], tuple[Tensor, str]] | None = None
 
 

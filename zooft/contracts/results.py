@@ -40,6 +40,29 @@ class Table:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Description:
+    """A problem in words, for the head of a report and its model card.
+
+    Attributes:
+        aim: what a model is fine-tuned to do, such as ``tell ants and bees apart``.
+        purpose: the same as a sentence for the model card.
+        head: what the new head is for, such as ``2 classes``.
+        note: what a reader of figures must know of the labels, such as which class is the positive one; "" for nothing.
+        output: sentences about what the deployed file gives.
+        fitted: what is fitted on validation data, such as ``the temperature and the threshold``; "" for nothing.
+        balance: sentences about how rare targets are weighed in training.
+    """
+
+    aim: str
+    purpose: str
+    head: str
+    note: str = ""
+    output: tuple[str, ...] = ()
+    fitted: str = ""
+    balance: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class GroupResult:
     """A deployed model's answer about one group, such as a patient.
 

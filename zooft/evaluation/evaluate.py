@@ -52,6 +52,11 @@ class Evaluation:
     details: Mapping[str, Any] = field(default_factory=dict)
     smaller: frozenset[str] = frozenset()
 
+    def as_json(self) -> dict[str, Any]:
+        """As ``--json`` has it: the problem's details beside the common figures, which win where names meet."""
+        common = {name: getattr(self, name) for name in self.__dataclass_fields__ if name != "details"}
+        return {**self.details, **common}
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Evaluated:

@@ -75,6 +75,7 @@ _HEAVY: Mapping[Any, str] = {
 }  # fmt: skip
 _STAND_INS: Mapping[str, Any] = {
     "nn": types.SimpleNamespace(Module=_Module), "Tensor": _Tensor, "NDArray": _Array, "Arrays": tuple[_Array[Any], ...], "Predictions": Any,
+    "Evaluation": Any, "Evaluated": Any,
 }  # fmt: skip
 
 
@@ -252,6 +253,11 @@ def within(value: Any, field: str, function: Callable[..., Any]) -> Callable[...
 def place_of(value: Any, field: str) -> Place:
     """Where a field of something that a plugin gives stands, for faults that are found later."""
     return _place(value, field, "")
+
+
+def part_place(task: Task, part: str, field: str) -> Place:
+    """The same for a field of one of the parts of a task's problem."""
+    return dataclasses.replace(place_of(task, "problem"), kind=type(getattr(task.problem, part)), field=field)
 
 
 def code_of(value: Any, field: str) -> str:

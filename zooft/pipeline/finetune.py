@@ -47,7 +47,7 @@ if TYPE_CHECKING:
 
     from zooft.audit import Audit
     from zooft.audit.thumbnails import Kept as LooksKept
-    from zooft.contracts import Discovery, Fitted, Sample
+    from zooft.contracts import Discovery, Fitted, Labels, Problem, Sample
     from zooft.deploy.saved import SavedRun
     from zooft.evaluation.evaluate import Evaluation
     from zooft.hooks.registry import Registry
@@ -64,6 +64,8 @@ class FinetuneResult:
         path: the run folder.
         best_epoch: from 1; the one whose weights were kept.
         evaluations: by split, ``val`` first.
+        problem: what kind of answer was learnt.
+        labels: what the answers mean.
         verification: of the ONNX file; None with ``export=False``.
         profile: where the time went, with ``profile=True``.
     """
@@ -71,6 +73,8 @@ class FinetuneResult:
     path: Path
     best_epoch: int
     evaluations: Mapping[str, Evaluation]
+    problem: Problem
+    labels: Labels
     verification: Verification | None
     profile: Profile | None = None
 
@@ -100,7 +104,7 @@ def finetune(*, listener: Listener | None = None, registry: Registry | None = No
     plan = _resolved(registry, values)  # before torch is loaded: most faults are found here
     from zooft.compute import distributed
 
-    accelerator = distributed.alone(plan.config.device)
+    accelerator = distributed.alone(plan.config.machine.device)
     with distributed.faults(accelerator):
         return _worked_on(plan, accelerator, told)
 
@@ -115,7 +119,7 @@ def _finetune_together(registry: Registry | None, values: Mapping[str, Any], tol
     )
     with distributed.faults(accelerator, advice=advice):
         plan = distributed.main_first(accelerator, lambda: _resolved(registry, values))
-        distributed.main_only(accelerator, lambda: distributed.check_device(plan.config.device))
+        distributed.main_only(accelerator, lambda: distributed.check_device(plan.config.machine.device))
         result = _worked_on(plan, accelerator, told)
         distributed.finish()
     return result
@@ -178,7 +182,9 @@ def _finetune(
     with stopwatch.part("building the model"):
         backbone, adapted = main_first(accelerator, lambda: crews.adapt(plan, found.labels))
     told.note(f"weights: {backbone.weights.source}")
-    if plan.config.export and plan.config.resume is None:  # a run that goes on has been tried when it was begun
+    if (
+        plan.config.deployment.export and plan.config.resume is None
+    ):  # a run that goes on has been tried when it was begun
         with stopwatch.part("trying the export"):
             main_only(accelerator, lambda: finished.try_export(adapted, backbone.input, plan.task, plan.options))
     if backbone.fixed:
@@ -213,7 +219,7 @@ def _completed(
         saved, evaluated = _evaluate(crew, folder.path, splits, crossed)
     clock.lap("evaluation")
     verification = None
-    if plan.config.export:
+    if plan.config.deployment.export:
         with crew.clock.part("export and verification"):
             verification = _export(crew, saved, splits)
     clock.lap("export")
@@ -227,7 +233,13 @@ def _completed(
     _refuse_failure(verification, path)
     evaluations = {name: part.evaluation for name, part in evaluated.items()}
     return FinetuneResult(
-        path=path, best_epoch=runs.best_epoch(path), evaluations=evaluations, verification=verification, profile=profile
+        path=path,
+        best_epoch=runs.best_epoch(path),
+        evaluations=evaluations,
+        problem=plan.task.problem,
+        labels=found.labels,
+        verification=verification,
+        profile=profile,
     )
 
 
@@ -263,7 +275,11 @@ def _read_data(plan: Plan, folder: Path, told: Listener) -> tuple[Discovery, Spl
     problem = plan.task.problem
     strata = problem.training.strata(sample_tables.targets(found.samples), found.labels)
     splits = split(
-        found.samples, strata, fraction=plan.config.val_fraction, seed=plan.config.seed, folds=plan.config.folds
+        found.samples,
+        strata,
+        fraction=plan.config.evaluation.val_fraction,
+        seed=plan.config.seed,
+        folds=plan.config.evaluation.folds,
     )
     sample_tables.write_samples(
         folder / runs.SAMPLES_FILE, splits, lambda target: problem.presentation.target(target, found.labels)
@@ -281,10 +297,10 @@ def _audit(plan: Plan, folder: Path, found: Discovery, splits: Splits, told: Lis
 
     told.step("looking for leaks and shortcuts")
     audited = audit(
-        found.samples, found.classes, partial(sample_tables.read, plan.task, plan.options),
+        found.samples, plan.task.problem, found.labels, partial(sample_tables.read, plan.task, plan.options),
         show=partial(sample_tables.picture, plan.task, plan.options), computing=told.computing, seed=plan.config.seed,
         splits=splits.names,
-        kept=_kept_looks(plan, told, digests), told=found.notes,
+        kept=_kept_looks(plan, told, digests), notes=found.notes,
     )  # fmt: skip
     runs.write_json(folder / runs.AUDIT_FILE, audited)
     for finding in audited.findings:
@@ -299,7 +315,7 @@ def _kept_looks(plan: Plan, told: Listener, digests: Lookup) -> LooksKept | None
     from zooft.audit.thumbnails import Kept
     from zooft.storage.cache import default_store
 
-    if not plan.config.cache:
+    if not plan.config.caching.cache:
         return None
     shelf = default_store(told.note).shelf({**reads_by(plan), "what": "looks"})
 
@@ -319,7 +335,7 @@ def _write_record(
     begun = begin_record(plan, backbone, splits, found)
     if plan.config.resume is not None:
         resume.check_weights(folder, backbone)
-        begun = resume.carry_over(folder, begun, epochs=plan.config.epochs)
+        begun = resume.carry_over(folder, begun, epochs=plan.config.training.epochs)
     write_record(folder, begun)
     events.started(
         samples=len(found.samples), config={**resume.settings(plan), "backbone": backbone.reference},
@@ -348,7 +364,7 @@ def _evaluate(
         name: Evaluated(
             predictions=part,
             evaluation=evaluate(
-                problem, labels, part, split=name, resamples=plan.config.bootstrap, seed=plan.config.seed, fitted=fitted,
+                problem, labels, part, split=name, resamples=plan.config.evaluation.bootstrap, seed=plan.config.seed, fitted=fitted,
                 group_rule=saved.group_rule, group_name=saved.record.data.group_name, facts=plan.task.subgroups,
             ),
         )
@@ -394,9 +410,9 @@ def _export(crew: crews.Crew, saved: SavedRun, splits: Splits) -> Verification:
     crew.events.exported(candidate)
     told.step("verifying the file")
     members = splits.val or splits.train
-    chosen = [members[i] for i in spread(members, plan.config.verify_samples)]
+    chosen = [members[i] for i in spread(members, plan.config.deployment.verify_samples)]
     verification = finished.verify_file(
-        saved, candidate, chosen, available=len(members), provider=plan.config.provider,
+        saved, candidate, chosen, available=len(members), provider=plan.config.deployment.provider,
         advance=told.computing("samples, in torch and from the file", len(chosen)),
     )  # fmt: skip
     finished.settle(saved.path, candidate, verification)
@@ -426,19 +442,18 @@ def _report(
 ) -> None:
     """What people look at."""
     from zooft.report import page
-    from zooft.report.gradcam import heat
+    from zooft.report.gradcam import grad_cam
 
     epochs = [json.loads(line) for line in (saved.path / runs.EPOCHS_FILE).read_text(encoding="utf-8").splitlines()]
     show = partial(sample_tables.show, plan.task, plan.options)
     page.write(
         saved.path / runs.REPORT_FILE,
-        page.Material(
-            record=saved.record, epochs=epochs, rejected=found.rejected, audit=audited,
-            evaluations={key: part.evaluation for key, part in evaluated.items()},
-            predictions={key: part.predictions for key, part in evaluated.items()},
-            verification=verification, stages=_stages(plan, saved, epochs), show=show, looked=partial(heat, saved),
+        page.ReportInputs(
+            record=saved.record, problem=plan.task.problem, epochs=epochs, rejected=found.rejected, audit=audited,
+            evaluated=evaluated,
+            verification=verification, stages=_stages(plan, saved, epochs), show=show, gradcam=partial(grad_cam, saved),
             extra=plan.task.report(found.samples, plan.options), private=plan.task.private,
-            samples=splits.named(), ports=sample_tables.ports(plan.task, plan.options), primary=plan.task.primary,
+            samples=splits.named(), ports=sample_tables.ports(plan.task, plan.options),
             intended_use=plan.task.intended_use, reader=plan.task.reader(plan.options),
         ),
     )  # fmt: skip
@@ -448,7 +463,7 @@ def _stages(plan: Plan, saved: SavedRun, epochs: Sequence[Mapping[str, Any]]) ->
     """Every stage's name, its parameters, and how many of these learnt in the last epoch."""
     from zooft.model import freeze
 
-    freezer, argument = plan.registry.freezer(plan.config.freeze)
+    freezer, argument = plan.registry.freezer(plan.config.model.freeze)
     last = freeze.plan(saved.model, freezer, argument, int(epochs[-1]["epoch"]) - 1)
     held, learning = freeze.parameters_by_stage(saved.model), freeze.learning_by_stage(saved.model, [last])
 

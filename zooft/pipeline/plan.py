@@ -44,44 +44,45 @@ def resolve(registry: Registry, values: Mapping[str, Any]) -> Plan:
     task = registry.task(str(values["task"]))
     config, options = configuration.read(values, FinetuneConfig, task.options)
     config = _without_place(registry, config)
-    if config.weights not in {"pretrained", "random"} and not Path(config.weights).is_file():
+    if config.model.weights not in {"pretrained", "random"} and not Path(config.model.weights).is_file():
         raise WeightsError(
-            f"there is no weights file {config.weights}; --weights takes pretrained, random, or a .safetensors or .pth file"
+            f"there is no weights file {config.model.weights}; --weights takes pretrained, random, or a .safetensors or .pth file"
         )
-    if config.export:
-        runtime.choose(config.provider)
-    family_name, model = parse_reference(config.backbone)
+    if config.deployment.export:
+        runtime.choose(config.deployment.provider)
+    family_name, model = parse_reference(config.model.backbone)
     family = registry.family(family_name)
-    registry.freezer(config.freeze)
+    registry.freezer(config.model.freeze)
     sample_tables.ports(task, options)  # these refuse options that don't go together
     for field in ("channels", "bag", "reader"):
         ask(task, field, options)
-    if config.sweep and (config.folds or not config.cache):
-        other = "--folds" if config.folds else "--no-cache"
+    if config.training.sweep and (config.evaluation.folds or not config.caching.cache):
+        other = "--folds" if config.evaluation.folds else "--no-cache"
         raise ConfigError(
             f"--sweep needs features that are kept and validation samples that nothing else is judged by; leave out --sweep or {other}"
         )
     model = full_name(family, model)
-    if config.weights == "pretrained" and config.resume is None:
+    if config.model.weights == "pretrained" and config.resume is None:
         sources = [entry.value for entry in registry.weights]
         weights.check_any(
             weights.Places(family=family, model=model, sources=sources, folder=weights.folder_from_environment())
         )
     return Plan(
-        config=config, registry=registry, task=task, options=options, head=_head(registry, config.head, task, options),
+        config=config, registry=registry, task=task, options=options, head=_head(registry, config.model.head, task, options),
         family=family, family_name=family_name, model=model,
     )  # fmt: skip
 
 
 def _without_place(registry: Registry, config: FinetuneConfig) -> FinetuneConfig:
     """Of a model that lies on this machine, the name that others can build it by, and the file of its weights."""
-    family_name, model = parse_reference(config.backbone)
+    family_name, model = parse_reference(config.model.backbone)
     family = registry.family(family_name)
     file = ask(family, "local", model)
     if file is None:
         return config
-    weights = str(file) if config.weights == "pretrained" else config.weights
-    return replace(config, backbone=f"{family_name}:{ask(family, 'canonical', model)}", weights=weights)
+    weights = str(file) if config.model.weights == "pretrained" else config.model.weights
+    model_options = replace(config.model, backbone=f"{family_name}:{ask(family, 'canonical', model)}", weights=weights)
+    return replace(config, model=model_options)
 
 
 def _head(registry: Registry, named: str | None, task: Task, options: Any) -> str:

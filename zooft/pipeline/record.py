@@ -51,7 +51,7 @@ def begin_record(plan: Plan, backbone: Backbone, splits: Splits, found: Discover
         weights=backbone.weights,
         data=_data(plan, splits, found),
         notes=(*found.notes, *splits.notes),
-        config={**configuration.plain(plan.config), "weights": Path(plan.config.weights).name},
+        config={**configuration.plain(plan.config), "weights": Path(plan.config.model.weights).name},
     )  # fmt: skip
 
 

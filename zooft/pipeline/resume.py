@@ -32,15 +32,15 @@ _LOCAL, _ASKED = "local_options", "asked_again"
 
 def settings(plan: Plan) -> dict[str, Any]:
     """What a run was told, as its ``settings.toml`` has it: nothing of where things lie on this machine."""
-    weights = plan.config.weights
+    weights = plan.config.model.weights
     return {**configuration.plain(plan.config), "weights": Path(weights).name, **configuration.plain(plan.options)}
 
 
 def local_settings(plan: Plan) -> dict[str, Any]:
     """Where things lie, for as long as the run isn't finished; of private data, whose path may name people, nothing."""
-    weights = Path(plan.config.weights)
+    weights = Path(plan.config.model.weights)
     own = {name: value for name, value in configuration.local(plan.options).items() if value is not None}
-    held = {"weights": str(weights.resolve()) if weights.is_file() else plan.config.weights}
+    held = {"weights": str(weights.resolve()) if weights.is_file() else plan.config.model.weights}
     told = {name: str(value) for name, value in own.items() if not plan.task.private or _names_nobody(str(value))}
     if not plan.task.private:
         held["data"] = str(plan.config.data.resolve())

@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from torch.optim import Optimizer
 
     from zooft.compute.profile import Stopwatch
-    from zooft.config import FinetuneConfig
+    from zooft.config import FinetuneConfig, MachineOptions
     from zooft.contracts import EpochRecord, Labels, Problem, Sample
     from zooft.deploy.saved import SavedRun
     from zooft.features import FeatureCache, SampleDataset
@@ -122,7 +122,7 @@ def adapt(plan: Plan, labels: Labels) -> tuple[Backbone, AdaptedModel]:
 
     torch.manual_seed(plan.config.seed)
     backbone = load_backbone(
-        plan.family, plan.model, weights=plan.config.weights, channels=plan.task.channels(plan.options),
+        plan.family, plan.model, weights=plan.config.model.weights, channels=plan.task.channels(plan.options),
         sources=[entry.value for entry in plan.registry.weights],
     )  # fmt: skip
     torch.manual_seed(plan.config.seed)
@@ -150,7 +150,7 @@ def cross_validate(crew: Crew, splits: Splits, labels: Labels, path: Path | None
         own = path / runs.FOLDS_FOLDER / str(number) if path is not None else None
         prepared = prepare(crew.plan, labels, fold.train)  # not from what is held out
         kept = kept_by(crew, own)
-        if kept is None or kept.progress.epoch < crew.plan.config.epochs:
+        if kept is None or kept.progress.epoch < crew.plan.config.training.epochs:
             backbone, adapted = main_first(crew.accelerator, lambda: adapt(crew.plan, labels))
             learn(
                 crew, backbone, adapted, prepared, fold.train, fold.held_out, own, kept=kept, keep_last=True, fold=number
@@ -233,7 +233,7 @@ def learn(
     augment = plan.task.augment(backbone.input, plan.options)
     if augment is not None:
         augment = within(plan.task, "augment", augment)
-    freezer, argument = plan.registry.freezer(plan.config.freeze)
+    freezer, argument = plan.registry.freezer(plan.config.model.freeze)
     job = train.Job(
         model=adapted,
         train=_views(plan, backbone, labels, members, augment=augment),
@@ -266,7 +266,9 @@ def _learn(crew: Crew, job: Job, recipe: Recipe, watch: Watch, folder: Path | No
         if plan.config.resume is not None and runs.finished(plan.config.resume):
             kept = _extended(job, recipe, kept, crew.told)
         return train.fit(job, recipe, accelerator, watch, kept=kept)
-    choice = search.choose(job, recipe, accelerator, watch, views=plan.config.views, sweep=plan.config.sweep)
+    choice = search.choose(
+        job, recipe, accelerator, watch, views=plan.config.caching.views, sweep=plan.config.training.sweep
+    )
     if choice.trials and folder is not None:
         update_record(folder, trials=tuple(TrialRecord(**asdict(trial)) for trial in choice.trials))
     return train.fit(choice.job, choice.recipe, accelerator, watch, feed=choice.feed)
@@ -289,7 +291,7 @@ def _extended(job: Job, recipe: Recipe, kept: Checkpoint, told: Listener) -> Che
 
 def _tell_again(crew: Crew, kept: Checkpoint) -> None:
     """What an earlier process has told of the epochs that it finished."""
-    done, epochs = kept.progress.epoch, crew.plan.config.epochs
+    done, epochs = kept.progress.epoch, crew.plan.config.training.epochs
     crew.told.note(f"{done} of {epochs} epochs were finished before")
     for one in kept.progress.records:
         crew.told.epoch(one, epochs)
@@ -333,12 +335,12 @@ def _keeping(
     from zooft.features import FeatureCache
     from zooft.storage.cache import default_store
 
-    if not plan.config.cache:
+    if not plan.config.caching.cache:
         return None
     return FeatureCache(
         store=default_store(told.note), of=depends_on(plan, backbone), digest=partial(sample_tables.digest, plan.task, plan.options),
-        dtype=torch.bfloat16 if plan.config.features == "bf16" else torch.float32, device=accelerator.device,
-        workers=_workers(plan.config, accelerator), computing=told.computing, note=told.note,
+        dtype=torch.bfloat16 if plan.config.caching.features == "bf16" else torch.float32, device=accelerator.device,
+        workers=_workers(plan.config.machine, accelerator), computing=told.computing, note=told.note,
         share=partial(distributed.share, accelerator=accelerator), agree=partial(distributed.agree, accelerator),
         clock=clock, digests=digests, unchanged=partial(sample_tables.unchanged, plan.task, plan.options),
     )  # fmt: skip
@@ -347,19 +349,20 @@ def _keeping(
 def _recipe(config: FinetuneConfig, accelerator: Accelerator) -> Recipe:
     from zooft.train.optimizer import Recipe
 
+    training, rates = config.training, config.optimization
     return Recipe(
-        epochs=config.epochs, batch_size=config.batch_size, optimizer=config.optimizer, lr=config.lr,
-        backbone_lr=config.backbone_lr, momentum=config.momentum, weight_decay=config.weight_decay,
-        schedule=config.schedule, warmup=config.warmup, step_epochs=config.step_epochs, step_factor=config.step_factor,
-        power=config.power, workers=_workers(config, accelerator), seed=config.seed,
-        precision=config.precision, compile=config.compile, sync_bn=config.sync_bn,
+        epochs=training.epochs, batch_size=training.batch_size, precision=training.precision, compile=training.compile,
+        sync_bn=training.sync_bn, optimizer=rates.optimizer, lr=rates.lr, backbone_lr=rates.backbone_lr,
+        momentum=rates.momentum, weight_decay=rates.weight_decay, schedule=rates.schedule, warmup=rates.warmup,
+        step_epochs=rates.step_epochs, step_factor=rates.step_factor, power=rates.power,
+        workers=_workers(config.machine, accelerator), seed=config.seed,
     )  # fmt: skip
 
 
-def _workers(config: FinetuneConfig, accelerator: Accelerator) -> int:
+def _workers(asked: MachineOptions, accelerator: Accelerator) -> int:
     """As asked for, else what suits the machine."""
-    if config.workers is not None:
-        return config.workers
+    if asked.workers is not None:
+        return asked.workers
     return machine.loader_workers(accelerator.device.type, processes=accelerator.num_processes)
 
 
@@ -376,7 +379,7 @@ def _watch(crew: Crew, job: Job, folder: Path | None, *, still: frozenset[str], 
     keeper = CheckpointWriter(folder, still=still, loss=job.loss)
 
     def save(progress: Progress, optimizer: Optimizer) -> None:
-        final = progress.epoch == plan.config.epochs
+        final = progress.epoch == plan.config.training.epochs
         if progress.epoch == 1 and (folder / runs.RUN_FILE).is_file():
             update_record(folder, resolved=_resolved(progress))
         whole = replace(progress, resolved={**progress.resolved, "contents": crew.contents})
@@ -384,7 +387,7 @@ def _watch(crew: Crew, job: Job, folder: Path | None, *, still: frozenset[str], 
         keeper.after(whole, lambda: zoo_tensors(job.model), optimizer, final=final)
 
     def after_epoch(record: EpochRecord) -> None:
-        told.epoch(record, plan.config.epochs)
+        told.epoch(record, plan.config.training.epochs)
         crew.events.epoch_ended(record, fold=fold)
 
     return Watch(computing=told.computing, epoch=after_epoch, note=told.note, keep=save, clock=crew.clock)
@@ -410,7 +413,7 @@ def _still(plan: Plan, adapted: AdaptedModel) -> frozenset[str]:
 
 def predict(crew: Crew, saved: SavedRun, members: Sequence[Sample]) -> Predictions:
     """A trained model's answers, by the process that asks: in float32, as the exported file computes."""
-    exact = crew.plan.config.features == "fp32"
+    exact = crew.plan.config.caching.features == "fp32"
     answers = _asked(crew, saved, members, crew.keeping if exact else None)
     if not exact and crew.keeping is not None:
         moved = _asked(crew, saved, members, crew.keeping)
@@ -428,7 +431,7 @@ def _answers(plan: Plan, saved: SavedRun, found: Predictions) -> list[Any]:
 
 def _asked(crew: Crew, saved: SavedRun, members: Sequence[Sample], keeping: FeatureCache | None) -> Predictions:
     return finished.predict_run(
-        saved, members, device=str(crew.accelerator.device), workers=_workers(crew.plan.config, crew.accelerator),
+        saved, members, device=str(crew.accelerator.device), workers=_workers(crew.plan.config.machine, crew.accelerator),
         advance=crew.told.computing("held-out samples", len(members)), keeping=keeping, stop=_never_learnt(crew.plan, saved.model),
     )  # fmt: skip
 
@@ -437,8 +440,8 @@ def _never_learnt(plan: Plan, adapted: AdaptedModel) -> int:
     """How many leading stages no epoch has trained."""
     from zooft.model import freeze
 
-    freezer, argument = plan.registry.freezer(plan.config.freeze)
-    plans = [freeze.plan(adapted, freezer, argument, epoch) for epoch in range(plan.config.epochs)]
+    freezer, argument = plan.registry.freezer(plan.config.model.freeze)
+    plans = [freeze.plan(adapted, freezer, argument, epoch) for epoch in range(plan.config.training.epochs)]
     return min(freeze.frozen_prefix(adapted, each.frozen, each.exempt) for each in plans)
 
 

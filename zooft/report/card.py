@@ -6,29 +6,29 @@ Artificial Intelligence 2024;6:e240300), in our own short words, with the number
 
 from __future__ import annotations
 
+from collections import Counter
 from typing import TYPE_CHECKING
 
 from zooft.report import results, words
 from zooft.report.blocks import Card, CardRow, Section, Text
 
 if TYPE_CHECKING:
-    from zooft.report.inputs import Material
+    from zooft.report.inputs import ReportInputs
 
 
-def card(material: Material) -> Section:
+def card(inputs: ReportInputs) -> Section:
     """The whole card."""
     blank = "Lines in a dashed frame are yours to fill in; nothing about them is known to the run."
     text = f"Arranged for TRIPOD+AI, with the numbers of its items, and for CLAIM (2024 update). {blank}"
-    parts = (_purpose(material), _data(material), _truth(), _method(material), _evidence(material), _rest(material))
+    parts = (_purpose(inputs), _data(inputs), _truth(inputs), _method(inputs), _evidence(inputs), _rest(inputs))
     return Section("card", "Model card", (Text(text), *parts))
 
 
-def _purpose(material: Material) -> Card:
-    classes = ", ".join(material.classes[:12]) + (", …" if len(material.classes) > 12 else "")
+def _purpose(inputs: ReportInputs) -> Card:
     return Card("Purpose", (
-        _known("What it is", "TRIPOD+AI 1, 2; CLAIM", f"A deep network, {material.backbone} fine-tuned for the task {material.task}.",
-               f"It tells {len(material.classes)} classes apart: {classes}."),
-        _known("Stated use", "TRIPOD+AI 3b; CLAIM", material.intended_use) if material.intended_use not in {"", "Not stated."}
+        _known("What it is", "TRIPOD+AI 1, 2; CLAIM", f"A deep network, {inputs.backbone} fine-tuned for the task {inputs.task}.",
+               inputs.described.purpose),
+        _known("Stated use", "TRIPOD+AI 3b; CLAIM", inputs.intended_use) if inputs.intended_use not in {"", "Not stated."}
         else _blank("Intended use", "TRIPOD+AI 3b; CLAIM", "what decision it is to support, where in the course of care, and who reads it."),
         _blank("Background", "TRIPOD+AI 3a; CLAIM", "the need, and what exists already."),
         _blank("Known inequalities", "TRIPOD+AI 3c", "differences in health or care between groups that bear on this use."),
@@ -37,11 +37,11 @@ def _purpose(material: Material) -> Card:
     ))  # fmt: skip
 
 
-def _data(material: Material) -> Card:
-    data = material.record.data
+def _data(inputs: ReportInputs) -> Card:
+    data, described = inputs.record.data, inputs.labels[0].name
     held = {"train": data.train, "val": data.val, "test": data.test}
     counts = [f"{words.split(name)} {number:,}" for name, number in held.items() if number]
-    rejected = words.count(len(material.rejected), "file")
+    rejected = words.count(len(inputs.rejected), "file")
     return Card("Data", (
         _blank("Source and dates", "TRIPOD+AI 5a, 5b; CLAIM", "where the images come from, from when to when, and how well they stand for the people meant."),
         _blank("Setting and choice of people", "TRIPOD+AI 6a, 6b, 6c; CLAIM", "centres; who was let in and who was left out; treatments that bear on the outcome."),
@@ -50,48 +50,49 @@ def _data(material: Material) -> Card:
         _known("Numbers", "TRIPOD+AI 20a, 21; CLAIM", f"Samples: {', '.join(counts)}.", f"{rejected} left out, each with its reason in this report."),
         _blank("Sample size", "TRIPOD+AI 10; CLAIM", "how it was settled, and whether it suffices."),
         _blank("People in each part", "TRIPOD+AI 20b, 20c; CLAIM", "age, sex, severity and other features of the people in each split."),
-        _known("Preparation", "TRIPOD+AI 7; CLAIM", _preparation(material)),
-        _known("Missing and unusable data", "TRIPOD+AI 11; CLAIM", f"Files that couldn't be read were left out ({rejected}); no value was made up.")
-        if material.rejected else _known("Missing and unusable data", "TRIPOD+AI 11; CLAIM", "Every file could be used; no value was made up."),
-        _known("Partition", "TRIPOD+AI 12a; CLAIM", *_partition(material)),
-        _known("Class balance", "TRIPOD+AI 13", _balance(material)),
+        _known("Preparation", "TRIPOD+AI 7; CLAIM", _preparation(inputs)),
+        _known("Missing and unusable data", "TRIPOD+AI 11; CLAIM", f"Files that couldn't be read were left out ({rejected}); no value was imputed.")
+        if inputs.rejected else _known("Missing and unusable data", "TRIPOD+AI 11; CLAIM", "Every file could be used; no value was imputed."),
+        _known("Partition", "TRIPOD+AI 12a; CLAIM", *_partition(inputs)),
+        *((_known(f"{described.capitalize()} balance", "TRIPOD+AI 13", *_balance(inputs)),) if inputs.categories else ()),
     ))  # fmt: skip
 
 
-def _truth() -> Card:
+def _truth(inputs: ReportInputs) -> Card:
+    each = f"each {inputs.labels[0].name}" if inputs.categories else "each label"
     return Card("Reference standard", (
-        _blank("What counts as true", "TRIPOD+AI 8a; CLAIM", "how each class is defined, by what test or reading, and why that."),
+        _blank("What counts as true", "TRIPOD+AI 8a; CLAIM", f"how {each} is defined, by what test or reading, and why that."),
         _blank("Who labelled", "TRIPOD+AI 8b, 8c; CLAIM", "how many readers, how trained, with what tools, and what they could see."),
         _blank("Agreement of readers", "CLAIM", "within and between readers, and how disagreement was settled."),
     ))  # fmt: skip
 
 
-def _method(material: Material) -> Card:
-    record, config = material.record, material.record.config
+def _method(inputs: ReportInputs) -> Card:
+    config, spec, weights = inputs.record.config, inputs.record.backbone.input, inputs.record.weights
     lr, batch_size = config["lr"], config["batch_size"]
-    if record.resolved is not None:
-        lr, batch_size = record.resolved.lr, record.resolved.batch_size
+    if inputs.record.resolved is not None:
+        lr, batch_size = inputs.record.resolved.lr, inputs.record.resolved.batch_size
     frozen = [
-        name if not learning else f"{name} but for {words.parameters(learning)} parameters"
-        for name, size, learning in material.stages
-        if learning < size
+        name if not trained else f"{name} but for {words.parameters(trained)} parameters"
+        for name, size, trained in inputs.stages
+        if trained < size
     ]
-    weights, size = record.weights, record.backbone.input
-    software = ", ".join(f"{name} {version}" for name, version in record.versions.items())
     return Card("Model", (
-        _known("Architecture", "TRIPOD+AI 12c, 22; CLAIM", f"{material.backbone}, input {size.height}×{size.width}, head {record.head.rpartition('/')[2]}."),
+        _known("Architecture", "TRIPOD+AI 12c, 22; CLAIM", f"{inputs.backbone}, input {spec.height}×{spec.width}, head {inputs.head}."),
         _known("Starting point", "CLAIM", f"Weights: {weights.source}; {weights.licence or 'licence unknown'}."),
         _known("Training", "TRIPOD+AI 12c; CLAIM", f"{config['epochs']} epochs, {config['optimizer']}, learning rates {lr:.3g} (head) and {config['backbone_lr']:.3g} (backbone), batches of {batch_size}, seed {config['seed']}; frozen: {', '.join(frozen) or 'nothing'}."),
-        _known("Choice of the final model", "TRIPOD+AI 12c; CLAIM", _choice(material)),
-        _known("Output", "TRIPOD+AI 15", *_output(material)),
-        _known("Software", "CLAIM", f"zooft {record.zooft}, {software}."),
+        _known("Choice of the final model", "TRIPOD+AI 12c; CLAIM", _choice(inputs)),
+        _known("Output", "TRIPOD+AI 15", *(inputs.described.output or ("Not stated.",))),
+        _known("Software", "CLAIM", f"{inputs.software}."),
     ))  # fmt: skip
 
 
-def _evidence(material: Material) -> Card:
-    best = results.headline(material)
-    evaluation = material.evaluations.get(material.judged)
-    shown = f"{best[0]} {words.with_interval(best[1])} on {words.split(material.judged)} samples." if best else "None."
+def _evidence(inputs: ReportInputs) -> Card:
+    best = results.headline(inputs)
+    evaluation = inputs.evaluations.get(inputs.main_split)
+    shown = (
+        f"{best[0]} {words.with_interval(best[1])} on {words.split(inputs.main_split)} samples." if best else "None."
+    )
     measured = ", ".join(words.metric(name) for name in evaluation.metrics) if evaluation else "none"
     subgroups = sorted({row.fact.replace("_", " ") for row in evaluation.subgroups}) if evaluation else []
     return Card("Evidence", (
@@ -101,13 +102,13 @@ def _evidence(material: Material) -> Card:
         _known("Subgroups", "TRIPOD+AI 14, 23a", f"By {', '.join(subgroups)}; see the table.")
         if subgroups else _blank("Subgroups and fairness", "TRIPOD+AI 14, 23a, 23b", "how it does for groups that differ by age, sex, origin, scanner or centre."),
         _known("Failures", "CLAIM", "The most confident mistakes are shown as pictures."),
-        _known("Explanation", "CLAIM", "Grad-CAM pictures are shown." if material.looked else "None."),
+        _known("Explanation", "CLAIM", "Grad-CAM pictures are shown." if inputs.gradcam else "None."),
         _blank("Robustness", "TRIPOD+AI 12d, 23b; CLAIM", "how figures change with scanner, centre, noise or choices of yours."),
         _blank("Data from elsewhere", "TRIPOD+AI 16; CLAIM", "figures on data of another centre and time, and how that data differs."),
     ))  # fmt: skip
 
 
-def _rest(material: Material) -> Card:
+def _rest(inputs: ReportInputs) -> Card:
     return Card("Use and responsibility", (
         _blank("Interpretation and limits", "TRIPOD+AI 25, 26; CLAIM", "what the figures mean for the use, and what may make them wrong."),
         _blank("Poor or missing input, and users", "TRIPOD+AI 27a, 27b", "what happens with bad images; what users must know and do."),
@@ -121,9 +122,9 @@ def _rest(material: Material) -> Card:
     ))  # fmt: skip
 
 
-def _preparation(material: Material) -> str:
-    spec = material.record.backbone.input
-    set_to = ", ".join(f"{name.replace('_', ' ')} {_plain(value)}" for name, value in material.record.options.items())
+def _preparation(inputs: ReportInputs) -> str:
+    spec = inputs.record.backbone.input
+    set_to = ", ".join(f"{name.replace('_', ' ')} {_plain(value)}" for name, value in inputs.record.options.items())
     return f"Inside the deployed file: to {spec.height}×{spec.width}, then the backbone's own mean and spread. Options of the task: {set_to or 'none'}."
 
 
@@ -131,48 +132,36 @@ def _plain(value: object) -> str:
     return " ".join(str(item) for item in value) if isinstance(value, (list, tuple)) else str(value)
 
 
-def _partition(material: Material) -> tuple[str, ...]:
-    known = any(evaluation.groups for evaluation in material.evaluations.values()) or material.record.data.groups
+def _partition(inputs: ReportInputs) -> tuple[str, ...]:
+    known = any(evaluation.groups for evaluation in inputs.evaluations.values()) or inputs.record.data.groups
     level = (
         "No group, such as a patient, is in two parts."
         if known
         else "By sample: groups, such as patients, weren't known."
     )
-    folds = material.record.config.get("folds")
+    folds = inputs.record.config.get("folds")
     how = f"Cross-validation with {folds} folds." if folds else "One fixed split into training and held-out samples."
     return (how, level)
 
 
-def _balance(material: Material) -> str:
-    for name in (material.judged, *material.evaluations):
-        if name in material.evaluations:
-            rows = material.evaluations[name].per_class
-            most, least = max(rows, key=lambda row: row.support), min(rows, key=lambda row: row.support)
-            weights = material.record.options.get("class_weights")
-            how = f" Class weights in the loss: {weights}." if weights else ""
-            return f"Among {words.split(name)} samples from {least.support:,} ({least.name}) to {most.support:,} ({most.name}).{how}"
-    return "Not evaluated."
+def _balance(inputs: ReportInputs) -> tuple[str, ...]:
+    """The rarest and the most frequent category, and how rare ones are weighed."""
+    main = inputs.main
+    if main is None:
+        return ("Not evaluated.",)
+    counts = Counter(inputs.text(one.target) for one in main.predictions.samples if one.target is not None)
+    by_count = sorted(inputs.categories, key=lambda name: counts[name])
+    least, most = by_count[0], by_count[-1]
+    span = f"from {counts[least]:,} ({least}) to {counts[most]:,} ({most})"
+    return (f"Among {words.split(inputs.main_split)} samples {span}.", *inputs.described.balance)
 
 
-def _choice(material: Material) -> str:
-    if material.record.config.get("folds"):
-        return "One model, no ensemble, learnt from all samples; the last epoch's weights."
-    kept = material.record.best_epoch
-    by = f", the best on validation samples by {words.metric(material.primary)}" if material.primary else ""
-    return f"One model, no ensemble; the weights of epoch {kept}{by}." if kept else "One model, no ensemble."
-
-
-def _output(material: Material) -> tuple[str, ...]:
-    fitted = material.record.fitted
-    lines = ["A probability for each class."]
-    if len(material.classes) == 2:
-        lines.append(f"The positive class, which is looked for, is {material.classes[1]}.")
-    if fitted.temperature != 1.0:
-        source = fitted.fitted_on or "validation samples"
-        lines.append(f"Calibrated with temperature {fitted.temperature:.3f}, fitted on {source}.")
-    if fitted.threshold is not None:
-        lines.append(f"{material.classes[-1]} is the answer from {fitted.threshold:.3f} upwards.")
-    return tuple(lines)
+def _choice(inputs: ReportInputs) -> str:
+    if inputs.record.config.get("folds"):
+        return "One model, no ensemble, trained on all samples; the last epoch's weights."
+    best = inputs.record.best_epoch
+    by = f", the best on validation samples by {words.metric(inputs.primary)}" if inputs.primary else ""
+    return f"One model, no ensemble; the weights of epoch {best}{by}." if best else "One model, no ensemble."
 
 
 def _known(topic: str, items: str, *answer: str) -> CardRow:

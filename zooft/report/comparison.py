@@ -1,4 +1,4 @@
-"""Runs side by side: what was asked differently, how well each does, what it cost, what was proven."""
+"""Runs side by side: settings that differ, figures, cost, and what verification found."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from zooft.contracts import Table
+from zooft.contracts import Label, Measure, Table
 from zooft.errors import RunError
-from zooft.evaluation.metrics import SMALLER_IS_BETTER, Interval
+from zooft.evaluation.bootstrap import Interval
 from zooft.report import html, words
 from zooft.report.blocks import Block, Grid, Page, Section, Text
 from zooft.run import folder as runs
@@ -19,6 +19,12 @@ from zooft.run.record import RunRecord, read_record
 from zooft.storage import csv_files
 
 Cell = str | int | float | bool | None
+_MEASURES: Mapping[Measure, str] = {
+    "absolute": "largest difference of {}",
+    "spread": "difference of {} (share of its spread)",
+    "exact": "samples that differ in {} (share)",
+}
+"""What a file's output was compared by, in words."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,12 +44,14 @@ class Figures:
         level: whether one answer is a sample's or a group's.
         comparable: whether all runs were measured on the same samples.
         metrics: name to one figure a run, None where a run hasn't got it.
+        smaller: names of figures that are better when smaller.
     """
 
     split: str
     level: str
     comparable: bool
     metrics: Mapping[str, tuple[Interval | None, ...]]
+    smaller: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -105,7 +113,7 @@ def tables(comparison: Comparison) -> tuple[Table, ...]:
     for figures in comparison.figures:
         warning = "" if figures.comparable else "; measured on different samples"
         title = f"{words.split(figures.split).capitalize()} samples, per {figures.level}{warning}"
-        rows = tuple((_metric(name), *map(_figure, values)) for name, values in figures.metrics.items())
+        rows = tuple((_metric(name, figures), *map(_figure, values)) for name, values in figures.metrics.items())
         made.append(Table(title=title, columns=("Figure (95 % interval)", *names), rows=rows))
     for title, lines in (("Cost", comparison.cost), ("Verification", comparison.proof)):
         rows = tuple((_label(line.name), *(_quantity(line.name, value) for value in line.values)) for line in lines)
@@ -174,12 +182,16 @@ def _settings(run: _Run) -> dict[str, Cell]:
         "task": record.task,
         "backbone": record.backbone.reference,
         "pretrained weights": record.weights.source,
-        "classes": ", ".join(record.classes),
+        **{f"labels ({label.name})": _answers(label) for label in record.labels},
         "zooft": record.zooft,
     }
     found |= {f"{name} (version)": version for name, version in record.versions.items()}
-    found |= {"fitted temperature": record.fitted.temperature, "fitted threshold": record.fitted.threshold}
+    found |= {f"fitted {name}": value for name, value in record.fitted.items() if not isinstance(value, str)}
     return {name: value if isinstance(value, Cell) else json.dumps(value, ensure_ascii=False) for name, value in found.items()}  # fmt: skip
+
+
+def _answers(label: Label) -> str:
+    return ", ".join(label.categories) or label.unit or "a number"
 
 
 def _differences(opened: Sequence[_Run]) -> Iterator[Line]:
@@ -197,7 +209,15 @@ def _figures(opened: Sequence[_Run]) -> Iterator[Figures]:
             names = dict.fromkeys(name for own in given for name in own)
             if names:
                 metrics = {name: tuple(_interval(own.get(name)) for own in given) for name in names}
-                yield Figures(split=split, level=level, comparable=_same_samples(opened, split), metrics=metrics)
+                yield Figures(
+                    split=split, level=level, comparable=_same_samples(opened, split), metrics=metrics,
+                    smaller=_smaller(opened, split),
+                )  # fmt: skip
+
+
+def _smaller(opened: Sequence[_Run], split: str) -> tuple[str, ...]:
+    found = [name for run in opened for name in run.record.figures(split).get("smaller") or ()]
+    return tuple(dict.fromkeys(found))
 
 
 def _interval(given: Mapping[str, Any] | None) -> Interval | None:
@@ -208,9 +228,9 @@ def _interval(given: Mapping[str, Any] | None) -> Interval | None:
 
 
 def _same_samples(opened: Sequence[_Run], split: str) -> bool:
-    judged = [run for run in opened if split in run.record.evaluation]
-    prints = {run.record.data.fingerprint for run in judged}
-    return len(prints) == 1 and (split == "cross-validation" or len({run.members.get(split) for run in judged}) == 1)
+    having = [run for run in opened if split in run.record.evaluation]
+    prints = {run.record.data.fingerprint for run in having}
+    return len(prints) == 1 and (split == "cross-validation" or len({run.members.get(split) for run in having}) == 1)
 
 
 def _cost(opened: Sequence[_Run]) -> Iterator[Line]:
@@ -227,11 +247,14 @@ def _cost(opened: Sequence[_Run]) -> Iterator[Line]:
 
 def _proof(opened: Sequence[_Run]) -> Iterator[Line]:
     found = [run.verification for run in opened]
-    said = {True: "verified", False: "refused", None: "no file"}
-    yield Line("ONNX file", tuple(said[own.get("passed")] for own in found))
+    words_of = {True: "verified", False: "refused", None: "no file"}
+    yield Line("ONNX file", tuple(words_of[own.get("passed")] for own in found))
     yield Line("compared on", tuple(f"{own['samples']} {own['data']} samples" if own else None for own in found))
-    yield Line("probabilities differ by at most", tuple(own.get("max_probability_difference") for own in found))
-    yield Line("same best class (share)", tuple(own.get("top1_agreement") for own in found))
+    outputs = [own.get("outputs") or {} for own in found]
+    measured = {name: one["measure"] for own in outputs for name, one in own.items()}
+    for name, measure in measured.items():
+        yield Line(_MEASURES[measure].format(name), tuple(own.get(name, {}).get("whole") for own in outputs))
+    yield Line("samples with the same exact outputs (share)", tuple(own.get("agreement") for own in found))
 
 
 def _notes(opened: Sequence[_Run], figures: Sequence[Figures]) -> Iterator[str]:
@@ -239,14 +262,14 @@ def _notes(opened: Sequence[_Run], figures: Sequence[Figures]) -> Iterator[str]:
         yield "The runs were made on different data, so their figures can't be compared with each other."
     elif not all(part.comparable for part in figures):
         yield "The runs have the same data but hold out different samples, so a small difference means little."
-    if len({run.record.classes for run in opened}) > 1:
-        yield "The runs tell different classes apart."
+    if len({run.record.labels for run in opened}) > 1:
+        yield "The runs have different labels."
     if any(set(run.record.evaluation) == {"val"} for run in opened):
-        yield "Validation samples chose each run's best epoch; the best of many runs on them is flattered a little more."
+        yield "Validation samples chose each run's best epoch; the best of many runs on them is slightly more optimistic still."
 
 
-def _metric(name: str) -> str:
-    return words.metric(name) + (" (smaller is better)" if name in SMALLER_IS_BETTER else "")
+def _metric(name: str, figures: Figures) -> str:
+    return words.metric(name) + (" (smaller is better)" if name in figures.smaller else "")
 
 
 def _figure(value: Interval | None) -> str:

@@ -92,6 +92,13 @@ def to_svg(axes: Axes, *, name: str, label: str) -> Markup:
     return Markup(ElementTree.tostring(root, encoding="unicode"))  # noqa: S704 -- texts are escaped in it
 
 
+def legend_below(axes: Axes) -> None:
+    """A legend outside of the axes, where it hides nothing."""
+    figure = axes.get_figure(root=True)
+    assert figure is not None  # noqa: S101 -- `axes` has made it
+    figure.legend(loc="outside lower center", ncols=2, fontsize=9)
+
+
 def _in_page(key: str, value: str, name: str) -> str:
     if key == "id":
         return f"{name}-{value}"

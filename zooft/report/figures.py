@@ -1,4 +1,4 @@
-"""The curves of a report: learning, ROC, precision and recall, reliability."""
+"""The learning curves of a report."""
 
 from __future__ import annotations
 
@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from zooft.evaluation import calibration
 from zooft.report import drawing, words
 from zooft.report.blocks import Drawing
 
@@ -17,11 +16,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from numpy.typing import NDArray
 
-    from zooft.evaluation.calibration import Curve
-
 _MOST_METRICS = 4
-MOST_CURVES = 6
-"""Classes with a curve of their own; of more, those that are told apart worst."""
 
 
 def losses(epochs: Sequence[Mapping[str, Any]]) -> Drawing:
@@ -39,7 +34,7 @@ def losses(epochs: Sequence[Mapping[str, Any]]) -> Drawing:
         axes.set(xlabel="epoch", ylabel="loss")
         axes.set_ylim(0, 1.08 * axes.dataLim.ymax)
         _by_epoch(axes, x)
-        _legend_below(axes)
+        drawing.legend_below(axes)
         svg = drawing.to_svg(axes, name="loss", label="Loss by epoch, for training and validation samples")
     return Drawing(title="Loss", svg=svg)
 
@@ -61,171 +56,10 @@ def progress(epochs: Sequence[Mapping[str, Any]], *, best: int | None) -> Drawin
             axes.axvline(best, color=drawing.MUTED, linewidth=1, linestyle=":")
         axes.set(xlabel="epoch", ylabel="on validation samples")
         _by_epoch(axes, x)
-        _legend_below(axes)
+        drawing.legend_below(axes)
         svg = drawing.to_svg(axes, name="progress", label="Metrics on validation samples by epoch")
     kept = f"The dotted line marks epoch {best}, whose weights were kept." if best is not None else ""
     return Drawing(title="Metrics", svg=svg, caption=kept)
-
-
-def roc(
-    targets: NDArray[Any],
-    probabilities: NDArray[Any],
-    classes: Sequence[str],
-    *,
-    name: str,
-    threshold: float | None,
-    level: str,
-) -> Drawing | None:
-    """The ROC curve, of two classes for the second one, else one against the rest; None where it is undefined."""
-    curves = {k: calibration.roc_points(targets, probabilities, which=k) for k in _curves(targets, probabilities)}
-    if not curves:
-        return None
-    with drawing.axes(width=3.7, height=3.7) as axes:
-        axes.plot([0, 1], [0, 1], color=drawing.LINE, linewidth=1, linestyle="--")
-        _draw(axes, curves, classes)
-        if threshold is not None:
-            _mark(axes, curves[1], threshold)
-        axes.set(xlabel="1 − specificity", ylabel="sensitivity", xlim=(-0.02, 1.02), ylim=(-0.02, 1.02), aspect="equal")
-        if len(curves) > 1 or threshold is not None:
-            _legend_below(axes)
-        svg = drawing.to_svg(axes, name=f"roc-{name}", label="Receiver operating characteristic")
-    return Drawing(title=f"ROC curve, {level}", svg=svg, caption=_whose(curves, classes, "Dashed: a coin toss."))
-
-
-def precision_recall(
-    targets: NDArray[Any],
-    probabilities: NDArray[Any],
-    classes: Sequence[str],
-    *,
-    name: str,
-    threshold: float | None,
-    level: str,
-) -> Drawing | None:
-    """The precision-recall curve, as `roc`."""
-    curves = {k: calibration.pr_points(targets, probabilities, which=k) for k in _curves(targets, probabilities)}
-    if not curves:
-        return None
-    with drawing.axes(width=3.7, height=3.7) as axes:
-        _draw(axes, curves, classes, steps=True)
-        if threshold is not None:
-            _mark(axes, curves[1], threshold)
-        if len(curves) == 1:
-            axes.axhline(float((targets == 1).mean()), color=drawing.LINE, linewidth=1, linestyle="--")
-        axes.set(xlabel="recall", ylabel="precision", xlim=(-0.02, 1.02), ylim=(-0.02, 1.02), aspect="equal")
-        if len(curves) > 1 or threshold is not None:
-            _legend_below(axes)
-        svg = drawing.to_svg(axes, name=f"pr-{name}", label="Precision by recall")
-    dashed = "Dashed: the share of this class among the samples." if len(curves) == 1 else ""
-    return Drawing(title=f"Precision and recall, {level}", svg=svg, caption=_whose(curves, classes, dashed))
-
-
-def reliability(
-    targets: NDArray[Any],
-    probabilities: NDArray[Any],
-    before: NDArray[Any] | None,
-    *,
-    name: str,
-    of: str,
-) -> Drawing:
-    """What was said against what came true.
-
-    Args:
-        targets: ``(N,)`` class indices.
-        probabilities: ``(N, classes)``.
-        before: the same without temperature, where there is one.
-        name: of the drawing.
-        of: whose probability it is: the last class's of two, else the likeliest class's.
-    """
-    with drawing.axes(width=3.7, height=3.7) as axes:
-        axes.plot([0, 1], [0, 1], color=drawing.LINE, linewidth=1, linestyle="--")
-        if before is not None:
-            bins = _reliability_bins(targets, before)
-            axes.plot(
-                bins.said, bins.came_true, color=drawing.ORANGE, linestyle="--", marker="s", markersize=4,
-                label="before temperature",
-            )  # fmt: skip
-        bins = _reliability_bins(targets, probabilities)
-        label = "after temperature" if before is not None else "as deployed"
-        axes.plot(bins.said, bins.came_true, color=drawing.BLUE, marker="o", markersize=4, label=label)
-        for x, y, number in zip(bins.said, bins.came_true, bins.samples, strict=True):
-            axes.annotate(
-                str(number), (x, y), xytext=(0, 6), textcoords="offset points", ha="center", fontsize=8,
-                color=drawing.MUTED,
-            )  # fmt: skip
-        axes.set(
-            xlabel=f"probability of {of}" if len(of) <= 24 else "probability", ylabel="share that came true",
-            xlim=(-0.02, 1.02), ylim=(-0.02, 1.08), aspect="equal",
-        )  # fmt: skip
-        if before is not None:
-            _legend_below(axes)
-        svg = drawing.to_svg(axes, name=f"reliability-{name}", label="Share that came true by probability")
-    return Drawing(
-        title="Reliability, per sample",
-        svg=svg,
-        caption=f"The probability of {of} in ten bins, against how often it came true; small numbers count the samples. "
-        "Dashed: perfectly calibrated.",
-    )
-
-
-def _reliability_bins(targets: NDArray[Any], probabilities: NDArray[Any]) -> calibration.Reliability:
-    """Of the last class of two, else of the likeliest class: then whether it was right."""
-    if probabilities.shape[1] == 2:
-        return calibration.reliability_bins(targets, probabilities)
-    sure = probabilities.max(1)
-    right = (probabilities.argmax(1) == targets).astype(int)
-    return calibration.reliability_bins(right, np.stack([1 - sure, sure], 1))
-
-
-def _curves(targets: NDArray[Any], probabilities: NDArray[Any]) -> list[int]:
-    """Classes to draw a curve for: both kinds of samples occur, and of many classes the worst."""
-    number = probabilities.shape[1]
-    there = [k for k in ([1] if number == 2 else range(number)) if 0 < int((targets == k).sum()) < len(targets)]
-    if len(there) <= MOST_CURVES:
-        return there
-    areas = {k: _area(calibration.roc_points(targets, probabilities, which=k)) for k in there}
-    return sorted(sorted(there, key=lambda k: areas[k])[:MOST_CURVES])
-
-
-def _area(curve: Curve) -> float:
-    return float(np.trapezoid(curve.y, curve.x))
-
-
-def _draw(axes: Axes, curves: Mapping[int, Curve], classes: Sequence[str], *, steps: bool = False) -> None:
-    for place, (index, curve) in enumerate(curves.items()):
-        axes.plot(
-            curve.x, curve.y, color=drawing.SERIES[place], linestyle=drawing.DASHES[place],
-            drawstyle="steps-pre" if steps else "default", label=_short(classes[index]) if len(curves) > 1 else None,
-        )  # fmt: skip
-
-
-def _mark(axes: Axes, curve: Curve, threshold: float) -> None:
-    """The operating point: the last one whose threshold is at least the chosen one."""
-    at = int(np.flatnonzero(curve.thresholds >= threshold)[-1])
-    axes.plot(
-        curve.x[at], curve.y[at], color=drawing.ORANGE, marker="o", markersize=8, markerfacecolor="none",
-        markeredgewidth=2, clip_on=False, zorder=5, linestyle="none", label=f"threshold {threshold:.3f}",
-    )  # fmt: skip
-
-
-def _whose(curves: Mapping[int, Curve], classes: Sequence[str], more: str) -> str:
-    if len(curves) == 1:
-        first = f"For {classes[next(iter(curves))]}."
-    elif len(curves) < len(classes):
-        first = f"Each class against the rest: the {len(curves)} of {len(classes)} that are told apart worst."
-    else:
-        first = "Each class against the rest."
-    return f"{first} {more}".strip()
-
-
-def _short(name: str) -> str:
-    return name if len(name) <= 22 else name[:21] + "…"
-
-
-def _legend_below(axes: Axes) -> None:
-    """Outside of the axes, where it hides nothing."""
-    figure = axes.get_figure(root=True)
-    assert figure is not None  # noqa: S101 -- `drawing.axes` has made it
-    figure.legend(loc="outside lower center", ncols=2, fontsize=9)
 
 
 def _by_epoch(axes: Axes, epochs: Sequence[int]) -> None:

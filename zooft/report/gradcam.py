@@ -1,4 +1,4 @@
-"""Where a model looked: Grad-CAM over what the network saw, for convolutions and transformers."""
+"""Grad-CAM over the network's input, for convolutions and transformers."""
 
 from __future__ import annotations
 
@@ -8,12 +8,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterator, Mapping
 
     from numpy.typing import NDArray
     from torch import Tensor, nn
 
-    from zooft.contracts import Arrays, InputSpec, Sample
+    from zooft.contracts import Arrays, InputSpec, Labels, Sample
     from zooft.deploy.saved import SavedRun
     from zooft.model.adapted import AdaptedModel
 
@@ -26,44 +26,51 @@ _MOST_OTHER_TOKENS = 8
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Look:
-    """What the network saw of a sample, and where it looked.
+class GradCam:
+    """The network's input, and which places of it contributed to the prediction.
 
     Attributes:
         picture: the network's input for people, ``(H, W)`` or ``(H, W, 3)`` uint8; of a bag, one instance.
         heat: ``(H, W)`` float32 in 0..1, for the same pixels.
-        instance: of a bag, the number of the instance that spoke most for the class; None otherwise.
-        against: whether no place spoke for the class, and the heat is where it was spoken against least.
+        words: what was explained, such as the predicted class.
+        instance: of a bag, the number of the instance that contributed most; None otherwise.
+        against: whether no place supports it, and the heat is where it is contradicted least.
     """
 
     picture: NDArray[np.uint8]
     heat: NDArray[np.float32]
+    words: str
     instance: int | None = None
     against: bool = False
 
 
-def heat(saved: SavedRun, sample: Sample, class_index: int) -> Look | None:
-    """Grad-CAM (Selvaraju et al. 2017) of one class's logit, by captum.
+def grad_cam(saved: SavedRun, sample: Sample, row: Mapping[str, Any]) -> GradCam | None:
+    """Grad-CAM (Selvaraju et al. 2017) of the number that the problem explains, such as the predicted class's logit, by captum.
 
-    Taken at the deepest stage whose output still has places in the image and to which the class answers, or at the deepest
-    layer within a stage; a transformer that reads a class token doesn't answer to the patches of its last block, so there it is
-    the block before.
+    Taken at the deepest stage whose output still has places in the image and on which that number depends, or at the deepest
+    layer within a stage; the class token of a transformer doesn't depend on the patches of its last block, so there it is the
+    block before.
 
     Args:
         saved: a run, opened.
-        sample: what to look at.
-        class_index: whose logit.
+        sample: what to explain.
+        row: its columns, as predicted.
 
     Returns:
-        None where no stage's output has places: a backbone that is one stage without a convolution of use.
+        None where the problem explains nothing, and where no stage's output has places: a backbone that is one stage without a
+        convolution of use.
     """
     import torch
     from captum.attr import LayerAttribution
 
+    explained = saved.task.problem.presentation.explained
+    if explained is None:
+        return None
+    scalar = _Scalar(explained, row, saved.record.labels)
     model, spec = saved.model, saved.input
     x = _network_input(saved, sample)
     with torch.enable_grad():
-        found = _grad_cam(model, spec, x[None].requires_grad_(), class_index)
+        found = _attribution(model, spec, x[None].requires_grad_(), scalar)
     if found is None:
         return None
     against = float(found.max()) <= 0
@@ -75,12 +82,30 @@ def heat(saved: SavedRun, sample: Sample, class_index: int) -> Look | None:
     most = float(chosen.max())
     shown = x if saved.task.redact is None else _network_input(saved, sample, redact=saved.task.redact)
     seen = shown[strongest] if model.bag else shown
-    return Look(
+    return GradCam(
         picture=_picture(seen.detach().cpu(), spec, grey=_is_grey(saved, sample)),
         heat=chosen / most if most > 0 else np.zeros_like(chosen),
+        words=scalar.words,
         instance=strongest if model.bag else None,
         against=against,
     )
+
+
+class _Scalar:
+    """The number that is explained, of the head's outputs of one sample."""
+
+    def __init__(
+        self,
+        explained: Callable[[Mapping[str, Tensor], Mapping[str, Any], Labels], tuple[Tensor, str]],
+        row: Mapping[str, Any],
+        labels: Labels,
+    ) -> None:
+        self._explained, self._row, self._labels, self.words = explained, row, labels, ""
+
+    def __call__(self, outputs: Mapping[str, Tensor]) -> Tensor:
+        """``(1,)``."""
+        found, self.words = self._explained(outputs, self._row, self._labels)
+        return found.reshape(1)
 
 
 def _network_input(saved: SavedRun, sample: Sample, *, redact: Callable[[Arrays, Any], Arrays] | None = None) -> Tensor:
@@ -108,17 +133,17 @@ def _picture(x: Tensor, spec: InputSpec, *, grey: bool) -> NDArray[np.uint8]:
     return levels[len(levels) // 2] if grey or len(levels) != 3 else np.moveaxis(levels, 0, -1)
 
 
-def _grad_cam(model: AdaptedModel, spec: InputSpec, x: Tensor, class_index: int) -> Tensor | None:
-    """``(instances, 1, h, w)``, not negative, from the deepest layer at which a place speaks for the class.
+def _attribution(model: AdaptedModel, spec: InputSpec, x: Tensor, scalar: _Scalar) -> Tensor | None:
+    """``(instances, 1, h, w)``, not negative, from the deepest layer at which a place supports the prediction.
 
-    Where there is none, what speaks against it, not positive, from the deepest layer at which places differ.
+    Where there is none, what contradicts it, not positive, from the deepest layer at which places differ.
     """
     import torch
     from captum.attr import LayerGradCam
 
     against: Tensor | None = None
-    for network, layer, given in _layers(model, spec, x, class_index):
-        found: Tensor = LayerGradCam(network, layer).attribute(given, target=class_index).detach()
+    for network, layer, given in _layers(model, spec, x, scalar):
+        found: Tensor = LayerGradCam(network, layer).attribute(given).detach()
         if float(found.max()) > 0:
             return torch.relu(found)
         if against is None or float(against.amax() - against.amin()) == 0:
@@ -126,25 +151,25 @@ def _grad_cam(model: AdaptedModel, spec: InputSpec, x: Tensor, class_index: int)
     return against
 
 
-def _layers(model: AdaptedModel, spec: InputSpec, x: Tensor, class_index: int) -> Iterator[_Interrupted]:
+def _layers(model: AdaptedModel, spec: InputSpec, x: Tensor, scalar: _Scalar) -> Iterator[_Interrupted]:
     """The model interrupted where its features have places, deepest first: behind stages, then within them.
 
-    Within them where no stage's output speaks for the class: a class token that mixes with the patches only inside the last
-    stage, as in CaiT, leaves the patches that come out of it without a say.
+    Within them where no stage's output supports the prediction: a class token that mixes with the patches only inside the last
+    stage, as in CaiT, leaves the patches that come out of it without influence.
     """
     import torch
 
     behind: list[tuple[int, Tensor]] = []
     out = x
-    with torch.no_grad():  # no slope is wanted before the place that is looked at
+    with torch.no_grad():  # no gradient is needed before the place that is explained
         for number, name in enumerate(model.stages, 1):
             out = model.run(out, [name])
             if _places(out.flatten(0, 1) if model.bag else out, spec):
                 behind.append((number, out))
-    yield from (_behind_stage(model, spec, stop, out) for stop, out in reversed(behind[-_MOST_LAYERS:]))
-    inner = _inner_layers(model, spec, x, class_index)
+    yield from (_behind_stage(model, spec, scalar, stop, out) for stop, out in reversed(behind[-_MOST_LAYERS:]))
+    inner = _inner_layers(model, spec, x, scalar)
     spread = np.linspace(len(inner) - 1, 0, min(_MOST_LAYERS, len(inner))).round().astype(int)
-    yield from (_behind_layer(model, spec, inner[number], x) for number in spread)
+    yield from (_behind_layer(model, spec, scalar, inner[number], x) for number in spread)
 
 
 def _places(out: Tensor, spec: InputSpec) -> tuple[int, int, int] | None:
@@ -173,23 +198,21 @@ def _channels_last(out: Tensor) -> bool:
     return out.shape[3] > out.shape[1] and abs(out.shape[1] - out.shape[2]) < abs(out.shape[2] - out.shape[3])
 
 
-def _behind_stage(model: AdaptedModel, spec: InputSpec, stop: int, out: Tensor) -> _Interrupted:
+def _behind_stage(model: AdaptedModel, spec: InputSpec, scalar: _Scalar, stop: int, out: Tensor) -> _Interrupted:
     def run(features: Tensor, here: nn.Module) -> Tensor:
         flat = features.flatten(0, 1) if model.bag else features
-        logits: Tensor = model(_through(flat, here, spec).reshape(features.shape), stop)
-        return logits
+        return scalar(model(_through(flat, here, spec).reshape(features.shape), stop))
 
     return *_interrupted(run), out.detach().requires_grad_()
 
 
-def _behind_layer(model: AdaptedModel, spec: InputSpec, layer: nn.Module, x: Tensor) -> _Interrupted:
+def _behind_layer(model: AdaptedModel, spec: InputSpec, scalar: _Scalar, layer: nn.Module, x: Tensor) -> _Interrupted:
     def run(image: Tensor, here: nn.Module) -> Tensor:
         hook = layer.register_forward_hook(lambda _module, _in, out: _through(out, here, spec))
         try:
-            logits: Tensor = model(image)
+            return scalar(model(image))
         finally:
             hook.remove()
-        return logits
 
     return *_interrupted(run), x
 
@@ -225,8 +248,8 @@ def _through(out: Tensor, here: nn.Module, spec: InputSpec) -> Tensor:
     return torch.cat([out[:, :before], patches], 1)
 
 
-def _inner_layers(model: AdaptedModel, spec: InputSpec, x: Tensor, class_index: int) -> list[nn.Module]:
-    """Layers of the deeper half whose output has places that the class answers to, in the order in which they run."""
+def _inner_layers(model: AdaptedModel, spec: InputSpec, x: Tensor, scalar: _Scalar) -> list[nn.Module]:
+    """Layers of the deeper half whose output has places on which the prediction depends, in the order in which they run."""
     import torch
 
     ran: list[tuple[nn.Module, Tensor]] = []
@@ -238,19 +261,19 @@ def _inner_layers(model: AdaptedModel, spec: InputSpec, x: Tensor, class_index: 
 
     hooks = [module.register_forward_hook(note) for module in model.trunk.modules() if module is not model.trunk]
     try:
-        logit = model(x)[0, class_index]
+        number = scalar(model(x))
     finally:
         for hook in hooks:
             hook.remove()
     deeper = ran[len(ran) // 2 :]
-    slopes = torch.autograd.grad(logit, [out for _, out in deeper], allow_unused=True) if deeper else ()
-    return [module for (module, _), slope in zip(deeper, slopes, strict=True) if _answers(slope, spec)]
+    gradients = torch.autograd.grad(number, [out for _, out in deeper], allow_unused=True) if deeper else ()
+    return [module for (module, _), gradient in zip(deeper, gradients, strict=True) if _depends(gradient, spec)]
 
 
-def _answers(slope: Tensor | None, spec: InputSpec) -> bool:
-    """Whether a class's slope is other than zero at some patch."""
-    if slope is None:
+def _depends(gradient: Tensor | None, spec: InputSpec) -> bool:
+    """Whether a gradient is other than zero at some patch."""
+    if gradient is None:
         return False
-    places = _places(slope, spec)
-    before = places[0] if places and slope.ndim == 3 else 0
-    return bool((slope[:, before:] != 0).any())
+    places = _places(gradient, spec)
+    before = places[0] if places and gradient.ndim == 3 else 0
+    return bool((gradient[:, before:] != 0).any())

@@ -5,73 +5,119 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+from zooft.contracts import Description
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
     import numpy as np
     from numpy.typing import NDArray
 
-    from zooft.contracts import Picture, Port, Rejection, Sample, Table, Verification
-    from zooft.evaluation.judge import Predictions
-    from zooft.evaluation.metrics import Evaluation
-    from zooft.report.gradcam import Look
+    from zooft.audit import Audit
+    from zooft.contracts import (
+        Fitted,
+        GroupRule,
+        Labels,
+        Picture,
+        Port,
+        Problem,
+        Rejection,
+        Sample,
+        Table,
+        Verification,
+    )
+    from zooft.evaluation.evaluate import Evaluated, Evaluation
+    from zooft.report.gradcam import GradCam
     from zooft.run.record import RunRecord
 
-JUDGED_BY = ("test", "cross-validation", "val")
-"""Which samples a model is judged by: the first of these that there are."""
+EVALUATED_ON = ("test", "cross-validation", "val")
+"""Which samples' figures stand at the top: the first of these that there are."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Material:
+class ReportInputs:
     """What a run gives to its report. The report opens no data itself.
 
     Attributes:
         record: of the run.
+        problem: what kind of answer was learnt.
         epochs: the lines of ``metrics.jsonl``.
         rejected: files that aren't used.
         audit: the findings of `zooft.audit`, where it was made.
-        evaluations: by split; ``cross-validation`` among them where folds were made.
-        predictions: by split, of the same samples.
+        evaluated: predictions and figures by split; ``cross-validation`` among them where folds were made.
         verification: of the ONNX file; None where none was written.
-        stages: name, number of parameters, and how many of them learnt in the last epoch, shallow to deep.
+        stages: name, number of parameters, and how many of them were trained in the last epoch, shallow to deep.
         show: a sample as a picture for people, ``(H, W)`` or ``(H, W, 3)`` uint8.
-        looked: for a sample and a class, what the network saw and where it looked; None where that can't be had.
+        gradcam: for a sample and its row of columns, the Grad-CAM of its prediction; None where there is none, and in place of
+            the function where it can't be had of any.
         extra: the task's own pictures and tables.
         private: whether ids and paths may name people; samples are then called by their salted ids only.
         samples: all of them, by split; for counts, and for the thumbnails of what the audit found.
         ports: the ONNX file's inputs, for the lines that show how to use it.
-        primary: the metric that chose the best epoch.
         intended_use: in the task's words.
         reader: source of a function that reads the inputs from files, for who deploys without zooft; may be empty.
     """
 
     record: RunRecord
+    problem: Problem
     epochs: Sequence[Mapping[str, Any]]
     rejected: Sequence[Rejection]
-    audit: Any | None
-    evaluations: Mapping[str, Evaluation]
-    predictions: Mapping[str, Predictions]
+    audit: Audit | None
+    evaluated: Mapping[str, Evaluated]
     verification: Verification | None
     stages: Sequence[tuple[str, int, int]]
     show: Callable[[Sample], NDArray[np.uint8]]
-    looked: Callable[[Sample, int], Look | None] | None
+    gradcam: Callable[[Sample, Mapping[str, Any]], GradCam | None] | None
     extra: Sequence[Picture | Table]
     private: bool
     samples: Mapping[str, Sequence[Sample]] = field(default_factory=dict)
     ports: Sequence[Port] = ()
-    primary: str = ""
     intended_use: str = ""
     reader: str = ""
 
     @property
-    def classes(self) -> tuple[str, ...]:
-        """Their names, in the order of the outputs."""
-        return self.record.classes
+    def labels(self) -> Labels:
+        """What the targets mean."""
+        return self.record.labels
 
     @property
-    def judged(self) -> str:
-        """The split that the model is judged by."""
-        return next((name for name in JUDGED_BY if name in self.evaluations), "")
+    def fitted(self) -> Fitted:
+        """What was fitted on validation data."""
+        return self.record.fitted
+
+    @property
+    def described(self) -> Description:
+        """The problem in words."""
+        return self.problem.presentation.describe(self.labels, self.fitted, self.record.options)
+
+    @property
+    def categories(self) -> tuple[str, ...]:
+        """Of a single label whose answers are one of several names, these names; else nothing."""
+        return self.labels[0].categories if len(self.labels) == 1 else ()
+
+    @property
+    def primary(self) -> str:
+        """The metric that chose the best epoch."""
+        return self.problem.evaluation.primary
+
+    @property
+    def main_split(self) -> str:
+        """The split whose figures stand at the top; "" where nothing was evaluated."""
+        return next((name for name in EVALUATED_ON if name in self.evaluated), "")
+
+    @property
+    def main(self) -> Evaluated | None:
+        """Predictions and figures of `main_split`."""
+        return self.evaluated.get(self.main_split)
+
+    @property
+    def evaluations(self) -> Mapping[str, Evaluation]:
+        """Figures by split."""
+        return {name: part.evaluation for name, part in self.evaluated.items()}
+
+    def text(self, target: Any) -> str:
+        """A target in words."""
+        return "unlabelled" if target is None else self.problem.presentation.target(target, self.labels)
 
     @property
     def task(self) -> str:
@@ -79,6 +125,17 @@ class Material:
         return self.record.task.rpartition("/")[2]
 
     @property
+    def head(self) -> str:
+        """Its name, without its plugin's."""
+        return self.record.head.rpartition("/")[2]
+
+    @property
     def backbone(self) -> str:
         """``family:name``."""
         return self.record.backbone.reference
+
+    @property
+    def software(self) -> str:
+        """Versions in one sentence, without a full stop."""
+        versions = (f"{name} {version}" for name, version in self.record.versions.items())
+        return ", ".join((f"zooft {self.record.zooft}", *versions))

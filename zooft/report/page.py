@@ -2,82 +2,82 @@
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING
 
-from zooft.report import card, html, learning, pictures, results, verification, words
-from zooft.report import settings as asked
+from zooft.report import card, html, learning, pictures, results, settings, verification, words
 from zooft.report.blocks import Key, Page, Section
-from zooft.report.inputs import Material
+from zooft.report.inputs import ReportInputs
 from zooft.run.folder import write_text
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-__all__ = ["Material", "render", "write"]
+__all__ = ["ReportInputs", "render", "write"]
 
 
-def render(material: Material) -> str:
+def render(inputs: ReportInputs) -> str:
     """The page as HTML."""
-    given = material.record.data.path
-    where = "" if material.private or not given else f" on {given.rstrip('/').rpartition('/')[2]}"
+    given = inputs.record.data.path
+    where = "" if inputs.private or not given else f" on {given.rstrip('/').rpartition('/')[2]}"
     page = Page(
-        title=f"Fine-tuning report: {material.task}",
-        lead=f"{material.backbone}, fine-tuned{where} to tell {_listed(material.classes)} apart.",
-        keys=tuple(_keys(material)),
-        sections=tuple(_sections(material)),
-        foot=f"Made by zooft {material.record.zooft}. Figures come from the run's own files; nothing on this page is loaded from elsewhere.",
+        title=f"Fine-tuning report: {inputs.task}",
+        lead=f"{inputs.backbone}, fine-tuned{where} to {inputs.described.aim}.",
+        keys=tuple(_keys(inputs)),
+        sections=tuple(_sections(inputs)),
+        foot=f"Made by zooft {inputs.record.zooft}. Figures come from the run's own files; nothing on this page is loaded from elsewhere.",
     )
     return html.to_html(page)
 
 
-def write(path: Path, material: Material) -> None:
+def write(path: Path, inputs: ReportInputs) -> None:
     """Write the page, whole or not at all."""
     # names of files that aren't UTF-8 are shown as their bytes are escaped elsewhere
-    write_text(path, render(material), errors="backslashreplace")
+    write_text(path, render(inputs), errors="backslashreplace")
 
 
-def _sections(material: Material) -> Iterator[Section]:
-    yield asked.asked(material)
-    yield asked.data(material)
-    audit = asked.audit(material)
+def _sections(inputs: ReportInputs) -> Iterator[Section]:
+    yield settings.settings(inputs)
+    yield settings.data(inputs)
+    audit = settings.audit(inputs)
     if audit is not None:
         yield audit
-    yield from results.results(material)
-    yield pictures.mistakes(material)
-    yield pictures.looked(material)
-    own = pictures.of_task(material)
-    if own:
-        yield Section("task", f"More on {material.task}", tuple(own))
-    yield learning.network(material)
-    yield learning.learning(material)
-    yield learning.cost(material)
-    yield verification.verification(material)
-    yield verification.deployment(material)
-    yield card.card(material)
+    yield from results.results(inputs)
+    yield pictures.mistakes(inputs)
+    yield pictures.gradcam(inputs)
+    if inputs.extra:
+        yield Section("task", f"More on {inputs.task}", tuple(results.shown(inputs.extra)))
+    yield learning.network(inputs)
+    yield learning.learning(inputs)
+    yield learning.cost(inputs)
+    yield verification.verification(inputs)
+    yield verification.deployment(inputs)
+    yield card.card(inputs)
 
 
-def _keys(material: Material) -> Iterator[Key]:
-    best = results.headline(material)
+def _keys(inputs: ReportInputs) -> Iterator[Key]:
+    best = results.headline(inputs)
     if best is not None:
         name, value = best
-        evaluation = material.evaluations[material.judged]
+        evaluation = inputs.evaluations[inputs.main_split]
         level = f"per {evaluation.group_name}, " if evaluation.group_metrics else ""
         ends = words.interval(value)
-        detail = f"{level}{words.split(material.judged)} samples" + (f"; 95 % interval {ends}" if ends else "")
+        detail = f"{level}{words.split(inputs.main_split)} samples" + (f"; 95 % interval {ends}" if ends else "")
         yield Key(label=name, value=words.figure(value.value), detail=detail)
-    wrong, total = results.wrong(material)
+    wrong, total = results.wrong(inputs)
     if total:
         yield Key(
-            label="Wrong answers", value=f"{wrong:,} of {total:,}", detail=f"{words.split(material.judged)} samples"
+            label="Wrong answers", value=f"{wrong:,} of {total:,}", detail=f"{words.split(inputs.main_split)} samples"
         )
-    if material.audit is not None:
-        yield _audited(material)
-    yield _verified(material)
+    if inputs.audit is not None:
+        yield _audited(inputs)
+    yield _verified(inputs)
 
 
-def _audited(material: Material) -> Key:
-    found = [finding.severity for finding in material.audit.findings]  # type: ignore[union-attr]
+def _audited(inputs: ReportInputs) -> Key:
+    assert inputs.audit is not None  # noqa: S101 -- the caller has looked
+    found = [finding.severity for finding in inputs.audit.findings]
     errors, warnings = found.count("error"), found.count("warning")
     if errors:
         return Key(label="Audit of the data", value=words.count(errors, "error"), tone="error", detail=words.count(warnings, "warning"))  # fmt: skip
@@ -86,19 +86,14 @@ def _audited(material: Material) -> Key:
     return Key(label="Audit of the data", value="No warning", tone="good", detail="no copies, leaks or shortcuts found")
 
 
-def _verified(material: Material) -> Key:
-    found = material.verification
+def _verified(inputs: ReportInputs) -> Key:
+    found = inputs.verification
     if found is None:
-        return Key(label="Deployed file", value="None", detail="not asked for", tone="note")
+        return Key(label="Deployed file", value="None", detail="none requested", tone="note")
     if not found.passed:
         return Key(label="Deployed file", value="Refused", detail="answers differ from the model's", tone="error")
-    detail = f"probabilities differ by at most {found.max_probability_difference:.0e} on {found.samples:,} {found.data} samples"
+    measured = "" if math.isnan(found.relative_rms) else f"differs by {found.relative_rms:.0e} of the spread "
+    detail = f"{measured}on {found.samples:,} {found.data} samples"
     return Key(
         label="Deployed file", value="Verified", detail=detail, tone="good" if found.data == "real" else "warning"
     )
-
-
-def _listed(classes: tuple[str, ...]) -> str:
-    if len(classes) > 6:
-        return f"{len(classes)} classes"
-    return f"{', '.join(classes[:-1])} and {classes[-1]}" if len(classes) > 1 else classes[0]

@@ -1,121 +1,137 @@
-"""Pictures: the surest mistakes, and where the model looked."""
+"""Pictures: the surest mistakes, and Grad-CAM of predictions."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from zooft.report import examples as answers
+import numpy as np
+
 from zooft.report import photos, results, words
 from zooft.report.blocks import Block, Photo, Row, Section, Text
 
 if TYPE_CHECKING:
-    from zooft.contracts import Picture
-    from zooft.evaluation.judge import Predictions
-    from zooft.report.inputs import Material
+    from collections.abc import Sequence
+
+    from numpy.typing import NDArray
+
+    from zooft.evaluation.evaluate import Evaluated
+    from zooft.report.inputs import ReportInputs
 
 MOST_MISTAKES = 8
-MOST_CLASSES = 6
+MOST_EXPLAINED_MISTAKES = 4
+MOST_CATEGORIES = 6
 HITS = 2
-"""Right answers shown of each class."""
+"""Right answers shown of each category."""
 _HEAT = (
-    "Yellow is where the network's deepest layer that still has places in the image spoke most for the class (Grad-CAM, Selvaraju "
-    "et al. 2017). "
-    "It shows where, not why, and is coarse; a hot spot away from the finding is a reason to doubt, a hot spot on it is "
-    "no proof. The picture is what the network saw: cut, scaled and windowed."
+    "Yellow marks the places that contributed most to the prediction, at the network's deepest layer that still has places in the "
+    "image (Grad-CAM, Selvaraju et al. 2017). It shows where, not why, and is coarse. A hot spot away from the finding is a reason to "
+    "doubt; a hot spot on it is no proof. The picture is the network's input: cropped, scaled and windowed."
 )
 
 
-def mistakes(material: Material) -> Section:
-    """The surest wrong answers."""
-    wrong, total = results.wrong(material)
-    if not total:
-        return Section("mistakes", "Mistakes", (Text("No answers of held-out samples are at hand."),))
-    name = words.split(material.judged)
-    if not wrong:
-        return Section("mistakes", "Mistakes", (Text(f"None of {words.count(total, f'{name} sample')} is answered wrongly.", "good"),))  # fmt: skip
-    given = material.predictions[material.judged]
-    threshold = material.evaluations[material.judged].threshold
-    chosen = answers.mistakes(given, threshold, MOST_MISTAKES)
-    said = answers.said(given, threshold)
-    shown = tuple(_photo(material, given, row, int(said[row])) for row in chosen)
-    text = f"{wrong:,} of {words.count(total, f'{name} sample')} are answered wrongly ({wrong / total:.1%})"
-    text += f"; the surest {len(chosen)}:" if wrong > len(chosen) else ":"
-    return Section("mistakes", "The most confident mistakes", (Text(text), Row(blocks=shown, narrow=True)))
+def mistakes(inputs: ReportInputs) -> Section:
+    """The surest wrong answers; of answers that are more or less good, those with the largest errors."""
+    main = inputs.main
+    if main is None or not len(main.predictions):
+        return Section("mistakes", "Mistakes", (Text("There are no predictions for held-out samples."),))
+    name, title = words.split(inputs.main_split), "The most confident mistakes"
+    chosen = worst(inputs, main, MOST_MISTAKES)
+    if inputs.problem.presentation.wrong is None:
+        title = "The largest errors"
+        text = f"The {len(chosen)} of {words.count(len(main.predictions), f'{name} sample')} with the largest errors:"
+    else:
+        wrong, total = results.wrong(inputs)
+        of_all = words.count(total, f"{name} sample")
+        if not wrong:
+            return Section("mistakes", "Mistakes", (Text(f"None of {of_all} is predicted wrongly.", "good"),))
+        text = f"{wrong:,} of {of_all} are predicted wrongly ({wrong / total:.1%})"
+        text += f"; the most confident {len(chosen)}:" if wrong > len(chosen) else ":"
+    shown = tuple(_photo(inputs, main, row) for row in chosen)
+    return Section("mistakes", title, (Text(text), Row(blocks=shown, narrow=True)))
 
 
-def looked(material: Material) -> Section:
-    """Heat over the surest right answers of each class, and over the surest mistakes for the class that was said."""
+def gradcam(inputs: ReportInputs) -> Section:
+    """Grad-CAM of the surest right answers of each category, and of the surest mistakes."""
     blocks: list[Block] = []
-    if material.looked is not None and material.judged in material.predictions:
-        given = material.predictions[material.judged]
-        threshold = material.evaluations[material.judged].threshold
-        targets = range(len(material.classes))[:MOST_CLASSES]
-        right = [row for k in targets for row in answers.hits(given, threshold, target=k, most=HITS)]
-        wrong = answers.mistakes(given, threshold, 4)
-        said = answers.said(given, threshold)
-        shown = [_heat(material, given, row, int(said[row])) for row in (*right, *wrong)]
+    if inputs.gradcam is not None and inputs.main is not None and inputs.problem.presentation.explained is not None:
+        main = inputs.main
+        rows = (*best(inputs, main), *worst(inputs, main, MOST_EXPLAINED_MISTAKES))
+        shown = [_explained(inputs, main, row) for row in rows]
         found = tuple(photo for photo in shown if photo is not None)
         if found:
-            blocks = [Text(_HEAT), *_of_folds(material), Row(blocks=found)]
+            blocks = [Text(_HEAT), *_of_folds(inputs), Row(blocks=found)]
     if not blocks:
-        blocks = [Text("This backbone has no stage whose output still has places in the image, so it can't be shown.")]
-    return Section("looked", "Where the model looked", tuple(blocks))
+        blocks = [Text("This model has no stage whose output still has places in the image, so it can't be shown.")]
+    return Section("gradcam", "Grad-CAM", tuple(blocks))
 
 
-def _of_folds(material: Material) -> list[Block]:
-    if material.judged != "cross-validation":
+def worst(inputs: ReportInputs, evaluated: Evaluated, most: int) -> list[int]:
+    """Positions of the surest wrong answers, or of the largest errors."""
+    wrong = _wrong(inputs, evaluated)
+    rows = np.arange(len(evaluated.predictions)) if wrong is None else np.flatnonzero(wrong)
+    return _ordered(-_scores(inputs, evaluated), rows)[:most]
+
+
+def best(inputs: ReportInputs, evaluated: Evaluated) -> list[int]:
+    """Positions of the surest right answers: two of each of the first categories, or four where there are no categories."""
+    scores, wrong = _scores(inputs, evaluated), _wrong(inputs, evaluated)
+    right = np.ones(len(scores), np.bool_) if wrong is None else ~wrong
+    if not inputs.categories:
+        return _ordered(scores, np.flatnonzero(right))[: 2 * HITS]
+    names = np.array([inputs.text(sample.target) for sample in evaluated.predictions.samples])
+    shown = inputs.categories[:MOST_CATEGORIES]
+    return [row for name in shown for row in _ordered(scores, np.flatnonzero(right & (names == name)))[:HITS]]
+
+
+def _scores(inputs: ReportInputs, evaluated: Evaluated) -> NDArray[np.float64]:
+    return np.asarray(inputs.problem.presentation.worst(evaluated.predictions, inputs.labels), np.float64)
+
+
+def _wrong(inputs: ReportInputs, evaluated: Evaluated) -> NDArray[np.bool_] | None:
+    tell = inputs.problem.presentation.wrong
+    return None if tell is None else np.asarray(tell(evaluated.predictions, inputs.labels), np.bool_)
+
+
+def _ordered(keys: NDArray[np.float64], rows: NDArray[np.int64]) -> list[int]:
+    """Some rows by their keys, the smallest first."""
+    return [int(row) for row in rows[np.argsort(keys[rows], kind="stable")]]
+
+
+def _of_folds(inputs: ReportInputs) -> list[Block]:
+    if inputs.main_split != "cross-validation":
         return []
-    return [Text("The heat is of the deployed model, which has learnt from these samples; the answers are the folds'.", "note")]  # fmt: skip
+    return [Text("The heat is of the deployed model, which was trained on these samples; the predictions are the folds'.", "note")]  # fmt: skip
 
 
-def of_task(material: Material) -> list[Block]:
-    """The task's own pictures and tables."""
-    from zooft.contracts import Table
-    from zooft.report.blocks import Grid
-
-    return [
-        Grid(title=item.title, columns=item.columns, rows=item.rows, numbers=False)
-        if isinstance(item, Table)
-        else _own(item)
-        for item in material.extra
-    ]
+def _photo(inputs: ReportInputs, evaluated: Evaluated, row: int) -> Photo:
+    title, lines = _caption(inputs, evaluated, row)
+    sample = evaluated.predictions.samples[row]
+    source = photos.source(inputs.show(sample))
+    return Photo(sources=(source,), alt=f"Sample {sample.id}", title=title, lines=(*lines, sample.id))
 
 
-def _own(picture: Picture) -> Photo:
-    return Photo(
-        sources=(photos.png_source(picture.png),), alt=picture.caption, title=picture.title, lines=(picture.caption,)
-    )
-
-
-def _photo(material: Material, given: Predictions, row: int, said: int) -> Photo:
-    title, lines = _words(material, given, row, said)
-    source = photos.source(material.show(given.samples[row]))
-    return Photo(sources=(source,), alt=f"Sample {given.samples[row].id}", title=title, lines=lines)
-
-
-def _heat(material: Material, given: Predictions, row: int, said: int) -> Photo | None:
-    assert material.looked is not None  # noqa: S101 -- the caller has asked
-    look = material.looked(given.samples[row], said)
-    if look is None:
+def _explained(inputs: ReportInputs, evaluated: Evaluated, row: int) -> Photo | None:
+    assert inputs.gradcam is not None  # noqa: S101 -- the caller has looked
+    sample = evaluated.predictions.samples[row]
+    found = inputs.gradcam(sample, {name: column[row] for name, column in evaluated.predictions.columns.items()})
+    if found is None:
         return None
-    title, lines = _words(material, given, row, said)
-    if look.instance is not None:
-        lines = (*lines, f"the instance that spoke most for it: number {look.instance + 1}")
-    if look.against:
-        where = "; yellow is where least spoke against it" if look.heat.any() else ""
-        lines = (*lines, f"no place in it spoke for this class{where}")
-    sources = (photos.source(look.picture), photos.overlaid(look.picture, look.heat))
-    return Photo(sources=sources, alt=f"Sample {given.samples[row].id}, and where the model looked", title=title, lines=lines)  # fmt: skip
+    title, lines = _caption(inputs, evaluated, row)
+    lines = (*lines, sample.id)
+    if found.instance is not None:
+        lines = (*lines, f"the instance that contributed most: number {found.instance + 1}")
+    if found.against:
+        where = "; yellow is where it is contradicted least" if found.heat.any() else ""
+        lines = (*lines, f"no place in it supports {found.words}{where}")
+    sources = (photos.source(found.picture), photos.overlaid(found.picture, found.heat))
+    return Photo(sources=sources, alt=f"Sample {sample.id}, and its Grad-CAM", title=title, lines=tuple(lines))
 
 
-def _words(material: Material, given: Predictions, row: int, said: int) -> tuple[str, tuple[str, ...]]:
-    """What is true and what was said, and how sure the answer is."""
-    true, name = int(given.targets[row]), given.samples[row].id
-    threshold = material.evaluations[material.judged].threshold
-    sure = f"probability of {material.classes[said]}: {float(given.probabilities[row, said]):.1%}"
-    if threshold is not None:
-        score = float(given.probabilities[row, -1])
-        sure = f"probability of {material.classes[-1]}: {score:.1%}, threshold {threshold:.1%}"
-    if said == true:
-        return f"{material.classes[true]}, rightly", (sure, name)
-    return f"{material.classes[true]}, taken for {material.classes[said]}", (sure, name)
+def _caption(inputs: ReportInputs, evaluated: Evaluated, row: int) -> tuple[str, Sequence[str]]:
+    """The problem's caption, or the target and the answer."""
+    part, one = inputs.problem.presentation, evaluated.predictions.take(np.array([row]))
+    if part.caption is not None:
+        return part.caption(one, inputs.labels, inputs.fitted)
+    cells = part.cells(one, inputs.labels, inputs.fitted)
+    answer = next(iter(cells.values()))[0]
+    return f"{inputs.text(one.samples[0].target)}, predicted {answer}", ()

@@ -1,122 +1,127 @@
-"""What was asked, the data, and what the audit found in it."""
+"""The settings, the data, and what the audit found in it."""
 
 from __future__ import annotations
 
 import json
+from collections import Counter
 from itertools import chain
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from zooft.config import to_toml
-from zooft.data.samples import by_class
 from zooft.report import photos, words
 from zooft.report.blocks import Block, Code, Facts, Folded, Grid, Heading, Items, Photo, Row, Section, Text
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
+    from zooft.audit import FactRow, Finding
     from zooft.contracts import Rejection, Sample
     from zooft.report.blocks import Tone
-    from zooft.report.inputs import Material
+    from zooft.report.inputs import ReportInputs
 
 MOST_REJECTED = 50
-MOST_CLASSES = 40
+MOST_CATEGORIES = 40
 MOST_PAIRS = 12
 _TONES: Mapping[str, Tone] = {"error": "error", "warning": "warning", "info": "note"}
 
 
-def asked(material: Material) -> Section:
-    """The settings in short, and in full as a file that asks for the same again."""
-    record, config = material.record, material.record.config
-    weights = record.weights
+def settings(inputs: ReportInputs) -> Section:
+    """The settings in short, and in full as a file that repeats the run."""
+    config, weights = inputs.record.config, inputs.record.weights
     licence = f" ({weights.licence})" if weights.licence else ""
     facts = (
-        ("Task", material.task),
-        ("Backbone", material.backbone),
+        ("Task", inputs.task),
+        ("Backbone", inputs.backbone),
         ("Pretrained weights", f"{weights.source}{licence}"),
-        ("Head", record.head.rpartition("/")[2]),
+        ("Head", inputs.head),
         ("Frozen", str(config["freeze"]).rpartition("/")[2]),
         ("Epochs", str(config["epochs"])),
         ("Seed", str(config["seed"])),
     )
     blocks: tuple[Block, ...] = (
         Facts(facts),
-        Code(f"zooft finetune --config settings.toml --data {_data(material)}", "The same again:"),
-        Folded("All settings: settings.toml", (Code(to_toml({**config, **record.options})),)),
+        Code(f"zooft finetune --config settings.toml --data {_data(inputs)}", "To repeat the run:"),
+        Folded("All settings: settings.toml", (Code(to_toml({**config, **inputs.record.options})),)),
     )
-    return Section("asked", "What was asked", blocks)
+    return Section("settings", "Settings", blocks)
 
 
-def data(material: Material) -> Section:
-    """Counts by split, class and group, notes, and the files that aren't used."""
-    blocks: list[Block] = [_counts(material)]
-    if material.record.notes:
-        blocks += [Heading("Notes"), Items(material.record.notes)]
-    blocks += _rejected(material.rejected)
-    blocks.append(Text(f"Fingerprint of the data: {material.record.data.fingerprint}"))
+def data(inputs: ReportInputs) -> Section:
+    """Counts by split, category and group, notes, and the files that aren't used."""
+    blocks: list[Block] = [_counts(inputs)]
+    if inputs.record.notes:
+        blocks += [Heading("Notes"), Items(inputs.record.notes)]
+    blocks += _rejected(inputs.rejected)
+    blocks.append(Text(f"Fingerprint of the data: {inputs.record.data.fingerprint}"))
     return Section("data", "Data", tuple(blocks))
 
 
-def audit(material: Material) -> Section | None:
+def audit(inputs: ReportInputs) -> Section | None:
     """What was found, worst first, with thumbnails of what is too much alike."""
-    if material.audit is None:
+    if inputs.audit is None:
         return None
-    found = material.audit
-    blocks: list[Block] = [Text(f"{words.count(found.samples, 'sample')} looked at before training.")]
+    found = inputs.audit
+    blocks: list[Block] = [Text(f"{words.count(found.samples, 'sample')} audited before training.")]
     blocks += [Text(_finding(finding), _TONES[finding.severity]) for finding in found.findings]
     if not found.findings:
         blocks.append(
             Text("Nothing was found: no copies, no leaks, no shortcuts in what is known of the files.", "good")
         )
     if found.facts:
-        blocks.append(_facts(found.facts))
-    blocks += _pairs(material)
+        blocks.append(_facts(inputs, found.facts))
+    blocks += _pairs(inputs)
     blocks += [Text(str(note)) for note in found.notes]
     return Section("audit", "Leaks and shortcuts", tuple(blocks))
 
 
-def _data(material: Material) -> str:
-    path = material.record.data.path
-    return "DATA" if material.private or not path else json.dumps(path) if " " in path else path
+def _data(inputs: ReportInputs) -> str:
+    path = inputs.record.data.path
+    return "DATA" if inputs.private or not path else json.dumps(path) if " " in path else path
 
 
-def _counts(material: Material) -> Block:
-    by_split = _by_class(material)
-    data = material.record.data
-    total = {"train": data.train, "val": data.val, "test": data.test}
+def _counts(inputs: ReportInputs) -> Block:
+    """How many samples each split has; of a label with categories, how many of each."""
+    data = inputs.record.data
+    by_split = _by_category(inputs) if inputs.categories else {}
     splits = [name for name in by_split if sum(by_split[name].values())]
     if not splits:
-        plain = tuple((words.split(name).capitalize(), f"{number:,}") for name, number in total.items() if number)
+        numbers = {"train": data.train, "val": data.val, "test": data.test}
+        plain = tuple((words.split(name).capitalize(), f"{number:,}") for name, number in numbers.items() if number)
         return Grid(title="Samples", columns=("Split", "Samples"), rows=plain)
-    shown = material.classes[:MOST_CLASSES]
+    label, shown = inputs.labels[0].name, inputs.categories[:MOST_CATEGORIES]
     rows: tuple[tuple[str, ...], ...] = tuple(
         (name, *(f"{by_split[split].get(name, 0):,}" for split in splits)) for name in shown
     )
-    rest = len(material.classes) - len(shown)
+    rest = inputs.categories[MOST_CATEGORIES:]
     if rest:
-        others = [sum(by_split[split].get(name, 0) for name in material.classes[MOST_CLASSES:]) for split in splits]
-        rows += ((f"{rest} more classes", *(f"{number:,}" for number in others)),)
+        others = [sum(by_split[split].get(name, 0) for name in rest) for split in splits]
+        rows += ((f"{len(rest)} more", *(f"{number:,}" for number in others)),)
     rows += (("All", *(f"{sum(by_split[split].values()):,}" for split in splits)),)
-    groups = _groups(material, splits)
-    columns = ("Class", *(words.split(split).capitalize() for split in splits))
-    title = "Samples by class and split"
+    groups, one = _groups(inputs, splits), data.group_name
+    columns = (label.capitalize(), *(words.split(split).capitalize() for split in splits))
+    title = f"Samples by {label} and split"
     if not any(groups) and data.groups:
-        title += f", of {words.count(data.groups, data.group_name, words.plural(data.group_name))}"
+        title += f", of {words.count(data.groups, one, words.plural(one))}"
     if any(groups):
-        rows += ((words.plural(data.group_name).capitalize(), *(f"{number:,}" for number in groups)),)
+        rows += ((words.plural(one).capitalize(), *(f"{number:,}" for number in groups)),)
     return Grid(title=title, columns=columns, rows=rows)
 
 
-def _by_class(material: Material) -> Mapping[str, Mapping[str, int]]:
-    """Split to class to number of samples, from the samples themselves or from what the run recorded."""
-    if material.samples:
-        return {split: by_class(members, material.classes) for split, members in material.samples.items()}
-    return material.record.data.classes
+def _by_category(inputs: ReportInputs) -> Mapping[str, Mapping[str, int]]:
+    """Split to category to number of samples, from the samples themselves or from what the run recorded."""
+    if not inputs.samples:
+        return inputs.record.data.counts
+    return {split: _tally(inputs, members) for split, members in inputs.samples.items()}
 
 
-def _groups(material: Material, splits: Sequence[str]) -> list[int]:
+def _tally(inputs: ReportInputs, samples: Sequence[Sample]) -> dict[str, int]:
+    counts = Counter(inputs.text(sample.target) for sample in samples if sample.target is not None)
+    return {name: counts[name] for name in inputs.categories}
+
+
+def _groups(inputs: ReportInputs, splits: Sequence[str]) -> list[int]:
     return [
-        len({sample.group for sample in material.samples.get(split, ()) if sample.group is not None})
-        for split in splits
+        len({sample.group for sample in inputs.samples.get(split, ()) if sample.group is not None}) for split in splits
     ]
 
 
@@ -131,7 +136,7 @@ def _rejected(rejected: Sequence[Rejection]) -> list[Block]:
     return blocks
 
 
-def _finding(finding: Any) -> str:
+def _finding(finding: Finding) -> str:
     named = [*finding.samples[:3]]
     if finding.severity == "info" or not named or any(str(name) in finding.text for name in named):
         return str(finding.text)
@@ -139,41 +144,39 @@ def _finding(finding: Any) -> str:
     return f"{finding.text} ({', '.join(named)}{f' and {more} more' if more > 0 else ''})"
 
 
-def _facts(rows: Sequence[Any]) -> Block:
+def _facts(inputs: ReportInputs, rows: Sequence[FactRow]) -> Block:
+    label = ", ".join(one.name for one in inputs.labels)
     cells = tuple(
         (
             row.name.replace("_", " "), f"{row.values:,}" if row.values else "", f"{row.stated:,}",
             "" if row.auroc is None else words.figure(row.auroc),
             "" if row.low is None or row.high is None else f"{row.low:.3f} to {row.high:.3f}",
-            "tells the class" if row.shortcut else "",
+            f"predicts the {label}" if row.shortcut else "",
         )
         for row in rows
     )  # fmt: skip
     columns = ("Fact", "Values", "Known of", "AUROC", "95 % interval", "")
-    return Grid(title="How well the class can be told without looking at the image (0.5: not at all)",
-                columns=columns, rows=cells)  # fmt: skip
+    title = f"How well the {label} can be predicted without the image (0.5: not at all)"
+    return Grid(title=title, columns=columns, rows=cells)
 
 
-def _pairs(material: Material) -> list[Block]:
+def _pairs(inputs: ReportInputs) -> list[Block]:
     """Pictures of pairs, as far as both samples are known here."""
     from zooft.audit import pairs_to_show
 
-    told = pairs_to_show(material.audit)  # type: ignore[arg-type]
-    wanted = {name for a, b, _ in told for name in (a, b)}
-    everyone = chain(*material.samples.values(), *(answers.samples for answers in material.predictions.values()))
+    assert inputs.audit is not None  # noqa: S101 -- the section is about it
+    found = pairs_to_show(inputs.audit)
+    wanted = {name for a, b, _ in found for name in (a, b)}
+    everyone = chain(*inputs.samples.values(), *(part.predictions.samples for part in inputs.evaluated.values()))
     known = {sample.id: sample for sample in everyone if sample.id in wanted} if wanted else {}
-    pairs = [(a, b, why) for a, b, why in told if a in known and b in known]
+    pairs = [(a, b, why) for a, b, why in found if a in known and b in known]
     if not pairs:
         return []
-    shown = tuple(_pair(material, known[a], known[b], why) for a, b, why in pairs[:MOST_PAIRS])
-    return [Heading("Pairs to look at"), Row(blocks=shown)]
+    shown = tuple(_pair(inputs, known[a], known[b], why) for a, b, why in pairs[:MOST_PAIRS])
+    return [Heading("Pairs to check"), Row(blocks=shown)]
 
 
-def _pair(material: Material, first: Sample, second: Sample, why: str) -> Photo:
-    sides = [f"{sample.id}: {_class(material, sample)}" for sample in (first, second)]
-    sources = tuple(photos.source(material.show(sample)) for sample in (first, second))
+def _pair(inputs: ReportInputs, first: Sample, second: Sample, why: str) -> Photo:
+    sides = [f"{sample.id}: {inputs.text(sample.target)}" for sample in (first, second)]
+    sources = tuple(photos.source(inputs.show(sample)) for sample in (first, second))
     return Photo(sources=sources, alt=f"Two samples: {why}", title=why.capitalize(), lines=tuple(sides))
-
-
-def _class(material: Material, sample: Sample) -> str:
-    return material.classes[sample.target] if 0 <= sample.target < len(material.classes) else "unlabelled"

@@ -1,8 +1,9 @@
-"""The file that was written: what was proven of it, and how to use it."""
+"""The file that was written: what was verified of it, and how to use it."""
 
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from zooft.report import words
@@ -11,22 +12,29 @@ from zooft.run import folder as runs
 
 if TYPE_CHECKING:
     from zooft.contracts import Port, Verification
-    from zooft.report.inputs import Material
+    from zooft.report.inputs import ReportInputs
+
+_SESSION = (
+    f'session = onnxruntime.InferenceSession("{runs.ONNX_FILE}", providers=["CPUExecutionProvider"])',
+    "names = [output.name for output in session.get_outputs()]",
+)
+_TAKEN = frozenset({"np", "names", "outputs", "session"})
+"""Names of the lines' own."""
 
 
-def verification(material: Material) -> Section:
+def verification(inputs: ReportInputs) -> Section:
     """The file on disk against the model in torch."""
-    found = material.verification
+    found = inputs.verification
     if found is None:
         text = "No ONNX file was written in this run; 'zooft export RUN' writes and verifies one."
         return Section("verification", "Verification", (Text(text, "note"),))
-    said = (
+    proven = (
         f"model.onnx was run by onnxruntime and answers as the model in torch did, on {found.samples:,} of "
         f"{words.count(found.available, 'real sample')}."
         if found.data == "real"
         else "The file was run by onnxruntime on generated images only, which proves much less than real samples would."
     )
-    verdict = Text(said, "good" if found.data == "real" else "warning")
+    verdict = Text(proven, "good" if found.data == "real" else "warning")
     if not found.passed:
         verdict = Text("The file couldn't be verified. It is kept as model.unverified.onnx; don't use it.", "error")  # fmt: skip
     blocks: list[Block] = [verdict]
@@ -41,137 +49,97 @@ def verification(material: Material) -> Section:
     return Section("verification", "Verification", tuple(blocks))
 
 
-def deployment(material: Material) -> Section:
+def deployment(inputs: ReportInputs) -> Section:
     """How to use the file, by the command line and in ten lines of Python."""
-    found = material.verification
+    found = inputs.verification
     if found is None or not found.passed:
         return Section("deploy", "How to deploy", (Text("There is no verified file to deploy."),))
     blocks: list[Block] = [
-        Text("The file holds everything from native units to probabilities: scaling, network, calibration."),
+        Text("The file holds everything from native units to the answer: scaling, network, and what was fitted."),
         Code(f"zooft predict {runs.ONNX_FILE} FILE_OR_FOLDER", "With zooft, which reads the files too; torch isn't needed:"),
     ]  # fmt: skip
-    if material.ports:
-        blocks.append(
-            Code(snippet(material), "Without zooft:" if material.reader else "With numpy and onnxruntime alone:")
-        )
+    if inputs.ports:
+        blocks.append(Code(snippet(inputs), "Without zooft:" if inputs.reader else "With numpy and onnxruntime alone:"))
         rows = tuple(
-            (port.name, port.dtype, " × ".join(str(axis) for axis in port.axes), port.meaning)
-            for port in material.ports
+            (port.name, port.dtype, " × ".join(str(axis) for axis in port.axes), port.meaning) for port in inputs.ports
         )
         columns = ("Input", "Type", "Shape (names: any size)", "Meaning")
         blocks.append(Grid(title="What goes in", columns=columns, rows=rows, numbers=False))
-    if material.intended_use:
-        blocks.append(Text(f"Intended use: {material.intended_use}"))
+    if inputs.intended_use:
+        blocks.append(Text(f"Intended use: {inputs.intended_use}"))
     return Section("deploy", "How to deploy", tuple(blocks))
 
 
-def snippet(material: Material) -> str:
+def snippet(inputs: ReportInputs) -> str:
     """Python that runs this very file: on files where the task says how to read them, else on an array of zeros."""
-    return _on_files(material) if material.reader else _on_zeros(material)
+    known = any(evaluation.groups for evaluation in inputs.evaluations.values())
+    data = inputs.record.data
+    group_name = data.group_name if known else ""
+    usage = inputs.problem.presentation.usage(inputs.labels, inputs.fitted, data.group_rule, group_name)
+    return "\n".join((*(_on_files(inputs) if inputs.reader else _on_zeros(inputs)), *usage))
 
 
-def _on_files(material: Material) -> str:
-    names = ", ".join(json.dumps(port.name) for port in material.ports)
-    score = material.record.data.group_score
-    joined = "rows.mean(0)" if score == "mean" else "rows[rows[:, -1].argmax()]"
-    how = "their mean" if score == "mean" else f"the one with the most of {json.dumps(material.classes[-1])}"
-    return "\n".join(
-        (
-            "import sys",
-            "",
-            "import numpy as np",
-            "import onnxruntime",
-            material.reader.rstrip(),
-            "",
-            "",
-            f'session = onnxruntime.InferenceSession("{runs.ONNX_FILE}", providers=["CPUExecutionProvider"])',
-            f"classes = {_literal(material.classes)}",
-            f'rows = [session.run(["probabilities"], dict(zip([{names}], sample)))[0] for sample in read(sys.argv[1])]',
-            "rows = np.concatenate(rows)",
-            f"answer = {joined}  # of several samples, {how}",
-            *_decision("answer", material),
-        )
+def _on_files(inputs: ReportInputs) -> tuple[str, ...]:
+    names = ", ".join(json.dumps(port.name) for port in inputs.ports)
+    return (
+        "import sys",
+        "",
+        "import numpy as np",
+        "import onnxruntime",
+        inputs.reader.rstrip(),
+        "",
+        "",
+        *_SESSION,
+        f"parts = [session.run(None, dict(zip([{names}], sample))) for sample in read(sys.argv[1])]",
+        "outputs = {name: np.concatenate(arrays) for name, arrays in zip(names, zip(*parts))}",
     )
 
 
-def _on_zeros(material: Material) -> str:
-    lines = [
-        "import numpy as np",
-        "import onnxruntime",
-        "",
-        f'session = onnxruntime.InferenceSession("{runs.ONNX_FILE}", providers=["CPUExecutionProvider"])',
-    ]
-    for port in material.ports:
-        shape = ", ".join(str(size) for size in example_shape(port, material))
+def _on_zeros(inputs: ReportInputs) -> tuple[str, ...]:
+    lines = ["import numpy as np", "import onnxruntime", "", *_SESSION]
+    for port in inputs.ports:
+        shape = ", ".join(str(size) for size in example_shape(port, inputs))
         axes = ", ".join(str(axis) for axis in port.axes)
         lines.append(f"# {port.name}: {port.dtype} ({axes}): {' '.join(port.meaning.split())}")
         lines.append(f"{_variable(port)} = np.zeros(({shape}), np.{port.dtype})  # yours in its place")
-    feed = ", ".join(f"{json.dumps(port.name)}: {_variable(port)}" for port in material.ports)
-    lines.append(f'probabilities, logits = session.run(["probabilities", "logits"], {{{feed}}})')
-    lines.append(f"classes = {_literal(material.classes)}")
-    return "\n".join((*lines, *_decision("probabilities[0]", material)))
+    feed = ", ".join(f"{json.dumps(port.name)}: {_variable(port)}" for port in inputs.ports)
+    return (*lines, f"outputs = dict(zip(names, session.run(None, {{{feed}}})))")
 
 
-def _decision(answer: str, material: Material) -> tuple[str, ...]:
-    threshold = material.record.fitted.threshold
-    if threshold is None:
-        return (f"print(classes[int({answer}.argmax())], {answer})",)
-    return (
-        f"said = int({answer}[1] >= {threshold!r})  # the operating threshold{_level(material)}",
-        f"print(classes[said], {answer})",
-    )
-
-
-def example_shape(port: Port, material: Material) -> tuple[int, ...]:
+def example_shape(port: Port, inputs: ReportInputs) -> tuple[int, ...]:
     """One sample; rows and columns as the network sees them, three of any other axis of free size."""
-    spec = material.record.backbone.input
+    spec = inputs.record.backbone.input
     sizes = {"height": spec.height, "width": spec.width, "rows": spec.height, "columns": spec.width}
     sizes |= {"h": spec.height, "w": spec.width, "y": spec.height, "x": spec.width}
     rest = [axis if isinstance(axis, int) else sizes.get(axis.lower(), 3) for axis in port.axes[1:]]
     return (1, *rest)
 
 
-def _level(material: Material) -> str:
-    if not any(evaluation.groups for evaluation in material.evaluations.values()):
-        return ""
-    score = material.record.data.group_score
-    how = "the mean over" if score == "mean" else "the largest of"
-    return f", for {how} a {material.record.data.group_name}'s samples"
-
-
 def _variable(port: Port) -> str:
-    return port.name if port.name.isidentifier() and port.name not in {"np", "classes", "session"} else "array"
-
-
-def _literal(names: tuple[str, ...]) -> str:
-    return "[" + ", ".join(repr(name) for name in names) + "]"
+    return port.name if port.name.isidentifier() and port.name not in _TAKEN else "array"
 
 
 def _numbers(found: Verification) -> tuple[tuple[str, str], ...]:
     nodes = ", ".join(f"{n} on {name.removesuffix('ExecutionProvider')}" for name, n in found.placement.items())
     return (
-        ("Largest difference of a probability", f"{found.max_probability_difference:.1e}"),
-        ("Difference of the logits", f"{found.relative_rms:.1e} of their spread among samples"),
+        *((f"Output {name}", words.difference(one, one.whole)) for name, one in found.outputs.items()),
         *_parts(found),
-        ("Same best class", f"{found.top1_agreement:.2%} of the samples"),
+        *((("Same exact outputs", f"{found.agreement:.2%} of the samples"),) if found.agreement is not None else ()),
         ("Samples", f"{found.samples:,} {found.data}"),
         ("Batch sizes", ", ".join(str(n) for n in found.batch_sizes)),
-        ("Run by", f"{found.provider.removesuffix('ExecutionProvider')}, {found.requested_provider} was asked for"),
+        ("Run by", f"{found.provider.removesuffix('ExecutionProvider')}, requested: {found.requested_provider}"),
         ("Operators", nodes),
         ("SHA-256 of the file", found.onnx_sha256),
         *((("Of its metadata, compared with the run", ", ".join(found.declared)),) if found.declared else ()),
     )
 
 
-def _parts(found: Verification) -> tuple[tuple[str, str], ...]:
+def _parts(found: Verification) -> Iterator[tuple[str, str]]:
     """Preprocessing and network, each compared alone."""
     level = found.preprocessing
-    if level is None or found.network_rms is None:
-        return ()
-    return (
-        (
-            "Preprocessing alone",
-            f"{level.differing:,} of {level.values:,} levels differ by half a level or more, the largest by {level.largest:.2g}",
-        ),
-        ("Network alone, on the same input", f"logits differ by {found.network_rms:.1e} of their spread"),
-    )
+    if level is not None:
+        differing = f"{level.differing:,} of {level.values:,} levels differ by half a level or more"
+        yield "Preprocessing alone", f"{differing}, the largest by {level.largest:.2g}"
+    for name, one in found.outputs.items():
+        if one.network is not None:
+            yield f"Network alone, output {name}", words.difference(one, one.network)

@@ -6,7 +6,8 @@ import math
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from zooft.evaluation.metrics import Evaluation, Interval
+    from zooft.contracts import OutputDifference
+    from zooft.evaluation.bootstrap import Interval
 
 SPLITS = {
     "train": "training",
@@ -48,6 +49,15 @@ def metric(name: str) -> str:
     return " ".join(parts).capitalize()
 
 
+def difference(found: OutputDifference, value: float) -> str:
+    """How far an output of a file is from torch's, `value` in terms of its measure."""
+    if found.measure == "spread":
+        return f"differs by {value:.1e} of its spread among samples"
+    if found.measure == "absolute":
+        return f"differs by at most {value:.1e}"
+    return f"differs in {value:.2%} of the samples"
+
+
 def count(number: int, one: str, many: str = "") -> str:
     """``1 file``, ``2 files``, ``12,345 files``."""
     return f"{number:,} {one if number == 1 else many or one + 's'}"
@@ -56,16 +66,6 @@ def count(number: int, one: str, many: str = "") -> str:
 def plural(one: str) -> str:
     """``groups``, ``patients``, ``studies``, ``series``."""
     return one if one.endswith("s") else one[:-1] + "ies" if one.endswith("y") else one + "s"
-
-
-def one_class(evaluation: Evaluation) -> str:
-    """Why there are no figures per group, where all of them count as one class."""
-    many = plural(evaluation.group_name)
-    return (
-        f"no figures per {evaluation.group_name}: by the rule that one sample decides, all {evaluation.groups} {many} count "
-        f"as {evaluation.one_class}, so saying that of everybody would be right always; look whether {evaluation.one_class} is "
-        "what is looked for (--positive), and whether there is enough of both"
-    )
 
 
 def seconds(value: float) -> str:

@@ -270,13 +270,15 @@ def write_text(path: Path, text: str, *, errors: str = "strict") -> None:
 
 
 def to_json(value: Any) -> Any:
-    """Dataclasses, paths and tuples as JSON has them."""
+    """Dataclasses, paths, tuples and sets as JSON has them."""
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
         return {field.name: to_json(getattr(value, field.name)) for field in dataclasses.fields(value)}
     if isinstance(value, Mapping):
         return {str(key): to_json(item) for key, item in value.items()}
     if isinstance(value, (list, tuple)):
         return [to_json(item) for item in value]
+    if isinstance(value, (set, frozenset)):
+        return sorted(to_json(item) for item in value)
     if hasattr(value, "item") and getattr(value, "ndim", None) == 0:  # numpy's scalars
         value = value.item()
     if isinstance(value, float) and not math.isfinite(value):

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from zooft.compute import trees
 from zooft.contracts import Loss
 from zooft.errors import ZooftError
-from zooft.hooks.guard import ask, code_of, place_of, raised_in
+from zooft.hooks.guard import ask, code_of, part_place, raised_in
 from zooft.train.speed import is_out_of_memory
 
 if TYPE_CHECKING:
@@ -36,7 +36,7 @@ class TaskLoss(nn.Module):
         super().__init__()
         self.own = own
         self._known = len(list(own.parameters()))
-        self._place, self._code = place_of(task.problem.training, "loss"), code_of(task.problem.training, "loss")
+        self._place, self._code = part_place(task, "training", "loss"), code_of(task.problem.training, "loss")
 
     def forward(self, outputs: Mapping[str, Tensor], targets: Any) -> Tensor:
         """The mean loss of a batch.
@@ -106,7 +106,7 @@ def make_loss(task: Task, labels: Labels, targets: Sequence[Any], options: Any, 
         own: nn.Module = ask(training, "loss", labels, targets, options)
     if any(isinstance(parameter, nn.parameter.UninitializedParameter) for parameter in own.parameters()):
         text = "makes a loss with parameters whose shapes aren't known yet; give them their shapes when it is made"
-        raise place_of(training, "loss").error(text, code=code_of(training, "loss"))
+        raise part_place(task, "training", "loss").error(text, code=code_of(training, "loss"))
     try:
         own = copy.deepcopy(own)  # a problem may give one module again and again, and each fold learns from the start
     except Exception:  # plugin code: what can't be copied is most likely made anew

@@ -11,11 +11,12 @@ from numpy.typing import NDArray
 from scipy import special
 from sklearn import metrics as sklearn_metrics
 from sklearn.calibration import calibration_curve
-from zooft.evaluation.metrics import decide
 
-from zooft.contracts import Calibration, OperatingPoint
 from zooft.errors import ConfigError
-from zooft.evaluation import calibration
+from zooft.evaluation.groups import members_of
+from zooft.problems.classification import calibration
+from zooft.problems.classification.calibration import Calibration, OperatingPoint
+from zooft.problems.classification.metrics import decide
 
 Array = NDArray[Any]
 YOUDEN = OperatingPoint()
@@ -31,7 +32,15 @@ def drawn(seed: int, classes: int = 2, *, samples: int = 400, temperature: float
 
 
 def fitted(logits: Array, targets: Array, point: OperatingPoint | None = YOUDEN, **more: Any) -> Calibration:
-    return calibration.fit(logits, targets, point, **{"activation": "softmax", "fitted_on": "validation", **more})
+    members = members_of(more.pop("groups", [None] * len(targets)))
+    given = {
+        "activation": "softmax",
+        "fitted_on": "validation",
+        "members": members,
+        "rule": more.pop("group_score", "mean"),
+        **more,
+    }
+    return calibration.fit(logits, targets, point, **given)
 
 
 # Operating points

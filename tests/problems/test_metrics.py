@@ -5,18 +5,77 @@ from __future__ import annotations
 import math
 import sys
 from collections.abc import Callable, Sequence
+from dataclasses import fields
 from functools import partial
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import pytest
 from numpy.typing import NDArray
 from sklearn import metrics as sklearn_metrics
-from zooft.evaluation.metrics import Evaluation, Interval
 
-from zooft.evaluation import metrics
+import zooft
+from zooft.contracts import Sample, class_labels
+from zooft.evaluation import bootstrap, subgroups
+from zooft.evaluation.bootstrap import Interval
+from zooft.evaluation.evaluate import evaluate
+from zooft.evaluation.groups import members_of
+from zooft.evaluation.predictions import Predictions
+from zooft.problems.classification import metrics
+from zooft.problems.classification.evaluation import details_of, with_threshold
+from zooft.problems.classification.groups import group_answers
 
 Array = NDArray[Any]
+Metrics = Callable[[NDArray[Any], NDArray[Any]], Any]
+
+
+def predictions_of(targets: Array, probabilities: Array, groups: Sequence[str | None], facts: Any = ()) -> Predictions:
+    facts = facts or [{}] * len(targets)
+    samples = [Sample(id=str(i), source=None, group=groups[i], facts=facts[i]) for i in range(len(targets))]
+    columns = {"target": np.asarray(targets, np.int64), "probabilities": np.asarray(probabilities)}
+    return Predictions(samples=samples, columns=columns)
+
+
+def evaluation_of(
+    figures: Metrics, targets: Array, probabilities: Array, *, classes: Sequence[str], groups: Sequence[str | None],
+    group_score: str = "mean", threshold: float | None = None, facts: Any = (), subgroups: Sequence[str] = (), primary: str = "",
+    thresholds: Array | None = None, **more: Any,
+) -> Any:  # fmt: skip
+    """An evaluation and the details of classes, side by side."""
+    given = predictions_of(targets, probabilities, groups, facts)
+    given = with_threshold(given, threshold) if thresholds is None else given.with_columns(threshold=thresholds)
+    problem = zooft.classification(metrics=figures, primary=primary or next(iter(figures(targets, probabilities))))
+    found = evaluate(
+        problem,
+        class_labels(classes),
+        given,
+        fitted={"threshold": threshold},
+        group_rule=group_score,
+        facts=subgroups,
+        **more,
+    )
+    return SimpleNamespace(
+        **{field.name: getattr(found, field.name) for field in fields(found)},
+        **{field.name: getattr(details_of(found.details), field.name) for field in fields(details_of(found.details))},
+    )
+
+
+def intervals(figures: Metrics, targets: Array, probabilities: Array, *, groups: Any, resamples: int, seed: int) -> Any:
+    def of(some: Predictions) -> Any:
+        return figures(some["target"], some["probabilities"])
+
+    given = predictions_of(targets, probabilities, groups)
+    return bootstrap.intervals(of, given, groups=groups, resamples=resamples, seed=seed)
+
+
+def by_group(groups: Sequence[str | None], targets: Array, probabilities: Array, rule: str) -> Any:
+    members = members_of(groups)
+    truth, answers = group_answers(targets, probabilities, members, rule)
+    names = tuple(groups[rows[0]] for rows in members)
+    return SimpleNamespace(names=names, targets=truth, probabilities=answers, members=members)
+
+
 CASES = [(seed, classes) for classes in (2, 3, 7) for seed in range(6)]
 
 
@@ -111,8 +170,8 @@ def test_an_evaluation_holds_the_confusion_matrix_as_plain_numbers() -> None:
     assert (evaluation.split, evaluation.samples) == ("val", 3)
 
 
-def evaluated(targets: Array, probabilities: Array) -> Evaluation:
-    return metrics.evaluate(
+def evaluated(targets: Array, probabilities: Array) -> Any:
+    return evaluation_of(
         metrics.classification_metrics, targets, probabilities, split="val", resamples=0, seed=0,
         classes=[f"class {k}" for k in range(probabilities.shape[1])], groups=[None] * len(targets),
     )  # fmt: skip
@@ -131,7 +190,7 @@ def interval(
     """Of the accuracy of answers that are right or wrong as `hits` says."""
     targets = np.ones(len(hits), dtype=np.int64)
     probabilities = np.eye(2)[np.asarray(hits, dtype=np.int64)]
-    found = metrics.intervals(
+    found = intervals(
         accuracy_alone, targets, probabilities, groups=groups or [None] * len(hits), resamples=resamples, seed=seed
     )
     return found["accuracy"]
@@ -200,15 +259,13 @@ def test_a_group_called_as_a_sample_would_be_is_not_mixed_up_with_it() -> None:
 def test_draws_in_which_a_figure_is_undefined_do_not_count() -> None:
     targets = np.array([0] * 10 + [1])
     probabilities = np.stack([np.linspace(1, 0, 11), np.linspace(0, 1, 11)], 1)
-    found = metrics.intervals(
-        metrics.classification_metrics, targets, probabilities, groups=[None] * 11, resamples=200, seed=0
-    )
+    found = intervals(metrics.classification_metrics, targets, probabilities, groups=[None] * 11, resamples=200, seed=0)
     assert found["auroc"] == Interval(1.0, 1.0, 1.0)
 
 
 def test_a_figure_that_is_never_defined_has_no_interval() -> None:
     targets, probabilities = drawn(0, 3, leave_out=0)
-    found = metrics.intervals(
+    found = intervals(
         metrics.classification_metrics, targets, probabilities, groups=[None] * len(targets), resamples=50, seed=0
     )
     assert math.isnan(found["auroc"].value)
@@ -217,7 +274,7 @@ def test_a_figure_that_is_never_defined_has_no_interval() -> None:
 
 def test_the_figure_lies_within_its_interval() -> None:
     targets, probabilities = drawn(5, 4, samples=200)
-    found = metrics.intervals(
+    found = intervals(
         metrics.classification_metrics, targets, probabilities, groups=[None] * 200, resamples=300, seed=0
     )
     for value in found.values():
@@ -372,8 +429,8 @@ def test_the_confusion_matrix_at_a_threshold_equals_scikit_learns(threshold: flo
 def test_a_group_s_answer_is_its_mean_or_its_most_suspicious_sample() -> None:
     probabilities = np.array([[0.9, 0.1], [0.2, 0.8], [0.6, 0.4], [0.3, 0.7]])
     targets, groups = np.array([0, 1, 0, 0]), ["b", "a", "b", "a"]
-    mean = metrics.by_group(groups, targets, probabilities, "mean")
-    most = metrics.by_group(groups, targets, probabilities, "max")
+    mean = by_group(groups, targets, probabilities, "mean")
+    most = by_group(groups, targets, probabilities, "max")
     assert mean.names == most.names == ("b", "a")
     assert mean.targets.tolist() == most.targets.tolist() == [0, 1]
     assert [rows.tolist() for rows in mean.members] == [[0, 2], [1, 3]]
@@ -383,25 +440,23 @@ def test_a_group_s_answer_is_its_mean_or_its_most_suspicious_sample() -> None:
 
 def test_the_most_suspicious_sample_is_judged_by_the_last_class() -> None:
     probabilities = np.array([[0.1, 0.9, 0.0], [0.5, 0.2, 0.3]])
-    assert metrics.by_group(["a", "a"], np.array([0, 0]), probabilities, "max").probabilities.tolist() == [
-        [0.5, 0.2, 0.3]
-    ]
+    assert by_group(["a", "a"], np.array([0, 0]), probabilities, "max").probabilities.tolist() == [[0.5, 0.2, 0.3]]
 
 
 def test_a_sample_of_unknown_group_answers_for_itself() -> None:
     probabilities = np.array([[0.9, 0.1], [0.2, 0.8], [0.6, 0.4]])
-    grouped = metrics.by_group([None, "a", None], np.array([-1, -1, -1]), probabilities, "mean")
+    grouped = by_group([None, "a", None], np.array([-1, -1, -1]), probabilities, "mean")
     assert grouped.names == (None, "a", None)
     assert np.allclose(grouped.probabilities, probabilities)
 
 
 def test_no_samples_make_no_groups() -> None:
     for score in ("mean", "max"):
-        grouped = metrics.by_group([], np.zeros(0, np.int64), np.zeros((0, 2)), score)
+        grouped = by_group([], np.zeros(0, np.int64), np.zeros((0, 2)), score)
         assert (grouped.names, grouped.probabilities.shape) == ((), (0, 2))
 
 
-# Evaluations with groups, a threshold and subgroups
+# Anys with groups, a threshold and subgroups
 
 PATIENTS, SLICES = 60, 4
 
@@ -416,8 +471,8 @@ def scans(seed: int = 0) -> tuple[Array, Array, list[str]]:
 
 def judged(
     targets: Array, probabilities: Array, groups: Sequence[str | None], *, resamples: int = 0, **more: Any
-) -> Evaluation:
-    return metrics.evaluate(
+) -> Any:
+    return evaluation_of(
         metrics.diagnostic_metrics, targets, probabilities, split="val", resamples=resamples, seed=0,
         classes=[f"class {k}" for k in range(probabilities.shape[1])], groups=groups, **more,
     )  # fmt: skip
@@ -440,7 +495,7 @@ def test_intervals_per_group_are_a_bootstrap_over_groups() -> None:
     targets, probabilities, groups = scans()
     found = judged(targets, probabilities, groups, resamples=300)
     means = probabilities.reshape(PATIENTS, SLICES, 2).mean(1)
-    alone = metrics.intervals(
+    alone = intervals(
         metrics.diagnostic_metrics, targets[::SLICES], means, groups=[None] * PATIENTS, resamples=300, seed=0
     )
     assert found.group_metrics == alone
@@ -523,7 +578,7 @@ def test_the_interval_of_a_share_is_scipy_s(whole: int) -> None:
 
     for part in range(0, whole + 1, max(1, whole // 20)):
         wanted = binomtest(part, whole).proportion_ci(0.95, method="wilson")
-        found = metrics._share(part, whole, interval=True)
+        found = bootstrap.share(part, whole, interval=True)
         assert (found.low, found.high) == (pytest.approx(wanted.low, abs=1e-12), pytest.approx(wanted.high, abs=1e-12))
 
 
@@ -563,11 +618,11 @@ def test_small_subgroups_and_those_of_one_class_have_no_figure() -> None:
 
 
 def test_there_are_no_subgroups_without_facts() -> None:
-    assert judged(*scans(), subgroups=["sex"]).subgroups == ()
+    assert judged(*scans(), subgroups=[]).subgroups == ()
 
 
 def rows_of(fact: str, values: Sequence[Any]) -> dict[str, list[int]]:
-    return {name: rows.tolist() for name, rows in metrics.by_value(fact, values).items()}
+    return {name: rows.tolist() for name, rows in subgroups.by_value(fact, values).items()}
 
 
 def test_ages_are_banded_in_years() -> None:
@@ -619,7 +674,7 @@ def test_each_fold_is_decided_by_its_own_threshold_per_sample_and_per_group() ->
     scores = np.array([0.2, 0.4, 0.6, 0.8])
     probabilities = np.stack([1 - scores, scores], 1)
     targets, groups = np.array([0, 1, 0, 0]), ["a", "a", "b", "b"]
-    judged = metrics.evaluate(
+    judged = evaluation_of(
         metrics.classification_metrics, targets, probabilities, split="cross-validation", classes=("no", "yes"), groups=groups,
         resamples=0, seed=0, group_score="max", threshold=0.5, thresholds=np.array([0.3, 0.3, 0.9, 0.9]),
     )  # fmt: skip
