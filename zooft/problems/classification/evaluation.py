@@ -143,13 +143,13 @@ def _fit(
 
 
 def _apply(activation: Activation, predictions: Predictions, fitted: Fitted, _labels: Labels) -> Predictions:
+    # a temperature that stayed 1 too: all figures of one model are by the same arithmetic
     calibration, logits = calibration_of(fitted), predictions["logits"]
-    # with a temperature of 1, or none, too: all probabilities of one model are by the same arithmetic
-    calibrated = predictions.with_columns(
+    predictions = predictions.with_columns(
         logits=logits / np.asarray(calibration.temperature, logits.dtype),
         probabilities=calibrating.apply(calibration, logits, activation),
     )
-    return with_threshold(calibrated, calibration.threshold)
+    return with_threshold(predictions, calibration.threshold)
 
 
 def with_threshold(predictions: Predictions, threshold: float | None) -> Predictions:
