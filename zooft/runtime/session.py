@@ -71,8 +71,8 @@ class OnnxModel:
         if not len(batch[0]):
             return self.nothing()
         feed = {port.name: array for port, array in zip(self.ports, batch, strict=True)}
-        names = [output.name for output in self.metadata.outputs]
-        answers = dict(zip(names, self._session.run(names, feed), strict=True))
+        wanted = [output.name for output in self.metadata.outputs]
+        answers = dict(zip(wanted, self._session.run(wanted, feed), strict=True))
         for output in self.metadata.outputs:
             _check_answer(output, answers[output.name], len(batch[0]))
         return answers
@@ -82,7 +82,7 @@ class OnnxModel:
         import numpy as np
 
         return {
-            output.name: np.zeros([size if isinstance(size, int) else 0 for size in output.axes], output.dtype)
+            output.name: np.zeros([axis if isinstance(axis, int) else 0 for axis in output.axes], output.dtype)
             for output in self.metadata.outputs
         }
 
