@@ -243,7 +243,8 @@ def predict_run(
             advance(len(x))
     outputs = _joined(rows)
     columns = saved.problem.evaluation.columns(outputs, [sample.target for sample in samples], saved.labels)
-    return saved.problem.evaluation.apply(Predictions(samples=samples, columns=columns), saved.fitted, saved.labels)
+    raw = Predictions(samples=samples, columns=columns)
+    return saved.problem.evaluation.apply(raw, saved.fitted, saved.labels) if saved.fitted else raw
 
 
 def _joined(rows: Sequence[Columns]) -> Columns:
