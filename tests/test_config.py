@@ -208,6 +208,15 @@ def test_no_two_groups_have_an_option_of_one_name() -> None:
     assert len(set(config.names(FinetuneConfig))) == len(config.names(FinetuneConfig)) == 39
 
 
+def test_only_the_pipeline_and_the_doors_name_the_whole_configuration() -> None:
+    """Rooms below take plain values, or their own group."""
+    root = Path(zooft.__file__).parent
+    naming = {path.relative_to(root).as_posix() for path in root.rglob("*.py") if "FinetuneConfig" in path.read_text()}
+    others = {name for name in naming if not name.startswith("pipeline/")}
+    # the command's flags, and the names that a task's own options may not have
+    assert others == {"config.py", "cli/finetune.py", "hooks/registry.py"}
+
+
 def test_every_option_is_a_flag_with_its_help_text() -> None:
     from zooft.cli import flags
 

@@ -81,6 +81,7 @@ if TYPE_CHECKING:
     )
     from zooft.problems.ordinal import OrdinalOptions, ordinal
     from zooft.problems.regression import RegressionOptions, regression
+    from zooft.problems.combined import combined
     from zooft.storage.sequences import spilled
 
 __all__ = [
@@ -145,6 +146,7 @@ __all__ = [
     "class_labels",
     "classification",
     "classification_metrics",
+    "combined",
     "cross_entropy",
     "diagnostic_metrics",
     "finetune",
@@ -194,6 +196,7 @@ _HOMES = {
     "zooft.problems.ordinal": ("OrdinalOptions", "ordinal"),
     "zooft.problems.regression": ("RegressionOptions", "regression"),
     "zooft.evaluation.predictions": ("Predictions",),
+    "zooft.problems.combined": ("combined",),
     "zooft.model.image_parts": ("image_port", "image_preprocess", "image_reader"),
 }  # fmt: skip
 _HOME_OF = {name: module for module, names in _HOMES.items() for name in names}

@@ -33,8 +33,12 @@ def write(
     """Write ``FOLDER/NAME.dcm`` for each patient, under the salted name.
 
     Raises:
-        DataError: highdicom isn't installed, or some reports couldn't be written; the others are.
+        DataError: the answers aren't classes, highdicom isn't installed, or some reports couldn't be written; the others are.
     """
+    if file.problem != "classification":
+        raise zooft.DataError(
+            f"DICOM structured reports have a place for classes, and the file's answers are of {file.problem}; use --format json or csv"
+        )
     try:
         import highdicom  # noqa: F401  -- whether it is there
     except ImportError as error:
@@ -123,7 +127,7 @@ def _content(result: zooft.GroupResult, file: zooft.DeployedFile, source: Any) -
         source_images=[source],
         qualitative_evaluations=[
             sr.QualitativeEvaluation(
-                _code("1", "Class"), _code(f"2{file.classes.index(result.prediction)}", result.prediction)
+                _code("1", "Class"), _code(f"2{_classes(file).index(result.answer['class'])}", result.answer["class"])
             ),
             *_looked_for(file),
             sr.QualitativeEvaluation(_code("7", "Completeness"), _completeness(result)),
@@ -158,19 +162,24 @@ def _completeness(result: zooft.GroupResult) -> Any:
 def _looked_for(file: zooft.DeployedFile) -> list[Any]:
     from highdicom import sr
 
-    if len(file.classes) != 2:
+    if len(_classes(file)) != 2:
         return []
-    return [sr.QualitativeEvaluation(_code("6", "Class that is looked for"), _code("21", file.classes[1]))]
+    return [sr.QualitativeEvaluation(_code("6", "Class that is looked for"), _code("21", _classes(file)[1]))]
+
+
+def _classes(file: zooft.DeployedFile) -> tuple[str, ...]:
+    return file.labels[0].categories
 
 
 def _numbers(result: zooft.GroupResult, file: zooft.DeployedFile) -> list[tuple[str, str, float]]:
     """Code, meaning and value: each class's probability, and where the line between two is drawn."""
     numbers = [
-        (f"4{index}", f"Probability of {name}", probability)
-        for index, (name, probability) in enumerate(zip(file.classes, result.probabilities, strict=True))
+        (f"4{index}", f"Probability of {name}", result.answer[f"p({name})"])
+        for index, name in enumerate(_classes(file))
     ]
-    if file.threshold is not None:
-        numbers.append(("5", f"Threshold of the probability of {file.classes[-1]}", file.threshold))
+    threshold = file.fitted.get("threshold")
+    if threshold is not None:
+        numbers.append(("5", f"Threshold of the probability of {_classes(file)[-1]}", threshold))
     if result.missing:
         numbers.append(("8", "Slices that couldn't be judged", float(result.missing)))
     return numbers

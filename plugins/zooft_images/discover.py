@@ -12,11 +12,13 @@ import warnings
 from collections import Counter, deque
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import replace
 from itertools import islice
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import zooft
+from zooft_images.columns import list_columns, table_of_manifest, table_of_source
 from zooft_images.from_source import list_rows, source_of
 from zooft_images.groups import Groups
 from zooft_images.kinds import is_kind
@@ -29,7 +31,7 @@ from zooft_images.sixteen import Depths
 from zooft_images.webdataset import holds_shards, is_shard, list_shards
 
 if TYPE_CHECKING:
-    from zooft_images.options import ClassificationOptions
+    from zooft_images.options import ImageOptions
 
 _MANIFEST = "labels.csv"
 _TABLES = (".csv", ".tsv", ".tab")
@@ -43,7 +45,7 @@ _AT_ONCE = 64
 
 def discover(
     root: Path,
-    options: ClassificationOptions,
+    options: Any,
     *,
     computing: zooft.Computing = zooft.unseen,
     learning: bool = True,
@@ -70,6 +72,55 @@ def discover(
     positive = options.positive if learning else ""
     classes, order = zooft.order_classes(listing.classes, positive, fixed=listing.ordered)
     targets = {name: index for index, name in enumerate(classes)}
+    found = _looked_into(root, listing, targets, options, computing)
+    notes = (*listing.notes, *(order if learning else ()), *found.notes, *_about_many(classes, len(found.samples)))
+    return replace(found, labels=zooft.class_labels(classes), notes=notes)
+
+
+def discover_columns(
+    problem: zooft.Problem,
+    root: Path,
+    options: Any,
+    *,
+    computing: zooft.Computing = zooft.unseen,
+    sources: Sequence[zooft.Source] = (),
+) -> zooft.Discovery:
+    """Samples whose targets are columns of a table, and what was rejected.
+
+    Args:
+        problem: that reads the columns.
+        root: a manifest, a folder with one, or what a data source reads.
+        options: the task's own.
+        computing: told how far it is.
+        sources: other forms of data, that plugins register.
+
+    Raises:
+        DataError: no table, or columns that the problem can't read.
+    """
+    source = source_of(root, sources)
+    table = table_of_source(source, root, options) if source else table_of_manifest(_manifest_of(root), options)
+    listing, targets, labels = list_columns(table, problem, options)
+    if not listing.candidates:
+        raise zooft.DataError(f"no images with targets in {root}: {_why_none(root, listing.rejected)}")
+    found = _looked_into(root, listing, targets, options, computing)
+    return replace(found, labels=labels, notes=(*listing.notes, *found.notes))
+
+
+def _manifest_of(root: Path) -> Path:
+    if root.is_dir():
+        if not (root / _MANIFEST).is_file():
+            raise zooft.DataError(
+                f"{root} has no {_MANIFEST}, whose columns are path and what is to be learnt of each picture"
+            )
+        return root / _MANIFEST
+    _refuse_other_file(root)
+    return root
+
+
+def _looked_into(
+    root: Path, listing: Listing, targets: Mapping[str, Any], options: Any, computing: zooft.Computing
+) -> zooft.Discovery:
+    """Every picture that can be decoded, with the target of its label."""
     undecodable: list[zooft.Rejection] = []
     depths, groups = Depths(), Groups()
 
@@ -90,16 +141,8 @@ def discover(
         raise zooft.DataError(f"no images in {root}: {'; '.join(_counted(other_kinds))}")
     return zooft.Discovery(
         samples=samples,
-        labels=zooft.class_labels(classes),
         rejected=(*listing.rejected, *undecodable),
-        notes=(
-            *listing.notes,
-            *(order if learning else ()),
-            *_counted(other_kinds),
-            *depths.notes(options),
-            *groups.notes(),
-            *_about_many(classes, len(samples)),
-        ),
+        notes=(*_counted(other_kinds), *depths.notes(options), *groups.notes()),
     )
 
 
@@ -140,7 +183,7 @@ def _counted(kinds: Mapping[str, int]) -> list[str]:
     return [f"{count:,} {'file isn' if count == 1 else 'files aren'}'t used: {kind}" for kind, count in most]
 
 
-def _list(root: Path, options: ClassificationOptions, computing: zooft.Computing) -> Listing:
+def _list(root: Path, options: ImageOptions, computing: zooft.Computing) -> Listing:
     if root.is_file():
         if is_shard(root):
             return list_shards(root, options, computing=computing)
@@ -177,7 +220,7 @@ def _refuse_table_beside(root: Path) -> None:
         )
 
 
-def _from_folders(root: Path, options: ClassificationOptions) -> Listing:
+def _from_folders(root: Path, options: ImageOptions) -> Listing:
     left_out = LeftOut(root)
     layout = lay_out(root, left_out)
     having: set[str | None] = set()
@@ -213,7 +256,7 @@ def _class_names(root: Path, layout: Layout) -> tuple[str, ...]:
     return tuple(sorted({folder.label for folder in layout.classes}))
 
 
-def _folder_notes(root: Path, options: ClassificationOptions) -> list[str]:
+def _folder_notes(root: Path, options: ImageOptions) -> list[str]:
     manifest, notes = root / _MANIFEST, []
     if manifest.is_file():
         notes.append(f"class folders are used, not {_MANIFEST} beside them; give --data {manifest} to use it")
@@ -223,7 +266,7 @@ def _folder_notes(root: Path, options: ClassificationOptions) -> list[str]:
 
 
 def _inspect_all(
-    candidates: Sequence[Candidate], options: ClassificationOptions, computing: zooft.Computing
+    candidates: Sequence[Candidate], options: ImageOptions, computing: zooft.Computing
 ) -> Iterator[tuple[Candidate, Inspection | str]]:
     """Facts, or the reason why not, of each picture. In threads: Pillow's decoders let go of the interpreter."""
     advance = computing("looking into pictures", len(candidates))
@@ -247,7 +290,7 @@ def _inspect_all(
             advance(len(done))
 
 
-def _inspection_or_reason(candidate: Candidate, options: ClassificationOptions) -> Inspection | str:
+def _inspection_or_reason(candidate: Candidate, options: ImageOptions) -> Inspection | str:
     try:
         return inspect(candidate.source, options)
     except zooft.DataError as error:

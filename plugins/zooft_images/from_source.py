@@ -14,7 +14,7 @@ from zooft_images.options import GROUP_COLUMN
 from zooft_images.stored import Stored
 
 if TYPE_CHECKING:
-    from zooft_images.options import ClassificationOptions
+    from zooft_images.options import ImageOptions
 
 _LABEL, _SPLIT = "label", "split"
 
@@ -34,19 +34,22 @@ def source_of(path: Path, sources: Sequence[zooft.Source]) -> zooft.Source | Non
     return found[0] if found else None
 
 
-def list_rows(source: zooft.Source, path: Path, options: ClassificationOptions) -> Listing:
+def list_rows(source: zooft.Source, path: Path, options: ImageOptions) -> Listing:
     """Every row of a source.
 
     Raises:
-        DataError: no column of labels, a group column that isn't there, splits that are unknown or differ, or labels that
-            contradict each other.
+        DataError: no row that can be used, no column of labels, a group column that isn't there, splits that are unknown or
+            differ, or labels that contradict each other.
     """
     columns = {column.name: column for column in source.columns(path)}
     label = _label_column(path, columns)
-    group = _group_column(path, columns, options)
+    group = group_column(path, columns, options)
     wanted = [name for name in (label, group, _SPLIT) if name in columns]
     read = _Read(path, source, columns[label], group)
     candidates = zooft.spilled(read.candidates(wanted))
+    if not candidates:
+        first = f"; the first: {read.rejected[0].id}: {read.rejected[0].reason}" if read.rejected else ""
+        raise zooft.DataError(f"no row of {printable(str(path))} can be used, which is read as {source.name}{first}")
     notes = zooft.check_labels(read.labels(), in_table=read.numbers_only())
     return Listing(
         candidates=candidates,
@@ -85,10 +88,10 @@ class _Read:
             if isinstance(row, zooft.Rejection):
                 self.rejected.append(row)
                 continue
-            split = _split(row)
+            split = split_of(row)
             try:
                 label = _label(row.values.get(self.label.name), self.label)
-                group = _text(row.values.get(self.group), self.group)
+                group = text_of(row.values.get(self.group), self.group)
             except zooft.DataError as error:
                 self.rejected.append(zooft.Rejection(printable(row.id), str(error)))
                 continue
@@ -120,7 +123,7 @@ def _label_column(path: Path, columns: Mapping[str, zooft.Column]) -> str:
     )
 
 
-def _group_column(path: Path, columns: Mapping[str, zooft.Column], options: ClassificationOptions) -> str:
+def group_column(path: Path, columns: Mapping[str, zooft.Column], options: ImageOptions) -> str:
     """A misspelt name would tear groups apart unseen; only the default one may be missing."""
     name = options.group_column
     if name not in columns and name != GROUP_COLUMN:
@@ -130,9 +133,9 @@ def _group_column(path: Path, columns: Mapping[str, zooft.Column], options: Clas
     return name
 
 
-def _split(row: zooft.Row) -> Split | None:
+def split_of(row: zooft.Row) -> Split | None:
     """As the source says, or its column; the two mustn't differ."""
-    text = _text(row.values.get(_SPLIT), _SPLIT)
+    text = text_of(row.values.get(_SPLIT), _SPLIT)
     if not text:
         return row.split
     split = zooft.SPLIT_NAMES.get(text.lower())
@@ -155,7 +158,7 @@ def _label(value: Any, column: zooft.Column) -> str:
         DataError: there is none, or no such class.
     """
     if not column.categories:
-        text = _text(value, column.name)
+        text = text_of(value, column.name)
         if not text:
             raise zooft.DataError(f"no label: the column {column.name} is empty")
         return text
@@ -169,7 +172,7 @@ def _label(value: Any, column: zooft.Column) -> str:
     return column.categories[value]
 
 
-def _text(value: Any, name: str) -> str:
+def text_of(value: Any, name: str) -> str:
     """A label, a group or a split as text, empty where there is none.
 
     Raises:

@@ -15,7 +15,7 @@ from zooft_images.names import looks_like_picture
 from zooft_images.options import GROUP_COLUMN
 
 if TYPE_CHECKING:
-    from zooft_images.options import ClassificationOptions
+    from zooft_images.options import ImageOptions
 
 _MISSING = "no such file"
 _URL = re.compile(r"[a-z][a-z0-9+.-]+://", re.IGNORECASE)
@@ -38,17 +38,17 @@ _LIKE_PATH = (
 _LIKE_LABEL = ("class", "class_name", "classname", "target", "category", "labels", "diagnosis", "species", "y")
 
 
-def list_manifest(path: Path, options: ClassificationOptions) -> Listing:
+def list_manifest(path: Path, options: ImageOptions) -> Listing:
     """Every line of a table.
 
     Raises:
         DataError: not such a table, or lines that contradict each other.
     """
     table = _table(path)
-    _refuse_missing_groups(path, table.columns, options)
+    refuse_missing_groups(path, table.columns, options)
     labels = ((row["label"], f"{path.name}, line {number}") for number, row in table.rows if row["label"])
     told = zooft.check_labels(labels, in_table=True)
-    read = _Read(path, options)
+    read = Lines(path, options)
     for number, row in table.rows:
         read.line(number, row)
     candidates = [candidate for _, candidate in read.by_file.values()]
@@ -66,7 +66,7 @@ def list_manifest(path: Path, options: ClassificationOptions) -> Listing:
 
 
 @dataclass(slots=True)
-class _Read:
+class Lines:
     """What the lines have given so far.
 
     Attributes:
@@ -80,12 +80,27 @@ class _Read:
     """
 
     table: Path
-    options: ClassificationOptions
+    options: ImageOptions
     by_file: dict[str, tuple[int, Candidate]] = field(default_factory=dict)
     rejected: list[zooft.Rejection] = field(default_factory=list)
     repeats: int = 0
     missing: int = 0
     slashed: int = 0
+    _last: Candidate | None = None
+
+    def of(self, number: int, row: Mapping[str, str]) -> Candidate | zooft.Rejection:
+        """What a line names, or why it can't be used; as `line`, for tables whose targets are read later."""
+        refused = len(self.rejected)
+        self.line(number, row)
+        if len(self.rejected) > refused:
+            return self.rejected[-1]
+        return self.last
+
+    @property
+    def last(self) -> Candidate:
+        """What the last line that could be used names."""
+        assert self._last is not None  # noqa: S101 -- after `line`
+        return self._last
 
     def line(self, number: int, row: Mapping[str, str]) -> None:
         """One more."""
@@ -93,6 +108,7 @@ class _Read:
         if isinstance(candidate, str):
             self.rejected.append(zooft.Rejection(row["path"] or f"line {number}", candidate))
             return
+        self._last = candidate
         first, known = self.by_file.setdefault(os.path.realpath(str(candidate.source)), (number, candidate))
         self.repeats += known is not candidate
         for what in ("label", "split", "group"):
@@ -165,7 +181,7 @@ def _how_to_name(root: Path, columns: Sequence[str], missing: Sequence[str]) -> 
     return f". In its first line, call {' and '.join(renamed)}" if renamed else ""
 
 
-def _refuse_missing_groups(path: Path, columns: Sequence[str], options: ClassificationOptions) -> None:
+def refuse_missing_groups(path: Path, columns: Sequence[str], options: ImageOptions) -> None:
     """A misspelt column would tear groups apart unseen; only the default name may be missing."""
     name = options.group_column.lower()
     if name not in columns and name != GROUP_COLUMN:
@@ -175,7 +191,7 @@ def _refuse_missing_groups(path: Path, columns: Sequence[str], options: Classifi
         )
 
 
-def _about_columns(path: Path, columns: Sequence[str], options: ClassificationOptions) -> list[str]:
+def _about_columns(path: Path, columns: Sequence[str], options: ImageOptions) -> list[str]:
     unused = [name for name in columns if name not in {"path", "label", "split", options.group_column.lower()}]
     if not unused:
         return []

@@ -15,13 +15,12 @@ NOT_PICTURES = frozenset({"BUFR", "EPS", "FPX", "GRIB", "HDF5", "MPEG", "WMF"})
 
 
 @dataclass(frozen=True, slots=True)
-class ClassificationOptions:
-    """Flags of ``zooft finetune --task classification``."""
+class ImageOptions:
+    """Flags of every task with images."""
 
     augment: Literal["none", "light", "medium"] = zooft.option(
         "none", "random views in training; none lets frozen stages be computed once"
     )
-    class_weights: Literal["none", "balanced"] = zooft.option("none", "balanced weighs rare classes up in the loss")
     colour: Literal["rgb", "grey"] = zooft.option("rgb", "grey reads one channel and adapts the backbone to it")
     sixteen_bit: Literal["reject", "scale"] = zooft.option(
         "reject", "16-bit grey images: scale maps their range to 0..255"
@@ -30,9 +29,6 @@ class ClassificationOptions:
         (0, WHITE), "for --sixteen-bit scale: the values of black and white, such as 0,4095 for 12 bits"
     )
     formats: tuple[str, ...] = zooft.option(FORMATS, "file formats to accept, told by content, not by name")
-    positive: str = zooft.option(
-        "", "of two classes the one that is looked for [default: by their words, else the last by name]"
-    )
     group_column: str = zooft.option(
         GROUP_COLUMN, "manifest column, or key of KEY.json in shards, that names what a split must keep together"
     )
@@ -50,7 +46,29 @@ class ClassificationOptions:
             object.__setattr__(self, "formats", _known_formats(self.formats))
 
 
-def channels(options: ClassificationOptions) -> int:
+@dataclass(frozen=True, slots=True)
+class ClassOptions:
+    """Flags of classes."""
+
+    class_weights: Literal["none", "balanced"] = zooft.option("none", "balanced weighs rare classes up in the loss")
+    positive: str = zooft.option(
+        "", "of two classes the one that is looked for [default: by their words, else the last by name]"
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class TargetOptions:
+    """Flags of tasks whose targets are columns of a table."""
+
+    targets: tuple[str, ...] = zooft.option(
+        (), "columns of the table to learn [default: label or value, else all but path, split and group]"
+    )
+
+
+ClassificationOptions = zooft.join_options("ClassificationOptions", ImageOptions, ClassOptions)
+
+
+def channels(options: ImageOptions) -> int:
     """Of the network's input."""
     return 1 if options.colour == "grey" else 3
 

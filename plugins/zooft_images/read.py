@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
     from PIL.Image import Image
 
-    from zooft_images.options import ClassificationOptions
+    from zooft_images.options import ImageOptions
 
 MOST_PIXELS = 100_000_000
 """Refused above this from the header, before anything is decoded."""
@@ -59,7 +59,7 @@ class Inspection:
     in_colour: bool = False
 
 
-def read(source: Source, options: ClassificationOptions) -> NDArray[np.uint8]:
+def read(source: Source, options: ImageOptions) -> NDArray[np.uint8]:
     """The image ``(H, W, 3)``, or ``(H, W, 1)`` in grey, uint8, EXIF rotation applied.
 
     Raises:
@@ -71,12 +71,12 @@ def read(source: Source, options: ClassificationOptions) -> NDArray[np.uint8]:
         return decode(source, options)
 
 
-def decode(source: Source, options: ClassificationOptions) -> NDArray[np.uint8]:
+def decode(source: Source, options: ImageOptions) -> NDArray[np.uint8]:
     """What `read` does, without touching the process's warning filters, so that threads may call it side by side."""
     return _opened(source, options, lambda image: _pixels(image, options))
 
 
-def sketch(source: Source, spec: zooft.InputSpec, options: ClassificationOptions) -> tuple[NDArray[np.uint8]]:
+def sketch(source: Source, spec: zooft.InputSpec, options: ImageOptions) -> tuple[NDArray[np.uint8]]:
     """The image as `read` gives it, its shorter side brought down to 1.5 of the network's input where it is longer.
 
     JPEGs are decoded at a half, a quarter or an eighth of their size first, which leaves out most of the work. For
@@ -92,7 +92,7 @@ def sketch(source: Source, spec: zooft.InputSpec, options: ClassificationOptions
         return (_opened(source, options, lambda image: _sketched(image, shorter, options)),)
 
 
-def digest(source: Source, options: ClassificationOptions) -> str:
+def digest(source: Source, options: ImageOptions) -> str:
     """SHA-256 of the file, hexadecimal; nothing is decoded. How the options read it isn't part of it.
 
     Raises:
@@ -109,7 +109,7 @@ def digest(source: Source, options: ClassificationOptions) -> str:
         raise zooft.DataError(f"can't be read: {_words(error)}") from error
 
 
-def inspect(source: Source, options: ClassificationOptions) -> Inspection:
+def inspect(source: Source, options: ImageOptions) -> Inspection:
     """What the file tells besides its picture, once that is decoded to the last row; may run in threads too.
 
     Sizes are as stored, pixels; ``bytes_per_pixel`` is the file's size over its pixels.
@@ -161,7 +161,7 @@ def _bytes(source: _Opened) -> int:
     return source.stat().st_size if isinstance(source, Path) else source.size
 
 
-def _opened(source: Source | _Opened, options: ClassificationOptions, use: Callable[[Image], T]) -> T:
+def _opened(source: Source | _Opened, options: ImageOptions, use: Callable[[Image], T]) -> T:
     """What `use` makes of the image, once its header is found in order."""
     content = _fetched(source)
     try:
@@ -228,7 +228,7 @@ def _words(error: Exception) -> str:
     return system or f"{type(error).__name__}: {error}"
 
 
-def _check_header(image: Image, source: _Opened, options: ClassificationOptions) -> None:
+def _check_header(image: Image, source: _Opened, options: ImageOptions) -> None:
     accepted = {name.upper() for name in options.formats}
     if not isinstance(source, Levels) and (image.format or "").upper() not in accepted:
         raise zooft.DataError(
@@ -264,14 +264,14 @@ def _sixteen_in_colour(image: Image) -> bool:
     return image.mode not in _SIXTEEN_BIT and any(";16" in str(layout) for layout in layouts)
 
 
-def _pixels(image: Image, options: ClassificationOptions) -> NDArray[np.uint8]:
+def _pixels(image: Image, options: ImageOptions) -> NDArray[np.uint8]:
     import numpy as np
 
     levels = np.array(_upright(image, options))
     return levels[:, :, None] if levels.ndim == 2 else levels
 
 
-def _upright(image: Image, options: ClassificationOptions) -> Image:
+def _upright(image: Image, options: ImageOptions) -> Image:
     """Turned as EXIF says, of 8 bits a level, in colour or in grey; not a copy where it is so already."""
     from PIL import ImageOps
 
@@ -302,7 +302,7 @@ def _scaled(image: Image, black: int, white: int) -> Image:
     return PIL.Image.fromarray(levels[values])
 
 
-def _sketched(image: Image, shorter: int, options: ClassificationOptions) -> NDArray[np.uint8]:
+def _sketched(image: Image, shorter: int, options: ImageOptions) -> NDArray[np.uint8]:
     import torch
 
     if image.format in _DRAFTED:
@@ -319,7 +319,7 @@ def _sketched(image: Image, shorter: int, options: ClassificationOptions) -> NDA
     return sketched
 
 
-def _inspected(size: int, image: Image, options: ClassificationOptions) -> Inspection:
+def _inspected(size: int, image: Image, options: ImageOptions) -> Inspection:
     (width, height), mode, in_colour = image.size, image.mode, _sixteen_in_colour(image)
     # of a JPEG, an eighth of each side: all of the coded data is read, and what is torn refused, as at full size
     if image.format in _DRAFTED:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from zooft_images.options import WHITE
 
 if TYPE_CHECKING:
-    from zooft_images.options import ClassificationOptions
+    from zooft_images.options import ImageOptions
     from zooft_images.read import Inspection
 
 _FEW_BITS, _MANY_BITS = 12, 15
@@ -35,7 +35,7 @@ class Depths:
         if not seen.in_colour:
             self.largest = max(self.largest, seen.largest)
 
-    def notes(self, options: ClassificationOptions) -> list[str]:
+    def notes(self, options: ImageOptions) -> list[str]:
         """What the user should know."""
         return [*self._about_grey(*options.sixteen_bit_range), *self._about_colour()]
 

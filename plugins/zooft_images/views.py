@@ -13,10 +13,10 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
     from torch import Tensor, nn
 
-    from zooft_images.options import ClassificationOptions
+    from zooft_images.options import ClassOptions, ImageOptions
 
 
-def port(options: ClassificationOptions) -> zooft.Port:
+def port(options: ImageOptions) -> zooft.Port:
     """RGB, or one grey channel."""
     made = zooft.image_port(options)
     if options.colour == "grey":
@@ -29,7 +29,7 @@ def port(options: ClassificationOptions) -> zooft.Port:
     return replace(made, meaning=f"{made.meaning}; {scale}")
 
 
-def reader(options: ClassificationOptions) -> str:
+def reader(options: ImageOptions) -> str:
     """Source that reads one image with Pillow, in colour or in grey."""
     source = zooft.image_reader(options)
     if options.sixteen_bit == "scale":
@@ -47,7 +47,7 @@ def reader(options: ClassificationOptions) -> str:
     return source
 
 
-def augment(spec: zooft.InputSpec, options: ClassificationOptions) -> Callable[[NDArray[Any]], Tensor] | None:
+def augment(spec: zooft.InputSpec, options: ImageOptions) -> Callable[[NDArray[Any]], Tensor] | None:
     """Random crops and flips (``light``), smaller crops with colour and geometric changes too (``medium``); levels in uint8."""
     if options.augment == "none":
         return None
@@ -102,7 +102,7 @@ class _View:
         return view
 
 
-def loss(targets: Sequence[int], options: ClassificationOptions) -> nn.Module:
+def loss(targets: Sequence[int], options: ClassOptions) -> nn.Module:
     """Cross entropy; with ``balanced``, classes weigh n / (classes × their count), as in scikit-learn."""
     import torch
     from torch import nn

@@ -22,7 +22,7 @@ from zooft_images.options import GROUP_COLUMN
 from zooft_images.shards import printable, scan
 
 if TYPE_CHECKING:
-    from zooft_images.options import ClassificationOptions
+    from zooft_images.options import ImageOptions
     from zooft_images.shards import Contents, Entry
 
 _SUFFIX = ".tar"
@@ -62,7 +62,7 @@ def holds_shards(root: Path) -> bool:
     )
 
 
-def list_shards(root: Path, options: ClassificationOptions, *, computing: zooft.Computing = zooft.unseen) -> Listing:
+def list_shards(root: Path, options: ImageOptions, *, computing: zooft.Computing = zooft.unseen) -> Listing:
     """Everything in a shard, or in a folder of them.
 
     Raises:
@@ -260,7 +260,7 @@ class _Made:
         return meant[0]
 
 
-def _refuse_missing_groups(root: Path, keys: set[str], options: ClassificationOptions) -> None:
+def _refuse_missing_groups(root: Path, keys: set[str], options: ImageOptions) -> None:
     """A misspelt key would tear groups apart unseen; only the default name may be missing."""
     name = options.group_column
     if name not in keys and name != GROUP_COLUMN:

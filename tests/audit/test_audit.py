@@ -184,7 +184,7 @@ def test_small_pictures_and_other_types_are_left_out_and_that_is_said() -> None:
         [sample("a", scene(1, side=32)), sample("b", jpeg(scene(1, side=32))), sample("c", np.zeros((99, 99)))]
     )
     assert not of_kind(found, "near_duplicates")
-    assert "weren't looked for among 3 samples" in found.notes[0]
+    assert "weren't searched among 3 samples" in found.notes[0]
 
 
 def test_samples_without_a_picture_in_between_move_no_pair() -> None:
@@ -304,7 +304,7 @@ def test_too_few_groups_of_a_class_are_not_judged_and_that_is_said() -> None:
 
 
 def test_a_task_without_facts_is_told_so() -> None:
-    assert "shortcuts weren't looked for" in look([sample("a", scene(1))]).notes[0]
+    assert "shortcuts weren't searched" in look([sample("a", scene(1))]).notes[0]
 
 
 def test_the_auroc_equals_scikit_learns_in_every_fold_and_resample() -> None:
@@ -416,7 +416,7 @@ def test_progress_comes_to_its_end() -> None:
 
     look([sample(str(seed), scene(seed), facts={"a": 1.0}) for seed in range(5)], computing=computing)
     assert {title: sum(units) for title, units in done.items()} == totals
-    assert totals["looking at the samples"] == 5
+    assert totals["reading the samples"] == 5
 
 
 def test_an_audit_is_json() -> None:
@@ -558,8 +558,8 @@ def test_looks_of_before_are_looks_now_and_nothing_is_read_again(tmp_path: Path)
 
     def seen(*, kept: bool) -> Any:
         with Store(tmp_path, 2**20).shelf({"what": "looks"}) as shelf:
-            memory = thumbnails.Kept(shelf, lambda sample: f"{ord(sample.id):064x}") if kept else None
-            return thumbnails.look(samples, read, lambda arrays: arrays[0], lambda _n: None, memory)
+            memory = thumbnails.ThumbnailCache(shelf, lambda sample: f"{ord(sample.id):064x}") if kept else None
+            return thumbnails.make(samples, read, lambda arrays: arrays[0], lambda _n: None, memory)
 
     def plain(found: Any) -> Any:
         columns = (found.rows, found.digests, found.pictured, found.pictures)

@@ -172,14 +172,14 @@ def test_a_head_in_bags_learns_from_kept_features_too(tmp_path: Path) -> None:
     assert lines(first.path) == lines(again.path)
 
 
-def test_looks_of_the_audit_are_kept(pictures: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_thumbnails_of_the_audit_are_cached(pictures: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     first, _ = run(pictures, tmp_path / "first", audit=True)
-    from zooft.audit import thumbnails as looks
+    from zooft.audit import thumbnails
 
-    def looked(*_arguments: Any) -> Any:
+    def read_again(*_arguments: Any) -> Any:
         raise AssertionError
 
-    monkeypatch.setattr(looks, "_look", looked)
+    monkeypatch.setattr(thumbnails, "_thumbnail", read_again)
     again, _ = run(pictures, tmp_path / "again", audit=True)
     assert (first.path / "audit.json").read_text() == (again.path / "audit.json").read_text()
 

@@ -15,7 +15,7 @@ from run_records import run_record
 from torch import Tensor, nn
 
 import zooft
-from zooft.contracts import Calibration, InputSpec, Port, Sample, Stage, WeightsRecord
+from zooft.contracts import InputSpec, Port, Sample, Stage, WeightsRecord
 from zooft.deploy.saved import SavedRun
 from zooft.hooks import registry
 from zooft.model.adapted import AdaptedModel, adapt
@@ -114,8 +114,8 @@ def run(module: nn.Module, stages: Mapping[str, Stage], *, bag: bool = False) ->
     )  # fmt: skip
     model = AdaptedModel(backbone, MeanOfBag(linear) if bag else linear, bag=bag).eval()
     return SavedRun(
-        path=Path(), record=run_record(), task=task, options=None, classes=("dark", "light"), model=model, input=SPEC,
-        calibration=Calibration(), group_score="mean",
+        path=Path(), record=run_record(labels=zooft.class_labels(("dark", "light"))), task=task, options=None, labels=zooft.class_labels(("dark", "light")), model=model, input=SPEC,
+        fitted={}, group_rule="mean",
     )  # fmt: skip
 
 
@@ -225,9 +225,9 @@ def test_of_a_bag_the_instance_that_contributed_most_is_shown() -> None:
 def test_grad_cam_leaves_the_model_as_it_was() -> None:
     saved = run(Transformer(), WHOLE)
     x = torch.rand(1, 3, SIDE, SIDE)
-    before = saved.model(x)
+    before = saved.model(x)["logits"]
     explained(saved, spot(0, 0))
-    assert torch.equal(saved.model(x), before)
+    assert torch.equal(saved.model(x)["logits"], before)
     assert all(parameter.grad is None for parameter in saved.model.parameters())
     assert not any(module._forward_hooks for module in saved.model.modules())
 

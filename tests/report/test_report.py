@@ -26,7 +26,6 @@ from zooft.contracts import (
     OutputDifference,
     Picture,
     Port,
-    Problem,
     Rejection,
     Sample,
     Table,

@@ -235,7 +235,8 @@ def test_a_run_is_taken_up_by_one_process_only(tmp_path: Path) -> None:
         ("finished", "is finished; there is nothing to resume"),
         ("no file", r"can't be resumed: it has no resume\.toml"),
         ("torn", r"can't be resumed: .*isn't TOML"),
-        ("newer", "isn't of schema"),
+        ("unknown", "isn't of schema 2, which this zooft .* reads; resume it with the zooft that wrote it"),
+        ("other", r"isn't of schema 2, .*; resume it with zooft 7\.5, which wrote it"),
     ],
 )
 def test_what_can_not_be_resumed_is_refused(state: str, reason: str, tmp_path: Path) -> None:
@@ -251,7 +252,8 @@ def test_what_can_not_be_resumed_is_refused(state: str, reason: str, tmp_path: P
 STATES = {
     "no file": {"model_safetensors": "weights"},
     "torn": {"resume_toml": "epochs = "},
-    "newer": {"resume_toml": "schema = 99\n"},
+    "unknown": {"resume_toml": "schema = 99\n"},
+    "other": {"resume_toml": 'schema = 99\nzooft = "7.5"\n'},
 }
 
 

@@ -268,17 +268,16 @@ def unreadable(source: Any, _options: Any) -> Any:
 
 
 TASKS: dict[str, tuple[dict[str, Any], str]] = {
-    "always-nan": ({"metrics": lambda t, p: {"accuracy": float("nan")}}, "the primary metric, accuracy, of right answers is nan"),
+    "always-nan": ({"metrics": lambda t, p: {"accuracy": float("nan")}}, "the primary metric, accuracy, is nan"),
     "fails-without-a-class": ({"metrics": lacking}, "failed in metrics: ValueError: a class is missing"),
     "values-are-text": ({"metrics": lambda t, p: {"accuracy": "0.5"}}, r"\['accuracy'\] is '0.5' \(str\); expected a number"),
     "without-primary": ({"metrics": lambda t, p: {"f1": 1.0}}, "the primary metric, 'accuracy', among them"),
-    "smaller-is-better": ({"metrics": lambda t, p: {"accuracy": 1 - plain(t, p)["accuracy"]}}, "0 for right answers|0 as accuracy for right answers and 1 for wrong"),
+    "smaller-is-better": ({"metrics": lambda t, p: {"accuracy": 1 - plain(t, p)["accuracy"]}}, "the primary metric must be larger for better answers"),
     "unreadable-sample": ({"read": unreadable}, "02.png was readable when the data was listed, and isn't now: it is torn"),
-    "unknown-activation": ({"activation": "softmx"}, "field activation is 'softmx'"),
     "unknown-head": ({"head": lambda o: "linaer"}, "names a head that isn't registered.*nearest: linear.*field Task.head"),
     "head-of-bags": ({"head": lambda o: "attention"}, "whose bag is True; its own bag is False"),
     "reader-gives-no-text": ({"reader": lambda path: [path]}, r"gives in reader: \[ImageOptions|gives in reader: \["),
-    "point-is-text": ({"operating_point": lambda o: "youden"}, r"gives in operating_point: 'youden' \(str\); expected an OperatingPoint or None"),
+    "point-is-text": ({"operating_point": lambda o: "youden"}, r"the operating point is 'youden' \(str\), expected an OperatingPoint or None"),
     "report-is-of-text": ({"report": lambda samples, o: ["a table"]}, r"gives in report: \[0\] is 'a table' \(str\); expected a Picture or a Table"),
     "reader-is-text": ({"reader": "import numpy"}, "field reader is 'import numpy'"),
     "reader-without-read": ({"reader": lambda o: "import numpy"}, r"without a function read\(path\)"),
@@ -287,7 +286,7 @@ TASKS: dict[str, tuple[dict[str, Any], str]] = {
     "float-targets": ({"discover": lambda d, o: discovered(0.0, 1.0)}, "the target of the sample 0 is 0.0 .float.; expected a whole number from 0 to 1"),
     "target-out-of-range": ({"discover": lambda d, o: discovered(0, 2)}, "the target of the sample 1 is 2"),
     "loss-of-each": ({"loss": lambda t, o: nn.CrossEntropyLoss(reduction="none")}, "the shape of the loss is"),
-    "loss-raises": ({"loss": lambda t, o: nn.CrossEntropyLoss(weight=torch.ones(7))}, "makes a loss that fails on logits"),
+    "loss-raises": ({"loss": lambda t, o: nn.CrossEntropyLoss(weight=torch.ones(7))}, "makes a loss that fails on outputs logits"),
     "loss-is-a-function": ({"loss": lambda t, o: nn.functional.cross_entropy}, "gives in loss: .* expected a torch.nn.Module"),
     "another-dtype": ({"read": lambda s, o: np.zeros((8, 8, 3), np.float32)}, "dark/00.png is float32 of shape .8, 8, 3.; expected uint8 of shape .height, width, 3."),
 }  # fmt: skip

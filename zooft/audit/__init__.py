@@ -1,6 +1,6 @@
 """Leaks and shortcuts in a data set: what would make a model's figures better than the model is.
 
-Looks at every sample once, before anything is learnt. Needs no torch.
+Reads every sample once, before training. Needs no torch.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ def audit(
     computing: Computing = unseen,
     seed: int = 0,
     splits: Sequence[str | None] | None = None,
-    kept: thumbnails.Kept | None = None,
+    cache: thumbnails.ThumbnailCache | None = None,
     notes: Sequence[str] = (),
 ) -> Audit:
     """Look for leaks and shortcuts.
@@ -48,12 +48,12 @@ def audit(
         computing: for progress.
         seed: of folds and resamples.
         splits: of every sample, where one was made; None for the data's own.
-        kept: looks at samples of before, and where new ones go.
+        cache: of thumbnails.
         notes: the task's about the data; warnings among them become findings.
     """
     if splits is None:
         splits = [sample.split for sample in samples]
-    seen = thumbnails.look(samples, read, show, computing("looking at the samples", len(samples)), kept)
+    seen = thumbnails.make(samples, read, show, computing("reading the samples", len(samples)), cache)
     targets = targets_of(samples, problem, labels)
     facts, found = shortcuts.find(samples, targets, seed=seed, computing=computing)
     return Audit(

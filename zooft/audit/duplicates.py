@@ -1,6 +1,6 @@
 """Images that are there twice: equal arrays, and pictures that differ by no more than a copy does.
 
-A near duplicate is told by the correlation of small grey pictures (64 × 64) without their slow changes of brightness,
+A near duplicate is found by the correlation of small grey pictures (64 × 64) without their slow changes of brightness,
 once over shapes and once over fine detail. Measured on photographs, CT slices and drawn phantoms: copies in JPEG quality
 30, at half the size, or brightened by a fifth correlate in fine detail at 0.94 and above (of copies at a quarter of the
 size, nine in ten), different photographs and patients at 0.58 and below, phantoms of one drawing program at 0.91 and below.
@@ -211,7 +211,7 @@ def pairs_alike(
 
     Args:
         pictures: ``(N, 64, 64)`` grey levels.
-        computing: told how far it is.
+        computing: for progress.
 
     Yields:
         Correlations of fine detail, rows, columns.

@@ -42,7 +42,7 @@ def find(
 
     Args:
         samples: all of them; at most 20,000, drawn at random, are used.
-        targets: theirs; without categories, such as of numbers, nothing is looked for.
+        targets: theirs; without categories, such as of numbers, nothing is searched.
         seed: of folds and resamples.
         computing: for progress.
     """
@@ -89,14 +89,14 @@ def notes(rows: Sequence[FactRow], targets: Targets, samples: int) -> list[str]:
     """What wasn't or couldn't be tested."""
     found = []
     if not targets.categories:
-        found.append(f"shortcuts are looked for where targets are categories, and {targets.name} isn't one")
+        found.append(f"shortcuts are searched where targets are categories, and {targets.name} isn't one")
     elif not rows:
-        found.append("the task states no facts, so shortcuts weren't looked for")
+        found.append("the task states no facts, so shortcuts weren't searched")
     blind = [row.name for row in rows if row.auroc is None and row.values > 1]
     if blind:
         found.append(f"too few groups of a {targets.name} to test {', '.join(blind)}")
     if rows and samples > _MOST_SAMPLES:
-        found.append(f"shortcuts were looked for in {_MOST_SAMPLES:,} of {samples:,} samples, drawn at random")
+        found.append(f"shortcuts were searched in {_MOST_SAMPLES:,} of {samples:,} samples, drawn at random")
     return found
 
 
@@ -111,7 +111,7 @@ def _drawn(samples: int, seed: int) -> NDArray[np.int64]:
 
 
 def _stated(value: Any) -> str | float:
-    """A text or a number; what is missing, blank or NaN is a value of its own, since that alone may tell the class."""
+    """A text or a number; what is missing, blank or NaN is a value of its own, since that alone may give the category away."""
     if value is None or value == "" or value != value:
         return NOT_STATED
     return value if isinstance(value, str) else float(value)

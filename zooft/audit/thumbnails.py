@@ -36,8 +36,8 @@ _NO_PICTURE = np.zeros((SIDE, SIDE), np.uint8)
 
 
 @dataclass(frozen=True, slots=True)
-class Look:
-    """What is kept of a sample.
+class Thumbnail:
+    """What the audit compares a sample by.
 
     Attributes:
         digest: equal for equal arrays.
@@ -49,8 +49,8 @@ class Look:
 
 
 @dataclass(frozen=True, slots=True)
-class Kept:
-    """Looks of before, on disk.
+class ThumbnailCache:
+    """Thumbnails of earlier audits, on disk.
 
     Attributes:
         shelf: of this task's reader and options.
@@ -62,18 +62,19 @@ class Kept:
     digest: Callable[[Sample], str]
     unchanged: Callable[[Sample, str], bool] = lambda _sample, _digest: True
 
-    def get(self, name: str) -> Look | None:
-        """A look; None where there is none."""
+    def get(self, name: str) -> Thumbnail | None:
+        """A thumbnail; None where there is none."""
         record = self.shelf.get(name)
         if record is None:
             return None
         flat = np.array(record)
         picture = flat[_DIGEST:].reshape(SIDE, SIDE) if len(flat) > _DIGEST else None
-        return Look(flat[:_DIGEST].tobytes(), picture)
+        return Thumbnail(flat[:_DIGEST].tobytes(), picture)
 
-    def put(self, name: str, look: Look) -> None:
-        """Keep one."""
-        parts = [np.frombuffer(look.digest, np.uint8)] + ([look.picture.ravel()] if look.picture is not None else [])
+    def put(self, name: str, thumbnail: Thumbnail) -> None:
+        """Store one."""
+        picture = thumbnail.picture
+        parts = [np.frombuffer(thumbnail.digest, np.uint8)] + ([picture.ravel()] if picture is not None else [])
         self.shelf.put([name], [np.concatenate(parts)])
 
 
@@ -98,17 +99,17 @@ class Seen:
     unread: tuple[Rejection, ...]
 
 
-def look(
+def make(
     samples: Sequence[Sample],
     read: Callable[[Sample], Arrays],
     show: Callable[[Arrays], NDArray[Any]],
     advance: Advance,
-    kept: Kept | None = None,
+    cache: ThumbnailCache | None = None,
 ) -> Seen:
-    """Read every sample that isn't kept, in threads: decoders let go of the interpreter."""
+    """Read every sample that isn't cached, in threads: decoders let go of the interpreter."""
 
-    def one(sample: Sample) -> Look | Rejection:
-        answer = _look(sample, read, show)
+    def one(sample: Sample) -> Thumbnail | Rejection:
+        answer = _thumbnail(sample, read, show)
         advance(1)
         return answer
 
@@ -118,7 +119,7 @@ def look(
         yield np.empty(0, _RECORD)
         for start in range(0, len(samples), _AT_A_TIME):
             part = samples[start : start + _AT_A_TIME]
-            answers = pool.map(one, part) if kept is None else _remembered(part, one, kept, pool, advance)
+            answers = pool.map(one, part) if cache is None else _cached(part, one, cache, pool, advance)
             seen = []
             for row, answer in enumerate(answers, start):
                 if isinstance(answer, Rejection):
@@ -133,48 +134,49 @@ def look(
         # leave them in any order
         warnings.simplefilter("ignore")
         table = stacked(records(pool))
-    if kept is not None:
-        kept.shelf.flush()
+    if cache is not None:
+        cache.shelf.flush()
     return Seen(
         samples=pick(samples, rows), rows=np.array(rows, np.int64), digests=table["digest"].copy(),
         pictured=table["pictured"].copy(), pictures=table["picture"], unread=tuple(unread),
     )  # fmt: skip
 
 
-def _record(look: Look) -> tuple[bytes, bool, NDArray[np.uint8]]:
-    return look.digest, look.picture is not None, _NO_PICTURE if look.picture is None else look.picture
+def _record(thumbnail: Thumbnail) -> tuple[bytes, bool, NDArray[np.uint8]]:
+    picture = thumbnail.picture
+    return thumbnail.digest, picture is not None, _NO_PICTURE if picture is None else picture
 
 
-def _remembered(
+def _cached(
     samples: Sequence[Sample],
-    one: Callable[[Sample], Look | Rejection],
-    kept: Kept,
+    one: Callable[[Sample], Thumbnail | Rejection],
+    cache: ThumbnailCache,
     pool: ThreadPoolExecutor,
     advance: Advance,
-) -> list[Look | Rejection]:
-    """Looks of before, and fresh ones where there are none."""
-    names = list(pool.map(partial(_name, kept), samples))
-    found = [None if name is None else kept.get(name) for name in names]
+) -> list[Thumbnail | Rejection]:
+    """Thumbnails of earlier audits, and fresh ones where there are none."""
+    names = list(pool.map(partial(_name, cache), samples))
+    found = [None if name is None else cache.get(name) for name in names]
     advance(sum(answer is not None for answer in found))
     fresh = pool.map(one, [sample for sample, answer in zip(samples, found, strict=True) if answer is None])
-    answers: list[Look | Rejection] = []
+    answers: list[Thumbnail | Rejection] = []
     for sample, name, answer in zip(samples, names, found, strict=True):
         answers.append(answer or next(fresh))
         last = answers[-1]
-        if answer is None and name is not None and isinstance(last, Look) and kept.unchanged(sample, name):
-            kept.put(name, last)
+        if answer is None and name is not None and isinstance(last, Thumbnail) and cache.unchanged(sample, name):
+            cache.put(name, last)
     return answers
 
 
-def _name(kept: Kept, sample: Sample) -> str | None:
+def _name(cache: ThumbnailCache, sample: Sample) -> str | None:
     try:
-        return kept.digest(sample)
+        return cache.digest(sample)
     except ZooftError:
         return None  # reading it will tell why
 
 
 def unreadable(seen: Seen) -> list[Finding]:
-    """Samples that couldn't be looked at."""
+    """Samples that couldn't be read."""
     if not seen.unread:
         return []
     ids = tuple(rejection.id for rejection in seen.unread)
@@ -190,20 +192,22 @@ def unreadable(seen: Seen) -> list[Finding]:
 
 
 def notes(seen: Seen) -> list[str]:
-    """What couldn't be looked at."""
+    """Samples that couldn't be compared."""
     blind = int((~seen.pictured).sum())
     if not blind:
         return []
     return [
-        f"near duplicates weren't looked for among {counted(blind, 'sample')} with fewer than {SIDE} pixels a side, or "
+        f"near duplicates weren't searched among {counted(blind, 'sample')} with fewer than {SIDE} pixels a side, or "
         "without a picture in 8 bits a level"
     ]
 
 
-def _look(sample: Sample, read: Callable[[Sample], Arrays], show: Callable[[Arrays], NDArray[Any]]) -> Look | Rejection:
+def _thumbnail(
+    sample: Sample, read: Callable[[Sample], Arrays], show: Callable[[Arrays], NDArray[Any]]
+) -> Thumbnail | Rejection:
     try:
         arrays = read(sample)
-        return Look(_digest(arrays), _small(show(arrays)))
+        return Thumbnail(_digest(arrays), _small(show(arrays)))
     except (DataError, PluginError) as error:
         return Rejection(sample.id, str(error))
     except Exception as error:  # plugin code; its message may hold anything

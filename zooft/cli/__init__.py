@@ -29,7 +29,7 @@ COMMANDS = {
     "tasks": "List what can be learnt.",
     "heads": "List what can replace a classifier.",
     "freezers": "List the rules for what stays as it is.",
-    "plugins": "List plugins, and why a broken one was left out.",
+    "plugins": "List plugins, check one, or begin a new one.",
     "weights": "Prepare pretrained weights for a machine without network.",
     "cache": "Show and clean what was computed once and kept.",
     "demo": "Write a small real data set to try things on.",

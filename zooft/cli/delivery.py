@@ -31,7 +31,7 @@ class Tally:
 
     def count(self, answer: Answer) -> None:
         """One more."""
-        self.answered += answer.prediction is not None
+        self.answered += bool(answer.cells)
         self.failed += bool(answer.error)
         if answer.error and len(self.first) < _MOST_TOLD:
             self.first.append(f"{answer.key}: {answer.error}")

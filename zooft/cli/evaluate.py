@@ -14,7 +14,8 @@ from zooft.config import Device
 
 if TYPE_CHECKING:
     from zooft.cli.subject import Subject
-    from zooft.evaluation.metrics import Evaluation
+    from zooft.contracts import Labels, Problem
+    from zooft.evaluation.evaluate import Evaluation
 
 
 @click.command(
@@ -50,9 +51,9 @@ def evaluate(
     provider: str,
     as_json: bool,
 ) -> None:
-    """Judge a run or an ONNX file on data: both give the same figures.
+    """Evaluate a run or an ONNX file on data: both give the same figures.
 
-    RUN_OR_MODEL is a run folder (judged in torch) or an .onnx file (judged by onnxruntime, without torch); the latest
+    RUN_OR_MODEL is a run folder (evaluated in torch) or an .onnx file (evaluated by onnxruntime, without torch); the latest
     run where none is given.
     """
     chosen = subject.find(run_or_model)
@@ -61,20 +62,20 @@ def evaluate(
     if not chosen.file and provider != "auto":
         raise click.UsageError("--provider is for .onnx files; a run is asked in torch: --device")
     where = chosen.data(data)
-    judged = (
+    evaluation, problem, labels = (
         _file(chosen, where, split=split, bootstrap=bootstrap, seed=seed, provider=provider)
         if chosen.file
         else _run(chosen, where, split=split, bootstrap=bootstrap, seed=seed, device=device or "auto", workers=workers)
     )
-    print_json(judged) if as_json else print_evaluation(judged)
+    print_json(evaluation) if as_json else print_evaluation(evaluation, problem, labels)
 
 
 def _run(
     chosen: Subject, data: Path, *, split: str, bootstrap: int, seed: int, device: str, workers: int | None
-) -> Evaluation:
+) -> tuple[Evaluation, Problem, Labels]:
     from zooft.compute import distributed, machine
     from zooft.deploy import saved
-    from zooft.evaluation import judge
+    from zooft.evaluation.evaluate import evaluate as evaluated
     from zooft.hooks import registry
 
     assert chosen.run is not None  # noqa: S101 -- find() gives a run or a file
@@ -84,7 +85,7 @@ def _run(
     with distributed.faults(accelerator), Live() as live:
         opened = saved.open_run(chosen.run, registry.load())
         name, samples, notes = saved.find_samples(
-            opened.task, opened.options, opened.classes, data, run=chosen.run, split=split, computing=live.computing,
+            opened.task, opened.options, opened.labels, data, run=chosen.run, split=split, computing=live.computing,
             val_was_learnt=opened.record.data.val == 0,
         )  # fmt: skip
         for text in notes:
@@ -93,34 +94,36 @@ def _run(
         predictions = saved.predict_run(
             opened, samples, device=str(accelerator.device), workers=workers, advance=advance
         )
-    return judge.evaluate(
-        opened.task, opened.classes, predictions, split=name, resamples=bootstrap, seed=seed,
-        calibration=opened.calibration, group_score=opened.group_score,
-        group_name=opened.record.data.group_name,
+    evaluation = evaluated(
+        opened.problem, opened.labels, predictions, split=name, resamples=bootstrap, seed=seed, fitted=opened.fitted,
+        group_rule=opened.group_rule, group_name=opened.record.data.group_name, facts=opened.task.subgroups,
     )  # fmt: skip
+    return evaluation, opened.problem, opened.labels
 
 
-def _file(chosen: Subject, data: Path, *, split: str, bootstrap: int, seed: int, provider: str) -> Evaluation:
+def _file(
+    chosen: Subject, data: Path, *, split: str, bootstrap: int, seed: int, provider: str
+) -> tuple[Evaluation, Problem, Labels]:
     from zooft import runtime
     from zooft.deploy import declared, saved
-    from zooft.evaluation import judge
+    from zooft.evaluation.evaluate import evaluate as evaluated
     from zooft.hooks import registry
 
     assert chosen.file is not None  # noqa: S101 -- find() gives a run or a file
     with Live() as live:
         model = runtime.load(chosen.file, provider=provider)
         task, options = saved.task_of_file(model, registry.load())
-        classes = model.metadata.classes
+        about = model.metadata
         name, samples, notes = saved.find_samples(
-            task, options, classes, data, run=chosen.run, split=split, computing=live.computing,
-            val_was_learnt=model.metadata.data["val"] == 0,
+            task, options, about.labels, data, run=chosen.run, split=split, computing=live.computing,
+            val_was_learnt=about.data["val"] == 0,
         )  # fmt: skip
-        for text in (*declared.doubts(model, chosen.file), *notes, *filter(None, [model.note])):
+        for text in (*declared.doubts(model, chosen.file, task.problem), *notes, *filter(None, [model.note])):
             live.note(text)
         advance = live.computing(f"{name} samples", len(samples))
         predictions = saved.predict_file(model, task, options, samples, advance=advance)
-    return judge.evaluate(
-        task, classes, predictions, split=name, resamples=bootstrap, seed=seed,
-        calibration=model.metadata.calibration, group_score=model.metadata.group_score,
-        group_name=model.metadata.data["group_name"],
+    evaluation = evaluated(
+        task.problem, about.labels, predictions, split=name, resamples=bootstrap, seed=seed, fitted=about.fitted,
+        group_rule=about.group_rule, group_name=about.data["group_name"], facts=task.subgroups,
     )  # fmt: skip
+    return evaluation, task.problem, about.labels

@@ -40,7 +40,7 @@ def _flat(value: Any) -> Any:
 
 
 def print_table(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
-    """A table, as wide as it needs to be where nobody looks at a terminal."""
+    """A table, as wide as it needs to be where output isn't a terminal."""
     import sys
 
     from rich.console import Console
@@ -154,7 +154,7 @@ def print_verification(verification: Verification) -> None:
 
 
 def print_label_verification(found: LabelVerification) -> None:
-    """The same of a proof by labels, which is told from one against torch."""
+    """The same of a verification by labels."""
     label("verified by labels" if found.passed else "NOT verified by labels", fg="green" if found.passed else "red")
     recorded, now = found.metrics.get(found.primary, (None, math.nan))
     before = "" if recorded is None else f", recorded on {found.recorded_split} samples: {_figure(recorded)}"

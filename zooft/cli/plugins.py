@@ -1,44 +1,133 @@
-"""``zooft plugins``."""
+"""``zooft plugins``: what is installed, a kit for what is being written, and a first draft of it."""
 
 from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from zooft.cli.output import json_flag, print_json, print_table
+from zooft.cli.screen import label, say
+
+if TYPE_CHECKING:
+    from zooft.cli.conformance import Outcome
+    from zooft.hooks.loading import PluginInfo
+    from zooft.hooks.registry import Registry
+
+KINDS = ("family", "head", "freezer", "task", "weights", "events")
+_COLOURS = {"passed": "green", "failed": "red", "not checked": "yellow"}
 
 
-@click.command(epilog="\b\nExample:\n  zooft plugins")
+@click.group(
+    invoke_without_command=True, epilog="\b\nExamples:\n  zooft plugins\n  zooft plugins new lamps --kind task"
+)
 @json_flag
-def plugins(as_json: bool) -> None:
-    """List every plugin: its distribution, version, what it registers, and why a broken one was left out."""
+@click.pass_context
+def plugins(ctx: click.Context, as_json: bool) -> None:
+    """List every plugin: its distribution, version, what it registers, and why a broken one was left out.
+
+    With a command behind it: check one, or begin a new one.
+    """
+    if ctx.invoked_subcommand is not None:
+        if as_json:
+            raise click.UsageError(f"--json goes behind '{ctx.invoked_subcommand}', where it prints a result")
+        return
     from zooft.hooks import registry
 
     found = registry.load()
-    rows = [
-        {
-            "plugin": info.name,
-            "distribution": info.distribution,
-            "version": info.version,
-            "registers": found.owned_by(info),
-            "problem": found.problems.get(info),
-        }
-        for info in found.plugins.infos
-    ]
+    rows = [_row(found, info) for info in found.plugins.infos]
     if as_json:
         print_json(rows)
         return
     cells = [
-        (
-            str(r["plugin"]),
-            str(r["distribution"]),
-            str(r["version"]),
-            f"left out: {r['problem']}" if r["problem"] else _owned(r["registers"]),
-        )
-        for r in rows
+        (row["plugin"], row["distribution"], row["version"], f"{row['import_seconds']:.2f}", _what(row)) for row in rows
     ]
-    print_table("", ("plugin", "distribution", "version", "registers"), cells)
+    print_table("", ("plugin", "distribution", "version", "import s", "what it does"), cells)
 
 
-def _owned(registers: object) -> str:
-    assert isinstance(registers, dict)  # noqa: S101 -- built above
-    return "; ".join(f"{kind}: {', '.join(names)}" for kind, names in registers.items()) or "listens to events"
+def _row(found: Registry, info: PluginInfo) -> dict[str, Any]:
+    problem = found.problems.get(info)
+    return {
+        "plugin": info.name,
+        "distribution": info.distribution,
+        "version": info.version,
+        "registers": found.owned_by(info),
+        "listens_to": [] if problem else found.plugins.events(info.name),
+        "import_seconds": round(info.seconds, 4),
+        "problem": problem,
+    }
+
+
+def _what(row: dict[str, Any]) -> str:
+    if row["problem"]:
+        return f"left out: {row['problem']}"
+    told = [f"{kind}: {', '.join(names)}" for kind, names in row["registers"].items()]
+    if row["listens_to"]:
+        told.append("listens to " + ", ".join(event.removeprefix("zooft_on_") for event in row["listens_to"]))
+    return "; ".join(told) or "registers nothing and listens to nothing"
+
+
+@plugins.command(
+    epilog="""\b
+Examples:
+  zooft plugins check lamps
+  zooft plugins check lamps --backbone lamps:small --freeze first:2 --data pictures --json"""
+)
+@click.argument("name")
+@click.option(
+    "--backbone", "backbones", multiple=True, metavar="FAMILY:MODEL",
+    help="the model that a family is checked by; may be given several times [default: its only one]",
+)  # fmt: skip
+@click.option(
+    "--freeze", "freezers", multiple=True, metavar="NAME:ARGUMENT",
+    help="an argument that a freezer is checked with; may be given several times",
+)  # fmt: skip
+@click.option(
+    "--data", type=click.Path(path_type=Path), help="a folder that tasks are checked by [default: a task's own demo]"
+)
+@json_flag
+def check(name: str, backbones: Sequence[str], freezers: Sequence[str], data: Path | None, as_json: bool) -> None:
+    """Run the conformance kit on the installed plugin NAME: one line a check, exit status 1 where one fails."""
+    from zooft.cli import conformance
+
+    examples = conformance.Examples(backbones=tuple(backbones), freezers=tuple(freezers), data=data)
+    outcomes = []
+    for outcome in conformance.run(name, examples):
+        outcomes.append(outcome)
+        if not as_json:
+            _print(outcome)
+    if as_json:
+        print_json(outcomes)
+    if any(outcome.status == "failed" for outcome in outcomes):
+        raise click.exceptions.Exit(1)
+
+
+def _print(outcome: Outcome) -> None:
+    label(f"{outcome.status:<12}", fg=_COLOURS[outcome.status])
+    words = f": {outcome.text}" if outcome.text else ""
+    say(f"{outcome.check} {outcome.subject} ({outcome.seconds:.1f} s){words}")
+
+
+@plugins.command(epilog="\b\nExample:\n  zooft plugins new lamps --kind head")
+@click.argument("name")
+@click.option("--kind", type=click.Choice(KINDS), required=True, help="what the plugin is to give or do")
+@click.option(
+    "--out", type=click.Path(path_type=Path), help="folder to write it into, which mustn't exist [default: zooft-NAME]"
+)
+@json_flag
+def new(name: str, kind: str, out: Path | None, as_json: bool) -> None:
+    """Begin a plugin called NAME: a package of its own that installs, runs and passes the conformance kit.
+
+    What it registers is called NAME as well. From there on, change it and run its tests.
+    """
+    from zooft.cli import scaffold
+
+    folder = scaffold.write(name, kind, out)
+    if as_json:
+        print_json({"folder": folder, "files": sorted(path.relative_to(folder) for path in folder.rglob("*.*"))})
+        return
+    say(f"written: {folder}")
+    say(f"next:    pip install -e {folder}")
+    say(f"         zooft plugins check {name}")

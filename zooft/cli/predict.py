@@ -51,7 +51,7 @@ Examples:
 @subject.provider_flag
 @json_flag
 def predict(model: Path, typed: tuple[str, ...], as_json: bool, **given: Any) -> None:
-    """Classify files, folders or globs with an exported file, or a run's; torch isn't needed.
+    """Predict on files, folders or globs with an exported file, or a run's; torch isn't needed.
 
     Answers come one after the other, as CSV and JSON lines at once; --out gets its name when it is whole. Tasks with patients answer
     once for each (and each study of one), by a salted name unless --identify is given. What can't be read is listed with its reason.
@@ -68,7 +68,7 @@ def predict(model: Path, typed: tuple[str, ...], as_json: bool, **given: Any) ->
     task, options = saved.task_of_file(opened, registry.load())
     job = Job(wanted=wanted, opened=opened, task=task, options=options)
     check_format(job)
-    for text in declared.doubts(opened, wanted.model):
+    for text in declared.doubts(opened, wanted.model, task.problem):
         say(text, err=True)
     tally = _by_file(job) if task.gather is None else _by_group(job)
     for text in tally.sentences():
@@ -87,11 +87,8 @@ def _by_file(job: Job) -> Tally:
     out = job.wanted.out
     ours = [] if out is None else [out, path_of(out)]
     meant = paths.files(job.wanted.typed, leave=ours)
-    about = {
-        "classes": list(job.opened.metadata.classes),
-        "left_out": [{"id": each.id, "reason": each.reason} for each in meant.left_out],
-    }
-    layout = Layout(key="file", classes=job.opened.metadata.classes, facts=(), about=about)
+    about = {**job.about, "left_out": [{"id": each.id, "reason": each.reason} for each in meant.left_out]}
+    layout = Layout(key="file", labels=job.labels, presentation=job.task.problem.presentation, facts=(), about=about)
     tally = Tally(left_out=paths.summary(meant.left_out))
     with _live(job.wanted) as live, writing(job, layout, tally) as sink:
         advance = live.computing("files", len(meant.files))
@@ -112,14 +109,11 @@ def _by_file(job: Job) -> Tally:
 def _by_group(job: Job) -> Tally:
     from zooft.deploy import predict as answers
 
-    wanted, metadata, tally = job.wanted, job.opened.metadata, Tally()
+    wanted, tally = job.wanted, Tally()
     with _live(wanted) as live:
         live.step("reading")
-        line = metadata.calibration.threshold
-        if line is not None:
-            live.note(f"{metadata.classes[-1]} is said from a probability of {line:.4f} on")
-        elif len(metadata.classes) == 2:
-            live.note(f"the positive class is {metadata.classes[1]}")
+        for text in job.task.problem.presentation.opening(job.labels, job.opened.metadata.fitted):
+            live.note(text)
         found = answers.gathered(job.task, paths.places(wanted.typed), job.options, live.computing)
         for text in (*_about_rejected(found.rejected), *found.notes):
             live.note(text)
@@ -155,12 +149,11 @@ def _write_groups(
     from zooft.deploy.formats import Layout
     from zooft.run.folder import to_json
 
-    metadata = job.opened.metadata
-    about = to_json({
-        "classes": metadata.classes, "threshold": metadata.calibration.threshold, "intended_use": metadata.intended_use,
-        "rejected": rejected,
-    })  # fmt: skip
-    layout = Layout(key="patient", classes=metadata.classes, facts=("samples", "missing", "decisive"), about=about)
+    about = to_json({**job.about, "intended_use": job.opened.metadata.intended_use, "rejected": rejected})
+    layout = Layout(
+        key="patient", labels=job.labels, presentation=job.task.problem.presentation, facts=("samples", "missing", "decisive"),
+        about=about,
+    )  # fmt: skip
     with writing(job, layout, tally) as sink:
         for group in asked:
             stamp = group.stamp(job.task, job.options) if sink.resumable else ""
@@ -186,8 +179,8 @@ def _write_own(job: Job, asked: Sequence[Group], results: Sequence[GroupResult |
         tally.count(answer)
     metadata = job.opened.metadata
     file = DeployedFile(
-        classes=metadata.classes, threshold=metadata.calibration.threshold, backbone=metadata.backbone,
-        version=metadata.version, weights_sha256=metadata.weights_sha256,
+        problem=metadata.problem, labels=metadata.labels, fitted=metadata.fitted, backbone=metadata.backbone, version=metadata.version,
+        weights_sha256=metadata.weights_sha256,
     )  # fmt: skip
     assert job.wanted.out is not None  # noqa: S101 -- checked before
     answered = [result for result in results if not isinstance(result, str)]

@@ -10,7 +10,9 @@ from typing import TYPE_CHECKING, Any
 from zooft.errors import ConfigError
 
 if TYPE_CHECKING:
-    from zooft.contracts import Task
+    from collections.abc import Mapping
+
+    from zooft.contracts import Labels, Task
     from zooft.runtime import OnnxModel
 
 
@@ -53,6 +55,16 @@ class Job:
     opened: OnnxModel
     task: Task
     options: Any
+
+    @property
+    def labels(self) -> Labels:
+        """What the answers mean."""
+        return self.opened.metadata.labels
+
+    @property
+    def about(self) -> Mapping[str, Any]:
+        """What JSON says of all answers."""
+        return self.task.problem.presentation.about(self.labels, self.opened.metadata.fitted)
 
 
 def check_out(wanted: Wanted) -> None:

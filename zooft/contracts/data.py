@@ -39,11 +39,13 @@ class Label:
         unit: of numbers, such as ``mm``; "" where they have none.
         constants: what a problem has computed from the training targets and its answers depend on, such as the mean and the standard
             deviation that numbers are standardised by; empty before the data is split.
+        problem: of several answers at once, the kind of this one, such as ``regression``; "" where there is one kind alone.
     """
 
     name: str = "class"
     categories: tuple[str, ...] = ()
     unit: str = ""
+    problem: str = ""
     constants: Mapping[str, float] = field(default_factory=dict)
 
 

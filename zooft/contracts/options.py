@@ -16,7 +16,7 @@ def join_options(name: str, *types: type[Any]) -> type[Any]:
 
     Args:
         name: of the new type.
-        types: frozen dataclasses of options; each field has a default.
+        types: frozen dataclasses of options; each field has a default. What they check after they are made is checked.
 
     Raises:
         TypeError: two of them have a field of the same name, or a field has no default.
@@ -32,7 +32,15 @@ def join_options(name: str, *types: type[Any]) -> type[Any]:
                 {"default_factory": one.default_factory} if one.default is MISSING else {"default": one.default}
             )
             found[one.name] = (one.name, _hint(kind, one.name), field(**given, metadata=one.metadata))
-    made = make_dataclass(name, list(found.values()), frozen=True, slots=True)
+
+    def check_all(self: Any) -> None:
+        """What each part checks of its own options."""
+        for kind in types:
+            check = getattr(kind, "__post_init__", None)
+            if check is not None:
+                check(self)
+
+    made = make_dataclass(name, list(found.values()), frozen=True, slots=True, namespace={"__post_init__": check_all})
     made.__module__ = types[0].__module__  # where whoever pickles an instance looks for the type
     return made
 

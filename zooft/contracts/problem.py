@@ -116,6 +116,10 @@ def _none_absent(_targets: Sequence[Any], _labels: Labels) -> tuple[str, ...]:
     return ()
 
 
+def _all_options_fit(_options: Any) -> None:
+    return None
+
+
 def _learnable(_targets: Sequence[Any], _labels: Labels) -> str:
     return ""
 
@@ -152,9 +156,13 @@ class TrainingPart:
             such as the mean and the standard deviation that numbers are standardised by. Called once a training (of each fold, too), before
             `outputs`, `encode` and `loss`; run and exported file record the labels, and every other function gets them.
         encode: ``(target, labels)`` to a number, an array or a mapping of arrays, of the same shapes for every sample.
+        placeholder: ``(labels)`` to any target of the shape that targets have, for samples of which this one isn't known while others
+            are. None where such samples can't be learnt from.
         strata: ``(targets, labels)`` to what a split spreads evenly among its sides.
         absent: ``(targets, labels)`` to the names of categories that no target has.
         unlearnable: ``(targets, labels)`` to why nothing can be learnt from these, in words; "" where it can.
+        check_options: raises ConfigError where the task's options, the problem's among them, don't go together; asked before any
+            data is read.
         coupled: whether the loss needs the whole batch at once, as contrastive ones do; it is then never halved.
         unknown: ``(labels of data, labels of a model)`` to what of the data the model knows nothing of, in words, such as a class;
             "" where it can be evaluated on it.
@@ -168,9 +176,11 @@ class TrainingPart:
     check: Callable[[Any, Labels], str] = _nothing_wrong
     prepare: Callable[[Labels, Sequence[Any], Any], Labels] = _as_they_are
     encode: Callable[[Any, Labels], Any] = _as_it_is
+    placeholder: Callable[[Labels], Any] | None = None
     strata: Callable[[Sequence[Any], Labels], Strata] = _all_alike
     absent: Callable[[Sequence[Any], Labels], tuple[str, ...]] = _none_absent
     unlearnable: Callable[[Sequence[Any], Labels], str] = _learnable
+    check_options: Callable[[Any], None] = _all_options_fit
     coupled: bool = False
     unknown: Callable[[Labels, Labels], str] = _others
     relabel: Callable[[Any, Labels, Labels], Any] = _of_the_same

@@ -1,6 +1,6 @@
 """What a file says of itself, held against what is true: its run, its tensors, the record of its verification.
 
-Owns what a difference means. Numbers alone don't find a file whose classes are in another order.
+Owns what a difference means. Numbers alone don't find a file whose labels are in another order.
 """
 
 from __future__ import annotations
@@ -18,11 +18,12 @@ from zooft.runtime import metadata as file_metadata
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from zooft.contracts import Labels, Problem
     from zooft.runtime import Metadata, OnnxModel
 
-_WORDED = ("preprocessing", "ports", "intended_use")
+_WORDED = ("preprocessing", "ports", "outputs", "intended_use")
 """What plugins put into words, which another version may choose otherwise."""
-_HASHED = "weights_sha256"
+_COMPARED_ELSEWHERE = ("weights_sha256", "schema")
 _MOST = 160
 
 
@@ -41,49 +42,54 @@ class Declaration:
     notes: tuple[str, ...] = ()
 
 
-def against_run(model: OnnxModel, path: Path, expected: Metadata, *, version: str) -> Declaration:
+def against_run(model: OnnxModel, path: Path, expected: Metadata, problem: Problem, *, version: str) -> Declaration:
     """A file's metadata against its run's.
 
     Args:
         model: the file, opened: its inputs and outputs are those that its metadata names.
         path: where it lies.
         expected: what an export of the run would say.
+        problem: the run's.
         version: of this zooft. Where another one wrote the file, other words for the same are told, but no fault.
     """
     found = model.metadata
     faults, notes = list(_tensor_faults(path, found)), list[str]()
-    for name in (field.name for field in fields(found) if field.name != _HASHED):
+    names = [field.name for field in fields(found) if field.name not in _COMPARED_ELSEWHERE]
+    for name in names:
         ours, theirs = _plain(expected, name), _plain(found, name)
         if ours == theirs:
             continue
-        said = f"the file's metadata says {name}: {_short(theirs)}; its run has {_short(ours)}"
-        old = found.version != version and name in _WORDED
+        shown, wanted = (
+            _short(_labels(one.labels) if name == "labels" else _plain(one, name)) for one in (found, expected)
+        )
+        said = f"the file's metadata says {name}: {shown}; its run has {wanted}"
+        old = (found.version, found.schema) != (version, file_metadata.SCHEMA) and name in _WORDED
         (notes if old and _wordless(expected, name) == _wordless(found, name) else faults).append(said)
     return Declaration(
-        compared=("inputs and outputs", "tensors", *(field.name for field in fields(found)), "names for other tools"),
-        faults=(*faults, *_other_tools(model)),
+        compared=("inputs and outputs", "tensors", *names, "weights_sha256", "names for other tools"),
+        faults=(*faults, *_other_tools(model, problem)),
         notes=tuple(notes),
     )
 
 
-def alone(model: OnnxModel, path: Path) -> Declaration:
+def alone(model: OnnxModel, path: Path, problem: Problem) -> Declaration:
     """A file's metadata against the file itself, where there is no run to compare with."""
     return Declaration(
         compared=("inputs and outputs", "tensors", "names for other tools"),
-        faults=(*_tensor_faults(path, model.metadata), *_other_tools(model)),
+        faults=(*_tensor_faults(path, model.metadata), *_other_tools(model, problem)),
     )
 
 
-def doubts(model: OnnxModel, path: Path) -> tuple[str, ...]:
+def doubts(model: OnnxModel, path: Path, problem: Problem) -> tuple[str, ...]:
     """Why a file may not be the one that was verified; for whoever uses it.
 
     Beside a ``verification.json`` its SHA-256 must be the recorded one, else its tensors those that its metadata names, and what
-    it tells other tools, such as the classes, the same.
+    it tells other tools, such as the names of labels, the same.
     """
     record, name = path.parent / runs.VERIFICATION_FILE, path.name
     if record.is_file():
         return tuple(_against_record(record, path, model.metadata))
-    found = (*_tensor_faults(path, model.metadata), *_other_tools(model))
+    found = (*_tensor_faults(path, model.metadata), *_other_tools(model, problem))
     faults = [f"{fault}; 'zooft export' writes a run's file again" for fault in found]
     if (path.parent / runs.RUN_FILE).is_file():
         faults.append(
@@ -120,9 +126,10 @@ def _tensor_faults(path: Path, metadata: Metadata) -> Iterator[str]:
         )
 
 
-def _other_tools(model: OnnxModel) -> Iterator[str]:
+def _other_tools(model: OnnxModel, problem: Problem) -> Iterator[str]:
     """What the file says to tools that don't know zooft must be the same."""
-    for key, value in model.metadata.to_properties().items():
+    others = problem.deployment.properties(model.metadata.labels)
+    for key, value in model.metadata.to_properties(others).items():
         told = model.properties.get(key)
         if key != file_metadata.KEY and told != value:
             yield f"the file tells other tools {key}: {_short(told)}, but zooft {_short(value)}"
@@ -133,11 +140,16 @@ def _plain(metadata: Metadata, name: str) -> Any:
     return json.loads(json.dumps(runs.to_json(getattr(metadata, name)), sort_keys=True))
 
 
+def _labels(labels: Labels) -> list[str]:
+    return [f"{label.name} ({', '.join(label.categories) or label.unit})" for label in labels]
+
+
 def _wordless(metadata: Metadata, name: str) -> Any:
     """Without words that may have been chosen anew."""
-    if name != "ports":
-        return None
-    return _plain(replace(metadata, ports=tuple(replace(port, meaning="") for port in metadata.ports)), name)
+    if name == "ports":
+        return _plain(replace(metadata, ports=tuple(replace(port, meaning="") for port in metadata.ports)), name)
+    # how closely an output is compared is for its problem to say, too
+    return [(output.name, output.dtype, output.axes) for output in metadata.outputs] if name == "outputs" else None
 
 
 def _short(value: Any) -> str:

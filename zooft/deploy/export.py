@@ -1,6 +1,6 @@
 """From a trained model to one self-contained ONNX file.
 
-Owns the deployed graph (native units in, probabilities out), the exporter's settings and traps, and what is
+Owns the deployed graph (native units in, the problem's outputs out), the exporter's settings and traps, and what is
 stripped from the file: stack traces with local paths above all.
 """
 
@@ -9,10 +9,8 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING
 
-import torch
 from torch import Tensor, nn
 
-from zooft.contracts import Calibration
 from zooft.deploy import conversion
 from zooft.deploy.conversion import OPSET
 from zooft.errors import ExportError
@@ -24,7 +22,7 @@ if TYPE_CHECKING:
 
     import onnx
 
-    from zooft.contracts import Activation, Port
+    from zooft.contracts import Output, Port
     from zooft.runtime import Metadata
 
 IR_VERSION = 8
@@ -39,47 +37,27 @@ _TRAINING_OPERATORS = {
 }
 
 
-OUTPUTS = ("probabilities", "logits", "prediction")
-
-
 class DeployedModel(nn.Module):
-    """What the file contains: native units to ``(probabilities, logits, prediction)``.
+    """What the file contains: native units to the outputs of `DeploymentPart.graph`, in their order.
 
     Args:
         preprocess: native units to the network's input.
-        network: the network's input to logits.
-        activation: logits to probabilities.
-        calibration: temperature and threshold.
+        network: the network's input to the head's outputs, by name.
+        last: these and the batch to the file's outputs.
     """
 
-    def __init__(
-        self, preprocess: nn.Module, network: nn.Module, activation: Activation, calibration: Calibration | None = None
-    ) -> None:
+    def __init__(self, preprocess: nn.Module, network: nn.Module, last: nn.Module) -> None:
         super().__init__()
-        self.preprocess, self.network, self.activation = preprocess, network, activation
-        self.calibration = calibration or Calibration()
+        self.preprocess, self.network, self.last = preprocess, network, last
 
-    def forward(self, *batch: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Probabilities and logits, both ``(N, classes)`` float32, and the class ``(N,)`` int64.
+    def forward(self, *batch: Tensor) -> tuple[Tensor, ...]:
+        """A tensor for each of the problem's outputs, of a tensor for each port."""
+        return self.answer(self.preprocess(*batch), batch)
 
-        The logits are calibrated ones, divided by the temperature.
-        """
-        return self.answer(self.preprocess(*batch))
-
-    def answer(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """The same from the network's input on."""
-        logits = self.network(x)
-        if logits.dtype != torch.float64:  # which only who asks for it has
-            logits = logits.float()
-        if self.calibration.temperature != 1:
-            logits = logits / self.calibration.temperature
-        probabilities = activate(self.activation)(logits)
-        return probabilities, logits, self._decide(probabilities)
-
-    def _decide(self, probabilities: Tensor) -> Tensor:
-        if self.calibration.threshold is None:
-            return probabilities.argmax(1)
-        return (probabilities[:, 1] >= self.calibration.threshold).to(torch.int64)
+    def answer(self, x: Tensor, batch: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+        """The same from the network's input `x` on; `batch` is what it was made from."""
+        made: tuple[Tensor, ...] = self.last(self.network(x), batch)
+        return made
 
 
 class _InTwoParts(nn.Module):
@@ -92,20 +70,20 @@ class _InTwoParts(nn.Module):
         super().__init__()
         self.model = model
 
-    def forward(self, *batch: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    def forward(self, *batch: Tensor) -> tuple[Tensor, ...]:
         x = self.model.preprocess(*batch)
-        return (*self.model.answer(x), x)
+        return (*self.model.answer(x, batch), x)
 
 
-def activate(activation: Activation) -> Callable[[Tensor], Tensor]:
-    """The function from logits ``(N, classes)`` to probabilities.
+class _Flat(nn.Module):
+    """A network's outputs without their names."""
 
-    Raises:
-        ExportError: there is none of that name, as a task may say that was never registered.
-    """
-    if activation not in _ACTIVATIONS:
-        raise ExportError(f"there is no activation {activation!r}; there are {' and '.join(_ACTIVATIONS)}")
-    return _ACTIVATIONS[activation]
+    def __init__(self, network: nn.Module) -> None:
+        super().__init__()
+        self.network = network
+
+    def forward(self, x: Tensor) -> tuple[Tensor, ...]:
+        return tuple(self.network(x).values())
 
 
 def export(
@@ -113,8 +91,10 @@ def export(
     path: Path,
     *,
     ports: Sequence[Port],
+    outputs: Sequence[Output],
     example: Sequence[Tensor],
     describe: Callable[[str], Metadata],
+    others: Mapping[str, str],
     note: Callable[[str], None] = lambda _text: None,
 ) -> None:
     """Write `model` to `path`.
@@ -123,9 +103,11 @@ def export(
         model: on the CPU; is put in evaluation mode.
         path: of the file.
         ports: the inputs' names and axes.
+        outputs: those of `model`, in order.
         example: two samples, a tensor for each port; with one sample the exporter bakes the batch size into
             attention layers.
         describe: from the SHA-256 of the file's tensors to the metadata.
+        others: what the metadata tells tools that don't know zooft.
         note: told in one sentence what was done to make it work.
 
     Raises:
@@ -133,25 +115,29 @@ def export(
     """
     if any(tensor.shape[0] != 2 for tensor in example):
         raise ValueError("the example must hold two samples")
-    proto = _to_proto(model.eval(), example, ports, note)
-    _keep_boundary(proto.graph)
+    proto = _to_proto(model.eval(), example, ports, outputs, note)
+    _keep_boundary(proto.graph, outputs)
     _strip(proto)
     _refuse(proto)
     proto.ir_version = IR_VERSION
     metadata = describe(tensors_sha256(proto))
     proto.producer_name, proto.producer_version = "zooft", metadata.version
-    _set_properties(proto, metadata)
+    _set_properties(proto, metadata.to_properties(others))
     _write(proto, path)
 
 
 def _to_proto(
-    model: DeployedModel, example: Sequence[Tensor], ports: Sequence[Port], note: Callable[[str], None]
+    model: DeployedModel,
+    example: Sequence[Tensor],
+    ports: Sequence[Port],
+    outputs: Sequence[Output],
+    note: Callable[[str], None],
 ) -> onnx.ModelProto:
     axes = tuple({index: axis for index, axis in enumerate(port.axes) if isinstance(axis, str)} for port in ports)
     try:
         return conversion.convert(
             _InTwoParts(model).eval(), example, inputs=[port.name for port in ports],
-            outputs=[*OUTPUTS, NETWORK_INPUT], axes=(axes,), note=note,
+            outputs=[*(output.name for output in outputs), NETWORK_INPUT], axes=(axes,), note=note,
         )  # fmt: skip
     except ExportError as error:
         raise ExportError(f"{error}; the fine-tuned weights are kept, and --no-export leaves this step out") from error
@@ -169,7 +155,7 @@ def try_out(network: nn.Module, example: Tensor, *, axes: Mapping[int, str]) -> 
         ExportError: it won't.
     """
     try:
-        proto = conversion.try_out(network, example, axes=axes)
+        proto = conversion.try_out(_Flat(network), example, axes=axes)
         if proto is not None:
             _refuse(proto)
     except ExportError as error:
@@ -178,12 +164,12 @@ def try_out(network: nn.Module, example: Tensor, *, axes: Mapping[int, str]) -> 
         ) from error
 
 
-def _keep_boundary(graph: onnx.GraphProto) -> None:
+def _keep_boundary(graph: onnx.GraphProto, outputs: Sequence[Output]) -> None:
     """The network's input is an output no more, but a tensor that everything behind it reads, by the same name.
 
     A preprocessing that does nothing is exported as a copy that nobody reads.
     """
-    del graph.output[len(OUTPUTS)]
+    del graph.output[len(outputs)]
     copy = next((node for node in graph.node if NETWORK_INPUT in node.output), None)
     if copy is None or copy.op_type != "Identity" or any(NETWORK_INPUT in node.input for node in graph.node):
         return
@@ -222,10 +208,10 @@ def _refuse(proto: onnx.ModelProto) -> None:
         raise ExportError(f"the graph has training-time operators: {', '.join(training)}; the backbone ignores eval()")
 
 
-def _set_properties(proto: onnx.ModelProto, metadata: Metadata) -> None:
+def _set_properties(proto: onnx.ModelProto, properties: dict[str, str]) -> None:
     import onnx
 
-    onnx.helper.set_model_props(proto, metadata.to_properties())
+    onnx.helper.set_model_props(proto, properties)
 
 
 def _write(proto: onnx.ModelProto, path: Path) -> None:
@@ -250,10 +236,3 @@ def _write_in_two(proto: onnx.ModelProto, path: Path) -> None:
     path.with_name(DATA_FILE).unlink(missing_ok=True)  # onnx would append
     onnx.save_model(proto, str(path), save_as_external_data=True, all_tensors_to_one_file=True, location=DATA_FILE)
     onnx.checker.check_model(str(path))
-
-
-def _softmax(logits: Tensor) -> Tensor:
-    return logits.softmax(1)
-
-
-_ACTIVATIONS: Mapping[str, Callable[[Tensor], Tensor]] = {"softmax": _softmax, "sigmoid": torch.sigmoid}

@@ -5,7 +5,6 @@ from __future__ import annotations
 import csv
 import io
 import json
-import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import islice
@@ -16,13 +15,12 @@ from zooft.storage import csv_files, escapes
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from zooft.contracts import Labels, PresentationPart
     from zooft.deploy.predict import Answer
 
 FORMATS = ("table", "csv", "json", "jsonl")
 BY_SUFFIX = {".json": "json", ".jsonl": "jsonl", ".ndjson": "jsonl"}
 """Of the file that is written, where no format is named; CSV else."""
-_FEW = 4
-"""Classes that have a column each on the screen."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -31,47 +29,52 @@ class Layout:
 
     Attributes:
         key: what is answered for: ``file`` or ``patient``.
-        classes: in the order of the probabilities.
-        facts: what else is told of each answer, in order.
+        labels: what the answers mean.
+        presentation: how they are shown.
+        facts: what else is known of each answer, in order.
         about: what JSON says of all answers.
     """
 
     key: str
-    classes: tuple[str, ...]
+    labels: Labels
+    presentation: PresentationPart
     facts: tuple[str, ...]
     about: Mapping[str, Any]
 
+    @property
+    def columns(self) -> tuple[str, ...]:
+        """Of an answer itself."""
+        return tuple(self.presentation.columns(self.labels))
+
 
 def columns(layout: Layout) -> list[str]:
-    """Of CSV: what is asked about, the class, a probability for each class, facts, and why there is no whole answer."""
-    return [layout.key, "class", *(f"p({name})" for name in layout.classes), *layout.facts, "error"]
+    """Of CSV: what was predicted of, the answer's columns, facts, and why there is no whole answer."""
+    return [layout.key, *layout.columns, *layout.facts, "error"]
 
 
 def cells(layout: Layout, answer: Answer) -> list[Any]:
     """One line of CSV, with all digits; blank where there is nothing."""
-    probabilities = answer.probabilities or ("",) * len(layout.classes)
+    shown = (answer.cells.get(name, "") for name in layout.columns)
     facts = (answer.facts.get(name, "") for name in layout.facts)
-    return [answer.key, answer.prediction or "", *probabilities, *facts, answer.error]
+    return [answer.key, *shown, *facts, answer.error]
 
 
 def for_screen(layout: Layout, answers: Sequence[Answer]) -> tuple[list[str], list[list[str]]]:
-    """Columns and rows for people: four digits, of many classes the probability of the one that is said."""
-    few = len(layout.classes) <= _FEW
-    head = [layout.key, "class", *([f"p({name})" for name in layout.classes] if few else ["probability"])]
+    """Columns and rows for people: what fits, numbers with four digits."""
+    blank = dict.fromkeys(layout.columns, "")
+    brief = [layout.presentation.brief({**blank, **answer.cells}, layout.labels) for answer in answers]
+    names = list(brief[0] if brief else layout.presentation.brief(blank, layout.labels))
     errors = any(answer.error for answer in answers)
     rows = []
-    for answer in answers:
-        shown = answer.probabilities if few else _said(layout, answer)
-        figures = [f"{p:.4f}" for p in shown] or [""] * (len(layout.classes) if few else 1)
+    for answer, given in zip(answers, brief, strict=True):
+        shown = [_short(given.get(name, "")) for name in names]
         facts = [str(answer.facts.get(name, "")) for name in layout.facts]
-        rows.append([answer.key, answer.prediction or "", *figures, *facts, *([answer.error] if errors else [])])
-    return [*head, *layout.facts, *(["error"] if errors else [])], rows
+        rows.append([answer.key, *shown, *facts, *([answer.error] if errors else [])])
+    return [layout.key, *names, *layout.facts, *(["error"] if errors else [])], rows
 
 
-def _said(layout: Layout, answer: Answer) -> tuple[float, ...]:
-    if answer.prediction is None:
-        return ()
-    return (answer.probabilities[layout.classes.index(answer.prediction)],)
+def _short(cell: Any) -> str:
+    return f"{cell:.4f}" if isinstance(cell, float) else str(cell)
 
 
 def as_record(layout: Layout, answer: Answer, *, by_name: bool) -> dict[str, Any]:
@@ -80,15 +83,17 @@ def as_record(layout: Layout, answer: Answer, *, by_name: bool) -> dict[str, Any
     Args:
         layout: of all.
         answer: one.
-        by_name: whether probabilities stand under the names of their classes, else in the classes' order.
+        by_name: whether numbers that stand under names, such as those of classes, do so here, else in the names' order.
     """
     record: dict[str, Any] = {layout.key: answer.key, **answer.facts}
-    if answer.prediction is not None:
-        given = [p if math.isfinite(p) else None for p in answer.probabilities]
-        record["class"] = answer.prediction
-        record["probability"] = _said(layout, answer)[0]
-        record["probabilities"] = dict(zip(layout.classes, given, strict=True)) if by_name else given
+    if answer.cells:
+        shown = layout.presentation.record(answer.cells, layout.labels)
+        record |= {name: value if by_name else _in_order(value) for name, value in shown.items()}
     return record | ({"error": answer.error} if answer.error else {})
+
+
+def _in_order(value: Any) -> Any:
+    return list(value.values()) if isinstance(value, Mapping) else value
 
 
 def line(layout: Layout, answer: Answer) -> str:
@@ -120,7 +125,7 @@ def write(file: TextIO, layout: Layout, answers: Iterable[Answer], form: str) ->
 
 
 def is_result(path: Path) -> bool:
-    """Whether a file holds what `write` writes, and nothing else that would be lost; an empty one holds nothing."""
+    """Whether a file holds what `write` writes, of whatever problem, and nothing else that would be lost; an empty one holds nothing."""
     try:
         with path.open(encoding="utf-8", newline="") as file:
             first = file.readline(2**20)
@@ -136,10 +141,12 @@ def _is_table(first: str) -> bool:
         head = next(csv.reader([first], strict=True), [])
     except csv.Error:
         return False
-    return len(head) > 3 and head[0] in _KEYS and head[1] == "class" and head[2][:2] == "p(" and head[-1] == "error"
+    facts = _FACTS.get(head[0]) if head else None
+    return facts is not None and len(head) > 2 + len(facts) and tuple(head[-1 - len(facts) :]) == (*facts, "error")
 
 
-_KEYS = frozenset({"file", "patient"})
+_FACTS: Mapping[str, tuple[str, ...]] = {"file": (), "patient": ("samples", "missing", "decisive")}
+"""What stands before the errors, by what is answered for."""
 
 
 def _is_entry(first: str) -> bool:
@@ -147,7 +154,9 @@ def _is_entry(first: str) -> bool:
         entry = json.loads(first)
     except ValueError:
         return False
-    return isinstance(entry, dict) and bool(_KEYS & entry.keys()) and bool({"class", "error"} & entry.keys())
+    if not isinstance(entry, dict):
+        return False
+    return any(name in entry and set(entry) - {name} >= set(facts) and len(entry) > 1 for name, facts in _FACTS.items())
 
 
 def _is_whole(first: str, file: TextIO) -> bool:

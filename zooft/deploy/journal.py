@@ -17,7 +17,7 @@ from zooft.deploy.predict import Answer
 from zooft.errors import RunError
 from zooft.storage import exclusive
 
-_SCHEMA = "zooft predict 1"
+_SCHEMA = "zooft predict 2"
 
 
 def path_of(out: Path) -> Path:
@@ -170,7 +170,7 @@ def _entries(file: IO[bytes]) -> Iterator[tuple[int, dict[str, Any]]]:
 
 
 def _answer(values: dict[str, Any]) -> Answer:
-    return Answer(**{**values, "probabilities": tuple(values["probabilities"])})
+    return Answer(**values)
 
 
 def _is_journal(path: Path) -> bool:

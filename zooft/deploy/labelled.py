@@ -1,31 +1,31 @@
 """Proof of a file where its run isn't at hand: by data with labels, without torch.
 
 Owns what such a proof is worth: it says that the file is as good as its metadata says, not that it answers as a model in
-torch does. Files with classes in another order, or with another preprocessing, don't stand it.
+torch does. Files with labels in another order, or with another preprocessing, don't stand it.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
-
-import numpy as np
 
 from zooft import runtime
 from zooft.contracts import Computing, LabelVerification, unseen
 from zooft.data import samples as sample_tables
 from zooft.deploy import declared, saved
+from zooft.deploy.differences import stacked
 from zooft.deploy.verify import spread
-from zooft.evaluation import judge, metrics
+from zooft.evaluation.evaluate import evaluate
 from zooft.model.weights import file_sha256
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from zooft.contracts import Discovery, Sample, Task
-    from zooft.evaluation.metrics import Evaluation, Interval
+    from zooft.contracts import Discovery, Labels, Problem, Sample, Task
+    from zooft.evaluation.bootstrap import Interval
+    from zooft.evaluation.evaluate import Evaluation
     from zooft.hooks.registry import Registry
     from zooft.runtime import OnnxModel
 
@@ -34,7 +34,9 @@ _HELD_OUT = ("test", "cross-validation", "val")
 """The splits whose figures say what to expect, the best first."""
 _FEW = 20
 _DECIDED = 8
-"""Samples of which the output ``prediction`` is looked at."""
+"""Samples of which it is looked at whether the outputs agree with each other."""
+_SHARE = 0.01
+"""Of a figure, or of the samples: how far the same samples may be from what is recorded of them."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -44,12 +46,14 @@ class _Recorded:
     Attributes:
         split: whose.
         figures: as the run's evaluation had them; empty where there are none.
-        same: whether they are of the very samples that were asked now.
+        same: whether they are of the very samples that the file answered now.
+        smaller: names of figures that are better when smaller.
     """
 
     split: str
     figures: Mapping[str, Any]
     same: bool
+    smaller: frozenset[str]
 
     @property
     def samples(self) -> int:
@@ -61,7 +65,7 @@ class _Recorded:
 
     def worst(self, name: str) -> float | None:
         """The end of the interval that is worse; about that of a share, where none was computed."""
-        value, less = self.value(name), name not in metrics.SMALLER_IS_BETTER
+        value, less = self.value(name), name not in self.smaller
         end = self.figures.get("metrics", {}).get(name, {}).get("low" if less else "high")
         if end is not None or value is None:
             return None if end is None else float(end)
@@ -83,25 +87,27 @@ def verify(
         computing: told how far it is.
 
     Raises:
-        DataError: no such data, or classes that the file doesn't know.
+        DataError: no such data, or targets that the file doesn't know.
         RuntimeModelError: not a file that can be opened.
     """
     model = runtime.load(path, provider=provider)
     task, options = saved.task_of_file(model, registry)
-    classes, about = model.metadata.classes, model.metadata
+    problem, about = task.problem, model.metadata
     found = sample_tables.discover(task, data, options, learning=False, computing=computing)
-    split, members, notes = saved.samples_of(found, classes, run=None, val_was_learnt=about.data.get("val") == 0)
-    asked = [members[i] for i in spread(members, most)]
-    answers = saved.predict_file(model, task, options, asked, advance=computing(f"{split} samples", len(asked)))
-    judged = judge.evaluate(
-        task, classes, answers, split=split, resamples=_RESAMPLES, seed=0, calibration=about.calibration,
-        group_score=about.group_score, group_name=about.data.get("group_name", "group"),
+    split, members, notes = saved.samples_of(
+        problem, found, about.labels, run=None, val_was_learnt=about.data.get("val") == 0
+    )
+    chosen = [members[i] for i in spread(members, most)]
+    answers = saved.predict_file(model, task, options, chosen, advance=computing(f"{split} samples", len(chosen)))
+    evaluation = evaluate(
+        problem, about.labels, answers, split=split, resamples=_RESAMPLES, seed=0, fitted=about.fitted, group_rule=about.group_rule,
+        group_name=about.data.get("group_name", "group"), facts=task.subgroups,
     )  # fmt: skip
-    whole = len(asked) == len(members) and about.data.get("fingerprint") in _fingerprints(found, classes)
-    recorded = _recorded(about.metrics, split, whole=whole)
-    own = declared.alone(model, path)
-    undecided = _undecided(model, task, options, [asked[i] for i in spread(asked, _DECIDED)])
-    faults = [*own.faults, *undecided, *_faults(judged, recorded, task.primary, classes)]
+    whole = len(chosen) == len(members) and about.data.get("fingerprint") in _fingerprints(problem, found, about.labels)
+    recorded = _recorded(about.metrics, split, problem, whole=whole)
+    own = declared.alone(model, path, problem)
+    disagreeing = _disagreements(model, task, options, [chosen[i] for i in spread(chosen, _DECIDED)])
+    faults = [*own.faults, *disagreeing, *_faults(problem, evaluation, recorded, about.labels)]
     return LabelVerification(
         passed=not faults,
         provider=model.provider,
@@ -109,89 +115,107 @@ def verify(
         placement=model.placement,
         onnx_sha256=file_sha256(path),
         split=split,
-        samples=len(asked),
+        samples=len(chosen),
         available=len(members),
         recorded_split=recorded.split,
         same_samples=recorded.same,
-        metrics={name: (recorded.value(name), interval.value) for name, interval in judged.metrics.items()},
-        primary=judged.primary,
+        metrics={name: (recorded.value(name), interval.value) for name, interval in evaluation.metrics.items()},
+        primary=evaluation.primary,
         failures=tuple(faults),
-        notes=(*filter(None, [model.note]), *notes, *_notes(judged, recorded, asked, members)),
+        notes=(*filter(None, [model.note]), *notes, *_notes(recorded, chosen, members)),
         declared=own.compared,
     )
 
 
-def _fingerprints(found: Discovery, classes: Sequence[str]) -> set[str]:
-    """The data's, in the file's order of the classes and, as that may be what is wrong with it, in others."""
-    orders = (classes, found.classes, tuple(reversed(classes)))
-    return {sample_tables.fingerprint(found, order) for order in orders}
+def _fingerprints(problem: Problem, found: Discovery, labels: Labels) -> set[str]:
+    """The data's, in the file's order of categories and, as that may be what is wrong with it, in others."""
+    backwards = tuple(replace(label, categories=label.categories[::-1]) for label in labels)
+    orders = (labels, found.labels, backwards)
+    return {sample_tables.fingerprint(found, saved.relabelling(problem, found.labels, order)) for order in orders}
 
 
-def _undecided(model: OnnxModel, task: Task, options: Any, asked: Sequence[Sample]) -> list[str]:
-    """The graph's own decision against the threshold that the metadata names."""
-    for sample in asked:
-        probabilities, _, said = model.outputs(*(array[None] for array in sample_tables.read(task, options, sample)))
-        if said is not None and not np.array_equal(said, model.decide(probabilities)):
-            return ["the output prediction isn't the class that probabilities and the metadata's threshold give"]
-    return []
+def _disagreements(model: OnnxModel, task: Task, options: Any, samples: Sequence[Sample]) -> tuple[str, ...]:
+    """The graph's outputs against each other, by what the metadata says of them."""
+    about = model.metadata
+    slack = {output.name: math.inf for output in about.outputs}
+    found = [model.run(*(array[None] for array in sample_tables.read(task, options, sample))) for sample in samples]
+    together = {name: stacked([answers[name] for answers in found]) for name in found[0]}
+    return task.problem.deployment.agree(together, together, about.labels, about.fitted, slack)
 
 
-def _recorded(figures: Mapping[str, Any], split: str, *, whole: bool) -> _Recorded:
+def _recorded(figures: Mapping[str, Any], split: str, problem: Problem, *, whole: bool) -> _Recorded:
     """The figures to compare with: those of the same samples, or those of held-out ones."""
+    smaller = problem.evaluation.smaller
     if whole and split in figures and split != "train":
-        return _Recorded(split=split, figures=figures[split], same=True)
+        return _Recorded(split=split, figures=figures[split], same=True, smaller=smaller)
     name = next((held for held in _HELD_OUT if held in figures), "")
-    return _Recorded(split=name, figures=figures.get(name, {}), same=False)
+    return _Recorded(split=name, figures=figures.get(name, {}), same=False, smaller=smaller)
 
 
-def _faults(judged: Evaluation, recorded: _Recorded, primary: str, classes: Sequence[str]) -> list[str]:
+def _faults(problem: Problem, evaluation: Evaluation, recorded: _Recorded, labels: Labels) -> list[str]:
+    part = problem.evaluation
     if recorded.same:
-        return _otherwise(judged, recorded)
-    names = [name for name in dict.fromkeys((primary, "accuracy", "balanced_accuracy")) if name in judged.metrics]
-    faults = [text for name in names for text in _worse(name, judged.metrics[name], recorded)]
-    guessing = {"balanced_accuracy": 1 / len(classes), "auroc": 0.5}
+        return _otherwise(problem, evaluation, recorded)
+    names = [name for name in dict.fromkeys((part.primary, *part.telling)) if name in evaluation.metrics]
+    faults = [text for name in names for text in _worse(name, evaluation.metrics[name], recorded)]
+    known = ", ".join(name for label in labels for name in label.categories)
     return [
         *faults,
-        *(text for name, share in guessing.items() for text in _wrong_way(name, share, judged, recorded, classes)),
+        *(
+            text
+            for name, share in part.guessing(labels).items()
+            for text in _wrong_way(name, share, evaluation, recorded, known)
+        ),
     ]
 
 
-def _wrong_way(
-    name: str, share: float, judged: Evaluation, recorded: _Recorded, classes: Sequence[str]
-) -> Iterator[str]:
+def _wrong_way(name: str, share: float, evaluation: Evaluation, recorded: _Recorded, known: str) -> Iterator[str]:
     """Worse than guessing, unless its metadata says so itself."""
-    now, before = judged.metrics.get(name), recorded.value(name)
+    now, before = evaluation.metrics.get(name), recorded.value(name)
     if now is None or now.high is None or now.high >= share or (before is not None and before < share):
         return
     yield (
-        f"it does worse than guessing ({name.replace('_', ' ')} {now.value:.3f}, guessing has {share:.3f}): its classes, "
-        f"{', '.join(classes)}, may be in the wrong order"
+        f"it does worse than guessing ({name.replace('_', ' ')} {now.value:.3f}, guessing has {share:.3f}): its answers, "
+        f"{known}, may be in the wrong order"
     )
 
 
-def _otherwise(judged: Evaluation, recorded: _Recorded) -> list[str]:
+def _otherwise(problem: Problem, evaluation: Evaluation, recorded: _Recorded) -> list[str]:
     """On the samples that the recorded figures are of, all must come out as before, but for one sample in a hundred."""
-    allowed = max(1.0, 0.01 * judged.samples)
-    before = np.array(recorded.figures.get("confusion", judged.confusion), dtype=float)
-    now = np.array(judged.confusion, dtype=float)
-    moved = np.abs(now - before).sum() / 2 if now.shape == before.shape else math.inf
-    if moved <= allowed:
+    moved = problem.evaluation.moved(recorded.figures.get("details", {}), evaluation.details)
+    if math.isnan(moved):
+        return _other_figures(evaluation, recorded)
+    if moved <= max(1.0, _SHARE * evaluation.samples):
         return []
     figures = ", ".join(
-        f"{name} {value:.4f} instead of {recorded.value(name):.4f}"
-        for name, value in ((name, interval.value) for name, interval in judged.metrics.items())
-        if name in {judged.primary, "accuracy"} and recorded.value(name) is not None
+        f"{name} {interval.value:.4f} instead of {recorded.value(name):.4f}"
+        for name, interval in evaluation.metrics.items()
+        if name in {evaluation.primary, problem.evaluation.telling[0] if problem.evaluation.telling else ""}
+        and recorded.value(name) is not None
     )
     return [
-        f"on the very {recorded.split} samples that its metadata has figures of, it answers {moved:.0f} of {judged.samples} otherwise"
+        f"on the very {recorded.split} samples that its metadata has figures of, it answers {moved:.0f} of {evaluation.samples} otherwise"
         + (f": {figures}" if figures else "")
     ]
+
+
+def _other_figures(evaluation: Evaluation, recorded: _Recorded) -> list[str]:
+    """Where a problem can't tell how many answers are others: figures that are."""
+    pairs = [(name, recorded.value(name), interval.value) for name, interval in evaluation.metrics.items()]
+    other = [
+        f"{name} {now:.4g} instead of {before:.4g}"
+        for name, before, now in pairs
+        if before is not None and not math.isnan(now) and abs(now - before) > _SHARE * max(abs(before), abs(now))
+    ]
+    if not other:
+        return []
+    return [f"on the very {recorded.split} samples that its metadata has figures of, it has {', '.join(other)}"]
 
 
 def _worse(name: str, now: Interval, recorded: _Recorded) -> list[str]:
     """Clearly worse than recorded: the two intervals don't meet."""
     worst = recorded.worst(name)
-    less = name not in metrics.SMALLER_IS_BETTER
+    less = name not in recorded.smaller
     best = now.value if now.high is None or now.low is None else now.high if less else now.low
     if worst is None or math.isnan(best) or (best >= worst if less else best <= worst):
         return []
@@ -202,12 +226,12 @@ def _worse(name: str, now: Interval, recorded: _Recorded) -> list[str]:
     ]
 
 
-def _notes(judged: Evaluation, recorded: _Recorded, asked: Sequence[Any], members: Sequence[Any]) -> list[str]:
+def _notes(recorded: _Recorded, chosen: Sequence[Any], members: Sequence[Any]) -> list[str]:
     notes = ["compared with labels, not with the model in torch: --run RUN compares with that"]
-    if len(asked) < len(members):
-        notes.append(f"{len(asked)} of {len(members)} samples were asked, evenly spread")
-    if len(asked) < _FEW:
-        notes.append(f"{len(asked)} samples prove little")
+    if len(chosen) < len(members):
+        notes.append(f"{len(chosen)} of {len(members)} samples were answered, evenly spread")
+    if len(chosen) < _FEW:
+        notes.append(f"{len(chosen)} samples prove little")
     if not recorded.figures:
         notes.append("its metadata has no figures of held-out samples to compare with, only guessing was")
     elif recorded.same:

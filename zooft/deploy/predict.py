@@ -15,9 +15,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from zooft.compute import machine
+from zooft.contracts import GroupResult
 from zooft.data import samples as sample_tables
+from zooft.deploy.saved import columns_of
 from zooft.errors import DataError, PluginError, RuntimeModelError, ZooftError
-from zooft.evaluation import judge
+from zooft.evaluation.groups import group_predictions, missing_by_group, unanswered
+from zooft.evaluation.predictions import Predictions
 from zooft.hooks.guard import ask
 
 if TYPE_CHECKING:
@@ -25,7 +28,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from zooft.contracts import Arrays, Discovery, GroupResult, Rejection, Sample, Task
+    from zooft.contracts import Arrays, Discovery, Rejection, Sample, Task
     from zooft.runtime import OnnxModel
 
 
@@ -35,15 +38,13 @@ class Answer:
 
     Attributes:
         key: the file as it was named, or the patient's salted name.
-        prediction: the class; None where nothing could be said.
-        probabilities: in the order of the classes; empty where nothing could be said.
+        cells: what `PresentationPart.cells` makes of it, by column; empty where nothing could be predicted.
         facts: what else is known of it, such as the patient's number of samples.
-        error: why nothing could be said, or what the answer lacks; empty where it is whole.
+        error: why nothing could be predicted, or what the answer lacks; empty where it is whole.
     """
 
     key: str
-    prediction: str | None = None
-    probabilities: tuple[float, ...] = ()
+    cells: Mapping[str, Any] = field(default_factory=dict)
     facts: Mapping[str, str | int] = field(default_factory=dict)
     error: str = ""
 
@@ -71,7 +72,7 @@ def of_files(
     """
     read = _ahead if ahead else map
     for found in read(lambda path: _read(task, options, path), paths):
-        yield Answer(key=str(found.path), error=found.error) if found.error else _of_arrays(model, found)
+        yield Answer(key=str(found.path), error=found.error) if found.error else _of_arrays(model, task, found)
 
 
 def _ahead(work: Callable[[Path], _Read], paths: Iterable[Path]) -> Iterator[_Read]:
@@ -112,24 +113,30 @@ def _fault(path: Path) -> str:
     return "" if stat.S_ISREG(mode) else "not a regular file"
 
 
-def _of_arrays(model: OnnxModel, read: _Read) -> Answer:
+def _of_arrays(model: OnnxModel, task: Task, read: _Read) -> Answer:
     key = str(read.path)
     try:
-        probabilities, _ = run_one(model, read.arrays)
+        columns = columns_of(model, task, run_one(model, read.arrays), [None])
     except RuntimeModelError as error:
         return Answer(key=key, error=str(error))
-    said = model.metadata.classes[int(model.decide(probabilities[None])[0])]
-    return Answer(key=key, prediction=said, probabilities=tuple(float(p) for p in probabilities))
+    return Answer(key=key, cells=_cells(model, task, Predictions(samples=(), columns=columns)))
 
 
-def run_one(model: OnnxModel, arrays: Arrays) -> tuple[NDArray[Any], NDArray[Any]]:
-    """A sample's probabilities and logits ``(classes,)``.
+def _cells(model: OnnxModel, task: Task, one: Predictions) -> dict[str, Any]:
+    """How a single answer is shown, by column."""
+    about = model.metadata
+    cells = task.problem.presentation.cells(one, about.labels, about.fitted)
+    return {name: column[0] for name, column in cells.items()}
+
+
+def run_one(model: OnnxModel, arrays: Arrays) -> dict[str, NDArray[Any]]:
+    """A sample's outputs by name, with the batch axis.
 
     Raises:
         RuntimeModelError: the network takes no such arrays, memory ran out, or it gave no numbers.
     """
     try:
-        probabilities, logits = model.run(*(array[None] for array in arrays))
+        answers = model.run(*(array[None] for array in arrays))
     except RuntimeModelError:
         raise
     except Exception as error:  # onnxruntime's own kinds
@@ -137,9 +144,9 @@ def run_one(model: OnnxModel, arrays: Arrays) -> tuple[NDArray[Any], NDArray[Any
             sizes = ", ".join("x".join(map(str, array.shape)) for array in arrays)
             raise RuntimeModelError(f"there isn't enough memory to run the network on {sizes}") from error
         raise RuntimeModelError(f"onnxruntime failed: {str(error).strip()}") from error
-    if not np.isfinite(probabilities).all():
+    if not all(np.isfinite(answer).all() for answer in answers.values()):
         raise RuntimeModelError("the network gave no numbers (NaN)")
-    return probabilities[0], logits[0]
+    return answers
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -179,7 +186,7 @@ def groups(found: Discovery, *, typed: Iterable[str] = ()) -> list[Group]:
     members: dict[str, list[Sample]] = {}
     for sample in found.samples:
         members.setdefault(sample.group or sample.id, []).append(sample)
-    lacking = judge.unjudged(found.rejected)
+    lacking = missing_by_group(found.rejected)
     named = set(typed)
     alone = {
         rejected.id: (rejected,)
@@ -190,7 +197,7 @@ def groups(found: Discovery, *, typed: Iterable[str] = ()) -> list[Group]:
         *(Group(name=name, samples=tuple(own), unjudged=lacking.get(name, ())) for name, own in members.items()),
         *(
             Group(name=name, samples=(), unjudged=own)
-            for name, own in {**judge.unanswered(found.rejected, members), **alone}.items()
+            for name, own in {**unanswered(found.rejected, members), **alone}.items()
         ),
     ]
 
@@ -204,18 +211,32 @@ def of_group(
     rows = []
     try:
         for sample in group.samples:
-            rows.append(run_one(model, sample_tables.read(task, options, sample)))
+            answers = run_one(model, sample_tables.read(task, options, sample))
+            rows.append(columns_of(model, task, answers, [sample.target]))
             advance(1)
     except (DataError, PluginError, RuntimeModelError) as error:
         advance(len(group.samples) - len(rows))
         return str(error)
-    probabilities, logits = (np.stack(column) for column in zip(*rows, strict=True))
-    metadata = model.metadata
-    (result,) = judge.by_group(
-        judge.predictions(group.samples, logits, probabilities), metadata.classes,
-        threshold=metadata.calibration.threshold, group_score=metadata.group_score, rejected=group.unjudged,
-    )  # fmt: skip
-    return result
+    columns = {name: np.concatenate([row[name] for row in rows]) for name in rows[0]}
+    return _result(model, task, Predictions(samples=group.samples, columns=columns), group)
+
+
+def _result(model: OnnxModel, task: Task, members: Predictions, group: Group) -> GroupResult:
+    """One answer from those to its samples; where the problem gives groups none, that to the decisive one."""
+    about, rule = model.metadata, model.metadata.group_rule
+    decisive = task.problem.evaluation.decisive(members, about.labels)
+    one = group_predictions(task.problem, members, [np.arange(len(members))], about.labels, rule)
+    if one is None:
+        one = members.take(np.array([decisive]))
+    first = group.samples[0]
+    return GroupResult(
+        group=first.group or first.id,
+        answer=_cells(model, task, one),
+        columns={name: column[0] for name, column in one.columns.items()},
+        members=group.samples,
+        decisive=group.samples[decisive],
+        unjudged=group.unjudged,
+    )
 
 
 def from_result(group: Group, result: GroupResult | str, names: Mapping[str, str]) -> Answer:
@@ -236,8 +257,7 @@ def from_result(group: Group, result: GroupResult | str, names: Mapping[str, str
         "decisive": result.decisive.id,
     }
     return Answer(
-        key=result.group, prediction=result.prediction, probabilities=result.probabilities, facts=facts,
-        error=_lacks(result),
+        key=result.group, cells=result.answer, facts=facts, error=_lacks(result),
     )  # fmt: skip
 
 

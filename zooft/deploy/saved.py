@@ -17,13 +17,14 @@ import numpy as np
 
 from zooft import config as configuration
 from zooft import runtime
-from zooft.contracts import Advance, Calibration, Computing, GroupScore, Sample, Verification, unseen
+from zooft.contracts import Advance, Computing, Sample, Verification, unseen
 from zooft.data import samples as sample_tables
-from zooft.errors import ConfigError, DataError, RunError
-from zooft.evaluation.judge import Predictions, calibrated, predictions
-from zooft.hooks.guard import within
+from zooft.errors import ConfigError, DataError, RunError, RuntimeModelError
+from zooft.evaluation.predictions import Predictions
+from zooft.hooks.guard import ask, within
 from zooft.run import folder as runs
 from zooft.run.record import RunRecord, read_record
+from zooft.runtime.metadata import SCHEMA
 from zooft.storage import csv_files
 from zooft.storage.lookup import Lookup
 from zooft.storage.sequences import pick, spilled_as
@@ -32,7 +33,7 @@ if TYPE_CHECKING:
     import torch
     from numpy.typing import NDArray
 
-    from zooft.contracts import Discovery, InputSpec, Port, Task
+    from zooft.contracts import Columns, Discovery, Fitted, InputSpec, Labels, Output, Port, Problem, Task
     from zooft.deploy.export import DeployedModel
     from zooft.deploy.verify import Reference
     from zooft.features import FeatureCache, SampleDataset
@@ -55,11 +56,16 @@ class SavedRun:
     record: RunRecord
     task: Task
     options: Any
-    classes: tuple[str, ...]
+    labels: Labels
     model: AdaptedModel
     input: InputSpec
-    calibration: Calibration
-    group_score: GroupScore
+    fitted: Fitted
+    group_rule: str
+
+    @property
+    def problem(self) -> Problem:
+        """The task's."""
+        return self.task.problem
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,19 +105,19 @@ def open_run(path: Path, registry: Registry, *, like: Backbone | None = None) ->
         registry.family(record.backbone.family), record.backbone.name, channels=task.channels(options),
         record=record.weights, like=like,
     )  # fmt: skip
-    adapted = adapt(backbone, registry.head(record.head), len(record.classes))
+    adapted = adapt(backbone, registry.head(record.head), ask(task.problem.training, "outputs", record.labels, options))
     weights = path / runs.WEIGHTS_FILE
     load_zoo_tensors(adapted, read_file(weights).tensors, what=weights.name)
     return SavedRun(
-        path=path, record=record, task=task, options=options, classes=record.classes,
-        model=adapted.eval(), input=backbone.input, calibration=record.fitted, group_score=record.data.group_score,
+        path=path, record=record, task=task, options=options, labels=record.labels, model=adapted.eval(), input=backbone.input,
+        fitted=record.fitted, group_rule=record.data.group_rule,
     )  # fmt: skip
 
 
 def find_samples(
     task: Task,
     options: Any,
-    classes: Sequence[str],
+    labels: Labels,
     data: Path,
     *,
     run: Path | None,
@@ -120,12 +126,12 @@ def find_samples(
     val_was_learnt: bool = False,
     computing: Computing = unseen,
 ) -> tuple[str, Sequence[Sample], tuple[str, ...]]:
-    """Samples to judge a finished model by: the split's name, the samples, and what to tell the user.
+    """Samples to evaluate a finished model on: the split's name, the samples, and what to tell the user.
 
     Args:
         task: the model's.
         options: the task's, as trained.
-        classes: the model's.
+        labels: the model's.
         data: folder or manifest.
         run: whose ``samples.csv`` says who was held out, where the data is the run's own.
         split: train, val, test, all, or auto for the first in `order` that there is.
@@ -134,15 +140,16 @@ def find_samples(
         computing: told how far the reading is.
 
     Raises:
-        DataError: nothing to judge by, or classes that the model doesn't know.
+        DataError: nothing to evaluate on, or targets that the model doesn't know, such as classes.
     """
     found = sample_tables.discover(task, data, options, learning=False, computing=computing)
-    return samples_of(found, classes, run=run, split=split, order=order, val_was_learnt=val_was_learnt)
+    return samples_of(task.problem, found, labels, run=run, split=split, order=order, val_was_learnt=val_was_learnt)
 
 
 def samples_of(
+    problem: Problem,
     found: Discovery,
-    classes: Sequence[str],
+    labels: Labels,
     *,
     run: Path | None,
     split: str = "auto",
@@ -150,15 +157,13 @@ def samples_of(
     val_was_learnt: bool = False,
 ) -> tuple[str, Sequence[Sample], tuple[str, ...]]:
     """As `find_samples`, among those that a task has found."""
-    foreign = [name for name in found.classes if name not in classes]
-    if foreign:
-        raise DataError(
-            f"the data has classes that the model doesn't know: {', '.join(foreign)}; it knows {', '.join(classes)}"
-        )
-    known = _known_splits(run, found, classes)
+    unknown = problem.training.unknown(found.labels, labels)
+    if unknown:
+        raise DataError(unknown)
+    relabel = relabelling(problem, found.labels, labels)
+    known = _known_splits(run, found, relabel)
     everyone = spilled_as(
-        [found.samples],
-        (_relabelled(sample, found.classes, classes, known, val_was_learnt) for sample in found.samples),
+        [found.samples], (_as_the_model_has(sample, relabel, known, val_was_learnt) for sample in found.samples)
     )
     named = np.array([sample.split for sample in everyone])
     by_split = {name: pick(everyone, np.flatnonzero(named == name)) for name in ("train", "val", "test")}
@@ -176,8 +181,8 @@ def samples_of(
         notes.append(
             "the data has no split, so all samples are judged; those that were trained on make figures too good"
         )
-    notes += sample_tables.absent_classes(
-        by_split[chosen], classes, where=f"the {'' if chosen == 'all' else chosen + ' '}samples"
+    notes += sample_tables.about_absent(
+        problem, by_split[chosen], labels, where=f"the {'' if chosen == 'all' else chosen + ' '}samples"
     )
     return chosen, by_split[chosen], tuple(notes)
 
@@ -193,7 +198,7 @@ def samples_to_verify(
 
     learnt = saved.record.data.val == 0
     _, members, notes = find_samples(
-        saved.task, saved.options, saved.classes, data, run=run, order=("val", "test", "all"),
+        saved.task, saved.options, saved.labels, data, run=run, order=("val", "test", "all"),
         split="all" if learnt else "auto", val_was_learnt=learnt,
     )  # fmt: skip
     return [members[i] for i in spread(members, most)], len(members), notes
@@ -223,26 +228,32 @@ def predict_run(
     import torch
 
     from zooft.compute.kernels.numerics import exact_convolutions
-    from zooft.deploy.export import activate
     from zooft.features import AT_A_TIME, inputs, loader, to_device
 
     views = make_views(saved, samples)
     saved.model.to(device, memory_format=torch.channels_last).eval()  # type: ignore[call-overload]
     kept = None if keeping is None else inputs(saved.model, views, stop=stop, keeping=keeping)
     start = 0 if kept is None else stop
-    rows: list[torch.Tensor] = []
+    rows: list[Columns] = []
     answer = partial(saved.model, start=start) if start or len(samples) < _MANY else _Folded(saved.model)
     with torch.inference_mode(), exact_convolutions():
-        for x, y in loader(views if kept is None else kept, batch_size=AT_A_TIME, workers=workers):
-            rows.append(answer(to_device(x, torch.device(device))).float().cpu())
-            advance(len(y))
-    logits = torch.cat(rows).numpy()
-    raw = predictions(samples, logits, activate(saved.task.activation)(torch.from_numpy(logits)).numpy())
-    return raw if saved.calibration == Calibration() else calibrated(raw, saved.calibration, saved.task)
+        for x, _ in loader(views if kept is None else kept, batch_size=AT_A_TIME, workers=workers):
+            made = answer(to_device(x, torch.device(device)))
+            rows.append({name: found.float().cpu().numpy() for name, found in made.items()})
+            advance(len(x))
+    outputs = _joined(rows)
+    columns = saved.problem.evaluation.columns(outputs, [sample.target for sample in samples], saved.labels)
+    raw = Predictions(samples=samples, columns=columns)
+    return saved.problem.evaluation.apply(raw, saved.fitted, saved.labels) if saved.fitted else raw
+
+
+def _joined(rows: Sequence[Columns]) -> Columns:
+    """Of several batches as of one."""
+    return {name: np.concatenate([row[name] for row in rows]) for name in rows[0]}
 
 
 class _Folded:
-    """A model's logits by a copy of its stages with batch norms folded, which takes half the time.
+    """A model's outputs by a copy of its stages with batch norms folded, which takes half the time.
 
     Args:
         model: in evaluation mode; it isn't changed.
@@ -252,29 +263,33 @@ class _Folded:
         self._model, self._stop = model, len(model.stages)
         self._made: Prefix | None = None
 
-    def __call__(self, x: torch.Tensor) -> torch.Tensor:
-        """``(N, classes)``."""
+    def __call__(self, x: torch.Tensor) -> Mapping[str, torch.Tensor]:
+        """By name, ``(N, …)``."""
         if self._made is None:
             from zooft.features import prefix
 
             self._made = prefix.runner(self._model, self._stop, x, note=lambda _why: None)
-        logits: torch.Tensor = self._model(self._made.run(x), self._stop)
-        return logits
+        outputs: Mapping[str, torch.Tensor] = self._model(self._made.run(x), self._stop)
+        return outputs
 
 
 def predict_file(
     model: OnnxModel, task: Task, options: Any, samples: Sequence[Sample], *, advance: Advance
 ) -> Predictions:
     """An exported file's answers, without torch."""
-    if not samples:
-        empty = np.zeros((0, len(model.metadata.classes)), np.float32)
-        return predictions((), empty, empty)
     rows = []
     for sample in samples:
-        rows.append(model.run(*(array[None] for array in sample_tables.read(task, options, sample))))
+        answers = model.run(*(array[None] for array in sample_tables.read(task, options, sample)))
+        rows.append(columns_of(model, task, answers, [sample.target]))
         advance(1)
-    probabilities, logits = (np.concatenate(column) for column in zip(*rows, strict=True))
-    return predictions(samples, logits, probabilities)
+    columns = _joined(rows) if rows else columns_of(model, task, model.nothing(), [])
+    return Predictions(samples=samples, columns=columns)
+
+
+def columns_of(model: OnnxModel, task: Task, answers: Columns, targets: Sequence[Any]) -> Columns:
+    """What a file gave of N samples, as the problem sees it."""
+    about = model.metadata
+    return task.problem.deployment.columns(answers, targets, about.labels, about.fitted)
 
 
 def export_run(saved: SavedRun, path: Path, *, note: Callable[[str], None] = lambda _text: None) -> None:
@@ -292,8 +307,8 @@ def export_run(saved: SavedRun, path: Path, *, note: Callable[[str], None] = lam
 
     ports = sample_tables.ports(saved.task, saved.options)
     export(
-        deployed(saved), path, ports=ports, example=[_example(port) for port in ports],
-        describe=lambda sha256: _describe(saved, sha256), note=note,
+        deployed(saved), path, ports=ports, outputs=_outputs(saved), example=[_example(port) for port in ports],
+        describe=lambda sha256: _describe(saved, sha256), others=saved.problem.deployment.properties(saved.labels), note=note,
     )  # fmt: skip
 
 
@@ -327,7 +342,7 @@ def verify_file(
     expected = _describe(saved, model.metadata.weights_sha256)
     material = verify.Material(
         arrays=_Arrays(saved.task, saved.options, tuple(samples)),
-        targets=np.array([s.target for s in samples]),
+        targets=None if any(s.target is None for s in samples) else [s.target for s in samples],
         available=available,
         data="real",
     )
@@ -336,8 +351,8 @@ def verify_file(
         material = verify.Material(arrays=arrays, targets=None, available=0, data="generated")
     return verify.verify(
         model, path, parts=runtime.preprocessing(path, provider=provider), reference=_reference(saved), material=material,
-        metrics=saved.task.metrics, requested=provider, probability_limit=saved.task.probability_limit, advance=advance,
-        declaration=declared.against_run(model, path, expected, version=__version__),
+        answering=verify.Answering(problem=saved.problem, labels=saved.labels, fitted=saved.fitted), requested=provider, advance=advance,
+        declaration=declared.against_run(model, path, expected, saved.problem, version=__version__),
     )  # fmt: skip
 
 
@@ -368,7 +383,11 @@ def deployed(saved: SavedRun) -> DeployedModel:
 
     preprocess = saved.task.preprocess(saved.input, saved.options)
     network = saved.model.cpu().to(memory_format=torch.contiguous_format)
-    return DeployedModel(preprocess, network, saved.task.activation, saved.calibration).eval()
+    return DeployedModel(preprocess, network, saved.problem.deployment.graph(saved.labels, saved.fitted)).eval()
+
+
+def _outputs(saved: SavedRun) -> tuple[Output, ...]:
+    return tuple(saved.problem.deployment.outputs(saved.labels, saved.fitted))
 
 
 def make_views(saved: SavedRun, samples: Sequence[Sample]) -> SampleDataset:
@@ -389,11 +408,38 @@ def task_of_file(model: OnnxModel, registry: Registry) -> tuple[Task, Any]:
     """
     metadata = model.metadata
     try:
-        return _task(registry, metadata.task, metadata.options)
+        task, options = _task(registry, metadata.task, metadata.options)
     except ConfigError as error:
         raise ConfigError(
             f"the file's metadata names the task {metadata.task}, whose options don't fit: {error}"
         ) from error
+    _refuse_other_answers(metadata, task)
+    return task, options
+
+
+def _refuse_other_answers(metadata: Metadata, task: Task) -> None:
+    """What the file gives must be what the task's problem will look for."""
+    problem = task.problem
+    if metadata.problem != problem.name:
+        raise RuntimeModelError(
+            f"the file's answers are of the problem {metadata.problem}, and those of the task {metadata.task}, as it is installed here, are of "
+            f"{problem.name}; install the plugin that the file was made with"
+        )
+    try:
+        outputs = problem.deployment.outputs(metadata.labels, metadata.fitted)
+    except Exception as error:  # plugin code, on what something may have changed
+        raise RuntimeModelError(
+            f"the file's metadata doesn't fit the problem {problem.name} ({type(error).__name__}: {error}); export it again"
+        ) from error
+    wanted, given = ({one.name: (one.dtype, one.axes) for one in some} for some in (outputs, metadata.outputs))
+    other = [name for name, kind in given.items() if wanted.get(name) != kind]
+    if metadata.schema == SCHEMA:
+        other += [name for name in wanted if name not in given]
+    if other:
+        raise RuntimeModelError(
+            f"the file's metadata contradicts itself: its labels ask for other outputs than its {', '.join(other)}; export it again with "
+            "'zooft export'"
+        )
 
 
 def _task(registry: Registry, name: str, options: Mapping[str, Any]) -> tuple[Task, Any]:
@@ -413,19 +459,21 @@ def _reference(saved: SavedRun) -> Reference:
             made: NDArray[Any] = module.preprocess(*map(torch.from_numpy, batch)).numpy()
         return made
 
-    def answer(x: NDArray[Any]) -> tuple[NDArray[Any], NDArray[Any]]:
+    names = [output.name for output in _outputs(saved)]
+
+    def answer(x: NDArray[Any], batch: Sequence[NDArray[Any]]) -> Columns:
         with torch.inference_mode():
-            probabilities, logits, _ = module.answer(torch.from_numpy(x))
-        return probabilities.numpy(), logits.numpy()
+            made = module.answer(torch.from_numpy(x), tuple(map(torch.from_numpy, batch)))
+        return {name: found.numpy() for name, found in zip(names, made, strict=True)}
 
     @cache
     def double() -> DeployedModel:
         return copy.deepcopy(module).double()
 
-    def exact(x: NDArray[Any]) -> NDArray[Any]:
+    def exact(x: NDArray[Any], batch: Sequence[NDArray[Any]]) -> Columns:
         with torch.inference_mode():
-            logits: NDArray[Any] = double().answer(torch.from_numpy(x).double())[1].numpy()
-        return logits
+            made = double().answer(torch.from_numpy(x).double(), tuple(map(torch.from_numpy, batch)))
+        return {name: found.numpy() for name, found in zip(names, made, strict=True)}
 
     return Reference(prepare=prepare, answer=answer, exact=exact, input=saved.input, advice=_advice(saved))
 
@@ -444,11 +492,12 @@ def _describe(saved: SavedRun, sha256: str) -> Metadata:
         version=record.zooft,
         task=record.task,
         options=record.options,
-        classes=saved.classes,
-        activation=saved.task.activation,
+        problem=saved.problem.name,
+        labels=saved.labels,
+        outputs=_outputs(saved),
+        fitted=saved.fitted,
         ports=sample_tables.ports(saved.task, saved.options),
-        calibration=saved.calibration,
-        group_score=saved.group_score,
+        group_rule=saved.group_rule,
         preprocessing=f"inside the graph: {saved.task.explain(saved.input, saved.options)}",
         backbone=record.backbone.reference,
         weights=runs.to_json(record.weights),
@@ -473,10 +522,16 @@ def _example(port: Port) -> torch.Tensor:
     return torch.randint(0, 256, shape, generator=torch.Generator().manual_seed(0)).to(dtype)
 
 
-def _known_splits(run: Path | None, found: Discovery, classes: Sequence[str]) -> Lookup:
+def relabelling(problem: Problem, found: Labels, known: Labels) -> Callable[[Any], Any]:
+    """From a target of data to the same one as a model has it; None, of what is only to be predicted, stays None."""
+    relabel = problem.training.relabel
+    return lambda target: None if target is None else relabel(target, found, known)
+
+
+def _known_splits(run: Path | None, found: Discovery, relabel: Callable[[Any], Any]) -> Lookup:
     """Id to split, where the data is what the run was trained on: other data may have the same ids by chance."""
     known = Lookup()
-    if run is None or read_record(run).data.fingerprint != sample_tables.fingerprint(found, classes):
+    if run is None or read_record(run).data.fingerprint != sample_tables.fingerprint(found, relabel):
         return known
     table = run / runs.SAMPLES_FILE
     try:
@@ -486,13 +541,10 @@ def _known_splits(run: Path | None, found: Discovery, classes: Sequence[str]) ->
         raise RunError(f"{table} can't be read: {error}") from error
 
 
-def _relabelled(
-    sample: Sample, found: Sequence[str], classes: Sequence[str], known: Lookup, val_was_learnt: bool
-) -> Sample:
-    target = list(classes).index(found[sample.target])
+def _as_the_model_has(sample: Sample, relabel: Callable[[Any], Any], known: Lookup, val_was_learnt: bool) -> Sample:
     given = "train" if val_was_learnt and sample.split == "val" else sample.split
     split: Any = known.get(sample.id) or given
-    return replace(sample, target=target, split=split)
+    return replace(sample, target=relabel(sample.target), split=split)
 
 
 def _counted(by_split: Mapping[str, Sequence[Sample]]) -> str:

@@ -8,12 +8,13 @@ A file has two parts that go wrong in different ways, so they are compared apart
 - its **preprocessing** with torch's, in levels. Where levels are rounded, two right implementations round some of them
   the other way: up to 0.7 % of an image's, by one level. A mean that is off by one level, a shifted or swapped image
   move them all.
-- its **network** with torch's, on the input that the file's own preprocessing made. Two right ones differ by 1e-5 of the
-  logits' spread or less; injected defects (a dropped bias, a channel set to zero, half precision) by 5e-3 or more.
-  1e-4 stands between the two. The best class alone would have missed several of these defects.
+- its **network** with torch's, on the input that the file's own preprocessing made. Each output says by what it is
+  measured. Of those measured by their spread among samples, two right ones differ by 1e-5 of it or less; injected
+  defects (a dropped bias, a channel set to zero, half precision) by 5e-3 or more. 1e-4 stands between the two. The
+  answers for people alone would have missed several of these defects.
 
-Then the file as a whole is right, whatever a flipped level does to the logits of samples that are nearly alike.
-Where the logits' spread is too small to judge by, as with random weights, arithmetic in float64 tells rounding from
+Then the file as a whole is right, whatever a flipped level does to the numbers of samples that are nearly alike.
+Where their spread is too small to judge by, as with random weights, arithmetic in float64 tells rounding from
 a defect: a right file is about as far from it as torch itself.
 """
 
@@ -21,16 +22,17 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from zooft.contracts import LevelDifference, Verification
+from zooft.contracts import LevelDifference, OutputDifference, Verification
 from zooft.deploy import differences
 from zooft.deploy.declared import Declaration
 from zooft.deploy.differences import Answers
 from zooft.errors import RuntimeModelError
+from zooft.evaluation.predictions import Predictions
 from zooft.model.weights import file_sha256
 
 if TYPE_CHECKING:
@@ -39,22 +41,21 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from zooft.contracts import Arrays, InputSpec, Port, Sample
+    from zooft.contracts import Arrays, Columns, Fitted, InputSpec, Labels, Output, Port, Problem, Sample
     from zooft.runtime import OnnxModel, Preprocessing
 
-    Metrics = Callable[[NDArray[Any], NDArray[Any]], Mapping[str, float]]
-
-NETWORK_LIMIT = 1e-4
-"""Of the logits' spread."""
-WHOLE_LIMIT = 1e-3
-"""The same, of a file that doesn't say where its preprocessing ends: rounding to whole levels moves logits by up to 1e-4."""
+WHOLE = 10
+"""Times: how much more an output measured by its spread may differ of a file that doesn't say where its preprocessing ends, since
+rounding to whole levels moves such outputs by up to 1e-4."""
+_CLEARLY = 100
+"""Times its limit: what no right file moves an output measured by its spread by."""
 LEVEL_LIMITS = {True: (2.01, 0.02), False: (0.1, 0.002)}
 """Largest and mean difference of levels: where they are rounded to whole ones, and where not."""
 VACUOUS_SPREAD = 1e-3
 BATCH_SIZES = (2, 3, 7)
 _MUCH_LARGER = 10
 """Times: by how much the spread among generated images must exceed that among the samples to be judged by instead; and how much
-further than torch's a right file's logits may be from those in float64."""
+further than torch's a right file's numbers may be from those in float64."""
 _IN_FLOAT64 = 4
 """Samples, those that differ most."""
 
@@ -65,13 +66,13 @@ class Material:
 
     Attributes:
         arrays: samples in native units, an array for each port, without the batch axis; sizes may differ.
-        targets: class indices, or None where no metric can be told.
+        targets: as in `Sample.target`, or None where no figure can be computed.
         available: how many samples there were to choose from.
         data: whether they are real.
     """
 
     arrays: Sequence[Arrays]
-    targets: NDArray[Any] | None
+    targets: Sequence[Any] | None
     available: int
     data: Literal["real", "generated"]
 
@@ -82,29 +83,93 @@ class Reference:
 
     Attributes:
         prepare: a batch in native units, an array for each port, to the network's input.
-        answer: the network's input to (probabilities, logits).
-        exact: the network's input to logits computed in float64; may fail, as not every network can.
+        answer: the network's input and that batch to the outputs, by name.
+        exact: the same computed in float64; may fail, as not every network can.
         input: what the network's input means.
         advice: what to do about a model that answers the same to everything.
     """
 
     prepare: Callable[..., NDArray[Any]]
-    answer: Callable[[NDArray[Any]], tuple[NDArray[Any], NDArray[Any]]]
-    exact: Callable[[NDArray[Any]], NDArray[Any]]
+    answer: Callable[[NDArray[Any], Sequence[NDArray[Any]]], Columns]
+    exact: Callable[[NDArray[Any], Sequence[NDArray[Any]]], Columns]
     input: InputSpec
     advice: str = ""
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Answering:
+    """What the answers are, by the run and not by what the file says of itself.
+
+    Attributes:
+        problem: whose they are.
+        labels: what they mean.
+        fitted: on validation data.
+    """
+
+    problem: Problem
+    labels: Labels
+    fitted: Fitted
+
+    def outputs(self, measure: str = "") -> list[Output]:
+        """Of the graph, in order: those with a measure, or all."""
+        found = self.problem.deployment.outputs(self.labels, self.fitted)
+        return [output for output in found if measure in ("", output.measure)]
+
+    def faults(self, torch: Columns, file: Columns, slack: Mapping[str, float]) -> tuple[str, ...]:
+        """What of the answers doesn't agree by the problem's own lights."""
+        return self.problem.deployment.agree(torch, file, self.labels, self.fitted, slack)
+
+    def metrics(self, answers: Columns, targets: Sequence[Any]) -> Mapping[str, float]:
+        """The problem's figures."""
+        columns = self.problem.deployment.columns(differences.wide(answers), targets, self.labels, self.fitted)
+        return self.problem.evaluation.metrics(Predictions(samples=(), columns=columns), self.labels)
+
+    @property
+    def any_slack(self) -> Mapping[str, float]:
+        """Where it isn't known how far the answers may be apart."""
+        return {output.name: math.inf for output in self.outputs("spread")}
+
+
 @dataclass(frozen=True, slots=True)
-class _Numbers:
-    spread: float
+class _Spread:
+    """How far an output is apart that is measured by its spread among samples.
+
+    Attributes:
+        scale: the spread.
+        widest: the larger one of that among the samples and that among generated images.
+        alike: whether the former is much smaller.
+        whole: from native units on, over `scale`.
+        network: of the networks alone.
+        rounding: by levels that are rounded the other way, in torch.
+    """
+
+    scale: float
     widest: float
     alike: bool
     whole: float
     network: float
     rounding: float
-    difference: float
-    agreement: float
+
+
+@dataclass(frozen=True, slots=True)
+class _Numbers:
+    """All differences.
+
+    Attributes:
+        outputs: as they are recorded.
+        spread: by name of an output.
+        agreement: share of samples with the same exact answers.
+    """
+
+    outputs: Mapping[str, OutputDifference] = field(default_factory=dict)
+    spread: Mapping[str, _Spread] = field(default_factory=dict)
+    agreement: float | None = None
+
+    @property
+    def worst(self) -> _Spread:
+        """Of the output whose networks are furthest apart."""
+        unknown = _Spread(math.nan, math.nan, False, math.inf, math.inf, math.nan)
+        return max(self.spread.values(), key=lambda one: one.network, default=unknown)
 
 
 def spread(samples: Sequence[Sample], most: int) -> list[int]:
@@ -121,10 +186,9 @@ def verify(
     parts: Preprocessing | None,
     reference: Reference,
     material: Material,
-    metrics: Metrics,
+    answering: Answering,
     requested: str,
     declaration: Declaration | None = None,
-    probability_limit: float = 1e-2,
     advance: Callable[[int], None] = lambda _: None,
 ) -> Verification:
     """Compare an opened file with the model in torch.
@@ -135,17 +199,17 @@ def verify(
         parts: the file's preprocessing alone; None where the file doesn't say which that is.
         reference: the model.
         material: what to run.
-        metrics: the task's.
+        answering: what the answers are.
         requested: the provider as asked for.
         declaration: what is known of the file's metadata.
-        probability_limit: the largest difference of a probability that is let pass, from the same network input.
         advance: told of every sample done.
 
     Returns:
         The record, passed or not.
     """
     declared = declaration or Declaration()
-    found = _compared(_Trial(model, parts, reference), material, metrics, limit=probability_limit, advance=advance)
+    found = _compared(_Trial(model, parts, reference, answering), material, advance=advance)
+    worst = found.numbers.worst
     failures = (*declared.faults, *found.failures)
     return Verification(
         passed=not failures,
@@ -156,17 +220,17 @@ def verify(
         samples=len(material.arrays),
         available=material.available,
         batch_sizes=(1, *BATCH_SIZES),
-        max_probability_difference=found.numbers.difference,
-        relative_rms=found.numbers.whole,
-        top1_agreement=found.numbers.agreement,
+        relative_rms=max((one.whole for one in found.numbers.spread.values()), default=worst.whole),
+        agreement=found.numbers.agreement,
         metrics=found.metrics,
         failures=failures,
         notes=(*_notes(model, material), *found.notes, *declared.notes),
         data=material.data,
         preprocessing=found.levels,
-        network_rms=found.numbers.network if parts else None,
-        spread=found.numbers.spread,
+        network_rms=worst.network if parts else None,
+        spread=worst.scale,
         declared=declared.compared,
+        outputs=found.numbers.outputs,
     )
 
 
@@ -196,63 +260,70 @@ def _smooth(rng: np.random.Generator, port: Port, size: tuple[int, int]) -> NDAr
     return coarse.astype(port.dtype)
 
 
-# asking
+# running
 
 
 @dataclass(frozen=True, slots=True)
 class _Trial:
-    """The file and the model, asked the same."""
+    """The file and the model, given the same."""
 
     model: OnnxModel
     parts: Preprocessing | None
     reference: Reference
+    answering: Answering
 
     def input(self, batch: Sequence[NDArray[Any]], torchs: NDArray[Any]) -> NDArray[Any]:
         """The network's input as the file's preprocessing makes it; torch's, where that can't be told."""
         return torchs if self.parts is None else self.parts.run(*batch)
 
-    def ask(self, batch: Sequence[NDArray[Any]]) -> _Asked:
+    def run(self, batch: Sequence[NDArray[Any]]) -> _Result:
         """All three ways at once.
 
         Raises:
             _Unrunnable: the file doesn't.
         """
         torchs = self.reference.prepare(*batch)
-        ours = self.reference.answer(torchs)
+        ours = self.reference.answer(torchs, batch)
         try:
             given = self.input(batch, torchs)
-            *file, said = self.model.outputs(*batch)
+            file = self.model.run(*batch)
         except RuntimeModelError:
             raise
         except Exception as error:  # onnxruntime's errors have no common kind
             raise _Unrunnable(str(error)) from error
         level = None if self.parts is None else differences.levels(torchs, given, self.reference.input)
         fits = given.shape == torchs.shape and not np.array_equal(given, torchs)
-        answers = Answers(ours, self.reference.answer(given) if fits else ours, (file[0], file[1]))
-        decided = said is None or np.array_equal(said, self.model.decide(file[0]))
-        return _Asked(answers, [level] if level else [], 0 if decided else 1)
+        same = self.reference.answer(given, batch) if fits else ours
+        self._refuse_others(same, file)
+        return _Result(Answers(ours, same, file), [level] if level else [])
+
+    def _refuse_others(self, ours: Columns, theirs: Columns) -> None:
+        for name in _measured(self.answering):
+            if name not in theirs:
+                raise RuntimeModelError(f"the file has no output {name}, which its run's model gives; export it again")
+        for name in ours.keys() & theirs.keys():
+            if ours[name].shape != theirs[name].shape:
+                raise _Unrunnable(f"it gives {name} of shape {theirs[name].shape}, and torch {ours[name].shape}")
 
 
 @dataclass(frozen=True, slots=True)
-class _Asked:
+class _Result:
     """What came of a batch, or of several.
 
     Attributes:
         answers: the three ways.
         levels: how far the preprocessings are apart, of each batch.
-        undecided: batches whose output ``prediction`` isn't the class that probabilities and threshold give.
     """
 
     answers: Answers
     levels: Sequence[LevelDifference]
-    undecided: int
 
 
 class _Unrunnable(Exception):  # noqa: N818 -- never leaves this module
     """The file can't be run on a batch."""
 
 
-def _ask_all(trial: _Trial, arrays: Sequence[Arrays], advance: Callable[[int], None]) -> _Asked:
+def _run_all(trial: _Trial, arrays: Sequence[Arrays], advance: Callable[[int], None]) -> _Result:
     """Every sample alone.
 
     Raises:
@@ -261,22 +332,18 @@ def _ask_all(trial: _Trial, arrays: Sequence[Arrays], advance: Callable[[int], N
     found = []
     for sample in arrays:
         try:
-            found.append(trial.ask([array[None] for array in sample]))
+            found.append(trial.run([array[None] for array in sample]))
         except _Unrunnable as error:
             raise _Unrunnable(f"the file doesn't run on a sample of shape {sample[0].shape}: {error}") from error
         advance(1)
-    return _Asked(
-        differences.joined([one.answers for one in found]),
-        [level for one in found for level in one.levels],
-        sum(one.undecided for one in found),
-    )
+    return _Result(differences.joined([one.answers for one in found]), [level for one in found for level in one.levels])
 
 
-def _on_generated(trial: _Trial, material: Material) -> _Asked | None:
+def _on_generated(trial: _Trial, material: Material) -> _Result | None:
     """On images that differ more, and in other sizes, than a user's may; None where torch itself can't take them.
 
     Raises:
-        _Unrunnable: as `_ask_all`.
+        _Unrunnable: as `_run_all`.
     """
     if material.data == "generated":
         return None
@@ -286,25 +353,20 @@ def _on_generated(trial: _Trial, material: Material) -> _Asked | None:
             trial.reference.prepare(*(array[None] for array in sample))
     except Exception:  # plugin code, and values that its port may not mean
         return None
-    asked = _ask_all(trial, arrays, lambda _: None)
-    return asked if asked.answers.finite.all() else None
+    result = _run_all(trial, arrays, lambda _: None)
+    return None if result.answers.not_finite(_measured(trial.answering)) else result
 
 
-def _batches(trial: _Trial, arrays: Sequence[Arrays], limit: float) -> tuple[list[str], list[LevelDifference]]:
-    """Several samples at once, cut to a common size."""
-    failures, found = list[str](), list[LevelDifference]()
+def _batches(trial: _Trial, arrays: Sequence[Arrays]) -> tuple[dict[int, _Result], dict[int, str]]:
+    """Several samples at once, cut to a common size: by how many, what came of it, and why nothing did."""
+    found, failures = dict[int, _Result](), dict[int, str]()
     for size in BATCH_SIZES:
         batch = _common([arrays[i % len(arrays)] for i in range(size)])
         try:
-            asked = trial.ask(batch)
+            found[size] = trial.run(batch)
         except (RuntimeModelError, _Unrunnable) as error:
-            failures.append(f"the file doesn't run on a batch of {size}: {error}")
-            continue
-        found += asked.levels
-        got, wanted = asked.answers.file[0], asked.answers.same[0]
-        if asked.undecided or got.shape != wanted.shape or not np.allclose(got, wanted, rtol=0, atol=limit):
-            failures.append(f"a batch of {size} gives other answers than torch")
-    return failures, found
+            failures[size] = f"the file doesn't run on a batch of {size}: {error}"
+    return found, failures
 
 
 def _common(samples: Sequence[Arrays]) -> list[NDArray[Any]]:
@@ -331,52 +393,102 @@ class _Found:
     notes: Sequence[str]
 
 
-_UNKNOWN = _Numbers(math.nan, math.nan, False, math.inf, math.inf, math.nan, math.inf, 0.0)
-"""Of a file that doesn't run."""
+def _measured(answering: Answering) -> list[str]:
+    """Outputs that are numbers."""
+    return [output.name for output in answering.outputs() if output.measure != "exact"]
 
 
-def _compared(
-    trial: _Trial, material: Material, metrics: Metrics, *, limit: float, advance: Callable[[int], None]
-) -> _Found:
-    failures, level = _batches(trial, material.arrays, limit)
-    numbers, values, notes = _UNKNOWN, dict[str, tuple[float, float]](), list[str]()
+def _compared(trial: _Trial, material: Material, *, advance: Callable[[int], None]) -> _Found:
+    batches, unrunnable = _batches(trial, material.arrays)
+    numbers, values, notes = _Numbers(), dict[str, tuple[float, float]](), list[str]()
+    level = [level for one in batches.values() for level in one.levels]
+    failures = list[str]()
     try:
-        asked, generally = _ask_all(trial, material.arrays, advance), _on_generated(trial, material)
+        alone, generally = _run_all(trial, material.arrays, advance), _on_generated(trial, material)
     except _Unrunnable as error:
         failures.append(str(error))
     else:
-        answers, others = asked.answers, generally.answers if generally else None
-        level += [*asked.levels, *(generally.levels if generally else ())]
-        numbers = _numbers(answers, others)
-        said, explained = _judge(trial, numbers, answers, others, material, limit=limit)
-        failures += [*_undecided(asked, generally), *said]
+        answers, others = alone.answers, generally.answers if generally else None
+        level += [*alone.levels, *(generally.levels if generally else ())]
+        numbers = _numbers(trial, answers, others)
+        said, explained = _judge(trial, numbers, answers, others, material)
+        failures += said
         notes += [*explained, *_about(numbers, trial.parts)]
         if material.targets is not None:
-            values, moved = _metrics(metrics, material.targets, answers)
+            values, moved = _metrics(trial.answering, material.targets, answers)
             failures += moved
+    wrong_batches = [
+        unrunnable.get(size) or _batch_fault(trial.answering, numbers, batches[size].answers, size)
+        for size in BATCH_SIZES
+    ]
     levels = differences.all_levels(level) if level else None
     wrong_levels = _level_faults(levels)
-    notes += [] if wrong_levels else _flipped(numbers, levels)
-    return _Found(numbers, values, levels, [*failures, *wrong_levels], notes)
+    notes += [] if wrong_levels else _flipped(trial, numbers, levels)
+    return _Found(numbers, values, levels, [*filter(None, wrong_batches), *failures, *wrong_levels], notes)
 
 
-def _numbers(answers: Answers, others: Answers | None) -> _Numbers:
-    own = differences.spread(answers.torch[1])
-    wide = 0.0 if others is None else differences.spread(others.torch[1])
+def _batch_fault(answering: Answering, numbers: _Numbers, answers: Answers, size: int) -> str:
+    """Whether samples answer otherwise in company, by the largest differences; where no output has any, by the spread."""
+    limits = {output.name: output.tolerance for output in answering.outputs("absolute")}
+    if not limits:
+        limits = _slack(numbers, answering)
+    right = all(differences.largest(answers.same[name], answers.file[name]) <= limit for name, limit in limits.items())
+    if right and not answering.faults(answers.same, answers.file, answering.any_slack):
+        return ""
+    return f"a batch of {size} gives other answers than torch"
+
+
+def _slack(numbers: _Numbers, answering: Answering) -> dict[str, float]:
+    """By output that is measured by its spread, what no right file moves it by."""
+    return {
+        output.name: _CLEARLY * numbers.outputs[output.name].limit * numbers.spread[output.name].scale
+        if output.name in numbers.spread
+        else math.inf
+        for output in answering.outputs("spread")
+    }
+
+
+def _numbers(trial: _Trial, answers: Answers, others: Answers | None) -> _Numbers:
+    recorded, spreads = dict[str, OutputDifference](), dict[str, _Spread]()
+    exact = np.ones(len(next(iter(answers.file.values()))), dtype=bool)
+    several = False
+    for output in trial.answering.outputs():
+        name = output.name
+        if name not in answers.file:  # an older file has fewer
+            continue
+        ours, same, file = answers.torch[name], answers.same[name], answers.file[name]
+        limit, scale = output.tolerance, None
+        if output.measure == "spread":
+            found = spreads[name] = _spread(answers, others, name)
+            limit *= WHOLE if trial.parts is None else 1
+            whole, network, scale = found.whole, found.network, found.scale
+        elif output.measure == "absolute":
+            whole, network = differences.largest(ours, file), differences.largest(same, file)
+        else:
+            agree, several = differences.same_rows(ours, file), True
+            exact &= agree
+            whole, network = 1 - float(agree.mean()), 1 - float(differences.same_rows(same, file).mean())
+        recorded[name] = OutputDifference(
+            measure=output.measure, whole=whole, network=network if trial.parts else None, limit=limit, spread=scale
+        )
+    return _Numbers(recorded, spreads, float(exact.mean()) if several else None)
+
+
+def _spread(answers: Answers, others: Answers | None, name: str) -> _Spread:
+    ours, same, file = answers.torch[name], answers.same[name], answers.file[name]
+    own = differences.spread(ours)
+    wide = 0.0 if others is None else differences.spread(others.torch[name])
     scale = max(own, wide / _MUCH_LARGER)
-    apart = [_share(differences.rms(answers.file[1], answers.same[1]), scale)]
+    apart = [_share(differences.rms(file, same), scale)]
     if others is not None:
-        apart.append(_share(differences.rms(others.file[1], others.same[1]), max(scale, wide)))
-    agree = answers.file[0].argmax(1) == answers.torch[0].argmax(1)
-    return _Numbers(
-        spread=scale,
+        apart.append(_share(differences.rms(others.file[name], others.same[name]), max(scale, wide)))
+    return _Spread(
+        scale=scale,
         widest=max(own, wide),
         alike=own < wide / _MUCH_LARGER,
-        whole=_share(differences.rms(answers.file[1], answers.torch[1]), scale),
+        whole=_share(differences.rms(file, ours), scale),
         network=max(apart) if all(number == number for number in apart) else math.inf,
-        rounding=_share(differences.rms(answers.same[1], answers.torch[1]), scale),
-        difference=float(np.abs(answers.file[0] - answers.torch[0]).max()),
-        agreement=float(agree.mean()),
+        rounding=_share(differences.rms(same, ours), scale),
     )
 
 
@@ -385,38 +497,49 @@ def _share(rms: float, scale: float) -> float:
 
 
 def _judge(
-    trial: _Trial, numbers: _Numbers, answers: Answers, others: Answers | None, material: Material, *, limit: float
+    trial: _Trial, numbers: _Numbers, answers: Answers, others: Answers | None, material: Material
 ) -> tuple[list[str], list[str]]:
     """What doesn't hold, and what explains a difference."""
-    if not answers.finite.all():
-        return ["the model itself gives logits that aren't finite, in torch: train it again, with a lower --lr"], []
+    answering = trial.answering
+    measured = _measured(answering)
+    missing = answers.not_finite(measured)
+    if missing:
+        return [
+            f"the model itself gives {', '.join(missing)} that aren't finite, in torch: train it again, with a lower --lr"
+        ], []
     failures, notes = [], []
-    if not np.isfinite(answers.file[0]).all():
-        failures.append("the file gives probabilities that aren't finite")
-    if numbers.widest < VACUOUS_SPREAD:
-        failures.append(_vacuous(numbers.widest, trial.reference.advice))
-    bound = WHOLE_LIMIT if trial.parts is None else NETWORK_LIMIT
-    if not numbers.network <= bound:
-        explained = _by_rounding(trial, answers, others, material)
-        notes += explained
-        failures += [] if explained else [_network_fault(numbers.network, bound, trial.parts)]
-    apart = float(np.abs(answers.file[0] - answers.same[0]).max())
-    if not apart <= limit:
-        failures.append(f"a probability differs by {apart:.2g}; the limit is {limit:g}")
-    flipped = _clear_flips(answers, 100 * bound * numbers.spread)
-    if flipped:
-        failures.append(f"{flipped} samples get another best class, though torch's choice is clear")
+    failures += [
+        f"the file gives {name} that aren't finite"
+        for name in measured
+        if not differences.is_finite(answers.file[name])
+    ]
+    for name, found in numbers.spread.items():
+        limit = numbers.outputs[name].limit
+        if found.widest < VACUOUS_SPREAD:
+            failures.append(_vacuous(name, found.widest, trial.reference.advice))
+        if not found.network <= limit:
+            explained = _by_rounding(trial, answers, others, material, name)
+            notes += explained
+            failures += [] if explained else [_network_fault(name, found.network, limit, trial.parts)]
+    for output in answering.outputs("absolute"):
+        apart = differences.largest(answers.same[output.name], answers.file[output.name])
+        if not apart <= output.tolerance:
+            failures.append(f"the output {output.name} differs by {apart:.2g}; the limit is {output.tolerance:g}")
+    failures += answering.faults(answers.same, answers.file, _slack(numbers, answering))
+    if others is not None:
+        apart_too = answering.faults(others.same, others.file, answering.any_slack)
+        failures += [f"on generated images, {fault}" for fault in apart_too]
     return failures, notes
 
 
-def _network_fault(found: float, bound: float, parts: Preprocessing | None) -> str:
+def _network_fault(name: str, found: float, limit: float, parts: Preprocessing | None) -> str:
     given = "" if parts is None else ", though torch's network was given the file's own input"
-    return f"the logits differ by {found:.1e} of their spread{given}; the limit is {bound:.0e}"
+    return f"the output {name} differs by {found:.1e} of its spread{given}; the limit is {limit:.0e}"
 
 
-def _vacuous(found: float, advice: str) -> str:
+def _vacuous(name: str, found: float, advice: str) -> str:
     return (
-        f"the model answers the same to everything (logits' spread {found:.1e}), so the comparison proves nothing"
+        f"the model answers the same to everything (spread of {name} {found:.1e}), so the comparison proves nothing"
         + (f"; {advice}" if advice else "")
     )
 
@@ -435,45 +558,39 @@ def _level_faults(found: LevelDifference | None) -> list[str]:
     ]
 
 
-def _by_rounding(trial: _Trial, answers: Answers, others: Answers | None, material: Material) -> list[str]:
+def _by_rounding(trial: _Trial, answers: Answers, others: Answers | None, material: Material, name: str) -> list[str]:
     """A sentence, where the file is as near to arithmetic in float64 as torch is, on the samples that differ most."""
     if trial.parts is None:
         return []
-    apart = np.abs(answers.file[1] - answers.same[1]).max(1)
+    apart = differences.largest_by_row(answers.same[name], answers.file[name])
     pairs = [(answers, material.arrays, int(row)) for row in np.argsort(apart)[-_IN_FLOAT64:]]
     if others is not None:
-        worst = np.abs(others.file[1] - others.same[1]).max(1)
+        worst = differences.largest_by_row(others.same[name], others.file[name])
         pairs.append((others, generated(trial.model.ports), int(worst.argmax())))
     ours, theirs = [], []
     try:
         for which, arrays, row in pairs:
             batch = [array[None] for array in arrays[row]]
-            exact = trial.reference.exact(trial.input(batch, trial.reference.prepare(*batch)))[0]
-            ours.append(which.same[1][row] - exact)
-            theirs.append(which.file[1][row] - exact)
+            exact = trial.reference.exact(trial.input(batch, trial.reference.prepare(*batch)), batch)[name][0]
+            ours.append(np.ravel(which.same[name][row] - exact))
+            theirs.append(np.ravel(which.file[name][row] - exact))
     except Exception:  # a network's own reasons not to run in float64
         return []
     noise, found = (float(np.sqrt((np.concatenate(part) ** 2).mean())) for part in (ours, theirs))
     if not found <= _MUCH_LARGER * noise:
         return []
     return [
-        f"the logits' spread is so small that rounding of float32 shows: against arithmetic in float64 the file is off by {found:.1e}, "
+        f"the spread of {name} is so small that rounding of float32 shows: against arithmetic in float64 the file is off by {found:.1e}, "
         f"torch itself by {noise:.1e}"
     ]
 
 
-def _clear_flips(answers: Answers, margin: float) -> int:
-    """Samples whose best class changed although it led by more than a right file can move it."""
-    ordered = np.sort(answers.same[1], 1)
-    clear = ordered[:, -1] - ordered[:, -2] > margin
-    return int((clear & (answers.file[1].argmax(1) != answers.same[1].argmax(1))).sum())
-
-
 def _metrics(
-    metrics: Metrics, targets: NDArray[Any], answers: Answers
+    answering: Answering, targets: Sequence[Any], answers: Answers
 ) -> tuple[dict[str, tuple[float, float]], list[str]]:
     """Torch's and the file's, and whether they differ by more than flipped levels explain."""
-    ours, same, theirs = (metrics(targets, pair[0]) for pair in (answers.torch, answers.same, answers.file))
+    ways = (answers.torch, answers.same, answers.file)
+    ours, same, theirs = (answering.metrics(way, targets) for way in ways)
     moved = [name for name in ours if not _close(float(same[name]), float(theirs[name]), len(targets))]
     said = [f"the file's {', '.join(moved)} isn't the model's"] if moved else []
     return {name: (float(ours[name]), float(theirs[name])) for name in ours}, said
@@ -484,31 +601,28 @@ def _close(ours: float, theirs: float, samples: int) -> bool:
     return (math.isnan(ours) and math.isnan(theirs)) or abs(ours - theirs) <= max(1e-3, 1.5 / max(samples, 1) ** 2)
 
 
-def _undecided(*asked: _Asked | None) -> list[str]:
-    number = sum(one.undecided for one in asked if one is not None)
-    return (
-        [f"of {number} samples the output prediction isn't the class that probabilities and threshold give"]
-        if number
-        else []
-    )
-
-
-def _flipped(numbers: _Numbers, level: LevelDifference | None) -> list[str]:
-    if level is None or not (level.whole and level.differing and numbers.rounding > NETWORK_LIMIT):
+def _flipped(trial: _Trial, numbers: _Numbers, level: LevelDifference | None) -> list[str]:
+    moved = {
+        output.name: numbers.spread[output.name].rounding
+        for output in trial.answering.outputs("spread")
+        if output.name in numbers.spread and numbers.spread[output.name].rounding > output.tolerance
+    }
+    if level is None or not (level.whole and level.differing and moved):
         return []
+    far = ", ".join(f"{name} by {rounding:.1e}" for name, rounding in moved.items())
     return [
         f"{level.differing:,} of {level.values:,} levels are rounded the other way by onnxruntime, by at most {level.largest:.0f}; "
-        f"in torch, too, that moves the logits by {numbers.rounding:.1e} of their spread"
+        f"in torch, too, that moves {far} of the spread"
     ]
 
 
 def _about(numbers: _Numbers, parts: Preprocessing | None) -> list[str]:
-    notes = []
-    if numbers.alike:
-        notes.append(
-            f"the samples are nearly alike to the model, so differences are judged by a tenth of the logits' spread among generated "
-            f"images, {numbers.widest:.2g}"
-        )
+    notes = [
+        f"the samples are nearly alike to the model, so differences are judged by a tenth of the spread of {name} among generated "
+        f"images, {found.widest:.2g}"
+        for name, found in numbers.spread.items()
+        if found.alike
+    ]
     if parts is None:
         notes.append(
             "the file doesn't say where its preprocessing ends (an older zooft wrote it), so only the whole was compared; "

@@ -294,7 +294,7 @@ def _guarded_parts(problem: Problem, of: Place) -> Problem:
             if _is_function(own):
                 place = dataclasses.replace(of, kind=type(part), field=field.name)
                 changes[field.name] = _guard(part, field.name, own, place)
-        parts[name] = dataclasses.replace(part, **changes)
+        parts[name] = dataclasses.replace(part, **changes)  # type: ignore[arg-type]  # of any of the four types
     return dataclasses.replace(problem, **parts)
 
 

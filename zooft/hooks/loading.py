@@ -9,7 +9,8 @@ from __future__ import annotations
 import difflib
 import inspect
 import logging
-from dataclasses import dataclass
+import time
+from dataclasses import dataclass, field
 from importlib import metadata
 from typing import TYPE_CHECKING
 
@@ -35,12 +36,14 @@ class PluginInfo:
         distribution: the installed package that declares it.
         version: of that package.
         problem: why it was dropped, None where it works.
+        seconds: that its import took, with what it imports and nobody had before.
     """
 
     name: str
     distribution: str
     version: str
     problem: str | None = None
+    seconds: float = field(default=0.0, compare=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,6 +61,12 @@ class Plugins:
     def info(self, name: str) -> PluginInfo:
         """The plugin called `name`; of several, the one that works."""
         return min((info for info in self.infos if info.name == name), key=lambda info: info.problem is not None)
+
+    def events(self, name: str) -> list[str]:
+        """The events that the plugin called `name` listens to, in the order of a run; none where it was dropped."""
+        plugin = self.manager.get_plugin(name)
+        heard = {caller.name for caller in self.manager.get_hookcallers(plugin) or []} if plugin is not None else set()
+        return [hook for hook in vars(hookspecs) if hook.startswith("zooft_on_") and hook in heard]
 
     def implementations(self, hook: str) -> list[pluggy.HookImpl]:
         """Every implementation of `hook`, in order of registration, to be called and guarded one by one."""
@@ -101,12 +110,14 @@ def new_manager() -> pluggy.PluginManager:
 
 
 def _load(manager: pluggy.PluginManager, entry_point: metadata.EntryPoint) -> PluginInfo:
-    distribution = entry_point.dist
+    distribution, began = entry_point.dist, time.perf_counter()
+    problem = _register(manager, entry_point)
     return PluginInfo(
         name=entry_point.name,
         distribution=distribution.name if distribution else "unknown",
         version=distribution.version if distribution else "unknown",
-        problem=_register(manager, entry_point),
+        problem=problem,
+        seconds=time.perf_counter() - began,
     )
 
 

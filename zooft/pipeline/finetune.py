@@ -46,7 +46,7 @@ if TYPE_CHECKING:
     from torch.nn import Parameter
 
     from zooft.audit import Audit
-    from zooft.audit.thumbnails import Kept as LooksKept
+    from zooft.audit.thumbnails import ThumbnailCache
     from zooft.contracts import Discovery, Fitted, Labels, Problem, Sample
     from zooft.deploy.saved import SavedRun
     from zooft.evaluation.evaluate import Evaluation
@@ -64,7 +64,7 @@ class FinetuneResult:
         path: the run folder.
         best_epoch: from 1; the one whose weights were kept.
         evaluations: by split, ``val`` first.
-        problem: what kind of answer was learnt.
+        problem: what kind of answer is wanted.
         labels: what the answers mean.
         verification: of the ONNX file; None with ``export=False``.
         profile: where the time went, with ``profile=True``.
@@ -300,7 +300,7 @@ def _audit(plan: Plan, folder: Path, found: Discovery, splits: Splits, told: Lis
         found.samples, plan.task.problem, found.labels, partial(sample_tables.read, plan.task, plan.options),
         show=partial(sample_tables.picture, plan.task, plan.options), computing=told.computing, seed=plan.config.seed,
         splits=splits.names,
-        kept=_kept_looks(plan, told, digests), notes=found.notes,
+        cache=_thumbnail_cache(plan, told, digests), notes=found.notes,
     )  # fmt: skip
     runs.write_json(folder / runs.AUDIT_FILE, audited)
     for finding in audited.findings:
@@ -310,9 +310,9 @@ def _audit(plan: Plan, folder: Path, found: Discovery, splits: Splits, told: Lis
     return audited
 
 
-def _kept_looks(plan: Plan, told: Listener, digests: Lookup) -> LooksKept | None:
-    """Where looks at samples are kept; None with ``--no-cache``."""
-    from zooft.audit.thumbnails import Kept
+def _thumbnail_cache(plan: Plan, told: Listener, digests: Lookup) -> ThumbnailCache | None:
+    """The cache of thumbnails; None with ``--no-cache``."""
+    from zooft.audit.thumbnails import ThumbnailCache
     from zooft.storage.cache import default_store
 
     if not plan.config.caching.cache:
@@ -325,7 +325,7 @@ def _kept_looks(plan: Plan, told: Listener, digests: Lookup) -> LooksKept | None
             known = digests[sample.id] = sample_tables.digest(plan.task, plan.options, sample)
         return known
 
-    return Kept(shelf, digest, partial(sample_tables.unchanged, plan.task, plan.options))
+    return ThumbnailCache(shelf, digest, partial(sample_tables.unchanged, plan.task, plan.options))
 
 
 def _write_record(

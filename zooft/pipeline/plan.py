@@ -56,6 +56,7 @@ def resolve(registry: Registry, values: Mapping[str, Any]) -> Plan:
     sample_tables.ports(task, options)  # these refuse options that don't go together
     for field in ("channels", "bag", "reader"):
         ask(task, field, options)
+    ask(task.problem.training, "check_options", options)
     if config.training.sweep and (config.evaluation.folds or not config.caching.cache):
         other = "--folds" if config.evaluation.folds else "--no-cache"
         raise ConfigError(

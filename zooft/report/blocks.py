@@ -61,7 +61,7 @@ class Shaded:
     Attributes:
         title: its caption.
         names: of rows and columns.
-        counts: rows are true classes, columns predicted ones.
+        counts: rows are true answers, columns predicted ones.
         shares: of the row, whole per cent.
     """
 
@@ -82,7 +82,7 @@ class Drawing:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Photo:
-    """A picture, or several side by side, with what is to be said of it.
+    """A picture, or several side by side, with a caption.
 
     Attributes:
         sources: ``data:`` addresses of the pictures.
@@ -157,7 +157,7 @@ class Heading:
 
 @dataclass(frozen=True, slots=True)
 class Folded:
-    """Details that are shown when asked for, and always in print."""
+    """Details that are shown on a click, and always in print."""
 
     summary: str
     blocks: tuple[Block, ...]

@@ -16,7 +16,6 @@ if TYPE_CHECKING:
     from zooft.audit import Audit
     from zooft.contracts import (
         Fitted,
-        GroupRule,
         Labels,
         Picture,
         Port,
@@ -40,7 +39,7 @@ class ReportInputs:
 
     Attributes:
         record: of the run.
-        problem: what kind of answer was learnt.
+        problem: what kind of answer is wanted.
         epochs: the lines of ``metrics.jsonl``.
         rejected: files that aren't used.
         audit: the findings of `zooft.audit`, where it was made.

@@ -16,7 +16,7 @@ SPLITS = {
     "cross-validation": "cross-validation",
     "all": "all data",
 }
-_SHORT = {"auroc", "auprc", "ece", "ppv", "npv"}
+_SHORT = {"auroc", "auprc", "ece", "mae", "map", "npv", "ppv", "r2", "rmse"}
 
 
 def figure(value: float | None, digits: int = 3) -> str:

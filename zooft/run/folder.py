@@ -21,6 +21,7 @@ from zooft import config as configuration
 from zooft.errors import ConfigError, RunError
 from zooft.storage import exclusive
 from zooft.storage.escapes import in_json
+from zooft.version import __version__
 
 if TYPE_CHECKING:
     from filelock import BaseFileLock
@@ -194,8 +195,12 @@ def told(run: Path) -> dict[str, Any]:
         values = configuration.read_toml(path, errors="surrogateescape")
     except ConfigError as error:
         raise RunError(f"{working} can't be resumed: {error}") from error
-    if values.pop("schema", None) != _RESUME_SCHEMA:
-        raise RunError(f"{path} isn't of schema {_RESUME_SCHEMA}, which this zooft reads; use the zooft that wrote it")
+    schema, writer = values.pop("schema", None), values.pop("zooft", None)
+    if schema != _RESUME_SCHEMA:
+        raise RunError(
+            f"{path} isn't of schema {_RESUME_SCHEMA}, which this zooft {__version__} reads; resume it with "
+            + (f"zooft {writer}, which wrote it" if writer else "the zooft that wrote it")
+        )
     return values
 
 
@@ -318,7 +323,7 @@ def _make(working: Path, settings: Mapping[str, Any], local: Mapping[str, Any], 
     draft.mkdir()
     try:
         write_text(draft / SETTINGS_FILE, configuration.to_toml(settings))
-        whole = configuration.to_toml({"schema": _RESUME_SCHEMA, **settings, **local})
+        whole = configuration.to_toml({"schema": _RESUME_SCHEMA, "zooft": __version__, **settings, **local})
         write_text(draft / RESUME_FILE, whole, errors="surrogateescape")
         if after is not None:
             _copy_epochs(after, draft)

@@ -16,6 +16,7 @@ from zooft.compute.resources import Resources
 from zooft.contracts import InputSpec, Label, WeightsRecord
 from zooft.errors import RunError
 from zooft.run.folder import RUN_FILE, SUFFIX, write_json
+from zooft.runtime import schema_2
 from zooft.version import __version__
 
 if TYPE_CHECKING:
@@ -254,23 +255,14 @@ def _upgraded(values: Mapping[str, Any]) -> dict[str, Any]:
         found["resolved"] = found.pop("settled")
     found.pop("positive", None)
     found |= {"problem": "classification", "labels": [{"name": "class", "categories": found.pop("classes", [])}]}
-    found["fitted"] = found.pop("calibration", None) or {}
-    if isinstance(data := found.get("data"), dict):
-        renamed = {"group_score": "group_rule", "classes": "counts"}
-        found["data"] = {renamed.get(name, name): value for name, value in data.items()}
-    found["evaluation"] = {split: _with_details(one) for split, one in found.get("evaluation", {}).items()}
+    calibration = found.pop("calibration", None) or {}
+    try:
+        found["fitted"] = schema_2.fitted(calibration)
+        found["data"] = schema_2.data(found["data"])
+        found["evaluation"] = {split: schema_2.figures(one) for split, one in found.get("evaluation", {}).items()}
+    except (KeyError, AttributeError):  # damaged: what is wrong is said by whoever validates it
+        found["fitted"] = calibration
     return found
-
-
-_DETAILS = ("per_class", "confusion", "group_confusion", "threshold", "at_threshold")
-"""Figures of classes that stood beside the others before schema 3."""
-
-
-def _with_details(figures: Any) -> Any:
-    if not isinstance(figures, dict) or "details" in figures:
-        return figures
-    details = {name: figures[name] for name in _DETAILS if name in figures}
-    return {name: value for name, value in figures.items() if name not in details} | {"details": details}
 
 
 def _validated(path: Path, values: Mapping[str, Any]) -> RunRecord:

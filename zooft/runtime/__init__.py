@@ -2,7 +2,7 @@
 
 import zooft.runtime
 model = zooft.runtime.load("model.onnx")
-probabilities, logits = model.run(images)      # native units, as model.port says
+answers = model.run(images)        # in native units, as model.ports says; names to arrays, as model.metadata.outputs says
 """
 
 from zooft.runtime.metadata import Metadata

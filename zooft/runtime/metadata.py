@@ -7,19 +7,20 @@ facts under the keys that other tools read.
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from zooft.contracts import Activation, Calibration, GroupScore, Port
+from zooft.contracts import Label, Output, Port
 from zooft.errors import RuntimeModelError
 from zooft.hooks import guard
+from zooft.runtime import schema_2
 from zooft.version import __version__
 
 KEY = "zooft"
 SCHEMA = 3
-READABLE = (2, SCHEMA)
-"""Schemas whose files work here; 2 has the fields of 3."""
+READABLE = (schema_2.SCHEMA, SCHEMA)
+"""Schemas whose files work here."""
 _WRITERS: Mapping[int, str] = {1: "0.1"}
 """The zooft that wrote a schema that this one doesn't read."""
 _SHOWN = 60
@@ -34,11 +35,12 @@ class Metadata:
         version: of the zooft that wrote it.
         task: ``PLUGIN/NAME``.
         options: the task's own, as far as they bear on reading samples.
-        classes: in the order of the outputs.
-        activation: from ``logits`` to ``probabilities``, inside the graph.
+        problem: what kind of answer it gives, such as ``classification``.
+        labels: what the answers mean.
+        outputs: of the graph, in order.
+        fitted: what was fitted on validation data, inside the graph.
         ports: the inputs.
-        calibration: temperature and threshold, both inside the graph.
-        group_score: how the samples of one group, such as a patient, make one answer.
+        group_rule: how the samples of one group, such as a patient, make one answer.
         preprocessing: what the graph does to it, in words.
         backbone: ``family:full_name``.
         weights: what the pretrained weights were: kind, source, licence, SHA-256.
@@ -46,16 +48,18 @@ class Metadata:
         data: fingerprint and counts of the training data.
         metrics: on held-out samples, with the split's name.
         intended_use: in the task's words.
+        schema: that it was read from; written is always the newest.
     """
 
     version: str
     task: str
     options: Mapping[str, Any]
-    classes: tuple[str, ...]
-    activation: Activation
+    problem: str
+    labels: tuple[Label, ...]
+    outputs: tuple[Output, ...]
+    fitted: Mapping[str, Any]
     ports: tuple[Port, ...]
-    calibration: Calibration
-    group_score: GroupScore
+    group_rule: str
     preprocessing: str
     backbone: str
     weights: Mapping[str, Any]
@@ -63,20 +67,21 @@ class Metadata:
     data: Mapping[str, Any]
     metrics: Mapping[str, Any]
     intended_use: str
+    schema: int = SCHEMA
 
-    def to_properties(self) -> dict[str, str]:
-        """As ``metadata_props``: ours, Ultralytics' names, and the ONNX specification's image keys."""
-        whole = {"schema": SCHEMA, **asdict(self)}
+    def to_properties(self, others: Mapping[str, str]) -> dict[str, str]:
+        """As ``metadata_props``: ours, the problem's names for other tools, and the ONNX specification's image keys.
+
+        Args:
+            others: as `DeploymentPart.properties` gives them.
+        """
+        whole = {**asdict(self), "schema": SCHEMA}
         properties = {
+            **others,
             KEY: json.dumps(whole, sort_keys=True, ensure_ascii=False),
-            "classes": json.dumps(list(self.classes), ensure_ascii=False),
-            "names": str(dict(enumerate(self.classes))),
             "task": self.task.rpartition("/")[2],
             "backbone_license": str(self.weights.get("licence") or "unknown"),
-            "model_info labels": " ".join(name.replace(" ", "_") for name in self.classes),
         }
-        if len(self.classes) == 2:
-            properties["positive_class"] = self.classes[1]
         if self.ports[0].dtype == "uint8" and self.ports[0].axes[-1] == 3:
             properties |= {
                 "Image.BitmapPixelFormat": "Rgb8",
@@ -86,15 +91,19 @@ class Metadata:
         return properties
 
 
-def parse(properties: Mapping[str, str]) -> Metadata:
+def parse(properties: Mapping[str, str], made: Collection[str] = ()) -> Metadata:
     """The way back of `Metadata.to_properties`.
+
+    Args:
+        properties: the file's ``metadata_props``.
+        made: the outputs of its graph, which older metadata doesn't list.
 
     Raises:
         RuntimeModelError: the file isn't one of ours, is damaged, or of another schema.
     """
     if KEY not in properties:
         raise RuntimeModelError(
-            "the ONNX file has no zooft metadata, so its classes and preprocessing aren't known; "
+            "the ONNX file has no zooft metadata, so what its answers mean and its preprocessing aren't known; "
             "give a file that 'zooft export' wrote"
         )
     try:
@@ -104,18 +113,31 @@ def parse(properties: Mapping[str, str]) -> Metadata:
         raise _damaged(f"no JSON object with a schema ({error})") from error
     _check_schema(schema, whole)
     try:
-        ports, calibration = whole.pop("ports"), whole.pop("calibration")
-        found = Metadata(
-            **{**whole, "classes": tuple(whole["classes"])},
-            ports=tuple(Port(**{**port, "axes": tuple(port["axes"])}) for port in ports),
-            calibration=Calibration(**calibration),
-        )
+        fields = schema_2.upgraded(whole, made) if schema == schema_2.SCHEMA else whole
+        found = _metadata(fields, schema)
     except (TypeError, KeyError, AttributeError) as error:
         raise _damaged(f"its fields aren't those of schema {schema} ({error})") from error
     misfit = guard.misfit_of(found)
     if misfit is not None:
         raise _damaged(f"{misfit.where} is {json.dumps(misfit.came, default=str)[:_SHOWN]}, expected {misfit.expected}")
     return found
+
+
+def _metadata(fields: Mapping[str, Any], schema: int) -> Metadata:
+    """As JSON has them, to their types.
+
+    Raises:
+        TypeError, KeyError, AttributeError: they aren't those of `Metadata`.
+    """
+    return Metadata(
+        **{
+            **fields,
+            "labels": tuple(Label(**{**label, "categories": tuple(label["categories"])}) for label in fields["labels"]),
+            "outputs": tuple(Output(**{**output, "axes": tuple(output["axes"])}) for output in fields["outputs"]),
+            "ports": tuple(Port(**{**port, "axes": tuple(port["axes"])}) for port in fields["ports"]),
+            "schema": schema,
+        }
+    )
 
 
 def _check_schema(schema: Any, whole: Mapping[str, Any]) -> None:

@@ -13,16 +13,16 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from zooft.compute import machine
+from zooft.contracts import Port
 from zooft.errors import ProviderError, RuntimeModelError
 from zooft.runtime import metadata as file_metadata
 from zooft.runtime import policy, providers
 
 if TYPE_CHECKING:
-    import numpy as np
     import onnx
     from numpy.typing import NDArray
 
-    from zooft.contracts import Port
+    from zooft.contracts import Output
     from zooft.runtime.metadata import Metadata
 
 _KINDS = {"tensor(float)": "float32", "tensor(double)": "float64", "tensor(float16)": "float16"} | {
@@ -56,52 +56,36 @@ class OnnxModel:
         """The inputs."""
         return self.metadata.ports
 
-    def run(self, *batch: NDArray[Any]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-        """Probabilities and logits, both ``(N, classes)`` float32, of a batch in native units, an array for each port.
-
-        The output ``prediction`` has the classes by the threshold in the graph; `decide` gives the same.
+    def run(self, *batch: NDArray[Any]) -> dict[str, NDArray[Any]]:
+        """The outputs that `Metadata.outputs` describes, by name, of a batch in native units, an array for each port.
 
         A batch of no samples has answers of no rows.
 
         Raises:
             RuntimeModelError: the batch's type or shape isn't what the ports say, or its samples hold no pixels.
         """
-        probabilities, logits, _ = self.outputs(*batch)
-        return probabilities, logits
-
-    def outputs(
-        self, *batch: NDArray[Any]
-    ) -> tuple[NDArray[np.float32], NDArray[np.float32], NDArray[np.int64] | None]:
-        """As `run`, with the output ``prediction`` ``(N,)``; None where the file has none.
-
-        Raises:
-            RuntimeModelError: as `run`.
-        """
-        import numpy as np
-
         if len(batch) != len(self.ports):
             names = ", ".join(port.name for port in self.ports)
             raise RuntimeModelError(f"the model takes {len(self.ports)} inputs ({names}), but got {len(batch)}")
         for port, array in zip(self.ports, batch, strict=True):
             _check(port, array)
         if not len(batch[0]):
-            nothing = np.zeros((0, len(self.metadata.classes)), np.float32)
-            return nothing, nothing.copy(), np.zeros(0, np.int64)
+            return self.nothing()
         feed = {port.name: array for port, array in zip(self.ports, batch, strict=True)}
-        made = {output.name for output in self._session.get_outputs()}
-        wanted = [name for name in ("probabilities", "logits", "prediction") if name in made]
-        probabilities, logits, *said = self._session.run(wanted, feed)
-        _check_answer(probabilities, len(batch[0]), self.metadata.classes)
-        return probabilities, logits, said[0] if said else None
+        wanted = [output.name for output in self.metadata.outputs]
+        answers = dict(zip(wanted, self._session.run(wanted, feed), strict=True))
+        for output in self.metadata.outputs:
+            _check_answer(output, answers[output.name], len(batch[0]))
+        return answers
 
-    def decide(self, probabilities: NDArray[Any]) -> NDArray[np.int64]:
-        """The classes ``(N,)`` of probabilities ``(N, classes)``, by the threshold that the file was fitted with."""
+    def nothing(self) -> dict[str, NDArray[Any]]:
+        """The answers to no samples: arrays of no rows."""
         import numpy as np
 
-        threshold = self.metadata.calibration.threshold
-        if threshold is None:
-            return np.asarray(probabilities.argmax(1), dtype=np.int64)
-        return np.asarray(probabilities[:, 1] >= probabilities.dtype.type(threshold), dtype=np.int64)
+        return {
+            output.name: np.zeros([axis if isinstance(axis, int) else 0 for axis in output.axes], output.dtype)
+            for output in self.metadata.outputs
+        }
 
 
 def _check(port: Port, array: NDArray[Any]) -> None:
@@ -119,11 +103,14 @@ def _check(port: Port, array: NDArray[Any]) -> None:
         )
 
 
-def _check_answer(probabilities: NDArray[Any], samples: int, classes: tuple[str, ...]) -> None:
-    if probabilities.shape != (samples, len(classes)):
+def _check_answer(output: Output, answer: NDArray[Any], samples: int) -> None:
+    wanted = (samples, *output.axes[1:])
+    if len(wanted) != answer.ndim or any(
+        isinstance(size, int) and size != had for size, had in zip(wanted, answer.shape, strict=True)
+    ):
         raise RuntimeModelError(
-            f"the file gave probabilities of shape {probabilities.shape} for {samples} samples and {len(classes)} classes "
-            f"({', '.join(classes)}); its graph and its metadata don't belong together, export it again"
+            f"the file gave {output.name} of shape {answer.shape} for {samples} samples, and its metadata says {output.axes}; its graph "
+            "and its metadata don't belong together, export it again"
         )
 
 
@@ -160,7 +147,7 @@ def load(path: str | Path, *, provider: str = "auto", threads: int = 0) -> OnnxM
             f"{choice.wanted} was asked for, but onnxruntime runs the file on {actual}; 'zooft doctor' shows what is missing"
         )
     properties = session.get_modelmeta().custom_metadata_map
-    metadata = file_metadata.parse(properties)
+    metadata = file_metadata.parse(properties, {output.name for output in session.get_outputs()})
     _refuse_contradictions(session, metadata, path)
     return OnnxModel(metadata, actual, _placement(session), choice.note, properties, session)
 
@@ -171,22 +158,26 @@ def _threads() -> int:
 
 
 def _refuse_contradictions(session: Any, metadata: Metadata, path: Path) -> None:
-    """What the metadata says of inputs and outputs must be what the graph has: a class more would get another's name."""
-    outputs = {output.name: output.shape for output in session.get_outputs()}
-    faults = [f"its graph has no output {name}" for name in ("probabilities", "logits") if name not in outputs]
-    columns = {outputs[name][-1] for name in outputs.keys() & {"probabilities", "logits"} if outputs[name]}
+    """What the metadata says of inputs and outputs must be what the graph has: an answer more would get another's name."""
+    faults = [*_output_faults(session, metadata.outputs), *_port_faults(session, metadata.ports)]
     faults += [
-        f"its metadata names {len(metadata.classes)} classes ({', '.join(metadata.classes)}), its outputs have {number}"
-        for number in columns
-        if isinstance(number, int) and number != len(metadata.classes)
+        f"its metadata names a {label.name} twice: {', '.join(label.categories)}"
+        for label in metadata.labels
+        if len(set(label.categories)) < len(label.categories)
     ]
-    if len(set(metadata.classes)) < len(metadata.classes):
-        faults.append(f"its metadata names a class twice: {', '.join(metadata.classes)}")
-    faults += _port_faults(session, metadata.ports)
     if faults:
         raise RuntimeModelError(
             f"{path} contradicts itself: {'; '.join(sorted(faults))}; export it again with 'zooft export'"
         )
+
+
+def _output_faults(session: Any, outputs: tuple[Output, ...]) -> Iterator[str]:
+    made = {output.name: output for output in session.get_outputs()}
+    for output in outputs:
+        if output.name not in made:
+            yield f"its graph has no output {output.name}"
+        elif had := _unlike(made[output.name], output):
+            yield f"its metadata says {output.name}: {output.dtype} {output.axes}, its graph has {had}"
 
 
 def _port_faults(session: Any, ports: tuple[Port, ...]) -> Iterator[str]:
@@ -196,13 +187,21 @@ def _port_faults(session: Any, ports: tuple[Port, ...]) -> Iterator[str]:
         yield f"its metadata names the inputs {', '.join(sorted(said))}, its graph has {', '.join(sorted(had))}"
         return
     for port in ports:
-        given = inputs[port.name]
-        kind = _KINDS.get(given.type, given.type)
-        fits = len(given.shape) == len(port.axes) and all(
-            not isinstance(size, int) or size == axis for size, axis in zip(given.shape, port.axes, strict=True)
-        )
-        if kind != port.dtype or not fits:
-            yield f"its metadata says {port.name}: {port.dtype} {port.axes}, its graph has {kind} {tuple(given.shape)}"
+        if other := _unlike(inputs[port.name], port):
+            yield f"its metadata says {port.name}: {port.dtype} {port.axes}, its graph has {other}"
+
+
+def _unlike(had: Any, said: Port | Output) -> str:
+    """What an input or output of the graph is, where that isn't what the metadata says.
+
+    An output that was made for one size of batches alone is found by whoever runs or verifies the file.
+    """
+    kind, first = _KINDS.get(had.type, had.type), 0 if isinstance(said, Port) else 1
+    fits = len(had.shape) == len(said.axes) and all(
+        not isinstance(size, int) or size == axis
+        for size, axis in zip(had.shape[first:], said.axes[first:], strict=True)
+    )
+    return "" if kind == said.dtype and fits else f"{kind} {tuple(had.shape)}"
 
 
 def parse_file(path: Path) -> onnx.ModelProto:

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from zooft.contracts import Calibration, Port
+from zooft.contracts import Output, Port
 from zooft.deploy.export import DeployedModel, export
 from zooft.model.adapted import AdaptedModel, zoo_tensors
 from zooft.model.preprocess import ImagePreprocess
@@ -14,13 +14,24 @@ from zooft.testing.breaches import conforming, expect, expect_close
 from zooft.testing.inputs import noise
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
     from pathlib import Path
+
+    from torch import Tensor
 
     from zooft.contracts import Family
     from zooft.model.backbone import Backbone
 
 _OUTPUTS = 16
 """Logits of the head in `check_export`: enough that their spread says something of one image, too."""
+_LOGITS = Output(name="logits", dtype="float32", axes=("batch", _OUTPUTS), meaning="of a head that has learnt nothing")
+
+
+class _AsTheyAre(torch.nn.Module):
+    """The head's outputs, without more ado."""
+
+    def forward(self, outputs: Mapping[str, Tensor], _batch: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+        return tuple(outputs.values())
 
 
 @conforming()
@@ -38,7 +49,7 @@ def check_round_trip(family: Family, backbone: Backbone) -> None:
     zoo.load_state_dict(tensors, strict=True)
     x = noise(backbone, 2)
     with torch.inference_mode():
-        expect_close(zoo(x), adapted(x), f"{backbone.reference}: the zoo's own model with the checkpoint")
+        expect_close(zoo(x), adapted(x)["logits"], f"{backbone.reference}: the zoo's own model with the checkpoint")
 
 
 @conforming()
@@ -47,18 +58,23 @@ def check_export(backbone: Backbone, folder: Path) -> None:
     from zooft import runtime
 
     adapted = AdaptedModel(backbone, torch.nn.Linear(backbone.width, _OUTPUTS)).eval()
-    deployed = DeployedModel(ImagePreprocess(backbone.input), adapted, "softmax").eval()
+    deployed = DeployedModel(ImagePreprocess(backbone.input), adapted, _AsTheyAre()).eval()
     channels = backbone.input.channels
     port = Port(name="images", dtype="uint8", axes=("batch", "height", "width", channels), meaning="levels 0..255")
     example = torch.randint(0, 256, (2, 256, 288, channels), dtype=torch.uint8)
     path = folder / "conformance.onnx"
-    export(deployed, path, ports=[port], example=[example], describe=lambda sha256: _metadata(backbone, port, sha256))
+    export(
+        deployed, path, ports=[port], outputs=[_LOGITS], example=[example], describe=lambda sha256: _metadata(backbone, port, sha256),
+        others={},
+    )  # fmt: skip
     opened = runtime.load(path, provider="cpu")
     for shape in ((1, 200, 300, channels), (3, 331, 247, channels)):
         batch = torch.randint(0, 256, shape, dtype=torch.uint8)
         with torch.inference_mode():
-            _, logits, _ = deployed(batch)
-        expect_close(torch.from_numpy(opened.run(batch.numpy())[1]), logits, f"{backbone.reference}: ONNX at {shape}")
+            (logits,) = deployed(batch)
+        expect_close(
+            torch.from_numpy(opened.run(batch.numpy())["logits"]), logits, f"{backbone.reference}: ONNX at {shape}"
+        )
 
 
 def _metadata(backbone: Backbone, port: Port, sha256: str) -> Any:
@@ -66,8 +82,7 @@ def _metadata(backbone: Backbone, port: Port, sha256: str) -> Any:
     from zooft.version import __version__
 
     return runtime.Metadata(
-        version=__version__, task="conformance", options={}, classes=tuple(f"class {i}" for i in range(_OUTPUTS)), activation="softmax",
-        ports=(port,), calibration=Calibration(), group_score="mean",
+        version=__version__, task="conformance", options={}, problem="none", labels=(), outputs=(_LOGITS,), fitted={}, ports=(port,), group_rule="",
         preprocessing="inside the graph", backbone=backbone.reference, weights={}, weights_sha256=sha256, data={},
         metrics={}, intended_use="A test.",
     )  # fmt: skip

@@ -30,12 +30,12 @@ def check_freezing(backbone: Backbone) -> None:
     for _ in range(2):
         freeze.apply(adapted, frozen)
         optimizer.zero_grad()
-        adapted(noise(backbone, 4)).square().mean().backward()
+        adapted(noise(backbone, 4))["logits"].square().mean().backward()
         optimizer.step()
     freeze.check_unchanged(adapted, before, frozen)
     if backbone.fixed:
         freeze.apply(adapted, ())
-        adapted(noise(backbone, 4)).square().mean().backward()
+        adapted(noise(backbone, 4))["logits"].square().mean().backward()
         optimizer.step()
         freeze.check_unchanged(adapted, {name: before[name] for name in backbone.fixed}, ())
     expect(not torch.equal(head, adapted.head.state_dict()["weight"]), "the head doesn't learn")

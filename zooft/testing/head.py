@@ -43,7 +43,7 @@ def check_head(head: Head) -> None:
             )
         if difference(module(x[:1]), wanted[:1]) > TOLERANCE:
             raise place.error("gives a module that answers a sample by the others in its batch in evaluation mode")
-    adapt(_stub(9), head, 2)
+    adapt(_stub(9), head, {"logits": 2})
 
 
 def _logits(head: Head, module: nn.Module, x: Tensor) -> Tensor:

@@ -15,22 +15,20 @@ from zooft.errors import UnknownNameError
 from zooft.hooks import registry
 from zooft.hooks.guard import ask, place_of, within
 from zooft.testing.breaches import accepted, conforming, expect
-from zooft.train.loss import learnt, make_loss
+from zooft.testing.problem import check_problem
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
     from pathlib import Path
 
-    from numpy.typing import NDArray
-
-    from zooft.contracts import Discovery, Head, Sample, Task
+    from zooft.contracts import Head, Sample, Task
 
 _MOST_READ = 100
 
 
 @conforming()
 def check_task(task: Task, data: Path, options: Any = None, *, heads: Sequence[Head] = ()) -> None:
-    """Discovery and reading are deterministic and fit the port; preprocessing, loss and metrics give what is promised.
+    """Discovery and reading are deterministic and fit the port; preprocessing and problem give what is promised.
 
     Args:
         task: what the plugin registers.
@@ -45,16 +43,13 @@ def check_task(task: Task, data: Path, options: Any = None, *, heads: Sequence[H
         found == samples.discover(task, data, options, learning=False),
         f"{task.name}: discovering twice gives two different answers",
     )
-    targets = np.array([sample.target for sample in found.samples])
     _check_default_head(task, options, heads)
     _check_reader(task, options)
-    ask(task, "operating_point", options)
     ask(task, "report", found.samples, options)
     for sample in found.samples[:: math.ceil(len(found.samples) / _MOST_READ)]:
         samples.read(task, options, sample)  # refuses arrays that aren't as the ports say
     _check_reading(task, found.samples[0], options)
-    _check_metrics(task, targets, len(found.classes))
-    _check_loss(task, found, options)
+    check_problem(task, found.labels, samples.targets(found.samples), options)
 
 
 def _check_default_head(task: Task, options: Any, heads: Sequence[Head]) -> None:
@@ -106,47 +101,3 @@ def _check_reading(task: Task, sample: Sample, options: Any) -> None:
         picture.dtype == np.uint8 and picture.ndim in (2, 3),
         f"{task.name}: shows {picture.dtype} {picture.shape}, expected a uint8 picture",
     )
-
-
-def _check_metrics(task: Task, targets: NDArray[Any], classes: int) -> None:
-    """The same names for answers of any kind; the primary one is a number, and larger for better answers."""
-    place, rng = place_of(task, "metrics"), np.random.default_rng(0)
-    targets = np.concatenate([targets, np.arange(classes).repeat(2)])
-    right = np.full((len(targets), classes), 0.1 / max(1, classes - 1))
-    right[np.arange(len(targets)), targets] = 0.9
-    answers = {
-        "right": right, "wrong": np.roll(right, 1, axis=1), "even": np.full((len(targets), classes), 1 / classes),
-        "random": rng.dirichlet(np.ones(classes), len(targets)),
-    }  # fmt: skip
-    values = {name: ask(task, "metrics", targets, probabilities) for name, probabilities in answers.items()}
-    for name, given in values.items():
-        if set(given) != set(values["right"]):
-            raise place.error(
-                f"gives {', '.join(given)} for {name} answers and {', '.join(values['right'])} for right ones"
-            )
-        if not math.isfinite(given[task.primary]):
-            raise place.amiss(
-                given[task.primary], "a finite number", what=f"the primary metric, {task.primary}, of {name} answers"
-            )
-    best, worst = (float(values[name][task.primary]) for name in ("right", "wrong"))
-    if classes > 1 and not best > worst:
-        raise place.error(
-            f"gives {best:.4g} as {task.primary} for right answers and {worst:.4g} for wrong ones; the primary metric must be larger "
-            "for better ones, since it chooses the best epoch"
-        )
-    some = targets != classes - 1  # as a small split may lack a class; figures may then be undefined
-    ask(task, "metrics", targets[some], right[some])
-
-
-def _check_loss(task: Task, found: Discovery, options: Any) -> None:
-    targets = [int(sample.target) for sample in found.samples]
-    logits = torch.zeros(len(targets), len(found.classes), requires_grad=True)
-    module = make_loss(task, targets, options, seed=0)
-    loss = module(logits, torch.tensor(targets))
-    expect(bool(torch.isfinite(loss)), f"{task.name}: its loss isn't finite")
-    loss.backward()
-    idle = [name.removeprefix("own.") for name, parameter in learnt(module) if parameter.grad is None]
-    if idle:
-        raise place_of(task, "loss").error(
-            f"makes a loss that doesn't use {', '.join(idle)}; use it, or mark what is to stay fixed with requires_grad_(False)"
-        )

@@ -50,7 +50,7 @@ def classification(
     """
     return Problem(
         name="classification",
-        training=training_part(loss),
+        training=training_part(loss, operating_point),
         evaluation=evaluation_part(metrics=metrics, primary=primary, activation=activation, point=operating_point),
         deployment=deployment_part(activation=activation, probability_limit=probability_limit),
         presentation=presentation_part(),

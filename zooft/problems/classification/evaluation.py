@@ -143,13 +143,12 @@ def _fit(
 
 
 def _apply(activation: Activation, predictions: Predictions, fitted: Fitted, _labels: Labels) -> Predictions:
-    calibration = calibration_of(fitted)
-    if fitted:  # a temperature that stayed 1 too: all figures of one model are by the same arithmetic
-        logits = predictions["logits"]
-        predictions = predictions.with_columns(
-            logits=logits / np.asarray(calibration.temperature, logits.dtype),
-            probabilities=calibrating.apply(calibration, logits, activation),
-        )
+    # a temperature that stayed 1 too: all figures of one model are by the same arithmetic
+    calibration, logits = calibration_of(fitted), predictions["logits"]
+    predictions = predictions.with_columns(
+        logits=logits / np.asarray(calibration.temperature, logits.dtype),
+        probabilities=calibrating.apply(calibration, logits, activation),
+    )
     return with_threshold(predictions, calibration.threshold)
 
 

@@ -55,7 +55,8 @@ def _cells(predictions: Predictions, labels: Labels, _fitted: Fitted) -> Mapping
 
 
 def _target(target: Any, labels: Labels) -> str:
-    return labels[0].categories[target]
+    name: str = labels[0].categories[target]
+    return name
 
 
 def _brief(cells: Mapping[str, Any], labels: Labels) -> Mapping[str, Any]:

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from zooft.contracts import Strata, TrainingPart
+from zooft.problems.classification.calibration import OperatingPoint
 
 if TYPE_CHECKING:
     from torch import nn
@@ -16,16 +18,17 @@ if TYPE_CHECKING:
 ClassLoss = Callable[[Sequence[int], Any], "nn.Module"]
 
 
-def training_part(loss: ClassLoss) -> TrainingPart:
+def training_part(loss: ClassLoss, point: Callable[[Any], OperatingPoint | None]) -> TrainingPart:
     """How classes are learnt.
 
     Args:
         loss: from all training targets and the task's options to a module ``(logits (N, classes), targets (N,))`` that gives a `Loss`,
             or the mean of one.
+        point: from the options to the rule of two classes' threshold.
     """
     return TrainingPart(
-        outputs=_outputs, loss=_Made(loss), check=_check, strata=_strata, absent=_absent, unlearnable=_unlearnable,
-        unknown=_unknown, relabel=_relabel,
+        outputs=_outputs, loss=_Made(loss), check=_check, placeholder=_placeholder, strata=_strata, absent=_absent, unlearnable=_unlearnable,
+        unknown=_unknown, relabel=_relabel, check_options=partial(_check_options, point),
     )  # fmt: skip
 
 
@@ -52,6 +55,14 @@ def cross_entropy(_targets: Sequence[int], _options: Any) -> nn.Module:
     return nn.CrossEntropyLoss()
 
 
+def _check_options(point: Callable[[Any], OperatingPoint | None], options: Any) -> None:
+    wanted = point(options)
+    if wanted is not None and not isinstance(wanted, OperatingPoint):
+        raise TypeError(
+            f"the operating point is {wanted!r} ({type(wanted).__name__}), expected an OperatingPoint or None"
+        )
+
+
 def _outputs(labels: Labels, _options: Any) -> Mapping[str, int]:
     return {"logits": len(labels[0].categories)}
 
@@ -61,6 +72,10 @@ def _check(target: Any, labels: Labels) -> str:
     if hasattr(type(target), "__index__") and not isinstance(target, bool) and 0 <= target < classes:
         return ""
     return f"a whole number from 0 to {classes - 1}, an index into the {classes} classes"
+
+
+def _placeholder(_labels: Labels) -> int:
+    return 0
 
 
 def _strata(targets: Sequence[Any], labels: Labels) -> Strata:

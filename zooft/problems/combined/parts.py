@@ -1,0 +1,70 @@
+"""Which label is of which kind, and names with a label in front."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
+
+from zooft.evaluation.predictions import Predictions
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+    from zooft.contracts import Labels, Problem
+
+BETWEEN = "_"
+KNOWN = "known"
+"""The column that says of which rows a target is known."""
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """One of the answers.
+
+    Attributes:
+        name: of its label, and in front of the names of its outputs, columns and figures.
+        problem: its kind.
+        labels: its own, alone.
+    """
+
+    name: str
+    problem: Problem
+    labels: Labels
+
+    def own(self, values: Mapping[str, Any]) -> dict[str, Any]:
+        """What of named values is this part's, under the names that its problem knows."""
+        start = self.name + BETWEEN
+        return {key[len(start) :]: value for key, value in values.items() if key.startswith(start)}
+
+    def named(self, values: Mapping[str, Any]) -> dict[str, Any]:
+        """The way back of `own`."""
+        return {f"{self.name}{BETWEEN}{key}": value for key, value in values.items()}
+
+    def targets(self, targets: Sequence[Any]) -> list[Any]:
+        """Of all samples, None where this one isn't known."""
+        return [None if target is None else target.get(self.name) for target in targets]
+
+    def predictions(self, given: Predictions) -> Predictions:
+        """The part's columns of all rows."""
+        columns = self.own(given.columns)
+        return replace(given, columns={name: column for name, column in columns.items() if name != KNOWN})
+
+    def known(self, given: Predictions) -> NDArray[np.int64]:
+        """Rows whose target is known."""
+        import numpy as np
+
+        return np.flatnonzero(given.columns[f"{self.name}{BETWEEN}{KNOWN}"])
+
+
+@dataclass(frozen=True, slots=True)
+class Kinds:
+    """The problems that labels may be of, by name."""
+
+    problems: Mapping[str, Problem]
+
+    def parts(self, labels: Labels) -> Iterator[Part]:
+        """One a label, in order. Names of labels never begin with another's and an underscore: discovery refuses them."""
+        for label in labels:
+            yield Part(label.name, self.problems[label.problem], (replace(label, problem=""),))

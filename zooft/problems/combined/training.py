@@ -1,0 +1,195 @@
+"""What is learnt of several answers: each by its own loss, on the samples of which it is known."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from zooft.contracts import Strata, Targets, TrainingPart
+from zooft.errors import ConfigError, DataError
+from zooft.problems.combined.options import TargetSpec, read_targets
+
+if TYPE_CHECKING:
+    from torch import nn
+
+    from zooft.contracts import Labels
+    from zooft.problems.combined.parts import Kinds
+
+
+def training_part(kinds: Kinds) -> TrainingPart:
+    """How several answers are learnt."""
+    return TrainingPart(
+        outputs=partial(_outputs, kinds),
+        loss=partial(_loss, kinds),
+        read=partial(_read, kinds),
+        check=partial(_check, kinds),
+        encode=partial(_encode, kinds),
+        strata=partial(_strata, kinds),
+        absent=partial(_absent, kinds),
+        unlearnable=partial(_unlearnable, kinds),
+        check_options=partial(_check_options, kinds),
+        unknown=partial(_unknown, kinds),
+        relabel=partial(_relabel, kinds),
+    )
+
+
+def _check_options(kinds: Kinds, options: Any) -> None:
+    for spec in read_targets(options.targets_file, kinds.problems):
+        if kinds.problems[spec.problem].training.read is None:
+            raise ConfigError(f"[targets.{spec.name}]: {spec.problem} isn't read from tables")
+
+
+def _outputs(kinds: Kinds, labels: Labels, options: Any) -> Mapping[str, int]:
+    found: dict[str, int] = {}
+    for part in kinds.parts(labels):
+        found |= part.named(part.problem.training.outputs(part.labels, options))
+    return found
+
+
+def _loss(kinds: Kinds, labels: Labels, targets: Sequence[Any], options: Any) -> nn.Module:
+    from zooft.problems.combined.losses import SummedLosses
+
+    weights = {spec.name: spec.weight for spec in _specs(kinds, options)}
+    losses = {}
+    for part in kinds.parts(labels):
+        known = [target for target in part.targets(targets) if target is not None]
+        losses[part.name] = part.problem.training.loss(part.labels, known, options)
+    return SummedLosses(losses, {name: weights.get(name, 1.0) for name in losses})
+
+
+def _specs(kinds: Kinds, options: Any) -> Sequence[TargetSpec]:
+    """None where a file of them isn't there any more, such as in tests of the problem alone."""
+    path = getattr(options, "targets_file", None)
+    return read_targets(path, kinds.problems) if path is not None else ()
+
+
+def _read(kinds: Kinds, rows: Sequence[Mapping[str, str]], columns: Sequence[str], options: Any) -> Targets:
+    """Each column by the problem that the file of targets names for it.
+
+    Raises:
+        DataError: a column that isn't there, or names that begin alike.
+    """
+    specs = read_targets(options.targets_file, kinds.problems)
+    _refuse_names(specs)
+    values: list[dict[str, Any]] = [{} for _ in rows]
+    labels, faults, notes = [], dict[int, str](), list[str]()
+    for spec in specs:
+        if spec.column not in columns:
+            raise DataError(
+                f"[targets.{spec.name}] names the column {spec.column!r}, and the table has {', '.join(columns) or 'none'}"
+            )
+        read = kinds.problems[spec.problem].training.read
+        assert read is not None  # noqa: S101 -- the options were checked
+        own = [{spec.column: row[spec.column]} for row in rows]
+        stated = [number for number, row in enumerate(own) if row[spec.column].strip()]
+        if not stated:
+            raise DataError(f"[targets.{spec.name}]: the column {spec.column!r} is empty in every row")
+        found = read([own[number] for number in stated], [spec.column], _with_settings(options, spec))
+        (label,) = found.labels
+        labels.append(replace(label, name=spec.name, problem=spec.problem))
+        notes += found.notes
+        for place, number in enumerate(stated):
+            if place in found.faults:
+                faults[number] = f"{spec.name}: {found.faults[place]}"
+            else:
+                values[number][spec.name] = found.values[place]
+    whole = [value or None for value in values]
+    return Targets(labels=tuple(labels), values=whole, faults=faults, notes=tuple(notes))
+
+
+def _with_settings(options: Any, spec: TargetSpec) -> Any:
+    """The options as if its settings were given for this answer alone."""
+    known = {key: value for key, value in spec.settings.items() if hasattr(options, key)}
+    return replace(options, **known) if known else options
+
+
+def _refuse_names(specs: Sequence[TargetSpec]) -> None:
+    for one in specs:
+        other = next((o.name for o in specs if o is not one and o.name.startswith(one.name + "_")), None)
+        if other is not None:
+            raise ConfigError(
+                f"[targets.{other}] begins with the name of [targets.{one.name}]; call one of them otherwise"
+            )
+
+
+def _check(kinds: Kinds, target: Any, labels: Labels) -> str:
+    if not isinstance(target, Mapping) or not target:
+        return "a mapping from the names of answers to their targets, at least one"
+    parts = {part.name: part for part in kinds.parts(labels)}
+    foreign = [name for name in target if name not in parts]
+    if foreign:
+        return f"targets of {', '.join(parts)}, and not of {', '.join(map(str, foreign))}"
+    for name, value in target.items():
+        expected = "" if value is None else parts[name].problem.training.check(value, parts[name].labels)
+        if expected:
+            return f"as its target of {name}, {expected}"
+    return ""
+
+
+def _encode(kinds: Kinds, target: Any, labels: Labels) -> Any:
+    """Each part's own, and whether it is known."""
+    found: dict[str, Any] = {}
+    for part in kinds.parts(labels):
+        own, value = part.problem.training, target.get(part.name)
+        if value is None and own.placeholder is None:
+            raise ConfigError(f"samples without a target of {part.name} can't be learnt from by {part.problem.name}")
+        given = own.placeholder(part.labels) if value is None and own.placeholder is not None else value
+        found[part.name] = {"target": own.encode(given, part.labels), "known": np.float32(value is not None)}
+    return found
+
+
+def _strata(kinds: Kinds, targets: Sequence[Any], labels: Labels) -> Strata:
+    """By the first answer that is spread evenly; samples without it are a stratum of their own."""
+    for part in kinds.parts(labels):
+        own = part.targets(targets)
+        known = [row for row, target in enumerate(own) if target is not None]
+        found = part.problem.training.strata([own[row] for row in known], part.labels)
+        if len(found.names) > 1:
+            numbers = np.full(len(targets), len(found.names))
+            numbers[known] = list(found.numbers)
+            names = (*found.names, f"without {part.name}")
+            return Strata(numbers.tolist(), names if len(known) < len(targets) else found.names, needed=False)
+    return Strata([0] * len(targets), ("samples",), needed=False)
+
+
+def _absent(kinds: Kinds, targets: Sequence[Any], labels: Labels) -> tuple[str, ...]:
+    found: list[str] = []
+    for part in kinds.parts(labels):
+        known = [target for target in part.targets(targets) if target is not None]
+        found += [f"{part.name} {name}" for name in part.problem.training.absent(known, part.labels)]
+    return tuple(found)
+
+
+def _unlearnable(kinds: Kinds, targets: Sequence[Any], labels: Labels) -> str:
+    for part in kinds.parts(labels):
+        known = [target for target in part.targets(targets) if target is not None]
+        if not known:
+            return f"no sample has a target of {part.name}"
+        reason = part.problem.training.unlearnable(known, part.labels)
+        if reason:
+            return f"{part.name}: {reason}"
+    return ""
+
+
+def _unknown(kinds: Kinds, found: Labels, known: Labels) -> str:
+    theirs = {part.name: part for part in kinds.parts(known)}
+    for part in kinds.parts(found):
+        if part.name not in theirs:
+            return f"the data has targets of {part.name}, and the model answers about {', '.join(theirs)}"
+        reason = part.problem.training.unknown(part.labels, theirs[part.name].labels)
+        if reason:
+            return f"{part.name}: {reason}"
+    return ""
+
+
+def _relabel(kinds: Kinds, target: Any, found: Labels, known: Labels) -> Any:
+    theirs = {part.name: part for part in kinds.parts(known)}
+    return {
+        part.name: part.problem.training.relabel(target[part.name], part.labels, theirs[part.name].labels)
+        for part in kinds.parts(found)
+        if target.get(part.name) is not None
+    }
