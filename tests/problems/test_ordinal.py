@@ -45,7 +45,7 @@ def test_the_loss_is_the_likelihood_of_the_grades_and_halves_of_a_batch_add_up()
     # by the definition: differences of sigmoids at ordered thresholds, in float64
     given = probabilities(cumulative_logits(raw.detach().numpy()))
     expected = -np.log(given[np.arange(9), targets.numpy()]).mean()
-    assert float(found) == pytest.approx(expected, rel=1e-5)
+    assert found.item() == pytest.approx(expected, rel=1e-5)
     found.backward()
     assert raw.grad is not None and bool(raw.grad.isfinite().all())
 
@@ -62,7 +62,7 @@ def test_the_loss_of_sure_answers_stays_finite(size: float) -> None:
     loss = PROBLEM.training.loss(LABELS, [], zooft.OrdinalOptions())
     total = loss({HEAD: raw}, torch.arange(4)).total
     total.backward()
-    assert math.isfinite(float(total)) and raw.grad is not None and bool(raw.grad.isfinite().all())
+    assert math.isfinite(total.item()) and raw.grad is not None and bool(raw.grad.isfinite().all())
 
 
 def test_probabilities_are_of_ordered_thresholds_whatever_the_head_gives() -> None:
@@ -152,7 +152,10 @@ def test_a_grade_outside_its_scale_is_a_fault_of_its_row() -> None:
     ("cells", "message"),
     [
         (["", " "], "the column 'stage' is empty in all 2 rows; expected a grade in each"),
-        (["mild", "severe"], "aren't whole numbers .such as 'mild', 'severe'., so their order isn't known; give it with --grades"),
+        (
+            ["mild", "severe"],
+            "aren't whole numbers .such as 'mild', 'severe'., so their order isn't known; give it with --grades",
+        ),
         (["1", "1000"], "numbers from 1 to 1000, too many to be grades; learn them as a regression"),
     ],
 )
@@ -162,7 +165,8 @@ def test_a_column_without_a_scale_is_refused(cells: list[str], message: str) -> 
 
 
 @pytest.mark.parametrize(
-    ("grades", "message"), [(("a", "a"), "has 'a' twice"), (("a", ""), "has an empty name"), (("a",), "has a single grade")]
+    ("grades", "message"),
+    [(("a", "a"), "has 'a' twice"), (("a", ""), "has an empty name"), (("a",), "has a single grade")],
 )
 def test_a_scale_that_is_none_is_refused(grades: tuple[str, ...], message: str) -> None:
     with pytest.raises(ConfigError, match=message):

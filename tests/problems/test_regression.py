@@ -34,7 +34,9 @@ def targets(count: int, *, seed: int = 0, missing: bool = True) -> list[tuple[fl
     return [(None if missing and index % 5 == 0 else a, b) for index, (a, b) in enumerate(rows)]
 
 
-def prepared(values: list[tuple[float | None, ...]], labels: tuple[zooft.Label, ...] = LABELS) -> tuple[zooft.Label, ...]:
+def prepared(
+    values: list[tuple[float | None, ...]], labels: tuple[zooft.Label, ...] = LABELS
+) -> tuple[zooft.Label, ...]:
     return PROBLEM.training.prepare(labels, values, OPTIONS)
 
 
@@ -172,7 +174,9 @@ def test_an_empty_cell_is_a_fault_of_one_number_and_unknown_among_several() -> N
     found = PROBLEM.training.read(rows, ["a", "b"], OPTIONS)
     assert found.values == [(1.0, None), (None, 2.0), None, (3.0, 4.0)]
     assert list(found.faults) == [2] and "a and b are empty" in found.faults[2]
-    assert found.notes == tuple(f"1 of 3 rows have no {name}, which is left out of its loss and figures" for name in "ab")
+    assert found.notes == tuple(
+        f"1 of 3 rows have no {name}, which is left out of its loss and figures" for name in "ab"
+    )
 
 
 def test_a_column_that_is_empty_is_refused() -> None:
@@ -228,7 +232,9 @@ def test_figures_of_nothing_and_of_targets_that_do_not_vary_are_undefined() -> N
     mine = PROBLEM.evaluation.metrics(Predictions(samples=(), columns=columns), LABELS[:1])
     assert math.isnan(mine["r2"]) and mine["mae"] == 0.5
     nothing = {"target": np.array([math.nan]), "prediction": np.array([1.0])}
-    assert all(map(math.isnan, PROBLEM.evaluation.metrics(Predictions(samples=(), columns=nothing), LABELS[:1]).values()))
+    assert all(
+        map(math.isnan, PROBLEM.evaluation.metrics(Predictions(samples=(), columns=nothing), LABELS[:1]).values())
+    )
 
 
 def test_groups_are_means_or_maxima_and_unknown_numbers_do_not_count() -> None:

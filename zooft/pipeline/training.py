@@ -153,7 +153,16 @@ def cross_validate(crew: Crew, splits: Splits, labels: Labels, path: Path | None
         if kept is None or kept.progress.epoch < crew.plan.config.training.epochs:
             backbone, adapted = main_first(crew.accelerator, lambda: adapt(crew.plan, labels))
             learn(
-                crew, backbone, adapted, prepared, fold.train, fold.held_out, own, kept=kept, keep_last=True, fold=number
+                crew,
+                backbone,
+                adapted,
+                prepared,
+                fold.train,
+                fold.held_out,
+                own,
+                kept=kept,
+                keep_last=True,
+                fold=number,
             )
         answers = partial(_fold_answers, crew.alone(), fold, prepared, path, own)
         parts.append(main_only(crew.accelerator, answers))

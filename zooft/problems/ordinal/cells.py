@@ -55,7 +55,9 @@ def _given(grades: Sequence[str]) -> tuple[str, ...]:
     twice = [name for name, count in Counter(scale).items() if count > 1]
     if twice or "" in scale or len(scale) < 2:
         what = f"has {twice[0]!r} twice" if twice else "has an empty name" if "" in scale else "has a single grade"
-        raise ConfigError(f"--grades {what}; give two or more different names, the lowest first, such as none,mild,severe")
+        raise ConfigError(
+            f"--grades {what}; give two or more different names, the lowest first, such as none,mild,severe"
+        )
     return scale
 
 

@@ -27,7 +27,11 @@ def deployment_part(probability_limit: float) -> DeploymentPart:
         probability_limit: the largest difference of a probability between the file and the model that passes.
     """
     return DeploymentPart(
-        outputs=partial(_outputs, probability_limit), graph=_graph, columns=_columns, agree=_agree, properties=_properties
+        outputs=partial(_outputs, probability_limit),
+        graph=_graph,
+        columns=_columns,
+        agree=_agree,
+        properties=_properties,
     )
 
 

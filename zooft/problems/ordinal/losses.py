@@ -27,12 +27,14 @@ class CumulativeLinkLoss(nn.Module):
         With a = l_k and b = l_k+1, sigmoid(a) - sigmoid(b) is sigmoid(a) · sigmoid(-b) · (1 - exp(b - a)), whose logarithm stays exact
         where the difference itself would round to 0.
         """
-        logits = cumulative(outputs[HEAD])
+        steps = outputs[HEAD]
+        logits = cumulative(steps)
         lower, upper = targets > 0, targets < logits.shape[1]
         above = logits.gather(1, (targets - 1).clamp(min=0)[:, None])[:, 0]
         below = logits.gather(1, targets.clamp(max=logits.shape[1] - 1)[:, None])[:, 0]
-        # where there is no such neighbour, a constant: its gradient would be infinite times zero
-        gap = torch.where(lower & upper, above - below, torch.ones_like(above))
+        # not above - below, which rounds to 0 among large logits; the column behind stands for a gap that nobody looks at
+        gaps = torch.cat([F.softplus(steps[:, 1:]) + NARROWEST, torch.ones_like(steps[:, :1])], dim=1)
+        gap = gaps.gather(1, (targets - 1).clamp(0, gaps.shape[1] - 1)[:, None])[:, 0]
         log_likelihood = (
             torch.where(lower, F.logsigmoid(above), 0.0)
             + torch.where(upper, F.logsigmoid(-below), 0.0)

@@ -23,6 +23,7 @@ def training_part() -> TrainingPart:
         loss=_loss,
         read=cells.read,
         check=_check,
+        placeholder=_placeholder,
         strata=_strata,
         unlearnable=_unlearnable,
         unknown=_unknown,
@@ -47,6 +48,10 @@ def _check(target: Any, labels: Labels) -> str:
     return f"a whole number from 0 to {len(grades) - 1}, an index into the {len(grades)} grades"
 
 
+def _placeholder(_labels: Labels) -> int:
+    return 0
+
+
 def _strata(targets: Sequence[Any], labels: Labels) -> Strata:
     """A grade that nobody has can still be predicted: it has its place in the scale."""
     return Strata(targets, labels[0].categories, needed=False)
@@ -67,7 +72,9 @@ def _unknown(found: Labels, known: Labels) -> str:
         return f"the data has grades that the model doesn't know: {', '.join(foreign)}; it knows {', '.join(theirs)}"
     places = [theirs.index(name) for name in found[0].categories]
     if places != sorted(places):
-        return f"the data has the grades {', '.join(found[0].categories)} in this order, and the model {', '.join(theirs)}"
+        return (
+            f"the data has the grades {', '.join(found[0].categories)} in this order, and the model {', '.join(theirs)}"
+        )
     return ""
 
 

@@ -18,7 +18,7 @@ _CELL = re.compile(r"(?P<number>[+-]?(?:\d+\.?\d*|\.\d+)(?:[eE][+-]?\d+)?)(?P<re
 _NO_NUMBER = {"nan", "na", "n/a", "null", "none", "inf", "+inf", "-inf", "infinity", "-"}
 
 
-class _Unreadable(Exception):
+class _UnreadableError(Exception):
     """What is wrong with a cell, in words."""
 
 
@@ -43,7 +43,7 @@ def read(rows: Sequence[Mapping[str, str]], columns: Sequence[str], options: Any
     for index, row in enumerate(rows):
         try:
             values.append(_target(row, columns, labels))
-        except _Unreadable as fault:
+        except _UnreadableError as fault:
             values.append(None)
             faults[index] = str(fault)
     return Targets(labels=labels, values=values, faults=faults, notes=_about_missing(values, labels))
@@ -93,11 +93,9 @@ def _with_unit(label: Label, unit: str | None) -> Label:
 
 
 def _target(row: Mapping[str, str], columns: Sequence[str], labels: Labels) -> tuple[float | None, ...]:
-    found = tuple(
-        _number(row.get(column, ""), column, label) for column, label in zip(columns, labels, strict=True)
-    )
+    found = tuple(_number(row.get(column, ""), column, label) for column, label in zip(columns, labels, strict=True))
     if all(number is None for number in found):
-        raise _Unreadable(f"{' and '.join(columns)} {_are(columns)} empty; expected {_expected(labels[0])}")
+        raise _UnreadableError(f"{' and '.join(columns)} {_are(columns)} empty; expected {_expected(labels[0])}")
     return found
 
 
@@ -116,7 +114,7 @@ def _number(cell: str, column: str, label: Label) -> float | None:
         if math.isfinite(value):
             return value
         why = "too large a number"
-    raise _Unreadable(f"{column} is {text!r}, {why}; expected {_expected(label)}")
+    raise _UnreadableError(f"{column} is {text!r}, {why}; expected {_expected(label)}")
 
 
 def _why_none(text: str) -> str:

@@ -37,7 +37,10 @@ def of_split(evaluated: Evaluated, labels: Labels) -> list[Block]:
             pair = true[shown, index], said[shown, index]
             name = f"{split}-{index}"
             rows.append(Row(blocks=(_against_true(*pair, label, name=name), _errors(*pair, label, name=name))))
-    return [*rows[:MOST_OPEN], *([Folded(f"Plots of {len(rows) - MOST_OPEN} more", tuple(rows[MOST_OPEN:]))] if rows[MOST_OPEN:] else [])]
+    return [
+        *rows[:MOST_OPEN],
+        *([Folded(f"Plots of {len(rows) - MOST_OPEN} more", tuple(rows[MOST_OPEN:]))] if rows[MOST_OPEN:] else []),
+    ]
 
 
 def _against_true(true: NDArray[Any], said: NDArray[Any], label: Label, *, name: str) -> Drawing:
@@ -48,7 +51,11 @@ def _against_true(true: NDArray[Any], said: NDArray[Any], label: Label, *, name:
         _points(axes, true, said)
         axes.set(xlabel=f"true {shown}", ylabel=f"predicted {shown}", aspect="equal")
         svg = drawing.to_svg(axes, name=f"predicted-{name}", label=f"Predicted against true {shown}")
-    return Drawing(title=f"{label.name}: predicted and true", svg=svg, caption="A point a sample; on the dashed line both are the same.")
+    return Drawing(
+        title=f"{label.name}: predicted and true",
+        svg=svg,
+        caption="A point a sample; on the dashed line both are the same.",
+    )
 
 
 def _errors(true: NDArray[Any], said: NDArray[Any], label: Label, *, name: str) -> Drawing:
@@ -60,7 +67,11 @@ def _errors(true: NDArray[Any], said: NDArray[Any], label: Label, *, name: str) 
         _points(axes, said, errors)
         axes.set(xlabel=f"predicted {shown}", ylabel=f"predicted less true {shown}")
         svg = drawing.to_svg(axes, name=f"errors-{name}", label=f"Errors of {shown} by what was predicted")
-    return Drawing(title=f"{label.name}: errors", svg=svg, caption="The line is the mean error; a slope or a bend is something that the model could still learn.")
+    return Drawing(
+        title=f"{label.name}: errors",
+        svg=svg,
+        caption="The line is the mean error; a slope or a bend is something that the model could still learn.",
+    )
 
 
 def _points(axes: Axes, x: NDArray[Any], y: NDArray[Any]) -> None:

@@ -58,7 +58,9 @@ def _cells(predictions: Predictions, labels: Labels, _fitted: Fitted) -> Mapping
 
 def _target(target: Any, labels: Labels) -> str:
     """All digits, so that ``samples.csv`` has the numbers that were learnt."""
-    each = ["unknown" if number is None else f"{number!r} {label.unit}".strip() for number, label in _pairs(target, labels)]
+    each = [
+        "unknown" if number is None else f"{number!r} {label.unit}".strip() for number, label in _pairs(target, labels)
+    ]
     if len(labels) == 1:
         return each[0]
     return "; ".join(f"{label.name} {text}" for label, text in zip(labels, each, strict=True))

@@ -32,6 +32,7 @@ def training_part() -> TrainingPart:
         check=_check,
         prepare=prepare,
         encode=_encode,
+        placeholder=_placeholder,
         strata=_strata,
         unlearnable=_unlearnable,
         unknown=_unknown,
@@ -64,12 +65,20 @@ def _check(target: Any, labels: Labels) -> str:
 
 
 def _is_number(value: Any) -> bool:
-    return isinstance(value, (int, float, np.integer, np.floating)) and not isinstance(value, bool) and math.isfinite(value)
+    return (
+        isinstance(value, (int, float, np.integer, np.floating))
+        and not isinstance(value, bool)
+        and math.isfinite(value)
+    )
 
 
 def _encode(target: Any, labels: Labels) -> NDArray[np.float32]:
     """``(L,)``, standardised in float64, since float32 would lose what differs among large numbers; NaN for unknown ones."""
     return scale_of(labels).standardise(numbers_of([target], labels)[0]).astype(np.float32)
+
+
+def _placeholder(labels: Labels) -> tuple[float, ...]:
+    return (0.0,) * len(labels)
 
 
 def _strata(targets: Sequence[Any], labels: Labels) -> Strata:
