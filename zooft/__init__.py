@@ -79,9 +79,9 @@ if TYPE_CHECKING:
         diagnostic_metrics,
         parse_point,
     )
+    from zooft.problems.combined import combined
     from zooft.problems.ordinal import OrdinalOptions, ordinal
     from zooft.problems.regression import RegressionOptions, regression
-    from zooft.problems.combined import combined
     from zooft.storage.sequences import spilled
 
 __all__ = [
