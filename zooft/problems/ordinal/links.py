@@ -27,7 +27,7 @@ def cumulative_logits(steps: NDArray[Any]) -> NDArray[np.float64]:
     """Logits of a grade of at least 1, 2, …, ``(N, K - 1)``, descending, from the head's output."""
     steps = np.asarray(steps, np.float64)
     gaps = np.logaddexp(0, steps[:, 1:]) + NARROWEST
-    return np.concatenate([steps[:, :1], steps[:, :1] - gaps.cumsum(1)], axis=1)
+    return np.asarray(np.concatenate([steps[:, :1], steps[:, :1] - gaps.cumsum(1)], axis=1), np.float64)
 
 
 def probabilities(logits: NDArray[Any]) -> NDArray[np.float64]:

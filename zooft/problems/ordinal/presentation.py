@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from zooft.contracts import Fitted, Labels
     from zooft.evaluation.evaluate import Evaluated, Evaluation
     from zooft.evaluation.predictions import Predictions
-    from zooft.report.blocks import Block
+    from zooft.report.blocks import Shaded
 
 _FEW = 4
 """Grades that have a column each on the screen."""
@@ -55,7 +55,7 @@ def _cells(predictions: Predictions, labels: Labels, _fitted: Fitted) -> Mapping
 
 
 def _target(target: Any, labels: Labels) -> str:
-    return labels[0].categories[target]
+    return str(labels[0].categories[target])
 
 
 def _brief(cells: Mapping[str, Any], labels: Labels) -> Mapping[str, Any]:
@@ -119,11 +119,11 @@ def _sections(evaluated: Evaluated, labels: Labels, _fitted: Fitted, _rule: str)
     tables = [_shaded("Grades per sample", details.confusion, grades)]
     if details.group_confusion:
         tables.insert(0, _shaded(f"Grades per {evaluation.group_name}", details.group_confusion, grades))
-    together = [Row(blocks=tuple(tables))] if len(grades) <= _FEW else tables
+    together = (Row(blocks=tuple(tables)),) if len(grades) <= _FEW else tables
     return [*together, _per_grade(evaluation, labels)]
 
 
-def _shaded(title: str, counts: Sequence[Sequence[int]], grades: Sequence[str]) -> Block:
+def _shaded(title: str, counts: Sequence[Sequence[int]], grades: Sequence[str]) -> Shaded:
     from zooft.report.blocks import Shaded
 
     shares = tuple(tuple(round(100 * count / max(sum(row), 1)) for count in row) for row in counts)

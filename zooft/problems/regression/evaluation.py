@@ -83,10 +83,8 @@ def as_table(predictions: Predictions, name: str) -> NDArray[Any]:
 
 def rows_of(details: Mapping[str, Any]) -> tuple[NumberRow, ...]:
     """`Evaluation.details` as a type, also from ``run.json`` or metadata."""
-    return tuple(
-        NumberRow(**{key: math.nan if value is None else value for key, value in row.items()})
-        for row in details["numbers"]
-    )
+    rows: Any = details["numbers"]
+    return tuple(NumberRow(**{key: math.nan if value is None else value for key, value in row.items()}) for row in rows)
 
 
 def _columns(outputs: Columns, targets: Sequence[Any], labels: Labels) -> Columns:
