@@ -36,7 +36,7 @@ def probabilities(logits: NDArray[Any]) -> NDArray[np.float64]:
 
     edge = np.ones((len(logits), 1))
     at_least = np.concatenate([edge, expit(np.asarray(logits, np.float64)), 0 * edge], axis=1)
-    return at_least[:, :-1] - at_least[:, 1:]
+    return np.asarray(at_least[:, :-1] - at_least[:, 1:], np.float64)
 
 
 def median_grade(given: NDArray[Any]) -> NDArray[np.int64]:

@@ -87,6 +87,10 @@ def rows_of(details: Mapping[str, Any]) -> tuple[NumberRow, ...]:
     return tuple(NumberRow(**{key: math.nan if value is None else value for key, value in row.items()}) for row in rows)
 
 
+def _or_nan(value: Any) -> Any:
+    return math.nan if value is None else value
+
+
 def _columns(outputs: Columns, targets: Sequence[Any], labels: Labels) -> Columns:
     return {
         "target": column(numbers_of(targets, labels), labels),
