@@ -80,6 +80,8 @@ if TYPE_CHECKING:
         parse_point,
     )
     from zooft.problems.combined import combined
+    from zooft.problems.ordinal import OrdinalOptions, ordinal
+    from zooft.problems.regression import RegressionOptions, regression
     from zooft.storage.sequences import spilled
 
 __all__ = [
@@ -111,6 +113,7 @@ __all__ = [
     "ModelError",
     "NoWeightsError",
     "OperatingPoint",
+    "OrdinalOptions",
     "Output",
     "ParameterInfo",
     "Picture",
@@ -118,6 +121,7 @@ __all__ = [
     "Predictions",
     "PresentationPart",
     "Problem",
+    "RegressionOptions",
     "Rejection",
     "Resize",
     "Row",
@@ -157,9 +161,11 @@ __all__ = [
     "nothing_first",
     "option",
     "order_classes",
+    "ordinal",
     "parse_point",
     "path_in_table",
     "read_csv",
+    "regression",
     "spelling",
     "spilled",
     "unseen",
@@ -187,6 +193,8 @@ _HOMES = {
     "zooft.problems.classification": (
         "OperatingPoint", "classification", "classification_metrics", "cross_entropy", "diagnostic_metrics", "parse_point",
     ),
+    "zooft.problems.ordinal": ("OrdinalOptions", "ordinal"),
+    "zooft.problems.regression": ("RegressionOptions", "regression"),
     "zooft.evaluation.predictions": ("Predictions",),
     "zooft.problems.combined": ("combined",),
     "zooft.model.image_parts": ("image_port", "image_preprocess", "image_reader"),

@@ -163,11 +163,22 @@ def test_what_fails_says_in_one_sentence_why(capfd: pytest.CaptureFixture[str]) 
     assert capfd.readouterr() == ("", "")
 
 
+class Named(nn.Module):
+    """A network whose only output has a name, as an adapted one's."""
+
+    def __init__(self, network: nn.Module) -> None:
+        super().__init__()
+        self.network = network
+
+    def forward(self, x: Tensor) -> dict[str, Tensor]:
+        return {"logits": self.network(x)}
+
+
 def test_what_drops_for_ever_is_found_before_training() -> None:
     from zooft.deploy import export
 
     with pytest.raises(ExportError, match=r"training-time operators: .*nothing was trained"):
-        export.try_out(Dropping(), EXAMPLE, axes={0: "batch"})
+        export.try_out(Named(Dropping()), EXAMPLE, axes={0: "batch"})
 
 
 class Choosy:

@@ -7,6 +7,7 @@ import json
 import re
 import shutil
 from collections.abc import Callable
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -19,9 +20,15 @@ from test_without_torch import modules_of_training, without
 import zooft
 import zooft.runtime
 from zooft.errors import VerificationError
+from zooft.problems.classification import classification
 from zooft.runtime import metadata
 
 Change = Callable[[Path], None]
+PART = classification().deployment
+
+
+def labels(*classes: str) -> list[dict[str, Any]]:
+    return [{"name": "class", "categories": list(classes), "unit": ""}]
 
 
 @pytest.fixture(scope="module")
@@ -61,7 +68,8 @@ def say(**changes: Any) -> Change:
     def change(properties: dict[str, str]) -> None:
         whole = {**json.loads(properties["zooft"]), **changes}
         properties["zooft"] = json.dumps(whole)
-        properties |= metadata.parse(properties).to_properties()
+        said = metadata.parse(properties)
+        properties |= said.to_properties(PART.properties(said.labels))
 
     return lambda path: change_properties(path, change)
 
@@ -82,19 +90,25 @@ def nudge_a_weight(path: Path) -> None:
 
 
 PORT = {"name": "images", "dtype": "uint8", "axes": ["batch", "height", "width", 3], "meaning": "BGR levels 0..255"}
-CALIBRATION = {"temperature": 1.0, "threshold": 1.0, "fitted_on": ""}
+FITTED = {"temperature": 1.0, "threshold": 1.0, "fitted_on": ""}
+SIGMOID = [
+    asdict(output) for output in classification(activation="sigmoid").deployment.outputs(zooft.class_labels(("dark", "light")), {})
+]  # fmt: skip
 LIES: dict[str, tuple[Change, str]] = {
-    "classes in another order": (say(classes=["light", "dark"]), "classes: light, dark; its run has dark, light"),
+    "classes in another order": (
+        say(labels=labels("light", "dark")),
+        r"labels: class \(light, dark\); its run has class \(dark, light\)",
+    ),
     "another preprocessing": (say(preprocessing="inside the graph: none"), "preprocessing: inside the graph: none"),
     "another order of colours": (say(ports=[PORT]), "BGR levels"),
-    "a threshold": (say(calibration={"temperature": 1.0, "threshold": 0.9, "fitted_on": ""}), "calibration: .*0.9"),
+    "a threshold": (say(fitted={"temperature": 1.0, "threshold": 0.9, "fitted_on": ""}), "fitted: .*0.9"),
     "another temperature": (
-        say(calibration={"temperature": 2.0, "threshold": None, "fitted_on": ""}),
-        "calibration: .*2.0",
+        say(fitted={"temperature": 2.0, "threshold": None, "fitted_on": ""}),
+        "fitted: .*2.0",
     ),
     "other figures": (say(metrics={"val": {"accuracy": 1.0}}), "metrics: "),
     "another backbone": (say(backbone="timm:resnet50"), "backbone: timm:resnet50; its run has timm:test_resnet"),
-    "sigmoid for softmax": (say(activation="sigmoid"), "activation: sigmoid; its run has softmax"),
+    "sigmoid for softmax": (say(outputs=SIGMOID), "outputs: .*by sigmoid.*; its run has .*by softmax"),
     "another hash of the tensors": (say(weights_sha256="ab" * 32), "tensors aren't those that its metadata names"),
     "a weight that was changed a little": (nudge_a_weight, "tensors aren't those that its metadata names"),
     "other classes for other tools": (tell_others(classes='["light", "dark"]'), "tells other tools classes"),
@@ -106,17 +120,20 @@ def test_an_unchanged_file_is_verified_with_its_metadata(run: Path) -> None:
     record = json.loads(command("verify", run / "model.onnx", "--provider", "cpu", "--json").stdout)
     assert record["passed"]
     assert record["failures"] == []
-    assert {"classes", "ports", "preprocessing", "calibration", "tensors", "names for other tools"} <= {
+    assert {"labels", "outputs", "ports", "preprocessing", "fitted", "tensors", "names for other tools"} <= {
         *record["declared"]
     }
     written = json.loads((run / "verification.json").read_text())
     assert {key for key in record if record[key] != written[key]} <= {"requested_provider", "notes"}
 
 
-def test_three_names_for_two_outputs_are_refused(copied: Path) -> None:
-    say(classes=["dark", "light", "grey"])(copied / "model.onnx")
-    said = command("verify", copied / "model.onnx", status=1).stderr
-    assert "names 3 classes (dark, light, grey), its outputs have 2" in " ".join(said.split())
+def test_three_names_for_two_outputs_are_refused(copied: Path, pictures: Path) -> None:
+    say(labels=labels("dark", "light", "grey"))(copied / "model.onnx")
+    failures = json.loads(command("verify", copied / "model.onnx", "--json", status=1).stdout)["failures"]
+    assert any("labels: class (dark, light, grey); its run has class (dark, light)" in text for text in failures)
+    for arguments in (("predict", pictures / "val" / "dark"), ("evaluate", "--data", pictures)):
+        said = command(arguments[0], copied / "model.onnx", *arguments[1:], status=1).stderr
+        assert "its labels ask for other outputs than its probabilities, logits" in " ".join(said.split())
 
 
 @pytest.mark.parametrize("lie", LIES)
@@ -206,12 +223,12 @@ def test_by_labels_nothing_of_training_is_needed(alone: Path, run: Path, picture
 
 
 BY_LABELS: dict[str, tuple[Change, str]] = {
-    "classes in another order": (say(classes=["light", "dark"]), "very val samples .* answers 8 of 8 otherwise"),
+    "classes in another order": (say(labels=labels("light", "dark")), "very val samples .* answers 8 of 8 otherwise"),
     "a weight that was changed a little": (nudge_a_weight, "tensors aren't those that its metadata names"),
     "other classes for other tools": (tell_others(classes='["light", "dark"]'), "tells other tools classes"),
-    "a threshold": (say(calibration=CALIBRATION), "the output prediction isn't the class"),
+    "a threshold": (say(fitted=FITTED), "the output prediction isn't the class"),
     "figures that are too good": (
-        say(metrics={"val": {"samples": 8, "confusion": [[0, 4], [4, 0]]}}),
+        say(metrics={"val": {"samples": 8, "details": {"confusion": [[0, 4], [4, 0]]}}}),
         "8 of 8 otherwise",
     ),
 }
@@ -241,7 +258,7 @@ def test_other_data_of_the_same_kind_verifies_a_right_file_and_not_one_with_swap
 ) -> None:
     found = by_labels(alone, others)
     assert (found["passed"], found["same_samples"], found["split"], found["samples"]) == (True, False, "all", 24)
-    say(classes=["light", "dark"])(alone)
+    say(labels=labels("light", "dark"))(alone)
     failures = " ".join(by_labels(alone, others, status=1)["failures"])
     assert "may be in the wrong order" in failures
     assert "its accuracy on this data is 0.0000" in failures
@@ -323,7 +340,7 @@ def test_elsewhere_classes_in_another_order_than_the_file_tells_other_tools_are_
 ) -> None:
     def swap(properties: dict[str, str]) -> None:
         whole = json.loads(properties["zooft"])
-        properties["zooft"] = json.dumps({**whole, "classes": whole["classes"][::-1]})
+        properties["zooft"] = json.dumps({**whole, "labels": labels("light", "dark")})
 
     change_properties(alone, swap)
     for told in uses(alone, pictures).values():

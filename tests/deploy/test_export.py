@@ -17,15 +17,19 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from zooft import ImagePreprocess, InputSpec, Port, runtime
-from zooft.contracts import Calibration
-from zooft.deploy.export import DeployedModel, activate, export
+from zooft import ImagePreprocess, InputSpec, Port, class_labels, runtime
+from zooft.contracts import Output
+from zooft.deploy.export import DeployedModel, export, try_out
 from zooft.errors import ExportError, RuntimeModelError
+from zooft.problems.classification import classification
 from zooft.runtime import Metadata
 
 SPEC = InputSpec(height=32, width=32, resize=36, mean=(0.485, 0.456, 0.406), std=(0.229, 0.224, 0.225))
 PORT = Port(name="images", dtype="uint8", axes=("batch", "height", "width", 3), meaning="RGB levels 0..255")
 CLASSES = ("zebra", "ant", "bee")
+LABELS = class_labels(CLASSES)
+PART = classification().deployment
+OUTPUTS = tuple(PART.outputs(LABELS, {}))
 REPOSITORY = Path(__file__).resolve().parents[2]
 
 
@@ -38,29 +42,47 @@ class Net(nn.Module):
         self.attention = nn.MultiheadAttention(8, 2, batch_first=True)
         self.head = nn.Linear(8, 3)
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, x: Tensor) -> dict[str, Tensor]:
         tokens = self.stem(x).flatten(2).transpose(1, 2)
         mixed, _ = self.attention(tokens, tokens, tokens, need_weights=False)
-        logits: Tensor = self.head((tokens + mixed).mean(1))
-        return logits
+        return {"logits": self.head((tokens + mixed).mean(1))}
+
+
+class Named(nn.Module):
+    """A network whose only output is logits."""
+
+    def __init__(self, network: nn.Module) -> None:
+        super().__init__()
+        self.network = network
+
+    def forward(self, x: Tensor) -> dict[str, Tensor]:
+        return {"logits": self.network(x)}
 
 
 def metadata(sha256: str) -> Metadata:
     return Metadata(
-        version="0.1.0", task="classification", options={}, classes=CLASSES, activation="softmax", ports=(PORT,), calibration=Calibration(), group_score="mean",
+        version="0.1.0", task="classification", options={}, problem="classification", labels=LABELS, outputs=OUTPUTS, fitted={}, ports=(PORT,), group_rule="mean",
         preprocessing="inside the graph", backbone="toy:net", weights={"licence": "MIT", "source": "a package"},
         weights_sha256=sha256, data={"train": 7}, metrics={"val": {"accuracy": 0.5}}, intended_use="A test.",
     )  # fmt: skip
 
 
-def deployed(network: nn.Module | None = None, activation: Any = "softmax") -> DeployedModel:
+def deployed(network: nn.Module | None = None, *, fitted: Any = (), activation: Any = "softmax") -> DeployedModel:
     torch.manual_seed(0)
-    return DeployedModel(ImagePreprocess(SPEC), network or Net(), activation)
+    last = classification(activation=activation).deployment.graph(LABELS, dict(fitted))
+    return DeployedModel(ImagePreprocess(SPEC), network or Net(), last)
 
 
-def write(path: Path, model: DeployedModel) -> Path:
+def write(path: Path, model: DeployedModel, **changes: Any) -> Path:
     example = torch.randint(0, 256, (2, 50, 60, 3), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
-    export(model, path, ports=[PORT], example=[example], describe=metadata)
+    given = {
+        "ports": [PORT],
+        "outputs": OUTPUTS,
+        "example": [example],
+        "describe": metadata,
+        "others": PART.properties(LABELS),
+    }
+    export(model, path, **{**given, **changes})  # type: ignore[arg-type]
     return path
 
 
@@ -136,17 +158,12 @@ def test_the_preprocessing_can_be_run_alone(exported: Exported) -> None:
 def test_a_preprocessing_that_does_nothing_has_its_end_named_too(tmp_path: Path) -> None:
     port = Port(name="x", dtype="float32", axes=("batch", 3, "height", "width"), meaning="as the network wants it")
     torch.manual_seed(0)
-    model = DeployedModel(
-        nn.Identity(), nn.Sequential(nn.Conv2d(3, 3, 3), nn.AdaptiveAvgPool2d(1), nn.Flatten()), "softmax"
-    )
-    path = tmp_path / "model.onnx"
-    export(
-        model,
-        path,
-        ports=[port],
-        example=[torch.rand(2, 3, 20, 24)],
+    network = Named(nn.Sequential(nn.Conv2d(3, 3, 3), nn.AdaptiveAvgPool2d(1), nn.Flatten()))
+    model = DeployedModel(nn.Identity(), network, PART.graph(LABELS, {}))
+    path = write(
+        tmp_path / "model.onnx", model, ports=[port], example=[torch.rand(2, 3, 20, 24)],
         describe=lambda sha: replace(metadata(sha), ports=(port,)),
-    )
+    )  # fmt: skip
     graph = onnx.load(path).graph
     assert [node.op_type for node in graph.node if runtime.NETWORK_INPUT in node.input] == ["Conv"]
     x = np.random.default_rng(0).random((3, 3, 9, 8), dtype=np.float32)
@@ -155,7 +172,7 @@ def test_a_preprocessing_that_does_nothing_has_its_end_named_too(tmp_path: Path)
     np.testing.assert_array_equal(alone.run(x), x)
     with torch.inference_mode():
         wanted = model(torch.from_numpy(x))[1].numpy()
-    np.testing.assert_allclose(runtime.load(path, provider="cpu").run(x)[1], wanted, atol=1e-5)
+    np.testing.assert_allclose(runtime.load(path, provider="cpu").run(x)["logits"], wanted, atol=1e-5)
 
 
 def test_a_file_of_before_that_does_not_name_its_networks_input_has_no_part_to_run_alone(
@@ -199,7 +216,8 @@ def test_plain_onnx_reads_the_metadata_and_the_classes_in_order(exported: Export
     properties = {entry.key: entry.value for entry in exported.proto().metadata_props}
     assert json.loads(properties["classes"]) == list(CLASSES)
     whole = json.loads(properties["zooft"])
-    assert whole["classes"] == list(CLASSES)
+    assert whole["labels"] == [{"name": "class", "categories": list(CLASSES), "unit": ""}]
+    assert [output["name"] for output in whole["outputs"]] == ["probabilities", "logits", "prediction"]
     assert whole["ports"][0]["meaning"] == "RGB levels 0..255"
     assert whole["backbone"] == "toy:net"
     assert whole["intended_use"] == "A test."
@@ -221,7 +239,8 @@ def test_sigmoid_gives_independent_probabilities() -> None:
     images = torch.randint(0, 256, (2, 40, 40, 3), dtype=torch.uint8)
     probabilities, logits, _ = deployed(activation="sigmoid").eval()(images)
     torch.testing.assert_close(probabilities, torch.sigmoid(logits))
-    assert activate("softmax")(logits).sum(1).tolist() == pytest.approx([1, 1])
+    softmax, _, _ = deployed().eval()(images)
+    assert softmax.sum(1).tolist() == pytest.approx([1, 1])
 
 
 def test_temperature_and_threshold_are_in_the_graph(tmp_path: Path) -> None:
@@ -230,9 +249,7 @@ def test_temperature_and_threshold_are_in_the_graph(tmp_path: Path) -> None:
         raw = deployed().eval()(torch.from_numpy(images))[1].numpy()
     wanted = np.exp(raw / 2.5) / np.exp(raw / 2.5).sum(1, keepdims=True)
     threshold = float(np.median(wanted[:, 1])) + 1e-4
-    model = deployed().eval()
-    model.calibration = Calibration(temperature=2.5, threshold=threshold)
-    path = write(tmp_path / "model.onnx", model)
+    path = write(tmp_path / "model.onnx", deployed(fitted={"temperature": 2.5, "threshold": threshold}).eval())
     session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
     probabilities, logits, prediction = session.run(None, {"images": images})
     np.testing.assert_allclose(logits, raw / 2.5, atol=1e-3)
@@ -266,7 +283,7 @@ def test_a_backbone_that_cannot_be_exported_is_an_error_and_leaves_no_file(
     tmp_path: Path, network: nn.Module, message: str, capfd: pytest.CaptureFixture[str]
 ) -> None:
     with pytest.raises(ExportError, match=f"(?s){message}") as caught:
-        write(tmp_path / "model.onnx", deployed(network))
+        write(tmp_path / "model.onnx", deployed(Named(network)))
     assert len(str(caught.value)) < 800
     assert list(tmp_path.iterdir()) == []
     assert capfd.readouterr() == ("", "")
@@ -275,7 +292,7 @@ def test_a_backbone_that_cannot_be_exported_is_an_error_and_leaves_no_file(
 def test_an_example_of_one_sample_is_our_own_mistake(tmp_path: Path) -> None:
     example = torch.zeros(1, 40, 40, 3, dtype=torch.uint8)
     with pytest.raises(ValueError, match="two samples"):
-        export(deployed(), tmp_path / "m.onnx", ports=[PORT], example=[example], describe=metadata)
+        write(tmp_path / "m.onnx", deployed(), example=[example])
 
 
 def test_a_disk_that_fills_up_leaves_no_half_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -303,11 +320,11 @@ def test_above_the_limit_the_tensors_go_into_one_second_file(tmp_path: Path, mon
     example = torch.randint(0, 256, (2, 40, 44, 3), dtype=torch.uint8)
     path = tmp_path / "model.onnx"
     for _ in range(2):  # a second export replaces both files
-        export(network, path, ports=[PORT], example=[example], describe=metadata)
+        write(path, network, example=[example])
     assert {file.name for file in tmp_path.iterdir()} == {"model.onnx", runtime.DATA_FILE}
     with torch.inference_mode():
         wanted = network(example)[0].numpy()
-    assert np.allclose(runtime.load(path, provider="cpu").run(example.numpy())[0], wanted, atol=1e-5)
+    assert np.allclose(runtime.load(path, provider="cpu").run(example.numpy())["probabilities"], wanted, atol=1e-5)
     alone = runtime.preprocessing(path, provider="cpu")
     assert alone is not None
     assert alone.run(example.numpy()).shape == (2, 3, 32, 32)
@@ -320,7 +337,57 @@ def test_a_second_file_that_is_a_link_is_refused(tmp_path: Path, monkeypatch: py
 
     monkeypatch.setattr(exporting, "SINGLE_FILE_LIMIT", 100)
     example = torch.zeros(2, 40, 44, 3, dtype=torch.uint8)
-    export(deployed(), tmp_path / "model.onnx", ports=[PORT], example=[example], describe=metadata)
+    write(tmp_path / "model.onnx", deployed(), example=[example])
     (tmp_path / "another name").hardlink_to(tmp_path / runtime.DATA_FILE)
     with pytest.raises(RuntimeModelError, match="keeps tensors in other files"):
         runtime.load(tmp_path / "model.onnx", provider="cpu")
+
+
+class TwoHeads(nn.Module):
+    """A number for the whole image, and one for each place in it."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.convolution = nn.Conv2d(3, 2, 3, padding=1)
+
+    def forward(self, x: Tensor) -> dict[str, Tensor]:
+        map_ = self.convolution(x)
+        return {"map": map_, "value": map_.mean((1, 2, 3))}
+
+
+class OfTheImagesSize(nn.Module):
+    """Both outputs, the one of places as large as the image that was given."""
+
+    def forward(self, outputs: dict[str, Tensor], batch: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+        (images,) = batch
+        grown = nn.functional.interpolate(outputs["map"], size=images.shape[1:3], mode="nearest")
+        return outputs["value"], grown
+
+
+def test_a_file_may_give_several_outputs_and_some_of_the_size_of_its_input(tmp_path: Path) -> None:
+    outputs = (
+        Output(name="value", dtype="float32", axes=("batch",), meaning="of the image"),
+        Output(name="map", dtype="float32", axes=("batch", 2, "height", "width"), meaning="of each place"),
+    )
+    torch.manual_seed(0)
+    model = DeployedModel(ImagePreprocess(SPEC), TwoHeads(), OfTheImagesSize()).eval()
+    path = write(
+        tmp_path / "model.onnx", model, outputs=outputs, describe=lambda sha: replace(metadata(sha), outputs=outputs), others={}
+    )  # fmt: skip
+    opened = runtime.load(path, provider="cpu")
+    for shape in ((1, 40, 52, 3), (3, 31, 33, 3)):
+        images = np.random.default_rng(1).integers(0, 256, shape, dtype=np.uint8)
+        answers = opened.run(images)
+        with torch.inference_mode():
+            value, places = model(torch.from_numpy(images))
+        np.testing.assert_allclose(answers["value"], value.numpy(), atol=1e-3)
+        np.testing.assert_allclose(answers["map"], places.numpy(), atol=2e-2)  # a level may be rounded the other way
+        assert answers["map"].shape == (shape[0], 2, *shape[1:3])
+    empty = opened.run(np.zeros((0, 8, 8, 3), np.uint8))
+    assert {name: found.shape for name, found in empty.items()} == {"value": (0,), "map": (0, 2, 0, 0)}
+
+
+def test_networks_of_several_outputs_are_tried_out() -> None:
+    try_out(TwoHeads(), torch.rand(2, 3, 20, 24), axes={0: "batch"})
+    with pytest.raises(ExportError, match="nothing was trained"):
+        try_out(Named(Undecided()), torch.rand(2, 3, 20, 24), axes={0: "batch"})

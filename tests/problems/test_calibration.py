@@ -308,8 +308,8 @@ def test_reliability_bins_equal_scikit_learns(seed: int, bins: int) -> None:
     rng = np.random.default_rng(seed)
     positive = rng.integers(0, 11, 300) / 10 if seed % 2 else rng.random(300)
     targets = (rng.random(300) < positive).astype(np.int64)
-    came_true, said = calibration_curve(targets, positive, n_bins=bins)
+    observed, predicted = calibration_curve(targets, positive, n_bins=bins)
     found = calibration.reliability_bins(targets, np.stack([1 - positive, positive], 1), bins=bins)
-    assert np.allclose(found.said, said)
-    assert np.allclose(found.came_true, came_true)
+    assert np.allclose(found.predicted, predicted)
+    assert np.allclose(found.observed, observed)
     assert found.samples.sum() == 300

@@ -15,22 +15,29 @@ import onnx
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
-from zooft import Port, runtime
-from zooft.contracts import Calibration
+from zooft import Port, class_labels, runtime
 from zooft.data import samples
 from zooft.errors import DataError, ProviderError, RuntimeModelError
+from zooft.problems.classification import classification
 from zooft.runtime import Metadata, OnnxModel, metadata, providers
 
 PORT = Port(name="images", dtype="uint8", axes=("batch", "height", "width", 3), meaning="RGB levels 0..255")
+LABELS = class_labels(("zebra", "ant", "bee é"))
+DEPLOYMENT = classification().deployment
 METADATA = Metadata(
-    version="0.1.0", task="classification", options={"colour": "rgb"}, classes=("zebra", "ant", "bee é"),
-    activation="softmax", ports=(PORT,), calibration=Calibration(), group_score="mean", preprocessing="none", backbone="toy:net", weights={"licence": "MIT"},
-    weights_sha256="ab" * 32, data={"train": 3}, metrics={}, intended_use="A test.",
+    version="0.1.0", task="classification", options={"colour": "rgb"}, problem="classification", labels=LABELS,
+    outputs=tuple(DEPLOYMENT.outputs(LABELS, {})), fitted={}, ports=(PORT,), group_rule="mean", preprocessing="none", backbone="toy:net",
+    weights={"licence": "MIT"}, weights_sha256="ab" * 32, data={"train": 3}, metrics={}, intended_use="A test.",
 )  # fmt: skip
 
 
+def properties(about: Metadata = METADATA) -> dict[str, str]:
+    """What a file says."""
+    return about.to_properties(DEPLOYMENT.properties(about.labels))
+
+
 def mean_colour() -> onnx.ModelProto:
-    """A graph of four operators: the mean of each channel, times two, is the logit of one class."""
+    """A graph of five operators: the mean of each channel, times two, is the logit of one class."""
     doubled = numpy_helper.from_array(np.full(3, 2.0, dtype=np.float32), "two")
     axes = numpy_helper.from_array(np.array([1, 2]), "axes")
     nodes = [
@@ -38,12 +45,14 @@ def mean_colour() -> onnx.ModelProto:
         helper.make_node("ReduceMean", ["levels", "axes"], ["means"], keepdims=0),
         helper.make_node("Mul", ["means", "two"], ["logits"]),
         helper.make_node("Softmax", ["logits"], ["probabilities"]),
+        helper.make_node("ArgMax", ["probabilities"], ["prediction"], axis=1, keepdims=0),
     ]
     outputs = [helper.make_tensor_value_info(n, TensorProto.FLOAT, ["batch", 3]) for n in ("probabilities", "logits")]
+    outputs.append(helper.make_tensor_value_info("prediction", TensorProto.INT64, ["batch"]))
     images = helper.make_tensor_value_info("images", TensorProto.UINT8, list(PORT.axes))
     graph = helper.make_graph(nodes, "zooft", [images], outputs, [doubled, axes])
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=8)
-    helper.set_model_props(model, METADATA.to_properties())
+    helper.set_model_props(model, properties())
     return model
 
 
@@ -67,36 +76,58 @@ def set_property(model: onnx.ModelProto, value: str | None) -> None:
 
 
 def changed_metadata(**changes: Any) -> Callable[[onnx.ModelProto], None]:
-    whole = json.loads(METADATA.to_properties()[metadata.KEY])
+    whole = json.loads(properties()[metadata.KEY])
     return lambda model: set_property(model, json.dumps({**whole, **changes}))
 
 
+OF_BEFORE = {
+    "schema": 2, "version": "0.1.9", "task": "classification", "options": {"colour": "rgb"}, "classes": ["zebra", "ant", "bee é"],
+    "activation": "softmax", "ports": [asdict(PORT)], "calibration": {"temperature": 1.0, "threshold": None, "fitted_on": ""},
+    "group_score": "mean", "preprocessing": "none", "backbone": "toy:net", "weights": {"licence": "MIT"}, "weights_sha256": "ab" * 32,
+    "data": {"train": 3, "classes": {"train": {"zebra": 3}}, "group_score": "mean"}, "intended_use": "A test.",
+    "metrics": {"val": {"samples": 3, "metrics": {"accuracy": {"value": 1.0}}, "confusion": [[3]], "threshold": None}},
+}  # fmt: skip
+"""What was written under ``zooft`` while all files told classes apart."""
+
+
+def of_before(**changes: Any) -> Callable[[onnx.ModelProto], None]:
+    return lambda model: set_property(model, json.dumps({**OF_BEFORE, **changes}))
+
+
+def without_prediction(model: onnx.ModelProto) -> None:
+    """As the first files of schema 2."""
+    del model.graph.output[2], model.graph.node[4]
+    of_before()(model)
+
+
 def test_of_two_classes_the_file_names_the_positive_one() -> None:
-    assert "positive_class" not in METADATA.to_properties()
-    assert replace(METADATA, classes=("clear", "nodule")).to_properties()["positive_class"] == "nodule"
+    assert "positive_class" not in properties()
+    assert properties(replace(METADATA, labels=class_labels(("clear", "nodule"))))["positive_class"] == "nodule"
 
 
 def test_a_file_runs_and_says_what_it_is(opened: OnnxModel) -> None:
     images = np.random.default_rng(0).integers(0, 256, (4, 9, 7, 3), dtype=np.uint8)
-    probabilities, logits = opened.run(images)
-    np.testing.assert_allclose(logits, 2 * images.mean((1, 2)), rtol=1e-5)
-    np.testing.assert_allclose(probabilities.sum(1), 1, rtol=1e-5)
+    answers = opened.run(images)
+    assert list(answers) == ["probabilities", "logits", "prediction"]
+    np.testing.assert_allclose(answers["logits"], 2 * images.mean((1, 2)), rtol=1e-5)
+    np.testing.assert_allclose(answers["probabilities"].sum(1), 1, rtol=1e-5)
+    assert answers["prediction"].tolist() == images.mean((1, 2)).argmax(1).tolist()
     assert opened.metadata == METADATA
     assert opened.provider == "CPUExecutionProvider"
-    assert opened.placement == {"CPUExecutionProvider": 4}
+    assert opened.placement == {"CPUExecutionProvider": 5}
 
 
 def test_metadata_goes_there_and_back() -> None:
-    assert metadata.parse(METADATA.to_properties()) == METADATA
+    assert metadata.parse(properties()) == METADATA
 
 
 def test_other_tools_find_the_classes_in_order(tmp_path: Path) -> None:
-    properties = {p.key: p.value for p in onnx.load(written(tmp_path)).metadata_props}
-    assert json.loads(properties["classes"]) == ["zebra", "ant", "bee é"]
-    assert properties["names"] == "{0: 'zebra', 1: 'ant', 2: 'bee é'}"
-    assert properties["model_info labels"] == "zebra ant bee_é"
-    assert properties["backbone_license"] == "MIT"
-    assert properties["Image.BitmapPixelFormat"] == "Rgb8"
+    found = {p.key: p.value for p in onnx.load(written(tmp_path)).metadata_props}
+    assert json.loads(found["classes"]) == ["zebra", "ant", "bee é"]
+    assert found["names"] == "{0: 'zebra', 1: 'ant', 2: 'bee é'}"
+    assert found["model_info labels"] == "zebra ant bee_é"
+    assert found["backbone_license"] == "MIT"
+    assert found["Image.BitmapPixelFormat"] == "Rgb8"
 
 
 @pytest.mark.parametrize(
@@ -118,10 +149,10 @@ def test_a_batch_of_another_type_or_shape_is_refused_with_what_is_wanted(opened:
 
 
 def test_a_batch_of_nothing_has_answers_of_no_rows(opened: OnnxModel) -> None:
-    probabilities, logits = opened.run(np.zeros((0, 8, 8, 3), np.uint8))
-    assert probabilities.shape == logits.shape == (0, 3)
-    assert probabilities.dtype == logits.dtype == np.float32
-    assert opened.decide(probabilities).shape == (0,)
+    answers = opened.run(np.zeros((0, 8, 8, 3), np.uint8))
+    assert {name: (found.shape, str(found.dtype)) for name, found in answers.items()} == {
+        "probabilities": ((0, 3), "float32"), "logits": ((0, 3), "float32"), "prediction": ((0,), "int64"),
+    }  # fmt: skip
 
 
 @pytest.mark.parametrize("shape", [(1, 0, 0, 3), (2, 0, 8, 3), (1, 8, 0, 3)])
@@ -143,8 +174,10 @@ def of_one_size(model: onnx.ModelProto) -> None:
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (changed_metadata(classes=["zebra", "ant"]), r"names 2 classes \(zebra, ant\), its outputs have 3"),
-        (changed_metadata(classes=["zebra", "ant", "ant"]), "names a class twice"),
+        (of_before(classes=["zebra", "ant"]), r"says logits: float32 \('batch', 2\), its graph has float32 \('batch', 3\)"),
+        (changed_metadata(labels=[{"name": "class", "categories": ["zebra", "ant", "ant"], "unit": ""}]), "names a class twice: zebra, ant, ant"),
+        (changed_metadata(outputs=[{**asdict(METADATA.outputs[0]), "name": "mask"}]), "its graph has no output mask"),
+        (changed_metadata(outputs=[{**asdict(METADATA.outputs[2]), "dtype": "int32"}]), "says prediction: int32 .*, its graph has int64"),
         (changed_metadata(ports=[{**asdict(PORT), "name": "pictures"}]), "names the inputs pictures, its graph has images"),
         (changed_metadata(ports=[{**asdict(PORT), "dtype": "float32"}]), "says images: float32 .*, its graph has uint8"),
         (changed_metadata(ports=[{**asdict(PORT), "axes": ["batch", 3, "height", "width"]}]), "its graph has uint8"),
@@ -159,8 +192,9 @@ def test_a_file_whose_metadata_contradicts_its_graph_is_refused(
 
 
 def test_names_for_other_numbers_than_the_graph_gives_are_refused_where_only_running_tells(opened: OnnxModel) -> None:
-    fewer = replace(opened, metadata=replace(METADATA, classes=("zebra", "ant")))
-    with pytest.raises(RuntimeModelError, match=r"shape \(1, 3\) for 1 samples and 2 classes"):
+    two = tuple(DEPLOYMENT.outputs(class_labels(("zebra", "ant")), {}))
+    fewer = replace(opened, metadata=replace(METADATA, outputs=two))
+    with pytest.raises(RuntimeModelError, match=r"shape \(1, 3\) for 1 samples, and its metadata says \('batch', 2\)"):
         fewer.run(np.zeros((1, 8, 8, 3), np.uint8))
 
 
@@ -241,25 +275,25 @@ def test_operators_that_are_not_onnxs_own_are_refused(
         ),
         (changed_metadata(schema="3"), 'metadata is damaged: schema is "3", expected a whole number'),
         (changed_metadata(ports=None), "metadata is damaged"),
-        (changed_metadata(classes=None), "metadata is damaged"),
+        (changed_metadata(labels=None), "metadata is damaged"),
+        (of_before(classes=None), "metadata is damaged: its fields aren't those of schema 2"),
+        (of_before(surprise=1), "metadata is damaged: its fields aren't .*surprise"),
         (changed_metadata(surprise=1), "metadata is damaged: its fields aren't .*surprise"),
         (
-            changed_metadata(classes=[1, 2, 3]),
-            r"metadata is damaged: classes\[0\] is 1, expected text.*export it again",
+            of_before(classes=[1, 2, 3]),
+            r"metadata is damaged: labels\[0\].categories\[0\] is 1, expected text.*export it again",
         ),
         (
-            changed_metadata(classes=["a", {"b": 1}, "c"]),
-            r"metadata is damaged: classes\[1\] is {\"b\": 1}, expected text",
+            changed_metadata(labels=[{"name": "class", "categories": ["a", {"b": 1}, "c"]}]),
+            r"metadata is damaged: labels\[0\].categories\[1\] is {\"b\": 1}, expected text",
         ),
         (
-            changed_metadata(activation="none"),
-            "metadata is damaged: activation is \"none\", expected 'softmax' or 'sigmoid'",
+            changed_metadata(outputs=[{**asdict(METADATA.outputs[0]), "measure": "none"}]),
+            "metadata is damaged: outputs\\[0\\].measure is \"none\", expected 'spread' or 'absolute' or 'exact'",
         ),
         (changed_metadata(options=[]), r"metadata is damaged: options is \[\], expected a mapping"),
-        (
-            changed_metadata(calibration={"temperature": "1"}),
-            'metadata is damaged: calibration.temperature is "1", expected a number',
-        ),
+        (of_before(calibration={"warmth": 1}), "metadata is damaged: its fields aren't those of schema 2 .*warmth"),
+        (changed_metadata(fitted=[]), r"metadata is damaged: fitted is \[\], expected a mapping"),
     ],
 )
 def test_files_without_sound_metadata_are_refused(
@@ -269,9 +303,31 @@ def test_files_without_sound_metadata_are_refused(
         runtime.load(written(tmp_path, change), provider="cpu")
 
 
-def test_a_file_of_schema_2_is_read_as_it_was(tmp_path: Path) -> None:
-    now = runtime.load(written(tmp_path), provider="cpu").metadata
-    assert runtime.load(written(tmp_path, changed_metadata(schema=2)), provider="cpu").metadata == now
+@pytest.mark.parametrize(("change", "outputs"), [(of_before(), 3), (without_prediction, 2)])
+def test_a_file_of_schema_2_is_read_as_one_of_classes(
+    tmp_path: Path, change: Callable[[onnx.ModelProto], None], outputs: int
+) -> None:
+    images = np.random.default_rng(0).integers(0, 256, (2, 9, 7, 3), dtype=np.uint8)
+    opened = runtime.load(written(tmp_path, change), provider="cpu")
+    found = opened.metadata
+    assert (found.schema, found.problem, found.labels, found.fitted, found.group_rule) == (
+        2,
+        "classification",
+        LABELS,
+        {},
+        "mean",
+    )
+    kinds = [(output.name, output.dtype, output.axes, output.measure) for output in METADATA.outputs]
+    assert [(one.name, one.dtype, one.axes, one.measure) for one in found.outputs] == kinds[:outputs]
+    assert found.data == {"train": 3, "counts": {"train": {"zebra": 3}}, "group_rule": "mean"}
+    assert found.metrics["val"]["details"] == {"confusion": [[3]], "threshold": None}
+    np.testing.assert_allclose(opened.run(images)["logits"], 2 * images.mean((1, 2)), rtol=1e-5)
+
+
+def test_what_was_fitted_of_a_file_of_schema_2_stays(tmp_path: Path) -> None:
+    calibration = {"temperature": 2.0, "threshold": None, "fitted_on": "val"}
+    opened = runtime.load(written(tmp_path, of_before(calibration=calibration)), provider="cpu")
+    assert opened.metadata.fitted == calibration
 
 
 @pytest.mark.parametrize("kept", [0, 1, 10, 100, 300, -40, -1])
@@ -368,7 +424,7 @@ def in_two_files(folder: Path) -> Path:
 
 def test_a_file_in_two_parts_runs_as_one(tmp_path: Path) -> None:
     images = np.random.default_rng(0).integers(0, 256, (2, 9, 7, 3), dtype=np.uint8)
-    _, logits = runtime.load(in_two_files(tmp_path), provider="cpu").run(images)
+    logits = runtime.load(in_two_files(tmp_path), provider="cpu").run(images)["logits"]
     np.testing.assert_allclose(logits, 2 * images.mean((1, 2)), rtol=1e-5)
 
 

@@ -37,6 +37,8 @@ class Label:
         name: of what is asked, such as ``class``, ``age``, ``nodule``.
         categories: of answers that are one of several names, in order; empty for others. Of two, the second is the positive one.
         unit: of numbers, such as ``mm``; "" where they have none.
+        constants: what a problem has computed from the training targets and its answers depend on, such as the mean and the standard
+            deviation that numbers are standardised by; empty before the data is split.
         problem: of several answers at once, the kind of this one, such as ``regression``; "" where there is one kind alone.
     """
 
@@ -44,6 +46,7 @@ class Label:
     categories: tuple[str, ...] = ()
     unit: str = ""
     problem: str = ""
+    constants: Mapping[str, float] = field(default_factory=dict)
 
 
 def class_labels(names: Sequence[str], *, name: str = "class") -> tuple[Label, ...]:

@@ -131,6 +131,10 @@ def _others(found: Labels, known: Labels) -> str:
     return "the data's targets are of {}, and the model answers about {}".format(*names)
 
 
+def _as_they_are(labels: Labels, _targets: Sequence[Any], _options: Any) -> Labels:
+    return labels
+
+
 def _of_the_same(target: Any, _found: Labels, _known: Labels) -> Any:
     return target
 
@@ -148,6 +152,9 @@ class TrainingPart:
         read: ``(rows, columns, options)`` to `Targets`: from the cells of a table, as text, those columns that a task has found to
             hold targets. None where targets aren't read from tables.
         check: ``(target, labels)`` to what was expected, in words, where a sample's target isn't that; "" where it is.
+        prepare: ``(labels, targets, options)`` to the same labels with `Label.constants` of these targets, those of all training samples,
+            such as the mean and the standard deviation that numbers are standardised by. Called once a training (of each fold, too), before
+            `outputs`, `encode` and `loss`; run and exported file record the labels, and every other function gets them.
         encode: ``(target, labels)`` to a number, an array or a mapping of arrays, of the same shapes for every sample.
         placeholder: ``(labels)`` to any target of the shape that targets have, for samples of which this one isn't known while others
             are. None where such samples can't be learnt from.
@@ -167,6 +174,7 @@ class TrainingPart:
     loss: Callable[[Labels, Sequence[Any], Any], nn.Module]
     read: Callable[[Sequence[Mapping[str, str]], Sequence[str], Any], Targets] | None = None
     check: Callable[[Any, Labels], str] = _nothing_wrong
+    prepare: Callable[[Labels, Sequence[Any], Any], Labels] = _as_they_are
     encode: Callable[[Any, Labels], Any] = _as_it_is
     placeholder: Callable[[Labels], Any] | None = None
     strata: Callable[[Sequence[Any], Labels], Strata] = _all_alike
@@ -214,9 +222,10 @@ class EvaluationPart:
 
     Attributes:
         columns: ``(outputs, targets, labels)``: the head's outputs ``(N, …)`` and N targets, as in `Sample.target`, to columns.
-        metrics: ``(predictions, labels)`` to figures; NaN where one isn't defined.
+        metrics: ``(predictions, labels)`` to figures; NaN where one isn't defined. A figure of one of several labels is called by both,
+            as in ``mae/diameter``.
         primary: the one that chooses the best epoch.
-        smaller: names of figures that are better when smaller; all others are better when larger.
+        smaller: names of figures that are better when smaller, ``mae`` for ``mae/diameter`` too; all others are better when larger.
         group: ``(predictions, members, labels, rule)``: from the rows of each group to columns with one row a group. None where groups
             get no answer of their own.
         decisive: ``(predictions of one group, labels)`` to the row that spoke most for the group's answer.

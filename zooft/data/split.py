@@ -112,6 +112,8 @@ class _Known:
     def of(samples: Sequence[Sample], strata: Strata) -> _Known:
         classes, needed = strata.names, strata.needed
         targets = np.fromiter(strata.numbers, np.int64)
+        if not needed:
+            targets, classes = _without_single_samples(targets, classes)
         grouped = np.fromiter((sample.group is not None for sample in samples), np.bool_)
         if not grouped.any():
             return _Known(samples, targets, np.arange(len(targets)), grouped, classes, needed)
@@ -127,6 +129,22 @@ class _Known:
         ids, ranks = [sample.id for sample in self.samples], np.empty(len(self.samples), np.int64)
         ranks[sorted(range(len(ids)), key=ids.__getitem__)] = np.arange(len(ids))
         return ranks
+
+
+def _without_single_samples(strata: NDArray[np.int64], names: Sequence[str]) -> tuple[NDArray[np.int64], list[str]]:
+    """Strata without empty ones, each that has a single sample joined with a neighbour: it can't be on both sides."""
+    kept: list[list[int]] = []
+    sizes = np.bincount(strata, minlength=len(names))
+    for index in np.flatnonzero(sizes):
+        alone = kept and (sizes[index] < 2 or sizes[kept[-1]].sum() < 2)
+        if alone:
+            kept[-1].append(int(index))
+        else:
+            kept.append([int(index)])
+    numbers = np.zeros(len(names), np.int64)
+    for number, members in enumerate(kept):
+        numbers[members] = number
+    return numbers[strata], [" or ".join(names[index] for index in members) for members in kept]
 
 
 def _splits(parts: _Parts, known: _Known, notes: Sequence[str], folds: Sequence[Fold] = ()) -> Splits:

@@ -18,7 +18,7 @@ from zooft.runtime import metadata as file_metadata
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from zooft.contracts import Problem
+    from zooft.contracts import Labels, Problem
     from zooft.runtime import Metadata, OnnxModel
 
 _WORDED = ("preprocessing", "ports", "outputs", "intended_use")
@@ -59,7 +59,10 @@ def against_run(model: OnnxModel, path: Path, expected: Metadata, problem: Probl
         ours, theirs = _plain(expected, name), _plain(found, name)
         if ours == theirs:
             continue
-        said = f"the file's metadata says {name}: {_short(theirs)}; its run has {_short(ours)}"
+        shown, wanted = (
+            _short(_labels(one.labels) if name == "labels" else _plain(one, name)) for one in (found, expected)
+        )
+        said = f"the file's metadata says {name}: {shown}; its run has {wanted}"
         old = (found.version, found.schema) != (version, file_metadata.SCHEMA) and name in _WORDED
         (notes if old and _wordless(expected, name) == _wordless(found, name) else faults).append(said)
     return Declaration(
@@ -135,6 +138,10 @@ def _other_tools(model: OnnxModel, problem: Problem) -> Iterator[str]:
 def _plain(metadata: Metadata, name: str) -> Any:
     """As JSON has it, so that a tuple and a list are the same."""
     return json.loads(json.dumps(runs.to_json(getattr(metadata, name)), sort_keys=True))
+
+
+def _labels(labels: Labels) -> list[str]:
+    return [f"{label.name} ({', '.join(label.categories) or label.unit})" for label in labels]
 
 
 def _wordless(metadata: Metadata, name: str) -> Any:

@@ -122,7 +122,7 @@ def evaluate(
         group_name=group_name,
         one_class=one,
         details=part.details(predictions, None if one else grouped, labels, fitted, resamples > 0),
-        smaller=part.smaller,
+        smaller=part.smaller | {name for name in each if name.partition("/")[0] in part.smaller},
     )  # fmt: skip
 
 

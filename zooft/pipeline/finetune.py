@@ -285,6 +285,7 @@ def _read_data(plan: Plan, folder: Path, told: Listener) -> tuple[Discovery, Spl
         folder / runs.SAMPLES_FILE, splits, lambda target: problem.presentation.target(target, found.labels)
     )
     sample_tables.write_rejected(folder / runs.REJECTED_FILE, found.rejected)
+    found = replace(found, labels=crews.prepare(plan, found.labels, splits.train))
     told.rejected(found.rejected)
     for text in (*found.notes, *splits.notes):
         told.note(text)

@@ -25,7 +25,7 @@ from zooft.hooks.guard import ask, within
 from zooft.pipeline import resume
 from zooft.pipeline.cache_key import depends_on
 from zooft.run import folder as runs
-from zooft.run.record import ResolvedRecord, TrialRecord, read_record, update_record
+from zooft.run.record import ResolvedRecord, TrialRecord, read_record, update_record, write_record
 from zooft.storage.sequences import pick
 
 if TYPE_CHECKING:
@@ -130,6 +130,12 @@ def adapt(plan: Plan, labels: Labels) -> tuple[Backbone, AdaptedModel]:
     return backbone, adapted.adapt(backbone, plan.registry.head(plan.head), outputs)
 
 
+def prepare(plan: Plan, labels: Labels, members: Sequence[Sample]) -> Labels:
+    """Labels with what the problem computes from the targets of `members`, which are learnt from."""
+    found: Labels = ask(plan.task.problem.training, "prepare", labels, sample_tables.targets(members), plan.options)
+    return found
+
+
 def cross_validate(crew: Crew, splits: Splits, labels: Labels, path: Path | None) -> Predictions | None:
     """Predictions of every sample by a model that hasn't learnt from its group, with nothing fitted yet.
 
@@ -142,23 +148,33 @@ def cross_validate(crew: Crew, splits: Splits, labels: Labels, path: Path | None
     for number, fold in enumerate(splits.folds, 1):
         crew.told.step(f"fold {number} of {len(splits.folds)}")
         own = path / runs.FOLDS_FOLDER / str(number) if path is not None else None
+        prepared = prepare(crew.plan, labels, fold.train)  # not from what is held out
         kept = kept_by(crew, own)
         if kept is None or kept.progress.epoch < crew.plan.config.training.epochs:
             backbone, adapted = main_first(crew.accelerator, lambda: adapt(crew.plan, labels))
             learn(
-                crew, backbone, adapted, labels, fold.train, fold.held_out, own, kept=kept, keep_last=True, fold=number
+                crew,
+                backbone,
+                adapted,
+                prepared,
+                fold.train,
+                fold.held_out,
+                own,
+                kept=kept,
+                keep_last=True,
+                fold=number,
             )
-        answers = partial(_fold_answers, crew.alone(), fold, path, own)
+        answers = partial(_fold_answers, crew.alone(), fold, prepared, path, own)
         parts.append(main_only(crew.accelerator, answers))
     return join([mains(part) for part in parts]) if crew.accelerator.is_main_process else None
 
 
-def _fold_answers(crew: Crew, fold: Fold, whole: Path | None, own: Path | None) -> Predictions:
+def _fold_answers(crew: Crew, fold: Fold, labels: Labels, whole: Path | None, own: Path | None) -> Predictions:
     """A fold's model asked about the samples that it hasn't seen, from a folder that stands by itself."""
     whole, own = mains(whole), mains(own)
-    runs.write_text(own / runs.RUN_FILE, (whole / runs.RUN_FILE).read_text(encoding="utf-8"))
+    write_record(own, replace(read_record(whole), labels=labels))
     parted = Splits(train=fold.train, val=fold.held_out, test=(), notes=())
-    show = partial(_target_text, crew.plan, read_record(whole).labels)
+    show = partial(_target_text, crew.plan, labels)
     sample_tables.write_samples(own / runs.SAMPLES_FILE, parted, show)
     return predict(crew, finished.open_run(own, crew.plan.registry, like=crew.backbone), fold.held_out)
 

@@ -92,8 +92,11 @@ def _verified(inputs: ReportInputs) -> Key:
         return Key(label="Deployed file", value="None", detail="none requested", tone="note")
     if not found.passed:
         return Key(label="Deployed file", value="Refused", detail="answers differ from the model's", tone="error")
-    measured = "" if math.isnan(found.relative_rms) else f"differs by {found.relative_rms:.0e} of the spread "
-    detail = f"{measured}on {found.samples:,} {found.data} samples"
+    samples = f"{found.samples:,} {found.data} samples"
+    measured = not math.isnan(found.relative_rms)
+    detail = (
+        f"outputs differ by {found.relative_rms:.0e} of their spread, on {samples}" if measured else f"on {samples}"
+    )
     return Key(
         label="Deployed file", value="Verified", detail=detail, tone="good" if found.data == "real" else "warning"
     )

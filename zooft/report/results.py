@@ -96,7 +96,7 @@ def _role(inputs: ReportInputs, split: str) -> str:
             f"on all of them{of_all}."
         )
     if split == "val":
-        chosen = f"The best epoch, {fitted}," if fitted else "The best epoch"
+        chosen = f"The best epoch, and {fitted}," if fitted else "The best epoch"
         verb = "were" if fitted else "was"
         return f"{chosen} {verb} chosen on these samples, so the figures are slightly optimistic."
     return ""

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from zooft.compute import machine
+from zooft.contracts import Port
 from zooft.errors import ProviderError, RuntimeModelError
 from zooft.runtime import metadata as file_metadata
 from zooft.runtime import policy, providers
@@ -21,7 +22,7 @@ if TYPE_CHECKING:
     import onnx
     from numpy.typing import NDArray
 
-    from zooft.contracts import Output, Port
+    from zooft.contracts import Output
     from zooft.runtime.metadata import Metadata
 
 _KINDS = {"tensor(float)": "float32", "tensor(double)": "float64", "tensor(float16)": "float16"} | {
@@ -82,7 +83,7 @@ class OnnxModel:
         import numpy as np
 
         return {
-            output.name: np.zeros([size if isinstance(size, int) else 0 for size in output.axes], output.dtype)
+            output.name: np.zeros([axis if isinstance(axis, int) else 0 for axis in output.axes], output.dtype)
             for output in self.metadata.outputs
         }
 
@@ -191,10 +192,14 @@ def _port_faults(session: Any, ports: tuple[Port, ...]) -> Iterator[str]:
 
 
 def _unlike(had: Any, said: Port | Output) -> str:
-    """What an input or output of the graph is, where that isn't what the metadata says."""
-    kind = _KINDS.get(had.type, had.type)
+    """What an input or output of the graph is, where that isn't what the metadata says.
+
+    An output that was made for one size of batches alone is found by whoever runs or verifies the file.
+    """
+    kind, first = _KINDS.get(had.type, had.type), 0 if isinstance(said, Port) else 1
     fits = len(had.shape) == len(said.axes) and all(
-        not isinstance(size, int) or size == axis for size, axis in zip(had.shape, said.axes, strict=True)
+        not isinstance(size, int) or size == axis
+        for size, axis in zip(had.shape[first:], said.axes[first:], strict=True)
     )
     return "" if kind == said.dtype and fits else f"{kind} {tuple(had.shape)}"
 

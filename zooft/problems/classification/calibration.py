@@ -48,7 +48,7 @@ class Calibration:
 
     Attributes:
         temperature: the logits are divided by it (Guo et al. 2017).
-        threshold: of two classes, the second is said where its probability is at least this; None for the likelier.
+        threshold: of two classes, the second is predicted where its probability is at least this; None for the likelier.
         fitted_on: which samples it was fitted on, in words.
     """
 
@@ -74,16 +74,16 @@ class Curve:
 
 @dataclass(frozen=True, slots=True)
 class Reliability:
-    """What was said against what came true, in bins of equal width; empty bins are left out.
+    """Predicted probabilities against observed frequencies, in bins of equal width; empty bins are left out.
 
     Attributes:
-        said: ``(B,)`` mean probability.
-        came_true: ``(B,)`` share of samples of the class.
+        predicted: ``(B,)`` mean probability.
+        observed: ``(B,)`` share of samples of the class.
         samples: ``(B,)`` how many.
     """
 
-    said: NDArray[np.float64]
-    came_true: NDArray[np.float64]
+    predicted: NDArray[np.float64]
+    observed: NDArray[np.float64]
     samples: NDArray[np.int64]
 
 
@@ -208,13 +208,13 @@ def reliability_bins(
         bins: of equal width between 0 and 1.
         which: the class; the last one where none is given.
     """
-    true, said = one_against_rest(targets, probabilities, _class(probabilities, which))
-    place = bin_numbers(said, bins)
+    true, probability = one_against_rest(targets, probabilities, _class(probabilities, which))
+    place = bin_numbers(probability, bins)
     samples = np.bincount(place, minlength=bins)
     there = samples > 0
     return Reliability(
-        said=np.bincount(place, weights=said, minlength=bins)[there] / samples[there],
-        came_true=np.bincount(place, weights=true, minlength=bins)[there] / samples[there],
+        predicted=np.bincount(place, weights=probability, minlength=bins)[there] / samples[there],
+        observed=np.bincount(place, weights=true, minlength=bins)[there] / samples[there],
         samples=samples[there],
     )
 

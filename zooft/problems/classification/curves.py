@@ -96,13 +96,13 @@ def reliability(
         if before is not None:
             bins = _reliability_bins(targets, before)
             axes.plot(
-                bins.said, bins.came_true, color=drawing.ORANGE, linestyle="--", marker="s", markersize=4,
+                bins.predicted, bins.observed, color=drawing.ORANGE, linestyle="--", marker="s", markersize=4,
                 label="before temperature",
             )  # fmt: skip
         bins = _reliability_bins(targets, probabilities)
         label = "after temperature" if before is not None else "as deployed"
-        axes.plot(bins.said, bins.came_true, color=drawing.BLUE, marker="o", markersize=4, label=label)
-        for x, y, number in zip(bins.said, bins.came_true, bins.samples, strict=True):
+        axes.plot(bins.predicted, bins.observed, color=drawing.BLUE, marker="o", markersize=4, label=label)
+        for x, y, number in zip(bins.predicted, bins.observed, bins.samples, strict=True):
             axes.annotate(
                 str(number), (x, y), xytext=(0, 6), textcoords="offset points", ha="center", fontsize=8,
                 color=drawing.MUTED,

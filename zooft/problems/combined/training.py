@@ -27,6 +27,7 @@ def training_part(kinds: Kinds) -> TrainingPart:
         loss=partial(_loss, kinds),
         read=partial(_read, kinds),
         check=partial(_check, kinds),
+        prepare=partial(_prepare, kinds),
         encode=partial(_encode, kinds),
         strata=partial(_strata, kinds),
         absent=partial(_absent, kinds),
@@ -128,6 +129,16 @@ def _check(kinds: Kinds, target: Any, labels: Labels) -> str:
         if expected:
             return f"as its target of {name}, {expected}"
     return ""
+
+
+def _prepare(kinds: Kinds, labels: Labels, targets: Sequence[Any], options: Any) -> Labels:
+    """Each part's labels with what it computes from its own training targets."""
+    found = []
+    for label, part in zip(labels, kinds.parts(labels), strict=True):
+        known = [target for target in part.targets(targets) if target is not None]
+        (own,) = part.problem.training.prepare(part.labels, known, options)
+        found.append(replace(own, problem=label.problem))
+    return tuple(found)
 
 
 def _encode(kinds: Kinds, target: Any, labels: Labels) -> Any:
