@@ -67,6 +67,7 @@ _KINDS = (
     _Kind(f"a Zeiss microscope's CZI: {_EXPORT}", (b"ZISRAWFILE",)),
     _Kind("a numpy array: save it as PNG", (b"\x93NUMPY",)),
     _Kind("Parquet, a table that may hold many pictures: finetune and evaluate take it with --data", (b"PAR1",)),
+    _Kind("Arrow, a table that may hold many pictures: finetune and evaluate take a folder of datasets' save_to_disk with --data", suffixes=(".arrow",)),
     _Kind("HDF5 (MATLAB, Keras and others): save what it holds as JPEG or PNG", (b"\x89HDF\r\n\x1a\n",)),
     _Kind("an archive: unpack it", (b"PK\x03\x04", b"Rar!\x1a\x07", b"7z\xbc\xaf\x27\x1c", b"\x1f\x8b", b"BZh", b"\xfd7zXZ\0")),
     _Kind("a placeholder of Git LFS, not the picture: fetch it with git lfs pull", (b"version https://git-lfs",)),

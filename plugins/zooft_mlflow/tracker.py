@@ -138,7 +138,7 @@ class Tracker:
             return
         try:
             tracked.log({}, step=0)
-            if ended.error:
+            if ended.error or tracked.goes_on:  # an earlier end had one, perhaps
                 tracked.client.set_tag(tracked.id, "zooft.error", ended.error)
         finally:  # whatever of it fails
             tracked.client.set_terminated(tracked.id, STATUS[ended.status])

@@ -156,6 +156,7 @@ def test_an_interrupted_run_is_killed_and_goes_on_without_points_that_come_twice
     result = zooft.finetune(resume=pictures.parent / "run", registry=listening(*trackers()))
     run = only_run()
     assert (run.info.run_id, run.info.status) == (killed.info.run_id, "FINISHED")
+    assert (killed.data.tags["zooft.error"], run.data.tags["zooft.error"]) == ("interrupted", "")
     wanted = recorded(result.path, "train_loss")
     assert [step for step, _ in wanted] == [1, 2, 3, 4, 5]
     assert history(run, "train_loss") == wanted

@@ -34,7 +34,7 @@ def test_one_batch_is_torch_s_mean_to_the_bit() -> None:
     weight = torch.rand(5, generator=rng) + 0.5
     for given in (None, weight):
         found = sums_of(nn.CrossEntropyLoss(weight=given))({"logits": logits}, targets)
-        assert torch.equal(found.total / found.weight, F.cross_entropy(logits, targets, given))
+        assert torch.equal(found.mean, F.cross_entropy(logits, targets, given))
 
 
 def test_a_loss_that_is_a_mean_stays_one() -> None:

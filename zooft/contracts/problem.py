@@ -39,10 +39,12 @@ class Loss(NamedTuple):
     Attributes:
         total: scalar tensor, the sum over the samples.
         weight: what it is divided by to be a mean: the number of samples, or the sum of their weights.
+        mean: the mean as the loss computes it by itself, where that rounds otherwise than `total` over `weight`; None for these.
     """
 
     total: Tensor
     weight: Tensor | float
+    mean: Tensor | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

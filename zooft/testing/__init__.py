@@ -16,6 +16,7 @@ from zooft.testing.freezing import check_freezing
 from zooft.testing.head import check_head
 from zooft.testing.plugin import check_plugin
 from zooft.testing.problem import check_problem
+from zooft.testing.source import check_source
 from zooft.testing.stages import check_stages
 from zooft.testing.task import check_task
 from zooft.testing.weights import check_weights
@@ -30,6 +31,7 @@ __all__ = [
     "check_plugin",
     "check_problem",
     "check_round_trip",
+    "check_source",
     "check_stages",
     "check_task",
     "check_weights",

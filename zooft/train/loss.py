@@ -45,7 +45,9 @@ class TaskLoss(nn.Module):
             PluginError: it failed, or isn't one number that the outputs learn from.
         """
         found = self.sums(outputs, targets)
-        return found.total / found.weight if isinstance(found, Loss) else found
+        if not isinstance(found, Loss):
+            return found
+        return found.total / found.weight if found.mean is None else found.mean
 
     def sums(self, outputs: Mapping[str, Tensor], targets: Any) -> Loss | Tensor:
         """The same as sums that add up, where the loss is one of sums; else the mean.

@@ -47,7 +47,6 @@ class _CrossEntropySums(nn.Module):
     def forward(self, outputs: Mapping[str, Tensor], targets: Tensor) -> Loss:
         own = self.own
         assert isinstance(own, nn.CrossEntropyLoss)  # noqa: S101 -- `sums_of` has looked
-        total = F.cross_entropy(
-            outputs["logits"], targets, own.weight, reduction="sum", label_smoothing=own.label_smoothing
-        )
-        return Loss(total, float(len(targets)) if own.weight is None else own.weight[targets].sum())
+        mean = F.cross_entropy(outputs["logits"], targets, own.weight, label_smoothing=own.label_smoothing)
+        weight = float(len(targets)) if own.weight is None else own.weight[targets].sum()
+        return Loss(mean * weight, weight, mean)
