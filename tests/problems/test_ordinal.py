@@ -47,7 +47,8 @@ def test_the_loss_is_the_likelihood_of_the_grades_and_halves_of_a_batch_add_up()
     expected = -np.log(given[np.arange(9), targets.numpy()]).mean()
     assert found.item() == pytest.approx(expected, rel=1e-5)
     found.backward()
-    assert raw.grad is not None and bool(raw.grad.isfinite().all())
+    assert raw.grad is not None
+    assert bool(raw.grad.isfinite().all())
 
 
 def test_gradients_are_those_of_finite_differences() -> None:
@@ -62,7 +63,9 @@ def test_the_loss_of_sure_answers_stays_finite(size: float) -> None:
     loss = PROBLEM.training.loss(LABELS, [], zooft.OrdinalOptions())
     total = loss({HEAD: raw}, torch.arange(4)).total
     total.backward()
-    assert math.isfinite(total.item()) and raw.grad is not None and bool(raw.grad.isfinite().all())
+    assert math.isfinite(total.item())
+    assert raw.grad is not None
+    assert bool(raw.grad.isfinite().all())
 
 
 def test_probabilities_are_of_ordered_thresholds_whatever_the_head_gives() -> None:
@@ -91,7 +94,8 @@ def test_every_figure_is_scikit_learn_s() -> None:
 def test_kappa_of_one_grade_alone_and_figures_of_nothing_are_undefined() -> None:
     alike = {"target": np.ones(3, np.int64), "prediction": np.ones(3, np.int64)}
     mine = PROBLEM.evaluation.metrics(Predictions(samples=(), columns=alike), LABELS)
-    assert math.isnan(mine["quadratic_kappa"]) and mine["accuracy"] == 1
+    assert math.isnan(mine["quadratic_kappa"])
+    assert mine["accuracy"] == 1
     nothing = {name: column[:0] for name, column in alike.items()}
     assert all(map(math.isnan, PROBLEM.evaluation.metrics(Predictions(samples=(), columns=nothing), LABELS).values()))
 
@@ -104,21 +108,26 @@ def test_a_group_is_its_median_grade_or_its_highest() -> None:
     parts = Predictions(samples=(), columns=columns), [np.array([0, 1, 2]), np.array([3])], LABELS
     mean, highest = group(*parts, "mean"), group(*parts, "max")
     np.testing.assert_allclose(mean["probabilities"][0], given[:3].mean(0))
-    assert mean["target"].tolist() == [1, 2] and mean["prediction"].tolist() == [1, 1]
-    assert highest["target"].tolist() == [3, 2] and highest["prediction"].tolist() == [3, 1]
+    assert mean["target"].tolist() == [1, 2]
+    assert mean["prediction"].tolist() == [1, 1]
+    assert highest["target"].tolist() == [3, 2]
+    assert highest["prediction"].tolist() == [3, 1]
 
 
 def test_an_evaluation_has_intervals_and_a_matrix_of_grades() -> None:
     found = predictions()
     evaluation = evaluate(PROBLEM, LABELS, found, split="val", resamples=50, seed=0, fitted={})
     kappa = evaluation.metrics["quadratic_kappa"]
-    assert kappa.low is not None and kappa.high is not None and kappa.low < kappa.value < kappa.high
+    assert kappa.low is not None
+    assert kappa.high is not None
+    assert kappa.low < kappa.value < kappa.high
     matrix = theirs.confusion_matrix(found["target"], found["prediction"], labels=range(4))
     np.testing.assert_array_equal(evaluation.details["confusion"], matrix)
     sections = PROBLEM.presentation.sections
     assert sections is not None
     blocks = sections(Evaluated(predictions=found, evaluation=evaluation), LABELS, {}, "")
-    assert isinstance(blocks[0], Row) and isinstance(blocks[0].blocks[0], Shaded)
+    assert isinstance(blocks[0], Row)
+    assert isinstance(blocks[0].blocks[0], Shaded)
     np.testing.assert_array_equal(blocks[0].blocks[0].counts, matrix)
 
 
@@ -133,7 +142,8 @@ def read(cells: list[str], *grades: str) -> zooft.Targets:
 def test_whole_numbers_are_a_scale_with_those_that_nobody_has() -> None:
     found = read(["3", "1", " 1.0 ", "0"])
     assert found.labels == zooft.class_labels(["0", "1", "2", "3"], name="stage")
-    assert found.values == [3, 1, 1, 0] and not found.faults
+    assert found.values == [3, 1, 1, 0]
+    assert not found.faults
     assert found.notes == ("no row has the stage 2, so nothing is learnt of it but its place in the scale",)
 
 
@@ -180,7 +190,8 @@ def test_a_target_is_the_index_of_a_grade(target: object, right: bool) -> None:
 
 def test_other_data_is_taken_by_the_names_of_its_grades_or_refused() -> None:
     training, some = PROBLEM.training, zooft.class_labels(["mild", "severe"], name="stage")
-    assert training.unknown(some, LABELS) == "" and training.relabel(1, some, LABELS) == 3
+    assert training.unknown(some, LABELS) == ""
+    assert training.relabel(1, some, LABELS) == 3
     assert "grades that the model doesn't know: worst" in training.unknown(zooft.class_labels(["worst"]), LABELS)
     turned = zooft.class_labels(["severe", "mild"])
     assert "in this order, and the model none, mild" in training.unknown(turned, LABELS)
@@ -191,7 +202,9 @@ def test_a_grade_of_a_single_sample_and_one_of_none_can_be_split() -> None:
     samples = [zooft.Sample(id=str(index), source=None, target=target) for index, target in enumerate(targets)]
     found = split(samples, PROBLEM.training.strata(targets, LABELS), fraction=0.25, seed=0)
     held = [sample.target for sample in found.val]
-    assert len(found.train) + len(found.val) == 41 and held.count(0) == 5 and len(held) in (10, 11)
+    assert len(found.train) + len(found.val) == 41
+    assert held.count(0) == 5
+    assert len(held) in (10, 11)
     assert not any("class" in note for note in found.notes)
 
 
@@ -253,4 +266,5 @@ def test_answers_are_shown_by_name_and_the_farthest_first() -> None:
     }  # fmt: skip
     given = Predictions(samples=(), columns=sure)
     assert shown.worst(given, LABELS).tolist() == [0, 1, 3]
-    assert shown.wrong is not None and shown.wrong(given, LABELS).tolist() == [False, True, True]
+    assert shown.wrong is not None
+    assert shown.wrong(given, LABELS).tolist() == [False, True, True]

@@ -94,10 +94,12 @@ def test_a_split_spreads_quarters_evenly_and_a_record_counts_by_those_of_the_tra
     values = [(float(number),) for number in range(100)]
     strata = PROBLEM.training.strata(values, LABELS[:1])
     assert np.bincount(strata.numbers).tolist() == [25, 25, 25, 25]
-    assert strata.names[0] == "diameter up to 24.75" and not strata.needed
+    assert strata.names[0] == "diameter up to 24.75"
+    assert not strata.needed
     labels = prepared(values, LABELS[:1])
     of_few = PROBLEM.training.strata(values[:10], labels)
-    assert of_few.names == strata.names and set(of_few.numbers) == {0}
+    assert of_few.names == strata.names
+    assert set(of_few.numbers) == {0}
 
 
 def test_what_cannot_be_learnt_is_said() -> None:
@@ -135,7 +137,8 @@ def read(cells: list[str], column: str = "diameter [mm]", **options: Any) -> zoo
 def test_the_header_names_the_unit_and_cells_may_repeat_it() -> None:
     found = read(["12.5", " 7 mm", "1e3", "-.5", "8."])
     assert found.labels == (zooft.Label(name="diameter", unit="mm"),)
-    assert found.values == [(12.5,), (7.0,), (1000.0,), (-0.5,), (8.0,)] and not found.faults
+    assert found.values == [(12.5,), (7.0,), (1000.0,), (-0.5,), (8.0,)]
+    assert not found.faults
 
 
 @pytest.mark.parametrize(
@@ -163,7 +166,8 @@ def test_a_cell_that_is_no_number_or_two_is_a_fault_of_its_row(cell: str, why: s
     found = read(["3", cell])
     assert found.values == [(3.0,), None]
     assert list(found.faults) == [1]
-    assert found.faults[1].startswith(f"diameter [mm] is {cell!r}, ") and why in found.faults[1]
+    assert found.faults[1].startswith(f"diameter [mm] is {cell!r}, ")
+    assert why in found.faults[1]
     assert found.faults[1].endswith("expected one number in mm, such as 12.5")
 
 
@@ -173,7 +177,8 @@ def test_an_empty_cell_is_a_fault_of_one_number_and_unknown_among_several() -> N
     rows = [{"a": "1", "b": ""}, {"a": " ", "b": "2"}, {"a": "", "b": ""}, {"a": "3", "b": "4"}]
     found = PROBLEM.training.read(rows, ["a", "b"], OPTIONS)
     assert found.values == [(1.0, None), (None, 2.0), None, (3.0, 4.0)]
-    assert list(found.faults) == [2] and "a and b are empty" in found.faults[2]
+    assert list(found.faults) == [2]
+    assert "a and b are empty" in found.faults[2]
     assert found.notes == tuple(
         f"1 of 3 rows have no {name}, which is left out of its loss and figures" for name in "ab"
     )
@@ -230,7 +235,8 @@ def test_figures_of_one_number_are_in_its_unit_and_have_plain_names() -> None:
 def test_figures_of_nothing_and_of_targets_that_do_not_vary_are_undefined() -> None:
     columns = {"target": np.array([2.0, 2.0]), "prediction": np.array([2.0, 3.0])}
     mine = PROBLEM.evaluation.metrics(Predictions(samples=(), columns=columns), LABELS[:1])
-    assert math.isnan(mine["r2"]) and mine["mae"] == 0.5
+    assert math.isnan(mine["r2"])
+    assert mine["mae"] == 0.5
     nothing = {"target": np.array([math.nan]), "prediction": np.array([1.0])}
     assert all(
         map(math.isnan, PROBLEM.evaluation.metrics(Predictions(samples=(), columns=nothing), LABELS[:1]).values())
@@ -260,15 +266,17 @@ def test_an_evaluation_has_intervals_errors_by_number_and_plots() -> None:
     found = Predictions(samples=samples, columns=PROBLEM.evaluation.columns(outputs, values, labels))
     evaluation = evaluate(PROBLEM, labels, found, split="val", resamples=50, seed=0, fitted={})
     low, high = evaluation.metrics["mae/age"].low, evaluation.metrics["mae/age"].high
-    assert low is not None and high is not None and low < evaluation.metrics["mae/age"].value < high
-    assert {"mae", "rmse", "mae/age", "rmse/diameter"} <= evaluation.smaller and "r2/age" not in evaluation.smaller
+    assert low is not None
+    assert high is not None
+    assert low < evaluation.metrics["mae/age"].value < high
+    assert {"mae", "rmse", "mae/age", "rmse/diameter"} <= evaluation.smaller
+    assert "r2/age" not in evaluation.smaller
     row = evaluation.details["numbers"][0]
     errors = (found["prediction"] - found["target"])[:, 0]
     errors = errors[~np.isnan(errors)]
     assert (row["name"], row["unit"], row["samples"]) == ("diameter", "mm", 48)
-    assert row["bias"] == pytest.approx(errors.mean()) and row["high"] == pytest.approx(
-        errors.mean() + 1.96 * np.std(errors, ddof=1)
-    )
+    assert row["bias"] == pytest.approx(errors.mean())
+    assert row["high"] == pytest.approx(errors.mean() + 1.96 * np.std(errors, ddof=1))
     sections = PROBLEM.presentation.sections
     assert sections is not None
     blocks = sections(Evaluated(predictions=found, evaluation=evaluation), labels, {}, "")
@@ -342,4 +350,5 @@ def test_the_worst_answer_is_the_one_with_the_largest_error_of_any_number() -> N
         "prediction": np.array([[12.0, 54_100.0], [20.0, 54_000.0], [99.0, 54_000.0]]),
     }
     worst = PROBLEM.presentation.worst(Predictions(samples=(), columns=columns), labels)
-    assert worst.argmax() == 1 and worst[2] == 0
+    assert worst.argmax() == 1
+    assert worst[2] == 0
