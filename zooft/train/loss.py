@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
-
 from torch.utils.data import default_collate
 
 from zooft.compute import trees
