@@ -499,9 +499,7 @@ def patients(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
     def gather(paths: Any, _options: Any, _computing: Any) -> Discovery:
         files = [file for path in paths for file in sorted(path.rglob("*.png"))]
-        samples = [
-            Sample(id=f"{f.parent.name}/{f.stem}", source=f, group=f"patient {f.parent.name}") for f in files
-        ]
+        samples = [Sample(id=f"{f.parent.name}/{f.stem}", source=f, group=f"patient {f.parent.name}") for f in files]
         rejected = (
             Rejection("c/1", "torn", group="patient c", missing=1), Rejection("d", "its slices aren't parallel", group="patient d", missing=3),
             Rejection("notes.txt", "not a picture"), Rejection("x", "no patient is named", missing=2),

@@ -81,7 +81,9 @@ def test_scikit_learn_gives_the_run_s_figures_from_its_predictions(run: zooft.Fi
     assert figures["auprc"].value == pytest.approx(average_precision_score(target, score), abs=1e-4)
     assert figures["brier"].value == pytest.approx(brier_score_loss(target, score), abs=1e-4)
     said = [row["prediction"] == "nodule" for row in test]
-    assert details_of(run.evaluations["test"].details).at_threshold["sensitivity"].value == pytest.approx(recall_score(target, said))
+    assert details_of(run.evaluations["test"].details).at_threshold["sensitivity"].value == pytest.approx(
+        recall_score(target, said)
+    )
 
 
 def series_by_simpleitk(folder: Path) -> np.ndarray[Any, Any]:

@@ -19,7 +19,11 @@ from zooft_ct.discover import gather
 from zooft_ct.options import CTOptions
 
 FILE = zooft.DeployedFile(
-    problem="classification", labels=zooft.class_labels(("clear", "nodule")), fitted={"threshold": 0.5}, backbone="timm:any", version="1",
+    problem="classification",
+    labels=zooft.class_labels(("clear", "nodule")),
+    fitted={"threshold": 0.5},
+    backbone="timm:any",
+    version="1",
     weights_sha256="0" * 64,
 )
 ANSWER = {"class": "nodule", "p(clear)": 0.25, "p(nodule)": 0.75}
@@ -117,9 +121,7 @@ def test_the_frame_that_decided_is_named_from_one_in_report_identity_and_whois(
     path = enhanced(tmp_path / "data" / "a.dcm")
     samples = gather([path], OPTIONS).samples
     deciding = next(sample for sample in samples if sample.source.slices[0].position[2] == 15.0)
-    answer = zooft.GroupResult(
-        group="patient", answer=ANSWER, columns=COLUMNS, members=samples, decisive=deciding
-    )
+    answer = zooft.GroupResult(group="patient", answer=ANSWER, columns=COLUMNS, members=samples, decisive=deciding)
     report = pydicom.dcmread(sr.write([answer], FILE, tmp_path / "out", OPTIONS)[0])
     frames = [element.value for element in report.iterall() if element.keyword == "ReferencedFrameNumber"]
     assert [int(number) for number in frames] == [4], "at 15 mm lies the fourth of slices 5 mm apart"

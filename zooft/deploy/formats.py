@@ -138,9 +138,7 @@ def is_result(path: Path, presentation: PresentationPart, labels: Labels) -> boo
             if not first:
                 return True
             names = tuple(presentation.columns(labels))
-            return (
-                _is_table(first, names) or _is_entry(first, presentation.entries or names) or _is_whole(first, file)
-            )
+            return _is_table(first, names) or _is_entry(first, presentation.entries or names) or _is_whole(first, file)
     except (OSError, UnicodeDecodeError):
         return False
 

@@ -100,7 +100,9 @@ def calibration_of(fitted: Fitted) -> Calibration:
     try:
         return Calibration(**fitted)
     except TypeError as error:
-        raise RunError(f"fitted is damaged, it isn't a temperature and a threshold: {error}; train the run again") from error
+        raise RunError(
+            f"fitted is damaged, it isn't a temperature and a threshold: {error}; train the run again"
+        ) from error
 
 
 def targets_column(targets: Sequence[Any]) -> NDArray[np.int64]:
