@@ -178,7 +178,9 @@ def anatomy(_name: str, _module: nn.Module) -> zooft.Anatomy:
     )
 
 
-def train(task: zooft.Task, data: Path, folder: Path) -> zooft.FinetuneResult:
+def train(
+    task: zooft.Task, data: Path, folder: Path, *, cache: bool = False, freeze: str = "none"
+) -> zooft.FinetuneResult:
     """A short run of the task, by the plugins that are installed, it and the backbone."""
     from types import ModuleType
 
@@ -199,7 +201,7 @@ def train(task: zooft.Task, data: Path, folder: Path) -> zooft.FinetuneResult:
     both = replace(alone, heads=installed.heads, freezers=installed.freezers)
     return zooft.finetune(
         registry=both, backbone="narrow:one", weights="random", freeze="none", task="tally", data=data, epochs=1, lr=0.01, bootstrap=0,
-        out=folder / "run", cache=False,
+        out=folder / "run", cache=cache,
     )  # fmt: skip
 
 
@@ -231,6 +233,22 @@ def test_a_run_names_a_graph_that_gives_other_figures(task: zooft.Task, tmp_path
         zooft.ZooftError, match="the graph of the problem counting gives other prediction than the head's outputs"
     ):
         train(replace(task, problem=changed), tmp_path / "data", tmp_path)
+
+
+def test_targets_that_are_no_numbers_are_evaluated_row_by_row(task: zooft.Task, tmp_path: Path) -> None:
+    """A tuple a sample, which must not be taken for a batch of tuples where features are kept."""
+    assert task.demo is not None
+    task.demo(tmp_path / "data", 0)
+
+    def discover(root: Path, options: Any) -> zooft.Discovery:
+        found = task.discover(root, options)
+        return replace(found, samples=tuple(replace(one, target=(float(one.target),)) for one in found.samples))
+
+    numbers = replace(task, problem=zooft.regression(), options=zooft.RegressionOptions, discover=discover)
+    done = train(numbers, tmp_path / "data", tmp_path, cache=True)
+    assert done.verification is not None
+    assert done.verification.metrics["mae"][0] == pytest.approx(done.verification.metrics["mae"][1], rel=1e-3)
+    assert done.evaluations["val"].metrics["mae"].value == pytest.approx(done.verification.metrics["mae"][0], rel=1e-3)
 
 
 def test_without_a_mistake_the_run_ends_with_a_file(task: zooft.Task, tmp_path: Path) -> None:
