@@ -398,7 +398,13 @@ def make_views(saved: SavedRun, samples: Sequence[Sample]) -> SampleDataset:
         samples,
         read=reader(saved.task, saved.options),
         preprocess=within(saved.task, "preprocess", saved.task.preprocess(saved.input, saved.options)),
+        encode=_without_target,
     )
+
+
+def _without_target(_target: Any) -> int:
+    """What is predicted doesn't depend on it, and a target that isn't encoded may be of any form, which batches can't be made of."""
+    return 0
 
 
 def task_of_file(model: OnnxModel, registry: Registry) -> tuple[Task, Any]:
