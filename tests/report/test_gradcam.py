@@ -249,9 +249,11 @@ def test_real_backbones_of_either_zoo_are_explained(reference: str) -> None:
     torch.manual_seed(0)
     backbone = load_backbone(known.family(family), name, weights="random", sources=())
     model = adapt(backbone, known.head("standard/linear"), 2).eval()
-    saved = replace(run(Convolution(), CONVOLUTION), model=model, input=backbone.input)
     rng = np.random.default_rng(0)
     array = rng.integers(0, 256, (backbone.input.height, backbone.input.width, 3), dtype=np.uint8)
+    toy = run(Convolution(), CONVOLUTION)
+    task = replace(toy.task, port=lambda _o: Port(name="x", dtype="uint8", axes=("n", *array.shape), meaning=""))
+    saved = replace(toy, task=task, model=model, input=backbone.input)
     found = looked(saved, array)
     assert found.heat.shape == array.shape[:2]
     assert found.heat.max() == 1
