@@ -98,6 +98,6 @@ def test_a_model_s_own_order_of_the_classes_is_no_other_data(tmp_path: Path) -> 
     assert record.classes == ("bees", "ants")
     task = registry.load().task("classification")
     options = task.options(positive="ants")
-    split, members, _ = saved.find_samples(task, options, record.classes, folder, run=made.path)
+    split, members, _ = saved.find_samples(task, options, record.labels, folder, run=made.path)
     assert (split, len(members)) == ("val", record.data.val)
     assert {sample.id.split("/")[0] for sample in members if sample.target == 1} == {"ants"}
