@@ -1,4 +1,4 @@
-"""What the task ``classification`` can be told."""
+"""What tasks with images can be told."""
 
 from __future__ import annotations
 
@@ -66,6 +66,8 @@ class TargetOptions:
 
 
 ClassificationOptions = zooft.join_options("ClassificationOptions", ImageOptions, ClassOptions)
+RegressionOptions = zooft.join_options("RegressionOptions", ImageOptions, TargetOptions, zooft.RegressionOptions)
+OrdinalOptions = zooft.join_options("OrdinalOptions", ImageOptions, TargetOptions, zooft.OrdinalOptions)
 
 
 def channels(options: ImageOptions) -> int:

@@ -8,7 +8,7 @@ import torch
 
 from zooft.contracts import Output, Port
 from zooft.deploy.export import DeployedModel, export
-from zooft.model.adapted import AdaptedModel, zoo_tensors
+from zooft.model.adapted import AdaptedModel, zoo_state_dict
 from zooft.model.preprocess import ImagePreprocess
 from zooft.testing.breaches import conforming, expect, expect_close
 from zooft.testing.inputs import noise
@@ -43,7 +43,7 @@ def check_round_trip(family: Family, backbone: Backbone) -> None:
     if outputs is None:  # the zoo's model has no classifier unless asked for one
         return
     adapted = AdaptedModel(backbone, torch.nn.Linear(backbone.width, outputs)).eval()
-    ours, tensors = zoo_tensors(adapted), zoo.state_dict()
+    ours, tensors = zoo_state_dict(adapted), zoo.state_dict()
     expect(set(ours) == set(tensors), f"{backbone.reference}: the checkpoint has other names than the zoo's own")
     tensors.update(ours)
     zoo.load_state_dict(tensors, strict=True)

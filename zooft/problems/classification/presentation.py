@@ -35,7 +35,7 @@ _SHORT = {"ppv": "PPV", "npv": "NPV"}
 def presentation_part() -> PresentationPart:
     """How classes are shown."""
     return PresentationPart(
-        cells=_cells, columns=_names, target=_target, brief=_brief, record=_record, about=_about, opening=_opening, worst=_worst, wrong=_wrong,
+        cells=_cells, columns=_names, target=_target, brief=_brief, record=_record, entries=("class",), about=_about, opening=_opening, worst=_worst, wrong=_wrong,
         caption=_caption, tables=_tables, remarks=_remarks, sections=_sections, describe=_describe, usage=_usage,
         explained=_explained,
     )  # fmt: skip
@@ -77,8 +77,7 @@ def _record(cells: Mapping[str, Any], labels: Labels) -> Mapping[str, Any]:
 
 
 def _about(labels: Labels, fitted: Fitted) -> Mapping[str, Any]:
-    classes = {"classes": list(labels[0].categories)}
-    return {**classes, "threshold": calibration_of(fitted).threshold} if fitted else classes
+    return {"classes": list(labels[0].categories), "threshold": calibration_of(fitted).threshold}
 
 
 def _opening(labels: Labels, fitted: Fitted) -> Sequence[str]:
