@@ -22,6 +22,8 @@ from pydicom import dcmread
 from pydicom.uid import RLELossless
 
 import zooft
+from zooft.evaluation.groups import group_predictions, members_of
+from zooft.evaluation.predictions import Predictions
 from zooft_ct import demo, discover, privacy, read
 from zooft_ct.options import ClassificationOptions
 
@@ -412,7 +414,35 @@ def test_of_several_classes_by_slice_nothing_found_comes_first_and_the_rule_is_s
     table.write_text(table.read_text().replace("ischemia", "hemorrhage", 1))
     got = found(tmp_path)
     assert got.classes == ("normal", "hemorrhage", "ischemia")
-    assert any("a patient's answer is that of the slice which is likeliest 'ischemia'" in note for note in got.notes)
+    assert got.labels[0].nothing == "normal"
+    assert any("a patient's answer is that of the slice which is least likely 'normal'" in note for note in got.notes)
+
+
+def test_a_patient_with_one_slice_of_cancer_isnt_healthy_whatever_the_alphabet_says(tmp_path: Path) -> None:
+    by_slice(tmp_path, "healthy", "cancer")
+    table = tmp_path / "labels.csv"
+    table.write_text(table.read_text().replace("cancer", "cyst", 1))
+    for positive, ends in (("", "cyst"), ("cancer", "cancer")):
+        got = found(tmp_path, positive=positive)
+        assert (got.classes[-1], got.labels[0].nothing) == (ends, "healthy")
+        members = members_of([sample.group for sample in got.samples])
+        targets = np.array([sample.target for sample in got.samples])
+        problem = zooft.classification()
+        given = Predictions(samples=got.samples, columns={"target": targets, "probabilities": np.full((16, 3), 1 / 3)})
+        true = group_predictions(problem, given, members, got.labels, got.group_rule)
+        assert true is not None
+        assert sorted(got.classes[t] for t in true["target"]) == ["cancer", "cyst", "healthy", "healthy"]
+
+
+def test_healthy_counts_only_where_nothing_else_is_unless_it_is_looked_for(tmp_path: Path) -> None:
+    by_slice(tmp_path, "healthy", "cancer")
+    table = tmp_path / "labels.csv"
+    table.write_text(table.read_text().replace("cancer", "cyst", 1))
+    got = found(tmp_path, positive="healthy")
+    assert (got.classes[-1], got.labels[0].nothing) == ("healthy", "")
+    (warning,) = [note for note in got.notes if note.startswith("warning: each patient of 4")]
+    assert "so each counts as 'healthy'" in warning
+    assert any("as what most of the slices are" in note and "likeliest 'healthy'" in note for note in got.notes)
 
 
 def test_options_that_dont_go_together_are_told_first(tmp_path: Path) -> None:
