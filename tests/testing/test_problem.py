@@ -110,7 +110,7 @@ MISTAKES: dict[str, tuple[str, str, dict[str, Any], str]] = {
     "without-primary": ("evaluation", "metrics", {"metrics": lambda p, labels: {"mae": mae(p)}}, "the primary metric, 'deviance', among them"),
     "primary-is-nan": ("evaluation", "metrics", {"metrics": lambda p, labels: {"mae": 1.0, "deviance": float("nan")}}, "the primary metric, deviance, is nan .float.; expected a finite number"),
     "better-when-smaller": ("evaluation", "metrics", {"smaller": frozenset({"mae"})}, "must be larger for better answers.*name it in `smaller`"),
-    "smaller-is-misspelt": ("evaluation", "smaller", {"smaller": frozenset({"mea", "deviance"})}, "names figures that aren't there: mea; nearest: mae"),
+    "smaller-is-misspelt": ("evaluation", "smaller", {"smaller": frozenset({"mea", "deviance"})}, "names a figure that isn't there, mea; mae may be meant"),
     "group-of-samples": ("evaluation", "group", {"group": own_rows}, r"the length of \['target'\] is 7 .int.; expected 3, a row each"),
     "cells-of-other-names": ("presentation", "cells", {"cells": lambda p, labels, fitted: {"number": [1] * len(p)}}, "gives the columns number, and `columns` says count"),
     "cells-too-few": ("presentation", "cells", {"cells": lambda p, labels, fitted: {"count": [1]}}, r"the length of \['count'\] is 1 .int.; expected 7"),

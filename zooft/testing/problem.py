@@ -6,10 +6,10 @@ loss have led to must do better by the primary metric than those where the way b
 
 from __future__ import annotations
 
-import difflib
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from difflib import get_close_matches
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -134,14 +134,12 @@ def _check_figures(
 
 
 def _check_smaller(task: Task, figures: Mapping[str, float]) -> None:
-    """Whether a name is a misspelt one; others may be of figures that this task doesn't have."""
-    smaller = task.problem.evaluation.smaller
-    others = sorted({name.partition("/")[0] for name in figures} | set(figures) - smaller)
-    for name in sorted(smaller - set(others) - set(figures)):
-        near = difflib.get_close_matches(name, [other for other in others if other not in smaller], n=1)
-        if near:
+    """Whether a name is a misspelt one; some may be those of other settings, such as of other metrics."""
+    for name in sorted(task.problem.evaluation.smaller - set(figures)):
+        meant = [known for known in figures if get_close_matches(name.lower(), [known.lower()])]
+        if meant and name not in {known.partition("/")[0] for known in figures}:
             raise part_place(task, "evaluation", "smaller").error(
-                f"names figures that aren't there: {name}; nearest: {near[0]}"
+                f"names a figure that isn't there, {name}; {meant[0]} may be meant"
             )
 
 
