@@ -62,7 +62,7 @@ if TYPE_CHECKING:
     )
     from zooft.data.hidden import is_hidden
     from zooft.data.labels import check_labels, label_fault, spelling
-    from zooft.data.positive import nothing_first, order_classes
+    from zooft.data.positive import nothing_first, nothing_of, order_classes
     from zooft.data.tables import CsvTable, path_in_table, read_csv
     from zooft.errors import ConfigError, DataError, ModelError, NoWeightsError, WeightsError, ZooftError
     from zooft.evaluation.predictions import Predictions
@@ -73,13 +73,14 @@ if TYPE_CHECKING:
     from zooft.pipeline.finetune import FinetuneResult, finetune
     from zooft.problems.classification import (
         OperatingPoint,
+        class_of_group,
         classification,
         classification_metrics,
         cross_entropy,
         diagnostic_metrics,
         parse_point,
     )
-    from zooft.problems.combined import combined
+    from zooft.problems.combined import CombinedOptions, combined
     from zooft.problems.ordinal import OrdinalOptions, ordinal
     from zooft.problems.regression import RegressionOptions, regression
     from zooft.storage.sequences import spilled
@@ -144,6 +145,7 @@ __all__ = [
     "__version__",
     "check_labels",
     "class_labels",
+    "class_of_group",
     "classification",
     "classification_metrics",
     "combined",
@@ -159,6 +161,7 @@ __all__ = [
     "join_options",
     "label_fault",
     "nothing_first",
+    "nothing_of",
     "option",
     "order_classes",
     "ordinal",
@@ -184,19 +187,19 @@ _HOMES = {
     "zooft.data.hidden": ("is_hidden",),
     "zooft.hooks.specs": ("hookimpl",),
     "zooft.data.labels": ("check_labels", "label_fault", "spelling"),
-    "zooft.data.positive": ("nothing_first", "order_classes"),
+    "zooft.data.positive": ("nothing_first", "nothing_of", "order_classes"),
     "zooft.model.preprocess": ("ImagePreprocess", "Resize"),
     "zooft.pipeline.finetune": ("FinetuneResult", "finetune"),
     "zooft.model.resampling": ("floor_divide",),
     "zooft.storage.sequences": ("spilled",),
     "zooft.data.tables": ("CsvTable", "path_in_table", "read_csv"),
     "zooft.problems.classification": (
-        "OperatingPoint", "classification", "classification_metrics", "cross_entropy", "diagnostic_metrics", "parse_point",
+        "OperatingPoint", "class_of_group", "classification", "classification_metrics", "cross_entropy", "diagnostic_metrics", "parse_point",
     ),
     "zooft.problems.ordinal": ("OrdinalOptions", "ordinal"),
     "zooft.problems.regression": ("RegressionOptions", "regression"),
     "zooft.evaluation.predictions": ("Predictions",),
-    "zooft.problems.combined": ("combined",),
+    "zooft.problems.combined": ("CombinedOptions", "combined"),
     "zooft.model.image_parts": ("image_port", "image_preprocess", "image_reader"),
 }  # fmt: skip
 _HOME_OF = {name: module for module, names in _HOMES.items() for name in names}

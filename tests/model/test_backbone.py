@@ -104,7 +104,8 @@ def test_what_this_process_has_checked_is_built_again_without_looking() -> None:
     ({"high": Stage(("high", "low.0"))}, r"in several stages: low\.0\.weight \(low and high\)"),
     ({"pool": Stage((), lambda m, x: x.amax((2, 3)))}, "don't compose to its trunk: they differ by"),
     ({"pool": Stage((), lambda m, x: x)}, r"should give \(N, width\), stage by stage and whole; it gives"),
-    ({"pool": Stage((), lambda m, x: m.no_such_thing(x))}, "the stages of net don't run: AttributeError"),
+    ({"low": Stage(("low",), lambda m, x: (m.low(x), x))}, "the stage low of net gives tuple, expected a tensor"),
+    ({"pool": Stage((), lambda m, x: m.no_such_thing(x))}, "the stages of net don't run: pool: AttributeError"),
 ])  # fmt: skip
 def test_a_wrong_map_is_refused_with_what_is_wrong(changed: Mapping[str, Stage], message: str) -> None:
     with pytest.raises(ModelError, match=message):

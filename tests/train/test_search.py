@@ -94,7 +94,7 @@ def test_a_number_of_views_is_a_number_of_views(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("changes", "wanted"),
-    [({"keeping": None}, None), ({"train": views(range(18))}, None), ({"val": None}, search.SOME_VIEWS), ({"keep_last": True}, search.SOME_VIEWS)],
+    [({"feature_cache": None}, None), ({"train": views(range(18))}, None), ({"val": None}, search.SOME_VIEWS), ({"keep_last": True}, search.SOME_VIEWS)],
     ids=["nothing is kept", "not augmented", "no validation", "folds"],
 )  # fmt: skip
 def test_where_validation_cannot_choose_views_it_does_not(
@@ -109,7 +109,7 @@ def test_where_validation_cannot_choose_views_it_does_not(
     ("changes", "told"),
     [
         ({"keep_last": True}, "--folds"),
-        ({"keeping": None}, "--no-cache"),
+        ({"feature_cache": None}, "--no-cache"),
         ({"plan": lambda _epoch: FreezePlan(frozen=frozenset({"low"}))}, "--freeze backbone"),
     ],
 )
