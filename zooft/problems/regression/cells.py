@@ -18,7 +18,7 @@ _CELL = re.compile(r"(?P<number>[+-]?(?:\d+\.?\d*|\.\d+)(?:[eE][+-]?\d+)?)(?P<re
 _NO_NUMBER = {"nan", "na", "n/a", "null", "none", "inf", "+inf", "-inf", "infinity", "-"}
 
 
-class _UnreadableError(Exception):
+class _Unreadable(Exception):  # noqa: N818 -- never leaves this module
     """What is wrong with a cell, in words."""
 
 
@@ -43,7 +43,7 @@ def read(rows: Sequence[Mapping[str, str]], columns: Sequence[str], options: Any
     for index, row in enumerate(rows):
         try:
             values.append(_target(row, columns, labels))
-        except _UnreadableError as fault:
+        except _Unreadable as fault:
             values.append(None)
             faults[index] = str(fault)
     return Targets(labels=labels, values=values, faults=faults, notes=_about_missing(values, labels))
@@ -95,7 +95,7 @@ def _with_unit(label: Label, unit: str | None) -> Label:
 def _target(row: Mapping[str, str], columns: Sequence[str], labels: Labels) -> tuple[float | None, ...]:
     found = tuple(_number(row.get(column, ""), column, label) for column, label in zip(columns, labels, strict=True))
     if all(number is None for number in found):
-        raise _UnreadableError(f"{' and '.join(columns)} {_are(columns)} empty; expected {_expected(labels[0])}")
+        raise _Unreadable(f"{' and '.join(columns)} {_are(columns)} empty; expected {_expected(labels[0])}")
     return found
 
 
@@ -114,7 +114,7 @@ def _number(cell: str, column: str, label: Label) -> float | None:
         if math.isfinite(value):
             return value
         why = "too large a number"
-    raise _UnreadableError(f"{column} is {text!r}, {why}; expected {_expected(label)}")
+    raise _Unreadable(f"{column} is {text!r}, {why}; expected {_expected(label)}")
 
 
 def _why_none(text: str) -> str:
