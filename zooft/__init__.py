@@ -80,6 +80,7 @@ if TYPE_CHECKING:
         parse_point,
     )
     from zooft.problems.combined import combined
+    from zooft.problems.multilabel import MultilabelOptions, multilabel
     from zooft.problems.ordinal import OrdinalOptions, ordinal
     from zooft.problems.regression import RegressionOptions, regression
     from zooft.storage.sequences import spilled
@@ -111,6 +112,7 @@ __all__ = [
     "LoadedWeights",
     "Loss",
     "ModelError",
+    "MultilabelOptions",
     "NoWeightsError",
     "OperatingPoint",
     "OrdinalOptions",
@@ -158,6 +160,7 @@ __all__ = [
     "is_hidden",
     "join_options",
     "label_fault",
+    "multilabel",
     "nothing_first",
     "option",
     "order_classes",
@@ -193,6 +196,7 @@ _HOMES = {
     "zooft.problems.classification": (
         "OperatingPoint", "classification", "classification_metrics", "cross_entropy", "diagnostic_metrics", "parse_point",
     ),
+    "zooft.problems.multilabel": ("MultilabelOptions", "multilabel"),
     "zooft.problems.ordinal": ("OrdinalOptions", "ordinal"),
     "zooft.problems.regression": ("RegressionOptions", "regression"),
     "zooft.evaluation.predictions": ("Predictions",),

@@ -18,5 +18,13 @@ def zooft_register_tasks() -> list[zooft.Task]:
             discover=discover.discover,
             intended_use="Sorts images of the kind it was trained on into the listed classes. No other use was tested.",
             demo=demo.digits,
-        )
+        ),
+        tasks.image_task(
+            "multilabel",
+            zooft.multilabel(),
+            summary="several labels an image, from columns of a CSV manifest or one that lists them",
+            own=options.MultilabelOptions,
+            preprocess=views.whole_picture,
+            intended_use="Finds the listed labels in images of the kind it was trained on. No other use was tested.",
+        ),
     ]

@@ -18,7 +18,7 @@ from zooft_images.stored import Stored
 if TYPE_CHECKING:
     from zooft_images.options import ImageOptions
 
-_USUAL = ("label", "value")
+_USUAL = ("label", "labels", "value")
 """Columns that are taken where the table has one of them and nobody names others."""
 _SPLIT = "split"
 _BETWEEN = "\x1f"
