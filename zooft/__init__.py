@@ -62,7 +62,7 @@ if TYPE_CHECKING:
     )
     from zooft.data.hidden import is_hidden
     from zooft.data.labels import check_labels, label_fault, spelling
-    from zooft.data.positive import nothing_first, order_classes
+    from zooft.data.positive import nothing_first, nothing_of, order_classes
     from zooft.data.tables import CsvTable, path_in_table, read_csv
     from zooft.errors import ConfigError, DataError, ModelError, NoWeightsError, WeightsError, ZooftError
     from zooft.evaluation.predictions import Predictions
@@ -73,6 +73,7 @@ if TYPE_CHECKING:
     from zooft.pipeline.finetune import FinetuneResult, finetune
     from zooft.problems.classification import (
         OperatingPoint,
+        class_of_group,
         classification,
         classification_metrics,
         cross_entropy,
@@ -146,6 +147,7 @@ __all__ = [
     "__version__",
     "check_labels",
     "class_labels",
+    "class_of_group",
     "classification",
     "classification_metrics",
     "combined",
@@ -162,6 +164,7 @@ __all__ = [
     "label_fault",
     "multilabel",
     "nothing_first",
+    "nothing_of",
     "option",
     "order_classes",
     "ordinal",
@@ -187,14 +190,14 @@ _HOMES = {
     "zooft.data.hidden": ("is_hidden",),
     "zooft.hooks.specs": ("hookimpl",),
     "zooft.data.labels": ("check_labels", "label_fault", "spelling"),
-    "zooft.data.positive": ("nothing_first", "order_classes"),
+    "zooft.data.positive": ("nothing_first", "nothing_of", "order_classes"),
     "zooft.model.preprocess": ("ImagePreprocess", "Resize"),
     "zooft.pipeline.finetune": ("FinetuneResult", "finetune"),
     "zooft.model.resampling": ("floor_divide",),
     "zooft.storage.sequences": ("spilled",),
     "zooft.data.tables": ("CsvTable", "path_in_table", "read_csv"),
     "zooft.problems.classification": (
-        "OperatingPoint", "classification", "classification_metrics", "cross_entropy", "diagnostic_metrics", "parse_point",
+        "OperatingPoint", "class_of_group", "classification", "classification_metrics", "cross_entropy", "diagnostic_metrics", "parse_point",
     ),
     "zooft.problems.multilabel": ("MultilabelOptions", "multilabel"),
     "zooft.problems.ordinal": ("OrdinalOptions", "ordinal"),

@@ -90,6 +90,7 @@ def discover(
         else assign.by_folders(found.stacks, folder, patients, names.series, whole=whole)
     )
     classes, order = _classes(assigned, options.positive, learning=learning)
+    class_labels = zooft.class_labels(classes, nothing=zooft.nothing_of(classes, options.positive))
     grouped, doubtful = _grouped(assigned, names, options, learning=learning)
     made = [sample for one, group in grouped for sample in _of_labelled(one, group, classes, names, options)]
     sound = soundness.sound(made, options, names.file, computing)
@@ -99,13 +100,13 @@ def discover(
         _refuse_rejected(files, len(rejected))
     return zooft.Discovery(
         samples=sound.samples,
-        labels=zooft.class_labels(classes),
+        labels=class_labels,
         rejected=rejected,
         notes=(
             *assigned.notes,
             *order,
             *sound.notes,
-            *(_about_one_class(sound.samples, assigned, classes, options) if learning else ()),
+            *(_about_one_class(sound.samples, assigned, class_labels, options) if learning else ()),
             *_about_patients(assigned, patients, names, options),
             *_notes(assigned, table_path, names, options),
         ),
@@ -247,9 +248,21 @@ def _classes(assigned: Assigned, positive: str, *, learning: bool) -> tuple[tupl
     if len(names) < 3 or not assigned.by_slice:
         return classes, notes
     ordered = classes if positive else zooft.nothing_first(classes)
-    return ordered, (
-        f"a patient's answer is that of the slice which is likeliest {ordered[-1]!r}, and a patient with slices of several "
-        f"classes counts as the last of {', '.join(ordered)}; --positive puts another class last",
+    return ordered, (_about_several(ordered, zooft.nothing_of(ordered, positive)),)
+
+
+def _about_several(classes: Sequence[str], nothing: str) -> str:
+    """How slices of more than two classes make a patient's answer and truth."""
+    tie = f"of equally many as the later one of {', '.join(classes)}"
+    if nothing:
+        return (
+            f"a patient's answer is that of the slice which is least likely {nothing!r}, and a patient with slices of several classes "
+            f"counts as what most of the slices are that aren't {nothing!r}, {tie}"
+        )
+    return (
+        f"a patient's answer is that of the slice which is likeliest {classes[-1]!r}, as no class is known to mean that nothing was "
+        f"found, and a patient with slices of several classes counts as what most of the slices are, {tie}; --positive puts another "
+        "class last"
     )
 
 
@@ -410,17 +423,20 @@ def _notes(assigned: Assigned, table: Path | None, names: _Names, options: CTOpt
 
 
 def _about_one_class(
-    samples: Sequence[zooft.Sample], assigned: Assigned, classes: Sequence[str], options: CTOptions
+    samples: Sequence[zooft.Sample], assigned: Assigned, class_labels: tuple[zooft.Label, ...], options: CTOptions
 ) -> list[str]:
-    """Where one slice decides and everybody has such a slice, everybody counts as one class."""
-    most: dict[str, int] = {}
+    """Where everybody counts as one class, though slices differ."""
+    targets: defaultdict[str, list[int]] = defaultdict(list)
     for sample in samples:
-        most[sample.group or sample.id] = max(most.get(sample.group or sample.id, 0), sample.target)
-    if not assigned.by_slice or len(set(most.values())) != 1 or len({sample.target for sample in samples}) < 2:
+        targets[sample.group or sample.id].append(sample.target)
+    if not assigned.by_slice or len({sample.target for sample in samples}) < 2:
         return []
-    name, one = classes[next(iter(most.values()))], options.group_by
+    true = {zooft.class_of_group(own, class_labels) for own in targets.values()}
+    if len(true) != 1:
+        return []
+    name, one = class_labels[0].categories[true.pop()], options.group_by
     return [
-        f"warning: each {one} of {len(most)} has a slice of the class {name!r}, so each counts as {name!r}: there are no figures "
+        f"warning: each {one} of {len(targets)} has a slice of the class {name!r}, so each counts as {name!r}: there are no figures "
         f"per {one}, and zooft predict would say {name!r} of everybody. Look whether {name!r} is what is looked for "
         "(--positive), and add some without it"
     ]

@@ -1,4 +1,4 @@
-"""The task ``classification``: images in class folders or listed in a manifest."""
+"""Tasks with images: in class folders, or listed in a table whose columns say what is to be learnt."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from zooft_images import demo, discover, options, tasks, views
 
 @zooft.hookimpl
 def zooft_register_tasks() -> list[zooft.Task]:
-    """One task."""
+    """A task for each kind of answer."""
     return [
         tasks.image_task(
             "classification",
@@ -26,5 +26,19 @@ def zooft_register_tasks() -> list[zooft.Task]:
             own=options.MultilabelOptions,
             preprocess=views.whole_picture,
             intended_use="Finds the listed labels in images of the kind it was trained on. No other use was tested.",
+        ),
+        tasks.image_task(
+            "regression",
+            zooft.regression(),
+            summary="one or several numbers an image, from columns of a CSV manifest",
+            own=options.RegressionOptions,
+            intended_use="Estimates the listed numbers from images of the kind it was trained on. No other use was tested.",
+        ),
+        tasks.image_task(
+            "ordinal",
+            zooft.ordinal(),
+            summary="one of several ordered grades an image, from a column of a CSV manifest",
+            own=options.OrdinalOptions,
+            intended_use="Grades images of the kind it was trained on. No other use was tested.",
         ),
     ]

@@ -63,7 +63,10 @@ def table_of_manifest(path: Path, options: ImageOptions) -> Table:
     columns = [name for name in table.columns if name not in own]
     lines = Lines(path, options)
     # a file that is listed twice has to say the same of itself, so all its cells stand for its label
-    rows = [(number, {**row, "label": _BETWEEN.join(row[name] for name in columns)}) for number, row in table.rows]
+    # (and is never empty: what an empty cell means is the problem's matter)
+    rows = [
+        (number, {**row, "label": _BETWEEN.join(["", *(row[name] for name in columns)])}) for number, row in table.rows
+    ]
     return Table(
         name=path.name, columns=columns, places=[f"{path.name}, line {number}" for number, _ in rows],
         cells=[row for _, row in table.rows], candidates=[lines.of(number, row) for number, row in rows],

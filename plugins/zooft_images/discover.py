@@ -74,7 +74,7 @@ def discover(
     targets = {name: index for index, name in enumerate(classes)}
     found = _looked_into(root, listing, targets, options, computing)
     notes = (*listing.notes, *(order if learning else ()), *found.notes, *_about_many(classes, len(found.samples)))
-    return replace(found, labels=zooft.class_labels(classes), notes=notes)
+    return replace(found, labels=zooft.class_labels(classes, nothing=zooft.nothing_of(classes, positive)), notes=notes)
 
 
 def discover_columns(

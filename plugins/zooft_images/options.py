@@ -1,4 +1,4 @@
-"""What the task ``classification`` can be told."""
+"""What tasks with images can be told."""
 
 from __future__ import annotations
 
@@ -67,6 +67,8 @@ class TargetOptions:
 
 ClassificationOptions = zooft.join_options("ClassificationOptions", ImageOptions, ClassOptions)
 MultilabelOptions = zooft.join_options("MultilabelOptions", ImageOptions, TargetOptions, zooft.MultilabelOptions)
+RegressionOptions = zooft.join_options("RegressionOptions", ImageOptions, TargetOptions, zooft.RegressionOptions)
+OrdinalOptions = zooft.join_options("OrdinalOptions", ImageOptions, TargetOptions, zooft.OrdinalOptions)
 
 
 def channels(options: ImageOptions) -> int:

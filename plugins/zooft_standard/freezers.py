@@ -10,15 +10,13 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
 
-def none(_stages: Sequence[str], argument: str | None, _epoch: int) -> zooft.FreezePlan:
+def none(_stages: Sequence[str], _argument: str | None, _epoch: int) -> zooft.FreezePlan:
     """Everything learns."""
-    _refuse("none", argument)
     return zooft.FreezePlan(frozen=frozenset())
 
 
-def backbone(stages: Sequence[str], argument: str | None, _epoch: int) -> zooft.FreezePlan:
+def backbone(stages: Sequence[str], _argument: str | None, _epoch: int) -> zooft.FreezePlan:
     """Only the head learns."""
-    _refuse("backbone", argument)
     return zooft.FreezePlan(frozen=frozenset(stages))
 
 
@@ -60,15 +58,13 @@ def layerwise(stages: Sequence[str], argument: str | None, _epoch: int) -> zooft
     return zooft.FreezePlan(frozen=frozenset(), scales=scales)
 
 
-def norm(stages: Sequence[zooft.StageInfo], argument: str | None, _epoch: int) -> zooft.FreezePlan:
+def norm(stages: Sequence[zooft.StageInfo], _argument: str | None, _epoch: int) -> zooft.FreezePlan:
     """Only scales and shifts of normalisation layers learn (Mudrakarta et al. 2019; Frankle et al. 2021)."""
-    _refuse("norm", argument)
     return _only("norm", stages, [one.name for stage in stages for one in stage.parameters if one.norm])
 
 
-def bias(stages: Sequence[zooft.StageInfo], argument: str | None, _epoch: int) -> zooft.FreezePlan:
+def bias(stages: Sequence[zooft.StageInfo], _argument: str | None, _epoch: int) -> zooft.FreezePlan:
     """Only what is added learns, in normalisation layers too (BitFit: Zaken et al. 2022; Cai et al. 2020 for CNNs)."""
-    _refuse("bias", argument)
     return _only("bias", stages, [one.name for stage in stages for one in stage.parameters if one.bias])
 
 
@@ -80,11 +76,6 @@ def _only(name: str, stages: Sequence[zooft.StageInfo], exempt: Sequence[str]) -
             f"{', '.join(layers) or 'none'}; use --freeze backbone, so that only the head learns, or last:K"
         )
     return zooft.FreezePlan(frozen=frozenset(stages), exempt=frozenset(exempt))
-
-
-def _refuse(name: str, argument: str | None) -> None:
-    if argument is not None:
-        raise zooft.ConfigError(f"--freeze {name} takes no argument, but {argument!r} was given")
 
 
 def _count(name: str, argument: str | None, stages: Sequence[str]) -> int:

@@ -128,7 +128,19 @@ def test_the_threshold_is_told_with_its_figures(shown: Shown) -> None:
 
 def test_groups_with_samples_of_several_classes_are_told(shown: Shown) -> None:
     text = shown(replace(evaluation(), mixed_groups=2))
-    assert "groups with samples of several classes: 2; each counts as its last class, in the order healthy, ill" in text
+    assert "groups with samples of several classes: 2; each counts as ill, as any such sample makes it" in text
+
+
+def test_the_rule_for_groups_of_several_classes_is_told_as_it_is_of_three(shown: Shown) -> None:
+    found, names = replace(evaluation(), mixed_groups=2), ("x", "healthy", "z")
+    unknown, known = (
+        " ".join(shown(found, class_labels(names, nothing=nothing)).split()) for nothing in ("", "healthy")
+    )
+    assert (
+        "counts as the class that most of its samples have, of equally many as the later one of x, healthy, z"
+        in unknown
+    )
+    assert "each counts as something other than healthy: as what most of its other samples are" in known
 
 
 def test_subgroups_are_rows_and_small_ones_are_said_to_be(shown: Shown) -> None:

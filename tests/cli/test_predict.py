@@ -24,7 +24,7 @@ from commands import command
 from PIL import Image
 from test_runtime import METADATA, written
 
-CLASSES = list(METADATA.classes)
+CLASSES = list(METADATA.labels[0].categories)
 
 
 @pytest.fixture(scope="module")
@@ -70,7 +70,7 @@ def test_every_format_holds_the_same_answers_with_all_digits_and_says_what_could
     assert list(table[0]) == ["file", "class", *(f"p({name})" for name in CLASSES), "error"]
     lines = [json.loads(line) for line in got["jsonl"].splitlines()]
     whole = json.loads(got["json"])
-    assert whole["classes"] == CLASSES
+    assert (whole["classes"], whole["threshold"]) == (CLASSES, None)
     for row, line, entry in zip(table, lines, whole["predictions"], strict=True):
         path = Path(row["file"])
         assert line["file"] == entry["file"] == str(path)
@@ -191,11 +191,11 @@ def test_after_a_kill_resume_goes_on_and_ends_with_the_same_file(model: Path, tm
 import os, signal, sys
 from zooft.deploy import predict as answers
 real = answers._of_arrays
-def counted(model, read, seen=[]):
+def counted(model, task, read, seen=[]):
     seen.append(1)
     if len(seen) > 5:
         os.kill(os.getpid(), signal.SIGKILL)
-    return real(model, read)
+    return real(model, task, read)
 answers._of_arrays = counted
 from zooft.cli import main
 sys.argv = ["zooft", *sys.argv[1:]]
@@ -303,11 +303,14 @@ def test_nothing_but_an_earlier_result_is_overwritten(model: Path, pictures: Pat
     (tmp_path / "labels.csv").write_text("file,class\na.png,ant\n")
     (tmp_path / "run.json").write_text('{\n  "schema": 2\n}\n')
     (tmp_path / "notes.jsonl").write_text('{"id": 1}\n')
+    (tmp_path / "sizes.csv").write_text("file,width,height,error\na.png,3,4,\n")
+    (tmp_path / "words.jsonl").write_text('{"file": "a.png", "caption": "an ant"}\n')
     (tmp_path / "link.csv").symlink_to(tmp_path / "labels.csv")
     os.mkfifo(tmp_path / "pipe")
     for out, words in (
         (mine, "is what is read here"), (pictures / "0.png", "is what is read here"), (tmp_path / "labels.csv", "isn't what predict writes"),
         (tmp_path / "run.json", "isn't what predict writes"), (tmp_path / "notes.jsonl", "isn't what predict writes"),
+        (tmp_path / "sizes.csv", "isn't what predict writes"), (tmp_path / "words.jsonl", "isn't what predict writes"),
         (tmp_path / "link.csv", "isn't what predict writes"), (pictures, "is a folder; name a file in it"), (tmp_path / "pipe", "isn't a regular file"),
         (tmp_path / "no" / "a.csv", "there is no folder"),
     ):  # fmt: skip
@@ -474,7 +477,7 @@ def test_a_network_that_gives_no_numbers_gives_no_class(
     from zooft.runtime import OnnxModel
 
     nothing = np.full((1, 3), np.nan, np.float32)
-    monkeypatch.setattr(OnnxModel, "run", lambda _self, *_batch: (nothing, nothing))
+    monkeypatch.setattr(OnnxModel, "run", lambda _self, *_batch: {"probabilities": nothing, "logits": nothing})
     done = command("predict", model, pictures / "0.png", "--json", status=1)
     assert json.loads(done.stdout)["predictions"][0]["error"] == "the network gave no numbers (NaN)"
 
@@ -496,14 +499,12 @@ def patients(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
     def gather(paths: Any, _options: Any, _computing: Any) -> Discovery:
         files = [file for path in paths for file in sorted(path.rglob("*.png"))]
-        samples = [
-            Sample(id=f"{f.parent.name}/{f.stem}", source=f, target=-1, group=f"patient {f.parent.name}") for f in files
-        ]
+        samples = [Sample(id=f"{f.parent.name}/{f.stem}", source=f, group=f"patient {f.parent.name}") for f in files]
         rejected = (
             Rejection("c/1", "torn", group="patient c", missing=1), Rejection("d", "its slices aren't parallel", group="patient d", missing=3),
             Rejection("notes.txt", "not a picture"), Rejection("x", "no patient is named", missing=2),
         )  # fmt: skip
-        return Discovery(samples=samples, classes=(), rejected=rejected)
+        return Discovery(samples=samples, rejected=rejected)
 
     def identify(result: Any, _options: Any) -> dict[str, str]:
         name = result.group[-1]

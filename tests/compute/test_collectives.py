@@ -152,11 +152,11 @@ def exchanged(accelerator: Accelerator) -> dict[str, Any]:
     found["first"] = distributed.first(accelerator, lambda: {"answer": 42, "by": rank})
     found["main only"] = distributed.main_only(accelerator, lambda: lambda: rank)  # which can't be sent
     began = time.monotonic()
-    found["main first"] = distributed.main_first(
+    found["main first"] = distributed.main_process_first(
         accelerator, lambda: (time.sleep(0.3 * (rank == 0)), began, time.monotonic())
     )
     found["votes"] = [distributed.agree(accelerator, True), distributed.agree(accelerator, rank != 1)]
-    found["each"] = distributed.from_each({"rank": rank}, accelerator)
+    found["each"] = distributed.all_gather_object({"rank": rank}, accelerator)
     for name, work in WORKS.items():
         try:
             distributed.first(accelerator, work)
@@ -179,9 +179,9 @@ def exchanged(accelerator: Accelerator) -> dict[str, Any]:
         parameter.requires_grad_(True)
     found["thawed"] = step(accelerator, model, distributed.wrap(model, accelerator), LOSSES["plain"], 7)
     model[1].get_buffer("running_mean").fill_(float(rank + 5))
-    distributed.same_buffers(model, accelerator)
+    distributed.broadcast_buffers(model, accelerator)
     found["still buffers"] = model[1].get_buffer("running_mean").tolist()
-    distributed.same_buffers(model.train(), accelerator)
+    distributed.broadcast_buffers(model.train(), accelerator)
     found["buffers"] = model[1].get_buffer("running_mean").tolist()
     found["counter"] = model[1].get_buffer("num_batches_tracked").shape
     try:
@@ -241,7 +241,7 @@ def loss_gradients(accelerator: Accelerator) -> Tensor:
     mine = list(distributed.share(7, accelerator))
     value = distributed.global_loss(loss, model(inputs(7)[mine]), labels(7)[mine], accelerator)
     value.backward()  # type: ignore[no-untyped-call]
-    distributed.same_gradients(loss, accelerator)
+    distributed.average_gradients(loss, accelerator)
     assert loss.scales.grad is not None
     return loss.scales.grad
 

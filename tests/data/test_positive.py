@@ -78,6 +78,15 @@ def test_of_several_classes_nothing_found_comes_first() -> None:
     assert zooft.order_classes(("a",), "") == (("a",), ())
 
 
+def test_of_more_than_two_classes_the_one_for_nothing_found_is_known_by_its_name() -> None:
+    assert zooft.nothing_of(("benign", "normal", "malignant")) == "normal"
+    assert zooft.nothing_of(("hemorrhage", "no finding", "ischemia")) == "no finding"
+    assert zooft.nothing_of(("ant", "bee", "wasp")) == ""
+    assert zooft.nothing_of(("normal", "healthy", "cancer")) == ""  # which of the two can't be known
+    assert zooft.nothing_of(("normal", "benign", "malignant"), "Normal") == ""  # it is what the user looks for
+    assert zooft.nothing_of(("normal", "malignant")) == ""
+
+
 def test_a_model_s_own_order_of_the_classes_is_no_other_data(tmp_path: Path) -> None:
     """The alphabet has ants before bees, the model bees before ants; its held-out samples are known again all the same."""
     folder = example_data.write_classes(tmp_path / "insects", {"ants": 8, "bees": 8})
@@ -86,9 +95,9 @@ def test_a_model_s_own_order_of_the_classes_is_no_other_data(tmp_path: Path) -> 
         positive="ants", export=False, report=False, audit=False, bootstrap=0, cache=False,
     )  # fmt: skip
     record = read_record(made.path)
-    assert (record.classes, record.positive) == (("bees", "ants"), "ants")
+    assert record.classes == ("bees", "ants")
     task = registry.load().task("classification")
     options = task.options(positive="ants")
-    split, members, _ = saved.find_samples(task, options, record.classes, folder, run=made.path)
+    split, members, _ = saved.find_samples(task, options, record.labels, folder, run=made.path)
     assert (split, len(members)) == ("val", record.data.val)
     assert {sample.id.split("/")[0] for sample in members if sample.target == 1} == {"ants"}

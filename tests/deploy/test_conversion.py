@@ -215,13 +215,13 @@ def test_a_backbone_that_cannot_be_exported_fails_before_it_is_trained_unless_no
     infos = tuple(PluginInfo(name=name, distribution=name, version="1") for name in plugins)
     told: list[str] = []
 
-    class Listening(zooft.pipeline.reporter.Quiet):
+    class Listening(zooft.pipeline.reporter.LoggingReporter):
         def epoch(self, *_: Any) -> None:
             told.append("an epoch")
 
     def run() -> None:
         zooft.finetune(
-            registry=registry.load(Plugins(manager, infos)), listener=Listening(), backbone="choosy:net", task="classification",
+            registry=registry.load(Plugins(manager, infos)), reporter=Listening(), backbone="choosy:net", task="classification",
             data=write_classes(tmp_path / "data", {"dark": 5, "light": 5}), out=tmp_path / "run", weights="random", epochs=1,
             bootstrap=0, export=export, report=False, audit=False, device="cpu", workers=0, cache=False,
         )  # fmt: skip

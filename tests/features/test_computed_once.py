@@ -17,13 +17,13 @@ from safetensors.torch import load_file
 
 from zooft import finetune
 from zooft.cli import zooft as command
-from zooft.pipeline.reporter import Quiet
+from zooft.pipeline.reporter import LoggingReporter
 
 BACKBONE = "timm:test_resnet"
 
 
 @dataclass
-class Told(Quiet):
+class Told(LoggingReporter):
     """What a run computed, by title, and what it said."""
 
     computed: dict[str, int] = field(default_factory=dict)
@@ -54,7 +54,7 @@ def run(folder: Path, out: Path, **changes: Any) -> tuple[Any, Told]:
         "backbone": BACKBONE, "task": "classification", "data": folder, "weights": "random", "epochs": 2, "out": out,
         "device": "cpu", "export": False, "bootstrap": 0, "report": False, "audit": False,
     }  # fmt: skip
-    return finetune(listener=told, **{**usual, **changes}), told
+    return finetune(reporter=told, **{**usual, **changes}), told
 
 
 def lines(path: Path) -> list[dict[str, Any]]:

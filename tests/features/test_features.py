@@ -200,7 +200,7 @@ def wanted(model: AdaptedModel, data: SampleDataset, stop: int = 2) -> Tensor:
 @pytest.mark.parametrize("stop", [0, 1, 2])
 def test_features_are_those_of_evaluation_mode_in_order_and_rounded_to_halves(tmp_path: Path, stop: int) -> None:
     model, told = adapted().train(), Told()
-    kept = features.inputs(model, views(augmented=False), stop=stop, keeping=told.keeping(tmp_path))
+    kept = features.inputs(model, views(augmented=False), stop=stop, feature_cache=told.keeping(tmp_path))
     assert kept is not None
     torch.testing.assert_close(everything(kept), wanted(model, views(augmented=False), stop), rtol=1e-3, atol=1e-3)
     assert kept.targets.tolist() == [sample.target for sample in SAMPLES]
@@ -216,7 +216,7 @@ def test_batches_side_by_side_give_the_same_bits_each_in_its_place(
     for count in (1, 3):
         monkeypatch.setattr(lanes, "lanes", lambda _device, count=count: count)
         one = Told().keeping(tmp_path / str(count))
-        found.append(features.inputs(adapted(), views(augmented=False), stop=1, keeping=one))
+        found.append(features.inputs(adapted(), views(augmented=False), stop=1, feature_cache=one))
     assert found[0] is not None
     assert found[1] is not None
     assert torch.equal(everything(found[0]), everything(found[1]))
@@ -235,19 +235,19 @@ def test_frozen_stages_are_prepared_by_the_first_batch_whichever_lane_is_faster(
 
     monkeypatch.setattr(prefix, "runner", noted)
     for number in range(10):
-        features.inputs(adapted(), views(augmented=False), stop=1, keeping=Told().keeping(tmp_path / str(number)))
+        features.inputs(adapted(), views(augmented=False), stop=1, feature_cache=Told().keeping(tmp_path / str(number)))
     assert probes == [11] * 10
 
 
 def test_what_is_kept_is_not_computed_again(tmp_path: Path) -> None:
     model, told = adapted(), Told()
-    first = features.inputs(model, views(augmented=False), stop=2, keeping=told.keeping(tmp_path))
+    first = features.inputs(model, views(augmented=False), stop=2, feature_cache=told.keeping(tmp_path))
 
     def unreadable(_sample: Sample) -> Any:
         raise AssertionError
 
     fewer = SampleDataset(SAMPLES[5:2:-1], read=unreadable, preprocess=ImagePreprocess(SPEC))
-    again = features.inputs(model, fewer, stop=2, keeping=told.keeping(tmp_path))
+    again = features.inputs(model, fewer, stop=2, feature_cache=told.keeping(tmp_path))
     assert first is not None
     assert again is not None
     assert torch.equal(everything(again), everything(first)[[5, 4, 3]])
@@ -270,12 +270,12 @@ def test_what_is_kept_is_not_computed_again(tmp_path: Path) -> None:
 )
 def test_features_of_something_else_are_never_served(tmp_path: Path, other: dict[str, Any]) -> None:
     told = Told()
-    features.inputs(adapted(), views(augmented=True), stop=2, keeping=told.keeping(tmp_path), views=1)
+    features.inputs(adapted(), views(augmented=True), stop=2, feature_cache=told.keeping(tmp_path), views=1)
     assert told.computed == [12, 12]
     made, stop = other.pop("model", adapted)(), other.pop("stop", 2)
     seed, number = other.pop("seed", 0), other.pop("views", 1)
     data = views(augmented=True, seed=seed)
-    kept = features.inputs(made, data, stop=stop, keeping=told.keeping(tmp_path, **other), views=number)
+    kept = features.inputs(made, data, stop=stop, feature_cache=told.keeping(tmp_path, **other), views=number)
     assert told.computed[2:] == ([12] if seed or number == 2 else [12, 12])  # the plain view has no seed
     assert kept is not None
     for take, view in zip(kept.takers, range(3), strict=False):
@@ -284,9 +284,9 @@ def test_features_of_something_else_are_never_served(tmp_path: Path, other: dict
 
 def test_a_change_of_one_weight_is_enough(tmp_path: Path) -> None:
     told, model = Told(), adapted()
-    features.inputs(model, views(augmented=False), stop=2, keeping=told.keeping(tmp_path))
+    features.inputs(model, views(augmented=False), stop=2, feature_cache=told.keeping(tmp_path))
     model.trunk.get_buffer("body.1.running_mean")[0] += 1
-    kept = features.inputs(model, views(augmented=False), stop=2, keeping=told.keeping(tmp_path))
+    kept = features.inputs(model, views(augmented=False), stop=2, feature_cache=told.keeping(tmp_path))
     assert told.computed == [12, 12]
     assert kept is not None
     torch.testing.assert_close(everything(kept), wanted(model, views(augmented=False)), rtol=1e-3, atol=1e-3)
@@ -294,9 +294,9 @@ def test_a_change_of_one_weight_is_enough(tmp_path: Path) -> None:
 
 def test_features_on_disk_are_those_in_memory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     model, told = adapted(), Told()
-    loaded = features.inputs(model, views(augmented=False), stop=1, keeping=told.keeping(tmp_path))
+    loaded = features.inputs(model, views(augmented=False), stop=1, feature_cache=told.keeping(tmp_path))
     monkeypatch.setattr(outputs, "LOADED_BYTES", 0)
-    mapped = features.inputs(model, views(augmented=False), stop=1, keeping=told.keeping(tmp_path))
+    mapped = features.inputs(model, views(augmented=False), stop=1, feature_cache=told.keeping(tmp_path))
     assert loaded is not None
     assert mapped is not None
     order = [7, 0, 7, 11]
@@ -309,13 +309,13 @@ def test_what_the_disk_cannot_keep_is_held_and_what_cannot_be_held_is_run_every_
     blocked = tmp_path / "file"
     blocked.write_text("where the store's folder should be")
     model, told = adapted(), Told()
-    held = features.inputs(model, views(augmented=False), stop=2, keeping=told.keeping(blocked))
+    held = features.inputs(model, views(augmented=False), stop=2, feature_cache=told.keeping(blocked))
     assert held is not None
     torch.testing.assert_close(everything(held), wanted(model, views(augmented=False)), rtol=1e-3, atol=1e-3)
     monkeypatch.setattr(keeping, "HELD_BYTES", 12 * 4 * 2 - 1)
-    assert features.inputs(model, views(augmented=False), stop=2, keeping=told.keeping(blocked)) is None
+    assert features.inputs(model, views(augmented=False), stop=2, feature_cache=told.keeping(blocked)) is None
     train = views(augmented=False)
-    fed = features.feed(model, train, None, boundary=2, views=None, keeping=told.keeping(blocked))
+    fed = features.feed(model, train, None, boundary=2, views=None, feature_cache=told.keeping(blocked))
     assert (fed.start, fed.train) == (0, train)
     assert "the frozen stages run in every epoch, because their outputs can't be kept" in told.notes
 
@@ -324,7 +324,7 @@ def test_numbers_beyond_half_precision_are_kept_as_they_are(tmp_path: Path) -> N
     model = adapted()
     with torch.no_grad():
         model.trunk.get_parameter("body.1.bias")[:] = 1e6
-    kept = features.inputs(model, views(augmented=False), stop=2, keeping=Told().keeping(tmp_path))
+    kept = features.inputs(model, views(augmented=False), stop=2, feature_cache=Told().keeping(tmp_path))
     assert kept is not None
     torch.testing.assert_close(everything(kept), wanted(model, views(augmented=False)))
 
@@ -342,14 +342,14 @@ def test_numbers_within_and_beyond_half_precision_stand_beside_each_other(
     with torch.no_grad():
         for name in ("body.1.weight", "body.1.bias"):
             model.trunk.get_parameter(name).mul_(scale)
-    kept = features.inputs(model, views(augmented=False), stop=2, keeping=told.keeping(tmp_path))
+    kept = features.inputs(model, views(augmented=False), stop=2, feature_cache=told.keeping(tmp_path))
     assert kept is not None
     torch.testing.assert_close(everything(kept), wanted(model, views(augmented=False)), rtol=1e-3, atol=1.0)
 
 
 def test_an_epoch_sees_each_sample_in_one_of_its_kept_views(tmp_path: Path) -> None:
     model, data = adapted(), views(augmented=True).numbered(0)
-    kept = features.inputs(model, data, stop=2, keeping=Told().keeping(tmp_path), views=3)
+    kept = features.inputs(model, data, stop=2, feature_cache=Told().keeping(tmp_path), views=3)
     assert kept is not None
     each = torch.stack([wanted(model, data.numbered(number)) for number in range(4)])
     numbers = set()
@@ -371,7 +371,7 @@ def test_random_views_of_decoded_arrays_are_those_of_the_files(tmp_path: Path) -
         return read(sample)
 
     data = SampleDataset(SAMPLES, read=counted, preprocess=ImagePreprocess(SPEC), augment=noisy)
-    fed = features.feed(adapted(), data, None, boundary=0, views=None, keeping=told.keeping(tmp_path))
+    fed = features.feed(adapted(), data, None, boundary=0, views=None, feature_cache=told.keeping(tmp_path))
     for epoch in range(3):
         assert torch.equal(seen(fed.train.at(epoch))[0], seen(views(augmented=True, epoch=epoch))[0])  # type: ignore[arg-type]
     assert len(reads) == len(SAMPLES)
@@ -381,21 +381,21 @@ def test_what_is_changed_while_it_is_read_is_not_kept_under_its_old_content(tmp_
     told = Told()
     changed = told.keeping(tmp_path, unchanged=lambda sample, _digest: sample.source != 7)
     with pytest.raises(DataError, match="7 was changed while this run was reading it"):
-        features.inputs(adapted(), views(augmented=False), stop=2, keeping=changed)
+        features.inputs(adapted(), views(augmented=False), stop=2, feature_cache=changed)
     told.computed.clear()
-    features.inputs(adapted(), views(augmented=False), stop=2, keeping=told.keeping(tmp_path))
+    features.inputs(adapted(), views(augmented=False), stop=2, feature_cache=told.keeping(tmp_path))
     assert told.computed == [12]
 
 
 def test_random_views_of_renamed_samples_are_their_own_whether_kept_or_not(tmp_path: Path) -> None:
     """A view is seeded by the sample's id, so a renamed sample's is another one than the one that is kept."""
     model, told = adapted(), Told()
-    features.inputs(model, views(augmented=True), stop=2, keeping=told.keeping(tmp_path / "warm"), views=1)
+    features.inputs(model, views(augmented=True), stop=2, feature_cache=told.keeping(tmp_path / "warm"), views=1)
     renamed = SampleDataset(
         [replace(sample, id=f"new {sample.id}") for sample in SAMPLES], read=read, preprocess=ImagePreprocess(SPEC), augment=noisy
     )  # fmt: skip
-    warm = features.inputs(model, renamed, stop=2, keeping=told.keeping(tmp_path / "warm"), views=1)
-    cold = features.inputs(model, renamed, stop=2, keeping=told.keeping(tmp_path / "cold"), views=1)
+    warm = features.inputs(model, renamed, stop=2, feature_cache=told.keeping(tmp_path / "warm"), views=1)
+    cold = features.inputs(model, renamed, stop=2, feature_cache=told.keeping(tmp_path / "cold"), views=1)
     assert warm is not None
     assert cold is not None
     for one, other in zip(warm.takers, cold.takers, strict=True):
@@ -407,7 +407,7 @@ def test_kept_features_can_be_sent_to_another_process(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, loaded: int
 ) -> None:
     monkeypatch.setattr(outputs, "LOADED_BYTES", loaded)
-    kept = features.inputs(adapted(), views(augmented=False), stop=2, keeping=Told().keeping(tmp_path))
+    kept = features.inputs(adapted(), views(augmented=False), stop=2, feature_cache=Told().keeping(tmp_path))
     assert torch.equal(everything(pickle.loads(pickle.dumps(kept))), everything(kept))  # noqa: S301 -- our own
 
 
@@ -416,5 +416,8 @@ def test_what_is_held_is_bounded_over_all_views(tmp_path: Path, monkeypatch: pyt
     blocked.write_text("where the store's folder should be")
     one = 12 * 4 * 2
     monkeypatch.setattr(keeping, "HELD_BYTES", 2 * one)
-    assert features.inputs(adapted(), views(augmented=True), stop=2, keeping=Told().keeping(blocked), views=1)
-    assert features.inputs(adapted(), views(augmented=True), stop=2, keeping=Told().keeping(blocked), views=2) is None
+    assert features.inputs(adapted(), views(augmented=True), stop=2, feature_cache=Told().keeping(blocked), views=1)
+    assert (
+        features.inputs(adapted(), views(augmented=True), stop=2, feature_cache=Told().keeping(blocked), views=2)
+        is None
+    )

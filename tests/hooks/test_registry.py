@@ -156,10 +156,21 @@ def test_a_freezer_is_named_with_or_without_its_argument(text: str, argument: st
     class Mine:
         @zooft.hookimpl
         def zooft_register_freezers(self) -> list[zooft.Freezer]:
-            return [zooft.Freezer(name="first", summary="", plan=_never)]
+            return [zooft.Freezer(name="first", summary="", plan=_never, argument="K")]
 
     freezer, found = load(mine=Mine()).freezer(text)
     assert (freezer.name, found) == ("first", argument)
+
+
+@pytest.mark.parametrize(("text", "given"), [("all:3", "'3'"), ("all:", "''")])
+def test_an_argument_for_a_freezer_that_takes_none_is_refused(text: str, given: str) -> None:
+    class Mine:
+        @zooft.hookimpl
+        def zooft_register_freezers(self) -> list[zooft.Freezer]:
+            return [zooft.Freezer(name="all", summary="", plan=_never)]
+
+    with pytest.raises(zooft.ConfigError, match=f"--freeze all takes no argument, but {given} was given"):
+        load(mine=Mine()).freezer(text)
 
 
 # Two owners of one name

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from zooft import Anatomy, Family, FreezePlan, Freezer, Head, InputSpec, ModelError, Stage, WeightsError
 from zooft.errors import FrozenChangedError, PluginError, UnknownNameError
 from zooft.model import freeze
-from zooft.model.adapted import AdaptedModel, adapt, load_zoo_tensors, zoo_tensors
+from zooft.model.adapted import AdaptedModel, adapt, load_zoo_state_dict, zoo_state_dict
 from zooft.model.backbone import Backbone, load_backbone, rebuild_backbone
 from zooft.model.loading import load_strictly
 from zooft.model.names import full_name
@@ -104,7 +104,8 @@ def test_what_this_process_has_checked_is_built_again_without_looking() -> None:
     ({"high": Stage(("high", "low.0"))}, r"in several stages: low\.0\.weight \(low and high\)"),
     ({"pool": Stage((), lambda m, x: x.amax((2, 3)))}, "don't compose to its trunk: they differ by"),
     ({"pool": Stage((), lambda m, x: x)}, r"should give \(N, width\), stage by stage and whole; it gives"),
-    ({"pool": Stage((), lambda m, x: m.no_such_thing(x))}, "the stages of net don't run: AttributeError"),
+    ({"low": Stage(("low",), lambda m, x: (m.low(x), x))}, "the stage low of net gives tuple, expected a tensor"),
+    ({"pool": Stage((), lambda m, x: m.no_such_thing(x))}, "the stages of net don't run: pool: AttributeError"),
 ])  # fmt: skip
 def test_a_wrong_map_is_refused_with_what_is_wrong(changed: Mapping[str, Stage], message: str) -> None:
     with pytest.raises(ModelError, match=message):
@@ -166,7 +167,7 @@ class _Mean(nn.Module):
 def test_a_linear_head_goes_back_into_the_classifiers_place(classifier: Callable[[int], nn.Module]) -> None:
     model = adapted(family(build=lambda _name: Net(classifier(10))), outputs=3).eval()
     plain = Net(classifier(3)).eval()
-    plain.load_state_dict(zoo_tensors(model), strict=True)
+    plain.load_state_dict(zoo_state_dict(model), strict=True)
     x = torch.randn(2, 3, 16, 16)
     torch.testing.assert_close(plain(x), model(x)["logits"])
 
@@ -176,24 +177,24 @@ def test_saved_tensors_come_back_exactly() -> None:
     with torch.no_grad():
         for parameter in ours.parameters():
             parameter.add_(torch.randn_like(parameter))
-    load_zoo_tensors(other, zoo_tensors(ours), what="a file")
+    load_zoo_state_dict(other, zoo_state_dict(ours), what="a file")
     assert all(torch.equal(t, other.state_dict()[n]) for n, t in ours.state_dict().items())
 
 
 def test_another_kind_of_head_is_saved_under_our_own_name() -> None:
     backbone = load(family())
     ours = AdaptedModel(backbone, nn.Sequential(nn.Linear(6, 4), nn.ReLU(), nn.Linear(4, 3)))
-    tensors = zoo_tensors(ours)
+    tensors = zoo_state_dict(ours)
     assert [n for n in tensors if n.startswith("fc")] == []
     assert "zooft_head.0.weight" in tensors
     other = AdaptedModel(load(family()), nn.Sequential(nn.Linear(6, 4), nn.ReLU(), nn.Linear(4, 3)))
-    load_zoo_tensors(other, tensors, what="a file")
+    load_zoo_state_dict(other, tensors, what="a file")
     assert torch.equal(other.head.state_dict()["2.weight"], ours.head.state_dict()["2.weight"])
 
 
 def test_tensors_of_a_run_with_other_classes_are_refused() -> None:
     with pytest.raises(WeightsError, match=r"weight is \(4, 6\) instead of \(3, 6\)"):
-        load_zoo_tensors(adapted(outputs=3), zoo_tensors(adapted(outputs=4)), what="a file")
+        load_zoo_state_dict(adapted(outputs=3), zoo_state_dict(adapted(outputs=4)), what="a file")
 
 
 def test_loading_is_all_or_nothing() -> None:

@@ -56,11 +56,11 @@ def test_one_step_moves_them_as_plain_torch_does() -> None:
     with torch.no_grad():
         features = model.eval().prefix(x, 3)
     by_hand(model.head(features), y).backward()
-    recipe = replace(
+    hyperparameters = replace(
         RECIPE, optimizer="sgd", momentum=0.0, weight_decay=0.0, schedule="constant", epochs=1, batch_size=18
     )
-    wanted = by_hand.anchors.detach() - recipe.lr * by_hand.anchors.grad  # type: ignore[operator]
-    run(fresh_model(), recipe, loss=loss, plan=lambda _epoch: ALL)
+    wanted = by_hand.anchors.detach() - hyperparameters.lr * by_hand.anchors.grad  # type: ignore[operator]
+    run(fresh_model(), hyperparameters, loss=loss, plan=lambda _epoch: ALL)
     torch.testing.assert_close(loss.anchors.detach(), wanted, rtol=1e-5, atol=1e-6)
     assert not torch.equal(loss.anchors, anchored().anchors)
 

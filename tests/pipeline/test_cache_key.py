@@ -41,7 +41,7 @@ def test_a_change_anywhere_in_a_plugins_package_is_another_code(package: Path) -
 
 def test_the_cores_own_preprocessing_counts() -> None:
     names = {path.stem for name in cache_key._CORE for path in cache_key._sources(name)}
-    assert {"keeping", "prefix", "winograd", "preprocess", "model", "samples"} <= names
+    assert {"cache", "prefix", "winograd", "preprocess", "adapted", "samples"} <= names
 
 
 def test_a_package_without_a_file_of_its_own_counts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

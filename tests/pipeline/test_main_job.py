@@ -307,16 +307,16 @@ def test_a_class_that_is_not_among_the_judged_samples_is_warned_of(
 
 
 def test_what_was_learnt_before_an_interruption_can_be_evaluated_and_exported(digits: Path, tmp_path: Path) -> None:
-    from zooft.pipeline.reporter import Quiet
+    from zooft.pipeline.reporter import LoggingReporter
 
-    class Impatient(Quiet):
+    class Impatient(LoggingReporter):
         def epoch(self, record: zooft.EpochRecord, epochs: int) -> None:
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt) as caught:
         zooft.finetune(
             backbone="timm:test_resnet", weights="random", task="classification", data=digits,
-            out=tmp_path / "run", listener=Impatient(), lr=0.5,  # or random weights answer the same to everything
+            out=tmp_path / "run", reporter=Impatient(), lr=0.5,  # or random weights answer the same to everything
         )  # fmt: skip
     left = tmp_path / "run.incomplete"
     assert f"zooft export {left}" in "".join(caught.value.__notes__)
@@ -328,9 +328,9 @@ def test_what_was_learnt_before_an_interruption_can_be_evaluated_and_exported(di
 
 
 def test_an_interruption_after_the_first_fold_leaves_what_the_folds_have_learnt(digits: Path, tmp_path: Path) -> None:
-    from zooft.pipeline.reporter import Quiet
+    from zooft.pipeline.reporter import LoggingReporter
 
-    class Impatient(Quiet):
+    class Impatient(LoggingReporter):
         def step(self, title: str) -> None:
             if title.startswith("fold 2"):
                 raise KeyboardInterrupt
@@ -338,7 +338,7 @@ def test_an_interruption_after_the_first_fold_leaves_what_the_folds_have_learnt(
     with pytest.raises(KeyboardInterrupt) as caught:
         zooft.finetune(
             backbone="timm:test_resnet", weights="random", task="classification", data=digits, epochs=1, folds=2,
-            out=tmp_path / "run", listener=Impatient(), audit=False,
+            out=tmp_path / "run", reporter=Impatient(), audit=False,
         )  # fmt: skip
     left = tmp_path / "run.incomplete"
     assert f"the folds that were finished are in {left / 'folds'}" in "".join(caught.value.__notes__)

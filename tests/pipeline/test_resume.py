@@ -237,7 +237,7 @@ def interrupted(tmp_path: Path) -> Path:
     """A run that was interrupted after its second epoch; its data lies beside it."""
     write_classes(tmp_path / "data", {"dark": 9, "light": 8})
     with pytest.raises(KeyboardInterrupt) as caught:
-        zooft.finetune(**USUAL, data=tmp_path / "data", out=tmp_path / "run", listener=Impatient(2))
+        zooft.finetune(**USUAL, data=tmp_path / "data", out=tmp_path / "run", reporter=Impatient(2))
     assert f"zooft finetune --resume {tmp_path / 'run.incomplete'}" in "".join(caught.value.__notes__)
     return tmp_path / "run"
 
@@ -250,7 +250,7 @@ def left(run: Path) -> dict[str, bytes]:
 def test_an_interrupted_run_goes_on_from_its_own_options(interrupted: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     patient = Impatient(0)
     monkeypatch.chdir(interrupted.parent.parent)  # the paths that it was told hold from anywhere
-    result = zooft.finetune(resume=interrupted, listener=patient)
+    result = zooft.finetune(resume=interrupted, reporter=patient)
     assert result.path == interrupted
     assert patient.seen == [1, 2, 3, 4], "those of before are told again"
     assert "of 4 epochs were finished before" in " ".join(patient.notes)
@@ -319,7 +319,7 @@ def test_other_weights_are_refused(tmp_path: Path) -> None:
         if seed == 0:
             told = {**USUAL, "weights": str(weights)}
             with pytest.raises(KeyboardInterrupt):
-                zooft.finetune(**told, data=data, out=tmp_path / "run", listener=Impatient(2))
+                zooft.finetune(**told, data=data, out=tmp_path / "run", reporter=Impatient(2))
     with pytest.raises(
         WeightsError, match=r"weights have changed since the run was begun: they were weights\.safetensors"
     ):
@@ -338,7 +338,7 @@ def test_a_state_that_was_damaged_is_told_of_and_the_run_begins_again(interrupte
     last = interrupted.with_name("run.incomplete") / "last"
     (last / "optimizer.safetensors").write_bytes(b"torn")
     patient = Impatient(0)
-    zooft.finetune(resume=interrupted, listener=patient)
+    zooft.finetune(resume=interrupted, reporter=patient)
     assert any("last can't be used: optimizer.safetensors isn't what was written" in note for note in patient.notes)
     assert patient.seen == [1, 2, 3, 4]
     assert [line["epoch"] for line in outcome(interrupted).epochs] == [1, 2, 3, 4]
@@ -373,7 +373,7 @@ def test_a_finished_run_goes_on_to_the_end_of_one_that_was_as_long_from_the_star
 def test_a_longer_run_says_what_the_schedule_makes_of_it(data: Path, tmp_path: Path) -> None:
     patient = Impatient(0)
     long(data, tmp_path / "short", schedule="cosine", epochs=2)
-    zooft.finetune(resume=tmp_path / "short", epochs=4, out=tmp_path / "longer", listener=patient)
+    zooft.finetune(resume=tmp_path / "short", epochs=4, out=tmp_path / "longer", reporter=patient)
     told = " ".join(patient.notes)
     assert "2 of 4 epochs were finished before" in told
     # half of the way down a cosine: torch's own schedule would give the same rate
@@ -385,7 +385,7 @@ def test_a_longer_run_says_what_the_schedule_makes_of_it(data: Path, tmp_path: P
 def test_stages_that_learn_only_in_the_longer_run_begin_without_a_memory(data: Path, tmp_path: Path) -> None:
     patient = Impatient(0)
     long(data, tmp_path / "short", freeze="gradual:1", epochs=1)
-    zooft.finetune(resume=tmp_path / "short", epochs=3, out=tmp_path / "longer", listener=patient)
+    zooft.finetune(resume=tmp_path / "short", epochs=3, out=tmp_path / "longer", reporter=patient)
     assert any("begins without a memory" in note for note in patient.notes)
     assert [line["epoch"] for line in outcome(tmp_path / "longer").epochs] == [1, 2, 3]
 
@@ -393,7 +393,7 @@ def test_stages_that_learn_only_in_the_longer_run_begin_without_a_memory(data: P
 def test_a_longer_run_that_is_killed_goes_on_too(data: Path, tmp_path: Path) -> None:
     short = long(data, tmp_path / "short", epochs=2)
     with pytest.raises(KeyboardInterrupt):
-        zooft.finetune(resume=short, epochs=4, out=tmp_path / "longer", listener=Impatient(3))
+        zooft.finetune(resume=short, epochs=4, out=tmp_path / "longer", reporter=Impatient(3))
     zooft.finetune(resume=tmp_path / "longer")
     assert_same(outcome(tmp_path / "longer"), outcome(long(data, tmp_path / "whole", epochs=4)))
     assert read_record(tmp_path / "longer").ended_at == (2,)

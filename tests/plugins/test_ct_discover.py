@@ -22,6 +22,8 @@ from pydicom import dcmread
 from pydicom.uid import RLELossless
 
 import zooft
+from zooft.evaluation.groups import group_predictions, members_of
+from zooft.evaluation.predictions import Predictions
 from zooft_ct import demo, discover, privacy, read
 from zooft_ct.options import CTOptions
 
@@ -87,7 +89,7 @@ def test_a_label_of_a_series_is_that_of_each_of_its_slices(tmp_path: Path) -> No
     assert Counter(sample.target for sample in got.samples) == {0: 8, 1: 8}
     assert len({sample.group for sample in got.samples}) == 4
     assert len({sample.id for sample in got.samples}) == 16
-    assert got.group_score == "mean"
+    assert got.group_rule == "mean"
     assert not got.rejected
 
 
@@ -169,7 +171,7 @@ def test_slice_labels_make_the_likeliest_slice_speak_for_the_patient(tmp_path: P
     rows = [f"{PATIENTS[2]},{uid},{sops[0]},yes", f"{PATIENTS[2]},{uid},{sops[1]},no", f"{PATIENTS[2]},{uid},1.9,no"]
     (tmp_path / "slice_labels.csv").write_text("\n".join(["patient_id,series_uid,sop_uid,label", *rows]))
     got = found(tmp_path)
-    assert got.group_score == "max"
+    assert got.group_rule == "max"
     assert [sample.target for sample in got.samples] == [1, 0]
     assert any("labels are of single slices, from slice_labels.csv" in note for note in got.notes)
     assert Counter(one.reason for one in got.rejected) == {
@@ -178,7 +180,7 @@ def test_slice_labels_make_the_likeliest_slice_speak_for_the_patient(tmp_path: P
     }
     volumes = found(tmp_path, mode="volume")
     assert len(volumes.samples) == 4
-    assert volumes.group_score == "mean"
+    assert volumes.group_rule == "mean"
 
 
 def test_labels_of_slices_are_of_no_use_for_volumes(tmp_path: Path) -> None:
@@ -202,7 +204,7 @@ def test_paths_may_name_files_folders_and_nothing(tmp_path: Path) -> None:
     (tmp_path / "labels.csv").write_text("\n".join(["path,label", *rows]))
     got = found(tmp_path)
     assert Counter(sample.target for sample in got.samples) == {0: 4, 1: 1}
-    assert got.group_score == "max"
+    assert got.group_rule == "max"
     assert [one.reason for one in got.rejected if one.id.startswith("labels.csv")] == [
         "there is no such file or folder",
         "there is no such file or folder",
@@ -330,7 +332,7 @@ def test_slices_of_a_series_in_two_class_folders_are_slice_labels(tmp_path: Path
         (tmp_path / "yes" / patient).mkdir(parents=True)
         shutil.move(tmp_path / "no" / patient / "00.dcm", tmp_path / "yes" / patient / "00.dcm")
     got = found(tmp_path)
-    assert got.group_score == "max"
+    assert got.group_rule == "max"
     assert Counter(sample.target for sample in got.samples) == {0: 12, 1: 4}
     assert "4 series have slices in several class folders (first: series " in refusal(tmp_path, mode="volume")
     shutil.copy(tmp_path / "yes" / PATIENTS[0] / "00.dcm", tmp_path / "no" / PATIENTS[0] / "00.dcm")
@@ -382,7 +384,7 @@ def test_one_slice_with_a_finding_makes_a_patient_positive_whatever_the_alphabet
 ) -> None:
     got = found(by_slice(tmp_path, {"1": "0"}.get(finding, "normal"), finding))
     assert got.classes[-1] == finding
-    assert got.group_score == "max"
+    assert got.group_rule == "max"
     patients = {
         group: max(s.target for s in got.samples if s.group == group) for group in {s.group for s in got.samples}
     }
@@ -412,7 +414,35 @@ def test_of_several_classes_by_slice_nothing_found_comes_first_and_the_rule_is_s
     table.write_text(table.read_text().replace("ischemia", "hemorrhage", 1))
     got = found(tmp_path)
     assert got.classes == ("normal", "hemorrhage", "ischemia")
-    assert any("a patient's answer is that of the slice which is likeliest 'ischemia'" in note for note in got.notes)
+    assert got.labels[0].nothing == "normal"
+    assert any("a patient's answer is that of the slice which is least likely 'normal'" in note for note in got.notes)
+
+
+def test_a_patient_with_one_slice_of_cancer_isnt_healthy_whatever_the_alphabet_says(tmp_path: Path) -> None:
+    by_slice(tmp_path, "healthy", "cancer")
+    table = tmp_path / "labels.csv"
+    table.write_text(table.read_text().replace("cancer", "cyst", 1))
+    for positive, ends in (("", "cyst"), ("cancer", "cancer")):
+        got = found(tmp_path, positive=positive)
+        assert (got.classes[-1], got.labels[0].nothing) == (ends, "healthy")
+        members = members_of([sample.group for sample in got.samples])
+        targets = np.array([sample.target for sample in got.samples])
+        problem = zooft.classification()
+        given = Predictions(samples=got.samples, columns={"target": targets, "probabilities": np.full((16, 3), 1 / 3)})
+        true = group_predictions(problem, given, members, got.labels, got.group_rule)
+        assert true is not None
+        assert sorted(got.classes[t] for t in true["target"]) == ["cancer", "cyst", "healthy", "healthy"]
+
+
+def test_healthy_counts_only_where_nothing_else_is_unless_it_is_looked_for(tmp_path: Path) -> None:
+    by_slice(tmp_path, "healthy", "cancer")
+    table = tmp_path / "labels.csv"
+    table.write_text(table.read_text().replace("cancer", "cyst", 1))
+    got = found(tmp_path, positive="healthy")
+    assert (got.classes[-1], got.labels[0].nothing) == ("healthy", "")
+    (warning,) = [note for note in got.notes if note.startswith("warning: each patient of 4")]
+    assert "so each counts as 'healthy'" in warning
+    assert any("as what most of the slices are" in note and "likeliest 'healthy'" in note for note in got.notes)
 
 
 def test_options_that_dont_go_together_are_told_first(tmp_path: Path) -> None:
@@ -544,7 +574,7 @@ def test_gathering_needs_no_labels(tmp_path: Path) -> None:
     (tmp_path / "files" / "CANARY.dcm").write_bytes(b"nothing")
     got = discover.gather([tmp_path / "files"], CTOptions())
     assert len(got.samples) == 18
-    assert {sample.target for sample in got.samples} == {zooft.UNLABELLED}
+    assert {sample.target for sample in got.samples} == {None}
     assert len({sample.group for sample in got.samples}) == 5
     assert len(got.rejected) == 1
     assert "CANARY" not in texts(got)
@@ -581,7 +611,7 @@ def test_real_slices_of_54_patients() -> None:
     assert len(got.samples) == 100
     assert len({sample.group for sample in got.samples}) == 54
     assert got.classes == ("no_contrast", "contrast")
-    assert got.group_score == "max"
+    assert got.group_rule == "max"
     assert not got.rejected
     assert sorted(path.name for path in real("siim_ct").iterdir()) == before
     targets = {group: {s.target for s in got.samples if s.group == group} for group in {s.group for s in got.samples}}

@@ -22,6 +22,7 @@ import pytest
 from commands import command
 
 import zooft
+from zooft.problems.classification.evaluation import details_of
 from zooft_ct.demo import generate
 from zooft_ct.phantom import Nodules, Size
 
@@ -63,7 +64,7 @@ def test_the_file_is_verified_on_every_validation_sample_to_less_than_one_in_ten
     assert run.verification is not None
     assert run.verification.passed
     assert run.verification.samples == run.verification.available > 0
-    assert run.verification.max_probability_difference < 1e-4
+    assert run.verification.outputs["probabilities"].whole < 1e-4
 
 
 def test_scikit_learn_gives_the_run_s_figures_from_its_predictions(run: zooft.FinetuneResult) -> None:
@@ -80,7 +81,9 @@ def test_scikit_learn_gives_the_run_s_figures_from_its_predictions(run: zooft.Fi
     assert figures["auprc"].value == pytest.approx(average_precision_score(target, score), abs=1e-4)
     assert figures["brier"].value == pytest.approx(brier_score_loss(target, score), abs=1e-4)
     said = [row["prediction"] == "nodule" for row in test]
-    assert run.evaluations["test"].at_threshold["sensitivity"].value == pytest.approx(recall_score(target, said))
+    assert details_of(run.evaluations["test"].details).at_threshold["sensitivity"].value == pytest.approx(
+        recall_score(target, said)
+    )
 
 
 def series_by_simpleitk(folder: Path) -> np.ndarray[Any, Any]:
@@ -101,7 +104,7 @@ def test_onnxruntime_alone_gives_what_predict_says(run: zooft.FinetuneResult, ph
     last = len(hu) - 1
     triples = np.stack([hu[[max(i - 1, 0), i, min(i + 1, last)]] for i in range(len(hu))])
     probabilities = session.run(["probabilities"], {"hu": triples})[0]
-    rule = json.loads(session.get_modelmeta().custom_metadata_map["zooft"])["group_score"]
+    rule = json.loads(session.get_modelmeta().custom_metadata_map["zooft"])["group_rule"]
     wanted = probabilities.mean(0) if rule == "mean" else probabilities[probabilities[:, 1].argmax()]
     assert [said["clear"], said["nodule"]] == pytest.approx(wanted.tolist(), abs=1e-5)
 
@@ -138,8 +141,8 @@ def test_the_threshold_in_the_graph_decides_as_the_run_says(run: zooft.FinetuneR
     session = onnxruntime.InferenceSession(run.onnx, providers=["CPUExecutionProvider"])
     hu = np.random.default_rng(0).integers(-1024, 1500, (6, 3, 64, 64)).astype(np.int16)
     probabilities, prediction = session.run(["probabilities", "prediction"], {"hu": hu})
-    assert record["calibration"]["fitted_on"].startswith("the validation samples")
-    assert prediction.tolist() == (probabilities[:, 1] >= record["calibration"]["threshold"]).astype(int).tolist()
+    assert record["fitted"]["fitted_on"].startswith("the validation samples")
+    assert prediction.tolist() == (probabilities[:, 1] >= record["fitted"]["threshold"]).astype(int).tolist()
 
 
 @pytest.mark.parametrize("subject", ["run", "file"])
@@ -252,7 +255,7 @@ def test_folds_hold_every_patient_out_once_and_the_model_learns_from_all(phantom
     assert result.evaluations["cross-validation"].samples == record["data"]["train"]
     assert record["data"]["val"] == 0
     assert sorted(path.name for path in (result.path / "folds").iterdir()) == ["1", "2", "3"]
-    assert record["calibration"]["fitted_on"].startswith("the held-out samples of every fold")
+    assert record["fitted"]["fitted_on"].startswith("the held-out samples of every fold")
     fold = list(csv.DictReader((result.path / "folds" / "2" / "samples.csv").read_text().splitlines()))
     assert len(fold) == record["data"]["train"]
     assert {row["group"] for row in fold if row["split"] == "val"}.isdisjoint(

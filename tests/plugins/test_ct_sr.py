@@ -8,6 +8,7 @@ import subprocess
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pydicom
 import pytest
 from dicom_files import UID, ct, multiframe, write
@@ -18,8 +19,15 @@ from zooft_ct.discover import gather
 from zooft_ct.options import CTOptions
 
 FILE = zooft.DeployedFile(
-    classes=("clear", "nodule"), threshold=0.5, backbone="timm:any", version="1", weights_sha256="0" * 64
+    problem="classification",
+    labels=zooft.class_labels(("clear", "nodule")),
+    fitted={"threshold": 0.5},
+    backbone="timm:any",
+    version="1",
+    weights_sha256="0" * 64,
 )
+ANSWER = {"class": "nodule", "p(clear)": 0.25, "p(nodule)": 0.75}
+COLUMNS = {"probabilities": np.array([0.25, 0.75])}
 OPTIONS = CTOptions(mode="slice")
 
 pytest.importorskip("highdicom", reason="needs the extra 'ct-sr'")
@@ -37,8 +45,8 @@ def result(folder: Path, name: str, **elements: Any) -> zooft.GroupResult:
     samples = gather([folder / name], OPTIONS).samples
     return zooft.GroupResult(
         group=f"patient{name}",
-        prediction="nodule",
-        probabilities=(0.25, 0.75),
+        answer=ANSWER,
+        columns=COLUMNS,
         members=samples,
         decisive=samples[0],
     )
@@ -113,9 +121,7 @@ def test_the_frame_that_decided_is_named_from_one_in_report_identity_and_whois(
     path = enhanced(tmp_path / "data" / "a.dcm")
     samples = gather([path], OPTIONS).samples
     deciding = next(sample for sample in samples if sample.source.slices[0].position[2] == 15.0)
-    answer = zooft.GroupResult(
-        group="patient", prediction="nodule", probabilities=(0.25, 0.75), members=samples, decisive=deciding
-    )
+    answer = zooft.GroupResult(group="patient", answer=ANSWER, columns=COLUMNS, members=samples, decisive=deciding)
     report = pydicom.dcmread(sr.write([answer], FILE, tmp_path / "out", OPTIONS)[0])
     frames = [element.value for element in report.iterall() if element.keyword == "ReferencedFrameNumber"]
     assert [int(number) for number in frames] == [4], "at 15 mm lies the fourth of slices 5 mm apart"

@@ -8,11 +8,11 @@ import numpy as np
 import pydicom
 import pytest
 from dicom_files import UID, ct, write, write_series
-from zooft.evaluation.judge import Predictions
 
 import zooft
 from zooft.data import samples
-from zooft.evaluation import judge
+from zooft.deploy.predict import Group, groups
+from zooft.evaluation.groups import unanswered
 from zooft_ct.discover import gather
 from zooft_ct.options import CTOptions
 
@@ -37,21 +37,14 @@ def patient(folder: Path, name: str) -> list[Path]:
     )
 
 
-def results(found: zooft.Discovery) -> list[zooft.GroupResult]:
-    """Answers of a model that says the same of every slice."""
-    count = len(found.samples)
-    answers = Predictions(
-        samples=found.samples,
-        targets=np.full(count, zooft.UNLABELLED),
-        logits=np.zeros((count, 2)),
-        probabilities=np.full((count, 2), 0.5),
-    )
-    return judge.by_group(answers, ("clear", "nodule"), threshold=None, group_score="mean", rejected=found.rejected)
+def results(found: zooft.Discovery) -> list[Group]:
+    """Those who get an answer, with what goes into it."""
+    return [group for group in groups(found) if group.samples]
 
 
 def judged(found: zooft.Discovery) -> list[tuple[int, int]]:
     """Of each answer: slices in it, slices that it lacks."""
-    return sorted((len(result.members), result.missing) for result in results(found))
+    return sorted((len(one.samples), sum(each.missing for each in one.unjudged)) for one in results(found))
 
 
 def test_a_torn_slice_is_missing_from_its_patient_s_answer_and_from_no_other(tmp_path: Path) -> None:
@@ -118,9 +111,9 @@ def test_a_patient_whose_series_is_refused_whole_is_named_with_all_its_slices(tm
         write(tmp_path / "b" / f"{index}.dcm", ct(height, seed=index, PatientID="B", **uids, **tilted))
     found = gather([tmp_path], OPTIONS)
     answers = results(found)
-    lacking = judge.unanswered(found.rejected, {result.group for result in answers})
+    lacking = unanswered(found.rejected, {one.name for one in answers})
     ((group, reasons),) = lacking.items()
-    assert group not in {result.group for result in answers}
+    assert group not in {one.name for one in answers}
     assert [(one.missing, "aren't parallel" in one.reason) for one in reasons] == [(6, True)]
     assert group == write_alone(tmp_path / "alone", "B")
 
@@ -136,13 +129,13 @@ def test_two_patients_in_one_refused_series_are_both_named(tmp_path: Path) -> No
         write(tmp_path / f"{index}.dcm", ct(height, seed=index, PatientID="AB"[index % 2]))
     found = gather([tmp_path], OPTIONS)
     assert not found.samples
-    assert [sum(one.missing for one in own) for own in judge.unanswered(found.rejected, ()).values()] == [3, 3]
+    assert [sum(one.missing for one in own) for own in unanswered(found.rejected, ()).values()] == [3, 3]
 
 
 def test_a_torn_volume_has_a_group_of_its_own(tmp_path: Path) -> None:
     (tmp_path / "scan.nii.gz").write_bytes(b"no gzip")
     found = gather([tmp_path], OPTIONS)
-    assert [sum(one.missing for one in own) for own in judge.unanswered(found.rejected, ()).values()] == [1]
+    assert [sum(one.missing for one in own) for own in unanswered(found.rejected, ()).values()] == [1]
 
 
 def test_slices_that_can_t_be_decoded_count_as_the_samples_that_they_spoil(tmp_path: Path) -> None:

@@ -15,7 +15,7 @@ from torch import nn
 from zooft import Family, ModelError, WeightsError, testing
 from zooft.errors import UnknownNameError
 from zooft.model import freeze
-from zooft.model.adapted import AdaptedModel, zoo_tensors
+from zooft.model.adapted import AdaptedModel, zoo_state_dict
 from zooft.model.backbone import Backbone, adapt_first_convolution, load_backbone, outline_backbone
 from zooft.model.names import full_name
 from zooft_timm import zoo, zooft_register_families
@@ -134,7 +134,7 @@ def test_the_width_is_what_the_trunk_gives_and_not_what_timm_reports(name: str, 
 def test_a_checkpoint_for_two_classes_loads_strictly_into_plain_timm(name: str) -> None:
     model = adapted(name)
     plain = timm.create_model(name, num_classes=2).eval()
-    plain.load_state_dict(zoo_tensors(model), strict=True)
+    plain.load_state_dict(zoo_state_dict(model), strict=True)
     x = noise(model, size=plain.pretrained_cfg["input_size"][1])
     with torch.inference_mode():
         wanted = plain(x)
@@ -145,13 +145,13 @@ def test_a_checkpoint_for_two_classes_loads_strictly_into_plain_timm(name: str) 
 @pytest.mark.parametrize(("name", "classifier", "axes"), [("resnetv2_18", "head.fc", 4), ("resnet18", "fc", 2)])
 def test_the_classifiers_own_kind_of_layer_is_kept_in_the_checkpoint(name: str, classifier: str, axes: int) -> None:
     plain = timm.create_model(name, num_classes=2).state_dict()
-    ours = zoo_tensors(adapted(name))
+    ours = zoo_state_dict(adapted(name))
     assert {n: t.shape for n, t in ours.items()} == {n: t.shape for n, t in plain.items()}
     assert ours[f"{classifier}.weight"].ndim == axes
 
 
 def test_both_heads_of_a_distilled_transformer_get_the_new_one() -> None:
-    tensors = zoo_tensors(adapted("deit_tiny_distilled_patch16_224"))
+    tensors = zoo_state_dict(adapted("deit_tiny_distilled_patch16_224"))
     assert torch.equal(tensors["head.weight"], tensors["head_dist.weight"])
     assert torch.equal(tensors["head.bias"], tensors["head_dist.bias"])
 

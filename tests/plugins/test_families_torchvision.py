@@ -15,7 +15,7 @@ from torchvision.models import get_model, get_model_weights
 from zooft import Family, testing
 from zooft.errors import UnknownNameError
 from zooft.model import freeze
-from zooft.model.adapted import AdaptedModel, zoo_tensors
+from zooft.model.adapted import AdaptedModel, zoo_state_dict
 from zooft.model.backbone import Backbone, load_backbone, outline_backbone
 from zooft.model.names import full_name
 from zooft_torchvision import zoo, zooft_register_families
@@ -96,7 +96,7 @@ def test_frozen_stages_stay_and_the_others_learn(name: str) -> None:
 def test_a_checkpoint_for_two_classes_loads_strictly_into_plain_torchvision(name: str) -> None:
     model = adapted(name)
     plain = get_model(name, num_classes=2).eval()
-    plain.load_state_dict(zoo_tensors(model), strict=True)
+    plain.load_state_dict(zoo_state_dict(model), strict=True)
     with torch.inference_mode():
         wanted = plain(noise(model))
         assert float(wanted.std()) > 0
@@ -167,7 +167,7 @@ def test_every_model_of_torchvision_is_checked_without_memory_too(name: str) -> 
 def test_squeezenet_answers_as_torchvisions_own_but_for_the_cut_below_zero() -> None:
     model = adapted("squeezenet1_1")
     plain = get_model("squeezenet1_1", num_classes=2).eval()
-    plain.load_state_dict(zoo_tensors(model), strict=True)
+    plain.load_state_dict(zoo_state_dict(model), strict=True)
     with torch.inference_mode():
         features = plain.features(noise(model))
         uncut = plain.classifier[1](features)

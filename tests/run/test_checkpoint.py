@@ -71,7 +71,7 @@ def test_a_state_comes_back_as_it_was(tmp_path: Path) -> None:
     model, optimizer = learner("AdamW")
     step(model, optimizer, 1)
     state.save(tmp_path, progress(3), TENSORS, optimizer, best={"layer.weight": torch.ones(2, 3)})
-    kept = state.load(tmp_path).kept
+    kept = state.load(tmp_path).checkpoint
     assert kept is not None
     assert kept.progress == progress(3)
     assert same(kept.model, TENSORS)
@@ -88,7 +88,7 @@ def test_numbers_that_json_does_not_have_come_back_too(tmp_path: Path) -> None:
     state.save(tmp_path, progress(1, records=(odd,), rank=(-math.inf, -0.5)), TENSORS, learner("SGD")[1])
     text = (tmp_path / "last" / "state.json").read_text()
     json.loads(text, parse_constant=lambda name: pytest.fail(f"{name} isn't JSON"))
-    kept = state.load(tmp_path).kept
+    kept = state.load(tmp_path).checkpoint
     assert kept is not None
     assert math.isnan(kept.progress.records[0].val_loss)
     assert math.isnan(kept.progress.records[0].metrics["auroc"])
@@ -109,7 +109,7 @@ def test_an_optimizer_that_comes_back_goes_on_as_the_one_that_was_saved(
         step(model, optimizer, seed)
         schedule.step()
     state.save(tmp_path, progress(1), model.state_dict(), optimizer)
-    kept = state.load(tmp_path).kept
+    kept = state.load(tmp_path).checkpoint
     assert kept is not None
     other, fresh = learner(kind, **settings)
     other.load_state_dict(dict(kept.model))
@@ -147,7 +147,7 @@ def test_no_pickle_is_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> N
 
     for name in ("pickle.load", "pickle.loads", "torch.load"):
         monkeypatch.setattr(name, refuse)
-    assert state.load(tmp_path).kept is not None
+    assert state.load(tmp_path).checkpoint is not None
 
 
 # Torn and damaged
@@ -179,7 +179,7 @@ def test_the_newest_whole_state_is_found_and_put_in_its_place(
     for name, epochs in there.items():
         saved(tmp_path, epochs, name)
     found = state.load(tmp_path)
-    assert (found.kept.progress.epoch if found.kept else None) == wanted
+    assert (found.checkpoint.progress.epoch if found.checkpoint else None) == wanted
     assert found.notes == ()
     assert listed(tmp_path) == ([] if wanted is None else ["last"])
 
@@ -191,8 +191,8 @@ def test_a_damaged_state_is_told_of_and_the_one_before_taken(name: str, damage: 
     saved(tmp_path, 3, "last.old")
     DAMAGES[damage](tmp_path / "last" / name)
     found = state.load(tmp_path)
-    assert found.kept is not None
-    assert found.kept.progress.epoch == 3
+    assert found.checkpoint is not None
+    assert found.checkpoint.progress.epoch == 3
     assert f"{tmp_path / 'last'} can't be used" in found.notes[0]
     assert name.split(".")[0] in found.notes[0]
 
@@ -201,7 +201,7 @@ def test_with_nothing_whole_there_is_nothing_to_go_on_from(tmp_path: Path) -> No
     saved(tmp_path, 4)
     (tmp_path / "last" / "model.safetensors").unlink()
     found = state.load(tmp_path)
-    assert found.kept is None
+    assert found.checkpoint is None
     assert len(found.notes) == 1
 
 
@@ -237,8 +237,8 @@ def test_a_full_disk_leaves_the_state_that_was_there(tmp_path: Path, monkeypatch
         with pytest.raises(OSError, match="No space left"):
             state.save(tmp_path, progress(2), TENSORS, learner("SGD")[1])
     found = state.load(tmp_path)
-    assert found.kept is not None
-    assert found.kept.progress.epoch == 1
+    assert found.checkpoint is not None
+    assert found.checkpoint.progress.epoch == 1
     assert listed(tmp_path) == ["last"]
 
 
@@ -281,7 +281,7 @@ def test_killed_at_any_moment_of_saving_a_whole_state_is_left(tmp_path: Path) ->
     left = sorted(tmp_path.iterdir())
     assert len(left) == 12
     for folder in left:
-        kept = state.load(folder).kept
+        kept = state.load(folder).checkpoint
         assert kept is not None
         assert torch.equal(kept.model["w"], torch.full((50_000,), float(kept.progress.epoch)))
         state.restore(folder, kept)
@@ -304,11 +304,11 @@ def keep(keeper: CheckpointWriter, epoch: int, best: int, *, final: bool = False
 
 def saving(folder: Path, epochs: list[tuple[int, int]], *, dear: set[int]) -> int:
     """Epochs and the best one so far, of which those in `dear` come too soon after a save; the epoch saved last."""
-    keeper = CheckpointWriter(folder, still=frozenset({"still"}))
+    keeper = CheckpointWriter(folder, frozen=frozenset({"still"}))
     for epoch, best in epochs:
         keeper._cost = 1e9 if epoch in dear else 0.0
         keep(keeper, epoch, best)
-    kept = state.load(folder).kept
+    kept = state.load(folder).checkpoint
     assert kept is not None
     return kept.progress.epoch
 
@@ -318,11 +318,11 @@ def test_the_first_and_the_last_epoch_are_always_saved(tmp_path: Path) -> None:
     keep(keeper, 1, 1)
     keeper._cost = 1e9
     keep(keeper, 2, 2)
-    kept = state.load(tmp_path).kept
+    kept = state.load(tmp_path).checkpoint
     assert kept is not None
     assert kept.progress.epoch == 1
     keep(keeper, 3, 2, final=True)
-    kept = state.load(tmp_path).kept
+    kept = state.load(tmp_path).checkpoint
     assert kept is not None
     assert kept.progress.epoch == 3
 
@@ -331,7 +331,7 @@ def test_a_best_epoch_that_was_not_saved_itself_is_published_with_the_next_save(
     assert saving(tmp_path, [(1, 1), (2, 2), (3, 2)], dear={2}) == 3
     assert weights_of(tmp_path)["moving"].tolist() == [2.0, 2.0]
     assert weights_of(tmp_path)["still"].tolist() == [0.0, 0.0]
-    kept = state.load(tmp_path).kept
+    kept = state.load(tmp_path).checkpoint
     assert kept is not None
     assert kept.model["moving"].tolist() == [3.0, 3.0]
 
@@ -344,7 +344,7 @@ def test_weights_that_a_kill_left_behind_the_state_are_published_again(
         patch.setattr(state, "publish_best", lambda *_args, **_named: None)  # killed before it
         saving(tmp_path, epochs, dear={2} if len(epochs) == 3 else set())
     assert not (tmp_path / "model.safetensors").exists()
-    kept = state.load(tmp_path).kept
+    kept = state.load(tmp_path).checkpoint
     assert kept is not None
     state.restore(tmp_path, kept)
     assert weights_of(tmp_path)["moving"].tolist() == [2.0, 2.0]
@@ -352,7 +352,7 @@ def test_weights_that_a_kill_left_behind_the_state_are_published_again(
 
 def test_the_best_weights_of_an_earlier_save_stay_the_run_s(tmp_path: Path) -> None:
     assert saving(tmp_path, [(1, 1), (2, 1), (3, 1)], dear=set()) == 3
-    kept = state.load(tmp_path).kept
+    kept = state.load(tmp_path).checkpoint
     assert kept is not None
     assert kept.best is None
     state.restore(tmp_path, kept)
@@ -361,7 +361,7 @@ def test_the_best_weights_of_an_earlier_save_stay_the_run_s(tmp_path: Path) -> N
 
 def test_publishing_what_is_published_already_leaves_no_draft(tmp_path: Path) -> None:
     saving(tmp_path, [(1, 1)], dear=set())
-    kept = state.load(tmp_path).kept
+    kept = state.load(tmp_path).checkpoint
     assert kept is not None
     state.restore(tmp_path, kept)
     assert sorted(listed(tmp_path)) == ["last", "metrics.jsonl", "model.safetensors"]
@@ -374,7 +374,7 @@ def test_the_curve_is_cut_back_to_the_state(tmp_path: Path) -> None:
     lines = (tmp_path / "metrics.jsonl").read_text().splitlines()
     (tmp_path / "metrics.jsonl").write_text("\n".join(lines) + '\n{"epoch": 4, "tr')
     saved(tmp_path, 2)
-    kept = state.load(tmp_path).kept
+    kept = state.load(tmp_path).checkpoint
     assert kept is not None
     state.restore(tmp_path, kept)
     assert (tmp_path / "metrics.jsonl").read_text().splitlines() == lines[:2]

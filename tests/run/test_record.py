@@ -16,8 +16,9 @@ from example_data import REPOSITORY
 from run_records import data_record, run_record
 
 from zooft.compute.resources import Resources
-from zooft.contracts import Calibration
 from zooft.errors import RunError
+from zooft.problems.classification.calibration import Calibration
+from zooft.problems.classification.evaluation import calibration_of
 from zooft.run import record as records
 from zooft.run.folder import claim
 from zooft.run.record import (
@@ -37,8 +38,8 @@ FULL = run_record(
     options={"formats": ["PNG", "JPEG"], "limit": None}, notes=("a note", "á"), data=data_record(path="/some/where"),
     resolved=ResolvedRecord(batch_size=32, lr=0.01, weight_decay=0, views=None, precision={"3": {"dtype": "float32"}}),
     trials=(TrialRecord(lr=0.01, weight_decay=0.1, views=4, epoch=2, primary=None, val_loss=0.5),),
-    calibration={"temperature": 1.5, "threshold": 0.4, "fitted_on": "the validation samples"},
-    evaluation={"val": {"metrics": {"auroc": {"value": None, "low": None, "high": None}}, "samples": 40}},
+    fitted={"temperature": 1.5, "threshold": 0.4, "fitted_on": "the validation samples"},
+    evaluation={"val": {"metrics": {"auroc": {"value": None, "low": None, "high": None}}, "samples": 40, "details": {"threshold": 0.4}}},
     best_epoch=2, resources=Resources(seconds={"training": 3.5}, peak_memory_mb=None), profile={"parts": []}, resumed=2,
     ended_at=(2, 4),
 )  # fmt: skip
@@ -62,8 +63,8 @@ def test_a_record_is_read_as_it_was_written(record: RunRecord, tmp_path: Path) -
 def test_what_becomes_known_is_added_and_the_rest_stays(tmp_path: Path) -> None:
     write_record(tmp_path, run_record())
     update_record(tmp_path, best_epoch=3)
-    update_record(tmp_path, calibration={"temperature": 2.0})
-    assert read_record(tmp_path) == run_record(best_epoch=3, calibration={"temperature": 2.0})
+    update_record(tmp_path, fitted={"temperature": 2.0})
+    assert read_record(tmp_path) == run_record(best_epoch=3, fitted={"temperature": 2.0})
 
 
 def test_a_figure_that_is_undefined_is_null(tmp_path: Path) -> None:
@@ -74,10 +75,11 @@ def test_a_figure_that_is_undefined_is_null(tmp_path: Path) -> None:
 
 
 def test_what_was_fitted_is_read_or_else_the_model_as_it_is() -> None:
-    assert run_record().fitted == Calibration()
-    assert FULL.fitted == Calibration(temperature=1.5, threshold=0.4, fitted_on="the validation samples")
-    with pytest.raises(RunError, match=r"calibration: .*'heat'"):
-        _ = run_record(calibration={"heat": 1}).fitted
+    assert calibration_of(run_record().fitted) == Calibration()
+    expected = Calibration(temperature=1.5, threshold=0.4, fitted_on="the validation samples")
+    assert calibration_of(FULL.fitted) == expected
+    with pytest.raises(RunError, match=r"fitted is damaged.*'heat'"):
+        calibration_of({"heat": 1})
 
 
 def test_a_split_that_was_not_evaluated_has_no_figures() -> None:
@@ -91,9 +93,16 @@ def test_a_split_that_was_not_evaluated_has_no_figures() -> None:
 def test_a_record_of_schema_2_is_read_under_the_names_of_today(tmp_path: Path) -> None:
     write_record(tmp_path, FULL)
     values = json.loads((tmp_path / "run.json").read_text())
-    # as zooft wrote it before: nothing stood there before it was known
-    old = {name: value for name, value in values.items() if name not in {"resolved", "profile"}}
-    (tmp_path / "run.json").write_text(json.dumps({**old, "schema": 2, "settled": values["resolved"]}))
+    # as zooft wrote it before: nothing stood there before it was known, and all models told classes apart
+    new = {"resolved", "profile", "problem", "labels", "fitted"}
+    old = {name: value for name, value in values.items() if name not in new} | {
+        "schema": 2, "settled": values["resolved"], "classes": ["no", "yes"], "positive": "yes", "calibration": values["fitted"],
+    }  # fmt: skip
+    data = old["data"]
+    old["data"] = data | {"group_score": data.pop("group_rule"), "classes": data.pop("counts")}
+    figures = old["evaluation"]["val"]
+    figures |= figures.pop("details")
+    (tmp_path / "run.json").write_text(json.dumps(old))
     assert read_record(tmp_path) == dataclasses.replace(FULL, profile=None)
 
 
@@ -127,8 +136,8 @@ def test_the_schema_that_is_written_is_readable() -> None:
     ("changes", "reason"),
     [
         ({"task": None}, r"task: input should be a valid string, found null"),
-        ({"classes": ["a", 3]}, r"classes\.1: input should be a valid string, found 3"),
-        ({"classes": "ab"}, r"classes: .*found \"ab\""),
+        ({"labels": [{"categories": ["a", 3]}]}, r"labels\.0\.categories\.1: input should be a valid string, found 3"),
+        ({"labels": [{"categories": "ab"}]}, r"labels\.0\.categories: .*found \"ab\""),
         ({"surprise": 1}, "surprise: unexpected keyword argument, found 1"),
         ({"best_epoch": "2"}, 'best_epoch: .*found "2"'),
         ({"data": {}}, r"data\.fingerprint: field required;"),

@@ -26,7 +26,8 @@ for reference in sys.argv[1:]:
     backbone = load_backbone(registry.family(family), name, weights="random", sources=())
     model = AdaptedModel(backbone, nn.Linear(backbone.width, 2)).to(memory_format=torch.channels_last).train()
     spec = backbone.input
-    x = torch.randn(4, spec.channels, spec.height, spec.width).contiguous(memory_format=torch.channels_last)
+    batch = 4 if spec.height * spec.width <= 400**2 else 1  # attention over more takes up to 5 GB a picture
+    x = torch.randn(batch, spec.channels, spec.height, spec.width).contiguous(memory_format=torch.channels_last)
     for dtype in (torch.float32, torch.bfloat16):
         for kernels in (False, True):
             print(reference, dtype, kernels, flush=True)

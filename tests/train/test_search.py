@@ -18,13 +18,13 @@ from zooft import EpochRecord, FreezePlan
 from zooft.errors import ConfigError, DivergedError
 from zooft.model.adapted import AdaptedModel
 from zooft.train import Job, Watch, loop, search
-from zooft.train.optimizer import Recipe
+from zooft.train.optimizer import Hyperparameters
 
 
 def job(model: AdaptedModel, folder: Path, **changes: Any) -> Job:
     made = Job(
         model=model, train=views(range(18)), val=views(range(18, 28)), keep_last=False,
-        loss=task_loss(changes.pop("loss", nn.CrossEntropyLoss())), metrics=of_classes(changes.pop("metrics", accuracy)), primary="accuracy", keeping=keeping(folder),
+        loss=task_loss(changes.pop("loss", nn.CrossEntropyLoss())), metrics=of_classes(changes.pop("metrics", accuracy)), primary="accuracy", feature_cache=keeping(folder),
         plan=lambda _epoch: FreezePlan(frozen=frozenset({"low", "high"})),
     )  # fmt: skip
     return replace(made, **changes)
@@ -35,30 +35,32 @@ def watch(notes: list[str] | None = None, records: list[EpochRecord] | None = No
     return Watch(computing=lambda _t, _n: lambda _d: None, epoch=kept_records.append, note=kept_notes.append)
 
 
-def chosen(given: Job, *, sweep: bool, asked: int | str = "auto", recipe: Recipe = RECIPE, notes: Any = None) -> Any:
-    return search.choose(given, recipe, Accelerator(cpu=True), watch(notes), views=asked, sweep=sweep)
+def chosen(
+    given: Job, *, sweep: bool, asked: int | str = "auto", hyperparameters: Hyperparameters = RECIPE, notes: Any = None
+) -> Any:
+    return search.choose(given, hyperparameters, Accelerator(cpu=True), watch(notes), views=asked, sweep=sweep)
 
 
-def by_hand(given: Job, recipe: Recipe) -> tuple[float, float]:
+def by_hand(given: Job, hyperparameters: Hyperparameters) -> tuple[float, float]:
     """The best epoch's metric and loss of training in one way."""
     records: list[EpochRecord] = []
-    loop.fit(given, recipe, Accelerator(cpu=True), watch(records=records))
+    loop.fit(given, hyperparameters, Accelerator(cpu=True), watch(records=records))
     best = max(records, key=lambda record: loop.score(record.metrics["accuracy"], record.val_loss))
     return best.metrics["accuracy"], best.val_loss
 
 
 def test_a_sweep_takes_the_way_that_validation_likes_best(tmp_path: Path) -> None:
     notes: list[str] = []
-    recipe = replace(RECIPE, lr=1e-3)
-    choice = chosen(job(fresh_model(), tmp_path), sweep=True, recipe=recipe, notes=notes)
+    hyperparameters = replace(RECIPE, lr=1e-3)
+    choice = chosen(job(fresh_model(), tmp_path), sweep=True, hyperparameters=hyperparameters, notes=notes)
     assert len(choice.trials) == len(search.RATES) * len(search.DECAYS)
     for trial in (choice.trials[0], choice.trials[7], choice.trials[-1]):
-        own = replace(recipe, lr=trial.lr, weight_decay=trial.weight_decay)
+        own = replace(hyperparameters, lr=trial.lr, weight_decay=trial.weight_decay)
         assert by_hand(job(fresh_model(), tmp_path), own) == (trial.primary, trial.val_loss)
     ranks = [loop.score(trial.primary, trial.val_loss) for trial in choice.trials]
     best = choice.trials[ranks.index(max(ranks))]
-    assert (choice.recipe.lr, choice.recipe.weight_decay) == (best.lr, best.weight_decay)
-    assert choice.recipe.lr > recipe.lr  # a thousandth is too slow for three epochs
+    assert (choice.hyperparameters.lr, choice.hyperparameters.weight_decay) == (best.lr, best.weight_decay)
+    assert choice.hyperparameters.lr > hyperparameters.lr  # a thousandth is too slow for three epochs
     assert notes[-1].startswith("of 15 ways validation chose the learning rate")
 
 
@@ -92,7 +94,7 @@ def test_a_number_of_views_is_a_number_of_views(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("changes", "wanted"),
-    [({"keeping": None}, None), ({"train": views(range(18))}, None), ({"val": None}, search.SOME_VIEWS), ({"keep_last": True}, search.SOME_VIEWS)],
+    [({"feature_cache": None}, None), ({"train": views(range(18))}, None), ({"val": None}, search.SOME_VIEWS), ({"keep_last": True}, search.SOME_VIEWS)],
     ids=["nothing is kept", "not augmented", "no validation", "folds"],
 )  # fmt: skip
 def test_where_validation_cannot_choose_views_it_does_not(
@@ -107,7 +109,7 @@ def test_where_validation_cannot_choose_views_it_does_not(
     ("changes", "told"),
     [
         ({"keep_last": True}, "--folds"),
-        ({"keeping": None}, "--no-cache"),
+        ({"feature_cache": None}, "--no-cache"),
         ({"plan": lambda _epoch: FreezePlan(frozen=frozenset({"low"}))}, "--freeze backbone"),
     ],
 )

@@ -111,7 +111,7 @@ def test_a_precision_that_is_asked_for_is_used_without_measuring(asked: Any) -> 
         raise AssertionError
 
     probe = step.Probe(
-        model=fresh_model(), loss=task_loss(nn.CrossEntropyLoss()), recipe=replace(RECIPE, precision=asked),
+        model=fresh_model(), loss=task_loss(nn.CrossEntropyLoss()), hyperparameters=replace(RECIPE, precision=asked),
         accelerator=Accelerator(cpu=True), start=0, batch=none,
     )  # fmt: skip
     chosen = step.settle_precision(probe, steps=10**6, head_only=False)
@@ -157,7 +157,7 @@ def test_the_parts_of_a_step_are_timed(tmp_path: Path) -> None:
     clock = Stopwatch()
     job = train.Job(
         model=fresh_model(), train=views(range(18)), val=views(range(18, 28)), keep_last=False,
-        loss=task_loss(nn.CrossEntropyLoss()), metrics=lambda _o, _t: {"a": 1.0}, primary="a", keeping=keeping(tmp_path),
+        loss=task_loss(nn.CrossEntropyLoss()), metrics=lambda _o, _t: {"a": 1.0}, primary="a", feature_cache=keeping(tmp_path),
         plan=lambda _epoch: FreezePlan(frozen=frozenset({"low"})),
     )  # fmt: skip
     watch = train.Watch(

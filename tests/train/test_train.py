@@ -26,10 +26,10 @@ from zooft.problems.classification.losses import sums_of
 from zooft.storage.cache import Store
 from zooft.train import Job, Watch, loop
 from zooft.train.loss import TaskLoss
-from zooft.train.optimizer import Recipe, make_optimizer, rate_factor
+from zooft.train.optimizer import Hyperparameters, make_optimizer, rate_factor
 
 SPEC = InputSpec(height=12, width=12, resize=12, mean=(0.5,) * 3, std=(0.5,) * 3)
-RECIPE = Recipe(
+RECIPE = Hyperparameters(
     epochs=3, batch_size=4, optimizer="adamw", lr=0.05, backbone_lr=0.01, momentum=0.9, weight_decay=0.01,
     schedule="cosine", warmup=0.0, step_epochs=2, step_factor=0.1, power=0.9, workers=0, seed=0,
 )  # fmt: skip
@@ -130,7 +130,7 @@ class Seen:
 
 def run(
     model: AdaptedModel,
-    recipe: Recipe = RECIPE,
+    hyperparameters: Hyperparameters = RECIPE,
     *,
     frozen: tuple[str, ...] = (),
     after_epoch: Callable[[EpochRecord], None] = lambda _record: None,
@@ -155,8 +155,8 @@ def run(
 
     watch = Watch(computing=computing, epoch=epoch, note=seen.notes.append)
     if store is not None:
-        job = replace(job, keeping=keeping(store, computing=computing, note=seen.notes.append))
-    loop.fit(replace(job, **changes), recipe, Accelerator(cpu=True), watch)
+        job = replace(job, feature_cache=keeping(store, computing=computing, note=seen.notes.append))
+    loop.fit(replace(job, **changes), hyperparameters, Accelerator(cpu=True), watch)
     return seen
 
 
@@ -175,13 +175,13 @@ def test_every_optimizer_learns_to_tell_dark_from_light(optimizer: str) -> None:
 def test_features_kept_from_frozen_stages_give_the_losses_of_running_everything(
     frozen: tuple[str, ...], tmp_path: Path
 ) -> None:
-    recipe = replace(RECIPE, optimizer="sgd")  # Adam makes steps of the rounding in gradients that are zero
-    kept = run(fresh_model(), recipe, frozen=frozen, store=tmp_path)
+    hyperparameters = replace(RECIPE, optimizer="sgd")  # Adam makes steps of the rounding in gradients that are zero
+    kept = run(fresh_model(), hyperparameters, frozen=frozen, store=tmp_path)
     title = "frozen stages, once" if frozen else "reading the samples, once"
     assert kept.computed[:2] == [title, title]  # of validation and of training
-    everything = run(fresh_model(), recipe, frozen=frozen)
+    everything = run(fresh_model(), hyperparameters, frozen=frozen)
     np.testing.assert_allclose(kept.losses(), everything.losses(), atol=1e-4, rtol=0)
-    again = run(fresh_model(), recipe, frozen=frozen, store=tmp_path)
+    again = run(fresh_model(), hyperparameters, frozen=frozen, store=tmp_path)
     assert title not in again.computed
     assert again.losses() == kept.losses()
 
@@ -199,17 +199,24 @@ def test_frozen_stages_see_each_kept_view_once_whatever_the_epochs(tmp_path: Pat
         return lambda _done: None
 
     kept = keeping(tmp_path, computing=computing)
-    recipe = replace(RECIPE, epochs=5)
-    run(fresh_model(), recipe, frozen=("low", "high"), train=views(range(18), flipped), keeping=kept, views=2)
+    hyperparameters = replace(RECIPE, epochs=5)
+    run(
+        fresh_model(),
+        hyperparameters,
+        frozen=("low", "high"),
+        train=views(range(18), flipped),
+        feature_cache=kept,
+        views=2,
+    )
     assert told == [10, 18, 18, 18]
 
 
 @pytest.mark.parametrize("workers", [0, 2])
 def test_one_seed_gives_the_same_losses_whatever_the_workers(workers: int) -> None:
     changes: dict[str, Any] = {"train": views(range(18), flipped), "frozen": ("low", "high")}
-    recipe = replace(RECIPE, epochs=2)
-    first = run(fresh_model(), recipe, **changes)
-    again = run(fresh_model(), replace(recipe, workers=workers), **changes)
+    hyperparameters = replace(RECIPE, epochs=2)
+    first = run(fresh_model(), hyperparameters, **changes)
+    again = run(fresh_model(), replace(hyperparameters, workers=workers), **changes)
     assert first.losses() == again.losses()
 
 
@@ -260,8 +267,10 @@ def test_features_move_with_the_boundary(tmp_path: Path) -> None:
     """Kept outputs of the stages frozen at the time give the losses of running everything in every epoch."""
     thawing = [("low", "high"), ("low", "high"), ("low",), ()]
     plans = [FreezePlan(frozen=frozenset(stages)) for stages in thawing]
-    recipe = replace(RECIPE, epochs=4, optimizer="sgd")
-    seen = [run(fresh_model(), recipe, plan=lambda epoch: plans[epoch], store=store) for store in (tmp_path, None)]
+    hyperparameters = replace(RECIPE, epochs=4, optimizer="sgd")
+    seen = [
+        run(fresh_model(), hyperparameters, plan=lambda epoch: plans[epoch], store=store) for store in (tmp_path, None)
+    ]
     assert seen[0].computed.count("frozen stages, once") == 2 * 2  # two boundaries, training and validation
     assert np.allclose(seen[0].losses(), seen[1].losses(), atol=1e-4)
 
@@ -387,14 +396,14 @@ TOTAL = STEPS * EPOCHS
 def test_schedules_are_torchs_own_step_by_step(
     schedule: str, theirs: Callable[[SGD], lr_scheduler.LRScheduler]
 ) -> None:
-    recipe = replace(RECIPE, epochs=EPOCHS, schedule=schedule)
-    ours = [rate_factor(step, STEPS, recipe) for step in range(TOTAL)]
+    hyperparameters = replace(RECIPE, epochs=EPOCHS, schedule=schedule)
+    ours = [rate_factor(step, STEPS, hyperparameters) for step in range(TOTAL)]
     np.testing.assert_allclose(ours, factors(theirs, TOTAL), atol=1e-9)
 
 
 def test_the_warm_up_rises_in_equal_steps_to_the_whole_rate_and_the_schedule_follows() -> None:
-    recipe = replace(RECIPE, epochs=EPOCHS, warmup=0.2)
-    ours = [rate_factor(step, STEPS, recipe) for step in range(TOTAL)]
+    hyperparameters = replace(RECIPE, epochs=EPOCHS, warmup=0.2)
+    ours = [rate_factor(step, STEPS, hyperparameters) for step in range(TOTAL)]
     np.testing.assert_allclose(ours[:6], np.arange(1, 7) / 6)
     after = factors(lambda o: lr_scheduler.CosineAnnealingLR(o, T_max=TOTAL - 6), TOTAL - 6)
     np.testing.assert_allclose(ours[6:], after, atol=1e-9)

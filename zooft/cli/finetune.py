@@ -47,7 +47,7 @@ def finetune(config_file: Path | None, as_json: bool, **typed: Any) -> None:
     from zooft.cli.live import Live
 
     with Live() as live:
-        result = run(listener=live, **values)
+        result = run(reporter=live, **values)
     if as_json:
         print_json(
             {

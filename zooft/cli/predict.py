@@ -16,7 +16,7 @@ from zooft.cli.delivery import Tally, stamp_of, writing
 from zooft.cli.live import Live
 from zooft.cli.output import json_flag
 from zooft.cli.screen import say
-from zooft.cli.wanted import Job, Wanted, check_format, check_out
+from zooft.cli.wanted import Job, Wanted, check_format, check_out, check_overwritten
 from zooft.run.folder import ONNX_FILE
 
 if TYPE_CHECKING:
@@ -68,6 +68,7 @@ def predict(model: Path, typed: tuple[str, ...], as_json: bool, **given: Any) ->
     task, options = saved.task_of_file(opened, registry.load())
     job = Job(wanted=wanted, opened=opened, task=task, options=options)
     check_format(job)
+    check_overwritten(job)
     for text in declared.doubts(opened, wanted.model, task.problem):
         say(text, err=True)
     tally = _by_file(job) if task.gather is None else _by_group(job)

@@ -98,7 +98,7 @@ def check_out(wanted: Wanted) -> None:
 
 
 def _check_file(out: Path, wanted: Wanted) -> None:
-    from zooft.deploy import formats, journal
+    from zooft.deploy import journal
 
     journal.check(out.resolve(), resume=wanted.resume)
     if out.is_dir():
@@ -112,10 +112,20 @@ def _check_file(out: Path, wanted: Wanted) -> None:
         *(Path(text).resolve() for text in wanted.typed if Path(text).is_file()),
     }:
         raise ConfigError(f"--out {out} is what is read here, and would be overwritten; name another file")
-    if not formats.is_result(out):
-        raise ConfigError(
-            f"--out {out} exists and isn't what predict writes, so it stays; name another file, or remove it"
-        )
+
+
+def check_overwritten(job: Job) -> None:
+    """Refuse to overwrite anything but earlier answers; what these look like, the model's problem says.
+
+    Raises:
+        ConfigError: it is something else.
+    """
+    from zooft.deploy import formats
+
+    out = job.wanted.out
+    if out is None or not out.is_file() or formats.is_result(out, job.task.problem.presentation, job.labels):
+        return
+    raise ConfigError(f"--out {out} exists and isn't what predict writes, so it stays; name another file, or remove it")
 
 
 def check_format(job: Job) -> None:

@@ -40,6 +40,8 @@ class Label:
         constants: what a problem has computed from the training targets and its answers depend on, such as the mean and the standard
             deviation that numbers are standardised by; empty before the data is split.
         problem: of several answers at once, the kind of this one, such as ``regression``; "" where there is one kind alone.
+        nothing: of three and more categories, the one that means that nothing was found, such as ``normal``; "" where there is none,
+            or where it isn't known. Any other outranks it in a group whose samples differ.
     """
 
     name: str = "class"
@@ -47,11 +49,20 @@ class Label:
     unit: str = ""
     problem: str = ""
     constants: Mapping[str, float] = field(default_factory=dict)
+    nothing: str = ""
 
 
-def class_labels(names: Sequence[str], *, name: str = "class") -> tuple[Label, ...]:
-    """The labels of classes that exclude each other, in the order of the targets."""
-    return (Label(name=name, categories=tuple(names)),)
+def class_labels(names: Sequence[str], *, name: str = "class", nothing: str = "") -> tuple[Label, ...]:
+    """The labels of classes that exclude each other, in the order of the targets; `nothing` as in `Label`.
+
+    Raises:
+        ValueError: `nothing` isn't one of three or more names.
+    """
+    if nothing and (nothing not in names or len(names) < 3):
+        raise ValueError(
+            f'nothing is {nothing!r}, expected one of three or more classes, or ""; they are {list(names)}'
+        )
+    return (Label(name=name, categories=tuple(names), nothing=nothing),)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -104,7 +115,7 @@ class Discovery:
         rejected: what can't, and why.
         notes: what the user should know.
         group_rule: how the samples of one group make one answer, as the problem calls it; "" for its usual one. Of classes: ``mean`` of
-            the probabilities, or ``max`` for those of the sample in which the last class is likeliest.
+            the probabilities, or ``max`` for those of the sample in which `Label.nothing` is least likely, else the last class likeliest.
         group_name: what a group is, in the singular, such as patient.
     """
 

@@ -341,6 +341,7 @@ class PresentationPart:
         brief: one row of `cells` to what fits on a screen; of a row without an answer, all cells are "".
         record: one row of `cells` to an entry of JSON. A mapping in it, such as a probability a class, stays one in entries that stand by
             themselves; among those of ``--format json`` about files it becomes the list of its values.
+        entries: names that every `record` has, by which a file of earlier answers is known; () for the names of `columns`.
         about: ``(labels, fitted)`` to what JSON says of all answers, such as the classes in the order of such lists.
         opening: ``(labels, fitted)`` to sentences about answers that are to come, such as where a threshold lies.
         worst: ``(predictions, labels)`` to a number a row ``(N,)``, larger for what is more worth a look; of right answers smaller
@@ -366,6 +367,7 @@ class PresentationPart:
     target: Callable[[Any, Labels], str]
     brief: Callable[[Mapping[str, Any], Labels], Mapping[str, Any]] = _every_cell
     record: Callable[[Mapping[str, Any], Labels], Mapping[str, Any]] = _every_cell
+    entries: tuple[str, ...] = ()
     about: Callable[[Labels, Fitted], Mapping[str, Any]] = _nothing_of_all
     opening: Callable[[Labels, Fitted], Sequence[str]] = _no_words
     worst: Callable[[Predictions, Labels], NDArray[Any]] = _in_order

@@ -87,6 +87,17 @@ def nothing_first(names: Sequence[str]) -> tuple[str, ...]:
     return tuple(sorted(names, key=lambda name: min(_weight(name, ""), 0)))
 
 
+def nothing_of(names: Sequence[str], positive: str = "") -> str:
+    """The one of more than two classes that means that nothing was found; "" where no name says so, or several do.
+
+    Args:
+        names: of all classes.
+        positive: the one that the user looks for, whatever its name says; "" for none.
+    """
+    found = [name for name in names if _weight(name, "") == -2] if len(names) > 2 else []
+    return found[0] if len(found) == 1 and spelling(found[0]) != spelling(positive) else ""
+
+
 def _sentence(ordered: Sequence[str], why: str) -> str:
     return f"the positive class, which is looked for, is {ordered[-1]!r}, and {ordered[0]!r} the negative one: {why}"
 

@@ -263,6 +263,10 @@ def check_targets(task: Task, found: Discovery, *, unlabelled: bool = False, fie
     for label in found.labels:
         if len(set(label.categories)) < len(label.categories):
             raise place.amiss(label.categories, "each class once", what="classes", code=code_of(task, field))
+        if label.nothing and label.nothing not in label.categories:
+            raise place.amiss(
+                label.nothing, "one of the classes", what="nothing of the label", code=code_of(task, field)
+            )
     for sample in found.samples:
         if not isinstance(sample, Sample):
             raise place.amiss(sample, "a Sample", what="one of samples", code=code_of(task, field))

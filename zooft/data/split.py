@@ -110,7 +110,8 @@ class _Known:
 
     @staticmethod
     def of(samples: Sequence[Sample], strata: Strata) -> _Known:
-        classes, needed = strata.names, strata.needed
+        classes: Sequence[str] = strata.names
+        needed = strata.needed
         targets = np.fromiter(strata.numbers, np.int64)
         if not needed:
             targets, classes = _without_single_samples(targets, classes)

@@ -124,39 +124,59 @@ def write(file: TextIO, layout: Layout, answers: Iterable[Answer], form: str) ->
             writer.row(cells(layout, answer))
 
 
-def is_result(path: Path) -> bool:
-    """Whether a file holds what `write` writes, of whatever problem, and nothing else that would be lost; an empty one holds nothing."""
+def is_result(path: Path, presentation: PresentationPart, labels: Labels) -> bool:
+    """Whether a file holds what `write` writes, and nothing else that would be lost; an empty one holds nothing.
+
+    Args:
+        path: of the file.
+        presentation: of the model that is to answer now.
+        labels: what its answers mean.
+    """
     try:
         with path.open(encoding="utf-8", newline="") as file:
             first = file.readline(2**20)
             if not first:
                 return True
-            return _is_table(first) or _is_entry(first) or _is_whole(first, file)
+            names = tuple(presentation.columns(labels))
+            return _is_table(first, names) or _is_entry(first, presentation.entries or names) or _is_whole(first, file)
     except (OSError, UnicodeDecodeError):
         return False
-
-
-def _is_table(first: str) -> bool:
-    try:
-        head = next(csv.reader([first], strict=True), [])
-    except csv.Error:
-        return False
-    facts = _FACTS.get(head[0]) if head else None
-    return facts is not None and len(head) > 2 + len(facts) and tuple(head[-1 - len(facts) :]) == (*facts, "error")
 
 
 _FACTS: Mapping[str, tuple[str, ...]] = {"file": (), "patient": ("samples", "missing", "decisive")}
 """What stands before the errors, by what is answered for."""
 
 
-def _is_entry(first: str) -> bool:
+def _is_table(first: str, names: tuple[str, ...]) -> bool:
+    """Whether a line is the head of CSV with these columns, or with those of any categories: another model may have written it."""
+    try:
+        head = next(csv.reader([first], strict=True), [])
+    except csv.Error:
+        return False
+    if len(head) < 3 or head[0] not in _FACTS or head[-1] != "error":
+        return False
+    facts, between = _FACTS[head[0]], tuple(head[1:-1])
+    answer = between[: len(between) - len(facts)]
+    if between != (*answer, *facts):
+        return False
+    own = answer[: len(names)] == names if facts else answer == names  # names of a patient may stand behind them
+    return own or (len(answer) > 1 and answer[1].startswith("p(") and answer[1].endswith(")"))
+
+
+def _is_entry(first: str, names: Sequence[str]) -> bool:
+    """Whether a line is an entry that has these names, or one that says why there is no answer."""
     try:
         entry = json.loads(first)
     except ValueError:
         return False
     if not isinstance(entry, dict):
         return False
-    return any(name in entry and set(entry) - {name} >= set(facts) and len(entry) > 1 for name, facts in _FACTS.items())
+    return any(
+        key in entry
+        and entry.keys() >= set(facts)
+        and (entry.keys() >= set(names) or entry.keys() == {key, *facts, "error"})
+        for key, facts in _FACTS.items()
+    )
 
 
 def _is_whole(first: str, file: TextIO) -> bool:

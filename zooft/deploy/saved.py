@@ -95,7 +95,7 @@ def open_run(path: Path, registry: Registry, *, like: Backbone | None = None) ->
         RunError: not a run.
         WeightsError: its weights don't fit its record.
     """
-    from zooft.model.adapted import adapt, load_zoo_tensors
+    from zooft.model.adapted import adapt, load_zoo_state_dict
     from zooft.model.backbone import rebuild_backbone
     from zooft.model.weights import read_file
 
@@ -107,7 +107,7 @@ def open_run(path: Path, registry: Registry, *, like: Backbone | None = None) ->
     )  # fmt: skip
     adapted = adapt(backbone, registry.head(record.head), ask(task.problem.training, "outputs", record.labels, options))
     weights = path / runs.WEIGHTS_FILE
-    load_zoo_tensors(adapted, read_file(weights).tensors, what=weights.name)
+    load_zoo_state_dict(adapted, read_file(weights).tensors, what=weights.name)
     return SavedRun(
         path=path, record=record, task=task, options=options, labels=record.labels, model=adapted.eval(), input=backbone.input,
         fitted=record.fitted, group_rule=record.data.group_rule,
@@ -211,7 +211,7 @@ def predict_run(
     device: str,
     workers: int,
     advance: Advance,
-    keeping: FeatureCache | None = None,
+    feature_cache: FeatureCache | None = None,
     stop: int = 0,
 ) -> Predictions:
     """A run's answers, in torch.
@@ -222,7 +222,7 @@ def predict_run(
         device: where.
         workers: loader processes.
         advance: told of each batch.
-        keeping: where what leaves the first `stop` stages is kept, or is to be kept.
+        feature_cache: where what leaves the first `stop` stages is kept, or is to be kept.
         stop: how many leading stages learnt nothing.
     """
     import torch
@@ -232,7 +232,7 @@ def predict_run(
 
     views = make_views(saved, samples)
     saved.model.to(device, memory_format=torch.channels_last).eval()  # type: ignore[call-overload]
-    kept = None if keeping is None else inputs(saved.model, views, stop=stop, keeping=keeping)
+    kept = None if feature_cache is None else inputs(saved.model, views, stop=stop, feature_cache=feature_cache)
     start = 0 if kept is None else stop
     rows: list[Columns] = []
     answer = partial(saved.model, start=start) if start or len(samples) < _MANY else _Folded(saved.model)
@@ -398,7 +398,13 @@ def make_views(saved: SavedRun, samples: Sequence[Sample]) -> SampleDataset:
         samples,
         read=reader(saved.task, saved.options),
         preprocess=within(saved.task, "preprocess", saved.task.preprocess(saved.input, saved.options)),
+        encode=_without_target,
     )
+
+
+def _without_target(_target: Any) -> int:
+    """What is predicted doesn't depend on it, and a target that isn't encoded may be of any form, which batches can't be made of."""
+    return 0
 
 
 def task_of_file(model: OnnxModel, registry: Registry) -> tuple[Task, Any]:

@@ -130,7 +130,7 @@ def feed(
     *,
     boundary: int,
     views: int | None,
-    keeping: FeatureCache | None,
+    feature_cache: FeatureCache | None,
 ) -> EpochData:
     """What the first learning stage is fed, computed as far as it isn't kept yet.
 
@@ -140,12 +140,12 @@ def feed(
         val: plain ones.
         boundary: how many leading stages are frozen.
         views: random views of each sample that are kept beside the plain one; None for a fresh one in every epoch.
-        keeping: None to run frozen stages in every epoch.
+        feature_cache: None to run frozen stages in every epoch.
     """
-    if keeping is None:
+    if feature_cache is None:
         return EpochData(boundary=boundary, start=0, train=train, val_start=0, val=val)
-    with keeping.clock.part("frozen stages"):
-        return _fed(model, train, val, boundary, views, keeping)
+    with feature_cache.clock.part("frozen stages"):
+        return _fed(model, train, val, boundary, views, feature_cache)
 
 
 def _fed(
@@ -154,23 +154,23 @@ def _fed(
     val: SampleDataset | None,
     boundary: int,
     views: int | None,
-    keeping: FeatureCache,
+    feature_cache: FeatureCache,
 ) -> EpochData:
-    runner = _Runners(model, boundary, keeping)
-    kept_val = None if val is None else inputs(model, val, stop=boundary, keeping=keeping, runner=runner)
+    runner = _Runners(model, boundary, feature_cache)
+    kept_val = None if val is None else inputs(model, val, stop=boundary, feature_cache=feature_cache, runner=runner)
     kept_train: CachedFeatures | None = None
     fresh = train.augment is not None and (views is None or boundary == 0)
     if not fresh:
         count = 0 if train.augment is None else views or 0
-        kept_train = inputs(model, train, stop=boundary, keeping=keeping, runner=runner, views=count)
+        kept_train = inputs(model, train, stop=boundary, feature_cache=feature_cache, runner=runner, views=count)
         if kept_train is None and boundary:
-            keeping.note("the frozen stages run in every epoch, because their outputs can't be kept")
+            feature_cache.note("the frozen stages run in every epoch, because their outputs can't be kept")
     elif boundary:
-        keeping.note("the frozen stages run in every epoch, because every epoch sees views of its own")
+        feature_cache.note("the frozen stages run in every epoch, because every epoch sees views of its own")
     return EpochData(
         boundary=boundary,
         start=0 if kept_train is None else boundary,
-        train=sketched(train, keeping) if kept_train is None else kept_train,
+        train=sketched(train, feature_cache) if kept_train is None else kept_train,
         val_start=0 if kept_val is None else boundary,
         val=val if kept_val is None else kept_val,
     )
@@ -181,18 +181,18 @@ def inputs(
     members: SampleDataset,
     *,
     stop: int,
-    keeping: FeatureCache,
+    feature_cache: FeatureCache,
     runner: _Runners | None = None,
     views: int = 0,
 ) -> CachedFeatures | None:
     """What leaves stage `stop` - 1 for every sample, in the plain view and `views` random ones; None where it can't be kept."""
-    run = runner or _Runners(model, stop, keeping)
-    names = keeping.names(members.samples)
+    run = runner or _Runners(model, stop, feature_cache)
+    names = feature_cache.names(members.samples)
     takers = []
     for number in range(views + 1):
         # a random view is seeded by the sample's id, so that is part of what it is found by
         own = spilled(part_of(name, s.id) for name, s in zip(names, members.samples, strict=True)) if number else names
-        take = _take(members.numbered(number), own, stop=stop, keeping=keeping, runner=run)
+        take = _take(members.numbered(number), own, stop=stop, feature_cache=feature_cache, runner=run)
         if take is None:
             return None
         takers.append(take)
@@ -202,8 +202,8 @@ def inputs(
 class _Runners:
     """What runs the frozen stages, made when it is first needed: a run that finds everything kept needs none."""
 
-    def __init__(self, model: AdaptedModel, stop: int, keeping: FeatureCache) -> None:
-        self._model, self.stop, self.bag, self._keeping = model, stop, model.bag, keeping
+    def __init__(self, model: AdaptedModel, stop: int, feature_cache: FeatureCache) -> None:
+        self._model, self.stop, self.bag, self._keeping = model, stop, model.bag, feature_cache
         self.what = {
             "what": "features",
             "stages": list(model.stages)[:stop],
@@ -232,40 +232,43 @@ class _Runners:
 
 
 def _take(
-    views: SampleDataset, names: Sequence[str], *, stop: int, keeping: FeatureCache, runner: _Runners
+    views: SampleDataset, names: Sequence[str], *, stop: int, feature_cache: FeatureCache, runner: _Runners
 ) -> Take | None:
     """Reads what is kept of one view, after computing what isn't."""
-    outputs = Outputs(names, keeping.store.shelf(_what(views, keeping, runner)))
+    outputs = Outputs(names, feature_cache.store.shelf(_what(views, feature_cache, runner)))
     title = "frozen stages, once" if stop else "reading the samples, once"
-    for share in (keeping.share, range):  # what another process has kept where this one can't see it is computed here
+    for share in (
+        feature_cache.share,
+        range,
+    ):  # what another process has kept where this one can't see it is computed here
         absent = outputs.absent()
-        keeping.agree(True)  # all have listed what is missing before anyone writes
+        feature_cache.agree(True)  # all have listed what is missing before anyone writes
         mine = [absent[i] for i in share(len(absent))]
-        advance = keeping.computing(title, len(mine)) if mine else unseen(title, 0)
-        if not keeping.agree(_compute(views, mine, outputs, keeping, runner, advance)):
+        advance = feature_cache.computing(title, len(mine)) if mine else unseen(title, 0)
+        if not feature_cache.agree(_compute(views, mine, outputs, feature_cache, runner, advance)):
             return None
-    return outputs.taker() if keeping.agree(not outputs.absent()) else None
+    return outputs.taker() if feature_cache.agree(not outputs.absent()) else None
 
 
 def _compute(
     views: SampleDataset,
     wanted: Sequence[int],
     outputs: Outputs,
-    keeping: FeatureCache,
+    feature_cache: FeatureCache,
     runner: _Runners,
     advance: Advance,
 ) -> bool:
     """Compute and keep, or hold what the disk can't; False where there is room neither here nor there."""
     done = 0
-    data = loader(Subset(views, wanted), batch_size=AT_A_TIME, workers=keeping.workers)
-    with numerics.exact_convolutions(), closing(_rows(data, keeping, runner)) as batches:
+    data = loader(Subset(views, wanted), batch_size=AT_A_TIME, workers=feature_cache.workers)
+    with numerics.exact_convolutions(), closing(_rows(data, feature_cache, runner)) as batches:
         for rows in batches:
-            if not done and rows[0].nbytes * len(views) > max(keeping.store.most_bytes, HELD_BYTES):
+            if not done and rows[0].nbytes * len(views) > max(feature_cache.store.most_bytes, HELD_BYTES):
                 return False
             members = wanted[done : done + len(rows)]
-            keeping.check_unchanged(views.samples[i] for i in members)
-            keeping.room[0] -= outputs.put(members, rows)
-            if keeping.room[0] < 0:
+            feature_cache.check_unchanged(views.samples[i] for i in members)
+            feature_cache.room[0] -= outputs.put(members, rows)
+            if feature_cache.room[0] < 0:
                 return False
             done += len(rows)
             advance(len(rows))
@@ -273,24 +276,24 @@ def _compute(
     return True
 
 
-def _rows(data: Iterable[Any], keeping: FeatureCache, runner: _Runners) -> Generator[NDArray[Any]]:
+def _rows(data: Iterable[Any], feature_cache: FeatureCache, runner: _Runners) -> Generator[NDArray[Any]]:
     """What is kept of each batch."""
     # batches of bags are large, and nothing is computed before the first stage
-    count = lanes.lanes(keeping.device) if runner.stop and not runner.bag else 1
+    count = lanes.lanes(feature_cache.device) if runner.stop and not runner.bag else 1
 
     def read() -> Iterator[Tensor]:
         # not a part of its own beside others: their CPU seconds would be counted for it
-        for x, _ in data if count > 1 else keeping.clock.each(data, "reading for frozen stages"):
+        for x, _ in data if count > 1 else feature_cache.clock.each(data, "reading for frozen stages"):
             runner.ready(x)  # by the first batch, whichever lane is faster
             yield x
 
     return lanes.computed(read(), lambda x: rounded(runner(x).numpy()), count=count)
 
 
-def _what(views: SampleDataset, keeping: FeatureCache, runner: _Runners) -> dict[str, Any]:
+def _what(views: SampleDataset, feature_cache: FeatureCache, runner: _Runners) -> dict[str, Any]:
     """Everything that what leaves the frozen stages depends on, but for the sample's content."""
     view = {"number": views.number, "seed": views.seed} if views.number else None
     return {
-        **keeping.of, **runner.what, "view": view,
-        "precision": str(keeping.dtype).removeprefix("torch."), "device": keeping.device.type, "together": AT_A_TIME,
+        **feature_cache.of, **runner.what, "view": view,
+        "precision": str(feature_cache.dtype).removeprefix("torch."), "device": feature_cache.device.type, "together": AT_A_TIME,
     }  # fmt: skip

@@ -21,29 +21,32 @@ if TYPE_CHECKING:
     from zooft.storage.cache import Shelf
 
 
-def sketched(train: SampleDataset, keeping: FeatureCache) -> SampleDataset:
+def sketched(train: SampleDataset, feature_cache: FeatureCache) -> SampleDataset:
     """Random views made of arrays that are decoded once and lie in the store, as far as they fit."""
     if train.augment is None:
         return train
-    names = keeping.names(train.samples)
-    shelf = keeping.store.shelf({**keeping.of, "what": "sketches"})
-    for share in (keeping.share, range):  # what another process has kept where this one can't see it is decoded here
+    names = feature_cache.names(train.samples)
+    shelf = feature_cache.store.shelf({**feature_cache.of, "what": "sketches"})
+    for share in (
+        feature_cache.share,
+        range,
+    ):  # what another process has kept where this one can't see it is decoded here
         absent = shelf.missing(spilled(part_of(name, "parts") for name in names))
-        keeping.agree(True)
-        _keep_sketches(train, names, [absent[i] for i in share(len(absent))], shelf, keeping)
-        keeping.agree(True)
+        feature_cache.agree(True)
+        _keep_sketches(train, names, [absent[i] for i in share(len(absent))], shelf, feature_cache)
+        feature_cache.agree(True)
     return train.numbered(0, _Sketches(shelf, names))
 
 
 def _keep_sketches(
-    train: SampleDataset, names: Sequence[str], wanted: Sequence[int], shelf: Shelf, keeping: FeatureCache
+    train: SampleDataset, names: Sequence[str], wanted: Sequence[int], shelf: Shelf, feature_cache: FeatureCache
 ) -> None:
-    advance = keeping.computing("decoding, once", len(wanted)) if wanted else unseen("", 0)
-    raw = loaded(_Raw(train, wanted), keeping.workers, batch_size=None, collate_fn=collate_nothing)
+    advance = feature_cache.computing("decoding, once", len(wanted)) if wanted else unseen("", 0)
+    raw = loaded(_Raw(train, wanted), feature_cache.workers, batch_size=None, collate_fn=collate_nothing)
     for index, arrays in zip(wanted, raw, strict=True):
-        if sum(array.nbytes for array in arrays) * len(names) > keeping.store.most_bytes // 2:
+        if sum(array.nbytes for array in arrays) * len(names) > feature_cache.store.most_bytes // 2:
             break
-        keeping.check_unchanged([train.samples[index]])
+        feature_cache.check_unchanged([train.samples[index]])
         shelf.put([part_of(names[index], part) for part in range(len(arrays))], arrays)
         shelf.put([part_of(names[index], "parts")], [np.array([len(arrays)])])
         if part_of(names[index], "parts") not in shelf:  # the disk can't: every epoch decodes for itself

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any, Generic, Literal, Protocol, TypeVar, cast
 
 from zooft.config import FinetuneConfig, names
 from zooft.contracts import Family, Freezer, Head, Source, Task, WeightsSource
-from zooft.errors import AmbiguousNameError, UnknownNameError
+from zooft.errors import AmbiguousNameError, ConfigError, UnknownNameError
 from zooft.hooks import loading as plugin_loading
 from zooft.hooks.guard import HOOKS, guarded, misfit_of, printing_aside
 
@@ -78,9 +78,17 @@ class Registry:
         return _with_sources(_find(self, "task", self.tasks, name).value, [entry.value for entry in self.sources])
 
     def freezer(self, text: str) -> tuple[Freezer, str | None]:
-        """The freezer and the argument in ``NAME`` or ``NAME:ARGUMENT``."""
+        """The freezer and the argument in ``NAME`` or ``NAME:ARGUMENT``.
+
+        Raises:
+            UnknownNameError: there is no such freezer.
+            ConfigError: it takes no argument, and one is given.
+        """
         name, colon, argument = text.partition(":")
-        return _find(self, "freezer", self.freezers, name).value, argument if colon else None
+        found = _find(self, "freezer", self.freezers, name).value
+        if colon and found.argument is None:
+            raise ConfigError(f"--freeze {name} takes no argument, but {argument!r} was given")
+        return found, argument if colon else None
 
     def owned_name(self, kind: Literal["family", "head", "task"], name: str) -> str:
         """``PLUGIN/NAME``, which stays unambiguous when other plugins are installed later."""

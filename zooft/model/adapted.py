@@ -118,7 +118,7 @@ def _build(backbone: Backbone, head: Head, outputs: int) -> nn.Module:
     return module
 
 
-def zoo_tensors(model: AdaptedModel) -> dict[str, Tensor]:
+def zoo_state_dict(model: AdaptedModel) -> dict[str, Tensor]:
     """All tensors under the zoo's own names, a linear head in the classifier's place.
 
     A head of another shape has no place in the zoo's model and stands under ``zooft_head.``.
@@ -134,8 +134,8 @@ def zoo_tensors(model: AdaptedModel) -> dict[str, Tensor]:
     return tensors
 
 
-def load_zoo_tensors(model: AdaptedModel, tensors: Mapping[str, Tensor], *, what: str) -> None:
-    """The way back of `zoo_tensors`.
+def load_zoo_state_dict(model: AdaptedModel, tensors: Mapping[str, Tensor], *, what: str) -> None:
+    """The way back of `zoo_state_dict`.
 
     Raises:
         WeightsError: names or shapes differ.

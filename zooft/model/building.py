@@ -20,6 +20,9 @@ if TYPE_CHECKING:
     from zooft.contracts import Anatomy, InputSpec, WeightsSource
 
 
+_SCALE = "on the scale 0..1 of pixels; what is given for 0..255 is to be divided by 255"
+
+
 def weight_places(
     family: Family, full: str, sources: Sequence[WeightsSource], *, folder: Path | None
 ) -> weight_files.Places:
@@ -55,7 +58,8 @@ def _check_input(family: Family, spec: InputSpec) -> None:
     positive = {name: getattr(spec, name) for name in ("height", "width", "resize")}
     positive |= {f"std[{i}]": value for i, value in enumerate(spec.std)}
     wrong = [(what, value, "a finite number above 0") for what, value in positive.items() if not 0 < value < math.inf]
-    wrong += [(f"mean[{i}]", value, "a finite number") for i, value in enumerate(spec.mean) if not math.isfinite(value)]
+    wrong += [(f"mean[{i}]", value, f"a number {_SCALE}") for i, value in enumerate(spec.mean) if not 0 <= value <= 1]
+    wrong += [(f"std[{i}]", value, f"a number {_SCALE}") for i, value in enumerate(spec.std) if value > 1]
     if len(spec.mean) != len(spec.std) or not spec.mean:
         wrong.append(("std", spec.std, f"as many numbers as mean has, {len(spec.mean)}, one a channel"))
     for what, value, expected in wrong[:1]:
@@ -99,6 +103,11 @@ def check_first_convolution(family: Family, name: str, module: nn.Module, anatom
     found = modules[given]
     if not isinstance(found, nn.Conv2d):
         raise place.amiss(type(found).__name__, "a torch.nn.Conv2d", what=f"first_convolution, {given},", code=code)
+    if found.in_channels != anatomy.input.channels:
+        expected = f"the convolution that sees the image, which has {anatomy.input.channels} channels"
+        raise place.amiss(
+            found.in_channels, expected, what=f"the in_channels of first_convolution, {given},", code=code
+        )
     return found
 
 

@@ -50,22 +50,34 @@ def check_composition(name: str, module: nn.Module, stages: Mapping[str, Stage],
     with torch.inference_mode():
         try:
             whole = module(image)
-            staged = image
-            for stage in stages.values():
-                staged = stage(module, staged)
         except Exception as error:  # plugin code
-            raise ModelError(f"the stages of {name} don't run: {type(error).__name__}: {error}") from error
+            raise ModelError(f"{name} doesn't run on an image: {type(error).__name__}: {error}") from error
+        staged = _staged(name, module, stages, image)
     if not isinstance(whole, Tensor) or whole.ndim != 2 or staged.shape != whole.shape:
         got = (
             f"{tuple(staged.shape)} against {tuple(whole.shape) if isinstance(whole, Tensor) else type(whole).__name__}"
         )
         raise ModelError(f"the trunk of {name} should give (N, width), stage by stage and whole; it gives {got}")
+    if not whole.is_meta and not bool(torch.isfinite(whole).all()):
+        raise ModelError(f"{name} gives numbers that aren't finite for noise; are all of its weights initialised?")
     if not whole.is_meta and not torch.allclose(
         staged, whole, rtol=_TOLERANCE, atol=_TOLERANCE * float(whole.abs().max())
     ):
         worst = float((staged - whole).abs().max())
         raise ModelError(f"the stages of {name} don't compose to its trunk: they differ by {worst:.2g}")
     return int(whole.shape[1])
+
+
+def _staged(name: str, module: nn.Module, stages: Mapping[str, Stage], x: Tensor) -> Tensor:
+    """What leaves the last stage."""
+    for key, stage in stages.items():
+        try:
+            x = stage(module, x)
+        except Exception as error:  # plugin code
+            raise ModelError(f"the stages of {name} don't run: {key}: {type(error).__name__}: {error}") from error
+        if not isinstance(x, Tensor):
+            raise ModelError(f"the stage {key} of {name} gives {type(x).__name__}, expected a tensor")
+    return x
 
 
 def _device(module: nn.Module) -> torch.device:

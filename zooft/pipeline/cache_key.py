@@ -34,13 +34,13 @@ _CORE = (
 )  # fmt: skip
 
 
-def depends_on(plan: Plan, backbone: Backbone) -> dict[str, Any]:
+def feature_key(plan: Plan, backbone: Backbone) -> dict[str, Any]:
     """What features depend on, as JSON has it."""
     spec = backbone.input
     task = plan.task
     own = [task.preprocess, task.augment, task.sketch, plan.family.anatomy]
     return {
-        **reads_by(plan),
+        **reading_key(plan),
         "backbone": backbone.reference,
         "input": runs.to_json(spec),
         "preprocessing": task.explain(spec, plan.options),
@@ -48,7 +48,7 @@ def depends_on(plan: Plan, backbone: Backbone) -> dict[str, Any]:
     }
 
 
-def reads_by(plan: Plan) -> dict[str, Any]:
+def reading_key(plan: Plan) -> dict[str, Any]:
     """What the arrays of a sample depend on besides its content."""
     return {
         "task": plan.registry.owned_name("task", plan.config.task),

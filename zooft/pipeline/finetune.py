@@ -30,13 +30,12 @@ from zooft.evaluation import predictions_file
 from zooft.evaluation.evaluate import Evaluated, evaluate
 from zooft.evaluation.predictions import Predictions, join
 from zooft.hooks import registry as registries
-from zooft.pipeline import resume
-from zooft.pipeline import training as crews
-from zooft.pipeline.cache_key import reads_by
+from zooft.pipeline import resume, training
+from zooft.pipeline.cache_key import reading_key
 from zooft.pipeline.events import RunEvents
 from zooft.pipeline.plan import Plan, resolve
 from zooft.pipeline.record import begin_record
-from zooft.pipeline.reporter import Listener, Quiet, Silent
+from zooft.pipeline.reporter import LoggingReporter, Reporter, SilentReporter
 from zooft.run import folder as runs
 from zooft.run.record import read_record, update_record, write_record
 from zooft.storage.lookup import Lookup
@@ -84,13 +83,13 @@ class FinetuneResult:
         return self.path / runs.ONNX_FILE if self.verification is not None else None
 
 
-def finetune(*, listener: Listener | None = None, registry: Registry | None = None, **values: Any) -> FinetuneResult:
+def finetune(*, reporter: Reporter | None = None, registry: Registry | None = None, **values: Any) -> FinetuneResult:
     """Fine-tune a backbone on a task; the arguments are the command line's options.
 
     Under torchrun or ``accelerate launch`` every process calls it; the main one reads, writes and tells, all learn.
 
     Args:
-        listener: who is told how it goes on.
+        reporter: who is told how it goes on.
         registry: instead of the installed plugins.
         values: `backbone`, `task`, `data` and any other option of `zooft finetune`, the task's own among them; or
             `resume`, and no others than where things are.
@@ -98,18 +97,18 @@ def finetune(*, listener: Listener | None = None, registry: Registry | None = No
     Raises:
         ZooftError: says what was wrong and what to do; nothing half-made is left under the run's name.
     """
-    told = listener or Quiet() if launcher.process() == 0 else Silent()
+    reporter = reporter or LoggingReporter() if launcher.process() == 0 else SilentReporter()
     if launcher.processes() > 1:
-        return _finetune_together(registry, values, told)
+        return _finetune_together(registry, values, reporter)
     plan = _resolved(registry, values)  # before torch is loaded: most faults are found here
     from zooft.compute import distributed
 
     accelerator = distributed.alone(plan.config.machine.device)
     with distributed.faults(accelerator):
-        return _worked_on(plan, accelerator, told)
+        return _run_in_folder(plan, accelerator, reporter)
 
 
-def _finetune_together(registry: Registry | None, values: Mapping[str, Any], told: Listener) -> FinetuneResult:
+def _finetune_together(registry: Registry | None, values: Mapping[str, Any], reporter: Reporter) -> FinetuneResult:
     from zooft.compute import distributed
 
     accelerator = distributed.start(cpu=values.get("device") == "cpu")
@@ -118,9 +117,9 @@ def _finetune_together(registry: Registry | None, values: Mapping[str, Any], tol
         "" if accelerator.is_main_process else "if an epoch was finished, --resume and the run's folder go on from it"
     )
     with distributed.faults(accelerator, advice=advice):
-        plan = distributed.main_first(accelerator, lambda: _resolved(registry, values))
+        plan = distributed.main_process_first(accelerator, lambda: _resolved(registry, values))
         distributed.main_only(accelerator, lambda: distributed.check_device(plan.config.machine.device))
-        result = _worked_on(plan, accelerator, told)
+        result = _run_in_folder(plan, accelerator, reporter)
         distributed.finish()
     return result
 
@@ -130,18 +129,18 @@ def _resolved(registry: Registry | None, values: Mapping[str, Any]) -> Plan:
     return resolve(known, resume.resumed(known, values) if values.get("resume") is not None else values)
 
 
-def _worked_on(plan: Plan, accelerator: Accelerator, told: Listener) -> FinetuneResult:
+def _run_in_folder(plan: Plan, accelerator: Accelerator, reporter: Reporter) -> FinetuneResult:
     from zooft.compute import distributed
 
     folder = distributed.main_only(accelerator, lambda: _folder(plan))
     events = RunEvents(plan.registry, folder, private=plan.task.private)
     with events.until_the_end():
         try:
-            return _finetune(plan, folder, accelerator, told, events)
+            return _finetune(plan, folder, accelerator, reporter, events)
         except BaseException as error:  # Ctrl-C too
-            kept = folder.abandon() if folder is not None else ""
-            if kept:
-                error.add_note(kept)
+            checkpoint = folder.abandon() if folder is not None else ""
+            if checkpoint:
+                error.add_note(checkpoint)
             raise
 
 
@@ -160,28 +159,30 @@ def _folder(plan: Plan) -> runs.WorkingFolder:
 
 
 def _finetune(
-    plan: Plan, folder: runs.WorkingFolder | None, accelerator: Accelerator, told: Listener, events: RunEvents
+    plan: Plan, folder: runs.WorkingFolder | None, accelerator: Accelerator, reporter: Reporter, events: RunEvents
 ) -> FinetuneResult:
     """What all processes do, step by step; `folder` is the main one's alone."""
-    from zooft.compute.distributed import first, main_first, main_only
+    from zooft.compute.distributed import first, main_only, main_process_first
 
     clock = Clock()
     stopwatch = Stopwatch(on=plan.config.profile and folder is not None, wait=partial(_finish_work, accelerator))
     stopwatch.started()
     digests = Lookup()  # of samples' content, which the audit and the features are kept under
     path = folder.path if folder is not None else None
-    told.step("reading the data")
+    reporter.step("reading the data")
     with stopwatch.part("finding the data"):
-        found, splits = first(accelerator, lambda: _read_data(plan, crews.mains(path), told))
+        found, splits = first(accelerator, lambda: _read_data(plan, training.on_main(path), reporter))
     audited = None
     if plan.config.audit:
         with stopwatch.part("audit"):
-            audited = main_only(accelerator, lambda: _audit(plan, crews.mains(path), found, splits, told, digests))
+            audited = main_only(
+                accelerator, lambda: _audit(plan, training.on_main(path), found, splits, reporter, digests)
+            )
     clock.lap("data")
-    told.step(f"loading {plan.family.name}:{plan.model}")
+    reporter.step(f"loading {plan.family.name}:{plan.model}")
     with stopwatch.part("building the model"):
-        backbone, adapted = main_first(accelerator, lambda: crews.adapt(plan, found.labels))
-    told.note(f"weights: {backbone.weights.source}")
+        backbone, adapted = main_process_first(accelerator, lambda: training.adapt(plan, found.labels))
+    reporter.note(f"weights: {backbone.weights.source}")
     if (
         plan.config.deployment.export and plan.config.resume is None
     ):  # a run that goes on has been tried when it was begun
@@ -189,22 +190,32 @@ def _finetune(
             main_only(accelerator, lambda: finished.try_export(adapted, backbone.input, plan.task, plan.options))
     if backbone.fixed:
         shown = ", ".join(sorted(backbone.fixed)[:3]) + (", …" if len(backbone.fixed) > 3 else "")
-        told.note(
+        reporter.note(
             f"{len(backbone.fixed)} parameters stay as they are, whatever --freeze says, as {plan.family.name} has fixed them: {shown}"
         )
-    main_only(accelerator, lambda: _write_record(plan, crews.mains(path), backbone, splits, found, events))
-    crew = crews.gathered(plan, backbone, splits, accelerator, told, stopwatch, digests, events)
-    crossed = crews.cross_validate(crew, splits, found.labels, path) if splits.folds else None
-    told.step(f"training on {_where(accelerator)}" + (", with all samples" if splits.folds else ""))
-    crews.learn(crew, backbone, adapted, found.labels, splits.train, splits.val, path, kept=crews.kept_by(crew, path))
+    main_only(accelerator, lambda: _write_record(plan, training.on_main(path), backbone, splits, found, events))
+    context = training.prepare_context(plan, backbone, splits, accelerator, reporter, stopwatch, digests, events)
+    crossed = training.cross_validate(context, splits, found.labels, path) if splits.folds else None
+    reporter.step(f"training on {_where(accelerator)}" + (", with all samples" if splits.folds else ""))
+    training.fit_model(
+        context,
+        backbone,
+        adapted,
+        found.labels,
+        splits.train,
+        splits.val,
+        path,
+        checkpoint=training.load_checkpoint(context, path),
+    )
     clock.lap("training")
     return first(
-        accelerator, lambda: _completed(crew.alone(), crews.mains(folder), found, splits, crossed, audited, clock)
+        accelerator,
+        lambda: _completed(context.alone(), training.on_main(folder), found, splits, crossed, audited, clock),
     )
 
 
 def _completed(
-    crew: crews.Crew,
+    context: training.TrainingContext,
     folder: runs.WorkingFolder,
     found: Discovery,
     splits: Splits,
@@ -213,22 +224,22 @@ def _completed(
     clock: Clock,
 ) -> FinetuneResult:
     """What the main process makes of the weights that all have learnt: judged, exported, reported, published."""
-    plan, told = crew.plan, crew.told
-    told.step("evaluating the last epoch" if splits.folds else "evaluating the best epoch")
-    with crew.clock.part("evaluation"):
-        saved, evaluated = _evaluate(crew, folder.path, splits, crossed)
+    plan, reporter = context.plan, context.reporter
+    reporter.step("evaluating the last epoch" if splits.folds else "evaluating the best epoch")
+    with context.clock.part("evaluation"):
+        saved, evaluated = _evaluate(context, folder.path, splits, crossed)
     clock.lap("evaluation")
     verification = None
     if plan.config.deployment.export:
-        with crew.clock.part("export and verification"):
-            verification = _export(crew, saved, splits)
+        with context.clock.part("export and verification"):
+            verification = _export(context, saved, splits)
     clock.lap("export")
     update_record(folder.path, resources=clock.resources())
     if plan.config.report:
-        with crew.clock.part("report"), _doing_without(told):
+        with context.clock.part("report"), _without_report(reporter):
             saved = replace(saved, record=read_record(saved.path))
             _report(plan, saved, found, splits, evaluated, audited, verification)
-    profile = _profile(crew, folder.path)
+    profile = _profile(context, folder.path)
     path = folder.publish()
     _refuse_failure(verification, path)
     evaluations = {name: part.evaluation for name, part in evaluated.items()}
@@ -243,13 +254,13 @@ def _completed(
     )
 
 
-def _profile(crew: crews.Crew, folder: Path) -> Profile | None:
+def _profile(context: training.TrainingContext, folder: Path) -> Profile | None:
     """Where the time went, and what the machine could have done; None unless asked for."""
-    if not crew.clock.on:
+    if not context.clock.on:
         return None
-    parts = crew.clock.parts()
-    peak = timing.measure_peak(crew.accelerator.device)
-    profile = Profile(parts=parts, dtype=crew.clock.dtype, learning_gflop=crew.clock.gflop, peak=peak)
+    parts = context.clock.parts()
+    peak = timing.measure_peak(context.accelerator.device)
+    profile = Profile(parts=parts, dtype=context.clock.dtype, learning_gflop=context.clock.gflop, peak=peak)
     update_record(folder, profile=timing.as_record(profile))
     return profile
 
@@ -267,9 +278,9 @@ def _where(accelerator: Accelerator) -> str:
     return str(accelerator.device) if number == 1 else f"{number} processes, {accelerator.device.type}"
 
 
-def _read_data(plan: Plan, folder: Path, told: Listener) -> tuple[Discovery, Splits]:
+def _read_data(plan: Plan, folder: Path, reporter: Reporter) -> tuple[Discovery, Splits]:
     sample_tables.begin(plan.task, plan.config.data, plan.options)
-    found = sample_tables.discover(plan.task, plan.config.data, plan.options, computing=told.computing)
+    found = sample_tables.discover(plan.task, plan.config.data, plan.options, computing=reporter.computing)
     if plan.config.resume is not None:
         resume.check_data(folder, found)
     problem = plan.task.problem
@@ -285,39 +296,39 @@ def _read_data(plan: Plan, folder: Path, told: Listener) -> tuple[Discovery, Spl
         folder / runs.SAMPLES_FILE, splits, lambda target: problem.presentation.target(target, found.labels)
     )
     sample_tables.write_rejected(folder / runs.REJECTED_FILE, found.rejected)
-    found = replace(found, labels=crews.prepare(plan, found.labels, splits.train))
-    told.rejected(found.rejected)
+    found = replace(found, labels=training.prepare(plan, found.labels, splits.train))
+    reporter.rejected(found.rejected)
     for text in (*found.notes, *splits.notes):
-        told.note(text)
+        reporter.note(text)
     return found, splits
 
 
-def _audit(plan: Plan, folder: Path, found: Discovery, splits: Splits, told: Listener, digests: Lookup) -> Audit:
+def _audit(plan: Plan, folder: Path, found: Discovery, splits: Splits, reporter: Reporter, digests: Lookup) -> Audit:
     from zooft.audit import audit
 
-    told.step("looking for leaks and shortcuts")
+    reporter.step("looking for leaks and shortcuts")
     audited = audit(
         found.samples, plan.task.problem, found.labels, partial(sample_tables.read, plan.task, plan.options),
-        show=partial(sample_tables.picture, plan.task, plan.options), computing=told.computing, seed=plan.config.seed,
+        show=partial(sample_tables.picture, plan.task, plan.options), computing=reporter.computing, seed=plan.config.seed,
         splits=splits.names,
-        cache=_thumbnail_cache(plan, told, digests), notes=found.notes,
+        cache=_thumbnail_cache(plan, reporter, digests), notes=found.notes,
     )  # fmt: skip
     runs.write_json(folder / runs.AUDIT_FILE, audited)
     for finding in audited.findings:
         # of classes that a split leaves out, splitting has told already
         if finding.severity != "info" and finding.kind != "absent_classes":
-            told.note(f"{finding.severity}: {finding.text}")
+            reporter.note(f"{finding.severity}: {finding.text}")
     return audited
 
 
-def _thumbnail_cache(plan: Plan, told: Listener, digests: Lookup) -> ThumbnailCache | None:
+def _thumbnail_cache(plan: Plan, reporter: Reporter, digests: Lookup) -> ThumbnailCache | None:
     """The cache of thumbnails; None with ``--no-cache``."""
     from zooft.audit.thumbnails import ThumbnailCache
     from zooft.storage.cache import default_store
 
     if not plan.config.caching.cache:
         return None
-    shelf = default_store(told.note).shelf({**reads_by(plan), "what": "looks"})
+    shelf = default_store(reporter.note).shelf({**reading_key(plan), "what": "looks"})
 
     def digest(sample: Sample) -> str:
         known = digests.get(sample.id)
@@ -344,13 +355,13 @@ def _write_record(
 
 
 def _evaluate(
-    crew: crews.Crew, folder: Path, splits: Splits, crossed: Predictions | None
+    context: training.TrainingContext, folder: Path, splits: Splits, crossed: Predictions | None
 ) -> tuple[SavedRun, dict[str, Evaluated]]:
     """The kept epoch, fitted and evaluated on what it hasn't learnt from, from the files that the run has written."""
-    plan = crew.plan
+    plan = context.plan
     problem, labels = plan.task.problem, read_record(folder).labels
-    saved = finished.open_run(folder, plan.registry, like=crew.backbone)
-    raw = crossed or crews.predict(crew, saved, splits.val)
+    saved = finished.open_run(folder, plan.registry, like=context.backbone)
+    raw = crossed or training.predict(context, saved, splits.val)
     what = "the held-out samples of every fold" if crossed else "the validation samples"
     fitted = _fit(plan, raw, saved, what)
     update_record(folder, fitted=runs.to_json(fitted))
@@ -359,7 +370,7 @@ def _evaluate(
         predictions = {"cross-validation": _cross_fitted(plan, raw, splits, saved)}
     saved = replace(saved, fitted=fitted)
     if splits.test:
-        predictions["test"] = crews.predict(crew, saved, splits.test)
+        predictions["test"] = training.predict(context, saved, splits.test)
     evaluated = {
         name: Evaluated(
             predictions=part,
@@ -375,7 +386,7 @@ def _evaluate(
     figures = {name: part.evaluation for name, part in evaluated.items()}
     best_epoch = runs.best_epoch(folder)
     update_record(folder, evaluation=runs.to_json(figures), best_epoch=best_epoch)
-    crew.events.evaluated(figures, best_epoch=best_epoch)
+    context.events.evaluated(figures, best_epoch=best_epoch)
     saved.model.cpu()
     return replace(saved, record=read_record(folder)), evaluated
 
@@ -400,35 +411,35 @@ def _cross_fitted(plan: Plan, raw: Predictions, splits: Splits, saved: SavedRun)
     return join(parts)
 
 
-def _export(crew: crews.Crew, saved: SavedRun, splits: Splits) -> Verification:
+def _export(context: training.TrainingContext, saved: SavedRun, splits: Splits) -> Verification:
     from zooft.deploy.verify import spread
 
-    plan, told = crew.plan, crew.told
-    told.step("exporting to ONNX")
+    plan, reporter = context.plan, context.reporter
+    reporter.step("exporting to ONNX")
     candidate = saved.path / (runs.ONNX_FILE + ".candidate")
-    finished.export_run(saved, candidate, note=told.note)
-    crew.events.exported(candidate)
-    told.step("verifying the file")
+    finished.export_run(saved, candidate, note=reporter.note)
+    context.events.exported(candidate)
+    reporter.step("verifying the file")
     members = splits.val or splits.train
     chosen = [members[i] for i in spread(members, plan.config.deployment.verify_samples)]
     verification = finished.verify_file(
         saved, candidate, chosen, available=len(members), provider=plan.config.deployment.provider,
-        advance=told.computing("samples, in torch and from the file", len(chosen)),
+        advance=reporter.computing("samples, in torch and from the file", len(chosen)),
     )  # fmt: skip
     finished.settle(saved.path, candidate, verification)
-    crew.events.verified(verification)
+    context.events.verified(verification)
     return verification
 
 
 @contextmanager
-def _doing_without(told: Listener) -> Iterator[None]:
+def _without_report(reporter: Reporter) -> Iterator[None]:
     """A page that can't be drawn mustn't cost the run."""
     try:
         yield
     except Exception as error:
         logger.debug("no report", exc_info=True)
         why = str(error) if isinstance(error, PluginError) else type(error).__name__
-        told.note(f"the report couldn't be made ({why}); all else is there")
+        reporter.note(f"the report couldn't be made ({why}); all else is there")
 
 
 def _report(

@@ -12,8 +12,8 @@ if TYPE_CHECKING:
 logger = logging.getLogger("zooft")
 
 
-class Listener(Protocol):
-    """Who is told how the work goes on. The command line draws it; `Quiet` doesn't."""
+class Reporter(Protocol):
+    """Who is told how the work goes on. The command line draws it; `LoggingReporter` doesn't."""
 
     def step(self, title: str) -> None:
         """A new part of the story begins."""
@@ -31,7 +31,7 @@ class Listener(Protocol):
         """An epoch of `epochs` has ended."""
 
 
-class Quiet:
+class LoggingReporter:
     """A listener that only logs."""
 
     def step(self, title: str) -> None:
@@ -58,7 +58,7 @@ class Quiet:
         logger.info("epoch %d of %d: %.4f %.4f", record.epoch, epochs, record.train_loss, record.val_loss)
 
 
-class Silent:
+class SilentReporter:
     """A listener of a process that isn't the main one: what it would say, the main one says."""
 
     def step(self, title: str) -> None:

@@ -82,7 +82,7 @@ def resumed(registry: Registry, values: Mapping[str, Any]) -> dict[str, Any]:
 
 def _extended(registry: Registry, run: Path, given: Mapping[str, Any]) -> dict[str, Any]:
     """The options of a run that goes on where a finished one ended."""
-    from zooft.run import checkpoint
+    from zooft.run import checkpoint as checkpoints
 
     before = read_record(run)
     own = configuration.read_toml(run / runs.SETTINGS_FILE)
@@ -93,7 +93,7 @@ def _extended(registry: Registry, run: Path, given: Mapping[str, Any]) -> dict[s
     done = int(before.config["epochs"])
     if int(given["epochs"]) <= done:
         raise ConfigError(f"{run} has {done} epochs already; give --epochs the number of all, more than {done}")
-    checkpoint.refuse_unfit(run)
+    checkpoints.refuse_unfit(run)
     where = {"data": before.data.path} if before.data.path is not None else {}
     missing = [name for name in ("data", *weights) if name not in {**where, **given}]
     if missing:

@@ -1,7 +1,7 @@
 """What all processes of a run do together: load the same model, learn in folds or once, and be asked.
 
 Owns the way from samples to trained weights in the run's folder, which the main process alone writes; what comes before and
-after is `recipe`'s.
+after is `hyperparameters`'s.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from zooft.errors import WeightsError
 from zooft.evaluation.predictions import Predictions, join
 from zooft.hooks.guard import ask, within
 from zooft.pipeline import resume
-from zooft.pipeline.cache_key import depends_on
+from zooft.pipeline.cache_key import feature_key
 from zooft.run import folder as runs
 from zooft.run.record import ResolvedRecord, TrialRecord, read_record, update_record, write_record
 from zooft.storage.sequences import pick
@@ -42,26 +42,26 @@ if TYPE_CHECKING:
     from zooft.model.backbone import Backbone
     from zooft.pipeline.events import RunEvents
     from zooft.pipeline.plan import Plan
-    from zooft.pipeline.reporter import Listener
+    from zooft.pipeline.reporter import Reporter
     from zooft.run.checkpoint import Checkpoint, Progress
     from zooft.storage.lookup import Lookup
     from zooft.train import Job, Watch
-    from zooft.train.optimizer import Recipe
+    from zooft.train.optimizer import Hyperparameters
 
 T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Crew:
+class TrainingContext:
     """What every part of the work needs to know: the plan, this process's place, where features are kept, who listens.
 
     Attributes:
         plan: what was asked for.
         accelerator: this process's place among those of the run.
         backbone: as this process has built and checked it.
-        keeping: how what leaves frozen stages is kept; None with ``--no-cache``.
+        feature_cache: how what leaves frozen stages is kept; None with ``--no-cache``.
         contents: of the samples that are learnt from, as far as it is known.
-        told: who is told.
+        reporter: who is told.
         clock: told what takes how long.
         events: what plugins hear of the run.
     """
@@ -69,22 +69,22 @@ class Crew:
     plan: Plan
     accelerator: Accelerator
     backbone: Backbone
-    keeping: FeatureCache | None
+    feature_cache: FeatureCache | None
     contents: str | None
-    told: Listener
+    reporter: Reporter
     clock: Stopwatch
     events: RunEvents
 
-    def alone(self) -> Crew:
+    def alone(self) -> TrainingContext:
         """For what one process does while the others wait."""
-        keeping = self.keeping and replace(self.keeping, share=range, agree=bool)
-        return replace(self, keeping=keeping)
+        feature_cache = self.feature_cache and replace(self.feature_cache, share=range, agree=bool)
+        return replace(self, feature_cache=feature_cache)
 
 
-def gathered(
-    plan: Plan, backbone: Backbone, splits: Splits, accelerator: Accelerator, told: Listener, clock: Stopwatch,
+def prepare_context(
+    plan: Plan, backbone: Backbone, splits: Splits, accelerator: Accelerator, reporter: Reporter, clock: Stopwatch,
     digests: Lookup, events: RunEvents,
-) -> Crew:  # fmt: skip
+) -> TrainingContext:  # fmt: skip
     """A crew that knows every sample's content, each process having looked at its share, and has the same weights.
 
     Raises:
@@ -92,23 +92,23 @@ def gathered(
     """
     from zooft.compute import distributed
 
-    keeping = _keeping(plan, backbone, accelerator, told, clock, digests)
+    feature_cache = _feature_cache(plan, backbone, accelerator, reporter, clock, digests)
     contents = None
-    if keeping is not None:
+    if feature_cache is not None:
         for members in splits.named().values():
-            keeping.look_at(pick(members, distributed.share(len(members), accelerator)))
+            feature_cache.look_at(pick(members, distributed.share(len(members), accelerator)))
         if accelerator.num_processes > 1:
-            for theirs in distributed.from_each(list(keeping.digests.items()), accelerator):
-                keeping.digests.update(theirs)
-        contents = keeping.digests.sha256()
-    same = set(distributed.from_each(backbone.weights.tensors_sha256, accelerator))
+            for theirs in distributed.all_gather_object(list(feature_cache.digests.items()), accelerator):
+                feature_cache.digests.update(theirs)
+        contents = feature_cache.digests.sha256()
+    same = set(distributed.all_gather_object(backbone.weights.tensors_sha256, accelerator))
     if len(same) > 1:
         raise WeightsError(
             f"the processes have loaded {len(same)} different versions of {backbone.reference}; give all the same with "
             "--weights FILE"
         )
-    return Crew(
-        plan=plan, accelerator=accelerator, backbone=backbone, keeping=keeping, contents=contents, told=told, clock=clock,
+    return TrainingContext(
+        plan=plan, accelerator=accelerator, backbone=backbone, feature_cache=feature_cache, contents=contents, reporter=reporter, clock=clock,
         events=events,
     )  # fmt: skip
 
@@ -136,78 +136,80 @@ def prepare(plan: Plan, labels: Labels, members: Sequence[Sample]) -> Labels:
     return found
 
 
-def cross_validate(crew: Crew, splits: Splits, labels: Labels, path: Path | None) -> Predictions | None:
+def cross_validate(context: TrainingContext, splits: Splits, labels: Labels, path: Path | None) -> Predictions | None:
     """Predictions of every sample by a model that hasn't learnt from its group, with nothing fitted yet.
 
     Each fold keeps its last epoch: choosing one by the samples that it is evaluated on would be optimistic. None but in the
     main process.
     """
-    from zooft.compute.distributed import main_first, main_only
+    from zooft.compute.distributed import main_only, main_process_first
 
     parts = []
     for number, fold in enumerate(splits.folds, 1):
-        crew.told.step(f"fold {number} of {len(splits.folds)}")
+        context.reporter.step(f"fold {number} of {len(splits.folds)}")
         own = path / runs.FOLDS_FOLDER / str(number) if path is not None else None
-        prepared = prepare(crew.plan, labels, fold.train)  # not from what is held out
-        kept = kept_by(crew, own)
-        if kept is None or kept.progress.epoch < crew.plan.config.training.epochs:
-            backbone, adapted = main_first(crew.accelerator, lambda: adapt(crew.plan, labels))
-            learn(
-                crew,
+        prepared = prepare(context.plan, labels, fold.train)  # not from what is held out
+        checkpoint = load_checkpoint(context, own)
+        if checkpoint is None or checkpoint.progress.epoch < context.plan.config.training.epochs:
+            backbone, adapted = main_process_first(context.accelerator, lambda: adapt(context.plan, labels))
+            fit_model(
+                context,
                 backbone,
                 adapted,
                 prepared,
                 fold.train,
                 fold.held_out,
                 own,
-                kept=kept,
+                checkpoint=checkpoint,
                 keep_last=True,
                 fold=number,
             )
-        answers = partial(_fold_answers, crew.alone(), fold, prepared, path, own)
-        parts.append(main_only(crew.accelerator, answers))
-    return join([mains(part) for part in parts]) if crew.accelerator.is_main_process else None
+        answers = partial(_fold_answers, context.alone(), fold, prepared, path, own)
+        parts.append(main_only(context.accelerator, answers))
+    return join([on_main(part) for part in parts]) if context.accelerator.is_main_process else None
 
 
-def _fold_answers(crew: Crew, fold: Fold, labels: Labels, whole: Path | None, own: Path | None) -> Predictions:
+def _fold_answers(
+    context: TrainingContext, fold: Fold, labels: Labels, whole: Path | None, own: Path | None
+) -> Predictions:
     """A fold's model asked about the samples that it hasn't seen, from a folder that stands by itself."""
-    whole, own = mains(whole), mains(own)
+    whole, own = on_main(whole), on_main(own)
     write_record(own, replace(read_record(whole), labels=labels))
     parted = Splits(train=fold.train, val=fold.held_out, test=(), notes=())
-    show = partial(_target_text, crew.plan, labels)
+    show = partial(_target_text, context.plan, labels)
     sample_tables.write_samples(own / runs.SAMPLES_FILE, parted, show)
-    return predict(crew, finished.open_run(own, crew.plan.registry, like=crew.backbone), fold.held_out)
+    return predict(context, finished.open_run(own, context.plan.registry, like=context.backbone), fold.held_out)
 
 
-def kept_by(crew: Crew, folder: Path | None) -> Checkpoint | None:
+def load_checkpoint(context: TrainingContext, folder: Path | None) -> Checkpoint | None:
     """What an earlier process has left to go on from, the same in every process.
 
     Raises:
         DataError: it has learnt from other files.
     """
     from zooft.compute.distributed import first
-    from zooft.run import checkpoint
+    from zooft.run import checkpoint as checkpoints
 
-    if crew.plan.config.resume is None:
+    if context.plan.config.resume is None:
         return None
 
-    def found() -> checkpoint.Found:
-        here = checkpoint.load(mains(folder))
-        if here.kept is None:
-            checkpoint.start_again(mains(folder))
+    def found() -> checkpoints.Found:
+        here = checkpoints.load(on_main(folder))
+        if here.checkpoint is None:
+            checkpoints.start_again(on_main(folder))
         else:
-            resume.check_contents(here.kept, crew.contents)
-            checkpoint.restore(mains(folder), here.kept)
+            resume.check_contents(here.checkpoint, context.contents)
+            checkpoints.restore(on_main(folder), here.checkpoint)
         return here
 
-    answer = first(crew.accelerator, found)
+    answer = first(context.accelerator, found)
     for note in answer.notes:
-        crew.told.note(note)
-    return answer.kept
+        context.reporter.note(note)
+    return answer.checkpoint
 
 
-def learn(
-    crew: Crew,
+def fit_model(
+    context: TrainingContext,
     backbone: Backbone,
     adapted: AdaptedModel,
     labels: Labels,
@@ -215,21 +217,21 @@ def learn(
     val: Sequence[Sample],
     folder: Path | None,
     *,
-    kept: Checkpoint | None,
+    checkpoint: Checkpoint | None,
     keep_last: bool = False,
     fold: int | None = None,
 ) -> None:
     """Train `adapted`, into a folder.
 
     Args:
-        crew: who does it.
+        context: who does it.
         backbone: of the model.
         adapted: trained in place.
         labels: what the targets say.
         members: what is learnt from.
         val: what chooses the best epoch.
         folder: of the weights and the curve; None but in the main process.
-        kept: what an earlier process has left to go on from.
+        checkpoint: what an earlier process has left to go on from.
         keep_last: keep the last epoch, whatever validation says.
         fold: which one is trained, from 1; None for the training that the run is made for.
     """
@@ -238,7 +240,7 @@ def learn(
     from zooft.model import freeze
     from zooft.train.loss import make_loss
 
-    plan, accelerator, problem = crew.plan, crew.accelerator, crew.plan.task.problem
+    plan, accelerator, problem = context.plan, context.accelerator, context.plan.task.problem
     augment = plan.task.augment(backbone.input, plan.options)
     if augment is not None:
         augment = within(plan.task, "augment", augment)
@@ -254,56 +256,68 @@ def learn(
         smaller=problem.evaluation.primary in problem.evaluation.smaller,
         coupled=problem.training.coupled,
         plan=functools.cache(lambda epoch: freeze.plan(adapted, freezer, argument, epoch)),
-        keeping=crew.keeping,
+        feature_cache=context.feature_cache,
     )
-    recipe, watch = _recipe(plan.config, accelerator), _watch(crew, job, folder, still=_still(plan, adapted), fold=fold)
-    with numerics.fast_matmul(crew.told.note):
-        _learn(crew, job, recipe, watch, folder, kept)
+    hyperparameters, watch = (
+        _recipe(plan.config, accelerator),
+        _watch(context, job, folder, frozen=_never_trained(plan, adapted), fold=fold),
+    )
+    with numerics.fast_matmul(context.reporter.note):
+        _learn(context, job, hyperparameters, watch, folder, checkpoint)
 
 
-def _learn(crew: Crew, job: Job, recipe: Recipe, watch: Watch, folder: Path | None, kept: Checkpoint | None) -> None:
+def _learn(
+    context: TrainingContext,
+    job: Job,
+    hyperparameters: Hyperparameters,
+    watch: Watch,
+    folder: Path | None,
+    checkpoint: Checkpoint | None,
+) -> None:
     """From where an earlier process has stopped, or from the start with what validation chooses."""
     from zooft import train
     from zooft.train import search
 
-    plan, accelerator = crew.plan, crew.accelerator
-    if kept is not None:
-        _tell_again(crew, kept)
-        settled = kept.progress.resolved
+    plan, accelerator = context.plan, context.accelerator
+    if checkpoint is not None:
+        _repeat_epochs(context, checkpoint)
+        settled = checkpoint.progress.resolved
         job = replace(job, views=settled["views"])
-        recipe = replace(recipe, lr=settled["lr"], weight_decay=settled["weight_decay"])
+        hyperparameters = replace(hyperparameters, lr=settled["lr"], weight_decay=settled["weight_decay"])
         if plan.config.resume is not None and runs.finished(plan.config.resume):
-            kept = _extended(job, recipe, kept, crew.told)
-        return train.fit(job, recipe, accelerator, watch, kept=kept)
+            checkpoint = _extend(job, hyperparameters, checkpoint, context.reporter)
+        return train.fit(job, hyperparameters, accelerator, watch, checkpoint=checkpoint)
     choice = search.choose(
-        job, recipe, accelerator, watch, views=plan.config.caching.views, sweep=plan.config.training.sweep
+        job, hyperparameters, accelerator, watch, views=plan.config.caching.views, sweep=plan.config.training.sweep
     )
     if choice.trials and folder is not None:
         update_record(folder, trials=tuple(TrialRecord(**asdict(trial)) for trial in choice.trials))
-    return train.fit(choice.job, choice.recipe, accelerator, watch, feed=choice.feed)
+    return train.fit(choice.job, choice.hyperparameters, accelerator, watch, epoch_data=choice.epoch_data)
 
 
-def _extended(job: Job, recipe: Recipe, kept: Checkpoint, told: Listener) -> Checkpoint:
+def _extend(job: Job, hyperparameters: Hyperparameters, checkpoint: Checkpoint, reporter: Reporter) -> Checkpoint:
     """A finished run's end as the middle of a longer one, and what the schedule makes of it."""
     from zooft.compute import distributed
     from zooft.train.loop import learns_in
     from zooft.train.optimizer import goes_on
 
-    done = kept.progress.epoch
-    steps = distributed.steps(len(job.train), int(kept.progress.resolved["batch_size"]))
-    told.note(goes_on(recipe, done, steps, last=kept.progress.records[-1].learning_rate))
-    if learns_in(job, range(done)) == learns_in(job, range(recipe.epochs)):
-        return kept
-    told.note("stages learn from here on that didn't before, so the optimizer begins without a memory of earlier steps")
-    return replace(kept, optimizer={}, settings={})
+    done = checkpoint.progress.epoch
+    steps = distributed.steps(len(job.train), int(checkpoint.progress.resolved["batch_size"]))
+    reporter.note(goes_on(hyperparameters, done, steps, last=checkpoint.progress.records[-1].learning_rate))
+    if learns_in(job, range(done)) == learns_in(job, range(hyperparameters.epochs)):
+        return checkpoint
+    reporter.note(
+        "stages learn from here on that didn't before, so the optimizer begins without a memory of earlier steps"
+    )
+    return replace(checkpoint, optimizer={}, settings={})
 
 
-def _tell_again(crew: Crew, kept: Checkpoint) -> None:
+def _repeat_epochs(context: TrainingContext, checkpoint: Checkpoint) -> None:
     """What an earlier process has told of the epochs that it finished."""
-    done, epochs = kept.progress.epoch, crew.plan.config.training.epochs
-    crew.told.note(f"{done} of {epochs} epochs were finished before")
-    for one in kept.progress.records:
-        crew.told.epoch(one, epochs)
+    done, epochs = checkpoint.progress.epoch, context.plan.config.training.epochs
+    context.reporter.note(f"{done} of {epochs} epochs were finished before")
+    for one in checkpoint.progress.records:
+        context.reporter.epoch(one, epochs)
 
 
 def _metrics(
@@ -334,8 +348,8 @@ def _views(plan: Plan, backbone: Backbone, labels: Labels, samples: Sequence[Any
     )  # fmt: skip
 
 
-def _keeping(
-    plan: Plan, backbone: Backbone, accelerator: Accelerator, told: Listener, clock: Stopwatch, digests: Lookup
+def _feature_cache(
+    plan: Plan, backbone: Backbone, accelerator: Accelerator, reporter: Reporter, clock: Stopwatch, digests: Lookup
 ) -> FeatureCache | None:
     """Where what leaves frozen stages is kept; None with ``--no-cache``."""
     import torch
@@ -347,19 +361,19 @@ def _keeping(
     if not plan.config.caching.cache:
         return None
     return FeatureCache(
-        store=default_store(told.note), of=depends_on(plan, backbone), digest=partial(sample_tables.digest, plan.task, plan.options),
+        store=default_store(reporter.note), of=feature_key(plan, backbone), digest=partial(sample_tables.digest, plan.task, plan.options),
         dtype=torch.bfloat16 if plan.config.caching.features == "bf16" else torch.float32, device=accelerator.device,
-        workers=_workers(plan.config.machine, accelerator), computing=told.computing, note=told.note,
+        workers=_workers(plan.config.machine, accelerator), computing=reporter.computing, note=reporter.note,
         share=partial(distributed.share, accelerator=accelerator), agree=partial(distributed.agree, accelerator),
         clock=clock, digests=digests, unchanged=partial(sample_tables.unchanged, plan.task, plan.options),
     )  # fmt: skip
 
 
-def _recipe(config: FinetuneConfig, accelerator: Accelerator) -> Recipe:
-    from zooft.train.optimizer import Recipe
+def _recipe(config: FinetuneConfig, accelerator: Accelerator) -> Hyperparameters:
+    from zooft.train.optimizer import Hyperparameters
 
     training, rates = config.training, config.optimization
-    return Recipe(
+    return Hyperparameters(
         epochs=training.epochs, batch_size=training.batch_size, precision=training.precision, compile=training.compile,
         sync_bn=training.sync_bn, optimizer=rates.optimizer, lr=rates.lr, backbone_lr=rates.backbone_lr,
         momentum=rates.momentum, weight_decay=rates.weight_decay, schedule=rates.schedule, warmup=rates.warmup,
@@ -375,31 +389,33 @@ def _workers(asked: MachineOptions, accelerator: Accelerator) -> int:
     return machine.loader_workers(accelerator.device.type, processes=accelerator.num_processes)
 
 
-def _watch(crew: Crew, job: Job, folder: Path | None, *, still: frozenset[str], fold: int | None) -> Watch:
+def _watch(
+    context: TrainingContext, job: Job, folder: Path | None, *, frozen: frozenset[str], fold: int | None
+) -> Watch:
     """What happens as epochs end: the main process saves them, tells of them, and lets plugins know."""
-    from zooft.model.adapted import zoo_tensors
+    from zooft.model.adapted import zoo_state_dict
     from zooft.run.checkpoint import CheckpointWriter
     from zooft.train import Watch
 
-    plan, told = crew.plan, crew.told
+    plan, reporter = context.plan, context.reporter
     if folder is None:
-        return Watch(computing=told.computing, epoch=lambda _record: None, note=told.note)
+        return Watch(computing=reporter.computing, epoch=lambda _record: None, note=reporter.note)
     folder.mkdir(parents=True, exist_ok=True)
-    keeper = CheckpointWriter(folder, still=still, loss=job.loss)
+    keeper = CheckpointWriter(folder, frozen=frozen, loss=job.loss)
 
     def save(progress: Progress, optimizer: Optimizer) -> None:
         final = progress.epoch == plan.config.training.epochs
         if progress.epoch == 1 and (folder / runs.RUN_FILE).is_file():
             update_record(folder, resolved=_resolved(progress))
-        whole = replace(progress, resolved={**progress.resolved, "contents": crew.contents})
+        whole = replace(progress, resolved={**progress.resolved, "contents": context.contents})
         runs.write_json_lines(folder / runs.EPOCHS_FILE, progress.records)
-        keeper.after(whole, lambda: zoo_tensors(job.model), optimizer, final=final)
+        keeper.after(whole, lambda: zoo_state_dict(job.model), optimizer, final=final)
 
     def after_epoch(record: EpochRecord) -> None:
-        told.epoch(record, plan.config.training.epochs)
-        crew.events.epoch_ended(record, fold=fold)
+        reporter.epoch(record, plan.config.training.epochs)
+        context.events.epoch_ended(record, fold=fold)
 
-    return Watch(computing=told.computing, epoch=after_epoch, note=told.note, keep=save, clock=crew.clock)
+    return Watch(computing=reporter.computing, epoch=after_epoch, note=reporter.note, keep=save, clock=context.clock)
 
 
 def _resolved(progress: Progress) -> ResolvedRecord:
@@ -411,24 +427,26 @@ def _resolved(progress: Progress) -> ResolvedRecord:
     )  # fmt: skip
 
 
-def _still(plan: Plan, adapted: AdaptedModel) -> frozenset[str]:
+def _never_trained(plan: Plan, adapted: AdaptedModel) -> frozenset[str]:
     """The zoo's names of tensors that no epoch changes."""
     from zooft.model.stages import owners
 
-    still = set(list(adapted.stages)[: _never_learnt(plan, adapted)])
+    frozen = set(list(adapted.stages)[: _untrained_prefix(plan, adapted)])
     owned = owners(adapted.trunk.state_dict(), adapted.stages)
-    return frozenset(name for name, stages in owned.items() if stages and set(stages) <= still)
+    return frozenset(name for name, stages in owned.items() if stages and set(stages) <= frozen)
 
 
-def predict(crew: Crew, saved: SavedRun, members: Sequence[Sample]) -> Predictions:
+def predict(context: TrainingContext, saved: SavedRun, members: Sequence[Sample]) -> Predictions:
     """A trained model's answers, by the process that asks: in float32, as the exported file computes."""
-    exact = crew.plan.config.caching.features == "fp32"
-    answers = _asked(crew, saved, members, crew.keeping if exact else None)
-    if not exact and crew.keeping is not None:
-        moved = _asked(crew, saved, members, crew.keeping)
-        shown = [_answers(crew.plan, saved, found) for found in (answers, moved)]
+    exact = context.plan.config.caching.features == "fp32"
+    answers = _predict(context, saved, members, context.feature_cache if exact else None)
+    if not exact and context.feature_cache is not None:
+        moved = _predict(context, saved, members, context.feature_cache)
+        shown = [_answers(context.plan, saved, found) for found in (answers, moved)]
         flipped = float(np.mean([one != other for one, other in zip(*shown, strict=True)]))
-        crew.told.note(f"features in bf16 change {flipped:.1%} of {len(members)} answers; the figures are of float32")
+        context.reporter.note(
+            f"features in bf16 change {flipped:.1%} of {len(members)} answers; the figures are of float32"
+        )
     return answers
 
 
@@ -438,14 +456,16 @@ def _answers(plan: Plan, saved: SavedRun, found: Predictions) -> list[Any]:
     return list(next(iter(cells.values())))
 
 
-def _asked(crew: Crew, saved: SavedRun, members: Sequence[Sample], keeping: FeatureCache | None) -> Predictions:
+def _predict(
+    context: TrainingContext, saved: SavedRun, members: Sequence[Sample], feature_cache: FeatureCache | None
+) -> Predictions:
     return finished.predict_run(
-        saved, members, device=str(crew.accelerator.device), workers=_workers(crew.plan.config.machine, crew.accelerator),
-        advance=crew.told.computing("held-out samples", len(members)), keeping=keeping, stop=_never_learnt(crew.plan, saved.model),
+        saved, members, device=str(context.accelerator.device), workers=_workers(context.plan.config.machine, context.accelerator),
+        advance=context.reporter.computing("held-out samples", len(members)), feature_cache=feature_cache, stop=_untrained_prefix(context.plan, saved.model),
     )  # fmt: skip
 
 
-def _never_learnt(plan: Plan, adapted: AdaptedModel) -> int:
+def _untrained_prefix(plan: Plan, adapted: AdaptedModel) -> int:
     """How many leading stages no epoch has trained."""
     from zooft.model import freeze
 
@@ -454,7 +474,7 @@ def _never_learnt(plan: Plan, adapted: AdaptedModel) -> int:
     return min(freeze.frozen_prefix(adapted, each.frozen, each.exempt) for each in plans)
 
 
-def mains(value: T | None) -> T:
+def on_main(value: T | None) -> T:
     """What the main process alone has, in the main process."""
     assert value is not None  # noqa: S101 -- only the main process asks
     return value

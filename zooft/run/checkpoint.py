@@ -94,7 +94,7 @@ class Checkpoint:
 class Found:
     """What `load` found: a state or none, and what the user should know of it."""
 
-    kept: Checkpoint | None
+    checkpoint: Checkpoint | None
     notes: tuple[str, ...]
 
 
@@ -103,12 +103,12 @@ class CheckpointWriter:
 
     Args:
         folder: the run's.
-        still: names, the zoo's, of tensors that no epoch changes.
+        frozen: names, the zoo's, of tensors that no epoch changes.
         loss: whose own tensors are saved too.
     """
 
-    def __init__(self, folder: Path, *, still: frozenset[str] = frozenset(), loss: Module | None = None) -> None:
-        self._folder, self._still, self._loss = folder, still, loss
+    def __init__(self, folder: Path, *, frozen: frozenset[str] = frozenset(), loss: Module | None = None) -> None:
+        self._folder, self._still, self._loss = folder, frozen, loss
         self._best: dict[str, Tensor] | None = None  # of the best epoch, where that one wasn't saved
         self._cost = self._saved = 0.0
 

@@ -6,6 +6,7 @@ file are readable, and what to do about the others.
 
 from __future__ import annotations
 
+import contextlib
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
@@ -255,13 +256,14 @@ def _upgraded(values: Mapping[str, Any]) -> dict[str, Any]:
         found["resolved"] = found.pop("settled")
     found.pop("positive", None)
     found |= {"problem": "classification", "labels": [{"name": "class", "categories": found.pop("classes", [])}]}
-    calibration = found.pop("calibration", None) or {}
-    try:
-        found["fitted"] = schema_2.fitted(calibration)
+    found["fitted"] = found.pop("calibration", None) or {}
+    # what is damaged stays as it is: what is wrong with it is said by whoever validates it
+    with contextlib.suppress(KeyError, AttributeError):
+        found["fitted"] = schema_2.fitted(found["fitted"])
+    with contextlib.suppress(KeyError, AttributeError):
         found["data"] = schema_2.data(found["data"])
+    with contextlib.suppress(AttributeError):
         found["evaluation"] = {split: schema_2.figures(one) for split, one in found.get("evaluation", {}).items()}
-    except (KeyError, AttributeError):  # damaged: what is wrong is said by whoever validates it
-        found["fitted"] = calibration
     return found
 
 

@@ -14,6 +14,7 @@ from zooft.testing.family import check_family
 from zooft.testing.freezer import check_freezer
 from zooft.testing.freezing import check_freezing
 from zooft.testing.head import check_head
+from zooft.testing.listener import check_listener
 from zooft.testing.plugin import check_plugin
 from zooft.testing.problem import check_problem
 from zooft.testing.source import check_source
@@ -28,6 +29,7 @@ __all__ = [
     "check_freezer",
     "check_freezing",
     "check_head",
+    "check_listener",
     "check_plugin",
     "check_problem",
     "check_round_trip",

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import torch
 
 from zooft.errors import UnknownNameError
-from zooft.hooks.guard import place_of
+from zooft.hooks.guard import ask, place_of
 from zooft.model.backbone import load_backbone
 from zooft.model.names import full_name
 from zooft.testing.breaches import accepted, conforming, expect
@@ -36,8 +36,7 @@ def check_family(family: Family, model: str, *, folder: Path) -> None:
         folder: for the ONNX file.
     """
     family = accepted(family)
-    full = full_name(family, model)
-    expect(full != "", f"{family.name} has an empty name for {model}")
+    _check_names(family, model)
     _check_unknown(family)
 
     def drawn() -> Backbone:
@@ -49,6 +48,24 @@ def check_family(family: Family, model: str, *, folder: Path) -> None:
     check_freezing(backbone)
     check_round_trip(family, drawn())
     check_export(drawn(), folder)
+
+
+def _check_names(family: Family, model: str) -> None:
+    """Full names are full names of themselves, and every alias is one of a model that there is."""
+    full = full_name(family, model)
+    expect(full != "", f"{family.name} has an empty name for {model}")
+    again = full_name(family, full)
+    if again != full:
+        words = f"gives {full!r} for {model!r}, and {again!r} for that; expected a full name to be its own"
+        raise place_of(family, "canonical").error(words)
+    known = set(ask(family, "models"))
+    for alias, meant in family.aliases.items():
+        if alias in known:
+            raise place_of(family, "aliases").error(f"has the alias {alias!r}, which is also the name of a model")
+        try:
+            full_name(family, alias)
+        except UnknownNameError as error:
+            raise place_of(family, "aliases").error(f"has the alias {alias!r} for {meant!r}: {error}") from error
 
 
 def _check_unknown(family: Family) -> None:

@@ -5,25 +5,31 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from zooft.contracts import ParameterInfo, StageInfo
+from zooft.errors import ConfigError, ConformanceError, ZooftError
 from zooft.hooks.guard import ask, place_of
 from zooft.model import freeze
 from zooft.testing.breaches import accepted, conforming
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from zooft.contracts import Freezer
 
 _TIMES = 10
 """Times that a freezer has to plan the same."""
-_EPOCHS = (0, 1, 7, 50)
+_EPOCHS = range(51)
 _SHALLOW = ("stem", "layer1", "layer2", "pool")
 _DEEP = tuple(f"block{i}" for i in range(24))
+_ODD = ("", "-1", "99999", "1.5", "no-such-thing")
+"""Arguments that some user will give."""
 
 
 @conforming()
 def check_freezer(freezer: Freezer, argument: str | None) -> None:
     """Plans name stages and parameters that exist and factors that are some, and are the same each time.
 
-    Tried on a shallow and a deep backbone, each stage of which holds a layer, with weight and bias, and a norm; early and late.
+    Tried on a shallow and a deep backbone, each stage of which holds a layer, with weight and bias, and a norm, in epochs 0 to 50;
+    and with arguments that make no sense, where it takes one.
 
     Args:
         freezer: what the plugin registers.
@@ -39,6 +45,21 @@ def check_freezer(freezer: Freezer, argument: str | None) -> None:
                 raise place_of(freezer, "plan").error(
                     f"gives two different plans for epoch {epoch}; expected the same each time"
                 )
+        if freezer.argument is not None:
+            _check_odd_arguments(freezer, stages)
+
+
+def _check_odd_arguments(freezer: Freezer, stages: Sequence[StageInfo]) -> None:
+    """Each is either of use or refused by a ConfigError, which tells a user what would do."""
+    for odd in (None, *_ODD):
+        try:
+            freeze.check_plan(freezer, ask(freezer, "plan", stages, odd, 0), stages, 0)
+        except ConfigError:
+            continue
+        except ZooftError as error:
+            raise ConformanceError(
+                f"for the argument {odd!r}, {error}; expected a zooft.ConfigError that says what would do"
+            ) from error
 
 
 def _parameters(stage: str) -> list[ParameterInfo]:

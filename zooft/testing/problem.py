@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from difflib import get_close_matches
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -149,9 +150,12 @@ def _check_figures(
             raise place.amiss(value, "a finite number", what=f"the primary metric, {part.primary}")
     some = _without_one_stratum(task, labels, targets)
     ask(part, "metrics", Predictions(samples=(), columns=after.rows(some)), labels)  # NaN is fine, an error isn't
-    unknown = sorted(part.smaller - set(figures[0]))
-    if unknown:
-        raise part_place(task, "evaluation", "smaller").error(f"names figures that aren't there: {', '.join(unknown)}")
+    for name in sorted(part.smaller - set(figures[0])):  # some may be those of other settings, such as of other metrics
+        meant = [known for known in figures[0] if get_close_matches(name.lower(), [known.lower()])]
+        if meant:
+            raise part_place(task, "evaluation", "smaller").error(
+                f"names a figure that isn't there, {name}; {meant[0]} may be meant"
+            )
     better = primary[1] < primary[0] if part.primary in part.smaller else primary[1] > primary[0]
     if not better:
         raise place.error(

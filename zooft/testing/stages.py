@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import contextlib
 import copy
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
 
+from zooft.errors import ModelError
 from zooft.hooks.guard import ask, place_of
 from zooft.model import building
+from zooft.model.backbone import load_backbone
 from zooft.testing.breaches import TOLERANCE, conforming, difference
 from zooft.testing.inputs import noise
 
@@ -41,9 +44,13 @@ def check_stages(family: Family, backbone: Backbone) -> None:
         if difference(got, wanted) > tolerance:
             raise place.error(f"{words}: they differ by {difference(got, wanted):.1e}")
 
+    before = {name: tensor.clone() for name, tensor in module.state_dict().items()}
     with torch.no_grad():
         wanted = run(module, x)
         expect_same(run(module, x), wanted, "stages answer one image in two ways in evaluation mode", 0.0)
+        changed = [name for name, tensor in module.state_dict().items() if not torch.equal(tensor, before[name])]
+        if changed:
+            raise place.error(f"stages change {', '.join(changed)} in evaluation mode; that is for training mode only")
         expect_same(run(module, x[:1]), wanted[:1], "stages answer an image by the others in its batch", 10 * TOLERANCE)
         one, two = x, other
         for stage in stages:  # side by side, as threads run them
@@ -58,6 +65,8 @@ def check_stages(family: Family, backbone: Backbone) -> None:
             "stages run another module than the one that they are given, such as one they hold on to",
         )
         _check_training(place, copy.deepcopy(module).train(), run, x)
+    _check_gradients(place, copy.deepcopy(module).train(), run, x)
+    _check_ways(place, copy.deepcopy(module), run, x)
     _check_first_convolution(family, backbone)
 
 
@@ -78,8 +87,66 @@ def _check_training(place: Place, module: nn.Module, run: Callable[[nn.Module, T
         )
 
 
+def _check_gradients(place: Place, module: nn.Module, run: Callable[[nn.Module, Tensor], Tensor], x: Tensor) -> None:
+    """What learns as the zoo runs it learns stage by stage."""
+
+    def learning(answer: Any) -> set[str]:
+        if not isinstance(answer, Tensor) or not answer.requires_grad:
+            return set()
+        module.zero_grad()
+        answer.square().mean().backward()  # type: ignore[no-untyped-call]
+        return {name for name, parameter in module.named_parameters() if parameter.grad is not None}
+
+    cut = learning(module(x)) - learning(run(module, x))
+    if cut:
+        raise place.error(
+            f"stages cut off the gradients of {len(cut)} parameters, such as {min(cut)}; leave out detach() and no_grad()"
+        )
+
+
+def _check_ways(place: Place, module: nn.Module, run: Callable[[nn.Module, Tensor], Tensor], x: Tensor) -> None:
+    """Training runs stages in the layout channels-last, and in bfloat16 where that is faster."""
+    module = module.to(memory_format=torch.channels_last)
+    laid = x.to(memory_format=torch.channels_last)
+    for what, context in (
+        ("in the layout torch.channels_last", contextlib.nullcontext()),
+        ("in bfloat16 by torch.autocast", torch.autocast("cpu", torch.bfloat16)),
+    ):
+        try:
+            with torch.no_grad(), context:
+                run(module, laid)
+        except Exception as error:  # plugin code
+            raise place.error(
+                f"stages fail {what}, as training runs them: {type(error).__name__}: {' '.join(str(error).split())}"
+            ) from error
+
+
 def _check_first_convolution(family: Family, backbone: Backbone) -> None:
     module = ask(family, "build", backbone.name)
     anatomy = ask(family, "anatomy", backbone.name, module)
     if anatomy.first_convolution is not None:
         building.check_first_convolution(family, backbone.name, module, anatomy)
+        _check_grey(family, backbone.name, anatomy.first_convolution)
+
+
+def _check_grey(family: Family, name: str, convolution: str) -> None:
+    """Adapted to one channel, a backbone gives for a grey image what it gave for its copy in every channel."""
+
+    def drawn(**options: int) -> Backbone:
+        torch.manual_seed(0)
+        return load_backbone(family, name, weights="random", sources=(), **options)
+
+    plain = drawn()
+    grey = noise(plain, 2)[:, :1]
+    place, words = (
+        place_of(family, "anatomy"),
+        f"names the first_convolution {convolution}, but something else sees the image too",
+    )
+    try:
+        adapted = drawn(channels=1)
+    except ModelError as error:
+        raise place.error(f"{words}: adapted to grey images, {error}") from error
+    with torch.no_grad():
+        worst = difference(adapted.module(grey), plain.module(grey.expand(-1, plain.input.channels, -1, -1)))
+    if worst > 10 * TOLERANCE:
+        raise place.error(f"{words}: adapted to grey images, the trunk answers otherwise, by {worst:.1e}")

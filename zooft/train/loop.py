@@ -22,10 +22,10 @@ from zooft.compute.profile import Stopwatch
 from zooft.contracts import EpochRecord
 from zooft.errors import DivergedError
 from zooft.model import freeze
-from zooft.model.adapted import load_zoo_tensors
+from zooft.model.adapted import load_zoo_state_dict
 from zooft.run.checkpoint import Progress, restore_loss, restore_optimizer
 from zooft.train import speed, step
-from zooft.train.optimizer import Recipe, make_optimizer, rate_factor, set_rates
+from zooft.train.optimizer import Hyperparameters, make_optimizer, rate_factor, set_rates
 
 if TYPE_CHECKING:
     from accelerate import Accelerator
@@ -56,7 +56,7 @@ class Job:
         metrics: of the head's outputs, name to array, and of targets as they stand in the samples.
         primary: the metric that chooses the best epoch.
         plan: epoch (from 0) to what stays frozen.
-        keeping: how what leaves frozen stages is kept; None to compute it in every epoch.
+        feature_cache: how what leaves frozen stages is kept; None to compute it in every epoch.
         views: random views of each sample that are kept; None for fresh ones in every epoch.
         smaller: whether the primary metric is better when smaller.
         coupled: whether the loss needs the whole batch at once.
@@ -70,7 +70,7 @@ class Job:
     metrics: Callable[[Mapping[str, NDArray[Any]], Sequence[Any]], Mapping[str, float]]
     primary: str
     plan: Callable[[int], FreezePlan]
-    keeping: FeatureCache | None = None
+    feature_cache: FeatureCache | None = None
     views: int | None = None
     smaller: bool = False
     coupled: bool = False
@@ -101,36 +101,36 @@ class Watch:
 
 def fit(
     job: Job,
-    recipe: Recipe,
+    hyperparameters: Hyperparameters,
     accelerator: Accelerator,
     watch: Watch,
     *,
-    feed: EpochData | None = None,
-    kept: Checkpoint | None = None,
+    epoch_data: EpochData | None = None,
+    checkpoint: Checkpoint | None = None,
 ) -> None:
     """Train `job.model`, and prove that what was to stay has stayed.
 
     Args:
         job: what is learnt.
-        recipe: how.
+        hyperparameters: how.
         accelerator: where.
         watch: told how it goes on.
-        feed: what the first epoch is fed, where it has been computed already.
-        kept: what an earlier process has left to go on from.
+        epoch_data: what the first epoch is fed, where it has been computed already.
+        checkpoint: what an earlier process has left to go on from.
 
     Raises:
         DivergedError: the loss is no longer finite.
         TrainingError: memory has run out.
         FrozenChangedError: a frozen tensor moved.
     """
-    always = always_frozen(job, recipe)
+    always = always_frozen(job, hyperparameters)
     placed(job.model, accelerator)
-    exempt = exempted(job, recipe)
+    exempt = exempted(job, hyperparameters)
     before = freeze.fingerprints(job.model, always, exempt)
-    if kept is not None:  # behind the fingerprints: what an earlier process left must have stayed too
-        load_zoo_tensors(job.model, kept.model, what="last/")
-        restore_loss(job.loss, kept.loss)
-    begun = 0 if kept is None else kept.progress.epoch
+    if checkpoint is not None:  # behind the fingerprints: what an earlier process left must have stayed too
+        load_zoo_state_dict(job.model, checkpoint.model, what="last/")
+        restore_loss(job.loss, checkpoint.loss)
+    begun = 0 if checkpoint is None else checkpoint.progress.epoch
 
     def keep(progress: Progress, optimizer: torch.optim.Optimizer) -> None:
         if (
@@ -139,7 +139,9 @@ def fit(
             freeze.check_unchanged(job.model, {name: before[name] for name in job.model.fixed}, ())
         watch.keep(progress, optimizer)
 
-    run_epochs(job, recipe, accelerator, replace(watch, keep=keep), feed=feed, kept=kept)
+    run_epochs(
+        job, hyperparameters, accelerator, replace(watch, keep=keep), epoch_data=epoch_data, checkpoint=checkpoint
+    )
     freeze.check_unchanged(job.model, before, always, exempt)
 
 
@@ -148,15 +150,15 @@ def placed(model: AdaptedModel, accelerator: Accelerator) -> AdaptedModel:
     return model.to(accelerator.device, memory_format=torch.channels_last)  # type: ignore[call-overload, no-any-return]
 
 
-def always_frozen(job: Job, recipe: Recipe) -> list[str]:
+def always_frozen(job: Job, hyperparameters: Hyperparameters) -> list[str]:
     """The stages that every epoch freezes; what is exempt in them may learn."""
-    plans = [job.plan(epoch) for epoch in range(recipe.epochs)]
+    plans = [job.plan(epoch) for epoch in range(hyperparameters.epochs)]
     return [stage for stage in job.model.stages if all(stage in plan.frozen for plan in plans)]
 
 
-def exempted(job: Job, recipe: Recipe) -> frozenset[str]:
+def exempted(job: Job, hyperparameters: Hyperparameters) -> frozenset[str]:
     """The parameters that one of the epochs trains though their stage is frozen."""
-    return frozenset().union(*(job.plan(epoch).exempt for epoch in range(recipe.epochs)))
+    return frozenset().union(*(job.plan(epoch).exempt for epoch in range(hyperparameters.epochs)))
 
 
 def learns_in(job: Job, epochs: Iterable[int]) -> frozenset[str]:
@@ -165,10 +167,10 @@ def learns_in(job: Job, epochs: Iterable[int]) -> frozenset[str]:
     return frozenset(name for named in found.values() for name, _ in named)
 
 
-def head_only(job: Job, recipe: Recipe) -> bool:
+def head_only(job: Job, hyperparameters: Hyperparameters) -> bool:
     """Whether the head alone learns, from features that are kept."""
-    kept = job.keeping is not None and not (job.train.augment is not None and job.views is None)
-    return kept and not learns_in(job, range(recipe.epochs))
+    checkpoint = job.feature_cache is not None and not (job.train.augment is not None and job.views is None)
+    return checkpoint and not learns_in(job, range(hyperparameters.epochs))
 
 
 def usual_batch(samples: int, *, head_only: bool) -> int:
@@ -181,52 +183,56 @@ def usual_batch(samples: int, *, head_only: bool) -> int:
 
 def run_epochs(
     job: Job,
-    recipe: Recipe,
+    hyperparameters: Hyperparameters,
     accelerator: Accelerator,
     watch: Watch,
     *,
-    feed: EpochData | None = None,
-    kept: Checkpoint | None = None,
+    epoch_data: EpochData | None = None,
+    checkpoint: Checkpoint | None = None,
 ) -> None:
     """The epochs alone, without the proof."""
     model = placed(job.model, accelerator)
-    plans = [job.plan(epoch) for epoch in range(recipe.epochs)]
-    first = min(0 if kept is None else kept.progress.epoch, recipe.epochs - 1)
-    feed = fed(job, plans[first], feed)
-    progress = _begin(job, recipe, accelerator, watch, feed) if kept is None else kept.progress
+    plans = [job.plan(epoch) for epoch in range(hyperparameters.epochs)]
+    first = min(0 if checkpoint is None else checkpoint.progress.epoch, hyperparameters.epochs - 1)
+    epoch_data = epoch_data_of(job, plans[first], epoch_data)
+    progress = (
+        _begin(job, hyperparameters, accelerator, watch, epoch_data) if checkpoint is None else checkpoint.progress
+    )
     batch_size = int(progress.resolved["batch_size"])
     steps = distributed.steps(len(job.train), batch_size)
     job.loss.to(accelerator.device)
-    optimizer = make_optimizer(model, recipe, plans, job.loss)
-    scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: rate_factor(step, steps, recipe))
-    if kept is not None:
-        if kept.settings:
-            restore_optimizer(optimizer, kept.optimizer, kept.settings)
+    optimizer = make_optimizer(model, hyperparameters, plans, job.loss)
+    scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: rate_factor(step, steps, hyperparameters))
+    if checkpoint is not None:
+        if checkpoint.settings:
+            restore_optimizer(optimizer, checkpoint.optimizer, checkpoint.settings)
         scheduler.last_epoch = steps * progress.epoch
         for group, rate in zip(optimizer.param_groups, scheduler.base_lrs, strict=True):
-            group["lr"] = rate * rate_factor(scheduler.last_epoch, steps, recipe)
+            group["lr"] = rate * rate_factor(scheduler.last_epoch, steps, hyperparameters)
     learner: step.Learner | None = None
     for epoch, plan in list(enumerate(plans))[progress.epoch :]:
         began = time.perf_counter()
-        feed = fed(job, plan, feed)
+        epoch_data = epoch_data_of(job, plan, epoch_data)
         freeze.apply(model, plan.frozen, plan.exempt)
         job.loss.train()
-        set_rates(optimizer, scheduler, recipe, plan)
-        learner, progress = _learner(job, recipe, accelerator, watch, plan, feed, progress, before=learner)
-        # of dropout, which several processes draw apart; an epoch is the same after a resume
-        torch.manual_seed(distributed.seed_of(recipe.seed, epoch, accelerator.process_index))
-        batches = distributed.batches(
-            accelerator, samples=len(job.train), size=batch_size, seed=recipe.seed, epoch=epoch
+        set_rates(optimizer, scheduler, hyperparameters, plan)
+        learner, progress = _learner(
+            job, hyperparameters, accelerator, watch, plan, epoch_data, progress, before=learner
         )
-        data = features.loader(feed.train.at(epoch), batches=batches, workers=recipe.workers)
-        advance = watch.computing(f"epoch {epoch + 1} of {recipe.epochs}", steps)
+        # of dropout, which several processes draw apart; an epoch is the same after a resume
+        torch.manual_seed(distributed.seed_of(hyperparameters.seed, epoch, accelerator.process_index))
+        batches = distributed.batches(
+            accelerator, samples=len(job.train), size=batch_size, seed=hyperparameters.seed, epoch=epoch
+        )
+        data = features.loader(epoch_data.train.at(epoch), batches=batches, workers=hyperparameters.workers)
+        advance = watch.computing(f"epoch {epoch + 1} of {hyperparameters.epochs}", steps)
         train_loss = step.run(learner, optimizer, scheduler, data, batches, epoch=epoch, advance=advance)
-        distributed.same_buffers(model, accelerator)
-        distributed.same_buffers(job.loss, accelerator)
+        distributed.broadcast_buffers(model, accelerator)
+        distributed.broadcast_buffers(job.loss, accelerator)
         with watch.clock.part("validation"), learner.precision(accelerator.device):
-            val_loss, values = _validate(job, model, feed, recipe, accelerator, epoch=epoch)
-        rank = None if job.keep_last or feed.val is None else scored(job, values, val_loss)
-        is_best = _is_best(rank, progress, final=epoch == recipe.epochs - 1)
+            val_loss, values = _validate(job, model, epoch_data, hyperparameters, accelerator, epoch=epoch)
+        rank = None if job.keep_last or epoch_data.val is None else scored(job, values, val_loss)
+        is_best = _is_best(rank, progress, final=epoch == hyperparameters.epochs - 1)
         record = EpochRecord(
             epoch=epoch + 1,
             train_loss=train_loss,
@@ -251,33 +257,46 @@ def run_epochs(
         )
 
 
-def _begin(job: Job, recipe: Recipe, accelerator: Accelerator, watch: Watch, feed: EpochData) -> Progress:
+def _begin(
+    job: Job, hyperparameters: Hyperparameters, accelerator: Accelerator, watch: Watch, epoch_data: EpochData
+) -> Progress:
     """Before the first epoch, with what was settled: a run that goes on later keeps to it."""
-    size = recipe.batch_size
+    size = hyperparameters.batch_size
     if size == "auto":
         # of all epochs the one in which most learns
-        plan = min((job.plan(epoch) for epoch in range(recipe.epochs)), key=lambda plan: len(plan.frozen))
-        then = feed if freeze.frozen_prefix(job.model, plan.frozen, plan.exempt) == feed.boundary else _unkept(job)
+        plan = min((job.plan(epoch) for epoch in range(hyperparameters.epochs)), key=lambda plan: len(plan.frozen))
+        then = (
+            epoch_data
+            if freeze.frozen_prefix(job.model, plan.frozen, plan.exempt) == epoch_data.boundary
+            else _unkept(job)
+        )
         freeze.apply(job.model, plan.frozen, plan.exempt)
-        size, said = step.find_batch_size(_probe(job, recipe, accelerator, then, 4), samples=len(job.train))
+        size, said = step.find_batch_size(_probe(job, hyperparameters, accelerator, then, 4), samples=len(job.train))
         watch.note(said)
     if not isinstance(size, int):
-        size = usual_batch(len(job.train), head_only=head_only(job, recipe))
-    settled = {"batch_size": size, "lr": recipe.lr, "weight_decay": recipe.weight_decay, "views": job.views}
-    return Progress(records=(), rank=None, best=0, resolved=settled)
+        size = usual_batch(len(job.train), head_only=head_only(job, hyperparameters))
+    resolved = {
+        "batch_size": size,
+        "lr": hyperparameters.lr,
+        "weight_decay": hyperparameters.weight_decay,
+        "views": job.views,
+    }
+    return Progress(records=(), rank=None, best=0, resolved=resolved)
 
 
-def fed(job: Job, plan: FreezePlan, before: EpochData | None = None) -> EpochData:
+def epoch_data_of(job: Job, plan: FreezePlan, before: EpochData | None = None) -> EpochData:
     """What an epoch is fed: the same as before, unless the boundary has moved: then what leaves the new one is computed."""
     boundary = freeze.frozen_prefix(job.model, plan.frozen, plan.exempt)
     if before is not None and before.boundary == boundary:
         return before
-    return features.feed(job.model, job.train, job.val, boundary=boundary, views=job.views, keeping=job.keeping)
+    return features.feed(
+        job.model, job.train, job.val, boundary=boundary, views=job.views, feature_cache=job.feature_cache
+    )
 
 
 def _unkept(job: Job) -> EpochData:
     """The samples themselves."""
-    return features.feed(job.model, job.train, job.val, boundary=0, views=None, keeping=None)
+    return features.feed(job.model, job.train, job.val, boundary=0, views=None, feature_cache=None)
 
 
 def _is_best(rank: tuple[float, float] | None, progress: Progress, *, final: bool) -> bool:
@@ -288,45 +307,52 @@ def _is_best(rank: tuple[float, float] | None, progress: Progress, *, final: boo
 
 
 def _learner(
-    job: Job, recipe: Recipe, accelerator: Accelerator, watch: Watch, plan: FreezePlan, feed: EpochData, progress: Progress,
+    job: Job, hyperparameters: Hyperparameters, accelerator: Accelerator, watch: Watch, plan: FreezePlan, epoch_data: EpochData, progress: Progress,
     *, before: step.Learner | None,
 ) -> tuple[step.Learner, Progress]:  # fmt: skip
     """The one before, unless other stages learn now; how it computes is kept for a run that goes on later."""
     if before is not None and (before.plan.frozen, before.plan.exempt) == (plan.frozen, plan.exempt):
         return before, progress
-    settled = progress.resolved.get("precision", {})
-    known = settled.get(str(feed.boundary))
+    resolved = progress.resolved.get("precision", {})
+    known = resolved.get(str(epoch_data.boundary))
     size = int(progress.resolved["batch_size"])
-    left = distributed.steps(len(job.train), size) * (recipe.epochs - progress.epoch)
-    probe = _probe(job, recipe, accelerator, feed, size)
-    head_only = feed.start == len(job.model.stages)
+    left = distributed.steps(len(job.train), size) * (hyperparameters.epochs - progress.epoch)
+    probe = _probe(job, hyperparameters, accelerator, epoch_data, size)
+    head_only = epoch_data.start == len(job.model.stages)
     chosen = step.from_values(known) if known else step.settle_precision(probe, steps=left, head_only=head_only)
     if chosen.said:
         watch.note(chosen.said)
     progress = replace(
         progress,
-        resolved={**progress.resolved, "precision": {**settled, str(feed.boundary): step.as_values(chosen)}},
+        resolved={**progress.resolved, "precision": {**resolved, str(epoch_data.boundary): step.as_values(chosen)}},
     )
-    module = distributed.wrap(job.model, accelerator, sync_bn=recipe.sync_bn)
-    if speed.compile_wanted(recipe.compile, accelerator.device, steps=left):
+    module = distributed.wrap(job.model, accelerator, sync_bn=hyperparameters.sync_bn)
+    if speed.compile_wanted(hyperparameters.compile, accelerator.device, steps=left):
         module = torch.compile(module)  # type: ignore[assignment]
     learner = step.Learner(
-        module=module, loss=job.loss, plan=plan, start=feed.start, precision=chosen, accelerator=accelerator,
+        module=module, loss=job.loss, plan=plan, start=epoch_data.start, precision=chosen, accelerator=accelerator,
         clock=watch.clock, note=watch.note, coupled=job.coupled,
     )  # fmt: skip
     if watch.clock.on:
         watch.clock.dtype = str(chosen.dtype).removeprefix("torch.")
-        learner.gflop = step.gflop_of(_probe(job, recipe, accelerator, feed, 2))
+        learner.gflop = step.gflop_of(_probe(job, hyperparameters, accelerator, epoch_data, 2))
     return learner, progress
 
 
-def _probe(job: Job, recipe: Recipe, accelerator: Accelerator, feed: EpochData, size: int) -> step.Probe:
+def _probe(
+    job: Job, hyperparameters: Hyperparameters, accelerator: Accelerator, epoch_data: EpochData, size: int
+) -> step.Probe:
     def batch() -> tuple[Tensor, Tensor]:
-        first = [list(range(min(size, len(feed.train))))]
-        return next(iter(features.loader(feed.train.at(0), batches=first, workers=0)))  # type: ignore[no-any-return]
+        first = [list(range(min(size, len(epoch_data.train))))]
+        return next(iter(features.loader(epoch_data.train.at(0), batches=first, workers=0)))  # type: ignore[no-any-return]
 
     return step.Probe(
-        model=job.model, loss=job.loss, recipe=recipe, accelerator=accelerator, start=feed.start, batch=batch
+        model=job.model,
+        loss=job.loss,
+        hyperparameters=hyperparameters,
+        accelerator=accelerator,
+        start=epoch_data.start,
+        batch=batch,
     )
 
 
@@ -346,18 +372,24 @@ def predict(
 
 
 def _validate(
-    job: Job, model: nn.Module, feed: EpochData, recipe: Recipe, accelerator: Accelerator, *, epoch: int
+    job: Job,
+    model: nn.Module,
+    epoch_data: EpochData,
+    hyperparameters: Hyperparameters,
+    accelerator: Accelerator,
+    *,
+    epoch: int,
 ) -> tuple[float, dict[str, float]]:
     """Loss and metrics over all validation samples; NaN and nothing where there are none."""
-    if feed.val is None:
+    if epoch_data.val is None:
         return math.nan, {}
-    total = len(feed.val)  # type: ignore[arg-type]
+    total = len(epoch_data.val)  # type: ignore[arg-type]
     own = distributed.share(total, accelerator)
     answered = []
     if len(own):
-        part = feed.val if len(own) == total else Subset(feed.val, own)
-        batches = features.loader(part, batch_size=features.AT_A_TIME, workers=recipe.workers)
-        answered = [predict(model, batches, accelerator, start=feed.val_start)]
+        part = epoch_data.val if len(own) == total else Subset(epoch_data.val, own)
+        batches = features.loader(part, batch_size=features.AT_A_TIME, workers=hyperparameters.workers)
+        answered = [predict(model, batches, accelerator, start=epoch_data.val_start)]
     outputs = distributed.gather([z for z, _ in answered], own, accelerator)
     targets = distributed.gather([t for _, t in answered], own, accelerator)
     # one process evaluates, so that all go on alike: other processors may round otherwise

@@ -24,7 +24,7 @@ _TOKENS = ("cls_token", "dist_token", "reg_token", "pos_embed")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Recipe:
+class Hyperparameters:
     """How to learn: the values behind the flags of the same names.
 
     `batch_size` is that of all processes together; None for the usual one.
@@ -50,7 +50,7 @@ class Recipe:
 
 
 def make_optimizer(
-    model: AdaptedModel, recipe: Recipe, plans: Sequence[FreezePlan], loss: nn.Module | None = None
+    model: AdaptedModel, hyperparameters: Hyperparameters, plans: Sequence[FreezePlan], loss: nn.Module | None = None
 ) -> torch.optim.Optimizer:
     """One parameter group for each learning rate and decay; norms and biases don't decay.
 
@@ -58,70 +58,75 @@ def make_optimizer(
     """
     groups: list[dict[str, Any]] = []
     for name, named in freeze.learning_by_stage(model, plans).items():
-        groups += _groups(named, _stage_rate(recipe, plans[0], name), recipe.weight_decay, stage=name)
+        groups += _groups(named, _stage_rate(hyperparameters, plans[0], name), hyperparameters.weight_decay, stage=name)
     for module in (model.head, *(() if loss is None else (loss,))):
         learning = [(name, parameter) for name, parameter in module.named_parameters() if parameter.requires_grad]
-        groups += _groups(learning, recipe.lr, recipe.weight_decay)
-    settings = optimizer_settings(recipe.optimizer, next(model.parameters()).device)
-    if recipe.optimizer == "sgd":
-        return torch.optim.SGD(groups, lr=recipe.lr, momentum=recipe.momentum, **settings)
-    kind = torch.optim.AdamW if recipe.optimizer == "adamw" else torch.optim.Adam
-    return kind(groups, lr=recipe.lr, **settings)
+        groups += _groups(learning, hyperparameters.lr, hyperparameters.weight_decay)
+    settings = optimizer_settings(hyperparameters.optimizer, next(model.parameters()).device)
+    if hyperparameters.optimizer == "sgd":
+        return torch.optim.SGD(groups, lr=hyperparameters.lr, momentum=hyperparameters.momentum, **settings)
+    kind = torch.optim.AdamW if hyperparameters.optimizer == "adamw" else torch.optim.Adam
+    return kind(groups, lr=hyperparameters.lr, **settings)
 
 
 def set_rates(
-    optimizer: torch.optim.Optimizer, scheduler: torch.optim.lr_scheduler.LambdaLR, recipe: Recipe, plan: FreezePlan
+    optimizer: torch.optim.Optimizer,
+    scheduler: torch.optim.lr_scheduler.LambdaLR,
+    hyperparameters: Hyperparameters,
+    plan: FreezePlan,
 ) -> None:
     """Give each stage the rate that `plan` scales it to, in the epoch that is about to begin."""
     for number, group in enumerate(optimizer.param_groups):
         stage = group.get("stage")
         if not stage:
             continue
-        rate = _stage_rate(recipe, plan, stage)
+        rate = _stage_rate(hyperparameters, plan, stage)
         if {rate} != {scheduler.base_lrs[number], group["initial_lr"]}:
             scheduler.base_lrs[number] = group["initial_lr"] = rate
             group["lr"] = rate * scheduler.lr_lambdas[number](scheduler.last_epoch)
 
 
-def _stage_rate(recipe: Recipe, plan: FreezePlan, stage: str) -> float:
-    return recipe.backbone_lr * float(plan.scales.get(stage, 1.0))
+def _stage_rate(hyperparameters: Hyperparameters, plan: FreezePlan, stage: str) -> float:
+    return hyperparameters.backbone_lr * float(plan.scales.get(stage, 1.0))
 
 
-def rate_factor(step: int, steps_per_epoch: int, recipe: Recipe) -> float:
+def rate_factor(step: int, steps_per_epoch: int, hyperparameters: Hyperparameters) -> float:
     """The learning rate at `step` (from 0) over the initial one.
 
     Rises linearly over the warm-up's share of the steps, then falls: ``cosine`` to 0 (Loshchilov and Hutter
     2017), ``step`` by a factor every few epochs, ``polynomial`` as (1 - t/T)^power, ``constant`` not at all.
     """
-    total = max(1, steps_per_epoch * recipe.epochs)
-    rising = round(total * recipe.warmup)
+    total = max(1, steps_per_epoch * hyperparameters.epochs)
+    rising = round(total * hyperparameters.warmup)
     if step < rising:
         return (step + 1) / rising
     done = min(1.0, (step - rising) / max(1, total - rising))
-    if recipe.schedule == "cosine":
+    if hyperparameters.schedule == "cosine":
         return 0.5 * (1 + math.cos(math.pi * done))
-    if recipe.schedule == "polynomial":
-        return float((1 - done) ** recipe.power)
-    if recipe.schedule == "step":
-        return float(recipe.step_factor ** (step // (steps_per_epoch * recipe.step_epochs)))
+    if hyperparameters.schedule == "polynomial":
+        return float((1 - done) ** hyperparameters.power)
+    if hyperparameters.schedule == "step":
+        return float(hyperparameters.step_factor ** (step // (steps_per_epoch * hyperparameters.step_epochs)))
     return 1.0
 
 
-def goes_on(recipe: Recipe, done: int, steps_per_epoch: int, *, last: float) -> str:
+def goes_on(hyperparameters: Hyperparameters, done: int, steps_per_epoch: int, *, last: float) -> str:
     """What the schedule makes of it when a run that ended after `done` epochs goes on, in a sentence.
 
     Args:
-        recipe: of the longer run.
+        hyperparameters: of the longer run.
         done: epochs of the run that ended.
         steps_per_epoch: of either.
         last: the head's learning rate when it ended.
     """
-    first = recipe.lr * rate_factor(done * steps_per_epoch, steps_per_epoch, recipe)
-    final = recipe.lr * rate_factor(recipe.epochs * steps_per_epoch - 1, steps_per_epoch, recipe)
+    first = hyperparameters.lr * rate_factor(done * steps_per_epoch, steps_per_epoch, hyperparameters)
+    final = hyperparameters.lr * rate_factor(
+        hyperparameters.epochs * steps_per_epoch - 1, steps_per_epoch, hyperparameters
+    )
     if first == last == final:
-        return f"the learning rate of the head stays at {first:.2g}, as the schedule {recipe.schedule} has it"
+        return f"the learning rate of the head stays at {first:.2g}, as the schedule {hyperparameters.schedule} has it"
     return (
-        f"the schedule {recipe.schedule} is laid over all {recipe.epochs} epochs: the head's learning rate, which had come to "
+        f"the schedule {hyperparameters.schedule} is laid over all {hyperparameters.epochs} epochs: the head's learning rate, which had come to "
         f"{last:.2g} by epoch {done}, goes on at {first:.2g} and comes to {final:.2g}, as if there had been so many from the start"
     )
 

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 from zooft.contracts import unseen
 from zooft.errors import ConfigError, DivergedError
-from zooft.train.loop import Job, Watch, fed, head_only, placed, run_epochs, score, scored
+from zooft.train.loop import Job, Watch, epoch_data_of, head_only, placed, run_epochs, score, scored
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
     from zooft.contracts import EpochRecord
     from zooft.features import EpochData
-    from zooft.train.optimizer import Recipe
+    from zooft.train.optimizer import Hyperparameters
 
 RATES = (1.0, 0.1, 0.3, 3.0, 10.0)
 """Factors of ``--lr``; what was asked for comes first and wins where another is only as good."""
@@ -57,25 +57,25 @@ class Choice:
 
     Attributes:
         job: with the number of views settled.
-        recipe: with rate and decay settled.
-        feed: what the first epoch is fed, where it has been computed already.
+        hyperparameters: with rate and decay settled.
+        epoch_data: what the first epoch is fed, where it has been computed already.
         trials: what was tried; empty where nothing was to be chosen.
     """
 
     job: Job
-    recipe: Recipe
-    feed: EpochData | None = None
+    hyperparameters: Hyperparameters
+    epoch_data: EpochData | None = None
     trials: tuple[Trial, ...] = ()
 
 
 def choose(
-    job: Job, recipe: Recipe, accelerator: Accelerator, watch: Watch, *, views: int | str, sweep: bool
+    job: Job, hyperparameters: Hyperparameters, accelerator: Accelerator, watch: Watch, *, views: int | str, sweep: bool
 ) -> Choice:
     """Settle what was left open.
 
     Args:
         job: what is learnt.
-        recipe: as asked for.
+        hyperparameters: as asked for.
         accelerator: where.
         watch: told what was chosen.
         views: a number, or ``auto``.
@@ -84,16 +84,16 @@ def choose(
     Raises:
         ConfigError: a sweep where more than a head learns, or without validation samples.
     """
-    settled = replace(job, views=_views(job, views))
-    able = head_only(settled, recipe) and job.val is not None and not job.keep_last
+    resolved = replace(job, views=_views(job, views))
+    able = head_only(resolved, hyperparameters) and job.val is not None and not job.keep_last
     if sweep and not able:
         raise ConfigError(_why_not(job))
-    counts = [0, SOME_VIEWS] if able and views == "auto" and settled.views is not None else [settled.views]
-    choice = Choice(job=settled, recipe=recipe)
+    counts = [0, SOME_VIEWS] if able and views == "auto" and resolved.views is not None else [resolved.views]
+    choice = Choice(job=resolved, hyperparameters=hyperparameters)
     if len(counts) > 1:
-        choice = _tried(choice, [(recipe, count) for count in counts], accelerator, watch)
+        choice = _tried(choice, [(hyperparameters, count) for count in counts], accelerator, watch)
     if sweep:
-        choice = _tried(choice, [(way, choice.job.views) for way in _ways(recipe)], accelerator, watch)
+        choice = _tried(choice, [(way, choice.job.views) for way in _ways(hyperparameters)], accelerator, watch)
     if choice.trials:
         watch.note(_told(choice, job.primary))
     return choice
@@ -101,26 +101,28 @@ def choose(
 
 def _views(job: Job, asked: int | str) -> int | None:
     """How many random views are kept where validation doesn't choose; None without augmentation."""
-    if job.keeping is None or job.train.augment is None:
+    if job.feature_cache is None or job.train.augment is None:
         return None
     return SOME_VIEWS if asked == "auto" else int(asked)
 
 
-def _tried(given: Choice, ways: Sequence[tuple[Recipe, int | None]], accelerator: Accelerator, watch: Watch) -> Choice:
+def _tried(
+    given: Choice, ways: Sequence[tuple[Hyperparameters, int | None]], accelerator: Accelerator, watch: Watch
+) -> Choice:
     """The best of `ways`, each trained from the same initial head and loss, which are put back after each."""
     placed(given.job.model, accelerator)
     learning = (given.job.model.head, given.job.loss.to(accelerator.device))
     initial = [copy.deepcopy(module.state_dict()) for module in learning]
-    feeds = {} if given.feed is None else {given.job.views: given.feed}
+    feeds = {} if given.epoch_data is None else {given.job.views: given.epoch_data}
     advance = watch.computing("trying", len(ways))
     best, best_rank, trials = given, None, []
     diverged: DivergedError | None = None
-    for recipe, views in ways:
+    for hyperparameters, views in ways:
         job = replace(given.job, views=views)
-        feed = feeds[views] = feeds.get(views) or fed(job, job.plan(0))
+        epoch_data = feeds[views] = feeds.get(views) or epoch_data_of(job, job.plan(0))
         try:
             with watch.clock.part("trying heads"):
-                record = _best_epoch(job, recipe, feed, accelerator)
+                record = _best_epoch(job, hyperparameters, epoch_data, accelerator)
         except DivergedError as error:  # too fast a rate is a bad way, not the end
             diverged, record = error, None
         for module, values in zip(learning, initial, strict=True):
@@ -128,40 +130,46 @@ def _tried(given: Choice, ways: Sequence[tuple[Recipe, int | None]], accelerator
         advance(1)
         if record is None:
             continue
-        trials.append(_trial(record, recipe, views, job.primary))
+        trials.append(_trial(record, hyperparameters, views, job.primary))
         rank = scored(job, record.metrics, record.val_loss)
         if best_rank is None or rank > best_rank:
-            best_rank, best = rank, Choice(job=job, recipe=recipe, feed=feed)
+            best_rank, best = rank, Choice(job=job, hyperparameters=hyperparameters, epoch_data=epoch_data)
     if best_rank is None and diverged is not None:
         raise diverged
     return replace(best, trials=(*given.trials, *trials))
 
 
-def _best_epoch(job: Job, recipe: Recipe, feed: EpochData, accelerator: Accelerator) -> EpochRecord:
+def _best_epoch(
+    job: Job, hyperparameters: Hyperparameters, epoch_data: EpochData, accelerator: Accelerator
+) -> EpochRecord:
     records: list[EpochRecord] = []
     quiet = Watch(computing=unseen, epoch=records.append, note=lambda _text: None)
-    run_epochs(job, recipe, accelerator, quiet, feed=feed)
+    run_epochs(job, hyperparameters, accelerator, quiet, epoch_data=epoch_data)
     return next(record for record in reversed(records) if record.best)
 
 
-def _trial(record: EpochRecord, recipe: Recipe, views: int | None, primary: str) -> Trial:
+def _trial(record: EpochRecord, hyperparameters: Hyperparameters, views: int | None, primary: str) -> Trial:
     return Trial(
-        lr=recipe.lr, weight_decay=recipe.weight_decay, views=views or 0, epoch=record.epoch,
+        lr=hyperparameters.lr, weight_decay=hyperparameters.weight_decay, views=views or 0, epoch=record.epoch,
         primary=float(record.metrics[primary]), val_loss=record.val_loss,
     )  # fmt: skip
 
 
-def _ways(recipe: Recipe) -> list[Recipe]:
+def _ways(hyperparameters: Hyperparameters) -> list[Hyperparameters]:
     """What was asked for first."""
-    decays = dict.fromkeys([recipe.weight_decay, *DECAYS])
-    return [replace(recipe, lr=recipe.lr * factor, weight_decay=decay) for decay in decays for factor in RATES]
+    decays = dict.fromkeys([hyperparameters.weight_decay, *DECAYS])
+    return [
+        replace(hyperparameters, lr=hyperparameters.lr * factor, weight_decay=decay)
+        for decay in decays
+        for factor in RATES
+    ]
 
 
 def _why_not(job: Job) -> str:
     what = "--sweep trains many heads on features that are kept, and lets validation samples choose"
     if job.keep_last or job.val is None:
         return f"{what}; with --folds there are none that aren't judged by; leave out one of the two"
-    if job.keeping is None:
+    if job.feature_cache is None:
         return f"{what}; with --no-cache none are kept; leave out one of the two"
     return f"{what}; with this --freeze more than the head learns; use --freeze backbone, or leave out --sweep"
 
@@ -170,8 +178,8 @@ def _told(chosen: Choice, primary: str) -> str:
     """What a user should know of the choice."""
     best = max(chosen.trials, key=lambda trial: score(trial.primary, trial.val_loss, smaller=chosen.job.smaller))
     text = (
-        f"of {len(chosen.trials)} ways validation chose the learning rate {chosen.recipe.lr:.2g}, the weight decay "
-        f"{chosen.recipe.weight_decay:g}"
+        f"of {len(chosen.trials)} ways validation chose the learning rate {chosen.hyperparameters.lr:.2g}, the weight decay "
+        f"{chosen.hyperparameters.weight_decay:g}"
     )
     if chosen.job.views is not None:
         text += f" and {chosen.job.views} augmented views of each sample beside the plain one"

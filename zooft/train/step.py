@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from zooft.compute.distributed import Batches
     from zooft.contracts import FreezePlan
     from zooft.train.loss import TaskLoss
-    from zooft.train.optimizer import Recipe
+    from zooft.train.optimizer import Hyperparameters
 
 Batch = tuple[Tensor, Any]
 
@@ -71,7 +71,7 @@ class Probe:
     Attributes:
         model: in the mode and with the frozen stages of training, not wrapped.
         loss: ``(outputs, targets) -> scalar``.
-        recipe: as asked for.
+        hyperparameters: as asked for.
         accelerator: where.
         start: the first stage that runs.
         batch: gives one to measure with.
@@ -79,7 +79,7 @@ class Probe:
 
     model: nn.Module
     loss: nn.Module
-    recipe: Recipe
+    hyperparameters: Hyperparameters
     accelerator: Accelerator
     start: int
     batch: Callable[[], Batch]
@@ -105,11 +105,11 @@ def settle_precision(probe: Probe, *, steps: int, head_only: bool) -> Precision:
         steps: that are to come.
         head_only: whether nothing but the head runs in a step.
     """
-    if head_only and probe.recipe.precision != "bf16":
+    if head_only and probe.hyperparameters.precision != "bf16":
         return Precision()
-    if probe.recipe.precision != "auto":
-        dtype = torch.bfloat16 if probe.recipe.precision == "bf16" else torch.float32
-        kernels = probe.accelerator.device.type == "cpu" and probe.recipe.compile != "on"
+    if probe.hyperparameters.precision != "auto":
+        dtype = torch.bfloat16 if probe.hyperparameters.precision == "bf16" else torch.float32
+        kernels = probe.accelerator.device.type == "cpu" and probe.hyperparameters.compile != "on"
         return Precision(dtype=dtype, kernels=kernels)
 
     def measured() -> Precision:
@@ -142,16 +142,21 @@ def find_batch_size(probe: Probe, *, samples: int) -> tuple[int, str]:
         probe: a step.
         samples: to learn from; an epoch keeps twenty steps.
     """
-    accelerator, recipe = probe.accelerator, probe.recipe
+    accelerator, hyperparameters = probe.accelerator, probe.hyperparameters
     processes = accelerator.num_processes
 
     def found() -> tuple[int, str]:
         available = speed.available_memory(accelerator.device)
         if available is None:
             return 32 * processes, "batch size 32: this system doesn't say how much memory it has"
-        precision = Precision(dtype=torch.bfloat16 if recipe.precision == "bf16" else torch.float32)
+        precision = Precision(dtype=torch.bfloat16 if hyperparameters.precision == "bf16" else torch.float32)
         cost = speed.footprint(
-            probe.model, probe.forward, probe.loss, probe.placed(), optimizer=recipe.optimizer, precision=precision
+            probe.model,
+            probe.forward,
+            probe.loss,
+            probe.placed(),
+            optimizer=hyperparameters.optimizer,
+            precision=precision,
         )
         share = available // (processes if accelerator.device.type == "cpu" else 1)
         size, said = speed.find_batch_size(cost, share, at_most=max(8, samples // (20 * processes)))
@@ -264,7 +269,7 @@ def _backward(learner: Learner, x: Tensor, y: Any, counts: tuple[int, ...]) -> T
         value = distributed.global_loss(learner.loss, trees.floats(outputs), y, accelerator, counts=counts)
     with learner.clock.part("backward"):
         value.backward()  # type: ignore[no-untyped-call]
-        distributed.same_gradients(learner.loss, accelerator)
+        distributed.average_gradients(learner.loss, accelerator)
     own: Tensor = value.detach() / accelerator.num_processes
     return own
 

@@ -7,13 +7,31 @@ processes share it, up to rounding and to what is random or normalised within a 
 
 from __future__ import annotations
 
-from zooft.compute.distributed.collectives import agree, first, from_each, main_first, main_only
+from zooft.compute.distributed.collectives import agree, all_gather_object, first, main_only, main_process_first
 from zooft.compute.distributed.faults import faults
-from zooft.compute.distributed.gradients import global_loss, same_buffers, same_gradients, wrap
+from zooft.compute.distributed.gradients import average_gradients, broadcast_buffers, global_loss, wrap
 from zooft.compute.distributed.process import alone, check_device, finish, start
 from zooft.compute.distributed.shards import Batches, batches, gather, seed_of, share, steps
 
 __all__ = [
-    "Batches", "agree", "alone", "batches", "check_device", "faults", "finish", "first", "from_each", "gather",
-    "global_loss", "main_first", "main_only", "same_buffers", "same_gradients", "seed_of", "share", "start", "steps", "wrap",
+    "Batches",
+    "agree",
+    "all_gather_object",
+    "alone",
+    "average_gradients",
+    "batches",
+    "broadcast_buffers",
+    "check_device",
+    "faults",
+    "finish",
+    "first",
+    "gather",
+    "global_loss",
+    "main_only",
+    "main_process_first",
+    "seed_of",
+    "share",
+    "start",
+    "steps",
+    "wrap",
 ]  # fmt: skip

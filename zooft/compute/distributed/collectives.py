@@ -59,7 +59,7 @@ def main_only(accelerator: Accelerator, work: Callable[[], T]) -> T | None:
     return made[0] if made else None
 
 
-def main_first(accelerator: Accelerator, work: Callable[[], T]) -> T:
+def main_process_first(accelerator: Accelerator, work: Callable[[], T]) -> T:
     """What `work` gives in each process; the others begin when the main one has done it, without fault.
 
     For what leaves something behind that the others find, such as a download, and for what fails in all alike.
@@ -81,7 +81,7 @@ def agree(accelerator: Accelerator, yes: bool) -> bool:
     return bool(votes)
 
 
-def from_each(own: T, accelerator: Accelerator) -> list[T]:
+def all_gather_object(own: T, accelerator: Accelerator) -> list[T]:
     """One small object from each process."""
     if accelerator.num_processes == 1:
         return [own]

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, distributed, nn
 
 from zooft.compute import trees
-from zooft.compute.distributed.shards import rows_of_all
+from zooft.compute.distributed.shards import all_gather_rows
 from zooft.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -22,7 +22,7 @@ _SYNC_BUFFERS = next(
     for name in ("forward_sync_buffers", "broadcast_buffers")  # the newer torch's word and the older one's
     if name in inspect.signature(nn.parallel.DistributedDataParallel).parameters
 )
-"""Whether buffers are exchanged at every step. We don't: nobody looks at them before `same_buffers`."""
+"""Whether buffers are exchanged at every step. We don't: nobody looks at them before `broadcast_buffers`."""
 
 
 def global_loss(
@@ -59,7 +59,7 @@ def _of_all(tree: Any, counts: Sequence[int], own: int | None) -> Any:
     """Everybody's rows of each tensor; those of process `own` carry their gradient."""
 
     def gathered(tensor: Tensor) -> Tensor:
-        parts = [part[:n] for part, n in zip(rows_of_all(tensor.detach(), max(counts)), counts, strict=True)]
+        parts = [part[:n] for part, n in zip(all_gather_rows(tensor.detach(), max(counts)), counts, strict=True)]
         if own is not None:
             parts[own] = tensor[: counts[own]]
         return torch.cat(parts)
@@ -91,7 +91,7 @@ def wrap(model: nn.Module, accelerator: Accelerator, *, sync_bn: bool = False) -
     )
 
 
-def same_gradients(loss: object, accelerator: Accelerator) -> None:
+def average_gradients(loss: object, accelerator: Accelerator) -> None:
     """Give every process the gradients of the global batch for the parameters of the loss itself.
 
     `global_loss` computes it everywhere from all logits, so each process has the whole gradient already, times their number; the
@@ -106,7 +106,7 @@ def same_gradients(loss: object, accelerator: Accelerator) -> None:
             parameter.grad /= accelerator.num_processes
 
 
-def same_buffers(model: nn.Module, accelerator: Accelerator) -> None:
+def broadcast_buffers(model: nn.Module, accelerator: Accelerator) -> None:
     """Give every process the main one's running statistics, as they differ after an epoch on different samples.
 
     To be called in training mode: layers that stand still have changed nothing.
@@ -124,7 +124,7 @@ def same_buffers(model: nn.Module, accelerator: Accelerator) -> None:
 
 
 def _counted(own: int, accelerator: Accelerator) -> tuple[int, ...]:
-    counts = rows_of_all(torch.tensor([own], device=accelerator.device), 1)
+    counts = all_gather_rows(torch.tensor([own], device=accelerator.device), 1)
     return tuple(int(count) for count in counts)
 
 

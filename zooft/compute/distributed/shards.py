@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor, distributed
 
-from zooft.compute.distributed.collectives import from_each
+from zooft.compute.distributed.collectives import all_gather_object
 
 if TYPE_CHECKING:
     from accelerate import Accelerator
@@ -101,7 +101,7 @@ def gather(parts: Sequence[Any], order: Sequence[int], accelerator: Accelerator)
     """
     names = list(parts[0]) if len(parts) and isinstance(parts[0], Mapping) else None
     if accelerator.num_processes > 1:  # a process without samples knows no names
-        names = next((theirs for theirs in from_each(names, accelerator) if theirs is not None), None)
+        names = next((theirs for theirs in all_gather_object(names, accelerator) if theirs is not None), None)
     if names is None:
         return _gathered(parts, order, accelerator)
     return {name: _gathered([part[name] for part in parts], order, accelerator) for name in names}
@@ -112,7 +112,7 @@ def _gathered(parts: Sequence[Tensor], order: Sequence[int], accelerator: Accele
     own = torch.cat([part.cpu() for part in parts]) if len(parts) else None
     if accelerator.num_processes == 1 and own is not None:
         return _arranged(own, places)
-    others = from_each((places, None if own is None else (own.dtype, own.shape[1:])), accelerator)
+    others = all_gather_object((places, None if own is None else (own.dtype, own.shape[1:])), accelerator)
     total = sum(len(theirs) for theirs, _ in others)
     dtype, shape = next(kind for _, kind in others if kind is not None)
     result = torch.empty((total, *shape), dtype=dtype)
@@ -120,7 +120,7 @@ def _gathered(parts: Sequence[Tensor], order: Sequence[int], accelerator: Accele
     longest = max(len(theirs) for theirs, _ in others)
     step = min(longest, max(1, PIECE // max(1, result[:1].nbytes)))
     for begin in range(0, longest, step):
-        pieces = rows_of_all(own[begin : begin + step], step)
+        pieces = all_gather_rows(own[begin : begin + step], step)
         for piece, (theirs, _) in zip(pieces, others, strict=True):
             into = theirs[begin : begin + step]
             result[into] = piece[: len(into)]
@@ -136,7 +136,7 @@ def _parts(n: int, number: int) -> list[range]:
     return [range(begin, end) for begin, end in itertools.pairwise(edges)]
 
 
-def rows_of_all(own: Tensor, length: int) -> list[Tensor]:
+def all_gather_rows(own: Tensor, length: int) -> list[Tensor]:
     """Each process's rows, filled up to `length`; what is beyond its own number of rows means nothing."""
     padded = own.new_zeros((length, *own.shape[1:]))
     padded[: min(len(own), length)] = own[:length]

@@ -9,6 +9,7 @@ from zooft.contracts import Problem
 from zooft.problems.classification.calibration import OperatingPoint, parse_point
 from zooft.problems.classification.deployment import deployment_part
 from zooft.problems.classification.evaluation import evaluation_part
+from zooft.problems.classification.groups import class_of_group
 from zooft.problems.classification.metrics import classification_metrics, diagnostic_metrics
 from zooft.problems.classification.presentation import presentation_part
 from zooft.problems.classification.training import cross_entropy, training_part
@@ -59,6 +60,7 @@ def classification(
 
 __all__ = [
     "OperatingPoint",
+    "class_of_group",
     "classification",
     "classification_metrics",
     "cross_entropy",

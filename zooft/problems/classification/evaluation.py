@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from zooft.contracts import EvaluationPart
+from zooft.errors import RunError
 from zooft.evaluation.bootstrap import Interval, share
 from zooft.evaluation.groups import are_known, members_of
 from zooft.problems.classification import calibration as calibrating
@@ -91,8 +92,17 @@ def evaluation_part(
 
 
 def calibration_of(fitted: Fitted) -> Calibration:
-    """What was fitted, as a type."""
-    return Calibration(**fitted) if fitted else Calibration()
+    """What was fitted, as a type.
+
+    Raises:
+        RunError: a damaged record or file says that something else was.
+    """
+    try:
+        return Calibration(**fitted)
+    except TypeError as error:
+        raise RunError(
+            f"fitted is damaged, it isn't a temperature and a threshold: {error}; train the run again"
+        ) from error
 
 
 def targets_column(targets: Sequence[Any]) -> NDArray[np.int64]:

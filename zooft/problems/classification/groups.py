@@ -14,12 +14,16 @@ if TYPE_CHECKING:
     from zooft.evaluation.predictions import Predictions
 
 RULES = ("mean", "max")
-"""The mean of the probabilities, or the probabilities of the sample in which the last class is likeliest."""
+"""The mean of the probabilities, or those of the sample that speaks most for a finding: see `most_telling`."""
+MOST_LISTED = 12
+"""Classes that are named in a sentence."""
 
 
-def group_columns(predictions: Predictions, members: Sequence[NDArray[Any]], _labels: Labels, rule: str) -> Columns:
+def group_columns(predictions: Predictions, members: Sequence[NDArray[Any]], labels: Labels, rule: str) -> Columns:
     """Targets ``(G,)`` and probabilities ``(G, classes)`` of groups; thresholds of each fold where there are any."""
-    targets, probabilities = group_answers(predictions["target"], predictions["probabilities"], members, rule)
+    targets, probabilities = group_answers(
+        predictions["target"], predictions["probabilities"], members, rule, nothing=nothing_index(labels)
+    )
     columns = {"target": targets, "probabilities": probabilities}
     if "threshold" in predictions.columns:  # those of one group are alike
         columns["threshold"] = predictions["threshold"][[rows[0] for rows in members]]
@@ -27,27 +31,83 @@ def group_columns(predictions: Predictions, members: Sequence[NDArray[Any]], _la
 
 
 def group_answers(
-    targets: NDArray[Any], probabilities: NDArray[Any], members: Sequence[NDArray[Any]], rule: str
+    targets: NDArray[Any],
+    probabilities: NDArray[Any],
+    members: Sequence[NDArray[Any]],
+    rule: str,
+    *,
+    nothing: int | None = None,
 ) -> tuple[NDArray[Any], NDArray[Any]]:
-    """The largest class index among each group's samples, as any positive makes it positive, and its probabilities.
+    """What each group truly is, by `truth`, and its probabilities.
 
     Args:
         targets: ``(N,)`` class indices.
         probabilities: ``(N, classes)``.
         members: the rows of each of G groups.
         rule: one of `RULES`.
+        nothing: the class that means that nothing was found, of three and more; None for none.
 
     Returns:
         Targets ``(G,)`` and probabilities ``(G, classes)``.
     """
-    decisive = np.array([rows[probabilities[rows, -1].argmax()] for rows in members], dtype=np.int64)
-    truth = np.array([targets[rows].max() for rows in members], dtype=np.int64)
-    return truth, probabilities[decisive] if rule == "max" else _means(probabilities, members)
+    classes = probabilities.shape[1]
+    true = np.array([truth(targets[rows], classes, nothing) for rows in members], dtype=np.int64)
+    if rule != "max":
+        return true, _means(probabilities, members)
+    chosen = [rows[most_telling(probabilities[rows], nothing)] for rows in members]
+    return true, probabilities[np.array(chosen, dtype=np.int64)]
 
 
-def decisive(predictions: Predictions, _labels: Labels) -> int:
-    """The row in which the last class is likeliest."""
-    return int(predictions["probabilities"][:, -1].argmax())
+def truth(targets: NDArray[Any], classes: int, nothing: int | None) -> int:
+    """The class that a group counts as.
+
+    Of two classes the second, if any sample is of it. Of more, the one that most samples are of, of equally many the later; samples
+    of the class for having found nothing have no say where any other has.
+
+    Args:
+        targets: ``(N,)`` class indices of the group's samples; below 0 where unknown, as the result is where all are.
+        classes: how many there are.
+        nothing: which of three and more means that nothing was found; None for none.
+    """
+    highest = int(targets.max())
+    if classes < 3 or len(targets) == 1 or highest < 0:
+        return highest
+    known = targets[targets >= 0]
+    findings = known if nothing is None else known[known != nothing]
+    counts = np.bincount(findings if len(findings) else known)
+    return len(counts) - 1 - int(counts[::-1].argmax())
+
+
+def class_of_group(targets: Sequence[int], labels: Labels) -> int:
+    """What a group counts as whose samples are of these classes: index into the classes, by the rule of `truth`."""
+    return truth(np.asarray(targets, np.int64), len(labels[0].categories), nothing_index(labels))
+
+
+def most_telling(probabilities: NDArray[Any], nothing: int | None) -> int:
+    """The row of ``(N, classes)`` in which nothing found is least likely; where no class means that, the last class likeliest."""
+    return int(probabilities[:, -1].argmax() if nothing is None else probabilities[:, nothing].argmin())
+
+
+def nothing_index(labels: Labels) -> int | None:
+    """Which class means that nothing was found; None of two classes, and where none is known to."""
+    label = labels[0]
+    return label.categories.index(label.nothing) if label.nothing and len(label.categories) > 2 else None
+
+
+def truth_in_words(labels: Labels) -> str:
+    """By what rule a group counts as a class where its samples are of several."""
+    classes, nothing = labels[0].categories, labels[0].nothing
+    if len(classes) == 2:
+        return f"each counts as {classes[-1]}, as any such sample makes it"
+    of = f"of {', '.join(classes[:MOST_LISTED])}{', …' if len(classes) > MOST_LISTED else ''}"
+    if nothing_index(labels) is None:
+        return f"each counts as the class that most of its samples have, of equally many as the later one {of}"
+    return f"each counts as something other than {nothing}: as what most of its other samples are, of equally many as the later one {of}"
+
+
+def decisive(predictions: Predictions, labels: Labels) -> int:
+    """The row that speaks most for a finding, by `most_telling`."""
+    return most_telling(predictions["probabilities"], nothing_index(labels))
 
 
 def one_class(predictions: Predictions, groups: Predictions, labels: Labels) -> str:

@@ -11,6 +11,7 @@ import numpy as np
 
 from zooft.contracts import Description, PresentationPart, Table
 from zooft.problems.classification.evaluation import calibration_of, details_of, predicted
+from zooft.problems.classification.groups import nothing_index, truth_in_words
 from zooft.report import words
 
 if TYPE_CHECKING:
@@ -34,7 +35,7 @@ _SHORT = {"ppv": "PPV", "npv": "NPV"}
 def presentation_part() -> PresentationPart:
     """How classes are shown."""
     return PresentationPart(
-        cells=_cells, columns=_names, target=_target, brief=_brief, record=_record, about=_about, opening=_opening, worst=_worst, wrong=_wrong,
+        cells=_cells, columns=_names, target=_target, brief=_brief, record=_record, entries=("class",), about=_about, opening=_opening, worst=_worst, wrong=_wrong,
         caption=_caption, tables=_tables, remarks=_remarks, sections=_sections, describe=_describe, usage=_usage,
         explained=_explained,
     )  # fmt: skip
@@ -76,8 +77,7 @@ def _record(cells: Mapping[str, Any], labels: Labels) -> Mapping[str, Any]:
 
 
 def _about(labels: Labels, fitted: Fitted) -> Mapping[str, Any]:
-    classes = {"classes": list(labels[0].categories)}
-    return {**classes, "threshold": calibration_of(fitted).threshold} if fitted else classes
+    return {"classes": list(labels[0].categories), "threshold": calibration_of(fitted).threshold}
 
 
 def _opening(labels: Labels, fitted: Fitted) -> Sequence[str]:
@@ -153,33 +153,33 @@ def _tables(evaluation: Evaluation, _labels: Labels) -> Sequence[Table]:
 def _remarks(evaluation: Evaluation, labels: Labels) -> Sequence[str]:
     details, classes = details_of(evaluation.details), labels[0].categories
     return (
-        *mixed_groups(evaluation, classes),
-        *(f"warning: {text}" for text in one_class(evaluation)),
+        *mixed_groups(evaluation, labels),
+        *(f"warning: {text}" for text in one_class(evaluation, labels)),
         *_threshold(evaluation, details, classes),
     )
 
 
-def mixed_groups(evaluation: Evaluation, classes: Sequence[str]) -> Sequence[str]:
+def mixed_groups(evaluation: Evaluation, labels: Labels) -> Sequence[str]:
     """How many groups have samples of several classes, and what they count as; nothing where none has."""
     if not evaluation.mixed_groups:
         return ()
     many = words.plural(evaluation.group_name)
-    return (
-        f"{many} with samples of several classes: {evaluation.mixed_groups}; each counts as its last class, in the order "
-        f"{', '.join(classes)}",
-    )
+    return (f"{many} with samples of several classes: {evaluation.mixed_groups}; {truth_in_words(labels)}",)
 
 
-def one_class(evaluation: Evaluation) -> Sequence[str]:
+def one_class(evaluation: Evaluation, labels: Labels) -> Sequence[str]:
     """Why there are no figures per group, where all of them count as one class; nothing elsewhere."""
     one = evaluation.one_class
     if not one:
         return ()
     many = words.plural(evaluation.group_name)
+    rule = "one sample decides" if len(labels[0].categories) == 2 else "most samples decide"
+    if nothing_index(labels) is not None:
+        rule = f"{labels[0].nothing} gives way to anything else"
     return (
-        f"no figures per {evaluation.group_name}: by the rule that one sample decides, all {evaluation.groups} {many} count "
+        f"no figures per {evaluation.group_name}: by the rule that {rule}, all {evaluation.groups} {many} count "
         f"as {one}, so predicting {one} for all would always be right; check whether {one} is the class to look for "
-        "(--positive), and whether the data has enough of both",
+        "(--positive), and whether the data has enough of {'both' if len(labels[0].categories) == 2 else 'the others'}",
     )
 
 
@@ -249,8 +249,15 @@ def _output(classes: Sequence[str], fitted: Fitted) -> tuple[str, ...]:
 def _usage(labels: Labels, fitted: Fitted, rule: str, group_name: str) -> Sequence[str]:
     classes, threshold = labels[0].categories, calibration_of(fitted).threshold
     most = rule == "max"
-    joined = "rows[rows[:, -1].argmax()]" if most else "rows.mean(0)"
-    how = f"the row with the largest p({json.dumps(classes[-1])})" if most else "their mean"
+    nothing = nothing_index(labels)
+    joined, how = "rows.mean(0)", "their mean"
+    if most and nothing is None:
+        joined, how = "rows[rows[:, -1].argmax()]", f"the row with the largest p({json.dumps(classes[-1])})"
+    elif most:
+        joined, how = (
+            f"rows[rows[:, {nothing}].argmin()]",
+            f"the row with the smallest p({json.dumps(labels[0].nothing)})",
+        )
     lines = (
         f"classes = [{', '.join(repr(name) for name in classes)}]",
         'rows = outputs["probabilities"]',

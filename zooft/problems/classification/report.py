@@ -11,7 +11,7 @@ from zooft.problems.classification import calibration as calibrating
 from zooft.problems.classification import curves
 from zooft.problems.classification.calibration import Calibration
 from zooft.problems.classification.evaluation import calibration_of, details_of
-from zooft.problems.classification.groups import RULES, group_answers
+from zooft.problems.classification.groups import RULES, group_answers, nothing_index
 from zooft.problems.classification.presentation import mixed_groups, one_class
 from zooft.report import photos, words
 from zooft.report.blocks import Block, Drawing, Folded, Grid, Photo, Row, Shaded, Text
@@ -43,13 +43,13 @@ def sections(evaluated: Evaluated, labels: Labels, fitted: Fitted, rule: str) ->
     """
     evaluation, predictions = evaluated.evaluation, evaluated.predictions
     classes, details = labels[0].categories, details_of(evaluation.details)
-    notes: list[Block] = [Text(text, "warning") for text in one_class(evaluation)]
-    notes += [Text(text) for text in mixed_groups(evaluation, classes)]
+    notes: list[Block] = [Text(text, "warning") for text in one_class(evaluation, labels)]
+    notes += [Text(text) for text in mixed_groups(evaluation, labels)]
     if details.threshold is not None:
         notes.append(_threshold(details.threshold, classes, fitted))
     shown = [*notes, *_at_the_decision(evaluation, details, classes), _per_class(details.per_class)]
     if len(predictions):
-        shown += [Row(blocks=_curves(evaluated, details, classes, fitted, rule)), *_temperature(fitted)]
+        shown += [Row(blocks=_curves(evaluated, details, labels, fitted, rule)), *_temperature(fitted)]
     return shown
 
 
@@ -117,16 +117,15 @@ def _per_class(per_class: Sequence[ClassRow]) -> Block:
     return grid if len(rows) <= MOST_NAMED else Folded(f"Figures for each of {len(rows)} classes", (grid,))
 
 
-def _curves(
-    evaluated: Evaluated, details: Details, classes: Sequence[str], fitted: Fitted, rule: str
-) -> tuple[Drawing, ...]:
+def _curves(evaluated: Evaluated, details: Details, labels: Labels, fitted: Fitted, rule: str) -> tuple[Drawing, ...]:
     """ROC and precision-recall curves at the level at which the threshold was chosen, and reliability per sample."""
-    evaluation, predictions = evaluated.evaluation, evaluated.predictions
+    evaluation, predictions, classes = evaluated.evaluation, evaluated.predictions, labels[0].categories
     name, threshold = evaluation.split, details.threshold
     probabilities = np.asarray(predictions["probabilities"], dtype=np.float64)
     targets, scores, level = predictions["target"], probabilities, "per sample"
     if evaluation.groups:
-        grouped = group_answers(targets, probabilities, members_of(predictions.groups), rule or RULES[0])
+        members = members_of(predictions.groups)
+        grouped = group_answers(targets, probabilities, members, rule or RULES[0], nothing=nothing_index(labels))
         if len(set(grouped[0].tolist())) > 1:
             (targets, scores), level = grouped, f"per {evaluation.group_name}"
     of = classes[1] if len(classes) == 2 else "the likeliest class"

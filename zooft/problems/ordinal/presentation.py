@@ -33,6 +33,7 @@ def presentation_part() -> PresentationPart:
         target=_target,
         brief=_brief,
         record=_record,
+        entries=("grade",),
         about=_about,
         worst=_worst,
         wrong=_wrong,

@@ -84,7 +84,7 @@ def as_table(predictions: Predictions, name: str) -> NDArray[Any]:
 def rows_of(details: Mapping[str, Any]) -> tuple[NumberRow, ...]:
     """`Evaluation.details` as a type, also from ``run.json`` or metadata."""
     rows: Any = details["numbers"]
-    return tuple(NumberRow(**{key: math.nan if value is None else value for key, value in row.items()}) for row in rows)
+    return tuple(NumberRow(**{key: _or_nan(value) for key, value in row.items()}) for row in rows)
 
 
 def _or_nan(value: Any) -> Any:

@@ -30,6 +30,7 @@ def presentation_part() -> PresentationPart:
         target=_target,
         brief=_brief,
         record=_record,
+        entries=("values",),
         about=_about,
         worst=_worst,
         caption=_caption,
