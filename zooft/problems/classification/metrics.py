@@ -174,6 +174,7 @@ def auroc(rank: Ranking) -> float:
 
 
 def average_precision(rank: Ranking) -> float:
+    """The step sum of precision over recall, without interpolation; NaN of one class only."""
     if _one_class_only(rank):
         return math.nan
     precision = rank.true_positives / (rank.true_positives + rank.false_positives)

@@ -81,7 +81,11 @@ def thresholds_of(fitted: Fitted, labels: Labels) -> NDArray[np.float32]:
 def rows_of(details: Mapping[str, Any]) -> tuple[LabelRow, ...]:
     """`Evaluation.details` as a type, also from ``run.json`` or metadata."""
     rows: Any = details["per_label"]
-    return tuple(LabelRow(**{key: math.nan if value is None else value for key, value in row.items()}) for row in rows)
+    return tuple(LabelRow(**{key: _or_nan(value) for key, value in row.items()}) for row in rows)
+
+
+def _or_nan(value: Any) -> Any:
+    return math.nan if value is None else value
 
 
 def decided(columns: Columns, thresholds: NDArray[Any]) -> Columns:

@@ -80,7 +80,8 @@ def _check(target: Any, labels: Labels) -> str:
 
 
 def _encode(target: Any, labels: Labels) -> NDArray[np.float32]:
-    return targets_column([target], labels)[0]
+    row: NDArray[np.float32] = targets_column([target], labels)[0]
+    return row
 
 
 def _placeholder(labels: Labels) -> tuple[bool, ...]:
