@@ -33,4 +33,17 @@ def zooft_register_tasks() -> list[zooft.Task]:
             own=options.OrdinalOptions,
             intended_use="Grades images of the kind it was trained on. No other use was tested.",
         ),
+        tasks.image_task(
+            "multitask",
+            zooft.combined(
+                {
+                    "classification": zooft.classification(),
+                    "regression": zooft.regression(),
+                    "ordinal": zooft.ordinal(),
+                }
+            ),
+            summary="several answers an image at once, from columns of a CSV manifest that a small TOML file types",
+            own=options.MultitaskOptions,
+            intended_use="Answers the listed questions about images of the kind it was trained on. No other use was tested.",
+        ),
     ]

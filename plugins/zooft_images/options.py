@@ -68,6 +68,9 @@ class TargetOptions:
 ClassificationOptions = zooft.join_options("ClassificationOptions", ImageOptions, ClassOptions)
 RegressionOptions = zooft.join_options("RegressionOptions", ImageOptions, TargetOptions, zooft.RegressionOptions)
 OrdinalOptions = zooft.join_options("OrdinalOptions", ImageOptions, TargetOptions, zooft.OrdinalOptions)
+MultitaskOptions = zooft.join_options(
+    "MultitaskOptions", ImageOptions, zooft.CombinedOptions, zooft.RegressionOptions, zooft.OrdinalOptions
+)
 
 
 def channels(options: ImageOptions) -> int:

@@ -150,7 +150,8 @@ def _check_figures(
             raise place.amiss(value, "a finite number", what=f"the primary metric, {part.primary}")
     some = _without_one_stratum(task, labels, targets)
     ask(part, "metrics", Predictions(samples=(), columns=after.rows(some)), labels)  # NaN is fine, an error isn't
-    for name in sorted(part.smaller - set(figures[0])):  # some may be those of other settings, such as of other metrics
+    there = set(figures[0]) | {name.partition("/")[0] for name in figures[0]}  # mae stands for mae/age too
+    for name in sorted(part.smaller - there):  # some may be those of other settings, such as of other metrics
         meant = [known for known in figures[0] if get_close_matches(name.lower(), [known.lower()])]
         if meant:
             raise part_place(task, "evaluation", "smaller").error(
