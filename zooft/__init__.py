@@ -90,6 +90,7 @@ __all__ = [
     "Anatomy",
     "Arrays",
     "Column",
+    "CombinedOptions",
     "Computing",
     "ConfigError",
     "CsvTable",
