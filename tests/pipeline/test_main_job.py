@@ -263,7 +263,7 @@ def test_every_flag_and_command_in_the_documents_exists() -> None:
     context = click.Context(group)
     known = {"--help"} | {
         name
-        for cls in (FinetuneConfig, *(task.options for task in registry.load().tasks()))
+        for cls in (FinetuneConfig, *(entry.value.options for entry in registry.load().tasks))
         for o in flags.of(cls)
         for name in (*o.opts, *o.secondary_opts)
     }
