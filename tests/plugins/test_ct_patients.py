@@ -138,11 +138,16 @@ def test_studies_of_one_patient_are_answered_apart_each_report_in_its_study(tmp_
         "1 patients have several studies, 2 in all; each study gets an answer of its own" in n for n in found.notes
     )
     file = zooft.DeployedFile(
-        classes=("clear", "nodule"), threshold=None, backbone="timm:any", version="1", weights_sha256="0" * 64
-    )
+        problem="classification", labels=zooft.class_labels(("clear", "nodule")), fitted={}, backbone="timm:any", version="1",
+        weights_sha256="0" * 64,
+    )  # fmt: skip
     results = [
         zooft.GroupResult(
-            group=group, prediction="nodule", probabilities=(0.25, 0.75), members=members, decisive=members[-1]
+            group=group,
+            answer={"class": "nodule", "p(clear)": 0.25, "p(nodule)": 0.75},
+            columns={"probabilities": np.array([0.25, 0.75])},
+            members=members,
+            decisive=members[-1],
         )
         for group in (first, second)
         if (members := tuple(s for s in found.samples if s.group == group))
