@@ -80,7 +80,7 @@ if TYPE_CHECKING:
         diagnostic_metrics,
         parse_point,
     )
-    from zooft.problems.combined import combined
+    from zooft.problems.combined import CombinedOptions, combined
     from zooft.problems.multilabel import MultilabelOptions, multilabel
     from zooft.problems.ordinal import OrdinalOptions, ordinal
     from zooft.problems.regression import RegressionOptions, regression
@@ -91,6 +91,7 @@ __all__ = [
     "Anatomy",
     "Arrays",
     "Column",
+    "CombinedOptions",
     "Computing",
     "ConfigError",
     "CsvTable",
@@ -203,7 +204,7 @@ _HOMES = {
     "zooft.problems.ordinal": ("OrdinalOptions", "ordinal"),
     "zooft.problems.regression": ("RegressionOptions", "regression"),
     "zooft.evaluation.predictions": ("Predictions",),
-    "zooft.problems.combined": ("combined",),
+    "zooft.problems.combined": ("CombinedOptions", "combined"),
     "zooft.model.image_parts": ("image_port", "image_preprocess", "image_reader"),
 }  # fmt: skip
 _HOME_OF = {name: module for module, names in _HOMES.items() for name in names}

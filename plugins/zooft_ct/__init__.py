@@ -1,47 +1,44 @@
-"""Medical CT: DICOM series and NIfTI volumes in Hounsfield units, registered by the same door as a stranger's task."""
+"""Medical CT: DICOM series and NIfTI volumes in Hounsfield units, registered by the same door as a stranger's tasks."""
 
 from __future__ import annotations
 
 import zooft
-from zooft_ct import augment, demo, deploy, discover, graph, judging, looks, options, read, sr, whois
+from zooft_ct import demo, discover, judging, options, sr, tasks
 
 
 @zooft.hookimpl
 def zooft_register_tasks() -> list[zooft.Task]:
-    """One task."""
+    """A task for each kind of answer."""
+    exact = 1e-4  # of probabilities: nothing is rounded in the graph
     return [
-        zooft.Task(
-            name="ct",
-            summary="one class a patient, series or slice of CT, from DICOM or NIfTI, in Hounsfield units",
-            options=options.CTOptions,
-            discover=discover.discover,
-            begin=discover.begin,
-            gather=discover.gather,
-            read=read.read,
-            digest=read.digest,
-            port=graph.port,
-            preprocess=graph.preprocess,
-            explain=looks.explain,
-            augment=augment.augment,
-            head=judging.head,
-            bag=judging.bag,
-            problem=zooft.classification(
+        tasks.ct_task(
+            "ct",
+            zooft.classification(
                 loss=judging.loss,
                 metrics=zooft.diagnostic_metrics,
                 primary="auroc",
                 operating_point=judging.operating_point,
-                probability_limit=1e-4,  # nothing is rounded in the graph
+                probability_limit=exact,
             ),
-            reader=deploy.reader,
-            intended_use=judging.INTENDED_USE,
-            private=True,
-            subgroups=("manufacturer", "kernel", "slice_thickness", "sex", "age"),
-            show=looks.show,
-            redact=looks.redact,
-            report=looks.report,
-            identify=judging.identify,
-            whois=whois.whois,
+            summary="one class a patient, series or slice of CT, from DICOM or NIfTI, in Hounsfield units",
+            own=options.ClassificationOptions,
+            answers="sorted into the listed classes",
+            discover=discover.discover,
             writers={"dicom-sr": sr.write},
             demo=demo.demo,
-        )
+        ),
+        tasks.ct_task(
+            "ct-regression",
+            zooft.regression(),
+            summary="one or several numbers a patient, series or slice of CT, from columns of labels.csv",
+            own=options.RegressionOptions,
+            answers="of which the listed numbers are estimated",
+        ),
+        tasks.ct_task(
+            "ct-ordinal",
+            zooft.ordinal(probability_limit=exact),
+            summary="one of several ordered grades a patient, series or slice of CT, from a column of labels.csv",
+            own=options.OrdinalOptions,
+            answers="graded by the listed scale",
+        ),
     ]

@@ -11,12 +11,13 @@ from collections import Counter, defaultdict
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import zooft
 from zooft_ct import assign, graph, labels, needs, nifti, privacy, soundness, stacks
 from zooft_ct.answers import Answers, answers_of
 from zooft_ct.assign import Assigned, Labelled
+from zooft_ct.columns import read_columns
 from zooft_ct.patients import Patients, about_alike, about_names, about_shared, about_torn, examine
 from zooft_ct.person import Person, stands_for_nobody
 from zooft_ct.read import SliceRef, Source, place
@@ -32,8 +33,9 @@ _DOCUMENTS = frozenset({".txt", ".md", ".csv", ".tsv", ".json", ".pdf", ".html",
 _FACTS = ("manufacturer", "kernel", "slice_thickness", "sex", "age")
 """Those that tables of subgroups need."""
 
-_Target = tuple[int | None, Literal["train", "val", "test"] | None]
-"""Index of the class, and the split."""
+_Target = tuple[Any, Literal["train", "val", "test"] | None]
+"""As the problem has it, None where it isn't known; and the split."""
+_MORE_POSITIVE = ", and with the largest probability speaking for a patient, it calls more patients positive"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -59,10 +61,40 @@ class _Names:
         return privacy.hashed(self.key, "slice", f"{stack.name}#{name}#{number}")
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Scene:
+    """What lies below a data folder, with labels in their places.
+
+    Attributes:
+        root: as it was given.
+        table: path of the table of labels; None where class folders tell.
+        found: series and refused files.
+        patients: what files say of PatientIDs.
+        names: salted.
+        assigned: labels of slices.
+    """
+
+    root: Path
+    table: Path | None
+    found: stacks.Found
+    patients: Patients
+    names: _Names
+    assigned: Assigned
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Made:
+    """Samples, and what can't be used."""
+
+    samples: Sequence[zooft.Sample]
+    rejected: tuple[zooft.Rejection, ...]
+    notes: tuple[str, ...]
+
+
 def discover(
-    root: Path, options: CTOptions, computing: zooft.Computing = zooft.unseen, *, learning: bool = True
+    root: Path, options: Any, computing: zooft.Computing = zooft.unseen, *, learning: bool = True
 ) -> zooft.Discovery:
-    """Labelled samples, classes with the positive one last, and what can't be used.
+    """Samples with classes, the positive one last, and what can't be used.
 
     Args:
         root: a data folder, or its table of labels.
@@ -74,12 +106,76 @@ def discover(
         ConfigError: options that don't go together, a missing library, or two classes of which either may be positive.
         DataError: no CT, no labels, labels that contradict themselves or the files, series without a patient.
     """
+    _check(options)
+    path = labels.table_of(root, by_slice=options.mode != "volume")
+    scene = _scene(root, labels.read_table(path) if path else None, path, options, computing)
+    classes, order = _classes(scene.assigned, options.positive, learning=learning)
+    class_labels = zooft.class_labels(classes, nothing=zooft.nothing_of(classes, options.positive))
+    made = _made(scene, {name: index for index, name in enumerate(classes)}, options, computing, learning=learning)
+    one_class = _about_one_class(made.samples, scene.assigned, class_labels, options) if learning else []
+    return zooft.Discovery(
+        samples=made.samples,
+        labels=class_labels,
+        rejected=made.rejected,
+        notes=(*scene.assigned.notes, *order, *made.notes, *one_class, *_notes(scene, _MORE_POSITIVE, options)),
+        group_rule="max" if scene.assigned.by_slice else "mean",
+        group_name=options.group_by,
+    )
+
+
+def discover_columns(
+    problem: zooft.Problem,
+    root: Path,
+    options: Any,
+    computing: zooft.Computing = zooft.unseen,
+    *,
+    learning: bool = True,
+) -> zooft.Discovery:
+    """Samples whose targets are columns of the table of labels, and what can't be used.
+
+    Args:
+        problem: that reads the columns.
+        root: a data folder, or its table of labels.
+        options: the task's own.
+        computing: told how far reading is.
+        learning: whether what can't be split safely is refused.
+
+    Raises:
+        ConfigError: options that don't go together, or a missing library.
+        DataError: no CT, no table, lines that contradict themselves or the files, targets that the problem can't read, series
+            without a patient.
+    """
+    _check(options)
+    path = labels.table_of(root, by_slice=options.mode != "volume")
+    if path is None:
+        raise zooft.DataError(
+            f"nothing says what is to be learnt: write {labels.TABLE} (patient_id, series_uid or path, and the columns to learn) "
+            "into the data folder"
+        )
+    columns = read_columns(path, problem, options)
+    scene = _scene(root, columns.table, path, options, computing)
+    made = _made(scene, columns.targets, options, computing, learning=learning)
+    return zooft.Discovery(
+        samples=made.samples,
+        labels=columns.labels,
+        rejected=made.rejected,
+        notes=(*scene.assigned.notes, *made.notes, *_notes(scene, "", options)),
+        # one slice with a finding is a patient with it
+        group_rule="max" if scene.assigned.by_slice and "max" in problem.evaluation.rules else "",
+        group_name=options.group_by,
+    )
+
+
+def _check(options: CTOptions) -> None:
     needs.require()
     graph.check(options)
+
+
+def _scene(
+    root: Path, table: labels.Table | None, path: Path | None, options: CTOptions, computing: zooft.Computing
+) -> _Scene:
     whole = options.mode == "volume"
-    table_path = labels.table_of(root, by_slice=not whole)
     folder = root.parent if root.is_file() else root
-    table = labels.read_table(table_path) if table_path else None
     found = stacks.below([folder], folder, options, computing)
     _refuse_nothing(found)
     patients = examine((stack.patient, stack.persons) for stack in found.stacks if stack.persons)
@@ -89,30 +185,22 @@ def discover(
         if table
         else assign.by_folders(found.stacks, folder, patients, names.series, whole=whole)
     )
-    classes, order = _classes(assigned, options.positive, learning=learning)
-    class_labels = zooft.class_labels(classes, nothing=zooft.nothing_of(classes, options.positive))
+    return _Scene(root=root, table=path, found=found, patients=patients, names=names, assigned=assigned)
+
+
+def _made(
+    scene: _Scene, targets: Mapping[str, Any], options: CTOptions, computing: zooft.Computing, *, learning: bool
+) -> _Made:
+    """Samples with the target of each label, every slice that is used decoded once."""
+    names, assigned = scene.names, scene.assigned
     grouped, doubtful = _grouped(assigned, names, options, learning=learning)
-    made = [sample for one, group in grouped for sample in _of_labelled(one, group, classes, names, options)]
+    made = [sample for one, group in grouped for sample in _of_labelled(one, group, targets, names, options)]
     sound = soundness.sound(made, options, names.file, computing)
-    files = _unused(found, assigned, root)
+    files = _unused(scene.found, assigned, scene.root)
     rejected = (*_rejected(files, assigned, names), *doubtful, *sound.rejected)
     if options.strict:
         _refuse_rejected(files, len(rejected))
-    return zooft.Discovery(
-        samples=sound.samples,
-        labels=class_labels,
-        rejected=rejected,
-        notes=(
-            *assigned.notes,
-            *order,
-            *sound.notes,
-            *(_about_one_class(sound.samples, assigned, class_labels, options) if learning else ()),
-            *_about_patients(assigned, patients, names, options),
-            *_notes(assigned, table_path, names, options),
-        ),
-        group_rule="max" if assigned.by_slice else "mean",
-        group_name=options.group_by,
-    )
+    return _Made(samples=sound.samples, rejected=rejected, notes=tuple(sound.notes))
 
 
 def begin(data: Path, _options: CTOptions) -> None:
@@ -325,9 +413,9 @@ def _way_out(options: CTOptions) -> str:
 
 
 def _of_labelled(
-    one: Labelled, group: str, classes: Sequence[str], names: _Names, options: CTOptions
+    one: Labelled, group: str, meaning: Mapping[str, Any], names: _Names, options: CTOptions
 ) -> Iterator[zooft.Sample]:
-    targets = {i: (classes.index(label), split) for i, (label, split) in one.labels.items()}
+    targets: dict[int, _Target] = {i: (meaning[label], split) for i, (label, split) in one.labels.items()}
     yield from _of_stack(one.stack, group, targets, names, options)
     if options.mode == "volume":
         return
@@ -411,10 +499,19 @@ def _rejected(files: Sequence[Refused], assigned: Assigned, names: _Names) -> tu
     )
 
 
-def _notes(assigned: Assigned, table: Path | None, names: _Names, options: CTOptions) -> list[str]:
+def _notes(scene: _Scene, more: str, options: CTOptions) -> list[str]:
+    """What the user should know of the data.
+
+    Args:
+        scene: the data.
+        more: what follows, of classes, from predictions of slices that nobody has labelled.
+        options: the task's.
+    """
+    assigned, names, table = scene.assigned, scene.names, scene.table
     labelled = assigned.labelled
-    notes = [_about_table(table)] if table and table.name == labels.SLICE_TABLE else []
-    notes += _about_unlabelled_slices(assigned)
+    notes = _about_patients(assigned, scene.patients, names, options)
+    notes += [_about_table(table)] if table and table.name == labels.SLICE_TABLE else []
+    notes += _about_unlabelled_slices(assigned, more)
     notes += _about_stacks([one.stack for one in labelled], names, options)
     notes += _about_spacing(labelled, options) + _about_facts(labelled)
     if options.group_by != "patient":
@@ -474,15 +571,15 @@ def _about_table(table: Path) -> str:
     return f"labels are of single slices, from {table.name}; --mode volume takes those of {labels.TABLE}"
 
 
-def _about_unlabelled_slices(assigned: Assigned) -> list[str]:
+def _about_unlabelled_slices(assigned: Assigned, more: str) -> list[str]:
     partly = [one for one in assigned.labelled if len(one.labels) < len(one.stack.slices)]
     if not assigned.by_slice or not partly:
         return []
     slices, told = (sum(counts) for counts in zip(*((len(o.stack.slices), len(o.labels)) for o in partly), strict=True))
     return [
         f"{len(partly)} of {len(assigned.labelled)} labelled series have slices without a label ({slices - told} of "
-        f"their {slices}): figures, temperature and threshold are of the labelled slices alone; zooft predict looks at "
-        "all slices of a series, and with the largest probability speaking for a patient, it calls more patients positive"
+        f"their {slices}): figures{', temperature and threshold' if more else ''} are of the labelled slices alone; zooft predict looks at "
+        f"all slices of a series{more}"
     ]
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import zooft
 from zooft_ct.header import SliceHeader
@@ -16,14 +16,13 @@ if TYPE_CHECKING:
     from zooft_ct.read import SliceRef
 
 INTENDED_USE = (
-    "Research use only, not for diagnosis. For CT of the kind it was trained on, sorted into the listed classes; "
-    "no other use was tested."
+    "Research use only, not for diagnosis. For CT of the kind it was trained on, {answers}; no other use was tested."
 )
 MOST_WEIGHT = 10.0
 """How much more than average a rare class may weigh: above it a handful of patients would rule the loss."""
 
 
-def loss(targets: Sequence[int], options: CTOptions) -> nn.Module:
+def loss(targets: Sequence[int], options: Any) -> nn.Module:
     """Cross entropy; with ``balanced``, classes weigh n / (classes × their count), at most `MOST_WEIGHT`."""
     import torch
     from torch import nn
@@ -35,7 +34,7 @@ def loss(targets: Sequence[int], options: CTOptions) -> nn.Module:
     return nn.CrossEntropyLoss(weight=torch.tensor(weights))
 
 
-def operating_point(options: CTOptions) -> zooft.OperatingPoint:
+def operating_point(options: Any) -> zooft.OperatingPoint:
     """The threshold's rule."""
     return zooft.parse_point(options.operating_point)
 

@@ -6,15 +6,17 @@ The messages name lines, never what stands in them: a shifted column may hold na
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from types import MappingProxyType
 from typing import Literal
 
 import zooft
 
 TABLE, SLICE_TABLE = "labels.csv", "slice_labels.csv"
-_COLUMNS = frozenset({"patient_id", "patient", "series_uid", "path", "sop_uid", "label", "split"})
+COLUMNS = frozenset({"patient_id", "patient", "series_uid", "path", "sop_uid", "label", "split"})
+"""What a table of classes may have."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -71,28 +73,64 @@ def table_of(data: Path, *, by_slice: bool) -> Path | None:
 
 
 def read_table(path: Path) -> Table:
-    """The lines of a CSV file, by the rules of `zooft.read_csv`.
+    """The lines of a CSV file whose column label has classes, by the rules of `zooft.read_csv`.
 
     Raises:
         DataError: not such a file, columns are missing, lines contradict each other, or labels that can't be classes.
     """
+    read = open_table(path)
+    refuse_missing(read, "label")
+    return table_of_lines(read, read.rows, used=COLUMNS, check=_check_classes)
+
+
+def open_table(path: Path) -> zooft.CsvTable:
+    """The lines as they are; messages call the file by its name only where that is the usual one.
+
+    Raises:
+        DataError: not such a file.
+    """
     name = path.name if path.name in (TABLE, SLICE_TABLE) else "the table of labels"
-    read = zooft.read_csv(path, name=name, private=True)
-    _refuse_missing(read.columns, name)
+    return zooft.read_csv(path, name=name, private=True)
+
+
+def table_of_lines(
+    read: zooft.CsvTable,
+    lines: Sequence[tuple[int, Mapping[str, str]]],
+    *,
+    used: Collection[str],
+    faults: Mapping[int, str] = MappingProxyType({}),
+    check: Callable[[Sequence[Row], str], Sequence[str]],
+) -> Table:
+    """All lines that can be used, each once.
+
+    Args:
+        read: the file.
+        lines: number and cells of each, with ``label``.
+        used: columns that mean something.
+        faults: number of a line to why it can't be used.
+        check: ``(rows, name)`` to what the user should know of the labels; refuses wrong ones.
+
+    Raises:
+        DataError: lines that contradict each other.
+    """
     rows: list[Row] = []
     rejected: list[zooft.Rejection] = []
-    for number, values in read.rows:
-        row = _row(number, values, name)
+    for number, values in lines:
+        row = faults.get(number) or _row(number, values, read.name)
         if isinstance(row, str):
-            rejected.append(zooft.Rejection(f"{name}, line {number}", row))
+            rejected.append(zooft.Rejection(f"{read.name}, line {number}", row))
         else:
             rows.append(row)
-    labels = ((row.label, f"{name}, line {row.line}") for row in rows)
-    told = zooft.check_labels(labels, in_table=True, private=True)
+    told = check(rows, read.name)
     kept, repeats = _once(rows)
-    _refuse_contradictions(kept, name)
-    notes = (*read.notes, *told, *_notes(read.columns, repeats, name))
-    return Table(name=name, rows=kept, rejected=tuple(rejected), notes=notes)
+    _refuse_contradictions(kept, read.name)
+    notes = (*read.notes, *told, *_notes(read.columns, used, repeats, read.name))
+    return Table(name=read.name, rows=kept, rejected=tuple(rejected), notes=notes)
+
+
+def _check_classes(rows: Sequence[Row], name: str) -> Sequence[str]:
+    labels = ((row.label, f"{name}, line {row.line}") for row in rows)
+    return zooft.check_labels(labels, in_table=True, private=True)
 
 
 def folder_label(root: Path, path: Path, *, splits: bool) -> tuple[str, Literal["train", "val", "test"] | None] | None:
@@ -124,16 +162,23 @@ def has_splits(root: Path) -> bool:
     return bool(named)
 
 
-def _refuse_missing(columns: Sequence[str], name: str) -> None:
+def refuse_missing(read: zooft.CsvTable, *targets: str) -> None:
+    """A table that doesn't say whose labels there are, or has none.
+
+    Raises:
+        DataError: with what is missing.
+    """
+    columns, name = read.columns, read.name
     if {"patient_id", "patient"} <= set(columns):
         raise zooft.DataError(f"{name} has the columns patient_id and patient, which mean the same; leave one of them")
-    missing = [] if "label" in columns else ["label"]
+    missing = [target for target in targets if target not in columns]
     missing += [] if {"series_uid", "path"} & set(columns) else ["series_uid or path"]
     if missing:
-        known = ", ".join(column for column in columns if column in _COLUMNS) or "none that is known"
+        known = ", ".join(column for column in columns if column in COLUMNS) or "none that is known"
+        wanted = ", ".join(targets) or "a column to learn"
         raise zooft.DataError(
             f"{name} lacks the column {' and '.join(missing)}; it has {known}. It needs patient_id, series_uid or "
-            "path, and label; sop_uid and split where known"
+            f"path, and {wanted}; sop_uid and split where known"
         )
 
 
@@ -177,8 +222,8 @@ def _refuse_contradictions(rows: Sequence[Row], name: str) -> None:
         )
 
 
-def _notes(columns: Sequence[str], repeats: int, name: str) -> tuple[str, ...]:
-    unused = [column for column in columns if column and column not in _COLUMNS]
+def _notes(columns: Sequence[str], used: Collection[str], repeats: int, name: str) -> tuple[str, ...]:
+    unused = [column for column in columns if column and column not in used]
     notes = [f"columns of {name} that aren't used: {', '.join(unused)}"] if unused else []
     if repeats:
         notes.append(f"{repeats} lines of {name} repeat another one, and count once")

@@ -1,4 +1,4 @@
-"""What the task ``ct`` can be told."""
+"""What tasks with CT can be told."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _WINDOW = ("lung",)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CTOptions:
-    """Flags of ``zooft finetune --task ct``."""
+    """Flags of every task with CT."""
 
     mode: Literal["slice", "2.5d", "windows", "volume"] = zooft.option(
         "2.5d",
@@ -33,16 +33,10 @@ class CTOptions:
     group_by: Literal["patient", "study", "series", "folder"] = zooft.option(
         "patient", "what a split must keep together"
     )
-    positive: str = zooft.option(
-        "",
-        "the class that is looked for; asked for where the names of two classes don't tell [default: by their words]",
-    )
     augment: Literal["none", "light", "medium"] = zooft.option(
         "none", "random views in training; none lets frozen stages be computed once"
     )
     flip: bool = zooft.option(False, "augmentation may mirror slices; left and right are then one")
-    operating_point: str = zooft.option("youden", "the threshold's rule: youden, sensitivity:0.9 or specificity:0.9")
-    class_weights: Literal["none", "balanced"] = zooft.option("none", "balanced weighs rare classes up in the loss")
     max_gap: Annotated[float, Gt(0), Lt(math.inf)] = zooft.option(
         3.0, "refuse a series with a wider gap than so many times its usual distance between slices"
     )
@@ -55,3 +49,29 @@ class CTOptions:
         """Put the mode's windows in place where none was named, so that a run records what was looked through."""
         if not self.window:
             object.__setattr__(self, "window", WINDOWS if self.mode == "windows" else _WINDOW)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ClassOptions:
+    """Flags of classes."""
+
+    positive: str = zooft.option(
+        "",
+        "the class that is looked for; asked for where the names of two classes don't tell [default: by their words]",
+    )
+    operating_point: str = zooft.option("youden", "the threshold's rule: youden, sensitivity:0.9 or specificity:0.9")
+    class_weights: Literal["none", "balanced"] = zooft.option("none", "balanced weighs rare classes up in the loss")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TargetOptions:
+    """Flags of tasks whose targets are columns of the table of labels."""
+
+    targets: tuple[str, ...] = zooft.option(
+        (), "columns of the table of labels to learn [default: label, value, or the only one that says nothing else]"
+    )
+
+
+ClassificationOptions = zooft.join_options("ClassificationOptions", CTOptions, ClassOptions)
+RegressionOptions = zooft.join_options("RegressionOptions", CTOptions, TargetOptions, zooft.RegressionOptions)
+OrdinalOptions = zooft.join_options("OrdinalOptions", CTOptions, TargetOptions, zooft.OrdinalOptions)

@@ -4,25 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import zooft
-from zooft_ct import discover, judging, privacy
+from zooft_ct import judging, privacy
 from zooft_ct.header import SliceHeader
 
-if TYPE_CHECKING:
-    from zooft_ct.options import CTOptions
 
-
-def whois(data: Path, ids: Sequence[str], options: CTOptions) -> Mapping[str, Mapping[str, str]]:
+def whois(samples: Sequence[zooft.Sample], data: Path, ids: Sequence[str]) -> Mapping[str, Mapping[str, str]]:
     """What is known of each id that is of this data.
 
     Args:
+        samples: of the data.
         data: the data folder, or its table of labels.
         ids: of samples, or a part of one between slashes: a group, a series, a slice; or of a rejected file.
-        options: as in the run.
     """
-    samples = discover.discover(data, options, learning=False).samples
     root = data.parent if data.is_file() else data
     found = {text: _of_samples(text, samples) or _of_file(text, root) for text in ids}
     return {text: facts for text, facts in found.items() if facts}

@@ -69,6 +69,9 @@ ClassificationOptions = zooft.join_options("ClassificationOptions", ImageOptions
 MultilabelOptions = zooft.join_options("MultilabelOptions", ImageOptions, TargetOptions, zooft.MultilabelOptions)
 RegressionOptions = zooft.join_options("RegressionOptions", ImageOptions, TargetOptions, zooft.RegressionOptions)
 OrdinalOptions = zooft.join_options("OrdinalOptions", ImageOptions, TargetOptions, zooft.OrdinalOptions)
+MultitaskOptions = zooft.join_options(
+    "MultitaskOptions", ImageOptions, zooft.CombinedOptions, zooft.RegressionOptions, zooft.OrdinalOptions
+)
 
 
 def channels(options: ImageOptions) -> int:

@@ -214,7 +214,7 @@ RUNS: dict[str, tuple[dict[str, Any], dict[str, Any], str, list[str]]] = {
     "target-below-range": ({"tasks": [task(discover=lambda data, options: found(targets=(0, 1, -1)))]}, {"task": "mine"}, "Task.discover", ["the target of the sample c is -1"]),
     "float-targets": ({"tasks": [task(discover=lambda data, options: found(targets=(0.0, 1.0, 0.5)))]}, {"task": "mine"}, "Task.discover", ["the target of the sample a is 0.0 (float)"]),
     "samples-are-paths": ({"tasks": [task(discover=lambda data, options: zooft.Discovery(samples=("a", "b"), labels=zooft.class_labels(("x", "y"))))]}, {"task": "mine"}, "Task.discover", ["samples[0] is 'a'", "a Sample"]),  # type: ignore[arg-type]
-    "classes-are-numbers": ({"tasks": [task(discover=lambda data, options: zooft.Discovery(samples=(), labels=zooft.class_labels((0, 1))))]}, {"task": "mine"}, "Task.discover", ["classes[0] is 0", "text"]),  # type: ignore[arg-type]
+    "classes-are-numbers": ({"tasks": [task(discover=lambda data, options: zooft.Discovery(samples=(), labels=zooft.class_labels((0, 1))))]}, {"task": "mine"}, "Task.discover", ["labels[0].categories[0] is 0", "text"]),  # type: ignore[arg-type]
     "nothing-is-no-class": ({"tasks": [task(discover=lambda data, options: replace(found(targets=(0, 1, 1)), labels=(zooft.Label(categories=("x", "y"), nothing="z"),)))]}, {"task": "mine"}, "Task.discover", ["nothing of the label is 'z'", "one of the classes"]),
     "read-gives-text": ({"tasks": [task(read=lambda source, options: str(source))]}, {"task": "mine"}, "Task.read", ["(str)", "a numpy array"]),
     "loss-is-a-function": ({"tasks": [task(loss=lambda targets, options: abs)]}, {"task": "mine"}, "TrainingPart.loss", ["<built-in function abs>", "a torch.nn.Module"]),
@@ -506,3 +506,16 @@ def test_metric_names_with_brackets_are_shown_whole(capsys: pytest.CaptureFixtur
     shown = capsys.readouterr()
     assert "accuracy [red] 0.5000" in shown.err
     assert "accuracy [red]" in shown.out
+
+
+def test_without_one_kind_of_answer_the_images_plugin_has_the_others(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    import sys
+
+    import zooft_images
+
+    monkeypatch.setitem(sys.modules, "zooft.problems.classification", None)  # importing it fails
+    assert [task.name for task in zooft_images.zooft_register_tasks()] == ["regression", "ordinal"]
+    (record,) = [one for one in caplog.records if one.name == "zooft"]
+    assert record.getMessage().startswith("the task images/classification is left out: ")

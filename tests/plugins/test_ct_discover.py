@@ -25,7 +25,7 @@ import zooft
 from zooft.evaluation.groups import group_predictions, members_of
 from zooft.evaluation.predictions import Predictions
 from zooft_ct import demo, discover, privacy, read
-from zooft_ct.options import CTOptions
+from zooft_ct.options import ClassificationOptions
 
 PATIENTS = ("CANARY^ANN", "CANARY^BOB", "CANARY^CID", "CANARY^DEE")
 LABELS = dict(zip(PATIENTS, ("no", "no", "yes", "yes"), strict=True))
@@ -67,7 +67,7 @@ def cohort(root: Path, *, label: bool = True, **more: Any) -> Path:
 
 
 def found(root: Path, **options: Any) -> zooft.Discovery:
-    return discover.discover(root, CTOptions(**options))
+    return discover.discover(root, ClassificationOptions(**options))
 
 
 def refusal(root: Path, **options: Any) -> str:
@@ -117,7 +117,7 @@ def test_each_mode_reads_its_slices(tmp_path: Path) -> None:
     slices = [hu_of(PATIENTS[0], i) for i in range(5)]
 
     def first(**how: Any) -> list[NDArray[Any]]:
-        options = CTOptions(max_gap=3, **how)
+        options = ClassificationOptions(max_gap=3, **how)
         got = discover.discover(tmp_path, options).samples
         return [read.read(s.source, options) for s in got if s.group == got[0].group]  # type: ignore[misc]
 
@@ -131,7 +131,7 @@ def test_each_mode_reads_its_slices(tmp_path: Path) -> None:
 
 
 def test_spacing_is_given_where_it_is_asked_for(tmp_path: Path) -> None:
-    options = CTOptions(spacing=1.0)
+    options = ClassificationOptions(spacing=1.0)
     sample = discover.discover(cohort(tmp_path), options).samples[0]
     hu, spacing = read.read(sample.source, options)
     assert hu.shape == (3, ROWS, COLUMNS)
@@ -404,7 +404,7 @@ def test_two_classes_of_which_either_may_be_looked_for_are_asked_about(tmp_path:
     with pytest.raises(zooft.ConfigError, match="say it: --positive left, or --positive right"):
         found(tmp_path)
     assert found(tmp_path, positive="left").classes == ("right", "left")
-    known = discover.discover(tmp_path, CTOptions(), learning=False)
+    known = discover.discover(tmp_path, ClassificationOptions(), learning=False)
     assert known.classes == ("left", "right")  # a finished model has its own order
 
 
@@ -472,7 +472,7 @@ def test_decoded_slices_are_kept_and_spoilt_ones_decoded_anew(tmp_path: Path, mo
             dataset = dcmread(write(tmp_path / "data" / LABELS[patient] / patient / f"{i}.dcm", dataset))
             dataset.compress(RLELossless, encoding_plugin="pydicom", generate_instance_uid=False)
             dataset.save_as(dataset.filename)
-    options = CTOptions(hu_cache=str(tmp_path / "kept"), mode="slice")
+    options = ClassificationOptions(hu_cache=str(tmp_path / "kept"), mode="slice")
     sample = discover.discover(tmp_path / "data", options).samples[0]
     entries = sorted((tmp_path / "kept").iterdir())
     assert len(entries) == 8
@@ -509,13 +509,13 @@ def test_nifti_beside_dicom(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
     assert "CANARY" not in texts(got)
     volume = [s for s in got.samples if isinstance(s.source.slices[0], read.NiftiSlice)]
     assert volume[0].facts == {"transfer_syntax": "NIFTI", "matrix": "6x7", "slice_thickness": 3.0}
-    read_hu, spacing = read.read(volume[1].source, CTOptions(spacing=1.0))
+    read_hu, spacing = read.read(volume[1].source, ClassificationOptions(spacing=1.0))
     np.testing.assert_array_equal(read_hu, hu[:3])
     assert spacing.tolist() == pytest.approx([0.8, 0.7])
     (whole,) = [
         s for s in found(tmp_path, mode="volume", slices=5).samples if isinstance(s.source.slices[0], read.NiftiSlice)
     ]
-    options = CTOptions(mode="volume", hu_cache="off")
+    options = ClassificationOptions(mode="volume", hu_cache="off")
     calls: list[int] = []
     decompress = read.nifti.whole
     monkeypatch.setattr(read.nifti, "whole", lambda *a, **k: calls.append(1) or decompress(*a, **k))
@@ -528,7 +528,7 @@ def test_oblique_nifti_is_noted(tmp_path: Path) -> None:
     turn = np.eye(4)
     turn[1:3, 1:3] = [[0.96, 0.28], [-0.28, 0.96]]
     nibabel.save(nibabel.Nifti1Image(hu, turn), tmp_path / "v.nii")
-    nameless, note = discover.gather([tmp_path], CTOptions()).notes
+    nameless, note = discover.gather([tmp_path], ClassificationOptions()).notes
     assert nameless.startswith("1 of 1 series and volumes name no patient")
     assert note == "1 of 1 series: its axes lean by 16° from the patient's; slices are taken along them"
 
@@ -563,7 +563,7 @@ def test_progress_is_shown(tmp_path: Path) -> None:
 
         return advance
 
-    discover.discover(cohort(tmp_path), CTOptions(), computing)
+    discover.discover(cohort(tmp_path), ClassificationOptions(), computing)
     assert done["slices decoded"] == done["slices decoded of"] == 16
     assert done["reading DICOM headers"] == 17
 
@@ -572,7 +572,7 @@ def test_gathering_needs_no_labels(tmp_path: Path) -> None:
     cohort(tmp_path, label=False)
     series(tmp_path / "files" / "nobody", "", heights=(0, 5))
     (tmp_path / "files" / "CANARY.dcm").write_bytes(b"nothing")
-    got = discover.gather([tmp_path / "files"], CTOptions())
+    got = discover.gather([tmp_path / "files"], ClassificationOptions())
     assert len(got.samples) == 18
     assert {sample.target for sample in got.samples} == {None}
     assert len({sample.group for sample in got.samples}) == 5
@@ -583,31 +583,36 @@ def test_gathering_needs_no_labels(tmp_path: Path) -> None:
 
 def test_what_is_predicted_of_a_run_s_data_has_the_run_s_ids(tmp_path: Path) -> None:
     cohort(tmp_path)
-    discover.begin(tmp_path, CTOptions())
+    discover.begin(tmp_path, ClassificationOptions())
     assert (tmp_path / ".zooft-key").is_file()
     trained = {sample.id for sample in found(tmp_path, mode="slice").samples}
     for paths in ([tmp_path], [tmp_path / "files"], sorted((tmp_path / "files").iterdir())):
-        assert {sample.id for sample in discover.gather(paths, CTOptions(mode="slice")).samples} == trained
+        assert {sample.id for sample in discover.gather(paths, ClassificationOptions(mode="slice")).samples} == trained
     (tmp_path / ".zooft-key").unlink()
-    assert not {sample.id for sample in discover.gather([tmp_path], CTOptions(mode="slice")).samples} & trained
+    assert (
+        not {sample.id for sample in discover.gather([tmp_path], ClassificationOptions(mode="slice")).samples} & trained
+    )
 
 
 def test_gathering_single_files(tmp_path: Path) -> None:
     series(tmp_path, PATIENTS[0])
     files = sorted(tmp_path.glob("*.dcm"))
-    assert len(discover.gather(files, CTOptions(mode="slice")).samples) == 4
+    assert len(discover.gather(files, ClassificationOptions(mode="slice")).samples) == 4
     (tmp_path / "typed.txt").write_text("text")
-    got = discover.gather([files[0], tmp_path / "typed.txt"], CTOptions())
+    got = discover.gather([files[0], tmp_path / "typed.txt"], ClassificationOptions())
     assert len(got.samples) == 1
     assert [one.id for one in got.rejected] == [str(tmp_path / "typed.txt")]
     assert any("1 of 1 series have a single slice, which --mode 2.5d repeats" in note for note in got.notes)
-    together, whole = discover.gather(files, CTOptions()), discover.gather([files[0].parent], CTOptions())
+    together, whole = (
+        discover.gather(files, ClassificationOptions()),
+        discover.gather([files[0].parent], ClassificationOptions()),
+    )
     assert [one.source for one in together.samples] == [one.source for one in whole.samples]
 
 
 def test_real_slices_of_54_patients() -> None:
     before = sorted(path.name for path in real("siim_ct").iterdir())
-    got = discover.discover(real("siim_ct"), CTOptions())
+    got = discover.discover(real("siim_ct"), ClassificationOptions())
     assert len(got.samples) == 100
     assert len({sample.group for sample in got.samples}) == 54
     assert got.classes == ("no_contrast", "contrast")
@@ -620,7 +625,7 @@ def test_real_slices_of_54_patients() -> None:
 
 def test_real_series_equal_an_independent_reader() -> None:
     sitk = pytest.importorskip("SimpleITK")
-    options = CTOptions(mode="volume", slices=20)
+    options = ClassificationOptions(mode="volume", slices=20)
     folder = real("ct_series/totalseg_example_ct_dicom")
     (sample,) = discover.gather([folder], options).samples
     names = sitk.ImageSeriesReader.GetGDCMSeriesFileNames(str(folder))
@@ -630,7 +635,7 @@ def test_real_series_equal_an_independent_reader() -> None:
 
 def test_the_document_names_every_option_and_its_python_runs(tmp_path: Path) -> None:
     text = (REPOSITORY / "docs" / "ct.md").read_text(encoding="utf-8")
-    flags = {f"--{field.name.replace('_', '-')}" for field in dataclasses.fields(CTOptions)}
+    flags = {f"--{field.name.replace('_', '-')}" for field in dataclasses.fields(ClassificationOptions)}
     assert {flag for flag in flags if flag not in text} == set()
     series(tmp_path, PATIENTS[0])
     for block in re.findall(r"```python\n(.*?)```", text, re.DOTALL):
@@ -666,7 +671,7 @@ def test_paths_on_several_drives_are_gathered(tmp_path: Path, monkeypatch: pytes
     cohort(tmp_path, label=False, SeriesInstanceUID=None, PatientID=None)
     (tmp_path / "files" / "a.txt").write_text("text")
     monkeypatch.setattr(os.path, "relpath", no_common_root)
-    got = discover.gather([tmp_path / "files"], CTOptions())
+    got = discover.gather([tmp_path / "files"], ClassificationOptions())
     assert (len(got.samples), len({sample.group for sample in got.samples}), len(got.rejected)) == (16, 4, 1)
 
 
@@ -676,8 +681,8 @@ def test_a_missing_library_is_named_with_the_extra_that_brings_it(
 ) -> None:
     monkeypatch.setitem(sys.modules, missing, None)
     for call in (
-        lambda: discover.discover(tmp_path, CTOptions()),
-        lambda: discover.gather([tmp_path], CTOptions()),
+        lambda: discover.discover(tmp_path, ClassificationOptions()),
+        lambda: discover.gather([tmp_path], ClassificationOptions()),
         lambda: demo.demo(tmp_path / "demo", 0),
     ):
         with pytest.raises(zooft.ConfigError, match=rf"\({missing} missing\): pip install 'zooft\[ct\]'"):

@@ -17,9 +17,9 @@ from PIL import Image
 
 import zooft
 from zooft_ct.discover import discover, gather
-from zooft_ct.options import CTOptions
+from zooft_ct.options import ClassificationOptions
 
-OPTIONS = CTOptions(mode="slice", hu_cache="off")
+OPTIONS = ClassificationOptions(mode="slice", hu_cache="off")
 
 
 @pytest.fixture(autouse=True)
@@ -97,7 +97,7 @@ def test_other_formats_are_named_with_what_to_give_instead(
     folder = tmp_path / "yes"
     folder.mkdir()
     make(folder / name)
-    options = CTOptions(mode="slice", hu_cache="off", force_dicom=force)
+    options = ClassificationOptions(mode="slice", hu_cache="off", force_dicom=force)
     reasons = [one.reason for one in gather([tmp_path], options).rejected]
     assert any(words in reason for reason in reasons)
     with pytest.raises(zooft.DataError) as caught:
@@ -109,4 +109,4 @@ def test_dicom_without_a_preamble_isnt_taken_for_anything_else(tmp_path: Path) -
     path = write(tmp_path / "a.dcm", ct())
     path.write_bytes(path.read_bytes()[132:])
     assert "--force-dicom reads DICOM without one" in gather([tmp_path], OPTIONS).rejected[0].reason
-    assert len(gather([tmp_path], CTOptions(mode="slice", hu_cache="off", force_dicom=True)).samples) == 1
+    assert len(gather([tmp_path], ClassificationOptions(mode="slice", hu_cache="off", force_dicom=True)).samples) == 1

@@ -17,10 +17,10 @@ from dicom_files import UID, ct, write
 import zooft
 from zooft_ct import sr
 from zooft_ct.discover import discover, gather
-from zooft_ct.options import CTOptions
+from zooft_ct.options import ClassificationOptions
 from zooft_ct.person import Person, differences, person, stands_for_nobody
 
-SLICE = CTOptions(mode="slice", hu_cache="off")
+SLICE = ClassificationOptions(mode="slice", hu_cache="off")
 ANNA = {
     "PatientID": "CANARY1", "PatientName": "Miller^Anna", "PatientBirthDate": "19500517", "PatientSex": "F", "IssuerOfPatientID": "HOSP_A",
 }  # fmt: skip
@@ -138,11 +138,16 @@ def test_studies_of_one_patient_are_answered_apart_each_report_in_its_study(tmp_
         "1 patients have several studies, 2 in all; each study gets an answer of its own" in n for n in found.notes
     )
     file = zooft.DeployedFile(
-        classes=("clear", "nodule"), threshold=None, backbone="timm:any", version="1", weights_sha256="0" * 64
-    )
+        problem="classification", labels=zooft.class_labels(("clear", "nodule")), fitted={}, backbone="timm:any", version="1",
+        weights_sha256="0" * 64,
+    )  # fmt: skip
     results = [
         zooft.GroupResult(
-            group=group, prediction="nodule", probabilities=(0.25, 0.75), members=members, decisive=members[-1]
+            group=group,
+            answer={"class": "nodule", "p(clear)": 0.25, "p(nodule)": 0.75},
+            columns={"probabilities": np.array([0.25, 0.75])},
+            members=members,
+            decisive=members[-1],
         )
         for group in (first, second)
         if (members := tuple(s for s in found.samples if s.group == group))
@@ -220,7 +225,9 @@ def test_series_of_two_persons_of_one_patient_id_are_left_out_and_listed(
     assert len(groups(found)) == 6
     assert not [one for one in found.rejected if one.id.startswith("series")]
     assert "patient_id of labels.csv is believed for 2 series" in texts(found)
-    assert len(groups(discover(tmp_path, CTOptions(mode="slice", group_by="study"), learning=learning))) == 6
+    assert (
+        len(groups(discover(tmp_path, ClassificationOptions(mode="slice", group_by="study"), learning=learning))) == 6
+    )
 
 
 def test_patients_of_several_issuers_are_kept_apart_and_told(tmp_path: Path) -> None:
@@ -314,10 +321,10 @@ def test_one_patient_id_for_everybody_is_told_as_that_with_the_ways_out(tmp_path
     with pytest.raises(
         zooft.DataError, match=r"4 labelled series name one StudyInstanceUID.* --group-by patient, series, folder"
     ):
-        discover(table(tmp_path / "all", one_study), CTOptions(mode="slice", group_by="study"))
+        discover(table(tmp_path / "all", one_study), ClassificationOptions(mode="slice", group_by="study"))
     shutil.rmtree(tmp_path / "all")
     for kind in ("study", "series", "folder"):
-        assert len(groups(discover(tmp_path, CTOptions(mode="slice", group_by=kind)))) == 4
+        assert len(groups(discover(tmp_path, ClassificationOptions(mode="slice", group_by=kind)))) == 4
     believed = table(tmp_path, [(f"P{i // 2}", uid, label) for i, (_, uid, label) in enumerate(rows)])
     assert len(groups(discover(believed, SLICE))) == 2
 
@@ -328,7 +335,7 @@ def test_class_folders_of_everybodys_patient_id_arent_taken_for_patients_folders
         scan(tmp_path / ("yes" if i % 2 else "no"), i, PatientID=name)
     with pytest.raises(zooft.DataError, match=r"such as ANONYMOUS|name one PatientID"):
         discover(tmp_path, SLICE)
-    assert len(groups(discover(tmp_path, CTOptions(mode="slice", group_by="study")))) == 4
+    assert len(groups(discover(tmp_path, ClassificationOptions(mode="slice", group_by="study")))) == 4
 
 
 def test_a_finished_model_is_judged_on_data_of_nobody_series_by_series(tmp_path: Path) -> None:

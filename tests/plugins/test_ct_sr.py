@@ -16,7 +16,7 @@ from dicom_files import UID, ct, multiframe, write
 import zooft
 from zooft_ct import discover, judging, sr, whois
 from zooft_ct.discover import gather
-from zooft_ct.options import CTOptions
+from zooft_ct.options import ClassificationOptions
 
 FILE = zooft.DeployedFile(
     problem="classification",
@@ -28,7 +28,7 @@ FILE = zooft.DeployedFile(
 )
 ANSWER = {"class": "nodule", "p(clear)": 0.25, "p(nodule)": 0.75}
 COLUMNS = {"probabilities": np.array([0.25, 0.75])}
-OPTIONS = CTOptions(mode="slice")
+OPTIONS = ClassificationOptions(mode="slice")
 
 pytest.importorskip("highdicom", reason="needs the extra 'ct-sr'")
 
@@ -128,7 +128,7 @@ def test_the_frame_that_decided_is_named_from_one_in_report_identity_and_whois(
     assert judging.identify(answer, OPTIONS)["frame"] == "4"
     (tmp_path / "data" / "labels.csv").write_text("path,label\na.dcm,clear\n")
     ids = {sample.id: sample for sample in discover.discover(tmp_path / "data", OPTIONS, learning=False).samples}
-    known = whois.whois(tmp_path / "data", list(ids), OPTIONS)
+    known = whois.whois(list(ids.values()), tmp_path / "data", list(ids))
     assert {known[name]["frame"]: sample.source.slices[0].position[2] for name, sample in ids.items()} == {
         "1": 0.0, "2": 5.0, "3": 10.0, "4": 15.0, "5": 20.0,
     }  # fmt: skip

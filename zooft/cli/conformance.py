@@ -55,7 +55,7 @@ class Outcome:
     seconds: float = 0.0
 
 
-class _NoExampleError(Exception):
+class _NoExample(Exception):  # noqa: N818 -- never leaves this module
     """Something can't be checked without an example that only its author knows."""
 
 
@@ -130,7 +130,7 @@ def _outcome(check: _Check, folder: Path) -> Outcome:
     try:
         with printing_aside():
             check.run(folder)
-    except _NoExampleError as error:
+    except _NoExample as error:
         return outcome("not checked", str(error))
     except ZooftError as error:
         return outcome("failed", str(error))
@@ -173,7 +173,7 @@ def _of_family(family: Family, examples: Examples) -> Iterator[_Check]:
         if not models:
             raise ConformanceError(f"{family.name} lists no model")
         if len(models) > _MOST_MODELS:
-            raise _NoExampleError(f"it has {len(models)} models; --backbone {family.name}:MODEL checks one")
+            raise _NoExample(f"it has {len(models)} models; --backbone {family.name}:MODEL checks one")
         testing.check_family(family, models[0], folder=folder)
 
     if asked:
@@ -204,7 +204,7 @@ def _of_freezer(freezer: Freezer, examples: Examples) -> Iterator[_Check]:
         except ConformanceError as error:
             if freezer.argument is not None and isinstance(error.__cause__, ConfigError):
                 words = f"it wants an argument; --freeze {freezer.name}:{freezer.argument} checks it"
-                raise _NoExampleError(words) from error
+                raise _NoExample(words) from error
             raise
 
     if asked:
@@ -218,11 +218,11 @@ def _of_task(task: Task, heads: Sequence[Head], examples: Examples) -> _Check:
 
     def check(folder: Path) -> None:
         if any(_is_required(field) for field in dataclasses.fields(task.options)):
-            raise _NoExampleError("its options have no defaults; call zooft.testing.check_task with some")
+            raise _NoExample("its options have no defaults; call zooft.testing.check_task with some")
         data = examples.data
         if data is None:
             if task.demo is None:
-                raise _NoExampleError("it has no demo; --data FOLDER checks it on data")
+                raise _NoExample("it has no demo; --data FOLDER checks it on data")
             data = folder / "data"
             task.demo(data, 0)
         testing.check_task(task, data, heads=heads)
@@ -240,7 +240,7 @@ def _of_weights(source: WeightsSource, found: Registry) -> _Check:
     def check(_folder: Path) -> None:
         served = sorted({reference.partition(":")[0] for reference in source.models()})
         if not served:
-            raise _NoExampleError("it serves no model at this moment; put one where it looks for them")
+            raise _NoExample("it serves no model at this moment; put one where it looks for them")
         for family in served:
             testing.check_weights(source, found.family(family))
 

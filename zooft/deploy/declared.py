@@ -11,14 +11,16 @@ from dataclasses import dataclass, fields, replace
 from typing import TYPE_CHECKING, Any
 
 from zooft import runtime
+from zooft.hooks.guard import code_of, part_place
 from zooft.model.weights import file_sha256
 from zooft.run import folder as runs
 from zooft.runtime import metadata as file_metadata
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
     from pathlib import Path
 
-    from zooft.contracts import Labels, Problem
+    from zooft.contracts import Labels, Output, Problem, Task
     from zooft.runtime import Metadata, OnnxModel
 
 _WORDED = ("preprocessing", "ports", "outputs", "intended_use")
@@ -159,3 +161,32 @@ def _short(value: Any) -> str:
     if isinstance(value, Mapping):
         text = json.dumps(value, ensure_ascii=False, sort_keys=True)
     return text if len(text) <= _MOST else f"{text[:_MOST]}…"
+
+
+def refuse_undeclared(task: Task, declared: Sequence[Output], found: Any, *, rows: int) -> None:
+    """Raise PluginError where the last piece of a graph gives other tensors than are declared.
+
+    Args:
+        task: whose problem's graph.
+        declared: what `DeploymentPart.outputs` says.
+        found: what the graph has made of some samples.
+        rows: how many.
+    """
+    place, code = part_place(task, "deployment", "graph"), code_of(task.problem.deployment, "graph")
+    names = ", ".join(output.name for output in declared)
+    if not isinstance(found, (tuple, list)):
+        what = "what its module makes"
+        raise place.amiss(found, f"a tuple of {len(declared)} tensors ({names})", what=what, code=code)
+    if len(found) != len(declared):
+        text = f"makes a module that gives {len(found)} tensors; expected {len(declared)}, as `outputs` names {names}"
+        raise place.error(text, code=code)
+    for output, tensor in zip(declared, found, strict=True):
+        kind, shape = str(getattr(tensor, "dtype", "")).removeprefix("torch."), tuple(getattr(tensor, "shape", ()))
+        sizes = (rows, *output.axes[1:])
+        fits = len(shape) == len(sizes) and all(
+            isinstance(wanted, str) or size == wanted for size, wanted in zip(shape, sizes, strict=True)
+        )
+        if kind != output.dtype or not fits:
+            expected = f"{output.dtype} {output.axes}, as `outputs` says"
+            text = f"makes a module that gives {output.name} as {kind or type(tensor).__name__} {shape} of {rows} samples; expected {expected}"
+            raise place.error(text, code=code)

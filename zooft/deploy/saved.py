@@ -21,7 +21,7 @@ from zooft.contracts import Advance, Computing, Sample, Verification, unseen
 from zooft.data import samples as sample_tables
 from zooft.errors import ConfigError, DataError, RunError, RuntimeModelError
 from zooft.evaluation.predictions import Predictions
-from zooft.hooks.guard import ask, within
+from zooft.hooks.guard import ask, part_within, within
 from zooft.run import folder as runs
 from zooft.run.record import RunRecord, read_record
 from zooft.runtime.metadata import SCHEMA
@@ -303,13 +303,25 @@ def export_run(saved: SavedRun, path: Path, *, note: Callable[[str], None] = lam
     Raises:
         ExportError: it can't be exported.
     """
+    from zooft.deploy.declared import refuse_undeclared
     from zooft.deploy.export import export
 
     ports = sample_tables.ports(saved.task, saved.options)
+    model, outputs, example = deployed(saved), _outputs(saved), [_example(port) for port in ports]
+    refuse_undeclared(saved.task, outputs, _made(model, example, saved.task), rows=2)
     export(
-        deployed(saved), path, ports=ports, outputs=_outputs(saved), example=[_example(port) for port in ports],
+        model, path, ports=ports, outputs=outputs, example=example,
         describe=lambda sha256: _describe(saved, sha256), others=saved.problem.deployment.properties(saved.labels), note=note,
     )  # fmt: skip
+
+
+def _made(model: DeployedModel, example: Sequence[torch.Tensor], task: Task) -> Any:
+    """What a deployed model makes of an example, the last piece of its graph under guard."""
+    import torch
+
+    with torch.inference_mode():
+        outputs = model.network(model.preprocess(*example))
+        return part_within(task, "deployment", "graph", model.last)(outputs, tuple(example))
 
 
 def try_export(model: AdaptedModel, spec: InputSpec, task: Task, options: Any) -> None:
@@ -390,8 +402,12 @@ def _outputs(saved: SavedRun) -> tuple[Output, ...]:
     return tuple(saved.problem.deployment.outputs(saved.labels, saved.fitted))
 
 
+def _no_target(_target: Any) -> int:
+    return 0
+
+
 def make_views(saved: SavedRun, samples: Sequence[Sample]) -> SampleDataset:
-    """Samples as the network's input, plain."""
+    """Samples as the network's input, plain; their targets, of whatever kind, are none of its business."""
     from zooft.features import SampleDataset, reader
 
     return SampleDataset(
@@ -481,7 +497,11 @@ def _reference(saved: SavedRun) -> Reference:
             made = double().answer(torch.from_numpy(x).double(), tuple(map(torch.from_numpy, batch)))
         return {name: found.numpy() for name, found in zip(names, made, strict=True)}
 
-    return Reference(prepare=prepare, answer=answer, exact=exact, input=saved.input, advice=_advice(saved))
+    def head(x: NDArray[Any]) -> Columns:
+        with torch.inference_mode():
+            return {name: found.numpy() for name, found in module.network(torch.from_numpy(x)).items()}
+
+    return Reference(prepare=prepare, answer=answer, exact=exact, input=saved.input, advice=_advice(saved), head=head)
 
 
 def _advice(saved: SavedRun) -> str:

@@ -53,6 +53,10 @@ LEVEL_LIMITS = {True: (2.01, 0.02), False: (0.1, 0.002)}
 """Largest and mean difference of levels: where they are rounded to whole ones, and where not."""
 VACUOUS_SPREAD = 1e-3
 BATCH_SIZES = (2, 3, 7)
+_TRANSLATED = 8
+"""Samples whose head's outputs are compared with what the graph makes of them."""
+_ROUNDED = 1e-2
+"""Of the largest number of a column, what rounding may move it by."""
 _MUCH_LARGER = 10
 """Times: by how much the spread among generated images must exceed that among the samples to be judged by instead; and how much
 further than torch's a right file's numbers may be from those in float64."""
@@ -87,6 +91,7 @@ class Reference:
         exact: the same computed in float64; may fail, as not every network can.
         input: what the network's input means.
         advice: what to do about a model that answers the same to everything.
+        head: the network's input to the head's outputs, by name; None where these aren't compared with the graph's.
     """
 
     prepare: Callable[..., NDArray[Any]]
@@ -94,6 +99,7 @@ class Reference:
     exact: Callable[[NDArray[Any], Sequence[NDArray[Any]]], Columns]
     input: InputSpec
     advice: str = ""
+    head: Callable[[NDArray[Any]], Columns] | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -123,6 +129,20 @@ class Answering:
         """The problem's figures."""
         columns = self.problem.deployment.columns(differences.wide(answers), targets, self.labels, self.fitted)
         return self.problem.evaluation.metrics(Predictions(samples=(), columns=columns), self.labels)
+
+    def foreign(self, head: Columns, answers: Columns, targets: Sequence[Any]) -> str:
+        """Which columns of the graph's answers aren't those of the head's outputs, in words."""
+        evaluation = self.problem.evaluation
+        raw = Predictions(samples=(), columns=evaluation.columns(head, targets, self.labels))
+        wanted = (evaluation.apply(raw, self.fitted, self.labels) if self.fitted else raw).columns
+        found = self.problem.deployment.columns(differences.wide(answers), targets, self.labels, self.fitted)
+        other = [name for name in found if name in wanted and not _same(found[name], wanted[name])]
+        if not other:
+            return ""
+        return (
+            f"the graph of the problem {self.problem.name} gives other {', '.join(other)} than the head's outputs do by EvaluationPart.columns "
+            "and apply (fields DeploymentPart.graph and DeploymentPart.columns)"
+        )
 
     @property
     def any_slack(self) -> Mapping[str, float]:
@@ -170,6 +190,16 @@ class _Numbers:
         """Of the output whose networks are furthest apart."""
         unknown = _Spread(math.nan, math.nan, False, math.inf, math.inf, math.nan)
         return max(self.spread.values(), key=lambda one: one.network, default=unknown)
+
+
+def _same(found: NDArray[Any], wanted: NDArray[Any]) -> bool:
+    """Whether two columns are the same but for rounding; of other than floats, of which a rounded one may tip another, only the shape."""
+    if found.shape != wanted.shape:
+        return False
+    if found.dtype.kind != "f" or wanted.dtype.kind != "f":
+        return True
+    size = float(np.nanmax(np.abs(wanted), initial=0.0, where=np.isfinite(wanted)))
+    return bool(np.allclose(found, wanted, rtol=0, atol=_ROUNDED * size + 1e-6, equal_nan=True))
 
 
 def spread(samples: Sequence[Sample], most: int) -> list[int]:
@@ -417,6 +447,7 @@ def _compared(trial: _Trial, material: Material, *, advance: Callable[[int], Non
         if material.targets is not None:
             values, moved = _metrics(trial.answering, material.targets, answers)
             failures += moved
+            failures += _translated(trial, material.arrays, material.targets)
     wrong_batches = [
         unrunnable.get(size) or _batch_fault(trial.answering, numbers, batches[size].answers, size)
         for size in BATCH_SIZES
@@ -425,6 +456,20 @@ def _compared(trial: _Trial, material: Material, *, advance: Callable[[int], Non
     wrong_levels = _level_faults(levels)
     notes += [] if wrong_levels else _flipped(trial, numbers, levels)
     return _Found(numbers, values, levels, [*filter(None, wrong_batches), *failures, *wrong_levels], notes)
+
+
+def _translated(trial: _Trial, arrays: Sequence[Arrays], targets: Sequence[Any]) -> list[str]:
+    """Whether the last piece of the graph says the same as the columns that the run's figures are made of, in torch."""
+    reference = trial.reference
+    if reference.head is None:
+        return []
+    for row in range(min(len(arrays), _TRANSLATED)):
+        batch = [array[None] for array in arrays[row]]
+        x = reference.prepare(*batch)
+        fault = trial.answering.foreign(reference.head(x), reference.answer(x, batch), [targets[row]])
+        if fault:
+            return [fault]
+    return []
 
 
 def _batch_fault(answering: Answering, numbers: _Numbers, answers: Answers, size: int) -> str:

@@ -54,6 +54,13 @@ _NOUNS: Mapping[type[Any], str] = {WeightsSource: "weights source", Source: "dat
 PARTS = (TrainingPart, EvaluationPart, DeploymentPart, PresentationPart)
 """Of a task's problem, whose functions are a plugin's too."""
 _DISK_FULL = frozenset({errno.ENOSPC, errno.EDQUOT})
+_ROWS: Mapping[tuple[type[Any], str], int] = {
+    (EvaluationPart, "columns"): 1, (EvaluationPart, "group"): 1, (DeploymentPart, "columns"): 1, (PresentationPart, "cells"): 0,
+    (PresentationPart, "worst"): 0, (PresentationPart, "wrong"): 0,
+}  # fmt: skip
+"""Functions of a problem that give columns, and which of their arguments has as many rows."""
+LARGEST_ROW = 10_000
+"""Numbers that a row of a column may hold, since rows of all samples are held at once."""
 _SHOWN = 60
 """Characters of a value that a message shows."""
 
@@ -200,6 +207,8 @@ class Guarded:
         misfit = first_misfit(returned, value)
         if self.primary and misfit is None and self.primary not in value:
             misfit = Misfit("", sorted(value), f"the primary metric, {self.primary!r}, among them")
+        if misfit is None and (place.kind, place.field) in _ROWS:
+            misfit = _wrong_rows(value, len(args[_ROWS[place.kind, place.field]]))
         if misfit is not None:
             raise place.amiss(misfit.came, misfit.expected, what=misfit.where, code=_code_of(self.function))
         if typing.get_origin(returned) is collections.abc.Iterator:
@@ -230,6 +239,20 @@ class Guarded:
         return self.place.error(f"failed {doing}: {words}", code=raised_in(error, self.function))
 
 
+def _wrong_rows(value: Any, rows: int) -> Misfit | None:
+    """The first column that hasn't a row each, or one whose rows are large."""
+    for name, column in value.items() if isinstance(value, Mapping) else [("", value)]:
+        where = f"the {{}} of [{name!r}]" if name else "the {}"
+        shape = getattr(column, "shape", None)
+        count = len(column) if shape is None else shape[0] if shape else 0
+        if count != rows:
+            return Misfit(where.format("length"), count, f"{rows}, a row each")
+        if rows and shape is not None and column.size > LARGEST_ROW * rows:
+            most = f"at most {LARGEST_ROW:,}, since the rows of all samples are held at once"
+            return Misfit(where.format("numbers in a row"), column.size // rows, most)
+    return None
+
+
 def ask(value: Any, field: str, *args: Any, doing: str | None = None, **kwargs: Any) -> Any:
     """Call a function of something that a plugin gives, registered or not, under guard.
 
@@ -248,6 +271,11 @@ def ask(value: Any, field: str, *args: Any, doing: str | None = None, **kwargs: 
 def within(value: Any, field: str, function: Callable[..., Any]) -> Callable[..., Any]:
     """What the function in a field has made, such as a view or a module, to be called under guard itself."""
     return Guarded(function, place_of(value, field), checked=False)
+
+
+def part_within(task: Task, part: str, field: str, function: Callable[..., Any]) -> Callable[..., Any]:
+    """The same for what a function of one of the parts of a task's problem has made."""
+    return Guarded(function, part_place(task, part, field), checked=False)
 
 
 def place_of(value: Any, field: str) -> Place:

@@ -7,6 +7,7 @@ after is `hyperparameters`'s.
 from __future__ import annotations
 
 import functools
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import partial
@@ -49,6 +50,8 @@ if TYPE_CHECKING:
     from zooft.train.optimizer import Hyperparameters
 
 T = TypeVar("T")
+_TRIED = 32
+"""Targets, about, that a loss is tried on before it is learnt from."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -238,19 +241,23 @@ def fit_model(
     from zooft import train
     from zooft.compute.kernels import numerics
     from zooft.model import freeze
-    from zooft.train.loss import make_loss
+    from zooft.train.loss import make_loss, try_out
 
     plan, accelerator, problem = context.plan, context.accelerator, context.plan.task.problem
     augment = plan.task.augment(backbone.input, plan.options)
     if augment is not None:
         augment = within(plan.task, "augment", augment)
     freezer, argument = plan.registry.freezer(plan.config.model.freeze)
+    targets = sample_tables.targets(members)
+    loss = make_loss(plan.task, labels, targets, plan.options, seed=plan.config.seed)
+    some = targets[:: math.ceil(len(targets) / _TRIED)]
+    try_out(loss, plan.task, labels, some, plan.options)
     job = train.Job(
         model=adapted,
         train=_views(plan, backbone, labels, members, augment=augment),
         val=_views(plan, backbone, labels, val, augment=None) if val else None,
         keep_last=keep_last,
-        loss=make_loss(plan.task, labels, sample_tables.targets(members), plan.options, seed=plan.config.seed),
+        loss=loss,
         metrics=partial(_metrics, problem, labels),
         primary=problem.evaluation.primary,
         smaller=problem.evaluation.primary in problem.evaluation.smaller,

@@ -262,7 +262,7 @@ def _notes(opened: Sequence[_Run], figures: Sequence[Figures]) -> Iterator[str]:
         yield "The runs were made on different data, so their figures can't be compared with each other."
     elif not all(part.comparable for part in figures):
         yield "The runs have the same data but hold out different samples, so a small difference means little."
-    if len({run.record.labels for run in opened}) > 1:
+    if any(run.record.labels != opened[0].record.labels for run in opened[1:]):
         yield "The runs have different labels."
     if any(set(run.record.evaluation) == {"val"} for run in opened):
         yield "Validation samples chose each run's best epoch; the best of many runs on them is slightly more optimistic still."

@@ -116,6 +116,7 @@ def _network_input(saved: SavedRun, sample: Sample, *, redact: Callable[[Arrays,
         (sample,),
         read=read if redact is None else lambda each: redact(read(each), saved.options),
         preprocess=saved.task.preprocess(saved.input, saved.options),
+        encode=bool,  # targets may be such as can't be stacked, and nobody looks at them
     )
     return views[0][0].to(device)
 

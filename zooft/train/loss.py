@@ -6,11 +6,13 @@ Apart from the loop because a loss is a stranger's code that runs in every step.
 from __future__ import annotations
 
 import copy
+import math
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
+from torch.utils.data import default_collate
 
 from zooft.compute import trees
 from zooft.contracts import Loss
@@ -22,6 +24,10 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from zooft.contracts import Labels, Task
+    from zooft.hooks.guard import Place
+
+_ROUNDING = 1e-4
+"""Of sums over other samples, of their size."""
 
 
 class TaskLoss(nn.Module):
@@ -89,7 +95,9 @@ class TaskLoss(nn.Module):
 def _shapes(tree: Any) -> str:
     if isinstance(tree, Mapping):
         return ", ".join(f"{name} {_shapes(value)}" for name, value in tree.items())
-    return str(tuple(tree.shape)) if isinstance(tree, Tensor) else f"{len(tree)} of {type(tree).__name__}"
+    if hasattr(tree, "shape"):
+        return str(tuple(tree.shape))
+    return f"{len(tree)} of {type(tree).__name__}" if isinstance(tree, list | tuple) else f"a {type(tree).__name__}"
 
 
 def make_loss(task: Task, labels: Labels, targets: Sequence[Any], options: Any, *, seed: int) -> TaskLoss:
@@ -114,6 +122,84 @@ def make_loss(task: Task, labels: Labels, targets: Sequence[Any], options: Any, 
     except Exception:  # plugin code: what can't be copied is most likely made anew
         return TaskLoss(task, own)
     return TaskLoss(task, own)
+
+
+def try_out(loss: TaskLoss, task: Task, labels: Labels, targets: Sequence[Any], options: Any) -> None:
+    """Raise PluginError where a loss isn't finite, leaves an output out, or doesn't add up, on random outputs.
+
+    Args:
+        loss: of the task's problem; it is left as it is.
+        task: whose problem's loss.
+        labels: what the targets mean.
+        targets: some, as they stand in samples.
+        options: the task's own.
+    """
+    training, place = task.problem.training, part_place(task, "training", "loss")
+    encoded = collated(task, labels, targets)
+    outputs = {
+        name: tensor.requires_grad_() for name, tensor in random_outputs(task, labels, len(targets), options).items()
+    }
+    with torch.random.fork_rng(devices=[]):
+        module = copy.deepcopy(loss).eval()
+        found = module.sums(outputs, encoded)
+        value = found.total if isinstance(found, Loss) else found
+        if not bool(torch.isfinite(value)):
+            raise place.error(f"makes a loss that is {_number(value)} for outputs near 0; expected a finite number")
+        value.backward()  # type: ignore[no-untyped-call]
+        unused = [name for name, tensor in outputs.items() if tensor.grad is None]
+        if unused:
+            raise place.error(
+                f"makes a loss that doesn't use the outputs {', '.join(unused)}; expected all that `outputs` names: {', '.join(outputs)}"
+            )
+        if isinstance(found, Loss) and not training.coupled and len(targets) > 1:
+            _check_additive(module, place, {name: tensor.detach() for name, tensor in outputs.items()}, encoded, found)
+
+
+def random_outputs(task: Task, labels: Labels, rows: int, options: Any) -> dict[str, Tensor]:
+    """What a head may give for so many samples, by name ``(rows, width)``."""
+    sizes = ask(task.problem.training, "outputs", labels, options)
+    if not sizes:
+        raise part_place(task, "training", "outputs").amiss(sizes, "at least one output of the head")
+    random = torch.Generator().manual_seed(0)
+    return {name: torch.randn(rows, size, generator=random) for name, size in sizes.items()}
+
+
+def collated(task: Task, labels: Labels, targets: Sequence[Any]) -> Any:
+    """Targets as `encode` gives them, stacked.
+
+    Raises:
+        PluginError: they can't be.
+    """
+    encoded = [ask(task.problem.training, "encode", target, labels) for target in targets]
+    try:
+        return default_collate(encoded)
+    except (RuntimeError, TypeError, ValueError) as error:
+        shapes = {_shapes(one) for one in encoded}
+        raise part_place(task, "training", "encode").error(
+            f"gives targets that can't be stacked to a batch: {', '.join(sorted(shapes)[:4])}; expected a number, an array, or a mapping "
+            "of these, of the same shape for every sample",
+            code=code_of(task.problem.training, "encode"),
+        ) from error
+
+
+def _check_additive(module: TaskLoss, place: Place, outputs: Mapping[str, Tensor], encoded: Any, whole: Loss) -> None:
+    """Parts of a batch, of other sizes, give the loss of the whole."""
+    count = trees.length(outputs)
+    cuts = [slice(0, count // 3 + 1), slice(count // 3 + 1, count)]
+    with torch.no_grad():
+        parts = [module.sums(trees.rows(outputs, cut), trees.rows(encoded, cut)) for cut in cuts if cut.start < count]
+    for name in ("total", "weight"):
+        found = math.fsum(_number(getattr(part, name)) for part in parts)
+        wanted = _number(getattr(whole, name))
+        if not math.isclose(found, wanted, rel_tol=_ROUNDING, abs_tol=_ROUNDING):
+            raise place.error(
+                f"makes a loss whose {name} doesn't add up: {found:.6g} for the parts of a batch, {wanted:.6g} for the whole; give sums "
+                "over the samples, or say coupled=True where it needs the whole batch"
+            )
+
+
+def _number(value: Tensor | float) -> float:
+    return float(value.detach()) if isinstance(value, Tensor) else float(value)
 
 
 def learnt(loss: nn.Module) -> list[tuple[str, nn.Parameter]]:
