@@ -81,6 +81,7 @@ if TYPE_CHECKING:
         parse_point,
     )
     from zooft.problems.combined import CombinedOptions, combined
+    from zooft.problems.multilabel import MultilabelOptions, multilabel
     from zooft.problems.ordinal import OrdinalOptions, ordinal
     from zooft.problems.regression import RegressionOptions, regression
     from zooft.storage.sequences import spilled
@@ -90,6 +91,7 @@ __all__ = [
     "Anatomy",
     "Arrays",
     "Column",
+    "CombinedOptions",
     "Computing",
     "ConfigError",
     "CsvTable",
@@ -112,6 +114,7 @@ __all__ = [
     "LoadedWeights",
     "Loss",
     "ModelError",
+    "MultilabelOptions",
     "NoWeightsError",
     "OperatingPoint",
     "OrdinalOptions",
@@ -160,6 +163,7 @@ __all__ = [
     "is_hidden",
     "join_options",
     "label_fault",
+    "multilabel",
     "nothing_first",
     "nothing_of",
     "option",
@@ -196,6 +200,7 @@ _HOMES = {
     "zooft.problems.classification": (
         "OperatingPoint", "class_of_group", "classification", "classification_metrics", "cross_entropy", "diagnostic_metrics", "parse_point",
     ),
+    "zooft.problems.multilabel": ("MultilabelOptions", "multilabel"),
     "zooft.problems.ordinal": ("OrdinalOptions", "ordinal"),
     "zooft.problems.regression": ("RegressionOptions", "regression"),
     "zooft.evaluation.predictions": ("Predictions",),

@@ -18,7 +18,7 @@ from zooft_images.stored import Stored
 if TYPE_CHECKING:
     from zooft_images.options import ImageOptions
 
-_USUAL = ("label", "value")
+_USUAL = ("label", "labels", "value")
 """Columns that are taken where the table has one of them and nobody names others."""
 _SPLIT = "split"
 _BETWEEN = "\x1f"
@@ -139,6 +139,8 @@ def list_columns(
 
 def _chosen(table: Table, options: Any) -> tuple[list[str], list[str]]:
     """The columns of targets, and how they were chosen."""
+    if not hasattr(options, "targets"):  # the problem has its own way to name them
+        return list(table.columns), []
     if options.targets:
         wanted = [
             name.strip().lower() if name.strip() not in table.columns else name.strip() for name in options.targets

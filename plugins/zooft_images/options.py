@@ -61,13 +61,17 @@ class TargetOptions:
     """Flags of tasks whose targets are columns of a table."""
 
     targets: tuple[str, ...] = zooft.option(
-        (), "columns of the table to learn [default: label or value, else all but path, split and group]"
+        (), "columns of the table to learn [default: label, labels or value, else all but path, split and group]"
     )
 
 
 ClassificationOptions = zooft.join_options("ClassificationOptions", ImageOptions, ClassOptions)
+MultilabelOptions = zooft.join_options("MultilabelOptions", ImageOptions, TargetOptions, zooft.MultilabelOptions)
 RegressionOptions = zooft.join_options("RegressionOptions", ImageOptions, TargetOptions, zooft.RegressionOptions)
 OrdinalOptions = zooft.join_options("OrdinalOptions", ImageOptions, TargetOptions, zooft.OrdinalOptions)
+MultitaskOptions = zooft.join_options(
+    "MultitaskOptions", ImageOptions, zooft.CombinedOptions, zooft.RegressionOptions, zooft.OrdinalOptions
+)
 
 
 def channels(options: ImageOptions) -> int:

@@ -47,6 +47,11 @@ def reader(options: ImageOptions) -> str:
     return source
 
 
+def whole_picture(spec: zooft.InputSpec, options: ImageOptions) -> nn.Module:
+    """The preprocessing of 8-bit images without a crop, since what a label is about may be at the border."""
+    return zooft.image_preprocess(replace(spec, mode="stretch"), options)
+
+
 def augment(spec: zooft.InputSpec, options: ImageOptions) -> Callable[[NDArray[Any]], Tensor] | None:
     """Random crops and flips (``light``), smaller crops with colour and geometric changes too (``medium``); levels in uint8."""
     if options.augment == "none":

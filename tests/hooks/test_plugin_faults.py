@@ -506,3 +506,16 @@ def test_metric_names_with_brackets_are_shown_whole(capsys: pytest.CaptureFixtur
     shown = capsys.readouterr()
     assert "accuracy [red] 0.5000" in shown.err
     assert "accuracy [red]" in shown.out
+
+
+def test_without_one_kind_of_answer_the_images_plugin_has_the_others(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    import sys
+
+    import zooft_images
+
+    monkeypatch.setitem(sys.modules, "zooft.problems.classification", None)  # importing it fails
+    assert [task.name for task in zooft_images.zooft_register_tasks()] == ["regression", "ordinal"]
+    (record,) = [one for one in caplog.records if one.name == "zooft"]
+    assert record.getMessage().startswith("the task images/classification is left out: ")

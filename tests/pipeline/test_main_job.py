@@ -258,13 +258,12 @@ def test_every_flag_and_command_in_the_documents_exists() -> None:
     from zooft.cli import COMMANDS, flags
     from zooft.cli import zooft as group
     from zooft.config import FinetuneConfig
-    from zooft_ct.options import ClassificationOptions as CTClassificationOptions
-    from zooft_images.options import ClassificationOptions
+    from zooft.hooks import registry
 
     context = click.Context(group)
     known = {"--help"} | {
         name
-        for cls in (FinetuneConfig, ClassificationOptions, CTClassificationOptions)
+        for cls in (FinetuneConfig, *(entry.value.options for entry in registry.load().tasks))
         for o in flags.of(cls)
         for name in (*o.opts, *o.secondary_opts)
     }

@@ -148,7 +148,7 @@ def test_studies_of_one_patient_are_answered_apart_each_report_in_its_study(tmp_
             columns={"probabilities": np.array([0.25, 0.75])},
             members=members,
             decisive=members[-1],
-        )  # fmt: skip
+        )
         for group in (first, second)
         if (members := tuple(s for s in found.samples if s.group == group))
     ]

@@ -16,7 +16,7 @@ SPLITS = {
     "cross-validation": "cross-validation",
     "all": "all data",
 }
-_SHORT = {"auroc", "auprc", "ece", "mae", "map", "npv", "ppv", "r2", "rmse"}
+_SHORT = {"auroc", "auprc", "ece", "mae", "npv", "ppv", "r2", "rmse"}
 
 
 def figure(value: float | None, digits: int = 3) -> str:
@@ -39,8 +39,10 @@ def with_interval(value: Interval) -> str:
 
 def metric(name: str) -> str:
     """A metric's name in words: ``balanced_accuracy`` becomes "Balanced accuracy", ``auroc`` "AUROC"."""
-    if name == "macro_f1":
-        return "Macro F1"
+    if name == "map":
+        return "mAP"
+    if name in {"macro_f1", "micro_f1"}:
+        return name.replace("_f1", " F1").capitalize().replace("f1", "F1")
     if name in _SHORT:
         return name.upper()
     parts = name.split("_")

@@ -95,7 +95,7 @@ def gather(parts: Sequence[Any], order: Sequence[int], accelerator: Accelerator)
     """Rows that the processes have computed, in the samples' order, on the CPU in every process.
 
     Args:
-        parts: this process's rows, ``(n, …)`` each, or mappings of such; none at all where it had no samples.
+        parts: this process's rows, ``(n, …)`` each, or mappings of such, of mappings too; none at all where it had no samples.
         order: which sample each of these rows is of; over all processes every number from 0 once.
         accelerator: of this process.
     """
@@ -104,7 +104,7 @@ def gather(parts: Sequence[Any], order: Sequence[int], accelerator: Accelerator)
         names = next((theirs for theirs in all_gather_object(names, accelerator) if theirs is not None), None)
     if names is None:
         return _gathered(parts, order, accelerator)
-    return {name: _gathered([part[name] for part in parts], order, accelerator) for name in names}
+    return {name: gather([part[name] for part in parts], order, accelerator) for name in names}
 
 
 def _gathered(parts: Sequence[Tensor], order: Sequence[int], accelerator: Accelerator) -> Tensor:

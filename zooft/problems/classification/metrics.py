@@ -61,7 +61,7 @@ def classification_metrics(targets: NDArray[Any], probabilities: NDArray[Any]) -
         "accuracy": float(true_positives.sum() / matrix.sum()),
         "balanced_accuracy": _balanced_accuracy(matrix),
         "macro_f1": float(f1.mean()),
-        "auroc": float(np.mean([_auroc(rank) for rank in _rankings(targets, probabilities)])),
+        "auroc": float(np.mean([auroc(rank) for rank in _rankings(targets, probabilities)])),
     }
 
 
@@ -88,8 +88,8 @@ def diagnostic_metrics(targets: NDArray[Any], probabilities: NDArray[Any]) -> di
     matrix = confusion(targets, probabilities)
     rankings = _rankings(targets, probabilities)
     figures = {
-        "auroc": float(np.mean([_auroc(rank) for rank in rankings])),
-        "auprc": float(np.mean([_average_precision(rank) for rank in rankings])),
+        "auroc": float(np.mean([auroc(rank) for rank in rankings])),
+        "auprc": float(np.mean([average_precision(rank) for rank in rankings])),
         "balanced_accuracy": _balanced_accuracy(matrix),
         "accuracy": float(np.diag(matrix).sum() / matrix.sum()),
     }
@@ -164,7 +164,7 @@ def _one_class_only(rank: Ranking) -> bool:
     return not (rank.positives and rank.negatives)
 
 
-def _auroc(rank: Ranking) -> float:
+def auroc(rank: Ranking) -> float:
     """The area by trapezoids: the share of pairs in the right order, ties counted half (Hanley and McNeil 1982)."""
     if _one_class_only(rank):
         return math.nan
@@ -173,7 +173,8 @@ def _auroc(rank: Ranking) -> float:
     return float(twice / (2 * rank.positives * rank.negatives))
 
 
-def _average_precision(rank: Ranking) -> float:
+def average_precision(rank: Ranking) -> float:
+    """The step sum of precision over recall, without interpolation; NaN of one class only."""
     if _one_class_only(rank):
         return math.nan
     precision = rank.true_positives / (rank.true_positives + rank.false_positives)

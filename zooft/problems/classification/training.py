@@ -7,7 +7,10 @@ from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from zooft.contracts import Strata, TrainingPart
+from zooft.contracts import Strata, Targets, TrainingPart, class_labels
+from zooft.data.labels import check_labels
+from zooft.data.positive import nothing_of, order_classes
+from zooft.errors import DataError
 from zooft.problems.classification.calibration import OperatingPoint
 
 if TYPE_CHECKING:
@@ -27,7 +30,7 @@ def training_part(loss: ClassLoss, point: Callable[[Any], OperatingPoint | None]
         point: from the options to the rule of two classes' threshold.
     """
     return TrainingPart(
-        outputs=_outputs, loss=_Made(loss), check=_check, placeholder=_placeholder, strata=_strata, absent=_absent, unlearnable=_unlearnable,
+        outputs=_outputs, loss=_Made(loss), read=read, check=_check, placeholder=_placeholder, strata=_strata, absent=_absent, unlearnable=_unlearnable,
         unknown=_unknown, relabel=_relabel, check_options=partial(_check_options, point),
     )  # fmt: skip
 
@@ -65,6 +68,36 @@ def _check_options(point: Callable[[Any], OperatingPoint | None], options: Any) 
 
 def _outputs(labels: Labels, _options: Any) -> Mapping[str, int]:
     return {"logits": len(labels[0].categories)}
+
+
+def read(rows: Sequence[Mapping[str, str]], columns: Sequence[str], _options: Any) -> Targets:
+    """Names of classes from the one column, by the rules of `zooft.check_labels`; an empty cell is a class that isn't known.
+
+    Args:
+        rows: cells by column.
+        columns: the one.
+
+    Raises:
+        DataError: there are several columns, the column is empty in all rows, or holds what can't be names of classes.
+    """
+    if len(columns) != 1:
+        raise DataError(f"classes are learnt from one column, and there are {len(columns)}: {', '.join(columns)}")
+    column = columns[0]
+    cells = [row.get(column, "").strip() for row in rows]
+    if rows and not any(cells):
+        raise DataError(f"the column {column!r} is empty in all {len(rows)} rows; expected the name of a class in each")
+    stated = ((cell, f"row {number} of the column {column!r}") for number, cell in enumerate(cells, 1) if cell)
+    told = check_labels(stated, in_table=True)
+    classes, order = order_classes(sorted({cell for cell in cells if cell}), "")
+    places = {name: index for index, name in enumerate(classes)}
+    return Targets(
+        labels=class_labels(classes, name=column.strip(), nothing=nothing_of(classes, "")),
+        values=[places.get(cell) for cell in cells],
+        faults={
+            number: f"{column} is empty; expected the name of a class" for number, cell in enumerate(cells) if not cell
+        },
+        notes=(*told, *order),
+    )
 
 
 def _check(target: Any, labels: Labels) -> str:

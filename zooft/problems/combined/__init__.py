@@ -33,4 +33,4 @@ def combined(kinds: Mapping[str, Problem]) -> Problem:
     )
 
 
-__all__ = ["combined"]
+__all__ = ["CombinedOptions", "combined"]

@@ -28,6 +28,7 @@ def evaluation_part(kinds: Kinds) -> EvaluationPart:
         columns=partial(_columns, kinds),
         metrics=partial(_metrics, kinds),
         primary=PRIMARY,
+        smaller=frozenset().union(*(kind.evaluation.smaller for kind in kinds.problems.values())),
         group=partial(_group, kinds),
         rules=("",),
         fit=partial(_fit, kinds),
@@ -62,7 +63,7 @@ def _metrics(kinds: Kinds, predictions: Predictions, labels: Labels) -> Mapping[
         evaluation, rows = part.problem.evaluation, part.known(predictions)
         own = Predictions(samples=(), columns=part.predictions(predictions).rows(rows))
         figures = dict(evaluation.metrics(own, part.labels)) if len(rows) else {evaluation.primary: float("nan")}
-        found |= part.named(figures)
+        found |= {part.figure(name): value for name, value in figures.items()}
         value = figures[evaluation.primary]
         primary.append(-value if evaluation.primary in evaluation.smaller else value)
     return {PRIMARY: float(np.mean(primary)), **found}

@@ -11,7 +11,9 @@ from typing import Any
 from zooft.config import option
 from zooft.errors import ConfigError
 
-_KEYS = ("problem", "column", "weight", "unit", "grades")
+_OPTION_OF = {"unit": ("regression", "units"), "grades": ("ordinal", "grades")}
+"""What a table may say besides, to the problem that knows it and the option that it is there."""
+_KEYS = ("problem", "column", "weight", *_OPTION_OF)
 _LARGEST = 2**20
 
 
@@ -23,6 +25,16 @@ class CombinedOptions:
         None, 'TOML that types the columns to learn: [targets.view] problem = "classification", [targets.age] problem = '
         '"regression", weight = 0.5', local=True,
     )  # fmt: skip
+    targets_toml: str = option("", "the same as text; a run records what stands in the file")
+
+    def __post_init__(self) -> None:
+        """Take what stands in the file in its place, so that run and exported file know it wherever they go.
+
+        Raises:
+            ConfigError: the file can't be read.
+        """
+        if self.targets_file is not None:
+            object.__setattr__(self, "targets_toml", _text_of(self.targets_file))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -34,7 +46,7 @@ class TargetSpec:
         problem: the kind of it.
         column: of the table; its own name where none is given.
         weight: of its loss.
-        settings: what else was said, such as ``unit`` or ``grades``, for the problem.
+        settings: what else was said, by the name of the problem's option, such as ``units`` or ``grades``.
     """
 
     name: str
@@ -44,32 +56,39 @@ class TargetSpec:
     settings: Mapping[str, Any]
 
 
-def read_targets(path: Path | None, kinds: Mapping[str, Any]) -> tuple[TargetSpec, ...]:
-    """The answers that a file asks for, in its order.
+def read_targets(text: str, kinds: Mapping[str, Any]) -> tuple[TargetSpec, ...]:
+    """The answers that a TOML text asks for, in its order.
 
     Raises:
-        ConfigError: no such file, not TOML, or tables that say what nobody knows.
+        ConfigError: no text, not TOML, or tables that say what nobody knows.
     """
-    if path is None:
+    if not text.strip():
         raise ConfigError("several answers at once need --targets-file FILE.toml, which says what each column is")
     try:
-        text = path.read_bytes()
-        if len(text) > _LARGEST:
-            raise ConfigError(f"{path} holds {len(text):,} bytes; a file of targets is small")
-        values = tomllib.loads(text.decode("utf-8"))
-    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
-        raise ConfigError(f"{path} can't be read as TOML: {error}") from error
+        values = tomllib.loads(text)
+    except tomllib.TOMLDecodeError as error:
+        raise ConfigError(f"the file of targets can't be read as TOML: {error}") from error
     tables = values.get("targets")
     others = [key for key in values if key != "targets"]
     if not isinstance(tables, dict) or not tables or others:
         raise ConfigError(
-            f"{path} has to hold tables [targets.NAME] and nothing else; it has {', '.join(values) or 'nothing'}"
+            f"the file of targets has to hold tables [targets.NAME] and nothing else; it has {', '.join(values) or 'nothing'}"
         )
-    return tuple(_spec(path, name, table, kinds) for name, table in tables.items())
+    return tuple(_spec(name, table, kinds) for name, table in tables.items())
 
 
-def _spec(path: Path, name: str, table: Any, kinds: Mapping[str, Any]) -> TargetSpec:
-    where = f"{path}, [targets.{name}]"
+def _text_of(path: Path) -> str:
+    try:
+        content = path.read_bytes()
+        if len(content) > _LARGEST:
+            raise ConfigError(f"{path} holds {len(content):,} bytes; a file of targets is small")
+        return content.decode("utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(f"the file of targets {path} can't be read: {error}") from error
+
+
+def _spec(name: str, table: Any, kinds: Mapping[str, Any]) -> TargetSpec:
+    where = f"[targets.{name}]"
     if not isinstance(table, dict) or table.get("problem") not in kinds:
         found = table.get("problem") if isinstance(table, dict) else table
         raise ConfigError(f"{where}: problem is {found!r}; there are {', '.join(kinds)}")
@@ -81,11 +100,25 @@ def _spec(path: Path, name: str, table: Any, kinds: Mapping[str, Any]) -> Target
     weight = table.get("weight", 1.0)
     if not isinstance(weight, int | float) or isinstance(weight, bool) or not 0 < weight < 1e6:
         raise ConfigError(f"{where}: weight is {weight!r}, expected a number above 0")
-    settings = {key: value for key, value in table.items() if key in ("unit", "grades")}
+    settings = {_OPTION_OF[key][1]: _texts(where, key, table) for key in _OPTION_OF if key in table}
     return TargetSpec(
         name=name,
         problem=table["problem"],
-        column=str(table.get("column", name)),
+        # the columns of tables are read in lower case
+        column=str(table.get("column", name)).strip().lower(),
         weight=float(weight),
         settings=settings,
     )
+
+
+def _texts(where: str, key: str, table: Mapping[str, Any]) -> tuple[str, ...]:
+    """One text or a list of them."""
+    kind, value = _OPTION_OF[key][0], table[key]
+    if table["problem"] != kind:
+        raise ConfigError(f"{where}: {key} is for problem = {kind!r}, and this is {table['problem']!r}")
+    texts = [value] if isinstance(value, str) else value
+    if not isinstance(texts, list) or not texts or not all(isinstance(text, str) for text in texts):
+        raise ConfigError(
+            f"{where}: {key} is {value!r}, expected a text{' in quotation marks' if key == 'unit' else ', or a list of them'}"
+        )
+    return tuple(texts)

@@ -42,6 +42,15 @@ class Part:
         """The way back of `own`."""
         return {f"{self.name}{BETWEEN}{key}": value for key, value in values.items()}
 
+    def figure(self, name: str) -> str:
+        """What one of its figures is called, as those of one of several labels are: ``mae/age``."""
+        return f"{name}/{self.name}"
+
+    def figures(self, values: Mapping[str, Any]) -> dict[str, Any]:
+        """The part's figures, under the names that its problem knows."""
+        end = f"/{self.name}"
+        return {name.removesuffix(end): value for name, value in values.items() if name.endswith(end)}
+
     def targets(self, targets: Sequence[Any]) -> list[Any]:
         """Of all samples, None where this one isn't known."""
         return [None if target is None else target.get(self.name) for target in targets]

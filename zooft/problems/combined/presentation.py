@@ -68,8 +68,8 @@ def _own(part: Part, evaluation: Evaluation) -> Evaluation | None:
         return None
     return replace(
         evaluation,
-        metrics=part.own(evaluation.metrics),
-        group_metrics=part.own(evaluation.group_metrics),
+        metrics=part.figures(evaluation.metrics),
+        group_metrics=part.figures(evaluation.group_metrics),
         details=evaluation.details[part.name],
         primary=part.problem.evaluation.primary,
         smaller=part.problem.evaluation.smaller,

@@ -39,7 +39,7 @@ def training_part(kinds: Kinds) -> TrainingPart:
 
 
 def _check_options(kinds: Kinds, options: Any) -> None:
-    for spec in read_targets(options.targets_file, kinds.problems):
+    for spec in read_targets(options.targets_toml, kinds.problems):
         if kinds.problems[spec.problem].training.read is None:
             raise ConfigError(f"[targets.{spec.name}]: {spec.problem} isn't read from tables")
 
@@ -63,9 +63,8 @@ def _loss(kinds: Kinds, labels: Labels, targets: Sequence[Any], options: Any) ->
 
 
 def _specs(kinds: Kinds, options: Any) -> Sequence[TargetSpec]:
-    """None where a file of them isn't there any more, such as in tests of the problem alone."""
-    path = getattr(options, "targets_file", None)
-    return read_targets(path, kinds.problems) if path is not None else ()
+    """What the file of targets says; nothing where labels come from elsewhere than a table."""
+    return read_targets(options.targets_toml, kinds.problems) if options.targets_toml else ()
 
 
 def _read(kinds: Kinds, rows: Sequence[Mapping[str, str]], columns: Sequence[str], options: Any) -> Targets:
@@ -74,7 +73,7 @@ def _read(kinds: Kinds, rows: Sequence[Mapping[str, str]], columns: Sequence[str
     Raises:
         DataError: a column that isn't there, or names that begin alike.
     """
-    specs = read_targets(options.targets_file, kinds.problems)
+    specs = read_targets(options.targets_toml, kinds.problems)
     _refuse_names(specs)
     values: list[dict[str, Any]] = [{} for _ in rows]
     labels, faults, notes = [], dict[int, str](), list[str]()
@@ -104,8 +103,7 @@ def _read(kinds: Kinds, rows: Sequence[Mapping[str, str]], columns: Sequence[str
 
 def _with_settings(options: Any, spec: TargetSpec) -> Any:
     """The options as if its settings were given for this answer alone."""
-    known = {key: value for key, value in spec.settings.items() if hasattr(options, key)}
-    return replace(options, **known) if known else options
+    return replace(options, targets_file=None, **spec.settings) if spec.settings else options
 
 
 def _refuse_names(specs: Sequence[TargetSpec]) -> None:
