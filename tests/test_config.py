@@ -44,7 +44,7 @@ def from_flags(monkeypatch: pytest.MonkeyPatch, *arguments: str) -> dict[str, An
 
     received: dict[str, Any] = {}
 
-    def finetune(*, listener: object, **values: Any) -> zooft.FinetuneResult:
+    def finetune(*, reporter: object, **values: Any) -> zooft.FinetuneResult:
         received.update(values)
         return zooft.FinetuneResult(path=Path("run"), best_epoch=1, evaluations={}, verification=None)
 

@@ -202,7 +202,7 @@ RUNS: dict[str, tuple[dict[str, Any], dict[str, Any], str, list[str]]] = {
     "id-is-a-path": ({"tasks": [task(discover=lambda data, options: listed(id=data))]}, {"task": "mine"}, "Task.discover", ["id of the sample", "PosixPath", "text"]),
     "facts-are-lists": ({"tasks": [task(discover=lambda data, options: listed(facts={"kvp": [1]}))]}, {"task": "mine"}, "Task.discover", ["facts['kvp'] of the sample a is [1] (list)", "text or a number"]),
     "ids-are-alike": ({"tasks": [task(discover=lambda data, options: listed(id="same"))]}, {"task": "mine"}, "Task.discover", ["Sample.id of several samples", "'same'", "an id for each sample alone"]),
-    "classes-are-alike": ({"tasks": [task(discover=lambda data, options: replace(listed(), classes=("x", "x")))]}, {"task": "mine"}, "Task.discover", ["classes is ('x', 'x')", "each class once"]),
+    "classes-are-alike": ({"tasks": [task(discover=lambda data, options: replace(listed(), labels=zooft.class_labels(("x", "x"))))]}, {"task": "mine"}, "Task.discover", ["classes is ('x', 'x')", "each class once"]),
     "read-gives-other-numbers": ({"tasks": [task(read=lambda source, options: np.zeros((9, 9, 3), np.float32))]}, {"task": "mine"}, "Task.read", ["is float32 of shape (9, 9, 3)", "uint8 of shape (height, width, 3), as Task.port says of images"]),
     "read-gives-another-shape": ({"tasks": [task(read=lambda source, options: np.zeros((9, 9), np.uint8))]}, {"task": "mine"}, "Task.read", ["is uint8 of shape (9, 9)", "(height, width, 3)"]),
     "read-gives-an-array-too-many": ({"tasks": [task(read=lambda source, options: (np.zeros((9, 9, 3), np.uint8),) * 2)]}, {"task": "mine"}, "Task.read", ["the number of arrays of", "is 2", "expected 1"]),
@@ -263,7 +263,7 @@ def test_what_a_function_gives_amiss_ends_the_run_in_the_plugin_s_name(case: str
     with pytest.raises(PluginError) as caught:
         run(pictures, Stranger(**{"families": [family()], **wrong}), **values)
     kind, _, name = where.partition(".")
-    hooks = {"Family": "families", "WeightsSource": "weights"}
+    hooks = {"Family": "families", "WeightsSource": "weights", "TrainingPart": "tasks", "EvaluationPart": "tasks"}
     place = f"(plugin stranger of stranger-package 1.0, hook zooft_register_{hooks.get(kind, kind.lower() + 's')}, field {where})"
     for text in (place, *words):
         assert text in str(caught.value)
@@ -299,9 +299,8 @@ def test_what_fits_its_type_is_let_through() -> None:
     """Everything that comes with zooft, and lists for tuples, sets for frozen ones, numpy's numbers."""
     assert registry.load().problems == {}
     fine = task(metrics=lambda targets, p: {"accuracy": np.float32(0.5)}, subgroups=["scanner"])
-    assert load(stranger=Stranger(tasks=[fine])).task("mine").metrics(np.zeros(1), np.zeros((1, 2))) == {
-        "accuracy": 0.5
-    }
+    empty = zooft.Predictions(samples=(), columns={"target": np.zeros(1), "probabilities": np.zeros((1, 2))})
+    assert load(stranger=Stranger(tasks=[fine])).task("mine").problem.evaluation.metrics(empty, ()) == {"accuracy": 0.5}
 
 
 # Unknown models, before any data is read

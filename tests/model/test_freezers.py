@@ -339,7 +339,8 @@ def test_training_gives_the_tensors_that_plain_torch_gives(name: str, text: str,
         optimizer = torch.optim.SGD([p for p in trained.parameters() if p.requires_grad], lr=0.1)
         for _ in range(2):
             optimizer.zero_grad()
-            nn.functional.cross_entropy(trained(x), y).backward()
+            found = trained(x)
+            nn.functional.cross_entropy(found["logits"] if isinstance(found, dict) else found, y).backward()
             optimizer.step()
     wanted = by_hand.state_dict()
     for name, tensor in model.trunk.state_dict().items():
@@ -501,7 +502,7 @@ def train(model: AdaptedModel, *, frozen: tuple[str, ...], exempt: frozenset[str
     """One step at a rate that nothing survives, weight decay included."""
     freeze.apply(model, frozen, exempt)
     optimizer = torch.optim.AdamW(model.parameters(), lr=0.1, weight_decay=0.5)
-    model(torch.randn(8, 3, 16, 16)).square().mean().backward()
+    model(torch.randn(8, 3, 16, 16))["logits"].square().mean().backward()
     optimizer.step()
 
 
@@ -590,4 +591,4 @@ def test_prefix_and_rest_together_are_the_model(adapted: AdaptedModel) -> None:
     adapted.eval()
     x = torch.randn(3, 3, 16, 16)
     for stop in range(len(adapted.stages) + 1):
-        assert torch.equal(adapted(adapted.prefix(x, stop), stop), adapted(x))
+        assert torch.equal(adapted(adapted.prefix(x, stop), stop)["logits"], adapted(x)["logits"])

@@ -343,7 +343,7 @@ def test_a_weights_plugin_that_fails_is_named_and_nothing_else_is_taken_instead(
 def registry_of(zoo: Family) -> Registry:
     owner: Any = None
     return Registry(
-        plugins=Plugins.__new__(Plugins), families=(Entry(zoo, owner),), heads=(), freezers=(), tasks=(), weights=(),
+        plugins=Plugins.__new__(Plugins), families=(Entry(zoo, owner),), heads=(), freezers=(), tasks=(), weights=(), sources=(),
         problems={},
     )  # fmt: skip
 

@@ -75,7 +75,7 @@ def evaluation_part(
     """
     return EvaluationPart(
         columns=partial(_columns, activation),
-        metrics=partial(_metrics, metrics),
+        metrics=_OfColumns(metrics),
         primary=primary,
         smaller=SMALLER_IS_BETTER,
         group=groups.group_columns,
@@ -132,8 +132,18 @@ def _columns(activation: Activation, outputs: Columns, targets: Sequence[Any], _
     }
 
 
-def _metrics(metrics: Metrics, predictions: Predictions, _labels: Labels) -> Mapping[str, float]:
-    return metrics(predictions["target"], predictions["probabilities"])
+class _OfColumns:
+    """Figures of predictions from those of targets and probabilities.
+
+    Args:
+        metrics: as `evaluation_part` takes them.
+    """
+
+    def __init__(self, metrics: Metrics) -> None:
+        self.__wrapped__ = metrics  # whose code a message names
+
+    def __call__(self, predictions: Predictions, _labels: Labels) -> Mapping[str, float]:
+        return self.__wrapped__(predictions["target"], predictions["probabilities"])
 
 
 def _fit(

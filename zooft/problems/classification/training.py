@@ -43,12 +43,12 @@ class _Made:
     """
 
     def __init__(self, loss: ClassLoss) -> None:
-        self.wrapped = loss
+        self.__wrapped__ = loss  # whose code a message names
 
     def __call__(self, _labels: Labels, targets: Sequence[int], options: Any) -> nn.Module:
         from zooft.problems.classification.losses import sums_of
 
-        return sums_of(self.wrapped(targets, options))
+        return sums_of(self.__wrapped__(targets, options))
 
 
 def cross_entropy(_targets: Sequence[int], _options: Any) -> nn.Module:
