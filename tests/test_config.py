@@ -46,7 +46,9 @@ def from_flags(monkeypatch: pytest.MonkeyPatch, *arguments: str) -> dict[str, An
 
     def finetune(*, reporter: object, **values: Any) -> zooft.FinetuneResult:
         received.update(values)
-        return zooft.FinetuneResult(path=Path("run"), best_epoch=1, evaluations={}, verification=None)
+        return zooft.FinetuneResult(
+            path=Path("run"), best_epoch=1, evaluations={}, verification=None, problem=zooft.classification(), labels=()
+        )
 
     monkeypatch.setattr("zooft.pipeline.finetune.finetune", finetune)
     monkeypatch.setenv("OMP_WAIT_POLICY", "PASSIVE")  # what the user has set, the command leaves alone: so this process

@@ -89,7 +89,11 @@ def spec(**changes: Any) -> zooft.InputSpec:
 
 def task(**changes: Any) -> zooft.Task:
     (own,) = (one for one in zooft_images.zooft_register_tasks() if one.name == "classification")
-    of_problem = {key: changes.pop(key) for key in ("loss", "metrics", "primary", "activation") if key in changes}
+    of_problem = {
+        key: changes.pop(key)
+        for key in ("loss", "metrics", "primary", "activation", "operating_point")
+        if key in changes
+    }
     problem = zooft.classification(**{"primary": "accuracy", **of_problem})
     return replace(own, **{"name": "mine", "problem": problem, **changes})
 
@@ -515,6 +519,6 @@ def test_without_one_kind_of_answer_the_images_plugin_has_the_others(
     import zooft_images
 
     monkeypatch.setitem(sys.modules, "zooft.problems.classification", None)  # importing it fails
-    assert [task.name for task in zooft_images.zooft_register_tasks()] == ["regression", "ordinal"]
+    assert [task.name for task in zooft_images.zooft_register_tasks()] == ["regression", "ordinal", "multilabel"]
     (record,) = [one for one in caplog.records if one.name == "zooft"]
     assert record.getMessage().startswith("the task images/classification is left out: ")

@@ -423,7 +423,7 @@ def unreadable(source: Any, _options: Any) -> Any:
 
 
 TASKS: dict[str, tuple[dict[str, Any], str]] = {
-    "always-nan": ({"metrics": lambda t, p: {"accuracy": float("nan")}}, "the primary metric, accuracy is nan"),
+    "always-nan": ({"metrics": lambda t, p: {"accuracy": float("nan")}}, "the primary metric, accuracy,? is nan"),
     "fails-without-a-class": ({"metrics": lacking}, "failed in metrics: ValueError: a class is missing"),
     "values-are-text": ({"metrics": lambda t, p: {"accuracy": "0.5"}}, r"\['accuracy'\] is '0.5' \(str\); expected a number"),
     "without-primary": ({"metrics": lambda t, p: {"f1": 1.0}}, "the primary metric, 'accuracy', among them"),

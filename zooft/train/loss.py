@@ -70,7 +70,7 @@ class TaskLoss(nn.Module):
                 raise
             shapes = f"outputs {_shapes(outputs)} and targets {_shapes(targets)}"
             text = f"makes a loss that fails on {shapes}: {type(error).__name__}: {error}"
-            raise self._place.error(text, code=raised_in(error, self.own) or self._code) from error
+            raise self._place.error(text, code=raised_in(error, _innermost(self.own)) or self._code) from error
         if len(list(self.own.parameters())) > self._known:
             text = "makes a loss that makes parameters when it is called, which no optimizer knows; make them with the module"
             raise self._place.error(text, code=self._code)
@@ -90,6 +90,12 @@ class TaskLoss(nn.Module):
         return self._place.amiss(
             came, "one number, a torch.Tensor without axes made from the outputs", what=what, code=self._code
         )
+
+
+def _innermost(module: nn.Module) -> nn.Module:
+    """What a problem has wrapped: the module of whoever wrote the task."""
+    inner = getattr(module, "own", None)
+    return _innermost(inner) if isinstance(inner, nn.Module) else module
 
 
 def _shapes(tree: Any) -> str:
