@@ -13,14 +13,15 @@ import numpy as np
 
 from zooft.errors import ConfigError
 from zooft.problems.classification.groups import group_answers
-from zooft.problems.classification.metrics import bin_numbers, one_against_rest, ranking
+from zooft.problems.classification.metrics import bin_numbers, one_against_rest
+from zooft.problems.ranking import Curve, precision_recall, ranking
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from numpy.typing import NDArray
 
-    from zooft.problems.classification.metrics import Ranking
+    from zooft.problems.ranking import Ranking
 
 Activation = Literal["softmax", "sigmoid"]
 _COLDEST, _HOTTEST = 0.05, 20.0
@@ -55,21 +56,6 @@ class Calibration:
     temperature: float = 1.0
     threshold: float | None = None
     fitted_on: str = ""
-
-
-@dataclass(frozen=True, slots=True)
-class Curve:
-    """Points of a curve, one for each threshold.
-
-    Attributes:
-        x: ``(K,)`` the false positive rate of a ROC curve, the recall of a precision-recall curve.
-        y: ``(K,)`` the sensitivity of a ROC curve, the precision of a precision-recall curve.
-        thresholds: ``(K,)`` scores of at least this are positive; descending, the first infinite: nothing is.
-    """
-
-    x: NDArray[np.float64]
-    y: NDArray[np.float64]
-    thresholds: NDArray[np.float64]
 
 
 @dataclass(frozen=True, slots=True)
@@ -189,12 +175,7 @@ def pr_points(targets: NDArray[Any], probabilities: NDArray[Any], *, which: int 
         probabilities: ``(N, classes)``.
         which: the class that counts as positive; the last one where none is given.
     """
-    rank = _rank(targets, probabilities, which)
-    return Curve(
-        x=np.concatenate([[0.0], rank.true_positives / rank.positives]),
-        y=np.concatenate([[1.0], rank.true_positives / (rank.true_positives + rank.false_positives)]),
-        thresholds=np.concatenate([[math.inf], rank.scores]),
-    )
+    return precision_recall(_rank(targets, probabilities, which))
 
 
 def reliability_bins(

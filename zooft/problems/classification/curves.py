@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from numpy.typing import NDArray
 
-    from zooft.problems.classification.calibration import Curve
+    from zooft.problems.ranking import Curve
 
 MOST_CURVES = 6
 """Classes with a curve of their own; of more, those that are told apart worst."""

@@ -7,10 +7,11 @@ thousand times and scikit-learn's take 10 ms a time; tests compare each with sci
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+
+from zooft.problems.ranking import Ranking, auroc, average_precision, one_class_only, ranking
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -21,25 +22,6 @@ SMALLER_IS_BETTER = frozenset({"brier", "ece"})
 
 _ECE_BINS = 15
 _TOLERANCE = 1e-9
-
-
-@dataclass(frozen=True, slots=True)
-class Ranking:
-    """What lies at or above each score, from the largest score down; every curve and threshold is read off it.
-
-    Attributes:
-        scores: ``(K,)`` distinct, descending.
-        true_positives: ``(K,)`` positives with at least that score.
-        false_positives: ``(K,)`` negatives with at least that score.
-        positives: all of them.
-        negatives: all of them.
-    """
-
-    scores: NDArray[Any]
-    true_positives: NDArray[Any]
-    false_positives: NDArray[Any]
-    positives: int
-    negatives: int
 
 
 def classification_metrics(targets: NDArray[Any], probabilities: NDArray[Any]) -> dict[str, float]:
@@ -126,21 +108,6 @@ def confusion(
     return np.bincount(targets * classes + said, minlength=classes * classes).reshape(classes, classes)
 
 
-def ranking(positive: NDArray[np.bool_], scores: NDArray[Any]) -> Ranking:
-    """Count what lies at or above each distinct score.
-
-    Args:
-        positive: ``(N,)``.
-        scores: ``(N,)``, larger for what is likelier positive.
-    """
-    order = np.argsort(scores)[::-1]
-    descending = scores[order]
-    ends = np.append(np.flatnonzero(descending[1:] != descending[:-1]), len(order) - 1)
-    true_positives = positive[order].cumsum()[ends]
-    false_positives = ends + 1 - true_positives
-    return Ranking(descending[ends], true_positives, false_positives, int(true_positives[-1]), int(false_positives[-1]))
-
-
 def one_against_rest(
     targets: NDArray[Any], probabilities: NDArray[Any], which: int
 ) -> tuple[NDArray[np.bool_], NDArray[Any]]:
@@ -160,36 +127,15 @@ def _rankings(targets: NDArray[Any], probabilities: NDArray[Any]) -> list[Rankin
     return [ranking(*one_against_rest(targets, probabilities, which)) for which in chosen]
 
 
-def _one_class_only(rank: Ranking) -> bool:
-    return not (rank.positives and rank.negatives)
-
-
-def auroc(rank: Ranking) -> float:
-    """The area by trapezoids: the share of pairs in the right order, ties counted half (Hanley and McNeil 1982)."""
-    if _one_class_only(rank):
-        return math.nan
-    before = np.concatenate([[0], rank.true_positives[:-1]])
-    twice = (np.diff(rank.false_positives, prepend=0) * (rank.true_positives + before)).sum()
-    return float(twice / (2 * rank.positives * rank.negatives))
-
-
-def average_precision(rank: Ranking) -> float:
-    """The step sum of precision over recall, without interpolation; NaN of one class only."""
-    if _one_class_only(rank):
-        return math.nan
-    precision = rank.true_positives / (rank.true_positives + rank.false_positives)
-    return float((np.diff(rank.true_positives, prepend=0) * precision).sum() / rank.positives)
-
-
 def _sensitivity_at_specificity(rank: Ranking, at_least: float) -> float:
-    if _one_class_only(rank):
+    if one_class_only(rank):
         return math.nan
     allowed = rank.true_positives[rank.false_positives <= (1 - at_least) * rank.negatives + _TOLERANCE]
     return float(allowed.max(initial=0) / rank.positives)
 
 
 def _specificity_at_sensitivity(rank: Ranking, at_least: float) -> float:
-    if _one_class_only(rank):
+    if one_class_only(rank):
         return math.nan
     allowed = rank.false_positives[rank.true_positives >= at_least * rank.positives - _TOLERANCE]
     return float(1 - allowed.min() / rank.negatives)

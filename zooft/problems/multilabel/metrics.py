@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from zooft.problems.classification.metrics import auroc, average_precision, ranking
+from zooft.problems.ranking import auroc, average_precision, ranking
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

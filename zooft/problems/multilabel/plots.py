@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from zooft.problems.classification.calibration import pr_points
 from zooft.problems.multilabel import metrics
+from zooft.problems.ranking import precision_recall, ranking
 from zooft.report import drawing
 from zooft.report.blocks import Drawing
 
@@ -34,7 +34,7 @@ def of_split(evaluated: Evaluated, labels: Labels) -> list[Block]:
         for place, index in enumerate(shown):
             known = ~np.isnan(targets[:, index])
             scores = given[known, index]
-            curve = pr_points(targets[known, index].astype(np.int64), np.stack([1 - scores, scores], 1))
+            curve = precision_recall(ranking(targets[known, index] > 0, scores))
             name = labels[index].name
             axes.plot(
                 curve.x, curve.y, color=drawing.SERIES[place], linestyle=drawing.DASHES[place], drawstyle="steps-pre",
