@@ -33,7 +33,8 @@ def write(source: Path, folder: Path, *, window: str) -> Path:
     task = registry.load().task("ct")
     options = task.options(mode="slice", window=(window,))
     found = samples.discover(task, source, options)
-    splits = split(found.samples, found.classes, fraction=HELD_OUT, seed=0)
+    strata = task.problem.training.strata([sample.target for sample in found.samples], found.labels)
+    splits = split(found.samples, strata, fraction=HELD_OUT, seed=0)
     shutil.rmtree(folder, ignore_errors=True)
     for name, members in (("train", splits.train), ("val", splits.val)):
         for sample in members:

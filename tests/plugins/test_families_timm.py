@@ -139,7 +139,7 @@ def test_a_checkpoint_for_two_classes_loads_strictly_into_plain_timm(name: str) 
     with torch.inference_mode():
         wanted = plain(x)
         assert float(wanted.std()) > 0
-        torch.testing.assert_close(model(x), wanted, rtol=1e-4, atol=1e-4 * float(wanted.std()))
+        torch.testing.assert_close(model(x)["logits"], wanted, rtol=1e-4, atol=1e-4 * float(wanted.std()))
 
 
 @pytest.mark.parametrize(("name", "classifier", "axes"), [("resnetv2_18", "head.fc", 4), ("resnet18", "fc", 2)])
@@ -186,13 +186,15 @@ def test_frozen_stages_drop_nothing(name: str) -> None:
     model = AdaptedModel(backbone, nn.Linear(backbone.width, 2))
     x = noise(model, 2, backbone.input.height)
     freeze.apply(model, ())
-    assert not torch.equal(model(x), model(x)), "nothing drops even where everything learns, so this proves nothing"
+    assert not torch.equal(model(x)["logits"], model(x)["logits"]), (
+        "nothing drops even where everything learns, so this proves nothing"
+    )
     freeze.apply(model, freeze.learnable_stages(model))
-    assert torch.equal(model(x), model(x))
+    assert torch.equal(model(x)["logits"], model(x)["logits"])
     model.eval()
-    quiet = model(x)
+    quiet = model(x)["logits"]
     freeze.apply(model, freeze.learnable_stages(model))
-    assert torch.equal(model(x), quiet)
+    assert torch.equal(model(x)["logits"], quiet)
 
 
 @pytest.mark.parametrize("name", ["test_resnet", "test_vit", "test_efficientnet", "test_convnext"])

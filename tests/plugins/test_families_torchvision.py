@@ -100,7 +100,7 @@ def test_a_checkpoint_for_two_classes_loads_strictly_into_plain_torchvision(name
     with torch.inference_mode():
         wanted = plain(noise(model))
         assert float(wanted.std()) > 0
-        torch.testing.assert_close(model(noise(model)), wanted, rtol=1e-4, atol=1e-4 * float(wanted.std()))
+        torch.testing.assert_close(model(noise(model))["logits"], wanted, rtol=1e-4, atol=1e-4 * float(wanted.std()))
 
 
 @pytest.mark.parametrize("name", ["shufflenet_v2_x0_5", "resnet18"])
@@ -120,9 +120,9 @@ def test_frozen_stages_drop_nothing(name: str) -> None:
     model = adapted(name)
     x = noise(model)
     freeze.apply(model, freeze.learnable_stages(model))
-    assert torch.equal(model(x), model(x))
+    assert torch.equal(model(x)["logits"], model(x)["logits"])
     freeze.apply(model, ())
-    assert not torch.equal(model(x), model(x))
+    assert not torch.equal(model(x)["logits"], model(x)["logits"])
 
 
 def test_one_channel_gives_what_the_grey_image_over_three_channels_gives() -> None:
@@ -172,7 +172,7 @@ def test_squeezenet_answers_as_torchvisions_own_but_for_the_cut_below_zero() -> 
         features = plain.features(noise(model))
         uncut = plain.classifier[1](features)
         assert float(uncut.min()) < 0, "nothing is cut here, so this proves nothing"
-        torch.testing.assert_close(model(noise(model)), uncut.mean((2, 3)), rtol=1e-4, atol=1e-5)
+        torch.testing.assert_close(model(noise(model))["logits"], uncut.mean((2, 3)), rtol=1e-4, atol=1e-5)
 
 
 @pytest.mark.parametrize("name", ["resnet81", "squeezenet1_3"])

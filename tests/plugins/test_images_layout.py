@@ -126,7 +126,7 @@ def test_a_table_beside_one_folder_is_pointed_at(tmp_path: Path, images: str) ->
         check(root)
 
 
-@pytest.mark.parametrize("name", ["a.json", "a.yaml", "a.parquet"])
+@pytest.mark.parametrize("name", ["a.json", "a.yaml", "a.feather"])
 def test_other_tables_than_csv_are_answered_with_csv(tmp_path: Path, name: str) -> None:
     (tmp_path / name).write_text("{}")
     with pytest.raises(zooft.DataError, match="write it as CSV"):

@@ -272,7 +272,7 @@ def _validated(path: Path, values: Mapping[str, Any]) -> RunRecord:
 
     try:
         # as JSON, where a list may stand for a tuple, and nothing else for anything else
-        return _adapter().validate_json(json.dumps(values))
+        found = _adapter().validate_json(json.dumps(values, ensure_ascii=False).translate(_STAND_INS))
     except ValidationError as error:
         first = error.errors()[0]
         where = ".".join(map(str, first["loc"]))
@@ -280,6 +280,14 @@ def _validated(path: Path, values: Mapping[str, Any]) -> RunRecord:
         raise RunError(
             f"{path} is damaged: {where}: {first['msg'].lower()}{found}; bring the file back as the run wrote it, or train again"
         ) from error
+    # only the place of the data may have a name whose bytes aren't Unicode, and it has to lead there
+    path = found.data.path and found.data.path.translate(_BACK)
+    return replace(found, data=replace(found.data, path=path))
+
+
+_STAND_INS = {code: 0xF0000 + code for code in range(0xD800, 0xE000)}
+"""Private characters for halves of a character, as Python has bytes of names that aren't Unicode; JSON can't have those."""
+_BACK = {stand_in: code for code, stand_in in _STAND_INS.items()}
 
 
 @cache

@@ -6,6 +6,8 @@ what is missing can be named, and the session is asked afterwards what it truly 
 
 from __future__ import annotations
 
+import contextlib
+import sys
 from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
@@ -80,7 +82,8 @@ def missing_library(name: str) -> str | None:
             conflict()
             or f"this onnxruntime ({', '.join(installed()) or 'not installed'}) was built without {NAMES[name]}"
         )
-    onnxruntime.preload_dlls()
+    with contextlib.redirect_stdout(sys.stderr):  # it prints what it can't load, and standard output is for answers
+        onnxruntime.preload_dlls()
     folder = Path(onnxruntime.__file__).parent / "capi"
     library = next(iter(folder.glob(f"*onnxruntime_providers_{name}.*")), None)
     shared = next(iter(folder.glob("*onnxruntime_providers_shared.*")), None)
