@@ -272,7 +272,7 @@ def _validated(path: Path, values: Mapping[str, Any]) -> RunRecord:
 
     try:
         # as JSON, where a list may stand for a tuple, and nothing else for anything else
-        found = _adapter().validate_json(json.dumps(values, ensure_ascii=False).translate(_STAND_INS))
+        record = _adapter().validate_json(json.dumps(values, ensure_ascii=False).translate(_STAND_INS))
     except ValidationError as error:
         first = error.errors()[0]
         where = ".".join(map(str, first["loc"]))
@@ -281,8 +281,8 @@ def _validated(path: Path, values: Mapping[str, Any]) -> RunRecord:
             f"{path} is damaged: {where}: {first['msg'].lower()}{found}; bring the file back as the run wrote it, or train again"
         ) from error
     # only the place of the data may have a name whose bytes aren't Unicode, and it has to lead there
-    path = found.data.path and found.data.path.translate(_BACK)
-    return replace(found, data=replace(found.data, path=path))
+    data = record.data
+    return replace(record, data=replace(data, path=data.path and data.path.translate(_BACK)))
 
 
 _STAND_INS = {code: 0xF0000 + code for code in range(0xD800, 0xE000)}
