@@ -195,7 +195,7 @@ def test_a_profile_names_every_part_and_sums_to_the_whole(pictures: Path, tmp_pa
         "forward",
         "backward",
         "optimizer",
-        "judging",
+        "evaluation",
     } <= names
     assert result.profile is not None
     assert sum(part["wall_seconds"] for part in record["parts"]) == pytest.approx(result.profile.wall, abs=0.1)
