@@ -24,7 +24,8 @@ import torch
 from torch import nn
 from zooft import InputSpec, Stage
 from zooft.contracts import WeightsRecord
-from zooft.model import AdaptedModel, Backbone
+from zooft.model.adapted import AdaptedModel
+from zooft.model.backbone import Backbone
 
 trunk = nn.Sequential(nn.Conv2d(3, 48, 1, stride=2), nn.AdaptiveAvgPool2d(1), nn.Flatten())
 weights = WeightsRecord(kind="random", source="random", licence=None, file_sha256=None, tensors_sha256="")
@@ -34,7 +35,7 @@ model = AdaptedModel(backbone, nn.Linear(48, 2, bias=False)).to(memory_format=to
 for precision in (torch.float32, torch.bfloat16):
     for _ in range(5):
         with torch.autocast("cpu", precision, enabled=precision is torch.bfloat16):
-            logits = model(torch.randn(8, 3, 224, 224).contiguous(memory_format=torch.channels_last))
+            logits = model(torch.randn(8, 3, 224, 224).contiguous(memory_format=torch.channels_last))["logits"]
         logits.float().square().mean().backward()
 """
 

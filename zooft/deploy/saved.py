@@ -171,7 +171,7 @@ def samples_of(
     chosen = split if split != "auto" else next(name for name in order if by_split[name])
     if chosen == "all" and split == "auto" and val_was_learnt and len(known):
         raise DataError(
-            "the model has learnt from all samples of this data (--folds), so judging it by them would flatter it; its "
+            "the model has learnt from all samples of this data (--folds), so evaluating on them would be optimistic; its "
             "cross-validated figures are in run.json and report.html; give other data, or --split all to judge it all the same"
         )
     if not by_split[chosen]:
