@@ -143,7 +143,7 @@ def test_the_run_records_its_names_and_options(machine: Machine, run: Any) -> No
     record = json.loads((machine.work / run["path"] / "run.json").read_text())
     assert record["task"] == "lantern/lamps"
     assert record["options"] == {"word": "bright"}
-    assert record["classes"] == ["other", "bright"]
+    assert [label["categories"] for label in record["labels"]] == [["other", "bright"]]
     assert (record["backbone"]["family"], record["backbone"]["name"]) == ("lantern/lantern", "small")
 
 

@@ -190,7 +190,10 @@ def test_an_interrupted_run_ends_with_the_same_bits_as_an_unbroken_one(
     with pytest.raises(KeyboardInterrupt):
         finetuned(folder / "cut", stranger)
     held = load_file(folder / "cut.incomplete" / "last" / "loss.safetensors")
-    assert {name: tuple(tensor.shape) for name, tensor in held.items()} == {"own.own.anchors": (2, 2), "own.own.asked": ()}
+    assert {name: tuple(tensor.shape) for name, tensor in held.items()} == {
+        "own.own.anchors": (2, 2),
+        "own.own.asked": (),
+    }
     cut = finetuned(folder / "cut", stranger, resume=folder / "cut.incomplete")
     for name in ("model.safetensors", "last/model.safetensors", "last/loss.safetensors"):
         one, other = load_file(whole / name), load_file(cut / name)
