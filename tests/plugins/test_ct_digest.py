@@ -130,5 +130,5 @@ def test_a_file_that_is_gone_is_refused_without_its_name(tmp_path: Path) -> None
 def test_the_task_offers_it(tmp_path: Path) -> None:
     from zooft_ct import zooft_register_tasks
 
-    (task,) = zooft_register_tasks()
+    task = next(one for one in zooft_register_tasks() if one.name == "ct")
     assert task.digest is read.digest
