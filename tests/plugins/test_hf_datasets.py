@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import io
 import json
 import shutil
@@ -93,27 +92,14 @@ def both(tmp_path: Path) -> tuple[Path, Path]:
 
 
 def test_a_saved_data_set_gives_what_files_give(both: tuple[Path, Path]) -> None:
-    ours, theirs = map(found, both)
-    assert ours.classes == theirs.classes == ("ants", "bees")
-    assert not ours.rejected
-    assert len(ours.samples) == len(theirs.samples) > 20
-    for sample, like in zip(ours.samples, theirs.samples, strict=True):
-        assert (sample.id, sample.target, sample.split) == (like.id, like.target, like.split)
-        assert dict(sample.facts) == dict(like.facts)
-        assert reader.digest(sample.source, OPTIONS) == hashlib.sha256(like.source.read_bytes()).hexdigest()
-        np.testing.assert_array_equal(reader.read(sample.source, OPTIONS), reader.read(like.source, OPTIONS))
+    same_images.assert_found_alike(*map(found, both))
 
 
 def test_training_is_the_same_as_on_files_with_options_of_the_task(
     both: tuple[Path, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     plugged.install(monkeypatch, tmp_path / "site", "hf_datasets", "zooft_hf_datasets")
-    (ours, predicted), (theirs, expected) = (
-        same_images.trained(data, tmp_path / f"run{number}") for number, data in enumerate(both)
-    )
-    assert ours == theirs
-    assert predicted == expected
-    assert len(predicted) > 8
+    same_images.assert_trained_alike(both, tmp_path)
 
 
 # what datasets itself reads

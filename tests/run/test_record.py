@@ -19,7 +19,6 @@ from zooft.compute.resources import Resources
 from zooft.errors import RunError
 from zooft.problems.classification.calibration import Calibration
 from zooft.problems.classification.evaluation import calibration_of
-from zooft.run import record as records
 from zooft.run.folder import claim
 from zooft.run.record import (
     READABLE,
@@ -32,6 +31,7 @@ from zooft.run.record import (
     update_record,
     write_record,
 )
+from zooft.runtime import schemas
 from zooft.version import __version__
 
 FULL = run_record(
@@ -126,7 +126,7 @@ def test_a_record_of_another_schema_says_which_zooft_reads_it(
 
 def test_the_schema_that_is_written_is_readable() -> None:
     assert max(READABLE) == SCHEMA
-    assert __version__ not in records._WRITERS.values()
+    assert __version__ not in schemas._WRITERS.values()
 
 
 # Damage

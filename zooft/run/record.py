@@ -17,8 +17,7 @@ from zooft.compute.resources import Resources
 from zooft.contracts import InputSpec, Label, WeightsRecord
 from zooft.errors import RunError
 from zooft.run.folder import RUN_FILE, SUFFIX, write_json
-from zooft.runtime import schema_2
-from zooft.version import __version__
+from zooft.runtime import schema_2, schemas
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -26,10 +25,8 @@ if TYPE_CHECKING:
     from pydantic import TypeAdapter
 
 SCHEMA = 3
-READABLE = (2, SCHEMA)
+READABLE = (schema_2.SCHEMA, SCHEMA)
 """Schema 2 has other names for a few fields, see `_upgraded`; of schema 1 too little is known to build the model again."""
-_WRITERS: Mapping[int, str] = {1: "0.1"}
-"""The zooft that wrote a schema that this one doesn't read."""
 _SHOWN = 60
 """Characters of a value that a message shows."""
 
@@ -235,16 +232,8 @@ def _check_schema(path: Path, values: Any) -> None:
     schema = values.get("schema") if isinstance(values, dict) else None
     if not isinstance(schema, int):
         raise RunError(f"{path} isn't a record of a run: it has no schema number; name the folder of a run")
-    if schema in READABLE:
-        return
-    reads = f"this zooft {__version__} reads schema {' and '.join(map(str, READABLE))}"
-    if schema > SCHEMA:
-        by = f" of zooft {values['zooft']}" if "zooft" in values else ""
-        raise RunError(f"{path} is of schema {schema}{by}, and {reads}; update zooft")
-    by = _WRITERS.get(schema, "an earlier version")
-    raise RunError(
-        f"{path} is of schema {schema}, and {reads}; zooft {by} wrote it and reads it: use that version, or train again"
-    )
+    if why := schemas.refusal(f"{path} is", schema, READABLE, version=values.get("zooft"), again="train again"):
+        raise RunError(why)
 
 
 def _upgraded(values: Mapping[str, Any]) -> dict[str, Any]:

@@ -14,15 +14,12 @@ from typing import Any
 from zooft.contracts import Label, Output, Port
 from zooft.errors import RuntimeModelError
 from zooft.hooks import guard
-from zooft.runtime import schema_2
-from zooft.version import __version__
+from zooft.runtime import schema_2, schemas
 
 KEY = "zooft"
 SCHEMA = 3
 READABLE = (schema_2.SCHEMA, SCHEMA)
 """Schemas whose files work here."""
-_WRITERS: Mapping[int, str] = {1: "0.1"}
-"""The zooft that wrote a schema that this one doesn't read."""
 _SHOWN = 60
 """Characters of a value that a message shows."""
 
@@ -143,17 +140,9 @@ def _metadata(fields: Mapping[str, Any], schema: int) -> Metadata:
 def _check_schema(schema: Any, whole: Mapping[str, Any]) -> None:
     if not isinstance(schema, int):
         raise _damaged(f"schema is {json.dumps(schema)[:_SHOWN]}, expected a whole number")
-    if schema in READABLE:
-        return
-    reads = f"this zooft {__version__} reads schema {' and '.join(map(str, READABLE))}"
-    if schema > SCHEMA:
-        by = f" of zooft {whole['version']}" if "version" in whole else ""
-        raise RuntimeModelError(f"the ONNX file has metadata of schema {schema}{by}, and {reads}; update zooft")
-    by = _WRITERS.get(schema, "an earlier version")
-    raise RuntimeModelError(
-        f"the ONNX file has metadata of schema {schema}, and {reads}; zooft {by} wrote it and reads it: use that version, or "
-        "train and export again"
-    )
+    subject, again = "the ONNX file has metadata", "train and export again"
+    if why := schemas.refusal(subject, schema, READABLE, version=whole.get("version"), again=again):
+        raise RuntimeModelError(why)
 
 
 def _damaged(how: str) -> RuntimeModelError:
