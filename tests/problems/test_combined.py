@@ -126,6 +126,15 @@ def test_a_file_of_targets_that_cannot_be_used_is_refused(text: str, message: st
         task().problem.training.check_options(MultitaskOptions(targets_toml=text))
 
 
+def test_what_an_answer_s_problem_says_names_the_answer(tmp_path: Path) -> None:
+    data = write(tmp_path)
+    text = "[targets.stage]\nproblem = 'ordinal'\ncolumn = 'view'\ngrades = ['front', 'front']"
+    (data / "targets.toml").write_text(text)
+    options = MultitaskOptions(targets_file=data / "targets.toml", targets_toml=text)
+    with pytest.raises(zooft.ConfigError, match=r"\[targets\.stage\]: --grades has 'front' twice"):
+        task().discover(data, options)
+
+
 def test_two_heads_are_learnt_from_a_manifest_to_one_verified_file_with_named_outputs(tmp_path: Path) -> None:
     data, run = write(tmp_path / "data"), tmp_path / "run"
     command(
@@ -154,3 +163,16 @@ def test_two_heads_are_learnt_from_a_manifest_to_one_verified_file_with_named_ou
     error = theirs.mean_absolute_error(ages, answers["age_value"].reshape(-1)[known])
     assert of_file["mae/age"]["value"] == pytest.approx(error, rel=1e-4)
     assert all(math.isfinite(figure["value"]) for figure in figures.values())
+    with (run / "predictions.csv").open(newline="") as file:
+        table = list(csv.DictReader(file))
+    assert list(table[0])[5:] == ["view class", "view p(front)", "view p(side)", "age [years]"]
+    page, shown = (run / "report.html").read_text(), 0
+    for row in table:
+        view, _, age = row["target"].removeprefix("view ").partition("; age ")
+        truth = f"true {age}" if age else "true answer unknown"
+        lines = (
+            f"view: predicted {row['view class']}, true {view}",
+            f"age: predicted {float(row['age [years]']):.4g} years, {truth}",
+        )
+        shown += all(line in page for line in lines)
+    assert shown >= min(8, len(table)) > 1

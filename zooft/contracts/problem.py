@@ -334,7 +334,8 @@ class PresentationPart:
 
     Attributes:
         cells: ``(predictions, labels, fitted)`` to columns of what ``zooft predict`` gives, in order, a list of texts or numbers each,
-            the answer itself first, such as ``class``. ``predictions.csv`` has the same and calls the first ``prediction``.
+            the answer itself first, such as ``class``. ``predictions.csv`` has the same and calls the first ``prediction``, unless it
+            begins with the name of one of several labels.
         columns: ``(labels)`` to the names of these columns, in order.
         target: ``(target, labels)`` to text, for ``samples.csv``, captions and the audit. Of a single label with categories, it is
             one of these.

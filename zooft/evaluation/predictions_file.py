@@ -33,19 +33,26 @@ def write(
     Args:
         path: of the file.
         evaluated: by split.
-        problem: whose columns; the first of them is called ``prediction``.
+        problem: whose columns; the first of them is called ``prediction`` where it is the whole answer.
         labels: what the predictions mean.
         fitted: on validation data.
         fold_of: id to the fold, from 1, that it was held out in; empty without folds.
     """
     names = tuple(problem.presentation.columns(labels))
-    columns = ("id", "group", "split", "fold", "target", "prediction", *names[1:])
+    columns = ("id", "group", "split", "fold", "target", *_headed(names, labels))
     rows = (
         row
         for split, part in evaluated.items()
         for row in _rows(split, part.predictions, names, problem, labels, fitted, fold_of)
     )
     csv_files.write(path, columns, rows)
+
+
+def _headed(names: tuple[str, ...], labels: Labels) -> tuple[str, ...]:
+    """The columns' names; of several labels with columns each, such as two numbers, none is the prediction."""
+    first = labels[0].name
+    one_of_several = len(labels) > 1 and (names[0] == first or names[0].startswith(f"{first} "))
+    return names if one_of_several else ("prediction", *names[1:])
 
 
 def _rows(

@@ -27,28 +27,52 @@ def presentation_part(kinds: Kinds) -> PresentationPart:
         columns=partial(_names, kinds),
         target=partial(_target, kinds),
         worst=partial(_worst, kinds),
+        caption=partial(_caption, kinds),
         tables=partial(_tables, kinds),
         remarks=partial(_remarks, kinds),
     )
 
 
+def _column(part: Part, name: str) -> str:
+    """A number's and a grade's own column has the answer's name already, as in ``age [years]``."""
+    return name if name == part.name or name.startswith(f"{part.name} [") else f"{part.name} {name}"
+
+
 def _names(kinds: Kinds, labels: Labels) -> Sequence[str]:
     return [
-        f"{part.name} {name}" for part in kinds.parts(labels) for name in part.problem.presentation.columns(part.labels)
+        _column(part, name) for part in kinds.parts(labels) for name in part.problem.presentation.columns(part.labels)
     ]
+
+
+def _own_cells(part: Part, predictions: Predictions, fitted: Fitted) -> Mapping[str, Sequence[Any]]:
+    own = part.predictions(predictions)
+    return part.problem.presentation.cells(own, part.labels, fitted.get(part.name, {}))
 
 
 def _cells(kinds: Kinds, predictions: Predictions, labels: Labels, fitted: Fitted) -> Mapping[str, Sequence[Any]]:
     found: dict[str, Sequence[Any]] = {}
     for part in kinds.parts(labels):
-        own = part.problem.presentation.cells(part.predictions(predictions), part.labels, fitted.get(part.name, {}))
-        found |= {f"{part.name} {name}": column for name, column in own.items()}
+        found |= {_column(part, name): column for name, column in _own_cells(part, predictions, fitted).items()}
     return found
 
 
 def _target(kinds: Kinds, target: Any, labels: Labels) -> str:
     known = [part for part in kinds.parts(labels) if target.get(part.name) is not None]
     return "; ".join(f"{p.name} {p.problem.presentation.target(target[p.name], p.labels)}" for p in known)
+
+
+def _caption(kinds: Kinds, predictions: Predictions, labels: Labels, fitted: Fitted) -> tuple[str, Sequence[str]]:
+    """What is predicted of a sample for each answer, and what is true."""
+    target = predictions.samples[0].target
+    lines = []
+    for part in kinds.parts(labels):
+        own = part.problem.presentation
+        cells = {name: column[0] for name, column in _own_cells(part, predictions, fitted).items()}
+        answer = next(iter(own.brief(cells, part.labels).values()))
+        true = target.get(part.name)
+        truth = "true answer unknown" if true is None else f"true {own.target(true, part.labels)}"
+        lines.append(f"{part.name}: predicted {answer}, {truth}")
+    return lines[0], lines[1:]
 
 
 def _worst(kinds: Kinds, predictions: Predictions, labels: Labels) -> NDArray[Any]:

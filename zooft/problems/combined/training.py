@@ -71,7 +71,8 @@ def _read(kinds: Kinds, rows: Sequence[Mapping[str, str]], columns: Sequence[str
     """Each column by the problem that the file of targets names for it.
 
     Raises:
-        DataError: a column that isn't there, or names that begin alike.
+        ConfigError: names that begin alike, or settings that the answer's problem can't read its column by.
+        DataError: a column that isn't there, or that the answer's problem can't read.
     """
     specs = read_targets(options.targets_toml, kinds.problems)
     _refuse_names(specs)
@@ -88,7 +89,10 @@ def _read(kinds: Kinds, rows: Sequence[Mapping[str, str]], columns: Sequence[str
         stated = [number for number, row in enumerate(own) if row[spec.column].strip()]
         if not stated:
             raise DataError(f"[targets.{spec.name}]: the column {spec.column!r} is empty in every row")
-        found = read([own[number] for number in stated], [spec.column], _with_settings(options, spec))
+        try:
+            found = read([own[number] for number in stated], [spec.column], _with_settings(options, spec))
+        except (ConfigError, DataError) as error:
+            raise type(error)(f"[targets.{spec.name}]: {error}") from error
         (label,) = found.labels
         labels.append(replace(label, name=spec.name, problem=spec.problem))
         notes += found.notes
