@@ -176,3 +176,4 @@ def test_two_heads_are_learnt_from_a_manifest_to_one_verified_file_with_named_ou
         )
         shown += all(line in page for line in lines)
     assert shown >= min(8, len(table)) > 1
+    assert "answers of this kind have no single one" in page

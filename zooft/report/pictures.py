@@ -50,6 +50,12 @@ def mistakes(inputs: ReportInputs) -> Section:
     return Section("mistakes", title, (Text(text), Row(blocks=shown, narrow=True)))
 
 
+def _why_none(inputs: ReportInputs) -> str:
+    if inputs.problem.presentation.explained is None:
+        return "It follows one number, and answers of this kind have no single one, so it isn't shown."
+    return "This model has no stage whose output still has places in the image, so it can't be shown."
+
+
 def gradcam(inputs: ReportInputs) -> Section:
     """Grad-CAM of the surest right answers of each category, and of the surest mistakes."""
     blocks: list[Block] = []
@@ -61,7 +67,7 @@ def gradcam(inputs: ReportInputs) -> Section:
         if found:
             blocks = [Text(_HEAT), *_of_folds(inputs), Row(blocks=found)]
     if not blocks:
-        blocks = [Text("This model has no stage whose output still has places in the image, so it can't be shown.")]
+        blocks = [Text(_why_none(inputs))]
     return Section("gradcam", "Grad-CAM", tuple(blocks))
 
 
