@@ -17,6 +17,7 @@ if TYPE_CHECKING:
         SPLIT_NAMES,
         Anatomy,
         Arrays,
+        Back,
         Column,
         Computing,
         DeployedFile,
@@ -28,8 +29,10 @@ if TYPE_CHECKING:
         Figure,
         FreezePlan,
         Freezer,
+        Geometry,
         GroupResult,
         Head,
+        InputGeometry,
         InputSpec,
         Label,
         LoadedWeights,
@@ -51,10 +54,12 @@ if TYPE_CHECKING:
         StageInfo,
         Strata,
         Table,
+        Tap,
         Targets,
         Task,
         TrainingPart,
         Verification,
+        View,
         WeightsSource,
         class_labels,
         join_options,
@@ -67,7 +72,7 @@ if TYPE_CHECKING:
     from zooft.errors import ConfigError, DataError, ModelError, NoWeightsError, WeightsError, ZooftError
     from zooft.evaluation.predictions import Predictions
     from zooft.hooks.specs import hookimpl
-    from zooft.model.image_parts import image_port, image_preprocess, image_reader
+    from zooft.model.image_parts import image_geometry, image_port, image_preprocess, image_reader
     from zooft.model.preprocess import ImagePreprocess, Resize
     from zooft.model.resampling import floor_divide
     from zooft.pipeline.finetune import FinetuneResult, finetune
@@ -90,6 +95,7 @@ __all__ = [
     "SPLIT_NAMES",
     "Anatomy",
     "Arrays",
+    "Back",
     "Column",
     "CombinedOptions",
     "Computing",
@@ -106,9 +112,11 @@ __all__ = [
     "FinetuneResult",
     "FreezePlan",
     "Freezer",
+    "Geometry",
     "GroupResult",
     "Head",
     "ImagePreprocess",
+    "InputGeometry",
     "InputSpec",
     "Label",
     "LoadedWeights",
@@ -138,10 +146,12 @@ __all__ = [
     "StageInfo",
     "Strata",
     "Table",
+    "Tap",
     "Targets",
     "Task",
     "TrainingPart",
     "Verification",
+    "View",
     "WeightsError",
     "WeightsSource",
     "ZooftError",
@@ -157,6 +167,7 @@ __all__ = [
     "finetune",
     "floor_divide",
     "hookimpl",
+    "image_geometry",
     "image_port",
     "image_preprocess",
     "image_reader",
@@ -181,10 +192,10 @@ __all__ = [
 _HOMES = {
     "zooft.config": ("option",),
     "zooft.contracts": (
-        "Anatomy", "Arrays", "Column", "Computing", "DeployedFile", "DeploymentPart", "Discovery", "EpochRecord", "EvaluationPart", "Family",
-        "Figure", "FreezePlan", "Freezer", "GroupResult", "Head", "InputSpec", "Label", "LoadedWeights", "Loss", "Output", "ParameterInfo",
+        "Anatomy", "Arrays", "Back", "Column", "Computing", "DeployedFile", "DeploymentPart", "Discovery", "EpochRecord", "EvaluationPart", "Family",
+        "Figure", "FreezePlan", "Freezer", "Geometry", "GroupResult", "Head", "InputGeometry", "InputSpec", "Label", "LoadedWeights", "Loss", "Output", "ParameterInfo",
         "Picture", "Port", "PresentationPart", "Problem", "Rejection", "Row", "RunEnded", "RunEvaluated", "RunStarted", "SPLIT_NAMES",
-        "Sample", "Source", "Stage", "StageInfo", "Strata", "Table", "Targets", "Task", "TrainingPart", "Verification", "WeightsSource",
+        "Sample", "Source", "Stage", "StageInfo", "Strata", "Table", "Tap", "Targets", "Task", "TrainingPart", "Verification", "View", "WeightsSource",
         "class_labels", "join_options", "unseen",
     ),
     "zooft.errors": ("ConfigError", "DataError", "ModelError", "NoWeightsError", "WeightsError", "ZooftError"),
@@ -205,7 +216,7 @@ _HOMES = {
     "zooft.problems.regression": ("RegressionOptions", "regression"),
     "zooft.evaluation.predictions": ("Predictions",),
     "zooft.problems.combined": ("CombinedOptions", "combined"),
-    "zooft.model.image_parts": ("image_port", "image_preprocess", "image_reader"),
+    "zooft.model.image_parts": ("image_geometry", "image_port", "image_preprocess", "image_reader"),
 }  # fmt: skip
 _HOME_OF = {name: module for module, names in _HOMES.items() for name in names}
 

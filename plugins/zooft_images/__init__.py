@@ -59,7 +59,7 @@ def _multilabel() -> zooft.Task:
         zooft.multilabel(),
         summary="several labels an image, from columns of a CSV manifest or one that lists them",
         own=options.MultilabelOptions,
-        preprocess=views.whole_picture,
+        input=views.whole_picture,
         intended_use="Finds the listed labels in images of the kind it was trained on. No other use was tested.",
     )
 

@@ -47,9 +47,9 @@ def reader(options: ImageOptions) -> str:
     return source
 
 
-def whole_picture(spec: zooft.InputSpec, options: ImageOptions) -> nn.Module:
-    """The preprocessing of 8-bit images without a crop, since what a label is about may be at the border."""
-    return zooft.image_preprocess(replace(spec, mode="stretch"), options)
+def whole_picture(spec: zooft.InputSpec, _options: ImageOptions) -> zooft.InputSpec:
+    """An input without a crop, since what a label is about may be at the border."""
+    return replace(spec, mode="stretch")
 
 
 def augment(spec: zooft.InputSpec, options: ImageOptions) -> Callable[[NDArray[Any]], Tensor] | None:

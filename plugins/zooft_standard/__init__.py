@@ -12,19 +12,19 @@ def zooft_register_heads() -> list[zooft.Head]:
     return [
         zooft.Head(name="linear", summary="one linear layer, as the zoos' own", build=heads.linear),
         zooft.Head(
-            name="mean", summary="for bags: mean over the instances, one linear layer", build=heads.mean, bag=True
+            name="mean", summary="for bags: mean over the instances, one linear layer", build=heads.mean, reads="bag"
         ),
         zooft.Head(
             name="max",
             summary="for bags: each feature's maximum over the instances, one linear layer",
             build=heads.largest,
-            bag=True,
+            reads="bag",
         ),
         zooft.Head(
             name="attention",
             summary="for bags: learnt weights of the instances (Ilse et al. 2018), one linear layer",
             build=heads.attention,
-            bag=True,
+            reads="bag",
         ),
     ]
 

@@ -331,9 +331,9 @@ HEADS = {
     "nothing-to-learn": (head(lambda w, o: replaced(nn.Identity(), lambda y: y[:, :3])), "no parameter that learns; expected at least one"),
     "deaf-to-the-features": (head(lambda w, o: Deaf(w, o)), "doesn't depend on the features, or that detaches them"),
     "counts-in-evaluation": (head(Counting), "changes count in evaluation mode; change it in training mode only"),
-    "spread-of-one-instance": (head(Spread, bag=True), r"aren't finite of \(2, 1, 16\)|fails on \(2, 1, 16\): UserWarning: std"),
+    "spread-of-one-instance": (head(Spread, reads="bag"), r"aren't finite of \(2, 1, 16\)|fails on \(2, 1, 16\): UserWarning: std"),
     "if-on-what-it-computes": (head(Branching), "can't be written as ONNX: GuardOnDataDependentSymNode"),
-    "loop-over-instances": (head(Looping, bag=True), "can't be written as ONNX|answers .* otherwise than torch does"),
+    "loop-over-instances": (head(Looping, reads="bag"), "can't be written as ONNX|answers .* otherwise than torch does"),
     "unused": (head(lambda w, o: fixed(w, o, marked=False)), "doesn't use 1.layer.weight, 1.layer.bias; use it, or mark what is to stay fixed with requires_grad_"),
 }  # fmt: skip
 

@@ -6,8 +6,9 @@ imports torch or numpy; annotations name their types only.
 
 from zooft.contracts.data import SPLIT_NAMES, Arrays, Discovery, Label, Port, Rejection, Sample, SplitName, class_labels
 from zooft.contracts.events import Figure, RunEnded, RunEvaluated, RunStarted
+from zooft.contracts.geometry import Back, Geometry, InputGeometry, View
 from zooft.contracts.options import NoOptions, join_options
-from zooft.contracts.parts import FreezePlan, Freezer, Head, ParameterInfo, Scale, StageInfo
+from zooft.contracts.parts import FreezePlan, Freezer, Gives, Head, Layout, ParameterInfo, Reads, Scale, StageInfo, Tap
 from zooft.contracts.problem import (
     Columns,
     DeploymentPart,
@@ -59,6 +60,7 @@ __all__ = [
     "Advance",
     "Anatomy",
     "Arrays",
+    "Back",
     "Column",
     "Columns",
     "Computing",
@@ -74,14 +76,18 @@ __all__ = [
     "Fitted",
     "FreezePlan",
     "Freezer",
+    "Geometry",
+    "Gives",
     "GroupResult",
     "GroupRule",
     "Head",
+    "InputGeometry",
     "InputSpec",
     "Interpolation",
     "Label",
     "LabelVerification",
     "Labels",
+    "Layout",
     "LevelDifference",
     "LoadedWeights",
     "Loss",
@@ -94,6 +100,7 @@ __all__ = [
     "Port",
     "PresentationPart",
     "Problem",
+    "Reads",
     "Rejection",
     "ResizeMode",
     "Row",
@@ -108,10 +115,12 @@ __all__ = [
     "StageInfo",
     "Strata",
     "Table",
+    "Tap",
     "Targets",
     "Task",
     "TrainingPart",
     "Verification",
+    "View",
     "WeightsRecord",
     "WeightsSource",
     "class_labels",

@@ -5,12 +5,39 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 if TYPE_CHECKING:
     from torch import nn
 
 Scale = Mapping[str, float]
+Layout = Literal["map", "channels last", "tokens"]
+"""How places lie in what a stage gives: ``(N, C, h, w)``, ``(N, h, w, C)``, or ``(N, prefix + h * w, C)``."""
+Reads = Literal["vector", "bag", "map", "pyramid"]
+Gives = Literal["vector", "map", "places"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Tap:
+    """A place behind a stage where a map of the image can be taken, measured on the model at its input's size.
+
+    Attributes:
+        stage: behind which it lies.
+        layout: of what the stage gives. A head gets ``(N, channels, rows, columns)`` whatever the layout.
+        channels: of the map.
+        rows: of the map.
+        columns: of the map.
+        stride: pixels of the network's input from one row of the map to the next.
+        prefix_tokens: tokens before those of the places, such as a class token; a head doesn't get them.
+    """
+
+    stage: str
+    layout: Layout
+    channels: int
+    rows: int
+    columns: int
+    stride: int
+    prefix_tokens: int = 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -20,15 +47,27 @@ class Head:
     Attributes:
         name: as on the command line.
         summary: one line.
-        build: ``(width, outputs) -> module`` taking ``(N, width)`` to ``(N, outputs)`` logits, every
-            parameter initialised.
-        bag: whether the module takes ``(N, Z, width)`` instead: a sample's Z instances, such as slices of a volume.
+        build: of what reads a vector or a bag ``(width, size) -> module``, called once for each of the problem's outputs, giving
+            ``(N, size)``. Of what reads a map or a pyramid ``(taps, sizes) -> module``, called once: a tuple of `Tap`, and the
+            outputs' names to their sizes; the module takes a list of maps, one for each tap, and gives a mapping of name to
+            tensor. Every parameter is initialised.
+        reads: what the module takes. ``vector``: the pooled features ``(N, width)``. ``bag``: ``(N, Z, width)``, a sample's Z
+            instances, such as slices of a volume. ``map``: the deepest tap alone, ``(N, C, h, w)``. ``pyramid``: up to four taps,
+            shallow to deep, each of twice the stride of the one before.
+        gives: the shape of each output. ``vector``: ``(N, size)``. ``map``: ``(N, size, h, w)`` of any h and w.
+            ``places``: ``(N, P, size)``, the same P for all outputs, such as the places of all maps one after the other.
     """
 
     name: str
     summary: str
-    build: Callable[[int, int], nn.Module]
-    bag: bool = False
+    build: Callable[..., nn.Module]
+    reads: Reads = "vector"
+    gives: Gives = "vector"
+
+    @property
+    def dense(self) -> bool:
+        """Whether it reads maps of the image."""
+        return self.reads in ("map", "pyramid")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -12,7 +12,9 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 from zooft.contracts.data import Label
+from zooft.contracts.geometry import Geometry
 from zooft.contracts.options import NoOptions
+from zooft.contracts.parts import Gives
 from zooft.contracts.results import Description, Table
 
 if TYPE_CHECKING:
@@ -147,7 +149,9 @@ class TrainingPart:
 
     Attributes:
         outputs: ``(labels, options)`` to the head's outputs, name to width, such as ``{"logits": 3}``. Every head that reads a vector
-            or a bag is built once for each of them.
+            or a bag is built once for each of them, one that reads maps once for all.
+        gives: the shape that these outputs must have, as `Head.gives`: ``vector``, ``map`` or ``places``. Only heads that give it are
+            accepted.
         loss: ``(labels, targets, options)`` to a module ``(outputs, targets) -> Loss``; `targets` are all training samples', as they
             stand in `Sample.target`, and the module gets a batch's, as `encode` gives them, stacked. Parameters of its own learn at
             the head's rate and are kept for resuming; no file of the model holds them.
@@ -158,6 +162,11 @@ class TrainingPart:
             such as the mean and the standard deviation that numbers are standardised by. Called once a training (of each fold, too), before
             `outputs`, `encode` and `loss`; run and exported file record the labels, and every other function gets them.
         encode: ``(target, labels)`` to a number, an array or a mapping of arrays, of the same shapes for every sample.
+        move: of problems whose targets have places in the image, such as masks and boxes: ``(encoded, geometry)`` to the encoded target
+            in the pixels of the network's input, of the same shapes for every sample unless `collate` joins others. `EvaluationPart.columns`
+            and the loss get these. None where moving an image leaves its target as it is.
+        collate: a list of encoded (and moved) targets to a batch: a tensor, a mapping of tensors, or a list with one item a sample.
+            None to stack them.
         placeholder: ``(labels)`` to any target of the shape that targets have, for samples of which this one isn't known while others
             are. None where such samples can't be learnt from.
         strata: ``(targets, labels)`` to what a split spreads evenly among its sides.
@@ -174,10 +183,13 @@ class TrainingPart:
 
     outputs: Callable[[Labels, Any], Mapping[str, int]]
     loss: Callable[[Labels, Sequence[Any], Any], nn.Module]
+    gives: Gives = "vector"
     read: Callable[[Sequence[Mapping[str, str]], Sequence[str], Any], Targets] | None = None
     check: Callable[[Any, Labels], str] = _nothing_wrong
     prepare: Callable[[Labels, Sequence[Any], Any], Labels] = _as_they_are
     encode: Callable[[Any, Labels], Any] = _as_it_is
+    move: Callable[[Any, Geometry], Any] | None = None
+    collate: Callable[[Sequence[Any]], Any] | None = None
     placeholder: Callable[[Labels], Any] | None = None
     strata: Callable[[Sequence[Any], Labels], Strata] = _all_alike
     absent: Callable[[Sequence[Any], Labels], tuple[str, ...]] = _none_absent
@@ -223,7 +235,9 @@ class EvaluationPart:
     """How good answers are. All functions look at columns, never at pictures, so that the core can draw rows again and again.
 
     Attributes:
-        columns: ``(outputs, targets, labels)``: the head's outputs ``(N, …)`` and N targets, as in `Sample.target`, to columns.
+        columns: ``(outputs, targets, labels)``: the head's outputs ``(N, …)`` and N targets, as in `Sample.target`, to columns. Where
+            `TrainingPart.move` is given, this is called for every batch of validation samples alone, and `targets` are the moved ones,
+            as numpy has them; finished models are then evaluated by `DeploymentPart.columns`, at the samples' own size.
         metrics: ``(predictions, labels)`` to figures; NaN where one isn't defined. A figure of one of several labels is called by both,
             as in ``mae/diameter``.
         primary: the one that chooses the best epoch.
@@ -277,7 +291,8 @@ class DeploymentPart:
     Attributes:
         outputs: ``(labels, fitted)`` to the graph's outputs, in order.
         graph: ``(labels, fitted)`` to a module ``(outputs, batch) -> tuple of tensors`` in the order of `outputs`: the last piece of the
-            graph, behind the head. `batch` are the graph's inputs, for answers that have their size.
+            graph, behind the head. `batch` are the graph's inputs, for answers that have their size. Where `TrainingPart.move` is
+            given, it is ``(outputs, batch, back)``, and `back` brings maps and boxes to the samples' own pixels, as `zooft.Back` says.
         columns: ``(answers, targets, labels, fitted)``: as `EvaluationPart.columns` and `apply`, from what the file gives, by the names
             of `outputs`.
         agree: ``(torch, file, labels, fitted, slack)``: what of two answers to N samples doesn't agree, in words. Both are by name of an
@@ -359,6 +374,9 @@ class PresentationPart:
         usage: ``(labels, fitted, rule, group_name)`` to lines of Python for the report that print the answer from ``outputs``: name to
             array ``(N, ...)`` of what the file gave for the samples of one group. `group_name` is "" where groups aren't known; ``np``
             is there.
+        picture: ``(picture, answers, target, labels)`` to a picture ``(H, W, 3)`` uint8 with an answer drawn in: `picture` is the sample
+            for people, ``(H, W)`` or ``(H, W, 3)`` uint8, `answers` what the file gives of it, by name and without the batch axis,
+            `target` as in `Sample.target` or None. The report draws those that it shows. None where words say it all.
         explained: ``(outputs, row, labels)`` to the scalar tensor whose gradient Grad-CAM follows, and what it stands for in words, from
             the head's outputs ``(1, ...)`` of one sample and its columns; None where there is no such thing.
     """
@@ -379,6 +397,7 @@ class PresentationPart:
     sections: Callable[[Evaluated, Labels, Fitted, GroupRule], Sequence[Any]] | None = None
     describe: Callable[[Labels, Fitted, Mapping[str, Any]], Description] = _by_names
     usage: Callable[[Labels, Fitted, GroupRule, str], Sequence[str]] = _print_outputs
+    picture: Callable[[NDArray[Any], Columns, Any, Labels], NDArray[Any]] | None = None
     explained: Callable[[Mapping[str, Tensor], Mapping[str, Any], Labels], tuple[Tensor, str]] | None = None
 
 

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from zooft.contracts.data import Arrays, Discovery, Port, Sample
+from zooft.contracts.geometry import InputGeometry, View
 from zooft.contracts.options import NoOptions
 from zooft.contracts.problem import Problem
 from zooft.contracts.progress import Computing
@@ -28,6 +29,10 @@ def _nothing_to_begin(_data: Path, _options: Any) -> None:
 
 def _no_augmentation(_spec: InputSpec, _options: Any) -> None:
     return None
+
+
+def _as_trained(spec: InputSpec, _options: Any) -> InputSpec:
+    return spec
 
 
 def _rgb(_options: Any) -> int:
@@ -88,11 +93,16 @@ class Task:
         port: the deployed graph's input, or a tuple of them.
         preprocess: native units ``(N, …)``, one tensor for each port, to the network's input ``(N, C, H, W)``
             float32, or ``(N, Z, C, H, W)`` for a bag, as a module that can be exported.
+        input: ``(spec, options)`` to the input that the network gets in this task, such as another mode or size than the backbone was
+            trained at; every other function gets it as `spec`.
+        geometry: ``(spec, options)`` to how `preprocess` places a sample in the network's input, for problems whose targets have places;
+            `zooft.image_geometry` for that of images. None where that isn't known: such problems refuse the task.
         explain: `preprocess` in words, for the ONNX metadata.
         problem: what kind of answer is wanted of it.
         options: a frozen dataclass; its fields become flags, config keys and arguments.
         augment: ``(spec, options) -> (arrays -> network input (C, H, W))``, the arrays as `read` gives them and one
-            argument each, or None for the plain view. A view in uint8 is levels of 0 to 255, which the core brings to
+            argument each, or None for the plain view. In place of a view it may give `View`, which tells how pixels have moved, as
+            problems need whose targets have places. A view in uint8 is levels of 0 to 255, which the core brings to
             the backbone's scale a batch at a time. Randomness comes from torch's global generator, which the core
             seeds per sample and epoch.
         channels: of the network's input.
@@ -130,7 +140,9 @@ class Task:
     digest: Callable[[Any, Any], str] | None = None
     sketch: Callable[[Any, InputSpec, Any], Arrays] | None = None
     explain: Callable[[InputSpec, Any], str] = _image_steps
-    augment: Callable[[InputSpec, Any], Callable[..., Tensor] | None] = _no_augmentation
+    input: Callable[[InputSpec, Any], InputSpec] = _as_trained
+    geometry: Callable[[InputSpec, Any], InputGeometry] | None = None
+    augment: Callable[[InputSpec, Any], Callable[..., Tensor | View] | None] = _no_augmentation
     channels: Callable[[Any], int] = _rgb
     head: Callable[[Any], str] = _linear
     bag: Callable[[Any], bool] = _no_bag

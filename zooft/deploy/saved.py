@@ -96,7 +96,7 @@ def open_run(path: Path, registry: Registry, *, like: Backbone | None = None) ->
         WeightsError: its weights don't fit its record.
     """
     from zooft.model.adapted import adapt, load_zoo_state_dict
-    from zooft.model.backbone import rebuild_backbone
+    from zooft.model.backbone import for_task, rebuild_backbone
     from zooft.model.weights import read_file
 
     record = read_record(path)
@@ -105,7 +105,9 @@ def open_run(path: Path, registry: Registry, *, like: Backbone | None = None) ->
         registry.family(record.backbone.family), record.backbone.name, channels=task.channels(options),
         record=record.weights, like=like,
     )  # fmt: skip
-    adapted = adapt(backbone, registry.head(record.head), ask(task.problem.training, "outputs", record.labels, options))
+    backbone = for_task(backbone, task, options)
+    outputs = ask(task.problem.training, "outputs", record.labels, options)
+    adapted = adapt(backbone, registry.head(record.head), outputs, checked=False)
     weights = path / runs.WEIGHTS_FILE
     load_zoo_state_dict(adapted, read_file(weights).tensors, what=weights.name)
     return SavedRun(

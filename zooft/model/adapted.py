@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import contextlib
+import math
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
@@ -12,11 +13,13 @@ from torch import Tensor, nn
 from zooft.compute.kernels import strided
 from zooft.errors import ModelError
 from zooft.hooks.guard import ask, code_of, place_of
+from zooft.model import taps
 from zooft.model.backbone import Backbone
 from zooft.model.loading import load_strictly
 
 if TYPE_CHECKING:
     from zooft.contracts import Head
+    from zooft.model.taps import Reading
 
 HEAD_PREFIX = "zooft_head."
 
@@ -31,13 +34,23 @@ class AdaptedModel(nn.Module):
     Args:
         backbone: whose module and stages it runs.
         head: of one output ``(N, width) -> (N, size)``, or ``(N, Z, width) -> (N, size)`` for a bag; of several a `ModuleDict` of these.
+            With `readings`, a list of maps to all outputs by name.
         outputs: their names, in order.
         bag: whether a sample is a bag of Z instances; the model then takes ``(N, Z, C, H, W)``, and what leaves
             a stage has these two axes in front too.
+        readings: of a head that reads maps, which; stages behind the deepest of them don't run.
+        shapes: with `readings`, stage to the shape of its output without the batch.
     """
 
     def __init__(
-        self, backbone: Backbone, head: nn.Module, *, outputs: Sequence[str] = ("logits",), bag: bool = False
+        self,
+        backbone: Backbone,
+        head: nn.Module,
+        *,
+        outputs: Sequence[str] = ("logits",),
+        bag: bool = False,
+        readings: Sequence[Reading] = (),
+        shapes: Mapping[str, tuple[int, ...]] | None = None,
     ) -> None:
         super().__init__()
         if isinstance(head, nn.Linear) and not any(slot.bias for slot in backbone.slots):
@@ -49,10 +62,26 @@ class AdaptedModel(nn.Module):
         self.slots = backbone.slots
         self.fixed = backbone.fixed
         self.bag = bag
+        self.readings = tuple(readings)
+        self.shapes = dict(shapes or {})
         self.picks = strided.needed(backbone.module)
 
+    @property
+    def unread(self) -> frozenset[str]:
+        """The stages behind the deepest map that the head reads: they never run, and stay as they are."""
+        return frozenset(list(self.stages)[self._depth :])
+
+    @property
+    def _depth(self) -> int:
+        """How many stages run."""
+        order = list(self.stages)
+        return 1 + max(order.index(each.tap.stage) for each in self.readings) if self.readings else len(order)
+
     def forward(self, x: Tensor, start: int = 0) -> dict[str, Tensor]:
-        """The head's outputs of `x`, which is what leaves stage number `start` - 1, or an image for 0."""
+        """The head's outputs of `x`, which is what `prefix` gives for `start`, or an image for 0."""
+        if self.readings:
+            made: dict[str, Tensor] = self.head(self.maps(x, start))
+            return {name: made[name] for name in self.outputs}
         features = self.run(x, list(self.stages)[start:])
         if len(self.outputs) == 1:
             return {self.outputs[0]: self.head(features)}
@@ -60,8 +89,16 @@ class AdaptedModel(nn.Module):
         return {name: self.head[name](features) for name in self.outputs}
 
     def prefix(self, x: Tensor, stop: int) -> Tensor:
-        """What leaves stage number `stop` - 1."""
-        return self.run(x, list(self.stages)[:stop])
+        """All that later stages and the head read of the first `stop` stages: what leaves the last of them.
+
+        For a head that reads maps, those of these stages too, as one row a sample, ``(N, numbers)``.
+        """
+        order = list(self.stages)[:stop]
+        if not (self.readings and stop):
+            return self.run(x, order)
+        x, taken = self._taking(x, order[: self._depth])
+        parts = [taken[stage] for stage in self._taken_before(stop)] + ([x] if self._goes_on(stop) else [])
+        return torch.cat([part.flatten(1) for part in parts], 1)
 
     def run(self, x: Tensor, stages: Sequence[str]) -> Tensor:
         """What leaves the last of `stages`, run one after the other on `x`."""
@@ -75,6 +112,40 @@ class AdaptedModel(nn.Module):
             x = torch.cat([self._through(part, stages) for part in torch.split(x, INSTANCES_AT_A_TIME)])
         return x.reshape(-1, instances, *x.shape[1:])
 
+    def maps(self, x: Tensor, start: int = 0) -> list[Tensor]:
+        """What a head that reads maps is given, ``(N, C, h, w)`` each, shallow to deep; `x` as in `forward`."""
+        taken: dict[str, Tensor] = {}
+        if start:
+            x, taken = self._unpacked(x, start)
+        taken |= self._taking(x, list(self.stages)[start : self._depth])[1]
+        return [reading.map(taken[reading.tap.stage]) for reading in self.readings]
+
+    def _taking(self, x: Tensor, stages: Sequence[str]) -> tuple[Tensor, dict[str, Tensor]]:
+        """What leaves the last of `stages`, and what leaves those of them that are read."""
+        read, taken = {reading.tap.stage for reading in self.readings}, {}
+        for stage in stages:
+            x = self._through(x, [stage])
+            if stage in read:
+                taken[stage] = x
+        return x, taken
+
+    def _taken_before(self, stop: int) -> list[str]:
+        """Those of the first `stop` stages whose maps are read."""
+        before = set(list(self.stages)[:stop])
+        return list(dict.fromkeys(each.tap.stage for each in self.readings if each.tap.stage in before))
+
+    def _goes_on(self, stop: int) -> bool:
+        """Whether later stages need what leaves the last of the first `stop`, and no map is the same."""
+        return stop < self._depth and list(self.stages)[stop - 1] not in self._taken_before(stop)
+
+    def _unpacked(self, rows: Tensor, start: int) -> tuple[Tensor, dict[str, Tensor]]:
+        """Of what `prefix` gives: what leaves the stage before `start`, where it goes on, and what is read, by stage."""
+        last, taken = list(self.stages)[start - 1], self._taken_before(start)
+        names = [*taken, last] if self._goes_on(start) else taken
+        parts = rows.split([math.prod(self.shapes[name]) for name in names], 1)
+        shaped = {name: part.unflatten(1, self.shapes[name]) for name, part in zip(names, parts, strict=True)}
+        return shaped.get(last, rows), shaped
+
     def _through(self, x: Tensor, stages: Sequence[str]) -> Tensor:
         with strided.picking() if self.picks and torch.is_grad_enabled() else contextlib.nullcontext():
             for name in stages:
@@ -82,33 +153,59 @@ class AdaptedModel(nn.Module):
         return x
 
 
-def adapt(backbone: Backbone, head: Head, outputs: Mapping[str, int]) -> AdaptedModel:
-    """The backbone with a new head, built once for each output.
+def adapt(backbone: Backbone, head: Head, outputs: Mapping[str, int], *, checked: bool = True) -> AdaptedModel:
+    """The backbone with a new head.
 
     Args:
         backbone: its trunk.
-        head: how each output is made.
-        outputs: name to width.
+        head: how the outputs are made: each by a module of its own, or all by one that reads maps.
+        outputs: name to size.
+        checked: whether to prove that maps lie as their shapes say; not of a backbone whose weights are still to be loaded.
 
     Raises:
-        ModelError: the head doesn't give finite numbers of that width.
+        ModelError: the head doesn't give finite numbers of that size, or reads maps and the backbone has none.
     """
+    if head.dense:
+        return _adapt_dense(backbone, head, outputs, checked=checked)
     made = {name: _build(backbone, head, size) for name, size in outputs.items()}
     module = next(iter(made.values())) if len(made) == 1 else nn.ModuleDict(made)
-    return AdaptedModel(backbone, module, outputs=tuple(outputs), bag=head.bag)
+    return AdaptedModel(backbone, module, outputs=tuple(outputs), bag=head.reads == "bag")
+
+
+def _adapt_dense(backbone: Backbone, head: Head, outputs: Mapping[str, int], *, checked: bool) -> AdaptedModel:
+    measured = taps.measure(backbone, checked=checked)
+    readings = taps.choose(backbone, head.reads, measured.taps)
+    seen = tuple(reading.seen for reading in readings)
+    module: nn.Module = ask(head, "build", seen, outputs)
+    maps = [torch.zeros(2, tap.channels, tap.rows, tap.columns) for tap in seen]
+    probe = _tried(head, module, maps, f"zeros {', '.join(str(tuple(each.shape)) for each in maps)}")
+    place, code = place_of(head, "build"), code_of(head, "build")
+    if not isinstance(probe, Mapping) or set(probe) != set(outputs):
+        expected = f"a mapping with {', '.join(outputs)}"
+        came = sorted(probe) if isinstance(probe, Mapping) else probe
+        raise place.amiss(came, expected, what="what its module makes", code=code)
+    for name, size in outputs.items():
+        _check_shape(head, name, probe[name], size)
+    return AdaptedModel(backbone, module, outputs=tuple(outputs), readings=readings, shapes=measured.shapes)
+
+
+def _check_shape(head: Head, name: str, given: object, size: int) -> None:
+    place, code = place_of(head, "build"), code_of(head, "build")
+    expected = {"vector": f"(2, {size})", "map": f"(2, {size}, h, w)", "places": f"(2, P, {size})"}[head.gives]
+    if not isinstance(given, Tensor):
+        raise place.amiss(given, f"a tensor {expected}", what=f"the output {name} of its module", code=code)
+    axes, axis = {"vector": (2, 1), "map": (4, 1), "places": (3, 2)}[head.gives]
+    if given.ndim != axes or len(given) != 2 or given.shape[axis] != size or not bool(torch.isfinite(given).all()):
+        raise ModelError(
+            f"the head {head.name} gives {name} of {tuple(given.shape)}, expected finite {expected} {place.words}"
+        )
 
 
 def _build(backbone: Backbone, head: Head, outputs: int) -> nn.Module:
     module: nn.Module = ask(head, "build", backbone.width, outputs)
     place, code = place_of(head, "build"), code_of(head, "build")
-    shape = (2, 3, backbone.width) if head.bag else (2, backbone.width)
-    try:
-        with torch.no_grad():
-            probe = module(torch.zeros(shape))
-    except Exception as error:  # plugin code
-        raise place.error(
-            f"gives a module that fails on zeros {shape}: {type(error).__name__}: {error}", code=code
-        ) from error
+    shape = (2, 3, backbone.width) if head.reads == "bag" else (2, backbone.width)
+    probe = _tried(head, module, torch.zeros(shape), f"zeros {shape}")
     if not isinstance(probe, Tensor):
         raise place.amiss(probe, f"a tensor (2, {outputs})", what=f"what its module makes of zeros {shape}", code=code)
     if tuple(probe.shape) != (2, outputs) or not bool(torch.isfinite(probe).all()):
@@ -116,6 +213,21 @@ def _build(backbone: Backbone, head: Head, outputs: int) -> nn.Module:
             f"the head {head.name} gives {tuple(probe.shape)}, expected finite (2, {outputs}) {place.words}"
         )
     return module
+
+
+def _tried(head: Head, module: nn.Module, given: Any, words: str) -> Any:
+    """What a head's module makes of zeros; its buffers, such as BatchNorm's statistics, as they were."""
+    before = {name: tensor.clone() for name, tensor in module.named_buffers()}
+    try:
+        with torch.no_grad():
+            made = module(given)
+    except Exception as error:  # plugin code
+        raise place_of(head, "build").error(
+            f"gives a module that fails on {words}: {type(error).__name__}: {error}", code=code_of(head, "build")
+        ) from error
+    for name, tensor in module.named_buffers():
+        tensor.copy_(before[name])
+    return made
 
 
 def zoo_state_dict(model: AdaptedModel) -> dict[str, Tensor]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import nn
@@ -20,7 +20,7 @@ from zooft.model.names import full_name
 from zooft.model.stages import check_composition, check_ownership
 
 if TYPE_CHECKING:
-    from zooft.contracts import Anatomy, InputSpec, Stage, WeightsSource
+    from zooft.contracts import Anatomy, InputSpec, Stage, Task, WeightsSource
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,6 +132,11 @@ def rebuild_backbone(
         family, name, module, read_anatomy(family, name, module), channels=channels, record=record,
         width=None if like is None else like.width,
     )  # fmt: skip
+
+
+def for_task(backbone: Backbone, task: Task, options: Any) -> Backbone:
+    """The same with the input that a task wants it to get."""
+    return replace(backbone, input=ask(task, "input", backbone.input, options))
 
 
 def adapt_first_convolution(convolution: nn.Conv2d, channels: int) -> None:

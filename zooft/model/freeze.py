@@ -35,10 +35,11 @@ def learnable_stages(model: AdaptedModel) -> tuple[StageInfo, ...]:
 
 
 def learnable_by_stage(model: AdaptedModel) -> dict[str, list[tuple[str, nn.Parameter]]]:
-    """Stage to its named parameters that the zoo hasn't fixed; stages without any are left out."""
+    """Stage to its named parameters that the zoo hasn't fixed; stages without any, and those that never run, are left out."""
     held = {
         stage: [(name, parameter) for name, parameter in named if name not in model.fixed]
         for stage, named in parameters_by_stage(model).items()
+        if stage not in model.unread
     }
     return {stage: named for stage, named in held.items() if named}
 
@@ -149,7 +150,7 @@ def apply(model: AdaptedModel, frozen: Iterable[str], exempt: Collection[str] = 
     To be called at the start of every epoch: `nn.Module.train` undoes the evaluation mode of all submodules.
     """
     # a stage that holds nothing to learn goes with the stages before it, whether or not parameters in these are exempt
-    still = set(frozen) | set(list(model.stages)[: frozen_prefix(model, frozen)])
+    still = set(frozen) | set(list(model.stages)[: frozen_prefix(model, frozen)]) | model.unread
     model.train()
     for stage, named in parameters_by_stage(model).items():
         for name, parameter in named:
@@ -172,10 +173,11 @@ def frozen_prefix(model: AdaptedModel, frozen: Iterable[str], exempt: Collection
 
 
 def fingerprints(model: AdaptedModel, stages: Sequence[str], exempt: Collection[str] = ()) -> dict[str, str]:
-    """SHA-256 of every parameter and buffer of `stages` that isn't exempt, and of every parameter that the zoo has fixed."""
+    """SHA-256 of every tensor of `stages` that isn't exempt, of those of stages that never run, and of what the zoo has fixed."""
     tensors = model.trunk.state_dict()
     owned = owners(tensors, model.stages)
-    still = [name for name in tensors if (set(owned[name]) & set(stages) and name not in exempt) or name in model.fixed]
+    held = {*stages, *model.unread}
+    still = [name for name in tensors if (held & set(owned[name]) and name not in exempt) or name in model.fixed]
     return {name: tensors_sha256({name: tensors[name]}) for name in still}
 
 

@@ -9,7 +9,7 @@ from zooft.contracts import Port
 if TYPE_CHECKING:
     from torch import nn
 
-    from zooft.contracts import InputSpec
+    from zooft.contracts import InputGeometry, InputSpec
 
 
 def image_port(_options: Any) -> Port:
@@ -27,6 +27,13 @@ def image_preprocess(spec: InputSpec, _options: Any) -> nn.Module:
     from zooft.model.preprocess import ImagePreprocess
 
     return ImagePreprocess(spec)
+
+
+def image_geometry(spec: InputSpec, _options: Any) -> InputGeometry:
+    """How `image_preprocess` places images ``(N, H, W, C)`` in the network's input, for a Task's `geometry`."""
+    from zooft.model.geometry import ImageGeometry
+
+    return ImageGeometry(spec)
 
 
 def image_reader(_options: Any) -> str:

@@ -13,6 +13,7 @@ weights, bit for bit, are applied as sparse sums over the rows and columns that 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Any, cast
 
 import torch
@@ -24,9 +25,10 @@ from zooft.model.resampling import (
     centre,
     centre_offset,
     float_shares,
-    floor_divide,
     floor_shares,
     reach,
+    resized_length,
+    whole,
     whole_weights,
 )
 
@@ -185,16 +187,9 @@ class Resize(nn.Module):
         return found
 
     def _new_lengths(self, rows: int, columns: int, device: torch.device) -> tuple[Tensor, Tensor]:
-        height, width = _whole(rows, device), _whole(columns, device)
-        return self._new_length(height, width, self.height), self._new_length(width, height, self.width)
-
-    def _new_length(self, length: Tensor, other: Tensor, wanted: int) -> Tensor:
-        """The axis's length after resizing, of which the centre is taken: a scalar int64."""
-        if self.mode == "stretch":
-            return torch.full_like(length, wanted)
-        if self.mode == "crop":
-            return floor_divide(length * self.resize, torch.minimum(length, other))
-        return floor_divide(length * wanted, torch.maximum(length, other)).clamp_min(1)
+        height, width = whole(rows, device), whole(columns, device)
+        find = partial(resized_length, mode=self.mode, resize=self.resize)
+        return find(height, width, wanted=self.height), find(width, height, wanted=self.width)
 
     def _weights(self, samples: int, wanted: int, new: Tensor) -> Tensor:
         """How much each input sample counts for each output sample, as float32.
@@ -209,10 +204,10 @@ class Resize(nn.Module):
         """
         source = torch.arange(samples, device=new.device)
         target = torch.arange(wanted, device=new.device) + centre_offset(new - wanted)
-        length = _whole(samples, new.device)
+        length = whole(samples, new.device)
         if self.rounded:
-            whole = whole_weights(source, target, self.interpolation, length=length, new=new)
-            weights = whole.to(torch.float32) / ONE
+            shares = whole_weights(source, target, self.interpolation, length=length, new=new)
+            weights = shares.to(torch.float32) / ONE
         else:
             shares = float_shares(source, target, self.interpolation, length=length, new=new)
             inside = ((target >= 0) & (target < new)).to(torch.float32)
@@ -329,10 +324,6 @@ def _least(one: int, other: int) -> int:
 
 def _most(one: int, other: int) -> int:
     return cast("int", torch.sym_max(one, other))
-
-
-def _whole(number: int, device: torch.device) -> Tensor:
-    return torch.scalar_tensor(number, dtype=torch.int64, device=device)
 
 
 def _cuts(wanted: int, most: int) -> tuple[int, int]:

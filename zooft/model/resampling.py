@@ -18,12 +18,34 @@ from torch import Tensor
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from zooft.contracts import Interpolation
+    from zooft.contracts import Interpolation, ResizeMode
 
 ONE = 2**15
 """A share of it times a level stays below 2**24, so that float32 sums of such products are exact too."""
 RADIUS: Mapping[Interpolation, int] = {"bilinear": 1, "bicubic": 2}
 """Of the filters, in input samples, or output ones where these are larger."""
+
+
+def whole(number: int, device: torch.device) -> Tensor:
+    """A whole number, that of a graph's axis too, as a scalar int64."""
+    return torch.scalar_tensor(number, dtype=torch.int64, device=device)
+
+
+def resized_length(length: Tensor, other: Tensor, *, wanted: int, mode: ResizeMode, resize: int) -> Tensor:
+    """An axis's length after resizing, of which the centre is taken: a scalar int64.
+
+    Args:
+        length: of the axis.
+        other: length of the other axis.
+        wanted: samples of the network's input.
+        mode: as in `InputSpec`.
+        resize: as in `InputSpec`.
+    """
+    if mode == "stretch":
+        return torch.full_like(length, wanted)
+    if mode == "crop":
+        return floor_divide(length * resize, torch.minimum(length, other))
+    return floor_divide(length * wanted, torch.maximum(length, other)).clamp_min(1)
 
 
 def centre(target: Tensor, *, length: Tensor, new: Tensor) -> Tensor:

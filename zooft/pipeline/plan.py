@@ -87,10 +87,10 @@ def _without_place(registry: Registry, config: FinetuneConfig) -> FinetuneConfig
 
 
 def _head(registry: Registry, named: str | None, task: Task, options: Any) -> str:
-    """The head's name, checked to take what the task gives: one feature vector a sample, or a bag of them.
+    """The head's name, checked to take what the task gives, one image or a bag of them, and to give what its problem needs.
 
     Raises:
-        ConfigError: it takes the other.
+        ConfigError: it doesn't.
     """
     name: str = named or ask(task, "head", options)
     bag = ask(task, "bag", options)
@@ -102,10 +102,24 @@ def _head(registry: Registry, named: str | None, task: Task, options: Any) -> st
         raise place_of(task, "head").error(
             f"names a head that isn't registered: {error}", code=code_of(task, "head")
         ) from error
-    if head.bag != bag:
-        able = ", ".join(entry.value.name for entry in registry.heads if entry.value.bag == bag)
-        what = "a bag of instances" if bag else "one image"
+    gives = task.problem.training.gives
+    if head.gives != gives or (head.reads == "bag") != bag:
+        able = [
+            entry.value.name for entry in registry.heads
+            if entry.value.gives == gives and (entry.value.reads == "bag") == bag
+        ]  # fmt: skip
         raise ConfigError(
-            f"a sample of {task.name} is {what} with these options, which the head {name} doesn't take; use one of {able}"
+            f"the head {name} reads a {head.reads} and gives a {head.gives}; {_needs(task, gives, bag)} use one of "
+            f"{', '.join(able) or 'none: no such head is registered'}"
+        )
+    if head.dense and task.bag(options):
+        raise ConfigError(
+            f"the head {name} reads maps of one image, and a sample of {task.name} is a bag with these options"
         )
     return name
+
+
+def _needs(task: Task, gives: str, bag: bool) -> str:
+    what = "a bag of instances" if bag else "one image"
+    shape = {"vector": "a row of numbers", "map": "a map", "places": "a row of numbers for each place"}[gives]
+    return f"a sample of {task.name} is {what} with these options, and its problem needs {shape} for each output;"

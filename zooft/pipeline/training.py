@@ -121,13 +121,14 @@ def adapt(plan: Plan, labels: Labels) -> tuple[Backbone, AdaptedModel]:
     import torch
 
     from zooft.model import adapted
-    from zooft.model.backbone import load_backbone
+    from zooft.model.backbone import for_task, load_backbone
 
     torch.manual_seed(plan.config.seed)
     backbone = load_backbone(
         plan.family, plan.model, weights=plan.config.model.weights, channels=plan.task.channels(plan.options),
         sources=[entry.value for entry in plan.registry.weights],
     )  # fmt: skip
+    backbone = for_task(backbone, plan.task, plan.options)
     torch.manual_seed(plan.config.seed)
     outputs = ask(plan.task.problem.training, "outputs", labels, plan.options)
     return backbone, adapted.adapt(backbone, plan.registry.head(plan.head), outputs)

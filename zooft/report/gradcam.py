@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from zooft.model import taps
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
 
@@ -21,8 +23,6 @@ if TYPE_CHECKING:
 
 _MOST_LAYERS = 6
 """Layers that are tried, deepest first: of stages the last ones, of layers within them some of all, as neighbours are alike."""
-_MOST_OTHER_TOKENS = 8
-"""Class and register tokens before those of the patches."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -165,38 +165,13 @@ def _layers(model: AdaptedModel, spec: InputSpec, x: Tensor, scalar: _Scalar) ->
     with torch.no_grad():  # no gradient is needed before the place that is explained
         for number, name in enumerate(model.stages, 1):
             out = model.run(out, [name])
-            if _places(out.flatten(0, 1) if model.bag else out, spec):
+            if taps.tap_of(name, (out.flatten(0, 1) if model.bag else out).shape, spec):
                 behind.append((number, out))
-    yield from (_behind_stage(model, spec, scalar, stop, out) for stop, out in reversed(behind[-_MOST_LAYERS:]))
+    if not model.readings:  # else the head reads more than what leaves one stage
+        yield from (_behind_stage(model, spec, scalar, stop, out) for stop, out in reversed(behind[-_MOST_LAYERS:]))
     inner = _inner_layers(model, spec, x, scalar)
     spread = np.linspace(len(inner) - 1, 0, min(_MOST_LAYERS, len(inner))).round().astype(int)
     yield from (_behind_layer(model, spec, scalar, inner[number], x) for number in spread)
-
-
-def _places(out: Tensor, spec: InputSpec) -> tuple[int, int, int] | None:
-    """How many tokens stand before the patches', and rows and columns; None where a stage's output has no places."""
-    if out.ndim == 4:
-        rows, columns = out.shape[1:3] if _channels_last(out) else out.shape[2:]
-        a_map = rows * columns > 1 and _is_strided(rows, spec.height) and _is_strided(columns, spec.width)
-        return (0, rows, columns) if a_map else None
-    if out.ndim != 3:
-        return None
-    tokens = out.shape[1]
-    for patch in range(1, min(spec.height, spec.width) // 2 + 1):
-        rows, columns = spec.height // patch, spec.width // patch
-        if 0 <= tokens - rows * columns <= _MOST_OTHER_TOKENS:
-            return tokens - rows * columns, rows, columns
-    return None
-
-
-def _is_strided(length: int, whole: int) -> bool:
-    """Whether a map of the image has such an axis, up to its borders; the 197 tokens of attention have not, of 224 pixels."""
-    return abs(whole / max(1, round(whole / length)) - length) <= 2
-
-
-def _channels_last(out: Tensor) -> bool:
-    """``(N, H, W, C)``, as in windowed transformers: more channels than rows, and as many rows as columns or nearly."""
-    return out.shape[3] > out.shape[1] and abs(out.shape[1] - out.shape[2]) < abs(out.shape[2] - out.shape[3])
 
 
 def _behind_stage(model: AdaptedModel, spec: InputSpec, scalar: _Scalar, stop: int, out: Tensor) -> _Interrupted:
@@ -236,17 +211,9 @@ def _interrupted(run: Callable[[Tensor, nn.Module], Tensor]) -> tuple[nn.Module,
 
 def _through(out: Tensor, here: nn.Module, spec: InputSpec) -> Tensor:
     """The same features, having passed `here` as ``(N, C, h, w)``, class and register tokens left aside."""
-    import torch
-
-    if out.ndim == 4:
-        seen: Tensor = here(out.permute(0, 3, 1, 2) if _channels_last(out) else out)
-        return seen.permute(0, 2, 3, 1) if _channels_last(out) else seen
-    places = _places(out, spec)
-    assert places is not None  # noqa: S101 -- only such features are chosen
-    before, rows, columns = places
-    grid = out[:, before:].transpose(1, 2).reshape(len(out), -1, rows, columns)
-    patches: Tensor = here(grid).flatten(2).transpose(1, 2)
-    return torch.cat([out[:, :before], patches], 1)
+    tap = taps.tap_of("", out.shape, spec)
+    assert tap is not None  # noqa: S101 -- only such features are chosen
+    return taps.from_map(here(taps.as_map(out, tap)), out, tap)
 
 
 def _inner_layers(model: AdaptedModel, spec: InputSpec, x: Tensor, scalar: _Scalar) -> list[nn.Module]:
@@ -257,7 +224,12 @@ def _inner_layers(model: AdaptedModel, spec: InputSpec, x: Tensor, scalar: _Scal
     instances = x.shape[0] * x.shape[1] if model.bag else x.shape[0]  # what lies by patches or windows has more rows
 
     def note(module: nn.Module, _given: Any, out: Any) -> None:
-        if isinstance(out, torch.Tensor) and out.requires_grad and len(out) == instances and _places(out, spec):
+        if (
+            isinstance(out, torch.Tensor)
+            and out.requires_grad
+            and len(out) == instances
+            and taps.tap_of("", out.shape, spec)
+        ):
             ran.append((module, out))
 
     hooks = [module.register_forward_hook(note) for module in model.trunk.modules() if module is not model.trunk]
@@ -275,6 +247,6 @@ def _depends(gradient: Tensor | None, spec: InputSpec) -> bool:
     """Whether a gradient is other than zero at some patch."""
     if gradient is None:
         return False
-    places = _places(gradient, spec)
-    before = places[0] if places and gradient.ndim == 3 else 0
+    tap = taps.tap_of("", gradient.shape, spec)
+    before = tap.prefix_tokens if tap else 0
     return bool((gradient[:, before:] != 0).any())

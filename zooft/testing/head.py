@@ -37,14 +37,14 @@ def check_head(head: Head) -> None:
     module.eval()
     with torch.no_grad():
         _check_evaluation(place, module, _features(head, 5, 7))
-        if head.bag:
+        if head.reads == "bag":
             _logits(place, module, _features(head, 2, 1))
     _check_graph(place, module, head)
     adapt(_stub(9), head, {"logits": 2})
 
 
 def _features(head: Head, samples: int, instances: int) -> Tensor:
-    shape = (samples, instances, _WIDTH) if head.bag else (samples, _WIDTH)
+    shape = (samples, instances, _WIDTH) if head.reads == "bag" else (samples, _WIDTH)
     return torch.randn(shape, generator=torch.Generator().manual_seed(0))
 
 
@@ -86,7 +86,7 @@ def _check_evaluation(place: Place, module: nn.Module, x: Tensor) -> None:
 def _check_graph(place: Place, module: nn.Module, head: Head) -> None:
     import onnxruntime
 
-    axes = {0: "samples", 1: "instances"} if head.bag else {0: "samples"}
+    axes = {0: "samples", 1: "instances"} if head.reads == "bag" else {0: "samples"}
     try:
         proto = conversion.convert(module, [_features(head, 2, 6)], inputs=["x"], outputs=["y"], axes=[axes])
     except ExportError as error:

@@ -59,8 +59,11 @@ def _check_default_head(task: Task, options: Any, heads: Sequence[Head]) -> None
         head = own[0] if own else registry.load().head(name)
     except UnknownNameError as error:
         raise place_of(task, "head").error(f"names a head that isn't registered: {error}") from error
-    if head.bag != bag:
-        raise place_of(task, "head").error(f"names {name}, whose bag is {head.bag}; its own bag is {bag}")
+    if (head.reads == "bag") != bag:
+        raise place_of(task, "head").error(f"names {name}, which reads a {head.reads}; its own bag is {bag}")
+    gives = task.problem.training.gives
+    if head.gives != gives:
+        raise place_of(task, "head").error(f"names {name}, which gives a {head.gives}; its problem needs a {gives}")
 
 
 def _check_reader(task: Task, options: Any) -> None:
