@@ -430,7 +430,7 @@ TASKS: dict[str, tuple[dict[str, Any], str]] = {
     "smaller-is-better": ({"metrics": lambda t, p: {"accuracy": 1 - plain(t, p)["accuracy"]}}, "the primary metric must be larger for better answers"),
     "unreadable-sample": ({"read": unreadable}, "02.png was readable when the data was listed, and isn't now: it is torn"),
     "unknown-head": ({"head": lambda o: "linaer"}, "names a head that isn't registered.*nearest: linear.*field Task.head"),
-    "head-of-bags": ({"head": lambda o: "attention"}, "whose bag is True; its own bag is False"),
+    "head-of-bags": ({"head": lambda o: "attention"}, "which reads a bag; its own bag is False"),
     "reader-gives-no-text": ({"reader": lambda path: [path]}, r"gives in reader: \[ImageOptions|gives in reader: \["),
     "point-is-text": ({"operating_point": lambda o: "youden"}, r"the operating point is 'youden' \(str\), expected an OperatingPoint or None"),
     "report-is-of-text": ({"report": lambda samples, o: ["a table"]}, r"gives in report: \[0\] is 'a table' \(str\); expected a Picture or a Table"),

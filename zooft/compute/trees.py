@@ -29,8 +29,10 @@ def length(tree: Any) -> int:
 
 
 def rows(tree: Any, index: Any) -> Any:
-    """Some samples: by a slice, or by positions."""
+    """Some samples: by a slice, or by positions; one sample by its number, without the batch axis."""
     if isinstance(tree, list | tuple):
+        if isinstance(index, int):
+            return tree[index]
         return tree[index] if isinstance(index, slice) else [tree[int(i)] for i in index]
     if isinstance(tree, Mapping):
         return {name: rows(value, index) for name, value in tree.items()}
@@ -74,3 +76,12 @@ def tensors(tree: Any) -> list[Tensor]:
 
     mapped(kept, tree)
     return found
+
+
+def arrays(tree: Any) -> Any:
+    """The same tree of numpy's arrays."""
+    if isinstance(tree, Tensor):
+        return tree.numpy()
+    if isinstance(tree, Mapping):
+        return {name: arrays(value) for name, value in tree.items()}
+    return [arrays(value) for value in tree] if isinstance(tree, list | tuple) else tree

@@ -189,7 +189,7 @@ class TrainingPart:
     prepare: Callable[[Labels, Sequence[Any], Any], Labels] = _as_they_are
     encode: Callable[[Any, Labels], Any] = _as_it_is
     move: Callable[[Any, Geometry], Any] | None = None
-    collate: Callable[[Sequence[Any]], Any] | None = None
+    collate: Callable[[list[Any]], Any] | None = None
     placeholder: Callable[[Labels], Any] | None = None
     strata: Callable[[Sequence[Any], Labels], Strata] = _all_alike
     absent: Callable[[Sequence[Any], Labels], tuple[str, ...]] = _none_absent

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
     import onnx
 
-    from zooft.contracts import Output, Port
+    from zooft.contracts import InputGeometry, Output, Port
     from zooft.runtime import Metadata
 
 IR_VERSION = 8
@@ -57,6 +57,24 @@ class DeployedModel(nn.Module):
     def answer(self, x: Tensor, batch: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
         """The same from the network's input `x` on; `batch` is what it was made from."""
         made: tuple[Tensor, ...] = self.last(self.network(x), batch)
+        return made
+
+
+class Placed(nn.Module):
+    """A last piece of the graph that brings answers to the samples' own pixels.
+
+    Args:
+        last: ``(outputs, batch, back)`` to the file's outputs.
+        geometry: what gives the way back of a batch.
+    """
+
+    def __init__(self, last: nn.Module, geometry: InputGeometry) -> None:
+        super().__init__()
+        self.last, self.geometry = last, geometry
+
+    def forward(self, outputs: Mapping[str, Tensor], batch: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+        """The file's outputs."""
+        made: tuple[Tensor, ...] = self.last(outputs, batch, self.geometry.back(batch))
         return made
 
 

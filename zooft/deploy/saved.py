@@ -33,7 +33,18 @@ if TYPE_CHECKING:
     import torch
     from numpy.typing import NDArray
 
-    from zooft.contracts import Columns, Discovery, Fitted, InputSpec, Labels, Output, Port, Problem, Task
+    from zooft.contracts import (
+        Columns,
+        Discovery,
+        Fitted,
+        InputGeometry,
+        InputSpec,
+        Labels,
+        Output,
+        Port,
+        Problem,
+        Task,
+    )
     from zooft.deploy.export import DeployedModel
     from zooft.deploy.verify import Reference
     from zooft.features import FeatureCache, SampleDataset
@@ -238,13 +249,17 @@ def predict_run(
     start = 0 if kept is None else stop
     rows: list[Columns] = []
     answer = partial(saved.model, start=start) if start or len(samples) < _MANY else _Folded(saved.model)
+    placed = None if saved.problem.training.move is None else _PlacedAnswers(saved, samples)
     with torch.inference_mode(), exact_convolutions():
         for x, _ in loader(views if kept is None else kept, batch_size=AT_A_TIME, workers=workers):
-            made = answer(to_device(x, torch.device(device)))
-            rows.append({name: found.float().cpu().numpy() for name, found in made.items()})
+            made = {name: found.float().cpu() for name, found in answer(to_device(x, torch.device(device))).items()}
+            rows.append(
+                {name: found.numpy() for name, found in made.items()} if placed is None else placed.columns(made)
+            )
             advance(len(x))
-    outputs = _joined(rows)
-    columns = saved.problem.evaluation.columns(outputs, [sample.target for sample in samples], saved.labels)
+    columns = _joined(rows)
+    if placed is None:
+        columns = saved.problem.evaluation.columns(columns, [sample.target for sample in samples], saved.labels)
     raw = Predictions(samples=samples, columns=columns)
     return saved.problem.evaluation.apply(raw, saved.fitted, saved.labels) if saved.fitted else raw
 
@@ -252,6 +267,35 @@ def predict_run(
 def _joined(rows: Sequence[Columns]) -> Columns:
     """Of several batches as of one."""
     return {name: np.concatenate([row[name] for row in rows]) for name in rows[0]}
+
+
+class _PlacedAnswers:
+    """The head's outputs of a run's samples, one batch after the other, as answers in the samples' own pixels, nothing fitted.
+
+    Args:
+        saved: the run.
+        samples: in the order of the batches.
+    """
+
+    def __init__(self, saved: SavedRun, samples: Sequence[Sample]) -> None:
+        self._saved, self._left = saved, iter(samples)
+        self._last = _last(saved, {}).eval()
+        self._names = [output.name for output in saved.problem.deployment.outputs(saved.labels, {})]
+
+    def columns(self, outputs: Mapping[str, torch.Tensor]) -> Columns:
+        """Of the next samples, as many as `outputs` have rows."""
+        rows = [self._row(outputs, index) for index in range(len(next(iter(outputs.values()))))]
+        return _joined(rows)
+
+    def _row(self, outputs: Mapping[str, torch.Tensor], index: int) -> Columns:
+        import torch
+
+        sample, saved = next(self._left), self._saved
+        arrays = sample_tables.read(saved.task, saved.options, sample)
+        batch = tuple(torch.from_numpy(array)[None] for array in arrays)
+        made = self._last({name: found[index : index + 1] for name, found in outputs.items()}, batch)
+        answers = {name: found.numpy() for name, found in zip(self._names, made, strict=True)}
+        return saved.problem.deployment.columns(answers, [sample.target], saved.labels, {})
 
 
 class _Folded:
@@ -397,7 +441,37 @@ def deployed(saved: SavedRun) -> DeployedModel:
 
     preprocess = saved.task.preprocess(saved.input, saved.options)
     network = saved.model.cpu().to(memory_format=torch.contiguous_format)
-    return DeployedModel(preprocess, network, saved.problem.deployment.graph(saved.labels, saved.fitted)).eval()
+    return DeployedModel(preprocess, network, _last(saved, saved.fitted)).eval()
+
+
+def _last(saved: SavedRun, fitted: Fitted) -> torch.nn.Module:
+    """The last piece of the graph: the head's outputs and the graph's inputs to the file's outputs."""
+    from zooft.deploy.export import Placed
+
+    made = saved.problem.deployment.graph(saved.labels, fitted)
+    if saved.problem.training.move is None:
+        return made
+    return Placed(made, geometry_of(saved.task, saved.input, saved.options))
+
+
+def geometry_of(task: Task, spec: InputSpec, options: Any) -> InputGeometry:
+    """How a task places samples in the network's input.
+
+    Raises:
+        ConfigError: it doesn't say, or places them so that a part is lost.
+    """
+    if task.geometry is None:
+        raise ConfigError(
+            f"the task {task.name} doesn't say how it places samples in the network's input (Task.geometry), and targets of the "
+            f"problem {task.problem.name} have places in them"
+        )
+    if spec.mode == "crop":
+        raise ConfigError(
+            f"the task {task.name} crops its samples, so that targets of the problem {task.problem.name} would be lost at the borders; "
+            "its plugin has to ask for stretch or letterbox (Task.input)"
+        )
+    found: InputGeometry = ask(task, "geometry", spec, options)
+    return found
 
 
 def _outputs(saved: SavedRun) -> tuple[Output, ...]:
@@ -503,7 +577,11 @@ def _reference(saved: SavedRun) -> Reference:
         with torch.inference_mode():
             return {name: found.numpy() for name, found in module.network(torch.from_numpy(x)).items()}
 
-    return Reference(prepare=prepare, answer=answer, exact=exact, input=saved.input, advice=_advice(saved), head=head)
+    # of targets that have places, columns of the head's outputs are in other pixels than those of the graph's
+    comparable = saved.problem.training.move is None
+    return Reference(
+        prepare=prepare, answer=answer, exact=exact, input=saved.input, advice=_advice(saved), head=head if comparable else None,
+    )  # fmt: skip
 
 
 def _advice(saved: SavedRun) -> str:

@@ -8,7 +8,7 @@ what random views are made of.
 from __future__ import annotations
 
 from zooft.features.cache import AT_A_TIME, EpochData, FeatureCache, feed, inputs
-from zooft.features.dataset import CachedFeatures, EpochDataset, SampleDataset, reader
+from zooft.features.dataset import CachedFeatures, EpochDataset, Placing, SampleDataset, reader
 from zooft.features.loading import loader, to_device
 
 __all__ = [
@@ -17,6 +17,7 @@ __all__ = [
     "EpochData",
     "EpochDataset",
     "FeatureCache",
+    "Placing",
     "SampleDataset",
     "feed",
     "inputs",

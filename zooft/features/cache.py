@@ -20,7 +20,7 @@ from zooft.compute.profile import Stopwatch
 from zooft.contracts import Computing, unseen
 from zooft.errors import DataError
 from zooft.features import lanes
-from zooft.features.dataset import CachedFeatures, EpochDataset, SampleDataset, Take
+from zooft.features.dataset import CachedFeatures, EpochDataset, FixedTargets, MovedTargets, SampleDataset, Take
 from zooft.features.loading import loader, to_device
 from zooft.features.outputs import Outputs, rounded
 from zooft.features.small_images import part_of, sketched
@@ -167,10 +167,12 @@ def _fed(
             feature_cache.note("the frozen stages run in every epoch, because their outputs can't be kept")
     elif boundary:
         feature_cache.note("the frozen stages run in every epoch, because every epoch sees views of its own")
+    # targets that have places lie by the pixels of the samples themselves, not by those of smaller ones
+    train_views = train if kept_train is not None or train.placing else sketched(train, feature_cache)
     return EpochData(
         boundary=boundary,
         start=0 if kept_train is None else boundary,
-        train=sketched(train, feature_cache) if kept_train is None else kept_train,
+        train=train_views if kept_train is None else kept_train,
         val_start=0 if kept_val is None else boundary,
         val=val if kept_val is None else kept_val,
     )
@@ -188,15 +190,26 @@ def inputs(
     """What leaves stage `stop` - 1 for every sample, in the plain view and `views` random ones; None where it can't be kept."""
     run = runner or _Runners(model, stop, feature_cache)
     names = feature_cache.names(members.samples)
-    takers = []
+    takers, geometries = [], []
     for number in range(views + 1):
         # a random view is seeded by the sample's id, so that is part of what it is found by
         own = spilled(part_of(name, s.id) for name, s in zip(names, members.samples, strict=True)) if number else names
-        take = _take(members.numbered(number), own, stop=stop, feature_cache=feature_cache, runner=run)
-        if take is None:
+        taken = _take(members.numbered(number), own, stop=stop, feature_cache=feature_cache, runner=run)
+        if taken is None:
             return None
-        takers.append(take)
-    return CachedFeatures(tuple(takers), members.targets(), members.seed)
+        takers.append(taken.take)
+        geometries.append(taken.geometries)
+    placed = tuple(each for each in geometries if each is not None)
+    targets = MovedTargets(members, placed) if placed else FixedTargets(members.targets())
+    return CachedFeatures(tuple(takers), targets, members.seed)
+
+
+@dataclass(frozen=True, slots=True)
+class _Taken:
+    """What is cached of one view: what reads the rows, and of targets that have places a row ``(N, 10)`` each."""
+
+    take: Take
+    geometries: NDArray[Any] | None
 
 
 class _Runners:
@@ -209,6 +222,8 @@ class _Runners:
             "stages": list(model.stages)[:stop],
             "tensors": freeze.prefix_sha256(model, stop),
         }
+        if model.readings:
+            self.what["maps"] = [reading.tap.stage for reading in model.readings]
         self._made: Prefix | None = None
 
     def __call__(self, x: Tensor) -> Tensor:
@@ -233,61 +248,72 @@ class _Runners:
 
 def _take(
     views: SampleDataset, names: Sequence[str], *, stop: int, feature_cache: FeatureCache, runner: _Runners
-) -> Take | None:
-    """Reads what is kept of one view, after computing what isn't."""
-    outputs = Outputs(names, feature_cache.store.shelf(_what(views, feature_cache, runner)))
+) -> _Taken | None:
+    """Reads what is cached of one view, after computing what isn't."""
+    what = _what(views, feature_cache, runner)
+    outputs = Outputs(names, feature_cache.store.shelf(what))
+    placed = None if views.placing is None else Outputs(names, feature_cache.store.shelf({**what, "what": "geometry"}))
+    both = [outputs] if placed is None else [outputs, placed]
     title = "frozen stages, once" if stop else "reading the samples, once"
     for share in (
         feature_cache.share,
         range,
     ):  # what another process has kept where this one can't see it is computed here
-        absent = outputs.absent()
+        absent = sorted(set().union(*(each.absent() for each in both)))
         feature_cache.agree(True)  # all have listed what is missing before anyone writes
         mine = [absent[i] for i in share(len(absent))]
         advance = feature_cache.computing(title, len(mine)) if mine else unseen(title, 0)
-        if not feature_cache.agree(_compute(views, mine, outputs, feature_cache, runner, advance)):
+        if not feature_cache.agree(_compute(views, mine, outputs, placed, feature_cache, runner, advance)):
             return None
-    return outputs.taker() if feature_cache.agree(not outputs.absent()) else None
+    if not feature_cache.agree(not any(each.absent() for each in both)):
+        return None
+    return _Taken(outputs.taker(), None if placed is None else placed.rows(names))
 
 
 def _compute(
     views: SampleDataset,
     wanted: Sequence[int],
     outputs: Outputs,
+    placed: Outputs | None,
     feature_cache: FeatureCache,
     runner: _Runners,
     advance: Advance,
 ) -> bool:
-    """Compute and keep, or hold what the disk can't; False where there is room neither here nor there."""
+    """Compute and cache, or hold in memory what the disk can't; False where there is room neither here nor there."""
     done = 0
-    data = loader(Subset(views, wanted), batch_size=AT_A_TIME, workers=feature_cache.workers)
+    of = views if placed is None else views.with_geometries()
+    data = loader(Subset(of, wanted), batch_size=AT_A_TIME, workers=feature_cache.workers)
     with numerics.exact_convolutions(), closing(_rows(data, feature_cache, runner)) as batches:
-        for rows in batches:
+        for rows, geometries in batches:
             if not done and rows[0].nbytes * len(views) > max(feature_cache.store.most_bytes, HELD_BYTES):
                 return False
             members = wanted[done : done + len(rows)]
             feature_cache.check_unchanged(views.samples[i] for i in members)
             feature_cache.room[0] -= outputs.put(members, rows)
+            if placed is not None:
+                placed.put(members, geometries.numpy())
             if feature_cache.room[0] < 0:
                 return False
             done += len(rows)
             advance(len(rows))
-    outputs.shelf.flush()
+    for each in (outputs, placed):
+        if each is not None:
+            each.shelf.flush()
     return True
 
 
-def _rows(data: Iterable[Any], feature_cache: FeatureCache, runner: _Runners) -> Generator[NDArray[Any]]:
-    """What is kept of each batch."""
+def _rows(data: Iterable[Any], feature_cache: FeatureCache, runner: _Runners) -> Generator[tuple[NDArray[Any], Any]]:
+    """What is cached of each batch, and what stands in the place of its targets."""
     # batches of bags are large, and nothing is computed before the first stage
     count = lanes.lanes(feature_cache.device) if runner.stop and not runner.bag else 1
 
-    def read() -> Iterator[Tensor]:
+    def read() -> Iterator[tuple[Tensor, Any]]:
         # not a part of its own beside others: their CPU seconds would be counted for it
-        for x, _ in data if count > 1 else feature_cache.clock.each(data, "reading for frozen stages"):
+        for x, y in data if count > 1 else feature_cache.clock.each(data, "reading for frozen stages"):
             runner.ready(x)  # by the first batch, whichever lane is faster
-            yield x
+            yield x, y
 
-    return lanes.computed(read(), lambda x: rounded(runner(x).numpy()), count=count)
+    return lanes.computed(read(), lambda both: (rounded(runner(both[0]).numpy()), both[1]), count=count)
 
 
 def _what(views: SampleDataset, feature_cache: FeatureCache, runner: _Runners) -> dict[str, Any]:

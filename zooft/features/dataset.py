@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -15,12 +15,14 @@ from torch import Tensor
 from torch.utils.data import Dataset, default_collate
 
 from zooft.compute import trees
+from zooft.contracts import View
 from zooft.data import samples
+from zooft.errors import ConfigError
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from zooft.contracts import Arrays, Sample, Task
+    from zooft.contracts import Arrays, Geometry, Sample, Task
 
 Take = Callable[[Sequence[int]], Tensor]
 """Positions of samples to the inputs ``(n, …)`` float32 of the first learning stage."""
@@ -44,6 +46,21 @@ def _unscaled(levels: Tensor) -> Tensor:
     return levels
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Placing:
+    """How targets that have places in the image follow it into a view.
+
+    Attributes:
+        geometry: a sample's arrays to how the plain preprocessing places it.
+        move: an encoded target into a view.
+        collate: encoded targets to a batch.
+    """
+
+    geometry: Callable[[Arrays], Geometry]
+    move: Callable[[Any, Geometry], Any]
+    collate: Callable[[list[Any]], Any] = default_collate
+
+
 class SampleDataset(Dataset[tuple[Tensor, Any]]):
     """Samples as the network's input.
 
@@ -58,6 +75,7 @@ class SampleDataset(Dataset[tuple[Tensor, Any]]):
         seed: of the random views.
         number: 0 for the plain view, from 1 for random ones.
         encode: a sample's target to what is stacked to a batch; None for samples without targets.
+        placing: of targets that have places in the image; None of those that stay as they are whatever is done to it.
     """
 
     def __init__(
@@ -66,17 +84,18 @@ class SampleDataset(Dataset[tuple[Tensor, Any]]):
         *,
         read: Callable[[Sample], Arrays],
         preprocess: Callable[..., Tensor],
-        augment: Callable[..., Tensor] | None = None,
+        augment: Callable[..., Tensor | View] | None = None,
         scale: Callable[[Tensor], Tensor] = _unscaled,
         sketch: Callable[[Sample], Arrays] | None = None,
         sketched: Callable[[int], Arrays | None] | None = None,
         seed: int = 0,
         number: int = 0,
         encode: Callable[[Any], Any] = _as_it_is,
+        placing: Placing | None = None,
     ) -> None:
         self.samples, self.read, self.preprocess = members, read, preprocess
         self.augment, self.scale, self.sketch, self.sketched = augment, scale, sketch or read, sketched
-        self.seed, self.number, self.encode = seed, number, encode
+        self.seed, self.number, self.encode, self.placing = seed, number, encode, placing
 
     def __len__(self) -> int:
         return len(self.samples)
@@ -86,6 +105,16 @@ class SampleDataset(Dataset[tuple[Tensor, Any]]):
         return SampleDataset(
             self.samples, read=self.read, preprocess=self.preprocess, augment=self.augment, scale=self.scale,
             sketch=self.sketch, sketched=sketched or self.sketched, seed=self.seed, number=number, encode=self.encode,
+            placing=self.placing,
+        )  # fmt: skip
+
+    def with_geometries(self) -> SampleDataset:
+        """The same views, each with its geometry in place of a target, as `to_row` has it."""
+        assert self.placing is not None  # noqa: S101 -- the caller has looked
+        placing = replace(self.placing, move=_geometry_row, collate=default_collate)
+        return SampleDataset(
+            self.samples, read=self.read, preprocess=self.preprocess, augment=self.augment, scale=self.scale,
+            sketch=self.sketch, sketched=self.sketched, seed=self.seed, number=self.number, encode=_nothing, placing=placing,
         )  # fmt: skip
 
     def at(self, epoch: int) -> SampleDataset:
@@ -99,11 +128,13 @@ class SampleDataset(Dataset[tuple[Tensor, Any]]):
     def __getitem__(self, index: int) -> tuple[Tensor, Any]:
         """The view of one sample, ``(C, H, W)`` float32 or ``(Z, C, H, W)`` for a bag, and its encoded target."""
         views, targets = self.__getitems__([index])
-        return views[0], trees.mapped(lambda tensor: tensor[0], targets)
+        return views[0], trees.rows(targets, 0)
 
     def __getitems__(self, indices: Sequence[int]) -> tuple[Tensor, Any]:
-        """A batch: views ``(n, …)`` float32, targets stacked. Levels are brought to scale all at once."""
-        views, targets = default_collate([self._view(index) for index in indices])
+        """A batch: views ``(n, …)`` float32, targets collated. Levels are brought to scale all at once."""
+        seen = [self._view(index) for index in indices]
+        views = default_collate([view for view, _ in seen])
+        targets = (self.placing.collate if self.placing else default_collate)([target for _, target in seen])
         if views.dtype == torch.uint8:
             # channel by channel: with the channels last, as torchvision leaves them, scaling takes four times as long
             views = self.scale(views.to(torch.float32, memory_format=torch.contiguous_format))
@@ -113,12 +144,96 @@ class SampleDataset(Dataset[tuple[Tensor, Any]]):
         sample = self.samples[index]
         if self.augment is None or self.number == 0:
             with torch.no_grad():
-                arrays = (torch.from_numpy(array)[None] for array in self.read(sample))
-                return self.preprocess(*arrays)[0], self.encode(sample.target)
-        kept = None if self.sketched is None else self.sketched(index)
+                arrays = self.read(sample)
+                view = self.preprocess(*(torch.from_numpy(array)[None] for array in arrays))[0]
+            return view, self._target(sample, lambda placing: placing.geometry(arrays))
+        small = None if self.sketched is None else self.sketched(index)
         # seeded by sample and view, so that a view is the same in any process, order and data set
         with _seeded(_seed(self.seed, self.number, sample.id)):
-            return self.augment(*(self.sketch(sample) if kept is None else kept)), self.encode(sample.target)
+            made = self.augment(*(self.sketch(sample) if small is None else small))
+        image, geometry = (made.image, made.geometry) if isinstance(made, View) else (made, None)
+        return image, self._target(sample, lambda _placing: geometry)
+
+    def _target(self, sample: Sample, geometry_by: Callable[[Placing], Geometry | None]) -> Any:
+        encoded = self.encode(sample.target)
+        if self.placing is None:
+            return encoded
+        geometry = geometry_by(self.placing)
+        if geometry is None:
+            raise ConfigError(
+                "the task's augment doesn't say how it moves pixels, and its targets have places in the image; "
+                "give --augment none, or a task whose augment gives zooft.View"
+            )
+        return self.placing.move(encoded, geometry)
+
+
+def to_row(geometry: Geometry) -> NDArray[np.float64]:
+    """Its ten numbers."""
+    return np.array([*geometry.matrix.ravel(), *geometry.source, *geometry.view], np.float64)
+
+
+def _from_row(row: NDArray[Any]) -> Geometry:
+    rows, columns, height, width = (int(number) for number in row[6:])
+    return Geometry(matrix=row[:6].reshape(2, 3), source=(rows, columns), view=(height, width))
+
+
+def _geometry_row(_encoded: Any, geometry: Geometry) -> NDArray[np.float64]:
+    return to_row(geometry)
+
+
+def _nothing(_target: Any) -> int:
+    return 0
+
+
+class CachedTargets(Protocol):
+    """Targets of cached features."""
+
+    def __len__(self) -> int:
+        """Samples."""
+
+    def rows(self, indices: Sequence[int], views: Sequence[int]) -> Any:
+        """A batch: those of some samples, each as it lies in one of its views (0 the plain one)."""
+
+
+@dataclass(frozen=True, slots=True)
+class FixedTargets:
+    """The same in every view: ``stacked``, all of them as one batch."""
+
+    stacked: Any
+
+    def __len__(self) -> int:
+        return trees.length(self.stacked)
+
+    def rows(self, indices: Sequence[int], _views: Sequence[int]) -> Any:
+        """As `CachedTargets`."""
+        return trees.rows(self.stacked, list(indices))
+
+
+@dataclass(frozen=True, slots=True)
+class MovedTargets:
+    """Encoded anew and moved each time, as all of them may be more than memory holds.
+
+    Attributes:
+        members: whose samples.
+        geometries: of each view, a row a sample ``(N, 10)``.
+    """
+
+    members: SampleDataset
+    geometries: tuple[NDArray[Any], ...]
+
+    def __len__(self) -> int:
+        return len(self.members)
+
+    def rows(self, indices: Sequence[int], views: Sequence[int]) -> Any:
+        """As `CachedTargets`."""
+        placing, encode, samples = self.members.placing, self.members.encode, self.members.samples
+        assert placing is not None  # noqa: S101 -- such are made for placed targets alone
+        return placing.collate(
+            [
+                placing.move(encode(samples[index].target), _from_row(self.geometries[view][index]))
+                for index, view in zip(indices, views, strict=True)
+            ]
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,18 +242,18 @@ class CachedFeatures(Dataset[Any]):
 
     Attributes:
         takers: the plain view's, then one for each random view.
-        targets: of all N samples, stacked.
+        targets: of all N samples.
         seed: of the choice among views.
         which: the view ``(N,)`` that each sample is seen in; None for the plain one.
     """
 
     takers: tuple[Take, ...]
-    targets: Any
+    targets: CachedTargets
     seed: int = 0
     which: NDArray[np.int64] | None = None
 
     def __len__(self) -> int:
-        return trees.length(self.targets)
+        return len(self.targets)
 
     def at(self, epoch: int) -> CachedFeatures:
         """What an epoch (from 0) sees: of several views, one of each sample by lot."""
@@ -150,19 +265,19 @@ class CachedFeatures(Dataset[Any]):
     def __getitem__(self, index: int) -> tuple[Tensor, Any]:
         """One sample's input and target."""
         x, y = self.__getitems__([index])
-        return x[0], trees.mapped(lambda tensor: tensor[0], y)
+        return x[0], trees.rows(y, 0)
 
     def __getitems__(self, indices: Sequence[int]) -> tuple[Tensor, Any]:
         """A batch: inputs ``(n, …)`` float32, targets stacked."""
         if self.which is None:
-            return self.takers[0](indices), trees.rows(self.targets, list(indices))
+            return self.takers[0](indices), self.targets.rows(indices, [0] * len(indices))
         chosen = self.which[list(indices)]
         parts = [np.flatnonzero(chosen == view).tolist() for view in range(len(self.takers))]
         rows = torch.cat(
             [take([indices[i] for i in part]) for take, part in zip(self.takers, parts, strict=True) if part]
         )
         back = torch.from_numpy(np.argsort(np.concatenate(parts), kind="stable"))
-        return rows[back], trees.rows(self.targets, list(indices))
+        return rows[back], self.targets.rows(indices, chosen.tolist())
 
 
 def reader(task: Task, options: Any) -> Callable[[Sample], Arrays]:

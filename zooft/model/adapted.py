@@ -142,8 +142,8 @@ class AdaptedModel(nn.Module):
         """Of what `prefix` gives: what leaves the stage before `start`, where it goes on, and what is read, by stage."""
         last, taken = list(self.stages)[start - 1], self._taken_before(start)
         names = [*taken, last] if self._goes_on(start) else taken
-        parts = rows.split([math.prod(self.shapes[name]) for name in names], 1)
-        shaped = {name: part.unflatten(1, self.shapes[name]) for name, part in zip(names, parts, strict=True)}
+        parts = torch.split(rows, [math.prod(self.shapes[name]) for name in names], 1)
+        shaped = {name: part.reshape(-1, *self.shapes[name]) for name, part in zip(names, parts, strict=True)}
         return shaped.get(last, rows), shaped
 
     def _through(self, x: Tensor, stages: Sequence[str]) -> Tensor:

@@ -6,6 +6,7 @@ after is `hyperparameters`'s.
 
 from __future__ import annotations
 
+import copy
 import functools
 import math
 from collections.abc import Mapping, Sequence
@@ -38,7 +39,7 @@ if TYPE_CHECKING:
     from zooft.config import FinetuneConfig, MachineOptions
     from zooft.contracts import EpochRecord, Labels, Problem, Sample
     from zooft.deploy.saved import SavedRun
-    from zooft.features import FeatureCache, SampleDataset
+    from zooft.features import FeatureCache, Placing, SampleDataset
     from zooft.model.adapted import AdaptedModel
     from zooft.model.backbone import Backbone
     from zooft.pipeline.events import RunEvents
@@ -47,11 +48,14 @@ if TYPE_CHECKING:
     from zooft.run.checkpoint import Checkpoint, Progress
     from zooft.storage.lookup import Lookup
     from zooft.train import Job, Watch
+    from zooft.train.loss import TaskLoss
     from zooft.train.optimizer import Hyperparameters
 
 T = TypeVar("T")
 _TRIED = 32
 """Targets, about, that a loss is tried on before it is learnt from."""
+_FEW = 4
+"""The same of samples that have to be read and run for it."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -242,7 +246,7 @@ def fit_model(
     from zooft import train
     from zooft.compute.kernels import numerics
     from zooft.model import freeze
-    from zooft.train.loss import make_loss, try_out
+    from zooft.train.loss import make_loss
 
     plan, accelerator, problem = context.plan, context.accelerator, context.plan.task.problem
     augment = plan.task.augment(backbone.input, plan.options)
@@ -251,15 +255,18 @@ def fit_model(
     freezer, argument = plan.registry.freezer(plan.config.model.freeze)
     targets = sample_tables.targets(members)
     loss = make_loss(plan.task, labels, targets, plan.options, seed=plan.config.seed)
-    some = targets[:: math.ceil(len(targets) / _TRIED)]
-    try_out(loss, plan.task, labels, some, plan.options)
+    views = _views(plan, backbone, labels, members, augment=augment)
+    _try_loss(plan, adapted, labels, loss, views, targets)
+    placed = problem.training.move is not None
     job = train.Job(
         model=adapted,
-        train=_views(plan, backbone, labels, members, augment=augment),
+        train=views,
         val=_views(plan, backbone, labels, val, augment=None) if val else None,
         keep_last=keep_last,
         loss=loss,
         metrics=partial(_metrics, problem, labels),
+        rows=partial(_columns, problem, labels) if placed else None,
+        figures=partial(_figures, problem, labels) if placed else None,
         primary=problem.evaluation.primary,
         smaller=problem.evaluation.primary in problem.evaluation.smaller,
         coupled=problem.training.coupled,
@@ -332,8 +339,35 @@ def _metrics(
     problem: Problem, labels: Labels, outputs: Mapping[str, NDArray[Any]], targets: Sequence[Any]
 ) -> Mapping[str, float]:
     """Figures of the head's outputs, nothing fitted."""
-    columns = problem.evaluation.columns(outputs, targets, labels)
+    return _figures(problem, labels, _columns(problem, labels, outputs, targets))
+
+
+def _columns(
+    problem: Problem, labels: Labels, outputs: Mapping[str, NDArray[Any]], targets: Sequence[Any]
+) -> Mapping[str, NDArray[Any]]:
+    return problem.evaluation.columns(outputs, targets, labels)
+
+
+def _figures(problem: Problem, labels: Labels, columns: Mapping[str, NDArray[Any]]) -> Mapping[str, float]:
     return problem.evaluation.metrics(Predictions(samples=(), columns=columns), labels)
+
+
+def _try_loss(
+    plan: Plan, adapted: AdaptedModel, labels: Labels, loss: TaskLoss, views: SampleDataset, targets: Sequence[Any]
+) -> None:
+    """The loss on random outputs and some targets; where these have places, on outputs of the head that is to learn, of a few samples."""
+    import torch
+
+    from zooft.train.loss import collated, random_outputs, try_out
+
+    if plan.task.problem.training.move is None:
+        some = targets[:: math.ceil(len(targets) / _TRIED)]
+        outputs = random_outputs(plan.task, labels, len(some), plan.options)
+        return try_out(loss, plan.task, outputs, collated(plan.task, labels, some))
+    x, encoded = views.numbered(0).__getitems__(range(min(_FEW, len(views))))
+    with torch.random.fork_rng(devices=[]), torch.no_grad():
+        outputs = copy.deepcopy(adapted).cpu().eval()(x)
+    return try_out(loss, plan.task, outputs, encoded, what="what the head gives before it has learnt")
 
 
 def _target_text(plan: Plan, labels: Labels, target: Any) -> str:
@@ -352,8 +386,25 @@ def _views(plan: Plan, backbone: Backbone, labels: Labels, samples: Sequence[Any
     return SampleDataset(
         samples, read=reader(plan.task, plan.options), preprocess=within(plan.task, "preprocess", plan.task.preprocess(backbone.input, plan.options)),
         augment=augment, scale=ImagePreprocess(backbone.input).normalise_, sketch=partial(sample_tables.sketch, plan.task, backbone.input, plan.options), seed=plan.config.seed,
-        encode=partial(_encoded, plan, labels),
+        encode=partial(_encoded, plan, labels), placing=_placing(plan, backbone),
     )  # fmt: skip
+
+
+def _placing(plan: Plan, backbone: Backbone) -> Placing | None:
+    """How targets follow their image, where the problem's have places in it.
+
+    Raises:
+        ConfigError: the task doesn't say how it places samples in the network's input.
+    """
+    from torch.utils.data import default_collate
+
+    from zooft.features import Placing
+
+    training = plan.task.problem.training
+    if training.move is None:
+        return None
+    geometry = finished.geometry_of(plan.task, backbone.input, plan.options)
+    return Placing(geometry=geometry.of, move=training.move, collate=training.collate or default_collate)
 
 
 def _feature_cache(

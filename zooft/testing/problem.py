@@ -8,18 +8,22 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from difflib import get_close_matches
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
+from torch.utils.data import default_collate
 
 from zooft.compute import trees
-from zooft.contracts import Sample
+from zooft.contracts import InputSpec, Sample, Tap
 from zooft.deploy.declared import refuse_undeclared
+from zooft.deploy.saved import geometry_of
+from zooft.errors import UnknownNameError
 from zooft.evaluation.predictions import Predictions
-from zooft.hooks.guard import ask, part_place, part_within
+from zooft.hooks import registry
+from zooft.hooks.guard import ask, part_place, part_within, place_of
 from zooft.testing.breaches import accepted, conforming, expect
 from zooft.train.loss import collated, learnt, make_loss, random_outputs, try_out
 
@@ -27,15 +31,26 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
     from torch import Tensor
 
-    from zooft.contracts import Labels, Task
+    from zooft.contracts import Arrays, Head, Labels, Output, Task
+    from zooft.train.loss import TaskLoss
 
 _FEWEST = 4
 _STEPS, _RATE = 200, 0.1
 _TOLERANCE = 1e-4
+_SPEC = InputSpec(height=64, width=64, resize=64, mean=(0.5,) * 3, std=(0.5,) * 3, mode="stretch")
+"""Of a network that there isn't, for heads that read maps."""
 
 
 @conforming()
-def check_problem(task: Task, labels: Labels, targets: Sequence[Any], options: Any = None) -> None:
+def check_problem(
+    task: Task,
+    labels: Labels,
+    targets: Sequence[Any],
+    options: Any = None,
+    *,
+    arrays: Sequence[Arrays] = (),
+    heads: Sequence[Head] = (),
+) -> None:
     """The four parts of a task's problem do together what they promise.
 
     Args:
@@ -43,6 +58,8 @@ def check_problem(task: Task, labels: Labels, targets: Sequence[Any], options: A
         labels: what the targets say.
         targets: at least four, as they stand in samples, among them every kind of answer.
         options: the task's own; None for its defaults.
+        arrays: of a problem whose targets have places in the image, what `Task.read` gives of these samples.
+        heads: the plugin's own, where the task names one by default and the plugin isn't installed.
     """
     task = accepted(task)
     options = task.options() if options is None else options
@@ -56,12 +73,124 @@ def check_problem(task: Task, labels: Labels, targets: Sequence[Any], options: A
             )
     _check_strata(task, labels, targets)
     labels = ask(task.problem.training, "prepare", labels, targets, options)
-    encoded = collated(task, labels, targets)
-    start = random_outputs(task, labels, len(targets), options)
-    _check_loss(task, labels, targets, options, encoded)
-    taught = _taught(task, labels, targets, options, start, encoded)
-    _check_figures(task, labels, targets, options, start, taught)
-    _check_deployment(task, labels, targets, options, taught)
+    trial = _trial(task, labels, targets, options, arrays, heads)
+    _check_loss(trial)
+    taught = _taught(trial)
+    _check_figures(trial, taught)
+    if trial.placed:
+        _check_placed(trial, taught)
+    else:
+        _check_deployment(trial, taught)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Trial:
+    """What a problem is tried on.
+
+    Attributes:
+        task: whose problem.
+        labels: prepared.
+        targets: as they stand in samples.
+        options: the task's.
+        outputs: what a head may give, by name.
+        encoded: the targets as a batch.
+        seen: the targets as `EvaluationPart.columns` gets them.
+        arrays: the samples' own, where targets have places in them.
+    """
+
+    task: Task
+    labels: Labels
+    targets: Sequence[Any]
+    options: Any
+    outputs: Mapping[str, Tensor]
+    encoded: Any
+    seen: Sequence[Any]
+    arrays: Sequence[Arrays]
+
+    @property
+    def placed(self) -> bool:
+        """Whether targets have places in the image."""
+        return self.task.problem.training.move is not None
+
+    def loss(self) -> TaskLoss:
+        """The problem's, new."""
+        return make_loss(self.task, self.labels, self.targets, self.options, seed=0)
+
+    def predictions(self, outputs: Mapping[str, Tensor]) -> Predictions:
+        """Columns of outputs."""
+        given = {name: tensor.numpy() for name, tensor in outputs.items()}
+        columns = ask(self.task.problem.evaluation, "columns", given, self.seen, self.labels)
+        samples = [
+            Sample(id=str(i), source=None, target=target, group=f"group {i // 2}")
+            for i, target in enumerate(self.targets)
+        ]
+        return Predictions(samples=samples, columns=columns)
+
+
+def _trial(
+    task: Task,
+    labels: Labels,
+    targets: Sequence[Any],
+    options: Any,
+    arrays: Sequence[Arrays],
+    heads: Sequence[Head],
+) -> _Trial:
+    training = task.problem.training
+    if training.move is None:
+        encoded: Any = collated(task, labels, targets)
+        seen: Sequence[Any] = targets
+        outputs = random_outputs(task, labels, len(targets), options)
+    else:
+        expect(len(arrays) == len(targets), f"{task.name}: give check_problem the arrays of the {len(targets)} samples")
+        geometry = geometry_of(task, task.input(_SPEC, options), options)
+        moved = [
+            ask(training, "move", ask(training, "encode", target, labels), geometry.of(each))
+            for target, each in zip(targets, arrays, strict=True)
+        ]
+        encoded = (training.collate or default_collate)(moved)
+        seen = [trees.arrays(trees.rows(encoded, row)) for row in range(len(targets))]
+        outputs = None
+    if training.gives != "vector":
+        outputs = _of_head(task, labels, len(targets), options, heads)
+    elif outputs is None:
+        outputs = random_outputs(task, labels, len(targets), options)
+    return _Trial(
+        task=task, labels=labels, targets=targets, options=options, outputs=outputs, encoded=encoded, seen=seen, arrays=arrays
+    )  # fmt: skip
+
+
+def _of_head(task: Task, labels: Labels, rows: int, options: Any, heads: Sequence[Head]) -> dict[str, Tensor]:
+    """What the task's default head makes of random maps."""
+    head = default_head(task, options, heads)
+    taps = [_tap(stride) for stride in ((4, 8, 16, 32) if head.reads == "pyramid" else (32,))]
+    random = torch.Generator().manual_seed(0)
+    maps = [torch.randn(rows, tap.channels, tap.rows, tap.columns, generator=random) for tap in taps]
+    sizes = ask(task.problem.training, "outputs", labels, options)
+    with torch.random.fork_rng(devices=[]), torch.no_grad():
+        torch.manual_seed(0)
+        made: dict[str, Tensor] = ask(head, "build", tuple(taps), sizes).eval()(maps)
+    return made
+
+
+def _tap(stride: int) -> Tap:
+    rows = _SPEC.height // stride
+    return Tap(stage=f"stride {stride}", layout="map", channels=8, rows=rows, columns=rows, stride=stride)
+
+
+def default_head(task: Task, options: Any, heads: Sequence[Head]) -> Head:
+    """The head that a task names.
+
+    Args:
+        task: whose head.
+        options: its own.
+        heads: of a plugin that isn't installed.
+    """
+    name = ask(task, "head", options)
+    own = [head for head in heads if head.name == name.rpartition("/")[2]]
+    try:
+        return own[0] if own else registry.load().head(name)
+    except UnknownNameError as error:
+        raise place_of(task, "head").error(f"names a head that isn't registered: {error}") from error
 
 
 def _check_strata(task: Task, labels: Labels, targets: Sequence[Any]) -> None:
@@ -73,42 +202,33 @@ def _check_strata(task: Task, labels: Labels, targets: Sequence[Any]) -> None:
         raise place.error(f"gives numbers of strata beyond their {len(strata.names)} names")
 
 
-def _check_loss(task: Task, labels: Labels, targets: Sequence[Any], options: Any, encoded: Any) -> None:
-    module = make_loss(task, labels, targets, options, seed=0)
-    try_out(module, task, labels, targets, options)
-    outputs = random_outputs(task, labels, len(targets), options)
-    module(trees.mapped(lambda tensor: tensor.requires_grad_(), outputs), encoded).backward()
+def _check_loss(trial: _Trial) -> None:
+    module = trial.loss()
+    try_out(module, trial.task, trial.outputs, trial.encoded)
+    module(trees.mapped(lambda tensor: tensor.clone().requires_grad_(), dict(trial.outputs)), trial.encoded).backward()
     idle = [name.removeprefix("own.") for name, parameter in learnt(module) if parameter.grad is None]
     if idle:
-        raise part_place(task, "training", "loss").error(
+        raise part_place(trial.task, "training", "loss").error(
             f"makes a loss that doesn't use {', '.join(idle)}; use it, or mark what is to stay fixed with requires_grad_(False)"
         )
 
 
-def _taught(
-    task: Task, labels: Labels, targets: Sequence[Any], options: Any, outputs: Mapping[str, Tensor], encoded: Any
-) -> dict[str, Tensor]:
+def _taught(trial: _Trial) -> dict[str, Tensor]:
     """Outputs after some steps down the loss, each sample's free to move."""
-    module = make_loss(task, labels, targets, options, seed=0)
-    moving = {name: tensor.clone().requires_grad_() for name, tensor in outputs.items()}
+    module = trial.loss()
+    moving = {name: tensor.clone().requires_grad_() for name, tensor in trial.outputs.items()}
     optimizer = torch.optim.Adam([*moving.values(), *(p for _, p in learnt(module))], lr=_RATE)
     for _ in range(_STEPS):
         optimizer.zero_grad()
-        module(moving, encoded).backward()
+        module(moving, trial.encoded).backward()
         optimizer.step()
     return {name: tensor.detach() for name, tensor in moving.items()}
 
 
-def _check_figures(
-    task: Task,
-    labels: Labels,
-    targets: Sequence[Any],
-    options: Any,
-    start: Mapping[str, Tensor],
-    taught: Mapping[str, Tensor],
-) -> None:
+def _check_figures(trial: _Trial, taught: Mapping[str, Tensor]) -> None:
+    task, labels, options = trial.task, trial.labels, trial.options
     part, place = task.problem.evaluation, part_place(task, "evaluation", "metrics")
-    before, after = (_predictions(task, labels, targets, outputs) for outputs in (start, taught))
+    before, after = (trial.predictions(outputs) for outputs in (trial.outputs, taught))
     figures = [ask(part, "metrics", given, labels) for given in (before, after)]
     if set(figures[0]) != set(figures[1]):
         raise place.error(f"gives {', '.join(figures[0])} for some predictions and {', '.join(figures[1])} for others")
@@ -116,7 +236,7 @@ def _check_figures(
     for value in primary:
         if not math.isfinite(value):
             raise place.amiss(value, "a finite number", what=f"the primary metric, {part.primary},")
-    some = _without_one_stratum(task, labels, targets)
+    some = _without_one_stratum(task, labels, trial.targets)
     ask(part, "metrics", Predictions(samples=(), columns=after.rows(some)), labels)  # NaN is fine, an error isn't
     _check_smaller(task, figures[0])
     better = primary[1] < primary[0] if part.primary in part.smaller else primary[1] > primary[0]
@@ -130,7 +250,7 @@ def _check_figures(
     applied = ask(part, "apply", after, fitted, labels)
     ask(part, "details", applied, None, labels, fitted, False)
     _check_groups(task, labels, applied)
-    _check_presentation(task, labels, targets, applied, fitted)
+    _check_presentation(task, labels, trial.targets, applied, fitted)
 
 
 def _check_smaller(task: Task, figures: Mapping[str, float]) -> None:
@@ -148,15 +268,6 @@ def _without_one_stratum(task: Task, labels: Labels, targets: Sequence[Any]) -> 
     numbers = np.asarray(ask(task.problem.training, "strata", targets, labels).numbers)
     some: NDArray[Any] = np.flatnonzero(numbers != numbers.max())
     return some if len(some) else np.arange(len(targets))
-
-
-def _predictions(task: Task, labels: Labels, targets: Sequence[Any], outputs: Mapping[str, Tensor]) -> Predictions:
-    arrays = {name: tensor.numpy() for name, tensor in outputs.items()}
-    columns = ask(task.problem.evaluation, "columns", arrays, targets, labels)
-    samples = [
-        Sample(id=str(i), source=None, target=target, group=f"group {i // 2}") for i, target in enumerate(targets)
-    ]
-    return Predictions(samples=samples, columns=columns)
 
 
 def _check_groups(task: Task, labels: Labels, given: Predictions) -> None:
@@ -187,12 +298,11 @@ def _check_presentation(task: Task, labels: Labels, targets: Sequence[Any], give
     ask(part, "record", first, labels)
 
 
-def _check_deployment(
-    task: Task, labels: Labels, targets: Sequence[Any], options: Any, taught: Mapping[str, Tensor]
-) -> None:
+def _check_deployment(trial: _Trial, taught: Mapping[str, Tensor]) -> None:
+    task, labels, targets = trial.task, trial.labels, trial.targets
     part, place = task.problem.deployment, part_place(task, "deployment", "graph")
-    given = _predictions(task, labels, targets, taught)
-    fitted = ask(task.problem.evaluation, "fit", given, labels, "", options)
+    given = trial.predictions(taught)
+    fitted = ask(task.problem.evaluation, "fit", given, labels, "", trial.options)
     declared = ask(part, "outputs", labels, fitted)
     graph = part_within(task, "deployment", "graph", ask(part, "graph", labels, fitted).eval())
     batch = (torch.zeros(len(targets), 8, 8, 3, dtype=torch.uint8),)
@@ -213,8 +323,36 @@ def _check_deployment(
     deployed = replace(given, columns=columns)
     wanted = ask(task.problem.evaluation, "apply", given, fitted, labels)
     _expect_same_figures(task, labels, deployed, wanted)
+    _expect_agreement(task, labels, fitted, declared, answers)
+
+
+def _check_placed(trial: _Trial, taught: Mapping[str, Tensor]) -> None:
+    """The graph on every sample's own pixels, of several sizes: its columns give the same figures, and agree with themselves."""
+    task, labels, part = trial.task, trial.labels, trial.task.problem.deployment
+    given = trial.predictions(taught)
+    fitted = ask(task.problem.evaluation, "fit", given, labels, "", trial.options)
+    declared = ask(part, "outputs", labels, fitted)
+    graph = part_within(task, "deployment", "graph", ask(part, "graph", labels, fitted).eval())
+    geometry = geometry_of(task, task.input(_SPEC, trial.options), trial.options)
+    for row, (target, arrays) in enumerate(zip(trial.targets, trial.arrays, strict=True)):
+        batch = tuple(torch.from_numpy(array)[None] for array in arrays)
+        with torch.inference_mode():
+            found = graph(trees.rows(dict(taught), slice(row, row + 1)), batch, geometry.back(batch))
+        refuse_undeclared(task, declared, found, rows=1)
+        answers = {output.name: tensor.numpy() for output, tensor in zip(declared, found, strict=True)}
+        columns = ask(part, "columns", answers, [target], labels, fitted)
+        figures = ask(task.problem.evaluation, "metrics", Predictions(samples=(), columns=columns), labels)
+        lost = set(ask(task.problem.evaluation, "metrics", given, labels)) - set(figures)
+        if lost:
+            raise part_place(task, "deployment", "columns").error(
+                f"gives columns without the figures {', '.join(sorted(lost))}"
+            )
+        _expect_agreement(task, labels, fitted, declared, answers)
+
+
+def _expect_agreement(task: Task, labels: Labels, fitted: Any, declared: Sequence[Output], answers: Any) -> None:
     slack = {output.name: 0.0 for output in declared if output.measure == "spread"}
-    disagreeing = ask(part, "agree", answers, answers, labels, fitted, slack)
+    disagreeing = ask(task.problem.deployment, "agree", answers, answers, labels, fitted, slack)
     if disagreeing:
         raise part_place(task, "deployment", "agree").error(
             f"says that an answer doesn't agree with itself: {'; '.join(disagreeing)}"

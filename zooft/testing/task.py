@@ -9,13 +9,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
-from zooft.contracts import InputSpec
+from zooft.contracts import InputSpec, View
 from zooft.data import samples
-from zooft.errors import UnknownNameError
-from zooft.hooks import registry
 from zooft.hooks.guard import ask, place_of, within
 from zooft.testing.breaches import accepted, conforming, expect
-from zooft.testing.problem import check_problem
+from zooft.testing.problem import check_problem, default_head
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -24,6 +22,8 @@ if TYPE_CHECKING:
     from zooft.contracts import Head, Sample, Task
 
 _MOST_READ = 100
+_MOST_PLACED = 8
+"""Samples whose targets have places in the image, each of which is read and answered at its own size."""
 
 
 @conforming()
@@ -49,16 +49,16 @@ def check_task(task: Task, data: Path, options: Any = None, *, heads: Sequence[H
     for sample in found.samples[:: math.ceil(len(found.samples) / _MOST_READ)]:
         samples.read(task, options, sample)  # refuses arrays that aren't as the ports say
     _check_reading(task, found.samples[0], options)
-    check_problem(task, found.labels, samples.targets(found.samples), options)
+    if task.problem.training.move is None:
+        return check_problem(task, found.labels, samples.targets(found.samples), options, heads=heads)
+    few = found.samples[:: math.ceil(len(found.samples) / _MOST_PLACED)]
+    arrays = [samples.read(task, options, sample) for sample in few]
+    return check_problem(task, found.labels, samples.targets(few), options, arrays=arrays, heads=heads)
 
 
 def _check_default_head(task: Task, options: Any, heads: Sequence[Head]) -> None:
-    name, bag = ask(task, "head", options), ask(task, "bag", options)
-    own = [head for head in heads if head.name == name.rpartition("/")[2]]
-    try:
-        head = own[0] if own else registry.load().head(name)
-    except UnknownNameError as error:
-        raise place_of(task, "head").error(f"names a head that isn't registered: {error}") from error
+    head, bag = default_head(task, options, heads), ask(task, "bag", options)
+    name = ask(task, "head", options)
     if (head.reads == "bag") != bag:
         raise place_of(task, "head").error(f"names {name}, which reads a {head.reads}; its own bag is {bag}")
     gives = task.problem.training.gives
@@ -94,7 +94,8 @@ def _check_reading(task: Task, sample: Sample, options: Any) -> None:
     )
     view = ask(task, "augment", spec, options)
     if view is not None:
-        seen = within(task, "augment", view)(*samples.sketch(task, spec, options, sample))
+        made = within(task, "augment", view)(*samples.sketch(task, spec, options, sample))
+        seen = made.image if isinstance(made, View) else made
         expect(
             tuple(seen.shape) == wanted[1:], f"{task.name}: augment gives {tuple(seen.shape)}, expected {wanted[1:]}"
         )

@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.utils.data import Subset
@@ -19,7 +20,7 @@ from torch.utils.data import Subset
 from zooft import features
 from zooft.compute import distributed, trees
 from zooft.compute.profile import Stopwatch
-from zooft.contracts import EpochRecord
+from zooft.contracts import EpochRecord, Loss
 from zooft.errors import DivergedError
 from zooft.model import freeze
 from zooft.model.adapted import load_zoo_state_dict
@@ -31,7 +32,7 @@ if TYPE_CHECKING:
     from accelerate import Accelerator
     from numpy.typing import NDArray
 
-    from zooft.contracts import FreezePlan
+    from zooft.contracts import Columns, FreezePlan
     from zooft.features import EpochData, FeatureCache, SampleDataset
     from zooft.model.adapted import AdaptedModel
     from zooft.run.checkpoint import Checkpoint
@@ -54,6 +55,9 @@ class Job:
         keep_last: keep the last epoch, whatever validation says; always so without validation samples.
         loss: ``(outputs, targets) -> scalar``; its own parameters learn as the head does.
         metrics: of the head's outputs, name to array, and of targets as they stand in the samples.
+        rows: where outputs are too large to be held for all samples: ``(outputs, targets of the batch)`` to small columns, of which
+            `figures` are then computed in place of `metrics`; None elsewhere.
+        figures: of the columns of all samples.
         primary: the metric that chooses the best epoch.
         plan: epoch (from 0) to what stays frozen.
         feature_cache: how what leaves frozen stages is kept; None to compute it in every epoch.
@@ -70,6 +74,8 @@ class Job:
     metrics: Callable[[Mapping[str, NDArray[Any]], Sequence[Any]], Mapping[str, float]]
     primary: str
     plan: Callable[[int], FreezePlan]
+    rows: Callable[[Mapping[str, NDArray[Any]], Sequence[Any]], Columns] | None = None
+    figures: Callable[[Columns], Mapping[str, float]] | None = None
     feature_cache: FeatureCache | None = None
     views: int | None = None
     smaller: bool = False
@@ -385,9 +391,12 @@ def _validate(
         return math.nan, {}
     total = len(epoch_data.val)  # type: ignore[arg-type]
     own = distributed.share(total, accelerator)
+    part = epoch_data.val if len(own) == total else Subset(epoch_data.val, own)
+    if job.rows is not None:
+        batches = features.loader(part, batch_size=features.AT_A_TIME, workers=hyperparameters.workers)
+        return _validate_by_batch(job, model, batches, accelerator, start=epoch_data.val_start, epoch=epoch)
     answered = []
     if len(own):
-        part = epoch_data.val if len(own) == total else Subset(epoch_data.val, own)
         batches = features.loader(part, batch_size=features.AT_A_TIME, workers=hyperparameters.workers)
         answered = [predict(model, batches, accelerator, start=epoch_data.val_start)]
     outputs = distributed.gather([z for z, _ in answered], own, accelerator)
@@ -402,15 +411,49 @@ def _worth(
     job.loss.eval()  # what validation samples are is nothing to learn from: neither statistics nor centres of classes
     with torch.no_grad():
         loss = float(job.loss(trees.to_device(outputs, device), trees.to_device(targets, device)))
+    _check_finite(loss, epoch)
+    assert job.val is not None  # noqa: S101 -- the caller has looked
+    truth = [sample.target for sample in job.val.samples]
+    values = job.metrics({name: tensor.numpy() for name, tensor in outputs.items()}, truth)
+    return loss, {name: float(value) for name, value in values.items()}
+
+
+def _check_finite(loss: float, epoch: int) -> None:
     if not math.isfinite(loss):
         raise DivergedError(
             f"the validation loss became {loss} after epoch {epoch + 1}; "
             "try a tenth of --lr and --backbone-lr, or a longer --warmup"
         )
-    assert job.val is not None  # noqa: S101 -- the caller has looked
-    truth = [sample.target for sample in job.val.samples]
-    values = job.metrics({name: tensor.numpy() for name, tensor in outputs.items()}, truth)
-    return loss, {name: float(value) for name, value in values.items()}
+
+
+def _validate_by_batch(
+    job: Job, model: nn.Module, batches: Iterable[Any], accelerator: Accelerator, *, start: int, epoch: int
+) -> tuple[float, dict[str, float]]:
+    """Loss and metrics of outputs that are never held for more than one batch."""
+    assert job.rows is not None  # noqa: S101 -- the caller has looked
+    assert job.figures is not None  # noqa: S101 -- given with `rows`
+    model.eval()
+    job.loss.eval()
+    columns, total, weight = [], 0.0, 0.0
+    with torch.inference_mode():
+        for x, y in batches:
+            outputs = trees.floats(model(features.to_device(x, accelerator.device), start))
+            sums = job.loss.sums(outputs, trees.to_device(y, accelerator.device))
+            loss = sums if isinstance(sums, Loss) else Loss(sums * len(x), len(x))
+            total, weight = total + float(loss.total), weight + float(loss.weight)
+            moved = [trees.arrays(trees.rows(y, row)) for row in range(len(x))]
+            columns.append(job.rows({name: tensor.cpu().numpy() for name, tensor in outputs.items()}, moved))
+    parts = distributed.all_gather_object((columns, total, weight), accelerator)
+
+    def figures() -> tuple[float, dict[str, float]]:
+        loss = sum(part[1] for part in parts) / sum(part[2] for part in parts)
+        _check_finite(loss, epoch)
+        rows = [each for part in parts for each in part[0]]
+        joined = {name: np.concatenate([each[name] for each in rows]) for name in rows[0]}
+        assert job.figures is not None  # noqa: S101 -- as above
+        return loss, {name: float(value) for name, value in job.figures(joined).items()}
+
+    return distributed.first(accelerator, figures)
 
 
 def _learning(model: AdaptedModel, plan: FreezePlan) -> tuple[str, ...]:

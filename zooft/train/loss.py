@@ -130,39 +130,38 @@ def make_loss(task: Task, labels: Labels, targets: Sequence[Any], options: Any, 
     return TaskLoss(task, own)
 
 
-def try_out(loss: TaskLoss, task: Task, labels: Labels, targets: Sequence[Any], options: Any) -> None:
-    """Raise PluginError where a loss isn't finite, leaves an output out, or doesn't add up, on random outputs.
+def try_out(
+    loss: TaskLoss, task: Task, outputs: Mapping[str, Tensor], encoded: Any, *, what: str = "outputs near 0"
+) -> None:
+    """Raise PluginError where a loss isn't finite, leaves an output out, or doesn't add up.
 
     Args:
         loss: of the task's problem; it is left as it is.
         task: whose problem's loss.
-        labels: what the targets mean.
-        targets: some, as they stand in samples.
-        options: the task's own.
+        outputs: what a head may give for some samples, by name.
+        encoded: these samples' targets, as a batch.
+        what: the outputs in words.
     """
     training, place = task.problem.training, part_place(task, "training", "loss")
-    encoded = collated(task, labels, targets)
-    outputs = {
-        name: tensor.requires_grad_() for name, tensor in random_outputs(task, labels, len(targets), options).items()
-    }
+    outputs = {name: tensor.detach().clone().requires_grad_() for name, tensor in outputs.items()}
     with torch.random.fork_rng(devices=[]):
         module = copy.deepcopy(loss).eval()
         found = module.sums(outputs, encoded)
         value = found.total if isinstance(found, Loss) else found
         if not bool(torch.isfinite(value)):
-            raise place.error(f"makes a loss that is {_number(value)} for outputs near 0; expected a finite number")
+            raise place.error(f"makes a loss that is {_number(value)} for {what}; expected a finite number")
         value.backward()  # type: ignore[no-untyped-call]
         unused = [name for name, tensor in outputs.items() if tensor.grad is None]
         if unused:
             raise place.error(
                 f"makes a loss that doesn't use the outputs {', '.join(unused)}; expected all that `outputs` names: {', '.join(outputs)}"
             )
-        if isinstance(found, Loss) and not training.coupled and len(targets) > 1:
+        if isinstance(found, Loss) and not training.coupled and trees.length(outputs) > 1:
             _check_additive(module, place, {name: tensor.detach() for name, tensor in outputs.items()}, encoded, found)
 
 
 def random_outputs(task: Task, labels: Labels, rows: int, options: Any) -> dict[str, Tensor]:
-    """What a head may give for so many samples, by name ``(rows, width)``."""
+    """What a head that gives vectors may give for so many samples, by name ``(rows, size)``."""
     sizes = ask(task.problem.training, "outputs", labels, options)
     if not sizes:
         raise part_place(task, "training", "outputs").amiss(sizes, "at least one output of the head")
