@@ -7,15 +7,16 @@ how good an answer is, what the deployed file gives, and how an answer is shown.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 from zooft.contracts.data import Label
 from zooft.contracts.geometry import Geometry
 from zooft.contracts.options import NoOptions
 from zooft.contracts.parts import Gives
-from zooft.contracts.results import Description, Table
+from zooft.contracts.results import Description, FileAnswer, Table
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -299,6 +300,8 @@ class DeploymentPart:
             output, ``(N, …)``; of an output whose size differs from sample to sample, ``(N,)`` arrays. `slack` has how far a right
             file may move the numbers of the outputs that are measured by their spread; infinite where that isn't known.
         properties: ``(labels)`` to entries of the ONNX metadata that other tools read.
+        writers: name of a format of ``zooft predict`` to ``(answers, labels, fitted, folder)``, which writes answers such as masks into a
+            new folder and returns the files; `answers` come one after the other, each to be dropped before the next.
     """
 
     outputs: Callable[[Labels, Fitted], Sequence[Output]]
@@ -306,6 +309,9 @@ class DeploymentPart:
     columns: Callable[[Columns, Sequence[Any], Labels, Fitted], Columns]
     agree: Callable[[Columns, Columns, Labels, Fitted, Mapping[str, float]], tuple[str, ...]] = _all_agree
     properties: Callable[[Labels], Mapping[str, str]] = _no_properties
+    writers: Mapping[str, Callable[[Iterable[FileAnswer], Labels, Fitted, Path], Sequence[Path]]] = field(
+        default_factory=dict
+    )
 
 
 def _no_tables(_evaluation: Evaluation, _labels: Labels) -> Sequence[Table]:

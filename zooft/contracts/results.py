@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from zooft.contracts.data import Label, Rejection, Sample
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -86,6 +89,21 @@ class GroupResult:
     def missing(self) -> int:
         """How many samples the answer lacks."""
         return sum(rejected.missing for rejected in self.unjudged)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FileAnswer:
+    """What a deployed model gave of one file, for a problem's own formats.
+
+    Attributes:
+        key: the file as it was named.
+        outputs: by name, without the batch axis.
+        picture: makes the file's picture for people, ``(H, W)`` or ``(H, W, 3)`` uint8.
+    """
+
+    key: str
+    outputs: Mapping[str, NDArray[Any]]
+    picture: Callable[[], NDArray[Any]]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -15,14 +15,14 @@ from torch import Tensor
 from torch.utils.data import Dataset, default_collate
 
 from zooft.compute import trees
-from zooft.contracts import View
+from zooft.contracts import Geometry, View
 from zooft.data import samples
 from zooft.errors import ConfigError
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from zooft.contracts import Arrays, Geometry, Sample, Task
+    from zooft.contracts import Arrays, Sample, Task
 
 Take = Callable[[Sequence[int]], Tensor]
 """Positions of samples to the inputs ``(n, …)`` float32 of the first learning stage."""

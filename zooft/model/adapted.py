@@ -255,6 +255,7 @@ def load_zoo_state_dict(model: AdaptedModel, tensors: Mapping[str, Tensor], *, w
     prefixes = [HEAD_PREFIX] if not isinstance(model.head, nn.Linear) else [f"{s.name}." for s in model.slots]
     head = {n.removeprefix(prefixes[0]): t for n, t in tensors.items() if n.startswith(prefixes[0])}
     trunk = {n: t for n, t in tensors.items() if not n.startswith(tuple(prefixes))}
-    shaped = {n: t.reshape(t.shape[:2]) if t.ndim == 4 and t.shape[2:] == (1, 1) else t for n, t in head.items()}
+    if isinstance(model.head, nn.Linear):  # a zoo's classifier may be a 1x1 convolution
+        head = {n: t.reshape(t.shape[:2]) if t.ndim == 4 and t.shape[2:] == (1, 1) else t for n, t in head.items()}
     load_strictly(model.trunk, trunk, without=(), what=what)
-    load_strictly(model.head, shaped, without=(), what=what)
+    load_strictly(model.head, head, without=(), what=what)
