@@ -88,6 +88,8 @@ def _by_file(job: Job) -> Tally:
     out = job.wanted.out
     ours = [] if out is None else [out, path_of(out)]
     meant = paths.files(job.wanted.typed, leave=ours)
+    if job.wanted.format in job.task.problem.deployment.writers:
+        return _by_writer(job, meant.files, Tally(left_out=paths.summary(meant.left_out)))
     about = {**job.about, "left_out": [{"id": each.id, "reason": each.reason} for each in meant.left_out]}
     layout = Layout(key="file", labels=job.labels, presentation=job.task.problem.presentation, facts=(), about=about)
     tally = Tally(left_out=paths.summary(meant.left_out))
@@ -104,6 +106,29 @@ def _by_file(job: Job) -> Tally:
             sink.add(answer, stamp_of(path))
             advance(1)
         sink.finish([str(path) for path in meant.files])
+    return tally
+
+
+def _by_writer(job: Job, files: Sequence[Path], tally: Tally) -> Tally:
+    """In a format of the problem's own, written into a folder as answers come."""
+    from zooft.deploy import predict as answers
+
+    folder, metadata = job.wanted.out, job.opened.metadata
+    assert folder is not None  # noqa: S101 -- checked before
+    lacking: list[Answer] = []
+    with _live(job.wanted) as live:
+        advance = live.computing("files", len(files))
+
+        def tell(answer: Answer) -> None:
+            tally.count(answer)
+            lacking.extend([answer] if answer.error else [])
+            advance(1)
+
+        made = answers.drawn_files(job.opened, job.task, job.options, files, tell=tell)
+        writer = job.task.problem.deployment.writers[job.wanted.format]
+        written = writer(made, metadata.labels, metadata.fitted, folder)
+    say(f"{len(written)} files in {folder}" if len(written) != 1 else written[0])
+    _write_unjudged(folder, lacking, key="file")
     return tally
 
 
@@ -190,12 +215,12 @@ def _write_own(job: Job, asked: Sequence[Group], results: Sequence[GroupResult |
     _write_unjudged(job.wanted.out, [answer for answer in everyone if answer.error])
 
 
-def _write_unjudged(folder: Path, lacking: Sequence[Answer]) -> None:
+def _write_unjudged(folder: Path, lacking: Sequence[Answer], *, key: str = "patient") -> None:
     """Those who weren't answered, or only in part; what an earlier command said of others goes."""
     from zooft.deploy import formats
     from zooft.run.folder import write_text
 
-    path, head = folder / _UNJUDGED, formats.csv_line(("patient", "missing", "error"))
+    path, head = folder / _UNJUDGED, formats.csv_line((key, "missing", "error"))
     if lacking:
         folder.mkdir(parents=True, exist_ok=True)
         rows = (formats.csv_line((each.key, each.facts.get("missing", ""), each.error)) for each in lacking)

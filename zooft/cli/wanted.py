@@ -136,7 +136,7 @@ def check_format(job: Job) -> None:
     """
     from zooft.deploy import formats
 
-    form, writers = job.wanted.format, job.task.writers
+    form, writers = job.wanted.format, {**job.task.writers, **job.task.problem.deployment.writers}
     if form not in (*formats.FORMATS, *writers):
         known = ", ".join((*formats.FORMATS, *writers))
         raise ConfigError(f"there is no format {form!r}; the task {job.task.name} has {known}")

@@ -10,12 +10,13 @@ import stat
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from zooft.compute import machine
-from zooft.contracts import GroupResult
+from zooft.contracts import FileAnswer, GroupResult
 from zooft.data import samples as sample_tables
 from zooft.deploy.saved import columns_of
 from zooft.errors import DataError, PluginError, RuntimeModelError, ZooftError
@@ -73,6 +74,36 @@ def of_files(
     read = _ahead if ahead else map
     for found in read(lambda path: _read(task, options, path), paths):
         yield Answer(key=str(found.path), error=found.error) if found.error else _of_arrays(model, task, found)
+
+
+def drawn_files(
+    model: OnnxModel, task: Task, options: Any, paths: Iterable[Path], *, tell: Callable[[Answer], None]
+) -> Iterator[FileAnswer]:
+    """What the model gives of each file whole, in their order.
+
+    Args:
+        model: that answers.
+        task: that reads the files.
+        options: the task's.
+        paths: the files.
+        tell: called with every file's answer, also of those that give none.
+    """
+    for found in _ahead(lambda path: _read(task, options, path), paths):
+        key = str(found.path)
+        try:
+            if found.error:
+                raise RuntimeModelError(found.error)
+            outputs = run_one(model, found.arrays)
+        except RuntimeModelError as error:
+            tell(Answer(key=key, error=str(error)))
+            continue
+        columns = columns_of(model, task, outputs, [None])
+        tell(Answer(key=key, cells=_cells(model, task, Predictions(samples=(), columns=columns))))
+        yield FileAnswer(
+            key=key,
+            outputs={name: output[0] for name, output in outputs.items()},
+            picture=partial(sample_tables.picture, task, options, found.arrays),
+        )
 
 
 def _ahead(work: Callable[[Path], _Read], paths: Iterable[Path]) -> Iterator[_Read]:

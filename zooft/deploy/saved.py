@@ -118,7 +118,7 @@ def open_run(path: Path, registry: Registry, *, like: Backbone | None = None) ->
     )  # fmt: skip
     backbone = for_task(backbone, task, options)
     outputs = ask(task.problem.training, "outputs", record.labels, options)
-    adapted = adapt(backbone, registry.head(record.head), outputs, checked=False)
+    adapted = adapt(backbone, registry.head(record.head), outputs, known_taps=record.backbone.taps)
     weights = path / runs.WEIGHTS_FILE
     load_zoo_state_dict(adapted, read_file(weights).tensors, what=weights.name)
     return SavedRun(
@@ -245,7 +245,12 @@ def predict_run(
 
     views = make_views(saved, samples)
     saved.model.to(device, memory_format=torch.channels_last).eval()  # type: ignore[call-overload]
-    kept = None if feature_cache is None else inputs(saved.model, views, stop=stop, feature_cache=feature_cache)
+    exact = saved.problem.training.move is not None
+    kept = (
+        None
+        if feature_cache is None
+        else inputs(saved.model, views, stop=stop, feature_cache=feature_cache, exact=exact)
+    )
     start = 0 if kept is None else stop
     rows: list[Columns] = []
     answer = partial(saved.model, start=start) if start or len(samples) < _MANY else _Folded(saved.model)
@@ -472,6 +477,21 @@ def geometry_of(task: Task, spec: InputSpec, options: Any) -> InputGeometry:
         )
     found: InputGeometry = ask(task, "geometry", spec, options)
     return found
+
+
+def answering(saved: SavedRun) -> Callable[[Sample], Columns]:
+    """From a sample to what the deployed graph gives of it in torch, by name and without the batch axis."""
+    import torch
+
+    module, names = deployed(saved), [output.name for output in _outputs(saved)]
+
+    def answer(sample: Sample) -> Columns:
+        arrays = sample_tables.read(saved.task, saved.options, sample)
+        with torch.inference_mode():
+            made = module(*(torch.from_numpy(array)[None] for array in arrays))
+        return {name: found[0].numpy() for name, found in zip(names, made, strict=True)}
+
+    return answer
 
 
 def _outputs(saved: SavedRun) -> tuple[Output, ...]:

@@ -157,7 +157,13 @@ def _fed(
     feature_cache: FeatureCache,
 ) -> EpochData:
     runner = _Runners(model, boundary, feature_cache)
-    kept_val = None if val is None else inputs(model, val, stop=boundary, feature_cache=feature_cache, runner=runner)
+    kept_val = (
+        None
+        if val is None
+        else inputs(
+            model, val, stop=boundary, feature_cache=feature_cache, runner=runner, exact=val.placing is not None
+        )
+    )
     kept_train: CachedFeatures | None = None
     fresh = train.augment is not None and (views is None or boundary == 0)
     if not fresh:
@@ -186,15 +192,19 @@ def inputs(
     feature_cache: FeatureCache,
     runner: _Runners | None = None,
     views: int = 0,
+    exact: bool = False,
 ) -> CachedFeatures | None:
-    """What leaves stage `stop` - 1 for every sample, in the plain view and `views` random ones; None where it can't be kept."""
+    """What leaves stage `stop` - 1 for every sample, in the plain view and `views` random ones; None where it can't be cached.
+
+    In half precision, unless `exact`: rounding moves single pixels of a mask, and with them figures that a file's are compared with.
+    """
     run = runner or _Runners(model, stop, feature_cache)
     names = feature_cache.names(members.samples)
     takers, geometries = [], []
     for number in range(views + 1):
         # a random view is seeded by the sample's id, so that is part of what it is found by
         own = spilled(part_of(name, s.id) for name, s in zip(names, members.samples, strict=True)) if number else names
-        taken = _take(members.numbered(number), own, stop=stop, feature_cache=feature_cache, runner=run)
+        taken = _take(members.numbered(number), own, stop=stop, feature_cache=feature_cache, runner=run, exact=exact)
         if taken is None:
             return None
         takers.append(taken.take)
@@ -247,10 +257,16 @@ class _Runners:
 
 
 def _take(
-    views: SampleDataset, names: Sequence[str], *, stop: int, feature_cache: FeatureCache, runner: _Runners
+    views: SampleDataset,
+    names: Sequence[str],
+    *,
+    stop: int,
+    feature_cache: FeatureCache,
+    runner: _Runners,
+    exact: bool,
 ) -> _Taken | None:
     """Reads what is cached of one view, after computing what isn't."""
-    what = _what(views, feature_cache, runner)
+    what = _what(views, feature_cache, runner) | ({"exact": True} if exact else {})
     outputs = Outputs(names, feature_cache.store.shelf(what))
     placed = None if views.placing is None else Outputs(names, feature_cache.store.shelf({**what, "what": "geometry"}))
     both = [outputs] if placed is None else [outputs, placed]
@@ -263,7 +279,7 @@ def _take(
         feature_cache.agree(True)  # all have listed what is missing before anyone writes
         mine = [absent[i] for i in share(len(absent))]
         advance = feature_cache.computing(title, len(mine)) if mine else unseen(title, 0)
-        if not feature_cache.agree(_compute(views, mine, outputs, placed, feature_cache, runner, advance)):
+        if not feature_cache.agree(_compute(views, mine, outputs, placed, feature_cache, runner, advance, exact)):
             return None
     if not feature_cache.agree(not any(each.absent() for each in both)):
         return None
@@ -278,12 +294,13 @@ def _compute(
     feature_cache: FeatureCache,
     runner: _Runners,
     advance: Advance,
+    exact: bool,
 ) -> bool:
     """Compute and cache, or hold in memory what the disk can't; False where there is room neither here nor there."""
     done = 0
     of = views if placed is None else views.with_geometries()
     data = loader(Subset(of, wanted), batch_size=AT_A_TIME, workers=feature_cache.workers)
-    with numerics.exact_convolutions(), closing(_rows(data, feature_cache, runner)) as batches:
+    with numerics.exact_convolutions(), closing(_rows(data, feature_cache, runner, exact)) as batches:
         for rows, geometries in batches:
             if not done and rows[0].nbytes * len(views) > max(feature_cache.store.most_bytes, HELD_BYTES):
                 return False
@@ -302,7 +319,9 @@ def _compute(
     return True
 
 
-def _rows(data: Iterable[Any], feature_cache: FeatureCache, runner: _Runners) -> Generator[tuple[NDArray[Any], Any]]:
+def _rows(
+    data: Iterable[Any], feature_cache: FeatureCache, runner: _Runners, exact: bool
+) -> Generator[tuple[NDArray[Any], Any]]:
     """What is cached of each batch, and what stands in the place of its targets."""
     # batches of bags are large, and nothing is computed before the first stage
     count = lanes.lanes(feature_cache.device) if runner.stop and not runner.bag else 1
@@ -313,7 +332,11 @@ def _rows(data: Iterable[Any], feature_cache: FeatureCache, runner: _Runners) ->
             runner.ready(x)  # by the first batch, whichever lane is faster
             yield x, y
 
-    return lanes.computed(read(), lambda both: (rounded(runner(both[0]).numpy()), both[1]), count=count)
+    def run(both: tuple[Tensor, Any]) -> tuple[NDArray[Any], Any]:
+        rows = runner(both[0]).numpy()
+        return (rows if exact else rounded(rows)), both[1]
+
+    return lanes.computed(read(), run, count=count)
 
 
 def _what(views: SampleDataset, feature_cache: FeatureCache, runner: _Runners) -> dict[str, Any]:

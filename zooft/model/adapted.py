@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -19,7 +19,7 @@ from zooft.model.loading import load_strictly
 
 if TYPE_CHECKING:
     from zooft.contracts import Head
-    from zooft.model.taps import Reading
+    from zooft.model.taps import Measured, Reading
 
 HEAD_PREFIX = "zooft_head."
 
@@ -39,7 +39,7 @@ class AdaptedModel(nn.Module):
         bag: whether a sample is a bag of Z instances; the model then takes ``(N, Z, C, H, W)``, and what leaves
             a stage has these two axes in front too.
         readings: of a head that reads maps, which; stages behind the deepest of them don't run.
-        shapes: with `readings`, stage to the shape of its output without the batch.
+        measured: with `readings`, what leaves the backbone's stages.
     """
 
     def __init__(
@@ -50,7 +50,7 @@ class AdaptedModel(nn.Module):
         outputs: Sequence[str] = ("logits",),
         bag: bool = False,
         readings: Sequence[Reading] = (),
-        shapes: Mapping[str, tuple[int, ...]] | None = None,
+        measured: Measured | None = None,
     ) -> None:
         super().__init__()
         if isinstance(head, nn.Linear) and not any(slot.bias for slot in backbone.slots):
@@ -63,7 +63,8 @@ class AdaptedModel(nn.Module):
         self.fixed = backbone.fixed
         self.bag = bag
         self.readings = tuple(readings)
-        self.shapes = dict(shapes or {})
+        self.shapes = {} if measured is None else dict(measured.shapes)
+        self.taps = () if measured is None else tuple(tap.stage for tap in measured.taps)
         self.picks = strided.needed(backbone.module)
 
     @property
@@ -153,52 +154,64 @@ class AdaptedModel(nn.Module):
         return x
 
 
-def adapt(backbone: Backbone, head: Head, outputs: Mapping[str, int], *, checked: bool = True) -> AdaptedModel:
+def adapt(
+    backbone: Backbone, head: Head, outputs: Mapping[str, int], *, known_taps: Collection[str] | None = None
+) -> AdaptedModel:
     """The backbone with a new head.
 
     Args:
         backbone: its trunk.
         head: how the outputs are made: each by a module of its own, or all by one that reads maps.
         outputs: name to size.
-        checked: whether to prove that maps lie as their shapes say; not of a backbone whose weights are still to be loaded.
+        known_taps: the stages that keep a map, as `AdaptedModel.taps` of the same model had them before; None to measure them.
 
     Raises:
         ModelError: the head doesn't give finite numbers of that size, or reads maps and the backbone has none.
     """
     if head.dense:
-        return _adapt_dense(backbone, head, outputs, checked=checked)
+        return _adapt_dense(backbone, head, outputs, known_taps)
     made = {name: _build(backbone, head, size) for name, size in outputs.items()}
     module = next(iter(made.values())) if len(made) == 1 else nn.ModuleDict(made)
     return AdaptedModel(backbone, module, outputs=tuple(outputs), bag=head.reads == "bag")
 
 
-def _adapt_dense(backbone: Backbone, head: Head, outputs: Mapping[str, int], *, checked: bool) -> AdaptedModel:
-    measured = taps.measure(backbone, checked=checked)
+def _adapt_dense(
+    backbone: Backbone, head: Head, outputs: Mapping[str, int], known: Collection[str] | None
+) -> AdaptedModel:
+    measured = taps.measure(backbone, known)
     readings = taps.choose(backbone, head.reads, measured.taps)
     seen = tuple(reading.seen for reading in readings)
     module: nn.Module = ask(head, "build", seen, outputs)
     maps = [torch.zeros(2, tap.channels, tap.rows, tap.columns) for tap in seen]
     probe = _tried(head, module, maps, f"zeros {', '.join(str(tuple(each.shape)) for each in maps)}")
-    place, code = place_of(head, "build"), code_of(head, "build")
-    if not isinstance(probe, Mapping) or set(probe) != set(outputs):
-        expected = f"a mapping with {', '.join(outputs)}"
-        came = sorted(probe) if isinstance(probe, Mapping) else probe
-        raise place.amiss(came, expected, what="what its module makes", code=code)
-    for name, size in outputs.items():
-        _check_shape(head, name, probe[name], size)
-    return AdaptedModel(backbone, module, outputs=tuple(outputs), readings=readings, shapes=measured.shapes)
+    check_outputs(head, probe, outputs, rows=2)
+    return AdaptedModel(backbone, module, outputs=tuple(outputs), readings=readings, measured=measured)
 
 
-def _check_shape(head: Head, name: str, given: object, size: int) -> None:
+def check_outputs(head: Head, made: Any, sizes: Mapping[str, int], *, rows: int) -> None:
+    """Raise PluginError where what a head's module makes of maps isn't what the head says that it gives.
+
+    Args:
+        head: whose module.
+        made: of so many `rows`.
+        sizes: of the outputs.
+        rows: samples.
+    """
     place, code = place_of(head, "build"), code_of(head, "build")
-    expected = {"vector": f"(2, {size})", "map": f"(2, {size}, h, w)", "places": f"(2, P, {size})"}[head.gives]
-    if not isinstance(given, Tensor):
-        raise place.amiss(given, f"a tensor {expected}", what=f"the output {name} of its module", code=code)
-    axes, axis = {"vector": (2, 1), "map": (4, 1), "places": (3, 2)}[head.gives]
-    if given.ndim != axes or len(given) != 2 or given.shape[axis] != size or not bool(torch.isfinite(given).all()):
-        raise ModelError(
-            f"the head {head.name} gives {name} of {tuple(given.shape)}, expected finite {expected} {place.words}"
-        )
+    if not isinstance(made, Mapping) or set(made) != set(sizes):
+        came = sorted(made) if isinstance(made, Mapping) else made
+        raise place.amiss(came, f"a mapping with {', '.join(sizes)}", what="what its module makes", code=code)
+    for name, size in sizes.items():
+        given = made[name]
+        expected = {"vector": f"({rows}, {size})", "map": f"({rows}, {size}, h, w)", "places": f"({rows}, P, {size})"}
+        what = f"the output {name} of its module"
+        if not isinstance(given, Tensor):
+            raise place.amiss(given, f"a tensor {expected[head.gives]}", what=what, code=code)
+        axes, axis = {"vector": (2, 1), "map": (4, 1), "places": (3, 2)}[head.gives]
+        if given.ndim != axes or len(given) != rows or given.shape[axis] != size:
+            raise place.amiss(tuple(given.shape), expected[head.gives], what=f"the shape of {what}", code=code)
+        if not torch.compiler.is_exporting() and not bool(torch.isfinite(given).all()):
+            raise place.error(f"gives a module whose output {name} isn't finite", code=code)
 
 
 def _build(backbone: Backbone, head: Head, outputs: int) -> nn.Module:

@@ -50,6 +50,7 @@ if TYPE_CHECKING:
     from zooft.deploy.saved import SavedRun
     from zooft.evaluation.evaluate import Evaluation
     from zooft.hooks.registry import Registry
+    from zooft.model.adapted import AdaptedModel
     from zooft.model.backbone import Backbone
 
 logger = logging.getLogger("zooft")
@@ -193,7 +194,9 @@ def _finetune(
         reporter.note(
             f"{len(backbone.fixed)} parameters stay as they are, whatever --freeze says, as {plan.family.name} has fixed them: {shown}"
         )
-    main_only(accelerator, lambda: _write_record(plan, training.on_main(path), backbone, splits, found, events))
+    main_only(
+        accelerator, lambda: _write_record(plan, training.on_main(path), backbone, adapted, splits, found, events)
+    )
     context = training.prepare_context(plan, backbone, splits, accelerator, reporter, stopwatch, digests, events)
     crossed = training.cross_validate(context, splits, found.labels, path) if splits.folds else None
     reporter.step(f"training on {_where(accelerator)}" + (", with all samples" if splits.folds else ""))
@@ -340,10 +343,16 @@ def _thumbnail_cache(plan: Plan, reporter: Reporter, digests: Lookup) -> Thumbna
 
 
 def _write_record(
-    plan: Plan, folder: Path, backbone: Backbone, splits: Splits, found: Discovery, events: RunEvents
+    plan: Plan,
+    folder: Path,
+    backbone: Backbone,
+    adapted: AdaptedModel,
+    splits: Splits,
+    found: Discovery,
+    events: RunEvents,
 ) -> None:
     """``run.json``, and the news that the run has begun."""
-    begun = begin_record(plan, backbone, splits, found)
+    begun = begin_record(plan, backbone, adapted, splits, found)
     if plan.config.resume is not None:
         resume.check_weights(folder, backbone)
         begun = resume.carry_over(folder, begun, epochs=plan.config.training.epochs)
@@ -466,6 +475,7 @@ def _report(
             extra=plan.task.report(found.samples, plan.options), private=plan.task.private,
             samples=splits.named(), ports=sample_tables.ports(plan.task, plan.options),
             intended_use=plan.task.intended_use, reader=plan.task.reader(plan.options),
+            answer=finished.answering(saved) if plan.task.problem.presentation.picture is not None else None,
         ),
     )  # fmt: skip
 

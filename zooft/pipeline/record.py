@@ -14,6 +14,7 @@ from zooft.run.record import BackboneRecord, DataRecord, RunRecord
 if TYPE_CHECKING:
     from zooft.contracts import Discovery, Problem
     from zooft.data.split import Splits
+    from zooft.model.adapted import AdaptedModel
     from zooft.model.backbone import Backbone
     from zooft.pipeline.plan import Plan
 
@@ -32,7 +33,7 @@ READERS = ("pydicom", "nibabel", "pylibjpeg-openjpeg", "pylibjpeg-rle", "pyjpegl
 """Of extras, recorded where they are installed: they decide what is read."""
 
 
-def begin_record(plan: Plan, backbone: Backbone, splits: Splits, found: Discovery) -> RunRecord:
+def begin_record(plan: Plan, backbone: Backbone, adapted: AdaptedModel, splits: Splits, found: Discovery) -> RunRecord:
     """Everything that is resolved before training."""
     from zooft.version import __version__
 
@@ -46,7 +47,7 @@ def begin_record(plan: Plan, backbone: Backbone, splits: Splits, found: Discover
         labels=tuple(found.labels),
         backbone=BackboneRecord(
             family=plan.registry.owned_name("family", plan.family_name), name=backbone.name, width=backbone.width,
-            stages=tuple(backbone.stages), input=backbone.input, fixed=tuple(sorted(backbone.fixed)),
+            stages=tuple(backbone.stages), input=backbone.input, fixed=tuple(sorted(backbone.fixed)), taps=adapted.taps,
         ),
         weights=backbone.weights,
         data=_data(plan, splits, found),

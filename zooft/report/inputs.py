@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 
     from zooft.audit import Audit
     from zooft.contracts import (
+        Columns,
         Fitted,
         Labels,
         Picture,
@@ -49,6 +50,7 @@ class ReportInputs:
         show: a sample as a picture for people, ``(H, W)`` or ``(H, W, 3)`` uint8.
         gradcam: for a sample and its row of columns, the Grad-CAM of its prediction; None where there is none, and in place of
             the function where it can't be had of any.
+        answer: a sample to the outputs of the deployed graph for it, by name and without the batch axis, for problems that draw them.
         extra: the task's own pictures and tables.
         private: whether ids and paths may name people; samples are then called by their salted ids only.
         samples: all of them, by split; for counts, and for the thumbnails of what the audit found.
@@ -73,6 +75,7 @@ class ReportInputs:
     ports: Sequence[Port] = ()
     intended_use: str = ""
     reader: str = ""
+    answer: Callable[[Sample], Columns] | None = None
 
     @property
     def labels(self) -> Labels:

@@ -46,8 +46,13 @@ def mistakes(inputs: ReportInputs) -> Section:
             return Section("mistakes", "Mistakes", (Text(f"None of {of_all} is predicted wrongly.", "good"),))
         text = f"{wrong:,} of {of_all} are predicted wrongly ({wrong / total:.1%})"
         text += f"; the most confident {len(chosen)}:" if wrong > len(chosen) else ":"
-    shown = tuple(_photo(inputs, main, row) for row in chosen)
-    return Section("mistakes", title, (Text(text), Row(blocks=shown, narrow=True)))
+    drawn = inputs.problem.presentation.picture is not None and inputs.answer is not None
+    shown = Row(blocks=tuple(_photo(inputs, main, row) for row in chosen), narrow=not drawn)
+    if not drawn:
+        return Section("mistakes", title, (Text(text), shown))
+    good = Row(blocks=tuple(_photo(inputs, main, row) for row in best(inputs, main) if row not in chosen))
+    more = (Text("Those with the smallest:"), good) if good.blocks else ()
+    return Section("mistakes", title, (Text(text), shown, *more))
 
 
 def _why_none(inputs: ReportInputs) -> str:
@@ -112,8 +117,15 @@ def _of_folds(inputs: ReportInputs) -> list[Block]:
 def _photo(inputs: ReportInputs, evaluated: Evaluated, row: int) -> Photo:
     title, lines = _caption(inputs, evaluated, row)
     sample = evaluated.predictions.samples[row]
-    source = photos.source(inputs.show(sample))
-    return Photo(sources=(source,), alt=f"Sample {sample.id}", title=title, lines=(*lines, sample.id))
+    picture = inputs.show(sample)
+    draw = inputs.problem.presentation.picture
+    if draw is None or inputs.answer is None:
+        return Photo(
+            sources=(photos.source(picture),), alt=f"Sample {sample.id}", title=title, lines=(*lines, sample.id)
+        )
+    drawn = draw(picture, inputs.answer(sample), sample.target, inputs.labels)
+    sources = (photos.source(picture), photos.source(drawn))
+    return Photo(sources=sources, alt=f"Sample {sample.id}, and its answer", title=title, lines=(*lines, sample.id))
 
 
 def _explained(inputs: ReportInputs, evaluated: Evaluated, row: int) -> Photo | None:

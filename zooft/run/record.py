@@ -42,6 +42,7 @@ class BackboneRecord:
         stages: their names, shallow to deep.
         input: what it wants to see.
         fixed: parameters that never learn, by the zoo's names.
+        taps: the stages behind which it keeps a map of the image, where the head reads maps.
     """
 
     family: str
@@ -50,6 +51,7 @@ class BackboneRecord:
     stages: tuple[str, ...]
     input: InputSpec
     fixed: tuple[str, ...] = ()
+    taps: tuple[str, ...] = ()
 
     @property
     def reference(self) -> str:

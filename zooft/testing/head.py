@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
+import math
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
 
+from zooft.contracts import Tap
 from zooft.deploy import conversion
-from zooft.errors import ExportError
+from zooft.errors import ExportError, ZooftError
 from zooft.hooks.guard import ask, place_of
-from zooft.model.adapted import adapt
+from zooft.model.adapted import adapt, check_outputs
 from zooft.testing.breaches import TOLERANCE, accepted, conforming, difference
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from zooft.contracts import Head
     from zooft.hooks.guard import Place
 
@@ -23,16 +27,24 @@ _OUTPUTS = 3
 
 
 @conforming()
-def check_head(head: Head) -> None:
-    """``(N, width) -> (N, outputs)``, or ``(N, Z, width)`` for a bag, finite, with gradients to all that learns and to the features.
+def check_head(head: Head, sizes: Mapping[str, int] | None = None) -> None:
+    """What it reads to what it gives, finite, with gradients to all that learns and to what it reads.
 
     A parameter that is to stay as it was drawn is marked with ``requires_grad_(False)``, or is a buffer. In evaluation mode a sample
     gets the same answer twice, and whatever other samples are in its batch, and nothing in the module changes. A bag may have one
     instance. The ONNX graph answers as torch does, for other numbers of samples and instances than it was made with.
+
+    Args:
+        head: what the plugin registers.
+        sizes: of a head that reads maps, the outputs of the problem that it is for; None for ``{"logits": 3}``.
     """
     head = accepted(head)
     place = place_of(head, "build")
-    module: nn.Module = ask(head, "build", _WIDTH, _OUTPUTS)
+    if head.dense:
+        sizes = sizes or {"logits": _OUTPUTS}
+        module: nn.Module = _Flat(ask(head, "build", _taps(head), sizes), head, sizes)
+    else:
+        module = ask(head, "build", _WIDTH, _OUTPUTS)
     _check_gradients(place, module, _features(head, 5, 7))
     module.eval()
     with torch.no_grad():
@@ -40,11 +52,53 @@ def check_head(head: Head) -> None:
         if head.reads == "bag":
             _logits(place, module, _features(head, 2, 1))
     _check_graph(place, module, head)
-    adapt(_stub(9), head, {"logits": 2})
+    if not head.dense:
+        adapt(_stub(9), head, {"logits": 2})
+
+
+class _Flat(nn.Module):
+    """A head that reads maps, as a module from one row a sample to one row: so that all heads are checked alike.
+
+    Args:
+        head: the module.
+        of: says what it reads and gives.
+        sizes: of its outputs.
+    """
+
+    def __init__(self, head: nn.Module, of: Head, sizes: Mapping[str, int]) -> None:
+        super().__init__()
+        self.head, self.of, self.sizes = head, of, dict(sizes)
+        self.shapes = [(tap.channels, tap.rows, tap.columns) for tap in _taps(of)]
+
+    def forward(self, rows: Tensor) -> Tensor:
+        """``(N, numbers)`` of all maps to ``(N, numbers)`` of all outputs."""
+        parts = torch.split(rows, [math.prod(shape) for shape in self.shapes], 1)
+        maps = [part.reshape(-1, *shape) for part, shape in zip(parts, self.shapes, strict=True)]
+        made = self.head(maps)
+        check_outputs(self.of, made, self.sizes, rows=len(maps[0]))
+        return torch.cat([made[name].flatten(1) for name in self.sizes], 1)
+
+
+def _taps(head: Head) -> tuple[Tap, ...]:
+    strides = (4, 8, 16, 32) if head.reads == "pyramid" else (32,)
+    return tuple(
+        Tap(
+            stage=f"stride{stride}",
+            layout="map",
+            channels=_WIDTH,
+            rows=128 // stride,
+            columns=96 // stride,
+            stride=stride,
+        )
+        for stride in strides
+    )
 
 
 def _features(head: Head, samples: int, instances: int) -> Tensor:
+    """What the head may read of so many samples."""
     shape = (samples, instances, _WIDTH) if head.reads == "bag" else (samples, _WIDTH)
+    if head.dense:
+        shape = (samples, sum(tap.channels * tap.rows * tap.columns for tap in _taps(head)))
     return torch.randn(shape, generator=torch.Generator().manual_seed(0))
 
 
@@ -108,14 +162,17 @@ def _check_graph(place: Place, module: nn.Module, head: Head) -> None:
 def _logits(place: Place, module: nn.Module, x: Tensor) -> Tensor:
     try:
         logits = module(x)
+    except ZooftError:
+        raise
     except Exception as error:  # plugin code
         words = f"gives a module that fails on {tuple(x.shape)}: {type(error).__name__}: {error}"
         raise place.error(words) from error
-    expected = f"a finite tensor {(len(x), _OUTPUTS)}"
+    shape = (len(x), _OUTPUTS)
     if not isinstance(logits, Tensor):
-        raise place.amiss(logits, expected, what="what its module makes")
-    if tuple(logits.shape) != (len(x), _OUTPUTS):
-        raise place.amiss(tuple(logits.shape), expected, what=f"the shape of what its module makes of {tuple(x.shape)}")
+        raise place.amiss(logits, f"a finite tensor {shape}", what="what its module makes")
+    if not isinstance(module, _Flat) and tuple(logits.shape) != shape:
+        what = f"the shape of what its module makes of {tuple(x.shape)}"
+        raise place.amiss(tuple(logits.shape), f"a finite tensor {shape}", what=what)
     if not bool(torch.isfinite(logits).all()):
         raise place.error(f"gives a module that makes numbers that aren't finite of {tuple(x.shape)}")
     return logits

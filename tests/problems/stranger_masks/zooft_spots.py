@@ -55,7 +55,9 @@ def deployed_columns(answers, targets, labels, fitted):
 
     pairs = zip(answers["mask"], targets, strict=True)
     none = np.zeros(2, np.int64)
-    return {"overlap": np.stack([none if true is None else overlap(found, encode(true, labels)) for found, true in pairs])}
+    return {
+        "overlap": np.stack([none if true is None else overlap(found, encode(true, labels)) for found, true in pairs])
+    }
 
 
 def metrics(predictions, labels):
@@ -88,6 +90,19 @@ def draw(picture, answers, target, labels):
     return shown
 
 
+def write(answers, labels, fitted, folder):
+    from pathlib import Path
+
+    from PIL import Image
+
+    folder.mkdir(parents=True, exist_ok=True)
+    written = []
+    for answer in answers:
+        written.append(folder / f"{Path(answer.key).stem}.png")
+        Image.fromarray(answer.outputs["mask"]).save(written[-1])
+    return written
+
+
 def build(taps, sizes):
     import torch
     from torch import nn
@@ -115,7 +130,7 @@ bright = zooft.Problem(
     deployment=zooft.DeploymentPart(
         outputs=lambda labels, fitted: [zooft.Output(name="mask", dtype="uint8", axes=("batch", "height", "width"),
                                                      meaning="1 where it is bright", measure="exact")],
-        graph=make_graph, columns=deployed_columns, agree=agree),
+        graph=make_graph, columns=deployed_columns, agree=agree, writers={"masks": write}),
     presentation=zooft.PresentationPart(
         cells=lambda predictions, labels, fitted: {"bright": predictions["overlap"][:, 1].tolist()},
         columns=lambda labels: ["bright"], target=lambda target, labels: target.name, picture=draw,
@@ -184,7 +199,11 @@ def demo(folder, seed):
 
 @zooft.hookimpl
 def zooft_register_heads():
-    return [zooft.Head(name="sum", summary="1x1 convolutions of all maps, added up", build=build, reads="pyramid", gives="map")]
+    return [
+        zooft.Head(
+            name="sum", summary="1x1 convolutions of all maps, added up", build=build, reads="pyramid", gives="map"
+        )
+    ]
 
 
 @zooft.hookimpl
