@@ -210,7 +210,7 @@ def check_outputs(head: Head, made: Any, sizes: Mapping[str, int], *, rows: int)
         axes, axis = {"vector": (2, 1), "map": (4, 1), "places": (3, 2)}[head.gives]
         if given.ndim != axes or len(given) != rows or given.shape[axis] != size:
             raise place.amiss(tuple(given.shape), expected[head.gives], what=f"the shape of {what}", code=code)
-        if not torch.compiler.is_exporting() and not bool(torch.isfinite(given).all()):
+        if not bool(torch.isfinite(given).all()):
             raise place.error(f"gives a module whose output {name} isn't finite", code=code)
 
 

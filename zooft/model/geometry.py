@@ -79,15 +79,17 @@ class _Axis:
         return (1 - (places[:, None] - near[None]).abs()).clamp_min(0)
 
 
-def _axis(spec: InputSpec, samples: int, other: int, wanted: int, device: torch.device) -> _Axis:
-    own, across = whole(samples, device), whole(other, device)
-    length = resized_length(own, across, wanted=wanted, mode=spec.mode, resize=spec.resize)
-    return _Axis(samples, own, length, centre_offset(length - wanted), wanted)
+def _axis(spec: InputSpec, samples: tuple[int, int], wanted: tuple[int, int], device: torch.device) -> _Axis:
+    """The first of two axes, by the samples of both in the image and in the input."""
+    own, across = (whole(each, device) for each in samples)
+    length = resized_length(own, across, wanted=wanted[0], wanted_other=wanted[1], mode=spec.mode, resize=spec.resize)
+    return _Axis(samples[0], own, length, centre_offset(length - wanted[0]), wanted[0])
 
 
 def _placed(spec: InputSpec, rows: int, columns: int, device: torch.device) -> tuple[_Axis, _Axis]:
     """Both axes of an image of so many rows and columns."""
-    return _axis(spec, rows, columns, spec.height, device), _axis(spec, columns, rows, spec.width, device)
+    down = _axis(spec, (rows, columns), (spec.height, spec.width), device)
+    return down, _axis(spec, (columns, rows), (spec.width, spec.height), device)
 
 
 @dataclass(frozen=True, slots=True)

@@ -189,7 +189,10 @@ class Resize(nn.Module):
     def _new_lengths(self, rows: int, columns: int, device: torch.device) -> tuple[Tensor, Tensor]:
         height, width = whole(rows, device), whole(columns, device)
         find = partial(resized_length, mode=self.mode, resize=self.resize)
-        return find(height, width, wanted=self.height), find(width, height, wanted=self.width)
+        return (
+            find(height, width, wanted=self.height, wanted_other=self.width),
+            find(width, height, wanted=self.width, wanted_other=self.height),
+        )
 
     def _weights(self, samples: int, wanted: int, new: Tensor) -> Tensor:
         """How much each input sample counts for each output sample, as float32.
@@ -270,8 +273,10 @@ class Resize(nn.Module):
             scales = [(rows, self.height), (columns, self.width)]
         elif self.mode == "crop":
             scales = [(_least(rows, columns), self.resize)] * 2
-        else:
-            scales = [(_most(rows, columns), wanted) for wanted in (self.height, self.width)]
+        elif self.height == self.width:
+            scales = [(_most(rows, columns), self.height)] * 2
+        else:  # both axes by the larger of rows / height and columns / width
+            scales = [(_most(rows * self.width, columns * self.height), self.height * self.width)] * 2
         around = [2 * radius * many // few + radius + 2 for many, few in scales]
         widths = [
             _least(samples, (some + 4 * radius) * many // few + 2 * radius + 6)

@@ -31,13 +31,16 @@ def whole(number: int, device: torch.device) -> Tensor:
     return torch.scalar_tensor(number, dtype=torch.int64, device=device)
 
 
-def resized_length(length: Tensor, other: Tensor, *, wanted: int, mode: ResizeMode, resize: int) -> Tensor:
+def resized_length(
+    length: Tensor, other: Tensor, *, wanted: int, wanted_other: int, mode: ResizeMode, resize: int
+) -> Tensor:
     """An axis's length after resizing, of which the centre is taken: a scalar int64.
 
     Args:
         length: of the axis.
         other: length of the other axis.
         wanted: samples of the network's input.
+        wanted_other: the same of the other axis.
         mode: as in `InputSpec`.
         resize: as in `InputSpec`.
     """
@@ -45,7 +48,9 @@ def resized_length(length: Tensor, other: Tensor, *, wanted: int, mode: ResizeMo
         return torch.full_like(length, wanted)
     if mode == "crop":
         return floor_divide(length * resize, torch.minimum(length, other))
-    return floor_divide(length * wanted, torch.maximum(length, other)).clamp_min(1)
+    if wanted == wanted_other:
+        return floor_divide(length * wanted, torch.maximum(length, other)).clamp_min(1)
+    return torch.minimum(torch.full_like(length, wanted), floor_divide(length * wanted_other, other)).clamp_min(1)
 
 
 def centre(target: Tensor, *, length: Tensor, new: Tensor) -> Tensor:
