@@ -60,6 +60,7 @@ def _multilabel() -> zooft.Task:
         summary="several labels an image, from columns of a CSV manifest or one that lists them",
         own=options.MultilabelOptions,
         input=views.whole_picture,
+        head=options.logistic_head,
         intended_use="Finds the listed labels in images of the kind it was trained on. No other use was tested.",
     )
 

@@ -74,6 +74,11 @@ MultitaskOptions = zooft.join_options(
 )
 
 
+def logistic_head(_options: ImageOptions) -> str:
+    """The head of several labels: few samples have each of them, and AdamW alone finds weights that fit these few too well."""
+    return "standard/logistic"
+
+
 def channels(options: ImageOptions) -> int:
     """Of the network's input."""
     return 1 if options.colour == "grey" else 3

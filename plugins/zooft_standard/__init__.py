@@ -8,9 +8,15 @@ from zooft_standard import freezers, heads
 
 @zooft.hookimpl
 def zooft_register_heads() -> list[zooft.Head]:
-    """Linear; for bags mean, max and attention."""
+    """Linear and logistic; for bags mean, max and attention."""
     return [
         zooft.Head(name="linear", summary="one linear layer, as the zoos' own", build=heads.linear),
+        zooft.Head(
+            name="logistic",
+            summary="features standardised, one linear layer whose weights are penalised, as in a logistic regression",
+            build=heads.logistic,
+            penalty=0.3,
+        ),
         zooft.Head(
             name="mean", summary="for bags: mean over the instances, one linear layer", build=heads.mean, reads="bag"
         ),

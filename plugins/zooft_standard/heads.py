@@ -18,6 +18,15 @@ def linear(width: int, outputs: int) -> nn.Linear:
     return layer
 
 
+def logistic(width: int, outputs: int) -> nn.Module:
+    """``(N, width) -> (N, outputs)``: features standardised, then `linear`."""
+    from torch import nn
+
+    from zooft_standard.standardised import Standardise
+
+    return nn.Sequential(Standardise(width), linear(width, outputs))
+
+
 def mean(width: int, outputs: int) -> nn.Module:
     """``(N, Z, width) -> (N, outputs)``: the mean over the instances, then `linear`."""
     from zooft_standard.bags import Mean

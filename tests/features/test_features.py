@@ -203,7 +203,7 @@ def test_features_are_those_of_evaluation_mode_in_order_and_rounded_to_halves(tm
     kept = features.inputs(model, views(augmented=False), stop=stop, feature_cache=told.keeping(tmp_path))
     assert kept is not None
     torch.testing.assert_close(everything(kept), wanted(model, views(augmented=False), stop), rtol=1e-3, atol=1e-3)
-    assert kept.targets.tolist() == [sample.target for sample in SAMPLES]
+    assert kept.targets.stacked.tolist() == [sample.target for sample in SAMPLES]
     assert everything(kept).dtype == torch.float32
     assert told.computed == [12]
 
@@ -251,7 +251,7 @@ def test_what_is_kept_is_not_computed_again(tmp_path: Path) -> None:
     assert first is not None
     assert again is not None
     assert torch.equal(everything(again), everything(first)[[5, 4, 3]])
-    assert again.targets.tolist() == [sample.target for sample in SAMPLES[5:2:-1]]
+    assert again.targets.stacked.tolist() == [sample.target for sample in SAMPLES[5:2:-1]]
     assert told.computed == [12]
 
 

@@ -56,6 +56,9 @@ class Head:
             shallow to deep, each of twice the stride of the one before.
         gives: the shape of each output. ``vector``: ``(N, size)``. ``map``: ``(N, size, h, w)`` of any h and w.
             ``places``: ``(N, P, size)``, the same P for all outputs, such as the places of all maps one after the other.
+        penalty: of the squares of its weights, half the sum of which times this is added to the loss, as a ridge or logistic regression
+            has it; biases and the like aren't penalised. It is another thing than ``--weight-decay``, which AdamW keeps out of the
+            gradient.
     """
 
     name: str
@@ -63,6 +66,7 @@ class Head:
     build: Callable[..., nn.Module]
     reads: Reads = "vector"
     gives: Gives = "vector"
+    penalty: float = 0.0
 
     @property
     def dense(self) -> bool:

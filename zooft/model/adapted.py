@@ -40,6 +40,7 @@ class AdaptedModel(nn.Module):
             a stage has these two axes in front too.
         readings: of a head that reads maps, which; stages behind the deepest of them don't run.
         measured: with `readings`, what leaves the backbone's stages.
+        penalty: of the squares of the head's weights, as `Head.penalty`.
     """
 
     def __init__(
@@ -51,6 +52,7 @@ class AdaptedModel(nn.Module):
         bag: bool = False,
         readings: Sequence[Reading] = (),
         measured: Measured | None = None,
+        penalty: float = 0.0,
     ) -> None:
         super().__init__()
         if isinstance(head, nn.Linear) and not any(slot.bias for slot in backbone.slots):
@@ -65,6 +67,7 @@ class AdaptedModel(nn.Module):
         self.readings = tuple(readings)
         self.shapes = {} if measured is None else dict(measured.shapes)
         self.taps = () if measured is None else tuple(tap.stage for tap in measured.taps)
+        self.penalty = penalty
         self.picks = strided.needed(backbone.module)
 
     @property
@@ -172,7 +175,7 @@ def adapt(
         return _adapt_dense(backbone, head, outputs, known_taps)
     made = {name: _build(backbone, head, size) for name, size in outputs.items()}
     module = next(iter(made.values())) if len(made) == 1 else nn.ModuleDict(made)
-    return AdaptedModel(backbone, module, outputs=tuple(outputs), bag=head.reads == "bag")
+    return AdaptedModel(backbone, module, outputs=tuple(outputs), bag=head.reads == "bag", penalty=head.penalty)
 
 
 def _adapt_dense(
@@ -185,7 +188,9 @@ def _adapt_dense(
     maps = [torch.zeros(2, tap.channels, tap.rows, tap.columns) for tap in seen]
     probe = _tried(head, module, maps, f"zeros {', '.join(str(tuple(each.shape)) for each in maps)}")
     check_outputs(head, probe, outputs, rows=2)
-    return AdaptedModel(backbone, module, outputs=tuple(outputs), readings=readings, measured=measured)
+    return AdaptedModel(
+        backbone, module, outputs=tuple(outputs), readings=readings, measured=measured, penalty=head.penalty
+    )
 
 
 def check_outputs(head: Head, made: Any, sizes: Mapping[str, int], *, rows: int) -> None:
@@ -249,7 +254,7 @@ def zoo_state_dict(model: AdaptedModel) -> dict[str, Tensor]:
     A head of another shape has no place in the zoo's model and stands under ``zooft_head.``.
     """
     tensors = {name: t.detach().cpu().clone().contiguous() for name, t in model.trunk.state_dict().items()}
-    head = {name: t.detach().cpu().contiguous() for name, t in model.head.state_dict().items()}
+    head = {name: t.detach().cpu().clone().contiguous() for name, t in model.head.state_dict().items()}
     if not isinstance(model.head, nn.Linear):
         return tensors | {HEAD_PREFIX + name: t for name, t in head.items()}
     for slot in model.slots:

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 _LIBRARIES = ("torch", "torchvision", "timm", "numpy", "pillow", "scipy")
 _CORE = (
     "zooft.features", "zooft.compute.kernels", "zooft.model.preprocess", "zooft.model.resampling", "zooft.model.adapted", "zooft.model.backbone", "zooft.model.blank",
-    "zooft.model.building", "zooft.model.stages", "zooft.compute.trees",
+    "zooft.model.building", "zooft.model.stages", "zooft.model.taps", "zooft.model.geometry", "zooft.compute.trees",
     "zooft.data.samples", "zooft.audit.thumbnails",
 )  # fmt: skip
 
@@ -38,7 +38,7 @@ def feature_key(plan: Plan, backbone: Backbone) -> dict[str, Any]:
     """What features depend on, as JSON has it."""
     spec = backbone.input
     task = plan.task
-    own = [task.preprocess, task.augment, task.sketch, plan.family.anatomy]
+    own = [task.preprocess, task.augment, task.sketch, task.geometry, plan.family.anatomy]
     return {
         **reading_key(plan),
         "backbone": backbone.reference,

@@ -105,8 +105,8 @@ def finetune(*, reporter: Reporter | None = None, registry: Registry | None = No
     from zooft.compute import distributed
 
     accelerator = distributed.alone(plan.config.machine.device)
-    with distributed.faults(accelerator):
-        return _run_in_folder(plan, accelerator, reporter)
+    with distributed.faults(accelerator), _working_folder(plan, accelerator) as (folder, events):
+        return _finetune(plan, folder, accelerator, reporter, events)
 
 
 def _finetune_together(registry: Registry | None, values: Mapping[str, Any], reporter: Reporter) -> FinetuneResult:
@@ -120,7 +120,8 @@ def _finetune_together(registry: Registry | None, values: Mapping[str, Any], rep
     with distributed.faults(accelerator, advice=advice):
         plan = distributed.main_process_first(accelerator, lambda: _resolved(registry, values))
         distributed.main_only(accelerator, lambda: distributed.check_device(plan.config.machine.device))
-        result = _run_in_folder(plan, accelerator, reporter)
+        with _working_folder(plan, accelerator) as (folder, events):
+            result = _finetune(plan, folder, accelerator, reporter, events)
         distributed.finish()
     return result
 
@@ -130,14 +131,16 @@ def _resolved(registry: Registry | None, values: Mapping[str, Any]) -> Plan:
     return resolve(known, resume.resumed(known, values) if values.get("resume") is not None else values)
 
 
-def _run_in_folder(plan: Plan, accelerator: Accelerator, reporter: Reporter) -> FinetuneResult:
+@contextmanager
+def _working_folder(plan: Plan, accelerator: Accelerator) -> Iterator[tuple[runs.WorkingFolder | None, RunEvents]]:
+    """The run's folder, which the main process has, and its events; a failure, or Ctrl-C, says what was saved."""
     from zooft.compute import distributed
 
     folder = distributed.main_only(accelerator, lambda: _folder(plan))
     events = RunEvents(plan.registry, folder, private=plan.task.private)
     with events.until_the_end():
         try:
-            return _finetune(plan, folder, accelerator, reporter, events)
+            yield folder, events
         except BaseException as error:  # Ctrl-C too
             checkpoint = folder.abandon() if folder is not None else ""
             if checkpoint:

@@ -59,9 +59,9 @@ def make_optimizer(
     groups: list[dict[str, Any]] = []
     for name, named in freeze.learning_by_stage(model, plans).items():
         groups += _groups(named, _stage_rate(hyperparameters, plans[0], name), hyperparameters.weight_decay, stage=name)
-    for module in (model.head, *(() if loss is None else (loss,))):
+    for module, penalty in ((model.head, model.penalty), *(() if loss is None else ((loss, 0.0),))):
         learning = [(name, parameter) for name, parameter in module.named_parameters() if parameter.requires_grad]
-        groups += _groups(learning, hyperparameters.lr, hyperparameters.weight_decay)
+        groups += _groups(learning, hyperparameters.lr, hyperparameters.weight_decay, penalty=penalty)
     settings = optimizer_settings(hyperparameters.optimizer, next(model.parameters()).device)
     if hyperparameters.optimizer == "sgd":
         return torch.optim.SGD(groups, lr=hyperparameters.lr, momentum=hyperparameters.momentum, **settings)
@@ -131,8 +131,16 @@ def goes_on(hyperparameters: Hyperparameters, done: int, steps_per_epoch: int, *
     )
 
 
+def penalise(optimizer: torch.optim.Optimizer) -> None:
+    """Add the gradient of the penalty on the squares of weights, where a group has one (`Head.penalty`)."""
+    for group in optimizer.param_groups:
+        for parameter in group["params"] if group.get("penalty") else ():
+            if parameter.grad is not None:
+                parameter.grad.add_(parameter.detach(), alpha=group["penalty"])
+
+
 def _groups(
-    named: Sequence[tuple[str, nn.Parameter]], lr: float, decay: float, *, stage: str = ""
+    named: Sequence[tuple[str, nn.Parameter]], lr: float, decay: float, *, stage: str = "", penalty: float = 0.0
 ) -> list[dict[str, Any]]:
     plain = [p for name, p in named if p.ndim <= 1 or name.endswith(_TOKENS)]
     ids = {id(p) for p in plain}
@@ -141,4 +149,6 @@ def _groups(
         {"params": decayed, "lr": lr, "weight_decay": decay, "stage": stage},
         {"params": plain, "lr": lr, "weight_decay": 0.0, "stage": stage},
     ]
+    if penalty:
+        groups[0]["penalty"] = penalty
     return [group for group in groups if group["params"]]

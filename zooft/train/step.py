@@ -20,6 +20,7 @@ from zooft.compute.profile import Stopwatch, step_flops
 from zooft.contracts import Loss
 from zooft.errors import DivergedError, TrainingError
 from zooft.train import speed
+from zooft.train.optimizer import penalise
 from zooft.train.speed import Precision
 
 if TYPE_CHECKING:
@@ -199,6 +200,7 @@ def run(
         if not bool(torch.isfinite(value)):
             raise _overflow(float(value), epoch, step, optimizer, accelerator)
         with clock.part("optimizer"):
+            penalise(optimizer)
             optimizer.step()
             scheduler.step()
             optimizer.zero_grad(set_to_none=True)
@@ -214,7 +216,7 @@ def _gradients(
 ) -> Tensor:
     """Loss of the global batch, its gradients set; where memory runs out, once more in two halves."""
     try:
-        return _in_parts(learner, x, y, counts)
+        return _backward(learner, x, y, counts) if learner.parts == 1 else _in_parts(learner, x, y)
     except (RuntimeError, MemoryError) as error:
         if not speed.is_out_of_memory(error):
             raise
@@ -231,9 +233,7 @@ def _gradients(
     return _gradients(learner, optimizer, x, y, counts)
 
 
-def _in_parts(learner: Learner, x: Tensor, y: Any, counts: tuple[int, ...]) -> Tensor:
-    if learner.parts == 1:
-        return _backward(learner, x, y, counts)
+def _in_parts(learner: Learner, x: Tensor, y: Any) -> Tensor:
     halves = list(zip(torch.chunk(x, learner.parts), trees.chunks(y, learner.parts), strict=True))
     sums = [_backward_of_part(learner, a, b, share=len(a) / len(x)) for a, b in halves]
     total, weight = torch.stack([part.total for part in sums]).sum(), sum(part.weight for part in sums)
