@@ -50,6 +50,7 @@ if TYPE_CHECKING:
     from zooft.train import Job, Watch
     from zooft.train.loss import TaskLoss
     from zooft.train.optimizer import Hyperparameters
+    from zooft.train.search import Choice
 
 T = TypeVar("T")
 _TRIED = 32
@@ -273,41 +274,45 @@ def fit_model(
         plan=functools.cache(lambda epoch: freeze.plan(adapted, freezer, argument, epoch)),
         feature_cache=context.feature_cache,
     )
-    hyperparameters, watch = (
-        _recipe(plan.config, accelerator),
-        _watch(context, job, folder, frozen=_never_trained(plan, adapted), fold=fold),
-    )
+    watch = _watch(context, job, folder, frozen=_never_trained(plan, adapted), fold=fold)
+    hyperparameters = _hyperparameters(plan.config, accelerator)
     with numerics.fast_matmul(context.reporter.note):
-        _learn(context, job, hyperparameters, watch, folder, checkpoint)
+        if checkpoint is not None:
+            way, checkpoint = _resumed(context, job, hyperparameters, checkpoint)
+        else:
+            way = _chosen(context, job, hyperparameters, watch, folder)
+        train.fit(way.job, way.hyperparameters, accelerator, watch, epoch_data=way.epoch_data, checkpoint=checkpoint)
 
 
-def _learn(
-    context: TrainingContext,
-    job: Job,
-    hyperparameters: Hyperparameters,
-    watch: Watch,
-    folder: Path | None,
-    checkpoint: Checkpoint | None,
-) -> None:
-    """From where an earlier process has stopped, or from the start with what validation chooses."""
-    from zooft import train
+def _resumed(
+    context: TrainingContext, job: Job, hyperparameters: Hyperparameters, checkpoint: Checkpoint
+) -> tuple[Choice, Checkpoint]:
+    """From where an earlier process has stopped, in the way that it had chosen."""
+    from zooft.train.search import Choice
+
+    _repeat_epochs(context, checkpoint)
+    resolved = checkpoint.progress.resolved
+    job = replace(job, views=resolved["views"])
+    hyperparameters = replace(hyperparameters, lr=resolved["lr"], weight_decay=resolved["weight_decay"])
+    before = context.plan.config.resume
+    if before is not None and runs.finished(before):
+        checkpoint = _extend(job, hyperparameters, checkpoint, context.reporter)
+    return Choice(job=job, hyperparameters=hyperparameters), checkpoint
+
+
+def _chosen(
+    context: TrainingContext, job: Job, hyperparameters: Hyperparameters, watch: Watch, folder: Path | None
+) -> Choice:
+    """From the start, in the way that validation chooses, where something is left to it."""
     from zooft.train import search
 
-    plan, accelerator = context.plan, context.accelerator
-    if checkpoint is not None:
-        _repeat_epochs(context, checkpoint)
-        settled = checkpoint.progress.resolved
-        job = replace(job, views=settled["views"])
-        hyperparameters = replace(hyperparameters, lr=settled["lr"], weight_decay=settled["weight_decay"])
-        if plan.config.resume is not None and runs.finished(plan.config.resume):
-            checkpoint = _extend(job, hyperparameters, checkpoint, context.reporter)
-        return train.fit(job, hyperparameters, accelerator, watch, checkpoint=checkpoint)
+    config = context.plan.config
     choice = search.choose(
-        job, hyperparameters, accelerator, watch, views=plan.config.caching.views, sweep=plan.config.training.sweep
+        job, hyperparameters, context.accelerator, watch, views=config.caching.views, sweep=config.training.sweep
     )
     if choice.trials and folder is not None:
         update_record(folder, trials=tuple(TrialRecord(**asdict(trial)) for trial in choice.trials))
-    return train.fit(choice.job, choice.hyperparameters, accelerator, watch, epoch_data=choice.epoch_data)
+    return choice
 
 
 def _extend(job: Job, hyperparameters: Hyperparameters, checkpoint: Checkpoint, reporter: Reporter) -> Checkpoint:
@@ -428,7 +433,7 @@ def _feature_cache(
     )  # fmt: skip
 
 
-def _recipe(config: FinetuneConfig, accelerator: Accelerator) -> Hyperparameters:
+def _hyperparameters(config: FinetuneConfig, accelerator: Accelerator) -> Hyperparameters:
     from zooft.train.optimizer import Hyperparameters
 
     training, rates = config.training, config.optimization

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
@@ -105,33 +106,17 @@ class Watch:
     clock: Stopwatch = field(default_factory=lambda: Stopwatch(on=False))
 
 
-def fit(
-    job: Job,
-    hyperparameters: Hyperparameters,
-    accelerator: Accelerator,
-    watch: Watch,
-    *,
-    epoch_data: EpochData | None = None,
-    checkpoint: Checkpoint | None = None,
-) -> None:
-    """Train `job.model`, and prove that what was to stay has stayed.
-
-    Args:
-        job: what is learnt.
-        hyperparameters: how.
-        accelerator: where.
-        watch: told how it goes on.
-        epoch_data: what the first epoch is fed, where it has been computed already.
-        checkpoint: what an earlier process has left to go on from.
+@contextmanager
+def _proof(
+    job: Job, hyperparameters: Hyperparameters, accelerator: Accelerator, watch: Watch, checkpoint: Checkpoint | None
+) -> Iterator[Watch]:
+    """Around the epochs: what was to stay has stayed, and what an earlier process left is taken up in between.
 
     Raises:
-        DivergedError: the loss is no longer finite.
-        TrainingError: memory has run out.
         FrozenChangedError: a frozen tensor moved.
     """
-    always = always_frozen(job, hyperparameters)
+    always, exempt = always_frozen(job, hyperparameters), exempted(job, hyperparameters)
     placed(job.model, accelerator)
-    exempt = exempted(job, hyperparameters)
     before = freeze.fingerprints(job.model, always, exempt)
     if checkpoint is not None:  # behind the fingerprints: what an earlier process left must have stayed too
         load_zoo_state_dict(job.model, checkpoint.model, what="last/")
@@ -145,9 +130,7 @@ def fit(
             freeze.check_unchanged(job.model, {name: before[name] for name in job.model.fixed}, ())
         watch.keep(progress, optimizer)
 
-    run_epochs(
-        job, hyperparameters, accelerator, replace(watch, keep=keep), epoch_data=epoch_data, checkpoint=checkpoint
-    )
+    yield replace(watch, keep=keep)
     freeze.check_unchanged(job.model, before, always, exempt)
 
 
@@ -187,7 +170,7 @@ def usual_batch(samples: int, *, head_only: bool) -> int:
     return min(LARGEST_HEAD_BATCH, max(USUAL_BATCH, 1 << int(math.log2(largest))))
 
 
-def run_epochs(
+def fit(
     job: Job,
     hyperparameters: Hyperparameters,
     accelerator: Accelerator,
@@ -195,72 +178,91 @@ def run_epochs(
     *,
     epoch_data: EpochData | None = None,
     checkpoint: Checkpoint | None = None,
+    prove: bool = True,
 ) -> None:
-    """The epochs alone, without the proof."""
-    model = placed(job.model, accelerator)
-    plans = [job.plan(epoch) for epoch in range(hyperparameters.epochs)]
-    first = min(0 if checkpoint is None else checkpoint.progress.epoch, hyperparameters.epochs - 1)
-    epoch_data = epoch_data_of(job, plans[first], epoch_data)
-    progress = (
-        _begin(job, hyperparameters, accelerator, watch, epoch_data) if checkpoint is None else checkpoint.progress
-    )
-    batch_size = int(progress.resolved["batch_size"])
-    steps = distributed.steps(len(job.train), batch_size)
-    job.loss.to(accelerator.device)
-    optimizer = make_optimizer(model, hyperparameters, plans, job.loss)
-    scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: rate_factor(step, steps, hyperparameters))
-    if checkpoint is not None:
-        if checkpoint.settings:
-            restore_optimizer(optimizer, checkpoint.optimizer, checkpoint.settings)
-        scheduler.last_epoch = steps * progress.epoch
-        for group, rate in zip(optimizer.param_groups, scheduler.base_lrs, strict=True):
-            group["lr"] = rate * rate_factor(scheduler.last_epoch, steps, hyperparameters)
-    learner: step.Learner | None = None
-    for epoch, plan in list(enumerate(plans))[progress.epoch :]:
-        began = time.perf_counter()
-        epoch_data = epoch_data_of(job, plan, epoch_data)
-        freeze.apply(model, plan.frozen, plan.exempt)
-        job.loss.train()
-        set_rates(optimizer, scheduler, hyperparameters, plan)
-        learner, progress = _learner(
-            job, hyperparameters, accelerator, watch, plan, epoch_data, progress, before=learner
+    """Train `job.model`, and prove that what was to stay has stayed.
+
+    Args:
+        job: what is learnt.
+        hyperparameters: how.
+        accelerator: where.
+        watch: called as it goes on.
+        epoch_data: what the first epoch is fed, where it has been computed already.
+        checkpoint: what an earlier process has left to go on from.
+        prove: False of a trial, whose weights nobody gets.
+
+    Raises:
+        DivergedError: the loss is no longer finite.
+        TrainingError: memory has run out.
+        FrozenChangedError: a frozen tensor moved.
+    """
+    with ExitStack() as around:
+        if prove:
+            watch = around.enter_context(_proof(job, hyperparameters, accelerator, watch, checkpoint))
+        model = placed(job.model, accelerator)
+        plans = [job.plan(epoch) for epoch in range(hyperparameters.epochs)]
+        first = min(0 if checkpoint is None else checkpoint.progress.epoch, hyperparameters.epochs - 1)
+        epoch_data = epoch_data_of(job, plans[first], epoch_data)
+        progress = (
+            _begin(job, hyperparameters, accelerator, watch, epoch_data) if checkpoint is None else checkpoint.progress
         )
-        # of dropout, which several processes draw apart; an epoch is the same after a resume
-        torch.manual_seed(distributed.seed_of(hyperparameters.seed, epoch, accelerator.process_index))
-        batches = distributed.batches(
-            accelerator, samples=len(job.train), size=batch_size, seed=hyperparameters.seed, epoch=epoch
-        )
-        data = features.loader(epoch_data.train.at(epoch), batches=batches, workers=hyperparameters.workers)
-        advance = watch.computing(f"epoch {epoch + 1} of {hyperparameters.epochs}", steps)
-        train_loss = step.run(learner, optimizer, scheduler, data, batches, epoch=epoch, advance=advance)
-        distributed.broadcast_buffers(model, accelerator)
-        distributed.broadcast_buffers(job.loss, accelerator)
-        with watch.clock.part("validation"), learner.precision(accelerator.device):
-            val_loss, values = _validate(job, model, epoch_data, hyperparameters, accelerator, epoch=epoch)
-        rank = None if job.keep_last or epoch_data.val is None else scored(job, values, val_loss)
-        is_best = _is_best(rank, progress, final=epoch == hyperparameters.epochs - 1)
-        record = EpochRecord(
-            epoch=epoch + 1,
-            train_loss=train_loss,
-            val_loss=val_loss,
-            metrics=values,
-            learning_rate=optimizer.param_groups[-1]["lr"],
-            seconds=time.perf_counter() - began,
-            learning=_learning(model, plan),
-            best=is_best,
-        )
-        progress = progress.after(record, rank)
-        watch.keep(progress, optimizer)
-        watch.epoch(record)
-    if (
-        job.val is not None
-        and not job.keep_last
-        and not any(math.isfinite(r.metrics[job.primary]) for r in progress.records)
-    ):
-        watch.note(
-            f"{job.primary} is undefined on the validation samples after every epoch, so the best epoch was chosen by the "
-            "validation loss alone"
-        )
+        batch_size = int(progress.resolved["batch_size"])
+        steps = distributed.steps(len(job.train), batch_size)
+        job.loss.to(accelerator.device)
+        optimizer = make_optimizer(model, hyperparameters, plans, job.loss)
+        scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: rate_factor(step, steps, hyperparameters))
+        if checkpoint is not None:
+            if checkpoint.settings:
+                restore_optimizer(optimizer, checkpoint.optimizer, checkpoint.settings)
+            scheduler.last_epoch = steps * progress.epoch
+            for group, rate in zip(optimizer.param_groups, scheduler.base_lrs, strict=True):
+                group["lr"] = rate * rate_factor(scheduler.last_epoch, steps, hyperparameters)
+        learner: step.Learner | None = None
+        for epoch, plan in list(enumerate(plans))[progress.epoch :]:
+            began = time.perf_counter()
+            epoch_data = epoch_data_of(job, plan, epoch_data)
+            freeze.apply(model, plan.frozen, plan.exempt)
+            job.loss.train()
+            set_rates(optimizer, scheduler, hyperparameters, plan)
+            learner, progress = _learner(
+                job, hyperparameters, accelerator, watch, plan, epoch_data, progress, before=learner
+            )
+            # of dropout, which several processes draw apart; an epoch is the same after a resume
+            torch.manual_seed(distributed.seed_of(hyperparameters.seed, epoch, accelerator.process_index))
+            batches = distributed.batches(
+                accelerator, samples=len(job.train), size=batch_size, seed=hyperparameters.seed, epoch=epoch
+            )
+            data = features.loader(epoch_data.train.at(epoch), batches=batches, workers=hyperparameters.workers)
+            advance = watch.computing(f"epoch {epoch + 1} of {hyperparameters.epochs}", steps)
+            train_loss = step.run(learner, optimizer, scheduler, data, batches, epoch=epoch, advance=advance)
+            distributed.broadcast_buffers(model, accelerator)
+            distributed.broadcast_buffers(job.loss, accelerator)
+            with watch.clock.part("validation"), learner.precision(accelerator.device):
+                val_loss, values = _validate(job, model, epoch_data, hyperparameters, accelerator, epoch=epoch)
+            rank = None if job.keep_last or epoch_data.val is None else scored(job, values, val_loss)
+            is_best = _is_best(rank, progress, final=epoch == hyperparameters.epochs - 1)
+            record = EpochRecord(
+                epoch=epoch + 1,
+                train_loss=train_loss,
+                val_loss=val_loss,
+                metrics=values,
+                learning_rate=optimizer.param_groups[-1]["lr"],
+                seconds=time.perf_counter() - began,
+                learning=_learning(model, plan),
+                best=is_best,
+            )
+            progress = progress.after(record, rank)
+            watch.keep(progress, optimizer)
+            watch.epoch(record)
+        if (
+            job.val is not None
+            and not job.keep_last
+            and not any(math.isfinite(r.metrics[job.primary]) for r in progress.records)
+        ):
+            watch.note(
+                f"{job.primary} is undefined on the validation samples after every epoch, so the best epoch was chosen by the "
+                "validation loss alone"
+            )
 
 
 def _begin(

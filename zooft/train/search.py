@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 from zooft.contracts import unseen
 from zooft.errors import ConfigError, DivergedError
-from zooft.train.loop import Job, Watch, epoch_data_of, head_only, placed, run_epochs, score, scored
+from zooft.train.loop import Job, Watch, epoch_data_of, fit, head_only, placed, score, scored
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -144,7 +144,7 @@ def _best_epoch(
 ) -> EpochRecord:
     records: list[EpochRecord] = []
     quiet = Watch(computing=unseen, epoch=records.append, note=lambda _text: None)
-    run_epochs(job, hyperparameters, accelerator, quiet, epoch_data=epoch_data)
+    fit(job, hyperparameters, accelerator, quiet, epoch_data=epoch_data, prove=False)
     return next(record for record in reversed(records) if record.best)
 
 
