@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 
 import zooft
 from zooft_images.columns import list_columns, table_of_manifest, table_of_source
-from zooft_images.from_source import list_rows, source_of
+from zooft_images.from_source import list_rows
 from zooft_images.groups import Groups
 from zooft_images.kinds import is_kind
 from zooft_images.layout import Layout, below, holds_classes, lay_out
@@ -63,7 +63,7 @@ def discover(
     Raises:
         DataError: neither class folders nor a manifest nor shards, or labels that contradict each other.
     """
-    source = source_of(root, sources)
+    source = zooft.source_of(root, sources)
     listing = list_rows(source, root, options) if source else _list(root, options, computing)
     if not listing.candidates:
         raise zooft.DataError(f"no images in {root}: {_why_none(root, listing.rejected)}")
@@ -97,7 +97,7 @@ def discover_columns(
     Raises:
         DataError: no table, or columns that the problem can't read.
     """
-    source = source_of(root, sources)
+    source = zooft.source_of(root, sources)
     table = table_of_source(source, root, options) if source else table_of_manifest(_manifest_of(root), options)
     listing, targets, labels = list_columns(table, problem, options)
     if not listing.candidates:

@@ -1,4 +1,4 @@
-"""Images of a data source that another plugin registers: which source reads a path, and what its rows mean to a classifier."""
+"""Images of a data source that another plugin registers, and what its rows mean to a classifier."""
 
 from __future__ import annotations
 
@@ -18,19 +18,9 @@ if TYPE_CHECKING:
     from zooft_images.options import ImageOptions
 
 
-def source_of(path: Path, sources: Sequence[zooft.Source]) -> zooft.Source | None:
-    """The source that reads a file or folder; None where none does.
-
-    Raises:
-        DataError: several do.
-    """
-    found = [source for source in sources if source.recognises(path)]
-    if len(found) > 1:
-        raise zooft.DataError(
-            f"{path} is recognised by several data sources: {' and '.join(source.name for source in found)}; uninstall the plugins "
-            "whose data it isn't ('zooft plugins' lists them)"
-        )
-    return found[0] if found else None
+def of_row(source: zooft.Source, row: zooft.Row, options: ImageOptions) -> zooft.Sample:
+    """One image, as what is to be predicted."""
+    return zooft.Sample(id=printable(row.id), source=Stored(source.content, row.content))
 
 
 def list_rows(source: zooft.Source, path: Path, options: Any) -> Listing:
