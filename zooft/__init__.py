@@ -69,6 +69,7 @@ if TYPE_CHECKING:
     from zooft.data.hidden import is_hidden
     from zooft.data.labels import check_labels, label_fault, spelling
     from zooft.data.positive import nothing_first, nothing_of, order_classes
+    from zooft.data.sources import source_of
     from zooft.data.tables import CsvTable, path_in_table, read_csv
     from zooft.errors import ConfigError, DataError, ModelError, NoWeightsError, WeightsError, ZooftError
     from zooft.evaluation.predictions import Predictions
@@ -186,6 +187,7 @@ __all__ = [
     "path_in_table",
     "read_csv",
     "regression",
+    "source_of",
     "spelling",
     "spilled",
     "unseen",
@@ -205,6 +207,7 @@ _HOMES = {
     "zooft.hooks.specs": ("hookimpl",),
     "zooft.data.labels": ("check_labels", "label_fault", "spelling"),
     "zooft.data.positive": ("nothing_first", "nothing_of", "order_classes"),
+    "zooft.data.sources": ("source_of",),
     "zooft.model.preprocess": ("ImagePreprocess", "Resize"),
     "zooft.pipeline.finetune": ("FinetuneResult", "finetune"),
     "zooft.model.resampling": ("floor_divide",),

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,6 +11,7 @@ import zooft
 from zooft_images.from_source import group_column, split_of, text_of
 from zooft_images.listing import Candidate, Listing, printable
 from zooft_images.manifest import Lines, refuse_missing_groups
+from zooft_images.nearest import nearest
 from zooft_images.options import GROUP_COLUMN
 from zooft_images.stored import Stored
 
@@ -147,10 +147,9 @@ def _chosen(table: Table, options: Any) -> tuple[list[str], list[str]]:
         ]
         missing = [name for name in wanted if name not in table.columns]
         if missing:
-            near = difflib.get_close_matches(missing[0], table.columns, n=3)
-            hint = f"; nearest: {', '.join(near)}" if near else ""
+            having = ", ".join(table.columns) or "none to learn"
             raise zooft.DataError(
-                f"{table.name} has no column {missing[0]!r}; it has {', '.join(table.columns) or 'none to learn'}{hint}"
+                f"{table.name} has no column {missing[0]!r}; it has {having}{nearest(missing[0], table.columns)}"
             )
         return wanted, []
     usual = [name for name in _USUAL if name in table.columns][:1]

@@ -19,13 +19,13 @@ from typing import TYPE_CHECKING, Any
 
 import zooft
 from zooft_images.columns import list_columns, table_of_manifest, table_of_source
-from zooft_images.from_source import list_rows, source_of
+from zooft_images.from_source import list_rows
 from zooft_images.groups import Groups
 from zooft_images.kinds import is_kind
 from zooft_images.layout import Layout, below, holds_classes, lay_out
 from zooft_images.listing import Candidate, LeftOut, Listing, identity, others, printable
 from zooft_images.manifest import list_manifest
-from zooft_images.options import GROUP_COLUMN
+from zooft_images.options import GROUP_COLUMN, LABEL_COLUMN
 from zooft_images.read import Inspection, inspect, is_picture, kind_of_file
 from zooft_images.sixteen import Depths
 from zooft_images.webdataset import holds_shards, is_shard, list_shards
@@ -63,7 +63,7 @@ def discover(
     Raises:
         DataError: neither class folders nor a manifest nor shards, or labels that contradict each other.
     """
-    source = source_of(root, sources)
+    source = zooft.source_of(root, sources)
     listing = list_rows(source, root, options) if source else _list(root, options, computing)
     if not listing.candidates:
         raise zooft.DataError(f"no images in {root}: {_why_none(root, listing.rejected)}")
@@ -97,7 +97,7 @@ def discover_columns(
     Raises:
         DataError: no table, or columns that the problem can't read.
     """
-    source = source_of(root, sources)
+    source = zooft.source_of(root, sources)
     table = table_of_source(source, root, options) if source else table_of_manifest(_manifest_of(root), options)
     listing, targets, labels = list_columns(table, problem, options)
     if not listing.candidates:
@@ -183,7 +183,7 @@ def _counted(kinds: Mapping[str, int]) -> list[str]:
     return [f"{count:,} {'file isn' if count == 1 else 'files aren'}'t used: {kind}" for kind, count in most]
 
 
-def _list(root: Path, options: ImageOptions, computing: zooft.Computing) -> Listing:
+def _list(root: Path, options: Any, computing: zooft.Computing) -> Listing:
     if root.is_file():
         if is_shard(root):
             return list_shards(root, options, computing=computing)
@@ -220,7 +220,7 @@ def _refuse_table_beside(root: Path) -> None:
         )
 
 
-def _from_folders(root: Path, options: ImageOptions) -> Listing:
+def _from_folders(root: Path, options: Any) -> Listing:
     left_out = LeftOut(root)
     layout = lay_out(root, left_out)
     having: set[str | None] = set()
@@ -256,12 +256,14 @@ def _class_names(root: Path, layout: Layout) -> tuple[str, ...]:
     return tuple(sorted({folder.label for folder in layout.classes}))
 
 
-def _folder_notes(root: Path, options: ImageOptions) -> list[str]:
+def _folder_notes(root: Path, options: Any) -> list[str]:
     manifest, notes = root / _MANIFEST, []
     if manifest.is_file():
         notes.append(f"class folders are used, not {_MANIFEST} beside them; give --data {manifest} to use it")
     if options.group_column != GROUP_COLUMN:
         notes.append(f"class folders name no groups; --group-column {options.group_column} is for manifests")
+    if options.label_column != LABEL_COLUMN:
+        notes.append(f"class folders name the classes; --label-column {options.label_column} is for manifests")
     return notes
 
 

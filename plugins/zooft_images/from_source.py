@@ -1,4 +1,4 @@
-"""Images of a data source that another plugin registers: which source reads a path, and what its rows mean to a classifier."""
+"""Images of a data source that another plugin registers, and what its rows mean to a classifier."""
 
 from __future__ import annotations
 
@@ -10,41 +10,32 @@ from typing import TYPE_CHECKING, Any
 
 import zooft
 from zooft_images.listing import Candidate, Listing, Split, printable
-from zooft_images.options import GROUP_COLUMN
+from zooft_images.nearest import nearest
+from zooft_images.options import GROUP_COLUMN, LABEL_COLUMN, SPLIT_COLUMN, refuse_label_used_twice
 from zooft_images.stored import Stored
 
 if TYPE_CHECKING:
     from zooft_images.options import ImageOptions
 
-_LABEL, _SPLIT = "label", "split"
+
+def of_row(source: zooft.Source, row: zooft.Row, options: ImageOptions) -> zooft.Sample:
+    """One image, as what is to be predicted."""
+    return zooft.Sample(id=printable(row.id), source=Stored(source.content, row.content))
 
 
-def source_of(path: Path, sources: Sequence[zooft.Source]) -> zooft.Source | None:
-    """The source that reads a file or folder; None where none does.
-
-    Raises:
-        DataError: several do.
-    """
-    found = [source for source in sources if source.recognises(path)]
-    if len(found) > 1:
-        raise zooft.DataError(
-            f"{path} is recognised by several data sources: {' and '.join(source.name for source in found)}; uninstall the plugins "
-            "whose data it isn't ('zooft plugins' lists them)"
-        )
-    return found[0] if found else None
-
-
-def list_rows(source: zooft.Source, path: Path, options: ImageOptions) -> Listing:
+def list_rows(source: zooft.Source, path: Path, options: Any) -> Listing:
     """Every row of a source.
 
     Raises:
+        ConfigError: one column for two things.
         DataError: no row that can be used, no column of labels, a group column that isn't there, splits that are unknown or
             differ, or labels that contradict each other.
     """
     columns = {column.name: column for column in source.columns(path)}
-    label = _label_column(path, columns)
+    label = _label_column(path, columns, options.label_column)
     group = group_column(path, columns, options)
-    wanted = [name for name in (label, group, _SPLIT) if name in columns]
+    refuse_label_used_twice(label, group)
+    wanted = [name for name in (label, group, SPLIT_COLUMN) if name in columns]
     read = _Read(path, source, columns[label], group)
     candidates = zooft.spilled(read.candidates(wanted))
     if not candidates:
@@ -112,14 +103,17 @@ class _Read:
         return not self.label.categories and all(_is_number(label) for label in self.counts)
 
 
-def _label_column(path: Path, columns: Mapping[str, zooft.Column]) -> str:
-    """``label``, or else the only column whose numbers have names."""
+def _label_column(path: Path, columns: Mapping[str, zooft.Column], name: str) -> str:
+    """The one that was named, or else, where nobody has, the only one whose numbers have names."""
     named = [column.name for column in columns.values() if column.categories]
-    if _LABEL in columns or len(named) == 1:
-        return _LABEL if _LABEL in columns else named[0]
+    if name in columns:
+        return name
+    if name == LABEL_COLUMN and len(named) == 1:
+        return named[0]
     having = ", ".join(columns) or "none but the images"
     raise zooft.DataError(
-        f"{printable(str(path))} has no column {_LABEL!r}; its columns are {having}; call the one with the classes {_LABEL}"
+        f"{printable(str(path))} has no column {name!r}; its columns are {having}{nearest(name, columns)}; name the one with the "
+        "classes with --label-column"
     )
 
 
@@ -128,14 +122,15 @@ def group_column(path: Path, columns: Mapping[str, zooft.Column], options: Image
     name = options.group_column
     if name not in columns and name != GROUP_COLUMN:
         raise zooft.DataError(
-            f"{printable(str(path))} has no column {name!r} to group by; its columns are {', '.join(columns)}; name one of these"
+            f"{printable(str(path))} has no column {name!r} to group by; its columns are {', '.join(columns)}{nearest(name, columns)}; "
+            "name one of these"
         )
     return name
 
 
 def split_of(row: zooft.Row) -> Split | None:
     """As the source says, or its column; the two mustn't differ."""
-    text = text_of(row.values.get(_SPLIT), _SPLIT)
+    text = text_of(row.values.get(SPLIT_COLUMN), SPLIT_COLUMN)
     if not text:
         return row.split
     split = zooft.SPLIT_NAMES.get(text.lower())
@@ -146,7 +141,7 @@ def split_of(row: zooft.Row) -> Split | None:
         )
     if row.split not in (None, split):
         raise zooft.DataError(
-            f"{row.id} lies in the split {row.split}, and its column {_SPLIT} says {text!r}; mend one of the two"
+            f"{row.id} lies in the split {row.split}, and its column {SPLIT_COLUMN} says {text!r}; mend one of the two"
         )
     return split
 
@@ -211,6 +206,6 @@ def _about_columns(
     unused = [printable(name) for name in columns if name not in wanted]
     if unused:
         notes.append(
-            f"columns of {printable(path.name)} that aren't used: {', '.join(unused)} (--group-column names the one to split by)"
+            f"columns of {printable(path.name)} that aren't used: {', '.join(unused)} (--label-column and --group-column name others)"
         )
     return notes

@@ -1,4 +1,4 @@
-"""Pictures listed in a CSV table with the columns path and label, and, where known, group and split."""
+"""Pictures listed in a CSV table with the columns path and label (or another one), and, where known, group and split."""
 
 from __future__ import annotations
 
@@ -7,12 +7,13 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import zooft
 from zooft_images.listing import Candidate, Listing, identity, printable
 from zooft_images.names import looks_like_picture
-from zooft_images.options import GROUP_COLUMN
+from zooft_images.nearest import nearest
+from zooft_images.options import GROUP_COLUMN, LABEL_COLUMN, refuse_label_used_twice
 
 if TYPE_CHECKING:
     from zooft_images.options import ImageOptions
@@ -38,18 +39,24 @@ _LIKE_PATH = (
 _LIKE_LABEL = ("class", "class_name", "classname", "target", "category", "labels", "diagnosis", "species", "y")
 
 
-def list_manifest(path: Path, options: ImageOptions) -> Listing:
+def list_manifest(path: Path, options: Any) -> Listing:
     """Every line of a table.
 
     Raises:
+        ConfigError: one column for two things.
         DataError: not such a table, or lines that contradict each other.
     """
-    table = _table(path)
+    column = options.label_column.lower()
+    table = _table(path, column)
     refuse_missing_groups(path, table.columns, options)
-    labels = ((row["label"], f"{path.name}, line {number}") for number, row in table.rows if row["label"])
+    refuse_label_used_twice(column, options.group_column.lower())
+    rows = table.rows
+    if column != LABEL_COLUMN:
+        rows = tuple((number, {**row, LABEL_COLUMN: row[column]}) for number, row in rows)
+    labels = ((row["label"], f"{path.name}, line {number}") for number, row in rows if row["label"])
     told = zooft.check_labels(labels, in_table=True)
     read = Lines(path, options)
-    for number, row in table.rows:
+    for number, row in rows:
         read.line(number, row)
     candidates = [candidate for _, candidate in read.by_file.values()]
     if not candidates and read.missing:
@@ -60,8 +67,8 @@ def list_manifest(path: Path, options: ImageOptions) -> Listing:
     return Listing(
         candidates=zooft.spilled(candidates),
         rejected=read.rejected,
-        notes=[*table.notes, *told, *_about_columns(path, table.columns, options), *read.notes(len(table.rows))],
-        classes=tuple(sorted({row["label"] for _, row in table.rows if row["label"]})),
+        notes=[*table.notes, *told, *_about_columns(path, table.columns, options), *read.notes(len(rows))],
+        classes=tuple(sorted({row["label"] for _, row in rows if row["label"]})),
     )
 
 
@@ -158,13 +165,13 @@ class Lines:
 # columns
 
 
-def _table(path: Path) -> zooft.CsvTable:
+def _table(path: Path, label: str) -> zooft.CsvTable:
     table = zooft.read_csv(path)
-    missing = [name for name in ("path", "label") if name not in table.columns]
+    missing = [name for name in ("path", label) if name not in table.columns]
     if missing:
         found = ", ".join(table.columns[:8]) or "nothing"
         raise zooft.DataError(
-            f"{printable(str(path))} needs the columns path and label, and has {found}; {' and '.join(missing)} {'is' if len(missing) == 1 else 'are'} missing"
+            f"{printable(str(path))} needs the columns path and {label}, and has {found}; {' and '.join(missing)} {'is' if len(missing) == 1 else 'are'} missing"
             f"{_how_to_name(path.parent, table.columns, missing)}"
         )
     return table
@@ -174,11 +181,18 @@ def _how_to_name(root: Path, columns: Sequence[str], missing: Sequence[str]) -> 
     """What to do about columns that are missing."""
     if any(looks_like_picture(name) for name in columns):
         return ". Its first line names a picture already: put the line path,label above it"
-    likely = {"path": _LIKE_PATH, "label": _LIKE_LABEL}
-    renamed = [
-        f"{name} {wanted}" for wanted in missing if (name := next((n for n in likely[wanted] if n in columns), None))
-    ]
-    return f". In its first line, call {' and '.join(renamed)}" if renamed else ""
+    likely = {"path": _LIKE_PATH, LABEL_COLUMN: _LIKE_LABEL}
+    meant = {
+        wanted: name
+        for wanted in missing
+        if (name := next((n for n in likely.get(wanted, ()) if n in columns), None)) is not None
+    }
+    if meant:
+        or_else = f", or give --label-column {meant[LABEL_COLUMN]}" if LABEL_COLUMN in meant else ""
+        return (
+            f". In its first line, call {' and '.join(f'{name} {wanted}' for wanted, name in meant.items())}{or_else}"
+        )
+    return nearest(missing[-1], columns) if missing[-1] != LABEL_COLUMN else ""
 
 
 def refuse_missing_groups(path: Path, columns: Sequence[str], options: ImageOptions) -> None:
@@ -186,16 +200,18 @@ def refuse_missing_groups(path: Path, columns: Sequence[str], options: ImageOpti
     name = options.group_column.lower()
     if name not in columns and name != GROUP_COLUMN:
         raise zooft.DataError(
-            f"{path} has no column {name!r} to group by; it has {', '.join(columns)}; name one of these, or add the "
-            "column, blank where the group isn't known"
+            f"{path} has no column {name!r} to group by; it has {', '.join(columns)}{nearest(name, columns)}; name one of these, or "
+            "add the column, blank where the group isn't known"
         )
 
 
-def _about_columns(path: Path, columns: Sequence[str], options: ImageOptions) -> list[str]:
-    unused = [name for name in columns if name not in {"path", "label", "split", options.group_column.lower()}]
+def _about_columns(path: Path, columns: Sequence[str], options: Any) -> list[str]:
+    used = {"path", "split", options.label_column.lower(), options.group_column.lower()}
+    unused = [name for name in columns if name not in used]
     if not unused:
         return []
-    return [f"columns of {path.name} that aren't used: {', '.join(unused)} (--group-column names the one to split by)"]
+    others = "--label-column and --group-column name others"
+    return [f"columns of {path.name} that aren't used: {', '.join(unused)} ({others})"]
 
 
 # files that aren't there

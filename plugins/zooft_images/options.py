@@ -9,6 +9,8 @@ import zooft
 
 FORMATS = ("JPEG", "PNG", "WEBP", "TIFF", "BMP", "PPM", "MPO", "JPEG2000", "AVIF", "HEIF")
 GROUP_COLUMN = "group"
+LABEL_COLUMN = "label"
+SPLIT_COLUMN = "split"
 WHITE = 65_535
 NOT_PICTURES = frozenset({"BUFR", "EPS", "FPX", "GRIB", "HDF5", "MPEG", "WMF"})
 """What Pillow names without reading it, or reads by running another program."""
@@ -30,7 +32,7 @@ class ImageOptions:
     )
     formats: tuple[str, ...] = zooft.option(FORMATS, "file formats to accept, told by content, not by name")
     group_column: str = zooft.option(
-        GROUP_COLUMN, "manifest column, or key of KEY.json in shards, that names what a split must keep together"
+        GROUP_COLUMN, "column of a table, or key of KEY.json in shards, that names what a split must keep together"
     )
 
     def __post_init__(self) -> None:
@@ -53,6 +55,9 @@ class ClassOptions:
     class_weights: Literal["none", "balanced"] = zooft.option("none", "balanced weighs rare classes up in the loss")
     positive: str = zooft.option(
         "", "of two classes the one that is looked for [default: by their words, else the last by name]"
+    )
+    label_column: str = zooft.option(
+        LABEL_COLUMN, "column of a manifest or a data source, or key of KEY.json in shards, that names the class"
     )
 
 
@@ -77,6 +82,13 @@ MultitaskOptions = zooft.join_options(
 def logistic_head(_options: ImageOptions) -> str:
     """The head of several labels: few samples have each of them, and AdamW alone finds weights that fit these few too well."""
     return "standard/logistic"
+
+
+def refuse_label_used_twice(label: str, group: str) -> None:
+    """Raise ConfigError where the column of the classes is that of the groups or the splits, too."""
+    other = {SPLIT_COLUMN: "the split", group: "what a split keeps together (--group-column)"}.get(label)
+    if other is not None:
+        raise zooft.ConfigError(f"label-column: the column {label!r} says {other}; name another one with the classes")
 
 
 def channels(options: ImageOptions) -> int:

@@ -20,6 +20,7 @@ from typing import Any, BinaryIO
 import zooft
 from zooft_images.kinds import what_is
 from zooft_images.names import PICTURES, hidden_part, kind_of_hidden, looks_like_picture, why_hidden
+from zooft_images.options import LABEL_COLUMN
 
 MOST_BYTES = 512 * 2**20
 """Of a picture's file, which is held in memory while it is decoded; 100 million RGBA pixels uncompressed fit."""
@@ -114,13 +115,18 @@ class Contents:
     json_keys: frozenset[str]
 
 
-def scan(path: Path, *, group_column: str) -> Contents:
+def scan(path: Path, *, group_column: str, label_column: str = LABEL_COLUMN) -> Contents:
     """List a shard; damage ends the list and is told in `Contents.rejected`.
+
+    Args:
+        path: of the shard.
+        group_column: key of ``KEY.json`` that names the group.
+        label_column: key of ``KEY.json`` that names the class; where it isn't the usual one, ``KEY.cls`` isn't read.
 
     Raises:
         DataError: it is compressed, so that nothing in it can be reached without unpacking what lies before.
     """
-    seen = _Seen(group_column)
+    seen = _Seen(group_column, label_column)
     damage = ""
     try:
         with path.open("rb") as file:
@@ -239,12 +245,23 @@ class _Seen:
     """Members by key. They need not lie side by side: some tar programs sort by kind."""
 
     group_column: str
+    label_column: str
     samples: dict[str, _Sample] = field(default_factory=dict)
     rejected: list[tuple[str, str]] = field(default_factory=list)
     unused: Counter[str] = field(default_factory=Counter)
     hidden: Counter[str] = field(default_factory=Counter)
     json_keys: set[str] = field(default_factory=set)
     shared: dict[str, str] = field(default_factory=dict)
+
+    @property
+    def label_keys(self) -> tuple[str, ...]:
+        """Of ``KEY.json``."""
+        return _JSON_LABELS if self.label_column == LABEL_COLUMN else (self.label_column,)
+
+    @property
+    def label_files(self) -> tuple[str, ...]:
+        """Extensions of the members that say a label."""
+        return tuple(_MOST_LABEL) if self.label_column == LABEL_COLUMN else ("json",)
 
     def member(self, info: tarfile.TarInfo, shard: Shard, file: BinaryIO) -> None:
         """One more."""
@@ -264,7 +281,7 @@ class _Seen:
         sample = self.samples.setdefault(key, _Sample())
         if extension in PICTURES:
             _add_picture(sample, extension, Member(shard, info.offset_data, info.size))
-        elif extension in _MOST_LABEL:
+        elif extension in self.label_files:
             self._add_label(sample, extension, info, file)
         else:
             if extension.rpartition(".")[2] in PICTURES:
@@ -282,13 +299,13 @@ class _Seen:
                 self.rejected += [(name, _DOTTED) for name in sample.dotted]
                 continue
             name = printable(f"{key}.{sample.extension}" if sample.picture else key)
-            reason = sample.problem or _missing(sample)
+            reason = sample.problem or _missing(sample, self.label_files, self.label_keys)
             if reason:
                 self.rejected.append((name, reason))
             elif sample.picture:
                 yield Entry(name, sample.picture, sample.labels, sample.group)
             else:
-                self.unused.update(extension for extension in sample.others if extension in _MOST_LABEL)
+                self.unused.update(extension for extension in sample.others if extension in self.label_files)
 
     def _add_label(self, sample: _Sample, extension: str, info: tarfile.TarInfo, file: BinaryIO) -> None:
         if extension in sample.others:
@@ -320,9 +337,8 @@ class _Seen:
             raise zooft.DataError("isn't a JSON object")
         if len(self.json_keys) < _JSON_KEYS_NAMED:
             self.json_keys.update(printable(key) for key in told)
-        if self.group_column in told:
-            self.json_keys.add(self.group_column)
-        labels = {_text(told[key], key) for key in _JSON_LABELS if told.get(key) is not None}
+        self.json_keys.update(key for key in (self.group_column, self.label_column) if key in told)
+        labels = {_text(told[key], key) for key in self.label_keys if told.get(key) is not None}
         if len(labels) > 1:
             raise zooft.DataError(f"has a label and a cls that differ: {' and '.join(sorted(labels))}")
         group = told.get(self.group_column)
@@ -344,11 +360,18 @@ def _add_picture(sample: _Sample, extension: str, member: Member) -> None:
     sample.picture, sample.extension = member, extension
 
 
-def _missing(sample: _Sample) -> str:
-    """Why a key isn't a sample; nothing for keys that have neither a picture nor a label."""
+def _missing(sample: _Sample, files: Sequence[str], keys: Sequence[str]) -> str:
+    """Why a key isn't a sample; nothing for keys that have neither a picture nor a label.
+
+    Args:
+        sample: what was seen of it.
+        files: extensions of members that say a label.
+        keys: of those that are JSON.
+    """
     having = ", ".join(f".{extension}" for extension in sample.others) or "nothing else"
     if sample.picture and not sample.labels:
-        return f"no label: neither a .cls nor a .json with {' or '.join(_JSON_LABELS)} is beside it ({having})"
+        wanted = "neither a .cls nor a .json" if "cls" in files else "no .json"
+        return f"no label: {wanted} with {' or '.join(keys)} is beside it ({having})"
     if sample.labels and not sample.picture:
         for kind in filter(None, (what_is(b"?", f"x.{extension}") for extension in sample.others)):
             return kind

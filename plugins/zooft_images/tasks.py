@@ -6,7 +6,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import zooft
-from zooft_images import discover, options, read, views
+from zooft_images import discover, from_source, options, read, views
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -31,6 +31,7 @@ def image_task(
         "read": read.read,
         "digest": read.digest,
         "sketch": read.sketch,
+        "of_row": from_source.of_row,
         "port": views.port,
         "channels": options.channels,
         "preprocess": zooft.image_preprocess,

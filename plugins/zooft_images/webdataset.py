@@ -13,17 +13,14 @@ from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import Any, Literal
 
 import zooft
 from zooft_images.listing import Candidate, LeftOut, Listing, folders, others
 from zooft_images.names import told_of_hidden
-from zooft_images.options import GROUP_COLUMN
-from zooft_images.shards import printable, scan
-
-if TYPE_CHECKING:
-    from zooft_images.options import ImageOptions
-    from zooft_images.shards import Contents, Entry
+from zooft_images.nearest import nearest
+from zooft_images.options import GROUP_COLUMN, LABEL_COLUMN, refuse_label_used_twice
+from zooft_images.shards import Contents, Entry, printable, scan
 
 _SUFFIX = ".tar"
 _COMPRESSED = (".tgz", ".tbz2", ".txz", ".tar.gz", ".tar.bz2", ".tar.xz", ".tar.zst")
@@ -62,13 +59,15 @@ def holds_shards(root: Path) -> bool:
     )
 
 
-def list_shards(root: Path, options: ImageOptions, *, computing: zooft.Computing = zooft.unseen) -> Listing:
+def list_shards(root: Path, options: Any, *, computing: zooft.Computing = zooft.unseen) -> Listing:
     """Everything in a shard, or in a folder of them.
 
     Raises:
+        ConfigError: one key for two things.
         DataError: a compressed shard, splits by some names and not by others, class names that can't be read, a group
-            column that no label file has.
+            or label column that no label file has.
     """
+    refuse_label_used_twice(options.label_column, options.group_column)
     left_out = LeftOut(root if root.is_dir() else root.parent)
     layout = _layout(root, left_out)
     names = _class_names(layout.root)
@@ -77,11 +76,12 @@ def list_shards(root: Path, options: ImageOptions, *, computing: zooft.Computing
 
     def candidates() -> Iterator[Candidate]:
         for path, split in layout.shards:
-            yield from made.of(path, split, scan(path, group_column=options.group_column))
+            found = scan(path, group_column=options.group_column, label_column=options.label_column)
+            yield from made.of(path, split, found)
             advance(1)
 
     listed = zooft.spilled(candidates())
-    _refuse_missing_groups(root, made.json_keys, options)
+    _refuse_missing_keys(root, made.json_keys, options)
     zooft.check_labels(
         [(name, "the list of classes") for name in names]
         or [(label, f"such as of {first}") for label, first in made.labels.items()]
@@ -260,14 +260,16 @@ class _Made:
         return meant[0]
 
 
-def _refuse_missing_groups(root: Path, keys: set[str], options: ImageOptions) -> None:
-    """A misspelt key would tear groups apart unseen; only the default name may be missing."""
-    name = options.group_column
-    if name not in keys and name != GROUP_COLUMN:
-        having = ", ".join(sorted(keys)[:8]) or "nothing"
-        raise zooft.DataError(
-            f"no .json in {root} has the key {name!r} to group by; they have {having}; name one of these"
-        )
+def _refuse_missing_keys(root: Path, keys: set[str], options: Any) -> None:
+    """A misspelt key would tear groups apart unseen; only the default names may be missing."""
+    for name, usual, use in (
+        (options.label_column, LABEL_COLUMN, "with the class"), (options.group_column, GROUP_COLUMN, "to group by")
+    ):  # fmt: skip
+        if name not in keys and name != usual:
+            having = ", ".join(sorted(keys)[:8]) or "nothing"
+            raise zooft.DataError(
+                f"no .json in {root} has the key {name!r} {use}; they have {having}{nearest(name, keys)}; name one of these"
+            )
 
 
 # notes

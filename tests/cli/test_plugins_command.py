@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import json
 import os
 import shutil
@@ -10,6 +11,7 @@ import sys
 import tomllib
 from pathlib import Path
 
+import example_data
 import pytest
 from commands import command
 
@@ -94,6 +96,7 @@ def test_they_are_listed_with_what_they_do_and_how_long_their_import_took(instal
         ("my-freezer", ["--freeze", "my-freezer:3"], {"check_plugin my-freezer": "passed", "check_freezer my-freezer:3": "passed"}),
         ("my-task", [], {"check_plugin my-task": "passed", "check_task my-task": "passed"}),
         ("my-weights", [], {"check_plugin my-weights": "passed", "check_weights my-weights": "not checked"}),
+        ("my-source", [], {"check_plugin my-source": "passed", "check_source my-source": "not checked"}),
         ("my-events", [], {"check_plugin my-events": "passed"}),
     ],
     ids=KINDS,
@@ -104,6 +107,39 @@ def test_the_kit_is_run_on_all_that_a_plugin_registers(
     monkeypatch.delenv("ZOOFT_MY_WEIGHTS_FOLDER", raising=False)
     rows = json.loads(command("plugins", "check", name, *options, "--json").stdout)
     assert {f"{row['check']} {row['subject']}": row["status"] for row in rows} == outcomes
+
+
+@pytest.fixture
+def pets(tmp_path: Path) -> Path:
+    """Data in the form of the drafted source: a dozen pictures of two classes."""
+    lines = []
+    for number in range(12):
+        name, level = (("cat", 40), ("dog", 210))[number % 2]
+        example_data.save(tmp_path / f"{number}.png", level, seed=number)
+        lines.append(json.dumps({"file": f"{number}.png", "label": name}))
+    path = tmp_path / "pets.my-source.jsonl"
+    path.write_text("\n".join(lines))
+    return path
+
+
+def test_a_drafted_source_is_checked_on_data_of_its_form_and_fails_on_others(installed: Path, pets: Path) -> None:
+    rows = json.loads(command("plugins", "check", "my-source", "--data", pets, "--json").stdout)
+    assert [(row["check"], row["status"]) for row in rows] == [("check_plugin", "passed"), ("check_source", "passed")]
+    other = command("plugins", "check", "my-source", "--data", pets.parent, status=1).stdout
+    assert "expected yes to data of its own form" in other
+
+
+def test_a_drafted_source_is_learnt_from(installed: Path, pets: Path, tmp_path: Path) -> None:
+    command(
+        "finetune", "--task", "classification", "--data", pets, "--backbone", "timm:test_resnet", "--weights", "random",
+        "--freeze", "none", "--epochs", "1", "--bootstrap", "0", "--no-export", "--device", "cpu", "--out", tmp_path / "run",
+    )  # fmt: skip
+    record = json.loads((tmp_path / "run" / "run.json").read_text())
+    assert [label["categories"] for label in record["labels"]] == [["cat", "dog"]]
+    known = csv.DictReader((tmp_path / "run" / "samples.csv").read_text().splitlines())
+    assert {row["id"]: row["target"] for row in known} == {
+        f"pets.my-source.jsonl/{number + 1}": ("cat", "dog")[number % 2] for number in range(12)
+    }
 
 
 def test_freezers_of_which_some_want_an_argument_are_checked_or_said_not_to_be() -> None:
@@ -227,7 +263,7 @@ def test_drafts_use_nothing_but_public_names_and_import_torch_where_it_is_needed
         }
         assert used <= set(zooft.__all__)
         at_the_top = [ast.unparse(node) for node in tree.body if isinstance(node, (ast.Import, ast.ImportFrom))]
-        assert {line.split()[1] for line in at_the_top} <= {"zooft", "os", "pathlib", "dataclasses"}
+        assert {line.split()[1] for line in at_the_top} <= {"zooft", "os", "pathlib", "dataclasses", "json"}
 
 
 @pytest.mark.parametrize(

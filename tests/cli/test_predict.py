@@ -423,7 +423,7 @@ def test_the_next_file_is_read_while_the_network_works_but_not_with_one_thread(m
     for ahead, expected in ((True, 2), (False, 1)):
         started: list[Path] = []
         slow = spy(task, started)
-        first = answers.of_files(opened, slow, options, sorted(pictures.glob("[012].png")), ahead=ahead)
+        first = answers.of_each(opened, slow, options, sorted(pictures.glob("[012].png")), ahead=ahead)
         next(first)
         end = time.monotonic() + 300
         while len(started) < expected and time.monotonic() < end:

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import example_data
+import plugged
 import pytest
 from commands import command
 from packaging.requirements import Requirement
@@ -97,6 +98,28 @@ def test_files_are_used_and_judged_without_torch_as_with_it(tmp_path: Path) -> N
     told = json.loads(doctor[1])
     assert (doctor[0], told["problems"]) == (0, [])
     assert (told["devices"], told["runs"]["training"], told["runs"]["verification"]) == ({}, None, "cpu")
+
+
+def test_rows_of_tables_are_answered_and_judged_without_torch_as_with_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pa = pytest.importorskip("pyarrow", reason="pyarrow isn't installed: pip install 'zooft[parquet]'")
+    pq = pytest.importorskip("pyarrow.parquet", reason="pyarrow isn't installed: pip install 'zooft[parquet]'")
+    for name in ("parquet", "hf_datasets"):
+        plugged.install(monkeypatch, tmp_path / "site", name, f"zooft_{name}")
+    model, images = (
+        written(tmp_path, ABOUT_DATA),
+        [example_data.save(tmp_path / f"{n}.png", 60 * n, seed=n) for n in range(4)],
+    )
+    table = pa.table({"image": [path.read_bytes() for path in images], "label": ["ant", "zebra", "bee é", "ant"]})
+    pq.write_table(table, tmp_path / "a.parquet")
+    wanted = [["predict", model, tmp_path / "a.parquet", "--json"],
+              ["evaluate", model, "--data", tmp_path / "a.parquet", "--bootstrap", "20", "--json"]]  # fmt: skip
+    for arguments, (status, out, err) in zip(
+        wanted, without([*modules_of_training(), "datasets"], *wanted), strict=True
+    ):
+        assert status == 0, err
+        assert json.loads(out) == json.loads(command(*arguments).stdout)
 
 
 def test_what_needs_torch_says_in_one_sentence_what_to_install(tmp_path: Path) -> None:

@@ -136,6 +136,21 @@ def test_groups_and_splits_may_be_columns(tmp_path: Path) -> None:
     assert [(sample.group, sample.split) for sample in discovery.samples] == [("p", "train")] * 2 + [("q", "val")] * 2
 
 
+def test_of_two_columns_whose_numbers_have_names_one_is_chosen(tmp_path: Path) -> None:
+    data = pictures(4).rename_column("label", "fine_label").add_column("coarse_label", [0, 0, 1, 1])
+    data = data.cast_column("coarse_label", datasets.ClassLabel(names=["plant", "animal"]))
+    saved = save(data, tmp_path / "d")
+    loaded = datasets.load_from_disk(str(saved))
+    for name in ("fine_label", "coarse_label"):
+        discovery = found(saved, ClassificationOptions(label_column=name))
+        assert discovery.classes == tuple(loaded.features[name].names)
+        assert [sample.target for sample in discovery.samples] == list(loaded[name])
+    with pytest.raises(
+        zooft.DataError, match="no column 'label'; its columns are fine_label, coarse_label; nearest: fine_label; name"
+    ):
+        found(saved)
+
+
 def test_one_splits_folder_is_data_without_splits(tmp_path: Path) -> None:
     save(datasets.DatasetDict({"train": pictures(4), "unsupervised": pictures(2)}), tmp_path / "d")
     assert [sample.split for sample in found(tmp_path / "d" / "train").samples] == [None] * 4

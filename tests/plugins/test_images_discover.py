@@ -352,6 +352,8 @@ def test_a_blank_group_column_is_allowed_and_class_folders_note_that_they_have_n
     assert [sample.group for sample in discover(manifest, BY_PATIENT).samples] == [None, None]
     folders = example_data.write_classes(tmp_path / "folders", {"yes": 1, "no": 1})
     assert any("--group-column patient is for manifests" in note for note in discover(folders, BY_PATIENT).notes)
+    by_kind = discover(folders, ClassificationOptions(label_column="kind"))
+    assert any("class folders name the classes; --label-column kind is for" in note for note in by_kind.notes)
 
 
 @pytest.mark.parametrize(

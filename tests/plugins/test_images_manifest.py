@@ -86,7 +86,7 @@ def test_other_separators_are_read(tmp_path: Path, separator: str) -> None:
     ("head", "said"),
     [
         ("img/A.png,x", "Its first line names a picture already: put the line path,label above it"),
-        ("filename,class", "In its first line, call filename path and class label"),
+        ("filename,class", "In its first line, call filename path and class label, or give --label-column class"),
         ("image,label", "In its first line, call image path"),
         ("path,target", "In its first line, call target label"),
         ("foo,bar", "path and label are missing"),
@@ -96,6 +96,45 @@ def test_a_first_line_without_the_columns_is_answered_with_what_to_write(tmp_pat
     with pytest.raises(zooft.DataError) as refused:
         discover(table(tmp_path, *GOOD, head=head), OPTIONS)
     assert said in str(refused.value)
+
+
+def test_the_column_of_the_classes_can_be_named_in_any_case(tmp_path: Path) -> None:
+    rows = (("img/A.png", "1", "good", "p"), ("img/b.png", "2", "bad", "q"), ("img/c.PNG", "3", "bad", "q"))
+    path = table(tmp_path, *rows, head="path,label,Verdict,group")
+    found = discover(path, ClassificationOptions(label_column="Verdict", positive="bad"))
+    assert [(sample.id, found.classes[sample.target]) for sample in found.samples] == [
+        ("img/A.png", "good"), ("img/b.png", "bad"), ("img/c.PNG", "bad"),
+    ]  # fmt: skip
+    assert any("aren't used: label (" in note for note in found.notes)
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        (
+            "verdikt",
+            "needs the columns path and verdikt, and has path, label, verdict; verdikt is missing; nearest: verdict",
+        ),
+        ("xyz", "xyz is missing$"),
+    ],
+)
+def test_a_column_of_classes_that_is_not_there_gets_the_nearest(tmp_path: Path, name: str, message: str) -> None:
+    path = table(tmp_path, *((*row, "good") for row in GOOD), head="path,label,verdict")
+    with pytest.raises(zooft.DataError, match=message):
+        discover(path, ClassificationOptions(label_column=name))
+
+
+def test_a_column_of_groups_that_is_not_there_gets_the_nearest(tmp_path: Path) -> None:
+    path = table(tmp_path, *((*row, "p") for row in GOOD), head="path,label,patient")
+    with pytest.raises(
+        zooft.DataError, match=r"no column 'pateint' to group by; it has .*; nearest: patient; name one"
+    ):
+        discover(path, ClassificationOptions(group_column="pateint"))
+
+
+def test_one_column_of_a_table_does_not_mean_two_things(tmp_path: Path) -> None:
+    with pytest.raises(zooft.ConfigError, match="label-column: the column 'label' says what a split keeps together"):
+        discover(table(tmp_path, *GOOD), ClassificationOptions(group_column="Label"))
 
 
 @pytest.mark.parametrize("name", ["labels.xlsx", "labels.xls", "labels.ods"])

@@ -335,6 +335,24 @@ def test_groups_come_from_json(tmp_path: Path) -> None:
         discover(path, ClassificationOptions(group_column="patient"))
 
 
+def test_the_key_of_the_classes_can_be_named_and_then_no_other_label_counts(tmp_path: Path) -> None:
+    members: dict[str, bytes | str] = {}
+    for index, kind in enumerate(("oak", "elm", None)):
+        told = {"label": "x", "kind": kind}
+        members |= {f"{index}.png": png(index), f"{index}.json": json.dumps(told), f"{index}.cls": "y"}
+    path = write(tmp_path / "x.tar", members)
+    found = discover(path, ClassificationOptions(label_column="kind"))
+    assert labels(found) == {"x.tar/0.png": "oak", "x.tar/1.png": "elm"}
+    assert rejected(found) == {"x.tar/2.png": "no label: no .json with kind is beside it (.json, .cls)"}
+    assert any("aren't used: 3 .cls" in note for note in found.notes)
+    with pytest.raises(
+        zooft.DataError, match=r"has the key 'kinds' with the class; they have kind, label; nearest: kind"
+    ):
+        discover(path, ClassificationOptions(label_column="kinds"))
+    with pytest.raises(zooft.ConfigError, match="label-column: the column 'kind' says what a split keeps together"):
+        discover(path, ClassificationOptions(label_column="kind", group_column="kind"))
+
+
 @pytest.mark.parametrize(
     ("more", "name", "said"),
     [

@@ -25,8 +25,8 @@ from zooft.hooks import registry
 from zooft.hooks.guard import guarded
 from zooft.hooks.loading import PluginInfo
 from zooft_images import read as reader
-from zooft_images.discover import discover
-from zooft_images.options import ClassificationOptions
+from zooft_images.discover import discover, discover_columns
+from zooft_images.options import ClassificationOptions, RegressionOptions
 
 OPTIONS = ClassificationOptions()
 
@@ -256,12 +256,70 @@ def test_what_a_source_rejects_and_what_cannot_be_decoded_are_listed(tmp_path: P
 
 def test_columns_that_are_missing_are_named_beside_those_that_are_there(tmp_path: Path) -> None:
     with pytest.raises(
-        zooft.DataError, match="no column 'label'; its columns are text, id; call the one with the classes label"
+        zooft.DataError,
+        match="no column 'label'; its columns are text, id; name the one with the classes with --label-column",
     ):
         found(tmp_path, given([], zooft.Column(name="text"), zooft.Column(name="id")))
     columns = [zooft.Column(name="label"), zooft.Column(name="split")]
     with pytest.raises(zooft.DataError, match="has no column 'who' to group by; its columns are label, split"):
         found(tmp_path, given([row(0, "a")], *columns), ClassificationOptions(group_column="who"))
+
+
+def test_the_column_of_the_classes_can_be_named_beside_a_label_that_is_not_meant(tmp_path: Path) -> None:
+    """As CIFAR-100 has it: two columns whose numbers have names."""
+    columns = (
+        zooft.Column(name="fine", categories=("ant", "bee", "oak")),
+        zooft.Column(name="coarse", categories=("insect", "tree")),
+        zooft.Column(name="label"),
+    )
+    rows = [row(n, "noise", fine=n, coarse=n // 2) for n in range(3)]
+    for name, expected in (("fine", ["ant", "bee", "oak"]), ("coarse", ["insect", "insect", "tree"])):
+        discovery = found(tmp_path, given(rows, *columns), ClassificationOptions(label_column=name))
+        assert list(labels(discovery).values()) == expected
+        assert any(f"classes from the column {name}" in note for note in discovery.notes)
+        assert any("aren't used: " in note and "label (" in note for note in discovery.notes)
+
+
+def test_a_column_that_is_not_there_gets_the_nearest_in_any_case(tmp_path: Path) -> None:
+    columns = [zooft.Column(name=name) for name in ("Species", "Patient_ID", "label")]
+    for options, message in (
+        (ClassificationOptions(label_column="specie"), "has no column 'specie'; .*; nearest: Species; name the one with the classes"),
+        (ClassificationOptions(label_column="xyz"), "has no column 'xyz'; its columns are Species, Patient_ID, label; name"),
+        (ClassificationOptions(group_column="patient"), "no column 'patient' to group by; .*; nearest: Patient_ID; name one of these"),
+    ):  # fmt: skip
+        with pytest.raises(zooft.DataError, match=message):
+            found(tmp_path, given([row(0, "a")], *columns), options)
+
+
+@pytest.mark.parametrize(
+    ("options", "says"),
+    [
+        ({"label_column": "who", "group_column": "who"}, "what a split keeps together"),
+        ({"label_column": "split"}, "the split"),
+        ({"label_column": "group"}, "what a split keeps together"),
+    ],
+)
+def test_one_column_does_not_mean_two_things(options: dict[str, str], says: str, tmp_path: Path) -> None:
+    columns = [zooft.Column(name=name) for name in ("label", "who", "group", "split")]
+    with pytest.raises(zooft.ConfigError, match=f"the column '{options['label_column']}' says {says}"):
+        found(tmp_path, given([row(0, "a")], *columns), ClassificationOptions(**options))
+
+
+def test_targets_are_columns_of_a_source_and_one_that_is_not_there_gets_the_nearest(tmp_path: Path) -> None:
+    columns = [zooft.Column(name=name) for name in ("Age", "Weight", "note")]
+    rows = [row(n, None, Age=30 + n, Weight=2.5 * n, note="x") for n in range(3)]
+    (tmp_path / "data.given").touch()
+    task = registry.load().task("regression")
+
+    def targets(*names: str) -> list[Any]:
+        read = discover_columns(
+            task.problem, tmp_path / "data.given", RegressionOptions(targets=names), sources=[given(rows, *columns)]
+        )
+        return [sample.target for sample in read.samples]
+
+    assert targets("Weight", "Age") == [(0.0, 30.0), (2.5, 31.0), (5.0, 32.0)]
+    with pytest.raises(zooft.DataError, match="has no column 'wieght'; it has Age, Weight, note; nearest: Weight"):
+        targets("wieght")
 
 
 def test_an_unknown_split_and_two_splits_of_one_row_are_refused(tmp_path: Path) -> None:

@@ -123,6 +123,17 @@ def test_a_categorical_column_of_pandas_holds_its_texts(tmp_path: Path) -> None:
     assert list(labels(found(tmp_path / "a.parquet")).values()) == ["b", "a", "b"]
 
 
+def test_the_column_of_the_classes_can_be_named(tmp_path: Path) -> None:
+    path = write(tmp_path / "a.parquet", [png(n) for n in range(4)], ["x"] * 4, kind=["oak", "elm", "oak", None])
+    discovery = found(path, ClassificationOptions(label_column="kind"))
+    assert labels(discovery) == {"a.parquet/0": "oak", "a.parquet/1": "elm", "a.parquet/2": "oak"}
+    assert rejected(discovery) == {"a.parquet/3": "no label: the column kind is empty"}
+    with pytest.raises(
+        zooft.DataError, match="has no column 'kinds'; its columns are label, kind; nearest: kind; name"
+    ):
+        found(path, ClassificationOptions(label_column="kinds"))
+
+
 def test_paths_are_relative_to_the_file(tmp_path: Path) -> None:
     for number in range(2):
         (tmp_path / "d" / "p").mkdir(parents=True, exist_ok=True)

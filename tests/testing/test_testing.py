@@ -22,6 +22,7 @@ from zooft.errors import ConformanceError
 from zooft.hooks import registry
 from zooft.model.backbone import load_backbone
 from zooft.testing.breaches import expect_close
+from zooft_images.from_source import of_row
 
 
 @pytest.fixture(scope="module")
@@ -443,6 +444,11 @@ TASKS: dict[str, tuple[dict[str, Any], str]] = {
     "loss-of-each": ({"loss": lambda t, o: nn.CrossEntropyLoss(reduction="none")}, "the shape of the loss is"),
     "loss-raises": ({"loss": lambda t, o: nn.CrossEntropyLoss(weight=torch.ones(7))}, "makes a loss that fails on outputs logits"),
     "loss-is-a-function": ({"loss": lambda t, o: nn.functional.cross_entropy}, "gives in loss: .* expected a torch.nn.Module"),
+    "of-row-renames": ({"of_row": lambda s, row, o: zooft.Sample(id="1", source=row)}, "makes '1' with the target None of the row 'rows/7'.*Task.of_row"),
+    "of-row-labels": ({"of_row": lambda s, row, o: zooft.Sample(id=row.id, source=row, target=0)}, "'rows/7' with the target 0 .*and no target"),
+    "of-row-stays": ({"of_row": lambda s, row, o: zooft.Sample(id=row.id, source=lambda: row)}, "can't be sent to another process"),
+    "of-row-is-none": ({"of_row": lambda s, row, o: None}, "gives in of_row: None; expected a Sample"),
+    "of-row-unread": ({"of_row": lambda s, row, o: zooft.Sample(id=row.id, source=row)}, "gives a sample that can't be read: rows/7 .*Task.of_row"),
     "another-dtype": ({"read": lambda s, o: np.zeros((8, 8, 3), np.float32)}, "dark/00.png is float32 of shape .8, 8, 3.; expected uint8 of shape .height, width, 3."),
 }  # fmt: skip
 
@@ -460,7 +466,7 @@ def test_a_task_s_mistake_is_named(mistake: str, pictures: Path) -> None:
 
 
 def test_a_task_with_a_head_of_its_own_passes_where_that_is_given(pictures: Path) -> None:
-    own = task(metrics=plain, head=lambda _options: "mine")
+    own = task(metrics=plain, head=lambda _options: "mine", of_row=of_row)
     testing.check_task(own, pictures, heads=[head(linear)])
 
 

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from zooft.errors import ConfigError, ConformanceError, UnknownNameError, ZooftError
 
 if TYPE_CHECKING:
-    from zooft.contracts import Family, Freezer, Head, Task, WeightsSource
+    from zooft.contracts import Family, Freezer, Head, Source, Task, WeightsSource
     from zooft.hooks.loading import PluginInfo
     from zooft.hooks.registry import Entry, Registry
 
@@ -28,7 +28,7 @@ class Examples:
     Attributes:
         backbones: ``FAMILY:MODEL``.
         freezers: ``NAME:ARGUMENT``.
-        data: of tasks; None for their own demo.
+        data: of tasks and data sources; None for a task's own demo.
     """
 
     backbones: tuple[str, ...] = ()
@@ -156,6 +156,9 @@ def _checks(found: Registry, info: PluginInfo, examples: Examples) -> Iterator[_
         yield _of_task(task, heads, examples)
     for source in own(found.weights):
         yield _of_weights(source, found)
+    forms = own(found.sources)
+    for form in forms:
+        yield _of_source(form, examples, alone=len(forms) == 1 and not own(found.tasks))
 
 
 def _of_family(family: Family, examples: Examples) -> Iterator[_Check]:
@@ -245,3 +248,16 @@ def _of_weights(source: WeightsSource, found: Registry) -> _Check:
             testing.check_weights(source, found.family(family))
 
     return _Check("check_weights", source.name, check)
+
+
+def _of_source(source: Source, examples: Examples, *, alone: bool) -> _Check:
+    """Where the data may be meant for something else of the plugin's, such as its task, a source need not know it."""
+    from zooft import testing
+    from zooft.hooks.guard import ask
+
+    def check(_folder: Path) -> None:
+        if examples.data is None or not (alone or ask(source, "recognises", examples.data)):
+            raise _NoExample("--data PATH checks it on a few rows of its form")
+        testing.check_source(source, examples.data)
+
+    return _Check("check_source", source.name, check)

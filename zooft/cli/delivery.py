@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from zooft.cli.output import print_json, print_table
@@ -68,6 +67,10 @@ class Sink:
     def resumable(self) -> bool:
         """Whether it matters what an answer is made of."""
         return self._journal is not None
+
+    def may_know(self, key: str) -> bool:
+        """Whether an earlier command has been asked, so that it matters whether what is asked about is still the same."""
+        return self._journal is not None and key in self._journal
 
     def knows(self, key: str, stamp: str) -> bool:
         """Whether an earlier command has the answer."""
@@ -158,6 +161,7 @@ def _depends_on(job: Job) -> dict[str, Any]:
     """What makes another command's answers useless for this one."""
     import hashlib
 
+    from zooft.deploy.predict import stamp_of
     from zooft.runtime import DATA_FILE
     from zooft.version import __version__
 
@@ -167,12 +171,3 @@ def _depends_on(job: Job) -> dict[str, Any]:
         "version of zooft": __version__, "model": f"{model} {stamp_of(job.wanted.model.with_name(DATA_FILE))}",
         "--identify": job.wanted.identify,
     }  # fmt: skip
-
-
-def stamp_of(path: Path) -> str:
-    """What tells whether a file is still the same."""
-    try:
-        status = path.stat()
-    except (OSError, ValueError):
-        return ""
-    return f"{status.st_size} {status.st_mtime_ns} {status.st_ino}"

@@ -5,13 +5,18 @@ from __future__ import annotations
 import glob
 import os
 import stat
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from zooft.contracts import Rejection
 from zooft.data.hidden import is_hidden
+from zooft.data.sources import source_of
 from zooft.errors import DataError
+
+if TYPE_CHECKING:
+    from zooft.contracts import Source
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,36 +26,40 @@ class Meant:
     Attributes:
         files: each once, in order; those that were named stay, also where they lead nowhere.
         left_out: what lies in folders and isn't asked about, with the reason.
+        sources: those of the files, and folders among them, that were typed and that a data source reads.
     """
 
     files: tuple[Path, ...]
     left_out: tuple[Rejection, ...]
+    sources: Mapping[Path, Source]
 
 
-def files(typed: Sequence[str], *, leave: Collection[Path] = ()) -> Meant:
+def files(typed: Sequence[str], *, leave: Collection[Path] = (), sources: Sequence[Source] = ()) -> Meant:
     """Files, those below folders, and what patterns match.
 
     Args:
         typed: paths and patterns.
         leave: files that this very command writes.
+        sources: that may read what was typed, a file or a folder, as a whole.
 
     Raises:
         DataError: nothing was found in what was typed.
     """
-    found: dict[Path, None] = {}
+    found: dict[Path, Source | None] = {}
     left_out: list[Rejection] = []
     ours = {path.absolute() for path in leave}
     for place in (place for text in typed for place in _matches(text) or [Path(text)]):
-        for each in _below(place) if place.is_dir() else [(place, "")]:
+        source = source_of(place, sources)
+        for each in _below(place) if place.is_dir() and source is None else [(place, "")]:
             path, reason = each
             reason = reason or ("written by this command" if path.absolute() in ours else "")
             if reason:
                 left_out.append(Rejection(str(path), reason))
             else:
-                found.setdefault(path)
+                found[path] = found.get(path) or source
     if not found:
         raise DataError(f"there are no files in {' '.join(typed)}{_summed(left_out)}")
-    return Meant(tuple(found), tuple(left_out))
+    return Meant(tuple(found), tuple(left_out), {path: source for path, source in found.items() if source is not None})
 
 
 def places(typed: Sequence[str]) -> list[Path]:

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from zooft.hooks.loading import PluginInfo
     from zooft.hooks.registry import Registry
 
-KINDS = ("family", "head", "freezer", "task", "weights", "events")
+KINDS = ("family", "head", "freezer", "task", "weights", "source", "events")
 _COLOURS = {"passed": "green", "failed": "red", "not checked": "yellow"}
 
 
@@ -85,7 +85,9 @@ Examples:
     help="an argument that a freezer is checked with; may be given several times",
 )  # fmt: skip
 @click.option(
-    "--data", type=click.Path(path_type=Path), help="a folder that tasks are checked by [default: a task's own demo]"
+    "--data",
+    type=click.Path(path_type=Path),
+    help="what tasks and data sources are checked by [default: a task's own demo]",
 )
 @json_flag
 def check(name: str, backbones: Sequence[str], freezers: Sequence[str], data: Path | None, as_json: bool) -> None:

@@ -12,16 +12,18 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from zooft.cli import paths, subject
-from zooft.cli.delivery import Tally, stamp_of, writing
+from zooft.cli.delivery import Tally, writing
 from zooft.cli.live import Live
 from zooft.cli.output import json_flag
 from zooft.cli.screen import say
 from zooft.cli.wanted import Job, Wanted, check_format, check_out, check_overwritten
 from zooft.run.folder import ONNX_FILE
+from zooft.storage.sequences import pick
 
 if TYPE_CHECKING:
+    from zooft.cli.delivery import Sink
     from zooft.contracts import GroupResult, Rejection
-    from zooft.deploy.predict import Answer, Group
+    from zooft.deploy.predict import Answer, Asked, Group
 
 _UNJUDGED = "not_judged.csv"
 _LINES_EACH = 10
@@ -35,6 +37,7 @@ _SOME_FAILED = 3
 Examples:
   zooft predict model.onnx photo.jpg
   zooft predict model.onnx folder 'more/*.png' --json
+  zooft predict model.onnx pictures.parquet --out answers.csv
   zooft predict model.onnx folder --out answers.csv --resume
   zooft predict model.onnx SERIES_DIR --format dicom-sr --out results""",
 )
@@ -53,6 +56,8 @@ Examples:
 def predict(model: Path, typed: tuple[str, ...], as_json: bool, **given: Any) -> None:
     """Predict on files, folders or globs with an exported file, or a run's; torch isn't needed.
 
+    What a data source reads, such as a Parquet file, is answered row by row, each under its id.
+
     Answers come one after the other, as CSV and JSON lines at once; --out gets its name when it is whole. Tasks with patients answer
     once for each (and each study of one), by a salted name unless --identify is given. What can't be read is listed with its reason.
 
@@ -65,8 +70,10 @@ def predict(model: Path, typed: tuple[str, ...], as_json: bool, **given: Any) ->
     from zooft.hooks import registry
 
     opened = runtime.load(wanted.model, provider=wanted.provider, threads=wanted.threads or 0)
-    task, options = saved.task_of_file(opened, registry.load())
-    job = Job(wanted=wanted, opened=opened, task=task, options=options)
+    installed = registry.load()
+    task, options = saved.task_of_file(opened, installed)
+    sources = [entry.value for entry in installed.sources] if task.of_row is not None else []
+    job = Job(wanted=wanted, opened=opened, task=task, options=options, sources=sources)
     check_format(job)
     check_overwritten(job)
     for text in declared.doubts(opened, wanted.model, task.problem):
@@ -87,29 +94,33 @@ def _by_file(job: Job) -> Tally:
 
     out = job.wanted.out
     ours = [] if out is None else [out, path_of(out)]
-    meant = paths.files(job.wanted.typed, leave=ours)
-    if job.wanted.format in job.task.problem.deployment.writers:
-        return _by_writer(job, meant.files, Tally(left_out=paths.summary(meant.left_out)))
+    meant = paths.files(job.wanted.typed, leave=ours, sources=job.sources)
     about = {**job.about, "left_out": [{"id": each.id, "reason": each.reason} for each in meant.left_out]}
-    layout = Layout(key="file", labels=job.labels, presentation=job.task.problem.presentation, facts=(), about=about)
+    layout = Layout(
+        key="id" if meant.sources else "file", labels=job.labels, presentation=job.task.problem.presentation, facts=(), about=about
+    )  # fmt: skip
     tally = Tally(left_out=paths.summary(meant.left_out))
+    if job.wanted.format in job.task.problem.deployment.writers:
+        return _by_writer(job, answers.listed(meant.files, meant.sources, job.task, job.options), tally)
     with _live(job.wanted) as live, writing(job, layout, tally) as sink:
-        advance = live.computing("files", len(meant.files))
-        stamps = {path: stamp for path in meant.files if (stamp := stamp_of(path)) and sink.knows(str(path), stamp)}
-        advance(len(stamps))
-        open_ = [path for path in meant.files if path not in stamps]
-        for path, answer in zip(
+        for path, source in meant.sources.items():
+            live.note(f"{path} is read as {source.name}")
+        asked = answers.listed(meant.files, meant.sources, job.task, job.options)
+        advance = live.computing("rows" if meant.sources else "files", len(asked))
+        open_ = pick(asked, [number for number, one in enumerate(asked) if not _is_known(job, one, sink)])
+        advance(len(asked) - len(open_))
+        for one, answer in zip(
             open_,
-            answers.of_files(job.opened, job.task, job.options, open_, ahead=job.wanted.threads != 1),
+            answers.of_each(job.opened, job.task, job.options, open_, ahead=job.wanted.threads != 1),
             strict=True,
         ):
-            sink.add(answer, stamp_of(path))
+            sink.add(answer, answers.stamp(one, job.task, job.options) if sink.resumable else "")
             advance(1)
-        sink.finish([str(path) for path in meant.files])
+        sink.finish([answers.key_of(one) for one in asked])
     return tally
 
 
-def _by_writer(job: Job, files: Sequence[Path], tally: Tally) -> Tally:
+def _by_writer(job: Job, asked: Sequence[Asked], tally: Tally) -> Tally:
     """In a format of the problem's own, written into a folder as answers come."""
     from zooft.deploy import predict as answers
 
@@ -117,19 +128,27 @@ def _by_writer(job: Job, files: Sequence[Path], tally: Tally) -> Tally:
     assert folder is not None  # noqa: S101 -- checked before
     lacking: list[Answer] = []
     with _live(job.wanted) as live:
-        advance = live.computing("files", len(files))
+        advance = live.computing("files", len(asked))
 
         def tell(answer: Answer) -> None:
             tally.count(answer)
             lacking.extend([answer] if answer.error else [])
             advance(1)
 
-        made = answers.drawn_files(job.opened, job.task, job.options, files, tell=tell)
+        made = answers.drawn_files(job.opened, job.task, job.options, asked, tell=tell)
         writer = job.task.problem.deployment.writers[job.wanted.format]
         written = writer(made, metadata.labels, metadata.fitted, folder)
     say(f"{len(written)} files in {folder}" if len(written) != 1 else written[0])
     _write_unjudged(folder, lacking, key="file")
     return tally
+
+
+def _is_known(job: Job, asked: Asked, sink: Sink) -> bool:
+    """Whether an earlier command has its answer; what a row holds is read only where it matters."""
+    from zooft.deploy import predict as answers
+
+    key = answers.key_of(asked)
+    return sink.may_know(key) and sink.knows(key, answers.stamp(asked, job.task, job.options))
 
 
 def _by_group(job: Job) -> Tally:

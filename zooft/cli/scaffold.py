@@ -12,7 +12,9 @@ from zooft.errors import ConfigError
 from zooft.version import __version__
 
 _NAME = re.compile(r"[a-z][a-z0-9]*(-[a-z0-9]+)*")
-_ENTRIES = {"family": "families", "head": "heads", "freezer": "freezers", "task": "tasks", "weights": "weights"}
+_ENTRIES = {
+    "family": "families", "head": "heads", "freezer": "freezers", "task": "tasks", "weights": "weights", "source": "sources"
+}  # fmt: skip
 """Where the registry has what a kind registers."""
 
 
@@ -21,7 +23,7 @@ def write(name: str, kind: str, out: Path | None = None) -> Path:
 
     Args:
         name: of the plugin, and of what it registers.
-        kind: ``family``, ``head``, ``freezer``, ``task``, ``weights`` or ``events``.
+        kind: ``family``, ``head``, ``freezer``, ``task``, ``weights``, ``source`` or ``events``.
         out: the folder, which mustn't exist; None for ``zooft-NAME``.
 
     Raises:

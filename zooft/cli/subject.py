@@ -20,7 +20,7 @@ provider_flag = click.option(
 data_flag = click.option(
     "--data",
     type=click.Path(path_type=Path),
-    help="folder or manifest [default: the run's own, where it says so]",
+    help="folder, manifest or what a data source reads [default: the run's own, where it says so]",
 )
 
 

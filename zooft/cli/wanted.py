@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING, Any
 from zooft.errors import ConfigError
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
 
-    from zooft.contracts import Labels, Task
+    from zooft.contracts import Labels, Source, Task
     from zooft.runtime import OnnxModel
 
 
@@ -49,12 +49,13 @@ class Wanted:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Job:
-    """What was typed, with the model and the task that belong to it."""
+    """What was typed, with the model and the task that belong to it, and the data sources that the task reads."""
 
     wanted: Wanted
     opened: OnnxModel
     task: Task
     options: Any
+    sources: Sequence[Source]
 
     @property
     def labels(self) -> Labels:

@@ -13,6 +13,7 @@ from zooft.contracts.options import NoOptions
 from zooft.contracts.problem import Problem
 from zooft.contracts.progress import Computing
 from zooft.contracts.results import DeployedFile, GroupResult, Picture, Table
+from zooft.contracts.source import Row, Source
 from zooft.contracts.zoo import InputSpec
 
 if TYPE_CHECKING:
@@ -119,6 +120,8 @@ class Task:
         report: pictures and tables of the task's own for the report.
         gather: ``(paths, options, computing) -> Discovery`` of unlabelled samples, for ``zooft predict``; None where each file is
             one sample that `read` takes. A rejection's and a sample's id may name what the user typed.
+        of_row: ``(source, row, options)`` to the sample, without a target, that a row of a data source is: what ``zooft predict`` asks
+            about where it is given such data. None where the task reads no data sources.
         identify: what a group and its decisive sample are called where they come from, such as a PatientID: shown by
             ``zooft predict`` only when asked.
         whois: ``(data, ids, options)`` to what each salted id stands for: what ``zooft whois`` shows. None where ids are
@@ -154,6 +157,7 @@ class Task:
     redact: Callable[[Arrays, Any], Arrays] | None = None
     report: Callable[[Sequence[Sample], Any], Sequence[Picture | Table]] = _nothing_to_show
     gather: Callable[[Sequence[Path], Any, Computing], Discovery] | None = None
+    of_row: Callable[[Source, Row, Any], Sample] | None = None
     identify: Callable[[GroupResult, Any], Mapping[str, str]] = _nameless
     whois: Callable[[Path, Sequence[str], Any], Mapping[str, Mapping[str, str]]] | None = None
     writers: Mapping[str, Callable[[Sequence[GroupResult], DeployedFile, Path, Any], Sequence[Path]]] = field(

@@ -28,7 +28,7 @@ class Layout:
     """What stands in every format.
 
     Attributes:
-        key: what is answered for: ``file`` or ``patient``.
+        key: what is answered for: ``file``, ``patient``, or ``id`` where there are rows of data sources among what is asked about.
         labels: what the answers mean.
         presentation: how they are shown.
         facts: what else is known of each answer, in order.
@@ -106,7 +106,7 @@ def json_text(layout: Layout, answers: Iterable[Answer]) -> Iterator[str]:
     head = json.dumps(layout.about, indent=2, ensure_ascii=False).rstrip("}").rstrip()
     yield escapes.in_json(f'{head}{"," if layout.about else ""}\n  "predictions": [')
     for number, answer in enumerate(answers):
-        record = _json(as_record(layout, answer, by_name=layout.key != "file"))
+        record = _json(as_record(layout, answer, by_name=layout.key == "patient"))
         yield f"{',' if number else ''}\n    {record}"
     yield "\n  ]\n}\n"
 
@@ -143,7 +143,7 @@ def is_result(path: Path, presentation: PresentationPart, labels: Labels) -> boo
         return False
 
 
-_FACTS: Mapping[str, tuple[str, ...]] = {"file": (), "patient": ("samples", "missing", "decisive")}
+_FACTS: Mapping[str, tuple[str, ...]] = {"file": (), "id": (), "patient": ("samples", "missing", "decisive")}
 """What stands before the errors, by what is answered for."""
 
 

@@ -70,6 +70,10 @@ class Journal:
         """Whole answers that are known."""
         return sum(bool(stamp) for _, stamp in self._places.values())
 
+    def __contains__(self, key: str) -> bool:
+        """Whether there is an answer, of what it was then."""
+        return key in self._places
+
     def knows(self, key: str, stamp: str) -> bool:
         """Whether there is a whole answer, of what has this stamp still."""
         place = self._places.get(key)

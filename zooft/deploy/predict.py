@@ -1,4 +1,4 @@
-"""What a deployed file says of files or of patients: one answer after the other, as soon as it is there.
+"""What a deployed file says of files, of rows of data sources or of patients: one answer after the other, as soon as it is there.
 
 Owns what an answer is. Whatever can't be read or judged gets an answer too, which says why; nothing ends the others.
 """
@@ -11,34 +11,38 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
 
 from zooft.compute import machine
-from zooft.contracts import FileAnswer, GroupResult
+from zooft.contracts import FileAnswer, GroupResult, Rejection, Sample
 from zooft.data import samples as sample_tables
+from zooft.data import sources as data_sources
 from zooft.deploy.saved import columns_of
 from zooft.errors import DataError, PluginError, RuntimeModelError, ZooftError
 from zooft.evaluation.groups import group_predictions, missing_by_group, unanswered
 from zooft.evaluation.predictions import Predictions
 from zooft.hooks.guard import ask
+from zooft.storage.sequences import spilled
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     from numpy.typing import NDArray
 
-    from zooft.contracts import Arrays, Discovery, Rejection, Sample, Task
+    from zooft.contracts import Arrays, Discovery, Source, Task
     from zooft.runtime import OnnxModel
+
+Asked: TypeAlias = Path | Sample | Rejection
+"""What gets an answer of its own: a file, a row of a data source, or one that can't be used."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Answer:
-    """What is said of one file, or of one patient.
+    """What is said of one file, one row of a data source, or one patient.
 
     Attributes:
-        key: the file as it was named, or the patient's salted name.
+        key: the file as it was named, the row's id, or the patient's salted name.
         cells: what `PresentationPart.cells` makes of it, by column; empty where nothing could be predicted.
         facts: what else is known of it, such as the patient's number of samples.
         error: why nothing could be predicted, or what the answer lacks; empty where it is whole.
@@ -52,32 +56,88 @@ class Answer:
 
 @dataclass(frozen=True, slots=True)
 class _Read:
-    """A file's arrays, or why there are none."""
+    """The arrays of what was asked about, or why there are none."""
 
-    path: Path
+    key: str
     arrays: Arrays = ()
     error: str = ""
 
 
-def of_files(
-    model: OnnxModel, task: Task, options: Any, paths: Iterable[Path], *, ahead: bool = True
+def listed(files: Sequence[Path], sources: Mapping[Path, Source], task: Task, options: Any) -> Sequence[Asked]:
+    """Files in their order, and in the place of those that a data source reads, its rows.
+
+    Args:
+        files: files, and folders that a data source reads.
+        sources: which of them one reads.
+        task: that reads the images.
+        options: the task's.
+
+    Raises:
+        DataError: two rows of one id, which couldn't be told apart.
+    """
+    return spilled(_each(files, sources, task, options))
+
+
+def _each(files: Sequence[Path], sources: Mapping[Path, Source], task: Task, options: Any) -> Iterator[Asked]:
+    known: set[str] = set()
+    for path in files:
+        source = sources.get(path)
+        for one in [path] if source is None else data_sources.unlabelled(source, path, task, options):
+            if sources and key_of(one) in known:
+                raise DataError(
+                    f"two rows are called {key_of(one)!r}, one of them in {path}, and their answers couldn't be told apart; predict on "
+                    "one file or folder after the other"
+                )
+            if sources:
+                known.add(key_of(one))
+            yield one
+
+
+def key_of(asked: Asked) -> str:
+    """What an answer calls it."""
+    return str(asked) if isinstance(asked, Path) else asked.id
+
+
+def stamp(asked: Asked, task: Task, options: Any) -> str:
+    """What tells whether it is still the same: of a file its size, time and place, of a row a digest of what it holds; else nothing."""
+    if isinstance(asked, Rejection):
+        return ""
+    if isinstance(asked, Path):
+        return stamp_of(asked)
+    try:
+        return sample_tables.digest(task, options, asked)
+    except (DataError, PluginError):
+        return ""
+
+
+def stamp_of(path: Path) -> str:
+    """What tells whether a file is still the same."""
+    try:
+        status = path.stat()
+    except (OSError, ValueError):
+        return ""
+    return f"{status.st_size} {status.st_mtime_ns} {status.st_ino}"
+
+
+def of_each(
+    model: OnnxModel, task: Task, options: Any, asked: Iterable[Asked], *, ahead: bool = True
 ) -> Iterator[Answer]:
-    """One a file, in their order.
+    """One for each file and row, in their order.
 
     Args:
         model: that answers.
         task: that reads the files.
         options: the task's.
-        paths: the files; those that aren't there get an answer that says so.
-        ahead: whether the next file is read while the network works on this one.
+        asked: files, rows and what can't be used; those that can't be read get an answer that says so.
+        ahead: whether the next one is read while the network works on this one.
     """
     read = _ahead if ahead else map
-    for found in read(lambda path: _read(task, options, path), paths):
-        yield Answer(key=str(found.path), error=found.error) if found.error else _of_arrays(model, task, found)
+    for found in read(lambda one: _read(task, options, one), asked):
+        yield Answer(key=found.key, error=found.error) if found.error else _of_arrays(model, task, found)
 
 
 def drawn_files(
-    model: OnnxModel, task: Task, options: Any, paths: Iterable[Path], *, tell: Callable[[Answer], None]
+    model: OnnxModel, task: Task, options: Any, asked: Iterable[Asked], *, tell: Callable[[Answer], None]
 ) -> Iterator[FileAnswer]:
     """What the model gives of each file whole, in their order.
 
@@ -85,11 +145,11 @@ def drawn_files(
         model: that answers.
         task: that reads the files.
         options: the task's.
-        paths: the files.
+        asked: files, rows and what can't be used.
         tell: called with every file's answer, also of those that give none.
     """
-    for found in _ahead(lambda path: _read(task, options, path), paths):
-        key = str(found.path)
+    for found in _ahead(lambda one: _read(task, options, one), asked):
+        key = found.key
         try:
             if found.error:
                 raise RuntimeModelError(found.error)
@@ -106,12 +166,12 @@ def drawn_files(
         )
 
 
-def _ahead(work: Callable[[Path], _Read], paths: Iterable[Path]) -> Iterator[_Read]:
+def _ahead(work: Callable[[Asked], _Read], asked: Iterable[Asked]) -> Iterator[_Read]:
     """What `map` gives, with one result made in advance."""
     with ThreadPoolExecutor(max_workers=1) as pool:
         waiting = None
-        for path in paths:
-            following = pool.submit(work, path)
+        for one in asked:
+            following = pool.submit(work, one)
             if waiting is not None:
                 yield waiting.result()
             waiting = following
@@ -119,17 +179,19 @@ def _ahead(work: Callable[[Path], _Read], paths: Iterable[Path]) -> Iterator[_Re
             yield waiting.result()
 
 
-def _read(task: Task, options: Any, path: Path) -> _Read:
-    fault = _fault(path)
-    if fault:
-        return _Read(path, error=fault)
+def _read(task: Task, options: Any, asked: Asked) -> _Read:
+    key = key_of(asked)
+    fault = asked.reason if isinstance(asked, Rejection) else _fault(asked) if isinstance(asked, Path) else ""
+    if fault or isinstance(asked, Rejection):
+        return _Read(key, error=fault)
+    source, name = (asked, asked.name) if isinstance(asked, Path) else (asked.source, key)
     try:
-        arrays = sample_tables.as_arrays(ask(task, "read", path, options, doing="to read it"), path.name)
+        arrays = sample_tables.as_arrays(ask(task, "read", source, options, doing="to read it"), name)
     except DataError as error:
-        return _Read(path, error=str(error))
+        return _Read(key, error=str(error))
     except (ZooftError, MemoryError) as error:
-        return _Read(path, error="there isn't enough memory to read it" if machine.lacks_memory(error) else str(error))
-    return _Read(path, arrays)
+        return _Read(key, error="there isn't enough memory to read it" if machine.lacks_memory(error) else str(error))
+    return _Read(key, arrays)
 
 
 def _fault(path: Path) -> str:
@@ -145,12 +207,11 @@ def _fault(path: Path) -> str:
 
 
 def _of_arrays(model: OnnxModel, task: Task, read: _Read) -> Answer:
-    key = str(read.path)
     try:
         columns = columns_of(model, task, run_one(model, read.arrays), [None])
     except RuntimeModelError as error:
-        return Answer(key=key, error=str(error))
-    return Answer(key=key, cells=_cells(model, task, Predictions(samples=(), columns=columns)))
+        return Answer(key=read.key, error=str(error))
+    return Answer(key=read.key, cells=_cells(model, task, Predictions(samples=(), columns=columns)))
 
 
 def _cells(model: OnnxModel, task: Task, one: Predictions) -> dict[str, Any]:

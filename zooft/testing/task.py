@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import ast
+import io
 import math
+import pickle
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import PIL.Image
 import torch
 
-from zooft.contracts import InputSpec, View
+from zooft.contracts import InputSpec, Row, Sample, Source, View
 from zooft.data import samples
+from zooft.errors import ZooftError
 from zooft.hooks.guard import ask, place_of, within
 from zooft.testing.breaches import accepted, conforming, expect
 from zooft.testing.problem import check_problem, default_head
@@ -19,7 +23,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
     from pathlib import Path
 
-    from zooft.contracts import Head, Sample, Task
+    from zooft.contracts import Head, Task
 
 _MOST_READ = 100
 _MOST_PLACED = 8
@@ -49,6 +53,8 @@ def check_task(task: Task, data: Path, options: Any = None, *, heads: Sequence[H
     for sample in found.samples[:: math.ceil(len(found.samples) / _MOST_READ)]:
         samples.read(task, options, sample)  # refuses arrays that aren't as the ports say
     _check_reading(task, found.samples[0], options)
+    if task.of_row is not None:
+        _check_row(task, options)
     if task.problem.training.move is None:
         return check_problem(task, found.labels, samples.targets(found.samples), options, heads=heads)
     few = found.samples[:: math.ceil(len(found.samples) / _MOST_PLACED)]
@@ -105,3 +111,34 @@ def _check_reading(task: Task, sample: Sample, options: Any) -> None:
         picture.dtype == np.uint8 and picture.ndim in (2, 3),
         f"{task.name}: shows {picture.dtype} {picture.shape}, expected a uint8 picture",
     )
+
+
+def _content(image: bytes) -> bytes:
+    """Of a data source whose rows hold their own content."""
+    return image
+
+
+def _check_row(task: Task, options: Any) -> None:
+    """A row of a data source is read, here and as another process would be sent it."""
+    place = place_of(task, "of_row")
+    file = io.BytesIO()
+    PIL.Image.fromarray(np.arange(40 * 48 * 3, dtype=np.uint8).reshape(40, 48, 3)).save(file, "PNG")
+    source = Source(
+        name="rows", summary="", recognises=lambda _path: False, columns=lambda _path: [], rows=lambda _path, _wanted: iter(()),
+        content=_content,
+    )  # fmt: skip
+    sample: Sample = ask(task, "of_row", source, Row(id="rows/7", content=file.getvalue()), options)
+    if sample.id != "rows/7" or sample.target is not None:
+        raise place.error(
+            f"makes {sample.id!r} with the target {sample.target!r} of the row 'rows/7'; expected its id, and no target"
+        )
+    try:
+        sent = pickle.loads(pickle.dumps(sample))  # noqa: S301 -- made in this line
+    except Exception as error:  # a lambda, an open file: pickle fails in many ways
+        raise place.error(f"gives a sample that can't be sent to another process: {error}") from error
+    try:
+        here, there = samples.read(task, options, sample), samples.read(task, options, sent)
+    except ZooftError as error:
+        raise place.error(f"gives a sample that can't be read: {error}") from error
+    if not all(map(np.array_equal, here, there)):
+        raise place.error("gives a sample that is read otherwise in another process; expected the same")
