@@ -124,7 +124,7 @@ def zoo_state_dict(model: AdaptedModel) -> dict[str, Tensor]:
     A head of another shape has no place in the zoo's model and stands under ``zooft_head.``.
     """
     tensors = {name: t.detach().cpu().clone().contiguous() for name, t in model.trunk.state_dict().items()}
-    head = {name: t.detach().cpu().contiguous() for name, t in model.head.state_dict().items()}
+    head = {name: t.detach().cpu().clone().contiguous() for name, t in model.head.state_dict().items()}
     if not isinstance(model.head, nn.Linear):
         return tensors | {HEAD_PREFIX + name: t for name, t in head.items()}
     for slot in model.slots:
