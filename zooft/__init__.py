@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from zooft.contracts import (
         SPLIT_NAMES,
         Anatomy,
+        Answer,
         Arrays,
         Column,
         Computing,
@@ -89,6 +90,7 @@ if TYPE_CHECKING:
 __all__ = [
     "SPLIT_NAMES",
     "Anatomy",
+    "Answer",
     "Arrays",
     "Column",
     "CombinedOptions",
@@ -181,7 +183,7 @@ __all__ = [
 _HOMES = {
     "zooft.config": ("option",),
     "zooft.contracts": (
-        "Anatomy", "Arrays", "Column", "Computing", "DeployedFile", "DeploymentPart", "Discovery", "EpochRecord", "EvaluationPart", "Family",
+        "Anatomy", "Answer", "Arrays", "Column", "Computing", "DeployedFile", "DeploymentPart", "Discovery", "EpochRecord", "EvaluationPart", "Family",
         "Figure", "FreezePlan", "Freezer", "GroupResult", "Head", "InputSpec", "Label", "LoadedWeights", "Loss", "Output", "ParameterInfo",
         "Picture", "Port", "PresentationPart", "Problem", "Rejection", "Row", "RunEnded", "RunEvaluated", "RunStarted", "SPLIT_NAMES",
         "Sample", "Source", "Stage", "StageInfo", "Strata", "Table", "Targets", "Task", "TrainingPart", "Verification", "WeightsSource",

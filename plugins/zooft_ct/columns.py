@@ -16,7 +16,7 @@ from typing import Any
 import zooft
 from zooft_ct import labels
 
-_USUAL = ("label", "value")
+_USUAL = ("label", "labels", "value")
 _PLACES = labels.COLUMNS - {"label"}
 """Columns that say whose images a line is about, and in which split they are."""
 _BETWEEN = "\x1f"
@@ -98,7 +98,7 @@ def _chosen(read: zooft.CsvTable, wanted: Sequence[str]) -> list[str]:
     if usual or len(others) == 1:
         return usual or others
     raise zooft.DataError(
-        f"{read.name} has {len(others)} columns that may be targets, and none called {' or '.join(_USUAL)}; "
+        f"{read.name} has {len(others)} columns that may be targets, and none called {', '.join(_USUAL[:-1])} or {_USUAL[-1]}; "
         f"{'name those to learn with --targets' if others else 'add the one to learn'}"
     )
 

@@ -9,6 +9,7 @@ from zooft.contracts.events import Figure, RunEnded, RunEvaluated, RunStarted
 from zooft.contracts.options import NoOptions, join_options
 from zooft.contracts.parts import FreezePlan, Freezer, Head, ParameterInfo, Scale, StageInfo
 from zooft.contracts.problem import (
+    Answer,
     Columns,
     DeploymentPart,
     Direction,
@@ -58,6 +59,7 @@ __all__ = [
     "SPLIT_NAMES",
     "Advance",
     "Anatomy",
+    "Answer",
     "Arrays",
     "Column",
     "Columns",
