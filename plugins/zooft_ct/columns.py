@@ -20,6 +20,8 @@ _USUAL = ("label", "labels", "value")
 _PLACES = labels.COLUMNS - {"label"}
 """Columns that say whose images a line is about, and in which split they are."""
 _BETWEEN = "\x1f"
+_NAMELESS = frozenset({"0", "1", "yes", "no", "true", "false"})
+"""What cells of labels hold and messages expect; it names nobody."""
 _WORD = re.compile(r"[^\s'\",;:()]+")
 
 
@@ -106,7 +108,7 @@ def _chosen(read: zooft.CsvTable, wanted: Sequence[str]) -> list[str]:
 def _without(text: str, cells: Iterable[str], columns: Sequence[str]) -> str:
     """A message without what stands in cells."""
     known = {word for name in columns for word in _words(name)}
-    shown = {word for cell in cells for word in _words(cell)} - known
+    shown = {word for cell in cells for word in _words(cell)} - known - _NAMELESS
     return _WORD.sub(lambda match: "…" if match[0].casefold() in shown else match[0], text)
 
 
