@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from zooft.contracts import (
         SPLIT_NAMES,
         Anatomy,
+        Answer,
         Arrays,
         Back,
         Column,
@@ -96,6 +97,7 @@ if TYPE_CHECKING:
 __all__ = [
     "SPLIT_NAMES",
     "Anatomy",
+    "Answer",
     "Arrays",
     "Back",
     "Column",
@@ -196,7 +198,7 @@ __all__ = [
 _HOMES = {
     "zooft.config": ("option",),
     "zooft.contracts": (
-        "Anatomy", "Arrays", "Back", "Column", "Computing", "DeployedFile", "DeploymentPart", "Discovery", "EpochRecord", "EvaluationPart", "Family",
+        "Anatomy", "Answer", "Arrays", "Back", "Column", "Computing", "DeployedFile", "DeploymentPart", "Discovery", "EpochRecord", "EvaluationPart", "Family",
         "Figure", "FileAnswer", "FreezePlan", "Freezer", "Geometry", "GroupResult", "Head", "InputGeometry", "InputSpec", "Label", "LoadedWeights", "Loss", "Output", "ParameterInfo",
         "Picture", "Port", "PresentationPart", "Problem", "Rejection", "Row", "RunEnded", "RunEvaluated", "RunStarted", "SPLIT_NAMES",
         "Sample", "Source", "Stage", "StageInfo", "Strata", "Table", "Tap", "Targets", "Task", "TrainingPart", "Verification", "View", "WeightsSource",

@@ -41,4 +41,11 @@ def zooft_register_tasks() -> list[zooft.Task]:
             own=options.OrdinalOptions,
             answers="graded by the listed scale",
         ),
+        tasks.ct_task(
+            "ct-multilabel",
+            zooft.multilabel(probability_limit=exact),
+            summary="several labels a patient, series or slice of CT, from columns of labels.csv or one that lists them",
+            own=options.MultilabelOptions,
+            answers="in which the listed labels are looked for",
+        ),
     ]

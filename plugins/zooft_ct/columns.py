@@ -16,10 +16,12 @@ from typing import Any
 import zooft
 from zooft_ct import labels
 
-_USUAL = ("label", "value")
+_USUAL = ("label", "labels", "value")
 _PLACES = labels.COLUMNS - {"label"}
 """Columns that say whose images a line is about, and in which split they are."""
 _BETWEEN = "\x1f"
+_NAMELESS = frozenset({"0", "1", "yes", "no", "true", "false"})
+"""What cells of labels hold and messages expect; it names nobody."""
 _WORD = re.compile(r"[^\s'\",;:()]+")
 
 
@@ -98,7 +100,7 @@ def _chosen(read: zooft.CsvTable, wanted: Sequence[str]) -> list[str]:
     if usual or len(others) == 1:
         return usual or others
     raise zooft.DataError(
-        f"{read.name} has {len(others)} columns that may be targets, and none called {' or '.join(_USUAL)}; "
+        f"{read.name} has {len(others)} columns that may be targets, and none called {', '.join(_USUAL[:-1])} or {_USUAL[-1]}; "
         f"{'name those to learn with --targets' if others else 'add the one to learn'}"
     )
 
@@ -106,7 +108,7 @@ def _chosen(read: zooft.CsvTable, wanted: Sequence[str]) -> list[str]:
 def _without(text: str, cells: Iterable[str], columns: Sequence[str]) -> str:
     """A message without what stands in cells."""
     known = {word for name in columns for word in _words(name)}
-    shown = {word for cell in cells for word in _words(cell)} - known
+    shown = {word for cell in cells for word in _words(cell)} - known - _NAMELESS
     return _WORD.sub(lambda match: "…" if match[0].casefold() in shown else match[0], text)
 
 

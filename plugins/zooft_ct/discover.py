@@ -160,10 +160,15 @@ def discover_columns(
         labels=columns.labels,
         rejected=made.rejected,
         notes=(*scene.assigned.notes, *made.notes, *_notes(scene, "", options)),
-        # one slice with a finding is a patient with it
-        group_rule="max" if scene.assigned.by_slice and "max" in problem.evaluation.rules else "",
+        group_rule=_rule(problem, by_slice=scene.assigned.by_slice),
         group_name=options.group_by,
     )
+
+
+def _rule(problem: zooft.Problem, *, by_slice: bool) -> str:
+    """One slice with a finding is a patient with it, but slices of a labelled series speak together; "" where that is usual."""
+    wanted, rules = "max" if by_slice else "mean", problem.evaluation.rules
+    return wanted if wanted in rules[1:] else ""
 
 
 def _check(options: CTOptions) -> None:

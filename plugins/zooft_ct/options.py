@@ -68,10 +68,12 @@ class TargetOptions:
     """Flags of tasks whose targets are columns of the table of labels."""
 
     targets: tuple[str, ...] = zooft.option(
-        (), "columns of the table of labels to learn [default: label, value, or the only one that says nothing else]"
+        (),
+        "columns of the table of labels to learn [default: label, labels, value, or the only one that says nothing else]",
     )
 
 
 ClassificationOptions = zooft.join_options("ClassificationOptions", CTOptions, ClassOptions)
 RegressionOptions = zooft.join_options("RegressionOptions", CTOptions, TargetOptions, zooft.RegressionOptions)
 OrdinalOptions = zooft.join_options("OrdinalOptions", CTOptions, TargetOptions, zooft.OrdinalOptions)
+MultilabelOptions = zooft.join_options("MultilabelOptions", CTOptions, TargetOptions, zooft.MultilabelOptions)

@@ -70,11 +70,13 @@ def _multitask() -> zooft.Task:
         "classification": zooft.classification(),
         "regression": zooft.regression(),
         "ordinal": zooft.ordinal(),
+        "multilabel": zooft.multilabel(),
     }
     return tasks.image_task(
         "multitask",
         zooft.combined(kinds),
         summary="several answers an image at once, from columns of a CSV manifest that a small TOML file types",
         own=options.MultitaskOptions,
+        input=views.of_answers,
         intended_use="Answers the listed questions about images of the kind it was trained on. No other use was tested.",
     )

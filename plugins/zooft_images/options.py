@@ -75,7 +75,12 @@ MultilabelOptions = zooft.join_options("MultilabelOptions", ImageOptions, Target
 RegressionOptions = zooft.join_options("RegressionOptions", ImageOptions, TargetOptions, zooft.RegressionOptions)
 OrdinalOptions = zooft.join_options("OrdinalOptions", ImageOptions, TargetOptions, zooft.OrdinalOptions)
 MultitaskOptions = zooft.join_options(
-    "MultitaskOptions", ImageOptions, zooft.CombinedOptions, zooft.RegressionOptions, zooft.OrdinalOptions
+    "MultitaskOptions",
+    ImageOptions,
+    zooft.CombinedOptions,
+    zooft.RegressionOptions,
+    zooft.OrdinalOptions,
+    zooft.MultilabelOptions,
 )
 
 

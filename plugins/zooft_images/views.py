@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tomllib
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
@@ -50,6 +51,13 @@ def reader(options: ImageOptions) -> str:
 def whole_picture(spec: zooft.InputSpec, _options: ImageOptions) -> zooft.InputSpec:
     """An input without a crop, since what a label is about may be at the border."""
     return replace(spec, mode="stretch")
+
+
+def of_answers(spec: zooft.InputSpec, options: Any) -> zooft.InputSpec:
+    """The input for several answers at once: without a crop where one of them is of several labels."""
+    answers = tomllib.loads(options.targets_toml).get("targets", {}).values()
+    several = any(answer["problem"] == "multilabel" for answer in answers)
+    return whole_picture(spec, options) if several else spec
 
 
 def augment(spec: zooft.InputSpec, options: ImageOptions) -> Callable[[NDArray[Any]], Tensor] | None:

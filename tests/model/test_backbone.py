@@ -192,6 +192,17 @@ def test_another_kind_of_head_is_saved_under_our_own_name() -> None:
     assert torch.equal(other.head.state_dict()["2.weight"], ours.head.state_dict()["2.weight"])
 
 
+@pytest.mark.parametrize("head", [nn.Linear(6, 3), nn.Sequential(nn.Linear(6, 3))], ids=["linear", "another"])
+def test_saved_tensors_stay_as_they_are_while_the_model_learns_on(head: nn.Module) -> None:
+    model = AdaptedModel(load(family()), head)
+    tensors = zoo_state_dict(model)
+    before = {name: tensor.clone() for name, tensor in tensors.items()}
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.add_(1)
+    assert all(torch.equal(tensor, before[name]) for name, tensor in tensors.items())
+
+
 def test_tensors_of_a_run_with_other_classes_are_refused() -> None:
     with pytest.raises(WeightsError, match=r"weight is \(4, 6\) instead of \(3, 6\)"):
         load_zoo_state_dict(adapted(outputs=3), zoo_state_dict(adapted(outputs=4)), what="a file")

@@ -89,7 +89,9 @@ def notes(rows: Sequence[FactRow], targets: Targets, samples: int) -> list[str]:
     """What wasn't or couldn't be tested."""
     found = []
     if not targets.categories:
-        found.append(f"shortcuts are searched where targets are categories, and {targets.name} isn't one")
+        found.append(
+            f"shortcuts are searched where each sample has one of several categories, which isn't so of {targets.name}"
+        )
     elif not rows:
         found.append("the task states no facts, so shortcuts weren't searched")
     blind = [row.name for row in rows if row.auroc is None and row.values > 1]

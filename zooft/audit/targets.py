@@ -43,4 +43,5 @@ def targets_of(samples: Sequence[Sample], problem: Problem, labels: Labels) -> T
         if sample.target is not None:
             text = problem.presentation.target(sample.target, labels)
             numbers[row] = known.setdefault(text, len(known))
-    return Targets(name=", ".join(label.name for label in labels) or "target", categories=categories, numbers=numbers)
+    names = dict.fromkeys(label.answer or label.name for label in labels)
+    return Targets(name=", ".join(names) or "target", categories=categories, numbers=numbers)

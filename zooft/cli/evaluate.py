@@ -88,7 +88,7 @@ def _run(
             opened.task, opened.options, opened.labels, data, run=chosen.run, split=split, computing=live.computing,
             val_was_learnt=opened.record.data.val == 0,
         )  # fmt: skip
-        for text in notes:
+        for text in (*saved.about_unfitted(opened), *notes):
             live.note(text)
         advance = live.computing(f"{name} samples", len(samples))
         predictions = saved.predict_run(

@@ -47,7 +47,7 @@ def export(run: Path | None, data: Path | None, samples: int, provider: str, as_
     with Live() as live:
         opened = saved.open_run(folder, registry.load())
         picked, available, notes = saved.samples_to_verify(opened, chosen.data(data), run=folder, most=samples)
-        for text in notes:
+        for text in (*saved.about_unfitted(opened), *notes):
             live.note(text)
         live.step("exporting to ONNX")
         candidate = folder / (runs.ONNX_FILE + ".candidate")

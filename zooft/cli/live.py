@@ -184,7 +184,7 @@ def _line(record: EpochRecord, epochs: int) -> str:
         parts += [f"{name.replace('_', ' ')} {value:.4f}" for name, value in record.metrics.items()]
     parts.append(f"{record.seconds:.1f} s")
     if record.best:
-        parts.append("kept" if record.epoch == epochs else "best so far")
+        parts.append("best" if record.epoch == epochs else "best so far")
     return f"epoch {record.epoch}/{epochs}: {', '.join(parts)}"
 
 

@@ -10,6 +10,7 @@ from zooft.contracts.geometry import Back, Geometry, InputGeometry, View
 from zooft.contracts.options import NoOptions, join_options
 from zooft.contracts.parts import FreezePlan, Freezer, Gives, Head, Layout, ParameterInfo, Reads, Scale, StageInfo, Tap
 from zooft.contracts.problem import (
+    Answer,
     Columns,
     DeploymentPart,
     Direction,
@@ -60,6 +61,7 @@ __all__ = [
     "SPLIT_NAMES",
     "Advance",
     "Anatomy",
+    "Answer",
     "Arrays",
     "Back",
     "Column",

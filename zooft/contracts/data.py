@@ -40,6 +40,8 @@ class Label:
         constants: what a problem has computed from the training targets and its answers depend on, such as the mean and the standard
             deviation that numbers are standardised by; empty before the data is split.
         problem: of several answers at once, the kind of this one, such as ``regression``; "" where there is one kind alone.
+        answer: of several answers at once, the name of the one that this label is part of, such as ``findings``; "" where there is one
+            alone, and of an answer with a single label, whose name it has.
         nothing: of three and more categories, the one that means that nothing was found, such as ``normal``; "" where there is none,
             or where it isn't known. Any other outranks it in a group whose samples differ.
     """
@@ -50,6 +52,7 @@ class Label:
     problem: str = ""
     constants: Mapping[str, float] = field(default_factory=dict)
     nothing: str = ""
+    answer: str = ""
 
 
 def class_labels(names: Sequence[str], *, name: str = "class", nothing: str = "") -> tuple[Label, ...]:

@@ -345,6 +345,10 @@ def _by_names(labels: Labels, _fitted: Fitted, _options: Mapping[str, Any]) -> D
     return Description(aim=f"predict {names}", purpose=f"It predicts {names}.", head=names)
 
 
+def _one_alone(_labels: Labels) -> Sequence[Answer]:
+    return ()
+
+
 def _print_outputs(_labels: Labels, _fitted: Fitted, _rule: GroupRule, _group_name: str) -> Sequence[str]:
     return ("for name, array in outputs.items():", "    print(name, array)")
 
@@ -385,6 +389,8 @@ class PresentationPart:
             `target` as in `Sample.target` or None. The report draws those that it shows. None where words say it all.
         explained: ``(outputs, row, labels)`` to the scalar tensor whose gradient Grad-CAM follows, and what it stands for in words, from
             the head's outputs ``(1, ...)`` of one sample and its columns; None where there is no such thing.
+        answers: ``(labels)`` to each `Answer` of a problem that gives several at once: the report shows figures, curves and Grad-CAM of each
+            as its own problem shows them, in place of `sections` and `explained`. Nothing of a problem that gives one.
     """
 
     cells: Callable[[Predictions, Labels, Fitted], Mapping[str, Sequence[Any]]]
@@ -405,6 +411,7 @@ class PresentationPart:
     usage: Callable[[Labels, Fitted, GroupRule, str], Sequence[str]] = _print_outputs
     picture: Callable[[NDArray[Any], Columns, Any, Labels], NDArray[Any]] | None = None
     explained: Callable[[Mapping[str, Tensor], Mapping[str, Any], Labels], tuple[Tensor, str]] | None = None
+    answers: Callable[[Labels], Sequence[Answer]] = _one_alone
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -426,3 +433,26 @@ class Problem:
     deployment: DeploymentPart
     presentation: PresentationPart
     options: type[Any] = NoOptions
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Answer:
+    """One of several answers that a problem gives at once, as a problem by itself.
+
+    Attributes:
+        name: of the answer.
+        problem: its kind.
+        labels: its own.
+        primary: what the kind's primary figure is called among the figures of all, such as ``mae/age``.
+        outputs: of the head, to its own, by the names that its problem knows.
+        evaluated: predictions and figures of one split, to its own: the samples of which it is known. None where it is known of none.
+        fitted: what was fitted for all, to its own.
+    """
+
+    name: str
+    problem: Problem
+    labels: Labels
+    primary: str
+    outputs: Callable[[Mapping[str, Tensor]], Mapping[str, Tensor]]
+    evaluated: Callable[[Evaluated], Evaluated | None]
+    fitted: Callable[[Fitted], Fitted]

@@ -127,6 +127,19 @@ def open_run(path: Path, registry: Registry, *, like: Backbone | None = None) ->
     )  # fmt: skip
 
 
+def about_unfitted(saved: SavedRun) -> tuple[str, ...]:
+    """What to tell of a run that was interrupted, or of one fold, before anything was fitted on its validation samples."""
+    shown, labels = saved.problem.presentation, saved.labels
+    wanted = shown.describe(labels, saved.fitted, saved.record.options).fitted
+    if saved.record.evaluation or saved.fitted or not wanted:
+        return ()
+    as_it_is = "; ".join(shown.opening(labels, saved.fitted))
+    return (
+        f"this run hasn't come to its end, and answers without what is fitted then, {wanted}"
+        + (f"; as it is, {as_it_is}" if as_it_is else ""),
+    )
+
+
 def find_samples(
     task: Task,
     options: Any,

@@ -49,8 +49,8 @@ def write(
 
 
 def _headed(names: tuple[str, ...], labels: Labels) -> tuple[str, ...]:
-    """The columns' names; of several labels with columns each, such as two numbers, none is the prediction."""
-    first = labels[0].name
+    """The columns' names; of several labels with columns each, such as two numbers, or of several answers, none is the prediction."""
+    first = labels[0].answer or labels[0].name
     one_of_several = len(labels) > 1 and (names[0] == first or names[0].startswith(f"{first} "))
     return names if one_of_several else ("prediction", *names[1:])
 

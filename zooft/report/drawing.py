@@ -1,13 +1,14 @@
 """Matplotlib's figures as inline SVG that takes its colours from the page.
 
 Colours are drawn as placeholders and become CSS variables, so a figure follows the page into dark mode and print. Text
-stays text. Ids carry the figure's name, so that several figures can stand in one page.
+stays text. Ids carry the figure's name and a checksum of what is drawn, so that several figures can stand in one page.
 """
 
 from __future__ import annotations
 
 import io
 import re
+import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
@@ -25,6 +26,8 @@ _VARIABLES = {
     INK: "ink", MUTED: "muted", LINE: "line", PAPER: "paper",
     BLUE: "blue", ORANGE: "orange", GREEN: "green", VIOLET: "violet", TEAL: "teal", ROSE: "rose",
 }  # fmt: skip
+_LONG = 22
+"""Characters of a name of which two fit side by side."""
 _NO_METADATA = dict.fromkeys(("Date", "Creator", "Format", "Type"))
 _SETTINGS: dict[Any, Any] = {
     "svg.fonttype": "none",
@@ -69,7 +72,7 @@ def to_svg(axes: Axes, *, name: str, label: str) -> Markup:
 
     Args:
         axes: the figure's, drawn in this module's colours.
-        name: unlike any other figure's of the page; letters, digits and dashes.
+        name: what kind of figure it is; letters, digits and dashes.
         label: read out where the figure can't be seen.
     """
     from xml.etree import ElementTree
@@ -82,6 +85,7 @@ def to_svg(axes: Axes, *, name: str, label: str) -> Markup:
     buffer = io.BytesIO()
     with mpl.rc_context({"svg.hashsalt": name}):
         figure.savefig(buffer, format="svg", metadata=_NO_METADATA, facecolor="none")
+    name = f"{name}-{zlib.crc32(buffer.getvalue()):08x}"
     root = ElementTree.fromstring(buffer.getvalue())  # noqa: S314 -- matplotlib has just written it
     for parent in list(root.iter()):
         for child in [child for child in parent if child.tag.endswith("}style")]:
@@ -93,10 +97,11 @@ def to_svg(axes: Axes, *, name: str, label: str) -> Markup:
 
 
 def legend_below(axes: Axes) -> None:
-    """A legend outside of the axes, where it hides nothing."""
+    """A legend outside of the axes, where it hides nothing; long names stand below each other."""
     figure = axes.get_figure(root=True)
     assert figure is not None  # noqa: S101 -- `axes` has made it
-    figure.legend(loc="outside lower center", ncols=2, fontsize=9)
+    longest = max((len(name) for name in axes.get_legend_handles_labels()[1]), default=0)
+    figure.legend(loc="outside lower center", ncols=1 if longest > _LONG else 2, fontsize=9)
 
 
 def _in_page(key: str, value: str, name: str) -> str:

@@ -16,8 +16,6 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from numpy.typing import NDArray
 
-_MOST_METRICS = 4
-
 
 def losses(epochs: Sequence[Mapping[str, Any]]) -> Drawing:
     """Training and validation loss by epoch."""
@@ -39,9 +37,9 @@ def losses(epochs: Sequence[Mapping[str, Any]]) -> Drawing:
     return Drawing(title="Loss", svg=svg)
 
 
-def progress(epochs: Sequence[Mapping[str, Any]], *, best: int | None) -> Drawing | None:
-    """The validation metrics by epoch; None where there are none."""
-    shown = list(epochs[0].get("metrics", {}))[:_MOST_METRICS]
+def progress(epochs: Sequence[Mapping[str, Any]], names: Sequence[str], *, best: int | None) -> Drawing | None:
+    """Those of the validation metrics by epoch, as many as there are colours; None where there are none."""
+    shown = [name for name in names if name in epochs[0].get("metrics", {})][: len(drawing.SERIES)]
     if not shown:
         return None
     x = [record["epoch"] for record in epochs]

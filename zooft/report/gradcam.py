@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
     from torch import Tensor, nn
 
-    from zooft.contracts import Arrays, InputSpec, Labels, Sample
+    from zooft.contracts import Answer, Arrays, InputSpec, Sample
     from zooft.deploy.saved import SavedRun
     from zooft.model.adapted import AdaptedModel
 
@@ -44,7 +44,9 @@ class GradCam:
     against: bool = False
 
 
-def grad_cam(saved: SavedRun, sample: Sample, row: Mapping[str, Any]) -> GradCam | None:
+def grad_cam(
+    saved: SavedRun, sample: Sample, row: Mapping[str, Any], *, answer: Answer | None = None
+) -> GradCam | None:
     """Grad-CAM (Selvaraju et al. 2017) of the number that the problem explains, such as the predicted class's logit, by captum.
 
     Taken at the deepest stage whose output still has places in the image and on which that number depends, or at the deepest
@@ -55,6 +57,7 @@ def grad_cam(saved: SavedRun, sample: Sample, row: Mapping[str, Any]) -> GradCam
         saved: a run, opened.
         sample: what to explain.
         row: its columns, as predicted.
+        answer: of several at once, the one that is explained; `row` has its columns alone.
 
     Returns:
         None where the problem explains nothing, and where no stage's output has places: a backbone that is one stage without a
@@ -63,10 +66,9 @@ def grad_cam(saved: SavedRun, sample: Sample, row: Mapping[str, Any]) -> GradCam
     import torch
     from captum.attr import LayerAttribution
 
-    explained = saved.task.problem.presentation.explained
-    if explained is None:
+    scalar = _scalar(saved, row, answer)
+    if scalar is None:
         return None
-    scalar = _Scalar(explained, row, saved.record.labels)
     model, spec = saved.model, saved.input
     x = _network_input(saved, sample)
     with torch.enable_grad():
@@ -91,20 +93,23 @@ def grad_cam(saved: SavedRun, sample: Sample, row: Mapping[str, Any]) -> GradCam
     )
 
 
+def _scalar(saved: SavedRun, row: Mapping[str, Any], answer: Answer | None) -> _Scalar | None:
+    problem, labels = (saved.problem, saved.record.labels) if answer is None else (answer.problem, answer.labels)
+    explained = problem.presentation.explained
+    if explained is None:
+        return None
+    return _Scalar(lambda outputs: explained(outputs if answer is None else answer.outputs(outputs), row, labels))
+
+
 class _Scalar:
     """The number that is explained, of the head's outputs of one sample."""
 
-    def __init__(
-        self,
-        explained: Callable[[Mapping[str, Tensor], Mapping[str, Any], Labels], tuple[Tensor, str]],
-        row: Mapping[str, Any],
-        labels: Labels,
-    ) -> None:
-        self._explained, self._row, self._labels, self.words = explained, row, labels, ""
+    def __init__(self, explained: Callable[[Mapping[str, Tensor]], tuple[Tensor, str]]) -> None:
+        self._explained, self.words = explained, ""
 
     def __call__(self, outputs: Mapping[str, Tensor]) -> Tensor:
         """``(1,)``."""
-        found, self.words = self._explained(outputs, self._row, self._labels)
+        found, self.words = self._explained(outputs)
         return found.reshape(1)
 
 

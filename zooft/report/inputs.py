@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from zooft.contracts import Description
@@ -15,6 +16,7 @@ if TYPE_CHECKING:
 
     from zooft.audit import Audit
     from zooft.contracts import (
+        Answer,
         Columns,
         Fitted,
         Labels,
@@ -49,7 +51,7 @@ class ReportInputs:
         stages: name, number of parameters, and how many of them were trained in the last epoch, shallow to deep.
         show: a sample as a picture for people, ``(H, W)`` or ``(H, W, 3)`` uint8.
         gradcam: for a sample and its row of columns, the Grad-CAM of its prediction; None where there is none, and in place of
-            the function where it can't be had of any.
+            the function where it can't be had of any. Of several answers at once, ``answer=`` names the one whose it is to be.
         answer: a sample to the outputs of the deployed graph for it, by name and without the batch axis, for problems that draw them.
         extra: the task's own pictures and tables.
         private: whether ids and paths may name people; samples are then called by their salted ids only.
@@ -68,7 +70,7 @@ class ReportInputs:
     verification: Verification | None
     stages: Sequence[tuple[str, int, int]]
     show: Callable[[Sample], NDArray[np.uint8]]
-    gradcam: Callable[[Sample, Mapping[str, Any]], GradCam | None] | None
+    gradcam: Callable[..., GradCam | None] | None
     extra: Sequence[Picture | Table]
     private: bool
     samples: Mapping[str, Sequence[Sample]] = field(default_factory=dict)
@@ -91,6 +93,22 @@ class ReportInputs:
     def described(self) -> Description:
         """The problem in words."""
         return self.problem.presentation.describe(self.labels, self.fitted, self.record.options)
+
+    @property
+    def answers(self) -> Sequence[Answer]:
+        """Each of several answers at once; nothing where there is one alone."""
+        return self.problem.presentation.answers(self.labels)
+
+    def of(self, answer: Answer) -> ReportInputs:
+        """The same of one of several answers alone, without the splits where it is known of no sample."""
+        own = {name: answer.evaluated(part) for name, part in self.evaluated.items()}
+        return replace(
+            self,
+            problem=answer.problem,
+            record=replace(self.record, labels=answer.labels, fitted=answer.fitted(self.fitted)),
+            evaluated={name: part for name, part in own.items() if part is not None},
+            gradcam=self.gradcam and partial(self.gradcam, answer=answer),
+        )
 
     @property
     def categories(self) -> tuple[str, ...]:

@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Any
 from zooft.report import figures, words
 from zooft.report.blocks import Block, Drawing, Facts, Grid, Heading, Row, Section, Step, Strip, Text
 
+_MOST_METRICS = 4
+
 if TYPE_CHECKING:
     from zooft.report.inputs import ReportInputs
     from zooft.run.record import TrialRecord
@@ -36,10 +38,17 @@ def learning(inputs: ReportInputs) -> Section:
     if not inputs.epochs:
         return Section("learning", "Training", (Text("No epoch was recorded."),))
     best = next((epoch["epoch"] for epoch in reversed(inputs.epochs) if epoch.get("best")), None)
-    drawings = [figures.losses(inputs.epochs), figures.progress(inputs.epochs, best=best)]
+    drawings = [figures.losses(inputs.epochs), figures.progress(inputs.epochs, _plotted(inputs), best=best)]
     shown: tuple[Drawing, ...] = tuple(drawing for drawing in drawings if drawing is not None)
     text = f"{words.count(len(inputs.epochs), 'epoch')} were run; {_kept(inputs, best)}."
     return Section("learning", "Training", (Text(text), Row(blocks=shown), *_resolved(inputs)))
+
+
+def _plotted(inputs: ReportInputs) -> list[str]:
+    """Figures to draw: the first ones, or the primary one and each answer's own."""
+    if inputs.answers:
+        return [inputs.primary, *(answer.primary for answer in inputs.answers)]
+    return list(inputs.epochs[0].get("metrics", {}))[:_MOST_METRICS]
 
 
 def _resolved(inputs: ReportInputs) -> list[Block]:

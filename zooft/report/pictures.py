@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from zooft.report import photos, results, words
-from zooft.report.blocks import Block, Photo, Row, Section, Text
+from zooft.report.blocks import Block, Heading, Photo, Row, Section, Text
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -22,6 +22,8 @@ MOST_EXPLAINED_MISTAKES = 4
 MOST_CATEGORIES = 6
 HITS = 2
 """Right answers shown of each category."""
+MOST_OF_SEVERAL = 1
+"""Wrong answers that are explained of each of several at once, and right ones of each category: the page would grow."""
 _HEAT = (
     "Yellow marks the places that contributed most to the prediction, at the network's deepest layer that still has places in the "
     "image (Grad-CAM, Selvaraju et al. 2017). It shows where, not why, and is coarse. A hot spot away from the finding is a reason to "
@@ -56,24 +58,33 @@ def mistakes(inputs: ReportInputs) -> Section:
 
 
 def _why_none(inputs: ReportInputs) -> str:
-    if inputs.problem.presentation.explained is None:
+    if inputs.problem.presentation.explained is None and not inputs.answers:
         return "It follows one number, and answers of this kind have no single one, so it isn't shown."
     return "This model has no stage whose output still has places in the image, so it can't be shown."
 
 
 def gradcam(inputs: ReportInputs) -> Section:
-    """Grad-CAM of the surest right answers of each category, and of the surest mistakes."""
-    blocks: list[Block] = []
-    if inputs.gradcam is not None and inputs.main is not None and inputs.problem.presentation.explained is not None:
-        main = inputs.main
-        rows = (*best(inputs, main), *worst(inputs, main, MOST_EXPLAINED_MISTAKES))
-        shown = [_explained(inputs, main, row) for row in rows]
-        found = tuple(photo for photo in shown if photo is not None)
-        if found:
-            blocks = [Text(_HEAT), *_of_folds(inputs), Row(blocks=found)]
-    if not blocks:
-        blocks = [Text(_why_none(inputs))]
+    """Grad-CAM of the surest right answers of each category, and of the surest mistakes; of several answers at once, for each."""
+    shown: list[Block] = []
+    for answer in inputs.answers:
+        own = inputs.of(answer)
+        main = own.evaluated.get(inputs.main_split)
+        found = () if main is None else _heats(own, main, hits=MOST_OF_SEVERAL, most=MOST_OF_SEVERAL)
+        shown += [Heading(answer.name), Row(blocks=found)] if found else []
+    if not inputs.answers and inputs.main is not None:
+        found = _heats(inputs, inputs.main, hits=HITS, most=MOST_EXPLAINED_MISTAKES)
+        shown += [Row(blocks=found)] if found else []
+    blocks = [Text(_HEAT), *_of_folds(inputs), *shown] if shown else [Text(_why_none(inputs))]
     return Section("gradcam", "Grad-CAM", tuple(blocks))
+
+
+def _heats(inputs: ReportInputs, evaluated: Evaluated, *, hits: int, most: int) -> tuple[Photo, ...]:
+    """Of right answers `hits` of each category, and at most so many wrong ones."""
+    if inputs.gradcam is None or inputs.problem.presentation.explained is None:
+        return ()
+    rows = dict.fromkeys((*best(inputs, evaluated, hits=hits), *worst(inputs, evaluated, most)))
+    found = [_explained(inputs, evaluated, row) for row in rows]
+    return tuple(photo for photo in found if photo is not None)
 
 
 def worst(inputs: ReportInputs, evaluated: Evaluated, most: int) -> list[int]:
@@ -83,15 +94,15 @@ def worst(inputs: ReportInputs, evaluated: Evaluated, most: int) -> list[int]:
     return _ordered(-_scores(inputs, evaluated), rows)[:most]
 
 
-def best(inputs: ReportInputs, evaluated: Evaluated) -> list[int]:
-    """Positions of the surest right answers: two of each of the first categories, or four where there are no categories."""
+def best(inputs: ReportInputs, evaluated: Evaluated, *, hits: int = HITS) -> list[int]:
+    """Positions of the surest right answers: so many of each of the first categories, or twice as many where there are none."""
     scores, wrong = _scores(inputs, evaluated), _wrong(inputs, evaluated)
     right = np.ones(len(scores), np.bool_) if wrong is None else ~wrong
     if not inputs.categories:
-        return _ordered(scores, np.flatnonzero(right))[: 2 * HITS]
+        return _ordered(scores, np.flatnonzero(right))[: 2 * hits]
     names = np.array([inputs.text(sample.target) for sample in evaluated.predictions.samples])
     shown = inputs.categories[:MOST_CATEGORIES]
-    return [row for name in shown for row in _ordered(scores, np.flatnonzero(right & (names == name)))[:HITS]]
+    return [row for name in shown for row in _ordered(scores, np.flatnonzero(right & (names == name)))[:hits]]
 
 
 def _scores(inputs: ReportInputs, evaluated: Evaluated) -> NDArray[np.float64]:

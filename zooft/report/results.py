@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from zooft.contracts import Picture, Table
 from zooft.report import photos, words
-from zooft.report.blocks import Block, Grid, Photo, Section, Text
+from zooft.report.blocks import Block, Grid, Heading, Photo, Section, Text
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -58,9 +58,26 @@ def _block(item: Picture | Table | Block) -> Block:
 def _section(inputs: ReportInputs, name: str, evaluated: Evaluated) -> Section:
     evaluation = evaluated.evaluation
     blocks: list[Block] = [Text(_about(inputs, evaluation)), _metrics(evaluation)]
-    blocks += _of_problem(inputs, evaluated)
+    blocks += _of_answers(inputs, name)
     blocks += _subgroups(inputs, evaluation)
     return Section(f"results-{name}", f"Results: {words.split(name)} samples", tuple(blocks))
+
+
+def _of_answers(inputs: ReportInputs, split: str) -> list[Block]:
+    """What the problem adds to the figures of a split; of several answers at once, what each one's does."""
+    if not inputs.answers:
+        return _of_problem(inputs, inputs.evaluated[split])
+    note = inputs.described.note
+    blocks: list[Block] = [Text(f"{note[:1].upper()}{note[1:]}.")] if note else []
+    for answer in inputs.answers:
+        own = inputs.of(answer)
+        blocks.append(Heading(answer.name))
+        if split in own.evaluated:
+            count = words.count(len(own.evaluated[split].predictions), "sample")
+            blocks += [Text(f"It is known of {count}."), *_of_problem(own, own.evaluated[split])]
+        else:
+            blocks.append(Text("It is known of no sample."))
+    return blocks
 
 
 def _of_problem(inputs: ReportInputs, evaluated: Evaluated) -> list[Block]:

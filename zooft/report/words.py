@@ -38,7 +38,10 @@ def with_interval(value: Interval) -> str:
 
 
 def metric(name: str) -> str:
-    """A metric's name in words: ``balanced_accuracy`` becomes "Balanced accuracy", ``auroc`` "AUROC"."""
+    """A metric's name in words: ``balanced_accuracy`` becomes "Balanced accuracy", ``auroc`` "AUROC", ``mae/age`` "MAE of age"."""
+    name, _, of = name.partition("/")
+    if of:
+        return f"{metric(name)} of {of.replace('/', ' of ')}"
     if name == "map":
         return "mAP"
     if name in {"macro_f1", "micro_f1"}:

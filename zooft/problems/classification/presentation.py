@@ -223,7 +223,7 @@ def _describe(labels: Labels, fitted: Fitted, options: Mapping[str, Any]) -> Des
         head=number,
         note=f"the positive class is {classes[1]}" if len(classes) == 2 else "",
         output=_output(classes, fitted),
-        fitted="the temperature and the threshold" if fitted else "",
+        fitted="the temperature and the threshold" if fitted or options.get("operating_point") else "",
         balance=(f"Class weights in the loss: {weights}.",) if weights else (),
     )
 

@@ -96,7 +96,8 @@ def read(rows: Sequence[Mapping[str, str]], columns: Sequence[str], _options: An
         faults={
             number: f"{column} is empty; expected the name of a class" for number, cell in enumerate(cells) if not cell
         },
-        notes=(*told, *order),
+        # who reads a table has no such option
+        notes=(*told, *(text.removesuffix("; --positive names another") for text in order)),
     )
 
 

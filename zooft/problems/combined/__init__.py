@@ -14,10 +14,11 @@ from zooft.problems.combined.training import training_part
 
 
 def combined(kinds: Mapping[str, Problem]) -> Problem:
-    """A problem of several, one for each label.
+    """A problem of several, one for each answer.
 
-    A sample's target is a mapping from the labels' names to their targets; those that aren't known are left out or None. Which kind
-    each label is of stands in `Label.problem`.
+    A sample's target is a mapping from the answers' names to their targets; those that aren't known are left out or None. Which kind
+    an answer is of stands in `Label.problem` of its labels; where it has several, such as a multilabel one, its name stands in
+    `Label.answer`, and else is its label's.
 
     Args:
         kinds: name to problem, such as ``{"classification": classification(), "regression": regression()}``.

@@ -34,6 +34,7 @@ def evaluation_part(kinds: Kinds) -> EvaluationPart:
         fit=partial(_fit, kinds),
         apply=partial(_apply, kinds),
         details=partial(_details, kinds),
+        guessing=partial(_guessing, kinds),
     )
 
 
@@ -67,6 +68,14 @@ def _metrics(kinds: Kinds, predictions: Predictions, labels: Labels) -> Mapping[
         value = figures[evaluation.primary]
         primary.append(-value if evaluation.primary in evaluation.smaller else value)
     return {PRIMARY: float(np.mean(primary)), **found}
+
+
+def _guessing(kinds: Kinds, labels: Labels) -> Mapping[str, float]:
+    return {
+        part.figure(name): share
+        for part in kinds.parts(labels)
+        for name, share in part.problem.evaluation.guessing(part.labels).items()
+    }
 
 
 def _group(

@@ -11,9 +11,15 @@ from typing import Any
 from zooft.config import option
 from zooft.errors import ConfigError
 
-_OPTION_OF = {"unit": ("regression", "units"), "grades": ("ordinal", "grades")}
+_OPTION_OF = {
+    "unit": ("regression", "units"),
+    "grades": ("ordinal", "grades"),
+    "empty_means": ("multilabel", "empty_means"),
+}
 """What a table may say besides, to the problem that knows it and the option that it is there."""
-_KEYS = ("problem", "column", "weight", *_OPTION_OF)
+_KEYS = ("problem", "column", "columns", "weight", *_OPTION_OF)
+_MEANINGS = ("unknown", "none")
+"""Of an empty cell."""
 _LARGEST = 2**20
 
 
@@ -44,14 +50,14 @@ class TargetSpec:
     Attributes:
         name: of the answer.
         problem: the kind of it.
-        column: of the table; its own name where none is given.
+        columns: of the table; the one with its own name where none is given.
         weight: of its loss.
         settings: what else was said, by the name of the problem's option, such as ``units`` or ``grades``.
     """
 
     name: str
     problem: str
-    column: str
+    columns: tuple[str, ...]
     weight: float
     settings: Mapping[str, Any]
 
@@ -100,22 +106,42 @@ def _spec(name: str, table: Any, kinds: Mapping[str, Any]) -> TargetSpec:
     weight = table.get("weight", 1.0)
     if not isinstance(weight, int | float) or isinstance(weight, bool) or not 0 < weight < 1e6:
         raise ConfigError(f"{where}: weight is {weight!r}, expected a number above 0")
-    settings = {_OPTION_OF[key][1]: _texts(where, key, table) for key in _OPTION_OF if key in table}
+    settings = {_OPTION_OF[key][1]: _setting(where, key, table) for key in _OPTION_OF if key in table}
     return TargetSpec(
         name=name,
         problem=table["problem"],
-        # the columns of tables are read in lower case
-        column=str(table.get("column", name)).strip().lower(),
+        columns=_columns(where, name, table),
         weight=float(weight),
         settings=settings,
     )
 
 
-def _texts(where: str, key: str, table: Mapping[str, Any]) -> tuple[str, ...]:
-    """One text or a list of them."""
+def _columns(where: str, name: str, table: Mapping[str, Any]) -> tuple[str, ...]:
+    """As tables call them, whose columns are read in lower case."""
+    if "column" in table and "columns" in table:
+        raise ConfigError(f"{where} has column and columns; leave one of them")
+    key = "columns" if "columns" in table else "column"
+    texts = _texts(where, key, table.get(key, name))
+    columns = tuple(text.strip().lower() for text in texts)
+    if len(set(columns)) < len(columns):
+        raise ConfigError(f"{where}: columns names {max(columns, key=columns.count)!r} twice")
+    return columns
+
+
+def _setting(where: str, key: str, table: Mapping[str, Any]) -> str | tuple[str, ...]:
+    """What a problem is told by one of its options."""
     kind, value = _OPTION_OF[key][0], table[key]
     if table["problem"] != kind:
         raise ConfigError(f"{where}: {key} is for problem = {kind!r}, and this is {table['problem']!r}")
+    if key != "empty_means":
+        return _texts(where, key, value)
+    if value not in _MEANINGS:
+        raise ConfigError(f"{where}: {key} is {value!r}; there are {', '.join(_MEANINGS)}")
+    return str(value)
+
+
+def _texts(where: str, key: str, value: Any) -> tuple[str, ...]:
+    """One text or a list of them."""
     texts = [value] if isinstance(value, str) else value
     if not isinstance(texts, list) or not texts or not all(isinstance(text, str) for text in texts):
         raise ConfigError(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from itertools import groupby
 from typing import TYPE_CHECKING, Any
 
 from zooft.evaluation.predictions import Predictions
@@ -24,7 +25,7 @@ class Part:
     """One of the answers.
 
     Attributes:
-        name: of its label, and in front of the names of its outputs, columns and figures.
+        name: of it, and in front of the names of its outputs and columns.
         problem: its kind.
         labels: its own, alone.
     """
@@ -74,6 +75,8 @@ class Kinds:
     problems: Mapping[str, Problem]
 
     def parts(self, labels: Labels) -> Iterator[Part]:
-        """One a label, in order. Names of labels never begin with another's and an underscore: discovery refuses them."""
-        for label in labels:
-            yield Part(label.name, self.problems[label.problem], (replace(label, problem=""),))
+        """One an answer, in order. Names never begin with another's and an underscore: discovery refuses them."""
+        for name, own in groupby(labels, key=lambda label: label.answer or label.name):
+            several = tuple(own)
+            alone = tuple(replace(label, problem="", answer="") for label in several)
+            yield Part(name, self.problems[several[0].problem], alone)

@@ -9,14 +9,17 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from zooft.contracts import PresentationPart, Table
+from zooft.contracts import Answer, Description, PresentationPart, Table
+from zooft.problems.combined.evaluation import PRIMARY
 from zooft.problems.combined.parts import Kinds, Part
+from zooft.report import words
+from zooft.storage.sequences import spilled_as
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from zooft.contracts import Fitted, Labels
-    from zooft.evaluation.evaluate import Evaluation
+    from zooft.evaluation.evaluate import Evaluated, Evaluation
     from zooft.evaluation.predictions import Predictions
 
 
@@ -26,10 +29,15 @@ def presentation_part(kinds: Kinds) -> PresentationPart:
         cells=partial(_cells, kinds),
         columns=partial(_names, kinds),
         target=partial(_target, kinds),
+        brief=partial(_brief, kinds),
+        about=partial(_about, kinds),
+        opening=partial(_opening, kinds),
         worst=partial(_worst, kinds),
         caption=partial(_caption, kinds),
         tables=partial(_tables, kinds),
         remarks=partial(_remarks, kinds),
+        describe=partial(_describe, kinds),
+        answers=partial(_answers, kinds),
     )
 
 
@@ -56,8 +64,36 @@ def _cells(kinds: Kinds, predictions: Predictions, labels: Labels, fitted: Fitte
     return found
 
 
+def _brief(kinds: Kinds, cells: Mapping[str, Any], labels: Labels) -> Mapping[str, Any]:
+    """Of each answer what it is, without its probabilities, for which a screen has no room."""
+    found: dict[str, Any] = {}
+    for part in kinds.parts(labels):
+        shown = part.problem.presentation
+        own = {name: cells[_column(part, name)] for name in shown.columns(part.labels)}
+        found[part.name] = next(iter(shown.brief(own, part.labels).values()))
+    return found
+
+
+def _about(kinds: Kinds, labels: Labels, fitted: Fitted) -> Mapping[str, Any]:
+    return {
+        part.name: part.problem.presentation.about(part.labels, fitted.get(part.name, {}))
+        for part in kinds.parts(labels)
+    }
+
+
+def _opening(kinds: Kinds, labels: Labels, fitted: Fitted) -> Sequence[str]:
+    return [
+        f"{part.name}: {text}"
+        for part in kinds.parts(labels)
+        for text in part.problem.presentation.opening(part.labels, fitted.get(part.name, {}))
+    ]
+
+
 def _target(kinds: Kinds, target: Any, labels: Labels) -> str:
-    known = [part for part in kinds.parts(labels) if target.get(part.name) is not None]
+    parts = list(kinds.parts(labels))
+    if len(parts) == 1:
+        return parts[0].problem.presentation.target(target[parts[0].name], parts[0].labels)
+    known = [part for part in parts if target.get(part.name) is not None]
     return "; ".join(f"{p.name} {p.problem.presentation.target(target[p.name], p.labels)}" for p in known)
 
 
@@ -118,3 +154,64 @@ def _remarks(kinds: Kinds, evaluation: Evaluation, labels: Labels) -> Sequence[s
         if own is not None:
             found += [f"{part.name}: {text}" for text in part.problem.presentation.remarks(own, part.labels)]
     return found
+
+
+def _describe(kinds: Kinds, labels: Labels, fitted: Fitted, options: Mapping[str, Any]) -> Description:
+    """Each answer's own words, one after the other."""
+    each = [
+        (part.name, part.problem.presentation.describe(part.labels, fitted.get(part.name, {}), options))
+        for part in kinds.parts(labels)
+    ]
+    aims = [one.aim for _, one in each]
+    return Description(
+        aim=_listed(aims),
+        purpose=" ".join(one.purpose for _, one in each),
+        head=_listed([one.head if one.head.startswith(name) else f"{name} ({one.head})" for name, one in each]),
+        note="; ".join([_about_score(kinds, labels), *(f"{name}: {one.note}" for name, one in each if one.note)]),
+        output=tuple(f"{name}: {text}" for name, one in each for text in one.output),
+        fitted=_listed([f"{one.fitted} of {name}" for name, one in each if one.fitted]),
+        balance=tuple(f"{name}: {text}" for name, one in each for text in one.balance),
+    )
+
+
+def _about_score(kinds: Kinds, labels: Labels) -> str:
+    names = []
+    for part in kinds.parts(labels):
+        evaluation = part.problem.evaluation
+        turned = " with its sign changed" if evaluation.primary in evaluation.smaller else ""
+        names.append(words.metric(part.figure(evaluation.primary)) + turned)
+    return f"{PRIMARY} is the mean of {_listed(names)}" if len(names) > 1 else f"{PRIMARY} is {names[0]}"
+
+
+def _listed(texts: Sequence[str]) -> str:
+    return " and ".join(filter(None, [", ".join(texts[:-1]), *texts[-1:]]))
+
+
+def _answers(kinds: Kinds, labels: Labels) -> Sequence[Answer]:
+    return [
+        Answer(
+            name=part.name,
+            problem=part.problem,
+            labels=part.labels,
+            primary=part.figure(part.problem.evaluation.primary),
+            outputs=part.own,
+            evaluated=partial(_own_evaluated, part),
+            fitted=partial(_own_fitted, part),
+        )
+        for part in kinds.parts(labels)
+    ]
+
+
+def _own_evaluated(part: Part, evaluated: Evaluated) -> Evaluated | None:
+    evaluation = _own(part, evaluated.evaluation)
+    if evaluation is None:
+        return None
+    rows = part.known(evaluated.predictions)
+    own = part.predictions(evaluated.predictions).take(rows)
+    samples = (replace(sample, target=sample.target[part.name]) for sample in own.samples)
+    own = replace(own, samples=spilled_as([own.samples], samples))
+    return replace(evaluated, predictions=own, evaluation=replace(evaluation, samples=len(rows)))
+
+
+def _own_fitted(part: Part, fitted: Fitted) -> Fitted:
+    return dict(fitted.get(part.name, {}))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import partial
@@ -16,7 +17,7 @@ from zooft.problems.combined.options import TargetSpec, read_targets
 if TYPE_CHECKING:
     from torch import nn
 
-    from zooft.contracts import Labels
+    from zooft.contracts import Label, Labels
     from zooft.problems.combined.parts import Kinds
 
 
@@ -68,7 +69,7 @@ def _specs(kinds: Kinds, options: Any) -> Sequence[TargetSpec]:
 
 
 def _read(kinds: Kinds, rows: Sequence[Mapping[str, str]], columns: Sequence[str], options: Any) -> Targets:
-    """Each column by the problem that the file of targets names for it.
+    """Each answer's columns by the problem that the file of targets names for it.
 
     Raises:
         ConfigError: names that begin alike, or settings that the answer's problem can't read its column by.
@@ -77,32 +78,59 @@ def _read(kinds: Kinds, rows: Sequence[Mapping[str, str]], columns: Sequence[str
     specs = read_targets(options.targets_toml, kinds.problems)
     _refuse_names(specs)
     values: list[dict[str, Any]] = [{} for _ in rows]
-    labels, faults, notes = [], dict[int, str](), list[str]()
+    labels: list[Label] = []
+    faults: dict[int, str] = {}
+    notes: list[str] = []
     for spec in specs:
-        if spec.column not in columns:
-            raise DataError(
-                f"[targets.{spec.name}] names the column {spec.column!r}, and the table has {', '.join(columns) or 'none'}"
-            )
-        read = kinds.problems[spec.problem].training.read
-        assert read is not None  # noqa: S101 -- the options were checked
-        own = [{spec.column: row[spec.column]} for row in rows]
-        stated = [number for number, row in enumerate(own) if row[spec.column].strip()]
-        if not stated:
-            raise DataError(f"[targets.{spec.name}]: the column {spec.column!r} is empty in every row")
-        try:
-            found = read([own[number] for number in stated], [spec.column], _with_settings(options, spec))
-        except (ConfigError, DataError) as error:
-            raise type(error)(f"[targets.{spec.name}]: {error}") from error
-        (label,) = found.labels
-        labels.append(replace(label, name=spec.name, problem=spec.problem))
-        notes += found.notes
-        for place, number in enumerate(stated):
-            if place in found.faults:
-                faults[number] = f"{spec.name}: {found.faults[place]}"
-            else:
-                values[number][spec.name] = found.values[place]
+        found = _read_one(kinds, spec, rows, columns, options)
+        labels += _labels(spec, found.labels)
+        notes += [f"{spec.name}: {text}" for text in found.notes]
+        faults |= {number: f"{spec.name}: {fault}" for number, fault in found.faults.items()}
+        for number, value in enumerate(found.values):
+            if value is not None:
+                values[number][spec.name] = value
     whole = [value or None for value in values]
     return Targets(labels=tuple(labels), values=whole, faults=faults, notes=tuple(notes))
+
+
+def _read_one(
+    kinds: Kinds, spec: TargetSpec, rows: Sequence[Mapping[str, str]], columns: Sequence[str], options: Any
+) -> Targets:
+    """One answer of all rows; None of those whose cells are empty, unless the answer's problem is to read these."""
+    missing = [name for name in spec.columns if name not in columns]
+    if missing:
+        raise DataError(
+            f"[targets.{spec.name}] names the column {missing[0]!r}, and the table has {', '.join(columns) or 'none'}"
+        )
+    read = kinds.problems[spec.problem].training.read
+    assert read is not None  # noqa: S101 -- the options were checked
+    own = [{name: row[name] for name in spec.columns} for row in rows]
+    filled = [number for number, row in enumerate(own) if any(cell.strip() for cell in row.values())]
+    if not filled:
+        raise DataError(f"[targets.{spec.name}]: {_of_columns(spec)} empty in every row")
+    settings = _with_settings(options, spec)
+    if spec.problem == "multilabel" and settings.empty_means == "none":
+        filled = list(range(len(own)))
+    try:
+        found = read([own[number] for number in filled], spec.columns, settings)
+    except (ConfigError, DataError) as error:
+        raise type(error)(f"[targets.{spec.name}]: {error}") from error
+    values: list[Any] = [None] * len(rows)
+    for place, number in enumerate(filled):
+        values[number] = found.values[place]
+    return replace(found, values=values, faults={filled[place]: fault for place, fault in found.faults.items()})
+
+
+def _of_columns(spec: TargetSpec) -> str:
+    names = ", ".join(map(repr, spec.columns))
+    return f"the column {names} is" if len(spec.columns) == 1 else f"the columns {names} are"
+
+
+def _labels(spec: TargetSpec, found: Labels) -> Labels:
+    """Of a column with one label, it is called as the answer is; several keep their names."""
+    if len(found) == 1 and re.sub(r"\s*\[[^\[\]]*\]$", "", spec.columns[0]) == found[0].name:
+        return (replace(found[0], name=spec.name, problem=spec.problem),)
+    return tuple(replace(label, problem=spec.problem, answer=spec.name) for label in found)
 
 
 def _with_settings(options: Any, spec: TargetSpec) -> Any:
@@ -135,12 +163,13 @@ def _check(kinds: Kinds, target: Any, labels: Labels) -> str:
 
 def _prepare(kinds: Kinds, labels: Labels, targets: Sequence[Any], options: Any) -> Labels:
     """Each part's labels with what it computes from its own training targets."""
-    found = []
-    for label, part in zip(labels, kinds.parts(labels), strict=True):
+    found: list[Label] = []
+    for part in kinds.parts(labels):
         known = [target for target in part.targets(targets) if target is not None]
-        (own,) = part.problem.training.prepare(part.labels, known, options)
-        found.append(replace(own, problem=label.problem))
-    return tuple(found)
+        found += part.problem.training.prepare(part.labels, known, options)
+    return tuple(
+        replace(own, problem=label.problem, answer=label.answer) for own, label in zip(found, labels, strict=True)
+    )
 
 
 def _encode(kinds: Kinds, target: Any, labels: Labels) -> Any:

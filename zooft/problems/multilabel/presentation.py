@@ -153,7 +153,7 @@ def _sections(evaluated: Evaluated, labels: Labels, _fitted: Fitted, _rule: str)
     return [*_tables(evaluated.evaluation, labels), *plots.of_split(evaluated, labels)]
 
 
-def _describe(labels: Labels, fitted: Fitted, options: Mapping[str, Any]) -> Description:
+def _describe(labels: Labels, _fitted: Fitted, options: Mapping[str, Any]) -> Description:
     names = [label.name for label in labels]
     some = ", ".join(names[:_LISTED]) + _more(labels)
     balance = _BALANCE.get(str(options.get("multilabel_loss")), "")
@@ -165,7 +165,7 @@ def _describe(labels: Labels, fitted: Fitted, options: Mapping[str, Any]) -> Des
         output=(
             "A probability for each label, and whether it is at least the label's threshold, which has the largest F1 on validation samples.",
         ),
-        fitted="a threshold for each label" if fitted else "",
+        fitted="a threshold for each label",
         balance=(balance,) if balance else (),
     )
 
