@@ -68,7 +68,8 @@ class TargetOptions:
     """Flags of tasks whose targets are columns of the table of labels."""
 
     targets: tuple[str, ...] = zooft.option(
-        (), "columns of the table of labels to learn [default: label, labels, value, or the only one that says nothing else]"
+        (),
+        "columns of the table of labels to learn [default: label, labels, value, or the only one that says nothing else]",
     )
 
 
