@@ -214,7 +214,14 @@ def test_what_is_to_be_learnt_must_be_clear(data: Path) -> None:
         find("ct-regression", data, RegressionOptions(targets=("age [year]",), hu_cache="off"))
 
 
-@pytest.mark.parametrize(("name", "flags"), [("ct-regression", ("--units", "--loss")), ("ct-ordinal", ("--grades",)), ("ct-multilabel", ("--multilabel-loss", "--empty-means"))])
+@pytest.mark.parametrize(
+    ("name", "flags"),
+    [
+        ("ct-regression", ("--units", "--loss")),
+        ("ct-ordinal", ("--grades",)),
+        ("ct-multilabel", ("--multilabel-loss", "--empty-means")),
+    ],
+)
 def test_help_has_the_options_of_ct_and_of_the_problem(name: str, flags: Sequence[str]) -> None:
     shown = command("finetune", "--task", name, "--help").stdout
     for flag in ("--mode", "--window", "--group-by", "--targets", *flags):

@@ -10,6 +10,7 @@ import numpy as np
 import onnxruntime
 import pytest
 import torch
+from commands import command
 from sklearn import metrics as theirs
 from torch.nn import functional as F
 
@@ -18,6 +19,7 @@ from zooft.deploy import conversion
 from zooft.errors import DataError
 from zooft.evaluation.evaluate import Evaluated, evaluate
 from zooft.evaluation.predictions import Predictions
+from zooft.pipeline.reporter import LoggingReporter
 from zooft.problems.multilabel.training import HEAD, positive_weights
 from zooft.report.blocks import Drawing
 from zooft.testing.problem import check_problem
@@ -289,7 +291,8 @@ def test_answers_are_shown_by_name() -> None:
     assert shown.wrong(given, LABELS).tolist() == [False, False]
 
 
-def test_small_pictures_are_learnt_from_a_list_of_labels_end_to_end(tmp_path: Path) -> None:
+def write(root: Path) -> Path:
+    """48 pictures that are red, blue, both or neither, listed with their labels."""
     from PIL import Image
 
     rng, lines = np.random.default_rng(0), ["path,split,labels"]
@@ -298,14 +301,43 @@ def test_small_pictures_are_learnt_from_a_list_of_labels_end_to_end(tmp_path: Pa
         pixels = rng.integers(0, 60, (32, 32, 3), dtype=np.uint8)
         pixels[:, :, 0] += np.uint8(150 * red)
         pixels[:, :, 2] += np.uint8(150 * blue)
-        Image.fromarray(pixels).save(tmp_path / f"{index}.png")
+        Image.fromarray(pixels).save(root / f"{index}.png")
         names = ";".join(name for name, there in (("red", red), ("blue", blue)) if there)
         lines.append(f"{index}.png,{'val' if index >= 32 else 'train'},{names}")
-    (tmp_path / "labels.csv").write_text("\n".join(lines) + "\n")
+    (root / "labels.csv").write_text("\n".join(lines) + "\n")
+    return root
+
+
+def test_small_pictures_are_learnt_from_a_list_of_labels_end_to_end(tmp_path: Path) -> None:
     result = zooft.finetune(
-        data=tmp_path, task="multilabel", backbone="timm:tf_efficientnet_lite0", freeze="backbone", epochs=4, out=tmp_path / "run",
+        data=write(tmp_path), task="multilabel", backbone="timm:tf_efficientnet_lite0", freeze="backbone", epochs=4, out=tmp_path / "run",
         empty_means="none", device="cpu", bootstrap=0,
     )  # fmt: skip
     assert result.verification is not None
     assert result.verification.passed, result.verification.failures
     assert result.evaluations["val"].metrics["map"].value > 0.9
+    assert UNFITTED not in command("evaluate", tmp_path / "run", "--bootstrap", "0").stderr
+
+
+UNFITTED = (
+    "this run hasn't come to its end, and answers without what is fitted then, a threshold for each label; as it is, a label is predicted "
+    "where its probability is at least its threshold: blue 0.500, red 0.500"
+)
+
+
+class _Stopped(LoggingReporter):
+    """Ctrl-C after the first epoch."""
+
+    def epoch(self, record: zooft.EpochRecord, epochs: int) -> None:
+        raise KeyboardInterrupt
+
+
+def test_a_run_that_was_interrupted_says_that_it_has_no_thresholds_yet(tmp_path: Path) -> None:
+    with pytest.raises(KeyboardInterrupt):
+        zooft.finetune(
+            data=write(tmp_path), task="multilabel", backbone="timm:test_resnet", weights="random", epochs=4, out=tmp_path / "run",
+            empty_means="none", device="cpu", reporter=_Stopped(),
+        )  # fmt: skip
+    for verb, more in (("evaluate", ["--bootstrap", "0"]), ("export", [])):
+        done = command(verb, tmp_path / "run.incomplete", *more)
+        assert UNFITTED in " ".join(done.stderr.split())

@@ -155,5 +155,7 @@ def test_its_audit_finds_equal_images_of_different_targets_and_searches_no_short
     (finding,) = [finding for finding in found.findings if finding.kind == "contradictory_labels"]
     assert finding.pairs == (("a", "b"),)
     assert found.facts == ()
-    assert "shortcuts are searched where each sample has one of several categories, which isn't so of age" in found.notes
+    assert (
+        "shortcuts are searched where each sample has one of several categories, which isn't so of age" in found.notes
+    )
     assert not [finding for finding in found.findings if finding.kind in {"tiny_classes", "imbalance"}]
