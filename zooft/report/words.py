@@ -88,7 +88,7 @@ def seconds(value: float) -> str:
 def size(number: float) -> str:
     """Bytes as ``4.2 MB``, in powers of ten."""
     for unit in ("B", "kB", "MB"):
-        if number < 1000:
+        if number < (999.5 if unit == "B" else 999.95):  # what rounds to 1000 is one of the next unit
             return f"{number:.0f} {unit}" if unit == "B" else f"{number:.1f} {unit}"
         number /= 1000
     return f"{number:.1f} GB"
