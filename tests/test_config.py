@@ -191,19 +191,22 @@ def test_options_of_a_group_are_flat_among_the_others_the_required_ones_first() 
 
 
 @pytest.mark.parametrize(
-    ("values", "said"),
+    ("values", "message"),
     [
         ({}, "source is required: from where"),
         ({"source": "a", "size": 0}, "size: input should be greater than or equal to 1, but 0 was given"),
-        ({"source": "a", "shape": [1, "x"]}, "shape.1: input should be a valid integer, unable to parse string as an integer, but 'x' was given"),
+        (
+            {"source": "a", "shape": [1, "x"]},
+            "shape.1: input should be a valid integer, unable to parse string as an integer, but 'x' was given",
+        ),
         ({"source": "a", "inner": {"size": 3}}, "there is no option 'inner'; there are source, name, size, shape"),
     ],
     ids=["missing", "out-of-bounds", "inside-a-list", "the-group-itself"],
-)  # fmt: skip
-def test_faults_name_the_option_and_never_its_group(values: dict[str, Any], said: str) -> None:
+)
+def test_faults_name_the_option_and_never_its_group(values: dict[str, Any], message: str) -> None:
     with pytest.raises(ConfigError) as caught:
         config.build(Outer, values)
-    assert said in str(caught.value)
+    assert message in str(caught.value)
 
 
 def test_no_two_groups_have_an_option_of_one_name() -> None:
@@ -263,9 +266,17 @@ def test_a_value_out_of_bounds_is_refused_by_the_name_that_is_typed(name: str, v
 
 @pytest.mark.parametrize(
     "edge",
-    [{"epochs": 1}, {"momentum": 0}, {"weight_decay": 0}, {"warmup": 0}, {"workers": 0}, {"seed": 2**32 - 1}, {"bootstrap": 0}],
+    [
+        {"epochs": 1},
+        {"momentum": 0},
+        {"weight_decay": 0},
+        {"warmup": 0},
+        {"workers": 0},
+        {"seed": 2**32 - 1},
+        {"bootstrap": 0},
+    ],
     ids=str,
-)  # fmt: skip
+)
 def test_a_value_on_the_edge_of_its_bounds_is_taken(edge: dict[str, Any]) -> None:
     (name,) = edge
     assert config.plain(built(**edge))[name] == edge[name]

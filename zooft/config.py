@@ -1,6 +1,6 @@
-"""What one fine-tuning is given: one dataclass behind three doors, flags, a TOML file and Python arguments.
+"""The options of one fine-tuning: one dataclass, filled from flags, from a TOML file or from Python arguments.
 
-Owns reading values from those doors and checking them together, so that a user hears of all faults at once.
+Owns reading values from these three and checking them together, so that a user sees all faults at once.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ def option(default: Any, help: str, *, local: bool = False) -> Any:  # noqa: A00
     Args:
         default: where nothing is given.
         help: one line.
-        local: whether it says where something lies on this machine; runs and exported files don't record it then.
+        local: whether it is a place on this machine; runs and exported files don't record it then.
     """
     return dataclasses.field(default=default, metadata={"help": help, "local": local})
 
@@ -69,7 +69,8 @@ class TrainingOptions:
     epochs: Annotated[int, Ge(1)] = option(15, "passes over the training data")
     batch_size: Annotated[int, Ge(1)] | Literal["auto"] | None = option(
         None,
-        "samples a step, of all processes together; auto finds the largest that fits [default: 32, more for a head alone]",
+        "samples a step, of all processes together; auto finds the largest that fits "
+        "[default: 32, more for a head alone]",
     )
     sweep: bool = option(False, "try several learning rates and weight decays of the head; validation chooses")
     precision: Literal["auto", "fp32", "bf16"] = option("auto", "how what learns is computed; auto measures")
@@ -118,11 +119,9 @@ class MachineOptions:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CacheOptions:
-    """How frozen stages are computed and kept."""
+    """How frozen stages are computed and cached."""
 
-    cache: bool = option(
-        True, "compute frozen stages once and keep what leaves them; no-cache runs them in every epoch"
-    )
+    cache: bool = option(True, "compute frozen stages once and cache their outputs; no-cache runs them in every epoch")
     features: Literal["fp32", "bf16"] = option(
         "fp32", "how frozen stages are computed; bf16 is faster and moves features by some percent"
     )
@@ -143,9 +142,9 @@ class ExportOptions:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FinetuneConfig:
-    """Everything that `zooft finetune` can be given, but for the task's own options.
+    """Everything that `zooft finetune` takes, apart from the task's own options.
 
-    In groups by the room that reads them; for whoever gives them, all options are flat. What only the pipeline reads stands
+    In groups by the room that reads them; whoever gives them writes them flat. What only the pipeline reads stands
     here.
     """
 
@@ -165,7 +164,7 @@ class FinetuneConfig:
     profile: bool = option(False, "print where the time went")
     resume: Path | None = option(
         None,
-        "go on with a run that was killed, or with a finished one for more --epochs; takes that run's options",
+        "resume an interrupted run, or a finished one for more --epochs; takes that run's options",
         local=True,
     )
 
@@ -265,7 +264,7 @@ def to_toml(values: Mapping[str, Any]) -> str:
 
 
 def plain(value: Any) -> dict[str, Any]:
-    """A dataclass as plain JSON values, tuples as lists; what says where things lie on this machine is left out."""
+    """A dataclass as plain JSON values, tuples as lists; places on this machine are left out."""
     return {field.name: _plain(held) for field, held in _given(value) if not field.metadata.get("local")}
 
 
@@ -275,7 +274,7 @@ def local(value: Any) -> dict[str, Any]:
 
 
 def local_names(cls: type[Any]) -> tuple[str, ...]:
-    """The options of a dataclass that say where things lie on this machine."""
+    """The options of a dataclass that are places on this machine."""
     return tuple(option.field.name for option in options_of(cls) if option.field.metadata.get("local"))
 
 
@@ -301,7 +300,7 @@ def _gathered(cls: type[Any], values: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _ungrouped(cls: type[Any], place: tuple[int | str, ...]) -> tuple[int | str, ...]:
-    """Where a fault is, without the groups that lead there."""
+    """The path to a fault without the groups in it."""
     parts = {field.name: field.metadata.get(_GROUP) for field in dataclasses.fields(cls)}
     part = parts.get(str(place[0])) if place else None
     return place if part is None else _ungrouped(part, place[1:])
@@ -316,7 +315,7 @@ def _plain(value: Any) -> Any:
 
 
 def _unknown_among(values: Iterable[str], known: tuple[str, ...]) -> list[str]:
-    """Unknown names in words, each with the nearest ones; where none is near, all there are, once."""
+    """A sentence for each unknown name with the nearest known ones; one more for the rest, which lists all."""
     faults, strange = list[str](), list[str]()
     for name in (name for name in values if name not in known):
         near = difflib.get_close_matches(name, known, n=3, cutoff=0.6)

@@ -7,18 +7,18 @@
     ├── PluginError            plugin code failed
     ├── DataError              the data can't be used
     ├── WeightsError           no weights, or weights that don't fit
-    │   └── NoWeightsError     a zoo has none of that model, nowhere
+    │   └── NoWeightsError     a zoo has no pretrained weights of that model
     ├── ModelError             a backbone that breaks its contract
-    ├── DamagedError           a file of the cache isn't what was written; `store` does without it
+    ├── DamagedError           a file of the cache isn't what was written; it is computed again
     ├── RunError               a run folder that is missing, in use or unreadable
     ├── TrainingError          training can't go on
     │   ├── DivergedError      the loss is no longer finite
     │   └── FrozenChangedError a frozen tensor moved
     ├── ExportError            no ONNX file could be made
-    ├── RuntimeModelError      an ONNX file that we refuse or can't read
-    ├── ProviderError          the execution provider asked for isn't to be had
-    ├── VerificationError      the ONNX file doesn't answer as the model did
-    └── ConformanceError       a plugin doesn't keep its contract (zooft.testing)
+    ├── RuntimeModelError      an ONNX file that is refused or can't be read
+    ├── ProviderError          the requested execution provider isn't available
+    ├── VerificationError      the ONNX file predicts something else than the model did
+    └── ConformanceError       a plugin breaks its contract (zooft.testing)
 
 A message says what was wrong, what was found, and what to do next. The command line prints it and exits
 with status 1 (2 for ConfigError and the name errors, which are about what was typed).
@@ -116,11 +116,11 @@ class RuntimeModelError(ZooftError):
 
 
 class ProviderError(ZooftError):
-    """The execution provider that was asked for isn't to be had; says which library is missing."""
+    """The requested execution provider isn't available; the message names the library that is missing."""
 
 
 class VerificationError(ZooftError):
-    """The exported file doesn't answer as the model did; carries the whole record."""
+    """The exported file predicts something else than the model did; carries the whole record."""
 
     def __init__(self, message: str, record: Any = None) -> None:
         super().__init__(message)
@@ -128,4 +128,4 @@ class VerificationError(ZooftError):
 
 
 class ConformanceError(ZooftError):
-    """A plugin doesn't keep its contract."""
+    """A plugin breaks its contract."""

@@ -1,4 +1,4 @@
-"""Arrays on disk: found only under what they depend on, never wrong, bounded, safe among processes, never in the way."""
+"""Arrays on disk: found only under what they depend on, never wrong, bounded, safe among processes."""
 
 from __future__ import annotations
 
@@ -40,12 +40,12 @@ def name(number: int) -> str:
 
 
 def row(number: int, width: int = 10) -> NDArray[np.float16]:
-    """What is kept under `name(number)`; another process can tell it too."""
+    """The record named `name(number)`; another process can compute it too."""
     return (np.arange(width) + number % 1000).astype(np.float16)
 
 
 class Notes(list[str]):
-    """What a store has said."""
+    """What a store has reported."""
 
     def __call__(self, text: str) -> None:
         self.append(text)
@@ -91,8 +91,12 @@ def python(code: str, *arguments: object, **more: Any) -> subprocess.Popen[str]:
     """
     return subprocess.Popen(
         [sys.executable, "-c", dedent(head) + dedent(code), *map(str, arguments)],
-        stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, **more,
-    )  # fmt: skip
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        **more,
+    )
 
 
 def finish(process: subprocess.Popen[str]) -> str:
@@ -242,7 +246,7 @@ def test_release_keeps_what_was_given_out(store: Store) -> None:
         np.testing.assert_array_equal(shelf.gather([name(4)])[0], row(4))
 
 
-@pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="the system doesn't say what is resident")
+@pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="the system doesn't report resident memory")
 def test_reading_more_than_memory_should_hold_doesn_t_make_the_process_grow(
     store: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -377,7 +381,7 @@ def small(tmp_path: Path, notes: Notes, hasty: None) -> tuple[Store, Path, bytes
 
 
 def check_never_wrong(store: Store, path: Path, content: bytes, notes: Notes) -> int:
-    """Read a changed file; how many of its records are missing. They are told of, and can be put again."""
+    """Read a changed file; how many of its records are missing. They are reported, and can be put again."""
     truth = [row(0), row(1), row(2, 5)]
     path.write_bytes(content)
     fresh = Store(store.folder, store.most_bytes, notes)
@@ -438,7 +442,7 @@ def test_damage_is_said_once_and_an_unreadable_file_is_removed(small: tuple[Stor
     (path,) = held_by(store)
     path.write_bytes(b"")
     store.shelf(WHAT).close()
-    assert notes == ["some of what was kept in the cache is damaged; it is computed again"]
+    assert notes == ["some of what was stored in the cache is damaged; it is computed again"]
 
 
 def test_a_record_that_was_written_anew_stands_in_for_the_damaged_one(
@@ -456,7 +460,7 @@ def test_a_record_that_was_written_anew_stands_in_for_the_damaged_one(
     notes.clear()
     with Store(store.folder, 10**9, notes).shelf(WHAT) as shelf:
         np.testing.assert_array_equal(shelf.gather([name(0), name(1)]), [row(0), row(1)])
-    assert notes == []  # the damaged one isn't even looked at
+    assert notes == []  # the damaged one isn't even read
 
 
 def test_a_checksum_is_of_what_is_on_disk_and_not_of_what_was_in_memory(store: Store) -> None:
@@ -692,7 +696,7 @@ def test_a_shelf_sent_to_another_process_is_opened_there(store: Store, caplog: p
             assert copy.missing([name(0), name(1), name(2)]) == [2]
             np.testing.assert_array_equal(copy.get(name(1)), row(1))
     with caplog.at_level(logging.WARNING):
-        copy._store.say("a sentence")
+        copy._store.note_once("a sentence")
     assert [record.message for record in caplog.records] == ["a sentence"]
 
 
@@ -745,9 +749,9 @@ def test_a_file_that_may_not_grow_leaves_no_half_of_it(tmp_path: Path) -> None:
             shelf.put([name(2)], [row(2)])
             print(shelf.missing([name(0), name(1), name(2)]))
     """
-    said = finish(python(code, tmp_path / "store")).splitlines()
-    assert said[1:] == ["[1, 2]"]
-    assert said[0].startswith("the cache can't be written (File too large)")
+    printed = finish(python(code, tmp_path / "store")).splitlines()
+    assert printed[1:] == ["[1, 2]"]
+    assert printed[0].startswith("the cache can't be written (File too large)")
     assert not list(tmp_path.rglob("draft-*"))
 
 
@@ -816,8 +820,9 @@ def test_a_folder_of_another_user_isn_t_trusted(store: Store, notes: Notes, monk
     with store.shelf(WHAT) as shelf:
         assert shelf.missing([name(0)]) == [0]
     assert notes == [
-        "the cache can't be written (its folder belongs to another user); what isn't kept is computed again where it is "
-        "needed ('zooft cache list' says where it is, ZOOFT_CACHE moves it)"
+        "the cache can't be written (its folder belongs to another user); what isn't stored is computed again where "
+        "it is "
+        "needed ('zooft cache list' shows where it is, ZOOFT_CACHE moves it)"
     ]
 
 
@@ -877,9 +882,9 @@ def test_an_old_shelf_loses_no_more_than_it_must(tmp_path: Path, notes: Notes) -
     fill(tight, range(1), {"what": "new"}, width=5000)
     assert before - 2 <= len(held_by(tight)) - 1 < before
     with tight.shelf({"what": "old"}) as shelf:
-        kept = [n for n in range(20) if name(n) in shelf]
-        assert len(kept) >= 16
-        np.testing.assert_array_equal(shelf.gather([name(n) for n in kept]), [row(n, 5000) for n in kept])
+        stored = [n for n in range(20) if name(n) in shelf]
+        assert len(stored) >= 16
+        np.testing.assert_array_equal(shelf.gather([name(n) for n in stored]), [row(n, 5000) for n in stored])
 
 
 @pytest.mark.parametrize("most", [0, 1000, 25_000])
@@ -1008,7 +1013,7 @@ def test_the_limit_is_a_fifth_of_the_disk_but_never_more_than_50_gib(
     fill(default_store(), range(100), width=10_000)
     held = default_store().held()
     assert held > 10**6
-    free -= held  # as the disk would say now: the limit stays, and doesn't shrink as it is used
+    free -= held  # as the disk would report now: the limit stays, and doesn't sink as the store fills
     assert default_store().most_bytes == 200_000_000
     free = 10**15
     assert default_store().most_bytes == 50 * 2**30
@@ -1021,9 +1026,18 @@ def test_the_limit_is_a_fifth_of_the_disk_but_never_more_than_50_gib(
 
 @pytest.mark.parametrize(
     ("text", "size"),
-    [("0", 0), ("123", 123), ("20GB", 20 * 10**9), ("20 GiB", 20 * 2**30), ("1.5kB", 1500), ("2m", 2 * 10**6),
-     (" 7TB ", 7 * 10**12), ("512 MiB", 2**29), ("9B", 9)],
-)  # fmt: skip
+    [
+        ("0", 0),
+        ("123", 123),
+        ("20GB", 20 * 10**9),
+        ("20 GiB", 20 * 2**30),
+        ("1.5kB", 1500),
+        ("2m", 2 * 10**6),
+        (" 7TB ", 7 * 10**12),
+        ("512 MiB", 2**29),
+        ("9B", 9),
+    ],
+)
 def test_sizes_are_read_as_people_write_them(text: str, size: int) -> None:
     assert parse_size(text, what="--most") == size
 
@@ -1035,6 +1049,14 @@ def test_what_isn_t_a_size_is_refused(text: str) -> None:
 
 
 def test_sizes_are_written_as_people_read_them() -> None:
-    sizes = {0: "0 bytes", 999: "999 bytes", 1000: "1.0 kB", 99_960: "100 kB", 312_345: "312 kB", 999_600: "1.0 MB",
-             1_400_000_000: "1.4 GB", 53 * 10**12: "53.0 TB"}  # fmt: skip
+    sizes = {
+        0: "0 bytes",
+        999: "999 bytes",
+        1000: "1.0 kB",
+        99_960: "100 kB",
+        312_345: "312 kB",
+        999_600: "1.0 MB",
+        1_400_000_000: "1.4 GB",
+        53 * 10**12: "53.0 TB",
+    }
     assert {size: size_text(size) for size in sizes} == sizes

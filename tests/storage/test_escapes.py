@@ -20,13 +20,26 @@ from zooft.storage import csv_files, escapes
 NASTY = st.text(st.sampled_from("\\xu01bn'=+-@.5 \t\r\n\x1b\x85\u202e\u2028\udcffaé\uff1d"), max_size=12)
 FORMULAS = ['=HYPERLINK("http:x","y")', "+1+1", "-2+3", "@SUM(1)", "\t=1", "\r=1", "\n=1", " =1", "＝1+1", "'=1"]
 ORDERS = ["\x1b[31mred", "bell\x07", "back\x08", "\x9b5m", "two\nlines", "return\r", "\u202etxt.exe", "line\u2028break"]
-QUICK = ("--backbone", "timm:test_resnet", "--weights", "random", "--epochs", "1", "--bootstrap", "0", "--no-report", "--no-audit",
-         "--no-export", "--device", "cpu")  # fmt: skip
+QUICK = (
+    "--backbone",
+    "timm:test_resnet",
+    "--weights",
+    "random",
+    "--epochs",
+    "1",
+    "--bootstrap",
+    "0",
+    "--no-report",
+    "--no-audit",
+    "--no-export",
+    "--device",
+    "cpu",
+)
 
 
 @given(NASTY)
 def test_what_is_hidden_is_found_again(text: str) -> None:
-    assert escapes.unescaped(escapes.visible(text)) == text
+    assert escapes.unescape(escapes.visible(text)) == text
     assert escapes.from_cell(escapes.cell(text)) == text
 
 
@@ -107,10 +120,10 @@ def test_a_run_on_such_names_writes_and_shows_them_harmless_and_knows_its_split_
         text = (tmp_path / "run" / name).read_text(encoding="utf-8")
         assert_harmless(text)
         assert [c for row in csv.reader(io.StringIO(text)) for c in row if c.startswith(("=", "+", "@"))] == []
-    judged = json.loads(command("evaluate", tmp_path / "run", "--bootstrap", "0", "--json").stdout)
+    evaluated = json.loads(command("evaluate", tmp_path / "run", "--bootstrap", "0", "--json").stdout)
     with (tmp_path / "run" / "samples.csv").open(newline="") as file:
         held_out = sum(row["split"] == "val" for row in csv.DictReader(file))
-    assert (judged["split"], judged["samples"]) == ("val", held_out)
+    assert (evaluated["split"], evaluated["samples"]) == ("val", held_out)
     assert_harmless(command("evaluate", tmp_path / "run", "--bootstrap", "0").stdout)
 
 

@@ -62,7 +62,7 @@ def test_few_items_are_a_tuple_and_many_come_back_equal(tiny: None) -> None:
 @given(st.lists(st.integers(-30, 29)), st.lists(st.integers(0, 10)))
 def test_picked_items_are_those_of_a_list(rows: list[int], again: list[int]) -> None:
     truth = list(range(100, 130))
-    for items in (tuple(truth), spill._OnDisk(spill._File(*spill._written(truth)), range(len(truth)))):
+    for items in (tuple(truth), spill._OnDisk(spill._File(*spill._write(truth)), range(len(truth)))):
         picked = spill.pick(items, rows)
         assert list(picked) == [truth[row] for row in rows]
         assert list(picked[1:3]) == [truth[row] for row in rows][1:3]
@@ -151,7 +151,7 @@ def test_without_any_temporary_folder_the_same_is_told(tiny: None, monkeypatch: 
 
 
 def test_sequences_are_equal_where_their_items_are(tiny: None) -> None:
-    """The conformance kit asks whether two looks at the same data find the same."""
+    """The conformance kit checks that two discoveries of the same data are equal."""
     first, again = (
         zooft.Discovery(samples=zooft.spilled(map(sample, range(9))), labels=zooft.class_labels(("a",)))
         for _ in range(2)
@@ -225,7 +225,7 @@ names = st.integers(0, 40).map(lambda number: hashlib.sha256(str(number).encode(
     ),
     st.lists(names),
 )
-def test_an_index_is_a_dict_of_what_was_listed_first(done: list[tuple[str, list[str]]], asked: list[str]) -> None:
+def test_an_index_is_a_dict_of_what_was_listed_first(done: list[tuple[str, list[str]]], names: list[str]) -> None:
     index, truth = Index(), dict[str, tuple[Segment, int]]()
     nothing = np.empty(0)
     for what, some in done:
@@ -238,17 +238,17 @@ def test_an_index_is_a_dict_of_what_was_listed_first(done: list[tuple[str, list[
         index.add([(segment, some)])
         for row, one in enumerate(some):
             truth.setdefault(one, (segment, row))
-    places, absent = index.places(asked)
-    assert absent.tolist() == [position for position, one in enumerate(asked) if one not in truth]
+    places, absent = index.places(names)
+    assert absent.tolist() == [position for position, one in enumerate(names) if one not in truth]
     found = {
         int(at): (segment, int(row))
         for segment, (ats, rows) in places.items()
         for at, row in zip(ats, rows, strict=True)
     }
-    assert found == {position: truth[one] for position, one in enumerate(asked) if one in truth}
-    assert [index.place(one) for one in asked] == [truth.get(one) for one in asked]
+    assert found == {position: truth[one] for position, one in enumerate(names) if one in truth}
+    assert [index.place(one) for one in names] == [truth.get(one) for one in names]
     index.clear()
-    assert not any(one in index for one in asked)
+    assert not any(one in index for one in names)
 
 
 # the whole chain
@@ -265,13 +265,26 @@ def test_a_run_over_spilled_samples_ends_as_one_in_memory(
         monkeypatch.setattr(spill, "BYTES_IN_MEMORY", few)
         monkeypatch.setenv("ZOOFT_CACHE", str(tmp_path / f"cache-{few}"))
         result = zooft.finetune(
-            backbone="timm:test_resnet", task="classification", data=folder, out=tmp_path / f"run-{few}",
-            weights="random", freeze=freeze, epochs=1, bootstrap=0, export=False, device="cpu", seed=3, precision="fp32",
-        )  # fmt: skip
+            backbone="timm:test_resnet",
+            task="classification",
+            data=folder,
+            out=tmp_path / f"run-{few}",
+            weights="random",
+            freeze=freeze,
+            epochs=1,
+            bootstrap=0,
+            export=False,
+            device="cpu",
+            seed=3,
+            precision="fp32",
+        )
         record = json.loads((result.path / "run.json").read_text())
-        results.append([
-            *((result.path / name).read_text() for name in ("samples.csv", "predictions.csv", "audit.json")),
-            [json.loads(line)["metrics"] for line in (result.path / "metrics.jsonl").read_text().splitlines()],
-            record["data"], record["evaluation"],
-        ])  # fmt: skip
+        results.append(
+            [
+                *((result.path / name).read_text() for name in ("samples.csv", "predictions.csv", "audit.json")),
+                [json.loads(line)["metrics"] for line in (result.path / "metrics.jsonl").read_text().splitlines()],
+                record["data"],
+                record["evaluation"],
+            ]
+        )
     assert results[0] == results[1]

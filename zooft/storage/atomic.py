@@ -1,4 +1,4 @@
-"""Files that appear whole or not at all, and what killed writers leave of them."""
+"""Files that appear whole or not at all, and clean-up of the drafts that killed writers left."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def whole(final: Path) -> Iterator[BinaryIO]:
     draft = Path(name)
     try:
         with os.fdopen(descriptor, "wb", buffering=2**20) as file:
-            locks.lock(descriptor, exclusive=True)  # says that its writer lives
+            locks.lock(descriptor, exclusive=True)  # a sign that its writer lives
             yield file
             file.flush()
             os.fsync(descriptor)

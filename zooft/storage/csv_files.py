@@ -1,4 +1,4 @@
-"""The CSV files that zooft writes, and reads again: a spreadsheet computes nothing in them, a record is one line."""
+"""The CSV files that zooft writes, and reads again: no cell is a formula, a record is one line."""
 
 from __future__ import annotations
 

@@ -24,9 +24,9 @@ _NEGATIVE = re.compile(r"-(?:\d+\.?\d*|\.\d+)(?:[eE][+-]?\d+)?")
 
 
 def visible(text: str) -> str:
-    r"""Text without anything that a terminal obeys: ``\x1b`` for the control character, ``\u202e`` for a turn of direction.
+    r"""Text without what a terminal obeys: ``\x1b`` for a control character, ``\u202e`` for a turn of direction.
 
-    Backslashes stay as they are, but where they would look like such a mark: `unescaped` gives the text back.
+    Backslashes stay as they are, except where they would look like such an escape: `unescape` gives the text back.
     """
     return _TO_HIDE.sub(_hide, text)
 
@@ -39,15 +39,15 @@ def _hide(found: re.Match[str]) -> str:
     return slashes * 2 + (f"\\x{code:02x}" if code < 256 else f"\\u{code:04x}")
 
 
-def unescaped(text: str) -> str:
-    """The way back of `visible`."""
+def unescape(text: str) -> str:
+    """The inverse of `visible`."""
     return _HIDDEN.sub(_unhide, text)
 
 
 def _unhide(found: re.Match[str]) -> str:
     slashes, code = found.groups()
-    kept = slashes[: len(slashes) // 2]
-    return kept + (chr(int(code[1:], 16)) if len(slashes) % 2 else code)
+    plain = slashes[: len(slashes) // 2]
+    return plain + (chr(int(code[1:], 16)) if len(slashes) % 2 else code)
 
 
 def in_json(text: str) -> str:
@@ -66,6 +66,6 @@ def cell(text: str) -> str:
 
 
 def from_cell(text: str) -> str:
-    """The way back of `cell`."""
+    """The inverse of `cell`."""
     whole = text[1:] if text.startswith("'") and _FORMULA.match(text) and not _NEGATIVE.fullmatch(text) else text
-    return unescaped(whole)
+    return unescape(whole)

@@ -1,4 +1,4 @@
-"""The right to write something: held by one process at a time, and given back by the system when that one dies."""
+"""The right to write a file or folder: one process has it at a time, and the system frees it when that one dies."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ def hold(target: Path, *, refusal: str) -> BaseFileLock | None:
 
     Args:
         target: a file or a folder; it needn't be there.
-        refusal: what is said where another process has it.
+        refusal: the message of the error where another process has it.
 
     Returns:
         None where the file system has no locks, or the folder can't be written.

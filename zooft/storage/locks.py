@@ -1,6 +1,6 @@
 """Who has a shelf open: locks on files, which end with their process.
 
-Where the file system has none, what is open outlives its removal all the same.
+Where the file system has no locks, a file that is open stays readable after its removal.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ if sys.platform != "win32":
     import fcntl
 
 LOCK = "lock"
-_PATIENCE, _PAUSE = 200, 0.05  # tries and seconds between them, while another process removes the shelf
+_PATIENCE, _PAUSE = 200, 0.05  # tries, and seconds between them, while another process removes the shelf
 _REFUSED = {errno.EACCES, errno.EPERM, errno.EROFS}
 
 
@@ -25,7 +25,7 @@ def share(folder: Path) -> int | None:
     """Hold a shelf against removal by others; None where nothing may be written there.
 
     Raises:
-        OSError: the folder can't be made, or another process doesn't get done with removing it.
+        OSError: the folder can't be made, or another process takes too long to remove it.
     """
     for _ in range(_PATIENCE):
         with contextlib.suppress(FileExistsError):
@@ -92,7 +92,7 @@ def _share_reading(folder: Path) -> int | None:
 
 
 def _is_still(descriptor: int, path: Path) -> bool:
-    """Whether the path leads to the open file, and not to another or to none."""
+    """Whether the path still leads to the open file: it may have been removed, or made anew."""
     try:
         return os.path.samestat(os.fstat(descriptor), path.stat())
     except OSError:

@@ -1,4 +1,4 @@
-"""What is known of samples by their ids, such as their digests: of very many in little memory."""
+"""A table from sample id to text, such as a digest, for very many samples in little memory."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from zooft.errors import DataError
 
 
 class Lookup:
-    """A table from id to text, in a file without a name that SQLite makes where it doesn't fit into a few MB.
+    """A table from id to text, in an unnamed temporary file, which SQLite uses once it holds more than a few MB.
 
     Threads may use it side by side; another process may not.
 
@@ -39,42 +39,42 @@ class Lookup:
         return isinstance(name, str) and self.get(name) is not None
 
     def __len__(self) -> int:
-        with self._held():
+        with self._access():
             return int(self._table.execute("SELECT COUNT(*) FROM texts").fetchone()[0])
 
     def __setitem__(self, name: str, text: str) -> None:
         self.update([(name, text)])
 
     def get(self, name: str) -> str | None:
-        """Of one id; None where nothing is known."""
-        with self._held():
+        """The text of one id; None where it has none."""
+        with self._access():
             row = self._table.execute("SELECT text FROM texts WHERE id = ?", (name,)).fetchone()
         return None if row is None else str(row[0])
 
     def update(self, more: Iterable[tuple[str, str]]) -> None:
-        """More of them; what was known of an id is replaced."""
-        with self._held():
+        """Add texts by id; that of a known id is replaced."""
+        with self._access():
             self._table.executemany("INSERT OR REPLACE INTO texts VALUES (?, ?)", more)
 
     def items(self) -> Iterator[tuple[str, str]]:
         """In the order of the ids."""
-        with self._held():
+        with self._access():
             yield from self._table.execute("SELECT id, text FROM texts ORDER BY id")
 
     @contextmanager
-    def _held(self) -> Iterator[None]:
-        """One thread at a time; a full disk in words."""
+    def _access(self) -> Iterator[None]:
+        """Let one thread in at a time; report a full disk as a `DataError`."""
         with self._lock:
             try:
                 yield
             except sqlite3.OperationalError as error:
                 raise DataError(
-                    f"a table of all samples doesn't fit into the system's temporary folder: {error}; make room there, or name "
-                    "another folder in TMPDIR"
+                    f"a table of all samples doesn't fit into the system's temporary folder: {error}; make room there, "
+                    "or name another folder in TMPDIR"
                 ) from error
 
     def sha256(self) -> str:
-        """Of all ids and texts, as JSON has them."""
+        """The digest of all ids and texts as JSON."""
         found, before = hashlib.sha256(b"["), b""
         for item in self.items():
             found.update(before + json.dumps(item).encode())

@@ -1,4 +1,4 @@
-"""Sequences that may be too long for memory: few items stay there, many lie in a temporary file and are decoded one by one."""
+"""Sequences that may be too long for memory: beyond some length, items lie in a temporary file, decoded one by one."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ T = TypeVar("T")
 def spilled(items: Iterable[T]) -> Sequence[T]:
     """Items in order: as a tuple where they are few, else from a file without a name, which ends with the process.
 
-    Beyond, an item takes eight bytes of memory, and about ten microseconds to come back as an equal object.
+    In the file, an item takes eight bytes of memory, and about ten microseconds to be decoded into an equal object.
 
     Args:
         items: such as `pickle` takes; taken one at a time.
@@ -40,12 +40,12 @@ def spilled(items: Iterable[T]) -> Sequence[T]:
     few = tuple(islice(rest, IN_MEMORY + 1))
     if len(few) <= IN_MEMORY:
         return few
-    file = _File(*_written(chain(few, rest)))
+    file = _File(*_write(chain(few, rest)))
     return _OnDisk(file, range(len(file.ends)))
 
 
 def spilled_as(like: Iterable[Sequence[T]], items: Iterable[T]) -> Sequence[T]:
-    """`items` where those lie that they are made of: a tuple where all are tuples, else `spilled`."""
+    """`items` stored as `like` is: as a tuple where all of it are tuples, else `spilled`."""
     return tuple(items) if all(isinstance(one, tuple) for one in like) else spilled(items)
 
 
@@ -59,7 +59,7 @@ def pick(items: Sequence[T], rows: Sequence[int] | NDArray[Any]) -> Sequence[T]:
     return _OnDisk(items.file, np.asarray(items.rows)[chosen])
 
 
-def _pickled(item: object) -> bytes:
+def _pickle(item: object) -> bytes:
     return pickle.dumps(item, pickle.HIGHEST_PROTOCOL)
 
 
@@ -84,38 +84,38 @@ def stacked(blocks: Iterable[NDArray[Any]]) -> NDArray[Any]:
     else:
         return np.concatenate(few)
     like = few[0]
-    content, _ = _written((block.tobytes() for block in chain(few, rest)), encode=bytes)
+    content, _ = _write((block.tobytes() for block in chain(few, rest)), encode=bytes)
     return np.frombuffer(content, like.dtype).reshape(-1, *like.shape[1:])
 
 
-def _written(items: Iterable[Any], encode: Callable[[Any], bytes] = _pickled) -> tuple[mmap.mmap, array[int]]:
+def _write(items: Iterable[Any], encode: Callable[[Any], bytes] = _pickle) -> tuple[mmap.mmap, array[int]]:
     """The items' bytes, one behind the other, and where each ends."""
     ends, end = array("Q"), 0
-    with _refused():
+    with _disk_faults():
         file = tempfile.TemporaryFile(prefix="zooft-", buffering=_BUFFER)  # noqa: SIM115 -- closed below
     try:
         for item in items:
             content = encode(item)
-            with _refused():
+            with _disk_faults():
                 end += file.write(content)
             ends.append(end)
-        with _refused():
+        with _disk_faults():
             file.flush()
             return mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ), ends
     finally:
-        with suppress(OSError):  # a full disk refuses what is still to be written once more
+        with suppress(OSError):  # a full disk fails the flush on closing too
             file.close()
 
 
 @contextmanager
-def _refused() -> Iterator[None]:
-    """The disk's refusal, in words."""
+def _disk_faults() -> Iterator[None]:
+    """Report a full disk as a `DataError`."""
     try:
         yield
     except OSError as error:
         raise DataError(
-            f"the list of samples doesn't fit into the system's temporary folder: {error.strerror}; make room there, or "
-            "name another folder in TMPDIR"
+            f"the list of samples doesn't fit into the system's temporary folder: {error.strerror}; make room there, "
+            "or name another folder in TMPDIR"
         ) from error
 
 
@@ -127,7 +127,7 @@ class _File:
     ends: array[int]
 
     def __reduce__(self) -> tuple[Any, ...]:
-        """Another process gets the bytes, and writes a file of its own: this one has no name."""
+        """Another process gets the bytes and writes its own file, since this one has no name."""
         return _again, (self.content[:], self.ends)
 
     def item(self, row: int) -> Any:
@@ -137,7 +137,7 @@ class _File:
 
 
 def _again(content: bytes, ends: array[int]) -> _File:
-    return _File(_written([content], encode=bytes)[0], ends)
+    return _File(_write([content], encode=bytes)[0], ends)
 
 
 class _OnDisk(Sequence[T], Generic[T]):

@@ -2,7 +2,7 @@
 
 A shelf is a folder named for a hash of everything that its records depend on, so that another model, another
 preprocessing or another version finds another shelf. Its records lie in segments, files that are written whole under
-another name, synchronised, renamed, and never changed. Nothing here stops a job: what can't be written isn't kept,
+another name, synchronised, renamed, and never changed. Nothing here stops a job: what can't be written isn't stored,
 and what can't be read is missing.
 """
 

@@ -42,13 +42,13 @@ class ShelfInfo:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Cleaned:
-    """What cleaning did.
+    """What cleaning removed.
 
     Attributes:
-        bytes: given back.
+        bytes: freed.
         shelves: removed wholly.
-        stayed: keys of shelves that should have gone, in part or wholly, but a process has them open, or they can't be
-            removed.
+        stayed: keys of shelves that should have been removed, in part or wholly, but a process has them open, or they
+            can't be removed.
     """
 
     bytes: int
@@ -57,7 +57,7 @@ class Cleaned:
 
 
 def make(folder: Path) -> None:
-    """The store's own, closed to others.
+    """Make the store's folder, closed to other users.
 
     Raises:
         OSError: it can't be made, or belongs to somebody who could have put anything there.
@@ -72,7 +72,7 @@ def make(folder: Path) -> None:
 
 
 def describe(folder: Path, what: Mapping[str, Any]) -> None:
-    """Say for people what the shelf holds."""
+    """Write down, for people, what the shelf's records depend on."""
     if (folder / _WHAT).exists():
         return
     with atomic.whole(folder / _WHAT) as file:
@@ -80,7 +80,7 @@ def describe(folder: Path, what: Mapping[str, Any]) -> None:
 
 
 def info(folder: Path) -> ShelfInfo:
-    """What a shelf says of itself."""
+    """What a shelf is and holds."""
     try:
         what = json.loads((folder / _WHAT).read_text(encoding="utf-8"))
     except (OSError, ValueError):
@@ -95,7 +95,7 @@ def info(folder: Path) -> ShelfInfo:
 
 
 def shelves_in(store: Path) -> Iterator[Path]:
-    """Shelves' folders; nothing else in the store is ours to touch."""
+    """Shelves' folders; nothing else in the store may be touched."""
     return (path for path in _entries(store) if re.fullmatch("[0-9a-f]{64}", path.name) and path.is_dir())
 
 
@@ -105,7 +105,7 @@ def segments_in(folder: Path) -> Iterator[Path]:
 
 
 def bytes_of(folder: Path) -> int:
-    """What a shelf takes on the disk, drafts too."""
+    """Bytes of a shelf on disk, drafts included."""
     return sum(_size_of(path) for path in _entries(folder))
 
 
@@ -118,13 +118,13 @@ def last_used(folder: Path) -> float:
 
 
 def touch(folder: Path) -> None:
-    """It is used now."""
+    """Record that it is used now."""
     with contextlib.suppress(OSError):
         os.utime(folder / locks.LOCK)
 
 
 def remove(folders: Sequence[Path], excess: float) -> Cleaned:
-    """Remove segments, those of the shelf that wasn't used for longest first, until `excess` bytes are gone."""
+    """Remove segments, those of the least recently used shelf first, until `excess` bytes are gone."""
     freed = shelves = 0
     stayed = set()
     for folder in sorted(folders, key=last_used):
@@ -142,11 +142,11 @@ def remove(folders: Sequence[Path], excess: float) -> Cleaned:
 
 
 def _remove_folder(folder: Path) -> int:
-    """Remove what is left of a shelf that this process has alone; bytes."""
+    """Remove what is left of a shelf that only this process has open; the bytes freed."""
     freed = _unlink([path for path in _entries(folder) if path.name != locks.LOCK], math.inf)
     with contextlib.suppress(OSError):
         (folder / locks.LOCK).unlink()
-        folder.rmdir()  # fails where somebody has just made a new lock, and that is right
+        folder.rmdir()  # fails where another process has just made a new lock, as it should
     return freed
 
 

@@ -1,4 +1,4 @@
-"""Where records are: of millions in little memory."""
+"""Where records are, for millions of them in little memory."""
 
 from __future__ import annotations
 
@@ -16,26 +16,26 @@ _NOWHERE = -1
 class Index:
     """From a record's name to its segment and row: 24 bytes a record.
 
-    Names are digests, told apart by two numbers of 64 bits: Python's hash, and their last 16 digits.
+    Names are digests, distinguished by two numbers of 64 bits: Python's hash, and their last 16 digits.
     """
 
     def __init__(self) -> None:
         self._segments: list[Segment] = []
-        self._keys: NDArray[np.int64] = np.empty(0, np.int64)  # in order
+        self._keys: NDArray[np.int64] = np.empty(0, np.int64)  # ascending
         self._places: NDArray[np.void] = np.empty(0, _PLACE)
 
     def __contains__(self, name: object) -> bool:
         return isinstance(name, str) and self.place(name) is not None
 
     def place(self, name: str) -> tuple[Segment, int] | None:
-        """Of one record; None where it isn't listed."""
+        """The place of one record; None where it isn't listed."""
         at = int(self._at([name])[0])
         return None if at == _NOWHERE else (self._segments[self._places["segment"][at]], int(self._places["row"][at]))
 
     def places(
         self, names: Sequence[str]
     ) -> tuple[dict[Segment, tuple[NDArray[np.int64], NDArray[np.int64]]], NDArray[np.int64]]:
-        """Of each segment the positions in `names` and the rows there; and the positions of names that aren't listed."""
+        """By segment, the positions in `names` and the rows there; and the positions of names that aren't listed."""
         at = self._at(names)
         found = np.flatnonzero(at != _NOWHERE)
         segments, rows = (self._places[column][at[found]] for column in ("segment", "row"))
@@ -47,7 +47,7 @@ class Index:
         )
 
     def add(self, more: Iterable[tuple[Segment, Sequence[str]]]) -> None:
-        """Segments and their records' names by row; of one name's records that stays which is listed already, or came first."""
+        """Add segments with their records' names by row; of records with one name, the first listed stays."""
         all_keys, all_places = [self._keys], [self._places]
         for segment, names in more:
             places = np.empty(len(names), _PLACE)
@@ -60,18 +60,22 @@ class Index:
         self._keys, self._places = keys, np.concatenate(all_places)[first]
 
     def forget(self, names: Sequence[str]) -> None:
-        """These aren't listed any more."""
+        """Remove names from the list."""
         at = self._at(names)
         staying = np.ones(len(self._keys), np.bool_)
         staying[at[at != _NOWHERE]] = False
         self._keys, self._places = self._keys[staying], self._places[staying]
 
     def clear(self) -> None:
-        """Nothing is listed any more."""
+        """Empty the list."""
         self._segments, self._keys, self._places = [], self._keys[:0], self._places[:0]
 
     def _at(self, names: Sequence[str]) -> NDArray[np.int64]:
-        """Positions in the list. Of two names of one hash, which 10 million have in one of 400,000 lists, one isn't found."""
+        """Positions in the list.
+
+        Two names with the same hash share one place, so that one isn't found: at 10 million names, in one of 400,000
+        lists.
+        """
         keys = _keys(names)
         if not len(self._keys):
             return np.full(len(keys), _NOWHERE)

@@ -33,7 +33,7 @@ FORMAT = 1
 SUFFIX = ".seg"
 NAME_BYTES = 64
 
-_STEP = 64  # a cache line; more than any dtype wants
+_STEP = 64  # a cache line; more than any dtype's alignment
 _ROW = np.dtype([("name", f"S{NAME_BYTES}"), ("offset", "<u8"), ("bytes", "<u8"), ("crc", "<u4"), ("format", "<u4")])
 _FOOTER = struct.Struct("<8s32sQQQI")  # magic, key, bytes of records, rows, bytes of shapes, checksum
 _CHECK = struct.Struct("<I")  # of the footer itself
@@ -44,7 +44,7 @@ _Format: TypeAlias = "tuple[np.dtype[Any], tuple[int, ...]]"
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Segment:
-    """Where a file's records are, by row; `sound` says which of them this process has checked."""
+    """Where a file's records are, by row; `sound` marks those that this process has checked."""
 
     path: Path
     size: int
@@ -56,7 +56,7 @@ class Segment:
     sound: NDArray[np.bool_]
 
     def about(self, rows: NDArray[np.int64]) -> Iterator[tuple[int, int, int, int]]:
-        """Of each row: itself, its first byte, its size, its checksum."""
+        """For each row: its number, first byte, size and checksum."""
         columns = (column[rows].tolist() for column in (self.offsets, self.sizes, self.crcs))
         return zip(rows.tolist(), *columns, strict=True)
 
@@ -118,7 +118,7 @@ def write(folder: Path, key: str, records: Mapping[str, NDArray[Any]]) -> None:
     """A new file of records: whole or not at all.
 
     Raises:
-        OSError: the disk can't.
+        OSError: it can't be written.
     """
     with atomic.whole(folder / f"{time.time_ns():016x}-{os.urandom(6).hex()}{SUFFIX}") as file:  # names sort by age
         _write_records(file, key, records)
@@ -126,7 +126,7 @@ def write(folder: Path, key: str, records: Mapping[str, NDArray[Any]]) -> None:
 
 def room(array: NDArray[Any]) -> int:
     """Bytes that a record takes in a segment."""
-    return _padded(array.nbytes) + _ROW.itemsize
+    return _pad(array.nbytes) + _ROW.itemsize
 
 
 def check(name: str, array: NDArray[Any]) -> None:
@@ -165,13 +165,13 @@ def _write_records(file: BinaryIO, key: str, records: Mapping[str, NDArray[Any]]
         kind = formats.setdefault((array.dtype.str, array.shape), len(formats))
         table[row] = (name.encode(), end, array.nbytes, zlib.crc32(array.data), kind)
         file.write(array.data)
-        file.write(bytes(_padded(array.nbytes) - array.nbytes))
-        end += _padded(array.nbytes)
+        file.write(bytes(_pad(array.nbytes) - array.nbytes))
+        end += _pad(array.nbytes)
     shapes = json.dumps(list(formats)).encode()
     index = table.tobytes() + shapes
     footer = _FOOTER.pack(_MAGIC, bytes.fromhex(key), end, len(records), len(shapes), zlib.crc32(index))
     file.write(index + footer + _CHECK.pack(zlib.crc32(footer)))
 
 
-def _padded(size: int) -> int:
+def _pad(size: int) -> int:
     return -(-size // _STEP) * _STEP

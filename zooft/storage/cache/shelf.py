@@ -38,11 +38,17 @@ MOST_OF_THE_DISK = 0.2
 
 _OPEN_MAPS = 64  # each holds a file descriptor, of which a process may have as few as 256
 _RESIDENT_BYTES = 128 * 2**20
-_FAULT_BYTES = 2 * 64 * 2**10  # what Linux maps beside what is touched, before and behind it
+_FAULT_BYTES = 2 * 64 * 2**10  # what Linux maps around a touched page, before and behind it
 
-_DAMAGED = "some of what was kept in the cache is damaged; it is computed again"
-_FULL = "the cache has reached its limit of {}; what doesn't fit is computed again where it is needed ('zooft cache clean' makes room, ZOOFT_CACHE_BYTES raises the limit)"
-_NOT_KEPT = "the cache can't be written ({}); what isn't kept is computed again where it is needed ('zooft cache list' says where it is, ZOOFT_CACHE moves it)"
+_DAMAGED = "some of what was stored in the cache is damaged; it is computed again"
+_FULL = (
+    "the cache has reached its limit of {}; what doesn't fit is computed again where it is needed "
+    "('zooft cache clean' makes room, ZOOFT_CACHE_BYTES raises the limit)"
+)
+_NOT_STORED = (
+    "the cache can't be written ({}); what isn't stored is computed again where it is needed "
+    "('zooft cache list' shows where it is, ZOOFT_CACHE moves it)"
+)
 _NOT_READ = "part of the cache can't be read ({}); what it held is computed again"
 
 _log = logging.getLogger(__name__)
@@ -54,32 +60,32 @@ class Store:
 
     Attributes:
         folder: made at the first use, closed to other users.
-        most_bytes: what it may hold; shelves that weren't used for longest leave first.
-        note: told, once each, what went wrong; a plain sentence.
-        segment_bytes: what is gathered in memory before it is written.
+        most_bytes: what it may hold; the least recently used shelves are removed first.
+        note: called with each fault once, a plain sentence.
+        segment_bytes: what is collected in memory before it is written.
     """
 
     folder: Path
     most_bytes: int
     note: Callable[[str], None] = _log.warning
     segment_bytes: int = SEGMENT_BYTES
-    _said: set[str] = field(default_factory=set, compare=False, repr=False)
+    _noted: set[str] = field(default_factory=set, compare=False, repr=False)
 
     def shelf(self, what: Mapping[str, Any]) -> Shelf:
-        """The shelf of what was computed from `what`; never fails for want of a disk.
+        """The shelf of what was computed from `what`; where the disk fails it is empty, and no error.
 
         Args:
-            what: everything that the records depend on, as JSON has it. People read it in ``zooft cache list``: it
+            what: everything that the records depend on, as JSON values. People read it in ``zooft cache list``: it
                 holds no path and nothing of a patient.
 
         Raises:
-            TypeError: JSON doesn't have it.
+            TypeError: JSON can't hold it.
             ValueError: a number in it isn't finite.
         """
         return Shelf(self, what)
 
     def shelves(self) -> list[ShelfInfo]:
-        """Those that hold something, the last used first."""
+        """The shelves that hold something, the most recently used first."""
         infos = [folders.info(folder) for folder in folders.shelves_in(self.folder) if any(folders.segments_in(folder))]
         return sorted(infos, key=lambda info: info.last_used, reverse=True)
 
@@ -88,7 +94,7 @@ class Store:
         return sum(folders.bytes_of(folder) for folder in folders.shelves_in(self.folder))
 
     def clean(self, *, older_than: timedelta | None = None, most_bytes: int | None = None) -> Cleaned:
-        """Remove shelves that weren't used for long, then the oldest until a size is kept to, and what killed writers left.
+        """Remove shelves that are old, then the oldest until a size is reached, and what killed writers left.
 
         Args:
             older_than: how long a shelf may have lain unused; None for any time.
@@ -112,7 +118,7 @@ class Store:
         return cleaned
 
     def make_room(self, wanted: int, *, key: str) -> bool:
-        """Remove others' oldest records until `wanted` bytes more fit for the shelf `key`; whether they do."""
+        """Remove others' oldest records until `wanted` bytes more fit for the shelf `key`; returns whether they do."""
         if folders.bytes_of(self.folder / key) + wanted > self.most_bytes:
             return False  # nothing is gained by emptying the others
         excess = self.held() + wanted - self.most_bytes
@@ -120,10 +126,10 @@ class Store:
             return True
         return folders.remove([f for f in folders.shelves_in(self.folder) if f.name != key], excess).bytes >= excess
 
-    def say(self, text: str) -> None:
-        """Tell `note`, if it hasn't been told."""
-        if text not in self._said:
-            self._said.add(text)
+    def note_once(self, text: str) -> None:
+        """Call `note`, if it hasn't had this text before."""
+        if text not in self._noted:
+            self._noted.add(text)
             self.note(text)
 
 
@@ -138,21 +144,21 @@ class Shelf:
         self.what, self.key = what, key_of(what)
         self._store, self._folder = store, store.folder / self.key
         self._index = Index()
-        self._known: set[str] = set()  # segments' file names that were looked at
-        self._maps: dict[Segment, mmap.mmap] = {}  # the last used last
+        self._known: set[str] = set()  # file names of segments that were read
+        self._maps: dict[Segment, mmap.mmap] = {}  # the most recently used last
         self._touched = 0  # bytes, at most, that became resident since the last release
         self._waiting: dict[str, NDArray[Any]] = {}
         self._waiting_bytes = 0
         self._writing, self._trusted = True, False
-        self._let_go: Callable[[], object] = lambda: None
+        self._unlock: Callable[[], object] = lambda: None
         try:
             self._open()
         except OSError as error:
-            self._stop_writing(_NOT_KEPT.format(_reason(error)))
+            self._stop_writing(_NOT_STORED.format(_reason(error)))
 
     def __reduce__(self) -> tuple[Any, ...]:
-        """Sent to another process, it is opened there, and tells the log: this process's `note` stays here."""
-        return Shelf, (replace(self._store, note=_log.warning, _said=set()), self.what)
+        """In another process it is opened anew and logs its faults, since `note` belongs to this process."""
+        return Shelf, (replace(self._store, note=_log.warning, _noted=set()), self.what)
 
     def __enter__(self) -> Shelf:
         return self
@@ -161,19 +167,19 @@ class Shelf:
         self.close()
 
     def __contains__(self, name: object) -> bool:
-        """Whether it is listed; a damaged record is found out when it is read, or by `missing`."""
+        """Whether it is listed; that a record is damaged shows when it is read, or by `missing`."""
         return name in self._index or name in self._waiting
 
     def missing(self, names: Sequence[str]) -> list[int]:
-        """Which of `names`, by their positions in order, can't be had.
+        """The positions in `names`, ascending, of records that aren't there.
 
-        Writes what is waiting, looks for what other processes wrote, and reads everything named that this process
-        hasn't read yet: whatever isn't missing now can be gathered from now on.
+        Writes what is waiting, lists what other processes wrote, and reads every named record that this process
+        hasn't read yet: what isn't missing now can be gathered from now on.
         """
         self.flush()
-        self._look_around()
+        self._list_new_segments()
         places, absent = self._index.places(names)
-        gone = [at[self._spoilt(segment, rows)] for segment, (at, rows) in places.items()]
+        gone = [at[self._find_damaged(segment, rows)] for segment, (at, rows) in places.items()]
         self._forget(names, np.concatenate([absent[:0], *gone]))
         positions: list[int] = np.sort(np.concatenate([absent, *gone])).tolist()
         return positions
@@ -188,7 +194,7 @@ class Shelf:
         if place is None:
             return None
         segment, row = place
-        if self._spoilt(segment, np.array([row])).any():
+        if self._find_damaged(segment, np.array([row])).any():
             self._index.forget([name])
             return None
         self._count_resident(1, int(segment.sizes[row]))
@@ -198,7 +204,7 @@ class Shelf:
         """Records of one shape and dtype, copied: ``(len(names), *shape)``.
 
         Raises:
-            KeyError: some are missing, which `missing` tells beforehand.
+            KeyError: some are missing; `missing` returns them beforehand.
             ValueError: no names, or records of several shapes or dtypes.
         """
         places, missing = self._index.places(names)
@@ -211,14 +217,14 @@ class Shelf:
         for segment, (_, rows) in places.items():
             formats |= {segment.formats[kind] for kind in np.unique(segment.kinds[rows]).tolist()}
         if len(formats) != 1:
-            raise ValueError(f"records of one shape and dtype are wanted, these have {len(formats)}")
+            raise ValueError(f"records must have one shape and dtype, these have {len(formats)}")
         ((dtype, shape),) = formats
         gathered = np.empty((len(names), *shape), dtype)
         for segment, (at, rows) in places.items():
-            spoilt = at[self._spoilt(segment, rows)]
-            if len(spoilt):
-                self._forget(names, spoilt)
-                gone |= {names[position] for position in spoilt.tolist()}
+            damaged = at[self._find_damaged(segment, rows)]
+            if len(damaged):
+                self._forget(names, damaged)
+                gone |= {names[position] for position in damaged.tolist()}
             else:
                 gathered[at] = segment.stack(self._maps[segment], rows)
                 self._count_resident(len(rows), gathered[0].nbytes)
@@ -229,7 +235,7 @@ class Shelf:
         return gathered
 
     def put(self, names: Sequence[str], arrays: NDArray[Any] | Sequence[NDArray[Any]]) -> None:
-        """Keep records, in files of about the store's `segment_bytes`; what is there already stays as it is.
+        """Store records, in files of about the store's `segment_bytes`; what is there already stays as it is.
 
         Args:
             names: digests of what the records were computed from: up to 64 hexadecimal digits.
@@ -240,7 +246,7 @@ class Shelf:
         """
         if not self._writing:
             return
-        for name, array in zip(names, _copied(arrays), strict=True):
+        for name, array in zip(names, _copy_each(arrays), strict=True):
             segments.check(name, array)
             if name in self:
                 continue
@@ -253,7 +259,7 @@ class Shelf:
         """Write what is waiting. Each call leaves a file if anything is: call it at the end, not after each batch."""
         if not self._waiting:
             return
-        self._look_around()  # another process may have written some of it
+        self._list_new_segments()  # another process may have written some of it
         fresh = {name: array for name, array in self._waiting.items() if name not in self._index}
         wanted, self._waiting, self._waiting_bytes = self._waiting_bytes, {}, 0
         if not fresh or not self._writing:
@@ -264,12 +270,12 @@ class Shelf:
                 return
             segments.write(self._folder, self.key, fresh)
         except OSError as error:
-            self._stop_writing(_NOT_KEPT.format(_reason(error)))
+            self._stop_writing(_NOT_STORED.format(_reason(error)))
             return
-        self._look_around()
+        self._list_new_segments()
 
     def release(self) -> None:
-        """Let the system take back the memory of what was read; it is mapped again when it is wanted.
+        """Let the system take back the memory of what was read; it is mapped again when it is read.
 
         Done by itself after every 128 MiB, since mapped pages count as the process's memory.
         """
@@ -279,32 +285,32 @@ class Shelf:
                 mapped.madvise(mmap.MADV_DONTNEED)
 
     def close(self) -> None:
-        """Write what is waiting and let the shelf go; arrays that were given out stay valid."""
+        """Write what is waiting and release the shelf; arrays that were given out stay valid."""
         self.flush()
         self._index.clear()
         self._maps.clear()
         self._writing = False
         folders.touch(self._folder)
-        self._let_go()
+        self._unlock()
 
     def _open(self) -> None:
         folders.make(self._store.folder)
         descriptor = locks.share(self._folder)
         if descriptor is not None:
-            self._let_go = weakref.finalize(self, os.close, descriptor)
+            self._unlock = weakref.finalize(self, os.close, descriptor)
         self._trusted = True
         folders.touch(self._folder)
-        self._look_around()
+        self._list_new_segments()
         folders.describe(self._folder, self.what)
         atomic.sweep(self._folder)
 
     def _stop_writing(self, why: str) -> None:
         self._writing = False
         self._waiting, self._waiting_bytes = {}, 0
-        self._store.say(why)
+        self._store.note_once(why)
 
-    def _look_around(self) -> None:
-        """List what is in segments that weren't there before; of one name's records the newest, but none twice."""
+    def _list_new_segments(self) -> None:
+        """List what is in segments that weren't there before; where records share a name, the newest."""
         if not self._trusted:
             return
         fresh = [path for path in folders.segments_in(self._folder) if path.name not in self._known]
@@ -319,31 +325,31 @@ class Shelf:
             except FileNotFoundError:
                 continue  # cleaned away since
             except OSError as error:
-                self._store.say(_NOT_READ.format(_reason(error)))
+                self._store.note_once(_NOT_READ.format(_reason(error)))
             except DamagedError:
-                self._store.say(_DAMAGED)
+                self._store.note_once(_DAMAGED)
                 with contextlib.suppress(OSError):
                     path.unlink()
 
-    def _spoilt(self, segment: Segment, rows: NDArray[np.int64]) -> NDArray[np.bool_]:
-        """Of each row, whether its bytes aren't what was written; all where the file can't be read any more."""
+    def _find_damaged(self, segment: Segment, rows: NDArray[np.int64]) -> NDArray[np.bool_]:
+        """For each row, whether its bytes differ from what was written; all True where the file can't be read ."""
         try:
             mapped = self._map(segment)
         except (OSError, ValueError) as error:
-            self._store.say(_NOT_READ.format(_reason(error)))
+            self._store.note_once(_NOT_READ.format(_reason(error)))
             return np.ones(len(rows), np.bool_)
         with memoryview(mapped) as content:
             for row, begin, size, crc in segment.about(np.unique(rows[~segment.sound[rows]])):
                 self._count_resident(1, size)
                 with content[begin : begin + size] as record:
                     segment.sound[row] = zlib.crc32(record) == crc
-        spoilt = ~segment.sound[rows]
-        if spoilt.any():
-            self._store.say(_DAMAGED)
-        return spoilt
+        damaged = ~segment.sound[rows]
+        if damaged.any():
+            self._store.note_once(_DAMAGED)
+        return damaged
 
     def _forget(self, names: Sequence[str], positions: NDArray[np.int64]) -> None:
-        """A record that was written anew then stands in for the one that is spoilt."""
+        """Remove damaged records from the list, so that one written anew takes their place."""
         if len(positions):
             self._index.forget([names[position] for position in positions.tolist()])
 
@@ -385,7 +391,7 @@ def default_folder() -> Path:
     if own:
         return Path(os.path.expanduser(own)).absolute() / "store"  # noqa: PTH111  -- Path's own fails without a home
     caches = os.environ.get("XDG_CACHE_HOME", "")
-    if Path(caches).is_absolute():  # a relative one doesn't count, says the specification
+    if Path(caches).is_absolute():  # the specification ignores a relative one
         return Path(caches) / "zooft" / "store"
     try:
         return Path.home() / ".cache" / "zooft" / "store"
@@ -403,7 +409,7 @@ def _missing(gone: set[str], names: Sequence[str]) -> KeyError:
     return KeyError(f"{len(gone)} of {len(names)} records are missing, such as {min(gone)}")
 
 
-def _copied(arrays: NDArray[Any] | Sequence[NDArray[Any]]) -> Iterator[NDArray[Any]]:
+def _copy_each(arrays: NDArray[Any] | Sequence[NDArray[Any]]) -> Iterator[NDArray[Any]]:
     """Contiguous arrays of our own, a batch copied at once."""
     if isinstance(arrays, np.ndarray):
         batch = np.array(arrays, order="C")
@@ -412,10 +418,14 @@ def _copied(arrays: NDArray[Any] | Sequence[NDArray[Any]]) -> Iterator[NDArray[A
 
 
 def _affordable(store: Store) -> int:
-    there = next((path for path in (store.folder, *store.folder.parents) if os.path.exists(path)), None)  # noqa: PTH110  -- Path's own fails where it may not look
+    there = next((path for path in (store.folder, *store.folder.parents) if _exists(path)), None)
     free = shutil.disk_usage(there).free if there is not None else 0
-    # what it holds counts as free, or a full store would shrink by itself
+    # the store's own bytes count as free: otherwise the limit would sink as the store fills
     return min(MOST_BYTES, int((free + store.held()) * MOST_OF_THE_DISK))
+
+
+def _exists(path: Path) -> bool:
+    return os.path.exists(path)  # noqa: PTH110 -- Path's own fails where it may not look
 
 
 def _user() -> str:

@@ -11,7 +11,7 @@ def parse_size(text: str, *, what: str) -> int:
     """Bytes: ``20GB`` (10^9), ``20GiB`` (2^30), ``500MB``, ``0``.
 
     Raises:
-        ConfigError: it is no such thing; the message begins with `what`.
+        ConfigError: it isn't a size; the message begins with `what`.
     """
     found = re.fullmatch(r"(\d+(?:\.\d+)?) ?([kMGT]?)(i?)B?", text.strip(), re.IGNORECASE)
     if found is None or (found[3] and not found[2]):
