@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 from zooft.contracts.data import Label
 from zooft.contracts.options import NoOptions
-from zooft.contracts.results import Description, Table
+from zooft.contracts.results import Description, OutputDifference, Table
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -270,6 +270,10 @@ def _no_properties(_labels: Labels) -> Mapping[str, str]:
     return {}
 
 
+def _no_figures(_differences: Mapping[str, OutputDifference]) -> Mapping[str, float]:
+    return {}
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DeploymentPart:
     """What the deployed file gives.
@@ -284,6 +288,7 @@ class DeploymentPart:
             output, ``(N, …)``; of an output whose size differs from sample to sample, ``(N,)`` arrays. `slack` has how far a right
             file may move the numbers of the outputs that are measured by their spread; infinite where that isn't known.
         properties: ``(labels)`` to entries of the ONNX metadata that other tools read.
+        figures: ``(differences by output)`` to what ``verification.json`` says of them under names of the problem's own.
     """
 
     outputs: Callable[[Labels, Fitted], Sequence[Output]]
@@ -291,6 +296,7 @@ class DeploymentPart:
     columns: Callable[[Columns, Sequence[Any], Labels, Fitted], Columns]
     agree: Callable[[Columns, Columns, Labels, Fitted, Mapping[str, float]], tuple[str, ...]] = _all_agree
     properties: Callable[[Labels], Mapping[str, str]] = _no_properties
+    figures: Callable[[Mapping[str, OutputDifference]], Mapping[str, float]] = _no_figures
 
 
 def _no_tables(_evaluation: Evaluation, _labels: Labels) -> Sequence[Table]:
