@@ -30,7 +30,7 @@ _LONGEST_LABEL = 200
 _PADDING = 2**20
 """Bytes of zeros that may follow the end mark; tar pads to 10 KiB, or to what it was told."""
 _OTHERS_NAMED, _JSON_KEYS_NAMED = 4, 100
-_JSON_LABELS = ("label", "cls")
+LABEL_KEYS = ("label", "cls")
 _DOTTED = "several dots: WebDataset's key ends at the first one, so this isn't KEY.jpg; write another character instead"
 _COMPRESSIONS = {
     b"\x1f\x8b": ("gzip", "gunzip"),
@@ -322,7 +322,7 @@ class _Seen:
             self.json_keys.update(printable(key) for key in told)
         if self.group_column in told:
             self.json_keys.add(self.group_column)
-        labels = {_text(told[key], key) for key in _JSON_LABELS if told.get(key) is not None}
+        labels = {_text(told[key], key) for key in LABEL_KEYS if told.get(key) is not None}
         if len(labels) > 1:
             raise zooft.DataError(f"has a label and a cls that differ: {' and '.join(sorted(labels))}")
         group = told.get(self.group_column)
@@ -348,7 +348,7 @@ def _missing(sample: _Sample) -> str:
     """Why a key isn't a sample; nothing for keys that have neither a picture nor a label."""
     having = ", ".join(f".{extension}" for extension in sample.others) or "nothing else"
     if sample.picture and not sample.labels:
-        return f"no label: neither a .cls nor a .json with {' or '.join(_JSON_LABELS)} is beside it ({having})"
+        return f"no label: neither a .cls nor a .json with {' or '.join(LABEL_KEYS)} is beside it ({having})"
     if sample.labels and not sample.picture:
         for kind in filter(None, (what_is(b"?", f"x.{extension}") for extension in sample.others)):
             return kind

@@ -19,7 +19,8 @@ import zooft
 from zooft_images.listing import Candidate, LeftOut, Listing, folders, others
 from zooft_images.names import told_of_hidden
 from zooft_images.options import GROUP_COLUMN
-from zooft_images.shards import printable, scan
+from zooft_images.shards import LABEL_KEYS, printable, scan
+from zooft_images.unused import about_unused
 
 if TYPE_CHECKING:
     from zooft_images.options import ImageOptions
@@ -95,6 +96,7 @@ def list_shards(root: Path, options: ImageOptions, *, computing: zooft.Computing
             *_about_splits(layout),
             *_about_numbers(layout),
             *_about_unused(made.unused),
+            *_about_keys(made.json_keys, options),
             *told_of_hidden(Counter(left_out.names) + made.hidden),
         ],
     )
@@ -293,6 +295,13 @@ def _about_numbers(layout: _Layout) -> list[str]:
             name = f"{printable(start)}NUMBER{printable(end)}"
             notes.append(f"shards {name} lack {count} of the numbers in between: {first[:60]}")
     return notes
+
+
+def _about_keys(keys: set[str], options: ImageOptions) -> list[str]:
+    unused: dict[str, Sequence[str]] = {
+        key: () for key in sorted(keys) if key not in (*LABEL_KEYS, options.group_column)
+    }
+    return about_unused("KEY.json", unused, grouped=options.group_column in keys, what="key")
 
 
 def _about_unused(unused: Mapping[str, int]) -> list[str]:

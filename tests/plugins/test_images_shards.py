@@ -333,6 +333,9 @@ def test_groups_come_from_json(tmp_path: Path) -> None:
     assert [sample.group for sample in found.samples] == ["anna", "7", None, None]
     with pytest.raises(zooft.DataError, match=r"has the key 'patient' to group by; they have label, subject"):
         discover(path, ClassificationOptions(group_column="patient"))
+    notes = discover(path, OPTIONS).notes
+    assert any("keys of KEY.json that aren't used: subject" in note for note in notes)
+    assert any("Give --group-column subject, or call it group" in note for note in notes)
 
 
 @pytest.mark.parametrize(

@@ -56,12 +56,14 @@ class Targets:
         values: one a row; None where a row has none.
         faults: number of the row (from 0) to what is wrong with it, in words; such rows aren't used.
         notes: what the user should know.
+        columns: those that were read; None for all that were given.
     """
 
     labels: Labels
     values: Sequence[Any]
     faults: Mapping[int, str] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
+    columns: tuple[str, ...] | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

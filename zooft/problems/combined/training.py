@@ -102,7 +102,8 @@ def _read(kinds: Kinds, rows: Sequence[Mapping[str, str]], columns: Sequence[str
             else:
                 values[number][spec.name] = found.values[place]
     whole = [value or None for value in values]
-    return Targets(labels=tuple(labels), values=whole, faults=faults, notes=tuple(notes))
+    read_columns = tuple(dict.fromkeys(spec.column for spec in specs))
+    return Targets(labels=tuple(labels), values=whole, faults=faults, notes=tuple(notes), columns=read_columns)
 
 
 def _with_settings(options: Any, spec: TargetSpec) -> Any:
