@@ -104,6 +104,10 @@ def test_the_verification_is_of_this_file_on_all_validation_images(run: zooft.Fi
     assert record["samples"] == run.evaluations["val"].samples == 24
     assert record["onnx_sha256"] == hashlib.sha256(run.onnx.read_bytes()).hexdigest()
     assert record["provider"] in {"CPUExecutionProvider", "CUDAExecutionProvider"}
+    # as files of version 0.1 have it
+    assert record["max_probability_difference"] == record["outputs"]["probabilities"]["whole"]
+    assert record["top1_agreement"] == record["agreement"] == 1.0
+    assert "figures" not in record
 
 
 def test_plain_timm_loads_the_weights_and_answers_as_the_file(run: zooft.FinetuneResult, digits: Path) -> None:

@@ -16,7 +16,7 @@ from zooft.contracts.data import Label
 from zooft.contracts.geometry import Geometry
 from zooft.contracts.options import NoOptions
 from zooft.contracts.parts import Gives
-from zooft.contracts.results import Description, FileAnswer, Table
+from zooft.contracts.results import Description, FileAnswer, OutputDifference, Table
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -59,12 +59,14 @@ class Targets:
         values: one a row; None where a row has none.
         faults: number of the row (from 0) to what is wrong with it, in words; such rows aren't used.
         notes: what the user should know.
+        columns: those that were read; None for all that were given.
     """
 
     labels: Labels
     values: Sequence[Any]
     faults: Mapping[int, str] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
+    columns: tuple[str, ...] | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -285,6 +287,10 @@ def _no_properties(_labels: Labels) -> Mapping[str, str]:
     return {}
 
 
+def _no_figures(_differences: Mapping[str, OutputDifference]) -> Mapping[str, float]:
+    return {}
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DeploymentPart:
     """What the deployed file gives.
@@ -302,6 +308,7 @@ class DeploymentPart:
         properties: ``(labels)`` to entries of the ONNX metadata that other tools read.
         writers: name of a format of ``zooft predict`` to ``(answers, labels, fitted, folder)``, which writes answers such as masks into a
             new folder and returns the files; `answers` come one after the other, each to be dropped before the next.
+        figures: ``(differences by output)`` to what ``verification.json`` says of them under names of the problem's own.
     """
 
     outputs: Callable[[Labels, Fitted], Sequence[Output]]
@@ -312,6 +319,7 @@ class DeploymentPart:
     writers: Mapping[str, Callable[[Iterable[FileAnswer], Labels, Fitted, Path], Sequence[Path]]] = field(
         default_factory=dict
     )
+    figures: Callable[[Mapping[str, OutputDifference]], Mapping[str, float]] = _no_figures
 
 
 def _no_tables(_evaluation: Evaluation, _labels: Labels) -> Sequence[Table]:
