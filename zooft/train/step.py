@@ -300,7 +300,7 @@ def _overflow(
         "try a tenth of --lr and --backbone-lr, a longer --warmup, or a larger --batch-size"
     )
     if not accelerator.is_main_process:  # it is everyone's loss
-        launcher.mark_reported(error)
+        launcher.mark_told(error)
     return error
 
 
