@@ -307,7 +307,7 @@ def test_a_class_that_is_not_among_the_judged_samples_is_warned_of(
         for path in sorted((digits / digit).iterdir())[:4]:
             shutil.copy(path, tmp_path / digit)
     told = command("evaluate", run.path / what, "--data", tmp_path, "--bootstrap", "0")
-    assert f"warning: none of the samples is of class {DIGITS[0]}, so the figures say nothing of it" in told.stderr
+    assert f"warning: none of the samples is of class {DIGITS[0]}, so the figures don't cover it" in told.stderr
 
 
 def test_what_was_learnt_before_an_interruption_can_be_evaluated_and_exported(digits: Path, tmp_path: Path) -> None:

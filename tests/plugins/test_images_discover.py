@@ -57,7 +57,7 @@ def test_the_positive_one_of_two_classes_stands_last_and_is_said(tmp_path: Path)
     found = discover(tmp_path / "parts", OPTIONS)
     assert found.classes == ("good", "defect")
     assert Counter(labels(found).values()) == {"good": 1, "defect": 2}
-    assert any("is 'defect', and 'good' the negative one: by what the names say" in note for note in found.notes)
+    assert any("is 'defect', and 'good' the negative one: by the meaning of the names" in note for note in found.notes)
     example_data.write_classes(tmp_path / "insects", {"ants": 1, "bees": 1})
     found = discover(tmp_path / "insects", OPTIONS)
     assert found.classes == ("ants", "bees")
