@@ -22,6 +22,7 @@ if TYPE_CHECKING:
         Computing,
         DeployedFile,
         DeploymentPart,
+        Description,
         Discovery,
         EpochRecord,
         EvaluationPart,
@@ -105,6 +106,7 @@ __all__ = [
     "DataError",
     "DeployedFile",
     "DeploymentPart",
+    "Description",
     "Discovery",
     "EpochRecord",
     "EvaluationPart",
@@ -194,7 +196,7 @@ __all__ = [
 _HOMES = {
     "zooft.config": ("option",),
     "zooft.contracts": (
-        "Anatomy", "Arrays", "Back", "Column", "Computing", "DeployedFile", "DeploymentPart", "Discovery", "EpochRecord", "EvaluationPart", "Family",
+        "Anatomy", "Arrays", "Back", "Column", "Computing", "DeployedFile", "DeploymentPart", "Description", "Discovery", "EpochRecord", "EvaluationPart", "Family",
         "Figure", "FileAnswer", "FreezePlan", "Freezer", "Geometry", "GroupResult", "Head", "InputGeometry", "InputSpec", "Label", "LoadedWeights", "Loss", "Output", "ParameterInfo",
         "Picture", "Port", "PresentationPart", "Problem", "Rejection", "Row", "RunEnded", "RunEvaluated", "RunStarted", "SPLIT_NAMES",
         "Sample", "Source", "Stage", "StageInfo", "Strata", "Table", "Tap", "Targets", "Task", "TrainingPart", "Verification", "View", "WeightsSource",
