@@ -24,9 +24,9 @@ class RetrievalOptions:
     identity_column: str = zooft.option(
         IDENTITY_COLUMN, "manifest column that says who or what is shown [default: identity, else label]"
     )
-    embedding_size: int = zooft.option(128, "numbers of an embedding")
+    embedding_size: int = zooft.option(512, "numbers of an embedding")
     retrieval_loss: Literal["arcface", "multi-similarity"] = zooft.option(
-        "multi-similarity", "arcface learns a centre for each identity, multi-similarity from pairs"
+        "arcface", "arcface learns a centre for each identity, multi-similarity from pairs"
     )
     far: float = zooft.option(
         0.0, "share of pairs of others that may count as the same, which sets the threshold [default: Youden's]"
