@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING
 import zooft
 from zooft_retrieval import demo, discover, options, problem, read, views
 
-
 if TYPE_CHECKING:
     from torch import nn
 
@@ -16,7 +15,9 @@ if TYPE_CHECKING:
 @zooft.hookimpl
 def zooft_register_heads() -> Iterator[zooft.Head]:
     """The head of embeddings."""
-    yield zooft.Head(name="embedding", summary="features less their mean, through a linear layer that turns slowly", build=_head)
+    yield zooft.Head(
+        name="embedding", summary="features less their mean, through a linear layer that turns slowly", build=_head
+    )
 
 
 def _head(width: int, outputs: int) -> nn.Module:

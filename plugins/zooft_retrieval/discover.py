@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import os
-import re
 import warnings
-from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
@@ -239,13 +237,19 @@ def _of_pairs(path: Path, listed: Sequence[pairs.Pair], root: Path) -> Listing:
         picture = pairs.picture_of(root, name, number)
         if picture is None:
             where = f"{path.name}, line {lines[name, number]}"
-            found.rejected.append(zooft.Rejection(f"{name}/{name}_{number:04}", f"{where}: no such picture in {root.name}"))
+            found.rejected.append(
+                zooft.Rejection(f"{name}/{name}_{number:04}", f"{where}: no such picture in {root.name}")
+            )
             continue
         found.candidates.append(Candidate(_identity(root, picture), picture, name, None, tuple(within)))
     missing = len(found.rejected)
     found.notes.append(
         f"{len(listed):,} pairs of {path.name} are compared, and no others"
-        + (f"; {missing:,} of {len(numbers):,} pictures that it names aren't there, so their pairs are left out" if missing else "")
+        + (
+            f"; {missing:,} of {len(numbers):,} pictures that it names aren't there, so their pairs are left out"
+            if missing
+            else ""
+        )
     )
     return found
 
@@ -261,7 +265,11 @@ def _of_folders_and_pairs(root: Path) -> Listing:
     ]
     test = [Candidate(each.id, each.path, each.identity, "test", each.pairs) for each in of_list.candidates]
     left = sum(each.identity in named for each in found.candidates) - len(test)
-    notes = [*found.notes, *of_list.notes, f"{len(named):,} people of {_PAIRS} are the test split, the others are learnt from"]
+    notes = [
+        *found.notes,
+        *of_list.notes,
+        f"{len(named):,} people of {_PAIRS} are the test split, the others are learnt from",
+    ]
     if left:
         notes.append(f"{left:,} pictures of people of {_PAIRS} that are in none of its pairs aren't used")
     if not rest:  # all that can be done with it is to evaluate
@@ -317,7 +325,9 @@ def _without_contradictions(samples: Sequence[zooft.Sample], listing: Listing) -
             kept.append(sample)
             continue
         other = next(id_ for name, id_ in under.items() if name != sample.target.name)
-        listing.rejected.append(zooft.Rejection(sample.id, f"the same picture is {other}, of another identity; mend one of the two"))
+        listing.rejected.append(
+            zooft.Rejection(sample.id, f"the same picture is {other}, of another identity; mend one of the two")
+        )
     return kept
 
 
@@ -335,7 +345,9 @@ def _about(samples: Sequence[zooft.Sample]) -> list[str]:
         )
     copies = len(samples) - sum(map(len, contents.values()))
     if copies:
-        notes.append(f"{copies:,} pictures are copies of others of the same identity, and never count as found by these")
+        notes.append(
+            f"{copies:,} pictures are copies of others of the same identity, and never count as found by these"
+        )
     spelt: dict[str, list[str]] = {}
     for name in contents:
         spelt.setdefault(zooft.spelling(name), []).append(name)

@@ -72,7 +72,7 @@ def order(targets: Sequence[Any], _options: RetrievalOptions, size: int, seed: i
     numbers = np.array([number_of(target.name) for target in targets])
     _, classes, counts = np.unique(numbers, return_inverse=True, return_counts=True)
     each = _of_each(size, int((counts > 1).sum()))
-    random = np.random.RandomState(seed % 2**32)  # noqa: NPY002 -- the sampler's kind
+    random = np.random.RandomState(seed % 2**32)
     if each is None:
         permuted: list[int] = random.permutation(len(targets)).tolist()
         return permuted
@@ -90,4 +90,6 @@ def order(targets: Sequence[Any], _options: RetrievalOptions, size: int, seed: i
 
 def _of_each(size: int, identities: int) -> int | None:
     """How many pictures of each identity a batch has: four, or as many more as fill it; None where none fit."""
-    return next((each for each in range(min(4, size), size + 1) if size % each == 0 and each * identities >= size), None)
+    return next(
+        (each for each in range(min(4, size), size + 1) if size % each == 0 and each * identities >= size), None
+    )

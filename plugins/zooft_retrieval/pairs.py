@@ -54,7 +54,9 @@ def read(path: Path) -> list[Pair]:
     said = [int(word) for word in lines[0].split()]
     wanted = 2 * said[0] * (said[1] if len(said) > 1 else 1)  # as many of two people as of one
     if len(found) != wanted:
-        raise zooft.DataError(f"{path.name} has {len(found):,} pairs, and its first line says {wanted:,}; it may be cut off")
+        raise zooft.DataError(
+            f"{path.name} has {len(found):,} pairs, and its first line says {wanted:,}; it may be cut off"
+        )
     return found
 
 

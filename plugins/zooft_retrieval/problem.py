@@ -150,7 +150,11 @@ def _curve(found: Any) -> Mapping[str, list[float]]:
     """Some points, denser where FAR is small."""
     wanted = np.unique(np.concatenate([np.geomspace(1e-5, 1, _CURVE // 2), np.linspace(0, 1, _CURVE // 2)]))
     at = np.unique(np.clip(np.searchsorted(found.far, wanted, side="right") - 1, 0, None))
-    return {"far": found.far[at].tolist(), "tar": found.tar[at].tolist(), "distance": (1 - found.thresholds[at]).tolist()}
+    return {
+        "far": found.far[at].tolist(),
+        "tar": found.tar[at].tolist(),
+        "distance": (1 - found.thresholds[at]).tolist(),
+    }
 
 
 # deployment

@@ -57,5 +57,4 @@ class _View:
         if torch.rand(1) < 0.5:
             view = view.flip(-1)
         brightness, contrast = (1 + self.change * (2 * torch.rand(2) - 1)).tolist()
-        view = operations.adjust_contrast(operations.adjust_brightness(view, brightness), contrast)
-        return view
+        return operations.adjust_contrast(operations.adjust_brightness(view, brightness), contrast)
