@@ -32,6 +32,7 @@ def presentation() -> zooft.PresentationPart:
         wrong=_wrong,
         caption=_caption,
         remarks=_remarks,
+        sections=_sections,
         describe=_describe,
         usage=_usage,
     )
@@ -109,6 +110,21 @@ def _remarks(evaluation: Any, _labels: Any) -> Sequence[str]:
             f"{found['far_at_threshold']:.2%} of {found['other_pairs']:,} pairs of others"
         )
     return ("; ".join(said),)
+
+
+def _sections(evaluated: Any, labels: Any, fitted: Mapping[str, Any], _rule: str) -> Sequence[Any]:
+    from zooft_retrieval import pictures
+
+    return [_words(evaluated.evaluation, labels), *pictures.of_split(evaluated, fitted)]
+
+
+def _words(evaluation: Any, labels: Any) -> zooft.Table:
+    found = evaluation.details
+    rows = [(text.capitalize(),) for text in _remarks(evaluation, labels)[0].split("; ")]
+    counts = [(f"{found[name]:,} {name.replace('_', ' ')}",) for name in ("same_pairs", "other_pairs")]
+    return zooft.Table(
+        title=f"What was compared ({evaluation.split})", columns=("Pictures and pairs",), rows=(*rows, *counts)
+    )
 
 
 def _describe(_labels: Any, fitted: Mapping[str, Any], _options: Mapping[str, Any]) -> Any:
