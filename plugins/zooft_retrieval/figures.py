@@ -79,7 +79,10 @@ def _gallery(columns: Mapping[str, NDArray[Any]], rows: NDArray[np.int64]) -> Ga
 def normalised(embeddings: NDArray[Any]) -> NDArray[np.float32]:
     """``(N, D)`` of length 1, as the deployed file gives them."""
     wide = np.asarray(embeddings, np.float64)
-    return (wide / np.maximum(np.linalg.norm(wide, axis=1, keepdims=True), 1e-12)).astype(np.float32)
+    unit: NDArray[np.float32] = (wide / np.maximum(np.linalg.norm(wide, axis=1, keepdims=True), 1e-12)).astype(
+        np.float32
+    )
+    return unit
 
 
 def nearest(gallery: Gallery, most: int) -> Iterator[tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.float32]]]:
@@ -144,12 +147,12 @@ class Roc:
     @property
     def tar(self) -> NDArray[np.float64]:
         """True accepts, a share ``(T,)``."""
-        return self.same / self.same[-1]
+        return np.asarray(self.same / self.same[-1])
 
     @property
     def far(self) -> NDArray[np.float64]:
         """False accepts, a share ``(T,)``."""
-        return self.other / self.other[-1]
+        return np.asarray(self.other / self.other[-1])
 
     def auroc(self) -> float:
         """The area below; pairs of equal similarity count by half."""

@@ -67,7 +67,9 @@ def _histogram(found: Roc, fitted: Mapping[str, Any], split: str) -> zooft.Pictu
 
     def draw(axes: Axes) -> None:
         for share, colour, name in ((found.tar, _BLUE, "the same"), (found.far, _ORANGE, "others")):
-            axes.hist(distances, edges, weights=np.diff(share, prepend=0.0), color=colour, alpha=0.6, label=name)
+            axes.hist(
+                distances, edges.tolist(), weights=np.diff(share, prepend=0.0), color=colour, alpha=0.6, label=name
+            )
         if "threshold" in fitted:
             axes.axvline(fitted["threshold"], color="#555555", linestyle="--", label="threshold")
         axes.set(xlabel="cosine distance", ylabel="share of pairs")

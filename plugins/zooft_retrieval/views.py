@@ -57,4 +57,5 @@ class _View:
         if torch.rand(1) < 0.5:
             view = view.flip(-1)
         brightness, contrast = (1 + self.change * (2 * torch.rand(2) - 1)).tolist()
-        return operations.adjust_contrast(operations.adjust_brightness(view, brightness), contrast)
+        lit: Tensor = operations.adjust_contrast(operations.adjust_brightness(view, brightness), contrast)
+        return lit

@@ -106,11 +106,11 @@ def write(index: Index, path: Path) -> None:
         "schema": SCHEMA, "kind": "zooft index", "model_sha256": index.model_sha256, "model": index.model, "threshold": index.threshold,
         "files": list(index.files), "graph_sha256": hashlib.sha256(index.graph).hexdigest() if index.graph else None,
     }  # fmt: skip
-    arrays = {"about": _bytes(json.dumps(about).encode()), "embeddings": index.embeddings}
+    arrays: dict[str, NDArray[Any]] = {"about": _bytes(json.dumps(about).encode()), "embeddings": index.embeddings}
     if index.graph:
         arrays["graph"] = _bytes(index.graph)
     with atomic.whole(path) as file:
-        np.savez(file, allow_pickle=False, **arrays)
+        np.savez(file, allow_pickle=False, **arrays)  # type: ignore[arg-type]  # numpy's stubs take names for its own flag
 
 
 def _bytes(content: bytes) -> NDArray[np.uint8]:
