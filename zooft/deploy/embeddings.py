@@ -135,7 +135,8 @@ def read(path: Path) -> Index:
     if not path.is_file():
         raise DataError(f"there is no index {path}; 'zooft index DIR --model MODEL --out {path}' makes one")
     try:
-        with np.load(path, allow_pickle=False) as arrays:
+        # opened here, since numpy leaves a torn file open
+        with path.open("rb") as file, np.load(file, allow_pickle=False) as arrays:
             about = json.loads(arrays["about"].tobytes())
             embeddings = arrays["embeddings"]
             graph = arrays["graph"].tobytes() if "graph" in arrays.files else None
