@@ -178,6 +178,9 @@ class TrainingPart:
         check_options: raises ConfigError where the task's options, the problem's among them, don't go together; asked before any
             data is read.
         coupled: whether the loss needs the whole batch at once, as contrastive ones do; it is then never halved.
+        order: ``(targets, options, size, seed)`` to numbers of the training samples in the order of one epoch, as many as there are, for
+            losses that need certain samples together in a batch of `size`; some may be there twice, and others in another epoch. None
+            for every sample once, at random.
         unknown: ``(labels of data, labels of a model)`` to what of the data the model knows nothing of, in words, such as a class;
             "" where it can be evaluated on it.
         relabel: ``(target, labels of data, labels of a model)`` to the same target as the model has it, such as the index of a class in
@@ -199,6 +202,7 @@ class TrainingPart:
     unlearnable: Callable[[Sequence[Any], Labels], str] = _learnable
     check_options: Callable[[Any], None] = _all_options_fit
     coupled: bool = False
+    order: Callable[[Sequence[Any], Any, int, int], Sequence[int]] | None = None
     unknown: Callable[[Labels, Labels], str] = _others
     relabel: Callable[[Any, Labels, Labels], Any] = _of_the_same
 
@@ -240,7 +244,8 @@ class EvaluationPart:
     Attributes:
         columns: ``(outputs, targets, labels)``: the head's outputs ``(N, …)`` and N targets, as in `Sample.target`, to columns. Where
             `TrainingPart.move` is given, this is called for every batch of validation samples alone, and `targets` are the moved ones,
-            as numpy has them; finished models are then evaluated by `DeploymentPart.columns`, at the samples' own size.
+            as numpy has them; finished models are then evaluated by `DeploymentPart.columns`, at the samples' own size. In a
+            cross-validation the core adds a column ``fold``, whose model it was that answered.
         metrics: ``(predictions, labels)`` to figures; NaN where one isn't defined. A figure of one of several labels is called by both,
             as in ``mae/diameter``.
         primary: the one that chooses the best epoch.

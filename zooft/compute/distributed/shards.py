@@ -37,6 +37,7 @@ class Batches:
         epoch: from 0.
         process: this one's number.
         processes: how many there are.
+        order: of the epoch's samples, where it isn't the permutation.
     """
 
     samples: int
@@ -45,13 +46,15 @@ class Batches:
     epoch: int = 0
     process: int = 0
     processes: int = 1
+    order: Sequence[int] | None = None
 
     def __len__(self) -> int:
         return steps(self.samples, self.size)
 
     def __iter__(self) -> Iterator[list[int]]:
         """Each step's samples."""
-        order = torch.randperm(self.samples, generator=torch.Generator().manual_seed(seed_of(self.seed, self.epoch)))
+        random = torch.Generator().manual_seed(seed_of(self.seed, self.epoch))
+        order = torch.randperm(self.samples, generator=random) if self.order is None else torch.tensor(self.order)
         for step, batch in enumerate(torch.split(order, [self._length(step) for step in range(len(self))])):
             counts = self.counts(step)
             begin = sum(counts[: self.process])
@@ -75,13 +78,16 @@ def steps(samples: int, size: int) -> int:
     return full + (rest > 1 or (rest == 1 and full == 0))
 
 
-def batches(accelerator: Accelerator, *, samples: int, size: int, seed: int, epoch: int) -> Batches:
+def batches(
+    accelerator: Accelerator, *, samples: int, size: int, seed: int, epoch: int, order: Sequence[int] | None = None
+) -> Batches:
     """This process's batches of an epoch."""
     return Batches(
         samples=samples,
         size=size,
         seed=seed,
         epoch=epoch,
+        order=order,
         process=accelerator.process_index,
         processes=accelerator.num_processes,
     )
