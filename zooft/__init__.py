@@ -23,6 +23,7 @@ if TYPE_CHECKING:
         Computing,
         DeployedFile,
         DeploymentPart,
+        Description,
         Discovery,
         EpochRecord,
         EvaluationPart,
@@ -108,6 +109,7 @@ __all__ = [
     "DataError",
     "DeployedFile",
     "DeploymentPart",
+    "Description",
     "Discovery",
     "EpochRecord",
     "EvaluationPart",
@@ -198,7 +200,7 @@ __all__ = [
 _HOMES = {
     "zooft.config": ("option",),
     "zooft.contracts": (
-        "Anatomy", "Answer", "Arrays", "Back", "Column", "Computing", "DeployedFile", "DeploymentPart", "Discovery", "EpochRecord", "EvaluationPart", "Family",
+        "Anatomy", "Answer", "Arrays", "Back", "Column", "Computing", "DeployedFile", "DeploymentPart", "Description", "Discovery", "EpochRecord", "EvaluationPart", "Family",
         "Figure", "FileAnswer", "FreezePlan", "Freezer", "Geometry", "GroupResult", "Head", "InputGeometry", "InputSpec", "Label", "LoadedWeights", "Loss", "Output", "ParameterInfo",
         "Picture", "Port", "PresentationPart", "Problem", "Rejection", "Row", "RunEnded", "RunEvaluated", "RunStarted", "SPLIT_NAMES",
         "Sample", "Source", "Stage", "StageInfo", "Strata", "Table", "Tap", "Targets", "Task", "TrainingPart", "Verification", "View", "WeightsSource",
