@@ -98,7 +98,6 @@ def metrics(predictions: zooft.Predictions, labels: Labels) -> Mapping[str, floa
     }
     for number, label in enumerate(labels):
         figures[f"iou/{label.name}"] = float(iou[number])
-        figures[f"dice/{label.name}"] = float(dice[number])
     return figures
 
 
