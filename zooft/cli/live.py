@@ -18,6 +18,8 @@ if TYPE_CHECKING:
     from zooft.contracts import EpochRecord, Rejection
 
 _SHOWN_REJECTIONS = 5
+_FIGURES = 8
+"""Of an epoch's line; a problem may have one for each of a hundred classes."""
 _SHOWN_EPOCHS = 20
 
 
@@ -181,7 +183,9 @@ def _line(record: EpochRecord, epochs: int) -> str:
     parts = [f"train loss {record.train_loss:.4f}"]
     if record.metrics:  # none where all samples are trained on
         parts.append(f"val loss {record.val_loss:.4f}")
-        parts += [f"{name.replace('_', ' ')} {value:.4f}" for name, value in record.metrics.items()]
+        figures = [f"{name.replace('_', ' ')} {value:.4f}" for name, value in record.metrics.items()]
+        more = len(figures) - _FIGURES
+        parts += [*figures[:_FIGURES], f"{more} more figures"] if more > 1 else figures
     parts.append(f"{record.seconds:.1f} s")
     if record.best:
         parts.append("best" if record.epoch == epochs else "best so far")

@@ -94,6 +94,13 @@ def _head(registry: Registry, named: str | None, task: Task, options: Any) -> st
     """
     name: str = named or ask(task, "head", options)
     bag = ask(task, "bag", options)
+    gives = task.problem.training.gives
+    fitting = [
+        entry for entry in registry.heads
+        if entry.value.name == name and entry.value.gives == gives and (entry.value.reads == "bag") == bag
+    ]  # fmt: skip
+    if len(fitting) == 1:  # of several plugins' heads of this name, the one that can be meant
+        name = f"{fitting[0].owner.name}/{name}"
     try:
         head = registry.head(name)
     except UnknownNameError as error:
@@ -102,7 +109,6 @@ def _head(registry: Registry, named: str | None, task: Task, options: Any) -> st
         raise place_of(task, "head").error(
             f"names a head that isn't registered: {error}", code=code_of(task, "head")
         ) from error
-    gives = task.problem.training.gives
     if head.gives != gives or (head.reads == "bag") != bag:
         able = [
             entry.value.name for entry in registry.heads

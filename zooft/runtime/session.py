@@ -7,7 +7,7 @@ in `zooft.runtime.policy`.
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -157,8 +157,8 @@ def _threads() -> int:
 
 
 def _refuse_contradictions(session: Any, metadata: Metadata, path: Path) -> None:
-    """Refuse a file whose graph has other inputs or outputs than its metadata states: they would get wrong names."""
-    faults = [*_output_faults(session, metadata.outputs), *_port_faults(session, metadata.ports)]
+    """What the metadata states of inputs and outputs must be what the graph has: an answer more would get another's name."""
+    faults = [*_output_faults(session, metadata), *_port_faults(session, metadata.ports)]
     faults += [
         f"its metadata names a {label.name} twice: {', '.join(label.categories)}"
         for label in metadata.labels
@@ -170,12 +170,14 @@ def _refuse_contradictions(session: Any, metadata: Metadata, path: Path) -> None
         )
 
 
-def _output_faults(session: Any, outputs: tuple[Output, ...]) -> Iterator[str]:
+def _output_faults(session: Any, metadata: Metadata) -> Iterator[str]:
     made = {output.name: output for output in session.get_outputs()}
-    for output in outputs:
+    # an axis of the outputs' own, such as the rows of the network's map, may have one size in this graph
+    of_inputs = {axis for port in metadata.ports for axis in port.axes if isinstance(axis, str)}
+    for output in metadata.outputs:
         if output.name not in made:
             yield f"its graph has no output {output.name}"
-        elif had := _unlike(made[output.name], output):
+        elif had := _unlike(made[output.name], output, of_inputs):
             yield f"its metadata states {output.name}: {output.dtype} {output.axes}, its graph has {had}"
 
 
@@ -186,18 +188,23 @@ def _port_faults(session: Any, ports: tuple[Port, ...]) -> Iterator[str]:
         yield f"its metadata names the inputs {', '.join(sorted(stated))}, its graph has {', '.join(sorted(had))}"
         return
     for port in ports:
-        if other := _unlike(inputs[port.name], port):
+        if other := _unlike(inputs[port.name], port, port.axes):
             yield f"its metadata states {port.name}: {port.dtype} {port.axes}, its graph has {other}"
 
 
-def _unlike(had: Any, stated: Port | Output) -> str:
-    """The type and axes of an input or output in the graph, where the metadata states others; else empty.
+def _unlike(had: Any, stated: Port | Output, dynamic: Collection[str | int]) -> str:
+    """What an input or output of the graph is, where that isn't what the metadata states.
 
-    That an output is made for one batch size alone shows when the file is run or verified.
+    An output that was made for one size of batches alone is found by whoever runs or verifies the file.
+
+    Args:
+        had: of the graph.
+        stated: by the metadata.
+        dynamic: names of axes that can't have one size alone.
     """
-    kind, first = _KINDS.get(had.type, had.type), 0 if isinstance(stated, Port) else 1
+    kind, first = _KINDS.get(had.type, had.type), 0 if isinstance(said, Port) else 1
     fits = len(had.shape) == len(stated.axes) and all(
-        not isinstance(size, int) or size == axis
+        not isinstance(size, int) or size == axis or (isinstance(axis, str) and axis not in dynamic)
         for size, axis in zip(had.shape[first:], stated.axes[first:], strict=True)
     )
     return "" if kind == stated.dtype and fits else f"{kind} {tuple(had.shape)}"

@@ -1,0 +1,49 @@
+"""Semantic segmentation: a class for every pixel, from pictures and masks to a file that gives masks of the picture's own size."""
+
+from __future__ import annotations
+
+import zooft
+from zooft_segmentation import areas, demo, deploy, heads, options, pictures, presentation, training, views
+from zooft_segmentation.discover import discover
+
+
+@zooft.hookimpl
+def zooft_register_heads() -> list[zooft.Head]:
+    """What gives a map of classes."""
+    return heads.heads()
+
+
+@zooft.hookimpl
+def zooft_register_tasks() -> list[zooft.Task]:
+    """Masks on images."""
+    return [
+        zooft.Task(
+            name="segmentation",
+            summary="a class for every pixel, from pictures and masks side by side or a table of pairs",
+            problem=problem(),
+            options=options.SegmentationOptions,
+            discover=discover,
+            read=pictures.read,
+            digest=pictures.digest,
+            port=zooft.image_port,
+            preprocess=zooft.image_preprocess,
+            input=views.network_input,
+            geometry=zooft.image_geometry,
+            augment=views.augment,
+            head=options.head,
+            reader=views.reader,
+            intended_use="Marks the listed classes in images of the kind it was trained on. No other use was tested.",
+            demo=demo.shapes,
+        )
+    ]
+
+
+def problem() -> zooft.Problem:
+    """Masks, as a kind of answer."""
+    return zooft.Problem(
+        name="segmentation",
+        training=training.training_part(),
+        evaluation=areas.evaluation_part(),
+        deployment=deploy.deployment_part(),
+        presentation=presentation.presentation_part(),
+    )

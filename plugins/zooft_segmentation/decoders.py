@@ -1,0 +1,186 @@
+"""Decoders of segmentation_models_pytorch, fed by a backbone's taps in place of that library's encoders.
+
+Their batch normalisation is replaced by group normalisation (Wu and He 2018): batches of masks are small, and a sample's answer then
+doesn't depend on the others in its batch.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+
+import torch
+from torch import Tensor, nn
+
+import zooft
+
+LEVELS = 4
+"""Maps that a decoder reads."""
+_MOST_GROUPS = 32
+_FPN_WIDTHS = {"pyramid_channels": 128, "segmentation_channels": 64, "dropout": 0.1}
+_UNET_WIDTHS = (256, 128, 64, 32)
+_UPERNET_WIDTH = 128
+_POOLED = (1, 2, 3, 6)
+
+
+class Linear(nn.Module):
+    """A 1x1 convolution of the deepest map, for each output.
+
+    Args:
+        taps: what it reads.
+        sizes: of the outputs.
+    """
+
+    def __init__(self, taps: Sequence[zooft.Tap], sizes: Mapping[str, int]) -> None:
+        super().__init__()
+        self.last = _last(taps[-1].channels, sizes)
+
+    def forward(self, maps: list[Tensor]) -> dict[str, Tensor]:
+        """``[(N, C, h, w)]`` to ``(N, size, h, w)`` of each output."""
+        return {name: layer(maps[-1]) for name, layer in self.last.items()}
+
+
+class Decoded(nn.Module):
+    """A decoder on four maps, and a 1x1 convolution for each output.
+
+    Args:
+        name: of the decoder.
+        taps: what it reads.
+        sizes: of the outputs.
+    """
+
+    def __init__(self, name: str, taps: Sequence[zooft.Tap], sizes: Mapping[str, int]) -> None:
+        super().__init__()
+        from segmentation_models_pytorch.base.initialization import initialize_decoder
+
+        channels = [tap.channels for tap in taps] + [taps[-1].channels] * (LEVELS - len(taps))
+        make, width = _DECODERS[name]
+        self.ladder = Ladder(taps)
+        self.decoder = make(channels)
+        _normalise_by_groups(self.decoder)
+        initialize_decoder(self.decoder)
+        self.last = _last(width, sizes)
+
+    def forward(self, maps: list[Tensor]) -> dict[str, Tensor]:
+        """The pyramid's maps ``(N, C, h, w)`` to ``(N, size, h, w)`` of each output."""
+        x = self.decoder(self.ladder(maps))
+        return {name: layer(x) for name, layer in self.last.items()}
+
+
+class Ladder(nn.Module):
+    """Maps to four of which each is exactly half as large as the one before, as decoders expect.
+
+    A network's input that the largest stride divides gives such maps by itself. Others are resized to the nearest such sizes above; where
+    there are fewer than four, the deepest one is halved.
+
+    Args:
+        taps: of the maps, shallow to deep, four at most.
+    """
+
+    def __init__(self, taps: Sequence[zooft.Tap]) -> None:
+        super().__init__()
+        self.more = LEVELS - len(taps)
+        rows, columns = (math.ceil(side / 2**self.more) for side in (taps[-1].rows, taps[-1].columns))
+        self.sizes = [(rows << level, columns << level) for level in range(LEVELS - 1, -1, -1)]
+
+    def forward(self, maps: list[Tensor]) -> list[Tensor]:
+        """``(N, C, h, w)`` each."""
+        fitted = [_resized(x, size) for x, size in zip(maps, self.sizes, strict=False)]
+        for _ in range(self.more):
+            fitted.append(nn.functional.max_pool2d(fitted[-1], 2))
+        return fitted
+
+
+def _resized(x: Tensor, size: tuple[int, int]) -> Tensor:
+    if tuple(x.shape[-2:]) == size:
+        return x
+    return nn.functional.interpolate(x, size, mode="bilinear", align_corners=False)
+
+
+def _fpn(channels: list[int]) -> nn.Module:
+    from segmentation_models_pytorch.decoders.fpn.decoder import FPNDecoder
+
+    decoder: nn.Module = FPNDecoder(channels, encoder_depth=LEVELS - 1, **_FPN_WIDTHS)
+    return decoder
+
+
+class _Unet(nn.Module):
+    """Up to twice the size of the finest map; at that size there is none to look at."""
+
+    def __init__(self, channels: list[int]) -> None:
+        super().__init__()
+        from segmentation_models_pytorch.decoders.unet.decoder import UnetDecoder
+
+        self.inner = UnetDecoder([0, *channels], decoder_channels=_UNET_WIDTHS, n_blocks=LEVELS)
+
+    def forward(self, maps: list[Tensor]) -> Tensor:
+        rows, columns = maps[0].shape[-2:]
+        of_that_size = maps[0].new_zeros(1, 1, 2 * rows, 2 * columns)
+        decoded: Tensor = self.inner([of_that_size, *maps])
+        return decoded
+
+
+class _Upernet(nn.Module):
+    """The library's decoder passes over two finer maps, which aren't there."""
+
+    def __init__(self, channels: list[int]) -> None:
+        super().__init__()
+        from segmentation_models_pytorch.decoders.upernet.decoder import UPerNetDecoder
+
+        self.inner = UPerNetDecoder([0, 0, *channels], encoder_depth=LEVELS + 1, decoder_channels=_UPERNET_WIDTH)
+        for block, size in zip(self.inner.psp.blocks, _POOLED, strict=True):
+            block[0] = _Pooled(size)
+
+    def forward(self, maps: list[Tensor]) -> Tensor:
+        decoded: Tensor = self.inner([None, None, *maps])
+        return decoded
+
+
+class _Pooled(nn.Module):
+    """`nn.AdaptiveAvgPool2d` as two products, which every runtime has.
+
+    Args:
+        size: rows and columns that it gives.
+    """
+
+    def __init__(self, size: int) -> None:
+        super().__init__()
+        self.size = size
+
+    def forward(self, x: Tensor) -> Tensor:
+        """``(N, C, h, w)`` to ``(N, C, size, size)``."""
+        down, across = (self._means(int(length)).to(x) for length in x.shape[-2:])
+        return down @ x @ across.T
+
+    def _means(self, length: int) -> Tensor:
+        """``(size, length)``: which places each mean is of."""
+        rows = torch.zeros(self.size, length)
+        for number in range(self.size):
+            first, end = number * length // self.size, -(-(number + 1) * length // self.size)
+            rows[number, first:end] = 1 / (end - first)
+        return rows
+
+
+_DECODERS: Mapping[str, tuple[Callable[[list[int]], nn.Module], int]] = {
+    "fpn": (_fpn, _FPN_WIDTHS["segmentation_channels"]),  # type: ignore[dict-item]
+    "unet": (_Unet, _UNET_WIDTHS[-1]),
+    "upernet": (_Upernet, _UPERNET_WIDTH),
+}
+
+
+def _normalise_by_groups(module: nn.Module) -> None:
+    for name, child in module.named_children():
+        if isinstance(child, nn.BatchNorm2d):
+            groups = math.gcd(_MOST_GROUPS, child.num_features)
+            setattr(module, name, nn.GroupNorm(groups, child.num_features))
+        else:
+            _normalise_by_groups(child)
+
+
+def _last(width: int, sizes: Mapping[str, int]) -> nn.ModuleDict:
+    layers = {name: nn.Conv2d(width, size, 1) for name, size in sizes.items()}
+    for layer in layers.values():
+        nn.init.xavier_uniform_(layer.weight)
+        assert layer.bias is not None  # noqa: S101 -- there is one by default
+        nn.init.zeros_(layer.bias)
+    return nn.ModuleDict(layers)

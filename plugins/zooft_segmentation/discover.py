@@ -1,0 +1,180 @@
+"""Pictures and masks, every one of them decoded once before training starts."""
+
+from __future__ import annotations
+
+import os
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import zooft
+from zooft_segmentation import classes, masks
+from zooft_segmentation.pairs import Pair, find_pairs
+from zooft_segmentation.pictures import opened
+
+if TYPE_CHECKING:
+    from zooft_segmentation.options import SegmentationOptions
+
+_NAMED = 4
+
+
+@dataclass(frozen=True, slots=True)
+class _Seen:
+    """What a pair's files hold.
+
+    Attributes:
+        pair: of which.
+        mask: what the mask holds.
+        facts: of the picture.
+    """
+
+    pair: Pair
+    mask: masks.Inspection
+    facts: dict[str, str | float]
+
+
+def discover(root: Path, options: SegmentationOptions, *, computing: zooft.Computing = zooft.unseen) -> zooft.Discovery:
+    """Samples, classes in their order, and what was rejected.
+
+    Args:
+        root: a folder, or a table of pairs.
+        options: the task's own.
+        computing: told how far it is.
+
+    Raises:
+        DataError: no pairs of pictures and masks, or none that can be used, or classes that can't be told.
+        ConfigError: a file of classes that can't be read.
+    """
+    pairs = find_pairs(root, options)
+    given, notes = _given_classes(root, options)
+    colours = frozenset(masks.packed(each.colour) for each in given if each.colour is not None)
+    seen: list[_Seen] = []
+    rejected = list(pairs.rejected)
+    for found in _looked_into(pairs.found, computing, colours):
+        if isinstance(found, zooft.Rejection):
+            rejected.append(found)
+        else:
+            seen.append(found)
+    if not seen:
+        raise zooft.DataError(f"no picture with a mask in {root} can be used{_why_none(rejected)}")
+    every = given or _by_values(seen, options)
+    code, used = masks.code_of(every, options.ignore_index)
+    _refuse_numbers(used, root)
+    samples = []
+    for one in seen:
+        if fault := masks.fault_of(one.mask, code):
+            rejected.append(zooft.Rejection(one.pair.id, f"{one.pair.mask.name}: {fault}"))
+            continue
+        counts, void = masks.counted(one.mask, code, len(used))
+        samples.append(
+            zooft.Sample(
+                id=one.pair.id, source=one.pair.image, group=one.pair.group, split=one.pair.split, facts=one.facts,
+                target=masks.Mask(one.pair.mask, code, counts, void),
+            )
+        )  # fmt: skip
+    if not samples:
+        raise zooft.DataError(f"no mask in {root} can be used{_why_none(rejected)}")
+    return zooft.Discovery(
+        samples=tuple(samples),
+        labels=classes.labels_of(used),
+        rejected=tuple(rejected),
+        notes=(*pairs.notes, *notes, *_about(samples, used, options, named=bool(given))),
+    )
+
+
+def _given_classes(root: Path, options: SegmentationOptions) -> tuple[Sequence[classes.ClassSpec], list[str]]:
+    """By the option, or by a file that lies with the data."""
+    if options.classes_json:
+        return classes.from_json(options.classes_json), []
+    folder = root if root.is_dir() else root.parent
+    path = next((folder / name for name in classes.FILES if (folder / name).is_file()), None)
+    if path is None:
+        return (), []
+    return classes.read_file(path), [f"the classes are those of {path.name} in the data"]
+
+
+def _by_values(seen: Sequence[_Seen], options: SegmentationOptions) -> Sequence[classes.ClassSpec]:
+    """Of masks whose classes have no names."""
+    ignored = {int(each) for each in options.ignore_index if each.isdigit()}
+    values = {key for one in seen for key in one.mask.counts}
+    if values <= {0, 255} and 255 in values:
+        ignored -= {255}  # black and white: what is marked, and what isn't
+    left = sorted(values - ignored)
+    if len(left) < 2:
+        raise zooft.DataError(
+            f"all masks hold the value {left[0] if left else 'of void alone'}; expected two classes at least"
+        )
+    if left[-1] >= masks.MOST_CLASSES and left != [0, 255]:
+        raise zooft.DataError(
+            f"the masks hold the values {', '.join(map(str, left[:_NAMED]))} … {left[-1]}, and nothing says what they mean; give "
+            f"--classes-file with names and values, or leave values out with --ignore-index (now {','.join(options.ignore_index)})"
+        )
+    return classes.of_numbers(left)
+
+
+def _refuse_numbers(used: Sequence[classes.ClassSpec], root: Path) -> None:
+    if len(used) < 2:
+        raise zooft.DataError(
+            f"{root}: {len(used)} class is left without those of --ignore-index; expected two at least"
+        )
+    if len(used) > masks.MOST_CLASSES:
+        raise zooft.DataError(f"{root} has {len(used)} classes; a mask of 8 bits holds {masks.MOST_CLASSES} at most")
+
+
+def _looked_into(
+    pairs: Sequence[Pair], computing: zooft.Computing, colours: frozenset[int]
+) -> Iterator[_Seen | zooft.Rejection]:
+    """In threads: Pillow's decoders let go of the interpreter."""
+    advance = computing("looking into pictures and masks", len(pairs))
+    with ThreadPoolExecutor(max_workers=min(8, os.cpu_count() or 1)) as pool:
+        for found in pool.map(lambda pair: _look(pair, colours), pairs):
+            advance(1)
+            yield found
+
+
+def _look(pair: Pair, colours: frozenset[int]) -> _Seen | zooft.Rejection:
+    try:
+        with opened(pair.image) as image:
+            image.load()
+            turned = image.getexif().get(0x0112, 1) in (5, 6, 7, 8)
+            rows, columns = (image.width, image.height) if turned else (image.height, image.width)
+            facts: dict[str, str | float] = {
+                "format": image.format or "", "mode": image.mode, "width": float(columns), "height": float(rows),
+            }  # fmt: skip
+    except zooft.DataError as error:
+        return zooft.Rejection(pair.id, str(error))
+    try:
+        mask = masks.inspect(pair.mask, colours)
+    except zooft.DataError as error:
+        return zooft.Rejection(pair.id, f"{pair.mask.name}: {error}")
+    if mask.size != (rows, columns):
+        hint = "; the picture's EXIF turns it, so turn the mask, too" if turned else "; a mask has its picture's size"
+        return zooft.Rejection(
+            pair.id, f"{pair.mask.name}: the mask is {mask.size[1]}x{mask.size[0]}, the picture {columns}x{rows}{hint}"
+        )
+    return _Seen(pair, mask, facts)
+
+
+def _why_none(rejected: Sequence[zooft.Rejection]) -> str:
+    return f"; the first of {len(rejected)}: {rejected[0].id}: {rejected[0].reason}" if rejected else ""
+
+
+def _about(
+    samples: Sequence[zooft.Sample], used: Sequence[classes.ClassSpec], options: SegmentationOptions, *, named: bool
+) -> Iterator[str]:
+    if not named:
+        yield (
+            f"nothing names the classes, so they go by the values in the masks: {', '.join(each.name for each in used[:_NAMED])}"
+            f"{' …' if len(used) > _NAMED else ''}; --classes-file names them"
+        )
+    absent = Counter(
+        each.name for number, each in enumerate(used) if not any(sample.target.counts[number] for sample in samples)
+    )
+    if absent:
+        yield f"warning: no mask shows {', '.join(list(absent)[:_NAMED])}{' …' if len(absent) > _NAMED else ''}"
+    empty = sum(1 for sample in samples if not any(sample.target.counts))
+    if empty:
+        yield f"warning: {empty} masks hold nothing but what --ignore-index leaves out; they teach nothing"

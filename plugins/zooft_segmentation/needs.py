@@ -1,0 +1,21 @@
+"""The library that learning masks needs and that a plain installation lacks; files of masks are answered without it."""
+
+from __future__ import annotations
+
+import importlib.util
+from typing import Any
+
+import zooft
+
+EXTRA = "pip install 'zooft[segmentation]'"
+_LIBRARY = "segmentation_models_pytorch"
+
+
+def require(_options: Any = None) -> None:
+    """Whether it is there, without loading it.
+
+    Raises:
+        ConfigError: names it and the extra that brings it.
+    """
+    if importlib.util.find_spec(_LIBRARY) is None:
+        raise zooft.ConfigError(f"learning masks needs {_LIBRARY} (decoders and losses): {EXTRA}")

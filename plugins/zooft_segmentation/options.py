@@ -1,0 +1,68 @@
+"""What segmentation can be told."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import zooft
+from zooft_segmentation import classes
+
+GROUP_COLUMN = "group"
+SMALLEST_SIDE, LARGEST_SIDE = 32, 4096
+
+
+@dataclass(frozen=True, slots=True)
+class SegmentationOptions:
+    """Flags of the task."""
+
+    classes_file: Path | None = zooft.option(
+        None,
+        "names of the classes, and their values or colours in masks: .txt with a line each, .json or .csv "
+        "[default: classes.txt, .json or .csv in the data folder]",
+        local=True,
+    )
+    classes_json: str = zooft.option("", "the same as JSON; a run records what stands in the file")
+    ignore_index: tuple[str, ...] = zooft.option(
+        ("255",), "values in masks, or names of classes, that are left out of loss and figures, such as 11 or void"
+    )
+    size: tuple[int, ...] = zooft.option(
+        (), "of the network's input, rows,columns or one number for both [default: the backbone's own]"
+    )
+    fit: Literal["letterbox", "stretch"] = zooft.option(
+        "letterbox", "how pictures are brought to that size: letterbox keeps their shape"
+    )
+    augment: Literal["none", "light", "medium"] = zooft.option(
+        "light", "random views in training: flips, scales and crops, colour"
+    )
+    segmentation_loss: Literal["ce+dice", "ce", "dice", "focal", "lovasz"] = zooft.option(
+        "ce+dice", "cross entropy, Dice, both, focal or Lovász-Softmax, of each picture"
+    )
+    class_weights: Literal["none", "balanced"] = zooft.option(
+        "none", "balanced weighs classes up that have few pixels where they are"
+    )
+    probabilities: bool = zooft.option(False, "the file also gives each class's probability at each pixel")
+    group_column: str = zooft.option(
+        GROUP_COLUMN, "column of a table of pairs that names what a split must keep together"
+    )
+
+    def __post_init__(self) -> None:
+        """Take what stands in the file of classes in its place, and refuse a size that is none.
+
+        Raises:
+            ConfigError: such a size, or a file that can't be read.
+        """
+        sides = self.size
+        if len(sides) > 2 or any(not SMALLEST_SIDE <= side <= LARGEST_SIDE for side in sides):
+            raise zooft.ConfigError(
+                f"size: {','.join(map(str, sides))}; give rows,columns such as 240,320, or one number, each from "
+                f"{SMALLEST_SIDE} to {LARGEST_SIDE}"
+            )
+        if self.classes_file is not None:
+            object.__setattr__(self, "classes_json", classes.to_json(classes.read_file(self.classes_file)))
+
+
+def head(_options: SegmentationOptions) -> str:
+    """The head that is used where none is named."""
+    return "segmentation/fpn"
