@@ -22,6 +22,7 @@ import pytest
 import torch
 from commands import command
 from PIL import Image
+from test_without_torch import modules_of_training, without
 
 import zooft
 from zooft import testing
@@ -214,6 +215,19 @@ def test_searching_finds_what_comparing_all_finds(run: Path, data: Path, tmp_pat
     assert nearest[0]["file"] == one.relative_to(data).as_posix()
     assert all(each["same"] == (each["distance"] <= found["threshold"]) for each in nearest)
     assert "pattern_" in command("search", index, one).stdout
+
+
+def test_nothing_of_training_is_needed_to_search(run: Path, data: Path, tmp_path: Path) -> None:
+    index, blocked = tmp_path / "a.index", [*modules_of_training(), "pytorch_metric_learning", "usearch"]
+    folder, one = data / "pattern_00", pictures(data)[2]
+    made, found, predicted = without(
+        blocked,
+        ["index", folder, "--model", run / "model.onnx", "--out", index],
+        ["search", index, one, "--json"],
+        ["predict", run / "model.onnx", one, "--json"],
+    )
+    assert (made[0], found[0], predicted[0]) == (0, 0, 0), made[2] + found[2] + predicted[2]
+    assert json.loads(found[1])["answers"][0]["nearest"][0]["file"] == "2.png"
 
 
 def test_what_cannot_be_read_is_said(run: Path, data: Path, tmp_path: Path) -> None:

@@ -110,7 +110,7 @@ def write(index: Index, path: Path) -> None:
     if index.graph:
         arrays["graph"] = _bytes(index.graph)
     with atomic.whole(path) as file:
-        np.savez(file, allow_pickle=False, **arrays)  # type: ignore[arg-type]  # numpy's stubs take names for its own flag
+        np.savez(file, allow_pickle=False, **arrays)
 
 
 def _bytes(content: bytes) -> NDArray[np.uint8]:
