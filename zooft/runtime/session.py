@@ -202,7 +202,7 @@ def _unlike(had: Any, stated: Port | Output, dynamic: Collection[str | int]) -> 
         stated: by the metadata.
         dynamic: names of axes that can't have one size alone.
     """
-    kind, first = _KINDS.get(had.type, had.type), 0 if isinstance(said, Port) else 1
+    kind, first = _KINDS.get(had.type, had.type), 0 if isinstance(stated, Port) else 1
     fits = len(had.shape) == len(stated.axes) and all(
         not isinstance(size, int) or size == axis or (isinstance(axis, str) and axis not in dynamic)
         for size, axis in zip(had.shape[first:], stated.axes[first:], strict=True)
