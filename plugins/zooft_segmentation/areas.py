@@ -106,7 +106,10 @@ def row_miou(rows: NDArray[Any]) -> NDArray[np.float64]:
     iou, _ = overlaps(rows)
     there = ~np.isnan(iou)
     summed = np.where(there, iou, 0).sum(-1)
-    return np.divide(summed, there.sum(-1), out=np.full(len(rows), np.nan), where=there.any(-1))
+    means: NDArray[np.float64] = np.divide(
+        summed, there.sum(-1), out=np.full(len(rows), np.nan), where=there.any(-1)
+    )
+    return means
 
 
 def _recall(areas: NDArray[Any]) -> NDArray[np.float64]:

@@ -67,7 +67,7 @@ def from_json(text: str) -> tuple[ClassSpec, ...]:
     """
     try:
         rows = json.loads(text)
-        found = [ClassSpec(str(name), value, tuple(colour) if colour else None) for name, value, colour in rows]  # type: ignore[arg-type]
+        found = [ClassSpec(str(name), value, tuple(colour) if colour else None) for name, value, colour in rows]
     except (ValueError, TypeError) as error:
         raise zooft.ConfigError(f"classes-json isn't what a run records: {error}; give --classes-file") from error
     return _checked(found, "classes-json")
