@@ -157,7 +157,10 @@ def _threads() -> int:
 
 
 def _refuse_contradictions(session: Any, metadata: Metadata, path: Path) -> None:
-    """What the metadata states of inputs and outputs must be what the graph has: an answer more would get another's name."""
+    """What the metadata states of inputs and outputs must be what the graph has.
+
+    An answer more would get another's name.
+    """
     faults = [*_output_faults(session, metadata), *_port_faults(session, metadata.ports)]
     faults += [
         f"its metadata names a {label.name} twice: {', '.join(label.categories)}"
