@@ -214,7 +214,9 @@ def test_a_killed_run_is_distinguished_from_a_live_one(tmp_path: Path) -> None:
     finally:
         process.kill()
         process.wait()
-    with pytest.raises(RunError, match=r"is an interrupted run; resume it with 'zooft finetune --resume .*mine\.incomplete'"):
+    with pytest.raises(
+        RunError, match=r"is an interrupted run; resume it with 'zooft finetune --resume .*mine\.incomplete'"
+    ):
         claim(tmp_path / "mine")
     runs.reopen(tmp_path / "mine").publish()
 
