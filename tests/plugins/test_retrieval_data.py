@@ -27,7 +27,7 @@ def people(root: Path, counts: dict[str, int]) -> Path:
     """A folder each, no picture like another."""
     for name, count in counts.items():
         for index in range(count):
-            seed = int.from_bytes(name.encode(), "big") % 2**31 + index
+            seed = 16 * (int.from_bytes(name.encode(), "big") % 2**24) + index
             save(root / name / f"{name}_{index + 1:04}.png", 60 + seed % 7 * 20, seed=seed)
     return root
 
