@@ -68,6 +68,7 @@ if TYPE_CHECKING:
         join_options,
         unseen,
     )
+    from zooft.data.group_columns import likely_groups
     from zooft.data.hidden import is_hidden
     from zooft.data.labels import check_labels, label_fault, spelling
     from zooft.data.positive import nothing_first, nothing_of, order_classes
@@ -181,6 +182,7 @@ __all__ = [
     "is_hidden",
     "join_options",
     "label_fault",
+    "likely_groups",
     "multilabel",
     "nothing_first",
     "nothing_of",
@@ -207,6 +209,7 @@ _HOMES = {
         "class_labels", "join_options", "unseen",
     ),
     "zooft.errors": ("ConfigError", "DataError", "ModelError", "NoWeightsError", "WeightsError", "ZooftError"),
+    "zooft.data.group_columns": ("likely_groups",),
     "zooft.data.hidden": ("is_hidden",),
     "zooft.hooks.specs": ("hookimpl",),
     "zooft.data.labels": ("check_labels", "label_fault", "spelling"),

@@ -109,8 +109,9 @@ def discover(
     _check(options)
     path = labels.table_of(root, by_slice=options.mode != "volume")
     scene = _scene(root, labels.read_table(path) if path else None, path, options, computing)
-    classes, order = _classes(scene.assigned, options.positive, learning=learning)
-    class_labels = zooft.class_labels(classes, nothing=zooft.nothing_of(classes, options.positive))
+    positive = getattr(options, "positive", "")  # which the options that all tasks with CT share don't have
+    classes, order = _classes(scene.assigned, positive, learning=learning)
+    class_labels = zooft.class_labels(classes, nothing=zooft.nothing_of(classes, positive))
     made = _made(scene, {name: index for index, name in enumerate(classes)}, options, computing, learning=learning)
     one_class = _about_one_class(made.samples, scene.assigned, class_labels, options) if learning else []
     return zooft.Discovery(

@@ -17,6 +17,8 @@ import zooft
 TABLE, SLICE_TABLE = "labels.csv", "slice_labels.csv"
 COLUMNS = frozenset({"patient_id", "patient", "series_uid", "path", "sop_uid", "label", "split"})
 """What a table of classes may have."""
+_NO_PERSON = ("study", "series", "exam", "visit", "encounter", "scan", "acquisition", "session", "sop", "slide")
+"""Of which a patient may have several."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -124,7 +126,7 @@ def table_of_lines(
     told = check(rows, read.name)
     kept, repeats = _once(rows)
     _refuse_contradictions(kept, read.name)
-    notes = (*read.notes, *told, *_notes(read.columns, used, repeats, read.name))
+    notes = (*read.notes, *told, *_notes(read, used, repeats))
     return Table(name=read.name, rows=kept, rejected=tuple(rejected), notes=notes)
 
 
@@ -222,9 +224,23 @@ def _refuse_contradictions(rows: Sequence[Row], name: str) -> None:
         )
 
 
-def _notes(columns: Sequence[str], used: Collection[str], repeats: int, name: str) -> tuple[str, ...]:
-    unused = [column for column in columns if column and column not in used]
-    notes = [f"columns of {name} that aren't used: {', '.join(unused)}"] if unused else []
+def _notes(read: zooft.CsvTable, used: Collection[str], repeats: int) -> tuple[str, ...]:
+    unused = [column for column in read.columns if column not in used]
+    notes = [f"columns of {read.name} that aren't used: {', '.join(unused)}"] if unused else []
+    if not {"patient_id", "patient"} & set(read.columns):
+        notes += _about_persons(read, unused)
     if repeats:
-        notes.append(f"{repeats} lines of {name} repeat another one, and count once")
+        notes.append(f"{repeats} lines of {read.name} repeat another one, and count once")
     return tuple(notes)
+
+
+def _about_persons(read: zooft.CsvTable, unused: Sequence[str]) -> list[str]:
+    """A column that may say who a patient is, under another name than is known."""
+    others = [name for name in unused if not any(part in name for part in _NO_PERSON)]
+    likely = zooft.likely_groups({name: [cells[name] for _, cells in read.rows] for name in others})
+    if not likely:
+        return []
+    return [
+        f"warning: the column {likely[0]} of {read.name} isn't used; if it says who a patient is, call it patient_id: what the "
+        "files say is believed otherwise"
+    ]

@@ -14,6 +14,7 @@ from zooft_images.manifest import Lines, refuse_missing_groups
 from zooft_images.nearest import nearest
 from zooft_images.options import GROUP_COLUMN
 from zooft_images.stored import Stored
+from zooft_images.unused import about_unused
 
 if TYPE_CHECKING:
     from zooft_images.options import ImageOptions
@@ -36,6 +37,7 @@ class Table:
         candidates: of each row, what its image is, or why there is none.
         rejected: of what couldn't be read as a row.
         notes: what the user should know.
+        grouped: whether groups are known.
     """
 
     name: str
@@ -45,6 +47,7 @@ class Table:
     candidates: Sequence[Candidate | zooft.Rejection]
     rejected: Sequence[zooft.Rejection] = ()
     notes: Sequence[str] = ()
+    grouped: bool = False
 
 
 def table_of_manifest(path: Path, options: ImageOptions) -> Table:
@@ -71,6 +74,7 @@ def table_of_manifest(path: Path, options: ImageOptions) -> Table:
         name=path.name, columns=columns, places=[f"{path.name}, line {number}" for number, _ in rows],
         cells=[row for _, row in table.rows], candidates=[lines.of(number, row) for number, row in rows],
         notes=[*table.notes, *lines.notes(len(rows))],
+        grouped=any(row.get(options.group_column.lower()) for _, row in table.rows),
     )  # fmt: skip
 
 
@@ -92,8 +96,9 @@ def table_of_source(source: zooft.Source, path: Path, options: ImageOptions) -> 
         cells.append(own)
         candidates.append(Candidate(printable(row.id), content, _BETWEEN.join(own.values()), split_of(row), of_group))
     return Table(
-        name=printable(path.name), columns=columns, places=places, cells=cells, candidates=candidates, rejected=rejected
-    )
+        name=printable(path.name), columns=columns, places=places, cells=cells, candidates=candidates, rejected=rejected,
+        grouped=any(candidate.group is not None for candidate in candidates),
+    )  # fmt: skip
 
 
 def _cell(value: Any, column: zooft.Column) -> str:
@@ -128,11 +133,13 @@ def list_columns(
         else:
             targets[candidate.label] = found.values[number]
             candidates.setdefault(candidate.id, candidate)
+    used = columns if found.columns is None else found.columns
+    unused = {name: [row.get(name, "") for row in table.cells] for name in table.columns if name not in used}
     listing = Listing(
         candidates=zooft.spilled(candidates.values()),
         classes=(),
         rejected=rejected,
-        notes=[*table.notes, *notes, *found.notes],
+        notes=[*table.notes, *notes, *about_unused(table.name, unused, grouped=table.grouped), *found.notes],
     )
     return listing, targets, found.labels
 
@@ -153,11 +160,17 @@ def _chosen(table: Table, options: Any) -> tuple[list[str], list[str]]:
             )
         return wanted, []
     usual = [name for name in _USUAL if name in table.columns][:1]
-    chosen = usual or list(table.columns)
+    chosen = usual or _all_but_groups(table)
     if not chosen:
         raise zooft.DataError(
             f"{table.name} has no column of targets beside path, {_SPLIT} and {GROUP_COLUMN}; name them in its first line"
         )
-    left = [name for name in table.columns if name not in chosen]
-    others = f"; not used: {', '.join(left)} (--targets names others)" if left else ""
+    others = " (--targets names others)" if len(chosen) < len(table.columns) else ""
     return chosen, [f"learnt are the columns {', '.join(chosen)} of {table.name}{others}"]
+
+
+def _all_but_groups(table: Table) -> list[str]:
+    """Columns that may be targets; not the patient's number, which would be learnt as a figure of the picture."""
+    by_name = zooft.likely_groups(dict.fromkeys(table.columns, ()))
+    groups = zooft.likely_groups({name: [row.get(name, "") for row in table.cells] for name in by_name})
+    return [name for name in table.columns if name not in groups] or list(table.columns)

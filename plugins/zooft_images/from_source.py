@@ -13,6 +13,7 @@ from zooft_images.listing import Candidate, Listing, Split, printable
 from zooft_images.nearest import nearest
 from zooft_images.options import GROUP_COLUMN, LABEL_COLUMN, SPLIT_COLUMN, refuse_label_used_twice
 from zooft_images.stored import Stored
+from zooft_images.unused import about_unused
 
 if TYPE_CHECKING:
     from zooft_images.options import ImageOptions
@@ -45,7 +46,7 @@ def list_rows(source: zooft.Source, path: Path, options: Any) -> Listing:
     return Listing(
         candidates=candidates,
         rejected=read.rejected,
-        notes=[*notes, *_about_columns(path, source, columns, wanted)],
+        notes=[*notes, *_about_columns(path, source, columns, wanted, group)],
         classes=columns[label].categories or _in_order(read.counts),
         ordered=bool(columns[label].categories),
     )
@@ -200,12 +201,10 @@ def _in_order(labels: Mapping[str, int]) -> tuple[str, ...]:
 
 
 def _about_columns(
-    path: Path, source: zooft.Source, columns: Mapping[str, zooft.Column], wanted: Sequence[str]
+    path: Path, source: zooft.Source, columns: Mapping[str, zooft.Column], wanted: Sequence[str], group: str
 ) -> list[str]:
-    notes = [f"{printable(path.name)} is read as {source.name}: classes from the column {wanted[0]}"]
-    unused = [printable(name) for name in columns if name not in wanted]
-    if unused:
-        notes.append(
-            f"columns of {printable(path.name)} that aren't used: {', '.join(unused)} (--label-column and --group-column name others)"
-        )
-    return notes
+    unused: dict[str, Sequence[str]] = {name: () for name in columns if name not in wanted}
+    return [
+        f"{printable(path.name)} is read as {source.name}: classes from the column {wanted[0]}",
+        *about_unused(path.name, unused, grouped=group in columns),
+    ]

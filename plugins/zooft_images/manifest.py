@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -14,6 +14,7 @@ from zooft_images.listing import Candidate, Listing, identity, printable
 from zooft_images.names import looks_like_picture
 from zooft_images.nearest import nearest
 from zooft_images.options import GROUP_COLUMN, LABEL_COLUMN, refuse_label_used_twice
+from zooft_images.unused import about_unused
 
 if TYPE_CHECKING:
     from zooft_images.options import ImageOptions
@@ -67,7 +68,12 @@ def list_manifest(path: Path, options: Any) -> Listing:
     return Listing(
         candidates=zooft.spilled(candidates),
         rejected=read.rejected,
-        notes=[*table.notes, *told, *_about_columns(path, table.columns, options), *read.notes(len(rows))],
+        notes=[
+            *table.notes,
+            *told,
+            *about_columns(table, [options.label_column.lower()], options),
+            *read.notes(len(rows)),
+        ],
         classes=tuple(sorted({row["label"] for _, row in rows if row["label"]})),
     )
 
@@ -205,13 +211,18 @@ def refuse_missing_groups(path: Path, columns: Sequence[str], options: ImageOpti
         )
 
 
-def _about_columns(path: Path, columns: Sequence[str], options: Any) -> list[str]:
-    used = {"path", "split", options.label_column.lower(), options.group_column.lower()}
-    unused = [name for name in columns if name not in used]
-    if not unused:
-        return []
-    others = "--label-column and --group-column name others"
-    return [f"columns of {path.name} that aren't used: {', '.join(unused)} ({others})"]
+def about_columns(table: zooft.CsvTable, used: Collection[str], options: ImageOptions) -> list[str]:
+    """Columns that mean nothing here, and one among them that looks like groups.
+
+    Args:
+        table: the file.
+        used: columns that are learnt, besides those that every table may have.
+        options: the task's.
+    """
+    group = options.group_column.lower()
+    own = {"path", "split", group, *used}
+    unused = {name: [row[name] for _, row in table.rows] for name in table.columns if name not in own}
+    return about_unused(table.name, unused, grouped=any(row.get(group) for _, row in table.rows))
 
 
 # files that aren't there

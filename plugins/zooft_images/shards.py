@@ -31,7 +31,7 @@ _LONGEST_LABEL = 200
 _PADDING = 2**20
 """Bytes of zeros that may follow the end mark; tar pads to 10 KiB, or to what it was told."""
 _OTHERS_NAMED, _JSON_KEYS_NAMED = 4, 100
-_JSON_LABELS = ("label", "cls")
+LABEL_KEYS = ("label", "cls")
 _DOTTED = "several dots: WebDataset's key ends at the first one, so this isn't KEY.jpg; write another character instead"
 _COMPRESSIONS = {
     b"\x1f\x8b": ("gzip", "gunzip"),
@@ -256,7 +256,7 @@ class _Seen:
     @property
     def label_keys(self) -> tuple[str, ...]:
         """Of ``KEY.json``."""
-        return _JSON_LABELS if self.label_column == LABEL_COLUMN else (self.label_column,)
+        return LABEL_KEYS if self.label_column == LABEL_COLUMN else (self.label_column,)
 
     @property
     def label_files(self) -> tuple[str, ...]:

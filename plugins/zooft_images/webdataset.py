@@ -20,7 +20,8 @@ from zooft_images.listing import Candidate, LeftOut, Listing, folders, others
 from zooft_images.names import told_of_hidden
 from zooft_images.nearest import nearest
 from zooft_images.options import GROUP_COLUMN, LABEL_COLUMN, refuse_label_used_twice
-from zooft_images.shards import Contents, Entry, printable, scan
+from zooft_images.shards import LABEL_KEYS, Contents, Entry, printable, scan
+from zooft_images.unused import about_unused
 
 _SUFFIX = ".tar"
 _COMPRESSED = (".tgz", ".tbz2", ".txz", ".tar.gz", ".tar.bz2", ".tar.xz", ".tar.zst")
@@ -95,6 +96,7 @@ def list_shards(root: Path, options: Any, *, computing: zooft.Computing = zooft.
             *_about_splits(layout),
             *_about_numbers(layout),
             *_about_unused(made.unused),
+            *_about_keys(made.json_keys, options),
             *told_of_hidden(Counter(left_out.names) + made.hidden),
         ],
     )
@@ -295,6 +297,12 @@ def _about_numbers(layout: _Layout) -> list[str]:
             name = f"{printable(start)}NUMBER{printable(end)}"
             notes.append(f"shards {name} lack {count} of the numbers in between: {first[:60]}")
     return notes
+
+
+def _about_keys(keys: set[str], options: Any) -> list[str]:
+    labels = LABEL_KEYS if options.label_column == LABEL_COLUMN else (options.label_column,)
+    unused: dict[str, Sequence[str]] = {key: () for key in sorted(keys) if key not in (*labels, options.group_column)}
+    return about_unused("KEY.json", unused, grouped=options.group_column in keys, what="key")
 
 
 def _about_unused(unused: Mapping[str, int]) -> list[str]:

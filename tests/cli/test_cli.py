@@ -314,6 +314,7 @@ def test_verification_is_json_and_says_what_was_compared(call: Call, run: packag
     answer = call("verify", run.onnx or "", "--json")
     assert answer.status == 0
     assert (answer.json["passed"], answer.json["data"]) == (True, "real")
+    assert answer.json["top1_agreement"] == 1.0
 
 
 def test_what_cannot_be_read_is_told_beside_the_answers(

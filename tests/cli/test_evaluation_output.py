@@ -126,6 +126,15 @@ def test_the_threshold_is_told_with_its_figures(shown: Shown) -> None:
     assert "per sample: sensitivity" in shown(evaluation(per_group=1, threshold=0.4))
 
 
+@pytest.mark.parametrize(("threshold", "one"), [(0.01, "ill"), (0.99, "healthy")])
+def test_a_threshold_that_calls_everyone_the_same_is_warned_of(shown: Shown, threshold: float, one: str) -> None:
+    text = " ".join(shown(evaluation(threshold=threshold)).split())
+    assert f"warning: at the threshold, every group of these 6 is called {one}" in text
+    assert "train longer, or on more groups" in text
+    assert "every sample of these 6" in " ".join(shown(evaluation(per_group=1, threshold=threshold)).split())
+    assert "warning: at the threshold" not in shown(evaluation(threshold=0.5))
+
+
 def test_groups_with_samples_of_several_classes_are_told(shown: Shown) -> None:
     text = shown(replace(evaluation(), mixed_groups=2))
     assert "groups with samples of several classes: 2; each counts as ill, as any such sample makes it" in text

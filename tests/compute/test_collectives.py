@@ -47,9 +47,18 @@ def test_the_parts_of_all_processes_are_the_batches_of_one(samples: int, process
     assert max(map(len, whole)) <= 5
 
 
-@pytest.mark.parametrize(("samples", "size", "wanted"), [
-    (33, 32, [33]), (34, 32, [32, 2]), (65, 32, [32, 33]), (64, 32, [32, 32]), (3, 1, [1, 1, 1]), (1, 8, [1]), (5, 2, [2, 3]),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("samples", "size", "wanted"),
+    [
+        (33, 32, [33]),
+        (34, 32, [32, 2]),
+        (65, 32, [32, 33]),
+        (64, 32, [32, 32]),
+        (3, 1, [1, 1, 1]),
+        (1, 8, [1]),
+        (5, 2, [2, 3]),
+    ],
+)
 def test_a_last_sample_that_would_be_a_batch_by_itself_goes_into_the_one_before(
     samples: int, size: int, wanted: list[int]
 ) -> None:
@@ -146,7 +155,7 @@ def step(accelerator: Accelerator, model: nn.Module, wrapped: nn.Module, loss: n
 
 
 def exchanged(accelerator: Accelerator) -> dict[str, Any]:
-    """Everything that three processes say to each other."""
+    """Everything that three processes send each other."""
     rank = accelerator.process_index
     found: dict[str, Any] = {"process": (rank, accelerator.num_processes, accelerator.is_main_process)}
     found["first"] = distributed.first(accelerator, lambda: {"answer": 42, "by": rank})
@@ -161,7 +170,7 @@ def exchanged(accelerator: Accelerator) -> dict[str, Any]:
         try:
             distributed.first(accelerator, work)
         except Exception as error:
-            found[name] = (type(error), str(error), dict(error.__dict__), launcher.told_by_main(error))
+            found[name] = (type(error), str(error), dict(error.__dict__), launcher.is_reported_by_main(error))
     model = tiny()
     wrapped = distributed.wrap(model, accelerator)
     for name, loss in LOSSES.items():
@@ -386,9 +395,9 @@ def test_being_told_to_end_is_an_error_with_a_name(monkeypatch: pytest.MonkeyPat
     monkeypatch.setattr(Accelerator, "num_processes", 2)
     before = signal.getsignal(signal.SIGTERM)
     try:
-        with pytest.raises(TrainingError, match=r"process 0 of 2 was told to end \(SIGTERM\), .*; go on"):
+        with pytest.raises(TrainingError, match=r"process 0 of 2 was ended by its launcher \(SIGTERM\), .*; go on"):
             told_to_end(several)
-        assert signal.getsignal(signal.SIGTERM) is signal.SIG_IGN  # it is told once
+        assert signal.getsignal(signal.SIGTERM) is signal.SIG_IGN  # it is reported once
     finally:
         signal.signal(signal.SIGTERM, before)
     with distributed.faults(several):

@@ -40,9 +40,14 @@ def far(ours: Tensor, truth: Tensor) -> float:
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 @pytest.mark.parametrize(("kernel", "stride", "padding", "rows", "columns"), CONVOLUTIONS)
 def test_depthwise_convolutions_equal_float64(
-    kernel: tuple[int, int], stride: tuple[int, int], padding: tuple[int, int], rows: int, columns: int,
-    dtype: torch.dtype, bias: bool,
-) -> None:  # fmt: skip
+    kernel: tuple[int, int],
+    stride: tuple[int, int],
+    padding: tuple[int, int],
+    rows: int,
+    columns: int,
+    dtype: torch.dtype,
+    bias: bool,
+) -> None:
     torch.manual_seed(0)
     x = torch.randn(3, 8, rows, columns).to(dtype).contiguous(memory_format=torch.channels_last).requires_grad_()
     w = torch.randn(8, 1, *kernel).to(dtype).requires_grad_()
@@ -60,11 +65,11 @@ def test_depthwise_convolutions_equal_float64(
 
 
 @pytest.mark.parametrize("bias", [False, True])
-@pytest.mark.parametrize("asked", [(True, True), (False, True), (True, False)])
-def test_wide_convolutions_equal_float64(bias: bool, asked: tuple[bool, bool]) -> None:
+@pytest.mark.parametrize("required", [(True, True), (False, True), (True, False)])
+def test_wide_convolutions_equal_float64(bias: bool, required: tuple[bool, bool]) -> None:
     torch.manual_seed(0)
-    x = torch.randn(3, 128, 9, 14).contiguous(memory_format=torch.channels_last).requires_grad_(asked[0])
-    w = (torch.randn(136, 128, 3, 3) / 30).requires_grad_(asked[1])
+    x = torch.randn(3, 128, 9, 14).contiguous(memory_format=torch.channels_last).requires_grad_(required[0])
+    w = (torch.randn(136, 128, 3, 3) / 30).requires_grad_(required[1])
     given = [x, w, *([torch.randn(136).requires_grad_()] if bias else [])]
     with FastKernels() as mode:
         ours = F.conv2d(x, w, given[2] if bias else None, padding=1)
@@ -93,8 +98,14 @@ def test_a_wide_convolution_in_bfloat16_is_torchs_own() -> None:
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 @pytest.mark.parametrize(
     ("kernel", "stride", "padding", "size"),
-    [((3, 3), 2, 1, (13, 14)), ((3, 3), (2, 1), (1, 0), (9, 8)), ((1, 1), 1, 0, (7, 8)), ((1, 1), 2, 0, (13, 13)), ((3, 1), 1, 0, (7, 3))],
-)  # fmt: skip
+    [
+        ((3, 3), 2, 1, (13, 14)),
+        ((3, 3), (2, 1), (1, 0), (9, 8)),
+        ((1, 1), 1, 0, (7, 8)),
+        ((1, 1), 2, 0, (13, 13)),
+        ((3, 1), 1, 0, (7, 3)),
+    ],
+)
 def test_deep_convolutions_equal_float64(
     kernel: Any, stride: Any, padding: Any, size: Any, dtype: torch.dtype, bias: bool
 ) -> None:
@@ -138,8 +149,9 @@ def test_1x1_convolutions_in_bfloat16_equal_float64(inputs: int, outputs: int, s
 
 
 @pytest.mark.parametrize(
-    ("dtype", "channels", "kernel"), [(torch.bfloat16, 64, 1), (torch.float32, 128, 3), (torch.bfloat16, 128, 3), (torch.float32, 32, 5)]
-)  # fmt: skip
+    ("dtype", "channels", "kernel"),
+    [(torch.bfloat16, 64, 1), (torch.float32, 128, 3), (torch.bfloat16, 128, 3), (torch.float32, 32, 5)],
+)
 def test_what_a_convolution_gives_may_be_changed_in_place(dtype: torch.dtype, channels: int, kernel: int) -> None:
     torch.manual_seed(0)
     groups = channels if kernel == 5 else 1

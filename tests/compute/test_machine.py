@@ -33,48 +33,76 @@ CPU = {
     "less than a core": ({"proc/self/cgroup": "0::/", "sys/fs/cgroup/cpu.max": "50000 100000"}, 1),
     "more than there are": ({"proc/self/cgroup": "0::/", "sys/fs/cgroup/cpu.max": "6400000 100000"}, 8),
     "a group around it": (
-        {"proc/self/cgroup": "0::/a/b", "sys/fs/cgroup/a/cpu.max": "300000 100000", "sys/fs/cgroup/a/b/cpu.max": "max 100000"},
+        {
+            "proc/self/cgroup": "0::/a/b",
+            "sys/fs/cgroup/a/cpu.max": "300000 100000",
+            "sys/fs/cgroup/a/b/cpu.max": "max 100000",
+        },
         3,
     ),
     "first generation": (
-        {"proc/self/cgroup": "4:memory:/x\n1:cpu,cpuacct:/", "sys/fs/cgroup/cpu/cpu.cfs_quota_us": "400000",
-         "sys/fs/cgroup/cpu/cpu.cfs_period_us": "100000"},
+        {
+            "proc/self/cgroup": "4:memory:/x\n1:cpu,cpuacct:/",
+            "sys/fs/cgroup/cpu/cpu.cfs_quota_us": "400000",
+            "sys/fs/cgroup/cpu/cpu.cfs_period_us": "100000",
+        },
         4,
     ),
     "first generation, no limit": (
-        {"proc/self/cgroup": "1:cpu:/", "sys/fs/cgroup/cpu/cpu.cfs_quota_us": "-1", "sys/fs/cgroup/cpu/cpu.cfs_period_us": "100000"},
+        {
+            "proc/self/cgroup": "1:cpu:/",
+            "sys/fs/cgroup/cpu/cpu.cfs_quota_us": "-1",
+            "sys/fs/cgroup/cpu/cpu.cfs_period_us": "100000",
+        },
         8,
     ),
     "the host's path": (
-        {"proc/self/cgroup": "1:cpu:/docker/abc", "sys/fs/cgroup/cpu/cpu.cfs_quota_us": "200000",
-         "sys/fs/cgroup/cpu/cpu.cfs_period_us": "100000"},
+        {
+            "proc/self/cgroup": "1:cpu:/docker/abc",
+            "sys/fs/cgroup/cpu/cpu.cfs_quota_us": "200000",
+            "sys/fs/cgroup/cpu/cpu.cfs_period_us": "100000",
+        },
         2,
     ),
     "nothing to read": ({}, 8),
     "nonsense": ({"proc/self/cgroup": "??\n0::/", "sys/fs/cgroup/cpu.max": "a b c"}, 8),
-}  # fmt: skip
+}
 MEMORY = {
     "no limit": ({"proc/self/cgroup": "0::/", "sys/fs/cgroup/memory.max": "max"}, 16_000_000 * 1024),
     "second generation": (
-        {"proc/self/cgroup": "0::/a", "sys/fs/cgroup/a/memory.max": str(4 * GIB), "sys/fs/cgroup/a/memory.current": str(3 * GIB),
-         "sys/fs/cgroup/a/memory.stat": f"anon 5\ninactive_file {GIB}"},
+        {
+            "proc/self/cgroup": "0::/a",
+            "sys/fs/cgroup/a/memory.max": str(4 * GIB),
+            "sys/fs/cgroup/a/memory.current": str(3 * GIB),
+            "sys/fs/cgroup/a/memory.stat": f"anon 5\ninactive_file {GIB}",
+        },
         2 * GIB,
     ),
     "first generation": (
-        {"proc/self/cgroup": "4:memory:/", "sys/fs/cgroup/memory/memory.limit_in_bytes": str(4 * GIB),
-         "sys/fs/cgroup/memory/memory.usage_in_bytes": str(GIB)},
+        {
+            "proc/self/cgroup": "4:memory:/",
+            "sys/fs/cgroup/memory/memory.limit_in_bytes": str(4 * GIB),
+            "sys/fs/cgroup/memory/memory.usage_in_bytes": str(GIB),
+        },
         3 * GIB,
     ),
     "first generation, no limit": (
-        {"proc/self/cgroup": "4:memory:/", "sys/fs/cgroup/memory/memory.limit_in_bytes": "9223372036854771712",
-         "sys/fs/cgroup/memory/memory.usage_in_bytes": str(GIB)},
+        {
+            "proc/self/cgroup": "4:memory:/",
+            "sys/fs/cgroup/memory/memory.limit_in_bytes": "9223372036854771712",
+            "sys/fs/cgroup/memory/memory.usage_in_bytes": str(GIB),
+        },
         16_000_000 * 1024,
     ),
     "more used than allowed": (
-        {"proc/self/cgroup": "0::/", "sys/fs/cgroup/memory.max": str(GIB), "sys/fs/cgroup/memory.current": str(2 * GIB)},
+        {
+            "proc/self/cgroup": "0::/",
+            "sys/fs/cgroup/memory.max": str(GIB),
+            "sys/fs/cgroup/memory.current": str(2 * GIB),
+        },
         0,
     ),
-}  # fmt: skip
+}
 
 
 @pytest.mark.parametrize(("files", "wanted"), CPU.values(), ids=CPU)

@@ -43,23 +43,23 @@ def test_products_within_are_as_exact_as_float32_is() -> None:
 
 def test_a_gain_is_taken_and_told_and_given_back(monkeypatch: pytest.MonkeyPatch) -> None:
     claiming(monkeypatch, 1.8)
-    said: list[str] = []
-    with fast_matmul(said.append) as changed:
+    notes: list[str] = []
+    with fast_matmul(notes.append) as changed:
         assert changed
         assert BACKEND.matmul.fp32_precision == "bf16"
     assert BACKEND.matmul.fp32_precision == "none"
     assert torch.get_float32_matmul_precision() == "highest"
-    assert len(said) == 1
-    assert "1.8" in said[0]
+    assert len(notes) == 1
+    assert "1.8" in notes[0]
 
 
 def test_what_is_no_faster_isnt_taken(monkeypatch: pytest.MonkeyPatch) -> None:
     claiming(monkeypatch, 1.1)
-    said: list[str] = []
-    with fast_matmul(said.append) as changed:
+    notes: list[str] = []
+    with fast_matmul(notes.append) as changed:
         assert not changed
         assert BACKEND.matmul.fp32_precision == "none"
-    assert said == []
+    assert notes == []
 
 
 def test_it_is_put_back_after_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -144,5 +144,5 @@ def test_products_stay_exact_on_processors_without_amx(instructions: str, monkey
     )
     monkeypatch.setenv("ONEDNN_MAX_CPU_ISA", instructions)
     here = str(Path(__file__).parent)
-    said = subprocess.run([sys.executable, "-c", code, here], capture_output=True, text=True, check=True)
-    assert float(said.stdout) < 2e-6
+    printed = subprocess.run([sys.executable, "-c", code, here], capture_output=True, text=True, check=True)
+    assert float(printed.stdout) < 2e-6

@@ -148,7 +148,7 @@ def test_flops_of_a_transposed_convolution_by_hand() -> None:
 
 
 def test_flops_of_attention_are_counted() -> None:
-    """Two products of length by length by width forward, four backward; torch counts none of the fused kernel's on CPUs."""
+    """Two products of length by length by width forward, four backward; torch doesn't count the CPU's fused kernel."""
     q, k, v = (nn.Parameter(torch.randn(2, 3, 5, 7)) for _ in range(3))
     found = profile.step_flops(lambda: nn.functional.scaled_dot_product_attention(q, k, v).sum(), [q, k, v])
     assert found == 6 * 2 * (2 * 3 * 5 * 5 * 7)
@@ -169,8 +169,10 @@ def test_the_peak_is_above_what_a_small_product_reaches() -> None:
 
 PROFILE = Profile(
     parts=(Part("start-up", 2, 2, 1), Part("forward", 3, 6, 10), Part("backward", 5, 9, 10), Part("the rest", 0, 0, 0)),
-    dtype="bfloat16", learning_gflop=1600, peak=Peak(100.0, 400.0, 2, of_cpu=False),
-)  # fmt: skip
+    dtype="bfloat16",
+    learning_gflop=1600,
+    peak=Peak(100.0, 400.0, 2, of_cpu=False),
+)
 
 
 def test_the_share_of_the_peak() -> None:

@@ -30,7 +30,10 @@ from zooft.model.backbone import Backbone
 trunk = nn.Sequential(nn.Conv2d(3, 48, 1, stride=2), nn.AdaptiveAvgPool2d(1), nn.Flatten())
 weights = WeightsRecord(kind="random", source="random", licence=None, file_sha256=None, tensors_sha256="")
 spec = InputSpec(height=224, width=224, resize=224, mean=(0.5,) * 3, std=(0.5,) * 3)
-backbone = Backbone(family="toy", name="stem", module=trunk, stages={"all": Stage(("0", "1", "2"))}, slots=(), width=48, input=spec, weights=weights)
+stages = {"all": Stage(("0", "1", "2"))}
+backbone = Backbone(
+    family="toy", name="stem", module=trunk, stages=stages, slots=(), width=48, input=spec, weights=weights
+)
 model = AdaptedModel(backbone, nn.Linear(48, 2, bias=False)).to(memory_format=torch.channels_last)
 for precision in (torch.float32, torch.bfloat16):
     for _ in range(5):
@@ -76,8 +79,9 @@ def test_other_convolutions_are_left_alone() -> None:
 
 
 @pytest.mark.parametrize(
-    ("name", "needed"), [("repvgg_a0", True), ("mobileone_s0", True), ("fastvit_t8", True), ("resnet18", False), ("test_vit", False)]
-)  # fmt: skip
+    ("name", "needed"),
+    [("repvgg_a0", True), ("mobileone_s0", True), ("fastvit_t8", True), ("resnet18", False), ("test_vit", False)],
+)
 def test_it_is_known_which_models_need_it(name: str, needed: bool) -> None:
     with torch.device("meta"):
         assert strided.needed(timm.create_model(name)) is needed

@@ -30,11 +30,17 @@ def test_the_result_is_the_convolutions(size: tuple[int, int], images: int, bias
 @pytest.mark.parametrize(
     ("changes", "margins"),
     [
-        ({"kernel_size": 5}, ((1, 1), (1, 1))), ({"stride": 2}, ((1, 1), (1, 1))), ({"dilation": 2}, ((1, 1), (1, 1))),
-        ({"groups": 2}, ((1, 1), (1, 1))), ({"in_channels": 64}, ((1, 1), (1, 1))), ({"out_channels": 64}, ((1, 1), (1, 1))),
-        ({}, ((0, 0), (0, 0))), ({}, ((0, 1), (0, 1))), ({"dtype": torch.bfloat16}, ((1, 1), (1, 1))),
+        ({"kernel_size": 5}, ((1, 1), (1, 1))),
+        ({"stride": 2}, ((1, 1), (1, 1))),
+        ({"dilation": 2}, ((1, 1), (1, 1))),
+        ({"groups": 2}, ((1, 1), (1, 1))),
+        ({"in_channels": 64}, ((1, 1), (1, 1))),
+        ({"out_channels": 64}, ((1, 1), (1, 1))),
+        ({}, ((0, 0), (0, 0))),
+        ({}, ((0, 1), (0, 1))),
+        ({"dtype": torch.bfloat16}, ((1, 1), (1, 1))),
     ],
-)  # fmt: skip
+)
 def test_others_are_left_alone(changes: dict[str, Any], margins: Any) -> None:
     usual: dict[str, Any] = {"in_channels": 128, "out_channels": 128, "kernel_size": 3, "padding": 1}
     assert suits(nn.Conv2d(**usual), ((1, 1), (1, 1)))

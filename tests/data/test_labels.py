@@ -42,12 +42,12 @@ def refusal(*labels: str, in_table: bool = True, private: bool = False) -> str:
     ],
 )
 def test_two_spellings_of_a_class_are_an_error_that_shows_both(one: str, other: str) -> None:
-    said = refusal(one, "else", other, one)
-    assert "classes that differ only in case, spaces" in said
-    assert "labels.csv, lines 2 and 5" in said.replace("2, 5", "2 and 5")
-    assert "labels.csv, line 4" in said
+    message = refusal(one, "else", other, one)
+    assert "classes that differ only in case, spaces" in message
+    assert "labels.csv, lines 2 and 5" in message.replace("2, 5", "2 and 5")
+    assert "labels.csv, line 4" in message
     shown = [repr(one), repr(other)] if unicodedata.is_normalized("NFKC", one + other) else [ascii(one), ascii(other)]
-    assert all(text in said for text in shown) or ascii(other) in said
+    assert all(text in message for text in shown) or ascii(other) in message
 
 
 @pytest.mark.parametrize("labels", [("1", "10", "0.1"), ("-1", "1"), ("ant", "bee"), ("I", "l"), ("P1", "P10")])
@@ -65,19 +65,19 @@ def test_different_names_are_different_classes(labels: tuple[str, ...]) -> None:
     ],
 )
 def test_names_that_differ_in_what_joins_their_words_are_told(one: str, other: str) -> None:
-    (said,) = check(one, "else", other)
-    assert said.startswith("warning: classes that differ only in spaces, hyphens, underscores or apostrophes: ")
-    assert "labels.csv, line 2" in said
-    assert "labels.csv, line 4" in said
+    (message,) = check(one, "else", other)
+    assert message.startswith("warning: classes that differ only in spaces, hyphens, underscores or apostrophes: ")
+    assert "labels.csv, line 2" in message
+    assert "labels.csv, line 4" in message
     assert check("HER2+", "HER2-", "1_2", "12") == ()
 
 
 @pytest.mark.parametrize("label", ["nan", "NaN", "NA", "N/A", "#N/A", "null", "NULL", "<NA>", "#VALUE!", "?"])
 @pytest.mark.parametrize("in_table", [True, False])
 def test_words_for_no_label_are_never_a_class(label: str, in_table: bool) -> None:
-    said = refusal("yes", label, in_table=in_table)
-    assert said.startswith(
-        f"labels.csv, line 3: {label!r} can't be the name of a class: it says that there is no label"
+    message = refusal("yes", label, in_table=in_table)
+    assert message.startswith(
+        f"labels.csv, line 3: {label!r} can't be the name of a class: it means that there is no label"
     )
 
 
@@ -96,7 +96,7 @@ def test_numbers_and_letters_of_classes_arent_taken_for_yes_and_no() -> None:
 
 def test_none_is_a_class_beside_names_and_no_label_beside_numbers() -> None:
     assert check("nodule", "none") == ()
-    assert "'None' among numbers says that there is no label" in refusal("0", "1", "None")
+    assert "'None' among numbers means that there is no label" in refusal("0", "1", "None")
 
 
 @pytest.mark.parametrize(
@@ -116,10 +116,10 @@ def test_none_is_a_class_beside_names_and_no_label_beside_numbers() -> None:
     ],
 )
 def test_texts_that_cant_be_a_name_are_refused_and_not_repeated(label: str, words: str) -> None:
-    said = refusal("yes", label)
-    assert words in said
-    assert said.startswith("labels.csv, line 3: ")
-    assert "DOE" not in said
+    message = refusal("yes", label)
+    assert words in message
+    assert message.startswith("labels.csv, line 3: ")
+    assert "DOE" not in message
     fault = zooft.label_fault(label, in_table=True)
     assert fault is not None
     assert words in fault
@@ -133,9 +133,9 @@ def test_folders_may_hold_commas() -> None:
 def test_a_column_of_many_numbers_is_taken_for_a_measurement() -> None:
     rng = np.random.default_rng(0)
     for values in (rng.normal(5, 2, 60).round(3), rng.integers(100, 900, 40), np.arange(6) + 0.25):
-        said = refusal(*map(str, values))
-        assert "the label looks like a measurement, and this task sorts into classes" in said
-        assert f"{len(set(values))} different numbers in {len(values)} lines" in said
+        message = refusal(*map(str, values))
+        assert "the label looks like a measurement, and this task is a classification" in message
+        assert f"{len(set(values))} different numbers in {len(values)} lines" in message
 
 
 def test_numbers_of_classes_are_classes() -> None:
@@ -152,6 +152,6 @@ def test_numbers_of_classes_are_classes() -> None:
 
 def test_a_column_of_names_isnt_taken_for_labels_where_people_are_named() -> None:
     names = [f"DOE^{index}" for index in range(12)]
-    said = refusal(*names, private=True)
-    assert "12 different labels in 12 lines" in said
-    assert "DOE" not in said
+    message = refusal(*names, private=True)
+    assert "12 different labels in 12 lines" in message
+    assert "DOE" not in message

@@ -68,6 +68,15 @@ def test_a_sample_that_is_gone_is_named() -> None:
             work(task(read=gone, digest=gone), None, sample("a.png"))
 
 
+def test_people_see_what_a_task_has_redacted_and_others_what_was_read() -> None:
+    levels = np.arange(24, dtype=np.uint8).reshape(2, 4, 3)
+    plain = task(read=lambda _source, _options: levels)
+    np.testing.assert_array_equal(tables.show(plain, plain.options(), sample("a")), levels)
+    covered = task(read=plain.read, redact=lambda arrays, _options: tuple(array * 0 for array in arrays))
+    assert not tables.show(covered, covered.options(), sample("a")).any()
+    np.testing.assert_array_equal(tables.read(covered, covered.options(), sample("a"))[0], levels)
+
+
 def test_arrays_without_pixels_are_refused() -> None:
     with pytest.raises(zooft.DataError, match=r"a has no pixels \(shape \(0, 4, 3\)\)"):
         tables.as_arrays(np.zeros((0, 4, 3), np.uint8), "a")

@@ -1,4 +1,4 @@
-"""Who trains and who judges; the truth is scikit-learn's own split, and that no group is ever on two sides."""
+"""Who trains and who validates; the truth is scikit-learn's own split, and that no group is ever on two sides."""
 
 from __future__ import annotations
 
@@ -101,7 +101,7 @@ def test_whatever_the_groups_none_is_torn_and_nobody_is_lost(
     try:
         found = split(made, CLASSES, fraction=fraction, seed=seed)
     except DataError:
-        return  # too little to split; said in words, which the tests below look at
+        return  # too little to split: an error, which the tests below check
     assert everyone(found) == ids(made)
     assert all(len(names) == 1 for names in sides(found).values())
     assert {sample.target for sample in found.train} == {0, 1, 2}
@@ -137,9 +137,9 @@ def test_every_class_is_held_out_wherever_any_choice_of_groups_does_and_said_lou
         return
     absent = {0, 1, 2} - {sample.target for sample in found.val}
     assert not (absent and parts_with_all(made, parts=2))
-    said = [note for note in found.notes if note.startswith("warning: no validation samples of class ")]
-    assert len(said) == bool(absent)
-    assert all(CLASSES[target] in said[0] for target in absent)
+    warnings = [note for note in found.notes if note.startswith("warning: no validation samples of class ")]
+    assert len(warnings) == bool(absent)
+    assert all(CLASSES[target] in warnings[0] for target in absent)
     assert {sample.target for sample in found.train} == {0, 1, 2}
     assert everyone(found) == ids(made)
     assert all(len(names) == 1 for names in sides(found).values())
@@ -166,7 +166,7 @@ def test_every_fold_holds_out_every_class_wherever_any_choice_of_groups_does(
 
 @pytest.mark.parametrize("seed", range(8))
 def test_rare_classes_are_held_out_too_and_the_share_stays(seed: int) -> None:
-    """Stratified choices of scikit-learn's leave out classes whose share of the held-out samples is less than a half."""
+    """scikit-learn's stratified splits leave out classes whose share of the held-out samples is less than a half."""
     made = samples([0] * 203 + [1] * 104 + [2] * 2)
     found = split(made, CLASSES, fraction=0.2, seed=seed)
     assert {sample.target for sample in found.val} == {0, 1, 2}
@@ -199,9 +199,9 @@ def test_a_class_of_one_group_is_learnt_from_and_not_judged_and_that_is_said_lou
 def test_a_class_that_the_datas_own_split_leaves_out_is_said_loudly(part: str, word: str) -> None:
     given_split = ["train"] * 6 + [part] * 3 + ["test" if part == "val" else "val"] * 3
     made = samples([0, 1, 2] * 2 + [0, 2, 2] + [0, 1, 2], given_split=given_split)
-    (said,) = [note for note in split(made, CLASSES, fraction=0.2, seed=0).notes if note.startswith("warning")]
-    assert f"no {word} samples of class bee" in said
-    assert "the data's own split has none" in said
+    (warning,) = [note for note in split(made, CLASSES, fraction=0.2, seed=0).notes if note.startswith("warning")]
+    assert f"no {word} samples of class bee" in warning
+    assert "the data's own split has none" in warning
 
 
 def test_a_given_split_is_used_as_it_is() -> None:

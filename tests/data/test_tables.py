@@ -72,16 +72,16 @@ def test_missing_cells_and_names_of_columns_are_told(tmp_path: Path) -> None:
         ("a,b\n1,DOE\x1b[31m\n", "line 2, column 2, holds a tab, a line break or another control character"),
         ("a,b\n1,DOE\u2028JANE\n", "line 2, column 2, holds a tab, a line break"),
         ("a,b\n1," + "x" * 2001 + "\n", "line 2, has a cell of more than 2,000 characters"),
-        ("a,b\n1,2\nü,x\n".encode("cp1252"), "isn't a CSV file in UTF-8: line 3 holds other bytes, as of Windows-1252"),
+        ("a,b\n1,2\nü,x\n".encode("cp1252"), "isn't a CSV file in UTF-8: line 3 has other bytes, such as Windows-1252"),
         (b"PK\x03\x04 and so on", "isn't a CSV file but an Excel workbook"),
     ],
 )
 def test_what_cant_be_trusted_is_refused_by_its_line_and_never_repeated(
     tmp_path: Path, text: str | bytes, words: str
 ) -> None:
-    said = refusal(tmp_path, text)
-    assert words in said
-    assert "DOE" not in said
+    message = refusal(tmp_path, text)
+    assert words in message
+    assert "DOE" not in message
 
 
 def test_a_private_tables_columns_arent_repeated(tmp_path: Path) -> None:

@@ -41,7 +41,7 @@ def test_what_is_of_a_type_fits_it(hint: Any, value: Any) -> None:
         (int, 0.5, "", "a whole number"), (int, "3", "", "a whole number"), (float, "0.5", "", "a number"),
         (float, np.zeros(2), "", "a number"), (bool, 1, "", "True or False"), (str, b"a", "", "text"),
         (Sequence[str], "abc", "", "a sequence of text"), (tuple[int, int], (1, 2, 3), "", "a tuple of a whole number and a whole number"),
-        (tuple[int, ...], (1, "b"), "[1]", "a whole number"), (Mapping[str, int], {"a": 1, "b": None}, "['b']", "a whole number"),
+        (tuple[int, str], (1, 2), "[1]", "text"), (tuple[int, ...], (1, "b"), "[1]", "a whole number"), (Mapping[str, int], {"a": 1, "b": None}, "['b']", "a whole number"),
         (Mapping[str, tuple[str, ...]], {"a": ("x", 7)}, "['a'][1]", "text"), (int | None, "x", "", "a whole number or None"),
         (Literal["a", "b"], "c", "", "'a' or 'b'"), (Callable[[int], int], 3, "", "a function"),
     ],

@@ -164,9 +164,15 @@ STARTED = contracts.RunStarted(name="lamps", config={}, counts={}, resumed=True,
 
 def epoch_record(epoch: int, train_loss: float) -> contracts.EpochRecord:
     return contracts.EpochRecord(
-        epoch=epoch, train_loss=train_loss, val_loss=1.0, metrics={}, learning_rate=0.1, seconds=1.0, learning=("head",),
+        epoch=epoch,
+        train_loss=train_loss,
+        val_loss=1.0,
+        metrics={},
+        learning_rate=0.1,
+        seconds=1.0,
+        learning=("head",),
         best=True,
-    )  # fmt: skip
+    )
 
 
 USES: dict[str, Callable[[Registry, Path], None]] = {

@@ -111,9 +111,20 @@ def pictures(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def run(pictures: Path, stranger: Stranger, **values: Any) -> zooft.FinetuneResult:
     given = {
-        "backbone": "toy:one", "task": "classification", "data": pictures, "weights": "random", "freeze": "none", "epochs": 1,
-        "bootstrap": 0, "export": False, "report": False, "audit": False, "device": "cpu", "workers": 0, "cache": False,
-    }  # fmt: skip
+        "backbone": "toy:one",
+        "task": "classification",
+        "data": pictures,
+        "weights": "random",
+        "freeze": "none",
+        "epochs": 1,
+        "bootstrap": 0,
+        "export": False,
+        "report": False,
+        "audit": False,
+        "device": "cpu",
+        "workers": 0,
+        "cache": False,
+    }
     return zooft.finetune(registry=load(stranger=stranger), **{**given, **values})
 
 
@@ -152,9 +163,12 @@ def failing() -> Any:
         ({"families": [family(models=["one"])]}, ["field models is ['one']", "a function"]),
         ({"families": [family(aliases={"short": 1})]}, ["field aliases['short'] is 1", "text"]),
         ({"freezers": [zooft.Freezer(name="odd", summary="", plan=None)]}, ["field plan is None", "a function"]),  # type: ignore[arg-type]
-        ({"weights": [zooft.WeightsSource(name="ours", summary="", models=None, load=linear)]}, ["field models is None"]),  # type: ignore[arg-type]
+        (
+            {"weights": [zooft.WeightsSource(name="ours", summary="", models=None, load=linear)]},
+            ["field models is None"],
+        ),  # type: ignore[arg-type]
     ],
-)  # fmt: skip
+)
 def test_a_field_of_a_wrong_type_is_refused_when_it_is_registered(wrong: dict[str, Any], words: list[str]) -> None:
     found = load(stranger=Stranger(**wrong), other=Stranger(heads=[zooft.Head(name="fine", summary="", build=linear)]))
     (problem,) = found.problems.values()
@@ -172,63 +186,296 @@ def test_a_name_that_only_the_left_out_plugin_has_comes_with_the_reason() -> Non
 # What a function gives, in a run
 
 RUNS: dict[str, tuple[dict[str, Any], dict[str, Any], str, list[str]]] = {
-    "build-raises": ({"families": [family(build=lambda name: 1 // 0)]}, {}, "Family.build", ["failed to build one: ZeroDivisionError"]),
-    "build-gives-text": ({"families": [family(build=lambda name: "net")]}, {}, "Family.build", ["gives in build: 'net' (str)", "a torch.nn.Module"]),
-    "anatomy-gives-none": ({"families": [family(anatomy=lambda name, module: None)]}, {}, "Family.anatomy", ["None", "an Anatomy"]),
+    "build-raises": (
+        {"families": [family(build=lambda name: 1 // 0)]},
+        {},
+        "Family.build",
+        ["failed to build one: ZeroDivisionError"],
+    ),
+    "build-gives-text": (
+        {"families": [family(build=lambda name: "net")]},
+        {},
+        "Family.build",
+        ["gives in build: 'net' (str)", "a torch.nn.Module"],
+    ),
+    "anatomy-gives-none": (
+        {"families": [family(anatomy=lambda name, module: None)]},
+        {},
+        "Family.anatomy",
+        ["None", "an Anatomy"],
+    ),
     "parts-are-text": (
-        {"families": [family(anatomy=anatomy(stages={"all": zooft.Stage("012")}))]}, {}, "Family.anatomy",  # type: ignore[arg-type]
+        {"families": [family(anatomy=anatomy(stages={"all": zooft.Stage("012")}))]},
+        {},
+        "Family.anatomy",  # type: ignore[arg-type]
         ["stages['all'].parts is '012' (str)", "a tuple of text"],
     ),
     "no-such-part": (
-        {"families": [family(anatomy=anatomy(stages={"all": zooft.Stage(("0", "1", "flat"))}))]}, {}, "Family.anatomy",
+        {"families": [family(anatomy=anatomy(stages={"all": zooft.Stage(("0", "1", "flat"))}))]},
+        {},
+        "Family.anatomy",
         ["stages['all'].parts[2] is 'flat'", "the name of a module of one"],
     ),
-    "no-such-classifier": ({"families": [family(anatomy=anatomy(classifier=("fc",)))]}, {}, "Family.anatomy", ["classifier[0] is 'fc'", "the name of a module"]),
-    "classifier-is-text": ({"families": [family(anatomy=anatomy(classifier="3"))]}, {}, "Family.anatomy", ["classifier is '3'", "a tuple of text"]),
+    "no-such-classifier": (
+        {"families": [family(anatomy=anatomy(classifier=("fc",)))]},
+        {},
+        "Family.anatomy",
+        ["classifier[0] is 'fc'", "the name of a module"],
+    ),
+    "classifier-is-text": (
+        {"families": [family(anatomy=anatomy(classifier="3"))]},
+        {},
+        "Family.anatomy",
+        ["classifier is '3'", "a tuple of text"],
+    ),
     "no-such-first-convolution": (
-        {"families": [family(anatomy=anatomy(first_convolution="conv1"))],
-         "tasks": [task(channels=lambda options: 1)]}, {"task": "mine"}, "Family.anatomy", ["first_convolution is 'conv1'", "the name of a module of one"],
+        {"families": [family(anatomy=anatomy(first_convolution="conv1"))], "tasks": [task(channels=lambda options: 1)]},
+        {"task": "mine"},
+        "Family.anatomy",
+        ["first_convolution is 'conv1'", "the name of a module of one"],
     ),
     "first-convolution-is-none": (
-        {"families": [family(anatomy=anatomy(first_convolution="1"))],
-         "tasks": [task(channels=lambda options: 1)]}, {"task": "mine"}, "Family.anatomy", ["first_convolution, 1,", "AdaptiveAvgPool2d", "a torch.nn.Conv2d"],
+        {"families": [family(anatomy=anatomy(first_convolution="1"))], "tasks": [task(channels=lambda options: 1)]},
+        {"task": "mine"},
+        "Family.anatomy",
+        ["first_convolution, 1,", "AdaptiveAvgPool2d", "a torch.nn.Conv2d"],
     ),
-    "head-gives-none": ({"heads": [zooft.Head(name="deep", summary="", build=lambda w, o: None)]}, {"head": "deep"}, "Head.build", ["None", "a torch.nn.Module"]),  # type: ignore[arg-type, return-value]
-    "head-raises": ({"heads": [zooft.Head(name="deep", summary="", build=lambda w: None)]}, {"head": "deep"}, "Head.build", ["TypeError"]),  # type: ignore[arg-type, misc]
-    "freezer-raises": ({"freezers": [zooft.Freezer(name="odd", summary="", plan=lambda s, a, e: s[99])]}, {"freeze": "odd"}, "Freezer.plan", ["IndexError"]),  # type: ignore[arg-type, return-value]
-    "freezer-gives-none": ({"freezers": [zooft.Freezer(name="odd", summary="", plan=lambda s, a, e: None)]}, {"freeze": "odd"}, "Freezer.plan", ["None", "a FreezePlan"]),  # type: ignore[arg-type, return-value]
-    "freezer-gives-a-set": ({"freezers": [zooft.Freezer(name="odd", summary="", plan=lambda s, a, e: set(s))]}, {"freeze": "odd"}, "Freezer.plan", ["{'all'} (set)", "a FreezePlan"]),  # type: ignore[arg-type, return-value]
-    "discover-raises": ({"tasks": [task(discover=lambda data, options: 1 // 0)]}, {"task": "mine"}, "Task.discover", ["failed to read the data: ZeroDivisionError"]),
-    "discover-gives-none": ({"tasks": [task(discover=lambda data, options: None)]}, {"task": "mine"}, "Task.discover", ["None", "a Discovery"]),
-    "discover-exits": ({"tasks": [task(discover=lambda data, options: exit(0))]}, {"task": "mine"}, "Task.discover", ["SystemExit"]),
-    "split-is-unknown": ({"tasks": [task(discover=lambda data, options: listed(split="holdout"))]}, {"task": "mine"}, "Task.discover", ["split of the sample a is 'holdout' (str)", "'train' or 'val' or 'test' or None"]),
-    "group-is-a-number": ({"tasks": [task(discover=lambda data, options: listed(group=3))]}, {"task": "mine"}, "Task.discover", ["group of the sample a is 3 (int)", "text or None"]),
-    "id-is-a-path": ({"tasks": [task(discover=lambda data, options: listed(id=data))]}, {"task": "mine"}, "Task.discover", ["id of the sample", "PosixPath", "text"]),
-    "facts-are-lists": ({"tasks": [task(discover=lambda data, options: listed(facts={"kvp": [1]}))]}, {"task": "mine"}, "Task.discover", ["facts['kvp'] of the sample a is [1] (list)", "text or a number"]),
-    "ids-are-alike": ({"tasks": [task(discover=lambda data, options: listed(id="same"))]}, {"task": "mine"}, "Task.discover", ["Sample.id of several samples", "'same'", "an id for each sample alone"]),
-    "classes-are-alike": ({"tasks": [task(discover=lambda data, options: replace(listed(), labels=zooft.class_labels(("x", "x"))))]}, {"task": "mine"}, "Task.discover", ["classes is ('x', 'x')", "each class once"]),
-    "read-gives-other-numbers": ({"tasks": [task(read=lambda source, options: np.zeros((9, 9, 3), np.float32))]}, {"task": "mine"}, "Task.read", ["is float32 of shape (9, 9, 3)", "uint8 of shape (height, width, 3), as Task.port says of images"]),
-    "read-gives-another-shape": ({"tasks": [task(read=lambda source, options: np.zeros((9, 9), np.uint8))]}, {"task": "mine"}, "Task.read", ["is uint8 of shape (9, 9)", "(height, width, 3)"]),
-    "read-gives-an-array-too-many": ({"tasks": [task(read=lambda source, options: (np.zeros((9, 9, 3), np.uint8),) * 2)]}, {"task": "mine"}, "Task.read", ["the number of arrays of", "is 2", "expected 1"]),
-    "port-of-no-type": ({"tasks": [task(port=lambda options: replace(zooft.image_port(options), dtype="uint9"))]}, {"task": "mine"}, "Task.port", ["Port.dtype of images is 'uint9'", "such as uint8"]),
-    "first-convolution-is-none-of-it-with-three-channels": ({"families": [family(anatomy=anatomy(first_convolution="conv1"))]}, {}, "Family.anatomy", ["first_convolution is 'conv1'", "the name of a module of one"]),
-    "no-spread-of-levels": ({"families": [family(anatomy=anatomy(input=spec(std=(0.5, 0.0, 0.5))))]}, {}, "Family.anatomy", ["input.std[1] is 0.0", "a finite number above 0"]),
-    "means-of-other-channels": ({"families": [family(anatomy=anatomy(input=spec(mean=(0.5,))))]}, {}, "Family.anatomy", ["input.std is (0.5, 0.5, 0.5)", "as many numbers as mean has, 1"]),
-    "target-out-of-range": ({"tasks": [task(discover=lambda data, options: found(targets=(0, 1, 2)))]}, {"task": "mine"}, "Task.discover", ["the target of the sample c is 2", "from 0 to 1"]),
-    "target-below-range": ({"tasks": [task(discover=lambda data, options: found(targets=(0, 1, -1)))]}, {"task": "mine"}, "Task.discover", ["the target of the sample c is -1"]),
-    "float-targets": ({"tasks": [task(discover=lambda data, options: found(targets=(0.0, 1.0, 0.5)))]}, {"task": "mine"}, "Task.discover", ["the target of the sample a is 0.0 (float)"]),
-    "samples-are-paths": ({"tasks": [task(discover=lambda data, options: zooft.Discovery(samples=("a", "b"), labels=zooft.class_labels(("x", "y"))))]}, {"task": "mine"}, "Task.discover", ["samples[0] is 'a'", "a Sample"]),  # type: ignore[arg-type]
-    "classes-are-numbers": ({"tasks": [task(discover=lambda data, options: zooft.Discovery(samples=(), labels=zooft.class_labels((0, 1))))]}, {"task": "mine"}, "Task.discover", ["labels[0].categories[0] is 0", "text"]),  # type: ignore[arg-type]
-    "nothing-is-no-class": ({"tasks": [task(discover=lambda data, options: replace(found(targets=(0, 1, 1)), labels=(zooft.Label(categories=("x", "y"), nothing="z"),)))]}, {"task": "mine"}, "Task.discover", ["nothing of the label is 'z'", "one of the classes"]),
-    "read-gives-text": ({"tasks": [task(read=lambda source, options: str(source))]}, {"task": "mine"}, "Task.read", ["(str)", "a numpy array"]),
-    "loss-is-a-function": ({"tasks": [task(loss=lambda targets, options: abs)]}, {"task": "mine"}, "TrainingPart.loss", ["<built-in function abs>", "a torch.nn.Module"]),
-    "loss-of-each-sample": ({"tasks": [task(loss=lambda targets, options: cost(of=lambda z: z.sum(1)))]}, {"task": "mine"}, "TrainingPart.loss", ["the shape of the loss is (", "one number"]),
-    "loss-is-a-float": ({"tasks": [task(loss=lambda targets, options: cost(of=lambda z: 1.5))]}, {"task": "mine"}, "TrainingPart.loss", ["1.5 (float)", "one number"]),
-    "loss-without-gradient": ({"tasks": [task(loss=lambda targets, options: cost(of=lambda z: z.detach().sum()))]}, {"task": "mine"}, "TrainingPart.loss", ["doesn't depend on the outputs"]),
-    "loss-raises": ({"tasks": [task(loss=lambda targets, options: cost(of=lambda z: z[:, 9]))]}, {"task": "mine"}, "TrainingPart.loss", ["IndexError", "logits ("]),
-    "metrics-give-a-number": ({"tasks": [task(metrics=lambda targets, p: 0.5)]}, {"task": "mine"}, "EvaluationPart.metrics", ["0.5 (float)", "a mapping of text to a number"]),
-    "metrics-without-the-primary": ({"tasks": [task(metrics=lambda targets, p: {"f1": 0.5})]}, {"task": "mine"}, "EvaluationPart.metrics", ["['f1']", "the primary metric, 'accuracy'"]),
-    "metrics-are-text": ({"tasks": [task(metrics=lambda targets, p: {"accuracy": "high"})]}, {"task": "mine"}, "EvaluationPart.metrics", ["['accuracy'] is 'high'", "a number"]),
+    "head-gives-none": (
+        {"heads": [zooft.Head(name="deep", summary="", build=lambda w, o: None)]},
+        {"head": "deep"},
+        "Head.build",
+        ["None", "a torch.nn.Module"],
+    ),  # type: ignore[arg-type, return-value]
+    "head-raises": (
+        {"heads": [zooft.Head(name="deep", summary="", build=lambda w: None)]},
+        {"head": "deep"},
+        "Head.build",
+        ["TypeError"],
+    ),  # type: ignore[arg-type, misc]
+    "freezer-raises": (
+        {"freezers": [zooft.Freezer(name="odd", summary="", plan=lambda s, a, e: s[99])]},
+        {"freeze": "odd"},
+        "Freezer.plan",
+        ["IndexError"],
+    ),  # type: ignore[arg-type, return-value]
+    "freezer-gives-none": (
+        {"freezers": [zooft.Freezer(name="odd", summary="", plan=lambda s, a, e: None)]},
+        {"freeze": "odd"},
+        "Freezer.plan",
+        ["None", "a FreezePlan"],
+    ),  # type: ignore[arg-type, return-value]
+    "freezer-gives-a-set": (
+        {"freezers": [zooft.Freezer(name="odd", summary="", plan=lambda s, a, e: set(s))]},
+        {"freeze": "odd"},
+        "Freezer.plan",
+        ["{'all'} (set)", "a FreezePlan"],
+    ),  # type: ignore[arg-type, return-value]
+    "discover-raises": (
+        {"tasks": [task(discover=lambda data, options: 1 // 0)]},
+        {"task": "mine"},
+        "Task.discover",
+        ["failed to read the data: ZeroDivisionError"],
+    ),
+    "discover-gives-none": (
+        {"tasks": [task(discover=lambda data, options: None)]},
+        {"task": "mine"},
+        "Task.discover",
+        ["None", "a Discovery"],
+    ),
+    "discover-exits": (
+        {"tasks": [task(discover=lambda data, options: exit(0))]},
+        {"task": "mine"},
+        "Task.discover",
+        ["SystemExit"],
+    ),
+    "split-is-unknown": (
+        {"tasks": [task(discover=lambda data, options: listed(split="holdout"))]},
+        {"task": "mine"},
+        "Task.discover",
+        ["split of the sample a is 'holdout' (str)", "'train' or 'val' or 'test' or None"],
+    ),
+    "group-is-a-number": (
+        {"tasks": [task(discover=lambda data, options: listed(group=3))]},
+        {"task": "mine"},
+        "Task.discover",
+        ["group of the sample a is 3 (int)", "text or None"],
+    ),
+    "id-is-a-path": (
+        {"tasks": [task(discover=lambda data, options: listed(id=data))]},
+        {"task": "mine"},
+        "Task.discover",
+        ["id of the sample", "PosixPath", "text"],
+    ),
+    "facts-are-lists": (
+        {"tasks": [task(discover=lambda data, options: listed(facts={"kvp": [1]}))]},
+        {"task": "mine"},
+        "Task.discover",
+        ["facts['kvp'] of the sample a is [1] (list)", "text or a number"],
+    ),
+    "ids-are-alike": (
+        {"tasks": [task(discover=lambda data, options: listed(id="same"))]},
+        {"task": "mine"},
+        "Task.discover",
+        ["Sample.id of several samples", "'same'", "an id for each sample alone"],
+    ),
+    "classes-are-alike": (
+        {"tasks": [task(discover=lambda data, options: replace(listed(), labels=zooft.class_labels(("x", "x"))))]},
+        {"task": "mine"},
+        "Task.discover",
+        ["classes is ('x', 'x')", "each class once"],
+    ),
+    "read-gives-other-numbers": (
+        {"tasks": [task(read=lambda source, options: np.zeros((9, 9, 3), np.float32))]},
+        {"task": "mine"},
+        "Task.read",
+        ["is float32 of shape (9, 9, 3)", "uint8 of shape (height, width, 3), as Task.port says of images"],
+    ),
+    "read-gives-another-shape": (
+        {"tasks": [task(read=lambda source, options: np.zeros((9, 9), np.uint8))]},
+        {"task": "mine"},
+        "Task.read",
+        ["is uint8 of shape (9, 9)", "(height, width, 3)"],
+    ),
+    "read-gives-an-array-too-many": (
+        {"tasks": [task(read=lambda source, options: (np.zeros((9, 9, 3), np.uint8),) * 2)]},
+        {"task": "mine"},
+        "Task.read",
+        ["the number of arrays of", "is 2", "expected 1"],
+    ),
+    "port-of-no-type": (
+        {"tasks": [task(port=lambda options: replace(zooft.image_port(options), dtype="uint9"))]},
+        {"task": "mine"},
+        "Task.port",
+        ["Port.dtype of images is 'uint9'", "such as uint8"],
+    ),
+    "first-convolution-is-none-of-it-with-three-channels": (
+        {"families": [family(anatomy=anatomy(first_convolution="conv1"))]},
+        {},
+        "Family.anatomy",
+        ["first_convolution is 'conv1'", "the name of a module of one"],
+    ),
+    "no-spread-of-levels": (
+        {"families": [family(anatomy=anatomy(input=spec(std=(0.5, 0.0, 0.5))))]},
+        {},
+        "Family.anatomy",
+        ["input.std[1] is 0.0", "a finite number above 0"],
+    ),
+    "means-of-other-channels": (
+        {"families": [family(anatomy=anatomy(input=spec(mean=(0.5,))))]},
+        {},
+        "Family.anatomy",
+        ["input.std is (0.5, 0.5, 0.5)", "as many numbers as mean has, 1"],
+    ),
+    "target-out-of-range": (
+        {"tasks": [task(discover=lambda data, options: found(targets=(0, 1, 2)))]},
+        {"task": "mine"},
+        "Task.discover",
+        ["the target of the sample c is 2", "from 0 to 1"],
+    ),
+    "target-below-range": (
+        {"tasks": [task(discover=lambda data, options: found(targets=(0, 1, -1)))]},
+        {"task": "mine"},
+        "Task.discover",
+        ["the target of the sample c is -1"],
+    ),
+    "float-targets": (
+        {"tasks": [task(discover=lambda data, options: found(targets=(0.0, 1.0, 0.5)))]},
+        {"task": "mine"},
+        "Task.discover",
+        ["the target of the sample a is 0.0 (float)"],
+    ),
+    "samples-are-paths": (
+        {
+            "tasks": [
+                task(
+                    discover=lambda data, options: zooft.Discovery(
+                        samples=("a", "b"), labels=zooft.class_labels(("x", "y"))
+                    )
+                )
+            ]
+        },
+        {"task": "mine"},
+        "Task.discover",
+        ["samples[0] is 'a'", "a Sample"],
+    ),  # type: ignore[arg-type]
+    "classes-are-numbers": (
+        {
+            "tasks": [
+                task(discover=lambda data, options: zooft.Discovery(samples=(), labels=zooft.class_labels((0, 1))))
+            ]
+        },
+        {"task": "mine"},
+        "Task.discover",
+        ["labels[0].categories[0] is 0", "text"],
+    ),  # type: ignore[arg-type]
+    "nothing-is-no-class": (
+        {
+            "tasks": [
+                task(
+                    discover=lambda data, options: replace(
+                        found(targets=(0, 1, 1)), labels=(zooft.Label(categories=("x", "y"), nothing="z"),)
+                    )
+                )
+            ]
+        },
+        {"task": "mine"},
+        "Task.discover",
+        ["nothing of the label is 'z'", "one of the classes"],
+    ),
+    "read-gives-text": (
+        {"tasks": [task(read=lambda source, options: str(source))]},
+        {"task": "mine"},
+        "Task.read",
+        ["(str)", "a numpy array"],
+    ),
+    "loss-is-a-function": (
+        {"tasks": [task(loss=lambda targets, options: abs)]},
+        {"task": "mine"},
+        "TrainingPart.loss",
+        ["<built-in function abs>", "a torch.nn.Module"],
+    ),
+    "loss-of-each-sample": (
+        {"tasks": [task(loss=lambda targets, options: cost(of=lambda z: z.sum(1)))]},
+        {"task": "mine"},
+        "TrainingPart.loss",
+        ["the shape of the loss is (", "one number"],
+    ),
+    "loss-is-a-float": (
+        {"tasks": [task(loss=lambda targets, options: cost(of=lambda z: 1.5))]},
+        {"task": "mine"},
+        "TrainingPart.loss",
+        ["1.5 (float)", "one number"],
+    ),
+    "loss-without-gradient": (
+        {"tasks": [task(loss=lambda targets, options: cost(of=lambda z: z.detach().sum()))]},
+        {"task": "mine"},
+        "TrainingPart.loss",
+        ["doesn't depend on the outputs"],
+    ),
+    "loss-raises": (
+        {"tasks": [task(loss=lambda targets, options: cost(of=lambda z: z[:, 9]))]},
+        {"task": "mine"},
+        "TrainingPart.loss",
+        ["IndexError", "logits ("],
+    ),
+    "metrics-give-a-number": (
+        {"tasks": [task(metrics=lambda targets, p: 0.5)]},
+        {"task": "mine"},
+        "EvaluationPart.metrics",
+        ["0.5 (float)", "a mapping of text to a number"],
+    ),
+    "metrics-without-the-primary": (
+        {"tasks": [task(metrics=lambda targets, p: {"f1": 0.5})]},
+        {"task": "mine"},
+        "EvaluationPart.metrics",
+        ["['f1']", "the primary metric, 'accuracy'"],
+    ),
+    "metrics-are-text": (
+        {"tasks": [task(metrics=lambda targets, p: {"accuracy": "high"})]},
+        {"task": "mine"},
+        "EvaluationPart.metrics",
+        ["['accuracy'] is 'high'", "a number"],
+    ),
     "preprocess-raises": (
         {"tasks": [task(preprocess=lambda spec, options: failing())]},
         {"task": "mine"},
@@ -241,11 +488,35 @@ RUNS: dict[str, tuple[dict[str, Any], dict[str, Any], str, list[str]]] = {
         "Task.augment",
         ["failed in augment: ValueError: no such window"],
     ),
-    "reader-gives-a-list": ({"tasks": [task(reader=lambda path: [path])]}, {"task": "mine"}, "Task.reader", ["(list)", "text"]),
-    "head-of-the-task-is-unknown": ({"tasks": [task(head=lambda options: "linaer")]}, {"task": "mine"}, "Task.head", ["isn't registered", "nearest: linear"]),
-    "weights-source-raises": ({"weights": [zooft.WeightsSource(name="ours", summary="", models=lambda: ["toy:one"], load=lambda m, e: 1 // 0)]}, {"weights": "pretrained"}, "WeightsSource.load", ["failed to load toy:one: ZeroDivisionError"]),  # type: ignore[arg-type, return-value]
-    "weights-source-gives-a-dict": ({"weights": [zooft.WeightsSource(name="ours", summary="", models=lambda: ["toy:one"], load=lambda m, e: {})]}, {"weights": "pretrained"}, "WeightsSource.load", ["{} (dict)", "a LoadedWeights"]),  # type: ignore[arg-type, return-value]
-}  # fmt: skip
+    "reader-gives-a-list": (
+        {"tasks": [task(reader=lambda path: [path])]},
+        {"task": "mine"},
+        "Task.reader",
+        ["(list)", "text"],
+    ),
+    "head-of-the-task-is-unknown": (
+        {"tasks": [task(head=lambda options: "linaer")]},
+        {"task": "mine"},
+        "Task.head",
+        ["isn't registered", "nearest: linear"],
+    ),
+    "weights-source-raises": (
+        {
+            "weights": [
+                zooft.WeightsSource(name="ours", summary="", models=lambda: ["toy:one"], load=lambda m, e: 1 // 0)
+            ]
+        },
+        {"weights": "pretrained"},
+        "WeightsSource.load",
+        ["failed to load toy:one: ZeroDivisionError"],
+    ),  # type: ignore[arg-type, return-value]
+    "weights-source-gives-a-dict": (
+        {"weights": [zooft.WeightsSource(name="ours", summary="", models=lambda: ["toy:one"], load=lambda m, e: {})]},
+        {"weights": "pretrained"},
+        "WeightsSource.load",
+        ["{} (dict)", "a LoadedWeights"],
+    ),  # type: ignore[arg-type, return-value]
+}
 
 
 def listed(**changes: Any) -> zooft.Discovery:
@@ -268,7 +539,10 @@ def test_what_a_function_gives_amiss_ends_the_run_in_the_plugin_s_name(case: str
         run(pictures, Stranger(**{"families": [family()], **wrong}), **values)
     kind, _, name = where.partition(".")
     hooks = {"Family": "families", "WeightsSource": "weights", "TrainingPart": "tasks", "EvaluationPart": "tasks"}
-    place = f"(plugin stranger of stranger-package 1.0, hook zooft_register_{hooks.get(kind, kind.lower() + 's')}, field {where})"
+    place = (
+        f"(plugin stranger of stranger-package 1.0, hook zooft_register_{hooks.get(kind, kind.lower() + 's')}, field "
+        f"{where})"
+    )
     for text in (place, *words):
         assert text in str(caught.value)
     assert caught.value.code.startswith(f"{__file__}, line ")
@@ -287,9 +561,9 @@ def test_an_unknown_hook_is_told_with_the_nearest() -> None:
         def zooft_register_haeds(self) -> list[Any]:
             return []
 
-    said = registered(new_manager(), Misspelt(), "mine")
-    assert said is not None
-    assert said.startswith("there is no hook zooft_register_haeds; nearest: zooft_register_heads")
+    refusal = registered(new_manager(), Misspelt(), "mine")
+    assert refusal is not None
+    assert refusal.startswith("there is no hook zooft_register_haeds; nearest: zooft_register_heads")
 
 
 def test_a_private_task_s_values_are_not_shown(pictures: Path) -> None:
@@ -412,7 +686,7 @@ def installed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.delitem(sys.modules, "stranger_s_module", raising=False)
     own, known = EntryPoint("stranger", "stranger_s_module", "zooft"), plugins.metadata.entry_points
 
-    def found(**wanted: Any) -> Any:  # others ask for other groups
+    def found(**wanted: Any) -> Any:  # others request other groups
         return [*known(**wanted), own] if wanted == {"group": "zooft"} else known(**wanted)
 
     monkeypatch.setattr(plugins.metadata, "entry_points", found)
@@ -470,11 +744,18 @@ def test_a_listener_that_exits_does_not_end_the_run(pictures: Path, caplog: pyte
 @pytest.mark.parametrize(
     ("source", "reason"),
     [
-        ("import zooft\ndef zooft_register_heads():\n    return []", "zooft_register_heads isn't marked as a hook; write @zooft.hookimpl above it"),
-        ("x = 1", "it has no hook; a hook is a function of one of these names with @zooft.hookimpl above it: zooft_register_families"),
+        (
+            "import zooft\ndef zooft_register_heads():\n    return []",
+            "zooft_register_heads isn't marked as a hook; write @zooft.hookimpl above it",
+        ),
+        (
+            "x = 1",
+            "it has no hook; a hook is a function of one of these names with @zooft.hookimpl above it: "
+            "zooft_register_families",
+        ),
     ],
     ids=["forgotten-mark", "no-hook"],
-)  # fmt: skip
+)
 def test_a_module_without_hooks_is_told_what_is_missing(
     source: str, reason: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -501,8 +782,15 @@ def test_metric_names_with_brackets_are_shown_whole(capsys: pytest.CaptureFixtur
     from zooft.cli.output import print_table
 
     record = zooft.EpochRecord(
-        epoch=1, train_loss=1.0, val_loss=1.0, metrics={"accuracy [red]": 0.5}, learning_rate=0.1, seconds=1.0, learning=(), best=True
-    )  # fmt: skip
+        epoch=1,
+        train_loss=1.0,
+        val_loss=1.0,
+        metrics={"accuracy [red]": 0.5},
+        learning_rate=0.1,
+        seconds=1.0,
+        learning=(),
+        best=True,
+    )
     with Live() as live:
         live.epoch(record, 2)
     print_table("", ("accuracy [red]",), [("0.5",)])
@@ -520,5 +808,5 @@ def test_without_one_kind_of_answer_the_images_plugin_has_the_others(
 
     monkeypatch.setitem(sys.modules, "zooft.problems.classification", None)  # importing it fails
     assert [task.name for task in zooft_images.zooft_register_tasks()] == ["regression", "ordinal", "multilabel"]
-    said = [one.getMessage().partition(" is left out: ")[0] for one in caplog.records if one.name == "zooft"]
-    assert said == ["the task images/classification", "the task images/multitask"]
+    refusal = [one.getMessage().partition(" is left out: ")[0] for one in caplog.records if one.name == "zooft"]
+    assert refusal == ["the task images/classification", "the task images/multitask"]

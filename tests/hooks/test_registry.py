@@ -1,4 +1,4 @@
-"""Names to things: strict, with the nearest names, the owners, and a way to say which."""
+"""Names to things: strict, with the nearest names, the owners, and a way to choose one."""
 
 from __future__ import annotations
 
@@ -97,9 +97,15 @@ def tiny_family(name: str) -> zooft.Family:
 
 def task(name: str, options: type[Any]) -> zooft.Task:
     return zooft.Task(
-        name=name, summary="", discover=_never, read=_never, port=_never, preprocess=_never,
-        problem=zooft.classification(primary="accuracy"), options=options,
-    )  # fmt: skip
+        name=name,
+        summary="",
+        discover=_never,
+        read=_never,
+        port=_never,
+        preprocess=_never,
+        problem=zooft.classification(primary="accuracy"),
+        options=options,
+    )
 
 
 def _never(*_arguments: Any) -> Any:
@@ -181,7 +187,7 @@ def test_a_name_with_two_owners_is_an_error_that_names_both() -> None:
     with pytest.raises(AmbiguousNameError) as caught:
         found.head("deep")
     assert "mine (of mine-package 1.0) and yours (of yours-package 1.0)" in str(caught.value)
-    assert "say mine/deep or yours/deep" in str(caught.value)
+    assert "write mine/deep or yours/deep" in str(caught.value)
 
 
 @pytest.mark.parametrize("owner", ["mine", "yours"])
@@ -332,7 +338,7 @@ class Ears:
 
 
 class Deaf:
-    """A plugin that fails whenever it is told of something."""
+    """A plugin that fails at every event."""
 
     @zooft.hookimpl
     def zooft_on_start(self, run: Path) -> None:
@@ -386,6 +392,16 @@ def finetune(folder: Path, found: Registry, *, backbone: str) -> zooft.FinetuneR
             pixels = np.full((20, 20, 3), level + index, np.uint8)
             Image.fromarray(pixels).save(folder / "data" / name / f"{index}.png")
     return zooft.finetune(
-        registry=found, backbone=backbone, task="classification", data=folder / "data", out=folder / "run",
-        weights="random", freeze="none", epochs=1, bootstrap=0, export=False, device="cpu", workers=0,
-    )  # fmt: skip
+        registry=found,
+        backbone=backbone,
+        task="classification",
+        data=folder / "data",
+        out=folder / "run",
+        weights="random",
+        freeze="none",
+        epochs=1,
+        bootstrap=0,
+        export=False,
+        device="cpu",
+        workers=0,
+    )

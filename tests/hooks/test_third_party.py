@@ -59,9 +59,26 @@ def machine(tmp_path_factory: pytest.TempPathFactory) -> Machine:
 @pytest.fixture(scope="module")
 def run(machine: Machine) -> Any:
     return machine.json(
-        "finetune", "--backbone", "lantern:small", "--weights", "random", "--freeze", "none", "--task", "lamps",
-        "--word", "bright", "--data", machine.data, "--epochs", "2", "--bootstrap", "0", "--out", "run",
-    )  # fmt: skip
+        "finetune",
+        "--backbone",
+        "lantern:small",
+        "--weights",
+        "random",
+        "--freeze",
+        "none",
+        "--task",
+        "lamps",
+        "--word",
+        "bright",
+        "--data",
+        machine.data,
+        "--epochs",
+        "2",
+        "--bootstrap",
+        "0",
+        "--out",
+        "run",
+    )
 
 
 @pytest.fixture
@@ -86,8 +103,20 @@ def draw_pictures(folder: Path, count: int = 24) -> None:
 def install(source: Path, site: Path) -> None:
     """Build and install a copy, since setuptools writes beside its sources; nothing is downloaded."""
     shutil.copytree(PACKAGE, source, ignore=shutil.ignore_patterns("__pycache__"))
-    command = [sys.executable, "-m", "pip", "install", "--quiet", "--no-deps", "--no-build-isolation", "--no-index",
-               "--disable-pip-version-check", "--target", str(site), str(source)]  # fmt: skip
+    command = [
+        sys.executable,
+        "-m",
+        "pip",
+        "install",
+        "--quiet",
+        "--no-deps",
+        "--no-build-isolation",
+        "--no-index",
+        "--disable-pip-version-check",
+        "--target",
+        str(site),
+        str(source),
+    ]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
 
@@ -122,9 +151,13 @@ def test_the_plugins_command_shows_it_with_its_distribution(machine: Machine) ->
     rows = {row["plugin"]: row for row in machine.json("plugins")}
     assert rows["lantern"].pop("import_seconds") > 0
     assert rows["lantern"] == {
-        "plugin": "lantern", "distribution": "zooft-lantern", "version": "0.1.0",
-        "registers": {"families": ["lantern"], "tasks": ["lamps"]}, "listens_to": [], "problem": None,
-    }  # fmt: skip
+        "plugin": "lantern",
+        "distribution": "zooft-lantern",
+        "version": "0.1.0",
+        "registers": {"families": ["lantern"], "tasks": ["lamps"]},
+        "listens_to": [],
+        "problem": None,
+    }
 
 
 def test_its_own_option_is_a_flag_of_finetune(machine: Machine) -> None:
@@ -156,8 +189,8 @@ def test_the_file_predicts_through_the_package_reader(machine: Machine, run: Any
 
 @pytest.mark.slow
 def test_run_and_file_are_judged_alike(machine: Machine, run: Any) -> None:
-    judged = [machine.json("evaluate", machine.work / run[key], "--bootstrap", "0") for key in ("path", "onnx")]
-    assert judged[0] == judged[1]
+    evaluated = [machine.json("evaluate", machine.work / run[key], "--bootstrap", "0") for key in ("path", "onnx")]
+    assert evaluated[0] == evaluated[1]
 
 
 def test_without_the_package_the_file_names_the_missing_task(machine: Machine, run: Any, tmp_path: Path) -> None:

@@ -66,7 +66,7 @@ def work(arguments, rank, number, port, death):
         }}
     except zooft.ZooftError as error:
         return {"error": type(error).__name__, "said": str(error), "notes": getattr(error, "__notes__", []),
-                "told by main": zooft.compute.launcher.told_by_main(error)}
+                "told by main": zooft.compute.launcher.is_reported_by_main(error)}
 
 def group(job):
     children = []

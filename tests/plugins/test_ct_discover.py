@@ -25,7 +25,7 @@ import zooft
 from zooft.evaluation.groups import group_predictions, members_of
 from zooft.evaluation.predictions import Predictions
 from zooft_ct import demo, discover, privacy, read
-from zooft_ct.options import ClassificationOptions
+from zooft_ct.options import ClassificationOptions, CTOptions
 
 PATIENTS = ("CANARY^ANN", "CANARY^BOB", "CANARY^CID", "CANARY^DEE")
 LABELS = dict(zip(PATIENTS, ("no", "no", "yes", "yes"), strict=True))
@@ -363,7 +363,7 @@ def test_the_positive_class_stands_last(tmp_path: Path) -> None:
     got = found(tmp_path, positive="no")
     assert got.classes == ("yes", "no")
     assert Counter(sample.target for sample in got.samples) == {0: 8, 1: 8}
-    assert any("is 'yes', and 'no' the negative one: by what the names say" in note for note in found(tmp_path).notes)
+    assert any("is 'yes', and 'no' the negative one: by the meaning of the names" in note for note in found(tmp_path).notes)
     with pytest.raises(zooft.ConfigError, match="they have no, yes"):
         found(tmp_path, positive="maybe")
 
@@ -406,6 +406,12 @@ def test_two_classes_of_which_either_may_be_looked_for_are_asked_about(tmp_path:
     assert found(tmp_path, positive="left").classes == ("right", "left")
     known = discover.discover(tmp_path, ClassificationOptions(), learning=False)
     assert known.classes == ("left", "right")  # a finished model has its own order
+
+
+def test_classes_are_found_with_the_options_that_all_tasks_share(tmp_path: Path) -> None:
+    by_slice(tmp_path, "normal", "abnormal")
+    alone, own = discover.discover(tmp_path, CTOptions()), found(tmp_path)
+    assert (alone.classes, list(alone.samples), alone.notes) == (own.classes, list(own.samples), own.notes)
 
 
 def test_of_several_classes_by_slice_nothing_found_comes_first_and_the_rule_is_said(tmp_path: Path) -> None:

@@ -59,6 +59,19 @@ def test_unused_columns_and_repeated_lines_are_told(tmp_path: Path) -> None:
     )
 
 
+def test_an_unused_column_that_may_say_who_a_patient_is_is_pointed_out(tmp_path: Path) -> None:
+    lines = "".join(f"1.{n},yes,{n // 2},s{n // 2},{30 + n // 2}\n" for n in range(6))
+    read = table(tmp_path, "series_uid,label,study_uid,subject_id,age\n" + lines)
+    told = "columns of labels.csv that aren't used: study_uid, subject_id, age"
+    (about,) = [note for note in read.notes if note != told]
+    assert about.startswith(
+        "warning: the column subject_id of labels.csv isn't used; if it says who a patient is, call it patient_id"
+    )
+    known = table(tmp_path, "series_uid,label,study_uid,patient_id,age\n" + lines)
+    assert known.notes == ("columns of labels.csv that aren't used: study_uid, age",)
+    assert [row.patient for row in known.rows] == ["s0", "s0", "s1", "s1", "s2", "s2"]
+
+
 def test_lines_without_label_or_place_are_rejected_with_their_number(tmp_path: Path) -> None:
     read = table(tmp_path, "patient_id,series_uid,label\n7,1.2,\n8,,no\n9,1.4,no\n")
     assert [(one.id, one.reason) for one in read.rejected] == [

@@ -120,6 +120,14 @@ def test_rows_are_those_that_datasets_reads(choice: str, tmp_path: Path) -> None
     assert any("aren't used: note" in note for note in discovery.notes)
 
 
+def test_a_column_that_is_called_like_groups_is_pointed_out(tmp_path: Path) -> None:
+    path = save(pictures(4, subject=["a", "a", "b", "b"]), tmp_path / "d")
+    assert any("Give --group-column subject, or call it group" in note for note in found(path).notes)
+    grouped = found(path, ClassificationOptions(group_column="subject"))
+    assert [sample.group for sample in grouped.samples] == ["a", "a", "b", "b"]
+    assert not any("must keep together" in note for note in grouped.notes)
+
+
 def test_texts_are_classes_by_name_and_the_finding_is_positive(tmp_path: Path) -> None:
     columns = {
         "image": [Image.new("RGB", (5, 4), (n, n, n)) for n in range(4)],

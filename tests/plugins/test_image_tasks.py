@@ -64,6 +64,36 @@ def test_grades_are_in_the_order_that_is_given(tmp_path: Path) -> None:
     assert "labels.csv, line 5: severity is 'awful'" in reasons(found)["img/3.png"]
 
 
+@pytest.mark.parametrize("targets", [("cells",), ()])
+def test_columns_beside_the_targets_are_named_and_one_that_looks_like_groups_is_pointed_out(
+    tmp_path: Path, targets: tuple[str, ...]
+) -> None:
+    data = table(tmp_path, "path,cells,subject_id", "3,7", "4,7", "5,8", "6,8")
+    found = task("regression").discover(data, RegressionOptions(targets=targets))
+    assert [label.name for label in found.labels] == ["cells"], "not the subject's number"
+    assert any(note.startswith("columns of labels.csv that aren't used: subject_id") for note in found.notes)
+    (pointed,) = [note for note in found.notes if "must keep together" in note]
+    assert "Give --group-column subject_id, or call it group" in pointed
+    known = task("regression").discover(data, RegressionOptions(targets=targets, group_column="subject_id"))
+    assert [sample.group for sample in known.samples] == ["7", "7", "8", "8"]
+    assert not any("aren't used" in note or "must keep together" in note for note in known.notes)
+
+
+def test_a_number_that_is_named_is_learnt_whatever_it_is_called(tmp_path: Path) -> None:
+    data = table(tmp_path, "path,cells,case", "3,7", "4,7", "5,8", "6,8")
+    found = task("regression").discover(data, RegressionOptions(targets=("case",)))
+    assert [sample.target for sample in found.samples] == [(7.0,), (7.0,), (8.0,), (8.0,)]
+
+
+def test_columns_that_the_file_of_targets_leaves_out_are_named(tmp_path: Path) -> None:
+    options = registry.load().task("multitask").options
+    data = table(tmp_path, "path,view,cells,weight,patient", "a,3,1,x", "b,4,2,x", "a,5,3,y", "b,6,4,y")
+    toml = '[targets.side]\nproblem = "classification"\ncolumn = "view"\n[targets.cells]\nproblem = "regression"\n'
+    found = task("multitask").discover(data, options(targets_toml=toml))
+    assert any(note.startswith("columns of labels.csv that aren't used: weight, patient (") for note in found.notes)
+    assert any("Give --group-column patient, or call it group" in note for note in found.notes)
+
+
 @pytest.mark.parametrize(
     ("head", "targets", "message"),
     [

@@ -57,7 +57,7 @@ def test_the_positive_one_of_two_classes_stands_last_and_is_said(tmp_path: Path)
     found = discover(tmp_path / "parts", OPTIONS)
     assert found.classes == ("good", "defect")
     assert Counter(labels(found).values()) == {"good": 1, "defect": 2}
-    assert any("is 'defect', and 'good' the negative one: by what the names say" in note for note in found.notes)
+    assert any("is 'defect', and 'good' the negative one: by the meaning of the names" in note for note in found.notes)
     example_data.write_classes(tmp_path / "insects", {"ants": 1, "bees": 1})
     found = discover(tmp_path / "insects", OPTIONS)
     assert found.classes == ("ants", "bees")
@@ -338,6 +338,44 @@ def test_columns_that_are_not_used_are_named(tmp_path: Path) -> None:
     found = discover(manifest, BY_PATIENT)
     assert [sample.group for sample in found.samples] == ["p1", "p2"]
     assert any("aren't used: age" in note for note in found.notes)
+
+
+@pytest.mark.parametrize(
+    ("column", "pointed_out", "option"),
+    [
+        ("patient", "patient", "patient"),
+        ("Subject ID", "subject id", "'subject id'"),
+        ("case", "case", "case"),
+        ("weight", "", ""),
+    ],
+)
+def test_an_unused_column_that_looks_like_groups_is_pointed_out(
+    tmp_path: Path, column: str, pointed_out: str, option: str
+) -> None:
+    for number in range(4):
+        example_data.save(tmp_path / f"{number}.png", 40 * number, seed=number)
+    rows = [[f"{number}.png", "ab"[number % 2], f"p{number // 2}"] for number in range(4)]
+    manifest = example_data.write_manifest(tmp_path / "t.csv", ["path", "label", column], rows)
+    about = [note for note in discover(manifest, OPTIONS).notes if "must keep together" in note]
+    assert bool(about) == bool(pointed_out)
+    if about:
+        assert about[0].startswith(f"warning: the column {pointed_out} of {manifest.name} isn't used")
+        assert "(2 values in 4 rows)" in about[0]
+        assert f"Give --group-column {option}, or call it group" in about[0]
+    found = discover(manifest, ClassificationOptions(group_column=column))
+    assert [sample.group for sample in found.samples] == ["p0", "p0", "p1", "p1"]
+    assert not any("must keep together" in note for note in found.notes)
+
+
+@pytest.mark.parametrize("group", ["q", ""])
+def test_where_groups_are_known_no_other_column_is_pointed_out(tmp_path: Path, group: str) -> None:
+    for number in range(4):
+        example_data.save(tmp_path / f"{number}.png", 40 * number, seed=number)
+    rows = [[f"{number}.png", "ab"[number % 2], group, f"p{number // 2}"] for number in range(4)]
+    manifest = example_data.write_manifest(tmp_path / "t.csv", ["path", "label", "group", "patient"], rows)
+    notes = discover(manifest, OPTIONS).notes
+    assert any("aren't used: patient" in note for note in notes)
+    assert any("must keep together" in note for note in notes) == (group == "")
 
 
 def test_a_group_column_that_is_not_there_is_an_error(tmp_path: Path) -> None:

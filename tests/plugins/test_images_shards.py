@@ -333,6 +333,9 @@ def test_groups_come_from_json(tmp_path: Path) -> None:
     assert [sample.group for sample in found.samples] == ["anna", "7", None, None]
     with pytest.raises(zooft.DataError, match=r"has the key 'patient' to group by; they have label, subject"):
         discover(path, ClassificationOptions(group_column="patient"))
+    notes = discover(path, OPTIONS).notes
+    assert any("keys of KEY.json that aren't used: subject" in note for note in notes)
+    assert any("Give --group-column subject, or call it group" in note for note in notes)
 
 
 def test_the_key_of_the_classes_can_be_named_and_then_no_other_label_counts(tmp_path: Path) -> None:

@@ -157,6 +157,18 @@ def test_the_only_column_of_bytes_is_the_images(tmp_path: Path) -> None:
     assert any("aren't used: caption" in note for note in discovery.notes)
 
 
+def test_a_column_that_is_called_like_groups_is_pointed_out(tmp_path: Path) -> None:
+    path = write(
+        tmp_path / "a.parquet", [png(n) for n in range(4)], list("xyxy"), caption=list("abcd"), PatientID=[1, 1, 2, 2]
+    )
+    notes = found(path).notes
+    assert any("aren't used: caption, PatientID (" in note for note in notes)
+    assert any("Give --group-column PatientID, or call it group" in note for note in notes)
+    grouped = found(path, ClassificationOptions(group_column="PatientID"))
+    assert [sample.group for sample in grouped.samples] == ["1", "1", "2", "2"]
+    assert not any("must keep together" in note for note in grouped.notes)
+
+
 def test_names_of_numbers_keep_their_order(tmp_path: Path) -> None:
     features = {"image": {"_type": "Image"}, "label": {"names": ["wasp", "ant"], "_type": "ClassLabel"}}
     table = pa.table({"image": [{"bytes": png(n), "path": None} for n in range(3)], "label": [1, 0, 1]})

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
 import math
+from collections.abc import Sequence
 from typing import Any, Literal
 
 import numpy as np
@@ -232,6 +234,48 @@ def test_the_threshold_lies_in_the_middle_of_a_gap_between_scores(text: str) -> 
 
 def test_of_equally_good_youden_points_the_more_sensitive_one_is_taken() -> None:
     assert threshold_of([0.8, 0.6, 0.4, 0.2], [1, 0, 1, 0], "youden") == pytest.approx(0.3)
+
+
+def chance_of_such_a_best_point(truth: Sequence[int]) -> float:
+    """In how many of all orders of the same positives and negatives the largest Youden index is at least this one's."""
+
+    def best(order: Sequence[int]) -> float:
+        fpr, tpr, _ = sklearn_metrics.roc_curve(order, -np.arange(len(order)), drop_intermediate=False)
+        return float((tpr - fpr).max())
+
+    orders = [
+        [int(place in chosen) for place in range(len(truth))]
+        for chosen in itertools.combinations(range(len(truth)), sum(truth))
+    ]
+    return float(np.mean([best(order) >= best(truth) - 1e-12 for order in orders]))
+
+
+@pytest.mark.parametrize("truth", [truth for truth in itertools.product([0, 1], repeat=6) if len(set(truth)) == 2])
+def test_a_ranking_that_is_luck_calls_everyone_positive_and_says_so(truth: tuple[int, ...]) -> None:
+    """Of two patients each, positive, negative, negative, positive would call three of four healthy by luck."""
+    scores = np.linspace(0.9, 0.4, len(truth))
+    found, reason = calibration.choose_threshold(np.array(truth), np.stack([1 - scores, scores], 1), YOUDEN)
+    fpr, tpr, _ = sklearn_metrics.roc_curve(truth, scores, drop_intermediate=False)
+    luck = sklearn_metrics.roc_auc_score(truth, scores) <= 0.5 and chance_of_such_a_best_point(truth) > 0.5
+    assert ("rank no better than guessing" in reason) == luck
+    assert found is not None
+    said = decide(np.stack([1 - scores, scores], 1), found)
+    if luck:
+        assert said.all()
+    else:
+        assert 2 * sklearn_metrics.balanced_accuracy_score(truth, said) - 1 == pytest.approx((tpr - fpr).max())
+
+
+def test_a_ranking_that_tells_some_surely_and_others_last_keeps_its_best_point() -> None:
+    """Its area is half, and its best point is none that chance reaches."""
+    truth = [1] * 50 + [0] * 100 + [1] * 50
+    assert sklearn_metrics.roc_auc_score(truth, -np.arange(200)) == 0.5
+    assert threshold_of(list(np.linspace(0.9, 0.1, 200)), truth, "youden") == pytest.approx(0.9 - 49.5 * 0.8 / 199)
+
+
+@pytest.mark.parametrize("text", ["sensitivity:0.5", "specificity:0.9"])
+def test_a_figure_that_is_asked_for_is_reached_by_luck_too(text: str) -> None:
+    assert threshold_of([0.8, 0.6, 0.4, 0.2], [1, 0, 0, 1], text) == pytest.approx(0.7)
 
 
 def test_a_specificity_that_no_score_reaches_makes_nothing_positive() -> None:

@@ -280,7 +280,7 @@ def test_images_are_not_cropped_where_an_answer_is_of_several_labels() -> None:
     cropped = MultitaskOptions(targets_toml=TOML.partition("[targets.findings]")[0])
     edge = torch.zeros(1, 64, 64, 3, dtype=torch.uint8)
     edge[:, :8] = 255
-    seen, unseen = (task().preprocess(spec, options)(edge) for options in (OPTIONS, cropped))
+    seen, unseen = (task().preprocess(task().input(spec, options), options)(edge) for options in (OPTIONS, cropped))
     assert float(seen.max()) > 0.5
     assert float(unseen.max()) < 0
 

@@ -25,14 +25,27 @@ PORT = Port(name="images", dtype="uint8", axes=("batch", "height", "width", 3), 
 LABELS = class_labels(("zebra", "ant", "bee é"))
 DEPLOYMENT = classification().deployment
 METADATA = Metadata(
-    version="0.1.0", task="classification", options={"colour": "rgb"}, problem="classification", labels=LABELS,
-    outputs=tuple(DEPLOYMENT.outputs(LABELS, {})), fitted={}, ports=(PORT,), group_rule="mean", preprocessing="none", backbone="toy:net",
-    weights={"licence": "MIT"}, weights_sha256="ab" * 32, data={"train": 3}, metrics={}, intended_use="A test.",
-)  # fmt: skip
+    version="0.1.0",
+    task="classification",
+    options={"colour": "rgb"},
+    problem="classification",
+    labels=LABELS,
+    outputs=tuple(DEPLOYMENT.outputs(LABELS, {})),
+    fitted={},
+    ports=(PORT,),
+    group_rule="mean",
+    preprocessing="none",
+    backbone="toy:net",
+    weights={"licence": "MIT"},
+    weights_sha256="ab" * 32,
+    data={"train": 3},
+    metrics={},
+    intended_use="A test.",
+)
 
 
 def properties(about: Metadata = METADATA) -> dict[str, str]:
-    """What a file says."""
+    """The metadata in a file."""
     return about.to_properties(DEPLOYMENT.properties(about.labels))
 
 
@@ -71,8 +84,8 @@ def opened(tmp_path: Path) -> OnnxModel:
 
 def set_property(model: onnx.ModelProto, value: str | None) -> None:
     """Give the metadata another text, or take it away."""
-    kept = {p.key: p.value for p in model.metadata_props if p.key != metadata.KEY}
-    helper.set_model_props(model, kept if value is None else {**kept, metadata.KEY: value})
+    others = {p.key: p.value for p in model.metadata_props if p.key != metadata.KEY}
+    helper.set_model_props(model, others if value is None else {**others, metadata.KEY: value})
 
 
 def changed_metadata(**changes: Any) -> Callable[[onnx.ModelProto], None]:
@@ -81,13 +94,24 @@ def changed_metadata(**changes: Any) -> Callable[[onnx.ModelProto], None]:
 
 
 OF_BEFORE = {
-    "schema": 2, "version": "0.1.9", "task": "classification", "options": {"colour": "rgb"}, "classes": ["zebra", "ant", "bee é"],
-    "activation": "softmax", "ports": [asdict(PORT)], "calibration": {"temperature": 1.0, "threshold": None, "fitted_on": ""},
-    "group_score": "mean", "preprocessing": "none", "backbone": "toy:net", "weights": {"licence": "MIT"}, "weights_sha256": "ab" * 32,
-    "data": {"train": 3, "classes": {"train": {"zebra": 3}}, "group_score": "mean"}, "intended_use": "A test.",
+    "schema": 2,
+    "version": "0.1.9",
+    "task": "classification",
+    "options": {"colour": "rgb"},
+    "classes": ["zebra", "ant", "bee é"],
+    "activation": "softmax",
+    "ports": [asdict(PORT)],
+    "calibration": {"temperature": 1.0, "threshold": None, "fitted_on": ""},
+    "group_score": "mean",
+    "preprocessing": "none",
+    "backbone": "toy:net",
+    "weights": {"licence": "MIT"},
+    "weights_sha256": "ab" * 32,
+    "data": {"train": 3, "classes": {"train": {"zebra": 3}}, "group_score": "mean"},
+    "intended_use": "A test.",
     "metrics": {"val": {"samples": 3, "metrics": {"accuracy": {"value": 1.0}}, "confusion": [[3]], "threshold": None}},
-}  # fmt: skip
-"""What was written under ``zooft`` while all files told classes apart."""
+}
+"""What was written under ``zooft`` while all problems were classification."""
 
 
 def of_before(**changes: Any) -> Callable[[onnx.ModelProto], None]:
@@ -151,17 +175,19 @@ def test_a_batch_of_another_type_or_shape_is_refused_with_what_is_wanted(opened:
 def test_a_batch_of_nothing_has_answers_of_no_rows(opened: OnnxModel) -> None:
     answers = opened.run(np.zeros((0, 8, 8, 3), np.uint8))
     assert {name: (found.shape, str(found.dtype)) for name, found in answers.items()} == {
-        "probabilities": ((0, 3), "float32"), "logits": ((0, 3), "float32"), "prediction": ((0,), "int64"),
-    }  # fmt: skip
+        "probabilities": ((0, 3), "float32"),
+        "logits": ((0, 3), "float32"),
+        "prediction": ((0,), "int64"),
+    }
 
 
 @pytest.mark.parametrize("shape", [(1, 0, 0, 3), (2, 0, 8, 3), (1, 8, 0, 3)])
 def test_an_image_without_pixels_gets_no_class(opened: OnnxModel, shape: tuple[int, ...]) -> None:
-    with pytest.raises(RuntimeModelError, match="holds nothing to answer about"):
+    with pytest.raises(RuntimeModelError, match="has no pixels; give samples with pixels"):
         opened.run(np.zeros(shape, np.uint8))
 
 
-def test_a_task_that_reads_an_image_without_pixels_is_told_its_name() -> None:
+def test_a_task_that_reads_an_image_without_pixels_gets_its_name() -> None:
     assert samples.as_arrays(np.zeros((2, 3, 3), np.uint8), "a.png")[0].shape == (2, 3, 3)
     with pytest.raises(DataError, match=r"a\.png has no pixels \(shape \(0, 3, 3\)\)"):
         samples.as_arrays((np.zeros(2, np.float32), np.zeros((0, 3, 3), np.uint8)), "a.png")
@@ -174,16 +200,31 @@ def of_one_size(model: onnx.ModelProto) -> None:
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (of_before(classes=["zebra", "ant"]), r"says logits: float32 \('batch', 2\), its graph has float32 \('batch', 3\)"),
-        (changed_metadata(labels=[{"name": "class", "categories": ["zebra", "ant", "ant"], "unit": ""}]), "names a class twice: zebra, ant, ant"),
+        (
+            of_before(classes=["zebra", "ant"]),
+            r"states logits: float32 \('batch', 2\), its graph has float32 \('batch', 3\)",
+        ),
+        (
+            changed_metadata(labels=[{"name": "class", "categories": ["zebra", "ant", "ant"], "unit": ""}]),
+            "names a class twice: zebra, ant, ant",
+        ),
         (changed_metadata(outputs=[{**asdict(METADATA.outputs[0]), "name": "mask"}]), "its graph has no output mask"),
-        (changed_metadata(outputs=[{**asdict(METADATA.outputs[2]), "dtype": "int32"}]), "says prediction: int32 .*, its graph has int64"),
-        (changed_metadata(ports=[{**asdict(PORT), "name": "pictures"}]), "names the inputs pictures, its graph has images"),
-        (changed_metadata(ports=[{**asdict(PORT), "dtype": "float32"}]), "says images: float32 .*, its graph has uint8"),
+        (
+            changed_metadata(outputs=[{**asdict(METADATA.outputs[2]), "dtype": "int32"}]),
+            "states prediction: int32 .*, its graph has int64",
+        ),
+        (
+            changed_metadata(ports=[{**asdict(PORT), "name": "pictures"}]),
+            "names the inputs pictures, its graph has images",
+        ),
+        (
+            changed_metadata(ports=[{**asdict(PORT), "dtype": "float32"}]),
+            "states images: float32 .*, its graph has uint8",
+        ),
         (changed_metadata(ports=[{**asdict(PORT), "axes": ["batch", 3, "height", "width"]}]), "its graph has uint8"),
         (of_one_size, r"its graph has uint8 \('batch', 224, 'width', 3\)"),
     ],
-)  # fmt: skip
+)
 def test_a_file_whose_metadata_contradicts_its_graph_is_refused(
     tmp_path: Path, change: Callable[[onnx.ModelProto], None], message: str
 ) -> None:
@@ -194,7 +235,9 @@ def test_a_file_whose_metadata_contradicts_its_graph_is_refused(
 def test_names_for_other_numbers_than_the_graph_gives_are_refused_where_only_running_tells(opened: OnnxModel) -> None:
     two = tuple(DEPLOYMENT.outputs(class_labels(("zebra", "ant")), {}))
     fewer = replace(opened, metadata=replace(METADATA, outputs=two))
-    with pytest.raises(RuntimeModelError, match=r"shape \(1, 3\) for 1 samples, and its metadata says \('batch', 2\)"):
+    with pytest.raises(
+        RuntimeModelError, match=r"shape \(1, 3\) for 1 samples, and its metadata states \('batch', 2\)"
+    ):
         fewer.run(np.zeros((1, 8, 8, 3), np.uint8))
 
 
@@ -234,7 +277,7 @@ def test_tensors_in_other_files_are_refused_wherever_they_hide(
     tmp_path: Path, change: Callable[[onnx.ModelProto], None]
 ) -> None:
     (tmp_path / "weights.data").write_bytes(np.full(3, 7.0, dtype=np.float32).tobytes())
-    with pytest.raises(RuntimeModelError, match="keeps tensors in other files"):
+    with pytest.raises(RuntimeModelError, match="has tensors in other files"):
         runtime.load(written(tmp_path, change), provider="cpu")
 
 
@@ -330,10 +373,10 @@ def test_what_was_fitted_of_a_file_of_schema_2_stays(tmp_path: Path) -> None:
     assert opened.metadata.fitted == calibration
 
 
-@pytest.mark.parametrize("kept", [0, 1, 10, 100, 300, -40, -1])
-def test_a_truncated_file_is_refused(tmp_path: Path, kept: int) -> None:
+@pytest.mark.parametrize("length", [0, 1, 10, 100, 300, -40, -1])
+def test_a_truncated_file_is_refused(tmp_path: Path, length: int) -> None:
     path = written(tmp_path)
-    path.write_bytes(path.read_bytes()[:kept])
+    path.write_bytes(path.read_bytes()[:length])
     with pytest.raises(RuntimeModelError):
         runtime.load(path, provider="cpu")
 
@@ -398,16 +441,17 @@ def test_running_a_file_loads_no_torch(tmp_path: Path) -> None:
         "model.run(np.zeros((1, 8, 8, 3), np.uint8))\n"
         "print([name for name in ('torch', 'timm', 'torchvision', 'sklearn', 'accelerate') if name in sys.modules])\n"
     )
-    said = subprocess.run(
+    printed = subprocess.run(
         [sys.executable, "-c", code, str(written(tmp_path))], capture_output=True, text=True, check=True
     )
-    assert said.stdout.strip() == "[]"
+    assert printed.stdout.strip() == "[]"
 
 
 def test_on_cuda_tf32_is_off_since_it_alone_would_fail_a_verification() -> None:
     assert providers.Choice("cuda").chain == [
-        ("CUDAExecutionProvider", {"use_tf32": "0"}), ("CPUExecutionProvider", {}),
-    ]  # fmt: skip
+        ("CUDAExecutionProvider", {"use_tf32": "0"}),
+        ("CPUExecutionProvider", {}),
+    ]
 
 
 def in_two_files(folder: Path) -> Path:
@@ -464,7 +508,7 @@ def make_a_folder(second: Path) -> None:
         (make_a_folder, "isn't a regular file"),
     ],
 )
-def test_of_a_file_in_two_parts_what_is_wrong_with_the_second_is_said(
+def test_of_a_file_in_two_parts_what_is_wrong_with_the_second_is_reported(
     change: Callable[[Path], None], words: str, tmp_path: Path
 ) -> None:
     path = in_two_files(tmp_path)
@@ -521,12 +565,12 @@ def test_foreign_operators_are_found_wherever_they_hide(
 
 
 @pytest.mark.parametrize(
-    ("said", "given", "threads"), [("3", 0, 3), ("3,1", 0, 3), ("3", 2, 2), ("", 0, 5), ("x", 0, 5)]
+    ("environment", "given", "threads"), [("3", 0, 3), ("3,1", 0, 3), ("3", 2, 2), ("", 0, 5), ("x", 0, 5)]
 )
-def test_computing_threads_are_those_asked_for_or_those_of_openmp_or_the_machines_and_none_of_them_spins(
-    said: str, given: int, threads: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+def test_computing_threads_are_those_given_or_those_of_openmp_or_the_machines_and_none_of_them_spins(
+    environment: str, given: int, threads: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setenv("OMP_NUM_THREADS", said)
+    monkeypatch.setenv("OMP_NUM_THREADS", environment)
     monkeypatch.setattr("zooft.compute.machine.cores", lambda: 5)
     options = runtime.load(written(tmp_path), provider="cpu", threads=given)._session.get_session_options()
     assert options.intra_op_num_threads == threads

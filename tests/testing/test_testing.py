@@ -429,7 +429,7 @@ TASKS: dict[str, tuple[dict[str, Any], str]] = {
     "values-are-text": ({"metrics": lambda t, p: {"accuracy": "0.5"}}, r"\['accuracy'\] is '0.5' \(str\); expected a number"),
     "without-primary": ({"metrics": lambda t, p: {"f1": 1.0}}, "the primary metric, 'accuracy', among them"),
     "smaller-is-better": ({"metrics": lambda t, p: {"accuracy": 1 - plain(t, p)["accuracy"]}}, "the primary metric must be larger for better answers"),
-    "unreadable-sample": ({"read": unreadable}, "02.png was readable when the data was listed, and isn't now: it is torn"),
+    "unreadable-sample": ({"read": unreadable}, "02.png was readable when the data was listed, and isn't any more: it is torn"),
     "unknown-head": ({"head": lambda o: "linaer"}, "names a head that isn't registered.*nearest: linear.*field Task.head"),
     "head-of-bags": ({"head": lambda o: "attention"}, "which reads a bag; its own bag is False"),
     "reader-gives-no-text": ({"reader": lambda path: [path]}, r"gives in reader: \[ImageOptions|gives in reader: \["),

@@ -90,6 +90,6 @@ def _in_silence(values: dict[str, Any]) -> None:
     try:
         run(**values)
     except Exception as error:  # of any kind: it has come from the main process
-        if launcher.told_by_main(error):
+        if launcher.is_reported_by_main(error):
             raise SystemExit(1) from error
         raise

@@ -1,13 +1,13 @@
-"""What torchrun or ``accelerate launch`` has told this process through its environment.
+"""What torchrun or ``accelerate launch`` states in this process's environment.
 
-Apart from `together`, so that the command line can ask without loading torch.
+Separate from `distributed`, so that the command line can read it without loading torch.
 """
 
 from __future__ import annotations
 
 import os
 
-_TOLD = "_zooft_told_by_main"
+_MARK = "_zooft_reported_by_main"
 
 
 def processes() -> int:
@@ -16,18 +16,18 @@ def processes() -> int:
 
 
 def process() -> int:
-    """This one's number, from 0, which is the main one: it alone writes and speaks."""
+    """This one's number, from 0, which is the main one: it alone writes files and prints."""
     return _number("RANK", 0) if processes() > 1 else 0
 
 
 def mark_told(error: BaseException) -> None:
-    """Remember that an error is a copy of the main process's."""
-    setattr(error, _TOLD, True)
+    """Mark an error as a copy of the main process's."""
+    setattr(error, _MARK, True)
 
 
-def told_by_main(error: BaseException) -> bool:
-    """Whether the main process has raised the same, and will tell of it."""
-    return bool(getattr(error, _TOLD, False))
+def is_reported_by_main(error: BaseException) -> bool:
+    """Whether the main process has raised the same error, and will report it."""
+    return bool(getattr(error, _MARK, False))
 
 
 def _number(name: str, otherwise: int) -> int:

@@ -1,6 +1,6 @@
 """What this process may use of the machine: cores and memory, as containers and affinity limit them; without torch.
 
-A container's limits stand in files of the kernel's control groups, in two generations of them.
+A container's limits stand in the files of the kernel's control groups, of version 1 or 2.
 """
 
 from __future__ import annotations
@@ -12,26 +12,34 @@ from collections.abc import Iterator
 from pathlib import Path
 
 _UNLIMITED = 2**60
-"""The first generation writes a number as large as this for "no limit"."""
+"""Version 1 writes a number as large as this for "no limit"."""
 _MOST_WORKERS = 8
 _CORES_A_WORKER = 4
-"""On a CPU. Reading a photograph takes 4 to 5 ms of one core, frozen stages of ResNet-18 25 to 30 of all: from about four cores on,
-computing would wait for reading."""
+"""On a CPU. Reading a photograph takes 4 to 5 ms of one core, ResNet-18's frozen stages 25 to 30 ms of all: beyond some
+four cores, computation would wait for reading."""
 
 _OUT_OF_MEMORY = (
-    "can't allocate memory", "cannot allocate memory", "not enough memory", "out of memory", "failed to allocate memory",
-    "unable to allocate", "std::bad_alloc", "bad allocation", "memoryerror",
-    "could not create a memory object",  # oneDNN's words
-    "failed to map segment",  # the dynamic linker's, where a library doesn't fit
-    "can't start new thread",  # Python's, where a thread's stack doesn't fit
-)  # fmt: skip
-"""What libraries say in lower case where memory ran out; few of them raise MemoryError."""
+    "can't allocate memory",
+    "cannot allocate memory",
+    "not enough memory",
+    "out of memory",
+    "failed to allocate memory",
+    "unable to allocate",
+    "std::bad_alloc",
+    "bad allocation",
+    "memoryerror",
+    "could not create a memory object",  # of oneDNN
+    "failed to map segment",  # of the dynamic linker, where a library doesn't fit
+    "can't start new thread",  # of Python, where a thread's stack doesn't fit
+)
+"""Libraries' messages, in lower case, where memory ran out; few of them raise MemoryError."""
 _NO_PRIMITIVE = "could not create a primitive"
-"""oneDNN's, where a kernel that it has chosen finds no room; of what it doesn't support it says "primitive descriptor"."""
+"""oneDNN's, where a kernel that it has chosen finds no memory; for what it doesn't support it has "primitive
+descriptor"."""
 
 
 def lacks_memory(error: BaseException | None) -> bool:
-    """Whether an error, or one behind it, says that memory ran out."""
+    """Whether an error, or one that caused it, means that memory ran out."""
     while error is not None:
         if isinstance(error, MemoryError) or (isinstance(error, OSError) and error.errno == errno.ENOMEM):
             return True
@@ -64,22 +72,22 @@ def cores(root: Path = Path("/")) -> int:
 
 
 def memory(root: Path = Path("/")) -> int | None:
-    """Bytes that this process may still take without swapping or being killed; None where nobody says."""
+    """Bytes that this process may still take without swapping or being killed; None where that is unknown."""
     if sys.platform != "linux" and root == Path("/"):
         return _physical()
-    limits = [value for value in (_available(root), *_left(root)) if value is not None]
+    limits = [value for value in (_available(root), *_unused(root)) if value is not None]
     return max(0, min(limits)) if limits else None
 
 
 def threads(processes: int = 1, root: Path = Path("/")) -> int:
-    """Computing threads for each of `processes` on this machine."""
+    """Compute threads for each of `processes` on this machine."""
     return max(1, cores(root) // processes)
 
 
 def loader_workers(device: str, *, processes: int = 1, root: Path = Path("/")) -> int:
     """Loader processes for each of `processes` on this machine.
 
-    On a CPU the loader shares the cores: with few of them it is never what training waits for. Other devices want feeding.
+    On a CPU the loader shares the cores: with few of them training never waits for it. Other devices need more of it.
 
     Args:
         device: its type, such as ``cpu`` or ``cuda``.
@@ -91,7 +99,7 @@ def loader_workers(device: str, *, processes: int = 1, root: Path = Path("/")) -
 
 
 def quota_below_affinity(root: Path = Path("/")) -> bool:
-    """Whether a container gives this process less time than the cores that it sees."""
+    """Whether a container gives this process less CPU time than the cores that it sees."""
     return cores(root) < _affinity()
 
 
@@ -102,10 +110,10 @@ def _affinity() -> int:
 
 
 def _quota(root: Path) -> float | None:
-    """Cores' worth of time, the strictest of all groups that this process is in; None without a limit."""
+    """CPU time in cores, by the strictest of all groups that this process is in; None without a limit."""
     found = []
     for folder in _groups(root, "cpu"):
-        amount, _, period = _text(folder / "cpu.max").partition(" ")  # second generation: "max 100000"
+        amount, _, period = _text(folder / "cpu.max").partition(" ")  # version 2: "max 100000"
         found.append((amount, period))
         found.append((_text(folder / "cpu.cfs_quota_us"), _text(folder / "cpu.cfs_period_us")))
     limits = [
@@ -114,8 +122,8 @@ def _quota(root: Path) -> float | None:
     return min(limits, default=None)
 
 
-def _left(root: Path) -> Iterator[int]:
-    """Bytes below each group's limit; files that the kernel only keeps at hand don't count as taken."""
+def _unused(root: Path) -> Iterator[int]:
+    """Bytes below each group's limit; files that the kernel merely caches don't count as used."""
     for folder in _groups(root, "memory"):
         for limit, used, idle in (
             ("memory.max", "memory.current", "inactive_file"),
@@ -151,7 +159,7 @@ def _available(root: Path) -> int | None:
 
 
 def _entry(text: str, name: str) -> int:
-    """The number behind `name` in lines of names and numbers; 0 where it isn't there."""
+    """The number after `name` in lines of names and numbers; 0 where it isn't there."""
     for line in text.splitlines():
         words = line.split()
         if len(words) >= 2 and words[0] == name and words[1].isdigit():
@@ -167,7 +175,7 @@ def _text(path: Path) -> str:
 
 
 def _physical() -> int | None:
-    """Half of what is built in, where the system doesn't tell in a file what is free."""
+    """Half of the physical memory, for systems without a file that states what is free."""
     try:
         return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") // 2
     except (AttributeError, ValueError, OSError):  # Windows

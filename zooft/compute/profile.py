@@ -32,10 +32,10 @@ _GEMM, _CHANNELS, _SIDE, _IMAGES = 1024, 256, 28, 8
 
 @dataclass(frozen=True, slots=True)
 class Part:
-    """What a part took by itself, without the parts inside it.
+    """The time of a part, without the parts inside it.
 
     Attributes:
-        name: in plain words.
+        name: such as "the rest".
         wall: seconds.
         cpu: seconds of all threads of this process; loader processes aren't in it.
         times: how often it was entered.
@@ -48,27 +48,27 @@ class Part:
 
 
 class Stopwatch:
-    """Adds up named parts, which may nest: an inner part's time isn't the outer one's too, so all sum to the whole.
+    """Adds up named parts, which may nest: the time of an inner part isn't counted for the outer one too.
 
     Args:
-        on: without it nothing is measured, and a part costs a function call.
-        wait: called where a part begins and ends, to let a device finish what it was given.
+        on: otherwise nothing is measured, and a part costs a function call.
+        wait: called where a part begins and ends, to let a device finish its work.
     """
 
     def __init__(self, *, on: bool = True, wait: Callable[[], None] | None = None) -> None:
         self.on = on
-        self.gflop, self.dtype = 0.0, "float32"  # of the learning steps so far, and what the last ones compute in
+        self.gflop, self.dtype = 0.0, "float32"  # of the learning steps so far, and the dtype of the last ones
         self._wait = wait
         self._sums: dict[str, list[float]] = {}
         self._open: list[str] = []
         self._wall, self._cpu = time.perf_counter(), time.process_time()
 
     def part(self, name: str) -> contextlib.AbstractContextManager[None]:
-        """To be entered around the work called `name`."""
+        """A context for the work called `name`."""
         return self._part(name) if self.on else _NOTHING
 
     def each(self, items: Iterable[T], name: str) -> Iterator[T]:
-        """`items`, what waiting for each takes counted for `name`."""
+        """Yield `items`, and count the wait for each for `name`."""
         iterator = iter(items)
         while True:
             with self.part(name):
@@ -79,14 +79,14 @@ class Stopwatch:
             yield item
 
     def started(self) -> None:
-        """What has passed since the process began counts as start-up; imports are most of it."""
+        """Count the time since the process began as start-up; imports are most of it."""
         if self.on:
             self._lap()
             self._sums.clear()
             self._sums[START_UP] = [process_age(), time.process_time(), 1]
 
     def parts(self) -> tuple[Part, ...]:
-        """All parts so far, in the order of their first end; what was in none of them comes last."""
+        """All parts so far, in the order of their first end; the time outside all of them comes last."""
         self._lap()
         rows = [Part(name, wall, cpu, int(times)) for name, (wall, cpu, times) in self._sums.items()]
         return tuple(sorted(rows, key=lambda row: row.name == REST))
@@ -103,7 +103,7 @@ class Stopwatch:
             self._sums.setdefault(name, [0.0, 0.0, 0])[2] += 1
 
     def _lap(self) -> None:
-        """What has passed since the last call belongs to the innermost open part."""
+        """Count the time since the last call for the innermost open part."""
         if self._wait is not None:
             self._wait()
         wall, cpu = time.perf_counter(), time.process_time()
@@ -117,12 +117,12 @@ _NOTHING: contextlib.AbstractContextManager[None] = contextlib.nullcontext()
 
 
 def process_age() -> float:
-    """Wall seconds since this process began; where the system doesn't tell, its CPU seconds."""
+    """Wall seconds since this process began; where the system doesn't report that, its CPU seconds."""
     if sys.platform != "linux":
         return time.process_time()
     try:
         with open("/proc/self/stat", encoding="ascii", errors="replace") as file:  # noqa: PTH123  -- one read, no Path
-            ticks = int(file.read().rpartition(")")[2].split()[19])  # field 22, counted behind the name
+            ticks = int(file.read().rpartition(")")[2].split()[19])  # field 22 of the line, the 20th after the name
     except (OSError, ValueError, IndexError):
         return time.process_time()
     return time.clock_gettime(time.CLOCK_BOOTTIME) - ticks / os.sysconf("SC_CLK_TCK")
@@ -133,11 +133,11 @@ class Peak:
     """The most that this machine does with the threads in use, in GFLOP a second.
 
     Attributes:
-        float32: the better one of a matrix product and a convolution.
+        float32: the faster of a matrix product and a convolution.
         bfloat16: the same; None where the device can't.
         threads: of torch, on a CPU.
-        of_cpu: whether the seconds are a CPU's, summed over its threads: what other programs take of a shared machine
-            isn't in them. Else they are wall time.
+        of_cpu: whether the seconds are a CPU's, summed over its threads: what other programs use of a shared machine
+            isn't in them. Otherwise they are wall time.
     """
 
     float32: float
@@ -146,7 +146,7 @@ class Peak:
     of_cpu: bool
 
     def of(self, dtype: torch.dtype) -> float | None:
-        """For steps that compute in `dtype`."""
+        """The peak for steps that compute in `dtype`."""
         return self.bfloat16 if str(dtype) == "torch.bfloat16" else self.float32
 
 
@@ -205,16 +205,16 @@ def step_flops(run: Callable[[], Tensor], learning: Sequence[nn.Parameter]) -> i
     """Floating-point operations of a forward pass and its backward pass.
 
     Args:
-        run: one forward pass up to the loss, in float32 with torch's own kernels; its inputs mustn't want gradients.
-        learning: parameters that want gradients.
+        run: one forward pass up to the loss, in float32 with torch's own kernels; its inputs mustn't require gradients.
+        learning: parameters that require gradients.
     """
     import torch
     from torch.nn.attention import SDPBackend, sdpa_kernel
     from torch.utils.flop_counter import FlopCounterMode
 
-    # torch counts a grouped convolution's gradient of weights as a dense one's
+    # torch counts the weight gradient of a grouped convolution as that of a dense one
     known = {torch.ops.aten.convolution_backward: _convolution_backward_flops}
-    # the counter doesn't know the CPU's fused attention; the plain one consists of products that it knows
+    # the counter doesn't count the CPU's fused attention; the plain one consists of products that it counts
     with FlopCounterMode(display=False, custom_mapping=known) as counter, sdpa_kernel(SDPBackend.MATH):
         torch.autograd.grad(run(), list(learning), allow_unused=True)
     return int(counter.get_total_flops())
@@ -223,7 +223,7 @@ def step_flops(run: Callable[[], Tensor], learning: Sequence[nn.Parameter]) -> i
 def _convolution_backward_flops(
     gradient: Sequence[int], x: Sequence[int], weight: Sequence[int], *others: Any, **_shapes: Any
 ) -> int:
-    """Of shapes: each gradient that is wanted takes as many operations as the forward pass."""
+    """From shapes: each required gradient takes as many operations as the forward pass."""
     transposed, wanted = others[4], others[7]
     places = math.prod((x if transposed else gradient)[2:])
     return int(2 * gradient[0] * places * math.prod(weight) * sum(wanted[:2]))
@@ -259,7 +259,7 @@ class Profile:
 
     @property
     def share_of_peak(self) -> float | None:
-        """Of what the machine does at best in the same dtype."""
+        """The rate as a share of the machine's peak in the same dtype."""
         best = None if self.peak is None else self.peak.bfloat16 if self.dtype == "bfloat16" else self.peak.float32
         return self.rate / best if self.rate and best else None
 
@@ -279,7 +279,7 @@ def rows(profile: Profile) -> list[tuple[str, ...]]:
 
 
 def sentence(profile: Profile) -> str:
-    """The learning part's share of the peak in words; empty where it wasn't counted, or hardly anything learnt."""
+    """The learning part's share of the peak in words; empty where unknown, or where learning was too short."""
     learning = sum(part.wall for part in profile.parts if part.name in LEARNING)
     if profile.rate is None or profile.share_of_peak is None or profile.peak is None or learning < _WORTH_TELLING:
         return ""

@@ -1,4 +1,4 @@
-"""What a run has cost: wall time by part, and the most memory that was held."""
+"""What a run has cost: wall time by part, and peak memory."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ class Resources:
 
     Attributes:
         seconds: wall time by part.
-        peak_memory_mb: the most memory that the process held; None where the system doesn't say.
+        peak_memory_mb: the most memory that the process held; None where the system doesn't report it.
     """
 
     seconds: Mapping[str, float]
@@ -22,14 +22,14 @@ class Resources:
 
 
 class Clock:
-    """A stopwatch that is told when a part has ended."""
+    """A stopwatch with a lap for each part."""
 
     def __init__(self) -> None:
         self._last = time.perf_counter()
         self._seconds: dict[str, float] = {}
 
     def lap(self, name: str) -> None:
-        """What has passed since the last call counts for `name`."""
+        """Count the time since the last call for `name`."""
         now = time.perf_counter()
         self._seconds[name] = self._seconds.get(name, 0.0) + now - self._last
         self._last = now

@@ -1,6 +1,6 @@
 """Batches that are tensors, or mappings and lists of them: a head's named outputs, and targets of any shape.
 
-A list holds one item a sample, such as the boxes of each image; all else has the batch axis first.
+A list holds one item a sample, such as the boxes of each image; everything else has the batch axis first.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ def rows(tree: Any, index: Any) -> Any:
 
 
 def chunks(tree: Any, parts: int) -> list[Any]:
-    """A batch in so many parts, as `torch.chunk` cuts."""
+    """A batch in `parts` parts, as `torch.chunk` cuts."""
     edges = [len(part) for part in torch.arange(length(tree)).chunk(parts)]
     begins = [sum(edges[:number]) for number in range(len(edges))]
     return [rows(tree, slice(begin, begin + size)) for begin, size in zip(begins, edges, strict=True)]
@@ -70,11 +70,11 @@ def tensors(tree: Any) -> list[Tensor]:
     """All tensors of a batch."""
     found: list[Tensor] = []
 
-    def kept(tensor: Tensor) -> Tensor:
+    def collect(tensor: Tensor) -> Tensor:
         found.append(tensor)
         return tensor
 
-    mapped(kept, tree)
+    mapped(collect, tree)
     return found
 
 

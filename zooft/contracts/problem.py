@@ -16,7 +16,7 @@ from zooft.contracts.data import Label
 from zooft.contracts.geometry import Geometry
 from zooft.contracts.options import NoOptions
 from zooft.contracts.parts import Gives
-from zooft.contracts.results import Description, FileAnswer, Table
+from zooft.contracts.results import Description, FileAnswer, OutputDifference, Table
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -59,12 +59,14 @@ class Targets:
         values: one a row; None where a row has none.
         faults: number of the row (from 0) to what is wrong with it, in words; such rows aren't used.
         notes: what the user should know.
+        columns: those that were read; None for all that were given.
     """
 
     labels: Labels
     values: Sequence[Any]
     faults: Mapping[int, str] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
+    columns: tuple[str, ...] | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -176,6 +178,9 @@ class TrainingPart:
         check_options: raises ConfigError where the task's options, the problem's among them, don't go together; asked before any
             data is read.
         coupled: whether the loss needs the whole batch at once, as contrastive ones do; it is then never halved.
+        order: ``(targets, options, size, seed)`` to numbers of the training samples in the order of one epoch, as many as there are, for
+            losses that need certain samples together in a batch of `size`; some may be there twice, and others in another epoch. None
+            for every sample once, at random.
         unknown: ``(labels of data, labels of a model)`` to what of the data the model knows nothing of, in words, such as a class;
             "" where it can be evaluated on it.
         relabel: ``(target, labels of data, labels of a model)`` to the same target as the model has it, such as the index of a class in
@@ -197,6 +202,7 @@ class TrainingPart:
     unlearnable: Callable[[Sequence[Any], Labels], str] = _learnable
     check_options: Callable[[Any], None] = _all_options_fit
     coupled: bool = False
+    order: Callable[[Sequence[Any], Any, int, int], Sequence[int]] | None = None
     unknown: Callable[[Labels, Labels], str] = _others
     relabel: Callable[[Any, Labels, Labels], Any] = _of_the_same
 
@@ -238,7 +244,8 @@ class EvaluationPart:
     Attributes:
         columns: ``(outputs, targets, labels)``: the head's outputs ``(N, …)`` and N targets, as in `Sample.target`, to columns. Where
             `TrainingPart.move` is given, this is called for every batch of validation samples alone, and `targets` are the moved ones,
-            as numpy has them; finished models are then evaluated by `DeploymentPart.columns`, at the samples' own size.
+            as numpy has them; finished models are then evaluated by `DeploymentPart.columns`, at the samples' own size. In a
+            cross-validation the core adds a column ``fold``, whose model it was that answered.
         metrics: ``(predictions, labels)`` to figures; NaN where one isn't defined. A figure of one of several labels is called by both,
             as in ``mae/diameter``.
         primary: the one that chooses the best epoch.
@@ -285,6 +292,10 @@ def _no_properties(_labels: Labels) -> Mapping[str, str]:
     return {}
 
 
+def _no_figures(_differences: Mapping[str, OutputDifference]) -> Mapping[str, float]:
+    return {}
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DeploymentPart:
     """What the deployed file gives.
@@ -302,6 +313,7 @@ class DeploymentPart:
         properties: ``(labels)`` to entries of the ONNX metadata that other tools read.
         writers: name of a format of ``zooft predict`` to ``(answers, labels, fitted, folder)``, which writes answers such as masks into a
             new folder and returns the files; `answers` come one after the other, each to be dropped before the next.
+        figures: ``(differences by output)`` to what ``verification.json`` says of them under names of the problem's own.
     """
 
     outputs: Callable[[Labels, Fitted], Sequence[Output]]
@@ -312,6 +324,7 @@ class DeploymentPart:
     writers: Mapping[str, Callable[[Iterable[FileAnswer], Labels, Fitted, Path], Sequence[Path]]] = field(
         default_factory=dict
     )
+    figures: Callable[[Mapping[str, OutputDifference]], Mapping[str, float]] = _no_figures
 
 
 def _no_tables(_evaluation: Evaluation, _labels: Labels) -> Sequence[Table]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from typing import TYPE_CHECKING, Any, Literal
 
 from zooft.contracts.data import Label, Rejection, Sample
@@ -218,6 +218,7 @@ class Verification:
             where that is more, as among samples that are nearly alike.
         declared: what of the file's metadata was compared with the run, the graph and the tensors.
         outputs: by name, how far each is from torch's.
+        figures: what the problem says of these in words of its own; beside the others in JSON.
     """
 
     passed: bool
@@ -240,6 +241,12 @@ class Verification:
     spread: float | None = None
     declared: tuple[str, ...] = ()
     outputs: Mapping[str, OutputDifference] = field(default_factory=dict)
+    figures: Mapping[str, float] = field(default_factory=dict)
+
+    def as_json(self) -> dict[str, Any]:
+        """As ``verification.json`` and the command line give it, the problem's figures beside the others."""
+        found = {one.name: getattr(self, one.name) for one in fields(self) if one.name != "figures"}
+        return {**found, **{name: value for name, value in self.figures.items() if name not in found}}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -1,1 +1,1 @@
-"""What a task found: samples, their labels, and who is held out."""
+"""What a task found: samples, their labels, and which of them are held out."""

@@ -1,12 +1,24 @@
-"""Which files and folders nobody means as data: hidden ones, and what systems and programs put beside others."""
+"""Which files and folders aren't meant as data: hidden ones, and what systems and programs put beside others."""
 
 from __future__ import annotations
 
-_OF_SYSTEMS = frozenset({
-    "__macosx", "thumbs.db", "ehthumbs.db", "desktop.ini", "icon\r", "@eadir", "#recycle", "$recycle.bin", "recycler",
-    "system volume information", "lost+found", "__pycache__",
-})  # fmt: skip
-"""In lower case: of macOS, Windows, Synology, Linux and Python."""
+_OF_SYSTEMS = frozenset(
+    {
+        "__macosx",
+        "thumbs.db",
+        "ehthumbs.db",
+        "desktop.ini",
+        "icon\r",
+        "@eadir",
+        "#recycle",
+        "$recycle.bin",
+        "recycler",
+        "system volume information",
+        "lost+found",
+        "__pycache__",
+    }
+)
+"""In lower case: names used by macOS, Windows, Synology, Linux and Python."""
 
 
 def is_hidden(name: str) -> bool:

@@ -1,7 +1,7 @@
 """Which samples are held out: stratified, groups whole, and every class on every side wherever that can be.
 
-scikit-learn's choices are taken where they do. They don't look for classes that are nowhere on one side, which is
-usual among few groups; these are then moved, and where no choice has all classes, as many as can be found.
+scikit-learn's splits are used where they suffice. They don't check for classes that are missing on one side, which is
+common with few groups; groups are then moved, and where no split has all classes, the best one found is used.
 """
 
 from __future__ import annotations
@@ -20,9 +20,9 @@ if TYPE_CHECKING:
     Rows = NDArray[np.int64]
 
 _MOST_STEPS, _MOST_NEEDS = 5_000, 300
-"""Of a search for a choice that has all classes. Data that needs more is a puzzle."""
+"""Steps of a search for a split that has all classes."""
 _MOST_GROUPS_BALANCED, _MOST_MOVES, _MOST_COMPARED = 300, 100, 256
-"""Beyond these a group is too small to matter for shares."""
+"""Groups that are moved to balance shares: beyond the largest ones a group is too small to matter."""
 TRAIN, VAL = 0, 1
 _Need = tuple[int, int]
 """A class and a part that must have it."""
@@ -31,7 +31,7 @@ _Need = tuple[int, int]
 def hold_out(
     targets: Rows, groups: Rows, *, grouped: bool, classes: int, fraction: float, seed: int
 ) -> tuple[Rows, Rows]:
-    """Rows to learn from and rows held out, the latter empty where every choice leaves a class nothing to learn from.
+    """Rows to train on and rows held out, the latter empty where every split leaves a class without training samples.
 
     Args:
         targets: ``(N,)``.
@@ -39,12 +39,12 @@ def hold_out(
         grouped: whether any group can have several samples.
         classes: how many there are.
         fraction: share of samples to hold out.
-        seed: of the choice.
+        seed: of the random split.
 
     Raises:
         ValueError: too few samples without groups.
     """
-    chosen = _stratified(targets, groups, grouped=grouped, fraction=fraction, seed=seed)
+    chosen = _stratify(targets, groups, grouped=grouped, fraction=fraction, seed=seed)
     if chosen is not None and _both_have_all(targets, chosen[1], classes):
         return chosen
     if not grouped and (np.unique(targets, return_counts=True)[1] < 2).any():
@@ -63,12 +63,14 @@ def fold(targets: Rows, groups: Rows, *, count: int, seed: int) -> list[Rows]:
         targets: ``(N,)``.
         groups: ``(N,)``, numbers.
         count: how many folds.
-        seed: of the choice.
+        seed: of the random split.
     """
     from sklearn.model_selection import StratifiedGroupKFold
 
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore", UserWarning)  # of classes with fewer samples than folds; checked by the caller
+        warnings.simplefilter(
+            "ignore", UserWarning
+        )  # warns of classes with fewer samples than folds; checked by the caller
         made = StratifiedGroupKFold(count, shuffle=True, random_state=seed).split(targets, targets, groups)
         parts = [held for _, held in made]
     names = np.unique(targets)
@@ -81,13 +83,13 @@ def fold(targets: Rows, groups: Rows, *, count: int, seed: int) -> list[Rows]:
     return [np.flatnonzero(found == number) for number in range(count)]
 
 
-def _stratified(targets: Rows, groups: Rows, *, grouped: bool, fraction: float, seed: int) -> tuple[Rows, Rows] | None:
-    """scikit-learn's choice; None where it refuses so few samples."""
+def _stratify(targets: Rows, groups: Rows, *, grouped: bool, fraction: float, seed: int) -> tuple[Rows, Rows] | None:
+    """scikit-learn's split; None where it refuses so few samples."""
     from sklearn.model_selection import StratifiedGroupKFold, StratifiedShuffleSplit
 
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore", UserWarning)  # of classes with fewer groups than folds; mended below
+            warnings.simplefilter("ignore", UserWarning)  # warns of classes with fewer groups than folds; mended below
             if not grouped:
                 train, val = next(
                     StratifiedShuffleSplit(1, test_size=fraction, random_state=seed).split(targets, targets)
@@ -108,7 +110,7 @@ def _both_have_all(targets: Rows, held: Rows, classes: int) -> bool:
 
 
 def _in_order(chosen: Rows, here: NDArray[np.bool_]) -> Rows:
-    """Rows that are here: those that were chosen in that order, then what was added."""
+    """Rows that are here: those that scikit-learn chose, in its order, then those that were added."""
     return np.concatenate([chosen[here[chosen]], np.setdiff1d(np.flatnonzero(here), chosen)])
 
 
@@ -117,12 +119,12 @@ def _in_order(chosen: Rows, here: NDArray[np.bool_]) -> Rows:
 
 @dataclass(slots=True)
 class _Choice:
-    """Which part each group is in, and what that makes of the classes.
+    """Which part each group is in, and how many samples of each class that gives.
 
     Attributes:
         of_group: group to its classes and how many samples of each it has.
         groups: class to its groups.
-        shares: of all samples, that each part ought to have.
+        shares: of all samples, that each part should have.
         part: of each group.
         samples: of each class, in each part.
         having: groups of each class, in each part.
@@ -150,7 +152,7 @@ class _Choice:
         return choice
 
     def count(self) -> None:
-        """Anew, after parts were given."""
+        """Count again, after `part` was set."""
         self.samples = [[0] * len(self.shares) for _ in self.groups]
         self.having = [[0] * len(self.shares) for _ in self.groups]
         for group, part in enumerate(self.part):
@@ -168,12 +170,12 @@ class _Choice:
             self.having[label][part] += 1
 
     def may_leave(self, group: int, needs: set[_Need]) -> bool:
-        """Whether its part then still has what it needs."""
+        """Whether its part meets all its needs without it."""
         part = self.part[group]
         return all((label, part) not in needs or self.having[label][part] > 1 for label in self.of_group[group])
 
     def cost(self, group: int, part: int) -> float:
-        """What a move changes in the sum of squares of each class's share in each part, less what it ought to be."""
+        """The change by a move in the sum over classes and parts of squared deviations from the target share."""
         before, total = self.part[group], 0.0
         for label, count in self.of_group[group].items():
             of_class = sum(self.samples[label])
@@ -188,28 +190,28 @@ class _Choice:
 
 
 def _with_all(targets: Rows, groups: Rows, sides: Rows, *, shares: Sequence[float], seed: int) -> Rows:
-    """Parts ``(N,)`` like `sides`, with every class in every part if that can be; the first part's need comes first."""
+    """Parts ``(N,)`` like `sides`, with every class in every part if possible; the first part's needs come first."""
     choice, rng = _Choice.of(targets, groups, sides, shares), np.random.default_rng(seed)
     for members in choice.groups:
         rng.shuffle(members)
     labels, parts = range(len(choice.groups)), range(len(shares))
-    # of a class with one group only the first part can be sure; of one with fewer groups than parts, the first ones
+    # a class with a single group is in the first part only; one with fewer groups than parts is in the first parts
     needs = [(label, part) for part in parts for label in labels if len(choice.groups[label]) > part]
     met = set(needs)
-    if not _moved(choice, needs) and not _searched(choice, met):
+    if not _meet_by_moves(choice, needs) and not _meet_by_search(choice, met):
         met -= set(choice.missing(needs))
         if len(needs) <= _MOST_NEEDS:
             met = {need for need in needs if need[1] == 0}
             for need in needs:
-                if need not in met and _searched(choice, met | {need}):
+                if need not in met and _meet_by_search(choice, met | {need}):
                     met.add(need)
-            _searched(choice, met)
+            _meet_by_search(choice, met)
     _balance(choice, met)
     return np.asarray(choice.part)[np.unique(groups, return_inverse=True)[1].reshape(-1)]
 
 
-def _moved(choice: _Choice, needs: Sequence[_Need]) -> bool:
-    """Meet needs by moving one group after the other; whether that met all of them. The first part's it always meets."""
+def _meet_by_moves(choice: _Choice, needs: Sequence[_Need]) -> bool:
+    """Meet needs by moving one group after another, those of the first part always; whether all were met."""
     everything, first = set(needs), {need for need in needs if need[1] == 0}
     for label, part in choice.missing(needs):
         for kept in (everything, first)[: 2 if part == 0 else 1]:
@@ -219,8 +221,8 @@ def _moved(choice: _Choice, needs: Sequence[_Need]) -> bool:
     return not choice.missing(needs)
 
 
-def _searched(choice: _Choice, needs: set[_Need]) -> bool:
-    """Meet all needs by trying every choice, the present one first; False where none does, or none was found soon."""
+def _meet_by_search(choice: _Choice, needs: set[_Need]) -> bool:
+    """Meet all needs by backtracking over all splits, the present one first; False where none is found soon."""
     if len(needs) > _MOST_NEEDS:
         return False
     given: dict[int, int] = {}
@@ -247,7 +249,7 @@ def _searched(choice: _Choice, needs: set[_Need]) -> bool:
 
 
 def _open(choice: _Choice, needs: set[_Need], given: Mapping[int, int]) -> list[tuple[list[int], int]] | None:
-    """Needs that the groups given so far don't meet: who may still, and for which part; None where too few may."""
+    """Needs that the assigned groups don't meet: the groups that still may, and the part; None where too few may."""
     found: list[tuple[list[int], int]] = []
     for label in sorted({label for label, _ in needs}):
         having = {given[group] for group in choice.groups[label] if group in given}
@@ -260,7 +262,7 @@ def _open(choice: _Choice, needs: set[_Need], given: Mapping[int, int]) -> list[
 
 
 def _balance(choice: _Choice, needs: set[_Need]) -> None:
-    """Bring shares nearer to what they ought to be, as long as one group's move does and takes nothing needed away."""
+    """Move groups while that brings the parts' shares nearer to their targets and breaks no need."""
     if len(choice.part) > _MOST_GROUPS_BALANCED:
         return
     for _ in range(_MOST_MOVES):

@@ -1,6 +1,6 @@
 """What may be the name of a class, and which names are the same in another spelling.
 
-Apart from the tasks, so that a label in a table, a folder's name and a shard's label obey the same rules: names of
+Separate from the tasks, so that a label in a table, a folder's name and a shard's label obey the same rules: names of
 classes go into every artefact, and two spellings of one class would be learnt as two.
 """
 
@@ -15,13 +15,31 @@ from zooft.errors import DataError
 
 LABEL_LIMIT = 100
 """Characters."""
-_NO_LABEL = frozenset({
-    "nan", "-nan", "na", "n/a", "#n/a", "#na", "<na>", "nat", "null", "(null)", "#null!", "#value!", "#ref!", "#name?", "#num!",
-    "#div/0!", "?", ".",
-})  # fmt: skip
-"""What programs and people write where nothing is known, by `spelling`."""
+_NO_LABEL = frozenset(
+    {
+        "nan",
+        "-nan",
+        "na",
+        "n/a",
+        "#n/a",
+        "#na",
+        "<na>",
+        "nat",
+        "null",
+        "(null)",
+        "#null!",
+        "#value!",
+        "#ref!",
+        "#name?",
+        "#num!",
+        "#div/0!",
+        "?",
+        ".",
+    }
+)
+"""What programs and people write where no label is known, by `spelling`."""
 _SAME = (frozenset({"1", "yes", "true", "positive", "pos"}), frozenset({"0", "no", "false", "negative", "neg"}))
-"""Words that nobody tells apart, by `spelling`."""
+"""Words with the same meaning, by `spelling`."""
 _SEPARATORS = ',;|"'
 _SEPARATOR = re.compile(r"(?<=[^\W\d_])[-_'\u2010-\u2015\u2018\u2019]+(?=[^\W\d_])")
 """Between two letters."""
@@ -32,9 +50,9 @@ _PLACES_NAMED = 3
 
 
 def spelling(text: str) -> str:
-    """What is left of a name without case, spaces, invisible marks, Unicode form, leading zeros and a trailing .0.
+    """A name without case, spaces, invisible marks, Unicode form, leading zeros and a trailing .0.
 
-    Names that agree in it are taken for one name in two spellings. Forms are NFKC's, case is folded (Unicode, 3.13).
+    Names with the same result are one name in two spellings. Forms are NFKC's, case is folded (Unicode, 3.13).
     """
     folded = unicodedata.normalize("NFKC", unicodedata.normalize("NFKC", text).casefold())
     bare = "".join(c for c in folded if not (c.isspace() or _is_invisible(c)))
@@ -56,26 +74,31 @@ def label_fault(label: str, *, in_table: bool = False) -> str | None:
         return "it is empty"
     if len(label) > LABEL_LIMIT:
         return f"it has {len(label):,} characters, and a class's name has at most {LABEL_LIMIT}"
-    if in_table and any(unicodedata.category(c) in {"Cc", "Zl", "Zp"} for c in label):  # of a folder it is its name
+    if in_table and any(
+        unicodedata.category(c) in {"Cc", "Zl", "Zp"} for c in label
+    ):  # in a folder's name it is allowed
         return "it holds a line break, a tab or another control character"
     if in_table and any(
         unicodedata.bidirectional(c) in {"LRE", "RLE", "LRO", "RLO", "LRI", "RLI", "FSI"} for c in label
     ):
         return "it holds a mark that turns the direction of writing"
     if in_table and any(c in _SEPARATORS for c in label):
-        return "it holds a comma, semicolon, bar or quotation mark, as where cells ran together or several labels stand in one"
+        return (
+            "it holds a comma, semicolon, bar or quotation mark, as where cells ran together or several labels stand "
+            "in one"
+        )
     if not any(unicodedata.category(c)[0] in "LNSP" for c in label) or not spelling(label):
         return "it holds nothing that can be seen"
-    return "it says that there is no label" if spelling(label) in _NO_LABEL else None
+    return "it means that there is no label" if spelling(label) in _NO_LABEL else None
 
 
 def check_labels(found: Iterable[tuple[str, str]], *, in_table: bool = False, private: bool = False) -> tuple[str, ...]:
     """Refuse labels that can't be classes, and classes that are there in two spellings.
 
     Args:
-        found: every label, without spaces around it, and where it stands, such as ``labels.csv, line 7`` or ``the folder
-            train/ants``. Labels that are left out because they are empty don't belong here.
-        in_table: whether each stands for one sample or series in a table, so that their numbers tell something.
+        found: every label, without spaces around it, and where it stands, such as ``labels.csv, line 7`` or ``the
+            folder train/ants``. Labels that are left out because they are empty don't belong here.
+        in_table: whether each stands for one sample or series in a table, so that their counts are informative.
         private: whether labels may be names of people, where columns were mixed up.
 
     Returns:
@@ -94,8 +117,8 @@ def check_labels(found: Iterable[tuple[str, str]], *, in_table: bool = False, pr
     _refuse_spellings(counts, places)
     _refuse_synonyms(counts, places)
     _refuse_no_label_among_numbers(counts, places)
-    told = _about_numbers(counts, private=private) if in_table else ()
-    return (*told, *_about_separators(counts, places))
+    about_numbers = _about_numbers(counts, private=private) if in_table else ()
+    return (*about_numbers, *_about_separators(counts, places))
 
 
 def _refuse_faults(counts: Mapping[str, int], places: Mapping[str, Sequence[str]], *, in_table: bool) -> None:
@@ -111,7 +134,8 @@ def _refuse_faults(counts: Mapping[str, int], places: Mapping[str, Sequence[str]
         raise DataError(f"{what} can't be the name of a class: {fault}; {advice}")
     more = f" ({len(faults)} such labels in all)" if len(faults) > 1 else ""
     raise DataError(
-        f"{_where(places, label, counts)}: the label can't be the name of a class{more}: {fault}; call the class something else"
+        f"{_where(places, label, counts)}: the label can't be the name of a class{more}: {fault}; call the class "
+        "something else"
     )
 
 
@@ -122,14 +146,14 @@ def _refuse_spellings(counts: Mapping[str, int], places: Mapping[str, Sequence[s
     torn = [sorted(labels) for labels in alike.values() if len(labels) > 1]
     if not torn:
         return
-    told = "; ".join(
-        " and ".join(f"{_shown(label, labels)} ({_where(places, label, counts)})" for label in labels)
+    listed = "; ".join(
+        " and ".join(f"{_spell_out(label, labels)} ({_where(places, label, counts)})" for label in labels)
         for labels in torn[:_PLACES_NAMED]
     )
     more = f", and {len(torn) - _PLACES_NAMED} more" if len(torn) > _PLACES_NAMED else ""
     raise DataError(
-        f"classes that differ only in case, spaces, invisible marks, Unicode form, leading zeros or a trailing .0: {told}{more}. "
-        "They would be learnt as different classes; spell each the same everywhere"
+        "classes that differ only in case, spaces, invisible marks, Unicode form, leading zeros or a trailing .0: "
+        f"{listed}{more}. They would be learnt as different classes; spell each the same everywhere"
     )
 
 
@@ -138,32 +162,32 @@ def _refuse_synonyms(counts: Mapping[str, int], places: Mapping[str, Sequence[st
     for words in _SAME:
         found = sorted(label for label in counts if spelling(label) in words)
         if len(found) > 1:
-            told = " and ".join(f"{label!r} ({_where(places, label, counts)})" for label in found)
+            listed = " and ".join(f"{label!r} ({_where(places, label, counts)})" for label in found)
             raise DataError(
-                f"classes that mean the same: {told}; they would be learnt as different ones, so write one of them"
+                f"classes that mean the same: {listed}; they would be learnt as different ones, so write one of them"
             )
 
 
 def _refuse_no_label_among_numbers(counts: Mapping[str, int], places: Mapping[str, Sequence[str]]) -> None:
-    """``None`` is a class beside names, such as nodule, and Python's word for no value beside numbers."""
+    """``None`` is a class beside names, such as nodule, and means no value beside numbers."""
     none = [label for label in counts if spelling(label) == "none"]
     others = [label for label in counts if label not in none]
     if none and others and all(_NUMBER.fullmatch(label) for label in others):
         raise DataError(
-            f"{_where(places, none[0], counts)}: {none[0]!r} among numbers says that there is no label; leave the cell "
-            "empty, or call the class something else"
+            f"{_where(places, none[0], counts)}: {none[0]!r} among numbers means that there is no label; leave the "
+            "cell empty, or call the class something else"
         )
 
 
 def _about_separators(counts: Mapping[str, int], places: Mapping[str, Sequence[str]]) -> list[str]:
-    """Names that one person may have typed in two ways, and another for two things."""
+    """A note on names that may be one class spelled in two ways, or two classes."""
     alike: defaultdict[str, list[str]] = defaultdict(list)
     for label in counts:
         alike[_SEPARATOR.sub("", spelling(label))].append(label)
     return [
         "warning: classes that differ only in spaces, hyphens, underscores or apostrophes: "
-        f"{' and '.join(f'{label!r} ({_where(places, label, counts)})' for label in sorted(labels))}; they are learnt as "
-        "different ones, so spell each the same where they are one"
+        f"{' and '.join(f'{label!r} ({_where(places, label, counts)})' for label in sorted(labels))}; they are learnt "
+        "as different ones, so spell each the same where they are one"
         for labels in alike.values()
         if len(labels) > 1
     ]
@@ -185,15 +209,16 @@ def _about_numbers(counts: Mapping[str, int], *, private: bool) -> tuple[str, ..
     few = lines < (_FEW_EACH - 1 if numbered else _FEW_EACH) * kinds
     if (kinds > _MEASURED and (parts or few)) or (parts and few and kinds > _MEASURED // 2):
         raise DataError(
-            f"{kinds} different numbers in {lines} lines, from {min(numbers):g} to {max(numbers):g}: the label looks like "
-            "a measurement, and this task sorts into classes. Write a few classes that cover its range into the column, "
-            f"such as 'up to {_middle(numbers):g}' and 'above {_middle(numbers):g}', or use a task for measurements, if a "
-            "plugin has one (zooft plugins lists them)"
+            f"{kinds} different numbers in {lines} lines, from {min(numbers):g} to {max(numbers):g}: the label looks "
+            "like a measurement, and this task is a classification. Write a few classes that cover its range into "
+            f"the column, such as 'up to {_middle(numbers):g}' and 'above {_middle(numbers):g}', or use a task for "
+            "measurements, if a plugin has one (zooft plugins lists them)"
         )
     if kinds > 2 * _MEASURED and max(numbers) - min(numbers) >= kinds:
         return (
-            f"the {kinds} classes are all numbers, from {min(numbers):g} to {max(numbers):g}: where they are measurements, "
-            "such as ages, their order isn't used; a few classes that cover the range say more",
+            f"the {kinds} classes are all numbers, from {min(numbers):g} to {max(numbers):g}: where they are "
+            "measurements, such as ages, their order isn't used; a few classes that cover the range would be more "
+            "useful",
         )
     return ()
 
@@ -208,17 +233,17 @@ def _value(label: str) -> float | None:
 
 
 def _where(places: Mapping[str, Sequence[str]], label: str, counts: Mapping[str, int]) -> str:
-    """Such as ``labels.csv, lines 3, 5 and 9 …``; the common start of places is said once."""
-    told = list(places[label])
-    starts = {text.rpartition(" ")[0] for text in told}
-    if len(told) > 1 and len(starts) == 1 and (start := starts.pop()).endswith("line"):
-        told = [f"{start}s {', '.join(text.rpartition(' ')[2] for text in told)}"]
+    """Such as ``labels.csv, lines 3, 5 and 9 …``, with the common start of the places once."""
+    listed = list(places[label])
+    starts = {text.rpartition(" ")[0] for text in listed}
+    if len(listed) > 1 and len(starts) == 1 and (start := starts.pop()).endswith("line"):
+        listed = [f"{start}s {', '.join(text.rpartition(' ')[2] for text in listed)}"]
     more = counts[label] - len(places[label])
-    return f"{'; '.join(told)}{f' and {more:,} more' if more > 0 else ''}"
+    return f"{'; '.join(listed)}{f' and {more:,} more' if more > 0 else ''}"
 
 
-def _shown(label: str, others: Sequence[str]) -> str:
-    """A spelling so that what differs can be seen."""
+def _spell_out(label: str, others: Sequence[str]) -> str:
+    """A spelling in which the differences can be seen."""
     plain = all(unicodedata.is_normalized("NFKC", other) and not any(map(_is_invisible, other)) for other in others)
     return repr(label) if plain else ascii(label)
 

@@ -1,4 +1,4 @@
-"""What a task found: checked, fingerprinted, written down.
+"""What a task found: checked, fingerprinted and written to tables.
 
 Owns the tables ``samples.csv`` and ``rejected.csv`` and the data's fingerprint.
 """
@@ -31,10 +31,10 @@ if TYPE_CHECKING:
 
 
 def begin(task: Task, data: Path, options: Any) -> None:
-    """Let the task keep what it needs beside the data of a run.
+    """Let the task prepare what it needs for a run's data.
 
     Raises:
-        ZooftError: the task's own reason.
+        ZooftError: raised by the task itself.
         PluginError: the task failed.
     """
     ask(task, "begin", data, options, doing="before reading the data")
@@ -46,16 +46,16 @@ def discover(
     """What the task finds.
 
     Args:
-        task: who looks.
+        task: the task that discovers.
         data: folder or manifest.
         options: the task's own.
         learning: whether there must be enough to learn from, such as two classes, none of them empty.
-        computing: told how far it is, by tasks that say.
+        computing: reports progress, by tasks that support it.
 
     Raises:
-        ZooftError: the task's own reason.
-        DataError: no such data, or nothing that the task's problem could be learnt from.
-        PluginError: the task failed, or gave what it mustn't, such as one id twice.
+        ZooftError: raised by the task itself.
+        DataError: no such data, or too little to train the task's problem on.
+        PluginError: the task failed, or returned something invalid, such as one id twice.
     """
     if not data.exists():
         raise DataError(f"there is no data at {data}; give a folder or a manifest with --data")
@@ -101,14 +101,14 @@ def read(task: Task, options: Any, sample: Sample) -> Arrays:
     try:
         given = ask(task, "read", sample.source, options, doing=f"to read {sample.id}")
     except DataError as error:
-        raise DataError(f"{sample.id} was readable when the data was listed, and isn't now: {error}") from error
+        raise DataError(f"{sample.id} was readable when the data was listed, and isn't any more: {error}") from error
     arrays = as_arrays(given, sample.id)
     _check_arrays(task, options, arrays, sample.id)
     return arrays
 
 
 def _check_arrays(task: Task, options: Any, arrays: Arrays, name: str) -> None:
-    """Raise PluginError where a sample isn't what the task's ports say: the exported file would refuse it."""
+    """Raise PluginError where a sample doesn't match the task's ports: the exported file would refuse it."""
     wanted, place, code = ports(task, options), place_of(task, "read"), code_of(task, "read")
     if len(arrays) != len(wanted):
         what = f"the number of arrays of {name}"
@@ -119,20 +119,20 @@ def _check_arrays(task: Task, options: Any, arrays: Arrays, name: str) -> None:
             isinstance(axis, str) or axis == size for axis, size in zip(axes, array.shape, strict=True)
         )
         if array.dtype.name != port.dtype or not fits:
-            said = f"{array.dtype.name} of shape {array.shape}"
+            found = f"{array.dtype.name} of shape {array.shape}"
             expected = f"{port.dtype} of shape ({', '.join(map(str, axes))}), as Task.port says of {port.name}"
-            raise place.error(f"gives in read: {name} is {said}; expected {expected}", code=code)
+            raise place.error(f"gives in read: {name} is {found}; expected {expected}", code=code)
 
 
 def as_arrays(given: NDArray[Any] | Arrays, name: str) -> Arrays:
-    """What a task's `read` gave, as an array for each port.
+    """What a task's `read` returned, as an array for each port.
 
     Args:
         given: one array, or several.
         name: of the sample.
 
     Raises:
-        DataError: there are no pixels in it, of which a network would give an answer nevertheless.
+        DataError: it has no pixels; a network would predict something nevertheless.
     """
     arrays = tuple(given) if isinstance(given, (tuple, list)) else (given,)
     for array in arrays:
@@ -153,17 +153,17 @@ def digest(task: Task, options: Any, sample: Sample) -> str:
     try:
         own: str = ask(task, "digest", sample.source, options, doing=f"to read {sample.id}")
     except DataError as error:
-        raise DataError(f"{sample.id} was readable when the data was listed, and isn't now: {error}") from error
+        raise DataError(f"{sample.id} was readable when the data was listed, and isn't any more: {error}") from error
     return own
 
 
 def unchanged(task: Task, options: Any, sample: Sample, digest: str) -> bool:
-    """Whether a sample's content still has this digest; True where only reading it would tell."""
+    """Whether a sample's content still has this digest; True where only reading it would show that."""
     return task.digest is None or ask(task, "digest", sample.source, options) == digest
 
 
 def sketch(task: Task, spec: InputSpec, options: Any, sample: Sample) -> Arrays:
-    """What random views of a sample are made of, as `read` gives it: the task's own, or the same.
+    """What random views of a sample are computed from, in the form of `read`: the task's own, or what `read` returns.
 
     Raises:
         DataError: it can't be read any more; names the sample.
@@ -174,7 +174,7 @@ def sketch(task: Task, spec: InputSpec, options: Any, sample: Sample) -> Arrays:
     try:
         own: Arrays = ask(task, "sketch", sample.source, spec, options, doing=f"to read {sample.id}")
     except DataError as error:
-        raise DataError(f"{sample.id} was readable when the data was listed, and isn't now: {error}") from error
+        raise DataError(f"{sample.id} was readable when the data was listed, and isn't any more: {error}") from error
     return tuple(own)
 
 
@@ -193,28 +193,28 @@ def show(task: Task, options: Any, sample: Sample) -> NDArray[Any]:
 
 
 def picture(task: Task, options: Any, arrays: Arrays) -> NDArray[Any]:
-    """Arrays that were read, as the task draws them: to compare by, not for people, since nothing is redacted."""
+    """Arrays that were read, as the task draws them: for comparisons, not for people, since nothing is redacted."""
     shown: NDArray[Any] = ask(task, "show", arrays, options)
     return shown.squeeze()
 
 
 def targets(samples: Iterable[Sample]) -> list[Any]:
-    """As they stand in the samples."""
+    """The targets of samples, unchanged."""
     return [sample.target for sample in samples]
 
 
 def by_stratum(problem: Problem, samples: Iterable[Sample], labels: Labels) -> dict[str, int]:
-    """How many labelled samples each class has, or whatever a split of this problem spreads evenly."""
+    """How many labelled samples each class has, or each stratum of this problem."""
     strata = problem.training.strata([s.target for s in samples if s.target is not None], labels)
     counts = np.bincount(np.asarray(strata.numbers, np.int64), minlength=len(strata.names))
     return dict(zip(strata.names, counts.tolist(), strict=False))
 
 
 def about_absent(problem: Problem, samples: Iterable[Sample], labels: Labels, *, where: str) -> list[str]:
-    """A warning where samples that a model is evaluated on leave out some of its categories; its figures look the same."""
+    """A warning where the evaluated samples lack some of the model's categories, which the figures don't show."""
     absent = problem.training.absent(targets(samples), labels)
     some = ", ".join(absent[:8]) + (f" and {len(absent) - 8} more" if len(absent) > 8 else "")
-    return [f"warning: none of {where} is of class {some}, so the figures say nothing of it"] if absent else []
+    return [f"warning: none of {where} is of class {some}, so the figures don't cover it"] if absent else []
 
 
 def fingerprint(found: Discovery, relabel: Callable[[Any], Any] = lambda target: target) -> str:
@@ -222,7 +222,7 @@ def fingerprint(found: Discovery, relabel: Callable[[Any], Any] = lambda target:
 
     Args:
         found: the samples.
-        relabel: a target of theirs to the same one in the order of other labels, such as a model's.
+        relabel: maps a target to the order of other labels, such as a model's.
     """
     samples = found.samples
     digest = hashlib.sha256()
@@ -238,7 +238,7 @@ def write_samples(path: Path, splits: Splits, show: Callable[[Any], str]) -> Non
 
     Args:
         path: of the file.
-        splits: who is where.
+        splits: the samples of each split.
         show: a target as text.
     """
     rows = ((s.id, show(s.target), s.group or "", name) for name, members in splits.named().items() for s in members)
@@ -251,10 +251,10 @@ def write_rejected(path: Path, rejected: Sequence[Rejection]) -> None:
 
 
 def check_targets(task: Task, found: Discovery, *, unlabelled: bool = False, field: str = "discover") -> None:
-    """Raise PluginError at the first sample that isn't one, or whose target isn't the problem's; where a category is there twice, too.
+    """Raise PluginError where a sample isn't one or its target is of another problem, or a category is repeated.
 
     Args:
-        task: who found them.
+        task: that found them.
         found: what was found.
         unlabelled: whether samples may have no target, as those that are only to be predicted.
         field: of the task, that found them.
@@ -283,7 +283,7 @@ def check_targets(task: Task, found: Discovery, *, unlabelled: bool = False, fie
 
 
 def _is_sound(sample: Sample) -> bool:
-    """Whether each field is surely of its type: told in a fraction of the time that `misfit_of` takes."""
+    """Whether each field is certainly of its type, in a fraction of the time that `misfit_of` takes."""
     return (
         type(sample.id) is str
         and (sample.group is None or type(sample.group) is str)
@@ -296,7 +296,7 @@ def _is_sound(sample: Sample) -> bool:
 def _check_samples(task: Task, found: Discovery) -> None:
     if not found.samples:
         raise DataError(f"no usable samples in the data{_because(found)}")
-    # hashes first: a table of a million names takes as much memory as all else
+    # hashes first: a table of a million names takes as much memory as everything else
     hashes, counts = np.unique(np.fromiter((hash(s.id) for s in found.samples), np.int64), return_counts=True)
     if (counts > 1).any():
         alike = set(hashes[counts > 1].tolist())
@@ -304,14 +304,16 @@ def _check_samples(task: Task, found: Discovery) -> None:
         twice = [name for name, n in known.items() if n > 1]
         if twice:
             raise place_of(task, "discover").amiss(
-                twice[0], "an id for each sample alone", what=f"Sample.id of several samples ({len(twice)} such ids)",
+                twice[0],
+                "an id for each sample alone",
+                what=f"Sample.id of several samples ({len(twice)} such ids)",
                 code=code_of(task, "discover"),
-            )  # fmt: skip
+            )
 
 
 def _because(found: Discovery) -> str:
-    told = rejected_sentence(found)
-    return f"; {told}" if told else ""
+    rejected = rejected_sentence(found)
+    return f"; {rejected}" if rejected else ""
 
 
 def _check_learnable(problem: Problem, found: Discovery) -> None:
@@ -325,7 +327,7 @@ def _check_learnable(problem: Problem, found: Discovery) -> None:
 
 
 def _because_of_files(found: Discovery, classes: Sequence[str]) -> str:
-    """The rejected files of these classes, where their names tell whose they are; else of all."""
+    """A sentence on the rejected files of these classes, where their names show the class; else on all."""
     names = set(classes)
     theirs = [each for each in found.rejected if not names.isdisjoint(each.id.split("/"))]
     if not theirs:
@@ -340,10 +342,10 @@ def _because_of_files(found: Discovery, classes: Sequence[str]) -> str:
 
 
 def rejected_sentence(found: Discovery) -> str:
-    """How many files were rejected, and why the first was, or one of those that most are like; nothing for none."""
+    """How many files were rejected and why: the reason of the first or of the most common kind; empty for none."""
     if not found.rejected:
         return ""
-    kinds = [re.sub(r"\d[\d.,]*", "0", each.reason) for each in found.rejected]  # numbers differ from file to file
+    kinds = [re.sub(r"\d[\d.,]*", "0", each.reason) for each in found.rejected]  # numbers differ between files
     counts = Counter(kinds)
     common = max(kinds, key=counts.__getitem__)
     one, number = found.rejected[kinds.index(common)], len(found.rejected)

@@ -1,6 +1,6 @@
-"""Which samples are learnt from, and which are held out.
+"""Which samples are trained on, and which are held out.
 
-Owns honouring a given split, making one that is stratified and keeps groups whole, and refusing one that leaks.
+Owns using the data's own split, making one that is stratified and keeps groups whole, and refusing one that leaks.
 """
 
 from __future__ import annotations
@@ -30,11 +30,11 @@ class Splits:
     """Samples by purpose; no group in two of them.
 
     Attributes:
-        train: to learn from.
+        train: to train on.
         val: to choose the best epoch by.
         test: to report on, empty where the data has none.
-        folds: of cross-validation: who learns and who is held out; `train` then has all of them, and `val` none.
-        notes: what the run should say about how the split came to be.
+        folds: of cross-validation: training and held-out samples; `train` then has all of them, and `val` none.
+        notes: on how the split was made, for the user.
         names: of every sample that was split, in order, the name of its part; empty where nothing was split.
     """
 
@@ -63,16 +63,16 @@ def split(samples: Sequence[Sample], strata: Strata, *, fraction: float, seed: i
 
     Args:
         samples: all of them.
-        strata: what is spread evenly, such as classes.
+        strata: what is distributed evenly, such as classes.
         fraction: share of samples held out where the data has no validation split.
         seed: of the random choice.
-        folds: how many, of all samples but those of the data's own test split.
+        folds: their number, made of all samples but the data's own test split.
 
     Raises:
-        DataError: a group on both sides, a class that can't be learnt, too few samples to split.
+        DataError: a group on both sides, a class without training samples, too few samples to split.
     """
     known = _Known.of(samples, strata)
-    parts, notes = _given(samples)
+    parts, notes = _own_split(samples)
     if folds is not None:
         return _cross_validation(parts, notes, known, folds=folds, seed=seed)
     own = bool(len(parts["val"]))
@@ -81,7 +81,7 @@ def split(samples: Sequence[Sample], strata: Strata, *, fraction: float, seed: i
         notes.append(f"{len(parts['val'])} samples were held out for validation, stratified, with seed {seed}")
     notes += _about_groups(samples)
     _refuse_leaks(parts, known)
-    _refuse_unlearnt(parts, known)
+    _refuse_unlearnable(parts, known)
     notes += _about_absent(parts, known, given={"val": own, "test": True})
     if not len(parts["test"]):
         notes.append("the best epoch is chosen on the validation samples, so their figures are a little optimistic")
@@ -98,7 +98,7 @@ class _Known:
         groups: ``(N,)``, numbers; each sample without one counts as one.
         grouped: ``(N,)``, whether a sample has one.
         classes: names of the strata.
-        needed: whether each must be learnt from.
+        needed: whether each must have training samples.
     """
 
     samples: Sequence[Sample]
@@ -133,7 +133,7 @@ class _Known:
 
 
 def _without_single_samples(strata: NDArray[np.int64], names: Sequence[str]) -> tuple[NDArray[np.int64], list[str]]:
-    """Strata without empty ones, each that has a single sample joined with a neighbour: it can't be on both sides."""
+    """Strata without empty ones, each with a single sample merged with a neighbour, since it can't be on both sides."""
     kept: list[list[int]] = []
     sizes = np.bincount(strata, minlength=len(names))
     for index in np.flatnonzero(sizes):
@@ -162,8 +162,8 @@ def _cross_validation(parts: _Parts, notes: list[str], known: _Known, *, folds: 
     together = {"train": everyone, "val": everyone[:0], "test": parts["test"]}
     _refuse_leaks(together, known)
     made, absent = _folds(everyone, known, count=folds, seed=seed)
-    said = [*notes, f"{folds} stratified folds with seed {seed}", *absent, *_about_groups(known.samples)]
-    return _splits(together, known, said, made)
+    notes = [*notes, f"{folds} stratified folds with seed {seed}", *absent, *_about_groups(known.samples)]
+    return _splits(together, known, notes, made)
 
 
 def _folds(everyone: NDArray[np.int64], known: _Known, *, count: int, seed: int) -> tuple[list[Fold], list[str]]:
@@ -180,7 +180,7 @@ def _folds(everyone: NDArray[np.int64], known: _Known, *, count: int, seed: int)
     parts = holdout.fold(targets, groups, count=count, seed=seed)
     rest = [np.setdiff1d(np.arange(len(everyone)), held_out) for held_out in parts]
     for train, held_out in zip(rest, parts, strict=True):
-        _refuse_unlearnt({"train": everyone[train], "val": everyone[held_out]}, known)
+        _refuse_unlearnable({"train": everyone[train], "val": everyone[held_out]}, known)
     made = [
         Fold(pick(known.samples, everyone[train]), pick(known.samples, everyone[held_out]))
         for train, held_out in zip(rest, parts, strict=True)
@@ -193,7 +193,7 @@ def _folds(everyone: NDArray[np.int64], known: _Known, *, count: int, seed: int)
     ]
 
 
-def _given(samples: Sequence[Sample]) -> tuple[_Parts, list[str]]:
+def _own_split(samples: Sequence[Sample]) -> tuple[_Parts, list[str]]:
     numbers = np.fromiter((-1 if s.split is None else _ORDER.index(s.split) for s in samples), np.int8)
     unnamed = int((numbers < 0).sum())
     if unnamed == len(numbers):
@@ -207,7 +207,8 @@ def _given(samples: Sequence[Sample]) -> tuple[_Parts, list[str]]:
     if not len(parts["train"]):
         having = " and ".join(f"{len(parts[name])} of {name}" for name in _ORDER if len(parts[name]))
         raise DataError(
-            f"the data's own split has no training samples, only {having}; call what is to be learnt from train, or name no split"
+            f"the data's own split has no training samples, only {having}; call what is to be learnt from train, or "
+            "name no split"
         )
     if not len(parts["val"]):
         return parts, ["the data's own split is used, which has no validation samples"]
@@ -226,7 +227,7 @@ def _hold_out(
     except ValueError as error:
         alone = [name for index, name in enumerate(known.classes) if (targets == index).sum() == 1]
         raise DataError(
-            f"{len(everyone)} samples in classes of {_listed(targets, known.classes)} are too few to hold out "
+            f"{len(everyone)} samples in classes of {_count_classes(targets, known.classes)} are too few to hold out "
             f"{fraction:.0%} for validation; add samples{f' of {_some(alone)}' if alone else ''}, "
             "or give a split of your own"
         ) from error
@@ -240,20 +241,20 @@ def _hold_out(
 
 
 def _about_absent(parts: _Parts, known: _Known, *, given: Mapping[str, bool]) -> list[str]:
-    """What can't be judged, said loudly: figures leave it out without looking any different."""
+    """Warnings about classes that can't be evaluated: figures don't show that they are missing."""
     notes = []
     for name, word in (("val", "validation"), ("test", "test")):
         absent = _absent(parts[name], known) if len(parts[name]) else []
         if not absent:
             continue
-        why = f"the data's own split has none there; move some there, or leave {name} out of it"
+        why = f"the data's own split has none there; move some there, or leave {name} out of the split"
         if not given[name]:
             alone = {label for label in absent if len(np.unique(known.groups[known.targets == label])) == 1}
-            why = "all its samples are in one group" if len(alone) == len(absent) else "its groups can't be parted"
-            why += " and have to be learnt from; add groups of it"
+            why = "all its samples are in one group" if len(alone) == len(absent) else "its groups can't be divided"
+            why += " and are needed for training; add groups of it"
         names = [known.classes[label] for label in absent]
         notes.append(
-            f"warning: no {word} samples of class {_some(names)}, so no figure tells how well it is known: {why}"
+            f"warning: no {word} samples of class {_some(names)}, so no figure shows how well it is predicted: {why}"
         )
     return notes
 
@@ -295,18 +296,18 @@ def _refuse_leaks(parts: _Parts, known: _Known) -> None:
         )
 
 
-def _refuse_unlearnt(parts: _Parts, known: _Known) -> None:
+def _refuse_unlearnable(parts: _Parts, known: _Known) -> None:
     targets = known.targets[parts["train"]]
     counts = np.bincount(targets, minlength=len(known.classes))
     empty = [label for label, count in zip(known.classes, counts, strict=False) if not count]
     if empty and known.needed:
         raise DataError(
             f"no training samples of class {', '.join(empty)}; remove the class or add samples "
-            f"(training has {_listed(targets, known.classes)})"
+            f"(training has {_count_classes(targets, known.classes)})"
         )
     if not len(parts["val"]):
         raise DataError("no validation samples; add some, or raise --val-fraction")
 
 
-def _listed(targets: NDArray[np.int64], classes: Sequence[str]) -> str:
+def _count_classes(targets: NDArray[np.int64], classes: Sequence[str]) -> str:
     return ", ".join(f"{label} {(targets == index).sum()}" for index, label in enumerate(classes))

@@ -1,6 +1,6 @@
 """CSV files that people give, such as tables of labels: read strictly, each line once, each cell as it stands there.
 
-Apart from those who use them, so that every table is read by the same rules. A message names the line and never what
+Separate from their users, so that every table is read by the same rules. A message names the line and never what
 stands in it: a shifted column may hold names.
 """
 
@@ -29,7 +29,7 @@ _MARKS = (
     (b"\xff\xfe", "utf-16", "UTF-16"),
     (b"\xfe\xff", "utf-16", "UTF-16"),
 )
-"""Byte order marks, Python's name of what they mark, and ours where it is worth a note."""
+"""Byte order marks, Python's name of the encoding, and a name for the note where one is due."""
 _OTHER_KINDS = {
     b"PK\x03\x04": "an Excel workbook or another archive; save the sheet as 'CSV UTF-8'",
     b"\xd0\xcf\x11\xe0": "an old Excel workbook; save the sheet as 'CSV UTF-8'",
@@ -37,13 +37,16 @@ _OTHER_KINDS = {
     b"\x89PNG": "a picture",
     b"\xff\xd8\xff": "a picture",
 }
-"""How files begin that are given by mistake."""
+"""First bytes of files that are given by mistake."""
 _STRAY_QUOTE = (
     "a cell that begins with a quotation mark doesn't end in its line, or has text behind its second mark. A stray "
     "mark swallows what follows it: remove it, or double it inside quotes; a cell of several lines must become one line"
 )
 
-_TOO_LONG = f"has a cell of more than {CELL_LIMIT:,} characters, which is the most that is read; shorten it, or leave its column out"
+_TOO_LONG = (
+    f"has a cell of more than {CELL_LIMIT:,} characters, which is the most that is read; "
+    "shorten it, or leave its column out"
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -64,7 +67,7 @@ class CsvTable:
 
 
 def read_csv(path: Path, *, name: str = "", private: bool = False) -> CsvTable:
-    """Read a CSV file in UTF-8 (or UTF-16 that says so), separated by commas, semicolons, tabs or bars.
+    """Read a CSV file in UTF-8 (or UTF-16 with a byte order mark), separated by commas, semicolons, tabs or bars.
 
     Args:
         path: of the file.
@@ -72,11 +75,11 @@ def read_csv(path: Path, *, name: str = "", private: bool = False) -> CsvTable:
         private: whether the names of columns are kept out of messages, since there may be no first line of them.
 
     Raises:
-        DataError: not such a file, a column that is there twice, or a line that can't be trusted: with more cells than
+        DataError: not such a file, a column that is there twice, or an unreliable line: with more cells than
             there are columns, a quote that isn't closed, a control character or a cell of great length.
     """
     name = name or path.name
-    encoding, told = _encoding(path, name)
+    encoding, shown = _encoding(path, name)
     rows: list[tuple[int, Mapping[str, str]]] = []
     short: list[int] = []
     try:
@@ -92,7 +95,7 @@ def read_csv(path: Path, *, name: str = "", private: bool = False) -> CsvTable:
                 rows.append((number, {column: cell for column, cell in zip(columns, padded, strict=False) if column}))
     except UnicodeDecodeError:
         _refuse_bytes(path, encoding, name)
-    notes = [f"{name} is in {told}, and read as that"] if told else []
+    notes = [f"{name} is in {shown}, and read as that"] if shown else []
     return CsvTable(
         name=name,
         columns=tuple(column for column in columns if column),
@@ -102,10 +105,10 @@ def read_csv(path: Path, *, name: str = "", private: bool = False) -> CsvTable:
 
 
 def path_in_table(root: Path, text: str) -> Path:
-    r"""The file or folder that a table's cell means.
+    r"""The file or folder that a table's cell names.
 
-    As it is written, where there is that; else with ``/`` for Windows' ``\``, or in another Unicode form of the same
-    letters, as they come from other systems.
+    As it is written, where that exists; otherwise with ``/`` for Windows' ``\``, or in another Unicode form of the same
+    letters, as other systems write them.
 
     Args:
         root: what relative paths start from.
@@ -122,7 +125,7 @@ def path_in_table(root: Path, text: str) -> Path:
 
 
 def _encoding(path: Path, name: str) -> tuple[str, str]:
-    """Python's name of it, and ours where it is worth a note."""
+    """Python's name of the encoding, and a name for the note where one is due."""
     try:
         with path.open("rb") as file:
             start = file.read(4)
@@ -131,7 +134,7 @@ def _encoding(path: Path, name: str) -> tuple[str, str]:
     kind = next((kind for mark, kind in _OTHER_KINDS.items() if start.startswith(mark)), None)
     if kind:
         raise DataError(f"{name} isn't a CSV file but {kind}")
-    return next(((code, told) for mark, code, told in _MARKS if start.startswith(mark)), ("utf-8", ""))
+    return next(((code, shown) for mark, code, shown in _MARKS if start.startswith(mark)), ("utf-8", ""))
 
 
 def _refuse_bytes(path: Path, encoding: str, name: str) -> NoReturn:
@@ -142,24 +145,24 @@ def _refuse_bytes(path: Path, encoding: str, name: str) -> NoReturn:
     except UnicodeDecodeError as error:
         line = content[: error.start].count(b"\n") + 1
     raise DataError(
-        f"{name} isn't a CSV file in UTF-8: line {line} holds other bytes, as of Windows-1252 or of no text at all. "
+        f"{name} isn't a CSV file in UTF-8: line {line} has other bytes, such as Windows-1252 or binary data. "
         "Which letters they mean can't be known; save it as 'CSV UTF-8'"
     ) from None
 
 
-def _opened(file: TextIO) -> tuple[int, str]:
-    """The number of the first line, and what separates cells; Excel's ``sep=;`` is such a line by itself."""
+def _find_start(file: TextIO) -> tuple[int, str]:
+    """The number of the first line, and the separator of cells, which Excel may state in a line ``sep=;``."""
     head = file.readline(_HEAD_LIMIT)
-    told = re.fullmatch(r'"?sep=(.)"?\n?', head, re.IGNORECASE)
-    if told:
-        return 2, told[1]
+    stated = re.fullmatch(r'"?sep=(.)"?\n?', head, re.IGNORECASE)
+    if stated:
+        return 2, stated[1]
     file.seek(0)
     return 1, max(_SEPARATORS, key=head.count)
 
 
 def _records(file: TextIO, name: str) -> Iterator[tuple[int, list[str]]]:
     """Number and cells of each line that isn't empty."""
-    first, separator = _opened(file)
+    first, separator = _find_start(file)
     reader = csv.reader(file, delimiter=separator, strict=True)
     while True:
         number = first + reader.line_num
@@ -187,8 +190,8 @@ def _refuse_unwritten(cells: Sequence[str], number: int, name: str) -> None:
         return
     if "\0" in whole:
         raise DataError(
-            f"{name}, line {number}, holds NUL characters: it is UTF-16 that doesn't say so, or damaged; save it as "
-            "'CSV UTF-8'"
+            f"{name}, line {number}, holds NUL characters: it is UTF-16 without a byte order mark, or damaged; save "
+            "it as 'CSV UTF-8'"
         )
     column = next((i for i, cell in enumerate(cells, 1) if _UNWRITTEN.search(cell)), None)
     if column is not None:
@@ -202,8 +205,8 @@ def _refuse_unwritten(cells: Sequence[str], number: int, name: str) -> None:
 def _refuse_twice(columns: Sequence[str], name: str, *, private: bool) -> None:
     twice = list(dict.fromkeys(column for column in columns if column and columns.count(column) > 1))
     if twice:
-        told = f"{len(twice)} columns twice" if private else f"the column {' and '.join(twice)} twice"
-        raise DataError(f"{name} has {told}; leave each once, since one of them would be believed in silence")
+        twice_named = f"{len(twice)} columns twice" if private else f"the column {' and '.join(twice)} twice"
+        raise DataError(f"{name} has {twice_named}; leave each once, since it would be unclear which of them counts")
 
 
 def _refuse_surplus(cells: Sequence[str], columns: int, number: int, name: str) -> None:
@@ -218,7 +221,8 @@ def _about_short(short: Sequence[int], name: str) -> list[str]:
     if not short:
         return []
     return [
-        f"{len(short)} lines of {name} have fewer fields than columns, the first is line {short[0]}; they count as empty there"
+        f"{len(short)} lines of {name} have fewer fields than columns, the first is line {short[0]}; they count as "
+        "empty there"
     ]
 
 

@@ -443,7 +443,7 @@ def settle(run: Path, candidate: Path, verification: Verification) -> Path:
     other = run / (runs.REFUSED_FILE if verification.passed else runs.ONNX_FILE)
     other.unlink(missing_ok=True)
     candidate.replace(target)
-    runs.write_json(run / runs.VERIFICATION_FILE, verification)
+    runs.write_json(run / runs.VERIFICATION_FILE, verification.as_json())
     return target
 
 

@@ -261,6 +261,7 @@ def verify(
         spread=worst.scale,
         declared=declared.compared,
         outputs=found.numbers.outputs,
+        figures=answering.problem.deployment.figures(found.numbers.outputs),
     )
 
 

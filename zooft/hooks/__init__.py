@@ -1,1 +1,1 @@
-"""What plugins register and listen to, and how they are found and held to their word."""
+"""What plugins register and listen to, how they are found, and how they are checked."""

@@ -1,8 +1,8 @@
-"""The line between zooft and its plugins: what crosses it is checked, and what is wrong is named as the plugin's.
+"""The border between zooft and its plugins: what crosses it is checked, and a fault names the plugin.
 
 Owns two things. What a plugin registers is compared, field by field, with the types in `contracts`. And each of its
-functions is called under a guard: what it raises, or answers against its type, becomes a PluginError that says which plugin,
-hook and field it was, what came and what was expected. Nothing heavy is loaded for it.
+functions is called under guard: an exception, or a result of another type, becomes a PluginError that names the plugin,
+hook and field, what was found and what was expected. Nothing heavy is loaded for it.
 """
 
 from __future__ import annotations
@@ -49,24 +49,28 @@ HOOKS: Mapping[str, type[Any]] = {
     "zooft_register_weights": WeightsSource,
     "zooft_register_sources": Source,
 }
-"""Each registering hook and the type of what it gives."""
+"""Each registering hook and the type of what it returns."""
 _NOUNS: Mapping[type[Any], str] = {WeightsSource: "weights source", Source: "data source"}
 PARTS = (TrainingPart, EvaluationPart, DeploymentPart, PresentationPart)
-"""Of a task's problem, whose functions are a plugin's too."""
+"""Parts of a task's problem, whose functions belong to a plugin too."""
 _DISK_FULL = frozenset({errno.ENOSPC, errno.EDQUOT})
 _ROWS: Mapping[tuple[type[Any], str], int] = {
-    (EvaluationPart, "columns"): 1, (EvaluationPart, "group"): 1, (DeploymentPart, "columns"): 1, (PresentationPart, "cells"): 0,
-    (PresentationPart, "worst"): 0, (PresentationPart, "wrong"): 0,
-}  # fmt: skip
-"""Functions of a problem that give columns, and which of their arguments has as many rows."""
+    (EvaluationPart, "columns"): 1,
+    (EvaluationPart, "group"): 1,
+    (DeploymentPart, "columns"): 1,
+    (PresentationPart, "cells"): 0,
+    (PresentationPart, "worst"): 0,
+    (PresentationPart, "wrong"): 0,
+}
+"""Functions of a problem that return columns, and the index of the argument that has as many rows."""
 LARGEST_ROW = 10_000
-"""Numbers that a row of a column may hold, since rows of all samples are held at once."""
+"""Numbers that a row of a column may hold, since the rows of all samples are in memory at once."""
 _SHOWN = 60
 """Characters of a value that a message shows."""
 
 
 class _Module:
-    """Stands for ``torch.nn.Module``, since torch isn't to be loaded for a check."""
+    """Stands for ``torch.nn.Module``, since a check mustn't load torch."""
 
 
 class _Tensor:
@@ -78,26 +82,46 @@ class _Array(Generic[T]):
 
 
 _HEAVY: Mapping[Any, str] = {
-    _Module: "torch.nn.modules.module.Module", _Tensor: "torch.Tensor", _Array: "numpy.ndarray"
-}  # fmt: skip
+    _Module: "torch.nn.modules.module.Module",
+    _Tensor: "torch.Tensor",
+    _Array: "numpy.ndarray",
+}
 _STAND_INS: Mapping[str, Any] = {
-    "nn": types.SimpleNamespace(Module=_Module), "Tensor": _Tensor, "NDArray": _Array, "Arrays": tuple[_Array[Any], ...], "Predictions": Any,
-    "Evaluation": Any, "Evaluated": Any,
-}  # fmt: skip
+    "nn": types.SimpleNamespace(Module=_Module),
+    "Tensor": _Tensor,
+    "NDArray": _Array,
+    "Arrays": tuple[_Array[Any], ...],
+    "Predictions": Any,
+    "Evaluation": Any,
+    "Evaluated": Any,
+}
 
 
 _IN_WORDS: Mapping[Any, str] = {
-    _Module: "a torch.nn.Module", _Tensor: "a torch.Tensor", _Array: "a numpy array", collections.abc.Callable: "a function",
-    type(None): "None", None: "None", Any: "anything", str: "text", bool: "True or False", float: "a number", int: "a whole number",
-    type: "a class", bytes: "bytes",
-}  # fmt: skip
+    _Module: "a torch.nn.Module",
+    _Tensor: "a torch.Tensor",
+    _Array: "a numpy array",
+    collections.abc.Callable: "a function",
+    type(None): "None",
+    None: "None",
+    Any: "anything",
+    str: "text",
+    bool: "True or False",
+    float: "a number",
+    int: "a whole number",
+    type: "a class",
+    bytes: "bytes",
+}
 _ORDERED: Mapping[Any, str] = {
-    tuple: "a tuple", frozenset: "a frozenset", collections.abc.Sequence: "a sequence", collections.abc.Iterable: "an iterable"
-}  # fmt: skip
+    tuple: "a tuple",
+    frozenset: "a frozenset",
+    collections.abc.Sequence: "a sequence",
+    collections.abc.Iterable: "an iterable",
+}
 
 
 class Misfit(NamedTuple):
-    """The first thing in a value that isn't as its type says: where it stands, what it is, what it should be."""
+    """The first thing in a value that doesn't match its type: where it is, what it is, what it should be."""
 
     where: str
     came: Any
@@ -112,8 +136,8 @@ class Place:
         kind: its type.
         name: what it is called on the command line.
         field: of the type.
-        plugin: whose it is, in words; empty where it wasn't registered, as in an author's own tests.
-        private: whether a message may show no value, since values may name people.
+        plugin: the plugin in words; empty where nothing was registered, as in an author's own tests.
+        private: whether messages must hide values, since these may name people.
     """
 
     kind: type[Any]
@@ -124,7 +148,7 @@ class Place:
 
     @property
     def subject(self) -> str:
-        """Such as: the head 'deep'."""
+        """Such as "the head 'deep'"."""
         noun = "task" if self.kind in PARTS else _NOUNS.get(self.kind, self.kind.__name__.lower())
         return f"the {noun} {self.name}"
 
@@ -136,23 +160,23 @@ class Place:
 
     @property
     def words(self) -> str:
-        """Where a fault is to be mended."""
+        """Where to mend a fault: plugin, hook and field."""
         whose = f"plugin {self.plugin}, " if self.plugin else ""
         return f"({whose}hook {self.hook}, field {self.kind.__name__}.{self.field})"
 
     def error(self, text: str, *, code: str = "") -> PluginError:
-        """The fault `text`, and whose it is."""
+        """An error with the fault `text` and its place."""
         return PluginError(
             f"{self.subject} {text} {self.words}", plugin=self.plugin, hook=self.hook, field=self.field, code=code
         )
 
     def amiss(self, came: Any, expected: str, *, what: str = "", code: str = "") -> PluginError:
-        """Something other than what was expected came; `what` says which part of it is meant."""
+        """An error: something else than expected was returned; `what` names the part of it."""
         given = f"{what} is " if what else ""
         return self.error(f"gives in {self.field}: {given}{self.shown(came)}; expected {expected}", code=code)
 
     def shown(self, value: Any) -> str:
-        """A value for a message; of private tasks its type alone."""
+        """A value for a message; only its type where the task is private."""
         kind = type(value).__name__
         if value is None or self.private:
             return str(value) if value is None else f"a value of type {kind}"
@@ -167,9 +191,9 @@ class Guarded:
     function: Callable[..., Any]
     place: Place
     primary: str = ""
-    """Of a task's metrics: the one that must be among them."""
+    """For a task's metrics: the one that must be among them."""
     checked: bool = True
-    """Whether what it gives is compared with its type."""
+    """Whether its result is compared with its type."""
 
     @property
     def __wrapped__(self) -> Callable[..., Any]:
@@ -177,27 +201,27 @@ class Guarded:
         return self.function
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
-        """What the function gives, checked."""
+        """The function's result, checked."""
         return self.call(self.field_words, *args, **kwargs)
 
     @property
     def field_words(self) -> str:
-        """What failed, where a caller says nothing better."""
+        """What failed, where the caller has no better description."""
         return f"in {self.place.field}"
 
     def call(self, doing: str, /, *args: Any, **kwargs: Any) -> Any:
-        """The same; `doing` completes the words that say what failed, such as: to read a1b2.
+        """The same; `doing` describes the call in messages, such as "to read a1b2".
 
         Raises:
-            PluginError: the function failed, or gave something else than its type says.
-            ZooftError: the function's own reason.
+            PluginError: the function failed, or returned another type than declared.
+            ZooftError: raised by the function itself.
         """
-        place, returned = self.place, _returned(self.place.kind, self.place.field) if self.checked else Any  # type: ignore[arg-type]  # a class is hashable
+        place, returned = self.place, _return_type(self.place.kind, self.place.field) if self.checked else Any  # type: ignore[arg-type]  # a class is hashable
         try:
             with printing_aside():
                 value = self.function(*args, **kwargs)
                 if typing.get_origin(returned) is collections.abc.Iterable and first_misfit(returned, value) is None:
-                    value = tuple(value)  # a generator fails while it is gone through
+                    value = tuple(value)  # a generator fails while it is iterated
         except (ZooftError, MemoryError):
             raise
         except (Exception, SystemExit) as error:  # plugin code
@@ -216,7 +240,7 @@ class Guarded:
         return value
 
     def _one_by_one(self, doing: str, items: Iterator[Any], expected: Any) -> Iterator[Any]:
-        """An iterator's items, each called for and checked under guard: they may be too many to hold."""
+        """Iterate, with each step and each item checked under guard: they may be too many to hold."""
         while True:
             try:
                 with printing_aside():
@@ -240,7 +264,7 @@ class Guarded:
 
 
 def _wrong_rows(value: Any, rows: int) -> Misfit | None:
-    """The first column that hasn't a row each, or one whose rows are large."""
+    """The first column whose length isn't `rows`, or whose rows are large."""
     for name, column in value.items() if isinstance(value, Mapping) else [("", value)]:
         where = f"the {{}} of [{name!r}]" if name else "the {}"
         shape = getattr(column, "shape", None)
@@ -248,19 +272,19 @@ def _wrong_rows(value: Any, rows: int) -> Misfit | None:
         if count != rows:
             return Misfit(where.format("length"), count, f"{rows}, a row each")
         if rows and shape is not None and column.size > LARGEST_ROW * rows:
-            most = f"at most {LARGEST_ROW:,}, since the rows of all samples are held at once"
+            most = f"at most {LARGEST_ROW:,}, since the rows of all samples are in memory at once"
             return Misfit(where.format("numbers in a row"), column.size // rows, most)
     return None
 
 
 def ask(value: Any, field: str, *args: Any, doing: str | None = None, **kwargs: Any) -> Any:
-    """Call a function of something that a plugin gives, registered or not, under guard.
+    """Call a function of something that a plugin provides, registered or not, under guard.
 
     Args:
         value: such as a Family.
-        field: which of its functions.
+        field: the name of the function.
         args: of the function.
-        doing: what failed, where the field's name isn't clear enough, such as: to read a1b2.
+        doing: the call in messages, where the field's name isn't clear enough, such as "to read a1b2".
         kwargs: of the function.
     """
     function = getattr(value, field)
@@ -269,22 +293,22 @@ def ask(value: Any, field: str, *args: Any, doing: str | None = None, **kwargs: 
 
 
 def within(value: Any, field: str, function: Callable[..., Any]) -> Callable[..., Any]:
-    """What the function in a field has made, such as a view or a module, to be called under guard itself."""
+    """Guard what the function in a field has returned, such as a view or a module."""
     return Guarded(function, place_of(value, field), checked=False)
 
 
 def part_within(task: Task, part: str, field: str, function: Callable[..., Any]) -> Callable[..., Any]:
-    """The same for what a function of one of the parts of a task's problem has made."""
+    """The same for what a function in a part of a task's problem has returned."""
     return Guarded(function, part_place(task, part, field), checked=False)
 
 
 def place_of(value: Any, field: str) -> Place:
-    """Where a field of something that a plugin gives stands, for faults that are found later."""
+    """The place of a field of something that a plugin provides, for faults that are found later."""
     return _place(value, field, "")
 
 
 def part_place(task: Task, part: str, field: str) -> Place:
-    """The same for a field of one of the parts of a task's problem."""
+    """The same for a field in a part of a task's problem."""
     return dataclasses.replace(place_of(task, "problem"), kind=type(getattr(task.problem, part)), field=field)
 
 
@@ -294,7 +318,7 @@ def code_of(value: Any, field: str) -> str:
 
 
 def guarded(value: T, plugin: PluginInfo | None = None) -> T:
-    """The same with each of its own functions under guard."""
+    """A copy with each of its own functions under guard."""
     words = f"{plugin.name} of {plugin.distribution} {plugin.version}" if plugin is not None else ""
     changes: dict[str, Any] = {}
     for field in dataclasses.fields(value):  # type: ignore[arg-type]
@@ -305,17 +329,17 @@ def guarded(value: T, plugin: PluginInfo | None = None) -> T:
         elif isinstance(own, Mapping) and own and all(map(_is_function, own.values())):
             changes[field.name] = {key: Guarded(function, place) for key, function in own.items()}
         elif isinstance(own, Problem):
-            changes[field.name] = _guarded_parts(own, place)
+            changes[field.name] = _guard_parts(own, place)
     return dataclasses.replace(value, **changes)  # type: ignore[type-var]
 
 
-def _guarded_parts(problem: Problem, of: Place) -> Problem:
-    """The same with the functions of its four parts under guard, as a task's."""
+def _guard_parts(problem: Problem, of: Place) -> Problem:
+    """A copy with the functions of its four parts under guard, as functions of the task."""
     parts: dict[str, Any] = {}
     for name in ("training", "evaluation", "deployment", "presentation"):
         part = getattr(problem, name)
         if not isinstance(part, PARTS):
-            continue  # which the check of types says
+            continue  # which the check of types reports
         changes = {}
         for field in dataclasses.fields(part):
             own = getattr(part, field.name)
@@ -332,7 +356,7 @@ def _guard(value: Any, field: str, function: Callable[..., Any], place: Place) -
 
 
 def misfit_of(value: Any) -> Misfit | None:
-    """The first field of one of the types in `contracts` that doesn't hold what its annotation says, if any."""
+    """The first field of one of the types in `contracts` that doesn't match its annotation, if any."""
     hints = _hints(type(value))  # type: ignore[arg-type]  # a class is hashable
     for field in dataclasses.fields(value):
         found = first_misfit(hints[field.name], getattr(value, field.name))
@@ -344,9 +368,9 @@ def misfit_of(value: Any) -> Misfit | None:
 
 
 def first_misfit(hint: Any, value: Any) -> Misfit | None:
-    """The first thing in `value` that isn't what `hint` says; lists may stand for tuples, sets for frozen ones.
+    """The first thing in `value` that doesn't match `hint`; lists may stand for tuples, sets for frozen ones.
 
-    Sequences that aren't lists or tuples may be too long to look at, and what can be gone through once only is left alone.
+    Sequences that aren't lists or tuples may be too long to check, and iterators can be used only once: both pass.
     """
     if hint is Any:
         return None
@@ -371,7 +395,7 @@ def first_misfit(hint: Any, value: Any) -> Misfit | None:
         hints = parameters if kind is tuple and parameters[-1:] != (...,) else parameters[:1] * len(value)
         pairs = zip(hints, value, strict=False)
         return _first_among((first_misfit(one, item), f"[{index}]") for index, (one, item) in enumerate(pairs))
-    if dataclasses.is_dataclass(kind) and kind is not contracts.Sample:  # of these there are many: `samples` looks
+    if dataclasses.is_dataclass(kind) and kind is not contracts.Sample:  # these are many: `data.samples` checks them
         return misfit_of(value)
     return None
 
@@ -389,7 +413,7 @@ def _under(outer: str, inner: str) -> str:
 
 
 def _is_of(kind: Any, value: Any) -> bool:
-    """Whether a value is of a plain kind, parameters aside."""
+    """Whether a value is of a type, its parameters aside."""
     if kind is None or kind is type(None):
         return value is None
     if kind is collections.abc.Callable:
@@ -416,7 +440,7 @@ def _is_function(value: Any) -> bool:
 
 
 def _is_meant(error: BaseException, place: Place) -> bool:
-    """What isn't a fault of the plugin: a full disk, and a family's word for a model that it doesn't have."""
+    """Whether an error isn't a plugin's fault: a full disk, or a family that reports an unknown model."""
     if isinstance(error, OSError) and error.errno in _DISK_FULL:
         return not place.private
     return isinstance(error, KeyError) and place.field == "canonical"
@@ -424,9 +448,9 @@ def _is_meant(error: BaseException, place: Place) -> bool:
 
 @contextlib.contextmanager
 def printing_aside() -> Iterator[None]:
-    """What a plugin prints goes to standard error: standard output may be read by a program.
+    """Send what a plugin prints to standard error, since a program may read standard output.
 
-    In the main thread alone, since all threads have one standard output.
+    In the main thread only, since all threads share one standard output.
     """
     if threading.current_thread() is not threading.main_thread():
         yield
@@ -452,8 +476,8 @@ def _hints(kind: Hashable) -> dict[str, Any]:
 
 
 @functools.cache
-def _returned(kind: Hashable, field: str) -> Any:
-    """What the function in a field gives: of one that may be missing, and of each in a mapping of them too."""
+def _return_type(kind: Hashable, field: str) -> Any:
+    """The return type of the function in a field, which may be optional or a mapping of functions."""
     hint = _hints(kind)[field]
     for inner in (hint, *typing.get_args(hint)):
         if typing.get_origin(inner) is collections.abc.Callable:
@@ -478,7 +502,7 @@ def _words(hint: Any) -> str:
 
 
 def _code_of(function: Any) -> str:
-    """File and line of a function, as far as they are known."""
+    """File and line of a function, as far as known."""
     while isinstance(function, (functools.partial, Guarded)):
         function = function.func if isinstance(function, functools.partial) else function.function
     function = getattr(function, "forward", function)  # of a torch module
@@ -487,7 +511,7 @@ def _code_of(function: Any) -> str:
 
 
 def raised_in(error: BaseException, function: Any) -> str:
-    """File and line where the plugin's own code was left: the last of its frames."""
+    """File and line of the last frame in the plugin's own code."""
     file, found = _code_of(function).rpartition(", line ")[0], ""
     trace = error.__traceback__
     while trace is not None:

@@ -1,7 +1,7 @@
 """Finding, loading and isolating plugins.
 
 Owns the walk over the entry points of group ``zooft``. pluggy's own loader stops at the first import that
-fails; here one broken plugin is dropped with its reason, and the others go on.
+fails; here one broken plugin is dropped with its reason, and the others stay.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ class PluginInfo:
         distribution: the installed package that declares it.
         version: of that package.
         problem: why it was dropped, None where it works.
-        seconds: that its import took, with what it imports and nobody had before.
+        seconds: that its import took, including modules that weren't loaded before.
     """
 
     name: str
@@ -48,18 +48,18 @@ class PluginInfo:
 
 @dataclass(frozen=True, slots=True)
 class Plugins:
-    """All plugins of one environment: the manager that calls them, and what became of each."""
+    """All plugins of one environment: the manager that calls them, and the state of each."""
 
     manager: pluggy.PluginManager
     infos: tuple[PluginInfo, ...]
 
     @property
     def broken(self) -> tuple[PluginInfo, ...]:
-        """Those that were dropped."""
+        """The plugins that were dropped."""
         return tuple(info for info in self.infos if info.problem is not None)
 
     def info(self, name: str) -> PluginInfo:
-        """The plugin called `name`; of several, the one that works."""
+        """The plugin called `name`; of several of that name, the one that works."""
         return min((info for info in self.infos if info.name == name), key=lambda info: info.problem is not None)
 
     def events(self, name: str) -> list[str]:
@@ -74,7 +74,7 @@ class Plugins:
 
 
 def discover(entry_points: Iterable[metadata.EntryPoint] | None = None) -> Plugins:
-    """Load every plugin that is installed; drop, log and remember those that fail.
+    """Load every installed plugin; drop, log and record those that fail.
 
     Args:
         entry_points: instead of the environment's, for tests.
@@ -95,7 +95,7 @@ def discover(entry_points: Iterable[metadata.EntryPoint] | None = None) -> Plugi
 
 
 def _each_once(entry_points: Iterable[metadata.EntryPoint]) -> Iterable[metadata.EntryPoint]:
-    """Of zooft and zooft-runtime side by side, which declare the same plugins, one; `zooft doctor` tells of the two."""
+    """Each entry point once, since zooft and zooft-runtime declare the same ones; `zooft doctor` reports it."""
     return {
         (point.name, point.value, (point.dist.name if point.dist else "").removesuffix("-runtime")): point
         for point in entry_points
@@ -103,7 +103,7 @@ def _each_once(entry_points: Iterable[metadata.EntryPoint]) -> Iterable[metadata
 
 
 def new_manager() -> pluggy.PluginManager:
-    """A plugin manager that knows zooft's hooks and no plugin."""
+    """A plugin manager with zooft's hooks and without plugins."""
     manager = pluggy.PluginManager(hookspecs.PROJECT)
     manager.add_hookspecs(hookspecs)
     return manager
@@ -122,13 +122,13 @@ def _load(manager: pluggy.PluginManager, entry_point: metadata.EntryPoint) -> Pl
 
 
 def _register(manager: pluggy.PluginManager, entry_point: metadata.EntryPoint) -> str | None:
-    """Why the plugin can't be used, or None."""
+    """Register a plugin; the reason why it can't be used, or None."""
     if manager.has_plugin(entry_point.name):
         return f"another package's plugin is called {entry_point.name!r} as well, and came first"
     try:
         with printing_aside():
             plugin = entry_point.load()
-    except (Exception, SystemExit) as error:  # a stranger's import may fail in any way; the rest must go on
+    except (Exception, SystemExit) as error:  # a third party's import may fail in any way; the others must still load
         return f"importing {entry_point.value} failed: {type(error).__name__}: {error}"
     if manager.is_registered(plugin):
         return f"{entry_point.value} is the plugin {manager.get_name(plugin)!r} already; name it by one entry point"
@@ -136,7 +136,7 @@ def _register(manager: pluggy.PluginManager, entry_point: metadata.EntryPoint) -
 
 
 def registered(manager: pluggy.PluginManager, plugin: object, name: str) -> str | None:
-    """Register a module that was loaded; why it can't be used, or None."""
+    """Register a loaded module; the reason why it can't be used, or None."""
     wanted = getattr(plugin, "zooft_api", API_VERSION)
     if wanted != API_VERSION:
         return f"it is written for version {wanted} of zooft's hooks, and this zooft has version {API_VERSION}"
@@ -164,12 +164,15 @@ def _unknown_hooks(manager: pluggy.PluginManager, plugin: object) -> str | None:
 
 
 def _no_hooks(manager: pluggy.PluginManager, plugin: object) -> str | None:
-    """What is wrong with a plugin whose functions aren't marked, or that has none; None where all is well."""
+    """The fault of a plugin whose functions aren't marked as hooks, or that has none; None where there is no fault."""
     known = [name for name in vars(hookspecs) if name.startswith("zooft_")]
     marked = {caller.name for caller in manager.get_hookcallers(plugin) or []}
     forgotten = [name for name in known if name not in marked and inspect.isroutine(getattr(plugin, name, None))]
     if forgotten:
         return f"{', '.join(forgotten)} isn't marked as a hook; write @zooft.hookimpl above it"
     if not marked:
-        return f"it has no hook; a hook is a function of one of these names with @zooft.hookimpl above it: {', '.join(known)}"
+        return (
+            "it has no hook; a hook is a function of one of these names with @zooft.hookimpl above it: "
+            f"{', '.join(known)}"
+        )
     return None

@@ -1,7 +1,7 @@
-"""Names to things: what ``--backbone``, ``--head``, ``--freeze``, ``--task`` and weights sources resolve to.
+"""Resolves names: ``--backbone``, ``--head``, ``--freeze``, ``--task`` and weights sources.
 
 Owns strict lookup: an unknown name gets the nearest ones and who provides them, a name with two owners gets
-both and the way to say which (``PLUGIN/NAME``).
+both and the way to choose one (``PLUGIN/NAME``).
 """
 
 from __future__ import annotations
@@ -74,11 +74,11 @@ class Registry:
         return _find(self, "head", self.heads, name).value
 
     def task(self, name: str) -> Task:
-        """The task called `name`, which is given the data sources of all plugins where its `discover` takes them."""
+        """The task called `name`, with the data sources of all plugins where its `discover` takes them."""
         return _with_sources(_find(self, "task", self.tasks, name).value, [entry.value for entry in self.sources])
 
     def freezer(self, text: str) -> tuple[Freezer, str | None]:
-        """The freezer and the argument in ``NAME`` or ``NAME:ARGUMENT``.
+        """The freezer and its argument from ``NAME`` or ``NAME:ARGUMENT``.
 
         Raises:
             UnknownNameError: there is no such freezer.
@@ -99,9 +99,13 @@ class Registry:
     def owned_by(self, plugin: PluginInfo) -> dict[str, list[str]]:
         """Kind to names of what a plugin registers."""
         kinds: dict[str, tuple[Entry[Any], ...]] = {
-            "families": self.families, "heads": self.heads, "freezers": self.freezers,
-            "tasks": self.tasks, "weights": self.weights, "sources": self.sources,
-        }  # fmt: skip
+            "families": self.families,
+            "heads": self.heads,
+            "freezers": self.freezers,
+            "tasks": self.tasks,
+            "weights": self.weights,
+            "sources": self.sources,
+        }
         owned = {kind: [e.value.name for e in entries if e.owner == plugin] for kind, entries in kinds.items()}
         return {kind: names for kind, names in owned.items() if names}
 
@@ -115,7 +119,7 @@ def _find(registry: Registry, kind: str, entries: tuple[Entry[T], ...], name: st
         raise _unknown(registry, kind, entries, name)
     both = " and ".join(f"{e.owner.name} (of {e.owner.distribution} {e.owner.version})" for e in matches)
     choices = " or ".join(f"{e.owner.name}/{bare}" for e in matches)
-    raise AmbiguousNameError(f"the {kind} {bare!r} is registered by {both}; say {choices}")
+    raise AmbiguousNameError(f"the {kind} {bare!r} is registered by {both}; write {choices}")
 
 
 def _unknown(registry: Registry, kind: str, entries: tuple[Entry[T], ...], name: str) -> UnknownNameError:
@@ -154,28 +158,28 @@ def load(plugins: Plugins | None = None) -> Registry:
 
 
 def _with_sources(task: Task, sources: Sequence[Source]) -> Task:
-    """A task whose `discover` has a parameter of that name gets them here, where plugins meet: they don't know each other."""
+    """A task whose `discover` takes `sources` gets them here, where plugins meet: they don't know each other."""
     if "sources" not in inspect.signature(task.discover).parameters:
         return task
-    discover = cast("Guarded", task.discover)  # as all that is registered
+    discover = cast("Guarded", task.discover)  # as is all that is registered
     bound = functools.partial(discover.function, sources=tuple(sources))
     return dataclasses.replace(task, discover=dataclasses.replace(discover, function=bound))
 
 
 def announce(registry: Registry, event: str, *, named: set[tuple[str, str]] | None = None, **facts: Any) -> None:
-    """Tell every listening plugin of an event; one that fails is logged, and the run goes on.
+    """Call every plugin's listener of an event; one that fails is logged, and the run continues.
 
     Args:
         registry: whose plugins listen.
         event: the hook.
-        named: plugins and hooks whose faults were logged before and aren't again; new ones are added.
+        named: plugins and hooks whose faults were logged already and aren't again; new ones are added.
         facts: the hook's arguments.
     """
     for listener in registry.plugins.implementations(event):
         try:
             with printing_aside():
                 listener.function(*(facts[name] for name in listener.argnames))
-        except KeyboardInterrupt:  # the user's
+        except KeyboardInterrupt:  # from the user
             raise
         except BaseException as error:  # plugin code, which may exit, or be cancelled, too
             where = (listener.plugin_name, event)
@@ -186,13 +190,13 @@ def announce(registry: Registry, event: str, *, named: set[tuple[str, str]] | No
 
 
 def _collect(plugins: Plugins, hook: str, kind: type[Any], problems: dict[PluginInfo, str]) -> list[Entry[Any]]:
-    """What all plugins register by one hook; one that fails goes into `problems`."""
+    """What all plugins register by one hook; a plugin that fails goes into `problems`."""
     entries: list[Entry[Any]] = []
     for implementation in plugins.implementations(hook):
         plugin = plugins.info(implementation.plugin_name)
         try:
             with printing_aside():
-                values = _checked(cast("Iterable[Any]", implementation.function()), kind)
+                values = _check_registered(cast("Iterable[Any]", implementation.function()), kind)
         except (Exception, SystemExit) as error:  # plugin code
             problems[plugin] = f"{hook} failed: {type(error).__name__}: {error}"
             plugin_loading.logger.warning("the plugin %s is left out: %s", plugin.name, problems[plugin])
@@ -201,7 +205,7 @@ def _collect(plugins: Plugins, hook: str, kind: type[Any], problems: dict[Plugin
     return entries
 
 
-def _checked(values: Iterable[Any], kind: type[Any]) -> list[Any]:
+def _check_registered(values: Iterable[Any], kind: type[Any]) -> list[Any]:
     if not isinstance(values, Iterable):
         raise TypeError(f"expected a list of {kind.__name__}, got {type(values).__name__}")
     checked = list(values)
@@ -216,7 +220,7 @@ def _checked(values: Iterable[Any], kind: type[Any]) -> list[Any]:
 
 
 def check_fields(value: Any) -> None:
-    """Raise TypeError or ValueError where a field of something that a plugin gives isn't what its type says."""
+    """Raise TypeError or ValueError where a field of something that a plugin provides doesn't match its type."""
     found = misfit_of(value)
     what = f"{type(value).__name__} {value.name!r}"
     if found is not None:

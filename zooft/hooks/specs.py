@@ -1,6 +1,6 @@
 """The hooks: what a plugin may register, and what it may listen to.
 
-Registering hooks take nothing, do no work and return cheap descriptions. Event hooks hear of a run and
+Registering hooks take nothing, do no work and return cheap descriptions. Event hooks are called during a run and
 can't change it. docs/plugins.md has one complete plugin for each.
 """
 
@@ -66,7 +66,7 @@ def zooft_register_families() -> Iterable[Family]:  # type: ignore[empty-body]
 
 @hookspec
 def zooft_register_heads() -> Iterable[Head]:  # type: ignore[empty-body]
-    """What can stand in place of a classifier.
+    """What can replace a classifier.
 
     A complete plugin::
 
@@ -84,7 +84,7 @@ def zooft_register_heads() -> Iterable[Head]:  # type: ignore[empty-body]
 
 @hookspec
 def zooft_register_freezers() -> Iterable[Freezer]:  # type: ignore[empty-body]
-    """Rules for what stays as it is.
+    """Rules for what is frozen.
 
     A complete plugin::
 
@@ -101,7 +101,7 @@ def zooft_register_freezers() -> Iterable[Freezer]:  # type: ignore[empty-body]
 
 @hookspec
 def zooft_register_tasks() -> Iterable[Task]:  # type: ignore[empty-body]
-    """What can be learnt from what data.
+    """Kinds of data and what is learnt from them.
 
     A complete plugin::
 
@@ -218,7 +218,7 @@ def zooft_on_epoch_end(run: Path, record: EpochRecord, fold: int | None, repeate
 
 @hookspec
 def zooft_on_evaluated(run: Path, evaluated: RunEvaluated) -> None:
-    r"""The weights that the run keeps have been judged.
+    r"""The weights that the run saves have been evaluated.
 
     A complete plugin::
 

@@ -23,7 +23,7 @@ from zooft.data.split import Fold, Splits
 from zooft.deploy import saved as finished
 from zooft.errors import WeightsError
 from zooft.evaluation.predictions import Predictions, join
-from zooft.hooks.guard import ask, within
+from zooft.hooks.guard import ask, part_place, within
 from zooft.pipeline import resume
 from zooft.pipeline.cache_key import feature_key
 from zooft.run import folder as runs
@@ -174,7 +174,8 @@ def cross_validate(context: TrainingContext, splits: Splits, labels: Labels, pat
                 fold=number,
             )
         answers = partial(_fold_answers, context.alone(), fold, prepared, path, own)
-        parts.append(main_only(context.accelerator, answers))
+        found = main_only(context.accelerator, answers)
+        parts.append(found and found.with_columns(fold=np.full(len(found), number)))
     return join([on_main(part) for part in parts]) if context.accelerator.is_main_process else None
 
 
@@ -271,6 +272,7 @@ def fit_model(
         primary=problem.evaluation.primary,
         smaller=problem.evaluation.primary in problem.evaluation.smaller,
         coupled=problem.training.coupled,
+        order=partial(_order, plan, targets) if problem.training.order is not None else None,
         plan=functools.cache(lambda epoch: freeze.plan(adapted, freezer, argument, epoch)),
         feature_cache=context.feature_cache,
     )
@@ -338,6 +340,19 @@ def _repeat_epochs(context: TrainingContext, checkpoint: Checkpoint) -> None:
     context.reporter.note(f"{done} of {epochs} epochs were finished before")
     for one in checkpoint.progress.records:
         context.reporter.epoch(one, epochs)
+
+
+def _order(plan: Plan, targets: Sequence[Any], size: int, seed: int) -> Sequence[int]:
+    """The samples of an epoch as the problem has them.
+
+    Raises:
+        PluginError: they aren't as many as there are, or aren't samples.
+    """
+    found: Sequence[int] = ask(plan.task.problem.training, "order", targets, plan.options, size, seed)
+    if len(found) == len(targets) and all(0 <= number < len(targets) for number in found):
+        return found
+    expected = f"{len(targets)} numbers of samples, from 0 to {len(targets) - 1}"
+    raise part_place(plan.task, "training", "order").amiss(found, expected)
 
 
 def _metrics(

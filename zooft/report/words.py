@@ -37,6 +37,10 @@ def with_interval(value: Interval) -> str:
     return f"{figure(value.value)} ({ends})" if ends else figure(value.value)
 
 
+_WITHIN = {"auroc": "AUROC", "map": "mAP", "r": "R", "tar": "TAR", "far": "FAR"}
+"""Words of a metric's name as the field writes them."""
+
+
 def metric(name: str) -> str:
     """A metric's name in words: ``balanced_accuracy`` becomes "Balanced accuracy", ``auroc`` "AUROC", ``mae/age`` "MAE of age"."""
     name, _, of = name.partition("/")
@@ -49,9 +53,10 @@ def metric(name: str) -> str:
     if name in _SHORT:
         return name.upper()
     parts = name.split("_")
-    if parts[-1].isdigit():
+    if parts[-1].isdigit() and parts[0] in {"sensitivity", "specificity"}:
         return f"{' '.join(parts[:-1]).capitalize()} {parts[-1]} %"
-    return " ".join(parts).capitalize()
+    said = " ".join(_WITHIN.get(part, part) for part in parts)
+    return said[:1].upper() + said[1:] if parts[0] not in _WITHIN else said
 
 
 def difference(found: OutputDifference, value: float) -> str:

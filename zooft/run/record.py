@@ -1,6 +1,6 @@
 """``run.json``: everything that a run resolved, as types; written and read here alone.
 
-A record is written when a run begins, and again whenever more of it becomes known. Owns the schema: which versions of the
+A record is written when a run starts, and again whenever more is known. Owns the schema: which versions of the
 file are readable, and what to do about the others.
 """
 
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 SCHEMA = 3
 READABLE = (schema_2.SCHEMA, SCHEMA)
-"""Schema 2 has other names for a few fields, see `_upgraded`; of schema 1 too little is known to build the model again."""
+"""Schema 2 has other names for a few fields, see `_upgrade`; schema 1 has too little to build the model again."""
 _SHOWN = 60
 """Characters of a value that a message shows."""
 
@@ -40,8 +40,8 @@ class BackboneRecord:
         name: in the zoo, aliases resolved.
         width: of its features.
         stages: their names, shallow to deep.
-        input: what it wants to see.
-        fixed: parameters that never learn, by the zoo's names.
+        input: the images that it expects.
+        fixed: parameters that are never trained, by the zoo's names.
         taps: the stages behind which it keeps a map of the image, where the head reads maps.
     """
 
@@ -61,19 +61,19 @@ class BackboneRecord:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DataRecord:
-    """The data that was learnt from and held out.
+    """The data that was trained on and held out.
 
     Attributes:
         fingerprint: SHA-256 over all ids, labels, groups and splits.
         rejected: how many files weren't used.
-        group_rule: how a group's samples make one answer, as the problem calls it.
+        group_rule: how a group's samples are combined into one prediction, by the problem's name.
         group_name: what a group is, such as a patient.
-        counts: split to class, or what else a split spreads evenly, to number of samples.
+        counts: split to class, or another stratum, to number of samples.
         groups: how many there are.
         train: number of samples.
         val: number of samples.
         test: number of samples.
-        path: where the data lay; None for private data, whose path may name people.
+        path: where the data was; None for private data, whose path may name people.
     """
 
     fingerprint: str
@@ -90,13 +90,14 @@ class DataRecord:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ResolvedRecord:
-    """What a run chose or measured by itself.
+    """What a run chose or measured itself.
 
     Attributes:
         batch_size: samples a step, of all processes together.
         lr: learning rate of the head.
         weight_decay: of the optimizer.
-        views: random views of each image beside the plain one, computed once; None where images are read in every epoch.
+        views: random views of each image beside the plain one, computed once; None where images are read in every
+            epoch.
         precision: number of stages before the learning part, to how the learning part is computed.
     """
 
@@ -130,7 +131,7 @@ class TrialRecord:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RunRecord:
-    """``run.json``. What becomes known while a run works is None, or empty, until then.
+    """``run.json``. What a run finds out is None, or empty, until then.
 
     Attributes:
         schema: of the file.
@@ -139,25 +140,25 @@ class RunRecord:
         task: ``PLUGIN/NAME``.
         head: ``PLUGIN/NAME``.
         options: the task's own, as in TOML.
-        problem: what kind of answer is wanted.
-        labels: what the answers mean, such as a label with the classes in the order of the outputs.
+        problem: the kind of prediction.
+        labels: the meaning of the predictions, such as a label with the classes in the order of the outputs.
         backbone: what was adapted.
         weights: what training started from.
-        data: what was learnt from.
-        notes: what the user was told of data and splits.
-        config: the core's options, flat as in TOML; without what says where things lie on this machine.
-        resolved: what the run chose or measured by itself; known after the first epoch.
+        data: what it was trained on.
+        notes: messages to the user about data and splits.
+        config: the core's options, flat as in TOML; without those that are places on this machine.
+        resolved: what the run chose or measured itself; known after the first epoch.
         trials: what was tried to choose it.
-        fitted: what was fitted on validation data, as the problem has it, such as a temperature and a threshold.
+        fitted: what was fitted on validation data, as the problem defines it, such as a temperature and a threshold.
         evaluation: split to its figures; `figures` reads them.
-        best_epoch: from 1; the one whose weights were kept.
+        best_epoch: from 1; the one whose weights were saved.
         resources: time and memory.
         profile: where the time went, with ``--profile``.
         resumed: how often the run was resumed.
-        ended_at: after how many epochs it had ended before, where it was resumed for more.
+        ended_at: the number of epochs after which it had ended, where it was continued for more.
     """
 
-    # for the types of its parts too: a field that isn't known is a fault, and a text is no number
+    # strict, for the types of its parts too: an unknown field is a fault, and a text is no number
     __pydantic_config__: ClassVar[Mapping[str, Any]] = {"extra": "forbid", "strict": True}
 
     schema: int = SCHEMA
@@ -199,7 +200,7 @@ def write_record(folder: Path, record: RunRecord) -> None:
 
 
 def update_record(folder: Path, **changes: Any) -> None:
-    """Add to ``run.json`` what has become known, by field."""
+    """Update fields of ``run.json``."""
     write_record(folder, replace(read_record(folder), **changes))
 
 
@@ -218,7 +219,7 @@ def read_record(folder: Path) -> RunRecord:
     except (OSError, ValueError) as error:
         raise RunError(f"{path} can't be read: {error}") from error
     _check_schema(path, values)
-    return _validated(path, _upgraded(values))
+    return _validate(path, _upgrade(values))
 
 
 def is_run(folder: Path) -> bool:
@@ -238,7 +239,7 @@ def _check_schema(path: Path, values: Any) -> None:
         raise RunError(why)
 
 
-def _upgraded(values: Mapping[str, Any]) -> dict[str, Any]:
+def _upgrade(values: Mapping[str, Any]) -> dict[str, Any]:
     """Fields under the names of the present schema."""
     found = {**values, "schema": SCHEMA}
     if values["schema"] == SCHEMA:
@@ -248,9 +249,9 @@ def _upgraded(values: Mapping[str, Any]) -> dict[str, Any]:
     found.pop("positive", None)
     found |= {"problem": "classification", "labels": [{"name": "class", "categories": found.pop("classes", [])}]}
     found["fitted"] = found.pop("calibration", None) or {}
-    # what is damaged stays as it is: what is wrong with it is said by whoever validates it
+    # damaged fields stay as they are: validation reports them
     with contextlib.suppress(KeyError, AttributeError):
-        found["fitted"] = schema_2.fitted(found["fitted"])
+        found["fitted"] = schema_2.convert_fitted(found["fitted"])
     with contextlib.suppress(KeyError, AttributeError):
         found["data"] = schema_2.data(found["data"])
     with contextlib.suppress(AttributeError):
@@ -258,7 +259,7 @@ def _upgraded(values: Mapping[str, Any]) -> dict[str, Any]:
     return found
 
 
-def _validated(path: Path, values: Mapping[str, Any]) -> RunRecord:
+def _validate(path: Path, values: Mapping[str, Any]) -> RunRecord:
     from pydantic import ValidationError
 
     try:
@@ -269,7 +270,8 @@ def _validated(path: Path, values: Mapping[str, Any]) -> RunRecord:
         where = ".".join(map(str, first["loc"]))
         found = "" if first["type"].startswith("missing") else f", found {json.dumps(first['input'])[:_SHOWN]}"
         raise RunError(
-            f"{path} is damaged: {where}: {first['msg'].lower()}{found}; bring the file back as the run wrote it, or train again"
+            f"{path} is damaged: {where}: {first['msg'].lower()}{found}; bring the file back as the run wrote it, or "
+            "train again"
         ) from error
     # only the place of the data may have a name whose bytes aren't Unicode, and it has to lead there
     data = record.data
@@ -277,7 +279,8 @@ def _validated(path: Path, values: Mapping[str, Any]) -> RunRecord:
 
 
 _STAND_INS = {code: 0xF0000 + code for code in range(0xD800, 0xE000)}
-"""Private characters for halves of a character, as Python has bytes of names that aren't Unicode; JSON can't have those."""
+"""Private characters for lone surrogates, as which Python represents bytes of names that aren't Unicode; JSON has
+none."""
 _BACK = {stand_in: code for code, stand_in in _STAND_INS.items()}
 
 

@@ -2,7 +2,8 @@
 
 import zooft.runtime
 model = zooft.runtime.load("model.onnx")
-answers = model.run(images)        # in native units, as model.ports says; names to arrays, as model.metadata.outputs says
+predictions = model.run(images)   # in native units, as model.ports states; names to arrays, as in
+model.metadata.outputs
 """
 
 from zooft.runtime.metadata import Metadata
@@ -19,6 +20,18 @@ from zooft.runtime.providers import Choice, choose, missing_library, usable
 from zooft.runtime.session import OnnxModel, load
 
 __all__ = [
-    "DATA_FILE", "NETWORK_INPUT", "Choice", "Metadata", "OnnxModel", "Preprocessing", "choose", "file_tensors_sha256",
-    "in_two_files", "load", "missing_library", "preprocessing", "tensors_sha256", "usable",
-]  # fmt: skip
+    "DATA_FILE",
+    "NETWORK_INPUT",
+    "Choice",
+    "Metadata",
+    "OnnxModel",
+    "Preprocessing",
+    "choose",
+    "file_tensors_sha256",
+    "in_two_files",
+    "load",
+    "missing_library",
+    "preprocessing",
+    "tensors_sha256",
+    "usable",
+]

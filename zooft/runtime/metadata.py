@@ -1,7 +1,7 @@
-"""What an exported file says of itself, in ONNX ``metadata_props``.
+"""The metadata of an exported file, in ONNX ``metadata_props``.
 
-Owns the schema, which versions of it are read, and what to do about the others: one JSON text under ``zooft``, and the same
-facts under the keys that other tools read.
+Owns the schema, which versions of it are read, and what to do about the others: one JSON text under ``zooft``, and the
+same facts under the keys that other tools read.
 """
 
 from __future__ import annotations
@@ -31,21 +31,21 @@ class Metadata:
     Attributes:
         version: of the zooft that wrote it.
         task: ``PLUGIN/NAME``.
-        options: the task's own, as far as they bear on reading samples.
-        problem: what kind of answer it gives, such as ``classification``.
-        labels: what the answers mean.
+        options: the task's own, as far as they affect reading samples.
+        problem: the kind of prediction, such as ``classification``.
+        labels: the meaning of the outputs.
         outputs: of the graph, in order.
         fitted: what was fitted on validation data, inside the graph.
         ports: the inputs.
-        group_rule: how the samples of one group, such as a patient, make one answer.
-        preprocessing: what the graph does to it, in words.
+        group_rule: how the samples of a group, such as a patient, are combined into one prediction.
+        preprocessing: what the graph does to its input, in words.
         backbone: ``family:full_name``.
         weights: what the pretrained weights were: kind, source, licence, SHA-256.
         weights_sha256: of the tensors in this file.
         data: fingerprint and counts of the training data.
         metrics: on held-out samples, with the split's name.
         intended_use: in the task's words.
-        schema: that it was read from; written is always the newest.
+        schema: the one that it was read from; the newest is always written.
     """
 
     version: str
@@ -67,7 +67,7 @@ class Metadata:
     schema: int = SCHEMA
 
     def to_properties(self, others: Mapping[str, str]) -> dict[str, str]:
-        """As ``metadata_props``: ours, the problem's names for other tools, and the ONNX specification's image keys.
+        """As ``metadata_props``: zooft's own, the problem's for other tools, and the ONNX specification's image keys.
 
         Args:
             others: as `DeploymentPart.properties` gives them.
@@ -89,39 +89,41 @@ class Metadata:
 
 
 def parse(properties: Mapping[str, str], made: Collection[str] = ()) -> Metadata:
-    """The way back of `Metadata.to_properties`.
+    """The inverse of `Metadata.to_properties`.
 
     Args:
         properties: the file's ``metadata_props``.
-        made: the outputs of its graph, which older metadata doesn't list.
+        made: the outputs of the file's graph, which older metadata doesn't list.
 
     Raises:
-        RuntimeModelError: the file isn't one of ours, is damaged, or of another schema.
+        RuntimeModelError: zooft didn't write the file, it is damaged, or has another schema.
     """
     if KEY not in properties:
         raise RuntimeModelError(
-            "the ONNX file has no zooft metadata, so what its answers mean and its preprocessing aren't known; "
+            "the ONNX file has no zooft metadata, so the meaning of its outputs and its preprocessing are unknown; "
             "give a file that 'zooft export' wrote"
         )
     try:
         whole = json.loads(properties[KEY])
         schema = whole.pop("schema")
     except (ValueError, TypeError, KeyError, AttributeError) as error:
-        raise _damaged(f"no JSON object with a schema ({error})") from error
+        raise _damage_error(f"no JSON object with a schema ({error})") from error
     _check_schema(schema, whole)
     try:
-        fields = schema_2.upgraded(whole, made) if schema == schema_2.SCHEMA else whole
+        fields = schema_2.upgrade(whole, made) if schema == schema_2.SCHEMA else whole
         found = _metadata(fields, schema)
     except (TypeError, KeyError, AttributeError) as error:
-        raise _damaged(f"its fields aren't those of schema {schema} ({error})") from error
+        raise _damage_error(f"its fields aren't those of schema {schema} ({error})") from error
     misfit = guard.misfit_of(found)
     if misfit is not None:
-        raise _damaged(f"{misfit.where} is {json.dumps(misfit.came, default=str)[:_SHOWN]}, expected {misfit.expected}")
+        raise _damage_error(
+            f"{misfit.where} is {json.dumps(misfit.came, default=str)[:_SHOWN]}, expected {misfit.expected}"
+        )
     return found
 
 
 def _metadata(fields: Mapping[str, Any], schema: int) -> Metadata:
-    """As JSON has them, to their types.
+    """`Metadata` from JSON values.
 
     Raises:
         TypeError, KeyError, AttributeError: they aren't those of `Metadata`.
@@ -139,13 +141,14 @@ def _metadata(fields: Mapping[str, Any], schema: int) -> Metadata:
 
 def _check_schema(schema: Any, whole: Mapping[str, Any]) -> None:
     if not isinstance(schema, int):
-        raise _damaged(f"schema is {json.dumps(schema)[:_SHOWN]}, expected a whole number")
+        raise _damage_error(f"schema is {json.dumps(schema)[:_SHOWN]}, expected a whole number")
     subject, again = "the ONNX file has metadata", "train and export again"
     if why := schemas.refusal(subject, schema, READABLE, version=whole.get("version"), again=again):
         raise RuntimeModelError(why)
 
 
-def _damaged(how: str) -> RuntimeModelError:
+def _damage_error(how: str) -> RuntimeModelError:
     return RuntimeModelError(
-        f"the ONNX file's zooft metadata is damaged: {how}; something has changed it since 'zooft export' wrote it: export it again"
+        f"the ONNX file's zooft metadata is damaged: {how}; something has changed it since 'zooft export' wrote it: "
+        "export it again"
     )

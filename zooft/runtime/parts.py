@@ -1,6 +1,6 @@
 """An exported file in its parts: its tensors, and its preprocessing alone.
 
-For whoever checks a file; nothing here is needed to run one. It stands beside `session` because it reads files with
+For checking a file; nothing here is needed to run one. It stands beside `session` because it reads files with
 the same care.
 """
 
@@ -42,9 +42,9 @@ class Preprocessing:
 
 
 def preprocessing(path: Path, *, provider: str) -> Preprocessing | None:
-    """The operators of a file that lead to the network's input; None where the file doesn't say which that is.
+    """The operators of a file that lead to the network's input; None where the file doesn't name it.
 
-    The file itself isn't changed. `zooft.runtime.load` has looked at it before.
+    The file itself isn't changed. `zooft.runtime.load` has checked it before.
 
     Raises:
         RuntimeModelError: they can't be run alone.
@@ -71,7 +71,7 @@ def tensors_sha256(model: onnx.ModelProto, folder: Path | None = None) -> str:
 
     Args:
         model: the graph.
-        folder: where tensors lie that aren't in the graph itself.
+        folder: with the tensors that aren't in the graph itself.
     """
     digest = hashlib.sha256()
     for tensor in sorted(model.graph.initializer, key=lambda t: t.name):
@@ -82,7 +82,7 @@ def tensors_sha256(model: onnx.ModelProto, folder: Path | None = None) -> str:
 
 
 def file_tensors_sha256(path: Path) -> str:
-    """The same of a file, with what lies in its second file."""
+    """The same for a file, including the tensors in its second file."""
     return tensors_sha256(parse_file(path), path.parent)
 
 
@@ -122,9 +122,12 @@ def _before(whole: onnx.ModelProto, folder: Path) -> onnx.ModelProto:
             wanted.update(_read_by(node))
     tensors = [tensor for tensor in whole.graph.initializer if tensor.name in wanted]
     graph = onnx.helper.make_graph(
-        nodes[::-1], "preprocessing", [given for given in whole.graph.input if given.name in wanted],
-        [onnx.helper.make_tensor_value_info(NETWORK_INPUT, onnx.TensorProto.FLOAT, None)], tensors,
-    )  # fmt: skip
+        nodes[::-1],
+        "preprocessing",
+        [given for given in whole.graph.input if given.name in wanted],
+        [onnx.helper.make_tensor_value_info(NETWORK_INPUT, onnx.TensorProto.FLOAT, None)],
+        tensors,
+    )
     for tensor in graph.initializer:
         if uses_external_data(tensor):
             load_external_data_for_tensor(tensor, str(folder))

@@ -1,4 +1,7 @@
-"""What is refused in files that we didn't write: tensors in other files but the one beside, operators that aren't ONNX's own."""
+"""What is refused in files that zooft didn't write.
+
+Tensors in other files than the one beside it, and operators that aren't ONNX's own.
+"""
 
 from __future__ import annotations
 
@@ -18,14 +21,14 @@ _STANDARD_DOMAINS = {"", "ai.onnx", "ai.onnx.ml"}
 
 
 def check(model: onnx.ModelProto, path: Path) -> None:
-    """Refuse a file that reaches outside of itself, or whose second file isn't there whole.
+    """Refuse a file that reaches outside of itself, or whose second file is missing or cut off.
 
     Args:
         model: without the tensors of its second file.
-        path: where it lies.
+        path: of the file.
 
     Raises:
-        RuntimeModelError: says what is missing or refused.
+        RuntimeModelError: names what is missing or refused.
     """
     from onnx.external_data_helper import uses_external_data
 
@@ -41,25 +44,27 @@ def _check_second_file(outside: list[onnx.TensorProto], path: Path) -> None:
     elsewhere = sorted({place for place in map(_location, outside) if place != DATA_FILE})
     if elsewhere:
         raise RuntimeModelError(
-            f"the ONNX file keeps tensors in other files, which could be any file on this machine: {', '.join(map(repr, elsewhere[:3]))}; "
-            f"only {DATA_FILE} beside it is read: export it again with 'zooft export'"
+            "the ONNX file has tensors in other files, which could be any file on this machine: "
+            f"{', '.join(map(repr, elsewhere[:3]))}; only {DATA_FILE} beside it is read: export it again with 'zooft "
+            "export'"
         )
     second = path.parent / DATA_FILE
     fault = _fault(second)
     if fault:
         raise RuntimeModelError(
-            f"{path} keeps tensors in other files, and {second} {fault}{_near(second)}; bring both files together, under their names"
+            f"{path} has tensors in other files, and {second} {fault}{_near(second)}; "
+            "bring both files together, under their names"
         )
     size, needed = second.stat().st_size, max(map(_end, outside))
     if size < needed:
         raise RuntimeModelError(
-            f"{second} has {size:,} bytes, and the tensors of {path.name} reach to byte {needed:,}: it was cut off, or belongs to "
-            "another model; bring it again"
+            f"{second} has {size:,} bytes, and the tensors of {path.name} reach to byte {needed:,}: it was cut off, "
+            "or belongs to another model; copy it again"
         )
 
 
 def _fault(path: Path) -> str:
-    """Why a second file isn't read; nothing where it is a regular file with one name. A link could lead to any file."""
+    """Why a second file isn't read; empty where it is a regular file with one name. A link could lead to any file."""
     try:
         status = path.lstat()
     except OSError:
@@ -86,7 +91,7 @@ def _location(tensor: onnx.TensorProto) -> str:
 
 
 def _end(tensor: onnx.TensorProto) -> int:
-    """The byte behind its last one."""
+    """The offset just after its last byte."""
     offset, length = _entry(tensor, "offset"), _entry(tensor, "length")
     return (int(offset) if offset.isdigit() else 0) + (int(length) if length.isdigit() else 0)
 
@@ -96,7 +101,7 @@ def _entry(tensor: onnx.TensorProto, key: str) -> str:
 
 
 def _tensors(graph: onnx.GraphProto) -> Iterator[onnx.TensorProto]:
-    """All of them: in constants and in the branches of control flow too."""
+    """All tensors, including those in constants and in branches of control flow."""
     for one in _graphs(graph):
         yield from one.initializer
         for sparse in one.sparse_initializer:
@@ -114,7 +119,7 @@ def _graphs(graph: onnx.GraphProto) -> Iterator[onnx.GraphProto]:
 
 
 def _foreign_operators(model: onnx.ModelProto) -> list[str]:
-    """Those that nodes use: what a file imports or defines and doesn't use runs nowhere."""
+    """Operators that nodes use: those that a file imports or defines and doesn't use never run."""
     defined = {(function.domain, function.name) for function in model.functions}
     used = {(node.domain, node.op_type) for graph in _graphs(model.graph) for node in graph.node}
     return sorted(

@@ -1,7 +1,7 @@
-"""Which execution provider runs a file, told and never assumed.
+"""Which execution provider runs a file, checked and reported rather than assumed.
 
-onnxruntime falls back to the CPU without a word in Python. Here the provider's library is loaded first, so that
-what is missing can be named, and the session is asked afterwards what it truly got.
+onnxruntime falls back to the CPU without an exception. Here the provider's library is loaded first, so that
+the missing one can be named, and afterwards the session is checked for the provider that it really uses.
 """
 
 from __future__ import annotations
@@ -20,13 +20,13 @@ NAMES = {
     "tensorrt": "TensorrtExecutionProvider",
 }
 _OPTIONS = {"cuda": {"use_tf32": "0"}}
-"""TF32, on by default, moves logits by a third of their spread: more than any verification would let pass."""
+"""TF32, on by default, changes logits by a third of their spread: more than any verification would accept."""
 _BEHIND = {"cpu": ("cpu",), "cuda": ("cuda", "cpu"), "tensorrt": ("tensorrt", "cuda", "cpu")}
 
 
 @dataclass(frozen=True, slots=True)
 class Choice:
-    """A provider to ask a session for.
+    """A provider to request for a session.
 
     Attributes:
         name: cpu, cuda or tensorrt.
@@ -37,24 +37,24 @@ class Choice:
     note: str = ""
 
     @property
-    def wanted(self) -> str:
+    def onnx_name(self) -> str:
         """Onnxruntime's name for it."""
         return NAMES[self.name]
 
     @property
     def chain(self) -> list[tuple[str, dict[str, str]]]:
-        """It and what may run the nodes that it can't: onnxruntime's names and options."""
+        """The provider, then those that run the nodes that it can't: onnxruntime's names and options."""
         return [(NAMES[name], _OPTIONS.get(name, {})) for name in _BEHIND[self.name]]
 
 
 def choose(requested: str) -> Choice:
-    """What to ask a session for.
+    """The provider to request for a session.
 
     Args:
         requested: auto, cpu, cuda or tensorrt.
 
     Raises:
-        ProviderError: the provider can't be had; names the library that is missing.
+        ProviderError: the provider isn't available; names the missing library.
     """
     if requested == "cpu":
         return Choice("cpu")
@@ -65,12 +65,13 @@ def choose(requested: str) -> Choice:
     if requested == "auto":
         return Choice("cpu", f"it runs on the CPU, since CUDA isn't usable here: {missing}")
     raise ProviderError(
-        f"the provider {requested} can't be used: {missing}; install it, or use --provider cpu ('zooft doctor' shows all)"
+        f"the provider {requested} can't be used: {missing}; install it, or use --provider cpu ('zooft doctor' shows "
+        "all)"
     )
 
 
 def missing_library(name: str) -> str | None:
-    """Why a provider can't be used, naming the library that is missing; None where its libraries load."""
+    """Why a provider can't be used, naming the missing library; None where its libraries load."""
     import ctypes
 
     import onnxruntime
@@ -82,7 +83,7 @@ def missing_library(name: str) -> str | None:
             conflict()
             or f"this onnxruntime ({', '.join(installed()) or 'not installed'}) was built without {NAMES[name]}"
         )
-    with contextlib.redirect_stdout(sys.stderr):  # it prints what it can't load, and standard output is for answers
+    with contextlib.redirect_stdout(sys.stderr):  # it prints what it can't load, and standard output is for results
         onnxruntime.preload_dlls()
     folder = Path(onnxruntime.__file__).parent / "capi"
     library = next(iter(folder.glob(f"*onnxruntime_providers_{name}.*")), None)
@@ -98,7 +99,7 @@ def missing_library(name: str) -> str | None:
 
 
 def usable() -> dict[str, str | None]:
-    """Every provider that we know, and why it can't be used, or None."""
+    """Every known provider, and why it can't be used, or None."""
     return {name: missing_library(name) for name in NAMES}
 
 
@@ -114,7 +115,7 @@ def installed() -> dict[str, str]:
 
 
 def conflict() -> str | None:
-    """What is wrong when several onnxruntime distributions share one folder, or None."""
+    """What is wrong where several onnxruntime distributions share one folder, or None."""
     both = installed()
     if len(both) < 2:
         return None

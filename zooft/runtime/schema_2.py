@@ -1,4 +1,4 @@
-"""What zooft wrote while all models told classes apart, as schema 3 has it: metadata of files, and what records of runs share with it."""
+"""Reads schema 2, of classification alone, as schema 3: a file's metadata, and what run records share with it."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ _DATA = {"group_score": "group_rule", "classes": "counts"}
 _LIMIT = 1e-2
 
 
-def upgraded(whole: Mapping[str, Any], made: Collection[str]) -> dict[str, Any]:
-    """The fields of schema 3.
+def upgrade(whole: Mapping[str, Any], made: Collection[str]) -> dict[str, Any]:
+    """Convert metadata of schema 2 to schema 3.
 
     Args:
-        whole: those of schema 2, as JSON has them.
+        whole: those of schema 2, as JSON values.
         made: the outputs of the file's graph.
 
     Raises:
@@ -29,7 +29,7 @@ def upgraded(whole: Mapping[str, Any], made: Collection[str]) -> dict[str, Any]:
         **fields,
         "problem": "classification",
         "labels": [{"name": "class", "categories": classes, "unit": ""}],
-        "fitted": fitted(calibration),
+        "fitted": convert_fitted(calibration),
         "outputs": _outputs(activation, len(classes), made),
         "group_rule": rule,
         "data": data(fields["data"]),
@@ -46,22 +46,35 @@ def _outputs(activation: str, classes: int, made: Collection[str]) -> list[dict[
         "tolerance": 1e-4,
     }
     found = [
-        {**each, "name": "probabilities", "measure": "absolute", "tolerance": _LIMIT, "meaning": f"of the classes in their order, by {activation}"},
+        {
+            **each,
+            "name": "probabilities",
+            "measure": "absolute",
+            "tolerance": _LIMIT,
+            "meaning": f"of the classes in their order, by {activation}",
+        },
         {**each, "name": "logits", "meaning": "divided by the temperature"},
-    ]  # fmt: skip
+    ]
     if "prediction" in made:
-        found.append({
-            **each, "name": "prediction", "dtype": "int64", "axes": ["batch"], "measure": "exact", "tolerance": 0.0,
-            "meaning": "index of a class",
-        })  # fmt: skip
+        found.append(
+            {
+                **each,
+                "name": "prediction",
+                "dtype": "int64",
+                "axes": ["batch"],
+                "measure": "exact",
+                "tolerance": 0.0,
+                "meaning": "index of a class",
+            }
+        )
     return found
 
 
-def fitted(calibration: Mapping[str, Any]) -> dict[str, Any]:
-    """What was fitted on validation data; nothing where everything was as it is by itself.
+def convert_fitted(calibration: Mapping[str, Any]) -> dict[str, Any]:
+    """What was fitted on validation data, without values that are the default.
 
     Raises:
-        KeyError: it isn't a temperature, a threshold, and words.
+        KeyError: it has other fields than a temperature, a threshold, and words.
     """
     unknown = calibration.keys() - _UNFITTED.keys()
     if unknown:
@@ -70,11 +83,11 @@ def fitted(calibration: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def data(found: Mapping[str, Any]) -> dict[str, Any]:
-    """What is said of the data."""
+    """The record of the data."""
     return {_DATA.get(name, name): value for name, value in found.items()}
 
 
 def figures(found: Mapping[str, Any]) -> dict[str, Any]:
-    """Those of one split: tables and figures of classes stand by themselves now."""
+    """The figures of one split: tables and figures per class are separate fields in schema 3."""
     others = {key: value for key, value in found.items() if key not in _DETAILS}
     return {**others, "details": {key: found[key] for key in _DETAILS if key in found}}

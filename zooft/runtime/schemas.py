@@ -1,4 +1,4 @@
-"""Whether a schema number is one that this zooft reads: of a run's record and of a file's metadata alike."""
+"""Whether this zooft reads a schema number, of a run's record or of a file's metadata."""
 
 from __future__ import annotations
 
@@ -7,18 +7,18 @@ from collections.abc import Collection, Mapping
 from zooft.version import __version__
 
 _WRITERS: Mapping[int, str] = {1: "0.1"}
-"""The zooft that wrote a schema that this one doesn't read."""
+"""The zooft versions that wrote schemas that this one doesn't read."""
 
 
 def refusal(subject: str, schema: int, readable: Collection[int], *, version: str | None, again: str) -> str | None:
-    """Why a file isn't read and what to do about it; None where it is.
+    """Why a file isn't read and what to do about it; None where it is read.
 
     Args:
-        subject: that is of the schema, to begin the sentence.
+        subject: the beginning of the sentence, before the schema.
         schema: that was found.
-        readable: schemas that are read, the one that is written among them.
+        readable: the schemas that are read, including the one that is written.
         version: of the zooft that the file names as its writer.
-        again: what makes a new one.
+        again: how to make a new file.
     """
     if schema in readable:
         return None

@@ -1,7 +1,7 @@
-"""An exported file, opened with care and run.
+"""An exported file, checked, opened and run.
 
-Owns the check that the provider asked for is the one that runs; what is refused in files that we didn't write is
-`zooft.runtime.policy`'s matter.
+Owns the check that the requested provider is the one that runs; what is refused in files that zooft didn't write is
+in `zooft.runtime.policy`.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ _KINDS = {"tensor(float)": "float32", "tensor(double)": "float64", "tensor(float
     f"tensor({kind})": kind
     for kind in ("uint8", "int8", "uint16", "int16", "uint32", "int32", "uint64", "int64", "bool")
 }
-"""onnxruntime's names of types to numpy's."""
+"""Types from onnxruntime's names to numpy's."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,11 +37,11 @@ class OnnxModel:
     """An open file.
 
     Attributes:
-        metadata: what it says of itself.
+        metadata: as the file states it.
         provider: the one that runs it.
         placement: provider to the number of nodes that it runs.
         note: what the user should know about the provider; may be empty.
-        properties: the file's whole ``metadata_props``, with what it says to other tools.
+        properties: the file's whole ``metadata_props``, including keys for other tools.
     """
 
     metadata: Metadata
@@ -57,12 +57,12 @@ class OnnxModel:
         return self.metadata.ports
 
     def run(self, *batch: NDArray[Any]) -> dict[str, NDArray[Any]]:
-        """The outputs that `Metadata.outputs` describes, by name, of a batch in native units, an array for each port.
+        """Run a batch: an array in native units for each port; the outputs of `Metadata.outputs` by name.
 
-        A batch of no samples has answers of no rows.
+        An empty batch gives empty outputs.
 
         Raises:
-            RuntimeModelError: the batch's type or shape isn't what the ports say, or its samples hold no pixels.
+            RuntimeModelError: the batch's type or shape isn't what the ports require, or its samples have no pixels.
         """
         if len(batch) != len(self.ports):
             names = ", ".join(port.name for port in self.ports)
@@ -79,7 +79,7 @@ class OnnxModel:
         return answers
 
     def nothing(self) -> dict[str, NDArray[Any]]:
-        """The answers to no samples: arrays of no rows."""
+        """The outputs for an empty batch: arrays without rows."""
         import numpy as np
 
         return {
@@ -98,9 +98,7 @@ def _check(port: Port, array: NDArray[Any]) -> None:
             f"the model takes {port.name}: {port.dtype} {wanted}, but got {array.dtype} {array.shape}: {port.meaning}"
         )
     if 0 in array.shape[1:]:
-        raise RuntimeModelError(
-            f"{port.name} of shape {array.shape} holds nothing to answer about; give samples with pixels"
-        )
+        raise RuntimeModelError(f"{port.name} of shape {array.shape} has no pixels; give samples with pixels")
 
 
 def _check_answer(output: Output, answer: NDArray[Any], samples: int) -> None:
@@ -109,8 +107,8 @@ def _check_answer(output: Output, answer: NDArray[Any], samples: int) -> None:
         isinstance(size, int) and size != had for size, had in zip(wanted, answer.shape, strict=True)
     ):
         raise RuntimeModelError(
-            f"the file gave {output.name} of shape {answer.shape} for {samples} samples, and its metadata says {output.axes}; its graph "
-            "and its metadata don't belong together, export it again"
+            f"the file gave {output.name} of shape {answer.shape} for {samples} samples, and its metadata states "
+            f"{output.axes}; its graph and its metadata don't belong together, export it again"
         )
 
 
@@ -120,11 +118,11 @@ def load(path: str | Path, *, provider: str = "auto", threads: int = 0) -> OnnxM
     Args:
         path: of the .onnx file.
         provider: auto, cpu, cuda or tensorrt.
-        threads: that compute; 0 takes ``OMP_NUM_THREADS``, else as many as this process may use cores.
+        threads: for computation; 0 for ``OMP_NUM_THREADS``, or else the number of cores that this process may use.
 
     Raises:
-        RuntimeModelError: not a file that we can read, or one that we refuse.
-        ProviderError: the provider isn't to be had.
+        RuntimeModelError: the file can't be read, or is refused.
+        ProviderError: the provider isn't available.
     """
     import onnxruntime
 
@@ -132,9 +130,9 @@ def load(path: str | Path, *, provider: str = "auto", threads: int = 0) -> OnnxM
     policy.check(parse_file(path), path)
     choice = providers.choose(provider)
     options = onnxruntime.SessionOptions()
-    options.log_severity_level = 4  # what goes wrong is raised, too
+    options.log_severity_level = 4  # errors are raised anyway
     options.intra_op_num_threads = threads or _threads()
-    # threads that wait for work let go of their cores: spinning costs twice the CPU for the same pace on few cores
+    # idle threads release their cores: spinning costs twice the CPU time for the same speed on few cores
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     options.add_session_config_entry("session.record_ep_graph_assignment_info", "1")
     try:
@@ -142,9 +140,10 @@ def load(path: str | Path, *, provider: str = "auto", threads: int = 0) -> OnnxM
     except Exception as error:  # onnxruntime raises its own kinds, which it doesn't export as one
         raise RuntimeModelError(f"onnxruntime can't open {path}: {error}") from error
     actual = session.get_providers()[0]
-    if actual != choice.wanted:
+    if actual != choice.onnx_name:
         raise ProviderError(
-            f"{choice.wanted} was asked for, but onnxruntime runs the file on {actual}; 'zooft doctor' shows what is missing"
+            f"{choice.onnx_name} was requested, but onnxruntime runs the file on {actual}; 'zooft doctor' shows what "
+            "is missing"
         )
     properties = session.get_modelmeta().custom_metadata_map
     metadata = file_metadata.parse(properties, {output.name for output in session.get_outputs()})
@@ -158,7 +157,7 @@ def _threads() -> int:
 
 
 def _refuse_contradictions(session: Any, metadata: Metadata, path: Path) -> None:
-    """What the metadata says of inputs and outputs must be what the graph has: an answer more would get another's name."""
+    """What the metadata states of inputs and outputs must be what the graph has: an answer more would get another's name."""
     faults = [*_output_faults(session, metadata), *_port_faults(session, metadata.ports)]
     faults += [
         f"its metadata names a {label.name} twice: {', '.join(label.categories)}"
@@ -179,40 +178,40 @@ def _output_faults(session: Any, metadata: Metadata) -> Iterator[str]:
         if output.name not in made:
             yield f"its graph has no output {output.name}"
         elif had := _unlike(made[output.name], output, of_inputs):
-            yield f"its metadata says {output.name}: {output.dtype} {output.axes}, its graph has {had}"
+            yield f"its metadata states {output.name}: {output.dtype} {output.axes}, its graph has {had}"
 
 
 def _port_faults(session: Any, ports: tuple[Port, ...]) -> Iterator[str]:
     inputs = {given.name: given for given in session.get_inputs()}
-    said, had = {port.name for port in ports}, set(inputs)
-    if said != had:
-        yield f"its metadata names the inputs {', '.join(sorted(said))}, its graph has {', '.join(sorted(had))}"
+    stated, had = {port.name for port in ports}, set(inputs)
+    if stated != had:
+        yield f"its metadata names the inputs {', '.join(sorted(stated))}, its graph has {', '.join(sorted(had))}"
         return
     for port in ports:
         if other := _unlike(inputs[port.name], port, port.axes):
-            yield f"its metadata says {port.name}: {port.dtype} {port.axes}, its graph has {other}"
+            yield f"its metadata states {port.name}: {port.dtype} {port.axes}, its graph has {other}"
 
 
-def _unlike(had: Any, said: Port | Output, dynamic: Collection[str | int]) -> str:
-    """What an input or output of the graph is, where that isn't what the metadata says.
+def _unlike(had: Any, stated: Port | Output, dynamic: Collection[str | int]) -> str:
+    """What an input or output of the graph is, where that isn't what the metadata states.
 
     An output that was made for one size of batches alone is found by whoever runs or verifies the file.
 
     Args:
         had: of the graph.
-        said: by the metadata.
+        stated: by the metadata.
         dynamic: names of axes that can't have one size alone.
     """
     kind, first = _KINDS.get(had.type, had.type), 0 if isinstance(said, Port) else 1
-    fits = len(had.shape) == len(said.axes) and all(
+    fits = len(had.shape) == len(stated.axes) and all(
         not isinstance(size, int) or size == axis or (isinstance(axis, str) and axis not in dynamic)
-        for size, axis in zip(had.shape[first:], said.axes[first:], strict=True)
+        for size, axis in zip(had.shape[first:], stated.axes[first:], strict=True)
     )
-    return "" if kind == said.dtype and fits else f"{kind} {tuple(had.shape)}"
+    return "" if kind == stated.dtype and fits else f"{kind} {tuple(had.shape)}"
 
 
 def parse_file(path: Path) -> onnx.ModelProto:
-    """A file's graph, without tensors that lie beside it.
+    """A file's graph, without the tensors in its second file.
 
     Raises:
         RuntimeModelError: there is no such file, or it isn't one of ONNX.

@@ -72,6 +72,7 @@ def check_problem(
                 f"refuses target {number}, {target!r}; it expects {expected}"
             )
     _check_strata(task, labels, targets)
+    _check_order(task, targets, options)
     labels = ask(task.problem.training, "prepare", labels, targets, options)
     trial = _trial(task, labels, targets, options, arrays, heads)
     _check_loss(trial)
@@ -200,6 +201,19 @@ def _check_strata(task: Task, labels: Labels, targets: Sequence[Any]) -> None:
         raise place.error(f"gives {len(strata.numbers)} strata for {len(targets)} targets")
     if not all(0 <= int(number) < len(strata.names) for number in strata.numbers):
         raise place.error(f"gives numbers of strata beyond their {len(strata.names)} names")
+
+
+def _check_order(task: Task, targets: Sequence[Any], options: Any) -> None:
+    """As many samples as there are, the same ones for the same seed, for batches smaller and larger than all."""
+    if task.problem.training.order is None:
+        return
+    place = part_place(task, "training", "order")
+    for size in (2, len(targets), 4 * len(targets)):
+        found, again = (list(ask(task.problem.training, "order", targets, options, size, 1)) for _ in range(2))
+        if len(found) != len(targets) or not all(0 <= number < len(targets) for number in found):
+            raise place.amiss(found, f"{len(targets)} numbers of samples, from 0 to {len(targets) - 1}")
+        if found != again:
+            raise place.error("gives another order for the same seed, so that a run can't go on as it was begun")
 
 
 def _check_loss(trial: _Trial) -> None:

@@ -65,6 +65,7 @@ class Job:
         views: random views of each sample that are kept; None for fresh ones in every epoch.
         smaller: whether the primary metric is better when smaller.
         coupled: whether the loss needs the whole batch at once.
+        order: ``(size of a batch, seed)`` to the samples of an epoch in their order; None for each once, at random.
     """
 
     model: AdaptedModel
@@ -81,6 +82,7 @@ class Job:
     views: int | None = None
     smaller: bool = False
     coupled: bool = False
+    order: Callable[[int, int], Sequence[int]] | None = None
 
 
 def _keep_nothing(_progress: Progress, _optimizer: torch.optim.Optimizer) -> None:
@@ -230,7 +232,12 @@ def fit(
             # of dropout, which several processes draw apart; an epoch is the same after a resume
             torch.manual_seed(distributed.seed_of(hyperparameters.seed, epoch, accelerator.process_index))
             batches = distributed.batches(
-                accelerator, samples=len(job.train), size=batch_size, seed=hyperparameters.seed, epoch=epoch
+                accelerator,
+                samples=len(job.train),
+                size=batch_size,
+                seed=hyperparameters.seed,
+                epoch=epoch,
+                order=job.order and job.order(batch_size, distributed.seed_of(hyperparameters.seed, epoch)),
             )
             data = features.loader(epoch_data.train.at(epoch), batches=batches, workers=hyperparameters.workers)
             advance = watch.computing(f"epoch {epoch + 1} of {hyperparameters.epochs}", steps)

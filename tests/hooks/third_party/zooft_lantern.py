@@ -1,4 +1,4 @@
-"""A family of small convolutional networks and a task that tells pictures by a word in their file names."""
+"""A family of small convolutional networks and a task that classifies pictures by a word in their file names."""
 
 from dataclasses import dataclass
 
@@ -51,8 +51,6 @@ def zooft_register_families():
 
 @zooft.hookimpl
 def zooft_register_tasks():
-    return [
-        zooft.Task(name="lamps", summary="lit or not", options=Options, discover=discover, read=read,
-                   port=zooft.image_port, preprocess=zooft.image_preprocess,
-                   problem=zooft.classification(primary="accuracy"))
-    ]  # fmt: skip
+    of = {"problem": zooft.classification(primary="accuracy"), "options": Options}
+    images = {"read": read, "port": zooft.image_port, "preprocess": zooft.image_preprocess}
+    return [zooft.Task(name="lamps", summary="lit or not", discover=discover, **of, **images)]

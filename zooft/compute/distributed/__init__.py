@@ -1,7 +1,7 @@
 """Several processes as one run: who works, who waits, and how their parts become one result.
 
-Owns all that is said between processes. torchrun or ``accelerate launch`` start them; with a single one every function
-here does the plain thing and costs nothing. Batches are global: a run gives the same result however many
+Owns all communication between processes. torchrun or ``accelerate launch`` start them; with a single one every function
+here does the obvious thing and costs nothing. Batches are global: a run gives the same result however many
 processes share it, up to rounding and to what is random or normalised within a process.
 """
 
@@ -34,4 +34,4 @@ __all__ = [
     "start",
     "steps",
     "wrap",
-]  # fmt: skip
+]

@@ -1,4 +1,4 @@
-"""What is said between processes: results of the main one, votes, one thing from each."""
+"""What processes send each other: results of the main one, votes, one object from each."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def first(accelerator: Accelerator, work: Callable[[], T]) -> T:
     """What `work` gives in the main process, in every process; the others wait.
 
     Raises:
-        Exception: whatever `work` raised, in every process; `launcher.told_by_main` knows the copies.
+        Exception: whatever `work` raised, in every process; `launcher.is_reported_by_main` recognises the copies.
     """
     if accelerator.num_processes == 1:
         return work()
@@ -34,9 +34,9 @@ def first(accelerator: Accelerator, work: Callable[[], T]) -> T:
         try:
             made.append(work())
             message = [pickle.dumps((True, made[0]))]
-        except Exception as error:  # whatever it is, the others mustn't wait for ever
+        except Exception as error:  # of any kind: the others mustn't wait for ever
             failed = error
-            message = [pickle.dumps((False, _packed(error)))]
+            message = [pickle.dumps((False, _pack(error)))]
     distributed.broadcast_object_list(message, src=0, device=torch.device("cpu"))
     if failed is not None:
         raise failed
@@ -44,12 +44,12 @@ def first(accelerator: Accelerator, work: Callable[[], T]) -> T:
         return made[0]
     succeeded, content = pickle.loads(message[0] or b"")  # noqa: S301 -- from our own main process, never from a file
     if not succeeded:
-        raise _unpacked(*content)
+        raise _unpack(*content)
     return content  # type: ignore[no-any-return]
 
 
 def main_only(accelerator: Accelerator, work: Callable[[], T]) -> T | None:
-    """What `work` gives in the main process; None in the others, which wait and need nothing of it.
+    """What `work` gives in the main process; None in the others, which wait and don't need it.
 
     Raises:
         Exception: as `first` does.
@@ -60,9 +60,9 @@ def main_only(accelerator: Accelerator, work: Callable[[], T]) -> T | None:
 
 
 def main_process_first(accelerator: Accelerator, work: Callable[[], T]) -> T:
-    """What `work` gives in each process; the others begin when the main one has done it, without fault.
+    """What `work` gives in each process; the others begin once the main one has finished it without error.
 
-    For what leaves something behind that the others find, such as a download, and for what fails in all alike.
+    For work that leaves files that the others find, such as a download, or that fails alike in all.
 
     Raises:
         Exception: as `first` does.
@@ -73,7 +73,7 @@ def main_process_first(accelerator: Accelerator, work: Callable[[], T]) -> T:
 
 
 def agree(accelerator: Accelerator, yes: bool) -> bool:
-    """Whether all processes say yes; each waits for the others."""
+    """Whether `yes` holds in all processes; each waits for the others."""
     if accelerator.num_processes == 1:
         return yes
     votes = torch.tensor([int(yes)])
@@ -88,18 +88,19 @@ def all_gather_object(own: T, accelerator: Accelerator) -> list[T]:
     group: list[Any] = [None] * accelerator.num_processes
     for number in range(accelerator.num_processes):
         box = [own if number == accelerator.process_index else None]
-        # one after the other: torch gathers objects on the GPU where the run has one, and broadcasts where it is told
+        # one broadcast each: torch's gather of objects uses the GPU where the run has one, its broadcast the given
+        # device
         distributed.broadcast_object_list(box, src=number, device=torch.device("cpu"))
         group[number] = box[0]
     return group
 
 
-def _packed(error: Exception) -> tuple[Any, ...]:
-    """An error as what can be sent: the parts that make it, or its words where they can't be sent."""
-    # some of our own take arguments that pickle doesn't give back to them; the system's keep some outside `args`
+def _pack(error: Exception) -> tuple[Any, ...]:
+    """An error as what can be pickled: the parts that make it, or its message where they can't be."""
+    # some of our own errors have arguments that pickle loses; the system's hold some outside `args`
     for parts in (_parts_of_the_system_s(error), _parts_of(error)):
         try:
-            if parts and str(_unpacked(*pickle.loads(pickle.dumps(parts)))) == str(error):  # noqa: S301 -- our own
+            if parts and str(_unpack(*pickle.loads(pickle.dumps(parts)))) == str(error):  # noqa: S301 -- our own
                 return parts
         except Exception:  # noqa: S112 -- an attribute that can't be sent: try the next way
             continue
@@ -114,9 +115,9 @@ def _parts_of(error: Exception) -> tuple[Any, ...]:
     return (type(error), error.args, dict(error.__dict__))
 
 
-def _unpacked(kind: type[Exception], args: tuple[Any, ...], attributes: dict[str, Any] | None = None) -> Exception:
+def _unpack(kind: type[Exception], args: tuple[Any, ...], attributes: dict[str, Any] | None = None) -> Exception:
     error = kind.__new__(kind, *args)
-    if not isinstance(error, OSError):  # which has taken a file's name out of them
+    if not isinstance(error, OSError):  # which has taken the file's name out of `args`
         error.args = args
     error.__dict__.update(attributes or {})
     launcher.mark_told(error)

@@ -1,4 +1,4 @@
-"""What becomes of a process when another one, of the run or of a loader, has ended."""
+"""What happens in a process when another one, of the run or of a loader, has ended."""
 
 from __future__ import annotations
 
@@ -27,39 +27,39 @@ _LOST = (
     "remote process exited",
     "communicator was aborted",
 )
-"""Words of gloo and NCCL for a process at the other end that isn't there any more."""
+"""Messages of gloo and NCCL for a process at the other end that doesn't exist any more."""
 
 
 @contextlib.contextmanager
 def faults(accelerator: Accelerator, *, advice: str = "") -> Iterator[None]:
-    """Turn the loss of another process, or of a loader's, into an error that says so and by whom it is told.
+    """Turn the loss of another process, or of a loader's, into an error that names it and who reports it.
 
     Args:
         accelerator: of this process.
-        advice: how to go on, the end of the message.
+        advice: how to continue, the end of the message.
 
     Raises:
         TrainingError: a process of the run or of a loader has ended.
     """
     who = f"process {accelerator.process_index} of {accelerator.num_processes}"
-    with _told_to_end(who, advice, several=accelerator.num_processes > 1):
+    with _report_sigterm(who, advice, several=accelerator.num_processes > 1):
         try:
             yield
         except ZooftError:
             raise
         except (RuntimeError, OSError, EOFError) as raised:
-            error = _late_word(raised)
-            meant = _meant(error, who, several=accelerator.num_processes > 1)
+            error = _error_of_loader(raised)
+            meant = _describe(error, who, several=accelerator.num_processes > 1)
             if meant is None:
                 raise
             told = TrainingError("; ".join(filter(None, (meant, advice))))
-            for note in getattr(raised, "__notes__", ()):  # where what was learnt lies
+            for note in getattr(raised, "__notes__", ()):  # where the checkpoint is
                 told.add_note(note)
             raise told from error
 
 
-def _late_word(error: Exception) -> Exception:
-    """Where a pipe ended: what torch says of a loader's process a moment later, when the system tells it of its death."""
+def _error_of_loader(error: Exception) -> Exception:
+    """Where a pipe ended: torch's own error about a loader's process, which comes a moment later."""
     if isinstance(error, (EOFError, ConnectionError)):
         try:
             time.sleep(0.2)
@@ -68,8 +68,8 @@ def _late_word(error: Exception) -> Exception:
     return error
 
 
-def _meant(error: Exception, who: str, *, several: bool) -> str | None:
-    """What an error says of a process that isn't there any more; None where it speaks of something else."""
+def _describe(error: Exception, who: str, *, several: bool) -> str | None:
+    """The message for an error about a process that has ended; None where the error is about something else."""
     text = str(error)
     if "DataLoader worker" in text and ("exited unexpectedly" in text or "killed by signal" in text):
         whose = f" of {who}" if several else ""
@@ -80,15 +80,16 @@ def _meant(error: Exception, who: str, *, several: bool) -> str | None:
     lost = isinstance(error, distributed.DistError) or any(word in text.lower() for word in _LOST)
     if several and lost:
         return (
-            f"{who} has lost another process of the run: {first_line(error)} (the launcher's output names the one that ended "
+            f"{who} has lost another process of the run: {first_line(error)} (the launcher's output names the one "
+            "that ended "
             "first, and why)"
         )
     return None
 
 
 @contextlib.contextmanager
-def _told_to_end(who: str, advice: str, *, several: bool) -> Iterator[None]:
-    """Launchers end the other processes of a run that has lost one by SIGTERM, which is silent by itself."""
+def _report_sigterm(who: str, advice: str, *, several: bool) -> Iterator[None]:
+    """Report the SIGTERM, silent by itself, by which launchers end the other processes of a run that has lost one."""
     if not several or threading.current_thread() is not threading.main_thread():
         yield
         return
@@ -98,7 +99,11 @@ def _told_to_end(who: str, advice: str, *, several: bool) -> Iterator[None]:
         raise TrainingError(
             "; ".join(
                 filter(
-                    None, (f"{who} was told to end (SIGTERM), as launchers do when another process has ended", advice)
+                    None,
+                    (
+                        f"{who} was ended by its launcher (SIGTERM), as launchers do when another process has ended",
+                        advice,
+                    ),
                 )
             )
         )
@@ -107,12 +112,12 @@ def _told_to_end(who: str, advice: str, *, several: bool) -> Iterator[None]:
     try:
         yield
     except BaseException:
-        signal.signal(signal.SIGTERM, signal.SIG_IGN)  # this process is ending: let it say why
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)  # this process is ending: let it report why
         raise
     signal.signal(signal.SIGTERM, before)
 
 
 def first_line(error: BaseException) -> str:
-    """What an error says first; its kind where it says nothing."""
+    """The first line of an error's message; its type where it has none."""
     lines = str(error).strip().splitlines()
     return lines[0] if lines else type(error).__name__

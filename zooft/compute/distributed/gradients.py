@@ -1,4 +1,4 @@
-"""One model learning in several processes, as if it learnt in one: loss, gradients and BatchNorm's statistics."""
+"""One model that learns in several processes as in one: loss, gradients and BatchNorm's statistics."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ if TYPE_CHECKING:
 
 _SYNC_BUFFERS = next(
     name
-    for name in ("forward_sync_buffers", "broadcast_buffers")  # the newer torch's word and the older one's
+    for name in ("forward_sync_buffers", "broadcast_buffers")  # the name in newer and in older versions of torch
     if name in inspect.signature(nn.parallel.DistributedDataParallel).parameters
 )
-"""Whether buffers are exchanged at every step. We don't: nobody looks at them before `broadcast_buffers`."""
+"""Whether buffers are exchanged at every step. They aren't: nothing reads them before `broadcast_buffers`."""
 
 
 def global_loss(
@@ -33,10 +33,10 @@ def global_loss(
     *,
     counts: Sequence[int] | None = None,
 ) -> Tensor:
-    """The loss of the global batch, times the number of processes: what is to be sent backward.
+    """The loss of the global batch, times the number of processes: on which `backward` is called.
 
-    Computed on everybody's outputs, of which only the own ones carry a gradient. DistributedDataParallel takes the
-    mean of the processes' gradients, so each parameter gets exactly the gradient that one process would have
+    Computed on the outputs of all processes, of which only this one's carry a gradient. DistributedDataParallel takes
+    the mean of the processes' gradients, so each parameter gets exactly the gradient that one process would have
     computed on the whole batch, for any loss, weighted ones too, and however the batch is cut. Divided by
     the number of processes, the value is the global batch's loss, the same everywhere.
 
@@ -49,14 +49,14 @@ def global_loss(
     """
     if accelerator.num_processes == 1:
         return loss(outputs, targets)
-    known = tuple(counts) if counts is not None else _counted(trees.length(outputs), accelerator)
+    known = tuple(counts) if counts is not None else _all_counts(trees.length(outputs), accelerator)
     process, number = accelerator.process_index, int(accelerator.num_processes)
-    # rows that are left out get zeros for a gradient: a process without samples takes part in the exchange all the same
+    # rows that are left out get a gradient of zero: a process without samples still takes part in the exchange
     return loss(_of_all(outputs, known, process), _of_all(targets, known, None)) * number
 
 
 def _of_all(tree: Any, counts: Sequence[int], own: int | None) -> Any:
-    """Everybody's rows of each tensor; those of process `own` carry their gradient."""
+    """All processes' rows of each tensor; those of process `own` carry their gradient."""
 
     def gathered(tensor: Tensor) -> Tensor:
         parts = [part[:n] for part, n in zip(all_gather_rows(tensor.detach(), max(counts)), counts, strict=True)]
@@ -70,10 +70,10 @@ def _of_all(tree: Any, counts: Sequence[int], own: int | None) -> Any:
 def wrap(model: nn.Module, accelerator: Accelerator, *, sync_bn: bool = False) -> nn.Module:
     """The module whose forward pass trains: the model itself, or one that exchanges gradients.
 
-    To be called again, with what it gave before let go, when other parameters learn than before.
+    To be called again when other parameters learn than before, after releasing what it returned then.
 
     Args:
-        model: placed, with what learns set to.
+        model: on its device, with `requires_grad` set.
         accelerator: of this process.
         sync_bn: BatchNorm layers that learn take their statistics from all processes.
 
@@ -92,10 +92,10 @@ def wrap(model: nn.Module, accelerator: Accelerator, *, sync_bn: bool = False) -
 
 
 def average_gradients(loss: object, accelerator: Accelerator) -> None:
-    """Give every process the gradients of the global batch for the parameters of the loss itself.
+    """Average the gradients of the loss's own parameters over all processes.
 
-    `global_loss` computes it everywhere from all logits, so each process has the whole gradient already, times their number; the
-    mean makes it the same to the last bit, and is the one that a single process would have computed.
+    `global_loss` computes it everywhere from all logits, so each process has the whole gradient already, times their
+    number; the mean makes it the same to the last bit, and is the one that a single process would have computed.
     """
     if accelerator.num_processes == 1 or not isinstance(loss, nn.Module):
         return
@@ -107,9 +107,9 @@ def average_gradients(loss: object, accelerator: Accelerator) -> None:
 
 
 def broadcast_buffers(model: nn.Module, accelerator: Accelerator) -> None:
-    """Give every process the main one's running statistics, as they differ after an epoch on different samples.
+    """Give every process the main one's running statistics, which differ after an epoch on different samples.
 
-    To be called in training mode: layers that stand still have changed nothing.
+    To be called in training mode: frozen layers, which aren't in it, have changed nothing.
     """
     if accelerator.num_processes == 1:
         return
@@ -123,7 +123,7 @@ def broadcast_buffers(model: nn.Module, accelerator: Accelerator) -> None:
                 buffer.copy_(values.view_as(buffer))
 
 
-def _counted(own: int, accelerator: Accelerator) -> tuple[int, ...]:
+def _all_counts(own: int, accelerator: Accelerator) -> tuple[int, ...]:
     counts = all_gather_rows(torch.tensor([own], device=accelerator.device), 1)
     return tuple(int(count) for count in counts)
 
@@ -135,7 +135,8 @@ def _synchronise_norms(model: nn.Module, accelerator: Accelerator) -> None:
         return
     if accelerator.device.type != "cuda":
         raise ConfigError(
-            f"--sync-bn works on CUDA only, and this run is on {accelerator.device.type} with {len(learning)} BatchNorm layers "
+            f"--sync-bn works on CUDA only, and this run is on {accelerator.device.type} with {len(learning)} "
+            "BatchNorm layers "
             "that learn; leave --sync-bn out: each process then normalises by its own samples"
         )
     from timm.layers import convert_sync_batchnorm  # torch's own drops the activation that timm keeps inside a norm

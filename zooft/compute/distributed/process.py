@@ -1,4 +1,4 @@
-"""This process's place among those of the run: how it begins and takes leave, and the device that it works on."""
+"""This process's place among those of the run: how it joins and leaves, and the device that it uses."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 PATIENCE = timedelta(hours=24)
 """How long a process waits for another: reading a million files is the main process's work, and the others wait for
-it. One that has died is noticed by its connection, at once."""
+it. A process that died is noticed at once, by its connection."""
 
 
 def start(*, cpu: bool) -> Accelerator:
@@ -33,7 +33,7 @@ def start(*, cpu: bool) -> Accelerator:
 
     cpu = cpu or not torch.cuda.is_available()
     if launcher.processes() > 1 and not distributed.is_initialized():
-        # two backends: what lies on the CPU, results of Python among it, goes by gloo and needs no GPU
+        # two backends: what is on the CPU, Python objects included, goes by gloo and needs no GPU
         try:
             distributed.init_process_group("gloo" if cpu else "cpu:gloo,cuda:nccl", timeout=PATIENCE)
         except (RuntimeError, ValueError) as error:
@@ -45,7 +45,7 @@ def start(*, cpu: bool) -> Accelerator:
 
 
 def finish() -> None:
-    """Take leave of the other processes."""
+    """Leave the group of processes."""
     if distributed.is_available() and distributed.is_initialized():
         distributed.destroy_process_group()
 
@@ -69,7 +69,7 @@ def check_device(device: str) -> None:
     """Refuse a device that isn't there.
 
     Raises:
-        ConfigError: says what there is.
+        ConfigError: names the devices that there are.
     """
     there = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
     if not there.get(device, True):

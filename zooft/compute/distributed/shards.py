@@ -1,4 +1,4 @@
-"""Samples shared out among the processes of a run, and what was computed of them gathered."""
+"""Samples divided among the processes of a run, and their results gathered."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from accelerate import Accelerator
 
 PIECE = 64 * 2**20
-"""Bytes that each process hands over at a time where much is gathered."""
+"""Bytes that each process sends at a time where much is gathered."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -25,10 +25,10 @@ class Batches:
     """Index lists of one epoch: this process's part of every global batch, for a loader's ``batch_sampler``.
 
     The order is a permutation by `seed` and `epoch` alone. Every global batch is cut into contiguous parts whose
-    lengths differ by one at most; nothing is repeated and nothing left out. A last sample that would be a batch by itself,
-    which no BatchNorm can take its statistics from, goes into the batch before it. Where a batch has fewer samples than there are
-    processes, those at the end have none of their own: they are given one that isn't theirs, so that the step runs
-    everywhere, and `counts` says that it doesn't count.
+    lengths differ by one at most; nothing is repeated and nothing left out. A last sample that would be a batch by
+    itself, which no BatchNorm can take its statistics from, goes into the batch before it. Where a batch has fewer
+    samples than there are processes, those at the end have none of their own: they get a sample that isn't theirs, so
+    that the step runs everywhere, and `counts` is 0 for them.
 
     Attributes:
         samples: how many there are.
@@ -37,6 +37,7 @@ class Batches:
         epoch: from 0.
         process: this one's number.
         processes: how many there are.
+        order: of the epoch's samples, where it isn't the permutation.
     """
 
     samples: int
@@ -45,13 +46,15 @@ class Batches:
     epoch: int = 0
     process: int = 0
     processes: int = 1
+    order: Sequence[int] | None = None
 
     def __len__(self) -> int:
         return steps(self.samples, self.size)
 
     def __iter__(self) -> Iterator[list[int]]:
         """Each step's samples."""
-        order = torch.randperm(self.samples, generator=torch.Generator().manual_seed(seed_of(self.seed, self.epoch)))
+        random = torch.Generator().manual_seed(seed_of(self.seed, self.epoch))
+        order = torch.randperm(self.samples, generator=random) if self.order is None else torch.tensor(self.order)
         for step, batch in enumerate(torch.split(order, [self._length(step) for step in range(len(self))])):
             counts = self.counts(step)
             begin = sum(counts[: self.process])
@@ -67,21 +70,31 @@ class Batches:
 
 
 def steps(samples: int, size: int) -> int:
-    """Batches of an epoch of so many samples, none of them of a single sample but where all are, or where there is no other."""
+    """Batches of an epoch.
+
+    None has a single sample, except where all have or there is no other batch.
+    """
     full, rest = divmod(samples, size)
     return full + (rest > 1 or (rest == 1 and full == 0))
 
 
-def batches(accelerator: Accelerator, *, samples: int, size: int, seed: int, epoch: int) -> Batches:
+def batches(
+    accelerator: Accelerator, *, samples: int, size: int, seed: int, epoch: int, order: Sequence[int] | None = None
+) -> Batches:
     """This process's batches of an epoch."""
     return Batches(
-        samples=samples, size=size, seed=seed, epoch=epoch,
-        process=accelerator.process_index, processes=accelerator.num_processes,
-    )  # fmt: skip
+        samples=samples,
+        size=size,
+        seed=seed,
+        epoch=epoch,
+        order=order,
+        process=accelerator.process_index,
+        processes=accelerator.num_processes,
+    )
 
 
 def seed_of(*numbers: int) -> int:
-    """One seed from several, such as seed, epoch and process: no two tuples share one by a sum."""
+    """One seed from several, such as seed, epoch and process: tuples with the same sum give different ones."""
     return int(np.random.SeedSequence(numbers).generate_state(1, np.uint64)[0] >> np.uint64(1))
 
 
@@ -95,23 +108,24 @@ def gather(parts: Sequence[Any], order: Sequence[int], accelerator: Accelerator)
     """Rows that the processes have computed, in the samples' order, on the CPU in every process.
 
     Args:
-        parts: this process's rows, ``(n, …)`` each, or mappings of such, of mappings too; none at all where it had no samples.
+        parts: this process's rows, ``(n, …)`` each, or mappings of such, of mappings too; none at all where it had no
+            samples.
         order: which sample each of these rows is of; over all processes every number from 0 once.
         accelerator: of this process.
     """
     names = list(parts[0]) if len(parts) and isinstance(parts[0], Mapping) else None
-    if accelerator.num_processes > 1:  # a process without samples knows no names
+    if accelerator.num_processes > 1:  # a process without samples doesn't know the names
         names = next((theirs for theirs in all_gather_object(names, accelerator) if theirs is not None), None)
     if names is None:
-        return _gathered(parts, order, accelerator)
+        return _gather_tensor(parts, order, accelerator)
     return {name: gather([part[name] for part in parts], order, accelerator) for name in names}
 
 
-def _gathered(parts: Sequence[Tensor], order: Sequence[int], accelerator: Accelerator) -> Tensor:
+def _gather_tensor(parts: Sequence[Tensor], order: Sequence[int], accelerator: Accelerator) -> Tensor:
     places = torch.tensor(list(order), dtype=torch.long)
     own = torch.cat([part.cpu() for part in parts]) if len(parts) else None
     if accelerator.num_processes == 1 and own is not None:
-        return _arranged(own, places)
+        return _reorder(own, places)
     others = all_gather_object((places, None if own is None else (own.dtype, own.shape[1:])), accelerator)
     total = sum(len(theirs) for theirs, _ in others)
     dtype, shape = next(kind for _, kind in others if kind is not None)
@@ -137,7 +151,7 @@ def _parts(n: int, number: int) -> list[range]:
 
 
 def all_gather_rows(own: Tensor, length: int) -> list[Tensor]:
-    """Each process's rows, filled up to `length`; what is beyond its own number of rows means nothing."""
+    """Each process's rows, padded to `length`; the padding's content is undefined."""
     padded = own.new_zeros((length, *own.shape[1:]))
     padded[: min(len(own), length)] = own[:length]
     received = [torch.empty_like(padded) for _ in range(distributed.get_world_size())]
@@ -145,7 +159,7 @@ def all_gather_rows(own: Tensor, length: int) -> list[Tensor]:
     return received
 
 
-def _arranged(rows: Tensor, places: Tensor) -> Tensor:
+def _reorder(rows: Tensor, places: Tensor) -> Tensor:
     if torch.equal(places, torch.arange(len(places))):
         return rows
     result = torch.empty_like(rows)

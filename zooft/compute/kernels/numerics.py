@@ -1,11 +1,11 @@
 """Products of float32 matrices by the faster of torch's two libraries, as long as they stay float32.
 
-Apart from what it serves, since torch keeps this choice as a state of the whole process: it is made in a ``with`` and
+Separate from its callers, since torch holds this choice for the whole process: it is made in a ``with`` and
 undone on leaving.
 
 On AMD's processors MKL multiplies at half of oneDNN's speed. torch hands float32 products to oneDNN only where it may
 use bfloat16 inside; a processor without AMX computes them in float32 all the same, one with it rounds (relative error
-2e-3 instead of 4e-7). So it is tried: taken where nothing is rounded and where it is faster, attention counted in,
+2e-3 instead of 4e-7). So it is measured: used where nothing is rounded and where it is faster, attention included,
 which took twice as long that way on an Intel processor.
 """
 
@@ -25,19 +25,19 @@ if TYPE_CHECKING:
 ROUNDING = 1e-5
 """Relative error against float64 up to which a product counts as one in float32."""
 FASTER = 1.25
-"""By how much it has to be faster; below that a busy machine can't tell."""
+"""By how much it has to be faster; below that, timings on a busy machine are too noisy."""
 _ROUNDS = 3
 
 
 @contextmanager
 def fast_matmul(note: Callable[[str], None]) -> Iterator[bool]:
-    """Within, the CPU multiplies float32 matrices by the faster library that is exact; gives whether it changed that.
+    """Multiply float32 matrices by the faster library that is exact, on CPUs; yields whether that changed anything.
 
-    The trial takes some 30 ms. A precision that was chosen before is left alone. Within, and only where something
-    was changed, ``torch.get_float32_matmul_precision`` raises, as it does wherever a single backend was set.
+    The measurement takes some 30 ms. A precision that was set before is left alone. Within, and only where something
+    changed, ``torch.get_float32_matmul_precision`` raises, as it does wherever a single backend was set.
 
     Args:
-        note: is told what was measured, if something is changed.
+        note: called with what was measured, if something changes.
     """
     backend: Any = torch.backends.mkldnn
     free = backend.is_available() and backend.matmul.fp32_precision == "none"
@@ -52,7 +52,7 @@ def fast_matmul(note: Callable[[str], None]) -> Iterator[bool]:
 
 @contextmanager
 def exact_convolutions() -> Iterator[None]:
-    """Within, CUDA convolves float32 in float32: by itself it uses TF32, which has ten bits."""
+    """Convolve float32 in float32 on CUDA, whose default is TF32 with a mantissa of ten bits."""
     backend: Any = torch.backends.cudnn
     before = backend.allow_tf32
     backend.allow_tf32 = False
@@ -70,7 +70,7 @@ def _gain_of_onednn() -> float:
     with _precision("bf16"):
         if not max(map(_error, _products(operands), exact)) <= ROUNDING:
             return 0.0
-    _products(operands)  # the first call finds its kernels
+    _products(operands)  # the first call sets up its kernels
     plain, rerouted = [], []
     for _ in range(_ROUNDS):
         plain.append(_seconds(operands))
@@ -80,7 +80,7 @@ def _gain_of_onednn() -> float:
 
 
 def _products(operands: Sequence[Tensor]) -> list[Tensor]:
-    """Of a small transformer: a linear layer, its matrix alone, scores, and whole attention, a twentieth of it all."""
+    """Products of a small transformer: a linear layer, its matrix alone, scores, and whole attention, 1/20 of it."""
     x, weight, bias, heads = operands
     with torch.inference_mode(), torch.autocast("cpu", enabled=False):
         scores = heads[0] @ heads[0].transpose(1, 2)
@@ -92,7 +92,7 @@ def _error(found: Tensor, exact: Tensor) -> float:
 
 
 def _seconds(operands: Sequence[Tensor]) -> float:
-    """Of this thread's own time, which other jobs on the machine don't count into."""
+    """Seconds of this thread's own CPU time, which excludes other jobs on the machine."""
     start = time.thread_time()
     _products(operands)
     return time.thread_time() - start
@@ -100,7 +100,7 @@ def _seconds(operands: Sequence[Tensor]) -> float:
 
 @contextmanager
 def _precision(name: str) -> Iterator[None]:
-    """What float32 products may use inside, as torch calls it; put back on leaving."""
+    """Set what float32 products may use inside, in torch's words; restored on leaving."""
     setting: Any = torch.backends.mkldnn
     before = setting.matmul.fp32_precision
     setting.matmul.fp32_precision = name

@@ -1,18 +1,20 @@
-"""Faster ways to the same numbers, for operations that torch's CPU library answers with a slow kernel.
+"""Faster ways to the same numbers, for operations that torch's CPU library computes with a slow kernel.
 
-Owns seven of them, found in profiles of training steps, and the mode that puts them in the place of torch's own
+Owns seven of them, found in profiles of training steps, and the mode that replaces torch's own operations by them
 while a forward pass runs. The model isn't touched, so files, hashes and hooks stay as they are.
 
 - Depthwise convolutions: the library's fast kernel for the gradient of the weights takes kernels up to three columns
   wide, and none at all takes strided ones in bfloat16 for the gradient of the input; what is used instead is 10 to 40
   times slower. Wider kernels are cut into strips of three columns, and the strided gradient is computed in float32.
 - Wide 3x3 convolutions in float32: torch's library has no kernel with fewer multiplications (`winograd`).
-- Convolutions of many channels and few places, the last ones of a network: the library finds the gradient of their weights
+- Convolutions of many channels and few places, the last ones of a network: the library finds the gradient of their
+weights
   at a fraction of the speed of the matrix product that it is.
-- 1x1 convolutions to few places, in bfloat16, are matrix products of the channels, which the library has faster kernels for.
+- 1x1 convolutions to few places, in bfloat16, are matrix products of the channels, for which the library has faster
+  kernels.
 - Attention in bfloat16: the backward pass of the fused kernel is slower than plain matrix products.
 - Linear layers in bfloat16: the bias costs a pass over the result, which oneDNN adds before it leaves the cache.
-- ``relu6`` in place copies its input first, to remember which elements were cut; the output tells that too.
+- ``relu6`` in place copies its input first, to remember which elements were cut; the output shows that too.
 """
 
 from __future__ import annotations
@@ -35,17 +37,17 @@ if TYPE_CHECKING:
 _STRIP = 3
 """Columns of a depthwise kernel that the library's fast kernel takes."""
 _MOST_PLACES, _FEWEST_CHANNELS = 64, 128
-"""Of convolutions whose weights' gradient is found by a matrix product; measured."""
+"""Of convolutions whose weights' gradient is found by a matrix product; measured. Places are pixels of the output."""
 _MOST_PLACES_OF_PRODUCT, _FEWEST_CHANNELS_OF_PRODUCT = 256, 64
-"""Of 1x1 convolutions that are computed as a matrix product altogether; the larger ones are at the memory's pace either way."""
+"""Of 1x1 convolutions computed wholly as a matrix product; the speed of larger ones is bound by memory either way."""
 _Pair = tuple[int, int]
 
 
 class FastKernels(TorchFunctionMode):
-    """While it is entered, calls for which there is a faster way take it.
+    """While it is entered, calls take the faster way where there is one.
 
     Attributes:
-        used: how many calls did, by name.
+        used: how many calls took the faster way, by name.
     """
 
     def __init__(self) -> None:
@@ -73,13 +75,13 @@ class FastKernels(TorchFunctionMode):
 
 
 def _is_checkpointed() -> bool:
-    """Whether what runs will run again in the backward pass, where the mode isn't entered and other tensors would be saved."""
+    """Whether it is recomputed in the backward pass, where the mode isn't entered: other tensors would be saved."""
     hooks = torch._C._autograd._top_saved_tensors_default_hooks(True)
     return hooks is not None and hooks[0].__module__ == checkpoint.__name__
 
 
 def _fit(*tensors: Tensor | None) -> bool:
-    """Whether torch itself would take these together: of one type, or of those that autocast casts."""
+    """Whether torch itself would take these together: one dtype, or dtypes that autocast casts."""
     given = [tensor for tensor in tensors if tensor is not None]
     cast = {torch.float32, torch.bfloat16, torch.float16} if torch.is_autocast_enabled("cpu") else {given[0].dtype}
     return all(one.dtype in cast and one.device.type == "cpu" and not one.is_nested for one in given)
@@ -100,11 +102,11 @@ def _conv2d(
     dilation: int | _Pair = 1,
     groups: int = 1,
 ) -> Tensor | None:
-    """The convolution, or None where torch's own is as fast."""
+    """The convolution, or None where torch's own should compute it."""
     if isinstance(padding, str) or input.ndim != 4 or _pair(dilation) != (1, 1) or not _fit(input, weight, bias):
         return None
     if min(_pair(stride)) < 1:
-        return None  # torch says so
+        return None  # torch raises the error
     if not (input.requires_grad or weight.requires_grad):
         return None
     if groups == 1 and input.shape[1] == weight.shape[1]:
@@ -129,9 +131,9 @@ def _dense(x: Tensor, weight: Tensor, bias: Tensor | None, stride: _Pair, paddin
     dtype = _compute_dtype(x)
     if dtype not in {torch.float32, torch.bfloat16}:
         return None
-    product = bias is None and _is_product(x, weight, stride, padding, dtype)  # a bias would be rounded for itself
+    product = bias is None and _is_product(x, weight, stride, padding, dtype)  # a bias would be rounded separately
     if product or (weight.requires_grad and _is_deep(x, weight, stride, padding)):
-        return _applied(x, weight, bias, stride, padding, dtype)
+        return _convolve(x, weight, bias, stride, padding, dtype)
     return None
 
 
@@ -141,7 +143,7 @@ def _is_deep(x: Tensor, weight: Tensor, stride: _Pair, padding: _Pair) -> bool:
 
 
 def _is_product(x: Tensor, weight: Tensor, stride: _Pair, padding: _Pair, dtype: torch.dtype) -> bool:
-    """Whether a convolution is one of those that are a matrix product of channels, as they lie in memory; no depthwise one is."""
+    """Whether it is a matrix product of channels, in memory as it lies, that pays; a depthwise convolution never is."""
     if dtype is not torch.bfloat16 or tuple(weight.shape[2:]) != (1, 1) or padding != (0, 0) or not x.numel():
         return False
     fewest = min(weight.shape[:2]) >= _FEWEST_CHANNELS_OF_PRODUCT
@@ -150,7 +152,7 @@ def _is_product(x: Tensor, weight: Tensor, stride: _Pair, padding: _Pair, dtype:
 
 
 def _places(x: Tensor, weight: Tensor, stride: _Pair, padding: _Pair) -> int:
-    """Of the result of one image; 0 where the kernel is larger than what it is to see."""
+    """Output pixels of one image; 0 where the kernel is larger than its padded input."""
     sizes = [(x.shape[i] + 2 * padding[i - 2] - weight.shape[i]) // stride[i - 2] + 1 for i in (2, 3)]
     return math.prod(sizes) if min(sizes) >= 1 else 0
 
@@ -160,10 +162,10 @@ def _depthwise(x: Tensor, weight: Tensor, bias: Tensor | None, stride: _Pair, pa
     slow = weight.shape[3] > _STRIP or (dtype is torch.bfloat16 and stride != (1, 1))
     if not slow or dtype not in {torch.float32, torch.bfloat16}:
         return None
-    return _applied(x, weight, bias, stride, padding, dtype)
+    return _convolve(x, weight, bias, stride, padding, dtype)
 
 
-def _applied(
+def _convolve(
     x: Tensor, weight: Tensor, bias: Tensor | None, stride: _Pair, padding: _Pair, dtype: torch.dtype
 ) -> Tensor:
     own_bias = None if bias is None else bias.to(dtype)
@@ -183,7 +185,7 @@ class _Wide(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
         ctx.save_for_backward(x, weight)
-        return winograd.convolve(x, winograd.transformed(weight).transpose(1, 2), bias=bias)
+        return winograd.convolve(x, winograd.transform(weight).transpose(1, 2), bias=bias)
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
@@ -204,7 +206,7 @@ class _Convolution(torch.autograd.Function):
         ctx.stride, ctx.padding = stride, padding
         with torch.autocast("cpu", enabled=False):
             if bias is None and _is_product(x, weight, stride, padding, x.dtype):
-                return _channels_multiplied(x, weight, stride)
+                return _multiply_channels(x, weight, stride)
             return F.conv2d(x, weight, bias, stride, padding, groups=_groups(x, weight))
 
     @staticmethod
@@ -224,14 +226,14 @@ def _groups(x: Tensor, weight: Tensor) -> int:
 
 def _input_gradient(gradient: Tensor, x: Tensor, weight: Tensor, stride: _Pair, padding: _Pair) -> Tensor:
     if _is_product(x, weight, stride, padding, x.dtype):
-        return _product_flowing_back(gradient, x, weight, stride)
+        return _product_input_gradient(gradient, x, weight, stride)
     if x.dtype is not torch.bfloat16 or stride == (1, 1) or _groups(x, weight) == 1:
         return _torchs_own(gradient, x, weight, stride, padding, (True, False))
-    blank = torch.empty_like(x, dtype=torch.float32)  # only its shape and layout count
+    blank = torch.empty_like(x, dtype=torch.float32)  # only its shape and layout matter
     return _torchs_own(gradient.float(), blank, weight.float(), stride, padding, (True, False)).to(x.dtype)
 
 
-def _product_flowing_back(gradient: Tensor, x: Tensor, weight: Tensor, stride: _Pair) -> Tensor:
+def _product_input_gradient(gradient: Tensor, x: Tensor, weight: Tensor, stride: _Pair) -> Tensor:
     flowing = (gradient.permute(0, 2, 3, 1) @ weight.flatten(1)).permute(0, 3, 1, 2)
     if stride == (1, 1):
         return flowing
@@ -240,16 +242,16 @@ def _product_flowing_back(gradient: Tensor, x: Tensor, weight: Tensor, stride: _
     return whole
 
 
-def _channels_multiplied(x: Tensor, weight: Tensor, stride: _Pair) -> Tensor:
-    """The 1x1 convolution; not as a view, which nobody could change in place where autograd's own function gives it."""
-    seen = _seen(x, stride)
+def _multiply_channels(x: Tensor, weight: Tensor, stride: _Pair) -> Tensor:
+    """The 1x1 convolution, not as a view: autograd forbids changing in place a view that a custom function returns."""
+    seen = _sample_pixels(x, stride)
     whole = torch.empty((len(x), len(weight), *seen.shape[1:3]), dtype=x.dtype, memory_format=torch.channels_last)
     torch.mm(seen.reshape(-1, x.shape[1]), weight.flatten(1).t(), out=whole.permute(0, 2, 3, 1).view(-1, len(weight)))
     return whole
 
 
-def _seen(x: Tensor, stride: _Pair) -> Tensor:
-    """``(N, H', W', C)``: what a 1x1 convolution looks at."""
+def _sample_pixels(x: Tensor, stride: _Pair) -> Tensor:
+    """``(N, H', W', C)``: the input pixels that a 1x1 convolution reads."""
     return x[:, :, :: stride[0], :: stride[1]].permute(0, 2, 3, 1)
 
 
@@ -260,7 +262,7 @@ def _weight_gradient(gradient: Tensor, x: Tensor, weight: Tensor, stride: _Pair,
 
 
 def _product(gradient: Tensor, x: Tensor, kernel: _Pair, stride: _Pair, padding: _Pair) -> Tensor:
-    """The gradient of a convolution's weights, of what flows to each place times what the kernel sees from there."""
+    """The gradient of a convolution's weights: each output's gradient times the input under the kernel there."""
     outputs, channels = gradient.shape[1], x.shape[1]
     padded = F.pad(x.permute(0, 2, 3, 1), (0, 0, padding[1], padding[1], padding[0], padding[0]))
     seen = padded.unfold(1, kernel[0], stride[0]).unfold(2, kernel[1], stride[1]).permute(0, 1, 2, 4, 5, 3)
@@ -268,18 +270,18 @@ def _product(gradient: Tensor, x: Tensor, kernel: _Pair, stride: _Pair, padding:
     flowing, given = gradient.permute(0, 2, 3, 1).reshape(places, outputs), seen.reshape(places, features)
     few = gradient.dtype is torch.bfloat16 and math.prod(gradient.shape[2:]) <= _MOST_PLACES
     smaller, larger = (flowing, given) if outputs <= features else (given, flowing)
-    product = _turned(smaller, copied=few) @ larger
+    product = _transpose(smaller, copied=few) @ larger
     found = product if smaller is flowing else product.t()
     return found.reshape(outputs, *kernel, channels).permute(0, 3, 1, 2)
 
 
-def _turned(rows: Tensor, *, copied: bool) -> Tensor:
-    """The transpose of the smaller factor; where places are few, oneDNN puts it in order more slowly than a copy does."""
+def _transpose(rows: Tensor, *, copied: bool) -> Tensor:
+    """The transpose of the smaller factor; with few places, oneDNN reorders it more slowly than a copy does."""
     return rows.t().contiguous() if copied else rows.t()
 
 
 def _strips(gradient: Tensor, x: Tensor, weight: Tensor, stride: _Pair, padding: _Pair) -> Tensor:
-    """The same of a depthwise one, strip by strip: a column of the kernel sees the input, shifted by its number."""
+    """The same for a depthwise convolution, by column: a kernel's column reads the input shifted by its number."""
     columns = weight.shape[3]
     if columns <= _STRIP:
         return _torchs_own(gradient, x, weight, stride, padding, (False, True))
@@ -318,7 +320,8 @@ def _attention(
     same = query.ndim == 4 and query.shape[:2] == key.shape[:2] and key.shape == value.shape
     if not plain or not same or query.shape[3] != key.shape[3] or not _fit(query, key, value):
         return None
-    # torch's fused kernel, asked for below without torch's own checks, reads beyond other layouts and divides by none
+    # torch's fused kernel, called below without torch's own checks, reads out of bounds in other layouts and divides by
+    # none
     if _compute_dtype(query) is not torch.bfloat16 or not all(
         p.numel() and p.stride(3) == 1 for p in (query, key, value)
     ):
@@ -333,8 +336,8 @@ def _attention(
 class _Attention(torch.autograd.Function):
     """``(N, heads, L, E)`` queries, ``(N, heads, S, E)`` keys and values, bfloat16.
 
-    The forward pass is torch's. The backward pass is that of FlashAttention (Dao et al. 2022, section 3.1), a sample at a
-    time in place of its blocks, whose scores stay in the cache where there are some hundred tokens; they and what flows
+    The forward pass is torch's. The backward pass is that of FlashAttention (Dao et al. 2022, section 3.1), a sample at
+    a time in place of its blocks, whose scores fit into the cache for some hundred tokens; they and what flows
     back to them are float32, the other products bfloat16.
     """
 
@@ -360,10 +363,19 @@ class _Attention(torch.autograd.Function):
 
 
 def _flow_back(
-    query: Tensor, key: Tensor, value: Tensor, out: Tensor, logsumexp: Tensor, gradient: Tensor,
-    of_query: Tensor, of_key: Tensor, of_value: Tensor, *, scale: float,
-) -> None:  # fmt: skip
-    """Attention's gradients for one sample: ``(heads, L, E)``, ``(heads, S, E)``, and `logsumexp` ``(heads, L)`` float32."""
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    out: Tensor,
+    logsumexp: Tensor,
+    gradient: Tensor,
+    of_query: Tensor,
+    of_key: Tensor,
+    of_value: Tensor,
+    *,
+    scale: float,
+) -> None:
+    """Write attention's gradients of a sample, ``(heads, L, E)`` and ``(heads, S, E)``; `logsumexp` float32 ``(heads, L)``."""
     query, key, value, gradient = (part.contiguous() for part in (query, key, value, gradient))
     upstream = gradient.float()
     weights = torch.baddbmm(-logsumexp[..., None], query.float(), key.float().transpose(1, 2), alpha=scale).exp_()
@@ -376,18 +388,18 @@ def _flow_back(
 
 
 def _linear(input: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor | None:  # noqa: A002  -- as torch calls it
-    """A linear layer with a bias on rows of tokens, in bfloat16, or None. Of a classifier's few rows nothing is gained."""
+    """A linear layer with a bias on rows of tokens, in bfloat16, or None: a classifier's few rows gain nothing."""
     if bias is None or not _fit(input, weight, bias) or input.ndim < 3 or weight.ndim != 2 or not input.numel():
         return None
     if input.shape[-1] != weight.shape[1] or bias.shape != weight.shape[:1] or not weight.numel():
-        return None  # torch spreads some of these, and says what is wrong with the others
+        return None  # torch broadcasts some of these, and raises for the others
     if _compute_dtype(input) is not torch.bfloat16 or not (input.requires_grad or weight.requires_grad):
         return None
     if not torch.backends.mkldnn.is_available() or not torch.ops.mkldnn._is_mkldnn_bf16_supported():  # type: ignore[no-untyped-call]
         return None
     rows = input.flatten(
         0, -2
-    )  # out here: what a function of its own gives as a view, autograd lets nobody change in place
+    )  # out here, since autograd forbids changing in place a view that a custom function returns
     result: Tensor = _Linear.apply(*(part.to(torch.bfloat16) for part in (rows, weight, bias)))
     return result.view(*input.shape[:-1], -1)
 
@@ -417,7 +429,7 @@ def _hardtanh(
     max_val: float = 1.0,
     inplace: bool = False,
 ) -> Tensor | None:
-    """In place and without a copy, or None where it isn't wanted in place."""
+    """Clamp in place and without a copy, or None where it isn't requested in place."""
     if not inplace or not input.requires_grad or input.is_leaf or input._is_view() or input.device.type != "cpu":
         return None  # torch itself knows what may be changed in place
     result: Tensor = _Clamped.apply(input, min_val, max_val)
@@ -425,7 +437,7 @@ def _hardtanh(
 
 
 class _Clamped(torch.autograd.Function):
-    """``clamp_``; an element was cut where the output lies on a limit."""
+    """``clamp_``; an element was clamped where the output equals a limit."""
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, low: float, high: float) -> Tensor:

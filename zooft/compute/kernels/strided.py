@@ -1,9 +1,10 @@
-"""1x1 convolutions that skip places, kept from a kernel that writes beyond its memory.
+"""Strided 1x1 convolutions, computed without a kernel that writes out of bounds.
 
-oneDNN finds the gradient of such a convolution's weights, of images in channels-last memory on a CPU, in a workspace that is too
-small where the image has fewer channels than the kernel takes at once (uxlfoundation/oneDNN#6035, in torch 2.14): the process ends by a
-signal, or other tensors hold garbage. Stems of RepVGG, MobileOne and FastViT are such convolutions. What a 1x1 convolution skips it
-doesn't see, so the places are picked first, and the convolution goes over what is left without skipping: the same numbers.
+oneDNN computes the gradient of such a convolution's weights, of images in channels-last memory on a CPU, in a workspace
+that is too small where the image has fewer channels than the kernel takes at once (uxlfoundation/oneDNN#6035, in torch
+2.14): the process dies of a signal, or other tensors hold garbage. Stems of RepVGG, MobileOne and FastViT are such
+convolutions. A 1x1 convolution doesn't read the pixels that it skips, so the others are selected first and convolved
+with a stride of 1: the same numbers.
 """
 
 from __future__ import annotations
@@ -19,20 +20,22 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
 FEWEST_CHANNELS = 16
-"""From as many input channels of a group on, which AVX-512 takes at once, the workspace suffices."""
+"""From so many input channels of a group on, as many as AVX-512 takes at once, the workspace is large enough."""
 
 
 def needed(module: nn.Module) -> bool:
-    """Whether it holds a convolution of the kind."""
+    """Whether it holds a convolution of that kind."""
     return any(
-        tuple(child.kernel_size) == (1, 1) and max(child.stride) > 1 and child.in_channels // child.groups < FEWEST_CHANNELS
+        tuple(child.kernel_size) == (1, 1)
+        and max(child.stride) > 1
+        and child.in_channels // child.groups < FEWEST_CHANNELS
         for child in module.modules()
         if isinstance(child, nn.Conv2d)
-    )  # fmt: skip
+    )
 
 
 class picking(TorchFunctionMode):  # noqa: N801  -- reads as what it does where it is entered
-    """While it is entered, around a forward pass that gradients will flow back through, such convolutions pick their places first."""
+    """While it is entered, around a forward pass with gradients, such convolutions select their input pixels first."""
 
     def __torch_function__(
         self, func: Any, types: Any, args: Sequence[Any] = (), kwargs: Mapping[str, Any] | None = None

@@ -14,7 +14,7 @@ import numpy as np
 from zooft.errors import ConfigError
 from zooft.problems.classification.groups import group_answers
 from zooft.problems.classification.metrics import bin_numbers, one_against_rest
-from zooft.problems.ranking import Curve, precision_recall, ranking
+from zooft.problems.ranking import Curve, auroc, precision_recall, ranking
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -26,6 +26,9 @@ if TYPE_CHECKING:
 Activation = Literal["softmax", "sigmoid"]
 _COLDEST, _HOTTEST = 0.05, 20.0
 _ABOVE_ALL = 1 + 1e-6
+_LUCK = "the threshold calls everyone positive, since these answers rank no better than guessing"
+_EXACT = 1_000
+"""Samples of a class up to which a probability is counted out."""
 _RULES = "'youden', 'sensitivity:X' or 'specificity:X' with X above 0 and at most 1, such as sensitivity:0.9"
 
 
@@ -35,7 +38,8 @@ class OperatingPoint:
 
     Attributes:
         rule: ``youden`` for the largest sensitivity + specificity - 1 (Youden 1950), or the figure that is to be
-            reached, with the other one as large as it can be.
+            reached, with the other one as large as it can be. Where the answers rank no better than guessing, the largest is
+            luck, and ``youden`` calls everyone positive.
         at_least: for the latter, such as 0.9.
     """
 
@@ -130,7 +134,7 @@ def fit(
 def choose_threshold(
     targets: NDArray[Any], probabilities: NDArray[Any], point: OperatingPoint
 ) -> tuple[float | None, str]:
-    """The middle of the gap between probabilities that the rule chooses, and why there is none.
+    """The middle of the gap between probabilities that the rule chooses, and why it is another or there is none.
 
     Args:
         targets: ``(N,)`` class indices, 0 or 1.
@@ -142,6 +146,8 @@ def choose_threshold(
         return None, "no threshold: all answers are about one class"
     edges = np.concatenate([[_ABOVE_ALL], rank.scores, [0.0]])
     middles = (edges[:-1] + edges[1:]) / 2
+    if point.rule == "youden" and _is_luck(rank):
+        return float(middles[-1]), _LUCK
     return float(middles[_chosen(rank, point)]), ""
 
 
@@ -268,6 +274,23 @@ def _loss(logits: NDArray[np.float64], targets: NDArray[Any], activation: Activa
         return float(-of_class.mean())
     of_others = np.where(np.arange(logits.shape[1]) == targets[:, None], 0.0, _log_probabilities(-logits, activation))
     return float(-(of_class + of_others.sum(1)).mean())
+
+
+def _is_luck(rank: Ranking) -> bool:
+    """Whether a ranking is no better than guessing, and guessing reaches its largest Youden index more often than not.
+
+    That index is the one-sided Kolmogorov-Smirnov statistic of the scores of positives and negatives. Both are asked, since
+    a ranking may tell some positives surely and put the others last.
+    """
+    if auroc(rank) > 0.5:
+        return False
+    from scipy.stats import ks_2samp
+
+    counts = (np.diff(found, prepend=0) for found in (rank.true_positives, rank.false_positives))
+    positives, negatives = (np.repeat(rank.scores, count) for count in counts)
+    exact = max(rank.positives, rank.negatives) <= _EXACT
+    found = ks_2samp(positives, negatives, alternative="less", method="exact" if exact else "asymp")
+    return bool(found.pvalue > 0.5)
 
 
 def _chosen(rank: Ranking, point: OperatingPoint) -> int:

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
     from torch import nn
 
-    from zooft.contracts import Columns, Fitted, Labels
+    from zooft.contracts import Columns, Fitted, Labels, OutputDifference
     from zooft.problems.classification.calibration import Activation
 
 ACTIVATIONS = ("softmax", "sigmoid")
@@ -42,6 +42,7 @@ def deployment_part(*, activation: Activation, probability_limit: float) -> Depl
         columns=_columns,
         agree=_agree,
         properties=_properties,
+        figures=_figures,
     )
 
 
@@ -113,3 +114,13 @@ def _properties(labels: Labels) -> Mapping[str, str]:
         "model_info labels": " ".join(name.replace(" ", "_") for name in classes),
     }
     return {**found, "positive_class": classes[1]} if len(classes) == 2 else found
+
+
+def _figures(differences: Mapping[str, OutputDifference]) -> Mapping[str, float]:
+    """By the names that files of version 0.1 have, which others may read."""
+    found = {"max_probability_difference": "probabilities", "top1_agreement": "prediction"}
+    return {
+        name: 1 - differences[output].whole if output == "prediction" else differences[output].whole
+        for name, output in found.items()
+        if output in differences
+    }

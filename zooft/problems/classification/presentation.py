@@ -156,6 +156,7 @@ def _remarks(evaluation: Evaluation, labels: Labels) -> Sequence[str]:
         *mixed_groups(evaluation, labels),
         *(f"warning: {text}" for text in one_class(evaluation, labels)),
         *_threshold(evaluation, details, classes),
+        *(f"warning: {text}" for text in one_answer(evaluation, labels)),
     )
 
 
@@ -180,6 +181,24 @@ def one_class(evaluation: Evaluation, labels: Labels) -> Sequence[str]:
         f"no figures per {evaluation.group_name}: by the rule that {rule}, all {evaluation.groups} {many} count "
         f"as {one}, so predicting {one} for all would always be right; check whether {one} is the class to look for "
         "(--positive), and whether the data has enough of {'both' if len(labels[0].categories) == 2 else 'the others'}",
+    )
+
+
+def one_answer(evaluation: Evaluation, labels: Labels) -> Sequence[str]:
+    """That the threshold makes one class of everybody, where it does; nothing elsewhere."""
+    details = details_of(evaluation.details)
+    if details.threshold is None or evaluation.one_class:
+        return ()
+    per, matrix = (
+        (evaluation.group_name, details.group_confusion) if details.group_confusion else ("sample", details.confusion)
+    )
+    said = [sum(column) for column in zip(*matrix, strict=True)]
+    if 0 not in said or any(not sum(row) for row in matrix):
+        return ()
+    one = labels[0].categories[said.index(max(said))]
+    return (
+        f"at the threshold, every {per} of these {sum(said)} is called {one}: the answers don't tell the classes apart here, and "
+        f"the class in a prediction says nothing; train longer, or on more {words.plural(per)}",
     )
 
 

@@ -12,7 +12,7 @@ from zooft.problems.classification import curves
 from zooft.problems.classification.calibration import Calibration
 from zooft.problems.classification.evaluation import calibration_of, details_of
 from zooft.problems.classification.groups import RULES, group_answers, nothing_index
-from zooft.problems.classification.presentation import mixed_groups, one_class
+from zooft.problems.classification.presentation import mixed_groups, one_answer, one_class
 from zooft.report import photos, words
 from zooft.report.blocks import Block, Drawing, Folded, Grid, Photo, Row, Shaded, Text
 
@@ -47,6 +47,7 @@ def sections(evaluated: Evaluated, labels: Labels, fitted: Fitted, rule: str) ->
     notes += [Text(text) for text in mixed_groups(evaluation, labels)]
     if details.threshold is not None:
         notes.append(_threshold(details.threshold, classes, fitted))
+    notes += [Text(text, "warning") for text in one_answer(evaluation, labels)]
     shown = [*notes, *_at_the_decision(evaluation, details, classes), _per_class(details.per_class)]
     if len(predictions):
         shown += [Row(blocks=_curves(evaluated, details, labels, fitted, rule)), *_temperature(fitted)]

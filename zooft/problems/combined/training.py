@@ -90,7 +90,8 @@ def _read(kinds: Kinds, rows: Sequence[Mapping[str, str]], columns: Sequence[str
             if value is not None:
                 values[number][spec.name] = value
     whole = [value or None for value in values]
-    return Targets(labels=tuple(labels), values=whole, faults=faults, notes=tuple(notes))
+    read_columns = tuple(dict.fromkeys(name for spec in specs for name in spec.columns))
+    return Targets(labels=tuple(labels), values=whole, faults=faults, notes=tuple(notes), columns=read_columns)
 
 
 def _read_one(
