@@ -10,11 +10,11 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 from PIL import Image
+
+import zooft
 from zooft_segmentation import classes, masks
 from zooft_segmentation.discover import discover
 from zooft_segmentation.options import SegmentationOptions
-
-import zooft
 
 RED, BLUE = (200, 0, 0), (0, 0, 200)
 
@@ -92,13 +92,18 @@ def test_table_of_pairs(tmp_path: Path) -> None:
     table = tmp_path / "pairs.csv"
     table.write_text("path,mask,split,group\na.png,elsewhere/a.png,train,one\nb.png,elsewhere/b.png,val,two\n")
     for root in (tmp_path, table):
-        assert [(s.id, s.split, s.group) for s in found(root).samples] == [("a.png", "train", "one"), ("b.png", "val", "two")]
+        assert [(s.id, s.split, s.group) for s in found(root).samples] == [
+            ("a.png", "train", "one"),
+            ("b.png", "val", "two"),
+        ]
 
 
 def test_faults_of_a_table_name_its_line(tmp_path: Path) -> None:
     save(tmp_path / "a.png", picture())
     save(tmp_path / "m.png", mask(0, 1))
-    (tmp_path / "pairs.csv").write_text("path,mask,split\na.png,m.png,train\na.png,m.png,val\nb.png,,train\nc.png,m.png,later\n")
+    (tmp_path / "pairs.csv").write_text(
+        "path,mask,split\na.png,m.png,train\na.png,m.png,val\nb.png,,train\nc.png,m.png,later\n"
+    )
     said = [each.reason for each in found(tmp_path).rejected]
     assert said == [
         "pairs.csv, line 3: the picture stands in line 2, too; a picture has one mask",
@@ -154,7 +159,7 @@ def test_black_and_white(tmp_path: Path) -> None:
 def test_a_palette_s_numbers_are_the_classes(tmp_path: Path) -> None:
     save(tmp_path / "images" / "a.png", picture())
     image = Image.fromarray(mask(0, 1, 2))
-    image.putpalette(bytes(range(0, 90)) + bytes(600))
+    image.putpalette(bytes(range(90)) + bytes(600))
     (tmp_path / "masks").mkdir()
     image.save(tmp_path / "masks" / "a.png")
     assert np.array_equal(found(tmp_path).samples[0].target.pixels(), mask(0, 1, 2))
@@ -188,7 +193,9 @@ def test_a_palette_of_the_classes_colours_may_be_in_any_order(tmp_path: Path) ->
 
 
 def test_coco_s_categories_are_values(tmp_path: Path) -> None:
-    (tmp_path / "classes.json").write_text(json.dumps({"categories": [{"id": 7, "name": "cat"}, {"id": 90, "name": "dog"}]}))
+    (tmp_path / "classes.json").write_text(
+        json.dumps({"categories": [{"id": 7, "name": "cat"}, {"id": 90, "name": "dog"}]})
+    )
     pair(tmp_path, "a", mask(7, 90))
     seen = found(tmp_path)
     assert np.array_equal(seen.samples[0].target.pixels(), mask(0, 1))
@@ -254,7 +261,9 @@ def test_masks_of_one_value_are_refused(tmp_path: Path) -> None:
 
 def test_masks_of_greys_that_nothing_explains_are_refused(tmp_path: Path) -> None:
     pair(tmp_path, "a", mask(0, 128, 254))
-    with pytest.raises(zooft.DataError, match="the masks hold the values 0, 128, 254 … 254, and nothing says what they mean"):
+    with pytest.raises(
+        zooft.DataError, match="the masks hold the values 0, 128, 254 … 254, and nothing says what they mean"
+    ):
         found(tmp_path)
 
 
