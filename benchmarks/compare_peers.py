@@ -2,17 +2,17 @@
 
     python benchmarks/compare_peers.py --images 600 --models resnet18 --jobs head,last,full --epochs 10 --seeds 3
     python benchmarks/compare_peers.py --data FOLDER --models tf_efficientnet_lite0 --jobs head --seeds 5
-    python benchmarks/compare_peers.py --ct FOLDER --window mediastinum --models tf_efficientnet_lite0 --jobs head --seeds 5
-    python benchmarks/compare_peers.py --images 600 --jobs full --epochs 1 --best-settings
-    python benchmarks/compare_peers.py --memory 600,20000
-    python benchmarks/compare_peers.py --startup
-    python benchmarks/compare_peers.py --write-docs
+    python benchmarks/compare_peers.py --ct FOLDER --window mediastinum --models tf_efficientnet_lite0 --jobs head
+    --seeds 5 python benchmarks/compare_peers.py --images 600 --jobs full --epochs 1 --best-settings python
+    benchmarks/compare_peers.py --memory 600,20000 python benchmarks/compare_peers.py --startup python
+    benchmarks/compare_peers.py --write-docs
 
-FOLDER holds train/CLASS and val/CLASS, or with --ct labelled CT as zooft's task ct reads it, whose slices are written as
-grey pictures for all tools. --images makes that many synthetic photographs, and a fifth as many for validation.
-Each run is a process of its own and one line in benchmarks/results/*.jsonl; --write-docs renders all lines there into
-docs/benchmarks.md, where what was measured elsewhere stays. A tool may be given settings: timm+bf16+channels_last, zooft+warm (a second run over the same cache).
-What can't be installed or run is skipped, with the reason printed and in the table.
+FOLDER holds train/CLASS and val/CLASS, or with --ct labelled CT as zooft's task ct reads it, whose slices are written
+as grey pictures for all tools. --images makes that many synthetic photographs, and a fifth as many for validation. Each
+run is a process of its own and one line in benchmarks/results/*.jsonl; --write-docs renders all lines there into
+docs/benchmarks.md, where what was measured elsewhere stays. A tool may be given settings: timm+bf16+channels_last,
+zooft+warm (a second run over the same cache). What can't be installed or run is skipped, with the reason printed and in
+the table.
 """
 
 from __future__ import annotations
@@ -73,10 +73,21 @@ def orders(arguments: argparse.Namespace, data: Sequence[DataSet]) -> Iterator[l
     tools = arguments.tools
     for number, model, kind, where in product(range(arguments.seeds), arguments.models, arguments.jobs, data):
         job = Job(
-            model=model, weights=str(_weights(arguments, model)), frozen=start.frozen(model, kind), data=str(where.folder),
-            classes=_classes(where.folder), size=SIZE, batch=arguments.batch_size, epochs=arguments.epochs, seed=number,
-            workers=arguments.workers, lr=RATES[kind], settings=(), log="", scratch="",
-        )  # fmt: skip
+            model=model,
+            weights=str(_weights(arguments, model)),
+            frozen=start.frozen(model, kind),
+            data=str(where.folder),
+            classes=_classes(where.folder),
+            size=SIZE,
+            batch=arguments.batch_size,
+            epochs=arguments.epochs,
+            seed=number,
+            workers=arguments.workers,
+            lr=RATES[kind],
+            settings=(),
+            log="",
+            scratch="",
+        )
         yield [
             Order(tool=tool, kind=kind, data=where.words, job=job, threads=arguments.threads, limit=arguments.limit)
             for tool in turned(tools, number)
@@ -168,9 +179,21 @@ def _startup(arguments: argparse.Namespace) -> None:
     where = _synthetic(arguments, 32)
     for model in arguments.models:
         job = Job(
-            model=model, weights=str(_weights(arguments, model)), frozen=(), data=str(where.folder), classes=_classes(where.folder),
-            size=SIZE, batch=8, epochs=1, seed=0, workers=0, lr=0.0, settings=(), log="", scratch="",
-        )  # fmt: skip
+            model=model,
+            weights=str(_weights(arguments, model)),
+            frozen=(),
+            data=str(where.folder),
+            classes=_classes(where.folder),
+            size=SIZE,
+            batch=8,
+            epochs=1,
+            seed=0,
+            workers=0,
+            lr=0.0,
+            settings=(),
+            log="",
+            scratch="",
+        )
         with tempfile.TemporaryDirectory(prefix="zooft-startup-") as folder:
             found = startup.measured(
                 job, rounds=arguments.rounds, environment=execute.variables(arguments.threads), folder=Path(folder)

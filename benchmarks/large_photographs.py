@@ -3,8 +3,8 @@
     python benchmarks/large_photographs.py [--megapixels 12 48 400] [--filter bilinear] [--before]
 
 CPU milliseconds in one thread, the fastest of several, and the most memory beyond the photograph's own, as multiples
-of it; each figure from a process of its own, on Linux. `before` is the graph of 0.1: two products with all weights, zeros too, in
-float32; it needs eight times the photograph's memory.
+of it; each figure from a process of its own, on Linux. `before` is the graph of 0.1: two products with all weights,
+zeros too, in float32; it needs eight times the photograph's memory.
 """
 
 from __future__ import annotations
@@ -127,9 +127,14 @@ def export(name: str, folder: Path, kind: str) -> str:
     path = folder / f"{name}.onnx"
     torch.onnx.export(
         (module if name == "graph" else Before(module)).eval(),
-        (torch.zeros(2, 150, 170, 3, dtype=torch.uint8),), path, dynamo=True, opset_version=18, external_data=False,
-        verbose=False, dynamic_shapes=({0: "batch", 1: "height", 2: "width"},),
-    )  # fmt: skip
+        (torch.zeros(2, 150, 170, 3, dtype=torch.uint8),),
+        path,
+        dynamo=True,
+        opset_version=18,
+        external_data=False,
+        verbose=False,
+        dynamic_shapes=({0: "batch", 1: "height", 2: "width"},),
+    )
     return str(path)
 
 

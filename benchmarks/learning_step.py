@@ -56,7 +56,9 @@ def _process(way: str, model: str) -> Iterator[Callable[[], dict]]:  # type: ign
     """A process that runs a step for each line it is sent."""
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "OMP_WAIT_POLICY": "PASSIVE"}
     command = [sys.executable, __file__, model, "--child", way]
-    with subprocess.Popen(command, env=environment, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as running:  # fmt: skip
+    with subprocess.Popen(
+        command, env=environment, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    ) as running:
         assert running.stdin is not None
         assert running.stdout is not None
         told, heard = running.stdin, running.stdout

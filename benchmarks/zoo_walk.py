@@ -2,9 +2,9 @@
 
     python benchmarks/zoo_walk.py [FAMILY ...] [--write docs/zoo.md] [--only 'resnet*']
 
-Of every name that a family lists: it resolves to a full name, which resolves to itself; its classifier can be taken out;
-its stages hold every tensor once and compose to a trunk of ``(N, width)``, as far as shapes tell, on torch's meta device.
-One process; timm's 1,371 names take about half an hour of CPU time.
+Of every name that a family lists: it resolves to a full name, which resolves to itself; its classifier can be taken
+out; its stages hold every tensor once and compose to a trunk of ``(N, width)``, as far as shapes tell, on torch's meta
+device. One process; timm's 1,371 names take about half an hour of CPU time.
 """
 
 from __future__ import annotations
@@ -106,14 +106,23 @@ def told(visits: Iterable[Visit]) -> Iterator[Visit]:
 def page(walked: dict[str, list[Visit]], *, minutes: float) -> str:
     versions = ", ".join(f"{name} {metadata.version(name)}" for name in ("torch", "timm", "torchvision"))
     lines = [
-        "# Which models can be a backbone", "",
-        "Every name that `zooft backbones 'timm:*'` and `zooft backbones 'torchvision:*'` list was resolved, built and checked on",
-        "torch's meta device: its full name resolves to itself, its classifier can be taken out, its stages hold every tensor once and",
-        f"compose to a trunk of `(N, width)`. Measured with {versions} by `benchmarks/zoo_walk.py` in {minutes:.0f} CPU minutes.", "",
-        "| zoo | names | usable | share | classes of models | with fine stages |", "|---|---|---|---|---|---|",
-        *(_row(zoo, visits) for zoo, visits in walked.items()), "",
-        "A model without fine stages has the two halves `features` and `pool`, or one stage: it can be frozen as a whole, or not.", "",
-    ]  # fmt: skip
+        "# Which models can be a backbone",
+        "",
+        "Every name that `zooft backbones 'timm:*'` and `zooft backbones 'torchvision:*'` list was resolved, built "
+        "and checked on",
+        "torch's meta device: its full name resolves to itself, its classifier can be taken out, its stages hold "
+        "every tensor once and",
+        f"compose to a trunk of `(N, width)`. Measured with {versions} by `benchmarks/zoo_walk.py` in {minutes:.0f} "
+        "CPU minutes.",
+        "",
+        "| zoo | names | usable | share | classes of models | with fine stages |",
+        "|---|---|---|---|---|---|",
+        *(_row(zoo, visits) for zoo, visits in walked.items()),
+        "",
+        "A model without fine stages has the two halves `features` and `pool`, or one stage: it can be frozen as a "
+        "whole, or not.",
+        "",
+    ]
     for zoo, visits in walked.items():
         lines += [f"## What isn't supported of {zoo}", "", *_refused(visits), ""]
     return "\n".join([*lines, *NOTES])

@@ -224,7 +224,7 @@ def build(cls: type[T], values: Mapping[str, Any]) -> T:
 
     faults = _unknown_among(values, names(cls))
     try:
-        made = TypeAdapter(cls).validate_python(_gathered(cls, values))
+        made = TypeAdapter(cls).validate_python(_gather(cls, values))
     except ValidationError as error:
         errors = [{**item, "loc": _ungrouped(cls, item["loc"])} for item in error.errors()]
         faults += [_fault(cls, items) for items in _by_field(errors).values()]
@@ -288,12 +288,12 @@ def _given(value: Any) -> Iterator[tuple[dataclasses.Field[Any], Any]]:
             yield field, held
 
 
-def _gathered(cls: type[Any], values: Mapping[str, Any]) -> dict[str, Any]:
+def _gather(cls: type[Any], values: Mapping[str, Any]) -> dict[str, Any]:
     """Flat values as the dataclass holds them, those of a group together."""
     made: dict[str, Any] = {}
     for field in dataclasses.fields(cls):
         if _GROUP in field.metadata:
-            made[field.name] = _gathered(field.metadata[_GROUP], values)
+            made[field.name] = _gather(field.metadata[_GROUP], values)
         elif field.name in values:
             made[field.name] = values[field.name]
     return made

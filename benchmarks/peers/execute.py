@@ -188,16 +188,31 @@ def _result(
 ) -> Run:
     job = order.job
     run = Run(
-        tool=order.tool, model=job.model, job=order.kind, data=order.data, epochs_wanted=job.epochs, batch=job.batch,
-        size=job.size, threads=order.threads, seed=job.seed, date=datetime.now(UTC).date().isoformat(),
-        machine=machine(), versions=environment.versions, problem=problem, epochs=epochs,
-    )  # fmt: skip
+        tool=order.tool,
+        model=job.model,
+        job=order.kind,
+        data=order.data,
+        epochs_wanted=job.epochs,
+        batch=job.batch,
+        size=job.size,
+        threads=order.threads,
+        seed=job.seed,
+        date=datetime.now(UTC).date().isoformat(),
+        machine=machine(),
+        versions=environment.versions,
+        problem=problem,
+        epochs=epochs,
+    )
     if cost is None:
         return run
     return dataclasses.replace(
-        run, wall=cost.wall, cpu=cost.cpu, peak_process=cost.peak_process, peak_tree=cost.peak_tree,
+        run,
+        wall=cost.wall,
+        cpu=cost.cpu,
+        peak_process=cost.peak_process,
+        peak_tree=cost.peak_tree,
         peak_held=cost.peak_held,
-    )  # fmt: skip
+    )
 
 
 def variables(threads: int) -> dict[str, str]:

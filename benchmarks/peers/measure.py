@@ -96,9 +96,17 @@ def run(
     """
     started, clock = time.time(), time.perf_counter()
     process = subprocess.Popen(
-        command, env=dict(environment), cwd=folder, text=True, errors="replace", bufsize=1,
-        stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, start_new_session=True,
-    )  # fmt: skip
+        command,
+        env=dict(environment),
+        cwd=folder,
+        text=True,
+        errors="replace",
+        bufsize=1,
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        start_new_session=True,
+    )
     lines: list[tuple[float, str]] = []
     samples: list[Sample] = []
     done = threading.Event()

@@ -32,11 +32,33 @@ def command(job: Job, kind: str, settings: Sequence[str], out: Path, extra: Sequ
     augment = ("--augment", "light") if kind == "full" and "views" not in settings else ()
     chosen = [flag for name in settings for flag in SETTINGS[name]]
     return [
-        sys.executable, "-m", "zooft", "finetune", "--backbone", f"timm:{job.model}", "--task", "classification",
-        "--data", job.data, "--freeze", FREEZERS[kind], "--weights", job.weights, "--epochs", str(job.epochs),
-        "--batch-size", str(job.batch), "--seed", str(job.seed), "--no-export", "--out", str(out),
-        *augment, *chosen, *extra,
-    ]  # fmt: skip
+        sys.executable,
+        "-m",
+        "zooft",
+        "finetune",
+        "--backbone",
+        f"timm:{job.model}",
+        "--task",
+        "classification",
+        "--data",
+        job.data,
+        "--freeze",
+        FREEZERS[kind],
+        "--weights",
+        job.weights,
+        "--epochs",
+        str(job.epochs),
+        "--batch-size",
+        str(job.batch),
+        "--seed",
+        str(job.seed),
+        "--no-export",
+        "--out",
+        str(out),
+        *augment,
+        *chosen,
+        *extra,
+    ]
 
 
 def lacking(flags: Sequence[str], help_text: str) -> list[str]:

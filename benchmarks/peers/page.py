@@ -82,9 +82,14 @@ def plot(key: Comparison, runs: Sequence[Run], path: Path) -> bool:
             number = tools.index(run.tool)
             label = run.tool if run is next(r for r, _ in drawn if r.tool == run.tool) else None
             axes.plot(
-                *zip(*points, strict=True), color=f"C{number % 10}", label=label, marker="o", markersize=3,
-                drawstyle="steps-post", linewidth=2 if run.tool.startswith("zooft") else 1,
-            )  # fmt: skip
+                *zip(*points, strict=True),
+                color=f"C{number % 10}",
+                label=label,
+                marker="o",
+                markersize=3,
+                drawstyle="steps-post",
+                linewidth=2 if run.tool.startswith("zooft") else 1,
+            )
         axes.set_xscale("log")
         axes.set_xlabel("seconds since the process started")
         axes.set_ylabel("best validation balanced accuracy so far")

@@ -1,7 +1,7 @@
 """Synthetic photographs by the thousand: four classes told apart by their texture, not by their colour or brightness.
 
-Each is a JPEG of 500 x 375 pixels and about 80 KB, as in a usual data set of photographs, so that decoding costs what it
-usually costs. Deterministic: the same seed gives the same bytes.
+Each is a JPEG of 500 x 375 pixels and about 80 KB, as in a usual data set of photographs, so that decoding costs what
+it usually costs. Deterministic: the same seed gives the same bytes.
 """
 
 from __future__ import annotations

@@ -82,11 +82,29 @@ def measured(job: Job, *, rounds: int, environment: Mapping[str, str], folder: P
             "help": [sys.executable, "-m", "zooft", "--help"],
             "floor": [sys.executable, "-c", _FLOOR, job.model],
             _STEPPED: [
-                sys.executable, "-c", _FIRST_STEP, "finetune", "--backbone", f"timm:{job.model}", "--task", "classification",
-                "--data", job.data, "--freeze", "none", "--weights", job.weights, "--epochs", "1", "--batch-size",
-                str(job.batch), "--no-export", "--out", str(folder / str(number)),
+                sys.executable,
+                "-c",
+                _FIRST_STEP,
+                "finetune",
+                "--backbone",
+                f"timm:{job.model}",
+                "--task",
+                "classification",
+                "--data",
+                job.data,
+                "--freeze",
+                "none",
+                "--weights",
+                job.weights,
+                "--epochs",
+                "1",
+                "--batch-size",
+                str(job.batch),
+                "--no-export",
+                "--out",
+                str(folder / str(number)),
             ],
-        }  # fmt: skip
+        }
         for what, command in commands.items():
             variables = dict(environment) | {"ZOOFT_CACHE": str(folder / f"cache-{number}")}
             cost = measure.run(
@@ -130,9 +148,9 @@ def table(found: Startup) -> str:
     lines = ["| | wall s | CPU s |", "|---|---|---|"]
     lines += [f"| {what} | {_cell(wall)} | {_cell(cpu)} |" for what, wall, cpu in rows]
     ratio = found.fed_wall.middle / found.floor_wall.middle, found.fed_cpu.middle / found.floor_cpu.middle
-    return (
-        "\n".join(lines)
-        + f"\n\nThe first step begins after {ratio[0]:.2f} times the wall time and {ratio[1]:.2f} times the CPU time of the second line."
+    return "\n".join(lines) + (
+        f"\n\nThe first step begins after {ratio[0]:.2f} times the wall time and {ratio[1]:.2f} times the CPU "
+        "time of the second line."
     )
 
 

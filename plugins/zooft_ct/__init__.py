@@ -44,7 +44,9 @@ def zooft_register_tasks() -> list[zooft.Task]:
         tasks.ct_task(
             "ct-multilabel",
             zooft.multilabel(probability_limit=exact),
-            summary="several labels a patient, series or slice of CT, from columns of labels.csv or one that lists them",
+            summary=(
+                "several labels a patient, series or slice of CT, from columns of labels.csv or one that lists them"
+            ),
             own=options.MultilabelOptions,
             answers="in which the listed labels are looked for",
         ),

@@ -25,7 +25,8 @@ class Answers:
 
     Attributes:
         patients: what all files say of PatientIDs.
-        studies: of each patient, as `Patients.apart` calls them, the dates of each StudyInstanceUID, as far as they're known.
+        studies: of each patient, as `Patients.apart` calls them, the dates of each StudyInstanceUID, as far as they're
+            known.
     """
 
     patients: Patients
@@ -73,8 +74,8 @@ class Answers:
         if not several:
             return []
         return [
-            f"{len(several)} patients have several studies, {sum(several)} in all; each study gets an answer of its own, named "
-            "PATIENT-STUDY"
+            f"{len(several)} patients have several studies, {sum(several)} in all; each study gets an answer of its "
+            "own, named PATIENT-STUDY"
         ]
 
 

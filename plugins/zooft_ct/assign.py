@@ -119,9 +119,9 @@ def by_table(table: Table, stacks: Sequence[Stack], root: Path, patients: Patien
             told += meant
     _refuse_identifiers(told, stacks, table.name)
     known, notes = _patients(told, stacks, patients, table.name)
-    placed, copies = _placed(told, table.name), _copies(told)
+    placed, copies = _place(told, table.name), _copies(told)
     return Assigned(
-        labelled=tuple(_labelled(stacks[i], known[i], patients, placed[i], copies.get(i, ())) for i in sorted(placed)),
+        labelled=tuple(_label(stacks[i], known[i], patients, placed[i], copies.get(i, ())) for i in sorted(placed)),
         unlabelled=tuple(stack for i, stack in enumerate(stacks) if i not in placed),
         rejected=tuple(rejected),
         classes=tuple(sorted({row.label for row in table.rows})),
@@ -143,16 +143,13 @@ def by_folders(
     placed = [_in_folders(stack, root, splits=splits) for stack in stacks]
     pairs = list(zip(stacks, placed, strict=True))
     labelled = tuple(
-        _labelled(stack, patients.of(stack.patient, stack.persons), patients, where, ())
-        for stack, where in pairs
-        if where
+        _label(stack, patients.of(stack.patient, stack.persons), patients, where, ()) for stack, where in pairs if where
     )
     torn = [one.stack for one in labelled if len(set(one.labels.values())) > 1]
     if torn and whole:
         raise zooft.DataError(
-            f"{len(torn)} series have slices in several class folders (first: series {hashed(torn[0])}), and --mode volume needs "
-            "one label a series; move "
-            f"them together, or write {labels.TABLE}"
+            f"{len(torn)} series have slices in several class folders (first: series {hashed(torn[0])}), and --mode "
+            f"volume needs one label a series; move them together, or write {labels.TABLE}"
         )
     classes = tuple(sorted({label for where in placed for label, _ in where.values()}))
     if not classes:
@@ -200,11 +197,11 @@ def _index(stacks: Sequence[Stack]) -> _Index:
         files=files,
         folders={name: frozenset(numbers) for name, numbers in folders.items()},
         slices=slices,
-        copies=_copied(stacks),
+        copies=_copy(stacks),
     )
 
 
-def _copied(stacks: Sequence[Stack]) -> Mapping[str, Sequence[_Copy]]:
+def _copy(stacks: Sequence[Stack]) -> Mapping[str, Sequence[_Copy]]:
     """Copies by their files."""
     copies: defaultdict[str, list[_Copy]] = defaultdict(list)
     for number, stack in enumerate(stacks):
@@ -229,7 +226,10 @@ def _meant(row: Row, index: _Index, root: Path, name: str) -> list[_Told] | str:
 
 
 def _refuse_two_places(row: Row, told: list[_Told] | str, index: _Index, root: Path, name: str) -> None:
-    """A path that isn't here any more, as where tables come from elsewhere, says nothing; one that is here may contradict."""
+    """A path that isn't here any more, as where tables come from elsewhere, says nothing.
+
+    One that is here may contradict.
+    """
     at_path = _by_path(row, index, root, name)
     if isinstance(told, str) or isinstance(at_path, str):
         return
@@ -315,7 +315,8 @@ def _patients(
 ) -> tuple[dict[int, str], tuple[str, ...]]:
     """By number of the stack, and what to tell of it.
 
-    The table is believed where the files don't know: they name nobody, one PatientID for everybody, or several persons by one.
+    The table is believed where the files don't know: they name nobody, one PatientID for everybody, or several persons
+    by one.
     """
     said: defaultdict[int, dict[str, int]] = defaultdict(dict)
     for one in told:
@@ -342,8 +343,8 @@ def _patients(
         wrong += [line] if other and not unsure else []
     if wrong:
         raise zooft.DataError(
-            f"{name} gives {len(wrong)} series another patient_id than their files do, first in line {min(wrong)}; mend it "
-            "(spreadsheets drop leading zeros), or leave patient_id empty where the files tell it"
+            f"{name} gives {len(wrong)} series another patient_id than their files do, first in line {min(wrong)}; "
+            "mend it (spreadsheets drop leading zeros), or leave patient_id empty where the files tell it"
         )
     if not believed:
         return known, ()
@@ -352,7 +353,7 @@ def _patients(
     )
 
 
-def _labelled(
+def _label(
     stack: Stack,
     patient: str,
     patients: Patients,
@@ -374,9 +375,9 @@ def _refuse_identifiers(told: Sequence[_Told], stacks: Sequence[Stack], name: st
     own = [one for one in told if zooft.spelling(one.row.label) in _identifiers(one.row, stacks[one.number])]
     if 2 * len(own) > len(told):
         raise zooft.DataError(
-            f"{name} has in the column label of {len(own)} of {len(told)} lines, first in line {own[0].row.line}, what names their "
-            "own patient or images (a PatientID, a name, a UID), and class names go into every artefact; does the column hold "
-            "what it should?"
+            f"{name} has in the column label of {len(own)} of {len(told)} lines, first in line {own[0].row.line}, "
+            "what names their own patient or images (a PatientID, a name, a UID), and class names go into every "
+            "artefact; does the column hold what it should?"
         )
 
 
@@ -386,7 +387,7 @@ def _identifiers(row: Row, stack: Stack) -> set[str]:
     return {zooft.spelling(name) for name in names if name}
 
 
-def _placed(told: Sequence[_Told], name: str) -> dict[int, dict[int, Label]]:
+def _place(told: Sequence[_Told], name: str) -> dict[int, dict[int, Label]]:
     placed: defaultdict[int, dict[int, Label]] = defaultdict(dict)
     lines: dict[tuple[int, int], int] = {}
     torn: dict[tuple[int, int], int] = {}
@@ -399,9 +400,9 @@ def _placed(told: Sequence[_Told], name: str) -> dict[int, dict[int, Label]]:
     if torn:
         place, line = next(iter(torn.items()))
         raise zooft.DataError(
-            f"{name} gives {len(torn)} slices of {len({number for number, _ in torn})} series two labels or splits, by "
-            f"different lines (a series' and a slice's, or those of equal files), first in lines {lines[place]} and {line}; leave "
-            "one of each"
+            f"{name} gives {len(torn)} slices of {len({number for number, _ in torn})} series two labels or splits, "
+            f"by different lines (a series' and a slice's, or those of equal files), first in lines {lines[place]} "
+            f"and {line}; leave one of each"
         )
     return placed
 
@@ -435,11 +436,12 @@ def _refuse_torn_copies(
     """A file that was left out as a copy may lie in another class folder than the one that is used."""
     torn = [
         stacks[copy.number]
-        for copies in _copied(stacks).values()
+        for copies in _copy(stacks).values()
         for copy in copies
         if labels.folder_label(root, copy.header.path, splits=splits) != placed[copy.number].get(copy.slice)
     ]
     if torn:
         raise zooft.DataError(
-            f"{len(torn)} slices lie in two class or split folders each (first: of series {hashed(torn[0])}); leave the right copy"
+            f"{len(torn)} slices lie in two class or split folders each (first: of series {hashed(torn[0])}); leave "
+            "the right copy"
         )

@@ -79,7 +79,7 @@ class _View:
         # above air, which then is 0: torchvision mixes 0 into the picture's edge, whatever it fills with
         slices: Tensor = self.moved(torch.from_numpy(hu).to(torch.float32) - AIR) + AIR
         slices = slices + self.strength.noise * torch.rand(()) * torch.randn_like(slices)
-        shown = _jittered([parse(text) for text in self.options.window], self.strength.window)
+        shown = _jitter([parse(text) for text in self.options.window], self.strength.window)
         preprocess = CTPreprocess(self.spec, mode=self.options.mode, windows=shown, spacing=self.options.spacing)
         result: Tensor = preprocess(slices[None], *(torch.from_numpy(mm)[None] for mm in spacing))[0]
         return result
@@ -101,7 +101,7 @@ def _moves(strength: Strength, *, flip: bool) -> nn.Module:
     return made
 
 
-def _jittered(shown: list[tuple[float, float]], share: float) -> list[tuple[float, float]]:
+def _jitter(shown: list[tuple[float, float]], share: float) -> list[tuple[float, float]]:
     """Each window a little elsewhere, a little wider or narrower."""
     import torch
 

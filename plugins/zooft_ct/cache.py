@@ -113,7 +113,9 @@ def chosen(hu_cache: str) -> Cache | None:
 
 
 def key_of(content: str, frame: int, how: str = "") -> str:
-    """The name of a slice's entry. A file is known by its content: names, sizes and times are the same for changed ones.
+    """The name of a slice's entry.
+
+    A file is known by its content: names, sizes and times are the same for changed ones.
 
     Args:
         content: hash of the file's bytes.

@@ -1,7 +1,8 @@
 """Targets in columns of the table of labels, as the task's problem reads them.
 
-Everything else that CT checks of a table sees a key in place of each line's label, which stands for its cells. As everywhere
-in CT, messages name lines, and never what stands in them: where columns were mixed up, that would name people.
+Everything else that CT checks of a table sees a key in place of each line's label, which stands for its cells. As
+everywhere in CT, messages name lines, and never what stands in them: where columns were mixed up, that would name
+people.
 """
 
 from __future__ import annotations
@@ -49,7 +50,8 @@ def read_columns(path: Path, problem: zooft.Problem, options: Any) -> Columns:
         options: the task's, with `targets`.
 
     Raises:
-        DataError: not such a file, columns are missing, lines contradict each other, or targets that the problem can't read.
+        DataError: not such a file, columns are missing, lines contradict each other, or targets that the problem can't
+            read.
     """
     read = labels.open_table(path)
     labels.refuse_missing(read)
@@ -100,8 +102,8 @@ def _chosen(read: zooft.CsvTable, wanted: Sequence[str]) -> list[str]:
     if usual or len(others) == 1:
         return usual or others
     raise zooft.DataError(
-        f"{read.name} has {len(others)} columns that may be targets, and none called {', '.join(_USUAL[:-1])} or {_USUAL[-1]}; "
-        f"{'name those to learn with --targets' if others else 'add the one to learn'}"
+        f"{read.name} has {len(others)} columns that may be targets, and none called {', '.join(_USUAL[:-1])} or "
+        f"{_USUAL[-1]}; {'name those to learn with --targets' if others else 'add the one to learn'}"
     )
 
 

@@ -10,7 +10,8 @@ import threading
 from collections.abc import Iterator
 
 _DAMAGE = re.compile(
-    rb"JPEG.*(corrupt|premature|extraneous|bogus|invalid)|(corrupt|premature|bogus|invalid).*JPEG|^Unsupported marker type",
+    rb"JPEG.*(corrupt|premature|extraneous|bogus|invalid)|(corrupt|premature|bogus|invalid).*JPEG|^Unsupported marker "
+    rb"type",
     re.I,
 )
 _ONE_AT_A_TIME = threading.Lock()

@@ -29,7 +29,8 @@ dicom/PATIENT/      one CT series of the chest each, its files and instance numb
 labels.csv          patient_id, series_uid, label: whether there is a nodule in the series
 slice_labels.csv    patient_id, series_uid, sop_uid, label: whether a nodule is clearly to be seen in the slice
 
-The labels are nodule and clear. Nodules are balls of {diameter[0]:g} to {diameter[1]:g} mm at {hu[0]:g} to {hu[1]:g} HU.
+The labels are nodule and clear. Nodules are balls of
+{diameter[0]:g} to {diameter[1]:g} mm at {hu[0]:g} to {hu[1]:g} HU.
 What is learnt from this says nothing about real patients.
 """
 _SCANNERS = (("Phantom Imaging", "Drawn 1"), ("Synthetic Systems", "Sketch 64"))
@@ -154,7 +155,7 @@ def _write_series(
     uids = _Uids(series, tuple(generate_uid(entropy_srcs=[*source, str(index)]) for index in range(len(hu))))
     names, instances = rng.permutation(len(hu)), rng.permutation(len(hu))
     for index, plane in enumerate(hu):
-        dataset = _scanned(patient, size)
+        dataset = _scan(patient, size)
         dataset.StudyInstanceUID, dataset.SeriesInstanceUID, dataset.FrameOfReferenceUID = study, series, frame
         dataset.SOPInstanceUID = dataset.file_meta.MediaStorageSOPInstanceUID = uids.slices[index]
         dataset.InstanceNumber = int(instances[index]) + 1
@@ -165,7 +166,7 @@ def _write_series(
     return uids
 
 
-def _scanned(patient: _Patient, size: Size) -> Dataset:
+def _scan(patient: _Patient, size: Size) -> Dataset:
     """All that the slices of a series have in common."""
     from pydicom.dataset import Dataset, FileMetaDataset
     from pydicom.uid import CTImageStorage, ExplicitVRLittleEndian

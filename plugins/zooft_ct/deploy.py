@@ -27,7 +27,7 @@ _SAMPLES = {
     "windows": "    samples = [hu[i : i + 1] for i in range(len(hu))]  # every slice",
     "2.5d": """\
     last = len(hu) - 1
-    samples = [hu[[max(i - 1, 0), i, min(i + 1, last)]] for i in range(len(hu))]  # every slice between its neighbours""",
+    samples = [hu[[max(i - 1, 0), i, min(i + 1, last)]] for i in range(len(hu))]  # between neighbours""",
     "volume": """\
     wanted = (np.arange({slices}) + 0.5) * len(hu) / {slices} - 0.5
     samples = [hu[np.abs(np.arange(len(hu)) - wanted[:, None]).argmin(1)]]  # {slices} slices, evenly spaced""",

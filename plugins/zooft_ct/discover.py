@@ -143,15 +143,15 @@ def discover_columns(
 
     Raises:
         ConfigError: options that don't go together, or a missing library.
-        DataError: no CT, no table, lines that contradict themselves or the files, targets that the problem can't read, series
-            without a patient.
+        DataError: no CT, no table, lines that contradict themselves or the files, targets that the problem can't read,
+            series without a patient.
     """
     _check(options)
     path = labels.table_of(root, by_slice=options.mode != "volume")
     if path is None:
         raise zooft.DataError(
-            f"nothing says what is to be learnt: write {labels.TABLE} (patient_id, series_uid or path, and the columns to learn) "
-            "into the data folder"
+            f"nothing says what is to be learnt: write {labels.TABLE} (patient_id, series_uid or path, and the "
+            "columns to learn) into the data folder"
         )
     columns = read_columns(path, problem, options)
     scene = _scene(root, columns.table, path, options, computing)
@@ -167,7 +167,10 @@ def discover_columns(
 
 
 def _rule(problem: zooft.Problem, *, by_slice: bool) -> str:
-    """One slice with a finding is a patient with it, but slices of a labelled series speak together; "" where that is usual."""
+    """One slice with a finding is a patient with it, but slices of a labelled series speak together.
+
+    "" where that is usual.
+    """
     wanted, rules = "max" if by_slice else "mean", problem.evaluation.rules
     return wanted if wanted in rules[1:] else ""
 
@@ -239,9 +242,10 @@ def gather(paths: Sequence[Path], options: CTOptions, computing: zooft.Computing
     rejected = _with_groups(found, answers, names)
     rejected += _lost(found, answers, names, rejected)
     return zooft.Discovery(
-        samples=sound.samples, rejected=(*rejected, *sound.rejected),
+        samples=sound.samples,
+        rejected=(*rejected, *sound.rejected),
         notes=(*sound.notes, *answers.notes(found.stacks, names.group), *_about_stacks(found.stacks, names, options)),
-    )  # fmt: skip
+    )
 
 
 def _with_groups(found: stacks.Found, answers: Answers, names: _Names) -> list[zooft.Rejection]:
@@ -278,7 +282,8 @@ def _lost(
     return [
         zooft.Rejection(
             f"series {names.series(stack)}",
-            f"slices missing from the series: {stack.lost - counted[group]}, by positions and InstanceNumbers; give the whole series",
+            f"slices missing from the series: {stack.lost - counted[group]}, by positions and InstanceNumbers; give "
+            "the whole series",
             group=group,
             missing=stack.lost - counted[group],
         )
@@ -350,13 +355,13 @@ def _about_several(classes: Sequence[str], nothing: str) -> str:
     tie = f"of equally many as the later one of {', '.join(classes)}"
     if nothing:
         return (
-            f"a patient's answer is that of the slice which is least likely {nothing!r}, and a patient with slices of several classes "
-            f"counts as what most of the slices are that aren't {nothing!r}, {tie}"
+            f"a patient's answer is that of the slice which is least likely {nothing!r}, and a patient with slices of "
+            f"several classes counts as what most of the slices are that aren't {nothing!r}, {tie}"
         )
     return (
-        f"a patient's answer is that of the slice which is likeliest {classes[-1]!r}, as no class is known to mean that nothing was "
-        f"found, and a patient with slices of several classes counts as what most of the slices are, {tie}; --positive puts another "
-        "class last"
+        f"a patient's answer is that of the slice which is likeliest {classes[-1]!r}, as no class is known to mean "
+        "that nothing was found, and a patient with slices of several classes counts as what most of the slices are, "
+        f"{tie}; --positive puts another class last"
     )
 
 
@@ -376,7 +381,8 @@ def _grouped(
         _refuse_unknown(sure, groups, names, options)
     if doubtful and not sure:
         raise zooft.DataError(
-            f"all {len(doubtful)} labelled series, the first is {names.series(doubtful[0].stack)}: {doubtful[0].doubt}, so whose they are can't be known. {_way_out(options)}"
+            f"all {len(doubtful)} labelled series, the first is {names.series(doubtful[0].stack)}: "
+            f"{doubtful[0].doubt}, so whose they are can't be known. {_way_out(options)}"
         )
     return (
         [
@@ -395,16 +401,18 @@ def _refuse_unknown(labelled: Sequence[Labelled], groups: Sequence[str], names: 
     if unknown:
         nobodys = sum(stands_for_nobody(one.stack.patient) for one in labelled)
         such = f" ({nobodys} of them have a PatientID such as ANONYMOUS, which anonymisers write for everybody)"
+        told = such if nobodys and options.group_by == "patient" else ""
         raise zooft.DataError(
-            f"can't split safely: of {len(groups)} labelled series, {unknown} name no {options.group_by}, the first is series "
-            f"{names.series(labelled[groups.index('')].stack)}{such if nobodys and options.group_by == 'patient' else ''}, so one patient could stand on both sides. "
-            f"{_way_out(options)}"
+            f"can't split safely: of {len(groups)} labelled series, {unknown} name no {options.group_by}, the first "
+            "is series "
+            f"{names.series(labelled[groups.index('')].stack)}{told}, "
+            f"so one patient could stand on both sides. {_way_out(options)}"
         )
     if len(groups) > 1 and len(set(groups)) == 1:
         what = {"patient": "PatientID", "study": "StudyInstanceUID"}.get(options.group_by, options.group_by)
         raise zooft.DataError(
-            f"all {len(groups)} labelled series name one {what}, so nothing can be held out: it stands for everybody, as "
-            f"anonymisers write it, or there is one {options.group_by} only. {_way_out(options)}"
+            f"all {len(groups)} labelled series name one {what}, so nothing can be held out: it stands for everybody, "
+            f"as anonymisers write it, or there is one {options.group_by} only. {_way_out(options)}"
         )
 
 
@@ -413,8 +421,8 @@ def _way_out(options: CTOptions) -> str:
     if options.group_by != "patient":
         return f"Choose what is to be kept together with --group-by {others}"
     return (
-        f"Write the true ones into the column patient_id of {labels.TABLE}, which is believed then, or choose what is to be kept "
-        f"together with --group-by {others}"
+        f"Write the true ones into the column patient_id of {labels.TABLE}, which is believed then, or choose what is "
+        f"to be kept together with --group-by {others}"
     )
 
 
@@ -539,9 +547,9 @@ def _about_one_class(
         return []
     name, one = class_labels[0].categories[true.pop()], options.group_by
     return [
-        f"warning: each {one} of {len(targets)} has a slice of the class {name!r}, so each counts as {name!r}: there are no figures "
-        f"per {one}, and zooft predict would say {name!r} of everybody. Look whether {name!r} is what is looked for "
-        "(--positive), and add some without it"
+        f"warning: each {one} of {len(targets)} has a slice of the class {name!r}, so each counts as {name!r}: there "
+        f"are no figures per {one}, and zooft predict would say {name!r} of everybody. Look whether {name!r} is what "
+        "is looked for (--positive), and add some without it"
     ]
 
 
@@ -584,8 +592,8 @@ def _about_unlabelled_slices(assigned: Assigned, more: str) -> list[str]:
     slices, told = (sum(counts) for counts in zip(*((len(o.stack.slices), len(o.labels)) for o in partly), strict=True))
     return [
         f"{len(partly)} of {len(assigned.labelled)} labelled series have slices without a label ({slices - told} of "
-        f"their {slices}): figures{', temperature and threshold' if more else ''} are of the labelled slices alone; zooft predict looks at "
-        f"all slices of a series{more}"
+        f"their {slices}): figures{', temperature and threshold' if more else ''} are of the labelled slices alone; "
+        f"zooft predict looks at all slices of a series{more}"
     ]
 
 
@@ -601,8 +609,8 @@ def _about_stacks(every: Sequence[Stack], names: _Names, options: CTOptions) -> 
     alone = sum(len(stack.slices) == 1 for stack in every)
     if alone and options.mode in ("2.5d", "volume"):
         notes.append(
-            f"{alone} of {len(every)} series have a single slice, which --mode {options.mode} repeats; --mode slice needs "
-            "no others"
+            f"{alone} of {len(every)} series have a single slice, which --mode {options.mode} repeats; --mode slice "
+            "needs no others"
         )
     return notes
 

@@ -12,10 +12,13 @@ _CONVERT = (
     "SimpleITK.WriteImage(SimpleITK.ReadImage(path), 'scan.nii.gz'), or 3D Slicer, Save"
 )
 _PICTURE = (
-    "whose grey levels aren't HU: give the DICOM or NIfTI that it was made of; pictures as they are can be learnt with --task "
-    "classification"
+    "whose grey levels aren't HU: give the DICOM or NIfTI that it was made of; pictures as they are can be learnt "
+    "with --task classification"
 )
-_ARRAY = "an array that doesn't say how it lies in the patient: save it as NIfTI with its affine, in HU, or give the DICOM files"
+_ARRAY = (
+    "an array that doesn't say how it lies in the patient: save it as NIfTI with its affine, in HU, or give the DICOM "
+    "files"
+)
 _ARCHIVE = "an archive: unpack it, and give the folder"
 _BEGINNINGS = {
     b"NRRD": f"an NRRD image: {_CONVERT}",

@@ -104,13 +104,17 @@ def _jpeg_2000(stream: bytes, _rows: int, _columns: int) -> Frame:
 
 
 def _refuse_missing_tiles(stream: bytes, rows: int, columns: int) -> None:
-    """The decoder leaves 0 where a tile isn't (ISO/IEC 15444-1, A.4.2: each tile-part tells its tile and its length)."""
+    """The decoder leaves 0 where a tile isn't (ISO/IEC 15444-1, A.4.2.
+
+    Each tile-part tells its tile and its length).
+    """
     tile_width, tile_height = struct.unpack_from(">2I", stream, 24)
     wanted = -(-columns // tile_width) * -(-rows // tile_height)
     seen = {tile for tile, _, _ in _tile_parts(stream)}
     if len(seen & set(range(wanted))) < wanted:
         raise zooft.DataError(
-            f"the JPEG 2000 frame lacks {wanted - len(seen & set(range(wanted)))} of its {wanted} tiles; the file is damaged"
+            f"the JPEG 2000 frame lacks {wanted - len(seen & set(range(wanted)))} of its {wanted} tiles; the file is "
+            "damaged"
         )
 
 
@@ -164,7 +168,8 @@ def _refuse_impossible_codes(stream: bytes) -> None:
         found += len(_IMPOSSIBLE.findall(stream, data, min(end, stop)))
     if found:
         raise zooft.DataError(
-            f"the JPEG 2000 frame has {found} markers among its coded data, which its code never makes; the file is damaged"
+            f"the JPEG 2000 frame has {found} markers among its coded data, which its code never makes; the file is "
+            "damaged"
         )
 
 
@@ -215,7 +220,10 @@ def _rle(stream: bytes, rows: int, columns: int) -> Frame:
 
 
 def _unpacks(stream: bytes, at: int, end: int, wanted: int) -> bool:
-    """Whether the runs of a segment make so many bytes (DICOM PS3.5, G.3.1): the decoder panics, or goes on in silence."""
+    """Whether the runs of a segment make so many bytes (DICOM PS3.5, G.3.1).
+
+    The decoder panics, or goes on in silence.
+    """
     while at < end and wanted > 0:
         code = stream[at]
         if code < 128:  # so many bytes and one as they are; above 128 one byte, repeated; 128 is nothing

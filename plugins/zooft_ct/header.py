@@ -172,9 +172,12 @@ def _headers(path: Path, *, force: bool) -> list[SliceHeader]:
         return _slices(path, parsed, status.st_size)
     except zooft.DataError as error:
         owner = Owner(
-            patient=ct.identifier("PatientID"), study=ct.text("StudyInstanceUID"), series=ct.text("SeriesInstanceUID"),
-            person=_person(ct), study_date=ct.text("StudyDate"),
-        )  # fmt: skip
+            patient=ct.identifier("PatientID"),
+            study=ct.text("StudyInstanceUID"),
+            series=ct.text("SeriesInstanceUID"),
+            person=_person(ct),
+            study_date=ct.text("StudyDate"),
+        )
         raise UnusableError(str(error), owner=owner, slices=slices) from None
 
 
@@ -245,8 +248,8 @@ def _refuse_unreadable_pixels(parsed: Parsed, file_size: int, needed: int) -> No
             raise zooft.DataError("the pixels are truncated: the file ends before them, or the header is wrong")
         if parsed.length > needed + _PADDING_BYTES:
             raise zooft.DataError(
-                f"the pixels are {parsed.length:,} bytes, and the header's rows, columns and frames make {needed:,}: one of "
-                "these is wrong, and the picture would be sheared or a part of it lost"
+                f"the pixels are {parsed.length:,} bytes, and the header's rows, columns and frames make {needed:,}: "
+                "one of these is wrong, and the picture would be sheared or a part of it lost"
             )
     elif parsed.transfer_syntax not in guard.READERS:
         raise zooft.DataError(f"no decoder for the transfer syntax {_kind(parsed.transfer_syntax)}")

@@ -241,6 +241,6 @@ def _about_persons(read: zooft.CsvTable, unused: Sequence[str]) -> list[str]:
     if not likely:
         return []
     return [
-        f"warning: the column {likely[0]} of {read.name} isn't used; if it says who a patient is, call it patient_id: what the "
-        "files say is believed otherwise"
+        f"warning: the column {likely[0]} of {read.name} isn't used; if it says who a patient is, call it patient_id: "
+        "what the files say is believed otherwise"
     ]

@@ -75,7 +75,10 @@ def explain(spec: zooft.InputSpec, options: CTOptions) -> str:
         if options.spacing
         else f"the whole field of view stretched to {spec.height}x{spec.width}"
     )
-    return f"window {shown} HU (center/width) to 0..255, {size} (antialiased {spec.interpolation}), then mean {spec.mean} and std {spec.std} on the scale 0..1"
+    return (
+        f"window {shown} HU (center/width) to 0..255, {size} (antialiased {spec.interpolation}), then mean "
+        f"{spec.mean} and std {spec.std} on the scale 0..1"
+    )
 
 
 def report(samples: Sequence[zooft.Sample], _options: CTOptions) -> tuple[zooft.Table, ...]:

@@ -28,7 +28,10 @@ _HEADER_BYTES = {348: 352, 540: 544}
 _MOST_HEADER = 2**20
 _TRAILING = 16
 """Bytes behind the data that may be padding; more are voxels that the header has lost."""
-_LONG = "holds more data than its header declares: one of these is wrong, and the volume would be sheared or a part of it lost"
+_LONG = (
+    "holds more data than its header declares: one of these is wrong, and the volume would be sheared or a part of it "
+    "lost"
+)
 _DEFLATE_LIMIT = 1032
 """Deflate can't pack tighter (zlib's technical details)."""
 _CHUNK = 2**22
@@ -97,10 +100,17 @@ def open_volume(path: Path) -> NiftiVolume:
     voxels = stored[0] * stored[1] * stored[2] * dtype.itemsize
     offset, notes = _offset(header, behind, None if compressed else path.stat().st_size - voxels)
     _refuse_other_size(path, offset + voxels, compressed=compressed)
-    return _oriented(
-        path, affine, stored, dtype=dtype.str, offset=offset, slope=slope, intercept=intercept, compressed=compressed,
+    return _orient(
+        path,
+        affine,
+        stored,
+        dtype=dtype.str,
+        offset=offset,
+        slope=slope,
+        intercept=intercept,
+        compressed=compressed,
         notes=(*_about_name(path, compressed=compressed), *notes, *_about_forms(header, stored)),
-    )  # fmt: skip
+    )
 
 
 def hu(volume: NiftiVolume, index: int, *, nan_to_air: bool = False) -> NDArray[np.int16]:
@@ -112,7 +122,7 @@ def hu(volume: NiftiVolume, index: int, *, nan_to_air: bool = False) -> NDArray[
     if volume.compressed:
         one: NDArray[np.int16] = whole(volume, nan_to_air=nan_to_air)[index]
         return one
-    values = _turned(volume, _mapped(volume))[index]
+    values = _turn(volume, _mapped(volume))[index]
     _refuse_odd(_odd(values), nan_to_air=nan_to_air)
     return _to_hu(values, volume)
 
@@ -137,7 +147,7 @@ def whole(volume: NiftiVolume, *, nan_to_air: bool = False) -> NDArray[np.int16]
     _refuse_odd(odd, nan_to_air=nan_to_air)
     if hidden is not None:
         _refuse_other_units(values, hidden)
-    return _turned(volume, values.reshape(volume.stored, order="F"))
+    return _turn(volume, values.reshape(volume.stored, order="F"))
 
 
 def _header(path: Path) -> tuple[bool, Any, bytes]:
@@ -204,17 +214,18 @@ def _offset(header: Any, behind: bytes, room: int | None) -> tuple[int, list[str
     """
     size = int(header["sizeof_hdr"])
     least, given = _HEADER_BYTES.get(size, size + 4), float(header["vox_offset"])
-    end = size + _extended(behind, "big" if header.endianness == ">" else "little")
+    end = size + _extend(behind, "big" if header.endianness == ">" else "little")
     if given == 0 and end == least and room in (None, least):
         return least, [f"its header puts the data at byte 0, where the header stands; they are taken from byte {least}"]
     if not max(least, end) <= given <= _MOST_HEADER or not given.is_integer():
         raise zooft.DataError(
-            f"its header puts the data {given:g} bytes into the file, and header and extensions end at {end}; save it again"
+            f"its header puts the data {given:g} bytes into the file, and header and extensions end at {end}; save it "
+            "again"
         )
     return int(given), []
 
 
-def _extended(behind: bytes, order: Literal["big", "little"]) -> int:
+def _extend(behind: bytes, order: Literal["big", "little"]) -> int:
     """Bytes from the header's end to that of its last extension (NIfTI-1, "extender"); as far as they are looked at."""
     at = 4
     if not behind[:1].strip(b"\0"):
@@ -316,7 +327,7 @@ def _refuse_other_size(path: Path, declared: int, *, compressed: bool) -> None:
         raise zooft.DataError(_LONG)
 
 
-def _oriented(path: Path, affine: NDArray[np.float64], stored: tuple[int, int, int], **layout: Any) -> NiftiVolume:
+def _orient(path: Path, affine: NDArray[np.float64], stored: tuple[int, int, int], **layout: Any) -> NiftiVolume:
     import nibabel
     import numpy as np
 
@@ -340,7 +351,7 @@ def _oriented(path: Path, affine: NDArray[np.float64], stored: tuple[int, int, i
     )
 
 
-def _turned(volume: NiftiVolume, stored: NDArray[Any]) -> NDArray[Any]:
+def _turn(volume: NiftiVolume, stored: NDArray[Any]) -> NDArray[Any]:
     """The file's ``(i, j, k)`` as slices, rows, columns; a view."""
     import nibabel
     import numpy as np

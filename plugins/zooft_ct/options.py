@@ -69,7 +69,8 @@ class TargetOptions:
 
     targets: tuple[str, ...] = zooft.option(
         (),
-        "columns of the table of labels to learn [default: label, labels, value, or the only one that says nothing else]",
+        "columns of the table of labels to learn [default: label, labels, value, or the only one that says nothing "
+        "else]",
     )
 
 

@@ -1,7 +1,7 @@
 """Who is one patient, by what all files together say.
 
-A PatientID alone isn't a person: it belongs to its issuer, anonymisers write one for everybody, and files get mixed up. Nothing
-is merged that the files contradict, and what was assumed is told, by salted ids.
+A PatientID alone isn't a person: it belongs to its issuer, anonymisers write one for everybody, and files get mixed up.
+Nothing is merged that the files contradict, and what was assumed is told, by salted ids.
 """
 
 from __future__ import annotations
@@ -75,8 +75,8 @@ def about_shared(patients: Patients, hashed: Callable[[str], str], found: Iterab
     if not patients.shared:
         return []
     return [
-        f"warning: {len(patients.shared)} PatientIDs were given by several issuers (IssuerOfPatientID), and each issuer's is a "
-        f"patient of its own{_such_as(names, hashed)}; a series that doesn't name its issuer is nobody's"
+        f"warning: {len(patients.shared)} PatientIDs were given by several issuers (IssuerOfPatientID), and each "
+        f"issuer's is a patient of its own{_such_as(names, hashed)}; a series that doesn't name its issuer is nobody's"
     ]
 
 
@@ -87,7 +87,8 @@ def about_torn(patients: Patients, shown: Sequence[str], *, then: str) -> list[s
     what = differ(list(dict.fromkeys(word for words in patients.torn.values() for word in words)))
     names = f" ({', '.join(shown[:_SHOWN])}{' …' if len(shown) > _SHOWN else ''})" if shown else ""
     return [
-        f"warning: {len(patients.torn)} PatientIDs stand for several persons each, by their files: {what}{names}; {then}"
+        f"warning: {len(patients.torn)} PatientIDs stand for several persons each, by their files: {what}{names}; "
+        f"{then}"
     ]
 
 
@@ -100,9 +101,9 @@ def about_alike(names: Iterable[str], hashed: Callable[[str], str]) -> list[str]
     if not torn:
         return []
     return [
-        f"warning: {sum(map(len, torn))} PatientIDs differ from another one only in case, spaces, leading zeros or Unicode form, and "
-        f"may be {len(torn)} patients{_such_as(torn[0], hashed)}. Spell each patient's the same, or one may stand on both sides of "
-        "a split, and figures are too good"
+        f"warning: {sum(map(len, torn))} PatientIDs differ from another one only in case, spaces, leading zeros or "
+        f"Unicode form, and may be {len(torn)} patients{_such_as(torn[0], hashed)}. Spell each patient's the same, or "
+        "one may stand on both sides of a split, and figures are too good"
     ]
 
 
@@ -117,9 +118,9 @@ def about_names(patients: Mapping[str, Iterable[Person]], hashed: Callable[[str]
     if not torn:
         return []
     return [
-        f"warning: {sum(map(len, torn))} PatientIDs share name and birth date with another one, and may be {len(torn)} patients"
-        f"{_such_as(torn[0], hashed)}. Give each patient one patient_id, or one may stand on both sides of a split, and figures are "
-        "too good"
+        f"warning: {sum(map(len, torn))} PatientIDs share name and birth date with another one, and may be "
+        f"{len(torn)} patients{_such_as(torn[0], hashed)}. Give each patient one patient_id, or one may stand on both "
+        "sides of a split, and figures are too good"
     ]
 
 

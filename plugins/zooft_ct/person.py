@@ -1,7 +1,7 @@
 """Who a file says its patient is, and whether two files can speak of one person.
 
-Honest files differ: names in other case, order and script, with more given names or another family name, and fields that are
-empty. None of that makes two persons; what does is told by its DICOM name.
+Honest files differ: names in other case, order and script, with more given names or another family name, and fields
+that are empty. None of that makes two persons; what does is told by its DICOM name.
 """
 
 from __future__ import annotations
@@ -15,8 +15,10 @@ from difflib import SequenceMatcher
 from itertools import combinations
 
 _NOBODY = re.compile(
-    r"""(de[\s_-]?identified | anonym\w* | anon | pseudonym\w* | unknown | unnamed | undefined | unspecified | none | null | nan | n/?a
-    | no[\s_-]?(name|id|patient([\s_-]?id)?) | patient([\s_-]?(id|name))? | removed | redacted | withheld | masked | hidden | blank
+    r"""(de[\s_-]?identified | anonym\w* | anon | pseudonym\w* | unknown | unnamed | undefined | unspecified
+    | none | null | nan | n/?a
+    | no[\s_-]?(name|id|patient([\s_-]?id)?) | patient([\s_-]?(id|name))? | removed | redacted | withheld
+    | masked | hidden | blank
     | empty | dummy | n\.\ ?n\.? | not[\s_-]?(available|applicable|specified|known) | x{3,} | [-_.*?]+ )""",
     re.IGNORECASE | re.VERBOSE,
 )
@@ -59,7 +61,10 @@ def person(*, issuer: str, name: str, birth_date: str, sex: str) -> Person:
 
 
 def stands_for_nobody(text: str) -> bool:
-    """Whether a PatientID or a name is what anonymisers write for everybody; numbers aren't, since they are given to people."""
+    """Whether a PatientID or a name is what anonymisers write for everybody.
+
+    Numbers aren't, since they are given to people.
+    """
     words = text.replace("^", " ").split()
     return bool(words) and (_NOBODY.fullmatch(" ".join(words)) is not None or all(map(_NOBODY.fullmatch, words)))
 
@@ -138,7 +143,7 @@ def _comparable(one: str, other: str) -> bool:
 def _alike(one: str, other: str, *, same_birth: bool) -> bool:
     (family, given), (other_family, other_given) = _parts(one), _parts(other)
     if not (given and other_given and family and other_family):
-        return bool({*family, *given} & {*other_family, *other_given}) or _joined(one) == _joined(other)
+        return bool({*family, *given} & {*other_family, *other_given}) or _join(one) == _join(other)
     same_family = (
         _share(family, other_family) or "".join(family) == "".join(other_family) or _mistyped(family, other_family)
     )
@@ -167,7 +172,7 @@ def _mistyped(one: list[str], other: list[str]) -> bool:
     )
 
 
-def _joined(name: str) -> str:
+def _join(name: str) -> str:
     return "".join(_words(name))
 
 

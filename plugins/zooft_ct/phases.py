@@ -1,8 +1,8 @@
-"""Several volumes under one SeriesInstanceUID (phases, echoes, kernels, energies), told apart by what their headers say.
+"""Several volumes under one SeriesInstanceUID (phases, echoes, kernels, energies), by what their headers say.
 
-Put together they would be a volume of nobody: each slice between those of another phase. Where slices of two values of a tag
-alternate along the stack, or lie at the same places, each value is a volume. Acquisitions that follow each other along the
-patient are one.
+Put together they would be a volume of nobody: each slice between those of another phase. Where slices of two values of
+a tag alternate along the stack, or lie at the same places, each value is a volume. Acquisitions that follow each other
+along the patient are one.
 """
 
 from __future__ import annotations
@@ -20,9 +20,20 @@ if TYPE_CHECKING:
     from zooft_ct.header import SliceHeader
 
 KINDS = (
-    "AcquisitionNumber", "TemporalPositionIdentifier", "TriggerTime", "NominalPercentageOfCardiacPhase", "EchoNumbers",
-    "ImageType", "ConvolutionKernel", "KVP", "FilterType", "ContrastBolusAgent", "ProtocolName", "SeriesDescription", "ImageComments",
-)  # fmt: skip
+    "AcquisitionNumber",
+    "TemporalPositionIdentifier",
+    "TriggerTime",
+    "NominalPercentageOfCardiacPhase",
+    "EchoNumbers",
+    "ImageType",
+    "ConvolutionKernel",
+    "KVP",
+    "FilterType",
+    "ContrastBolusAgent",
+    "ProtocolName",
+    "SeriesDescription",
+    "ImageComments",
+)
 """What names a volume."""
 TIMES = ("AcquisitionTime", "ContentTime")
 """What names an instant, of a slice or of all."""
@@ -65,7 +76,7 @@ def parts(slices: Sequence[SliceHeader], heights: Sequence[float]) -> list[Part]
         slices: of the series, ordered by height.
         heights: mm along their normal.
     """
-    return _divided(Part(tuple(range(len(slices)))), slices, heights)
+    return _divide(Part(tuple(range(len(slices)))), slices, heights)
 
 
 def collide(heights: Sequence[float]) -> bool:
@@ -78,7 +89,7 @@ def notes(slices: Sequence[SliceHeader]) -> list[str]:
     return [*_about_derived(slices), *_about_alternation(slices)]
 
 
-def _divided(part: Part, slices: Sequence[SliceHeader], heights: Sequence[float]) -> list[Part]:
+def _divide(part: Part, slices: Sequence[SliceHeader], heights: Sequence[float]) -> list[Part]:
     """The part, or those of it that the first tag tells apart, each looked at again."""
     places = [heights[number] for number in part.numbers]
     together = collide(places)
@@ -102,7 +113,7 @@ def _each(
     for number, value in zip(part.numbers, values, strict=True):
         by[value].append(number)
     found = [Part(tuple(own), {**part.values, tag: value}) for value, own in by.items()]
-    return [smaller for each in found for smaller in _divided(each, slices, heights)]
+    return [smaller for each in found for smaller in _divide(each, slices, heights)]
 
 
 def _alternate(values: Sequence[str]) -> bool:
@@ -131,7 +142,7 @@ def _place_numbers(places: Sequence[float]) -> list[int]:
 
 
 def _turns(instants: Sequence[float] | None, *, counted: bool) -> list[int] | None:
-    """Which volume each slice is of, where so many take turns along the stack and each was made at a time of its own."""
+    """Which volume each slice is of, where so many take turns along the stack, each at a time of its own."""
     if instants is None or len(instants) < _FEW:
         return None
     for count in range(2, min(len(instants) // 2, _MOST_PARTS) + 1):
@@ -203,7 +214,7 @@ def _about_alternation(slices: Sequence[SliceHeader]) -> list[str]:
     for count in range(2, 5):
         if _follow([numbers[turn::count] for turn in range(count)]):
             return [
-                f"its InstanceNumbers go through the stack {count} times, as if {count} volumes were put together, and no "
-                "other tag tells them apart"
+                f"its InstanceNumbers go through the stack {count} times, as if {count} volumes were put together, "
+                "and no other tag tells them apart"
             ]
     return []

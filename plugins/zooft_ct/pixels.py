@@ -58,7 +58,7 @@ def hu(header: SliceHeader) -> NDArray[np.int16]:
     whole = _decoded(header) if layout.compressed else _native(header)
     beyond = _padding_beyond_the_bits(whole, layout)
     stored = _significant(whole, layout)
-    values = _rescaled(stored, layout)
+    values = _rescale(stored, layout)
     padded = beyond
     if beyond is not None:
         values[beyond] = LOWEST
@@ -66,10 +66,10 @@ def hu(header: SliceHeader) -> NDArray[np.int16]:
         padded = _is_padding(stored, layout.padding)
         _refuse_padding_in_tissue(padded, layout.padding, layout)
     _refuse_other_units(values, stored, padded, layout)
-    return _turned(values, header.orientation)
+    return _turn(values, header.orientation)
 
 
-def _turned(values: NDArray[np.int16], orientation: tuple[float, ...] | None) -> NDArray[np.int16]:
+def _turn(values: NDArray[np.int16], orientation: tuple[float, ...] | None) -> NDArray[np.int16]:
     """The same array, or a copy in reverse order of rows, of columns, or of both."""
     import numpy as np
 
@@ -181,7 +181,7 @@ def _significant(stored: NDArray[Any], layout: Layout) -> NDArray[Any]:
     return stored
 
 
-def _rescaled(stored: NDArray[Any], layout: Layout) -> NDArray[np.int16]:
+def _rescale(stored: NDArray[Any], layout: Layout) -> NDArray[np.int16]:
     """HU = slope * stored + intercept, rounded (DICOM PS3.3, C.11.1), clipped; padding is air."""
     import numpy as np
 
@@ -233,8 +233,8 @@ def _refuse_padding_in_tissue(padded: NDArray[np.bool_], padding: tuple[int, int
     if soft or not around or alone > _ALONE * padded.size:
         raise zooft.DataError(
             f"its PixelPaddingValue is that of tissue: {low:g}{f' to {high:g}' if high > low else ''} HU, which "
-            f"{count / padded.size:.1%} of its pixels have, {alone} of them with other values on both sides. Mend or remove the "
-            "element, or they would become air"
+            f"{count / padded.size:.1%} of its pixels have, {alone} of them with other values on both sides. Mend or "
+            "remove the element, or they would become air"
         )
 
 

@@ -98,8 +98,8 @@ class CTPreprocess(nn.Module):
 def _units(spacing: Tensor) -> Tensor:
     """Millimetres in whole `_PLACES[-1]`, int64, exact up to 8 mm where floats are bfloat16, too.
 
-    Such a runtime rounds what it computes to 8 bits, but not what it is given: remainders of the spacing itself are right
-    to 8 bits, and the difference of two of them to the whole number of 6 bits that it is.
+    Such a runtime rounds what it computes to 8 bits, but not what it is given: remainders of the spacing itself are
+    right to 8 bits, and the difference of two of them to the whole number of 6 bits that it is.
     """
     rests = [spacing, *(torch.fmod(spacing, place) for place in _PLACES)]
     total = torch.zeros_like(spacing, dtype=torch.int64)

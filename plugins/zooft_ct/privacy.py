@@ -170,7 +170,10 @@ def _folder(data: Path) -> Path:
 
 
 def _own(data: Path | None) -> Path | None:
-    """The file in the user's application folder; None for a user without one, which would end in the working directory."""
+    """The file in the user's application folder.
+
+    None for a user without one, which would end in the working directory.
+    """
     import click
 
     application = Path(click.get_app_dir("zooft")) / "keys"
@@ -189,8 +192,9 @@ def _fleeting() -> Key:
     """A key that nobody keeps."""
     _logger.warning(
         "the key of the hashes can't be kept in the user's folder, so they are of this command alone and no other will "
-        "find them again; name a file in %s", KEY_VARIABLE,
-    )  # fmt: skip
+        "find them again; name a file in %s",
+        KEY_VARIABLE,
+    )
     return Key(secrets.token_bytes(_KEY_BYTES))
 
 

@@ -97,7 +97,10 @@ def _sha256(path: Path) -> str:
 
 @functools.lru_cache(maxsize=_FILES_KNOWN)
 def _sha256_of(path: Path, _size: int, _written: int, _changed: int, _inode: int) -> str:
-    """Of a file, by what tells a changed one: copying tools give a file any time of writing, but none of its last change."""
+    """Of a file, by what tells a changed one.
+
+    Copying tools give a file any time of writing, but none of its last change.
+    """
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 

@@ -121,10 +121,10 @@ def scan(*roots: Path, computing: zooft.Computing = zooft.unseen, force: bool = 
     files = list(dict.fromkeys(path for root in roots for path in walk(root)))
     slices, rejected = _read(files, computing, force=force)
     series: list[Series] = []
-    for members in _grouped(slices):
+    for members in _group(slices):
         try:
             unique, copies = _without_copies(members)
-            series += [_with_copies(each, copies) for each in _arranged(unique, max_gap)]
+            series += [_with_copies(each, copies) for each in _arrange(unique, max_gap)]
         except zooft.DataError as error:
             rejected += _of_each_patient(members, f"a series of {_count(members, 'slice')}: {error}")
         else:
@@ -195,7 +195,7 @@ def _is_text(path: Path) -> bool:
         return False
 
 
-def _grouped(slices: Iterable[SliceHeader]) -> list[list[SliceHeader]]:
+def _group(slices: Iterable[SliceHeader]) -> list[list[SliceHeader]]:
     """By series; by folder where a series has no identifier."""
     groups: dict[str | Path, list[SliceHeader]] = defaultdict(list)
     for each in slices:
@@ -230,22 +230,22 @@ def _files(slices: Iterable[SliceHeader]) -> list[Path]:
     return list(dict.fromkeys(each.path for each in slices))
 
 
-def _arranged(slices: Sequence[SliceHeader], max_gap: float) -> list[Series]:
+def _arrange(slices: Sequence[SliceHeader], max_gap: float) -> list[Series]:
     """One series, or one for each volume where several were put into one."""
     _refuse_mixture(slices)
     if len(slices) == 1:
         return [_series(slices, acquisition="", heights=[0.0])]
-    placed = _placed(slices)
+    placed = _place(slices)
     found = phases.parts([each.header for each in placed], [each.height for each in placed])
     if any(phases.collide([placed[number].height for number in part.numbers]) for part in found):
         raise zooft.DataError(
-            "several slices lie at the same position, as in 4D or repeated series, and neither AcquisitionNumber nor another "
-            "tag tells them apart; keep one of each"
+            "several slices lie at the same position, as in 4D or repeated series, and neither AcquisitionNumber nor "
+            "another tag tells them apart; keep one of each"
         )
     told = " and ".join(dict.fromkeys(tag for part in found for tag in part.values))
     note = [f"one of {len(found)} volumes in one series, told apart by {told}"] if told else []
     parts = [
-        _stacked([placed[number] for number in part.numbers], acquisition=part.name, max_gap=max_gap) for part in found
+        _stack([placed[number] for number in part.numbers], acquisition=part.name, max_gap=max_gap) for part in found
     ]
     return [replace(part, notes=(*note, *part.notes)) for part in parts]
 
@@ -255,13 +255,14 @@ def _refuse_mixture(slices: Sequence[SliceHeader]) -> None:
         raise zooft.DataError("several PatientIDs in one series; they were mixed up when the data were made")
     if len({each.study_uid for each in slices} - {""}) > 1 or len({each.study_date for each in slices} - {""}) > 1:
         raise zooft.DataError(
-            "slices of several studies in one series (StudyInstanceUID, StudyDate); they were mixed up when the data were made"
+            "slices of several studies in one series (StudyInstanceUID, StudyDate); they were mixed up when the data "
+            "were made"
         )
     differing = person.differing(each.person for each in slices)
     if differing:
         raise zooft.DataError(
-            f"slices of several persons in one series: {person.differ(differing)}; they were mixed up when the data were "
-            "made"
+            f"slices of several persons in one series: {person.differ(differing)}; they were mixed up when the data "
+            "were made"
         )
     if len({(each.rows, each.columns) for each in slices}) > 1:
         raise zooft.DataError("slices of different matrix sizes in one series")
@@ -275,7 +276,7 @@ def _same_spacing(one: tuple[float, float] | None, other: tuple[float, float] | 
     return all(math.isclose(a, b, rel_tol=_SAME_SPACING) for a, b in zip(one, other, strict=True))
 
 
-def _placed(slices: Sequence[SliceHeader]) -> list[_Placed]:
+def _place(slices: Sequence[SliceHeader]) -> list[_Placed]:
     """The slices in the order of their heights.
 
     Raises:
@@ -293,7 +294,7 @@ def _placed(slices: Sequence[SliceHeader]) -> list[_Placed]:
     return sorted(placed, key=lambda each: each.height)
 
 
-def _stacked(placed: Sequence[_Placed], *, acquisition: str, max_gap: float) -> Series:
+def _stack(placed: Sequence[_Placed], *, acquisition: str, max_gap: float) -> Series:
     slices, heights = [each.header for each in placed], [each.height for each in placed]
     series = _series(slices, acquisition=acquisition, heights=heights)
     if len(placed) == 1:

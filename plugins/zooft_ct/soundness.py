@@ -1,4 +1,7 @@
-"""Every slice that samples are made of is decoded once: which samples can be used, what the others lack, what is odd."""
+"""Every slice that samples are made of is decoded once.
+
+Which samples can be used, what the others lack, what is odd.
+"""
 
 from __future__ import annotations
 

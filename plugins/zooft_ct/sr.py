@@ -33,17 +33,20 @@ def write(
     """Write ``FOLDER/NAME.dcm`` for each patient, under the salted name.
 
     Raises:
-        DataError: the answers aren't classes, highdicom isn't installed, or some reports couldn't be written; the others are.
+        DataError: the answers aren't classes, highdicom isn't installed, or some reports couldn't be written; the
+            others are.
     """
     if file.problem != "classification":
         raise zooft.DataError(
-            f"DICOM structured reports have a place for classes, and the file's answers are of {file.problem}; use --format json or csv"
+            f"DICOM structured reports have a place for classes, and the file's answers are of {file.problem}; use "
+            "--format json or csv"
         )
     try:
         import highdicom  # noqa: F401  -- whether it is there
     except ImportError as error:
         raise zooft.DataError(
-            "DICOM structured reports need highdicom: pip install 'zooft[ct-sr]' (where zooft-runtime is installed: 'zooft-runtime[ct-sr]')"
+            "DICOM structured reports need highdicom: pip install 'zooft[ct-sr]' (where zooft-runtime is installed: "
+            "'zooft-runtime[ct-sr]')"
         ) from error
     folder.mkdir(parents=True, exist_ok=True)
     written: list[Path] = []
@@ -117,7 +120,10 @@ def _source(shown: Dataset, middle: SliceHeader) -> Any:
 
 
 def _content(result: zooft.GroupResult, file: zooft.DeployedFile, source: Any) -> Any:
-    """A measurement report: the class as a qualitative evaluation, a probability for each class, the slice that decided."""
+    """A measurement report.
+
+    The class as a qualitative evaluation, a probability for each class, the slice that decided.
+    """
     from highdicom import sr
     from highdicom.uid import UID
     from pydicom.sr.codedict import codes

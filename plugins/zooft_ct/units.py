@@ -28,7 +28,10 @@ _LOST = (800, 1200)
 _SOFT = (-250, 300)
 _AIR = -940
 _ALL_AIR, _THIN, _WIDE = -985, -650, 75
-"""HU: air around a body is thinner than the first, lung than the second; and so wide is lung, from the 5th percentile to the 95th."""
+"""HU: air around a body is thinner than the first, lung than the second.
+
+And so wide is lung, from the 5th percentile to the 95th.
+"""
 _FEW, _SOME, _MUCH = 0.01, 0.05, 0.1
 _HARDLY = 0.15
 """Of what is neither soft nor air: real slices have twice as much that is soft, at least."""
@@ -183,11 +186,14 @@ def oddity(hu: NDArray[np.int16]) -> str:
     import numpy as np
 
     if np.count_nonzero(hu >= _HIGHEST) > BRIGHT * hu.size:
-        return f"have more than {BRIGHT:.0%} of their values at {_HIGHEST}: metal, or negative numbers that lost their sign"
+        return (
+            f"have more than {BRIGHT:.0%} of their values at {_HIGHEST}: metal, or negative numbers that lost their "
+            "sign"
+        )
     if not np.count_nonzero((hu < _SURELY_AIR) & (hu > _LOWEST)):
         return (
-            f"have no air, nothing between {_LOWEST} and {_SURELY_AIR}: air is masked or cut out, or it is another slope or "
-            "intercept"
+            f"have no air, nothing between {_LOWEST} and {_SURELY_AIR}: air is masked or cut out, or it is another "
+            "slope or intercept"
         )
     if np.count_nonzero(hu > _SOFT[0]) < _MUCH * hu.size and _is_lung(hu):
         return "show lung and hardly anything else: cut out of one, or it is another slope or intercept"

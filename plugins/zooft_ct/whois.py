@@ -1,4 +1,7 @@
-"""The way back from salted ids: which patient, series, slice or file one stands for. For who has the data and its key."""
+"""The way back from salted ids: which patient, series, slice or file one stands for.
+
+For who has the data and its key.
+"""
 
 from __future__ import annotations
 

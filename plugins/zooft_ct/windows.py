@@ -31,13 +31,13 @@ def parse(text: str) -> tuple[float, float]:
     try:
         center, width = (float(part) for part in text.split("/"))
     except ValueError:
-        raise _refused(text) from None
+        raise _refuse(text) from None
     if not (math.isfinite(center) and math.isfinite(width) and width > 0):
-        raise _refused(text)
+        raise _refuse(text)
     return center, width
 
 
-def _refused(text: str) -> zooft.ConfigError:
+def _refuse(text: str) -> zooft.ConfigError:
     return zooft.ConfigError(
         f"--window takes {', '.join(PRESETS)}, or CENTER/WIDTH in HU with a width above 0, such as -600/1500; "
         f"{text!r} was given"

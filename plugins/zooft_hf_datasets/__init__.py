@@ -1,4 +1,7 @@
-"""What Hugging Face's datasets saves on disk, as a data source for every task that reads images: ``zooft[hf-datasets]``."""
+"""What Hugging Face's datasets saves on disk, as a data source for every task that reads images.
+
+``zooft[hf-datasets]``.
+"""
 
 from __future__ import annotations
 

@@ -30,8 +30,9 @@ def columns(path: Path) -> list[zooft.Column]:
         for column in ours:
             if names.get(column.name, column.categories) != column.categories:
                 raise zooft.DataError(
-                    f"{path}: the split {part.name} names the numbers of the column {column.name} otherwise than {parts(path)[0].name}: "
-                    f"{', '.join(column.categories) or 'not at all'} and {', '.join(names[column.name]) or 'not at all'}; save them alike"
+                    f"{path}: the split {part.name} names the numbers of the column {column.name} otherwise than "
+                    f"{parts(path)[0].name}: {', '.join(column.categories) or 'not at all'} and "
+                    f"{', '.join(names[column.name]) or 'not at all'}; save them alike"
                 )
         known = known or ours
     return known

@@ -1,4 +1,7 @@
-"""A folder by ``save_to_disk``: one data set, or splits of one, each with its description and its Arrow files in order."""
+"""A folder by ``save_to_disk``.
+
+One data set, or splits of one, each with its description and its Arrow files in order.
+"""
 
 from __future__ import annotations
 
@@ -55,8 +58,8 @@ def parts(path: Path) -> list[Part]:
     unknown = [name for name in names if name.lower() not in zooft.SPLIT_NAMES]
     if unknown:
         raise zooft.DataError(
-            f"{path} has the split {unknown[0]!r}; there are train, val and test. Give one split's folder, such as --data "
-            f"{path / names[0]}, or save the data without that split"
+            f"{path} has the split {unknown[0]!r}; there are train, val and test. Give one split's folder, such as "
+            f"--data {path / names[0]}, or save the data without that split"
         )
     return [_part(path / name, name, zooft.SPLIT_NAMES[name.lower()]) for name in names]
 
@@ -65,8 +68,8 @@ def _part(folder: Path, name: str, split: Split | None) -> Part:
     state, info = _json(folder / _STATE), _json(folder / _INFO)
     if any(state.get(key) for key in _INDICES):
         raise zooft.DataError(
-            f"{folder} holds a choice of rows apart from the data, as old versions of datasets wrote it; load it, and save it again "
-            "with save_to_disk"
+            f"{folder} holds a choice of rows apart from the data, as old versions of datasets wrote it; load it, and "
+            "save it again with save_to_disk"
         )
     listed = state.get("_data_files")
     files = [each.get("filename") for each in listed if isinstance(each, dict)] if isinstance(listed, list) else []

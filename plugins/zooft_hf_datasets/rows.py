@@ -1,4 +1,7 @@
-"""Rows of Arrow files: the columns that a task asks for, and where each image is. The files are mapped, never loaded."""
+"""Rows of Arrow files: the columns that a task asks for, and where each image is.
+
+The files are mapped, never loaded.
+"""
 
 from __future__ import annotations
 

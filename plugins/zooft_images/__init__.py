@@ -78,5 +78,7 @@ def _multitask() -> zooft.Task:
         summary="several answers an image at once, from columns of a CSV manifest that a small TOML file types",
         own=options.MultitaskOptions,
         input=views.of_answers,
-        intended_use="Answers the listed questions about images of the kind it was trained on. No other use was tested.",
+        intended_use=(
+            "Answers the listed questions about images of the kind it was trained on. No other use was tested."
+        ),
     )

@@ -71,15 +71,21 @@ def table_of_manifest(path: Path, options: ImageOptions) -> Table:
         (number, {**row, "label": _BETWEEN.join(["", *(row[name] for name in columns)])}) for number, row in table.rows
     ]
     return Table(
-        name=path.name, columns=columns, places=[f"{path.name}, line {number}" for number, _ in rows],
-        cells=[row for _, row in table.rows], candidates=[lines.of(number, row) for number, row in rows],
+        name=path.name,
+        columns=columns,
+        places=[f"{path.name}, line {number}" for number, _ in rows],
+        cells=[row for _, row in table.rows],
+        candidates=[lines.of(number, row) for number, row in rows],
         notes=[*table.notes, *lines.notes(len(rows))],
         grouped=any(row.get(options.group_column.lower()) for _, row in table.rows),
-    )  # fmt: skip
+    )
 
 
 def table_of_source(source: zooft.Source, path: Path, options: ImageOptions) -> Table:
-    """The rows of a data source, what its columns hold as text: numbers as Python writes them, lists with ``;`` between."""
+    """The rows of a data source, what its columns hold as text.
+
+    Numbers as Python writes them, lists with ``;`` between.
+    """
     named = {column.name: column for column in source.columns(path)}
     group = group_column(path, named, options)
     columns = [name for name in named if name not in {_SPLIT, group}]
@@ -96,9 +102,14 @@ def table_of_source(source: zooft.Source, path: Path, options: ImageOptions) -> 
         cells.append(own)
         candidates.append(Candidate(printable(row.id), content, _BETWEEN.join(own.values()), split_of(row), of_group))
     return Table(
-        name=printable(path.name), columns=columns, places=places, cells=cells, candidates=candidates, rejected=rejected,
+        name=printable(path.name),
+        columns=columns,
+        places=places,
+        cells=cells,
+        candidates=candidates,
+        rejected=rejected,
         grouped=any(candidate.group is not None for candidate in candidates),
-    )  # fmt: skip
+    )
 
 
 def _cell(value: Any, column: zooft.Column) -> str:
@@ -163,7 +174,8 @@ def _chosen(table: Table, options: Any) -> tuple[list[str], list[str]]:
     chosen = usual or _all_but_groups(table)
     if not chosen:
         raise zooft.DataError(
-            f"{table.name} has no column of targets beside path, {_SPLIT} and {GROUP_COLUMN}; name them in its first line"
+            f"{table.name} has no column of targets beside path, {_SPLIT} and {GROUP_COLUMN}; name them in its first "
+            "line"
         )
     others = " (--targets names others)" if len(chosen) < len(table.columns) else ""
     return chosen, [f"learnt are the columns {', '.join(chosen)} of {table.name}{others}"]

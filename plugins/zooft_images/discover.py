@@ -1,4 +1,4 @@
-"""Images below a folder, in a manifest, in shards or in a data source, every one of them decoded once before training starts.
+"""Images below a folder, in a manifest, in shards or in a data source, each decoded once before training starts.
 
 A folder holds class folders, or ``train``, ``val`` and ``test`` folders of class folders. A manifest is a CSV file
 with the columns path and label, and, where known, group and split; paths are relative to it. Shards are the matter of
@@ -151,8 +151,8 @@ def _about_many(classes: Sequence[str], pictures: int) -> list[str]:
     if len(classes) <= _MANY or pictures >= _FEW_EACH * len(classes):
         return []
     return [
-        f"warning: {len(classes):,} classes in {pictures:,} pictures, fewer than {_FEW_EACH} each: are they subjects (patients, "
-        "parts) rather than classes? Those belong into a manifest's column group"
+        f"warning: {len(classes):,} classes in {pictures:,} pictures, fewer than {_FEW_EACH} each: are they subjects "
+        "(patients, parts) rather than classes? Those belong into a manifest's column group"
     ]
 
 
@@ -164,7 +164,10 @@ def _why_none(root: Path, rejected: Sequence[zooft.Rejection]) -> str:
     if alone:
         table = next((path for path in others(root) if path.suffix.lower() in _TABLES), None) if root.is_dir() else None
         if table is not None:
-            return f"{len(alone):,} files lie beside each other without class folders; if {printable(table.name)} names their classes, give it with --data"
+            return (
+                f"{len(alone):,} files lie beside each other without class folders; if {printable(table.name)} names "
+                "their classes, give it with --data"
+            )
         return (
             f"{len(alone):,} files lie beside each other without class folders, such as {alone[0]}; give each class a "
             f"folder of its own, or name the classes in a {_MANIFEST} with the columns path and label"
@@ -216,7 +219,8 @@ def _refuse_table_beside(root: Path) -> None:
     tables = [path for path in others(root) if path.suffix.lower() == ".csv"] if root.is_dir() else []
     if tables:
         raise zooft.DataError(
-            f"{root} holds one folder, and {tables[0].name} beside it: give --data {tables[0]} if that names files and classes"
+            f"{root} holds one folder, and {tables[0].name} beside it: give --data {tables[0]} if that names files "
+            "and classes"
         )
 
 

@@ -29,8 +29,8 @@ def list_rows(source: zooft.Source, path: Path, options: Any) -> Listing:
 
     Raises:
         ConfigError: one column for two things.
-        DataError: no row that can be used, no column of labels, a group column that isn't there, splits that are unknown or
-            differ, or labels that contradict each other.
+        DataError: no row that can be used, no column of labels, a group column that isn't there, splits that are
+            unknown or differ, or labels that contradict each other.
     """
     columns = {column.name: column for column in source.columns(path)}
     label = _label_column(path, columns, options.label_column)
@@ -92,7 +92,10 @@ class _Read:
             yield Candidate(printable(row.id), Stored(self.source.content, row.content), label, split, group or None)
 
     def labels(self) -> Iterator[tuple[str, str]]:
-        """Every label that was read, and where the first of its kind stands; where columns name them, each name once."""
+        """Every label that was read, and where the first of its kind stands.
+
+        Where columns name them, each name once.
+        """
         if self.label.categories:
             yield from ((name, f"the names of the column {self.label.name}") for name in self.label.categories)
             return
@@ -113,8 +116,8 @@ def _label_column(path: Path, columns: Mapping[str, zooft.Column], name: str) ->
         return named[0]
     having = ", ".join(columns) or "none but the images"
     raise zooft.DataError(
-        f"{printable(str(path))} has no column {name!r}; its columns are {having}{nearest(name, columns)}; name the one with the "
-        "classes with --label-column"
+        f"{printable(str(path))} has no column {name!r}; its columns are {having}{nearest(name, columns)}; name the "
+        "one with the classes with --label-column"
     )
 
 
@@ -123,7 +126,8 @@ def group_column(path: Path, columns: Mapping[str, zooft.Column], options: Image
     name = options.group_column
     if name not in columns and name != GROUP_COLUMN:
         raise zooft.DataError(
-            f"{printable(str(path))} has no column {name!r} to group by; its columns are {', '.join(columns)}{nearest(name, columns)}; "
+            f"{printable(str(path))} has no column {name!r} to group by; its columns are "
+            f"{', '.join(columns)}{nearest(name, columns)}; "
             "name one of these"
         )
     return name
@@ -137,8 +141,8 @@ def split_of(row: zooft.Row) -> Split | None:
     split = zooft.SPLIT_NAMES.get(text.lower())
     if split is None:
         raise zooft.DataError(
-            f"{row.id} is in the split {text!r}; there are train, val and test. Mend it: another split would quietly become "
-            "another experiment"
+            f"{row.id} is in the split {text!r}; there are train, val and test. Mend it: another split would quietly "
+            "become another experiment"
         )
     if row.split not in (None, split):
         raise zooft.DataError(
@@ -162,8 +166,8 @@ def _label(value: Any, column: zooft.Column) -> str:
         raise zooft.DataError(f"no label: the column {column.name} {'is empty' if value is None else 'says -1'}")
     if isinstance(value, bool) or not isinstance(value, int) or not 0 <= value < len(column.categories):
         raise zooft.DataError(
-            f"the label {value!r} isn't one of the {len(column.categories)} classes that the column {column.name} names, 0 to "
-            f"{len(column.categories) - 1}"
+            f"the label {value!r} isn't one of the {len(column.categories)} classes that the column {column.name} "
+            f"names, 0 to {len(column.categories) - 1}"
         )
     return column.categories[value]
 

@@ -32,6 +32,7 @@ class Groups:
         told = "; ".join(" and ".join(map(ascii, names[:_NAMED])) for names in torn[:_NAMED])
         more = f" and {len(torn) - _NAMED} more" if len(torn) > _NAMED else ""
         return [
-            f"warning: groups whose names differ only in case, spaces, Unicode form or leading zeros: {told}{more}. They count as "
-            "different groups; if they are one, it may be on both sides of the split, and figures too good: spell it the same"
+            f"warning: groups whose names differ only in case, spaces, Unicode form or leading zeros: {told}{more}. "
+            "They count as different groups; if they are one, it may be on both sides of the split, and figures too "
+            "good: spell it the same"
         ]

@@ -18,7 +18,10 @@ _RAW_SUFFIXES = (
 )  # fmt: skip
 HEIF_BRANDS = (b"heic", b"heix", b"hevc", b"hevx", b"heim", b"heis", b"hevm", b"hevs", b"mif1", b"msf1")
 """ISO/IEC 23008-12, annex B and 10.2."""
-NO_HEIF = "HEIF (HEIC), which needs pillow-heif: pip install 'zooft[heif]' (where zooft-runtime is installed: 'zooft-runtime[heif]')"
+NO_HEIF = (
+    "HEIF (HEIC), which needs pillow-heif: pip install 'zooft[heif]' (where zooft-runtime is installed: "
+    "'zooft-runtime[heif]')"
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,13 +53,33 @@ _KINDS = (
     _Kind(RAW_ANSWER, suffixes=_RAW_SUFFIXES),
     _Kind(RAW_ANSWER, (b"II*\0\x10\0\0\0CR", b"FUJIFILMCCD-RAW", b"IIRO", b"IIRS", b"IIU\0")),
     _Kind(RAW_ANSWER, (b"ftypcrx ",), at=4),
-    _Kind("a video: take still images from it, such as with ffmpeg", (
-        b"\x1aE\xdf\xa3", b"\0\0\x01\xba", b"\0\0\x01\xb3", b"FLV\x01", b"0&\xb2u\x8ef\xcf\x11"
-    )),
+    _Kind(
+        "a video: take still images from it, such as with ffmpeg",
+        (b"\x1aE\xdf\xa3", b"\0\0\x01\xba", b"\0\0\x01\xb3", b"FLV\x01", b"0&\xb2u\x8ef\xcf\x11"),
+    ),
     _Kind("a video: take still images from it, such as with ffmpeg", (b"AVI ",), at=8),
-    _Kind("a video: take still images from it, such as with ffmpeg", tuple(
-        b"ftyp" + brand for brand in (b"isom", b"iso2", b"iso4", b"iso5", b"iso6", b"mp41", b"mp42", b"avc1", b"qt  ", b"M4V ", b"3gp", b"dash", b"MSNV")
-    ), at=4),
+    _Kind(
+        "a video: take still images from it, such as with ffmpeg",
+        tuple(
+            b"ftyp" + brand
+            for brand in (
+                b"isom",
+                b"iso2",
+                b"iso4",
+                b"iso5",
+                b"iso6",
+                b"mp41",
+                b"mp42",
+                b"avc1",
+                b"qt  ",
+                b"M4V ",
+                b"3gp",
+                b"dash",
+                b"MSNV",
+            )
+        ),
+        at=4,
+    ),
     _Kind("a PDF: export its pages or images as JPEG or PNG", (b"%PDF",)),
     _Kind("JPEG XL, which Pillow doesn't read: convert it to JPEG or PNG", (b"\xff\x0a", b"\0\0\0\x0cJXL ")),
     _Kind(f"PostScript (EPS), which is a program: {_EXPORT}", (b"%!PS", b"\xc5\xd0\xd3\xc6")),
@@ -66,13 +89,24 @@ _KINDS = (
     _Kind(f"TIFF of 64-bit offsets (BigTIFF), which Pillow doesn't always read: {_EXPORT}", (b"II+\0", b"MM\0+")),
     _Kind(f"a Zeiss microscope's CZI: {_EXPORT}", (b"ZISRAWFILE",)),
     _Kind("a numpy array: save it as PNG", (b"\x93NUMPY",)),
-    _Kind("Parquet, a table that may hold many pictures: predict takes it by its own name, which ends in .parquet, finetune and evaluate with --data", (b"PAR1",)),
-    _Kind("Arrow, a table that may hold many pictures: predict takes a folder of datasets' save_to_disk, finetune and evaluate with --data", suffixes=(".arrow",)),
+    _Kind(
+        "Parquet, a table that may hold many pictures: predict takes it by its own name, which ends in .parquet, "
+        "finetune and evaluate with --data",
+        (b"PAR1",),
+    ),
+    _Kind(
+        "Arrow, a table that may hold many pictures: predict takes a folder of datasets' save_to_disk, finetune and "
+        "evaluate with --data",
+        suffixes=(".arrow",),
+    ),
     _Kind("HDF5 (MATLAB, Keras and others): save what it holds as JPEG or PNG", (b"\x89HDF\r\n\x1a\n",)),
-    _Kind("an archive: unpack it", (b"PK\x03\x04", b"Rar!\x1a\x07", b"7z\xbc\xaf\x27\x1c", b"\x1f\x8b", b"BZh", b"\xfd7zXZ\0")),
+    _Kind(
+        "an archive: unpack it",
+        (b"PK\x03\x04", b"Rar!\x1a\x07", b"7z\xbc\xaf\x27\x1c", b"\x1f\x8b", b"BZh", b"\xfd7zXZ\0"),
+    ),
     _Kind("a placeholder of Git LFS, not the picture: fetch it with git lfs pull", (b"version https://git-lfs",)),
     _Kind("what macOS writes beside a picture (AppleDouble), not the picture", (b"\0\x05\x16\x07", b"\0\x05\x16\0")),
-)  # fmt: skip
+)
 _MARKUP = (
     (b"<svg", "SVG, a drawing: export it as PNG"),
     (b"<html", "a web page, not the picture: the download may have failed"),

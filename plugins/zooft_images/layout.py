@@ -23,9 +23,25 @@ _LIKE_A_SPLIT = re.compile(
 )
 _OF_PICTURES = frozenset({"images", "image", "imgs", "img", "jpegimages", "pictures", "photos", "input", "inputs"})
 _OF_ANSWERS = frozenset(
-    {"masks", "mask", "labels", "label", "annotations", "annotation", "segmentation", "segmentations", "segmentationclass",
-     "segmentationobject", "bboxes", "boxes", "ground_truth", "groundtruth", "gt", "targets"}
-)  # fmt: skip
+    {
+        "masks",
+        "mask",
+        "labels",
+        "label",
+        "annotations",
+        "annotation",
+        "segmentation",
+        "segmentations",
+        "segmentationclass",
+        "segmentationobject",
+        "bboxes",
+        "boxes",
+        "ground_truth",
+        "groundtruth",
+        "gt",
+        "targets",
+    }
+)
 _NAMED = 4
 _CALL = "call splits train, val and test, and leave nothing else beside them"
 
@@ -110,7 +126,8 @@ def lay_out(root: Path, left_out: LeftOut) -> Layout:
             _refuse_too_high(root, inside)
             _refuse_unnamed_splits(root, inside)
         notes = [
-            f"{_names(splits)}: taken for classes, not for splits, since pictures lie right in them and other classes beside them"
+            f"{_names(splits)}: taken for classes, not for splits, since pictures lie right in them and other classes "
+            "beside them"
         ] * bool(splits)
         found = [ClassFolder(top, printable(top.name)) for top in tops]
         notes += _about_nested(inside) + _about_splits_beside(root)
@@ -184,8 +201,8 @@ def _splits_of_classes(
         below = within.folders[0] if len(within.folders) == 1 and not within.picture else None
         if below is not None and len(_look(below).folders) > 1 and _look(below).of_folders:
             raise zooft.DataError(
-                f"{_shown(top)} holds one folder, {printable(below.name)}, and the folders of the classes lie in that; move "
-                f"what {printable(below.name)} holds up into {printable(top.name)}"
+                f"{_shown(top)} holds one folder, {printable(below.name)}, and the folders of the classes lie in "
+                f"that; move what {printable(below.name)} holds up into {printable(top.name)}"
             )
     found = [
         ClassFolder(folder, printable(folder.name), split_of(top.name))
@@ -239,8 +256,8 @@ def _refuse_too_high(root: Path, inside: Mapping[Path, _Inside]) -> None:
     chain = chain[: next((i for i, step in enumerate(chain) if split_of(step.name)), len(chain))]
     what = manifest or _names(_look(chain[-1]).folders)
     raise zooft.DataError(
-        f"{_shown(root)} holds one folder, {printable(top.name)}, and what looks like the data lies in it ({what}): give --data "
-        f"{_shown(chain[-1])}; if {printable(top.name)} is a class itself, put its pictures right into it"
+        f"{_shown(root)} holds one folder, {printable(top.name)}, and what looks like the data lies in it ({what}): "
+        f"give --data {_shown(chain[-1])}; if {printable(top.name)} is a class itself, put its pictures right into it"
     )
 
 
@@ -256,8 +273,8 @@ def _refuse_unnamed_splits(root: Path, inside: Mapping[Path, _Inside]) -> None:
         return
     table = next((path for path in others(root) if path.suffix.lower() == ".csv"), None)
     raise zooft.DataError(
-        f"{_shown(root)}: {_names(like)} look like splits and aren't called so; {_CALL}, each with a folder for each class"
-        + (f", or give --data {_shown(table)} if that names files and classes" if table else "")
+        f"{_shown(root)}: {_names(like)} look like splits and aren't called so; {_CALL}, each with a folder for each "
+        "class" + (f", or give --data {_shown(table)} if that names files and classes" if table else "")
     )
 
 
@@ -267,9 +284,10 @@ def _refuse_answers_as_classes(root: Path, found: Sequence[ClassFolder]) -> None
     kinds = [names.keys() & known for known in (_OF_PICTURES, _OF_ANSWERS)]
     if all(kinds) and len(kinds[0]) + len(kinds[1]) == len(names):
         raise zooft.DataError(
-            f"{_shown(root)}: {' and '.join(names.values())} look like pictures and what is marked in them (masks, boxes), not like "
-            "classes; --task classification learns one class a picture: give each class a folder of its own, or name pictures "
-            "and classes in a labels.csv with the columns path and label, and give that with --data"
+            f"{_shown(root)}: {' and '.join(names.values())} look like pictures and what is marked in them (masks, "
+            "boxes), not like classes; --task classification learns one class a picture: give each class a folder of "
+            "its own, or name pictures and classes in a labels.csv with the columns path and label, and give that "
+            "with --data"
         )
 
 
@@ -284,12 +302,13 @@ def _about_nested(inside: Mapping[Path, _Inside]) -> list[str]:
     if len(nested) == len(inside) > 1 and len(shared) > 1 and all(within.of_folders for within in inside.values()):
         tops, inner = _names(list(nested)), ", ".join(map(printable, sorted(shared)[:_NAMED]))
         return [
-            f"warning: the classes are {tops}, and all of them hold the folders {inner}: if those are the classes, and the "
-            "outer ones splits, call the outer ones train, val and test"
+            f"warning: the classes are {tops}, and all of them hold the folders {inner}: if those are the classes, "
+            "and the outer ones splits, call the outer ones train, val and test"
         ]
     return [
-        f"{len(nested)} class folders hold folders, such as {below}: all that lies in them is of the outer one's class. If the "
-        "inner ones are subjects (a patient, a part), name them in a manifest's column group, or one may be on both sides"
+        f"{len(nested)} class folders hold folders, such as {below}: all that lies in them is of the outer one's "
+        "class. If the inner ones are subjects (a patient, a part), name them in a manifest's column group, or one "
+        "may be on both sides"
     ]
 
 

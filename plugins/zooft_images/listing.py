@@ -40,7 +40,9 @@ class Listing:
 
 @dataclass(slots=True)
 class LeftOut:
-    """Hidden files, and what systems and programs put beside pictures: counted, and listed where they look like pictures.
+    """Hidden files, and what systems and programs put beside pictures.
+
+    Counted, and listed where they look like pictures.
 
     Attributes:
         root: the data folder.
@@ -59,7 +61,10 @@ class LeftOut:
         if path.is_dir() and not path.is_symlink():
             pictures = sum(looks_like_picture(name) for _, _, names in os.walk(path) for name in names)
             if pictures:
-                why = f"hidden, or made by a system: what looks like {pictures:,} picture{'s' * (pictures > 1)} in this folder isn't used"
+                why = (
+                    f"hidden, or made by a system: what looks like {pictures:,} picture{'s' * (pictures > 1)} in this "
+                    "folder isn't used"
+                )
                 self.rejected.append(zooft.Rejection(identity(self.root, path), why))
         elif looks_like_picture(path.name):
             self.rejected.append(zooft.Rejection(identity(self.root, path), why_hidden(path.name)))

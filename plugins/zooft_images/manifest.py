@@ -1,4 +1,4 @@
-"""Pictures listed in a CSV table with the columns path and label (or another one), and, where known, group and split."""
+"""Pictures listed in a CSV table with columns for path and label and, where known, group and split."""
 
 from __future__ import annotations
 
@@ -62,8 +62,9 @@ def list_manifest(path: Path, options: Any) -> Listing:
     candidates = [candidate for _, candidate in read.by_file.values()]
     if not candidates and read.missing:
         raise zooft.DataError(
-            f"none of the {read.missing:,} files that {printable(path.name)} names is there; the first: {read.rejected[0].id}: "
-            f"{read.rejected[0].reason}. Paths are relative to the table's folder, {printable(str(path.parent.absolute()))}"
+            f"none of the {read.missing:,} files that {printable(path.name)} names is there; the first: "
+            f"{read.rejected[0].id}: {read.rejected[0].reason}. Paths are relative to the table's folder, "
+            f"{printable(str(path.parent.absolute()))}"
         )
     return Listing(
         candidates=zooft.spilled(candidates),
@@ -128,8 +129,8 @@ class Lines:
             above, here = getattr(known, what), getattr(candidate, what)
             if above != here:
                 raise zooft.DataError(
-                    f"{self.table.name}, line {number}: {candidate.id} has the {what} {here!r} here and {above!r} in line "
-                    f"{first}; remove one of the two"
+                    f"{self.table.name}, line {number}: {candidate.id} has the {what} {here!r} here and {above!r} in "
+                    f"line {first}; remove one of the two"
                 )
 
     def notes(self, lines: int) -> list[str]:
@@ -151,8 +152,8 @@ class Lines:
         split = row.get("split", "").lower()
         if split and split not in zooft.SPLIT_NAMES:
             raise zooft.DataError(
-                f"{self.table.name}, line {number}: {row['path']} is in the split {split!r}; there are train, val and test. "
-                "Mend it: another split would quietly become another experiment"
+                f"{self.table.name}, line {number}: {row['path']} is in the split {split!r}; there are train, val and "
+                "test. Mend it: another split would quietly become another experiment"
             )
         root = self.table.parent
         try:
@@ -177,7 +178,8 @@ def _table(path: Path, label: str) -> zooft.CsvTable:
     if missing:
         found = ", ".join(table.columns[:8]) or "nothing"
         raise zooft.DataError(
-            f"{printable(str(path))} needs the columns path and {label}, and has {found}; {' and '.join(missing)} {'is' if len(missing) == 1 else 'are'} missing"
+            f"{printable(str(path))} needs the columns path and {label}, and has {found}; {' and '.join(missing)} "
+            f"{'is' if len(missing) == 1 else 'are'} missing"
             f"{_how_to_name(path.parent, table.columns, missing)}"
         )
     return table
@@ -206,8 +208,8 @@ def refuse_missing_groups(path: Path, columns: Sequence[str], options: ImageOpti
     name = options.group_column.lower()
     if name not in columns and name != GROUP_COLUMN:
         raise zooft.DataError(
-            f"{path} has no column {name!r} to group by; it has {', '.join(columns)}{nearest(name, columns)}; name one of these, or "
-            "add the column, blank where the group isn't known"
+            f"{path} has no column {name!r} to group by; it has {', '.join(columns)}{nearest(name, columns)}; name "
+            "one of these, or add the column, blank where the group isn't known"
         )
 
 

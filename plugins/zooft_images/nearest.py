@@ -7,7 +7,10 @@ from collections.abc import Iterable
 
 
 def nearest(name: str, names: Iterable[str]) -> str:
-    """Up to three of `names`, for the end of a message, as ``; nearest: age, page``; nothing where none is near. Case doesn't count."""
+    """Up to three of `names`, for the end of a message, as ``; nearest: age, page``; nothing where none is near.
+
+    Case doesn't count.
+    """
     by_spelling: dict[str, list[str]] = {}
     for one in names:
         by_spelling.setdefault(one.casefold(), []).append(one)

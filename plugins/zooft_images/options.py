@@ -85,7 +85,10 @@ MultitaskOptions = zooft.join_options(
 
 
 def logistic_head(_options: ImageOptions) -> str:
-    """The head of several labels: few samples have each of them, and AdamW alone finds weights that fit these few too well."""
+    """The head of several labels.
+
+    Few samples have each of them, and AdamW alone finds weights that fit these few too well.
+    """
     return "standard/logistic"
 
 

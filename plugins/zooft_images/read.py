@@ -73,7 +73,7 @@ def read(source: Source, options: ImageOptions) -> NDArray[np.uint8]:
 
 def decode(source: Source, options: ImageOptions) -> NDArray[np.uint8]:
     """What `read` does, without touching the process's warning filters, so that threads may call it side by side."""
-    return _opened(source, options, lambda image: _pixels(image, options))
+    return _open(source, options, lambda image: _pixels(image, options))
 
 
 def sketch(source: Source, spec: zooft.InputSpec, options: ImageOptions) -> tuple[NDArray[np.uint8]]:
@@ -89,7 +89,7 @@ def sketch(source: Source, spec: zooft.InputSpec, options: ImageOptions) -> tupl
     shorter = round(_SKETCH * max(spec.resize, spec.height, spec.width))
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        return (_opened(source, options, lambda image: _sketched(image, shorter, options)),)
+        return (_open(source, options, lambda image: _sketch(image, shorter, options)),)
 
 
 def digest(source: Source, options: ImageOptions) -> str:
@@ -98,7 +98,7 @@ def digest(source: Source, options: ImageOptions) -> str:
     Raises:
         DataError: there is no such file any more, or it can't be read.
     """
-    content = _fetched(source)
+    content = _fetch(source)
     if not isinstance(content, Path):
         return hashlib.sha256(content.open().getbuffer()).hexdigest()
     _refuse_special(content)
@@ -117,8 +117,8 @@ def inspect(source: Source, options: ImageOptions) -> Inspection:
     Raises:
         DataError: as `read` does.
     """
-    content = _fetched(source)
-    return _opened(content, options, lambda image: _inspected(_bytes(content), image, options))
+    content = _fetch(source)
+    return _open(content, options, lambda image: _inspect(_bytes(content), image, options))
 
 
 def kind_of_file(path: Path) -> str:
@@ -144,7 +144,7 @@ def is_picture(path: Path) -> bool:
         return is_heif(_head(path))
 
 
-def _fetched(source: Source | _Opened) -> _Opened:
+def _fetch(source: Source | _Opened) -> _Opened:
     """With the content of a data source's image in memory."""
     return source.fetch() if isinstance(source, Stored) else source
 
@@ -161,9 +161,9 @@ def _bytes(source: _Opened) -> int:
     return source.stat().st_size if isinstance(source, Path) else source.size
 
 
-def _opened(source: Source | _Opened, options: ImageOptions, use: Callable[[Image], T]) -> T:
+def _open(source: Source | _Opened, options: ImageOptions, use: Callable[[Image], T]) -> T:
     """What `use` makes of the image, once its header is found in order."""
-    content = _fetched(source)
+    content = _fetch(source)
     try:
         with _image(content) as image:
             _check_header(image, content, options)
@@ -233,7 +233,10 @@ def _check_header(image: Image, source: _Opened, options: ImageOptions) -> None:
     if not isinstance(source, Levels) and (image.format or "").upper() not in accepted:
         raise zooft.DataError(
             what_is(_head(source), _name(source))
-            or f"{image.format} isn't an accepted format ({', '.join(options.formats)}); convert it, or add it to --formats"
+            or (
+                f"{image.format} isn't an accepted format ({', '.join(options.formats)}); convert it, or add it to "
+                "--formats"
+            )
         )
     if image.format == "TIFF" and (is_raw(_name(source)) or _DNG_VERSION in image.tag_v2):  # type: ignore[attr-defined]
         raise zooft.DataError(RAW_ANSWER)
@@ -247,12 +250,13 @@ def _check_header(image: Image, source: _Opened, options: ImageOptions) -> None:
         raise zooft.DataError(f"holds {frames} pictures (animated or multi-page); save the one that is meant")
     if image.mode in _SIXTEEN_BIT and options.sixteen_bit == "reject":
         raise zooft.DataError(
-            "16 bits a level; convert it with a fixed window, or give --sixteen-bit scale, and --sixteen-bit-range 0,4095 "
-            "where 12 of them are used"
+            "16 bits a level; convert it with a fixed window, or give --sixteen-bit scale, and --sixteen-bit-range "
+            "0,4095 where 12 of them are used"
         )
     if _sixteen_in_colour(image) and options.sixteen_bit_range != (0, WHITE):
         raise zooft.DataError(
-            "16 bits a level in colour, of which Pillow reads the upper 8: --sixteen-bit-range is for grey images; convert it"
+            "16 bits a level in colour, of which Pillow reads the upper 8: --sixteen-bit-range is for grey images; "
+            "convert it"
         )
     if image.mode not in _MODES | _SIXTEEN_BIT:
         raise zooft.DataError(f"pixel type {image.mode} has no fixed range of levels; convert it to 8 bits a level")
@@ -277,12 +281,12 @@ def _upright(image: Image, options: ImageOptions) -> Image:
 
     ImageOps.exif_transpose(image, in_place=True)
     if image.mode in _SIXTEEN_BIT:
-        image = _scaled(image, *options.sixteen_bit_range)
+        image = _scale(image, *options.sixteen_bit_range)
     wanted = "L" if options.colour == "grey" else "RGB"
     return image if image.mode == wanted else image.convert(wanted)
 
 
-def _scaled(image: Image, black: int, white: int) -> Image:
+def _scale(image: Image, black: int, white: int) -> Image:
     """16 bits a level to 8: one scale for all files, so that equal values stay equal; beyond its ends all is one level.
 
     Raises:
@@ -302,7 +306,7 @@ def _scaled(image: Image, black: int, white: int) -> Image:
     return PIL.Image.fromarray(levels[values])
 
 
-def _sketched(image: Image, shorter: int, options: ImageOptions) -> NDArray[np.uint8]:
+def _sketch(image: Image, shorter: int, options: ImageOptions) -> NDArray[np.uint8]:
     import torch
 
     if image.format in _DRAFTED:
@@ -319,7 +323,7 @@ def _sketched(image: Image, shorter: int, options: ImageOptions) -> NDArray[np.u
     return sketched
 
 
-def _inspected(size: int, image: Image, options: ImageOptions) -> Inspection:
+def _inspect(size: int, image: Image, options: ImageOptions) -> Inspection:
     (width, height), mode, in_colour = image.size, image.mode, _sixteen_in_colour(image)
     # of a JPEG, an eighth of each side: all of the coded data is read, and what is torn refused, as at full size
     if image.format in _DRAFTED:

@@ -142,9 +142,12 @@ def scan(path: Path, *, group_column: str, label_column: str = LABEL_COLUMN) -> 
         used = f"; the {len(entries):,} pictures before that are used" if entries else ""
         seen.rejected.append(("", damage + used))
     return Contents(
-        entries=entries, rejected=seen.rejected, unused=dict(seen.unused), hidden=dict(seen.hidden),
+        entries=entries,
+        rejected=seen.rejected,
+        unused=dict(seen.unused),
+        hidden=dict(seen.hidden),
         json_keys=frozenset(seen.json_keys),
-    )  # fmt: skip
+    )
 
 
 def printable(name: str) -> str:
@@ -293,7 +296,10 @@ class _Seen:
                 sample.others = (*sample.others, extension)
 
     def entries(self) -> Iterator[Entry]:
-        """Pictures that have a label; all others are rejected, or counted where they are neither pictures nor labels."""
+        """Pictures that have a label.
+
+        All others are rejected, or counted where they are neither pictures nor labels.
+        """
         for key, sample in self.samples.items():
             if sample.dotted and not sample.picture:
                 self.rejected += [(name, _DOTTED) for name in sample.dotted]

@@ -47,15 +47,17 @@ class Depths:
         used = round(max(self.largest - black, 0) * 255 / (white - black)) + 1
         if 2 * used <= 256:
             return [
-                f"warning: the largest value of {_pictures(number)} with 16 bits a level is {self.largest} of {white}, so "
-                f"{used} of 256 levels are used; if {bits} bits are meant, give --sixteen-bit-range 0,{2**bits - 1}"
+                f"warning: the largest value of {_pictures(number)} with 16 bits a level is {self.largest} of "
+                f"{white}, so {used} of 256 levels are used; if {bits} bits are meant, give --sixteen-bit-range "
+                f"0,{2**bits - 1}"
             ]
         few = sum(count for bits, count in self.grey.items() if bits <= _FEW_BITS)
         many = sum(count for bits, count in self.grey.items() if bits >= _MANY_BITS)
         if few and many and few + many == number:
             return [
-                f"warning: {few} of {_pictures(number)} with 16 bits a level hold no value above {2**_FEW_BITS - 1}, the others "
-                f"values up to {self.largest} of {WHITE}: they look like devices of different depth, and need one range"
+                f"warning: {few} of {_pictures(number)} with 16 bits a level hold no value above {2**_FEW_BITS - 1}, "
+                f"the others values up to {self.largest} of {WHITE}: they look like devices of different depth, and "
+                "need one range"
             ]
         return []
 
@@ -67,8 +69,8 @@ class Depths:
         used = 2 ** max(self.colour)
         if used <= 128:
             notes.append(
-                f"warning: of those, no more than {used} of 256 levels are used, as where {max(self.colour) + 8} of the 16 bits "
-                "are meant; convert them to 8 bits"
+                f"warning: of those, no more than {used} of 256 levels are used, as where {max(self.colour) + 8} of "
+                "the 16 bits are meant; convert them to 8 bits"
             )
         return notes
 

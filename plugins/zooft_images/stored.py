@@ -89,7 +89,7 @@ class Levels:
         fits = levels.ndim == 2 or (levels.ndim == 3 and shape[2] in _CHANNELS)
         if not fits or not (kind == "uint8" or (kind == "uint16" and grey)) or not levels.size:
             raise zooft.DataError(
-                f"its source gives {kind} of shape {shape}; levels are uint8 of shape (H, W), (H, W, 1), (H, W, 3) or (H, W, 4), "
-                "or grey ones uint16"
+                f"its source gives {kind} of shape {shape}; levels are uint8 of shape (H, W), (H, W, 1), (H, W, 3) or "
+                "(H, W, 4), or grey ones uint16"
             )
         return PIL.Image.fromarray(levels.reshape(shape[:2]) if grey else levels)

@@ -47,7 +47,7 @@ def _pointed_out(where: str, name: str, cells: Sequence[str], what: str, rename:
     counts = f" ({len(set(known)):,} values in {len(known):,} rows)" if known else ""
     option = printable(name) if name.isidentifier() else f"'{printable(name)}'"
     return (
-        f"warning: the {what} {printable(name)} of {printable(where)} isn't used, and looks like what a split must keep "
-        f"together{counts}. Give --group-column {option}, {rename}: else images of one are learnt from and validated on, and "
-        "figures too good"
+        f"warning: the {what} {printable(name)} of {printable(where)} isn't used, and looks like what a split must "
+        f"keep together{counts}. Give --group-column {option}, {rename}: else images of one are learnt from and "
+        "validated on, and figures too good"
     )

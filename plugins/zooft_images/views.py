@@ -61,7 +61,10 @@ def of_answers(spec: zooft.InputSpec, options: Any) -> zooft.InputSpec:
 
 
 def augment(spec: zooft.InputSpec, options: ImageOptions) -> Callable[[NDArray[Any]], Tensor] | None:
-    """Random crops and flips (``light``), smaller crops with colour and geometric changes too (``medium``); levels in uint8."""
+    """Random crops and flips (``light``), smaller crops with colour and geometric changes too (``medium``).
+
+    Levels in uint8.
+    """
     if options.augment == "none":
         return None
     from torchvision.transforms import v2
@@ -105,9 +108,15 @@ class _View:
         image = torch.from_numpy(array).permute(2, 0, 1)
         top, left, height, width = RandomResizedCrop.get_params(image, scale=[self.least, 1.0], ratio=[3 / 4, 4 / 3])
         view: Tensor = operations.resized_crop(
-            image, top, left, height, width, size=list(self.size),
-            interpolation=operations.InterpolationMode(self.interpolation), antialias=True,
-        )  # fmt: skip
+            image,
+            top,
+            left,
+            height,
+            width,
+            size=list(self.size),
+            interpolation=operations.InterpolationMode(self.interpolation),
+            antialias=True,
+        )
         if torch.rand(1) < 0.5:
             view = view.flip(-1)
         if self.changes is not None:

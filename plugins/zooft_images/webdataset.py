@@ -134,7 +134,8 @@ def _by_name(root: Path, shards: Sequence[Path]) -> list[tuple[Path, Split | Non
     if unnamed and len(unnamed) < len(found):
         named = next(path.name for path, split in found if split is not None)
         raise zooft.DataError(
-            f"{root}: {named} names its split and {unnamed[0]} doesn't; name all shards after train, val or test, or none"
+            f"{root}: {named} names its split and {unnamed[0]} doesn't; name all shards after train, val or test, or "
+            "none"
         )
     return found
 
@@ -265,12 +266,14 @@ class _Made:
 def _refuse_missing_keys(root: Path, keys: set[str], options: Any) -> None:
     """A misspelt key would tear groups apart unseen; only the default names may be missing."""
     for name, usual, use in (
-        (options.label_column, LABEL_COLUMN, "with the class"), (options.group_column, GROUP_COLUMN, "to group by")
-    ):  # fmt: skip
+        (options.label_column, LABEL_COLUMN, "with the class"),
+        (options.group_column, GROUP_COLUMN, "to group by"),
+    ):
         if name not in keys and name != usual:
             having = ", ".join(sorted(keys)[:8]) or "nothing"
             raise zooft.DataError(
-                f"no .json in {root} has the key {name!r} {use}; they have {having}{nearest(name, keys)}; name one of these"
+                f"no .json in {root} has the key {name!r} {use}; they have {having}{nearest(name, keys)}; name one of "
+                "these"
             )
 
 
@@ -312,6 +315,6 @@ def _about_unused(unused: Mapping[str, int]) -> list[str]:
     told = ", ".join(f"{count:,} {f'.{kind}' if kind else 'without extension'}" for kind, count in most[:_KINDS_NAMED])
     more = f", and {len(most) - _KINDS_NAMED} other kinds" if len(most) > _KINDS_NAMED else ""
     return [
-        f"members of shards that aren't used: {told}{more}; pictures are KEY.jpg and so on, without another dot, labels "
-        "KEY.cls or KEY.json"
+        f"members of shards that aren't used: {told}{more}; pictures are KEY.jpg and so on, without another dot, "
+        "labels KEY.cls or KEY.json"
     ]

@@ -93,7 +93,7 @@ class Tracker:
             client.update_run(known, status="RUNNING")
             self._open[run] = Tracked(client, known, goes_on=True)
             return
-        self._open[run] = tracked = Tracked(client, _created(client, experiment, run, started.name), goes_on=False)
+        self._open[run] = tracked = Tracked(client, _create(client, experiment, run, started.name), goes_on=False)
         tracked.describe(started)
 
     @zooft.hookimpl
@@ -103,9 +103,12 @@ class Tracker:
         if tracked is None or (repeated and tracked.goes_on):
             return
         values = {
-            "train_loss": record.train_loss, "val_loss": record.val_loss, "learning_rate": record.learning_rate,
-            "seconds": record.seconds, **record.metrics,
-        }  # fmt: skip
+            "train_loss": record.train_loss,
+            "val_loss": record.val_loss,
+            "learning_rate": record.learning_rate,
+            "seconds": record.seconds,
+            **record.metrics,
+        }
         before = "" if fold is None else f"fold-{fold}/"
         tracked.log({before + name: value for name, value in values.items()}, step=record.epoch)
 
@@ -158,7 +161,7 @@ def _known(client: MlflowClient, run: Path) -> str | None:
     return str(found.info.run_id) if found.info.lifecycle_stage == "active" else None
 
 
-def _created(client: MlflowClient, experiment: str, run: Path, name: str) -> str:
+def _create(client: MlflowClient, experiment: str, run: Path, name: str) -> str:
     found = client.get_experiment_by_name(experiment)
     number = found.experiment_id if found is not None else client.create_experiment(experiment)
     created = client.create_run(number, run_name=name, tags={"zooft.version": zooft.__version__})

@@ -54,16 +54,16 @@ def find(path: Path) -> list[Found]:
         DataError: splits by some names and not by others, or a file that can't be looked up.
     """
     if path.is_file():
-        return [Found(_stamped(path), path.name, None)]
+        return [Found(_stamp(path), path.name, None)]
     splits = {each: _split_of(each, path) for each in _paths(path)}
     without = [each.name for each, split in splits.items() if split is None]
     if without and len(without) < len(splits):
         named = next(each.name for each, split in splits.items() if split)
         raise zooft.DataError(
-            f"{path}: {named} names its split and {without[0]} doesn't; name all files, or their folders, after train, val or test, "
-            "or none; one file alone can be given with --data"
+            f"{path}: {named} names its split and {without[0]} doesn't; name all files, or their folders, after "
+            "train, val or test, or none; one file alone can be given with --data"
         )
-    return [Found(_stamped(each), each.relative_to(path).as_posix(), split) for each, split in splits.items()]
+    return [Found(_stamp(each), each.relative_to(path).as_posix(), split) for each, split in splits.items()]
 
 
 def _paths(root: Path) -> list[Path]:
@@ -103,7 +103,7 @@ def _visible(folder: Path) -> Iterator[Path]:
     return (path for path in found if not zooft.is_hidden(path.name))
 
 
-def _stamped(path: Path) -> File:
+def _stamp(path: Path) -> File:
     try:
         about = path.stat()
     except OSError as error:

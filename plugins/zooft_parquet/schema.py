@@ -87,7 +87,8 @@ def image_column(description: pa.Schema, name: str) -> str:
     having = ", ".join(f"{field.name} ({field.type})" for field in description) or "none"
     what = f"several columns may hold the images: {', '.join(found)}" if found else "no column holds images"
     raise zooft.DataError(
-        f"{name}: {what}; its columns are {having}. Call one image: bytes of an image's file, a struct of bytes and path, or a path"
+        f"{name}: {what}; its columns are {having}. Call one image: bytes of an image's file, a struct of bytes and "
+        "path, or a path"
     )
 
 
@@ -110,7 +111,10 @@ def _columns(description: pa.Schema, image: str) -> list[zooft.Column]:
 
 
 def _features(description: pa.Schema) -> Mapping[str, Mapping[str, Any]]:
-    """What Hugging Face's datasets writes into a file's description; nothing where that isn't there, or isn't of its form."""
+    """What Hugging Face's datasets writes into a file's description.
+
+    Nothing where that isn't there, or isn't of its form.
+    """
     try:
         found = json.loads((description.metadata or {}).get(b"huggingface", b"{}"))["info"]["features"]
     except (ValueError, KeyError, TypeError, RecursionError):
@@ -149,7 +153,8 @@ def _refuse_other_categories(path: Path, known: list[zooft.Column], ours: list[z
         if names.get(column.name, column.categories) != column.categories:
             raise zooft.DataError(
                 f"{path}: {name} names the numbers of the column {column.name} otherwise than the files before it, "
-                f"{', '.join(column.categories) or 'not at all'} and {', '.join(names[column.name]) or 'not at all'}; write them alike"
+                f"{', '.join(column.categories) or 'not at all'} and {', '.join(names[column.name]) or 'not at all'}; "
+                "write them alike"
             )
 
 

@@ -1,7 +1,7 @@
 """The images of a Parquet file, unpacked once, so that each can be read by itself.
 
-A column is compressed in pages, and an image in it can't be reached without unpacking what lies before. Images are compressed
-already, so that they take the same room in a temporary file; that has no name, and ends with the process.
+A column is compressed in pages, and an image in it can't be reached without unpacking what lies before. Images are
+compressed already, so that they take the same room in a temporary file; that has no name, and ends with the process.
 """
 
 from __future__ import annotations
@@ -92,8 +92,8 @@ def unpack(file: File) -> _Unpacked:
         return _written(_contents(file))
     except OSError as error:
         raise zooft.DataError(
-            f"the images of {name} don't fit into the system's temporary folder: {error.strerror}; make room there, or name "
-            "another folder in TMPDIR"
+            f"the images of {name} don't fit into the system's temporary folder: {error.strerror}; make room there, "
+            "or name another folder in TMPDIR"
         ) from error
 
 

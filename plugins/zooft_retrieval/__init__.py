@@ -43,7 +43,8 @@ def zooft_register_tasks() -> Iterator[zooft.Task]:
         augment=views.augment,
         reader=zooft.image_reader,
         head=lambda options: "retrieval/embedding",
-        intended_use="Finds pictures of the same person or thing among those of the kind it was trained on. No other use was tested. "
+        intended_use="Finds pictures of the same person or thing among those of the kind it was trained on. "
+        "No other use was tested. "
         "Where it is used on people, whoever uses it answers for consent and law.",
         demo=demo.patterns,
     )

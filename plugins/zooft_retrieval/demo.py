@@ -10,7 +10,8 @@ if TYPE_CHECKING:
     import numpy as np
 
 IDENTITIES, EACH, SIDE = 24, 8, 96
-_README = """Synthetic, made by 'zooft demo retrieval': patterns of shapes, one folder for each, moved, lit and noised anew in every picture.
+_README = """Synthetic, made by 'zooft demo retrieval': patterns of shapes, one folder for each,
+moved, lit and noised anew in every picture.
 They show that everything works, not how well faces, products or animals would be told apart.
 """
 

@@ -68,15 +68,15 @@ def discover(root: Path, options: RetrievalOptions, *, computing: zooft.Computin
     if not listing.candidates:
         first = f"; the first: {listing.rejected[0].id}: {listing.rejected[0].reason}" if listing.rejected else ""
         raise zooft.DataError(
-            f"no pictures of identities in {root}: expected a folder for each identity, a CSV file with the columns path and "
-            f"{options.identity_column}, or a list of pairs as LFW has it{first}"
+            f"no pictures of identities in {root}: expected a folder for each identity, a CSV file with the columns "
+            f"path and {options.identity_column}, or a list of pairs as LFW has it{first}"
         )
     samples = list(_samples(listing, computing))
     samples = _without_contradictions(samples, listing)
     if not samples:
         raise zooft.DataError(
-            f"none of the {len(listing.candidates):,} pictures in {root} can be used; the first: {listing.rejected[0].id}: "
-            f"{listing.rejected[0].reason}"
+            f"none of the {len(listing.candidates):,} pictures in {root} can be used; the first: "
+            f"{listing.rejected[0].id}: {listing.rejected[0].reason}"
         )
     return zooft.Discovery(
         samples=zooft.spilled(samples),
@@ -127,7 +127,8 @@ def _of_folders(root: Path) -> Listing:
         if some:
             rest = ", ".join(top.name for top, split in splits.items() if not split)
             raise zooft.DataError(
-                f"{root} has split folders ({', '.join(some)}) and others beside them ({rest}); leave nothing else beside splits"
+                f"{root} has split folders ({', '.join(some)}) and others beside them ({rest}); leave nothing else "
+                "beside splits"
             )
         for top in tops:
             _add_folder(top, top.name, None, root, found)
@@ -183,8 +184,8 @@ def _of_table(path: Path, options: RetrievalOptions) -> Listing:
         first, known = lines.setdefault(os.path.realpath(candidate.path), (number, candidate))
         if (known.identity, known.split) != (candidate.identity, candidate.split):
             raise zooft.DataError(
-                f"{place}: {candidate.id} is {candidate.identity!r} here and {known.identity!r} in line {first}, or in another split; "
-                "remove one of the two"
+                f"{place}: {candidate.id} is {candidate.identity!r} here and {known.identity!r} in line {first}, or "
+                "in another split; remove one of the two"
             )
     found.candidates = [candidate for _, candidate in lines.values()]
     return found
@@ -197,8 +198,8 @@ def _column(path: Path, columns: Sequence[str], options: RetrievalOptions) -> st
     if _PATH not in columns or not column:
         missing = " and ".join(name for name in (_PATH, wanted) if name not in columns)
         raise zooft.DataError(
-            f"{path} needs the columns path and {wanted}, and has {', '.join(columns[:8]) or 'nothing'}; {missing} missing "
-            "(--identity-column names the one that says who is shown)"
+            f"{path} needs the columns path and {wanted}, and has {', '.join(columns[:8]) or 'nothing'}; {missing} "
+            "missing (--identity-column names the one that says who is shown)"
         )
     return column
 
@@ -340,8 +341,8 @@ def _about(samples: Sequence[zooft.Sample]) -> list[str]:
     alone = sorted(name for name, own in contents.items() if len(own) == 1)
     if alone:
         notes.append(
-            f"{len(alone):,} identities have one picture only ({_some(alone)}): they are others to learn from, and distractors where "
-            "they are evaluated, never searched for"
+            f"{len(alone):,} identities have one picture only ({_some(alone)}): they are others to learn from, and "
+            "distractors where they are evaluated, never searched for"
         )
     copies = len(samples) - sum(map(len, contents.values()))
     if copies:
@@ -354,8 +355,8 @@ def _about(samples: Sequence[zooft.Sample]) -> list[str]:
     twice = [" and ".join(sorted(names)) for names in spelt.values() if len(names) > 1]
     if twice:
         notes.append(
-            f"warning: names that differ only in case, spaces or Unicode form: {'; '.join(twice[:_NAMED])}; if they are one, it may be "
-            "on both sides of the split: spell it the same"
+            f"warning: names that differ only in case, spaces or Unicode form: {'; '.join(twice[:_NAMED])}; if they "
+            "are one, it may be on both sides of the split: spell it the same"
         )
     return notes
 

@@ -1,8 +1,10 @@
-"""How good embeddings are: whether the nearest pictures show the same one, and whether distances tell the same from others.
+"""How good embeddings are.
 
-Everything is a function of all given rows. A picture that is there several times (a copy, or a row drawn again by the bootstrap) stands
-once among those that are searched, and counts that many times as a query: it is never found by itself. Rows of several folds of a
-cross-validation come from several models, and are compared within their fold alone.
+Whether the nearest pictures show the same one, and whether distances tell the same from others.
+
+Everything is a function of all given rows. A picture that is there several times (a copy, or a row drawn again by the
+bootstrap) stands once among those that are searched, and counts that many times as a query: it is never found by
+itself. Rows of several folds of a cross-validation come from several models, and are compared within their fold alone.
 """
 
 from __future__ import annotations
@@ -86,7 +88,10 @@ def normalised(embeddings: NDArray[Any]) -> NDArray[np.float32]:
 
 
 def nearest(gallery: Gallery, most: int) -> Iterator[tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.float32]]]:
-    """Blocks of queries: their places in the gallery ``(q,)``, and the places and similarities of others, nearest first ``(q, most)``."""
+    """Blocks of queries.
+
+    Their places in the gallery ``(q,)``, and the places and similarities of others, nearest first ``(q, most)``.
+    """
     count = len(gallery.rows)
     most = min(most, count - 1)
     for begin in range(0, count if most > 0 else 0, _BLOCK):
@@ -172,7 +177,7 @@ class Roc:
 
 def roc(parts: Sequence[Gallery]) -> Roc:
     """Of all pairs of pictures, or of those of a list where there is one."""
-    counted = [_listed(part) if part.pairs.shape[1] else _all_pairs(part) for part in parts]
+    counted = [_list(part) if part.pairs.shape[1] else _all_pairs(part) for part in parts]
     similar, same, weights = (np.concatenate([each[i] for each in counted] or [np.zeros(0)]) for i in range(3))
     order = np.argsort(-similar, kind="stable")
     similar, same, weights = similar[order], same[order].astype(bool), weights[order]
@@ -211,7 +216,7 @@ def _counted(part: Gallery) -> _Pairs:
     return levels * (2 / (_LEVELS - 1)) - 1, kinds == 1, counts[kinds, levels]
 
 
-def _listed(part: Gallery) -> _Pairs:
+def _list(part: Gallery) -> _Pairs:
     """Of pairs whose numbers two rows have."""
     places, slots = np.nonzero(part.pairs != UNKNOWN)
     numbers = part.pairs[places, slots]

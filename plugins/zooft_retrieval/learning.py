@@ -1,4 +1,4 @@
-"""What is learnt: embeddings that are near for pictures of one identity and far for others, by pytorch-metric-learning."""
+"""What is learnt: embeddings near for pictures of one identity and far for others, by pytorch-metric-learning."""
 
 from __future__ import annotations
 
@@ -56,9 +56,10 @@ class MetricLoss(nn.Module):
 
 
 def order(targets: Sequence[Any], _options: RetrievalOptions, size: int, seed: int) -> list[int]:
-    """Samples in the order of an epoch, several of an identity in every batch, by pytorch-metric-learning's MPerClassSampler.
+    """Samples in an epoch's order, several of an identity a batch, by pytorch-metric-learning's MPerClassSampler.
 
-    Identities are drawn alike often, so one of few pictures shows them more often; over the epochs each picture has its turn.
+    Identities are drawn alike often, so one of few pictures shows them more often; over the epochs each picture has its
+    turn.
 
     Args:
         targets: of all training samples.
@@ -89,6 +90,9 @@ def order(targets: Sequence[Any], _options: RetrievalOptions, size: int, seed: i
 
 
 def _of_each(size: int, identities: int) -> int | None:
-    """How many pictures of each identity a batch has: four, or as many more as fill it with two at least; None where none fit."""
+    """How many pictures of each identity a batch has: four, or as many more as fill it with two at least.
+
+    None where none fit.
+    """
     some = range(min(4, size), size // 2 + 1)
     return next((each for each in some if size % each == 0 and each * identities >= size), None)

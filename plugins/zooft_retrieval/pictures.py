@@ -1,4 +1,7 @@
-"""What the report shows of one split: the ROC, distances of the same and of others, and queries beside what was found for them."""
+"""What the report shows of one split.
+
+The ROC, distances of the same and of others, and queries beside what was found for them.
+"""
 
 from __future__ import annotations
 
@@ -57,7 +60,10 @@ def _curve(found: Roc, split: str) -> zooft.Picture:
     return zooft.Picture(
         title=f"Same or other ({split})",
         png=_drawn(draw),
-        caption=f"TAR by FAR as the threshold moves; the area below, on a plain scale, is {found.auroc():.4f}. Points: TAR {points}.",
+        caption=(
+            f"TAR by FAR as the threshold moves; the area below, on a plain scale, is {found.auroc():.4f}. Points: "
+            f"TAR {points}."
+        ),
     )
 
 
@@ -78,7 +84,10 @@ def _histogram(found: Roc, fitted: Mapping[str, Any], split: str) -> zooft.Pictu
     return zooft.Picture(
         title=f"Distances ({split})",
         png=_drawn(draw),
-        caption="How far apart pairs of the same and of others are; the less the two overlap, the better they are told apart.",
+        caption=(
+            "How far apart pairs of the same and of others are; the less the two overlap, the better they are told "
+            "apart."
+        ),
     )
 
 
@@ -112,8 +121,9 @@ def _strips(parts: Sequence[Gallery], samples: Sequence[zooft.Sample]) -> zooft.
     strips = [_strip(part, samples, int(queries[row]), places[row], same[row]) for row in rows]
     return zooft.Picture(
         title="Queries and what is nearest to them",
-        png=_stacked(strips),
-        caption=f"Left the query, then its nearest, the first the nearest: green shows the same, red another. {len(wrong):,} of "
+        png=_stack(strips),
+        caption=f"Left the query, then its nearest, the first the nearest: green shows the same, red another. "
+        f"{len(wrong):,} of "
         f"{len(asked):,} queries have another nearest{', the surest of them above' if len(wrong) else ''}.",
     )
 
@@ -138,7 +148,7 @@ def _framed(source: Path, colour: tuple[int, int, int]) -> Image:
     return tile
 
 
-def _stacked(strips: Sequence[Sequence[Image]]) -> bytes:
+def _stack(strips: Sequence[Sequence[Image]]) -> bytes:
     from PIL import Image
 
     step = _SIDE + 2 * _FRAME + _GAP

@@ -88,7 +88,10 @@ def _unlearnable(targets: Sequence[Any], _labels: Any) -> str:
     if len(counts) < 2:
         return f"all pictures show {next(iter(counts), 'nothing')}; there is nothing to tell apart"
     if max(counts.values()) < 2:
-        return f"each of the {len(counts):,} identities has a single picture; there is nothing to learn what makes one the same"
+        return (
+            f"each of the {len(counts):,} identities has a single picture; there is nothing to learn what makes one "
+            "the same"
+        )
     return ""
 
 
@@ -166,7 +169,10 @@ def _outputs(labels: Sequence[zooft.Label], _fitted: Any) -> Sequence[zooft.Outp
             name=EMBEDDING,
             dtype="float32",
             axes=("batch", int(labels[0].constants[SIZE])),
-            meaning="of length 1; 1 - a·b is the cosine distance of two, the same identity where it is at most fitted.threshold",
+            meaning=(
+                "of length 1; 1 - a·b is the cosine distance of two, the same identity where it is at most "
+                "fitted.threshold"
+            ),
         ),
     )
 

@@ -59,13 +59,13 @@ def _opening(_labels: Any, fitted: Mapping[str, Any]) -> Sequence[str]:
     if "threshold" not in fitted:
         return ()
     return (
-        f"two embeddings are of the same where their cosine distance is at most {fitted['threshold']:.4f}; 'zooft index' and "
-        "'zooft search' compare pictures",
+        f"two embeddings are of the same where their cosine distance is at most {fitted['threshold']:.4f}; 'zooft "
+        "index' and 'zooft search' compare pictures",
     )
 
 
 def _found(predictions: zooft.Predictions) -> tuple[NDArray[np.bool_], NDArray[np.float64]]:
-    """Of each row whether the nearest other picture shows another, and by how much it is nearer than the nearest of the same."""
+    """Of each row whether the nearest other picture shows another, and by how much it is nearer than the same."""
     wrong, margin = np.zeros(len(predictions), bool), np.full(len(predictions), -2.0)
     for part in galleries(predictions.columns):
         others = part.others
@@ -96,7 +96,8 @@ def _caption(predictions: zooft.Predictions, _labels: Any, _fitted: Any) -> tupl
 def _remarks(evaluation: Any, _labels: Any) -> Sequence[str]:
     found = evaluation.details
     said = [
-        f"{found['pictures']:,} pictures of {found['identities']:,} identities that weren't learnt from, compared with each other"
+        f"{found['pictures']:,} pictures of {found['identities']:,} identities that weren't learnt from, compared "
+        "with each other"
         if evaluation.split != "train"
         else f"{found['pictures']:,} pictures of {found['identities']:,} identities, compared with each other"
     ]
@@ -106,8 +107,8 @@ def _remarks(evaluation: Any, _labels: Any) -> Sequence[str]:
         said.append(f"{found['distractors']:,} are alone of their identity: searched among, and never searched for")
     if "tar_at_threshold" in found:
         said.append(
-            f"at the threshold, {found['tar_at_threshold']:.1%} of {found['same_pairs']:,} pairs of the same are accepted, and "
-            f"{found['far_at_threshold']:.2%} of {found['other_pairs']:,} pairs of others"
+            f"at the threshold, {found['tar_at_threshold']:.1%} of {found['same_pairs']:,} pairs of the same are "
+            f"accepted, and {found['far_at_threshold']:.2%} of {found['other_pairs']:,} pairs of others"
         )
     return ("; ".join(said),)
 

@@ -51,9 +51,15 @@ class _View:
         ratio = [aspect * 0.9, aspect / 0.9]
         top, left, height, width = RandomResizedCrop.get_params(image, scale=[self.least, 1.0], ratio=ratio)
         view: Tensor = operations.resized_crop(
-            image, top, left, height, width, size=list(self.size),
-            interpolation=operations.InterpolationMode(self.interpolation), antialias=True,
-        )  # fmt: skip
+            image,
+            top,
+            left,
+            height,
+            width,
+            size=list(self.size),
+            interpolation=operations.InterpolationMode(self.interpolation),
+            antialias=True,
+        )
         if torch.rand(1) < 0.5:
             view = view.flip(-1)
         brightness, contrast = (1 + self.change * (2 * torch.rand(2) - 1)).tolist()

@@ -1,4 +1,7 @@
-"""Semantic segmentation: a class for every pixel, from pictures and masks to a file that gives masks of the picture's own size."""
+"""Semantic segmentation.
+
+A class for every pixel, from pictures and masks to a file that gives masks of the picture's own size.
+"""
 
 from __future__ import annotations
 

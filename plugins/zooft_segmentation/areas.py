@@ -106,7 +106,8 @@ def row_miou(rows: NDArray[Any]) -> NDArray[np.float64]:
     iou, _ = overlaps(rows)
     there = ~np.isnan(iou)
     summed = np.where(there, iou, 0).sum(-1)
-    return np.divide(summed, there.sum(-1), out=np.full(len(rows), np.nan), where=there.any(-1))
+    means: NDArray[np.float64] = np.divide(summed, there.sum(-1), out=np.full(len(rows), np.nan), where=there.any(-1))
+    return means
 
 
 def _recall(areas: NDArray[Any]) -> NDArray[np.float64]:
@@ -134,11 +135,17 @@ def details(
     recall, precision = _recall(areas), _precision(areas)
     classes = [
         {
-            "name": label.name, "pixels": int(areas[n, TRUE]), "found": int(areas[n, FOUND]), "images": int((rows[:, n, TRUE] > 0).sum()),
-            "iou": _json(iou[n]), "dice": _json(dice[n]), "precision": _json(precision[n]), "recall": _json(recall[n]),
+            "name": label.name,
+            "pixels": int(areas[n, TRUE]),
+            "found": int(areas[n, FOUND]),
+            "images": int((rows[:, n, TRUE] > 0).sum()),
+            "iou": _json(iou[n]),
+            "dice": _json(dice[n]),
+            "precision": _json(precision[n]),
+            "recall": _json(recall[n]),
         }
         for n, label in enumerate(labels)
-    ]  # fmt: skip
+    ]
     found: dict[str, Any] = {"classes": classes}
     if CONFUSION in predictions.columns:
         found["confusion"] = predictions[CONFUSION].sum(0).tolist()

@@ -51,7 +51,7 @@ def read_file(path: Path) -> tuple[ClassSpec, ...]:
         raise zooft.ConfigError(f"{path} isn't text in UTF-8, so no file of classes") from error
     except zooft.DataError as error:
         raise zooft.ConfigError(str(error)) from error
-    return _checked(found, path.name)
+    return _check(found, path.name)
 
 
 def to_json(classes: Sequence[ClassSpec]) -> str:
@@ -67,10 +67,10 @@ def from_json(text: str) -> tuple[ClassSpec, ...]:
     """
     try:
         rows = json.loads(text)
-        found = [ClassSpec(str(name), value, tuple(colour) if colour else None) for name, value, colour in rows]  # type: ignore[arg-type]
+        found = [ClassSpec(str(name), value, tuple(colour) if colour else None) for name, value, colour in rows]
     except (ValueError, TypeError) as error:
         raise zooft.ConfigError(f"classes-json isn't what a run records: {error}; give --classes-file") from error
-    return _checked(found, "classes-json")
+    return _check(found, "classes-json")
 
 
 def of_numbers(values: Sequence[int]) -> tuple[ClassSpec, ...]:
@@ -111,7 +111,7 @@ def colours_of(labels: Sequence[zooft.Label]) -> list[Colour]:
     ]
 
 
-def _checked(found: Sequence[ClassSpec], name: str) -> tuple[ClassSpec, ...]:
+def _check(found: Sequence[ClassSpec], name: str) -> tuple[ClassSpec, ...]:
     if not found:
         raise zooft.ConfigError(f"{name} names no class; write one a line, or as docs/segmentation.md shows")
     for kind in ("name", "value", "colour"):

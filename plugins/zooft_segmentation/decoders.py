@@ -1,7 +1,7 @@
 """Decoders of segmentation_models_pytorch, fed by a backbone's taps in place of that library's encoders.
 
-Their batch normalisation is replaced by group normalisation (Wu and He 2018): batches of masks are small, and a sample's answer then
-doesn't depend on the others in its batch.
+Their batch normalisation is replaced by group normalisation (Wu and He 2018): batches of masks are small, and a
+sample's answer then doesn't depend on the others in its batch.
 """
 
 from __future__ import annotations
@@ -70,8 +70,8 @@ class Decoded(nn.Module):
 class Ladder(nn.Module):
     """Maps to four of which each is exactly half as large as the one before, as decoders expect.
 
-    A network's input that the largest stride divides gives such maps by itself. Others are resized to the nearest such sizes above; where
-    there are fewer than four, the deepest one is halved.
+    A network's input that the largest stride divides gives such maps by itself. Others are resized to the nearest such
+    sizes above; where there are fewer than four, the deepest one is halved.
 
     Args:
         taps: of the maps, shallow to deep, four at most.

@@ -40,7 +40,10 @@ def shapes(root: Path, seed: int) -> None:
 
 
 def _drawn(rng: Any) -> tuple[NDArray[Any], NDArray[Any]]:
-    """A picture ``(96, 128, 3)`` and its mask ``(96, 128)``, both uint8: two to five shapes of any colour that isn't the ground's."""
+    """A picture ``(96, 128, 3)`` and its mask ``(96, 128)``, both uint8.
+
+    Two to five shapes of any colour that isn't the ground's.
+    """
     import numpy as np
 
     down, across = np.mgrid[:_ROWS, :_COLUMNS]

@@ -48,21 +48,33 @@ def gives_probabilities(labels: Labels) -> bool:
 def _outputs(labels: Labels, _fitted: Any) -> Sequence[zooft.Output]:
     made = [
         zooft.Output(
-            name=MASK, dtype="uint8", axes=("batch", "height", "width"), measure="exact", tolerance=0.0,
+            name=MASK,
+            dtype="uint8",
+            axes=("batch", "height", "width"),
+            measure="exact",
+            tolerance=0.0,
             meaning="number of the likeliest class at each pixel of the input, from 0, in the order of the labels",
         ),
         zooft.Output(
-            name=HEAD, dtype="float32", axes=("batch", len(labels), "map_height", "map_width"), measure="spread", tolerance=1e-4,
+            name=HEAD,
+            dtype="float32",
+            axes=("batch", len(labels), "map_height", "map_width"),
+            measure="spread",
+            tolerance=1e-4,
             meaning="a number for each class at each place of the network's own map, before anything is resized",
         ),
-    ]  # fmt: skip
+    ]
     if gives_probabilities(labels):
         made.append(
             zooft.Output(
-                name=PROBABILITIES, dtype="float32", axes=("batch", len(labels), "height", "width"), measure="absolute",
-                tolerance=1e-2, meaning="of each class at each pixel of the input",
+                name=PROBABILITIES,
+                dtype="float32",
+                axes=("batch", len(labels), "height", "width"),
+                measure="absolute",
+                tolerance=1e-2,
+                meaning="of each class at each pixel of the input",
             )
-        )  # fmt: skip
+        )
     return made
 
 
@@ -140,11 +152,15 @@ def write_coco(answers: Iterable[zooft.FileAnswer], labels: Labels, _fitted: Any
             rle = coco.encode(np.asfortranarray(mask == number, np.uint8))
             annotations.append(
                 {
-                    "id": len(annotations) + 1, "image_id": len(images), "category_id": number, "area": int(coco.area(rle)),
-                    "bbox": coco.toBbox(rle).tolist(), "iscrowd": 0,
+                    "id": len(annotations) + 1,
+                    "image_id": len(images),
+                    "category_id": number,
+                    "area": int(coco.area(rle)),
+                    "bbox": coco.toBbox(rle).tolist(),
+                    "iscrowd": 0,
                     "segmentation": {"size": [*map(int, rle["size"])], "counts": rle["counts"].decode("ascii")},
                 }
-            )  # fmt: skip
+            )
     categories = [{"id": number, "name": label.name} for number, label in enumerate(labels)]
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / "masks.json"

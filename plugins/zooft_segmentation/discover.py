@@ -71,10 +71,14 @@ def discover(root: Path, options: SegmentationOptions, *, computing: zooft.Compu
         counts, void = masks.counted(one.mask, code, len(used))
         samples.append(
             zooft.Sample(
-                id=one.pair.id, source=one.pair.image, group=one.pair.group, split=one.pair.split, facts=one.facts,
+                id=one.pair.id,
+                source=one.pair.image,
+                group=one.pair.group,
+                split=one.pair.split,
+                facts=one.facts,
                 target=masks.Mask(one.pair.mask, code, counts, void),
             )
-        )  # fmt: skip
+        )
     if not samples:
         raise zooft.DataError(f"no mask in {root} can be used{_why_none(rejected)}")
     return zooft.Discovery(
@@ -109,8 +113,9 @@ def _by_values(seen: Sequence[_Seen], options: SegmentationOptions) -> Sequence[
         )
     if left[-1] >= masks.MOST_CLASSES and left != [0, 255]:
         raise zooft.DataError(
-            f"the masks hold the values {', '.join(map(str, left[:_NAMED]))} … {left[-1]}, and nothing says what they mean; give "
-            f"--classes-file with names and values, or leave values out with --ignore-index (now {','.join(options.ignore_index)})"
+            f"the masks hold the values {', '.join(map(str, left[:_NAMED]))} … {left[-1]}, and nothing says what they "
+            "mean; give --classes-file with names and values, or leave values out with --ignore-index (now "
+            f"{','.join(options.ignore_index)})"
         )
     return classes.of_numbers(left)
 
@@ -142,8 +147,11 @@ def _look(pair: Pair, colours: frozenset[int]) -> _Seen | zooft.Rejection:
             turned = image.getexif().get(0x0112, 1) in (5, 6, 7, 8)
             rows, columns = (image.width, image.height) if turned else (image.height, image.width)
             facts: dict[str, str | float] = {
-                "format": image.format or "", "mode": image.mode, "width": float(columns), "height": float(rows),
-            }  # fmt: skip
+                "format": image.format or "",
+                "mode": image.mode,
+                "width": float(columns),
+                "height": float(rows),
+            }
     except zooft.DataError as error:
         return zooft.Rejection(pair.id, str(error))
     try:
@@ -167,7 +175,8 @@ def _about(
 ) -> Iterator[str]:
     if not named:
         yield (
-            f"nothing names the classes, so they go by the values in the masks: {', '.join(each.name for each in used[:_NAMED])}"
+            "nothing names the classes, so they go by the values in the masks: "
+            f"{', '.join(each.name for each in used[:_NAMED])}"
             f"{' …' if len(used) > _NAMED else ''}; --classes-file names them"
         )
     absent = Counter(

@@ -20,7 +20,7 @@ class Masks(nn.Module):
         self.probabilities = probabilities
 
     def forward(self, outputs: dict[str, Tensor], _batch: tuple[Tensor, ...], back: Any) -> tuple[Tensor, ...]:
-        """Maps ``(N, C, h, w)`` to masks ``(N, H, W)`` uint8, the maps, and where asked probabilities ``(N, C, H, W)``."""
+        """Maps ``(N, C, h, w)`` to masks ``(N, H, W)`` uint8, the maps, and maybe probabilities ``(N, C, H, W)``."""
         logits = outputs["logits"].to(torch.float32)
         grown = back.maps(logits)
         mask = grown.argmax(1).to(torch.uint8)

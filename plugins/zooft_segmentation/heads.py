@@ -25,7 +25,7 @@ def heads() -> list[zooft.Head]:
         ("unet", "masks by U-Net's decoder (Ronneberger et al. 2015)"),
         ("upernet", "masks by UPerNet's decoder (Xiao et al. 2018)"),
     ):
-        build = partial(_decoded, name)
+        build = partial(_decode, name)
         made.append(zooft.Head(name=name, summary=summary, build=build, reads="pyramid", gives="map"))
     return made
 
@@ -36,7 +36,7 @@ def _linear(taps: Sequence[zooft.Tap], sizes: Mapping[str, int]) -> nn.Module:
     return Linear(taps, sizes)
 
 
-def _decoded(name: str, taps: Sequence[zooft.Tap], sizes: Mapping[str, int]) -> nn.Module:
+def _decode(name: str, taps: Sequence[zooft.Tap], sizes: Mapping[str, int]) -> nn.Module:
     needs.require()
     from zooft_segmentation.decoders import Decoded
 

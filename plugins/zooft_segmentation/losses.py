@@ -1,4 +1,7 @@
-"""What is learnt from masks: losses of segmentation_models_pytorch, each of one picture, so that they add up over a batch's parts."""
+"""What is learnt from masks.
+
+Losses of segmentation_models_pytorch, each of one picture, so that they add up over a batch's parts.
+"""
 
 from __future__ import annotations
 

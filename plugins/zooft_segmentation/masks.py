@@ -1,6 +1,7 @@
 """Masks in files: which class each pixel is of.
 
-A mask of one channel holds a value a pixel: grey levels, 16-bit ones too, or the numbers of a palette. One of three channels holds colours.
+A mask of one channel holds a value a pixel: grey levels, 16-bit ones too, or the numbers of a palette. One of three
+channels holds colours.
 """
 
 from __future__ import annotations
@@ -176,8 +177,8 @@ def fault_of(found: Inspection, code: Code) -> str:
     some = ", ".join(_words(key, colour=found.colours) for key, _ in Counter(unknown).most_common(_SHOWN))
     more = f" and {len(unknown) - _SHOWN} more" if len(unknown) > _SHOWN else ""
     return (
-        f"the mask has {'colours' if found.colours else 'values'} that are no class: {some}{more}, {sum(unknown.values()):,} pixels; name "
-        "them in the file of classes, or leave them out with --ignore-index"
+        f"the mask has {'colours' if found.colours else 'values'} that are no class: {some}{more}, "
+        f"{sum(unknown.values()):,} pixels; name them in the file of classes, or leave them out with --ignore-index"
     )
 
 
@@ -231,14 +232,15 @@ def _keys(path: Path, colours: frozenset[int]) -> tuple[NDArray[Any], bool]:
     with opened(path) as image:
         if image.format in _LOSSY and not image.info.get("lossless"):
             raise zooft.DataError(
-                f"a mask as {image.format} holds values that nobody drew, since it is compressed with loss; save it as PNG"
+                f"a mask as {image.format} holds values that nobody drew, since it is compressed with loss; save it "
+                "as PNG"
             )
         if image.mode in _COLOURS:
             if not colours:
                 seen = len(image.getcolors(2**24) or ())
                 raise zooft.DataError(
-                    f"a mask of colours ({seen} of them), and nothing says what they mean; give --classes-file with a colour for each "
-                    "class (name,r,g,b), or save masks with one channel"
+                    f"a mask of colours ({seen} of them), and nothing says what they mean; give --classes-file with a "
+                    "colour for each class (name,r,g,b), or save masks with one channel"
                 )
             return _packed_levels(image), True
         if image.mode == "P" and colours:

@@ -18,9 +18,24 @@ if TYPE_CHECKING:
 
 _PICTURES = ("images", "image", "imgs", "img", "jpegimages", "pictures", "photos", "leftimg8bit", "x")
 _MASKS = (
-    "masks", "mask", "labels", "label", "annotations", "annotation", "annots", "annot", "segmentationclass", "segmentation",
-    "segmentations", "gtfine", "gt", "groundtruth", "ground_truth", "targets", "y",
-)  # fmt: skip
+    "masks",
+    "mask",
+    "labels",
+    "label",
+    "annotations",
+    "annotation",
+    "annots",
+    "annot",
+    "segmentationclass",
+    "segmentation",
+    "segmentations",
+    "gtfine",
+    "gt",
+    "groundtruth",
+    "ground_truth",
+    "targets",
+    "y",
+)
 _BEHIND_A_SPLIT = re.compile(r"^(?P<split>.+?)[-_ ]?(annot|annots|annotations?|labels?|masks?|gt)$", re.IGNORECASE)
 _MARKS = re.compile(r"[-_. ](mask|masks|label|labels|labelids|gt|annot|seg|segmentation|l|target)$", re.IGNORECASE)
 _TABLES = ("pairs.csv", "masks.csv", "labels.csv")
@@ -100,8 +115,9 @@ def find_pairs(root: Path, options: SegmentationOptions) -> Pairs:
         return _of_table(table, options)
     inside = ", ".join(sorted(path.name for path in _folders(root))[:6]) or "no folders"
     raise zooft.DataError(
-        f"{root} has no pictures and masks side by side; it holds {inside}. Expected folders images and masks (each may hold train, val and "
-        "test), or train with trainannot, or a CSV with the columns path and mask (docs/segmentation.md)"
+        f"{root} has no pictures and masks side by side; it holds {inside}. Expected folders images and masks (each "
+        "may hold train, val and test), or train with trainannot, or a CSV with the columns path and mask "
+        "(docs/segmentation.md)"
     )
 
 

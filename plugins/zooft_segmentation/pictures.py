@@ -20,8 +20,23 @@ MOST_PIXELS = 100_000_000
 """Refused above this from the header, before anything is decoded."""
 _MODES = frozenset({"1", "L", "LA", "P", "PA", "RGB", "RGBA", "RGBX", "CMYK", "YCbCr"})
 _ENDINGS = frozenset(
-    {".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp", ".gif", ".ppm", ".pgm", ".pnm", ".jp2", ".avif", ".heic"}
-)  # fmt: skip
+    {
+        ".jpg",
+        ".jpeg",
+        ".png",
+        ".bmp",
+        ".tif",
+        ".tiff",
+        ".webp",
+        ".gif",
+        ".ppm",
+        ".pgm",
+        ".pnm",
+        ".jp2",
+        ".avif",
+        ".heic",
+    }
+)
 
 
 def read(source: Path, _options: Any) -> NDArray[np.uint8]:

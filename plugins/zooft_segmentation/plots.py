@@ -53,8 +53,8 @@ def legend(names: Sequence[str], colours: Sequence[Colour]) -> zooft.Picture:
 
     figure = Figure(figsize=(7, 0.6 + 0.3 * -(-len(names) // 4)), layout="constrained")
     patches = [
-        Patch(facecolor=tuple(level / 255 for level in colour), edgecolor="grey", label=name)
-        for name, colour in zip(names, colours, strict=True)
+        Patch(facecolor=(red / 255, green / 255, blue / 255), edgecolor="grey", label=name)
+        for name, (red, green, blue) in zip(names, colours, strict=True)
     ]
     figure.legend(handles=patches, loc="center", ncols=4, frameon=False)
     caption = "The colours in which masks are drawn: the answer first, the truth beside or below it."

@@ -66,7 +66,7 @@ def _brief(cells: Mapping[str, Any], labels: Labels) -> Mapping[str, Any]:
     if cells[LARGEST] == "":
         return {LARGEST: ""}
     shares = [float(cells[f"share({label.name})"]) for label in labels]
-    return {LARGEST: _listed(shares, labels)}
+    return {LARGEST: _list(shares, labels)}
 
 
 def _record(cells: Mapping[str, Any], labels: Labels) -> Mapping[str, Any]:
@@ -77,7 +77,7 @@ def _about(labels: Labels, _fitted: Any) -> Mapping[str, Any]:
     return {"classes": [label.name for label in labels]}
 
 
-def _listed(shares: Sequence[float], labels: Labels) -> str:
+def _list(shares: Sequence[float], labels: Labels) -> str:
     """Such as ``road 41 %, sky 20 %``, the largest first; what has no pixel isn't there."""
     order = sorted((n for n, share in enumerate(shares) if share > 0), key=lambda n: -shares[n])
     more = f" and {len(order) - _LISTED} more" if len(order) > _LISTED else ""
@@ -88,7 +88,7 @@ def _target(target: Any, labels: Labels) -> str:
     pixels = sum(target.counts)
     if not pixels:
         return "nothing but void"
-    return _listed([count / pixels for count in target.counts], labels)
+    return _list([count / pixels for count in target.counts], labels)
 
 
 def _worst(predictions: zooft.Predictions, _labels: Labels) -> NDArray[Any]:
@@ -103,19 +103,24 @@ def _caption(predictions: zooft.Predictions, labels: Labels, _fitted: Any) -> tu
     title = "no class in truth" if math.isnan(miou) else f"mIoU {miou:.3f}"
     pixels = row[0, :, TRUE].sum()
     true = [float(count / pixels) for count in row[0, :, TRUE]] if pixels else []
-    lines = [f"predicted: {_listed(shares, labels)}"]
-    return title, [*lines, f"true: {_listed(true, labels)}"] if true else lines
+    lines = [f"predicted: {_list(shares, labels)}"]
+    return title, [*lines, f"true: {_list(true, labels)}"] if true else lines
 
 
 def _tables(evaluation: Any, _labels: Labels) -> Sequence[zooft.Table]:
     classes = evaluation.details.get("classes", ())
     rows = tuple(
         (
-            each["name"], f"{each['images']:,}", f"{each['pixels']:,}", _interval(evaluation, f"iou/{each['name']}", each["iou"]),
-            _figure(each["dice"]), _figure(each["precision"]), _figure(each["recall"]),
+            each["name"],
+            f"{each['images']:,}",
+            f"{each['pixels']:,}",
+            _interval(evaluation, f"iou/{each['name']}", each["iou"]),
+            _figure(each["dice"]),
+            _figure(each["precision"]),
+            _figure(each["recall"]),
         )
         for each in classes
-    )  # fmt: skip
+    )
     columns = ("Class", "Images", "Pixels", "IoU", "Dice", "Precision", "Recall")
     return (zooft.Table(title="Per class", columns=columns, rows=rows),)
 

@@ -122,8 +122,8 @@ def _unknown(found: Labels, known: Labels) -> str:
     if not others:
         return ""
     return (
-        f"the data has the classes {', '.join(others[:4])}{' …' if others[4:] else ''}, which the model doesn't know; it knows "
-        f"{', '.join(label.name for label in known)}"
+        f"the data has the classes {', '.join(others[:4])}{' …' if others[4:] else ''}, which the model doesn't know; "
+        f"it knows {', '.join(label.name for label in known)}"
     )
 
 

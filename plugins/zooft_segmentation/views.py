@@ -68,7 +68,8 @@ class _Axis:
 class RandomView:
     """A random view that tells how pixels have moved; of a class, so that loader processes can be sent it.
 
-    The resize is torchvision's, antialiased, of the rectangle alone that is seen; borders are black, as a letterbox's are.
+    The resize is torchvision's, antialiased, of the rectangle alone that is seen; borders are black, as a letterbox's
+    are.
 
     Attributes:
         spec: the network's input.
@@ -89,9 +90,15 @@ class RandomView:
         rows, columns = array.shape[:2]
         down, across = self._axes(rows, columns)
         shown = operations.resized_crop(
-            torch.from_numpy(array).permute(2, 0, 1), down.first, across.first, down.shown, across.shown,
-            size=[down.length, across.length], interpolation=operations.InterpolationMode(self.spec.interpolation), antialias=True,
-        )  # fmt: skip
+            torch.from_numpy(array).permute(2, 0, 1),
+            down.first,
+            across.first,
+            down.shown,
+            across.shown,
+            size=[down.length, across.length],
+            interpolation=operations.InterpolationMode(self.spec.interpolation),
+            antialias=True,
+        )
         view = torch.zeros(3, self.spec.height, self.spec.width, dtype=torch.uint8)
         view[:, down.start : down.start + down.length, across.start : across.start + across.length] = self.colour(shown)
         matrix = np.array([[across.scale, 0.0, across.shift], [0.0, down.scale, down.shift]])

@@ -9,7 +9,10 @@ import torch
 from torch import Tensor, nn
 
 _SLOWEST = 0.02
-"""Least weight of a new batch in the running statistics, which follow features that learn; at first all batches weigh alike."""
+"""Least weight of a new batch in the running statistics, which follow features that learn.
+
+At first all batches weigh alike.
+"""
 _SMALLEST = 1e-3
 """Least standard deviation, of the mean one of all features: what hardly varies tells nothing, and isn't blown up."""
 

@@ -60,7 +60,8 @@ class Tracker:
             import torch.utils.tensorboard  # noqa: F401 -- to say at once where it is missing
         except ImportError as error:
             raise zooft.ConfigError(
-                f"{VARIABLE} is set and TensorBoard can't be loaded ({error}); pip install 'zooft[tensorboard]', or unset it"
+                f"{VARIABLE} is set and TensorBoard can't be loaded ({error}); pip install 'zooft[tensorboard]', or "
+                "unset it"
             ) from error
         folder, goes_on = _folder_of(run, Path(root).expanduser(), started)
         options = {name: _plain(value) for name, value in started.config.items() if value is not None}
@@ -76,9 +77,12 @@ class Tracker:
         if curves is None or (repeated and curves.goes_on):
             return
         points = {
-            "loss/train": record.train_loss, "loss/val": record.val_loss, "learning_rate": record.learning_rate,
-            "seconds": record.seconds, **{f"metrics/{name}": value for name, value in record.metrics.items()},
-        }  # fmt: skip
+            "loss/train": record.train_loss,
+            "loss/val": record.val_loss,
+            "learning_rate": record.learning_rate,
+            "seconds": record.seconds,
+            **{f"metrics/{name}": value for name, value in record.metrics.items()},
+        }
         _add(curves.writer(fold), points, step=record.epoch)
 
     @zooft.hookimpl

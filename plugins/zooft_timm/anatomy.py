@@ -41,7 +41,10 @@ def anatomy(name: str, module: nn.Module) -> zooft.Anatomy:
 
 
 def _classifier(config: Any, module: nn.Module) -> tuple[str, ...]:
-    """What timm says of the architecture, as far as it holds for the module: parts that it has, and both heads of a distilled one."""
+    """What timm says of the architecture, as far as it holds for the module.
+
+    Parts that it has, and both heads of a distilled one.
+    """
     named = [part for part in _names(config.get("classifier")) if _has(module, part)]
     twins = [part.replace("head", "head_dist", 1) for part in named if part.startswith("head")]
     return tuple(dict.fromkeys([*named, *(twin for twin in twins if _has(module, twin))]))
@@ -54,8 +57,8 @@ def _refuse_irreplaceable(name: str, module: nn.Module, classifier: tuple[str, .
     if len(widths) > 1:
         listed = ", ".join(str(width) for width in sorted(widths, key=str))
         raise zooft.ModelError(
-            f"timm's {name} has {len(classifier)} classifiers of different widths ({listed}), which one head can't replace; choose "
-            "another model"
+            f"timm's {name} has {len(classifier)} classifiers of different widths ({listed}), which one head can't "
+            "replace; choose another model"
         )
 
 
@@ -186,9 +189,14 @@ def _input(module: nn.Module) -> zooft.InputSpec:
     _, height, width = config["input_size"]
     mode: Any = _MODES[config["crop_mode"]] if height == width else "stretch"
     return zooft.InputSpec(
-        height=height, width=width, resize=math.floor(height / config["crop_pct"]) if mode == "crop" else height,
-        mean=tuple(config["mean"]), std=tuple(config["std"]), interpolation=config["interpolation"], mode=mode,
-    )  # fmt: skip
+        height=height,
+        width=width,
+        resize=math.floor(height / config["crop_pct"]) if mode == "crop" else height,
+        mean=tuple(config["mean"]),
+        std=tuple(config["std"]),
+        interpolation=config["interpolation"],
+        mode=mode,
+    )
 
 
 def _names(value: Any) -> tuple[str, ...]:

@@ -1,8 +1,8 @@
 """timm models that somebody has saved: ``hf-hub:OWNER/NAME`` and ``local-dir:FOLDER``, timm's own words.
 
-Owns their full names, by which anybody can build them: the architecture, and what the saved model's ``config.json`` says otherwise
-than timm itself of the architecture, as ``architecture?key=JSON&key=JSON``. No name has a path of this machine in it. Of a
-model of the hub the name has the repository, where its weights come from.
+Owns their full names, by which anybody can build them: the architecture, and what the saved model's ``config.json``
+says otherwise than timm itself of the architecture, as ``architecture?key=JSON&key=JSON``. No name has a path of this
+machine in it. Of a model of the hub the name has the repository, where its weights come from.
 """
 
 from __future__ import annotations
@@ -18,18 +18,30 @@ _CONFIG = "config.json"
 _WEIGHTS = ("model.safetensors", "pytorch_model.bin", "pytorch_model.pth", "model.pth")
 """As timm looks for them, the first that there is."""
 _KEYS = (
-    "input_size", "fixed_input_size", "interpolation", "crop_pct", "crop_mode", "mean", "std", "num_classes", "pool_size",
-    "first_conv", "classifier",
-)  # fmt: skip
+    "input_size",
+    "fixed_input_size",
+    "interpolation",
+    "crop_pct",
+    "crop_mode",
+    "mean",
+    "std",
+    "num_classes",
+    "pool_size",
+    "first_conv",
+    "classifier",
+)
 """Of a saved configuration, what decides how the model is built and what it wants to see."""
 _ARGUMENTS, _REPOSITORY = "model_args", "hub"
 _NOT_OF_A_MODEL = frozenset(
     """
-    pretrained pretrained_cfg pretrained_cfg_overlay pretrained_model_args checkpoint_path cache_dir scriptable exportable no_jit
-    features_only out_indices device dtype
+    pretrained pretrained_cfg pretrained_cfg_overlay pretrained_model_args checkpoint_path cache_dir
+    scriptable exportable no_jit features_only out_indices device dtype
     """.split()  # noqa: SIM905  -- quotes around each make them no clearer
 )
-"""Arguments of timm's factory that a file may not give: they load other files, or make something else than the model."""
+"""Arguments of timm's factory that a file may not give.
+
+They load other files, or make something else than the model.
+"""
 
 
 def is_saved(name: str) -> bool:
@@ -47,7 +59,7 @@ def full_name(name: str) -> str:
     if name.startswith(FOLDER):
         return _name(_read(_folder(name)), what=f"{name}/{_CONFIG}")
     if not name.startswith((HUB, "hf_hub:")):
-        architecture, _ = _parsed(name)
+        architecture, _ = _parse(name)
         _refuse_unknown(architecture, what=name)
         return name
     repository = name.partition(":")[2]
@@ -71,14 +83,14 @@ def weights_file(name: str) -> Path | None:
 
 def arguments(name: str) -> tuple[str, dict[str, Any]]:
     """The architecture of a full name, and what timm's ``create_model`` is given with it."""
-    architecture, said = _parsed(name)
+    architecture, said = _parse(name)
     overlay = {key: tuple(value) if isinstance(value, list) else value for key, value in said.items() if key in _KEYS}
     return architecture, {**said.get(_ARGUMENTS, {}), "pretrained_cfg_overlay": overlay}
 
 
 def repository(name: str) -> str | None:
     """The hub's repository in a full name, OWNER/NAME or OWNER/NAME@REVISION; None where there is none."""
-    found: str | None = _parsed(name)[1].get(_REPOSITORY) if "?" in name else None
+    found: str | None = _parse(name)[1].get(_REPOSITORY) if "?" in name else None
     return found
 
 
@@ -109,8 +121,8 @@ def snapshot(repository: str, *, offline: bool = False) -> Path:
 
 
 _ADVICE = (
-    "check the name, which is OWNER/NAME; without a network, bring a folder with its config.json and model.safetensors here and give "
-    "timm:local-dir:FOLDER"
+    "check the name, which is OWNER/NAME; without a network, bring a folder with its config.json and "
+    "model.safetensors here and give timm:local-dir:FOLDER"
 )
 
 
@@ -132,7 +144,8 @@ def _folder(name: str) -> Path:
     if not (folder / _CONFIG).is_file():
         what = "has no config.json" if folder.is_dir() else "isn't a folder"
         raise zooft.ModelError(
-            f"{folder} {what}; {FOLDER}FOLDER takes what timm.models.save_for_hf writes, config.json and model.safetensors"
+            f"{folder} {what}; {FOLDER}FOLDER takes what timm.models.save_for_hf writes, config.json and "
+            "model.safetensors"
         )
     return folder
 
@@ -164,7 +177,7 @@ def _name(saved: dict[str, Any], *, what: str) -> str:
     for key in (_ARGUMENTS, _REPOSITORY):
         said |= {key: saved[key]} if saved.get(key) else {}
     query = "&".join(
-        f"{key}={_escaped(json.dumps(value, separators=(',', ':')))}" for key, value in sorted(said.items())
+        f"{key}={_escape(json.dumps(value, separators=(',', ':')))}" for key, value in sorted(said.items())
     )
     return f"{architecture}?{query}"
 
@@ -173,11 +186,11 @@ def _plain(value: Any) -> Any:
     return list(value) if isinstance(value, tuple) else value
 
 
-def _escaped(text: str) -> str:
+def _escape(text: str) -> str:
     return text.replace("%", "%25").replace("&", "%26")
 
 
-def _parsed(name: str) -> tuple[str, dict[str, Any]]:
+def _parse(name: str) -> tuple[str, dict[str, Any]]:
     """Raise KeyError where it isn't a full name."""
     architecture, _, query = name.partition("?")
     pairs = [part.partition("=") for part in query.split("&") if part]

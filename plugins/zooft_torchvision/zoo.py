@@ -36,8 +36,8 @@ def canonical(name: str) -> str:
 def build(name: str) -> nn.Module:
     """The model with random weights; the side exits of GoogLeNet and Inception, which only train, left out.
 
-    SqueezeNet classifies every place by a convolution, cuts scores below zero and takes their mean; without the cut, which
-    serves no other classes, this is what a linear head behind the pooling gives.
+    SqueezeNet classifies every place by a convolution, cuts scores below zero and takes their mean; without the cut,
+    which serves no other classes, this is what a linear head behind the pooling gives.
     """
     from torch import nn
     from torchvision.models import SqueezeNet, get_model
@@ -131,9 +131,13 @@ def _input(name: str) -> zooft.InputSpec:
     transforms = _default_weights(name).transforms()
     size = transforms.crop_size[0]
     return zooft.InputSpec(
-        height=size, width=size, resize=transforms.resize_size[0],
-        mean=tuple(transforms.mean), std=tuple(transforms.std), interpolation=transforms.interpolation.value,
-    )  # fmt: skip
+        height=size,
+        width=size,
+        resize=transforms.resize_size[0],
+        mean=tuple(transforms.mean),
+        std=tuple(transforms.std),
+        interpolation=transforms.interpolation.value,
+    )
 
 
 def _default_weights(name: str) -> Any:

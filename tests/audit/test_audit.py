@@ -1,4 +1,4 @@
-"""Leaks and shortcuts that are there are found, and none where there are none; truth by construction or scikit-learn."""
+"""Leaks and shortcuts that are there are found, and none where there are none; by construction or scikit-learn."""
 
 from __future__ import annotations
 
@@ -121,7 +121,7 @@ def test_equal_images_of_one_group_are_good_to_know() -> None:
     found = look([sample(name, scene(1), group="x", split="train") for name in "abc"])
     finding = only(found, "exact_duplicates")
     assert (finding.severity, finding.count, finding.pairs) == ("info", 3, (("a", "b"),))
-    assert finding.text.startswith("1 image there more than once (3 samples)")
+    assert finding.text.startswith("1 image present more than once (3 samples)")
 
 
 def test_equal_bytes_of_another_shape_or_type_are_no_duplicate() -> None:
@@ -157,8 +157,10 @@ def test_a_changed_copy_is_a_near_duplicate(change: Callable[[NDArray[np.uint8]]
 
 def test_a_near_duplicate_across_splits_labels_or_groups_is_a_warning() -> None:
     copies: list[dict[str, Any]] = [
-        {"split": "val"}, {"target": 1, "split": "train"}, {"group": "y", "split": "train"},
-    ]  # fmt: skip
+        {"split": "val"},
+        {"target": 1, "split": "train"},
+        {"group": "y", "split": "train"},
+    ]
     for copy in copies:
         original = sample("a", scene(1), group="x", split="train")
         found = look([original, sample("b", jpeg(scene(1)), **copy)])
@@ -179,7 +181,7 @@ def test_empty_images_are_near_to_nothing() -> None:
     assert not of_kind(look([sample(str(i), picture) for i, picture in enumerate(empty)]), "near_duplicates")
 
 
-def test_small_pictures_and_other_types_are_left_out_and_that_is_said() -> None:
+def test_small_pictures_and_other_types_are_left_out_and_that_is_reported() -> None:
     found = look(
         [sample("a", scene(1, side=32)), sample("b", jpeg(scene(1, side=32))), sample("c", np.zeros((99, 99)))]
     )
@@ -203,9 +205,10 @@ def test_the_coarse_comparison_misses_no_pair_in_any_block(monkeypatch: pytest.M
     noise = rng.normal(0, 1, (40, 64, 64)) * np.linspace(1, 30, 40)[:, None, None]
     pictures = np.clip(base[np.arange(40) % 10] + noise, 0, 255).astype(np.uint8)
     found = {
-        (int(i), int(j)) for _, rows, columns in duplicates.pairs_alike(pictures, zooft.unseen)
+        (int(i), int(j))
+        for _, rows, columns in duplicates.pairs_alike(pictures, zooft.unseen)
         for i, j in zip(rows, columns, strict=True)
-    }  # fmt: skip
+    }
     blurs = (duplicates.SHAPES, duplicates.FINE)
     correlation = np.min([np.corrcoef(duplicates.details(pictures, blur)[0]) for blur in blurs], axis=0)
     assert found == {(int(i), int(j)) for i, j in np.argwhere(np.triu(correlation, 1) >= duplicates.ALIKE)}
@@ -239,8 +242,10 @@ def test_what_is_not_stated_can_be_the_shortcut(missing: Any) -> None:
     rng = np.random.default_rng(0)
     targets = [index % 2 for index in range(80)]
     stated = [float(age) for age in rng.uniform(20, 90, 80)]
-    facts = [{"age": age} if target else ({} if missing is None else {"age": missing})
-             for age, target in zip(stated, targets, strict=True)]  # fmt: skip
+    facts = [
+        {"age": age} if target else ({} if missing is None else {"age": missing})
+        for age, target in zip(stated, targets, strict=True)
+    ]
     found = with_facts(facts, targets)
     assert row(found, "age").auroc == 1.0
     assert row(found, "age").stated == 40
@@ -297,7 +302,7 @@ def test_several_classes_are_judged_one_against_the_rest() -> None:
     assert row(found, "mode").auroc == pytest.approx((0.75 + 0.75 + 1.0) / 3)
 
 
-def test_too_few_groups_of_a_class_are_not_judged_and_that_is_said() -> None:
+def test_too_few_groups_of_a_class_are_not_evaluated_and_that_is_reported() -> None:
     found = with_facts([{"mode": "L" if index % 2 else "RGB"} for index in range(8)], [index % 2 for index in range(8)])
     assert row(found, "mode").auroc is None
     assert "too few groups of a class to test mode" in found.notes
@@ -369,7 +374,7 @@ def test_classes_that_a_split_leaves_out_are_warned_of() -> None:
     found = look([*in_train, sample("v", scene(9), 0, split="val")])
     finding = only(found, "absent_classes")
     assert finding.severity == "warning"
-    assert finding.text == "val has no samples of class bee, so its figures say nothing of it"
+    assert finding.text == "val has no samples of class bee, so its figures don't cover it"
     whole = look([*in_train, sample("v", scene(9), 0, split="val"), sample("w", scene(8), 1, split="val")])
     assert not [each for each in whole.findings if each.kind == "absent_classes"]
 
@@ -494,9 +499,12 @@ def test_photographs_of_ants_and_bees_have_no_copies_and_their_changed_copies_ar
     chosen = samples[::10]
     changed = [sample(f"copy of {one.id}", jpeg(halved(read(one)[0])), one.target) for one in chosen]
     found = audit(
-        [*samples, *changed], PROBLEM, LABELS,
-        lambda one: read(one) if isinstance(one.source, Path) else (one.source,), show=lambda arrays: arrays[0],
-    )  # fmt: skip
+        [*samples, *changed],
+        PROBLEM,
+        LABELS,
+        lambda one: read(one) if isinstance(one.source, Path) else (one.source,),
+        show=lambda arrays: arrays[0],
+    )
     assert set(only(found, "near_duplicates").pairs) == {(one.id, f"copy of {one.id}") for one in chosen}
 
 
@@ -506,14 +514,19 @@ def real_ct() -> list[zooft.Sample]:
         rows = list(csv.DictReader(file))
     return [
         sample(
-            line["path"][6:13], folder / line["path"], int(line["label"] == "contrast"), group=line["patient"],
+            line["path"][6:13],
+            folder / line["path"],
+            int(line["label"] == "contrast"),
+            group=line["patient"],
             facts={
-                "manufacturer": line["manufacturer"], "body_part": line["body_part"], "age": float(line["age"]),
+                "manufacturer": line["manufacturer"],
+                "body_part": line["body_part"],
+                "age": float(line["age"]),
                 "contrast": "stated" if line["contrast_agent_tag"] else "none",
             },
         )
         for line in rows
-    ]  # fmt: skip
+    ]
 
 
 def lung_window(arrays: Arrays) -> NDArray[np.uint8]:
@@ -529,9 +542,13 @@ def test_real_ct_slices_give_their_six_pairs_nine_mixed_patients_and_shortcuts()
 
     found = audit(real_ct(), PROBLEM, zooft.class_labels(("no_contrast", "contrast")), read, show=lung_window)
     assert set(only(found, "exact_duplicates").pairs) == {
-        ("ID_0003", "ID_0006"), ("ID_0010", "ID_0013"), ("ID_0032", "ID_0034"),
-        ("ID_0065", "ID_0066"), ("ID_0084", "ID_0085"), ("ID_0098", "ID_0099"),
-    }  # fmt: skip
+        ("ID_0003", "ID_0006"),
+        ("ID_0010", "ID_0013"),
+        ("ID_0032", "ID_0034"),
+        ("ID_0065", "ID_0066"),
+        ("ID_0084", "ID_0085"),
+        ("ID_0098", "ID_0099"),
+    }
     assert not of_kind(found, "near_duplicates")
     assert only(found, "mixed_groups").text.startswith("9 groups of 54")
     together, tag = of_kind(found, "shortcut")
@@ -556,15 +573,15 @@ def test_looks_of_before_are_looks_now_and_nothing_is_read_again(tmp_path: Path)
         side = sizes[sample.id]
         return (np.random.default_rng(ord(sample.id)).integers(0, 256, (side, side, 3), dtype=np.uint8),)
 
-    def seen(*, kept: bool) -> Any:
+    def seen(*, cached: bool) -> Any:
         with Store(tmp_path, 2**20).shelf({"what": "looks"}) as shelf:
-            memory = thumbnails.ThumbnailCache(shelf, lambda sample: f"{ord(sample.id):064x}") if kept else None
+            memory = thumbnails.ThumbnailCache(shelf, lambda sample: f"{ord(sample.id):064x}") if cached else None
             return thumbnails.make(samples, read, lambda arrays: arrays[0], lambda _n: None, memory)
 
     def plain(found: Any) -> Any:
         columns = (found.rows, found.digests, found.pictured, found.pictures)
         return [s.id for s in found.samples], [column.tolist() for column in columns], found.unread
 
-    fresh, first, second = plain(seen(kept=False)), plain(seen(kept=True)), plain(seen(kept=True))
+    fresh, first, second = plain(seen(cached=False)), plain(seen(cached=True)), plain(seen(cached=True))
     assert fresh == first == second
     assert sorted(reads) == sorted([*"abcd", *"abcd", "c"])

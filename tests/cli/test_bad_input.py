@@ -443,7 +443,7 @@ def test_what_an_earlier_run_left_is_not_touched(command: Command, good: Path, o
     (unfinished / "model.safetensors").write_bytes(b"weights")
     answer = command(*FINETUNE, "--data", good, "--out", out)
     assert answer.status == 1
-    assert "run.incomplete exists: another run is at work there, or one was killed" in answer.said
+    assert "run.incomplete exists: another run is at work there, or was interrupted" in answer.said
     assert left_beside(out) == ["run.incomplete"]
     assert (unfinished / "model.safetensors").read_bytes() == b"weights"
 
@@ -555,7 +555,10 @@ def interrupted(good: Path, tmp_path_factory: pytest.TempPathFactory, request: p
         list(map(str, command)), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
         env={**os.environ, "OMP_NUM_THREADS": "1"},
         # a shell that runs the tests in the background has its children ignore the signal
-        preexec_fn=lambda: [signal.signal(signal.SIGINT, signal.default_int_handler), signal.signal(signal.SIGTERM, signal.SIG_DFL)],
+        preexec_fn=lambda: [
+            signal.signal(signal.SIGINT, signal.default_int_handler),
+            signal.signal(signal.SIGTERM, signal.SIG_DFL),
+        ],
     )  # fmt: skip
     try:
         wait_for(process.stderr, "epoch 3/", seconds=600)
@@ -578,8 +581,8 @@ def test_an_end_by_a_signal_while_training_leaves_no_run_under_the_final_name(in
 def test_an_end_by_a_signal_while_training_says_where_the_best_epoch_is(interrupted: Interrupted) -> None:
     unfinished = interrupted.out.with_name("run.incomplete")
     assert (unfinished / "model.safetensors").is_file()
-    assert f"what was learnt so far is in {unfinished}" in interrupted.said
-    assert f"'zooft finetune --resume {unfinished}' goes on with it" in interrupted.said
+    assert f"the weights trained so far are in {unfinished}" in interrupted.said
+    assert f"'zooft finetune --resume {unfinished}' resumes it" in interrupted.said
 
 
 def test_the_installed_command_exits_as_the_function_does(good: Path, out: Path) -> None:

@@ -462,11 +462,11 @@ def failing(error: BaseException, monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_notes_of_an_error_are_shown_below_it(call: Call, monkeypatch: pytest.MonkeyPatch) -> None:
     error = TrainingError("the loss became nan")
-    error.add_note("what was learnt so far is in runs/x.incomplete")
+    error.add_note("the weights trained so far are in runs/x.incomplete")
     failing(error, monkeypatch)
     answer = call("tasks")
     assert answer.status == 1
-    assert answer.err == "zooft: the loss became nan\nwhat was learnt so far is in runs/x.incomplete\n"
+    assert answer.err == "zooft: the loss became nan\nthe weights trained so far are in runs/x.incomplete\n"
 
 
 def test_a_full_disk_is_called_one(call: Call, monkeypatch: pytest.MonkeyPatch) -> None:

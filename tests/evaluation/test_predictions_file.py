@@ -22,10 +22,12 @@ def evaluated(problem: Problem, positive: np.ndarray[tuple[int], np.dtype[np.flo
     predictions = Predictions(
         samples=samples,
         columns={
-            "target": np.arange(len(positive)) % 2, "logits": np.zeros((len(positive), 2)),
-            "probabilities": np.stack([1 - positive, positive], 1), "threshold": np.full(len(positive), 0.3),
+            "target": np.arange(len(positive)) % 2,
+            "logits": np.zeros((len(positive), 2)),
+            "probabilities": np.stack([1 - positive, positive], 1),
+            "threshold": np.full(len(positive), 0.3),
         },
-    )  # fmt: skip
+    )
     found = evaluate(problem, labels, predictions, split="val", resamples=0, seed=0, fitted={})
     return Evaluated(predictions=predictions, evaluation=found)
 

@@ -151,10 +151,15 @@ def failing() -> Any:
 @pytest.mark.parametrize(
     ("wrong", "words"),
     [
-        ({"heads": [zooft.Head(name="deep", summary="", build="Linear")]},  # type: ignore[arg-type]
-         ["Head 'deep'", "field build is 'Linear' (str)", "expected a function, Callable[..., nn.Module]"]),
+        (
+            {"heads": [zooft.Head(name="deep", summary="", build="Linear")]},  # type: ignore[arg-type]
+            ["Head 'deep'", "field build is 'Linear' (str)", "expected a function, Callable[..., nn.Module]"],
+        ),
         ({"heads": [zooft.Head(name="deep", summary=None, build=linear)]}, ["field summary is None", "expected text"]),  # type: ignore[arg-type]
-        ({"heads": [zooft.Head(name="deep", summary="", build=linear, reads="no")]}, ["field reads is 'no'", "'vector' or 'bag' or 'map' or 'pyramid'"]),  # type: ignore[arg-type]
+        (
+            {"heads": [zooft.Head(name="deep", summary="", build=linear, reads="no")]},
+            ["field reads is 'no'", "'vector' or 'bag' or 'map' or 'pyramid'"],
+        ),  # type: ignore[arg-type]
         ({"heads": [zooft.Head(name="Deep", summary="", build=linear)]}, ["'Deep' can't be a name", "such as 'deep'"]),
         ({"tasks": [task(reader="import os")]}, ["field reader is 'import os'", "Callable[[Any], str]"]),
         ({"tasks": [task(options=dict)]}, ["field options is dict", "a frozen dataclass"]),

@@ -278,7 +278,7 @@ def test_every_16_bit_number_is_clipped_not_wrapped(signed: bool, intercept: flo
     truth = np.clip(np.rint(numbers.astype(np.float64) + intercept), -1024, 3071)
     path = write(tmp_path / "a", ct(PixelData=numbers.tobytes(), RescaleIntercept=str(intercept), **wide))
     (header,) = read_headers(path)
-    np.testing.assert_array_equal(pixels._rescaled(numbers, header.layout), truth)
+    np.testing.assert_array_equal(pixels._rescale(numbers, header.layout), truth)
     assert "aren't HU" in _reason(path), "as many bright ones as dark ones is no body"
 
 

@@ -363,7 +363,9 @@ def test_the_positive_class_stands_last(tmp_path: Path) -> None:
     got = found(tmp_path, positive="no")
     assert got.classes == ("yes", "no")
     assert Counter(sample.target for sample in got.samples) == {0: 8, 1: 8}
-    assert any("is 'yes', and 'no' the negative one: by the meaning of the names" in note for note in found(tmp_path).notes)
+    assert any(
+        "is 'yes', and 'no' the negative one: by the meaning of the names" in note for note in found(tmp_path).notes
+    )
     with pytest.raises(zooft.ConfigError, match="they have no, yes"):
         found(tmp_path, positive="maybe")
 

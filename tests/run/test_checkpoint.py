@@ -25,17 +25,25 @@ TENSORS = {"layer.weight": torch.arange(6.0).reshape(2, 3), "bn.num_batches_trac
 
 def record(epoch: int, **changes: Any) -> EpochRecord:
     values: dict[str, Any] = {
-        "epoch": epoch, "train_loss": 1 / (3 * epoch), "val_loss": 0.1 + 0.2, "metrics": {"accuracy": 2 / 3},
-        "learning_rate": 1e-3, "seconds": 0.5, "learning": ("head",), "best": True,
-    }  # fmt: skip
+        "epoch": epoch,
+        "train_loss": 1 / (3 * epoch),
+        "val_loss": 0.1 + 0.2,
+        "metrics": {"accuracy": 2 / 3},
+        "learning_rate": 1e-3,
+        "seconds": 0.5,
+        "learning": ("head",),
+        "best": True,
+    }
     return EpochRecord(**(values | changes))
 
 
 def progress(epochs: int, **changes: Any) -> Progress:
     values: dict[str, Any] = {
-        "records": tuple(record(n) for n in range(1, epochs + 1)), "rank": (2 / 3, -0.3), "best": epochs,
+        "records": tuple(record(n) for n in range(1, epochs + 1)),
+        "rank": (2 / 3, -0.3),
+        "best": epochs,
         "resolved": {"batch_size": 48, "precision": "bf16"},
-    }  # fmt: skip
+    }
     return Progress(**(values | changes))
 
 
@@ -71,15 +79,18 @@ def test_a_state_comes_back_as_it_was(tmp_path: Path) -> None:
     model, optimizer = learner("AdamW")
     step(model, optimizer, 1)
     state.save(tmp_path, progress(3), TENSORS, optimizer, best={"layer.weight": torch.ones(2, 3)})
-    kept = state.load(tmp_path).checkpoint
-    assert kept is not None
-    assert kept.progress == progress(3)
-    assert same(kept.model, TENSORS)
-    assert kept.best is not None
-    assert same(kept.best, {"layer.weight": torch.ones(2, 3)})
+    saved = state.load(tmp_path).checkpoint
+    assert saved is not None
+    assert saved.progress == progress(3)
+    assert same(saved.model, TENSORS)
+    assert saved.best is not None
+    assert same(saved.best, {"layer.weight": torch.ones(2, 3)})
     assert sorted(path.name for path in (tmp_path / "last").iterdir()) == [
-        "best.safetensors", "model.safetensors", "optimizer.safetensors", "state.json",
-    ]  # fmt: skip
+        "best.safetensors",
+        "model.safetensors",
+        "optimizer.safetensors",
+        "state.json",
+    ]
     assert listed(tmp_path) == ["last"]
 
 
@@ -88,11 +99,11 @@ def test_numbers_that_json_does_not_have_come_back_too(tmp_path: Path) -> None:
     state.save(tmp_path, progress(1, records=(odd,), rank=(-math.inf, -0.5)), TENSORS, learner("SGD")[1])
     text = (tmp_path / "last" / "state.json").read_text()
     json.loads(text, parse_constant=lambda name: pytest.fail(f"{name} isn't JSON"))
-    kept = state.load(tmp_path).checkpoint
-    assert kept is not None
-    assert math.isnan(kept.progress.records[0].val_loss)
-    assert math.isnan(kept.progress.records[0].metrics["auroc"])
-    assert kept.progress.rank == (-math.inf, -0.5)
+    saved = state.load(tmp_path).checkpoint
+    assert saved is not None
+    assert math.isnan(saved.progress.records[0].val_loss)
+    assert math.isnan(saved.progress.records[0].metrics["auroc"])
+    assert saved.progress.rank == (-math.inf, -0.5)
 
 
 @pytest.mark.parametrize(
@@ -109,11 +120,11 @@ def test_an_optimizer_that_comes_back_goes_on_as_the_one_that_was_saved(
         step(model, optimizer, seed)
         schedule.step()
     state.save(tmp_path, progress(1), model.state_dict(), optimizer)
-    kept = state.load(tmp_path).checkpoint
-    assert kept is not None
+    saved = state.load(tmp_path).checkpoint
+    assert saved is not None
     other, fresh = learner(kind, **settings)
-    other.load_state_dict(dict(kept.model))
-    state.restore_optimizer(fresh, kept.optimizer, kept.settings)
+    other.load_state_dict(dict(saved.model))
+    state.restore_optimizer(fresh, saved.optimizer, saved.settings)
     for seed in range(3, 6):
         step(model, optimizer, seed)
         step(other, fresh, seed)
@@ -250,11 +261,11 @@ from zooft.run import checkpoint as state
 
 def save_for_ever(folder, ready):
     model, optimizer = learner("AdamW")
-    keeper = state.CheckpointWriter(folder)
+    writer = state.CheckpointWriter(folder)
     for epoch in range(1, 10**6):
         step(model, optimizer, epoch)
         weights = {"w": torch.full((50_000,), float(epoch))}
-        keeper.after(progress(epoch), lambda: weights, optimizer, final=True)
+        writer.after(progress(epoch), lambda: weights, optimizer, final=True)
         if epoch == 2:
             os.write(ready, b"!")
 
@@ -281,11 +292,11 @@ def test_killed_at_any_moment_of_saving_a_whole_state_is_left(tmp_path: Path) ->
     left = sorted(tmp_path.iterdir())
     assert len(left) == 12
     for folder in left:
-        kept = state.load(folder).checkpoint
-        assert kept is not None
-        assert torch.equal(kept.model["w"], torch.full((50_000,), float(kept.progress.epoch)))
-        state.restore(folder, kept)
-        assert torch.equal(weights_of(folder)["w"], kept.model["w"])
+        saved = state.load(folder).checkpoint
+        assert saved is not None
+        assert torch.equal(saved.model["w"], torch.full((50_000,), float(saved.progress.epoch)))
+        state.restore(folder, saved)
+        assert torch.equal(weights_of(folder)["w"], saved.model["w"])
 
 
 # What a run has beside it
@@ -297,43 +308,43 @@ def weights_of(folder: Path) -> dict[str, Tensor]:
     return dict(load_file(folder / "model.safetensors"))
 
 
-def keep(keeper: CheckpointWriter, epoch: int, best: int, *, final: bool = False) -> None:
+def save_epoch(writer: CheckpointWriter, epoch: int, best: int, *, final: bool = False) -> None:
     values = {"still": torch.zeros(2), "moving": torch.full((2,), float(epoch))}
-    keeper.after(progress(epoch, best=best), lambda: values, learner("SGD")[1], final=final)
+    writer.after(progress(epoch, best=best), lambda: values, learner("SGD")[1], final=final)
 
 
 def saving(folder: Path, epochs: list[tuple[int, int]], *, dear: set[int]) -> int:
     """Epochs and the best one so far, of which those in `dear` come too soon after a save; the epoch saved last."""
-    keeper = CheckpointWriter(folder, frozen=frozenset({"still"}))
+    writer = CheckpointWriter(folder, frozen=frozenset({"still"}))
     for epoch, best in epochs:
-        keeper._cost = 1e9 if epoch in dear else 0.0
-        keep(keeper, epoch, best)
-    kept = state.load(folder).checkpoint
-    assert kept is not None
-    return kept.progress.epoch
+        writer._cost = 1e9 if epoch in dear else 0.0
+        save_epoch(writer, epoch, best)
+    saved = state.load(folder).checkpoint
+    assert saved is not None
+    return saved.progress.epoch
 
 
 def test_the_first_and_the_last_epoch_are_always_saved(tmp_path: Path) -> None:
-    keeper = CheckpointWriter(tmp_path)
-    keep(keeper, 1, 1)
-    keeper._cost = 1e9
-    keep(keeper, 2, 2)
-    kept = state.load(tmp_path).checkpoint
-    assert kept is not None
-    assert kept.progress.epoch == 1
-    keep(keeper, 3, 2, final=True)
-    kept = state.load(tmp_path).checkpoint
-    assert kept is not None
-    assert kept.progress.epoch == 3
+    writer = CheckpointWriter(tmp_path)
+    save_epoch(writer, 1, 1)
+    writer._cost = 1e9
+    save_epoch(writer, 2, 2)
+    saved = state.load(tmp_path).checkpoint
+    assert saved is not None
+    assert saved.progress.epoch == 1
+    save_epoch(writer, 3, 2, final=True)
+    saved = state.load(tmp_path).checkpoint
+    assert saved is not None
+    assert saved.progress.epoch == 3
 
 
 def test_a_best_epoch_that_was_not_saved_itself_is_published_with_the_next_save(tmp_path: Path) -> None:
     assert saving(tmp_path, [(1, 1), (2, 2), (3, 2)], dear={2}) == 3
     assert weights_of(tmp_path)["moving"].tolist() == [2.0, 2.0]
     assert weights_of(tmp_path)["still"].tolist() == [0.0, 0.0]
-    kept = state.load(tmp_path).checkpoint
-    assert kept is not None
-    assert kept.model["moving"].tolist() == [3.0, 3.0]
+    saved = state.load(tmp_path).checkpoint
+    assert saved is not None
+    assert saved.model["moving"].tolist() == [3.0, 3.0]
 
 
 @pytest.mark.parametrize("epochs", [[(1, 1), (2, 2)], [(1, 1), (2, 2), (3, 2)]], ids=["best-last", "best-before"])
@@ -344,26 +355,26 @@ def test_weights_that_a_kill_left_behind_the_state_are_published_again(
         patch.setattr(state, "publish_best", lambda *_args, **_named: None)  # killed before it
         saving(tmp_path, epochs, dear={2} if len(epochs) == 3 else set())
     assert not (tmp_path / "model.safetensors").exists()
-    kept = state.load(tmp_path).checkpoint
-    assert kept is not None
-    state.restore(tmp_path, kept)
+    saved = state.load(tmp_path).checkpoint
+    assert saved is not None
+    state.restore(tmp_path, saved)
     assert weights_of(tmp_path)["moving"].tolist() == [2.0, 2.0]
 
 
 def test_the_best_weights_of_an_earlier_save_stay_the_run_s(tmp_path: Path) -> None:
     assert saving(tmp_path, [(1, 1), (2, 1), (3, 1)], dear=set()) == 3
-    kept = state.load(tmp_path).checkpoint
-    assert kept is not None
-    assert kept.best is None
-    state.restore(tmp_path, kept)
+    saved = state.load(tmp_path).checkpoint
+    assert saved is not None
+    assert saved.best is None
+    state.restore(tmp_path, saved)
     assert weights_of(tmp_path)["moving"].tolist() == [1.0, 1.0]
 
 
 def test_publishing_what_is_published_already_leaves_no_draft(tmp_path: Path) -> None:
     saving(tmp_path, [(1, 1)], dear=set())
-    kept = state.load(tmp_path).checkpoint
-    assert kept is not None
-    state.restore(tmp_path, kept)
+    saved = state.load(tmp_path).checkpoint
+    assert saved is not None
+    state.restore(tmp_path, saved)
     assert sorted(listed(tmp_path)) == ["last", "metrics.jsonl", "model.safetensors"]
 
 
@@ -374,9 +385,9 @@ def test_the_curve_is_cut_back_to_the_state(tmp_path: Path) -> None:
     lines = (tmp_path / "metrics.jsonl").read_text().splitlines()
     (tmp_path / "metrics.jsonl").write_text("\n".join(lines) + '\n{"epoch": 4, "tr')
     saved(tmp_path, 2)
-    kept = state.load(tmp_path).checkpoint
-    assert kept is not None
-    state.restore(tmp_path, kept)
+    found = state.load(tmp_path).checkpoint
+    assert found is not None
+    state.restore(tmp_path, found)
     assert (tmp_path / "metrics.jsonl").read_text().splitlines() == lines[:2]
 
 
@@ -390,7 +401,7 @@ def test_a_file_system_without_links_gets_a_copy(tmp_path: Path, monkeypatch: py
 
 
 def test_a_last_epoch_that_is_not_whole_is_no_ground_to_go_on_from(tmp_path: Path) -> None:
-    with pytest.raises(RunError, match=r"can't be gone on with.*it isn't there.*train anew"):
+    with pytest.raises(RunError, match=r"can't be continued.*it isn't there.*train anew"):
         state.refuse_unfit(tmp_path)
     saved(tmp_path, 2)
     state.refuse_unfit(tmp_path)

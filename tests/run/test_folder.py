@@ -204,7 +204,7 @@ def test_a_killed_run_is_taken_up_by_either_of_its_names(name: str, killed: Path
 
 
 @pytest.mark.skipif(os.name == "nt", reason="Windows has no SIGKILL")
-def test_a_killed_run_is_told_from_a_live_one(tmp_path: Path) -> None:
+def test_a_killed_run_is_distinguished_from_a_live_one(tmp_path: Path) -> None:
     process = holding(tmp_path / "mine")
     try:
         with pytest.raises(RunError, match="another run is at work in"):
@@ -214,7 +214,9 @@ def test_a_killed_run_is_told_from_a_live_one(tmp_path: Path) -> None:
     finally:
         process.kill()
         process.wait()
-    with pytest.raises(RunError, match=r"was killed; go on with it by 'zooft finetune --resume .*mine\.incomplete'"):
+    with pytest.raises(
+        RunError, match=r"is an interrupted run; resume it with 'zooft finetune --resume .*mine\.incomplete'"
+    ):
         claim(tmp_path / "mine")
     runs.reopen(tmp_path / "mine").publish()
 

@@ -35,14 +35,25 @@ from zooft.runtime import schemas
 from zooft.version import __version__
 
 FULL = run_record(
-    options={"formats": ["PNG", "JPEG"], "limit": None}, notes=("a note", "á"), data=data_record(path="/some/where"),
+    options={"formats": ["PNG", "JPEG"], "limit": None},
+    notes=("a note", "á"),
+    data=data_record(path="/some/where"),
     resolved=ResolvedRecord(batch_size=32, lr=0.01, weight_decay=0, views=None, precision={"3": {"dtype": "float32"}}),
     trials=(TrialRecord(lr=0.01, weight_decay=0.1, views=4, epoch=2, primary=None, val_loss=0.5),),
     fitted={"temperature": 1.5, "threshold": 0.4, "fitted_on": "the validation samples"},
-    evaluation={"val": {"metrics": {"auroc": {"value": None, "low": None, "high": None}}, "samples": 40, "details": {"threshold": 0.4}}},
-    best_epoch=2, resources=Resources(seconds={"training": 3.5}, peak_memory_mb=None), profile={"parts": []}, resumed=2,
+    evaluation={
+        "val": {
+            "metrics": {"auroc": {"value": None, "low": None, "high": None}},
+            "samples": 40,
+            "details": {"threshold": 0.4},
+        }
+    },
+    best_epoch=2,
+    resources=Resources(seconds={"training": 3.5}, peak_memory_mb=None),
+    profile={"parts": []},
+    resumed=2,
     ended_at=(2, 4),
-)  # fmt: skip
+)
 
 
 def written(folder: Path, **changes: Any) -> Path:
@@ -93,11 +104,15 @@ def test_a_split_that_was_not_evaluated_has_no_figures() -> None:
 def test_a_record_of_schema_2_is_read_under_the_names_of_today(tmp_path: Path) -> None:
     write_record(tmp_path, FULL)
     values = json.loads((tmp_path / "run.json").read_text())
-    # as zooft wrote it before: nothing stood there before it was known, and all models told classes apart
+    # as zooft wrote it before: nothing stood there before it was known, and all problems were classification
     new = {"resolved", "profile", "problem", "labels", "fitted"}
     old = {name: value for name, value in values.items() if name not in new} | {
-        "schema": 2, "settled": values["resolved"], "classes": ["no", "yes"], "positive": "yes", "calibration": values["fitted"],
-    }  # fmt: skip
+        "schema": 2,
+        "settled": values["resolved"],
+        "classes": ["no", "yes"],
+        "positive": "yes",
+        "calibration": values["fitted"],
+    }
     data = old["data"]
     old["data"] = data | {"group_score": data.pop("group_rule"), "classes": data.pop("counts")}
     figures = old["evaluation"]["val"]
@@ -109,13 +124,16 @@ def test_a_record_of_schema_2_is_read_under_the_names_of_today(tmp_path: Path) -
 @pytest.mark.parametrize(
     ("changes", "reason"),
     [
-        ({"schema": 1}, r"is of schema 1, and this zooft \S+ reads schema 2 and 3; zooft 0\.1 wrote it and reads it: use"),
+        (
+            {"schema": 1},
+            r"is of schema 1, and this zooft \S+ reads schema 2 and 3; zooft 0\.1 wrote it and reads it: use",
+        ),
         ({"schema": 9, "zooft": "7.5"}, r"is of schema 9 of zooft 7\.5, and this zooft \S+ reads .*; update zooft"),
         ({"schema": "3"}, "has no schema number"),
         ({"schema": None}, "has no schema number"),
     ],
     ids=["older", "newer", "text", "none"],
-)  # fmt: skip
+)
 def test_a_record_of_another_schema_says_which_zooft_reads_it(
     changes: dict[str, Any], reason: str, tmp_path: Path
 ) -> None:
@@ -154,10 +172,15 @@ def test_a_damaged_record_names_the_field(changes: dict[str, Any], reason: str, 
 
 @pytest.mark.parametrize(
     ("content", "reason"),
-    [(b"{torn", "can't be read"), (b"", "can't be read"), (b'{"schema": "\xff"}', "can't be read"),
-     (b"[1, 2]", "has no schema number"), (b"{}", "has no schema number")],
+    [
+        (b"{torn", "can't be read"),
+        (b"", "can't be read"),
+        (b'{"schema": "\xff"}', "can't be read"),
+        (b"[1, 2]", "has no schema number"),
+        (b"{}", "has no schema number"),
+    ],
     ids=["torn", "empty", "not-utf-8", "another-shape", "nothing"],
-)  # fmt: skip
+)
 def test_a_file_that_is_no_record_is_refused_by_its_path(content: bytes, reason: str, tmp_path: Path) -> None:
     (tmp_path / "run.json").write_bytes(content)
     assert not is_run(tmp_path)

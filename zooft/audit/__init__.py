@@ -1,4 +1,4 @@
-"""Leaks and shortcuts in a data set: what would make a model's figures better than the model is.
+"""Leaks and shortcuts in a data set: what makes a model's figures better than the model.
 
 Reads every sample once, before training. Needs no torch.
 """
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from zooft.contracts import Arrays, Computing, Labels, Problem, Sample
 
 _WARNING = "warning: "
-"""How such notes begin."""
+"""The beginning of such notes."""
 
 __all__ = ["Audit", "FactRow", "Finding", "audit", "pairs_to_show"]
 
@@ -41,7 +41,7 @@ def audit(
 
     Args:
         samples: labelled ones.
-        problem: what kind of targets they have.
+        problem: for the kind of targets.
         labels: what the targets mean.
         read: a sample's arrays; called in threads.
         show: arrays to a picture, ``(H, W)`` or ``(H, W, 3)`` uint8; called in threads.

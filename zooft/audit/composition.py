@@ -18,7 +18,7 @@ _IMBALANCED = 10
 
 
 def find(samples: Sequence[Sample], targets: Targets, splits: Sequence[str | None]) -> list[Finding]:
-    """What groups and categories look like.
+    """Findings about groups and categories.
 
     Args:
         samples: all of them.
@@ -37,19 +37,27 @@ def _groups(samples: Sequence[Sample], targets: Targets, splits: Sequence[str | 
         else:
             alone.append(row)
     yield from _differing(
-        samples, groups.values(), lambda row: splits[row], kind="torn_groups", severity="error",
+        samples,
+        groups.values(),
+        lambda row: splits[row],
+        kind="torn_groups",
+        severity="error",
         words="on both sides of the split, so figures are too good; move each to one side, or leave the split out",
-    )  # fmt: skip
+    )
     yield from _differing(
-        samples, groups.values(), lambda row: _known(targets, row), kind="mixed_groups", severity="info",
+        samples,
+        groups.values(),
+        lambda row: _known(targets, row),
+        kind="mixed_groups",
+        severity="info",
         words="with several labels; right where the label is about the image, wrong where it is about the group",
-    )  # fmt: skip
+    )
     if alone:
         of_all = "none of the samples names" if not groups else f"{len(alone)} of {len(samples)} samples don't name"
         yield Finding(
             kind="unknown_groups",
             severity="info",
-            text=f"{of_all} a group: if several show one subject (a patient, a part, a place), say so in the data, or "
+            text=f"{of_all} a group: if several show one subject (a patient, a part, a place), name it in the data, or "
             "figures are too good",
             samples=tuple(samples[row].id for row in alone[:MOST_SHOWN]) if groups else (),
             count=len(alone),
@@ -79,7 +87,7 @@ def _differing(
 
 
 def _absent(targets: Targets, splits: Sequence[str | None]) -> Iterator[Finding]:
-    """Categories that a split leaves out: its figures look the same without them."""
+    """Categories that a split lacks, which its figures don't show."""
     for name in ("train", "val", "test"):
         there = {int(target) for target, split in zip(targets.numbers, splits, strict=True) if split == name}
         absent = [label for index, label in enumerate(targets.categories) if index not in there]
@@ -89,7 +97,7 @@ def _absent(targets: Targets, splits: Sequence[str | None]) -> Iterator[Finding]
                 kind="absent_classes",
                 severity="warning",
                 text=f"{name} has no samples of {targets.name} {', '.join(absent[:MOST_SHOWN])}{more}, so "
-                + ("it can't be learnt" if name == "train" else "its figures say nothing of it"),
+                + ("it can't be learnt" if name == "train" else "its figures don't cover it"),
             )
 
 
@@ -112,5 +120,6 @@ def _balance(targets: Targets) -> Iterator[Finding]:
         yield Finding(
             kind="imbalance",
             severity="info",
-            text=f"the most frequent {targets.name} has {most} samples, the rarest {least}: don't rely on accuracy, and weigh them in the loss",
+            text=f"the most frequent {targets.name} has {most} samples, the rarest {least}: don't rely on accuracy, "
+            "and weigh them in the loss",
         )

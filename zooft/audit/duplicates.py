@@ -1,9 +1,10 @@
-"""Images that are there twice: equal arrays, and pictures that differ by no more than a copy does.
+"""Duplicate images: equal arrays, and pictures that differ no more than copies do.
 
 A near duplicate is found by the correlation of small grey pictures (64 × 64) without their slow changes of brightness,
-once over shapes and once over fine detail. Measured on photographs, CT slices and drawn phantoms: copies in JPEG quality
-30, at half the size, or brightened by a fifth correlate in fine detail at 0.94 and above (of copies at a quarter of the
-size, nine in ten), different photographs and patients at 0.58 and below, phantoms of one drawing program at 0.91 and below.
+once over shapes and once over fine detail. Measured on photographs, CT slices and drawn phantoms: copies in JPEG
+quality 30, at half the size, or brightened by a fifth correlate in fine detail at 0.94 and above (of copies at a
+quarter of the size, nine in ten), different photographs and patients at 0.58 and below, phantoms of one drawing program
+at 0.91 and below.
 """
 
 from __future__ import annotations
@@ -30,9 +31,9 @@ ALIKE = 0.93
 SHAPES, FINE = 4.0, 1.0
 """Standard deviation of the blur that is subtracted, pixels of the small picture."""
 _LEAST_DETAIL = 1.0
-"""Root mean square of a picture's detail, grey levels, below which it says nothing (an empty image)."""
+"""Root mean square of a picture's detail, grey levels, below which it isn't compared (an empty image)."""
 _COARSE = 16
-"""Lowest frequencies a side that are compared first."""
+"""Lowest frequencies per side that are compared first."""
 _BLOCK = 1024
 
 
@@ -40,21 +41,24 @@ def find(seen: Seen, targets: NDArray[np.int64], splits: Sequence[str | None], c
     """Exact duplicates, then near ones.
 
     Args:
-        seen: samples that could be read, and what is kept of them.
+        seen: samples that could be read, and their thumbnails.
         targets: of each of these, ``(n,)``: equal numbers for equal ones, -1 for unknown ones.
         splits: of each of these, where known.
         computing: for progress.
     """
     same = _Same(
-        seen.samples, targets, _codes(splits), _codes(sample.group for sample in seen.samples),
+        seen.samples,
+        targets,
+        _codes(splits),
+        _codes(sample.group for sample in seen.samples),
         np.unique(seen.digests, return_inverse=True)[1],
-    )  # fmt: skip
+    )
     return [*_exact(same), *_near(seen, same, computing)]
 
 
 @dataclass(frozen=True, slots=True)
 class _Same:
-    """Samples, and numbers ``(n,)`` that are equal for equal targets, splits, groups and arrays; -1 for unknown ones."""
+    """Samples, and numbers ``(n,)`` that are equal for equal targets, splits, groups or arrays; -1 where unknown."""
 
     samples: Sequence[Sample]
     target: NDArray[np.int64]
@@ -79,17 +83,17 @@ def _exact(same: _Same) -> Iterator[Finding]:
     sets = list(by_content.values())
     found: set[int] = set()
     for kind, severity, key, words in _properties(same):
-        torn = [(pair, rows) for rows in sets if (pair := _apart(rows, key)) is not None]
-        if torn:
-            found |= {rows[0] for _, rows in torn}
-            yield _equal(kind, severity, torn, same.samples, words)
+        divided = [(pair, rows) for rows in sets if (pair := _apart(rows, key)) is not None]
+        if divided:
+            found |= {rows[0] for _, rows in divided}
+            yield _equal(kind, severity, divided, same.samples, words)
     rest = [((rows[0], rows[1]), rows) for rows in sets if rows[0] not in found]
     if rest:
         yield _equal("exact_duplicates", "info", rest, same.samples, "they count more than once; keep one of each")
 
 
 def _properties(same: _Same) -> tuple[tuple[Kind, Severity, NDArray[np.int64], str], ...]:
-    """What must not differ among equal images, and what it means where it does."""
+    """What mustn't differ among equal images, and what a difference means."""
     return (
         (
             "contradictory_labels",
@@ -107,7 +111,7 @@ def _properties(same: _Same) -> tuple[tuple[Kind, Severity, NDArray[np.int64], s
             "exact_duplicates",
             "warning",
             same.group,
-            "in several groups; a group seems to have two names, and a split may tear it apart",
+            "in several groups; a group seems to have two names, and a split may divide it",
         ),
     )
 
@@ -130,7 +134,7 @@ def _equal(
     return Finding(
         kind=kind,
         severity=severity,
-        text=f"{counted(len(found), 'image')} there more than once ({counted(len(rows), 'sample')}): {words}",
+        text=f"{counted(len(found), 'image')} present more than once ({counted(len(rows), 'sample')}): {words}",
         samples=tuple(samples[row].id for row in rows[:MOST_SHOWN]),
         count=len(rows),
         pairs=tuple((samples[a].id, samples[b].id) for (a, b), _ in found[:MOST_SHOWN]),
@@ -142,14 +146,14 @@ def _equal(
 
 @dataclass(slots=True)
 class _Tally:
-    """Pairs of one sort, counted; only the most alike are kept."""
+    """Pairs of one kind, counted; only the most similar are stored."""
 
     count: int
     involved: NDArray[np.bool_]
     best: list[tuple[float, int, int]]
 
     def add(self, alike: NDArray[np.float32], rows: NDArray[np.int64], columns: NDArray[np.int64]) -> None:
-        """More pairs."""
+        """Count more pairs."""
         self.count += len(rows)
         self.involved[rows] = self.involved[columns] = True
         top = np.argsort(-alike, kind="stable")[:MOST_SHOWN]
@@ -159,11 +163,11 @@ class _Tally:
 
 _SORTS: tuple[tuple[Severity, str], ...] = (
     ("warning", "on both sides of the split; if they show one thing, figures are too good: give the two one group"),
-    ("warning", "under two labels; look at them, one label may be wrong"),
-    ("warning", "in two groups; look at them, one group may have two names"),
-    ("info", "look at them; where they show one subject, name it in the group column, so that no split tears it apart"),
+    ("warning", "under two labels; check them, one label may be wrong"),
+    ("warning", "in two groups; check them, one group may have two names"),
+    ("info", "check them; where they show one subject, name it in the group column, so that no split divides it"),
 )
-"""Of pairs that differ in split, label, group, or in nothing that is known; a pair counts where it fits first."""
+"""For pairs that differ in split, in label, in group, or in none of these; a pair counts for the first that fits."""
 
 
 def _near(seen: Seen, same: _Same, computing: Computing) -> Iterator[Finding]:
@@ -179,8 +183,8 @@ def _near(seen: Seen, same: _Same, computing: Computing) -> Iterator[Finding]:
         rows, columns = (where[one] for one in pairs)
         known = (group[rows] >= 0) & (group[columns] >= 0)
         natural = (known & (group[rows] == group[columns])) | (same.content[rows] == same.content[columns])
-        torn = (split[rows] >= 0) & (split[columns] >= 0) & (split[rows] != split[columns])
-        sort = np.select([torn, target[rows] != target[columns], known], [0, 1, 2], default=3)
+        divided = (split[rows] >= 0) & (split[columns] >= 0) & (split[rows] != split[columns])
+        sort = np.select([divided, target[rows] != target[columns], known], [0, 1, 2], default=3)
         for index, tally in enumerate(tallies):
             here = (sort == index) & ~natural
             tally.add(alike[here], rows[here], columns[here])
@@ -226,7 +230,7 @@ def pairs_alike(
             if start == other:
                 near = np.triu(near, k=1)
             if near.any():
-                yield _correlated(pictures, near, start, other)
+                yield _correlate(pictures, near, start, other)
         advance(min(_BLOCK, len(pictures) - start))
 
 
@@ -236,10 +240,10 @@ def _distances(a: NDArray[np.float32], b: NDArray[np.float32]) -> NDArray[np.flo
     return squares
 
 
-def _correlated(
+def _correlate(
     pictures: NDArray[np.uint8], near: NDArray[np.bool_], start: int, other: int
 ) -> tuple[NDArray[np.float32], NDArray[np.int64], NDArray[np.int64]]:
-    """The whole pictures of a block's candidates."""
+    """Pairs of a block that correlate as whole pictures too."""
     rows, columns = np.flatnonzero(near.any(1)), np.flatnonzero(near.any(0))
     left, right = pictures[start + rows], pictures[other + columns]
     shapes, fine = (details(left, blur)[0] @ details(right, blur)[0].T for blur in (SHAPES, FINE))
@@ -265,7 +269,7 @@ def _coarse(pictures: NDArray[np.uint8]) -> tuple[NDArray[np.float32], NDArray[n
 
 
 def details(pictures: NDArray[np.uint8], blur: float) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-    """Pictures less their blurred selves, as rows of mean 0 and length 1, and each one's root mean square."""
+    """Pictures minus their blurred copies, as rows of mean 0 and length 1, and each one's root mean square."""
     from scipy.ndimage import gaussian_filter
 
     levels = pictures.astype(np.float32)

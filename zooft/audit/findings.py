@@ -1,4 +1,4 @@
-"""What an audit says, as values: findings in words, a table of facts, and which pairs are worth a look."""
+"""The results of an audit: findings in words, a table of facts, and the pairs worth viewing."""
 
 from __future__ import annotations
 
@@ -26,20 +26,20 @@ Kind = Literal[
 ]
 Pair = tuple[str, str]
 MOST_SHOWN = 20
-"""Samples and pairs that a finding names at most; its count has them all."""
+"""Samples and pairs that a finding names at most; its count includes all."""
 _ORDER: tuple[Severity, ...] = ("error", "warning", "info")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Finding:
-    """One thing that a reader of the figures should know.
+    """One thing that readers of the figures should know.
 
     Attributes:
-        kind: for programs.
+        kind: its name, for programs.
         severity: ``error`` makes figures wrong, ``warning`` may, ``info`` is good to know.
         text: what was found, and what to do about it.
         samples: ids of samples it is about, the first 20.
-        count: of all samples it is about.
+        count: of all samples it is about, not only of those listed.
         pairs: ids that belong together, such as a picture and its copy; the first 20.
         auroc: of a shortcut.
     """
@@ -59,13 +59,13 @@ class FactRow:
 
     Attributes:
         name: of the fact; ``all facts together`` for the last row.
-        kind: how its values were taken.
+        kind: how its values were interpreted.
         values: how many different ones there are, "not stated" among them; 0 for all facts together.
         stated: of how many samples it is known.
         auroc: on samples whose group the prediction had not seen; None where it can't be computed.
         low: lower end of the 95 % interval.
         high: upper end.
-        shortcut: whether it tells enough to be warned of.
+        shortcut: whether it predicts well enough for a warning.
     """
 
     name: str
@@ -84,7 +84,7 @@ class Audit:
 
     Attributes:
         findings: errors first.
-        facts: a row a fact.
+        facts: a row for each fact.
         samples: how many were compared.
         notes: what wasn't done, and why.
     """
@@ -106,12 +106,12 @@ def counted(number: int, noun: str) -> str:
 
 
 def by_severity(findings: Iterable[Finding]) -> tuple[Finding, ...]:
-    """Errors, then warnings, then the rest; otherwise as they come."""
+    """Errors, then warnings, then the rest; otherwise in the given order."""
     return tuple(sorted(findings, key=lambda finding: _ORDER.index(finding.severity)))
 
 
 def pairs_to_show(audit: Audit, most: int = MOST_SHOWN) -> tuple[tuple[str, str, str], ...]:
-    """Pairs that a person should look at, each once, with the reason: ``(id, id, why)``.
+    """Pairs that a person should view, each once, with the reason: ``(id, id, why)``.
 
     Args:
         audit: the worst findings come first.

@@ -1,7 +1,7 @@
 """Labels that can be predicted without the image: from a file's format, a scanner's maker, a tag.
 
-Each fact predicts the category of samples whose group it wasn't fitted on; what it reaches is what a model could reach
-by looking at the fact's traces in the image instead of the subject.
+Each fact predicts the category of samples in groups it wasn't fitted on; its AUROC is what a model could reach by the
+fact's traces in the image instead of the subject.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from zooft.contracts import Computing, Sample
 
 TELLING = 0.65
-"""AUROC from which a fact is warned of, where its interval excludes 0.5."""
+"""AUROC from which there is a warning, where its interval excludes 0.5."""
 NOT_STATED = "not stated"
 TOGETHER = "all facts together"
 _BANDS = 8
@@ -32,13 +32,13 @@ _RESAMPLES, _AT_A_TIME = 200, 67
 _MOST_SAMPLES = 20_000
 _LEAST_OF_A_VALUE = 10
 _CHANCE = 0.05
-"""Of a value that only one category has; divided by the number of values (Bonferroni)."""
+"""For the hypothesis that a value by chance has one category only; divided by the number of values (Bonferroni)."""
 
 
 def find(
     samples: Sequence[Sample], targets: Targets, *, seed: int, computing: Computing
 ) -> tuple[tuple[FactRow, ...], list[Finding]]:
-    """A row a fact, and warnings of those that tell too much.
+    """A row for each fact, and warnings about those that predict the category too well.
 
     Args:
         samples: all of them; at most 20,000, drawn at random, are used.
@@ -48,20 +48,18 @@ def find(
     """
     if not targets.categories:
         return (), []
-    rows_drawn = _drawn(len(samples), seed)
+    rows_drawn = _draw(len(samples), seed)
     drawn, own = [samples[row] for row in rows_drawn.tolist()], targets.numbers[rows_drawn]
-    columns = {
-        name: [_stated(s.facts.get(name)) for s in drawn] for name in sorted({n for s in drawn for n in s.facts})
-    }
+    columns = {name: [_value(s.facts.get(name)) for s in drawn] for name in sorted({n for s in drawn for n in s.facts})}
     varied = {name: _categories(column) for name, column in columns.items() if len(set(column)) > 1}
     trial = _trial(drawn, own, len(targets.categories), seed) if varied else None
     advance = computing(f"predicting the {targets.name} from facts alone", len(columns) + 1)
     rows = []
     for name, column in columns.items():
-        rows.append(_row(name, column, _tell(trial, [varied[name]]) if trial and name in varied else _UNKNOWN))
+        rows.append(_row(name, column, _predict(trial, [varied[name]]) if trial and name in varied else _UNKNOWN))
         advance(1)
     if trial and len(varied) > 1:
-        rows.append(_together(len(drawn), _tell(trial, list(varied.values()))))
+        rows.append(_together(len(drawn), _predict(trial, list(varied.values()))))
     advance(1)
     quiet = [row.name for row in rows if row.kind == "category" and row.name in varied and not row.shortcut]
     pure = [
@@ -71,7 +69,7 @@ def find(
 
 
 def _hints(rows: Sequence[FactRow], label: str) -> list[Finding]:
-    """Facts that tell something, but less than is warned of: with many facts, one in twenty does so by chance."""
+    """A note on facts that predict a little, too little for a warning: of many facts, one in twenty does by chance."""
     faint = [row for row in rows if not row.shortcut and row.name != TOGETHER and row.low is not None and row.low > 0.5]
     if not faint:
         return []
@@ -86,7 +84,7 @@ def _hints(rows: Sequence[FactRow], label: str) -> list[Finding]:
 
 
 def notes(rows: Sequence[FactRow], targets: Targets, samples: int) -> list[str]:
-    """What wasn't or couldn't be tested."""
+    """Notes on what wasn't or couldn't be tested."""
     found = []
     if not targets.categories:
         found.append(
@@ -105,15 +103,15 @@ def notes(rows: Sequence[FactRow], targets: Targets, samples: int) -> list[str]:
 # facts as columns
 
 
-def _drawn(samples: int, seed: int) -> NDArray[np.int64]:
-    """Which samples are used, by their positions."""
+def _draw(samples: int, seed: int) -> NDArray[np.int64]:
+    """Positions of the samples that are used."""
     if samples <= _MOST_SAMPLES:
         return np.arange(samples)
     return np.sort(np.random.default_rng(seed).choice(samples, _MOST_SAMPLES, replace=False))
 
 
-def _stated(value: Any) -> str | float:
-    """A text or a number; what is missing, blank or NaN is a value of its own, since that alone may give the category away."""
+def _value(value: Any) -> str | float:
+    """A text or a number; missing, blank or NaN is a value of its own, since that alone may give the category away."""
     if value is None or value == "" or value != value:
         return NOT_STATED
     return value if isinstance(value, str) else float(value)
@@ -134,28 +132,37 @@ def _categories(column: Sequence[str | float]) -> list[str]:
     return [value if isinstance(value, str) else str(np.searchsorted(edges, value, side="right")) for value in column]
 
 
-def _row(name: str, column: Sequence[str | float], found: _Telling) -> FactRow:
+def _row(name: str, column: Sequence[str | float], found: _Predictive) -> FactRow:
     return FactRow(
         name=name,
         kind="number" if _is_number(column) else "category",
         values=len(set(column)),
         stated=sum(value != NOT_STATED for value in column),
-        auroc=found.auroc, low=found.low, high=found.high, shortcut=found.tells,
-    )  # fmt: skip
+        auroc=found.auroc,
+        low=found.low,
+        high=found.high,
+        shortcut=found.is_predictive,
+    )
 
 
-def _together(samples: int, found: _Telling) -> FactRow:
+def _together(samples: int, found: _Predictive) -> FactRow:
     return FactRow(
-        name=TOGETHER, kind="all", values=0, stated=samples,
-        auroc=found.auroc, low=found.low, high=found.high, shortcut=found.tells,
-    )  # fmt: skip
+        name=TOGETHER,
+        kind="all",
+        values=0,
+        stated=samples,
+        auroc=found.auroc,
+        low=found.low,
+        high=found.high,
+        shortcut=found.is_predictive,
+    )
 
 
 # prediction from facts alone
 
 
 @dataclass(frozen=True, slots=True)
-class _Telling:
+class _Predictive:
     """AUROC and the ends of its interval."""
 
     auroc: float | None
@@ -163,17 +170,17 @@ class _Telling:
     high: float | None
 
     @property
-    def tells(self) -> bool:
-        """Whether it is worth a warning."""
+    def is_predictive(self) -> bool:
+        """Whether it is high enough for a warning."""
         return self.auroc is not None and self.low is not None and self.auroc >= TELLING and self.low > 0.5
 
 
-_UNKNOWN = _Telling(None, None, None)
+_UNKNOWN = _Predictive(None, None, None)
 
 
 @dataclass(frozen=True, slots=True)
 class _Trial:
-    """What every fact is tested on.
+    """The samples and folds that every fact is tested on.
 
     Attributes:
         rows: of the samples whose category enough groups have.
@@ -212,7 +219,9 @@ def _trial(samples: Sequence[Sample], targets: NDArray[np.int64], categories: in
 def _folds(targets: NDArray[np.int64], groups: NDArray[np.int64], seed: int) -> NDArray[np.int64]:
     from sklearn.model_selection import StratifiedGroupKFold, StratifiedKFold
 
-    if len(np.unique(groups)) == len(groups):  # without groups to keep whole, this takes a moment instead of minutes
+    if len(np.unique(groups)) == len(
+        groups
+    ):  # the same folds where groups are single samples, in a moment instead of minutes
         parts = StratifiedKFold(_FOLDS, shuffle=True, random_state=seed).split(targets, targets)
     else:
         parts = StratifiedGroupKFold(_FOLDS, shuffle=True, random_state=seed).split(targets, targets, groups)
@@ -222,22 +231,24 @@ def _folds(targets: NDArray[np.int64], groups: NDArray[np.int64], seed: int) -> 
     return folds
 
 
-def _tell(trial: _Trial, columns: Sequence[Sequence[str]]) -> _Telling:
+def _predict(trial: _Trial, columns: Sequence[Sequence[str]]) -> _Predictive:
     """How well columns predict the category; the interval is a percentile bootstrap over groups (Efron 1979)."""
     table = np.stack([np.unique(column, return_inverse=True)[1][trial.rows] for column in columns], axis=1)
     scores = _out_of_fold(table, trial.targets, trial.folds)
-    drawn = np.concatenate([
-        aurocs(trial.targets, trial.folds, scores, trial.groups, trial.weights[:, start : start + _AT_A_TIME])
-        for start in range(0, trial.weights.shape[1], _AT_A_TIME)
-    ])  # fmt: skip
+    drawn = np.concatenate(
+        [
+            aurocs(trial.targets, trial.folds, scores, trial.groups, trial.weights[:, start : start + _AT_A_TIME])
+            for start in range(0, trial.weights.shape[1], _AT_A_TIME)
+        ]
+    )
     low, high = np.nanpercentile(drawn[1:], [2.5, 97.5])
-    return _Telling(float(drawn[0]), float(low), float(high))
+    return _Predictive(float(drawn[0]), float(low), float(high))
 
 
 def _out_of_fold(table: NDArray[np.int64], targets: NDArray[np.int64], folds: NDArray[np.int64]) -> NDArray[np.float64]:
     """Probabilities ``(N, classes, repeats)``, each fitted on the other folds.
 
-    By naive Bayes: for one fact, that is how often each class has the value, counted with one more of each.
+    By naive Bayes with add-one smoothing: for one fact, how often each class has the value.
     """
     from sklearn.naive_bayes import CategoricalNB
 
@@ -259,7 +270,7 @@ def aurocs(
     """AUROC, one class against the rest, averaged over the classes that occur: one for each column of weights.
 
     The Mann-Whitney statistic (Hanley and McNeil 1982), over pairs of one fold only: a class that is rarer in one fold
-    is likelier by the others' fit, which would push a fact that says nothing below 0.5.
+    is likelier by the others' fit, which would push an uninformative fact below 0.5.
 
     Args:
         targets: ``(N,)`` class indices.
@@ -273,7 +284,7 @@ def aurocs(
     """
     classes, repeats = scores.shape[1:]
     total, occurring = np.zeros(weights.shape[1]), np.zeros(weights.shape[1])
-    for k in range(1 if classes == 2 else 0, classes):  # of two classes, each has the other's AUROC
+    for k in range(1 if classes == 2 else 0, classes):  # both of two classes have the same AUROC
         above, pairs = np.zeros(weights.shape[1]), np.zeros(weights.shape[1])
         for repeat in range(repeats):
             won, met = _pairs(targets == k, folds[:, repeat], scores[:, k, repeat], groups, weights)
@@ -290,7 +301,7 @@ def _pairs(
     groups: NDArray[np.int64],
     weights: NDArray[np.int64],
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Pairs of a positive and a negative in one fold: how many the positive wins, ties counted half, and all."""
+    """Pairs of a positive and a negative in one fold: those that the positive wins, ties as a half, and all."""
     from scipy.sparse import csr_array
 
     levels, level = np.unique(2 * fold + score, return_inverse=True)
@@ -313,22 +324,31 @@ def _pairs(
 
 
 def _warnings(rows: Sequence[FactRow], label: str) -> Iterator[Finding]:
-    telling = [row for row in rows if row.shortcut]
-    single = [row for row in telling if row.name != TOGETHER]
+    predictive = [row for row in rows if row.shortcut]
+    single = [row for row in predictive if row.name != TOGETHER]
     for row in single:
         yield Finding(
-            kind="shortcut", severity="warning", auroc=row.auroc,
-            text=f"{row.name} alone predicts the {label} with AUROC {_figures(row)}, without the image: a model may learn "
-            f"its traces; collect each {label} with all its values, or evaluate within each value",
-        )  # fmt: skip
-    if telling and not single:
+            kind="shortcut",
+            severity="warning",
+            auroc=row.auroc,
+            text=(
+                f"{row.name} alone predicts the {label} with AUROC {_figures(row)}, without the image: a model may "
+                f"learn its traces; collect each {label} with all its values, or evaluate within each value"
+            ),
+        )
+    if predictive and not single:
         alone = sorted((row for row in rows if row.auroc is not None and row.name != TOGETHER), key=_weaker)[:3]
         best = ", ".join(f"{row.name} {row.auroc:.2f}" for row in alone)
         yield Finding(
-            kind="shortcut", severity="warning", auroc=telling[0].auroc,
-            text=f"all facts together predict the {label} with AUROC {_figures(telling[0])}, without the image, though none "
-            f"does alone (most: {best}): a model may learn their traces; look at its figures within each value",
-        )  # fmt: skip
+            kind="shortcut",
+            severity="warning",
+            auroc=predictive[0].auroc,
+            text=(
+                f"all facts together predict the {label} with AUROC {_figures(predictive[0])}, without the image, "
+                f"though none does alone (most: {best}): a model may learn their traces; check its figures within "
+                "each value"
+            ),
+        )
 
 
 def _weaker(row: FactRow) -> float:

@@ -16,10 +16,10 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Targets:
-    """What is true of samples.
+    """The targets of samples.
 
     Attributes:
-        name: of what they say, such as ``class``.
+        name: of the target, such as ``class``.
         categories: of a single label whose targets are one of several names, in order; else nothing.
         numbers: ``(N,)``, equal for equal targets; where there are categories, the index of one. -1 for unknown ones.
     """
@@ -35,7 +35,7 @@ class Targets:
 
 
 def targets_of(samples: Sequence[Sample], problem: Problem, labels: Labels) -> Targets:
-    """The targets of all samples, told apart by the problem's words for them."""
+    """The targets of all samples, distinguished by the problem's text for each."""
     categories = labels[0].categories if len(labels) == 1 else ()
     known = {name: index for index, name in enumerate(categories)}
     numbers = np.full(len(samples), -1, np.int64)

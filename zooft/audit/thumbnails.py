@@ -1,4 +1,4 @@
-"""Each sample seen once: a digest of its arrays and a small grey picture, so that memory stays small."""
+"""Each sample is read once, into a digest of its arrays and a small grey picture, so that memory stays small."""
 
 from __future__ import annotations
 
@@ -37,11 +37,11 @@ _NO_PICTURE = np.zeros((SIDE, SIDE), np.uint8)
 
 @dataclass(frozen=True, slots=True)
 class Thumbnail:
-    """What the audit compares a sample by.
+    """What the audit compares samples by.
 
     Attributes:
         digest: equal for equal arrays.
-        picture: ``(64, 64)`` uint8; None where there is none to compare by.
+        picture: ``(64, 64)`` uint8; None where there is none to compare.
     """
 
     digest: bytes
@@ -63,7 +63,7 @@ class ThumbnailCache:
     unchanged: Callable[[Sample, str], bool] = lambda _sample, _digest: True
 
     def get(self, name: str) -> Thumbnail | None:
-        """A thumbnail; None where there is none."""
+        """The thumbnail of a name; None where there is none."""
         record = self.shelf.get(name)
         if record is None:
             return None
@@ -80,15 +80,15 @@ class ThumbnailCache:
 
 @dataclass(frozen=True, slots=True)
 class Seen:
-    """What could be read, and the others.
+    """The samples that could be read, and those that couldn't.
 
     Attributes:
         samples: that could be read.
-        rows: ``(n,)``, where they stand among all.
+        rows: ``(n,)``, their positions among all samples.
         digests: ``(n,)`` of 16 bytes each.
-        pictured: ``(n,)``, whether there is a picture to compare by.
+        pictured: ``(n,)``, whether there is a picture to compare.
         pictures: ``(n, 64, 64)`` uint8, mapped from a file where they are many; black where there is none.
-        unread: that couldn't.
+        unread: samples that couldn't be read.
     """
 
     samples: Sequence[Sample]
@@ -106,7 +106,7 @@ def make(
     advance: Advance,
     cache: ThumbnailCache | None = None,
 ) -> Seen:
-    """Read every sample that isn't cached, in threads: decoders let go of the interpreter."""
+    """Read every sample that isn't cached, in threads, since decoders release the interpreter's lock."""
 
     def one(sample: Sample) -> Thumbnail | Rejection:
         answer = _thumbnail(sample, read, show)
@@ -119,7 +119,7 @@ def make(
         yield np.empty(0, _RECORD)
         for start in range(0, len(samples), _AT_A_TIME):
             part = samples[start : start + _AT_A_TIME]
-            answers = pool.map(one, part) if cache is None else _cached(part, one, cache, pool, advance)
+            answers = pool.map(one, part) if cache is None else _load_or_make(part, one, cache, pool, advance)
             seen = []
             for row, answer in enumerate(answers, start):
                 if isinstance(answer, Rejection):
@@ -131,15 +131,19 @@ def make(
 
     with warnings.catch_warnings(), ThreadPoolExecutor(max_workers=cores()) as pool:
         # once around all threads: the filters belong to the process, and readers that set their own in threads
-        # leave them in any order
+        # restore them in any order
         warnings.simplefilter("ignore")
         table = stacked(records(pool))
     if cache is not None:
         cache.shelf.flush()
     return Seen(
-        samples=pick(samples, rows), rows=np.array(rows, np.int64), digests=table["digest"].copy(),
-        pictured=table["pictured"].copy(), pictures=table["picture"], unread=tuple(unread),
-    )  # fmt: skip
+        samples=pick(samples, rows),
+        rows=np.array(rows, np.int64),
+        digests=table["digest"].copy(),
+        pictured=table["pictured"].copy(),
+        pictures=table["picture"],
+        unread=tuple(unread),
+    )
 
 
 def _record(thumbnail: Thumbnail) -> tuple[bytes, bool, NDArray[np.uint8]]:
@@ -147,7 +151,7 @@ def _record(thumbnail: Thumbnail) -> tuple[bytes, bool, NDArray[np.uint8]]:
     return thumbnail.digest, picture is not None, _NO_PICTURE if picture is None else picture
 
 
-def _cached(
+def _load_or_make(
     samples: Sequence[Sample],
     one: Callable[[Sample], Thumbnail | Rejection],
     cache: ThumbnailCache,
@@ -172,7 +176,7 @@ def _name(cache: ThumbnailCache, sample: Sample) -> str | None:
     try:
         return cache.digest(sample)
     except ZooftError:
-        return None  # reading it will tell why
+        return None  # reading it will show why
 
 
 def unreadable(seen: Seen) -> list[Finding]:
@@ -215,7 +219,7 @@ def _thumbnail(
 
 
 def _digest(arrays: Arrays) -> bytes:
-    """Over shapes, types and bytes."""
+    """A digest of shapes, types and bytes."""
     digest = hashlib.blake2b(digest_size=_DIGEST)
     for one in arrays:
         digest.update(f"{one.shape}{one.dtype.str}".encode())
@@ -224,7 +228,7 @@ def _digest(arrays: Arrays) -> bytes:
 
 
 def _small(picture: NDArray[Any]) -> NDArray[np.uint8] | None:
-    """A picture in grey, both sides to 64 pixels, antialiased; None for a smaller one, in which much is alike."""
+    """A picture in grey, 64 by 64 pixels, antialiased; None for a smaller one, since small pictures are often alike."""
     from PIL import Image
 
     flat = picture.squeeze()

@@ -66,9 +66,14 @@ def _audit(data: Path, name: str, values: dict[str, Any], live: Live) -> Audit:
         first = found.rejected[0]
         live.note(f"rejected: {len(found.rejected)}, the first: {first.id}: {first.reason}")
     return audits.audit(
-        found.samples, task.problem, found.labels, partial(samples.read, task, options),
-        show=partial(samples.picture, task, options), computing=live.computing, notes=found.notes,
-    )  # fmt: skip
+        found.samples,
+        task.problem,
+        found.labels,
+        partial(samples.read, task, options),
+        show=partial(samples.picture, task, options),
+        computing=live.computing,
+        notes=found.notes,
+    )
 
 
 def _print(found: Audit) -> None:

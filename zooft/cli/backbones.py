@@ -90,10 +90,15 @@ def _matches(family: Family, wanted: str) -> list[str]:
 
 def _print(rows: list[dict[str, Any]]) -> None:
     cells = [
-        (r["name"], f"{r['parameters'] / 1e6:.1f} M" if r["parameters"] else "?", r["input"] or "?",
-         str(len(r["stages"])) if r["stages"] else r["problem"] or "?", r["weights"] or ("needs a network" if r["downloadable"] else "none of its own"))
+        (
+            r["name"],
+            f"{r['parameters'] / 1e6:.1f} M" if r["parameters"] else "?",
+            r["input"] or "?",
+            str(len(r["stages"])) if r["stages"] else r["problem"] or "?",
+            r["weights"] or ("needs a network" if r["downloadable"] else "none of its own"),
+        )
         for r in rows
-    ]  # fmt: skip
+    ]
     print_table("", ("model", "parameters", "input", "stages", "weights"), cells)
     if len(rows) == 1 and rows[0]["stages"]:
         stages = [(s["name"], f"{s['parameters']:,}") for s in rows[0]["stages"]]

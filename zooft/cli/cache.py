@@ -51,7 +51,8 @@ def list_(as_json: bool) -> None:
 def clean(age: str | None, size: str | None, as_json: bool) -> None:
     """Remove what wasn't used for long.
 
-    Without options it removes what is above the limit. What a running job has open stays. What is removed is computed again when it is wanted.
+    Without options it removes what is above the limit. What a running job has open stays. What is removed is computed
+    again when it is wanted.
     """
     from zooft.storage.cache import default_store, parse_size
 
@@ -151,7 +152,8 @@ def _tell(cleaned: Cleaned, store: Store, *, as_json: bool) -> None:
         print_json({"bytes": cleaned.bytes, "entries": cleaned.shelves, "stayed": sorted(cleaned.stayed)})
         return
     say(
-        f"removed {size_text(cleaned.bytes)}, {count(cleaned.shelves, 'whole entry', 'whole entries')}; {size_text(store.held())} stay"
+        f"removed {size_text(cleaned.bytes)}, {count(cleaned.shelves, 'whole entry', 'whole entries')}; "
+        f"{size_text(store.held())} stay"
     )
     if cleaned.stayed:
         stayed = count(len(cleaned.stayed), "entry", "entries")

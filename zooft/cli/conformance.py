@@ -97,10 +97,13 @@ def _named(found: Registry, name: str) -> PluginInfo:
         return found.plugins.info(name)
     near = difflib.get_close_matches(name, known, n=3, cutoff=0.5)
     raise UnknownNameError(
-        f"there is no plugin {name!r}; {'nearest' if near else 'installed are'}: {', '.join(near or sorted(set(known)))}; "
+        f"there is no plugin {name!r}; {'nearest' if near else 'installed are'}: "
+        f"{', '.join(near or sorted(set(known)))}; "
         "one that is being written must be installed first: pip install -e FOLDER",
-        kind="plugin", name=name, near=near,
-    )  # fmt: skip
+        kind="plugin",
+        name=name,
+        near=near,
+    )
 
 
 def _refuse_strange(found: Registry, info: PluginInfo, examples: Examples) -> None:
@@ -113,8 +116,8 @@ def _refuse_strange(found: Registry, info: PluginInfo, examples: Examples) -> No
             name, colon, rest = text.partition(":")
             if not colon or not rest or name not in owned.get(kind, ()):
                 raise ConfigError(
-                    f"{option} {text}: {info.name} has {kind} {', '.join(owned.get(kind, ())) or 'none'}; write NAME:WHAT, "
-                    "with NAME one of these"
+                    f"{option} {text}: {info.name} has {kind} {', '.join(owned.get(kind, ())) or 'none'}; write "
+                    "NAME:WHAT, with NAME one of these"
                 )
 
 

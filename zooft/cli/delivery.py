@@ -69,7 +69,7 @@ class Sink:
         return self._journal is not None
 
     def may_know(self, key: str) -> bool:
-        """Whether an earlier command has been asked, so that it matters whether what is asked about is still the same."""
+        """Whether an earlier command has answered for it, so that its stamp matters."""
         return self._journal is not None and key in self._journal
 
     def knows(self, key: str, stamp: str) -> bool:
@@ -168,6 +168,7 @@ def _depends_on(job: Job) -> dict[str, Any]:
     with job.wanted.model.open("rb") as file:
         model = hashlib.file_digest(file, "sha256").hexdigest()
     return {
-        "version of zooft": __version__, "model": f"{model} {stamp_of(job.wanted.model.with_name(DATA_FILE))}",
+        "version of zooft": __version__,
+        "model": f"{model} {stamp_of(job.wanted.model.with_name(DATA_FILE))}",
         "--identify": job.wanted.identify,
-    }  # fmt: skip
+    }

@@ -12,10 +12,30 @@ from zooft.cli.output import json_flag, print_json, print_table
 from zooft.cli.screen import say
 
 _PACKAGES = (
-    "zooft", "zooft-runtime", "torch", "torchvision", "timm", "accelerate", "onnx", "onnxscript", "onnxruntime", "onnxruntime-gpu",
-    "pluggy", "numpy", "pillow", "scikit-learn", "safetensors", "captum", "pydicom", "pylibjpeg-openjpeg", "pylibjpeg-rle",
-    "pyjpegls", "python-gdcm", "nibabel", "highdicom",
-)  # fmt: skip
+    "zooft",
+    "zooft-runtime",
+    "torch",
+    "torchvision",
+    "timm",
+    "accelerate",
+    "onnx",
+    "onnxscript",
+    "onnxruntime",
+    "onnxruntime-gpu",
+    "pluggy",
+    "numpy",
+    "pillow",
+    "scikit-learn",
+    "safetensors",
+    "captum",
+    "pydicom",
+    "pylibjpeg-openjpeg",
+    "pylibjpeg-rle",
+    "pyjpegls",
+    "python-gdcm",
+    "nibabel",
+    "highdicom",
+)
 
 
 @click.command(epilog="\b\nExample:\n  zooft doctor --json")
@@ -36,11 +56,22 @@ def doctor(as_json: bool) -> None:
         "verification": _first(usable),
     }
     if as_json:
-        print_json({"python": platform.python_version(), "versions": versions, "devices": devices, "providers": usable,
-                    "runs": runs, "problems": problems})  # fmt: skip
+        print_json(
+            {
+                "python": platform.python_version(),
+                "versions": versions,
+                "devices": devices,
+                "providers": usable,
+                "runs": runs,
+                "problems": problems,
+            }
+        )
     else:
-        print_table(f"Python {platform.python_version()}, {platform.system()} {platform.machine()}", ("package", "version"),
-                    [(name, version or "not installed") for name, version in versions.items()])  # fmt: skip
+        print_table(
+            f"Python {platform.python_version()}, {platform.system()} {platform.machine()}",
+            ("package", "version"),
+            [(name, version or "not installed") for name, version in versions.items()],
+        )
         if devices:
             print_table("", ("torch device", ""), [(name, value or "not found") for name, value in devices.items()])
         print_table("", ("onnxruntime provider", ""), [(name, why or "usable") for name, why in usable.items()])
@@ -48,7 +79,8 @@ def doctor(as_json: bool) -> None:
             say(f"training would run on {runs['training']}, verification on {runs['verification']}")
         else:
             say(
-                f"without torch, ONNX files are used and nothing is trained: predict and evaluate run on {runs['verification']}"
+                "without torch, ONNX files are used and nothing is trained: predict and evaluate run on "
+                f"{runs['verification']}"
             )
         for text in problems:
             say(text, fg="red")
@@ -68,7 +100,8 @@ def _both(versions: dict[str, str | None]) -> str | None:
         return None
     return (
         "zooft and zooft-runtime are both installed and own the same files, so that removing one breaks the other; run "
-        "'pip uninstall -y zooft zooft-runtime' and install one of them again: zooft to train, zooft-runtime to use ONNX files"
+        "'pip uninstall -y zooft zooft-runtime' and install one of them again: zooft to train, zooft-runtime to use "
+        "ONNX files"
     )
 
 

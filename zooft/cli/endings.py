@@ -1,4 +1,7 @@
-"""How a command ends that couldn't do its work: in one sentence, as JSON where that was asked for, by an exit status."""
+"""How a command ends that couldn't do its work.
+
+In one sentence, as JSON where that was asked for, by an exit status.
+"""
 
 from __future__ import annotations
 
@@ -29,10 +32,22 @@ from zooft.errors import (
 )
 from zooft.storage.escapes import in_json
 
-_HEAVY = frozenset({
-    "torch", "torchvision", "timm", "accelerate", "safetensors", "sklearn", "scipy", "captum", "matplotlib", "jinja2",
-    "onnxscript", "huggingface_hub",
-})  # fmt: skip
+_HEAVY = frozenset(
+    {
+        "torch",
+        "torchvision",
+        "timm",
+        "accelerate",
+        "safetensors",
+        "sklearn",
+        "scipy",
+        "captum",
+        "matplotlib",
+        "jinja2",
+        "onnxscript",
+        "huggingface_hub",
+    }
+)
 """What only the whole of zooft brings along, not ``zooft-runtime``."""
 
 
@@ -111,8 +126,9 @@ def _words(error: BaseException) -> tuple[str, int]:
         return str(error), 1
     if missing is not None:
         return (
-            f"this needs {missing}, which isn't installed here: zooft-runtime alone predicts with ONNX files, evaluates and verifies them "
-            "and looks around (doctor); to train, export or draw, install the whole of zooft: pip install zooft",
+            f"this needs {missing}, which isn't installed here: zooft-runtime alone predicts with ONNX files, "
+            "evaluates and verifies them and looks around (doctor); to train, export or draw, install the whole of "
+            "zooft: pip install zooft",
             1,
         )
     if isinstance(error, OSError) and error.errno in {errno.ENOSPC, errno.EDQUOT}:
@@ -131,8 +147,9 @@ def _about_memory(error: BaseException) -> str:
     known = "" if limit is None else f"; 'ulimit -v' allows this process {limit / 1e9:.1f} GB"
     first = str(error).strip().partition("\n")[0]
     return (
-        f"memory ran out ({f'{type(error).__name__}: {first}' if first else type(error).__name__}){known}; give it more, or ask for "
-        "less: smaller --batch-size or --workers in training, smaller pictures or series, a smaller backbone"
+        f"memory ran out ({f'{type(error).__name__}: {first}' if first else type(error).__name__}){known}; give it "
+        "more, or ask for less: smaller --batch-size or --workers in training, smaller pictures or series, a smaller "
+        "backbone"
     )
 
 
@@ -146,7 +163,10 @@ def _missing(error: BaseException | None) -> str | None:
 
 
 def show(error: BaseException, *, as_json: bool) -> int:
-    """Tell of an error, on standard error and, where that was asked for, as JSON on standard output; its exit status."""
+    """Tell of an error, on standard error and, where that was asked for, as JSON on standard output.
+
+    Its exit status.
+    """
     ending = of(error)
     if as_json:
         told = {"kind": ending.kind, "message": ending.message, "notes": ending.notes, "status": ending.status}

@@ -26,8 +26,13 @@ Examples:
 )
 @click.argument("run_or_model", type=click.Path(path_type=Path), required=False)
 @subject.data_flag
-@click.option("--split", type=click.Choice(["auto", "train", "val", "test", "all"]), default="auto", show_default=True,
-              help="which samples; auto takes test, else val, else all")  # fmt: skip
+@click.option(
+    "--split",
+    type=click.Choice(["auto", "train", "val", "test", "all"]),
+    default="auto",
+    show_default=True,
+    help="which samples; auto takes test, else val, else all",
+)
 @click.option(
     "--bootstrap",
     type=click.IntRange(min=0),
@@ -53,8 +58,8 @@ def evaluate(
 ) -> None:
     """Evaluate a run or an ONNX file on data: both give the same figures.
 
-    RUN_OR_MODEL is a run folder (evaluated in torch) or an .onnx file (evaluated by onnxruntime, without torch); the latest
-    run where none is given.
+    RUN_OR_MODEL is a run folder (evaluated in torch) or an .onnx file (evaluated by onnxruntime, without torch); the
+    latest run where none is given.
     """
     chosen = subject.find(run_or_model)
     if chosen.file and (device, workers) != (None, None):
@@ -85,9 +90,15 @@ def _run(
     with distributed.faults(accelerator), Live() as live:
         opened = saved.open_run(chosen.run, registry.load())
         name, samples, notes = saved.find_samples(
-            opened.task, opened.options, opened.labels, data, run=chosen.run, split=split, computing=live.computing,
+            opened.task,
+            opened.options,
+            opened.labels,
+            data,
+            run=chosen.run,
+            split=split,
+            computing=live.computing,
             val_was_learnt=opened.record.data.val == 0,
-        )  # fmt: skip
+        )
         for text in (*saved.about_unfitted(opened), *notes):
             live.note(text)
         advance = live.computing(f"{name} samples", len(samples))
@@ -95,9 +106,17 @@ def _run(
             opened, samples, device=str(accelerator.device), workers=workers, advance=advance
         )
     evaluation = evaluated(
-        opened.problem, opened.labels, predictions, split=name, resamples=bootstrap, seed=seed, fitted=opened.fitted,
-        group_rule=opened.group_rule, group_name=opened.record.data.group_name, facts=opened.task.subgroups,
-    )  # fmt: skip
+        opened.problem,
+        opened.labels,
+        predictions,
+        split=name,
+        resamples=bootstrap,
+        seed=seed,
+        fitted=opened.fitted,
+        group_rule=opened.group_rule,
+        group_name=opened.record.data.group_name,
+        facts=opened.task.subgroups,
+    )
     return evaluation, opened.problem, opened.labels
 
 
@@ -115,15 +134,29 @@ def _file(
         task, options = saved.task_of_file(model, registry.load())
         about = model.metadata
         name, samples, notes = saved.find_samples(
-            task, options, about.labels, data, run=chosen.run, split=split, computing=live.computing,
+            task,
+            options,
+            about.labels,
+            data,
+            run=chosen.run,
+            split=split,
+            computing=live.computing,
             val_was_learnt=about.data["val"] == 0,
-        )  # fmt: skip
+        )
         for text in (*declared.doubts(model, chosen.file, task.problem), *notes, *filter(None, [model.note])):
             live.note(text)
         advance = live.computing(f"{name} samples", len(samples))
         predictions = saved.predict_file(model, task, options, samples, advance=advance)
     evaluation = evaluated(
-        task.problem, about.labels, predictions, split=name, resamples=bootstrap, seed=seed, fitted=about.fitted,
-        group_rule=about.group_rule, group_name=about.data["group_name"], facts=task.subgroups,
-    )  # fmt: skip
+        task.problem,
+        about.labels,
+        predictions,
+        split=name,
+        resamples=bootstrap,
+        seed=seed,
+        fitted=about.fitted,
+        group_rule=about.group_rule,
+        group_name=about.data["group_name"],
+        facts=task.subgroups,
+    )
     return evaluation, task.problem, about.labels

@@ -54,9 +54,13 @@ def export(run: Path | None, data: Path | None, samples: int, provider: str, as_
         saved.export_run(opened, candidate, note=live.note)
         live.step("verifying the file")
         record = saved.verify_file(
-            opened, candidate, picked, available=available, provider=provider,
+            opened,
+            candidate,
+            picked,
+            available=available,
+            provider=provider,
             advance=live.computing("samples, in torch and from the file", len(picked)),
-        )  # fmt: skip
+        )
         target = saved.settle(folder, candidate, record)
     print_json({"model": target, "verification": record}) if as_json else print_verification(record)
     if not as_json:

@@ -35,8 +35,8 @@ _SOME_FAILED = 3
 def index(folder: Path, model: Path, out: Path, threads: int | None, provider: str, as_json: bool) -> None:
     """Keep the embeddings of all pictures below a folder in one file, to search among; torch isn't needed.
 
-    What can't be read is listed with its reason. The exit status is 0 where all pictures are in the index, 3 where some aren't, 1 where
-    none is.
+    What can't be read is listed with its reason. The exit status is 0 where all pictures are in the index, 3 where some
+    aren't, 1 where none is.
     """
     file = model / ONNX_FILE if model.is_dir() else model
     _check(folder, out)
@@ -82,9 +82,16 @@ def _check(folder: Path, out: Path) -> None:
 
 
 def _embedded(
-    file: Path, folder: Path, out: Path, files: tuple[Path, ...], live: Live, *, tell: Callable[[Answer], None], threads: int,
+    file: Path,
+    folder: Path,
+    out: Path,
+    files: tuple[Path, ...],
+    live: Live,
+    *,
+    tell: Callable[[Answer], None],
+    threads: int,
     provider: str,
-) -> Index | None:  # fmt: skip
+) -> Index | None:
     """The index, not yet written; None where no picture could be read."""
     import numpy as np
 

@@ -46,18 +46,26 @@ class Live:
 
         self._console = Console(stderr=True, emoji=False)
         self._progress = Progress(
-            TextColumn("{task.description}", markup=False), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(),
-            TextColumn("left"), TimeRemainingColumn(), console=self._console,
-        )  # fmt: skip
+            TextColumn("{task.description}", markup=False),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TimeElapsedColumn(),
+            TextColumn("left"),
+            TimeRemainingColumn(),
+            console=self._console,
+        )
         self._records: list[EpochRecord] = []
         self._epochs = 0
         self._tasks: list[Any] = []
         self._overall: Any = None
         self._drawn = drawn and self._console.is_terminal
         self._live = RichLive(
-            console=self._console, get_renderable=self._render, refresh_per_second=4, transient=True,
+            console=self._console,
+            get_renderable=self._render,
+            refresh_per_second=4,
+            transient=True,
             redirect_stdout=sys.stdout.isatty(),  # what goes into a file doesn't go to the terminal
-        )  # fmt: skip
+        )
 
     def __enter__(self) -> Live:
         """Begin to draw."""

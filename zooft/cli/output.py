@@ -100,10 +100,16 @@ def _print_subgroups(evaluation: Evaluation, labels: Labels) -> None:
     shown, left = evaluation.subgroups[:_MOST_SUBGROUPS], len(evaluation.subgroups) - _MOST_SUBGROUPS
     last = labels[0].categories[-1:] if len(labels) == 1 else ()
     rows = [
-        (row.fact.replace("_", " "), row.value, str(row.samples), str(row.groups or ""), *(str(row.positives) for _ in last),
-         *(("too few", "") if row.small else _cells(row.metric)))
+        (
+            row.fact.replace("_", " "),
+            row.value,
+            str(row.samples),
+            str(row.groups or ""),
+            *(str(row.positives) for _ in last),
+            *(("too few", "") if row.small else _cells(row.metric)),
+        )
         for row in shown
-    ]  # fmt: skip
+    ]
     columns = (
         "fact",
         "value",
@@ -135,8 +141,8 @@ def print_verification(verification: Verification) -> None:
     outputs = [f"{name} {difference(one, one.whole)}" for name, one in verification.outputs.items()]
     say(
         f" with onnxruntime on {verification.provider.removesuffix('ExecutionProvider')}, "
-        f"{verification.samples} {verification.data} samples, batch sizes {', '.join(map(str, verification.batch_sizes))}"
-        + (f": {', '.join(outputs)}" if outputs else "")
+        f"{verification.samples} {verification.data} samples, batch sizes "
+        f"{', '.join(map(str, verification.batch_sizes))}" + (f": {', '.join(outputs)}" if outputs else "")
     )
     level = verification.preprocessing
     if level is not None:
@@ -160,7 +166,8 @@ def print_label_verification(found: LabelVerification) -> None:
     before = "" if recorded is None else f", recorded on {found.recorded_split} samples: {_figure(recorded)}"
     say(
         f" with onnxruntime on {found.provider.removesuffix('ExecutionProvider')}, "
-        f"{found.samples} {'' if found.split == 'all' else found.split + ' '}samples: {_metric(found.primary)} {_figure(now)}{before}"
+        f"{found.samples} {'' if found.split == 'all' else found.split + ' '}samples: {_metric(found.primary)} "
+        f"{_figure(now)}{before}"
     )
     for text in (*found.failures, *found.notes):
         say(f"  {text}")

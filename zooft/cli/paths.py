@@ -58,7 +58,7 @@ def files(typed: Sequence[str], *, leave: Collection[Path] = (), sources: Sequen
             else:
                 found[path] = found.get(path) or source
     if not found:
-        raise DataError(f"there are no files in {' '.join(typed)}{_summed(left_out)}")
+        raise DataError(f"there are no files in {' '.join(typed)}{_sum_up(left_out)}")
     return Meant(tuple(found), tuple(left_out), {path: source for path, source in found.items() if source is not None})
 
 
@@ -79,10 +79,10 @@ def places(typed: Sequence[str]) -> list[Path]:
 
 def summary(left_out: Sequence[Rejection]) -> str:
     """How many, by reason, and the first of them; nothing where there are none."""
-    return _summed(left_out).removeprefix("; ")
+    return _sum_up(left_out).removeprefix("; ")
 
 
-def _summed(left_out: Sequence[Rejection]) -> str:
+def _sum_up(left_out: Sequence[Rejection]) -> str:
     if not left_out:
         return ""
     counts: dict[str, int] = {}
@@ -100,7 +100,10 @@ def _matches(text: str) -> list[Path]:
 
 
 def _below(folder: Path) -> list[tuple[Path, str]]:
-    """Every file at any depth, sorted, and why it is left out where it is; links to folders aren't followed, so that the walk ends."""
+    """Every file at any depth, sorted, and why it is left out where it is.
+
+    Links to folders aren't followed, so that the walk ends.
+    """
     found: list[tuple[Path, str]] = []
 
     def note(error: OSError) -> None:

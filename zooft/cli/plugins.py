@@ -77,13 +77,19 @@ Examples:
 )
 @click.argument("name")
 @click.option(
-    "--backbone", "backbones", multiple=True, metavar="FAMILY:MODEL",
+    "--backbone",
+    "backbones",
+    multiple=True,
+    metavar="FAMILY:MODEL",
     help="the model that a family is checked by; may be given several times [default: its only one]",
-)  # fmt: skip
+)
 @click.option(
-    "--freeze", "freezers", multiple=True, metavar="NAME:ARGUMENT",
+    "--freeze",
+    "freezers",
+    multiple=True,
+    metavar="NAME:ARGUMENT",
     help="an argument that a freezer is checked with; may be given several times",
-)  # fmt: skip
+)
 @click.option(
     "--data",
     type=click.Path(path_type=Path),

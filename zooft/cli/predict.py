@@ -43,13 +43,18 @@ Examples:
 )
 @click.argument("model", type=click.Path(path_type=Path))
 @click.argument("typed", nargs=-1, required=True, metavar="PATHS...")
-@click.option("--format", "form", metavar="FORMAT",
-              help="table, csv, json, jsonl, or a format of the task's own, such as dicom-sr of ct "
-                   "[default: as --out ends, else csv with --out, table without]")  # fmt: skip
+@click.option(
+    "--format",
+    "form",
+    metavar="FORMAT",
+    help="table, csv, json, jsonl, or a format of the task's own, such as dicom-sr of ct "
+    "[default: as --out ends, else csv with --out, table without]",
+)
 @click.option("--out", type=click.Path(path_type=Path), help="file, or folder for a task's own format, to write")
 @click.option("--resume", is_flag=True, help="go on with what a command that was stopped has left of --out")
-@click.option("--threads", type=click.IntRange(min=1),
-              help="that compute [default: OMP_NUM_THREADS, else this machine's cores]")  # fmt: skip
+@click.option(
+    "--threads", type=click.IntRange(min=1), help="that compute [default: OMP_NUM_THREADS, else this machine's cores]"
+)
 @click.option("--identify", is_flag=True, help="name patients and series, where the task hides them")
 @subject.provider_flag
 @json_flag
@@ -58,8 +63,9 @@ def predict(model: Path, typed: tuple[str, ...], as_json: bool, **given: Any) ->
 
     What a data source reads, such as a Parquet file, is answered row by row, each under its id.
 
-    Answers come one after the other, as CSV and JSON lines at once; --out gets its name when it is whole. Tasks with patients answer
-    once for each (and each study of one), by a salted name unless --identify is given. What can't be read is listed with its reason.
+    Answers come one after the other, as CSV and JSON lines at once; --out gets its name when it is whole. Tasks with
+    patients answer once for each (and each study of one), by a salted name unless --identify is given. What can't be
+    read is listed with its reason.
 
     The exit status is 0 where everything was answered, 3 where some wasn't or only in part, 1 where nothing was.
     """
@@ -97,8 +103,12 @@ def _by_file(job: Job) -> Tally:
     meant = paths.files(job.wanted.typed, leave=ours, sources=job.sources)
     about = {**job.about, "left_out": [{"id": each.id, "reason": each.reason} for each in meant.left_out]}
     layout = Layout(
-        key="id" if meant.sources else "file", labels=job.labels, presentation=job.task.problem.presentation, facts=(), about=about
-    )  # fmt: skip
+        key="id" if meant.sources else "file",
+        labels=job.labels,
+        presentation=job.task.problem.presentation,
+        facts=(),
+        about=about,
+    )
     tally = Tally(left_out=paths.summary(meant.left_out))
     if job.wanted.format in job.task.problem.deployment.writers:
         return _by_writer(job, answers.listed(meant.files, meant.sources, job.task, job.options), tally)
@@ -196,9 +206,12 @@ def _write_groups(
 
     about = to_json({**job.about, "intended_use": job.opened.metadata.intended_use, "rejected": rejected})
     layout = Layout(
-        key="patient", labels=job.labels, presentation=job.task.problem.presentation, facts=("samples", "missing", "decisive"),
+        key="patient",
+        labels=job.labels,
+        presentation=job.task.problem.presentation,
+        facts=("samples", "missing", "decisive"),
         about=about,
-    )  # fmt: skip
+    )
     with writing(job, layout, tally) as sink:
         for group in asked:
             stamp = group.stamp(job.task, job.options) if sink.resumable else ""
@@ -215,7 +228,10 @@ def _names(job: Job, result: GroupResult | str) -> Mapping[str, str]:
 
 
 def _write_own(job: Job, asked: Sequence[Group], results: Sequence[GroupResult | str], tally: Tally) -> None:
-    """In a format of the task's own, which has a place for those who were answered; a table beside it has the others."""
+    """In a format of the task's own, which has a place for those who were answered.
+
+    A table beside it has the others.
+    """
     from zooft.contracts import DeployedFile
     from zooft.deploy import predict as answers
 
@@ -224,9 +240,13 @@ def _write_own(job: Job, asked: Sequence[Group], results: Sequence[GroupResult |
         tally.count(answer)
     metadata = job.opened.metadata
     file = DeployedFile(
-        problem=metadata.problem, labels=metadata.labels, fitted=metadata.fitted, backbone=metadata.backbone, version=metadata.version,
+        problem=metadata.problem,
+        labels=metadata.labels,
+        fitted=metadata.fitted,
+        backbone=metadata.backbone,
+        version=metadata.version,
         weights_sha256=metadata.weights_sha256,
-    )  # fmt: skip
+    )
     assert job.wanted.out is not None  # noqa: S101 -- checked before
     answered = [result for result in results if not isinstance(result, str)]
     for path in job.task.writers[job.wanted.format](answered, file, job.wanted.out, job.options):

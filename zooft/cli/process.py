@@ -32,7 +32,10 @@ def tune() -> None:
 
 
 def write_safely() -> None:
-    """Nothing that others have named acts on the terminal or ends this process: not in a log line, nor where the terminal lacks a letter."""
+    """Nothing that others have named acts on the terminal or ends this process.
+
+    Not in a log line, nor where the terminal lacks a letter.
+    """
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")

@@ -1,4 +1,7 @@
-"""``zooft plugins new``: a package with a plugin of one kind, which installs, runs and passes the conformance kit as it is."""
+"""``zooft plugins new``.
+
+A package with a plugin of one kind, which installs, runs and passes the conformance kit as it is.
+"""
 
 from __future__ import annotations
 
@@ -13,8 +16,13 @@ from zooft.version import __version__
 
 _NAME = re.compile(r"[a-z][a-z0-9]*(-[a-z0-9]+)*")
 _ENTRIES = {
-    "family": "families", "head": "heads", "freezer": "freezers", "task": "tasks", "weights": "weights", "source": "sources"
-}  # fmt: skip
+    "family": "families",
+    "head": "heads",
+    "freezer": "freezers",
+    "task": "tasks",
+    "weights": "weights",
+    "source": "sources",
+}
 """Where the registry has what a kind registers."""
 
 
@@ -37,9 +45,11 @@ def write(name: str, kind: str, out: Path | None = None) -> Path:
         raise ConfigError(f"{folder} exists already; choose another --out, or remove it")
     words = {"name": name, "module": module, "kind": kind, "version": __version__, "variable": module.upper()}
     files = {
-        "pyproject.toml": "pyproject.toml", "README.md": "README.md", f"{module}.py": f"{kind}.py",
+        "pyproject.toml": "pyproject.toml",
+        "README.md": "README.md",
+        f"{module}.py": f"{kind}.py",
         "tests/test_plugin.py": f"test_{kind}.py",
-    }  # fmt: skip
+    }
     filled = {path: Template(_template(template)).substitute(words) for path, template in files.items()}
     try:
         for path, text in filled.items():
@@ -62,7 +72,8 @@ def _refuse_unfit(name: str) -> None:
         near = re.sub(r"[^a-z0-9]+", "-", name.lower()).strip("-")
         hint = f", such as {near!r}" if _NAME.fullmatch(near) else ""
         raise ConfigError(
-            f"{name!r} can't be the name of a plugin: lower-case letters and digits, in parts joined by '-', a letter first{hint}"
+            f"{name!r} can't be the name of a plugin: lower-case letters and digits, in parts joined by '-', a letter "
+            f"first{hint}"
         )
 
 
@@ -81,5 +92,6 @@ def _refuse_taken(name: str, kind: str) -> None:
     for entry in getattr(found, _ENTRIES[kind]):
         if entry.value.name == name:
             raise ConfigError(
-                f"the plugin {entry.owner.name} of {entry.owner.distribution} registers {kind} {name!r} already; choose another name"
+                f"the plugin {entry.owner.name} of {entry.owner.distribution} registers {kind} {name!r} already; "
+                "choose another name"
             )

@@ -31,8 +31,11 @@ Examples:
 )
 @click.argument("index", type=click.Path(path_type=Path))
 @click.argument("typed", nargs=-1, required=True, metavar="FILES...")
-@click.option("--model", type=click.Path(path_type=Path),
-              help="that the index was made with, or its run [default: where it lay then]")  # fmt: skip
+@click.option(
+    "--model",
+    type=click.Path(path_type=Path),
+    help="that the index was made with, or its run [default: where it lay then]",
+)
 @click.option("--top", type=click.IntRange(min=1), default=5, show_default=True, help="how many of the nearest to show")
 @click.option("--threads", type=click.IntRange(min=1), help="that compute [default: OMP_NUM_THREADS, else the cores]")
 @subject.provider_flag
@@ -42,8 +45,8 @@ def search(
 ) -> None:
     """Show the pictures of an index that are nearest to others, and whether they show the same; torch isn't needed.
 
-    The distance is 1 less the cosine; the same are those up to the threshold that validation pairs have fitted. The exit status is 0
-    where everything was answered, 3 where some wasn't, 1 where nothing was.
+    The distance is 1 less the cosine; the same are those up to the threshold that validation pairs have fitted. The
+    exit status is 0 where everything was answered, 3 where some wasn't, 1 where nothing was.
     """
     from zooft.deploy import embeddings
 
@@ -87,8 +90,8 @@ def _model(given: Path | None, known: Index, index: Path) -> Path:
     found = file_sha256(file)
     if found != known.model_sha256:
         raise RuntimeModelError(
-            f"{index} was made with another model (SHA-256 {known.model_sha256[:12]}…) than {file} ({found[:12]}…), so distances would mean "
-            "nothing; give that model, or make the index again with 'zooft index'"
+            f"{index} was made with another model (SHA-256 {known.model_sha256[:12]}…) than {file} ({found[:12]}…), "
+            "so distances would mean nothing; give that model, or make the index again with 'zooft index'"
         )
     return file
 

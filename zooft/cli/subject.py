@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import get_args
 
 import click
 
@@ -14,9 +15,12 @@ from zooft.run import folder as runs
 from zooft.run.record import is_run, read_record
 
 provider_flag = click.option(
-    "--provider", type=click.Choice(Provider.__args__), default="auto", show_default=True,  # type: ignore[attr-defined]
+    "--provider",
+    type=click.Choice(get_args(Provider)),
+    default="auto",
+    show_default=True,
     help="onnxruntime execution provider; auto takes CUDA where it works",
-)  # fmt: skip
+)
 data_flag = click.option(
     "--data",
     type=click.Path(path_type=Path),
@@ -45,7 +49,8 @@ class Subject:
         found = given or self.own_data()
         if found is None:
             raise DataError(
-                "nothing says where the data is (runs of medical tasks hold no paths); give a folder or a manifest with --data"
+                "nothing says where the data is (runs of medical tasks hold no paths); give a folder or a manifest "
+                "with --data"
             )
         return found
 

@@ -41,8 +41,8 @@ def verify(model: Path | None, run: Path | None, data: Path | None, samples: int
 
     Exits with 1 where they don't agree. Without data that can be found, generated images are used, and said so.
 
-    Away from its run, and where torch isn't installed, a file is asked about the labelled samples of --data, and how well it does is
-    compared with the figures in its metadata.
+    Away from its run, and where torch isn't installed, a file is asked about the labelled samples of --data, and how
+    well it does is compared with the figures in its metadata.
     """
     chosen = subject.find(model)
     folder = run or chosen.run
@@ -75,9 +75,13 @@ def _with_torch(file: Path, folder: Path, data: Path | None, *, samples: int, pr
         for text in notes:
             live.note(text)
         return saved.verify_file(
-            opened, file, picked, available=available, provider=provider,
+            opened,
+            file,
+            picked,
+            available=available,
+            provider=provider,
             advance=live.computing("samples, in torch and from the file", len(picked)),
-        )  # fmt: skip
+        )
 
 
 def _by_labels(file: Path, folder: Path | None, data: Path | None, *, samples: int, provider: str) -> LabelVerification:

@@ -1,4 +1,4 @@
-"""What was asked of ``zooft predict``, refused before anything is computed where it would destroy something or can't be done."""
+"""The arguments of ``zooft predict``, refused before anything is computed where they can't be met."""
 
 from __future__ import annotations
 

@@ -35,7 +35,8 @@ def fetch(backbones: tuple[str, ...], folder: Path, as_json: bool) -> None:
         if not as_json:
             say(path)
             say(
-                f"  from {record.source}, licence {record.licence or 'unknown'}, tensors SHA-256 {record.tensors_sha256}"
+                f"  from {record.source}, licence {record.licence or 'unknown'}, tensors SHA-256 "
+                f"{record.tensors_sha256}"
             )
     if as_json:
         print_json(rows)

@@ -1,4 +1,7 @@
-"""What data is made of, as types: samples, what was found and what was not usable, and the inputs of a deployed graph."""
+"""What data is made of, as types.
+
+Samples, what was found and what was not usable, and the inputs of a deployed graph.
+"""
 
 from __future__ import annotations
 
@@ -35,15 +38,17 @@ class Label:
 
     Attributes:
         name: of what is asked, such as ``class``, ``age``, ``nodule``.
-        categories: of answers that are one of several names, in order; empty for others. Of two, the second is the positive one.
+        categories: of answers that are one of several names, in order; empty for others. Of two, the second is the
+        positive one.
         unit: of numbers, such as ``mm``; "" where they have none.
-        constants: what a problem has computed from the training targets and its answers depend on, such as the mean and the standard
-            deviation that numbers are standardised by; empty before the data is split.
-        problem: of several answers at once, the kind of this one, such as ``regression``; "" where there is one kind alone.
-        answer: of several answers at once, the name of the one that this label is part of, such as ``findings``; "" where there is one
-            alone, and of an answer with a single label, whose name it has.
-        nothing: of three and more categories, the one that means that nothing was found, such as ``normal``; "" where there is none,
-            or where it isn't known. Any other outranks it in a group whose samples differ.
+        constants: what a problem has computed from the training targets and its answers depend on, such as the mean and
+            the standard deviation that numbers are standardised by; empty before the data is split.
+        problem: of several answers at once, the kind of this one, such as ``regression``; "" where there is one kind
+        alone.
+        answer: of several answers at once, the name of the one that this label is part of, such as ``findings``; ""
+            where there is one alone, and of an answer with a single label, whose name it has.
+        nothing: of three and more categories, the one that means that nothing was found, such as ``normal``; "" where
+            there is none, or where it isn't known. Any other outranks it in a group whose samples differ.
     """
 
     name: str = "class"
@@ -75,7 +80,8 @@ class Sample:
     Attributes:
         id: what run files call it; never a patient's name or number.
         source: what the task's `read` takes; opaque to the core.
-        target: what is true of it, as the problem has it, such as an index into the classes; None where it is only to be predicted.
+        target: what is true of it, as the problem has it, such as an index into the classes; None where it is only to
+        be predicted.
         group: what must not be torn apart by a split (a patient); None where unknown.
         split: where the data itself says so.
         facts: allow-listed values for subgroup tables and for the audit; what stands here goes into artefacts, so
@@ -117,8 +123,9 @@ class Discovery:
         labels: what the targets say, such as one label with the names of the classes in the order of the targets.
         rejected: what can't, and why.
         notes: what the user should know.
-        group_rule: how the samples of one group make one answer, as the problem calls it; "" for its usual one. Of classes: ``mean`` of
-            the probabilities, or ``max`` for those of the sample in which `Label.nothing` is least likely, else the last class likeliest.
+        group_rule: how the samples of one group make one answer, as the problem calls it; "" for its usual one. Of
+            classes: ``mean`` of the probabilities, or ``max`` for those of the sample in which `Label.nothing` is least
+            likely, else the last class likeliest.
         group_name: what a group is, in the singular, such as patient.
     """
 

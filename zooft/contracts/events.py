@@ -19,7 +19,8 @@ class RunStarted:
 
     Attributes:
         name: of the folder that the run will have when it is whole.
-        config: every option and its value, the task's own among them; without those that say where something lies on this machine.
+        config: every option and its value, the task's own among them; without those that say where something lies on
+        this machine.
         counts: split to class to number of samples.
         resumed: whether the run goes on with what an earlier process has learnt.
         epochs_done: how many epochs were announced before, folds apart; those that weren't saved are repeated.
@@ -68,7 +69,8 @@ class RunEnded:
 
     Attributes:
         status: ``interrupted`` by Ctrl-C or a signal; ``failed`` also where only the file couldn't be verified.
-        error: what was wrong, in one line; of private tasks its kind alone, since texts may name people. "" where it has finished.
+        error: what was wrong, in one line; of private tasks its kind alone, since texts may name people. "" where it
+        has finished.
         folder: the run's under its own name, or what was left under the working one; None where nothing was left.
     """
 

@@ -1,4 +1,7 @@
-"""Where a sample's pixels lie in the network's input: how targets that have places, such as masks and boxes, move along."""
+"""Where a sample's pixels lie in the network's input.
+
+How targets that have places, such as masks and boxes, move along.
+"""
 
 from __future__ import annotations
 
@@ -87,10 +90,10 @@ class Back(Protocol):
     """From places of the network's input to the sample's own pixels; recorded in the exported graph."""
 
     def maps(self, maps: Tensor) -> Tensor:
-        """Maps of the network's input ``(N, C, h, w)``, of any h and w, to ``(N, C, H, W)`` of the samples, bilinear."""
+        """Maps of the network's input ``(N, C, h, w)``, of any size, to ``(N, C, H, W)`` of the samples, bilinear."""
 
     def boxes(self, boxes: Tensor) -> Tensor:
-        """Boxes ``(..., 4)`` in pixels of the network's input, x and y of two corners, to those of the samples, cut at their borders."""
+        """Boxes ``(..., 4)``, x and y of two corners in the network's input, to pixels of the samples, cut there."""
 
 
 @runtime_checkable

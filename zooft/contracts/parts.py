@@ -47,18 +47,19 @@ class Head:
     Attributes:
         name: as on the command line.
         summary: one line.
-        build: of what reads a vector or a bag ``(width, size) -> module``, called once for each of the problem's outputs, giving
-            ``(N, size)``. Of what reads a map or a pyramid ``(taps, sizes) -> module``, called once: a tuple of `Tap`, and the
-            outputs' names to their sizes; the module takes a list of maps, one for each tap, and gives a mapping of name to
-            tensor. Every parameter is initialised.
-        reads: what the module takes. ``vector``: the pooled features ``(N, width)``. ``bag``: ``(N, Z, width)``, a sample's Z
-            instances, such as slices of a volume. ``map``: the deepest tap alone, ``(N, C, h, w)``. ``pyramid``: up to four taps,
-            shallow to deep, each of twice the stride of the one before.
+        build: of what reads a vector or a bag ``(width, size) -> module``, called once for each of the problem's
+            outputs, giving ``(N, size)``. Of what reads a map or a pyramid ``(taps, sizes) -> module``, called once: a
+            tuple of `Tap`, and the outputs' names to their sizes; the module takes a list of maps, one for each tap,
+            and gives a mapping of name to tensor. Every parameter is initialised.
+        reads: what the module takes. ``vector``: the pooled features ``(N, width)``. ``bag``: ``(N, Z, width)``, a
+            sample's Z instances, such as slices of a volume. ``map``: the deepest tap alone, ``(N, C, h, w)``.
+            ``pyramid``: up to four taps, shallow to deep, each of twice the stride of the one before.
         gives: the shape of each output. ``vector``: ``(N, size)``. ``map``: ``(N, size, h, w)`` of any h and w.
-            ``places``: ``(N, P, size)``, the same P for all outputs, such as the places of all maps one after the other.
-        penalty: of the squares of its weights, half the sum of which times this is added to the loss, as a ridge or logistic regression
-            has it; biases and the like aren't penalised. It is another thing than ``--weight-decay``, which AdamW keeps out of the
-            gradient.
+            ``places``: ``(N, P, size)``, the same P for all outputs, such as the places of all maps one after the
+            other.
+        penalty: of the squares of its weights, half the sum of which times this is added to the loss, as a ridge or
+            logistic regression has it; biases and the like aren't penalised. It is another thing than
+            ``--weight-decay``, which AdamW keeps out of the gradient.
     """
 
     name: str
@@ -83,7 +84,8 @@ class ParameterInfo:
         shape: of the tensor.
         layer: class of the module that holds it, such as ``Conv2d``.
         norm: whether that is a normalisation layer (batch, layer, group, instance, RMS), and this its scale or shift.
-        bias: whether it is added to what a layer computes; the shift of a normalisation layer is both `norm` and `bias`.
+        bias: whether it is added to what a layer computes; the shift of a normalisation layer is both `norm` and
+            `bias`.
     """
 
     name: str
@@ -117,8 +119,10 @@ class FreezePlan:
 
     Attributes:
         frozen: names of stages that must stay bit-equal, buffers too.
-        scales: learning-rate factor by stage, on top of the backbone's rate, finite and not negative; 1.0 where unnamed.
-        exempt: names of parameters that learn though their stage is frozen; all else in it, buffers too, stays bit-equal.
+        scales: learning-rate factor by stage, on top of the backbone's rate, finite and not negative; 1.0 where
+        unnamed.
+        exempt: names of parameters that learn though their stage is frozen; all else in it, buffers too, stays
+            bit-equal.
     """
 
     frozen: frozenset[str]
@@ -133,8 +137,9 @@ class Freezer:
     Attributes:
         name: as on the command line.
         summary: one line.
-        plan: ``(stages that hold parameters to learn, argument or None, epoch from 0) -> plan``, the same each time; a stage is
-            its name, and its ``parameters`` say what it holds. Raises ConfigError for an argument it can't use.
+        plan: ``(stages that hold parameters to learn, argument or None, epoch from 0) -> plan``, the same each time; a
+            stage is its name, and its ``parameters`` say what it holds. Raises ConfigError for an argument it can't
+            use.
         argument: what stands behind the colon, for help texts; None where there is nothing.
     """
 

@@ -1,7 +1,7 @@
 """What kind of answer is wanted, as types: a problem's four parts, each read by one room of the core.
 
-A task says what data there is and how it becomes a network's input; a problem says what a target is, what is learnt from it,
-how good an answer is, what the deployed file gives, and how an answer is shown. The two combine freely.
+A task says what data there is and how it becomes a network's input; a problem says what a target is, what is learnt
+from it, how good an answer is, what the deployed file gives, and how an answer is shown. The two combine freely.
 """
 
 from __future__ import annotations
@@ -33,7 +33,10 @@ Fitted = Mapping[str, Any]
 Measure = Literal["spread", "absolute", "exact"]
 Direction = Literal["larger", "smaller"]
 GroupRule = str
-"""How the samples of one group make one answer, in the problem's own words, such as ``mean`` or ``max``; "" for its usual one."""
+"""How the samples of one group make one answer, in the problem's own words, such as ``mean`` or ``max``.
+
+"" for its usual one.
+"""
 
 
 class Loss(NamedTuple):
@@ -42,7 +45,8 @@ class Loss(NamedTuple):
     Attributes:
         total: scalar tensor, the sum over the samples.
         weight: what it is divided by to be a mean: the number of samples, or the sum of their weights.
-        mean: the mean as the loss computes it by itself, where that rounds otherwise than `total` over `weight`; None for these.
+        mean: the mean as the loss computes it by itself, where that rounds otherwise than `total` over `weight`; None
+            for these.
     """
 
     total: Tensor
@@ -79,8 +83,9 @@ class Output:
         axes: names of dynamic axes, numbers of static ones, batch first.
         meaning: what a caller must know.
         unit: of its numbers; "" where they have none.
-        measure: how a file's output is compared with torch's. ``spread``: root mean square of the difference over the standard deviation
-            among samples. ``absolute``: the largest difference. ``exact``: left to the problem's `agree`.
+        measure: how a file's output is compared with torch's. ``spread``: root mean square of the difference over the
+            standard deviation among samples. ``absolute``: the largest difference. ``exact``: left to the problem's
+            `agree`.
         tolerance: the largest that passes, in terms of `measure`.
     """
 
@@ -151,40 +156,42 @@ class TrainingPart:
     """What is learnt.
 
     Attributes:
-        outputs: ``(labels, options)`` to the head's outputs, name to width, such as ``{"logits": 3}``. Every head that reads a vector
-            or a bag is built once for each of them, one that reads maps once for all.
-        gives: the shape that these outputs must have, as `Head.gives`: ``vector``, ``map`` or ``places``. Only heads that give it are
-            accepted.
-        loss: ``(labels, targets, options)`` to a module ``(outputs, targets) -> Loss``; `targets` are all training samples', as they
-            stand in `Sample.target`, and the module gets a batch's, as `encode` gives them, stacked. Parameters of its own learn at
-            the head's rate and are kept for resuming; no file of the model holds them.
-        read: ``(rows, columns, options)`` to `Targets`: from the cells of a table, as text, those columns that a task has found to
-            hold targets. None where targets aren't read from tables.
+        outputs: ``(labels, options)`` to the head's outputs, name to width, such as ``{"logits": 3}``. Every head that
+            reads a vector or a bag is built once for each of them, one that reads maps once for all.
+        gives: the shape that these outputs must have, as `Head.gives`: ``vector``, ``map`` or ``places``. Only heads
+            that give it are accepted.
+        loss: ``(labels, targets, options)`` to a module ``(outputs, targets) -> Loss``; `targets` are all training
+            samples', as they stand in `Sample.target`, and the module gets a batch's, as `encode` gives them, stacked.
+            Parameters of its own learn at the head's rate and are kept for resuming; no file of the model holds them.
+        read: ``(rows, columns, options)`` to `Targets`: from the cells of a table, as text, those columns that a task
+            has found to hold targets. None where targets aren't read from tables.
         check: ``(target, labels)`` to what was expected, in words, where a sample's target isn't that; "" where it is.
-        prepare: ``(labels, targets, options)`` to the same labels with `Label.constants` of these targets, those of all training samples,
-            such as the mean and the standard deviation that numbers are standardised by. Called once a training (of each fold, too), before
-            `outputs`, `encode` and `loss`; run and exported file record the labels, and every other function gets them.
+        prepare: ``(labels, targets, options)`` to the same labels with `Label.constants` of these targets, those of all
+            training samples, such as the mean and the standard deviation that numbers are standardised by. Called once
+            a training (of each fold, too), before `outputs`, `encode` and `loss`; run and exported file record the
+            labels, and every other function gets them.
         encode: ``(target, labels)`` to a number, an array or a mapping of arrays, of the same shapes for every sample.
-        move: of problems whose targets have places in the image, such as masks and boxes: ``(encoded, geometry)`` to the encoded target
-            in the pixels of the network's input, of the same shapes for every sample unless `collate` joins others. `EvaluationPart.columns`
-            and the loss get these. None where moving an image leaves its target as it is.
-        collate: a list of encoded (and moved) targets to a batch: a tensor, a mapping of tensors, or a list with one item a sample.
-            None to stack them.
-        placeholder: ``(labels)`` to any target of the shape that targets have, for samples of which this one isn't known while others
-            are. None where such samples can't be learnt from.
+        move: of problems whose targets have places in the image, such as masks and boxes: ``(encoded, geometry)`` to
+            the encoded target in the pixels of the network's input, of the same shapes for every sample unless
+            `collate` joins others. `EvaluationPart.columns` and the loss get these. None where moving an image leaves
+            its target as it is.
+        collate: a list of encoded (and moved) targets to a batch: a tensor, a mapping of tensors, or a list with one
+            item a sample. None to stack them.
+        placeholder: ``(labels)`` to any target of the shape that targets have, for samples of which this one isn't
+            known while others are. None where such samples can't be learnt from.
         strata: ``(targets, labels)`` to what a split spreads evenly among its sides.
         absent: ``(targets, labels)`` to the names of categories that no target has.
         unlearnable: ``(targets, labels)`` to why nothing can be learnt from these, in words; "" where it can.
-        check_options: raises ConfigError where the task's options, the problem's among them, don't go together; asked before any
-            data is read.
+        check_options: raises ConfigError where the task's options, the problem's among them, don't go together; asked
+            before any data is read.
         coupled: whether the loss needs the whole batch at once, as contrastive ones do; it is then never halved.
-        order: ``(targets, options, size, seed)`` to numbers of the training samples in the order of one epoch, as many as there are, for
-            losses that need certain samples together in a batch of `size`; some may be there twice, and others in another epoch. None
-            for every sample once, at random.
-        unknown: ``(labels of data, labels of a model)`` to what of the data the model knows nothing of, in words, such as a class;
-            "" where it can be evaluated on it.
-        relabel: ``(target, labels of data, labels of a model)`` to the same target as the model has it, such as the index of a class in
-            the model's order; only where `unknown` gives "".
+        order: ``(targets, options, size, seed)`` to numbers of the training samples in the order of one epoch, as many
+            as there are, for losses that need certain samples together in a batch of `size`; some may be there twice,
+            and others in another epoch. None for every sample once, at random.
+        unknown: ``(labels of data, labels of a model)`` to what of the data the model knows nothing of, in words, such
+            as a class; "" where it can be evaluated on it.
+        relabel: ``(target, labels of data, labels of a model)`` to the same target as the model has it, such as the
+            index of a class in the model's order; only where `unknown` gives "".
     """
 
     outputs: Callable[[Labels, Any], Mapping[str, int]]
@@ -239,31 +246,36 @@ def _untold(_before: Mapping[str, Any], _now: Mapping[str, Any]) -> float:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EvaluationPart:
-    """How good answers are. All functions look at columns, never at pictures, so that the core can draw rows again and again.
+    """How good answers are.
+
+    All functions look at columns, never at pictures, so that the core can draw rows again and again.
 
     Attributes:
-        columns: ``(outputs, targets, labels)``: the head's outputs ``(N, …)`` and N targets, as in `Sample.target`, to columns. Where
-            `TrainingPart.move` is given, this is called for every batch of validation samples alone, and `targets` are the moved ones,
-            as numpy has them; finished models are then evaluated by `DeploymentPart.columns`, at the samples' own size. In a
-            cross-validation the core adds a column ``fold``, whose model it was that answered.
-        metrics: ``(predictions, labels)`` to figures; NaN where one isn't defined. A figure of one of several labels is called by both,
-            as in ``mae/diameter``.
+        columns: ``(outputs, targets, labels)``: the head's outputs ``(N, …)`` and N targets, as in `Sample.target`, to
+            columns. Where `TrainingPart.move` is given, this is called for every batch of validation samples alone, and
+            `targets` are the moved ones, as numpy has them; finished models are then evaluated by
+            `DeploymentPart.columns`, at the samples' own size. In a cross-validation the core adds a column ``fold``,
+            whose model it was that answered.
+        metrics: ``(predictions, labels)`` to figures; NaN where one isn't defined. A figure of one of several labels is
+            called by both, as in ``mae/diameter``.
         primary: the one that chooses the best epoch.
-        smaller: names of figures that are better when smaller, ``mae`` for ``mae/diameter`` too; all others are better when larger.
-        group: ``(predictions, members, labels, rule)``: from the rows of each group to columns with one row a group. None where groups
-            get no answer of their own.
+        smaller: names of figures that are better when smaller, ``mae`` for ``mae/diameter`` too; all others are better
+        when larger.
+        group: ``(predictions, members, labels, rule)``: from the rows of each group to columns with one row a group.
+            None where groups get no answer of their own.
         decisive: ``(predictions of one group, labels)`` to the row that spoke most for the group's answer.
-        one_answer: ``(predictions, groups, labels)`` to the answer that every group counts as though its samples differ, such as a
-            class: figures per group would be right always, so there are none. "" where that isn't so.
+        one_answer: ``(predictions, groups, labels)`` to the answer that every group counts as though its samples
+            differ, such as a class: figures per group would be right always, so there are none. "" where that isn't so.
         rules: the group rules that it knows, the usual one first.
         fit: ``(predictions, labels, rule, options)`` to what fits validation data, such as a temperature.
         apply: ``(predictions, fitted, labels)`` to predictions as the deployed file gives them.
-        details: ``(predictions, groups or None, labels, fitted, intervals)`` to tables of the problem's own, as JSON has them: of one
-            answer a group, where these mean something, and with intervals or without.
+        details: ``(predictions, groups or None, labels, fitted, intervals)`` to tables of the problem's own, as JSON
+            has them: of one answer a group, where these mean something, and with intervals or without.
         telling: names of figures besides the primary one by which a file is compared with what its metadata says of it.
-        guessing: ``(labels)`` to what whoever guesses reaches, by name of a figure; a model that is clearly below has its answers mixed up.
-        moved: ``(details of before, details of now)`` of the same samples to how many of them are answered otherwise; NaN where the
-            details don't tell.
+        guessing: ``(labels)`` to what whoever guesses reaches, by name of a figure; a model that is clearly below has
+        its answers mixed up.
+        moved: ``(details of before, details of now)`` of the same samples to how many of them are answered otherwise;
+            NaN where the details don't tell.
     """
 
     columns: Callable[[Columns, Sequence[Any], Labels], Columns]
@@ -302,18 +314,22 @@ class DeploymentPart:
 
     Attributes:
         outputs: ``(labels, fitted)`` to the graph's outputs, in order.
-        graph: ``(labels, fitted)`` to a module ``(outputs, batch) -> tuple of tensors`` in the order of `outputs`: the last piece of the
-            graph, behind the head. `batch` are the graph's inputs, for answers that have their size. Where `TrainingPart.move` is
-            given, it is ``(outputs, batch, back)``, and `back` brings maps and boxes to the samples' own pixels, as `zooft.Back` says.
-        columns: ``(answers, targets, labels, fitted)``: as `EvaluationPart.columns` and `apply`, from what the file gives, by the names
-            of `outputs`.
-        agree: ``(torch, file, labels, fitted, slack)``: what of two answers to N samples doesn't agree, in words. Both are by name of an
-            output, ``(N, …)``; of an output whose size differs from sample to sample, ``(N,)`` arrays. `slack` has how far a right
-            file may move the numbers of the outputs that are measured by their spread; infinite where that isn't known.
+        graph: ``(labels, fitted)`` to a module ``(outputs, batch) -> tuple of tensors`` in the order of `outputs`: the
+            last piece of the graph, behind the head. `batch` are the graph's inputs, for answers that have their size.
+            Where `TrainingPart.move` is given, it is ``(outputs, batch, back)``, and `back` brings maps and boxes to
+            the samples' own pixels, as `zooft.Back` says.
+        columns: ``(answers, targets, labels, fitted)``: as `EvaluationPart.columns` and `apply`, from what the file
+            gives, by the names of `outputs`.
+        agree: ``(torch, file, labels, fitted, slack)``: what of two answers to N samples doesn't agree, in words. Both
+            are by name of an output, ``(N, …)``; of an output whose size differs from sample to sample, ``(N,)``
+            arrays. `slack` has how far a right file may move the numbers of the outputs that are measured by their
+            spread; infinite where that isn't known.
         properties: ``(labels)`` to entries of the ONNX metadata that other tools read.
-        writers: name of a format of ``zooft predict`` to ``(answers, labels, fitted, folder)``, which writes answers such as masks into a
-            new folder and returns the files; `answers` come one after the other, each to be dropped before the next.
-        figures: ``(differences by output)`` to what ``verification.json`` says of them under names of the problem's own.
+        writers: name of a format of ``zooft predict`` to ``(answers, labels, fitted, folder)``, which writes answers
+            such as masks into a new folder and returns the files; `answers` come one after the other, each to be
+            dropped before the next.
+        figures: ``(differences by output)`` to what ``verification.json`` says of them under names of the problem's
+            own.
     """
 
     outputs: Callable[[Labels, Fitted], Sequence[Output]]
@@ -371,39 +387,45 @@ class PresentationPart:
     """How answers are shown.
 
     Attributes:
-        cells: ``(predictions, labels, fitted)`` to columns of what ``zooft predict`` gives, in order, a list of texts or numbers each,
-            the answer itself first, such as ``class``. ``predictions.csv`` has the same and calls the first ``prediction``, unless it
-            begins with the name of one of several labels.
+        cells: ``(predictions, labels, fitted)`` to columns of what ``zooft predict`` gives, in order, a list of texts
+            or numbers each, the answer itself first, such as ``class``. ``predictions.csv`` has the same and calls the
+            first ``prediction``, unless it begins with the name of one of several labels.
         columns: ``(labels)`` to the names of these columns, in order.
-        target: ``(target, labels)`` to text, for ``samples.csv``, captions and the audit. Of a single label with categories, it is
-            one of these.
+        target: ``(target, labels)`` to text, for ``samples.csv``, captions and the audit. Of a single label with
+            categories, it is one of these.
         brief: one row of `cells` to what fits on a screen; of a row without an answer, all cells are "".
-        record: one row of `cells` to an entry of JSON. A mapping in it, such as a probability a class, stays one in entries that stand by
-            themselves; among those of ``--format json`` about files it becomes the list of its values.
-        entries: names that every `record` has, by which a file of earlier answers is known; () for the names of `columns`.
+        record: one row of `cells` to an entry of JSON. A mapping in it, such as a probability a class, stays one in
+            entries that stand by themselves; among those of ``--format json`` about files it becomes the list of its
+            values.
+        entries: names that every `record` has, by which a file of earlier answers is known; () for the names of
+        `columns`.
         about: ``(labels, fitted)`` to what JSON says of all answers, such as the classes in the order of such lists.
         opening: ``(labels, fitted)`` to sentences about answers that are to come, such as where a threshold lies.
-        worst: ``(predictions, labels)`` to a number a row ``(N,)``, larger for what is more worth a look; of right answers smaller
-            for surer ones.
-        wrong: ``(predictions, labels)`` to which answers are wrong, ``(N,)`` bool. None where answers are more or less good, as numbers
-            are: the report then shows the rows of the largest `worst`, and counts none.
-        caption: ``(predictions of one row, labels, fitted)`` to a title and lines for its picture. None for its target and the first of
-            its `cells`.
+        worst: ``(predictions, labels)`` to a number a row ``(N,)``, larger for what is more worth a look; of right
+            answers smaller for surer ones.
+        wrong: ``(predictions, labels)`` to which answers are wrong, ``(N,)`` bool. None where answers are more or less
+            good, as numbers are: the report then shows the rows of the largest `worst`, and counts none.
+        caption: ``(predictions of one row, labels, fitted)`` to a title and lines for its picture. None for its target
+            and the first of its `cells`.
         tables: ``(evaluation, labels)`` to tables of one split, for the screen.
-        remarks: ``(evaluation, labels)`` to paragraphs about one split, for the screen; lines of one are shown below each other.
-        sections: ``(evaluated, labels, fitted, rule)`` to what the report shows of one split besides the figures, in order: `Picture`,
-            `Table`, and blocks of `zooft.report`. None for `remarks` and `tables`.
+        remarks: ``(evaluation, labels)`` to paragraphs about one split, for the screen; lines of one are shown below
+        each other.
+        sections: ``(evaluated, labels, fitted, rule)`` to what the report shows of one split besides the figures, in
+            order: `Picture`, `Table`, and blocks of `zooft.report`. None for `remarks` and `tables`.
         describe: ``(labels, fitted, options)`` to the problem in words; `options` are the task's, as JSON has them.
-        usage: ``(labels, fitted, rule, group_name)`` to lines of Python for the report that print the answer from ``outputs``: name to
-            array ``(N, ...)`` of what the file gave for the samples of one group. `group_name` is "" where groups aren't known; ``np``
-            is there.
-        picture: ``(picture, answers, target, labels)`` to a picture ``(H, W, 3)`` uint8 with an answer drawn in: `picture` is the sample
-            for people, ``(H, W)`` or ``(H, W, 3)`` uint8, `answers` what the file gives of it, by name and without the batch axis,
-            `target` as in `Sample.target` or None. The report draws those that it shows. None where words say it all.
-        explained: ``(outputs, row, labels)`` to the scalar tensor whose gradient Grad-CAM follows, and what it stands for in words, from
-            the head's outputs ``(1, ...)`` of one sample and its columns; None where there is no such thing.
-        answers: ``(labels)`` to each `Answer` of a problem that gives several at once: the report shows figures, curves and Grad-CAM of each
-            as its own problem shows them, in place of `sections` and `explained`. Nothing of a problem that gives one.
+        usage: ``(labels, fitted, rule, group_name)`` to lines of Python for the report that print the answer from
+            ``outputs``: name to array ``(N, ...)`` of what the file gave for the samples of one group. `group_name` is
+            "" where groups aren't known; ``np`` is there.
+        picture: ``(picture, answers, target, labels)`` to a picture ``(H, W, 3)`` uint8 with an answer drawn in:
+            `picture` is the sample for people, ``(H, W)`` or ``(H, W, 3)`` uint8, `answers` what the file gives of it,
+            by name and without the batch axis, `target` as in `Sample.target` or None. The report draws those that it
+            shows. None where words say it all.
+        explained: ``(outputs, row, labels)`` to the scalar tensor whose gradient Grad-CAM follows, and what it stands
+            for in words, from the head's outputs ``(1, ...)`` of one sample and its columns; None where there is no
+            such thing.
+        answers: ``(labels)`` to each `Answer` of a problem that gives several at once: the report shows figures, curves
+            and Grad-CAM of each as its own problem shows them, in place of `sections` and `explained`. Nothing of a
+            problem that gives one.
     """
 
     cells: Callable[[Predictions, Labels, Fitted], Mapping[str, Sequence[Any]]]
@@ -437,7 +459,8 @@ class Problem:
         evaluation: how good answers are.
         deployment: what the file gives.
         presentation: how answers are shown.
-        options: a frozen dataclass of its own options, all with defaults; a task joins them to its own with `join_options`.
+        options: a frozen dataclass of its own options, all with defaults; a task joins them to its own with
+            `join_options`.
     """
 
     name: str
@@ -458,7 +481,8 @@ class Answer:
         labels: its own.
         primary: what the kind's primary figure is called among the figures of all, such as ``mae/age``.
         outputs: of the head, to its own, by the names that its problem knows.
-        evaluated: predictions and figures of one split, to its own: the samples of which it is known. None where it is known of none.
+        evaluated: predictions and figures of one split, to its own: the samples of which it is known. None where it is
+        known of none.
         fitted: what was fitted for all, to its own.
     """
 

@@ -154,7 +154,9 @@ class EpochRecord:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LevelDifference:
-    """How far two preprocessings are apart, in levels: 1/255 of the scale that the backbone's mean and std are given on.
+    """How far two preprocessings are apart, in levels.
+
+    1/255 of the scale that the backbone's mean and std are given on.
 
     Attributes:
         values: how many were compared.
@@ -176,11 +178,12 @@ class OutputDifference:
     """How far one output of a file is from torch's, in terms of its measure.
 
     Attributes:
-        measure: ``spread``: root mean square of the difference over the standard deviation among samples. ``absolute``: the largest
-            difference. ``exact``: the share of samples that differ.
+        measure: ``spread``: root mean square of the difference over the standard deviation among samples. ``absolute``:
+            the largest difference. ``exact``: the share of samples that differ.
         whole: from native units on.
-        network: where torch's network is given what the file's preprocessing made, so that only the networks differ; of ``spread``
-            on generated images too, and the larger one. None where the file doesn't say where its preprocessing ends.
+        network: where torch's network is given what the file's preprocessing made, so that only the networks differ; of
+            ``spread`` on generated images too, and the larger one. None where the file doesn't say where its
+            preprocessing ends.
         limit: of `network`, of a file that passes without more ado.
         spread: what ``spread`` is measured by; None of others.
     """
@@ -205,7 +208,8 @@ class Verification:
         samples: how many real samples were compared.
         available: how many there were.
         batch_sizes: those run.
-        relative_rms: the largest `OutputDifference.whole` of outputs that are measured by their spread; NaN where there are none.
+        relative_rms: the largest `OutputDifference.whole` of outputs that are measured by their spread; NaN where there
+        are none.
         agreement: share of samples in which all exact outputs, such as a class, are torch's; None where there are none.
         metrics: the problem's, as pairs (torch, onnx).
         failures: what didn't hold, in words.
@@ -214,8 +218,8 @@ class Verification:
         against: ``torch``, the model that the file was made from.
         preprocessing: the file's against torch's; None where the file doesn't say where its preprocessing ends.
         network_rms: as `relative_rms`, of `OutputDifference.network`.
-        spread: standard deviation among the samples of the output that `network_rms` is of, or a tenth of that among generated images
-            where that is more, as among samples that are nearly alike.
+        spread: standard deviation among the samples of the output that `network_rms` is of, or a tenth of that among
+            generated images where that is more, as among samples that are nearly alike.
         declared: what of the file's metadata was compared with the run, the graph and the tensors.
         outputs: by name, how far each is from torch's.
         figures: what the problem says of these in words of its own; beside the others in JSON.

@@ -19,8 +19,8 @@ class Column:
 
     Attributes:
         name: of the column.
-        categories: names of the whole numbers 0, 1, … that the column holds, in their order; empty where its values stand
-            for themselves.
+        categories: names of the whole numbers 0, 1, … that the column holds, in their order; empty where its values
+            stand for themselves.
     """
 
     name: str
@@ -33,8 +33,8 @@ class Row:
 
     Attributes:
         id: what run files call it, such as ``train.parquet/17``; the same each time, and of one row alone.
-        content: what `Source.content` takes to give the image; opaque to the task. Small, and such as `pickle` takes, since
-            loader processes read too.
+        content: what `Source.content` takes to give the image; opaque to the task. Small, and such as `pickle` takes,
+            since loader processes read too.
         values: column to what it holds: text, a number, True or False, a list of those, or None where it is empty.
         split: where the source itself says so, such as by a file's name. A column may say it too: the task reads that.
     """
@@ -54,11 +54,11 @@ class Source:
         summary: one line.
         recognises: whether a file or folder is of this form, by names and first bytes; cheap, and False where in doubt.
         columns: those that the task may ask for, by the form's own description of itself; not the image's.
-        rows: ``(path, columns)`` to every image in order, with the values of these columns, one at a time; a Rejection for what
-            can't be used.
-        content: from a row's `content`, the bytes of an image's file, or decoded levels ``(H, W)``, ``(H, W, 1)``, ``(H, W, 3)`` or
-            ``(H, W, 4)`` uint8, or grey ones uint16; several threads may call it at once. What can't be read any more is a DataError
-            whose message is the reason alone.
+        rows: ``(path, columns)`` to every image in order, with the values of these columns, one at a time; a Rejection
+            for what can't be used.
+        content: from a row's `content`, the bytes of an image's file, or decoded levels ``(H, W)``, ``(H, W, 1)``,
+            ``(H, W, 3)`` or ``(H, W, 4)`` uint8, or grey ones uint16; several threads may call it at once. What can't
+            be read any more is a DataError whose message is the reason alone.
     """
 
     name: str

@@ -83,29 +83,30 @@ class Task:
         discover: samples below a folder (or in a file), rejected ones with reasons. Must not import torch. With a
             parameter named ``computing`` it is given one, to show how far it is; with one named ``learning``, whether
             the data is to be learnt from: a finished model has its classes and their order already.
-        begin: ``(data, options)``, called once before a run's own `discover` and by no other command: the only place where a
-            task may write into the data folder, such as the key of its ids. Must not import torch.
+        begin: ``(data, options)``, called once before a run's own `discover` and by no other command: the only place
+            where a task may write into the data folder, such as the key of its ids. Must not import torch.
         read: one sample's array in native units, without the batch axis, or a tuple of arrays where the graph has
             several inputs; deterministic. Must not import torch.
-        digest: ``(source, options)`` to the SHA-256 (hexadecimal) of the content that `read` would read, without decoding it:
-            what was computed from a sample is kept under it. None hashes the arrays that were read.
-        sketch: ``(source, spec, options)`` to arrays that stand for those of `read` where random views are made: smaller, or
-            decoded faster, never where a plain view is wanted. None takes those of `read`.
+        digest: ``(source, options)`` to the SHA-256 (hexadecimal) of the content that `read` would read, without
+            decoding it: what was computed from a sample is kept under it. None hashes the arrays that were read.
+        sketch: ``(source, spec, options)`` to arrays that stand for those of `read` where random views are made:
+            smaller, or decoded faster, never where a plain view is wanted. None takes those of `read`.
         port: the deployed graph's input, or a tuple of them.
         preprocess: native units ``(N, …)``, one tensor for each port, to the network's input ``(N, C, H, W)``
             float32, or ``(N, Z, C, H, W)`` for a bag, as a module that can be exported.
-        input: ``(spec, options)`` to the input that the network gets in this task, such as another mode or size than the backbone was
-            trained at; every other function gets it as `spec`.
-        geometry: ``(spec, options)`` to how `preprocess` places a sample in the network's input, for problems whose targets have places;
-            `zooft.image_geometry` for that of images. None where that isn't known: such problems refuse the task.
+        input: ``(spec, options)`` to the input that the network gets in this task, such as another mode or size than
+            the backbone was trained at; every other function gets it as `spec`.
+        geometry: ``(spec, options)`` to how `preprocess` places a sample in the network's input, for problems whose
+            targets have places; `zooft.image_geometry` for that of images. None where that isn't known: such problems
+            refuse the task.
         explain: `preprocess` in words, for the ONNX metadata.
         problem: what kind of answer is wanted of it.
         options: a frozen dataclass; its fields become flags, config keys and arguments.
         augment: ``(spec, options) -> (arrays -> network input (C, H, W))``, the arrays as `read` gives them and one
-            argument each, or None for the plain view. In place of a view it may give `View`, which tells how pixels have moved, as
-            problems need whose targets have places. A view in uint8 is levels of 0 to 255, which the core brings to
-            the backbone's scale a batch at a time. Randomness comes from torch's global generator, which the core
-            seeds per sample and epoch.
+            argument each, or None for the plain view. In place of a view it may give `View`, which tells how pixels
+            have moved, as problems need whose targets have places. A view in uint8 is levels of 0 to 255, which the
+            core brings to the backbone's scale a batch at a time. Randomness comes from torch's global generator, which
+            the core seeds per sample and epoch.
         channels: of the network's input.
         head: the head that is used where the user names none.
         bag: whether a sample is a bag of instances.
@@ -115,17 +116,17 @@ class Task:
         private: True where paths and ids may name people; runs then hold none.
         subgroups: names of facts whose values get a row each in the table of subgroups.
         show: a sample's arrays as a picture for people, ``(H, W)`` or ``(H, W, 3)`` uint8.
-        redact: ``(arrays, options)`` to the same arrays without text that may be burned into them: what pictures are made of, never
-            answers. None where there is none to fear.
+        redact: ``(arrays, options)`` to the same arrays without text that may be burned into them: what pictures are
+            made of, never answers. None where there is none to fear.
         report: pictures and tables of the task's own for the report.
-        gather: ``(paths, options, computing) -> Discovery`` of unlabelled samples, for ``zooft predict``; None where each file is
-            one sample that `read` takes. A rejection's and a sample's id may name what the user typed.
-        of_row: ``(source, row, options)`` to the sample, without a target, that a row of a data source is: what ``zooft predict`` asks
-            about where it is given such data. None where the task reads no data sources.
+        gather: ``(paths, options, computing) -> Discovery`` of unlabelled samples, for ``zooft predict``; None where
+            each file is one sample that `read` takes. A rejection's and a sample's id may name what the user typed.
+        of_row: ``(source, row, options)`` to the sample, without a target, that a row of a data source is: what ``zooft
+            predict`` asks about where it is given such data. None where the task reads no data sources.
         identify: what a group and its decisive sample are called where they come from, such as a PatientID: shown by
             ``zooft predict`` only when asked.
-        whois: ``(data, ids, options)`` to what each salted id stands for: what ``zooft whois`` shows. None where ids are
-            no secrets.
+        whois: ``(data, ids, options)`` to what each salted id stands for: what ``zooft whois`` shows. None where ids
+            are no secrets.
         writers: name to ``(results, file, folder, options)`` that writes the results of ``zooft predict`` in a
             format of the task's own and returns the files.
         demo: ``(folder, seed)`` writes a small real data set offline.

@@ -136,16 +136,16 @@ class Family:
         name: the prefix.
         summary: one line for ``zooft backbones``.
         models: all model names, shortest import possible.
-        build: a model by full name, the zoo's own module with its classifier, random weights. Parameters that it builds with
-            ``requires_grad=False`` are never trained.
+        build: a model by full name, the zoo's own module with its classifier, random weights. Parameters that it builds
+            with ``requires_grad=False`` are never trained.
         anatomy: the map of such a module.
         pretrained: the zoo's own weights, downloading if need be; None where the zoo has none.
         aliases: short names for full ones.
-        canonical: a model's full name with its default weights tag; raises KeyError for unknown ones. Without it, a full name is
-            one that `models` has.
+        canonical: a model's full name with its default weights tag; raises KeyError for unknown ones. Without it, a
+            full name is one that `models` has.
         at_hand: whether ``pretrained`` would need no network.
-        local: the weights file of a model whose name, as it is typed, says where it lies on this machine; `canonical` gives a
-            name for it that doesn't, and that is enough to build it elsewhere.
+        local: the weights file of a model whose name, as it is typed, says where it lies on this machine; `canonical`
+            gives a name for it that doesn't, and that is enough to build it elsewhere.
     """
 
     name: str

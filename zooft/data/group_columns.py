@@ -11,14 +11,15 @@ from collections.abc import Mapping, Sequence
 
 _WHO = frozenset(
     """
-    patient patients pat subject subjects subj person persons people participant participants proband individual case cases
-    client owner user speaker donor animal mouse rat dog family twin mrn pid group groups patientin patienten sujet paciente
+    patient patients pat subject subjects subj person persons people participant participants proband
+    individual case cases client owner user speaker donor animal mouse rat dog family twin mrn pid group
+    groups patientin patienten sujet paciente
     """.split()  # noqa: SIM905 -- a list of words
 )
 _WHAT = frozenset(
     """
-    specimen biopsy slide wafer lot study exam examination encounter visit session acquisition scan series video clip movie
-    sequence burst scene
+    specimen biopsy slide wafer lot study exam examination encounter visit session acquisition scan series
+    video clip movie sequence burst scene
     """.split()  # noqa: SIM905 -- the same
 )
 """Of which, or of which recording, several images may be."""
@@ -40,7 +41,9 @@ _KNOWN_SHAPES = frozenset(
 
 
 def likely_groups(columns: Mapping[str, Sequence[str]]) -> tuple[str, ...]:
-    """Those that look so, by their names (``patient``, ``subject_id``) or by ids that several rows share; the likeliest first.
+    """Those that look so, by their names (``patient``, ``subject_id``) or by ids that several rows share.
+
+    The likeliest first.
 
     Args:
         columns: of each by its name the cells of all rows, "" for empty ones; no cells at all where they aren't known.
@@ -55,7 +58,10 @@ def likely_groups(columns: Mapping[str, Sequence[str]]) -> tuple[str, ...]:
 
 
 def subject_word(name: str) -> str:
-    """What a column's name says of whom or of which recording an image is, such as ``patient`` for ``PatientID``; "" for others."""
+    """What a column's name says of whom or of which recording an image is, such as ``patient`` for ``PatientID``.
+
+    "" for others.
+    """
     words = [word for word in _words(name) if not word.isdigit() and word not in _NUMBERING and word != "instance"]
     if len(words) != 1:  # the age of a patient is none
         return ""
@@ -95,9 +101,11 @@ def _are_ids(name: str, cells: Sequence[str]) -> bool:
 def _are_hashes(values: Counter[str]) -> bool:
     """Hexadecimal numbers of one length, of which some have letters and digits; UUIDs too."""
     bare = [value.replace("-", "").casefold() for value in values]
-    return len({len(one) for one in bare}) == 1 and all(re.fullmatch(r"[0-9a-f]{8,}", one) for one in bare) and any(
-        re.search(r"[a-f].*\d|\d.*[a-f]", one) for one in bare
-    )  # fmt: skip
+    return (
+        len({len(one) for one in bare}) == 1
+        and all(re.fullmatch(r"[0-9a-f]{8,}", one) for one in bare)
+        and any(re.search(r"[a-f].*\d|\d.*[a-f]", one) for one in bare)
+    )
 
 
 def _shape(text: str) -> str:

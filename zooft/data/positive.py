@@ -14,25 +14,26 @@ from zooft.errors import ConfigError
 
 _NOTHING = frozenset(
     """
-    normal healthy negative neg none nothing nil clear clean no absent absence false 0 zero good ok okay intact
-    undamaged unaffected uninfected unremarkable pass passed accept accepted sound genuine ham empty nofinding
-    nofindings gesund unauffällig sain sano sana
+    normal healthy negative neg none nothing nil clear clean no absent absence false 0 zero good ok okay
+    intact undamaged unaffected uninfected unremarkable pass passed accept accepted sound genuine ham empty
+    nofinding nofindings gesund unauffällig sain sano sana
     """.split()  # noqa: SIM905 -- a list of words
 )
 """Words for: nothing was found."""
-_HARMLESS = frozenset("benign control controls other others rest background regular".split())  # noqa: SIM905 -- the same
+_HARMLESS = frozenset(("benign control controls other others rest background regular").split())  # noqa: SIM905 -- the same
 """Words for a harmless finding: positive beside `_NOTHING`, negative beside everything else."""
 _FINDING = frozenset(
     """
-    abnormal abnormality abnormalities anomaly anomalies anomalous unhealthy sick ill affected positive pos present
-    presence yes true finding findings pathology pathologic pathological disease diseased case cases patient
-    patients lesion lesions nodule nodules mass masses polyp polyps tumor tumors tumour tumours cancer cancers
-    cancerous malignant malignancy malign carcinoma adenocarcinoma melanoma lymphoma glioma metastasis metastases
-    metastatic hemorrhage haemorrhage hemorrhagic bleed bleeding fracture fractures fractured pneumonia covid
-    tuberculosis tb emphysema effusion edema oedema embolism pneumothorax stroke ischemia ischaemia infarct
-    infarction aneurysm fibrosis infection infected inflamed inflammation defect defects defective bad nok ng fail
-    failed failure fault faulty reject rejected crack cracks cracked broken damage damaged scratch scratched dent
-    dented rust rusty rotten spoiled contaminated fake forged fraud spam krank malade enfermo
+    abnormal abnormality abnormalities anomaly anomalies anomalous unhealthy sick ill affected positive pos
+    present presence yes true finding findings pathology pathologic pathological disease diseased case cases
+    patient patients lesion lesions nodule nodules mass masses polyp polyps tumor tumors tumour tumours cancer
+    cancers cancerous malignant malignancy malign carcinoma adenocarcinoma melanoma lymphoma glioma metastasis
+    metastases metastatic hemorrhage haemorrhage hemorrhagic bleed bleeding fracture fractures fractured
+    pneumonia covid tuberculosis tb emphysema effusion edema oedema embolism pneumothorax stroke ischemia
+    ischaemia infarct infarction aneurysm fibrosis infection infected inflamed inflammation defect defects
+    defective bad nok ng fail failed failure fault faulty reject rejected crack cracks cracked broken damage
+    damaged scratch scratched dent dented rust rusty rotten spoiled contaminated fake forged fraud spam krank
+    malade enfermo
     """.split()  # noqa: SIM905 -- the same
 )
 """Words for: something was found."""

@@ -25,8 +25,8 @@ def source_of(path: Path, sources: Sequence[Source]) -> Source | None:
     found = [source for source in sources if source.recognises(path)]
     if len(found) > 1:
         raise DataError(
-            f"{path} is recognised by several data sources: {' and '.join(source.name for source in found)}; uninstall the plugins "
-            "whose data it isn't ('zooft plugins' lists them)"
+            f"{path} is recognised by several data sources: {' and '.join(source.name for source in found)}; "
+            "uninstall the plugins whose data it isn't ('zooft plugins' lists them)"
         )
     return found[0] if found else None
 

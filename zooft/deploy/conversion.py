@@ -1,10 +1,11 @@
 """From a module to an ONNX graph by torch's exporter, and whether it will work, before anything is trained.
 
-Owns the call of the exporter, what is done where it can't express attention, what a failure says in one sentence, and the
-trial. `export` owns what becomes of the graph.
+Owns the call of the exporter, what is done where it can't express attention, what a failure says in one sentence, and
+the trial. `export` owns what becomes of the graph.
 
-The exporter traces a module, takes its operations apart and translates each. Only the last two are slow, and they don't fail on
-the few dozen operations that most networks consist of: where the trace of the trial shows no others, nothing more is tried.
+The exporter traces a module, takes its operations apart and translates each. Only the last two are slow, and they don't
+fail on the few dozen operations that most networks consist of: where the trace of the trial shows no others, nothing
+more is tried.
 """
 
 from __future__ import annotations
@@ -39,11 +40,12 @@ _LONGEST = 200
 """Characters of the exporter's own words in a message."""
 _PLAIN = frozenset(
     """
-    _assert_tensor_metadata _softmax _upsample_bicubic2d_aa adaptive_avg_pool2d add add_ amax arange avg_pool2d batch_norm cat chunk clone contiguous conv2d
-    detach_ div dropout dropout_ expand feature_dropout flatten gelu hardsigmoid hardsigmoid_ hardswish hardswish_ hardtanh hardtanh_
-    layer_norm lift_fresh_copy linear matmul max_pool2d mean mul mul_ pad permute relu relu6 relu6_ relu_ reshape roll
-    scaled_dot_product_attention select sigmoid sigmoid_ silu silu_ slice softmax split squeeze sub sum sym_size tanh to transpose unbind
-    unflatten unsqueeze view
+    _assert_tensor_metadata _softmax _upsample_bicubic2d_aa adaptive_avg_pool2d add add_ amax arange
+    avg_pool2d batch_norm cat chunk clone contiguous conv2d detach_ div dropout dropout_ expand
+    feature_dropout flatten gelu hardsigmoid hardsigmoid_ hardswish hardswish_ hardtanh hardtanh_ layer_norm
+    lift_fresh_copy linear matmul max_pool2d mean mul mul_ pad permute relu relu6 relu6_ relu_ reshape roll
+    scaled_dot_product_attention select sigmoid sigmoid_ silu silu_ slice softmax split squeeze sub sum
+    sym_size tanh to transpose unbind unflatten unsqueeze view
     """.split()  # noqa: SIM905  -- quotes around each of seventy words make them no clearer
 )
 """Operations of torch that its exporter translates whatever they are given."""
@@ -75,9 +77,16 @@ def convert(
     def attempt(writing: _WritingOut) -> onnx.ModelProto:
         with _quiet(), torch.no_grad(), writing:
             program = torch.onnx.export(
-                model, tuple(example), dynamo=True, opset_version=OPSET, verbose=False, external_data=False,
-                input_names=list(inputs), output_names=list(outputs), dynamic_shapes=tuple(axes),
-            )  # fmt: skip
+                model,
+                tuple(example),
+                dynamo=True,
+                opset_version=OPSET,
+                verbose=False,
+                external_data=False,
+                input_names=list(inputs),
+                output_names=list(outputs),
+                dynamic_shapes=tuple(axes),
+            )
         if program is None:
             raise ExportError("torch's exporter gave no program")
         return program.model_proto
@@ -93,7 +102,8 @@ def convert(
         except Exception:
             raise _failed(error) from error
         note(
-            "attention is written out as matrix products in the file, since torch's exporter can't write it as one operation here"
+            "attention is written out as matrix products in the file, since torch's exporter can't write it as one "
+            "operation here"
         )
     return proto
 
@@ -186,11 +196,12 @@ def _attention(
     scale: float | None = None,
     enable_gqa: bool = False,
 ) -> Tensor:
-    """As torch's documentation of ``scaled_dot_product_attention`` writes it: ``(…, L, E), (…, S, E), (…, S, V) -> (…, L, V)``."""
+    """As torch's documentation of ``scaled_dot_product_attention`` writes it.
+
+    ``(…, L, E), (…, S, E), (…, S, V) -> (…, L, V)``.
+    """
     if enable_gqa:
-        key, value = (
-            part.repeat_interleave(query.shape[-3] // part.shape[-3], dim=-3) for part in (key, value)
-        )  # fmt: skip
+        key, value = (part.repeat_interleave(query.shape[-3] // part.shape[-3], dim=-3) for part in (key, value))
     scores = (query * (1 / math.sqrt(query.shape[-1]) if scale is None else scale)) @ key.transpose(-2, -1)
     if is_causal:
         attn_mask = torch.ones(scores.shape[-2:], dtype=torch.bool, device=query.device).tril()

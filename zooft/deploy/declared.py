@@ -85,8 +85,8 @@ def alone(model: OnnxModel, path: Path, problem: Problem) -> Declaration:
 def doubts(model: OnnxModel, path: Path, problem: Problem) -> tuple[str, ...]:
     """Why a file may not be the one that was verified; for whoever uses it.
 
-    Beside a ``verification.json`` its SHA-256 must be the recorded one, else its tensors those that its metadata names, and what
-    it tells other tools, such as the names of labels, the same.
+    Beside a ``verification.json`` its SHA-256 must be the recorded one, else its tensors those that its metadata names,
+    and what it tells other tools, such as the names of labels, the same.
     """
     record, name = path.parent / runs.VERIFICATION_FILE, path.name
     if record.is_file():
@@ -95,7 +95,8 @@ def doubts(model: OnnxModel, path: Path, problem: Problem) -> tuple[str, ...]:
     faults = [f"{fault}; 'zooft export' writes a run's file again" for fault in found]
     if (path.parent / runs.RUN_FILE).is_file():
         faults.append(
-            f"nothing says that {name} was verified: there is no {record.name} beside it; 'zooft export {path.parent}' writes and verifies it again"
+            f"nothing says that {name} was verified: there is no {record.name} beside it; 'zooft export "
+            f"{path.parent}' writes and verifies it again"
         )
     return tuple(faults)
 
@@ -110,8 +111,9 @@ def _against_record(record: Path, path: Path, metadata: Metadata) -> Iterator[st
     actual = file_sha256(path)
     if actual != wanted:
         yield (
-            f"{path.name} isn't the file that {record.name} beside it is about: its SHA-256 is {actual[:12]}…, the verified one's "
-            f"{wanted[:12]}…; 'zooft export' writes and verifies a run's file again, or move the record away if it belongs to another file"
+            f"{path.name} isn't the file that {record.name} beside it is about: its SHA-256 is {actual[:12]}…, the "
+            f"verified one's {wanted[:12]}…; 'zooft export' writes and verifies a run's file again, or move the "
+            "record away if it belongs to another file"
         )
     elif not passed:
         yield f"{path.name} failed its verification: {record.name} beside it says why"
@@ -188,5 +190,8 @@ def refuse_undeclared(task: Task, declared: Sequence[Output], found: Any, *, row
         )
         if kind != output.dtype or not fits:
             expected = f"{output.dtype} {output.axes}, as `outputs` says"
-            text = f"makes a module that gives {output.name} as {kind or type(tensor).__name__} {shape} of {rows} samples; expected {expected}"
+            text = (
+                f"makes a module that gives {output.name} as {kind or type(tensor).__name__} {shape} of {rows} "
+                f"samples; expected {expected}"
+            )
             raise place.error(text, code=code)

@@ -1,6 +1,7 @@
 """How far a file's answers are from the model's, in units that mean something.
 
-Owns the units: preprocessing is compared in levels of 255, numbers by their spread among samples. Limits are `verify`'s.
+Owns the units: preprocessing is compared in levels of 255, numbers by their spread among samples. Limits are
+`verify`'s.
 """
 
 from __future__ import annotations
@@ -45,10 +46,10 @@ class Answers:
 
 def joined(rows: Sequence[Answers]) -> Answers:
     """Of many samples."""
-    return Answers(*(_joined([getattr(row, name) for row in rows]) for name in ("torch", "same", "file")))
+    return Answers(*(_join([getattr(row, name) for row in rows]) for name in ("torch", "same", "file")))
 
 
-def _joined(parts: Sequence[Columns]) -> Columns:
+def _join(parts: Sequence[Columns]) -> Columns:
     return {name: stacked([part[name] for part in parts]) for name in parts[0]}
 
 

@@ -1,7 +1,8 @@
 """Many pictures' embeddings in one file, and which of them are nearest to another's: without torch.
 
-Owns the index file: an npz archive of plain arrays, never of pickles, that says which model made it. Up to `EXACT` embeddings all are
-compared; beyond, usearch's graph (HNSW, Malkov and Yashunin 2018) names candidates, whose distances are then computed exactly.
+Owns the index file: an npz archive of plain arrays, never of pickles, that says which model made it. Up to `EXACT`
+embeddings all are compared; beyond, usearch's graph (HNSW, Malkov and Yashunin 2018) names candidates, whose distances
+are then computed exactly.
 """
 
 from __future__ import annotations
@@ -103,9 +104,14 @@ def make_graph(embeddings: NDArray[np.float32], *, threads: int) -> bytes | None
 def write(index: Index, path: Path) -> None:
     """The file, whole or not at all."""
     about = {
-        "schema": SCHEMA, "kind": "zooft index", "model_sha256": index.model_sha256, "model": index.model, "threshold": index.threshold,
-        "files": list(index.files), "graph_sha256": hashlib.sha256(index.graph).hexdigest() if index.graph else None,
-    }  # fmt: skip
+        "schema": SCHEMA,
+        "kind": "zooft index",
+        "model_sha256": index.model_sha256,
+        "model": index.model,
+        "threshold": index.threshold,
+        "files": list(index.files),
+        "graph_sha256": hashlib.sha256(index.graph).hexdigest() if index.graph else None,
+    }
     arrays: dict[str, NDArray[Any]] = {"about": _bytes(json.dumps(about).encode()), "embeddings": index.embeddings}
     if index.graph:
         arrays["graph"] = _bytes(index.graph)
@@ -140,7 +146,7 @@ def read(path: Path) -> Index:
             about = json.loads(arrays["about"].tobytes())
             embeddings = arrays["embeddings"]
             graph = arrays["graph"].tobytes() if "graph" in arrays.files else None
-        found = _checked(about, embeddings, graph)
+        found = _check(about, embeddings, graph)
     except (
         ValueError,
         KeyError,
@@ -157,7 +163,7 @@ def read(path: Path) -> Index:
     return found
 
 
-def _checked(about: Any, embeddings: NDArray[Any], graph: bytes | None) -> Index:
+def _check(about: Any, embeddings: NDArray[Any], graph: bytes | None) -> Index:
     if about["schema"] != SCHEMA:
         raise ValueError(f"schema {about['schema']!r}, expected {SCHEMA}")
     files = about["files"]
@@ -231,7 +237,7 @@ def _usearch(size: int) -> Any:
         from usearch.index import Index as Graph
     except ImportError:
         raise ConfigError(
-            f"more than {EXACT:,} embeddings are searched with usearch, which isn't installed: pip install 'zooft[retrieval]' "
-            "(where zooft-runtime is installed: pip install usearch)"
+            f"more than {EXACT:,} embeddings are searched with usearch, which isn't installed: pip install "
+            "'zooft[retrieval]' (where zooft-runtime is installed: pip install usearch)"
         ) from None
     return Graph(ndim=size, metric="cos", dtype="f32", expansion_search=2 * _CANDIDATES)

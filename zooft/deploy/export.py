@@ -154,9 +154,13 @@ def _to_proto(
     axes = tuple({index: axis for index, axis in enumerate(port.axes) if isinstance(axis, str)} for port in ports)
     try:
         return conversion.convert(
-            _InTwoParts(model).eval(), example, inputs=[port.name for port in ports],
-            outputs=[*(output.name for output in outputs), NETWORK_INPUT], axes=(axes,), note=note,
-        )  # fmt: skip
+            _InTwoParts(model).eval(),
+            example,
+            inputs=[port.name for port in ports],
+            outputs=[*(output.name for output in outputs), NETWORK_INPUT],
+            axes=(axes,),
+            note=note,
+        )
     except ExportError as error:
         raise ExportError(f"{error}; the fine-tuned weights are kept, and --no-export leaves this step out") from error
 

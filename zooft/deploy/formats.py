@@ -1,4 +1,7 @@
-"""The formats of `zooft predict`: one table for files and patients, the same as CSV, JSON, JSON lines and on the screen."""
+"""The formats of `zooft predict`.
+
+One table for files and patients, the same as CSV, JSON, JSON lines and on the screen.
+"""
 
 from __future__ import annotations
 
@@ -28,7 +31,8 @@ class Layout:
     """What stands in every format.
 
     Attributes:
-        key: what is answered for: ``file``, ``patient``, or ``id`` where there are rows of data sources among what is asked about.
+        key: what is answered for: ``file``, ``patient``, or ``id`` where there are rows of data sources among what is
+        asked about.
         labels: what the answers mean.
         presentation: how they are shown.
         facts: what else is known of each answer, in order.
@@ -148,7 +152,10 @@ _FACTS: Mapping[str, tuple[str, ...]] = {"file": (), "id": (), "patient": ("samp
 
 
 def _is_table(first: str, names: tuple[str, ...]) -> bool:
-    """Whether a line is the head of CSV with these columns, or with those of any categories: another model may have written it."""
+    """Whether a line is the head of CSV with these columns, or with those of any categories.
+
+    Another model may have written it.
+    """
     try:
         head = next(csv.reader([first], strict=True), [])
     except csv.Error:
@@ -198,6 +205,6 @@ def csv_line(given: Iterable[Any]) -> str:
 
 
 def with_names(layout: Layout, answers: Iterable[Answer]) -> Layout:
-    """A layout that has room for all that is told of any answer, such as the names of patients, before the other facts."""
+    """A layout with room for all facts of any answer, such as the names of patients, before the usual ones."""
     names = dict.fromkeys(name for answer in answers for name in answer.facts if name not in layout.facts)
     return replace(layout, facts=(*names, *layout.facts))

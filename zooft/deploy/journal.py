@@ -1,4 +1,6 @@
-"""What `zooft predict` has answered so far, on disk: ``NAME.partial``, a line an answer, from which a killed one goes on.
+"""What `zooft predict` has answered so far, on disk.
+
+``NAME.partial``, a line an answer, from which a killed one goes on.
 
 The file under its own name is made from it once all is answered, at once and whole.
 """
@@ -61,7 +63,7 @@ class Journal:
         try:
             self._about = json.loads(json.dumps({"schema": _SCHEMA, **about}))
             self._places: dict[str, tuple[int, str]] = {}
-            self._file = self._opened(resume=resume)
+            self._file = self._open(resume=resume)
         except BaseException:
             exclusive.release(self._lock)
             raise
@@ -120,7 +122,7 @@ class Journal:
         told = "1 answer is" if known == 1 else f"{known} answers are"
         return f"{told} in {self.path}; the same command with --resume goes on with the others"
 
-    def _opened(self, *, resume: bool) -> IO[bytes]:
+    def _open(self, *, resume: bool) -> IO[bytes]:
         head = json.dumps(self._about).encode() + b"\n"
         if not self.path.exists():
             file = self.path.open("x+b")
@@ -147,8 +149,8 @@ class Journal:
         others = [name for name, value in self._about.items() if before.get(name) != value]
         if others:
             raise RunError(
-                f"{self.path} was begun with another {' and '.join(others)}; give the command that was stopped again, or remove "
-                "the file"
+                f"{self.path} was begun with another {' and '.join(others)}; give the command that was stopped again, "
+                "or remove the file"
             )
         end = file.tell()
         for at, entry in _entries(file):

@@ -1,7 +1,7 @@
 """Proof of a file where its run isn't at hand: by data with labels, without torch.
 
-Owns what such a proof is worth: it says that the file is as good as its metadata says, not that it answers as a model in
-torch does. Files with labels in another order, or with another preprocessing, don't stand it.
+Owns what such a proof is worth: it says that the file is as good as its metadata says, not that it answers as a model
+in torch does. Files with labels in another order, or with another preprocessing, don't stand it.
 """
 
 from __future__ import annotations
@@ -100,11 +100,19 @@ def verify(
     chosen = [members[i] for i in spread(members, most)]
     answers = saved.predict_file(model, task, options, chosen, advance=computing(f"{split} samples", len(chosen)))
     evaluation = evaluate(
-        problem, about.labels, answers, split=split, resamples=_RESAMPLES, seed=0, fitted=about.fitted, group_rule=about.group_rule,
-        group_name=about.data.get("group_name", "group"), facts=task.subgroups,
-    )  # fmt: skip
+        problem,
+        about.labels,
+        answers,
+        split=split,
+        resamples=_RESAMPLES,
+        seed=0,
+        fitted=about.fitted,
+        group_rule=about.group_rule,
+        group_name=about.data.get("group_name", "group"),
+        facts=task.subgroups,
+    )
     whole = len(chosen) == len(members) and about.data.get("fingerprint") in _fingerprints(problem, found, about.labels)
-    recorded = _recorded(about.metrics, split, problem, whole=whole)
+    recorded = _record(about.metrics, split, problem, whole=whole)
     own = declared.alone(model, path, problem)
     disagreeing = _disagreements(model, task, options, [chosen[i] for i in spread(chosen, _DECIDED)])
     faults = [*own.faults, *disagreeing, *_faults(problem, evaluation, recorded, about.labels)]
@@ -143,7 +151,7 @@ def _disagreements(model: OnnxModel, task: Task, options: Any, samples: Sequence
     return task.problem.deployment.agree(together, together, about.labels, about.fitted, slack)
 
 
-def _recorded(figures: Mapping[str, Any], split: str, problem: Problem, *, whole: bool) -> _Recorded:
+def _record(figures: Mapping[str, Any], split: str, problem: Problem, *, whole: bool) -> _Recorded:
     """The figures to compare with: those of the same samples, or those of held-out ones."""
     smaller = problem.evaluation.smaller
     if whole and split in figures and split != "train":
@@ -175,8 +183,8 @@ def _wrong_way(name: str, share: float, evaluation: Evaluation, recorded: _Recor
     if now is None or now.high is None or now.high >= share or (before is not None and before < share):
         return
     yield (
-        f"it does worse than guessing ({name.replace('_', ' ')} {now.value:.3f}, guessing has {share:.3f}): its answers, "
-        f"{known}, may be in the wrong order"
+        f"it does worse than guessing ({name.replace('_', ' ')} {now.value:.3f}, guessing has {share:.3f}): its "
+        f"answers, {known}, may be in the wrong order"
     )
 
 
@@ -194,8 +202,8 @@ def _otherwise(problem: Problem, evaluation: Evaluation, recorded: _Recorded) ->
         and recorded.value(name) is not None
     )
     return [
-        f"on the very {recorded.split} samples that its metadata has figures of, it answers {moved:.0f} of {evaluation.samples} otherwise"
-        + (f": {figures}" if figures else "")
+        f"on the very {recorded.split} samples that its metadata has figures of, it answers {moved:.0f} of "
+        f"{evaluation.samples} otherwise" + (f": {figures}" if figures else "")
     ]
 
 
@@ -220,9 +228,10 @@ def _worse(name: str, now: Interval, recorded: _Recorded) -> list[str]:
     if worst is None or math.isnan(best) or (best >= worst if less else best <= worst):
         return []
     return [
-        f"its {name.replace('_', ' ')} on this data is {now.value:.4f} ({'at most' if less else 'at least'} {best:.4f}); its metadata says "
-        f"{recorded.value(name):.4f} on {recorded.split} samples ({'at least' if less else 'at most'} {worst:.4f}): either this data is of another "
-        "kind, or the file isn't what it says"
+        f"its {name.replace('_', ' ')} on this data is {now.value:.4f} ({'at most' if less else 'at least'} "
+        f"{best:.4f}); its metadata says {recorded.value(name):.4f} on {recorded.split} samples "
+        f"({'at least' if less else 'at most'} {worst:.4f}): either this data is of another kind, or the file isn't "
+        "what it says"
     ]
 
 

@@ -1,4 +1,6 @@
-"""What a deployed file says of files, of rows of data sources or of patients: one answer after the other, as soon as it is there.
+"""What a deployed file says of files, of rows of data sources or of patients.
+
+One answer after the other, as soon as it is there.
 
 Owns what an answer is. Whatever can't be read or judged gets an answer too, which says why; nothing ends the others.
 """
@@ -85,8 +87,8 @@ def _each(files: Sequence[Path], sources: Mapping[Path, Source], task: Task, opt
         for one in [path] if source is None else data_sources.unlabelled(source, path, task, options):
             if sources and key_of(one) in known:
                 raise DataError(
-                    f"two rows are called {key_of(one)!r}, one of them in {path}, and their answers couldn't be told apart; predict on "
-                    "one file or folder after the other"
+                    f"two rows are called {key_of(one)!r}, one of them in {path}, and their answers couldn't be told "
+                    "apart; predict on one file or folder after the other"
                 )
             if sources:
                 known.add(key_of(one))
@@ -99,7 +101,10 @@ def key_of(asked: Asked) -> str:
 
 
 def stamp(asked: Asked, task: Task, options: Any) -> str:
-    """What tells whether it is still the same: of a file its size, time and place, of a row a digest of what it holds; else nothing."""
+    """What tells whether it is still the same: of a file its size, time and place, of a row a digest of what it holds.
+
+    Else nothing.
+    """
     if isinstance(asked, Rejection):
         return ""
     if isinstance(asked, Path):
@@ -349,8 +354,11 @@ def from_result(group: Group, result: GroupResult | str, names: Mapping[str, str
         "decisive": result.decisive.id,
     }
     return Answer(
-        key=result.group, cells=result.answer, facts=facts, error=_lacks(result),
-    )  # fmt: skip
+        key=result.group,
+        cells=result.answer,
+        facts=facts,
+        error=_lacks(result),
+    )
 
 
 def _lacks(result: GroupResult) -> str:

@@ -113,22 +113,32 @@ def open_run(path: Path, registry: Registry, *, like: Backbone | None = None) ->
     record = read_record(path)
     task, options = _task(registry, record.task, record.options)
     backbone = rebuild_backbone(
-        registry.family(record.backbone.family), record.backbone.name, channels=task.channels(options),
-        record=record.weights, like=like,
-    )  # fmt: skip
+        registry.family(record.backbone.family),
+        record.backbone.name,
+        channels=task.channels(options),
+        record=record.weights,
+        like=like,
+    )
     backbone = for_task(backbone, task, options)
     outputs = ask(task.problem.training, "outputs", record.labels, options)
     adapted = adapt(backbone, registry.head(record.head), outputs, known_taps=record.backbone.taps)
     weights = path / runs.WEIGHTS_FILE
     load_zoo_state_dict(adapted, read_file(weights).tensors, what=weights.name)
     return SavedRun(
-        path=path, record=record, task=task, options=options, labels=record.labels, model=adapted.eval(), input=backbone.input,
-        fitted=record.fitted, group_rule=record.data.group_rule,
-    )  # fmt: skip
+        path=path,
+        record=record,
+        task=task,
+        options=options,
+        labels=record.labels,
+        model=adapted.eval(),
+        input=backbone.input,
+        fitted=record.fitted,
+        group_rule=record.data.group_rule,
+    )
 
 
 def about_unfitted(saved: SavedRun) -> tuple[str, ...]:
-    """What to tell of a run that was interrupted, or of one fold, before anything was fitted on its validation samples."""
+    """A note about a run, or a fold, that ended before anything was fitted on its validation samples."""
     shown, labels = saved.problem.presentation, saved.labels
     wanted = shown.describe(labels, saved.fitted, saved.record.options).fitted
     if saved.record.evaluation or saved.fitted or not wanted:
@@ -197,8 +207,9 @@ def samples_of(
     chosen = split if split != "auto" else next(name for name in order if by_split[name])
     if chosen == "all" and split == "auto" and val_was_learnt and len(known):
         raise DataError(
-            "the model has learnt from all samples of this data (--folds), so evaluating on them would be optimistic; its "
-            "cross-validated figures are in run.json and report.html; give other data, or --split all to judge it all the same"
+            "the model has learnt from all samples of this data (--folds), so evaluating on them would be "
+            "optimistic; its cross-validated figures are in run.json and report.html; give other data, or --split "
+            "all to judge it all the same"
         )
     if not by_split[chosen]:
         raise DataError(f"the data has no {chosen} samples; it has {_counted(by_split)}")
@@ -224,9 +235,15 @@ def samples_to_verify(
 
     learnt = saved.record.data.val == 0
     _, members, notes = find_samples(
-        saved.task, saved.options, saved.labels, data, run=run, order=("val", "test", "all"),
-        split="all" if learnt else "auto", val_was_learnt=learnt,
-    )  # fmt: skip
+        saved.task,
+        saved.options,
+        saved.labels,
+        data,
+        run=run,
+        order=("val", "test", "all"),
+        split="all" if learnt else "auto",
+        val_was_learnt=learnt,
+    )
     return [members[i] for i in spread(members, most)], len(members), notes
 
 
@@ -275,20 +292,20 @@ def predict_run(
                 {name: found.numpy() for name, found in made.items()} if placed is None else placed.columns(made)
             )
             advance(len(x))
-    columns = _joined(rows)
+    columns = _join(rows)
     if placed is None:
         columns = saved.problem.evaluation.columns(columns, [sample.target for sample in samples], saved.labels)
     raw = Predictions(samples=samples, columns=columns)
     return saved.problem.evaluation.apply(raw, saved.fitted, saved.labels) if saved.fitted else raw
 
 
-def _joined(rows: Sequence[Columns]) -> Columns:
+def _join(rows: Sequence[Columns]) -> Columns:
     """Of several batches as of one."""
     return {name: np.concatenate([row[name] for row in rows]) for name in rows[0]}
 
 
 class _PlacedAnswers:
-    """The head's outputs of a run's samples, one batch after the other, as answers in the samples' own pixels, nothing fitted.
+    """The head's outputs of a run's samples, batch by batch, as answers in the samples' own pixels, nothing fitted.
 
     Args:
         saved: the run.
@@ -303,7 +320,7 @@ class _PlacedAnswers:
     def columns(self, outputs: Mapping[str, torch.Tensor]) -> Columns:
         """Of the next samples, as many as `outputs` have rows."""
         rows = [self._row(outputs, index) for index in range(len(next(iter(outputs.values()))))]
-        return _joined(rows)
+        return _join(rows)
 
     def _row(self, outputs: Mapping[str, torch.Tensor], index: int) -> Columns:
         import torch
@@ -346,7 +363,7 @@ def predict_file(
         answers = model.run(*(array[None] for array in sample_tables.read(task, options, sample)))
         rows.append(columns_of(model, task, answers, [sample.target]))
         advance(1)
-    columns = _joined(rows) if rows else columns_of(model, task, model.nothing(), [])
+    columns = _join(rows) if rows else columns_of(model, task, model.nothing(), [])
     return Predictions(samples=samples, columns=columns)
 
 
@@ -374,9 +391,15 @@ def export_run(saved: SavedRun, path: Path, *, note: Callable[[str], None] = lam
     model, outputs, example = deployed(saved), _outputs(saved), [_example(port) for port in ports]
     refuse_undeclared(saved.task, outputs, _made(model, example, saved.task), rows=2)
     export(
-        model, path, ports=ports, outputs=outputs, example=example,
-        describe=lambda sha256: _describe(saved, sha256), others=saved.problem.deployment.properties(saved.labels), note=note,
-    )  # fmt: skip
+        model,
+        path,
+        ports=ports,
+        outputs=outputs,
+        example=example,
+        describe=lambda sha256: _describe(saved, sha256),
+        others=saved.problem.deployment.properties(saved.labels),
+        note=note,
+    )
 
 
 def _made(model: DeployedModel, example: Sequence[torch.Tensor], task: Task) -> Any:
@@ -426,10 +449,16 @@ def verify_file(
         arrays = verify.generated(sample_tables.ports(saved.task, saved.options))
         material = verify.Material(arrays=arrays, targets=None, available=0, data="generated")
     return verify.verify(
-        model, path, parts=runtime.preprocessing(path, provider=provider), reference=_reference(saved), material=material,
-        answering=verify.Answering(problem=saved.problem, labels=saved.labels, fitted=saved.fitted), requested=provider, advance=advance,
+        model,
+        path,
+        parts=runtime.preprocessing(path, provider=provider),
+        reference=_reference(saved),
+        material=material,
+        answering=verify.Answering(problem=saved.problem, labels=saved.labels, fitted=saved.fitted),
+        requested=provider,
+        advance=advance,
         declaration=declared.against_run(model, path, expected, saved.problem, version=__version__),
-    )  # fmt: skip
+    )
 
 
 def settle(run: Path, candidate: Path, verification: Verification) -> Path:
@@ -480,13 +509,13 @@ def geometry_of(task: Task, spec: InputSpec, options: Any) -> InputGeometry:
     """
     if task.geometry is None:
         raise ConfigError(
-            f"the task {task.name} doesn't say how it places samples in the network's input (Task.geometry), and targets of the "
-            f"problem {task.problem.name} have places in them"
+            f"the task {task.name} doesn't say how it places samples in the network's input (Task.geometry), and "
+            f"targets of the problem {task.problem.name} have places in them"
         )
     if spec.mode == "crop":
         raise ConfigError(
-            f"the task {task.name} crops its samples, so that targets of the problem {task.problem.name} would be lost at the borders; "
-            "its plugin has to ask for stretch or letterbox (Task.input)"
+            f"the task {task.name} crops its samples, so that targets of the problem {task.problem.name} would be "
+            "lost at the borders; its plugin has to ask for stretch or letterbox (Task.input)"
         )
     found: InputGeometry = ask(task, "geometry", spec, options)
     return found
@@ -528,7 +557,7 @@ def make_views(saved: SavedRun, samples: Sequence[Sample]) -> SampleDataset:
 
 
 def _without_target(_target: Any) -> int:
-    """What is predicted doesn't depend on it, and a target that isn't encoded may be of any form, which batches can't be made of."""
+    """What is predicted doesn't depend on targets, and not every target can be stacked to a batch."""
     return 0
 
 
@@ -553,14 +582,15 @@ def _refuse_other_answers(metadata: Metadata, task: Task) -> None:
     problem = task.problem
     if metadata.problem != problem.name:
         raise RuntimeModelError(
-            f"the file's answers are of the problem {metadata.problem}, and those of the task {metadata.task}, as it is installed here, are of "
-            f"{problem.name}; install the plugin that the file was made with"
+            f"the file's answers are of the problem {metadata.problem}, and those of the task {metadata.task}, as it "
+            f"is installed here, are of {problem.name}; install the plugin that the file was made with"
         )
     try:
         outputs = problem.deployment.outputs(metadata.labels, metadata.fitted)
     except Exception as error:  # plugin code, on what something may have changed
         raise RuntimeModelError(
-            f"the file's metadata doesn't fit the problem {problem.name} ({type(error).__name__}: {error}); export it again"
+            f"the file's metadata doesn't fit the problem {problem.name} ({type(error).__name__}: {error}); export it "
+            "again"
         ) from error
     wanted, given = ({one.name: (one.dtype, one.axes) for one in some} for some in (outputs, metadata.outputs))
     other = [name for name, kind in given.items() if wanted.get(name) != kind]
@@ -568,8 +598,8 @@ def _refuse_other_answers(metadata: Metadata, task: Task) -> None:
         other += [name for name in wanted if name not in given]
     if other:
         raise RuntimeModelError(
-            f"the file's metadata contradicts itself: its labels ask for other outputs than its {', '.join(other)}; export it again with "
-            "'zooft export'"
+            f"the file's metadata contradicts itself: its labels ask for other outputs than its {', '.join(other)}; "
+            "export it again with 'zooft export'"
         )
 
 
@@ -613,15 +643,23 @@ def _reference(saved: SavedRun) -> Reference:
     # of targets that have places, columns of the head's outputs are in other pixels than those of the graph's
     comparable = saved.problem.training.move is None
     return Reference(
-        prepare=prepare, answer=answer, exact=exact, input=saved.input, advice=_advice(saved), head=head if comparable else None,
-    )  # fmt: skip
+        prepare=prepare,
+        answer=answer,
+        exact=exact,
+        input=saved.input,
+        advice=_advice(saved),
+        head=head if comparable else None,
+    )
 
 
 def _advice(saved: SavedRun) -> str:
     """What to do about a model that answers the same to everything."""
     more = "train longer (--epochs) or faster (--lr), and look at the learning curve in report.html"
     if saved.record.weights.kind == "random":
-        return f"its backbone began with random weights and has learnt nothing yet: begin with pretrained ones (--weights), or {more}"
+        return (
+            "its backbone began with random weights and has learnt nothing yet: begin with pretrained ones "
+            f"(--weights), or {more}"
+        )
     return f"its head has learnt nothing yet: {more}"
 
 

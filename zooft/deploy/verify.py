@@ -45,7 +45,7 @@ if TYPE_CHECKING:
     from zooft.runtime import OnnxModel, Preprocessing
 
 WHOLE = 10
-"""Times: how much more an output measured by its spread may differ of a file that doesn't say where its preprocessing ends, since
+"""Times: how much more such an output may differ of a file that doesn't say where its preprocessing ends, since
 rounding to whole levels moves such outputs by up to 1e-4."""
 _CLEARLY = 100
 """Times its limit: what no right file moves an output measured by its spread by."""
@@ -58,7 +58,9 @@ _TRANSLATED = 8
 _ROUNDED = 1e-2
 """Of the largest number of a column, what rounding may move it by."""
 _MUCH_LARGER = 10
-"""Times: by how much the spread among generated images must exceed that among the samples to be judged by instead; and how much
+"""Times: by how much the spread among generated images must exceed that among the samples to be judged by instead.
+
+And how much
 further than torch's a right file's numbers may be from those in float64."""
 _IN_FLOAT64 = 4
 """Samples, those that differ most."""
@@ -140,8 +142,8 @@ class Answering:
         if not other:
             return ""
         return (
-            f"the graph of the problem {self.problem.name} gives other {', '.join(other)} than the head's outputs do by EvaluationPart.columns "
-            "and apply (fields DeploymentPart.graph and DeploymentPart.columns)"
+            f"the graph of the problem {self.problem.name} gives other {', '.join(other)} than the head's outputs do "
+            "by EvaluationPart.columns and apply (fields DeploymentPart.graph and DeploymentPart.columns)"
         )
 
     @property
@@ -193,7 +195,10 @@ class _Numbers:
 
 
 def _same(found: NDArray[Any], wanted: NDArray[Any]) -> bool:
-    """Whether two columns are the same but for rounding; of other than floats, of which a rounded one may tip another, only the shape."""
+    """Whether two columns are the same but for rounding.
+
+    Of other than floats, of which a rounded one may tip another, only the shape.
+    """
     if found.shape != wanted.shape:
         return False
     if found.dtype.kind != "f" or wanted.dtype.kind != "f":
@@ -238,7 +243,7 @@ def verify(
         The record, passed or not.
     """
     declared = declaration or Declaration()
-    found = _compared(_Trial(model, parts, reference, answering), material, advance=advance)
+    found = _compare(_Trial(model, parts, reference, answering), material, advance=advance)
     worst = found.numbers.worst
     failures = (*declared.faults, *found.failures)
     return Verification(
@@ -429,7 +434,7 @@ def _measured(answering: Answering) -> list[str]:
     return [output.name for output in answering.outputs() if output.measure != "exact"]
 
 
-def _compared(trial: _Trial, material: Material, *, advance: Callable[[int], None]) -> _Found:
+def _compare(trial: _Trial, material: Material, *, advance: Callable[[int], None]) -> _Found:
     batches, unrunnable = _batches(trial, material.arrays)
     numbers, values, notes = _Numbers(), dict[str, tuple[float, float]](), list[str]()
     level = [level for one in batches.values() for level in one.levels]
@@ -474,7 +479,10 @@ def _translated(trial: _Trial, arrays: Sequence[Arrays], targets: Sequence[Any])
 
 
 def _batch_fault(answering: Answering, numbers: _Numbers, answers: Answers, size: int) -> str:
-    """Whether samples answer otherwise in company, by the largest differences; where no output has any, by the spread."""
+    """Whether samples answer otherwise in company, by the largest differences.
+
+    Where no output has any, by the spread.
+    """
     limits = {output.name: output.tolerance for output in answering.outputs("absolute")}
     if not limits:
         limits = _slack(numbers, answering)
@@ -551,7 +559,8 @@ def _judge(
     missing = answers.not_finite(measured)
     if missing:
         return [
-            f"the model itself gives {', '.join(missing)} that aren't finite, in torch: train it again, with a lower --lr"
+            f"the model itself gives {', '.join(missing)} that aren't finite, in torch: train it again, with a lower "
+            "--lr"
         ], []
     failures, notes = [], []
     failures += [
@@ -626,8 +635,8 @@ def _by_rounding(trial: _Trial, answers: Answers, others: Answers | None, materi
     if not found <= _MUCH_LARGER * noise:
         return []
     return [
-        f"the spread of {name} is so small that rounding of float32 shows: against arithmetic in float64 the file is off by {found:.1e}, "
-        f"torch itself by {noise:.1e}"
+        f"the spread of {name} is so small that rounding of float32 shows: against arithmetic in float64 the file is "
+        f"off by {found:.1e}, torch itself by {noise:.1e}"
     ]
 
 
@@ -657,22 +666,22 @@ def _flipped(trial: _Trial, numbers: _Numbers, level: LevelDifference | None) ->
         return []
     far = ", ".join(f"{name} by {rounding:.1e}" for name, rounding in moved.items())
     return [
-        f"{level.differing:,} of {level.values:,} levels are rounded the other way by onnxruntime, by at most {level.largest:.0f}; "
-        f"in torch, too, that moves {far} of the spread"
+        f"{level.differing:,} of {level.values:,} levels are rounded the other way by onnxruntime, by at most "
+        f"{level.largest:.0f}; in torch, too, that moves {far} of the spread"
     ]
 
 
 def _about(numbers: _Numbers, parts: Preprocessing | None) -> list[str]:
     notes = [
-        f"the samples are nearly alike to the model, so differences are judged by a tenth of the spread of {name} among generated "
-        f"images, {found.widest:.2g}"
+        f"the samples are nearly alike to the model, so differences are judged by a tenth of the spread of {name} "
+        f"among generated images, {found.widest:.2g}"
         for name, found in numbers.spread.items()
         if found.alike
     ]
     if parts is None:
         notes.append(
-            "the file doesn't say where its preprocessing ends (an older zooft wrote it), so only the whole was compared; "
-            "export it again for a stricter check"
+            "the file doesn't say where its preprocessing ends (an older zooft wrote it), so only the whole was "
+            "compared; export it again for a stricter check"
         )
     return notes
 

@@ -1,4 +1,4 @@
-"""How sure a figure is: intervals by drawing groups again and again, and of shares by a formula."""
+"""How certain a figure is: intervals by resampling groups, and for proportions by a formula."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ Metrics = Callable[[Predictions], Mapping[str, float]]
 
 @dataclass(frozen=True, slots=True)
 class Interval:
-    """A figure and the 95 % interval around it; both ends None where none was asked for or none exists."""
+    """A figure and the 95 % interval around it; both ends None where none was requested or none exists."""
 
     value: float
     low: float | None
@@ -33,7 +33,7 @@ def intervals(
     """Percentile bootstrap over groups, or over samples where no groups are known (Efron 1979).
 
     Args:
-        metrics: of predictions; looks at columns only.
+        metrics: of predictions; uses columns only.
         predictions: N of them.
         groups: one a row.
         resamples: 0 for no intervals.
@@ -44,7 +44,7 @@ def intervals(
     if resamples == 0 or len(members) < 2:
         return {name: Interval(value, None, None) for name, value in values.items()}
     drawn: dict[str, list[float]] = {name: [] for name in values}
-    for rows in _resampled(members, resamples, seed):
+    for rows in _resample(members, resamples, seed):
         for name, value in metrics(Predictions(samples=(), columns=predictions.rows(rows))).items():
             drawn[name].append(value)
     return {name: _interval(value, drawn[name]) for name, value in values.items()}
@@ -53,7 +53,7 @@ def intervals(
 def share(part: int, whole: int, *, interval: bool) -> Interval:
     """A share of independent cases with its score interval (Wilson 1927).
 
-    The bootstrap would give no width to 10 of 10. In plain numbers: evaluating a file shouldn't need scipy.
+    The bootstrap would give 10 of 10 an interval of no width. Without scipy, which evaluating a file shouldn't need.
     """
     from statistics import NormalDist
 
@@ -64,11 +64,11 @@ def share(part: int, whole: int, *, interval: bool) -> Interval:
     z2 = NormalDist().inv_cdf(0.975) ** 2
     middle = (part + z2 / 2) / (whole + z2)
     reach = math.sqrt(z2) / (whole + z2) * math.sqrt(part * (whole - part) / whole + z2 / 4)
-    # of none and of all, the ends are exact
+    # for none and for all of them, the ends are exact
     return Interval(part / whole, middle - reach if part else 0.0, middle + reach if part < whole else 1.0)
 
 
-def _resampled(members: Sequence[NDArray[np.int64]], resamples: int, seed: int) -> Iterator[NDArray[np.int64]]:
+def _resample(members: Sequence[NDArray[np.int64]], resamples: int, seed: int) -> Iterator[NDArray[np.int64]]:
     """The samples' rows of as many groups as there are, drawn with replacement, `resamples` times."""
     rng = np.random.default_rng(seed)
     rows = np.concatenate(members)

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Evaluation:
-    """How a model did on one split.
+    """How good a model is on one split.
 
     Attributes:
         split: which samples.
@@ -29,13 +29,13 @@ class Evaluation:
         metrics: name to figure and interval, per sample.
         groups: how many groups, such as patients, a sample of unknown group counting as one; 0 where none are known.
         mixed_groups: how many of them have samples with different targets.
-        group_metrics: as `metrics`, with one answer a group; empty where no group has two samples.
+        group_metrics: as `metrics`, with one prediction per group; empty where no group has two samples.
         primary: name of the subgroups' metric.
         subgroups: rows by fact and value.
         group_name: what a group is, in the singular.
-        one_class: the answer that every group counts as, though samples differ; there are no figures per group then, since giving it to
-            everybody would be right always. "" elsewhere.
-        details: the problem's own tables and figures, as JSON has them, such as a confusion matrix.
+        one_class: the prediction for every group where the rule gives all groups the same one though their samples
+            differ; there are no figures per group then, since they would look perfect. "" elsewhere.
+        details: the problem's own tables and figures, as JSON values, such as a confusion matrix.
         smaller: names of figures that are better when smaller.
     """
 
@@ -53,14 +53,14 @@ class Evaluation:
     smaller: frozenset[str] = frozenset()
 
     def as_json(self) -> dict[str, Any]:
-        """As ``--json`` has it: the problem's details beside the common figures, which win where names meet."""
+        """As ``--json`` prints it: the problem's details and the common figures, which win where names collide."""
         common = {name: getattr(self, name) for name in self.__dataclass_fields__ if name != "details"}
         return {**self.details, **common}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Evaluated:
-    """Predictions of one split and how good they are."""
+    """The predictions of one split and their figures."""
 
     predictions: Predictions
     evaluation: Evaluation
@@ -83,13 +83,13 @@ def evaluate(
 
     Args:
         problem: whose figures.
-        labels: what the answers mean.
+        labels: the meaning of the predictions.
         predictions: with samples and what was fitted already applied.
         split: its name.
         resamples: of the bootstrap; 0 for no intervals.
         seed: of the bootstrap.
         fitted: on validation data.
-        group_rule: how a group's samples make one answer.
+        group_rule: how a group's samples are combined into one prediction.
         group_name: what a group is, in the singular.
         facts: names of facts whose values get a row each.
     """
@@ -101,7 +101,7 @@ def evaluate(
     each = intervals(metrics, predictions, groups=groups, resamples=resamples, seed=seed)
     one = "" if grouped is None else part.one_answer(predictions, grouped, labels)
     several = grouped is not None and not one and are_known(groups) and len(members) < len(predictions)
-    # the same seed draws the same groups as for the samples' figures
+    # the same seed, so that the same groups are drawn as for the samples' figures
     of_groups = (
         intervals(metrics, grouped, groups=[None] * len(members), resamples=resamples, seed=seed)
         if several and grouped is not None
@@ -116,14 +116,20 @@ def evaluate(
         group_metrics=of_groups,
         primary=part.primary,
         subgroups=tables.subgroups(
-            metrics, predictions, facts=_facts(predictions, facts), names=facts, primary=part.primary, last=_last(labels),
-            resamples=min(resamples, tables.RESAMPLES), seed=seed,
+            metrics,
+            predictions,
+            facts=_facts(predictions, facts),
+            names=facts,
+            primary=part.primary,
+            last=_last(labels),
+            resamples=min(resamples, tables.RESAMPLES),
+            seed=seed,
         ),
         group_name=group_name,
         one_class=one,
         details=part.details(predictions, None if one else grouped, labels, fitted, resamples > 0),
         smaller=part.smaller | {name for name in each if name.partition("/")[0] in part.smaller},
-    )  # fmt: skip
+    )
 
 
 def _metrics(problem: Problem, labels: Labels, predictions: Predictions) -> Mapping[str, float]:
@@ -140,5 +146,5 @@ def _last(labels: Labels) -> int | None:
 
 
 def _facts(predictions: Predictions, names: Sequence[str]) -> list[dict[str, str | float]]:
-    """What stands in the subgroup tables; nothing where there are none."""
+    """Each sample's facts for the subgroup tables; empty where there are none."""
     return [{name: s.facts[name] for name in names if name in s.facts} for s in predictions.samples] if names else []

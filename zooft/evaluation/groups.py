@@ -1,4 +1,4 @@
-"""One answer a group, such as a patient: who belongs together, and what couldn't be predicted of whom."""
+"""One prediction per group, such as a patient: which samples belong together, and which couldn't be predicted."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 
 def members_of(groups: Sequence[str | None]) -> list[NDArray[np.int64]]:
-    """Row numbers, ascending, of each group in the order in which they first occur; a row of unknown group (None) is one of its own."""
+    """Rows, ascending, of each group in the order of first occurrence; a row without a group (None) is its own."""
     rows: dict[str, list[int]] = {}
     for index, group in enumerate(groups):
         rows.setdefault(f"group {group}" if group is not None else f"sample {index}", []).append(index)
@@ -24,20 +24,20 @@ def members_of(groups: Sequence[str | None]) -> list[NDArray[np.int64]]:
 
 
 def are_known(groups: Iterable[str | None]) -> bool:
-    """Whether any group is."""
+    """Whether any group is known."""
     return any(group is not None for group in groups)
 
 
 def group_predictions(
     problem: Problem, predictions: Predictions, members: Sequence[NDArray[np.int64]], labels: Labels, rule: str
 ) -> Predictions | None:
-    """One answer a group; None where the problem gives groups none.
+    """One prediction per group; None where the problem has none for groups.
 
     Args:
-        problem: whose rule it is.
+        problem: that has the rule.
         predictions: of samples.
         members: the rows of each group.
-        labels: what the answers mean.
+        labels: the meaning of the predictions.
         rule: as `Discovery.group_rule`.
     """
     group = problem.evaluation.group
@@ -49,7 +49,7 @@ def group_predictions(
 
 
 def missing_by_group(rejected: Iterable[Rejection]) -> dict[str, tuple[Rejection, ...]]:
-    """What wasn't used, by the group that it belongs to, where that is known."""
+    """Rejected files by the group that they belong to, where that is known."""
     by: dict[str, list[Rejection]] = {}
     for each in rejected:
         if each.group is not None:
@@ -58,5 +58,5 @@ def missing_by_group(rejected: Iterable[Rejection]) -> dict[str, tuple[Rejection
 
 
 def unanswered(rejected: Iterable[Rejection], answered: Collection[str]) -> dict[str, tuple[Rejection, ...]]:
-    """Groups that got no answer because nothing of them could be used, each with all reasons."""
+    """Groups without a prediction, since none of their files could be used, with all reasons."""
     return {group: own for group, own in missing_by_group(rejected).items() if group not in answered}

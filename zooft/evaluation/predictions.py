@@ -1,4 +1,4 @@
-"""A model's answers to samples, as columns of rows: all that the core knows of them."""
+"""A model's predictions for samples, as columns of rows: all that the core knows of them."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Predictions:
-    """A model's answers to samples, in their order.
+    """A model's predictions for samples, in their order.
 
     Attributes:
-        samples: what was predicted; empty where only columns are looked at, as in the bootstrap.
-        columns: name to array ``(N, …)``, as the problem has made them.
+        samples: what was predicted; empty where only columns are needed, as in the bootstrap.
+        columns: name to array ``(N, …)``, as the problem made them.
     """
 
     samples: Sequence[Sample]
@@ -39,11 +39,11 @@ class Predictions:
 
     @property
     def groups(self) -> list[str | None]:
-        """One a sample."""
+        """The group of each sample."""
         return [sample.group for sample in self.samples]
 
     def take(self, rows: NDArray[Any]) -> Predictions:
-        """Some of the answers, by their positions."""
+        """Some of the predictions, by their positions."""
         return Predictions(samples=pick(self.samples, rows), columns=self.rows(rows))
 
     def rows(self, rows: NDArray[Any]) -> dict[str, NDArray[Any]]:
@@ -51,12 +51,12 @@ class Predictions:
         return {name: column[rows] for name, column in self.columns.items()}
 
     def with_columns(self, **columns: NDArray[Any]) -> Predictions:
-        """The same answers with some columns in place of those of the same name, or besides."""
+        """The same predictions with columns added or replaced."""
         return replace(self, columns={**self.columns, **columns})
 
 
 def join(parts: Sequence[Predictions]) -> Predictions:
-    """Several models' answers to several samples as one, such as the folds of a cross-validation.
+    """Several models' predictions for several samples as one, such as those of a cross-validation's folds.
 
     Columns that some parts lack are left out.
     """

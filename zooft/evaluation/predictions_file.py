@@ -1,4 +1,4 @@
-"""``predictions.csv``: the predictions for every sample that the model hasn't learnt from, to evaluate anew."""
+"""``predictions.csv``: the predictions for every sample that the model wasn't trained on, to evaluate anew."""
 
 from __future__ import annotations
 
@@ -28,18 +28,18 @@ def write(
     fitted: Fitted,
     fold_of: Mapping[str, int],
 ) -> None:
-    """Write the table: who each sample is, its target, and the problem's own columns, floats with six digits.
+    """Write the table: each sample's id, group and target, and the problem's columns, floats with six digits.
 
     Args:
         path: of the file.
         evaluated: by split.
-        problem: whose columns; the first of them is called ``prediction`` where it is the whole answer.
+        problem: whose columns; the first of them is called ``prediction`` where it is the whole prediction.
         labels: what the predictions mean.
         fitted: on validation data.
         fold_of: id to the fold, from 1, that it was held out in; empty without folds.
     """
     names = tuple(problem.presentation.columns(labels))
-    columns = ("id", "group", "split", "fold", "target", *_headed(names, labels))
+    columns = ("id", "group", "split", "fold", "target", *_header(names, labels))
     rows = (
         row
         for split, part in evaluated.items()
@@ -48,8 +48,8 @@ def write(
     csv_files.write(path, columns, rows)
 
 
-def _headed(names: tuple[str, ...], labels: Labels) -> tuple[str, ...]:
-    """The columns' names; of several labels with columns each, such as two numbers, or of several answers, none is the prediction."""
+def _header(names: tuple[str, ...], labels: Labels) -> tuple[str, ...]:
+    """The columns' names; where several labels or answers have columns each, none is ``prediction``."""
     first = labels[0].answer or labels[0].name
     one_of_several = len(labels) > 1 and (names[0] == first or names[0].startswith(f"{first} "))
     return names if one_of_several else ("prediction", *names[1:])

@@ -1,4 +1,4 @@
-"""How a model does on the samples that share a value of a fact, such as a scanner's maker."""
+"""How good a model is on the samples that share a value of a fact, such as a scanner's maker."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ _AGE_BANDS = {0: "0-17", 18: "18-39", 40: "40-59", 60: "60-79", 80: "80+"}
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Subgroup:
-    """How a model did on the samples that share one value of a fact.
+    """How good a model is on the samples that share one value of a fact.
 
     Attributes:
         fact: its name, such as ``manufacturer``.
@@ -37,7 +37,7 @@ class Subgroup:
         groups: how many groups, such as patients, they come from; 0 where none are known.
         positives: how many samples are of the last class; 0 where targets aren't classes.
         metric: the primary one, per sample; NaN where `small`.
-        small: fewer than ten samples, or all with the same target: too few to say anything.
+        small: fewer than ten samples, or all with the same target: too few for a figure.
     """
 
     fact: str
@@ -65,7 +65,7 @@ def subgroups(
     Args:
         metrics: of predictions.
         predictions: with samples.
-        facts: one mapping a sample; nothing for no subgroups.
+        facts: one mapping per sample; empty for no subgroups.
         names: of the facts.
         primary: the metric.
         last: the target that counts as positive; None where targets aren't classes.
@@ -107,9 +107,9 @@ def by_value(fact: str, values: Sequence[str | float | None]) -> dict[str, NDArr
     """The rows of the samples that share a value of a fact; numbers in bands.
 
     Args:
-        fact: its name. ``age``, in years, has bands of its own; other numbers stand for themselves, rounded to
+        fact: its name. ``age``, in years, has bands of its own; other numbers are their own value, rounded to
             hundredths, where there are at most six of them, and in quarters of equal size otherwise.
-        values: one a sample.
+        values: one per sample.
 
     Returns:
         The value, or the band's name, to rows; numbers ascending, then texts, then ``not stated``.

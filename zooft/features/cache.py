@@ -1,7 +1,7 @@
 """What leaves the frozen prefix, computed once: found in the store, or computed and put there.
 
-Boundary 0, where everything learns, is no exception: what is kept then is the network's input, so that no file is decoded
-twice.
+Boundary 0, where everything learns, is no exception: what is kept then is the network's input, so that no file is
+decoded twice.
 """
 
 from __future__ import annotations
@@ -194,9 +194,12 @@ def inputs(
     views: int = 0,
     exact: bool = False,
 ) -> CachedFeatures | None:
-    """What leaves stage `stop` - 1 for every sample, in the plain view and `views` random ones; None where it can't be cached.
+    """What leaves stage `stop` - 1 for every sample, in the plain view and `views` random ones.
 
-    In half precision, unless `exact`: rounding moves single pixels of a mask, and with them figures that a file's are compared with.
+    None where it can't be cached.
+
+    In half precision, unless `exact`: rounding moves single pixels of a mask, and with them figures that a file's are
+    compared with.
     """
     run = runner or _Runners(model, stop, feature_cache)
     names = feature_cache.names(members.samples)
@@ -343,6 +346,10 @@ def _what(views: SampleDataset, feature_cache: FeatureCache, runner: _Runners) -
     """Everything that what leaves the frozen stages depends on, but for the sample's content."""
     view = {"number": views.number, "seed": views.seed} if views.number else None
     return {
-        **feature_cache.of, **runner.what, "view": view,
-        "precision": str(feature_cache.dtype).removeprefix("torch."), "device": feature_cache.device.type, "together": AT_A_TIME,
-    }  # fmt: skip
+        **feature_cache.of,
+        **runner.what,
+        "view": view,
+        "precision": str(feature_cache.dtype).removeprefix("torch."),
+        "device": feature_cache.device.type,
+        "together": AT_A_TIME,
+    }

@@ -1,7 +1,7 @@
 """Batches through frozen stages side by side: on a CPU each with its part of the threads.
 
-Threads that share a batch wait for each other behind every layer, and all of them while the next batch is read. Apart from
-each other they don't.
+Threads that share a batch wait for each other behind every layer, and all of them while the next batch is read. Apart
+from each other they don't.
 """
 
 from __future__ import annotations
@@ -31,8 +31,8 @@ def computed(items: Iterable[A], run: Callable[[A], B], *, count: int) -> Genera
     Args:
         items: such as batches.
         run: may be called by several threads at once.
-        count: lanes. With several, torch computes with that part of its threads in each of them and in the caller's thread
-            until the last result is taken.
+        count: lanes. With several, torch computes with that part of its threads in each of them and in the caller's
+            thread until the last result is taken.
 
     Raises:
         Whatever `items` or `run` raise, once what has begun has ended; what hasn't is left.

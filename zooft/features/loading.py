@@ -49,7 +49,10 @@ def loaded(data: Dataset[Any], workers: int, **more: Any) -> Iterable[Any]:
 
 @dataclass(frozen=True, slots=True)
 class _Refused:
-    """What a loader process couldn't read. As an exception, torch would send its traceback in its place, paths and all."""
+    """What a loader process couldn't read.
+
+    As an exception, torch would send its traceback in its place, paths and all.
+    """
 
     error: ZooftError
 

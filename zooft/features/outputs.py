@@ -1,4 +1,7 @@
-"""What frozen stages gave for the samples of one view: on a shelf of the store, or in memory where the disk can't keep it."""
+"""What frozen stages gave for the samples of one view.
+
+On a shelf of the store, or in memory where the disk can't keep it.
+"""
 
 from __future__ import annotations
 

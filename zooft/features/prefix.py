@@ -96,10 +96,7 @@ def runner(
     images = min(probe.shape[0] * probe.shape[1], INSTANCES_AT_A_TIME) if model.bag else len(probe)
     wanted = plain(few)
     found = _folded(plain, few, wanted, note=note)
-    if dtype == torch.float32:
-        found = _exact(found, few, wanted, images)
-    else:
-        found = _lowered(found, few, wanted, images, dtype)
+    found = _exact(found, few, wanted, images) if dtype == torch.float32 else _lower(found, few, wanted, images, dtype)
     chosen, elsewhere = found.copy, _Copy(plain.model, stop, dtype, autocast=dtype != torch.float32)
     size = probe.shape[-3:]  # padding that depends on the size is settled for this one
 
@@ -182,7 +179,7 @@ def _exact(base: _Found, few: Tensor, wanted: Tensor, images: int) -> _Found:
     return packed if packed is not None and packed.moved <= TOLERANCE else base
 
 
-def _lowered(base: _Found, few: Tensor, wanted: Tensor, images: int, dtype: torch.dtype) -> _Found:
+def _lower(base: _Found, few: Tensor, wanted: Tensor, images: int, dtype: torch.dtype) -> _Found:
     """The faster of two ways to compute in `dtype`, unless it moves the features more.
 
     The choice is by result and not by the clock, so that the same run gives the same features again.

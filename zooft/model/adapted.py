@@ -33,8 +33,8 @@ class AdaptedModel(nn.Module):
 
     Args:
         backbone: whose module and stages it runs.
-        head: of one output ``(N, width) -> (N, size)``, or ``(N, Z, width) -> (N, size)`` for a bag; of several a `ModuleDict` of these.
-            With `readings`, a list of maps to all outputs by name.
+        head: of one output ``(N, width) -> (N, size)``, or ``(N, Z, width) -> (N, size)`` for a bag; of several a
+            `ModuleDict` of these. With `readings`, a list of maps to all outputs by name.
         outputs: their names, in order.
         bag: whether a sample is a bag of Z instances; the model then takes ``(N, Z, C, H, W)``, and what leaves
             a stage has these two axes in front too.
@@ -120,7 +120,7 @@ class AdaptedModel(nn.Module):
         """What a head that reads maps is given, ``(N, C, h, w)`` each, shallow to deep; `x` as in `forward`."""
         taken: dict[str, Tensor] = {}
         if start:
-            x, taken = self._unpacked(x, start)
+            x, taken = self._unpack(x, start)
         taken |= self._taking(x, list(self.stages)[start : self._depth])[1]
         return [reading.map(taken[reading.tap.stage]) for reading in self.readings]
 
@@ -142,8 +142,11 @@ class AdaptedModel(nn.Module):
         """Whether later stages need what leaves the last of the first `stop`, and no map is the same."""
         return stop < self._depth and list(self.stages)[stop - 1] not in self._taken_before(stop)
 
-    def _unpacked(self, rows: Tensor, start: int) -> tuple[Tensor, dict[str, Tensor]]:
-        """Of what `prefix` gives: what leaves the stage before `start`, where it goes on, and what is read, by stage."""
+    def _unpack(self, rows: Tensor, start: int) -> tuple[Tensor, dict[str, Tensor]]:
+        """Of what `prefix` gives.
+
+        What leaves the stage before `start`, where it goes on, and what is read, by stage.
+        """
         last, taken = list(self.stages)[start - 1], self._taken_before(start)
         names = [*taken, last] if self._goes_on(start) else taken
         parts = torch.split(rows, [math.prod(self.shapes[name]) for name in names], 1)
@@ -166,7 +169,8 @@ def adapt(
         backbone: its trunk.
         head: how the outputs are made: each by a module of its own, or all by one that reads maps.
         outputs: name to size.
-        known_taps: the stages that keep a map, as `AdaptedModel.taps` of the same model had them before; None to measure them.
+        known_taps: the stages that keep a map, as `AdaptedModel.taps` of the same model had them before; None to
+            measure them.
 
     Raises:
         ModelError: the head doesn't give finite numbers of that size, or reads maps and the backbone has none.

@@ -129,9 +129,14 @@ def rebuild_backbone(
     """
     module = build_module(family, name, drawn=like is None)
     return _assemble(
-        family, name, module, read_anatomy(family, name, module), channels=channels, record=record,
+        family,
+        name,
+        module,
+        read_anatomy(family, name, module),
+        channels=channels,
+        record=record,
         width=None if like is None else like.width,
-    )  # fmt: skip
+    )
 
 
 def for_task(backbone: Backbone, task: Task, options: Any) -> Backbone:
@@ -173,10 +178,16 @@ def _assemble(
     if width is None:
         width = _checked_width(family, name, module, anatomy, spec)
     return Backbone(
-        family=family.name, name=name, module=module, stages=dict(anatomy.stages),
-        slots=slots, width=width, input=spec, weights=record,
+        family=family.name,
+        name=name,
+        module=module,
+        stages=dict(anatomy.stages),
+        slots=slots,
+        width=width,
+        input=spec,
+        weights=record,
         fixed=frozenset(key for key, parameter in module.named_parameters() if not parameter.requires_grad),
-    )  # fmt: skip
+    )
 
 
 def _checked_width(family: Family, name: str, module: nn.Module, anatomy: Anatomy, spec: InputSpec) -> int:

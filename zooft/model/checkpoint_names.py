@@ -1,7 +1,8 @@
 """Names in checkpoints that others wrote: what wrappers put before a model's own names, taken off again.
 
-torch.compile writes ``_orig_mod.``, data parallel training ``module.``, Lightning the attribute's name, such as ``model.``,
-and averaging a counter beside the tensors. What is left must still fit the model strictly; that is `model`'s to check.
+torch.compile writes ``_orig_mod.``, data parallel training ``module.``, Lightning the attribute's name, such as
+``model.``, and averaging a counter beside the tensors. What is left must still fit the model strictly; that is
+`model`'s to check.
 """
 
 from __future__ import annotations
@@ -14,7 +15,10 @@ if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Mapping
 
 _WRAPPERS = ("_orig_mod", "_fsdp_wrapped_module", "_checkpoint_wrapped_module")
-"""Parts of names that only wrappers write: torch.compile's, and those of torch's sharding and checkpointing; at any depth."""
+"""Parts of names that only wrappers write: torch.compile's, and those of torch's sharding and checkpointing.
+
+At any depth.
+"""
 _COUNTER = "n_averaged"
 """What ``torch.optim.swa_utils.AveragedModel`` counts beside the tensors."""
 

@@ -1,8 +1,9 @@
 """Keeping stages as they are.
 
-Owns what freezers plan, putting a plan into force (no gradients, and evaluation mode, so that BatchNorm statistics and dropout
-stand still too) and proving at the end that every frozen tensor is bit-equal. A plan may exempt parameters: they learn, and all
-else in their stage stays, statistics too. Parameters that the zoo itself has fixed stay as they are whatever is planned.
+Owns what freezers plan, putting a plan into force (no gradients, and evaluation mode, so that BatchNorm statistics and
+dropout stand still too) and proving at the end that every frozen tensor is bit-equal. A plan may exempt parameters:
+they learn, and all else in their stage stays, statistics too. Parameters that the zoo itself has fixed stay as they are
+whatever is planned.
 """
 
 from __future__ import annotations
@@ -35,7 +36,10 @@ def learnable_stages(model: AdaptedModel) -> tuple[StageInfo, ...]:
 
 
 def learnable_by_stage(model: AdaptedModel) -> dict[str, list[tuple[str, nn.Parameter]]]:
-    """Stage to its named parameters that the zoo hasn't fixed; stages without any, and those that never run, are left out."""
+    """Stage to its named parameters that the zoo hasn't fixed.
+
+    Stages without any, and those that never run, are left out.
+    """
     held = {
         stage: [(name, parameter) for name, parameter in named if name not in model.fixed]
         for stage, named in parameters_by_stage(model).items()
@@ -64,7 +68,8 @@ def plan(model: AdaptedModel, freezer: Freezer, argument: str | None, epoch: int
     check_plan(freezer, wanted, stages, epoch, idle=_idle(model))
     if ask(freezer, "plan", stages, argument, epoch) != wanted:
         raise place_of(freezer, "plan").error(
-            f"gives two different plans for epoch {epoch}; expected the same each time, from stages, argument and epoch alone",
+            f"gives two different plans for epoch {epoch}; expected the same each time, from stages, argument and "
+            "epoch alone",
             code=code_of(freezer, "plan"),
         )
     return wanted
@@ -160,7 +165,10 @@ def apply(model: AdaptedModel, frozen: Iterable[str], exempt: Collection[str] = 
 
 
 def frozen_prefix(model: AdaptedModel, frozen: Iterable[str], exempt: Collection[str] = ()) -> int:
-    """How many leading stages hold nothing that learns: frozen ones, and those without parameters among or behind them."""
+    """How many leading stages hold nothing that learns.
+
+    Frozen ones, and those without parameters among or behind them.
+    """
     still = set(frozen) | (set(model.stages) - set(learnable_stages(model)))
     if exempt:
         still -= {stage for stage, named in learnable_by_stage(model).items() if any(n in exempt for n, _ in named)}
@@ -173,7 +181,7 @@ def frozen_prefix(model: AdaptedModel, frozen: Iterable[str], exempt: Collection
 
 
 def fingerprints(model: AdaptedModel, stages: Sequence[str], exempt: Collection[str] = ()) -> dict[str, str]:
-    """SHA-256 of every tensor of `stages` that isn't exempt, of those of stages that never run, and of what the zoo has fixed."""
+    """SHA-256 of tensors of `stages` that aren't exempt, of stages that never run, and of what the zoo has fixed."""
     tensors = model.trunk.state_dict()
     owned = owners(tensors, model.stages)
     held = {*stages, *model.unread}

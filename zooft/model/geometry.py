@@ -1,7 +1,7 @@
 """How the preprocessing of images places them in the network's input, and the way back inside the exported graph.
 
-Owns the same arithmetic twice, as `preprocess.Resize` has it: in numpy for the targets of one sample, and in torch, recorded in the graph, for
-a batch of images of one size that is only known when it runs.
+Owns the same arithmetic twice, as `preprocess.Resize` has it: in numpy for the targets of one sample, and in torch,
+recorded in the graph, for a batch of images of one size that is only known when it runs.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ class ImageGeometry:
     def of(self, arrays: Arrays) -> Geometry:
         """The map of one sample, its arrays without the batch axis."""
         rows, columns = (int(arrays[0].shape[axis - 1]) for axis in self.axes)
-        down, across = _placed(self.spec, rows, columns, torch.device("cpu"))
+        down, across = _place(self.spec, rows, columns, torch.device("cpu"))
         matrix = np.array(
             [
                 [int(across.length) / columns, 0.0, -float(across.offset)],
@@ -69,7 +69,7 @@ class _Axis:
     wanted: int
 
     def weights(self, given: int) -> Tensor:
-        """Bilinear weights ``(samples, given)`` float32 to every sample of the image from `given` ones over the input."""
+        """Bilinear weights ``(samples, given)`` float32, to each sample of the image from `given` over the input."""
         number = torch.arange(self.samples, device=self.whole.device).to(torch.float32)
         places = (number + 0.5) * (self.length.to(torch.float32) / self.whole.to(torch.float32))
         places = (places - self.offset.to(torch.float32)) * (given / self.wanted) - 0.5
@@ -86,7 +86,7 @@ def _axis(spec: InputSpec, samples: tuple[int, int], wanted: tuple[int, int], de
     return _Axis(samples[0], own, length, centre_offset(length - wanted[0]), wanted[0])
 
 
-def _placed(spec: InputSpec, rows: int, columns: int, device: torch.device) -> tuple[_Axis, _Axis]:
+def _place(spec: InputSpec, rows: int, columns: int, device: torch.device) -> tuple[_Axis, _Axis]:
     """Both axes of an image of so many rows and columns."""
     down = _axis(spec, (rows, columns), (spec.height, spec.width), device)
     return down, _axis(spec, (columns, rows), (spec.width, spec.height), device)
@@ -108,13 +108,13 @@ class ImageBack:
 
     def maps(self, maps: Tensor) -> Tensor:
         """``(N, C, h, w)`` to ``(N, C, rows, columns)``, by two products as `Resize` does."""
-        down, across = _placed(self.spec, self.rows, self.columns, maps.device)
+        down, across = _place(self.spec, self.rows, self.columns, maps.device)
         narrow = maps.to(torch.float32) @ across.weights(maps.shape[3]).T
         return down.weights(maps.shape[2]) @ narrow
 
     def boxes(self, boxes: Tensor) -> Tensor:
         """Corners in pixels of the network's input to those of the images, cut at their borders."""
-        down, across = _placed(self.spec, self.rows, self.columns, boxes.device)
+        down, across = _place(self.spec, self.rows, self.columns, boxes.device)
         both = torch.stack([_of(across), _of(down)] * 2, dim=1)  # offset, scale and limit of x, y, x, y
         moved = (boxes + both[0]) * both[1]
         return torch.minimum(moved.clamp_min(0), both[2])

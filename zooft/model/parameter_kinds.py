@@ -14,7 +14,7 @@ _NORMS = (
     nn.LayerNorm, nn.GroupNorm, nn.RMSNorm,
 )  # fmt: skip
 _NORM_NAME = re.compile("norm(?!al)|abn", re.IGNORECASE)
-"""Zoos write norms of their own without torch's classes for bases, such as timm's RmsNorm, EvoNorm2dS0 and InplaceAbn."""
+"""Zoos write norms that don't derive from torch's, such as timm's RmsNorm, EvoNorm2dS0 and InplaceAbn."""
 _BIAS_NAME = re.compile(r"bias|bias_.+|.+_bias")
 """Such as bias, in_proj_bias, q_bias, bias_ih_l0."""
 

@@ -369,7 +369,7 @@ def _cut(samples: Tensor, start: Tensor, width: int, *, axis: int) -> Tensor:
 
 
 def _product(one: Tensor, other: Tensor, *zeros: Tensor) -> Tensor:
-    """Of bytes of weights, ``(…, …)``, and levels, ``(N, C, …, …)``, whichever comes first, less their zeros, as int32."""
+    """Of bytes of weights ``(…, …)`` and levels ``(N, C, …, …)``, in either order, less their zeros, as int32."""
     many = one if one.ndim > 2 else other
     shape = [*many.shape[:-2], one.shape[-2], other.shape[-1]]
     product: Tensor = torch.onnx.ops.symbolic("MatMulInteger", (one, other, *zeros), dtype=torch.int32, shape=shape)

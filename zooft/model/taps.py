@@ -1,7 +1,8 @@
 """Where a backbone keeps a map of the image: measured on the model, not believed.
 
-A stage's output has places where its shape says so and where, besides, a change of the image moves the places that lie there more than
-the others. The second is what tells rows from columns and an order of tokens that isn't that of the image, as Hiera's.
+A stage's output has places where its shape says so and where, besides, a change of the image moves the places that lie
+there more than the others. The second is what tells rows from columns and an order of tokens that isn't that of the
+image, as Hiera's.
 """
 
 from __future__ import annotations
@@ -23,11 +24,16 @@ if TYPE_CHECKING:
 _MOST_OTHER_TOKENS = 8
 """Class and register tokens before those of the patches."""
 _PATCHES = ((0.25, 0.75), (0.75, 0.375), (0.375, 0.25))
-"""Middles of what is changed of an image, as shares of its height and width: neither mirroring nor turning maps them onto themselves."""
+"""Middles of what is changed of an image, as shares of its height and width.
+
+Neither mirroring nor turning maps them onto themselves.
+"""
 _PATCH = 0.125
 """Half a side of it, as a share of the image's."""
 _ELSEWHERE = 0.15
-"""Share of the windows of a map that a change may move more than the one that it lies in. Of maps of the image none or few are; of
+"""Share of the windows of a map that a change may move more than the one that it lies in.
+
+Of maps of the image none or few are; of
 places in another order, each change exceeds it by chance in 85 of 100."""
 LEVELS = 4
 """Maps of a pyramid, at most."""
@@ -95,14 +101,22 @@ def tap_of(stage: str, shape: Sequence[int], spec: InputSpec) -> Tap | None:
         rows, columns = spec.height // patch, spec.width // patch
         if 0 <= shape[1] - rows * columns <= _MOST_OTHER_TOKENS:
             return Tap(
-                stage=stage, layout="tokens", channels=shape[2], rows=rows, columns=columns,
-                stride=round(spec.height / rows), prefix_tokens=shape[1] - rows * columns,
-            )  # fmt: skip
+                stage=stage,
+                layout="tokens",
+                channels=shape[2],
+                rows=rows,
+                columns=columns,
+                stride=round(spec.height / rows),
+                prefix_tokens=shape[1] - rows * columns,
+            )
     return None
 
 
 def _is_strided(length: int, size: int) -> bool:
-    """Whether a map of the image has such an axis, up to its borders; the 197 tokens of attention have not, of 224 pixels."""
+    """Whether a map of the image has such an axis, up to its borders.
+
+    The 197 tokens of attention have not, of 224 pixels.
+    """
     return abs(size / max(1, round(size / length)) - length) <= 2
 
 
@@ -129,7 +143,8 @@ def measure(backbone: Backbone, known: Collection[str] | None = None) -> Measure
 
     Args:
         backbone: is put in evaluation mode; on the meta device shapes are all that is looked at.
-        known: the stages behind which it does, of a model that was measured before and whose weights are still to be loaded.
+        known: the stages behind which it does, of a model that was measured before and whose weights are still to be
+            loaded.
 
     Raises:
         ModelError: it doesn't run on the input that the task wants.
@@ -157,8 +172,8 @@ def _run(backbone: Backbone, stage: Stage, x: Tensor) -> Tensor:
     except Exception as error:  # the zoo's code
         spec = backbone.input
         raise ModelError(
-            f"{backbone.name} doesn't run on images of {spec.height}x{spec.width}: {type(error).__name__}: {error}; choose the size that "
-            "it was trained at, or another backbone"
+            f"{backbone.name} doesn't run on images of {spec.height}x{spec.width}: {type(error).__name__}: {error}; "
+            "choose the size that it was trained at, or another backbone"
         ) from error
 
 
@@ -203,9 +218,9 @@ def _places(middle: float, length: int) -> slice:
 def choose(backbone: Backbone, reads: Reads, taps: Sequence[Tap]) -> tuple[Reading, ...]:
     """What a head reads of a backbone: the deepest map, or a pyramid of up to `LEVELS`, shallow to deep.
 
-    A hierarchical backbone's pyramid takes the deepest stage of each stride. One of a single stride, as plain transformers have, is made
-    of stages spread evenly over its depth, resampled to the strides 4, 8, 16 and 32 without anything learnt, after ViTDet (Li et al.
-    2022).
+    A hierarchical backbone's pyramid takes the deepest stage of each stride. One of a single stride, as plain
+    transformers have, is made of stages spread evenly over its depth, resampled to the strides 4, 8, 16 and 32 without
+    anything learnt, after ViTDet (Li et al. 2022).
 
     Args:
         backbone: whose taps.
@@ -217,8 +232,8 @@ def choose(backbone: Backbone, reads: Reads, taps: Sequence[Tap]) -> tuple[Readi
     """
     if not taps:
         raise ModelError(
-            f"{backbone.reference} keeps no map of the image behind any of its stages, which a head that reads a {reads} needs; choose "
-            "another backbone, such as a ResNet, EfficientNet, ConvNeXt, Swin or ViT"
+            f"{backbone.reference} keeps no map of the image behind any of its stages, which a head that reads a "
+            f"{reads} needs; choose another backbone, such as a ResNet, EfficientNet, ConvNeXt, Swin or ViT"
         )
     if reads == "map":
         return (Reading(taps[-1], taps[-1]),)
@@ -226,7 +241,7 @@ def choose(backbone: Backbone, reads: Reads, taps: Sequence[Tap]) -> tuple[Readi
     if len(strides) > 1:
         deepest = {tap.stride: tap for tap in taps}
         return tuple(Reading(deepest[stride], deepest[stride]) for stride in strides[-LEVELS:])
-    return tuple(Reading(tap, _resampled(tap, _FINEST << level)) for level, tap in enumerate(_spread(taps)))
+    return tuple(Reading(tap, _resample(tap, _FINEST << level)) for level, tap in enumerate(_spread(taps)))
 
 
 def _spread(taps: Sequence[Tap]) -> list[Tap]:
@@ -234,7 +249,7 @@ def _spread(taps: Sequence[Tap]) -> list[Tap]:
     return [taps[-(-len(taps) * (level + 1) // LEVELS) - 1] for level in range(LEVELS)]
 
 
-def _resampled(tap: Tap, stride: int) -> Tap:
+def _resample(tap: Tap, stride: int) -> Tap:
     """The same map with a stride nearest to the one that is wanted, of those that halving and doubling reach."""
     rows, columns, now = tap.rows, tap.columns, tap.stride
     while now >= 2 * stride * 0.75:

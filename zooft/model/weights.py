@@ -31,7 +31,10 @@ if TYPE_CHECKING:
 logger = logging.getLogger("zooft")
 FOLDER_VARIABLE = "ZOOFT_WEIGHTS"
 _NESTED = ("state_dict_ema", "model_ema", "state_dict", "model", "model_state_dict", "module")
-"""Where trainers put tensors in their checkpoints; where there are averaged ones beside the others, they count, as for timm."""
+"""Where trainers put tensors in their checkpoints.
+
+Where there are averaged ones beside the others, they count, as for timm.
+"""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -67,7 +70,7 @@ def find(choice: str, places: Places, expected: Mapping[str, tuple[int, ...]]) -
         record = WeightsRecord(kind="random", source="random", licence=None, file_sha256=None, tensors_sha256="")
         return FoundWeights(tensors=None, record=record)
     if choice != "pretrained":
-        return _found("file", _fitted(read_file(Path(choice)), expected))
+        return _found("file", _fit(read_file(Path(choice)), expected))
     return _pretrained(places, expected)
 
 
@@ -172,7 +175,7 @@ def _pretrained(places: Places, expected: Mapping[str, tuple[int, ...]]) -> Foun
     if places.folder is not None:
         path = path_in(places.folder, places.family.name, places.model)
         if path.is_file():
-            return _found("folder", _fitted(read_file(path), expected))
+            return _found("folder", _fit(read_file(path), expected))
         tried.append(f"{FOLDER_VARIABLE} has no {path.relative_to(places.folder)}")
     for source in places.sources:
         if reference in _served(source):
@@ -216,8 +219,8 @@ def _nowhere(reference: str, tried: list[str], *, fetched: bool = True) -> Weigh
     if not fetched:
         return WeightsError(said + "Give --weights FILE, or ask for --weights random")
     return WeightsError(
-        f"{said}Without a network: run 'zooft weights fetch {reference} --to DIR' where there is one, bring DIR here and set "
-        f"{FOLDER_VARIABLE}=DIR; or give --weights FILE; or ask for --weights random"
+        f"{said}Without a network: run 'zooft weights fetch {reference} --to DIR' where there is one, bring DIR here "
+        f"and set {FOLDER_VARIABLE}=DIR; or give --weights FILE; or ask for --weights random"
     )
 
 
@@ -226,7 +229,7 @@ def _ask(source: WeightsSource, reference: str, expected: Mapping[str, tuple[int
     return found
 
 
-def _fitted(weights: LoadedWeights, expected: Mapping[str, tuple[int, ...]]) -> LoadedWeights:
+def _fit(weights: LoadedWeights, expected: Mapping[str, tuple[int, ...]]) -> LoadedWeights:
     """Under the model's names; what was taken off the file's is told with their source."""
     own = own_names(weights.tensors, expected)
     if not own.taken_off:

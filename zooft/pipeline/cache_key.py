@@ -28,10 +28,21 @@ if TYPE_CHECKING:
 
 _LIBRARIES = ("torch", "torchvision", "timm", "numpy", "pillow", "scipy")
 _CORE = (
-    "zooft.features", "zooft.compute.kernels", "zooft.model.preprocess", "zooft.model.resampling", "zooft.model.adapted", "zooft.model.backbone", "zooft.model.blank",
-    "zooft.model.building", "zooft.model.stages", "zooft.model.taps", "zooft.model.geometry", "zooft.compute.trees",
-    "zooft.data.samples", "zooft.audit.thumbnails",
-)  # fmt: skip
+    "zooft.features",
+    "zooft.compute.kernels",
+    "zooft.model.preprocess",
+    "zooft.model.resampling",
+    "zooft.model.adapted",
+    "zooft.model.backbone",
+    "zooft.model.blank",
+    "zooft.model.building",
+    "zooft.model.stages",
+    "zooft.model.taps",
+    "zooft.model.geometry",
+    "zooft.compute.trees",
+    "zooft.data.samples",
+    "zooft.audit.thumbnails",
+)
 
 
 def feature_key(plan: Plan, backbone: Backbone) -> dict[str, Any]:
@@ -67,7 +78,7 @@ def code_sha256(functions: Iterable[Callable[..., Any]]) -> str:
     files = {path for name in _CORE for path in _sources(name)}
     digest = hashlib.sha256()
     for function in functions:
-        found = _sources(_unwrapped(function).__module__.partition(".")[0])
+        found = _sources(_unwrap(function).__module__.partition(".")[0])
         files |= set(found)
         if not found:
             digest.update(os.urandom(16))
@@ -77,7 +88,7 @@ def code_sha256(functions: Iterable[Callable[..., Any]]) -> str:
     return digest.hexdigest()
 
 
-def _unwrapped(function: Callable[..., Any]) -> Callable[..., Any]:
+def _unwrap(function: Callable[..., Any]) -> Callable[..., Any]:
     while isinstance(function, (functools.partial, Guarded)):
         function = function.func if isinstance(function, functools.partial) else function.function
     return function

@@ -22,7 +22,9 @@ if TYPE_CHECKING:
 
 
 class RunEvents:
-    """Announces one run's events, in the process that writes its folder; in others, where there is no folder, nothing happens.
+    """Announces one run's events, in the process that writes its folder.
+
+    In others, where there is no folder, nothing happens.
 
     Args:
         registry: whose plugins listen.
@@ -58,9 +60,12 @@ class RunEvents:
             return
         self._begun = True
         started = RunStarted(
-            name=self._folder.final.name, config=config, counts=counts, resumed=resumed,
+            name=self._folder.final.name,
+            config=config,
+            counts=counts,
+            resumed=resumed,
             epochs_done=self._announced.get(None, 0),
-        )  # fmt: skip
+        )
         self._announce("zooft_on_start", samples=samples, started=started)
 
     def epoch_ended(self, record: EpochRecord, *, fold: int | None) -> None:

@@ -1,7 +1,7 @@
 """The whole story, in order: discover, split, adapt, freeze, train, evaluate, export, verify, publish.
 
-With `plan`, which resolves names, and `record`, which writes ``run.json``, the only modules that see the configuration as
-a whole; everything below them takes plain values.
+With `plan`, which resolves names, and `record`, which writes ``run.json``, the only modules that see the configuration
+as a whole; everything below them takes plain values.
 """
 
 from __future__ import annotations
@@ -101,7 +101,7 @@ def finetune(*, reporter: Reporter | None = None, registry: Registry | None = No
     reporter = reporter or LoggingReporter() if launcher.process() == 0 else SilentReporter()
     if launcher.processes() > 1:
         return _finetune_together(registry, values, reporter)
-    plan = _resolved(registry, values)  # before torch is loaded: most faults are found here
+    plan = _resolve(registry, values)  # before torch is loaded: most faults are found here
     from zooft.compute import distributed
 
     accelerator = distributed.alone(plan.config.machine.device)
@@ -118,7 +118,7 @@ def _finetune_together(registry: Registry | None, values: Mapping[str, Any], rep
         "" if accelerator.is_main_process else "if an epoch was finished, --resume and the run's folder go on from it"
     )
     with distributed.faults(accelerator, advice=advice):
-        plan = distributed.main_process_first(accelerator, lambda: _resolved(registry, values))
+        plan = distributed.main_process_first(accelerator, lambda: _resolve(registry, values))
         distributed.main_only(accelerator, lambda: distributed.check_device(plan.config.machine.device))
         with _working_folder(plan, accelerator) as (folder, events):
             result = _finetune(plan, folder, accelerator, reporter, events)
@@ -126,7 +126,7 @@ def _finetune_together(registry: Registry | None, values: Mapping[str, Any], rep
     return result
 
 
-def _resolved(registry: Registry | None, values: Mapping[str, Any]) -> Plan:
+def _resolve(registry: Registry | None, values: Mapping[str, Any]) -> Plan:
     known = registry or registries.load()
     return resolve(known, resume.resumed(known, values) if values.get("resume") is not None else values)
 
@@ -195,7 +195,8 @@ def _finetune(
     if backbone.fixed:
         shown = ", ".join(sorted(backbone.fixed)[:3]) + (", …" if len(backbone.fixed) > 3 else "")
         reporter.note(
-            f"{len(backbone.fixed)} parameters stay as they are, whatever --freeze says, as {plan.family.name} has fixed them: {shown}"
+            f"{len(backbone.fixed)} parameters stay as they are, whatever --freeze says, as {plan.family.name} has "
+            f"fixed them: {shown}"
         )
     main_only(
         accelerator, lambda: _write_record(plan, training.on_main(path), backbone, adapted, splits, found, events)
@@ -216,11 +217,11 @@ def _finetune(
     clock.lap("training")
     return first(
         accelerator,
-        lambda: _completed(context.alone(), training.on_main(folder), found, splits, crossed, audited, clock),
+        lambda: _complete(context.alone(), training.on_main(folder), found, splits, crossed, audited, clock),
     )
 
 
-def _completed(
+def _complete(
     context: training.TrainingContext,
     folder: runs.WorkingFolder,
     found: Discovery,
@@ -314,11 +315,17 @@ def _audit(plan: Plan, folder: Path, found: Discovery, splits: Splits, reporter:
 
     reporter.step("looking for leaks and shortcuts")
     audited = audit(
-        found.samples, plan.task.problem, found.labels, partial(sample_tables.read, plan.task, plan.options),
-        show=partial(sample_tables.picture, plan.task, plan.options), computing=reporter.computing, seed=plan.config.seed,
+        found.samples,
+        plan.task.problem,
+        found.labels,
+        partial(sample_tables.read, plan.task, plan.options),
+        show=partial(sample_tables.picture, plan.task, plan.options),
+        computing=reporter.computing,
+        seed=plan.config.seed,
         splits=splits.names,
-        cache=_thumbnail_cache(plan, reporter, digests), notes=found.notes,
-    )  # fmt: skip
+        cache=_thumbnail_cache(plan, reporter, digests),
+        notes=found.notes,
+    )
     runs.write_json(folder / runs.AUDIT_FILE, audited)
     for finding in audited.findings:
         # of classes that a split leaves out, splitting has told already
@@ -361,9 +368,11 @@ def _write_record(
         begun = resume.carry_over(folder, begun, epochs=plan.config.training.epochs)
     write_record(folder, begun)
     events.started(
-        samples=len(found.samples), config={**resume.settings(plan), "backbone": backbone.reference},
-        counts=begun.data.counts, resumed=plan.config.resume is not None,
-    )  # fmt: skip
+        samples=len(found.samples),
+        config={**resume.settings(plan), "backbone": backbone.reference},
+        counts=begun.data.counts,
+        resumed=plan.config.resume is not None,
+    )
 
 
 def _evaluate(
@@ -387,12 +396,20 @@ def _evaluate(
         name: Evaluated(
             predictions=part,
             evaluation=evaluate(
-                problem, labels, part, split=name, resamples=plan.config.evaluation.bootstrap, seed=plan.config.seed, fitted=fitted,
-                group_rule=saved.group_rule, group_name=saved.record.data.group_name, facts=plan.task.subgroups,
+                problem,
+                labels,
+                part,
+                split=name,
+                resamples=plan.config.evaluation.bootstrap,
+                seed=plan.config.seed,
+                fitted=fitted,
+                group_rule=saved.group_rule,
+                group_name=saved.record.data.group_name,
+                facts=plan.task.subgroups,
             ),
         )
         for name, part in predictions.items()
-    }  # fmt: skip
+    }
     fold_of = {sample.id: number for number, fold in enumerate(splits.folds, 1) for sample in fold.held_out}
     predictions_file.write(folder / runs.PREDICTIONS_FILE, evaluated, problem, labels, fitted, fold_of)
     figures = {name: part.evaluation for name, part in evaluated.items()}
@@ -435,9 +452,13 @@ def _export(context: training.TrainingContext, saved: SavedRun, splits: Splits) 
     members = splits.val or splits.train
     chosen = [members[i] for i in spread(members, plan.config.deployment.verify_samples)]
     verification = finished.verify_file(
-        saved, candidate, chosen, available=len(members), provider=plan.config.deployment.provider,
+        saved,
+        candidate,
+        chosen,
+        available=len(members),
+        provider=plan.config.deployment.provider,
         advance=reporter.computing("samples, in torch and from the file", len(chosen)),
-    )  # fmt: skip
+    )
     finished.settle(saved.path, candidate, verification)
     context.events.verified(verification)
     return verification
@@ -472,15 +493,25 @@ def _report(
     page.write(
         saved.path / runs.REPORT_FILE,
         page.ReportInputs(
-            record=saved.record, problem=plan.task.problem, epochs=epochs, rejected=found.rejected, audit=audited,
+            record=saved.record,
+            problem=plan.task.problem,
+            epochs=epochs,
+            rejected=found.rejected,
+            audit=audited,
             evaluated=evaluated,
-            verification=verification, stages=_stages(plan, saved, epochs), show=show, gradcam=partial(grad_cam, saved),
-            extra=plan.task.report(found.samples, plan.options), private=plan.task.private,
-            samples=splits.named(), ports=sample_tables.ports(plan.task, plan.options),
-            intended_use=plan.task.intended_use, reader=plan.task.reader(plan.options),
+            verification=verification,
+            stages=_stages(plan, saved, epochs),
+            show=show,
+            gradcam=partial(grad_cam, saved),
+            extra=plan.task.report(found.samples, plan.options),
+            private=plan.task.private,
+            samples=splits.named(),
+            ports=sample_tables.ports(plan.task, plan.options),
+            intended_use=plan.task.intended_use,
+            reader=plan.task.reader(plan.options),
             answer=finished.answering(saved) if plan.task.problem.presentation.picture is not None else None,
         ),
-    )  # fmt: skip
+    )
 
 
 def _stages(plan: Plan, saved: SavedRun, epochs: Sequence[Mapping[str, Any]]) -> list[tuple[str, int, int]]:

@@ -46,7 +46,8 @@ def resolve(registry: Registry, values: Mapping[str, Any]) -> Plan:
     config = _without_place(registry, config)
     if config.model.weights not in {"pretrained", "random"} and not Path(config.model.weights).is_file():
         raise WeightsError(
-            f"there is no weights file {config.model.weights}; --weights takes pretrained, random, or a .safetensors or .pth file"
+            f"there is no weights file {config.model.weights}; --weights takes pretrained, random, or a .safetensors "
+            "or .pth file"
         )
     if config.deployment.export:
         runtime.choose(config.deployment.provider)
@@ -60,7 +61,8 @@ def resolve(registry: Registry, values: Mapping[str, Any]) -> Plan:
     if config.training.sweep and (config.evaluation.folds or not config.caching.cache):
         other = "--folds" if config.evaluation.folds else "--no-cache"
         raise ConfigError(
-            f"--sweep needs features that are kept and validation samples that nothing else is judged by; leave out --sweep or {other}"
+            "--sweep needs features that are kept and validation samples that nothing else is judged by; leave out "
+            f"--sweep or {other}"
         )
     model = full_name(family, model)
     if config.model.weights == "pretrained" and config.resume is None:
@@ -69,9 +71,15 @@ def resolve(registry: Registry, values: Mapping[str, Any]) -> Plan:
             weights.Places(family=family, model=model, sources=sources, folder=weights.folder_from_environment())
         )
     return Plan(
-        config=config, registry=registry, task=task, options=options, head=_head(registry, config.model.head, task, options),
-        family=family, family_name=family_name, model=model,
-    )  # fmt: skip
+        config=config,
+        registry=registry,
+        task=task,
+        options=options,
+        head=_head(registry, config.model.head, task, options),
+        family=family,
+        family_name=family_name,
+        model=model,
+    )
 
 
 def _without_place(registry: Registry, config: FinetuneConfig) -> FinetuneConfig:
@@ -87,7 +95,7 @@ def _without_place(registry: Registry, config: FinetuneConfig) -> FinetuneConfig
 
 
 def _head(registry: Registry, named: str | None, task: Task, options: Any) -> str:
-    """The head's name, checked to take what the task gives, one image or a bag of them, and to give what its problem needs.
+    """The head's name, checked to read what the task gives, an image or a bag, and to give what its problem needs.
 
     Raises:
         ConfigError: it doesn't.
@@ -96,9 +104,10 @@ def _head(registry: Registry, named: str | None, task: Task, options: Any) -> st
     bag = ask(task, "bag", options)
     gives = task.problem.training.gives
     fitting = [
-        entry for entry in registry.heads
+        entry
+        for entry in registry.heads
         if entry.value.name == name and entry.value.gives == gives and (entry.value.reads == "bag") == bag
-    ]  # fmt: skip
+    ]
     if len(fitting) == 1:  # of several plugins' heads of this name, the one that can be meant
         name = f"{fitting[0].owner.name}/{name}"
     try:
@@ -111,9 +120,10 @@ def _head(registry: Registry, named: str | None, task: Task, options: Any) -> st
         ) from error
     if head.gives != gives or (head.reads == "bag") != bag:
         able = [
-            entry.value.name for entry in registry.heads
+            entry.value.name
+            for entry in registry.heads
             if entry.value.gives == gives and (entry.value.reads == "bag") == bag
-        ]  # fmt: skip
+        ]
         raise ConfigError(
             f"the head {name} reads a {head.reads} and gives a {head.gives}; {_needs(task, gives, bag)} use one of "
             f"{', '.join(able) or 'none: no such head is registered'}"

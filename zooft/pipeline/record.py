@@ -46,14 +46,19 @@ def begin_record(plan: Plan, backbone: Backbone, adapted: AdaptedModel, splits: 
         problem=plan.task.problem.name,
         labels=tuple(found.labels),
         backbone=BackboneRecord(
-            family=plan.registry.owned_name("family", plan.family_name), name=backbone.name, width=backbone.width,
-            stages=tuple(backbone.stages), input=backbone.input, fixed=tuple(sorted(backbone.fixed)), taps=adapted.taps,
+            family=plan.registry.owned_name("family", plan.family_name),
+            name=backbone.name,
+            width=backbone.width,
+            stages=tuple(backbone.stages),
+            input=backbone.input,
+            fixed=tuple(sorted(backbone.fixed)),
+            taps=adapted.taps,
         ),
         weights=backbone.weights,
         data=_data(plan, splits, found),
         notes=(*found.notes, *splits.notes),
         config={**configuration.plain(plan.config), "weights": Path(plan.config.model.weights).name},
-    )  # fmt: skip
+    )
 
 
 def _data(plan: Plan, splits: Splits, found: Discovery) -> DataRecord:

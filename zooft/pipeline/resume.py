@@ -27,7 +27,10 @@ if TYPE_CHECKING:
 ALLOWED = ("data", "device", "provider", "workers")
 """Options that say where things are or run, besides those of the task that do; all others are the run's own."""
 _LOCAL, _ASKED = "local_options", "asked_again"
-"""In the file for resuming: the task's options that say where things lie, and those of them that aren't written down."""
+"""In the file for resuming.
+
+The task's options that say where things lie, and those of them that aren't written down.
+"""
 
 
 def settings(plan: Plan) -> dict[str, Any]:
@@ -66,7 +69,7 @@ def resumed(registry: Registry, values: Mapping[str, Any]) -> dict[str, Any]:
         runs.complete(cut_off)
     given = {name: value for name, value in values.items() if name != "resume" and value is not None}
     if "epochs" in given and runs.finished(run):
-        return _extended(registry, run, given)
+        return _extend(registry, run, given)
     own = dict(runs.told(run))
     local, asked = own.pop(_LOCAL, []), own.pop(_ASKED, [])
     _refuse_foreign(given, (*ALLOWED, *local))
@@ -80,7 +83,7 @@ def resumed(registry: Registry, values: Mapping[str, Any]) -> dict[str, Any]:
     return {**own, **given, "resume": run}
 
 
-def _extended(registry: Registry, run: Path, given: Mapping[str, Any]) -> dict[str, Any]:
+def _extend(registry: Registry, run: Path, given: Mapping[str, Any]) -> dict[str, Any]:
     """The options of a run that goes on where a finished one ended."""
     from zooft.run import checkpoint as checkpoints
 
@@ -107,8 +110,8 @@ def _refuse_foreign(given: Mapping[str, Any], allowed: Sequence[str]) -> None:
     foreign = [_flag(name) for name in given if name not in allowed]
     if foreign:
         raise ConfigError(
-            f"--resume goes on with the options that the run was begun with, and {', '.join(foreign)} can't be given with it; "
-            f"leave it out ({', '.join(map(_flag, allowed))} may be given), or train anew"
+            f"--resume goes on with the options that the run was begun with, and {', '.join(foreign)} can't be given "
+            f"with it; leave it out ({', '.join(map(_flag, allowed))} may be given), or train anew"
         )
 
 
@@ -124,8 +127,8 @@ def check_data(folder: Path, found: Discovery) -> None:
     if before.data.fingerprint != sample_tables.fingerprint(found):
         was = before.data.train + before.data.val + before.data.test
         raise DataError(
-            f"the data has changed since the run was begun: it had {was} samples and has {len(found.samples)} now, or their labels or "
-            "splits differ; bring the data back as it was, or train anew with another --out"
+            f"the data has changed since the run was begun: it had {was} samples and has {len(found.samples)} now, or "
+            "their labels or splits differ; bring the data back as it was, or train anew with another --out"
         )
 
 
@@ -138,8 +141,8 @@ def check_weights(folder: Path, backbone: Backbone) -> None:
     if (before.backbone.name, was.tensors_sha256) != (backbone.name, now.tensors_sha256):
         raise WeightsError(
             f"the backbone's weights have changed since the run was begun: they were {was.source} (SHA-256 "
-            f"{was.tensors_sha256[:12]}…) and are {now.source} ({now.tensors_sha256[:12]}…) now; bring them back, or train anew "
-            "with another --out"
+            f"{was.tensors_sha256[:12]}…) and are {now.source} ({now.tensors_sha256[:12]}…) now; bring them back, or "
+            "train anew with another --out"
         )
 
 
@@ -148,8 +151,8 @@ def check_contents(kept: Checkpoint, contents: str | None) -> None:
     was = kept.progress.resolved.get("contents")
     if was is not None and contents is not None and was != contents:
         raise DataError(
-            f"files of the data have changed since the run finished epoch {kept.progress.epoch}, though their names are the same; "
-            "bring them back as they were, or train anew with another --out"
+            f"files of the data have changed since the run finished epoch {kept.progress.epoch}, though their names "
+            "are the same; bring them back as they were, or train anew with another --out"
         )
 
 
@@ -163,9 +166,12 @@ def carry_over(folder: Path, begun: RunRecord, *, epochs: int) -> RunRecord:
         return replace(begun, resumed=1)
     was = int(before.config["epochs"])
     return replace(
-        begun, trials=before.trials, resolved=before.resolved, resumed=before.resumed + 1,
+        begun,
+        trials=before.trials,
+        resolved=before.resolved,
+        resumed=before.resumed + 1,
         ended_at=before.ended_at if was == epochs else (*before.ended_at, was),
-    )  # fmt: skip
+    )
 
 
 def _record(folder: Path) -> RunRecord | None:

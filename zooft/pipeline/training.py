@@ -1,7 +1,7 @@
 """What all processes of a run do together: load the same model, learn in folds or once, and be asked.
 
-Owns the way from samples to trained weights in the run's folder, which the main process alone writes; what comes before and
-after is `hyperparameters`'s.
+Owns the way from samples to trained weights in the run's folder, which the main process alone writes; what comes before
+and after is `hyperparameters`'s.
 """
 
 from __future__ import annotations
@@ -90,9 +90,15 @@ class TrainingContext:
 
 
 def prepare_context(
-    plan: Plan, backbone: Backbone, splits: Splits, accelerator: Accelerator, reporter: Reporter, clock: Stopwatch,
-    digests: Lookup, events: RunEvents,
-) -> TrainingContext:  # fmt: skip
+    plan: Plan,
+    backbone: Backbone,
+    splits: Splits,
+    accelerator: Accelerator,
+    reporter: Reporter,
+    clock: Stopwatch,
+    digests: Lookup,
+    events: RunEvents,
+) -> TrainingContext:
     """A crew that knows every sample's content, each process having looked at its share, and has the same weights.
 
     Raises:
@@ -116,9 +122,15 @@ def prepare_context(
             "--weights FILE"
         )
     return TrainingContext(
-        plan=plan, accelerator=accelerator, backbone=backbone, feature_cache=feature_cache, contents=contents, reporter=reporter, clock=clock,
+        plan=plan,
+        accelerator=accelerator,
+        backbone=backbone,
+        feature_cache=feature_cache,
+        contents=contents,
+        reporter=reporter,
+        clock=clock,
         events=events,
-    )  # fmt: skip
+    )
 
 
 def adapt(plan: Plan, labels: Labels) -> tuple[Backbone, AdaptedModel]:
@@ -130,9 +142,12 @@ def adapt(plan: Plan, labels: Labels) -> tuple[Backbone, AdaptedModel]:
 
     torch.manual_seed(plan.config.seed)
     backbone = load_backbone(
-        plan.family, plan.model, weights=plan.config.model.weights, channels=plan.task.channels(plan.options),
+        plan.family,
+        plan.model,
+        weights=plan.config.model.weights,
+        channels=plan.task.channels(plan.options),
         sources=[entry.value for entry in plan.registry.weights],
-    )  # fmt: skip
+    )
     backbone = for_task(backbone, plan.task, plan.options)
     torch.manual_seed(plan.config.seed)
     outputs = ask(plan.task.problem.training, "outputs", labels, plan.options)
@@ -148,8 +163,8 @@ def prepare(plan: Plan, labels: Labels, members: Sequence[Sample]) -> Labels:
 def cross_validate(context: TrainingContext, splits: Splits, labels: Labels, path: Path | None) -> Predictions | None:
     """Predictions of every sample by a model that hasn't learnt from its group, with nothing fitted yet.
 
-    Each fold keeps its last epoch: choosing one by the samples that it is evaluated on would be optimistic. None but in the
-    main process.
+    Each fold keeps its last epoch: choosing one by the samples that it is evaluated on would be optimistic. None but in
+    the main process.
     """
     from zooft.compute.distributed import main_only, main_process_first
 
@@ -280,13 +295,13 @@ def fit_model(
     hyperparameters = _hyperparameters(plan.config, accelerator)
     with numerics.fast_matmul(context.reporter.note):
         if checkpoint is not None:
-            way, checkpoint = _resumed(context, job, hyperparameters, checkpoint)
+            way, checkpoint = _resume(context, job, hyperparameters, checkpoint)
         else:
             way = _chosen(context, job, hyperparameters, watch, folder)
         train.fit(way.job, way.hyperparameters, accelerator, watch, epoch_data=way.epoch_data, checkpoint=checkpoint)
 
 
-def _resumed(
+def _resume(
     context: TrainingContext, job: Job, hyperparameters: Hyperparameters, checkpoint: Checkpoint
 ) -> tuple[Choice, Checkpoint]:
     """From where an earlier process has stopped, in the way that it had chosen."""
@@ -375,7 +390,10 @@ def _figures(problem: Problem, labels: Labels, columns: Mapping[str, NDArray[Any
 def _try_loss(
     plan: Plan, adapted: AdaptedModel, labels: Labels, loss: TaskLoss, views: SampleDataset, targets: Sequence[Any]
 ) -> None:
-    """The loss on random outputs and some targets; where these have places, on outputs of the head that is to learn, of a few samples."""
+    """The loss on random outputs and some targets.
+
+    Where these have places, on outputs of the head that is to learn, of a few samples.
+    """
     import torch
 
     from zooft.train.loss import collated, random_outputs, try_out
@@ -394,7 +412,7 @@ def _target_text(plan: Plan, labels: Labels, target: Any) -> str:
     return plan.task.problem.presentation.target(target, labels)
 
 
-def _encoded(plan: Plan, labels: Labels, target: Any) -> Any:
+def _encode(plan: Plan, labels: Labels, target: Any) -> Any:
     """A target as it is stacked to a batch; a number for samples without one, whose targets nobody looks at."""
     return 0 if target is None else plan.task.problem.training.encode(target, labels)
 
@@ -404,10 +422,16 @@ def _views(plan: Plan, backbone: Backbone, labels: Labels, samples: Sequence[Any
     from zooft.model.preprocess import ImagePreprocess
 
     return SampleDataset(
-        samples, read=reader(plan.task, plan.options), preprocess=within(plan.task, "preprocess", plan.task.preprocess(backbone.input, plan.options)),
-        augment=augment, scale=ImagePreprocess(backbone.input).normalise_, sketch=partial(sample_tables.sketch, plan.task, backbone.input, plan.options), seed=plan.config.seed,
-        encode=partial(_encoded, plan, labels), placing=_placing(plan, backbone),
-    )  # fmt: skip
+        samples,
+        read=reader(plan.task, plan.options),
+        preprocess=within(plan.task, "preprocess", plan.task.preprocess(backbone.input, plan.options)),
+        augment=augment,
+        scale=ImagePreprocess(backbone.input).normalise_,
+        sketch=partial(sample_tables.sketch, plan.task, backbone.input, plan.options),
+        seed=plan.config.seed,
+        encode=partial(_encode, plan, labels),
+        placing=_placing(plan, backbone),
+    )
 
 
 def _placing(plan: Plan, backbone: Backbone) -> Placing | None:
@@ -440,12 +464,20 @@ def _feature_cache(
     if not plan.config.caching.cache:
         return None
     return FeatureCache(
-        store=default_store(reporter.note), of=feature_key(plan, backbone), digest=partial(sample_tables.digest, plan.task, plan.options),
-        dtype=torch.bfloat16 if plan.config.caching.features == "bf16" else torch.float32, device=accelerator.device,
-        workers=_workers(plan.config.machine, accelerator), computing=reporter.computing, note=reporter.note,
-        share=partial(distributed.share, accelerator=accelerator), agree=partial(distributed.agree, accelerator),
-        clock=clock, digests=digests, unchanged=partial(sample_tables.unchanged, plan.task, plan.options),
-    )  # fmt: skip
+        store=default_store(reporter.note),
+        of=feature_key(plan, backbone),
+        digest=partial(sample_tables.digest, plan.task, plan.options),
+        dtype=torch.bfloat16 if plan.config.caching.features == "bf16" else torch.float32,
+        device=accelerator.device,
+        workers=_workers(plan.config.machine, accelerator),
+        computing=reporter.computing,
+        note=reporter.note,
+        share=partial(distributed.share, accelerator=accelerator),
+        agree=partial(distributed.agree, accelerator),
+        clock=clock,
+        digests=digests,
+        unchanged=partial(sample_tables.unchanged, plan.task, plan.options),
+    )
 
 
 def _hyperparameters(config: FinetuneConfig, accelerator: Accelerator) -> Hyperparameters:
@@ -453,12 +485,24 @@ def _hyperparameters(config: FinetuneConfig, accelerator: Accelerator) -> Hyperp
 
     training, rates = config.training, config.optimization
     return Hyperparameters(
-        epochs=training.epochs, batch_size=training.batch_size, precision=training.precision, compile=training.compile,
-        sync_bn=training.sync_bn, optimizer=rates.optimizer, lr=rates.lr, backbone_lr=rates.backbone_lr,
-        momentum=rates.momentum, weight_decay=rates.weight_decay, schedule=rates.schedule, warmup=rates.warmup,
-        step_epochs=rates.step_epochs, step_factor=rates.step_factor, power=rates.power,
-        workers=_workers(config.machine, accelerator), seed=config.seed,
-    )  # fmt: skip
+        epochs=training.epochs,
+        batch_size=training.batch_size,
+        precision=training.precision,
+        compile=training.compile,
+        sync_bn=training.sync_bn,
+        optimizer=rates.optimizer,
+        lr=rates.lr,
+        backbone_lr=rates.backbone_lr,
+        momentum=rates.momentum,
+        weight_decay=rates.weight_decay,
+        schedule=rates.schedule,
+        warmup=rates.warmup,
+        step_epochs=rates.step_epochs,
+        step_factor=rates.step_factor,
+        power=rates.power,
+        workers=_workers(config.machine, accelerator),
+        seed=config.seed,
+    )
 
 
 def _workers(asked: MachineOptions, accelerator: Accelerator) -> int:
@@ -485,7 +529,7 @@ def _watch(
     def save(progress: Progress, optimizer: Optimizer) -> None:
         final = progress.epoch == plan.config.training.epochs
         if progress.epoch == 1 and (folder / runs.RUN_FILE).is_file():
-            update_record(folder, resolved=_resolved(progress))
+            update_record(folder, resolved=_resolve(progress))
         whole = replace(progress, resolved={**progress.resolved, "contents": context.contents})
         runs.write_json_lines(folder / runs.EPOCHS_FILE, progress.records)
         keeper.after(whole, lambda: zoo_state_dict(job.model), optimizer, final=final)
@@ -497,13 +541,16 @@ def _watch(
     return Watch(computing=reporter.computing, epoch=after_epoch, note=reporter.note, keep=save, clock=context.clock)
 
 
-def _resolved(progress: Progress) -> ResolvedRecord:
+def _resolve(progress: Progress) -> ResolvedRecord:
     """What the run chose or measured by itself, for its record."""
     chosen = progress.resolved
     return ResolvedRecord(
-        batch_size=chosen["batch_size"], lr=chosen["lr"], weight_decay=chosen["weight_decay"], views=chosen["views"],
+        batch_size=chosen["batch_size"],
+        lr=chosen["lr"],
+        weight_decay=chosen["weight_decay"],
+        views=chosen["views"],
         precision=chosen.get("precision", {}),
-    )  # fmt: skip
+    )
 
 
 def _never_trained(plan: Plan, adapted: AdaptedModel) -> frozenset[str]:
@@ -539,9 +586,14 @@ def _predict(
     context: TrainingContext, saved: SavedRun, members: Sequence[Sample], feature_cache: FeatureCache | None
 ) -> Predictions:
     return finished.predict_run(
-        saved, members, device=str(context.accelerator.device), workers=_workers(context.plan.config.machine, context.accelerator),
-        advance=context.reporter.computing("held-out samples", len(members)), feature_cache=feature_cache, stop=_untrained_prefix(context.plan, saved.model),
-    )  # fmt: skip
+        saved,
+        members,
+        device=str(context.accelerator.device),
+        workers=_workers(context.plan.config.machine, context.accelerator),
+        advance=context.reporter.computing("held-out samples", len(members)),
+        feature_cache=feature_cache,
+        stop=_untrained_prefix(context.plan, saved.model),
+    )
 
 
 def _untrained_prefix(plan: Plan, adapted: AdaptedModel) -> int:

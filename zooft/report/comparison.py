@@ -187,7 +187,10 @@ def _settings(run: _Run) -> dict[str, Cell]:
     }
     found |= {f"{name} (version)": version for name, version in record.versions.items()}
     found |= {f"fitted {name}": value for name, value in record.fitted.items() if not isinstance(value, str)}
-    return {name: value if isinstance(value, Cell) else json.dumps(value, ensure_ascii=False) for name, value in found.items()}  # fmt: skip
+    return {
+        name: value if isinstance(value, Cell) else json.dumps(value, ensure_ascii=False)
+        for name, value in found.items()
+    }
 
 
 def _answers(label: Label) -> str:
@@ -210,9 +213,12 @@ def _figures(opened: Sequence[_Run]) -> Iterator[Figures]:
             if names:
                 metrics = {name: tuple(_interval(own.get(name)) for own in given) for name in names}
                 yield Figures(
-                    split=split, level=level, comparable=_same_samples(opened, split), metrics=metrics,
+                    split=split,
+                    level=level,
+                    comparable=_same_samples(opened, split),
+                    metrics=metrics,
                     smaller=_smaller(opened, split),
-                )  # fmt: skip
+                )
 
 
 def _smaller(opened: Sequence[_Run], split: str) -> tuple[str, ...]:
@@ -265,7 +271,10 @@ def _notes(opened: Sequence[_Run], figures: Sequence[Figures]) -> Iterator[str]:
     if any(run.record.labels != opened[0].record.labels for run in opened[1:]):
         yield "The runs have different labels."
     if any(set(run.record.evaluation) == {"val"} for run in opened):
-        yield "Validation samples chose each run's best epoch; the best of many runs on them is slightly more optimistic still."
+        yield (
+            "Validation samples chose each run's best epoch; the best of many runs on them is slightly more "
+            "optimistic still."
+        )
 
 
 def _metric(name: str, figures: Figures) -> str:

@@ -47,9 +47,13 @@ def progress(epochs: Sequence[Mapping[str, Any]], names: Sequence[str], *, best:
         for index, name in enumerate(shown):
             values = _numbers(record["metrics"].get(name) for record in epochs)
             axes.plot(
-                x, values, color=drawing.SERIES[index], linestyle=drawing.DASHES[index], label=words.metric(name),
+                x,
+                values,
+                color=drawing.SERIES[index],
+                linestyle=drawing.DASHES[index],
+                label=words.metric(name),
                 marker=".",
-            )  # fmt: skip
+            )
         if best is not None:
             axes.axvline(best, color=drawing.MUTED, linewidth=1, linestyle=":")
         axes.set(xlabel="epoch", ylabel="on validation samples")

@@ -22,7 +22,10 @@ if TYPE_CHECKING:
     _Interrupted = tuple[nn.Module, nn.Module, Tensor]  # what takes features, where it is watched, the features
 
 _MOST_LAYERS = 6
-"""Layers that are tried, deepest first: of stages the last ones, of layers within them some of all, as neighbours are alike."""
+"""Layers that are tried, deepest first.
+
+Of stages the last ones, of layers within them some of all, as neighbours are alike.
+"""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -47,11 +50,13 @@ class GradCam:
 def grad_cam(
     saved: SavedRun, sample: Sample, row: Mapping[str, Any], *, answer: Answer | None = None
 ) -> GradCam | None:
-    """Grad-CAM (Selvaraju et al. 2017) of the number that the problem explains, such as the predicted class's logit, by captum.
+    """Grad-CAM (Selvaraju et al.
 
-    Taken at the deepest stage whose output still has places in the image and on which that number depends, or at the deepest
-    layer within a stage; the class token of a transformer doesn't depend on the patches of its last block, so there it is the
-    block before.
+    2017) of the number that the problem explains, such as the predicted class's logit, by captum.
+
+    Taken at the deepest stage whose output still has places in the image and on which that number depends, or at the
+    deepest layer within a stage; the class token of a transformer doesn't depend on the patches of its last block, so
+    there it is the block before.
 
     Args:
         saved: a run, opened.
@@ -60,8 +65,8 @@ def grad_cam(
         answer: of several at once, the one that is explained; `row` has its columns alone.
 
     Returns:
-        None where the problem explains nothing, and where no stage's output has places: a backbone that is one stage without a
-        convolution of use.
+        None where the problem explains nothing, and where no stage's output has places: a backbone that is one stage
+        without a convolution of use.
     """
     import torch
     from captum.attr import LayerAttribution
@@ -160,8 +165,8 @@ def _attribution(model: AdaptedModel, spec: InputSpec, x: Tensor, scalar: _Scala
 def _layers(model: AdaptedModel, spec: InputSpec, x: Tensor, scalar: _Scalar) -> Iterator[_Interrupted]:
     """The model interrupted where its features have places, deepest first: behind stages, then within them.
 
-    Within them where no stage's output supports the prediction: a class token that mixes with the patches only inside the last
-    stage, as in CaiT, leaves the patches that come out of it without influence.
+    Within them where no stage's output supports the prediction: a class token that mixes with the patches only inside
+    the last stage, as in CaiT, leaves the patches that come out of it without influence.
     """
     import torch
 
@@ -222,7 +227,7 @@ def _through(out: Tensor, here: nn.Module, spec: InputSpec) -> Tensor:
 
 
 def _inner_layers(model: AdaptedModel, spec: InputSpec, x: Tensor, scalar: _Scalar) -> list[nn.Module]:
-    """Layers of the deeper half whose output has places on which the prediction depends, in the order in which they run."""
+    """Layers of the deeper half whose output has places that the prediction depends on, in running order."""
     import torch
 
     ran: list[tuple[nn.Module, Tensor]] = []

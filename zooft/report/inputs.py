@@ -50,9 +50,11 @@ class ReportInputs:
         verification: of the ONNX file; None where none was written.
         stages: name, number of parameters, and how many of them were trained in the last epoch, shallow to deep.
         show: a sample as a picture for people, ``(H, W)`` or ``(H, W, 3)`` uint8.
-        gradcam: for a sample and its row of columns, the Grad-CAM of its prediction; None where there is none, and in place of
-            the function where it can't be had of any. Of several answers at once, ``answer=`` names the one whose it is to be.
-        answer: a sample to the outputs of the deployed graph for it, by name and without the batch axis, for problems that draw them.
+        gradcam: for a sample and its row of columns, the Grad-CAM of its prediction; None where there is none, and in
+            place of the function where it can't be had of any. Of several answers at once, ``answer=`` names the one
+            whose it is to be.
+        answer: a sample to the outputs of the deployed graph for it, by name and without the batch axis, for problems
+        that draw them.
         extra: the task's own pictures and tables.
         private: whether ids and paths may name people; samples are then called by their salted ids only.
         samples: all of them, by split; for counts, and for the thumbnails of what the audit found.

@@ -38,20 +38,20 @@ def learning(inputs: ReportInputs) -> Section:
     if not inputs.epochs:
         return Section("learning", "Training", (Text("No epoch was recorded."),))
     best = next((epoch["epoch"] for epoch in reversed(inputs.epochs) if epoch.get("best")), None)
-    drawings = [figures.losses(inputs.epochs), figures.progress(inputs.epochs, _plotted(inputs), best=best)]
+    drawings = [figures.losses(inputs.epochs), figures.progress(inputs.epochs, _plot(inputs), best=best)]
     shown: tuple[Drawing, ...] = tuple(drawing for drawing in drawings if drawing is not None)
     text = f"{words.count(len(inputs.epochs), 'epoch')} were run; {_kept(inputs, best)}."
-    return Section("learning", "Training", (Text(text), Row(blocks=shown), *_resolved(inputs)))
+    return Section("learning", "Training", (Text(text), Row(blocks=shown), *_resolve(inputs)))
 
 
-def _plotted(inputs: ReportInputs) -> list[str]:
+def _plot(inputs: ReportInputs) -> list[str]:
     """Figures to draw: the first ones, or the primary one and each answer's own."""
     if inputs.answers:
         return [inputs.primary, *(answer.primary for answer in inputs.answers)]
     return list(inputs.epochs[0].get("metrics", {}))[:_MOST_METRICS]
 
 
-def _resolved(inputs: ReportInputs) -> list[Block]:
+def _resolve(inputs: ReportInputs) -> list[Block]:
     """What the run chose or measured by itself, and what it was chosen from."""
     resolved = inputs.record.resolved
     if resolved is None:
@@ -77,7 +77,10 @@ def _resolved(inputs: ReportInputs) -> list[Block]:
         )
         blocks.append(
             Grid(
-                title="Settings that were tried; the best on validation samples was chosen, so its figures are slightly optimistic",
+                title=(
+                    "Settings that were tried; the best on validation samples was chosen, so its figures are slightly "
+                    "optimistic"
+                ),
                 columns=columns,
                 rows=rows,
             )
@@ -149,11 +152,12 @@ def _parameters(size: int, trained: int) -> str:
 def _steps(inputs: ReportInputs, cut: int) -> tuple[Step, ...]:
     steps = [
         Step(
-            name=name, parameters=_parameters(size, trained), cut=index == cut and index > 0,
+            name=name,
+            parameters=_parameters(size, trained),
+            cut=index == cut and index > 0,
             state="none" if not size else "learning" if trained else "frozen",
         )
         for index, (name, size, trained) in enumerate(inputs.stages)
-    ]  # fmt: skip
-    head = Step(name="head", parameters=inputs.head, state="new",
-                cut=0 < cut == len(inputs.stages))  # fmt: skip
+    ]
+    head = Step(name="head", parameters=inputs.head, state="new", cut=0 < cut == len(inputs.stages))
     return (*steps, head)

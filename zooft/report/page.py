@@ -26,7 +26,10 @@ def render(inputs: ReportInputs) -> str:
         lead=f"{inputs.backbone}, fine-tuned{where} to {inputs.described.aim}.",
         keys=tuple(_keys(inputs)),
         sections=tuple(_sections(inputs)),
-        foot=f"Made by zooft {inputs.record.zooft}. Figures come from the run's own files; nothing on this page is loaded from elsewhere.",
+        foot=(
+            f"Made by zooft {inputs.record.zooft}. Figures come from the run's own files; nothing on this page is "
+            "loaded from elsewhere."
+        ),
     )
     return html.to_html(page)
 
@@ -71,22 +74,27 @@ def _keys(inputs: ReportInputs) -> Iterator[Key]:
             label="Wrong answers", value=f"{wrong:,} of {total:,}", detail=f"{words.split(inputs.main_split)} samples"
         )
     if inputs.audit is not None:
-        yield _audited(inputs)
-    yield _verified(inputs)
+        yield _audit(inputs)
+    yield _verify(inputs)
 
 
-def _audited(inputs: ReportInputs) -> Key:
+def _audit(inputs: ReportInputs) -> Key:
     assert inputs.audit is not None  # noqa: S101 -- the caller has looked
     found = [finding.severity for finding in inputs.audit.findings]
     errors, warnings = found.count("error"), found.count("warning")
     if errors:
-        return Key(label="Audit of the data", value=words.count(errors, "error"), tone="error", detail=words.count(warnings, "warning"))  # fmt: skip
+        return Key(
+            label="Audit of the data",
+            value=words.count(errors, "error"),
+            tone="error",
+            detail=words.count(warnings, "warning"),
+        )
     if warnings:
         return Key(label="Audit of the data", value=words.count(warnings, "warning"), tone="warning", detail="no error")
     return Key(label="Audit of the data", value="No warning", tone="good", detail="no copies, leaks or shortcuts found")
 
 
-def _verified(inputs: ReportInputs) -> Key:
+def _verify(inputs: ReportInputs) -> Key:
     found = inputs.verification
     if found is None:
         return Key(label="Deployed file", value="None", detail="none requested", tone="note")

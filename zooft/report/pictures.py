@@ -25,9 +25,10 @@ HITS = 2
 MOST_OF_SEVERAL = 1
 """Wrong answers that are explained of each of several at once, and right ones of each category: the page would grow."""
 _HEAT = (
-    "Yellow marks the places that contributed most to the prediction, at the network's deepest layer that still has places in the "
-    "image (Grad-CAM, Selvaraju et al. 2017). It shows where, not why, and is coarse. A hot spot away from the finding is a reason to "
-    "doubt; a hot spot on it is no proof. The picture is the network's input: cropped, scaled and windowed."
+    "Yellow marks the places that contributed most to the prediction, at the network's deepest layer that still has "
+    "places in the image (Grad-CAM, Selvaraju et al. 2017). It shows where, not why, and is coarse. A hot spot away "
+    "from the finding is a reason to doubt; a hot spot on it is no proof. The picture is the network's input: "
+    "cropped, scaled and windowed."
 )
 
 
@@ -64,7 +65,10 @@ def _why_none(inputs: ReportInputs) -> str:
 
 
 def gradcam(inputs: ReportInputs) -> Section:
-    """Grad-CAM of the surest right answers of each category, and of the surest mistakes; of several answers at once, for each."""
+    """Grad-CAM of the surest right answers of each category, and of the surest mistakes.
+
+    Of several answers at once, for each.
+    """
     shown: list[Block] = []
     for answer in inputs.answers:
         own = inputs.of(answer)
@@ -95,7 +99,10 @@ def worst(inputs: ReportInputs, evaluated: Evaluated, most: int) -> list[int]:
 
 
 def best(inputs: ReportInputs, evaluated: Evaluated, *, hits: int = HITS) -> list[int]:
-    """Positions of the surest right answers: so many of each of the first categories, or twice as many where there are none."""
+    """Positions of the surest right answers.
+
+    So many of each of the first categories, or twice as many where there are none.
+    """
     scores, wrong = _scores(inputs, evaluated), _wrong(inputs, evaluated)
     right = np.ones(len(scores), np.bool_) if wrong is None else ~wrong
     if not inputs.categories:
@@ -122,7 +129,12 @@ def _ordered(keys: NDArray[np.float64], rows: NDArray[np.int64]) -> list[int]:
 def _of_folds(inputs: ReportInputs) -> list[Block]:
     if inputs.main_split != "cross-validation":
         return []
-    return [Text("The heat is of the deployed model, which was trained on these samples; the predictions are the folds'.", "note")]  # fmt: skip
+    return [
+        Text(
+            "The heat is of the deployed model, which was trained on these samples; the predictions are the folds'.",
+            "note",
+        )
+    ]
 
 
 def _photo(inputs: ReportInputs, evaluated: Evaluated, row: int) -> Photo:

@@ -109,8 +109,8 @@ def _role(inputs: ReportInputs, split: str) -> str:
         of_others = f", with {fitted} fitted on the other folds" if fitted else ""
         of_all = f", and {fitted} were fitted on all of these predictions" if fitted else ""
         return (
-            f"Every sample was predicted by a model that wasn't trained on its group{of_others}; the deployed model was trained "
-            f"on all of them{of_all}."
+            f"Every sample was predicted by a model that wasn't trained on its group{of_others}; the deployed model "
+            f"was trained on all of them{of_all}."
         )
     if split == "val":
         chosen = f"The best epoch, and {fitted}," if fitted else "The best epoch"
@@ -145,12 +145,15 @@ def _subgroups(inputs: ReportInputs, evaluation: Evaluation) -> list[Block]:
     last = inputs.categories[-1:]
     rows = tuple(
         (
-            f"{row.fact.replace('_', ' ')}: {row.value}", f"{row.samples:,}", f"{row.groups:,}" if row.groups else "",
-            *(f"{row.positives:,}" for _ in last), "too few to say" if row.small else words.figure(row.metric.value),
+            f"{row.fact.replace('_', ' ')}: {row.value}",
+            f"{row.samples:,}",
+            f"{row.groups:,}" if row.groups else "",
+            *(f"{row.positives:,}" for _ in last),
+            "too few to say" if row.small else words.figure(row.metric.value),
             "" if row.small else words.interval(row.metric),
         )
         for row in evaluation.subgroups[:MOST_SUBGROUPS]
-    )  # fmt: skip
+    )
     groups = words.plural(evaluation.group_name).capitalize()
     metric = words.metric(inputs.primary) if inputs.primary else "Primary metric"
     columns = ("Subgroup", "Samples", groups, *_of_last(last), metric, "95 % interval")

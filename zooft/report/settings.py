@@ -148,13 +148,15 @@ def _facts(inputs: ReportInputs, rows: Sequence[FactRow]) -> Block:
     label = ", ".join(one.name for one in inputs.labels)
     cells = tuple(
         (
-            row.name.replace("_", " "), f"{row.values:,}" if row.values else "", f"{row.stated:,}",
+            row.name.replace("_", " "),
+            f"{row.values:,}" if row.values else "",
+            f"{row.stated:,}",
             "" if row.auroc is None else words.figure(row.auroc),
             "" if row.low is None or row.high is None else f"{row.low:.3f} to {row.high:.3f}",
             f"predicts the {label}" if row.shortcut else "",
         )
         for row in rows
-    )  # fmt: skip
+    )
     columns = ("Fact", "Values", "Known of", "AUROC", "95 % interval", "")
     title = f"How well the {label} can be predicted without the image (0.5: not at all)"
     return Grid(title=title, columns=columns, rows=cells)

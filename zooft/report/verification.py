@@ -36,7 +36,7 @@ def verification(inputs: ReportInputs) -> Section:
     )
     verdict = Text(proven, "good" if found.data == "real" else "warning")
     if not found.passed:
-        verdict = Text("The file couldn't be verified. It is kept as model.unverified.onnx; don't use it.", "error")  # fmt: skip
+        verdict = Text("The file couldn't be verified. It is kept as model.unverified.onnx; don't use it.", "error")
     blocks: list[Block] = [verdict]
     if found.failures:
         blocks.append(Items(found.failures, "error"))
@@ -56,8 +56,11 @@ def deployment(inputs: ReportInputs) -> Section:
         return Section("deploy", "How to deploy", (Text("There is no verified file to deploy."),))
     blocks: list[Block] = [
         Text("The file holds everything from native units to the answer: scaling, network, and what was fitted."),
-        Code(f"zooft predict {runs.ONNX_FILE} FILE_OR_FOLDER", "With zooft, which reads the files too; torch isn't needed:"),
-    ]  # fmt: skip
+        Code(
+            f"zooft predict {runs.ONNX_FILE} FILE_OR_FOLDER",
+            "With zooft, which reads the files too; torch isn't needed:",
+        ),
+    ]
     if inputs.ports:
         blocks.append(Code(snippet(inputs), "Without zooft:" if inputs.reader else "With numpy and onnxruntime alone:"))
         rows = tuple(

@@ -42,7 +42,10 @@ _WITHIN = {"auroc": "AUROC", "map": "mAP", "r": "R", "tar": "TAR", "far": "FAR"}
 
 
 def metric(name: str) -> str:
-    """A metric's name in words: ``balanced_accuracy`` becomes "Balanced accuracy", ``auroc`` "AUROC", ``mae/age`` "MAE of age"."""
+    """A metric's name in words.
+
+    ``balanced_accuracy`` becomes "Balanced accuracy", ``auroc`` "AUROC", ``mae/age`` "MAE of age".
+    """
     name, _, of = name.partition("/")
     if of:
         return f"{metric(name)} of {of.replace('/', ' of ')}"

@@ -1,1 +1,1 @@
-"""A run's folder, complete or not there, and what an interrupted one resumes from."""
+"""A run's folder, complete or absent, and what an interrupted run resumes from."""

@@ -1,9 +1,9 @@
-"""What a run that was killed goes on from: the folder ``last/``.
+"""What an interrupted run resumes from: the folder ``last/``.
 
 Owns its files and their order on the disk. ``model.safetensors`` has the last epoch's weights under the zoo's names,
-``optimizer.safetensors`` what the optimizer remembers, ``loss.safetensors`` what the loss has learnt, ``state.json`` everything else and the checksums of the files
-beside it. A new one is written under another name and swapped in by renames: whenever the process is killed, at
-least one whole one is there.
+``optimizer.safetensors`` the optimizer's state, ``loss.safetensors`` the loss's own tensors, ``state.json`` everything
+else and the checksums of the files beside it. A new one is written under another name and swapped in by renames:
+whenever the process is killed, at least one whole one is there.
 """
 
 from __future__ import annotations
@@ -34,13 +34,14 @@ BEST_FILE = "best.safetensors"
 LOSS_FILE = "loss.safetensors"
 SCHEMA = 1
 SHARE = 0.03
-"""Of training time that saving may take: shorter epochs aren't all saved, and a killed run repeats a few of them."""
+"""Share of training time that saving may take: short epochs aren't all saved, and a resumed run repeats a few of
+them."""
 _PARTIAL, _OLD = ".partial", ".old"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Progress:
-    """How far training has come.
+    """How far training is.
 
     Attributes:
         records: of the finished epochs, in order.
@@ -60,7 +61,7 @@ class Progress:
         return len(self.records)
 
     def after(self, record: EpochRecord, rank: tuple[float, ...] | None) -> Progress:
-        """One epoch further; `rank` is that of its record."""
+        """The progress one epoch later; `rank` is that of its record."""
         return replace(
             self,
             records=(*self.records, record),
@@ -71,15 +72,15 @@ class Progress:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Checkpoint:
-    """A state as it was found.
+    """A state as it was read.
 
     Attributes:
         progress: how far it is.
         model: tensors under the zoo's names, as the last epoch left them.
         best: the same of the best epoch; None where ``model.safetensors`` of the run has them.
         optimizer: tensors, by `optimizer_tensors`.
-        settings: the optimizer's plain values.
-        loss: the tensors of the task's loss, as the last epoch left them; none where it has none.
+        settings: the optimizer's values that aren't tensors.
+        loss: the tensors of the task's loss, as the last epoch left them; empty where it has none.
     """
 
     progress: Progress
@@ -92,14 +93,14 @@ class Checkpoint:
 
 @dataclass(frozen=True, slots=True)
 class Found:
-    """What `load` found: a state or none, and what the user should know of it."""
+    """What `load` found: a state or none, and notes for the user."""
 
     checkpoint: Checkpoint | None
     notes: tuple[str, ...]
 
 
 class CheckpointWriter:
-    """Saves what to go on from as epochs end, and the best epoch's weights as the run's.
+    """Saves a state to resume from as epochs end, and the best epoch's weights as the run's.
 
     Args:
         folder: the run's.
@@ -115,11 +116,11 @@ class CheckpointWriter:
     def after(
         self, progress: Progress, tensors: Callable[[], dict[str, Tensor]], optimizer: Optimizer, *, final: bool
     ) -> None:
-        """An epoch has ended: save it, unless the last save was too short a while ago.
+        """Save a finished epoch, unless the last save was too recent.
 
         Args:
             progress: with the epoch's record as the last.
-            tensors: gives the model's, under the zoo's names, on the CPU, its own to keep.
+            tensors: returns the model's, under the zoo's names, on the CPU, as copies.
             optimizer: as the epoch left it.
             final: whether no other epoch follows; it is always saved.
 
@@ -152,13 +153,13 @@ def save(
     best: Mapping[str, Tensor] | None = None,
     loss: Mapping[str, Tensor] | None = None,
 ) -> None:
-    """Write ``last/`` in `folder`, so that there is a whole one at every moment.
+    """Write ``last/`` in `folder`, so that there is a complete one at every moment.
 
     Args:
         folder: the run's.
         progress: how far it is.
         tensors: the model's, under the zoo's names.
-        optimizer: whose memory is kept.
+        optimizer: whose state is saved.
         best: those of the best epoch that differ, where neither this state nor the run's weights have them.
         loss: the loss's own tensors.
     """
@@ -177,11 +178,16 @@ def save(
         write_json(
             draft / STATE_FILE,
             {
-                "schema": SCHEMA, "epoch": progress.epoch, "best": progress.best, "rank": progress.rank,
-                "resolved": progress.resolved, "optimizer": settings,
-                "records": progress.records, "files": files,
+                "schema": SCHEMA,
+                "epoch": progress.epoch,
+                "best": progress.best,
+                "rank": progress.rank,
+                "resolved": progress.resolved,
+                "optimizer": settings,
+                "records": progress.records,
+                "files": files,
             },
-        )  # fmt: skip
+        )
         _settle(draft)
     except BaseException:
         shutil.rmtree(draft, ignore_errors=True)
@@ -190,10 +196,10 @@ def save(
 
 
 def load(folder: Path) -> Found:
-    """The newest whole state in `folder`, put in its place; what is torn is left out and told of.
+    """The newest complete state in `folder`, moved to its place; incomplete ones are left out and noted.
 
     Raises:
-        RunError: it was written by a zooft that keeps it in another way.
+        RunError: it was written by a zooft with another schema.
     """
     whole: list[tuple[int, Path]] = []
     notes = []
@@ -204,27 +210,27 @@ def load(folder: Path) -> Found:
         fault = _fault(path)
         if fault is None:
             whole.append((int(_read(path)["epoch"]), path))
-        elif name == LAST_FOLDER:  # the others are torn as a matter of course, when a process dies while writing
+        elif name == LAST_FOLDER:  # the others are incomplete as a matter of course, when a process dies while writing
             notes.append(f"{path} can't be used: {fault}")
     if not whole:
         return Found(None, tuple(notes))
     _, newest = max(whole, key=lambda pair: pair[0])
-    kept = _kept(newest)
+    saved = _load_checkpoint(newest)
     if newest.name != LAST_FOLDER:
         _put(newest, folder / LAST_FOLDER)
     for name in (_PARTIAL, _OLD):
         shutil.rmtree(folder / (LAST_FOLDER + name), ignore_errors=True)
-    return Found(kept, tuple(notes))
+    return Found(saved, tuple(notes))
 
 
-def restore(folder: Path, kept: Checkpoint) -> None:
-    """Bring the run's other files back to the state: its curve, and the best epoch's weights."""
-    write_json_lines(folder / EPOCHS_FILE, kept.progress.records)
-    publish_best(folder, kept.model, kept.best, is_best=kept.progress.best == kept.progress.epoch)
+def restore(folder: Path, saved: Checkpoint) -> None:
+    """Restore the run's other files to the state: its curve, and the best epoch's weights."""
+    write_json_lines(folder / EPOCHS_FILE, saved.progress.records)
+    publish_best(folder, saved.model, saved.best, is_best=saved.progress.best == saved.progress.epoch)
 
 
 def start_again(folder: Path) -> None:
-    """Remove what epochs have left of which nothing whole is there to go on from."""
+    """Remove the files of epochs where no complete state is left to resume from."""
     for path in (folder / EPOCHS_FILE, folder / WEIGHTS_FILE):
         path.unlink(missing_ok=True)
     for name in ("", _PARTIAL, _OLD):
@@ -234,12 +240,12 @@ def start_again(folder: Path) -> None:
 def publish_best(
     folder: Path, tensors: Mapping[str, Tensor], best: Mapping[str, Tensor] | None, *, is_best: bool
 ) -> None:
-    """Make the best epoch's weights those of the run, after the state that knows of them was saved.
+    """Make the best epoch's weights those of the run, after the state that refers to them was saved.
 
     Args:
         folder: the run's.
         tensors: the saved state's.
-        best: of the best epoch, those that differ; None where it is the saved one, or was published before.
+        best: of the best epoch, those that differ; None where it is the saved one, or is published already.
         is_best: whether the saved epoch is the best one.
     """
     if is_best:
@@ -249,7 +255,7 @@ def publish_best(
 
 
 def _drop_best(last: Path) -> None:
-    """Remove the best epoch's weights from a state, once the run itself has them for good."""
+    """Remove the best epoch's weights from a state, once the run itself has them."""
     content = _read(last)
     del content["files"][BEST_FILE]
     write_json(last / STATE_FILE, content)
@@ -257,17 +263,18 @@ def _drop_best(last: Path) -> None:
 
 
 def refuse_unfit(folder: Path) -> None:
-    """Raise RunError where the finished run in `folder` has nothing whole left to go on from."""
+    """Raise RunError where the finished run in `folder` has no complete state left to continue from."""
     last = folder / LAST_FOLDER
     fault = _fault(last) if last.is_dir() else "it isn't there"
     if fault is not None:
         raise RunError(
-            f"{folder} can't be gone on with: {last} holds its last epoch, and {fault}; train anew with the larger --epochs"
+            f"{folder} can't be continued: {last} holds its last epoch, and {fault}; train anew with the larger "
+            "--epochs"
         )
 
 
 def optimizer_tensors(optimizer: Optimizer) -> tuple[dict[str, Tensor], dict[str, Any]]:
-    """What an optimizer remembers, as named tensors and plain values."""
+    """An optimizer's state, as named tensors and plain values."""
     import torch
 
     held = optimizer.state_dict()
@@ -283,10 +290,10 @@ def optimizer_tensors(optimizer: Optimizer) -> tuple[dict[str, Tensor], dict[str
 
 
 def restore_optimizer(optimizer: Optimizer, tensors: Mapping[str, Tensor], settings: Mapping[str, Any]) -> None:
-    """The way back of `optimizer_tensors`, into an optimizer made for the same parameters.
+    """The inverse of `optimizer_tensors`, into an optimizer made for the same parameters.
 
     Raises:
-        RunError: it is for others.
+        RunError: the state is for other parameters.
     """
     own = optimizer.state_dict()["param_groups"]
     parameters = [p for group in optimizer.param_groups for p in group["params"]]
@@ -297,7 +304,7 @@ def restore_optimizer(optimizer: Optimizer, tensors: Mapping[str, Tensor], setti
         number, _, key = name.partition(".")
         if tensor.ndim and tensor.shape != parameters[int(number)].shape:
             raise RunError(_other_parameters(f"shape of parameter {number}"))
-        state.setdefault(int(number), {})[key] = _laid_out(tensor, parameters[int(number)])
+        state.setdefault(int(number), {})[key] = _in_layout_of(tensor, parameters[int(number)])
     groups = [
         {key: _like(fresh.get(key), value) for key, value in group.items()}
         for fresh, group in zip(own, settings["groups"], strict=True)
@@ -306,29 +313,29 @@ def restore_optimizer(optimizer: Optimizer, tensors: Mapping[str, Tensor], setti
 
 
 def loss_tensors(loss: Module | None) -> dict[str, Tensor]:
-    """What a loss has of its own: parameters that learn, and buffers."""
+    """A loss's own tensors: parameters that learn, and buffers."""
     return {} if loss is None else {name: tensor.detach().cpu() for name, tensor in loss.state_dict().items()}
 
 
 def restore_loss(loss: Module, tensors: Mapping[str, Tensor]) -> None:
-    """The way back of `loss_tensors`, into a loss made for the same targets.
+    """The inverse of `loss_tensors`, into a loss made for the same targets.
 
     Raises:
-        RunError: it is another one.
+        RunError: it is another loss.
     """
     own = loss.state_dict()
-    if not tensors and not any(True for _ in loss.parameters()):  # nothing was kept of a loss that learns nothing
+    if not tensors and not any(True for _ in loss.parameters()):  # nothing was saved of a loss without parameters
         return
     if {name: tensor.shape for name, tensor in own.items()} != {name: tensor.shape for name, tensor in tensors.items()}:
         raise RunError(
-            f"the state in {LAST_FOLDER}/ is of another loss: names or shapes of its tensors differ; the task's plugin has changed "
-            "since the run began, so train again"
+            f"the state in {LAST_FOLDER}/ is of another loss: names or shapes of its tensors differ; the task's "
+            "plugin has changed since the run began, so train again"
         )
     loss.load_state_dict(dict(tensors))
 
 
-def _laid_out(tensor: Tensor, parameter: Tensor) -> Tensor:
-    """In the parameter's own order in memory, which fused optimizers take for granted."""
+def _in_layout_of(tensor: Tensor, parameter: Tensor) -> Tensor:
+    """In the parameter's own memory layout, which fused optimizers assume."""
     import torch
 
     if tensor.shape != parameter.shape:
@@ -338,13 +345,13 @@ def _laid_out(tensor: Tensor, parameter: Tensor) -> Tensor:
 
 def _other_parameters(what: str) -> str:
     return (
-        f"the state in {LAST_FOLDER}/ is of another model: the {what} differs; the backbone's plugin has changed since the "
-        "run began, so train again"
+        f"the state in {LAST_FOLDER}/ is of another model: the {what} differs; the backbone's plugin has changed "
+        "since the run began, so train again"
     )
 
 
 def _like(fresh: Any, value: Any) -> Any:
-    """JSON has no tuples: betas come back as they were made."""
+    """JSON has no tuples: betas are restored as a tuple."""
     return tuple(value) if isinstance(fresh, tuple) else value
 
 
@@ -359,8 +366,8 @@ def _swap(folder: Path) -> None:
 
 
 def _put(state: Path, last: Path) -> None:
-    """Give a whole state the usual name, in place of a torn one."""
-    aside = last.with_name(last.name + ".torn")
+    """Give a complete state the usual name, in place of an incomplete one."""
+    aside = last.with_name(last.name + ".incomplete")
     shutil.rmtree(aside, ignore_errors=True)
     if last.exists():
         last.rename(aside)
@@ -369,10 +376,10 @@ def _put(state: Path, last: Path) -> None:
 
 
 def _fault(state: Path) -> str | None:
-    """Why a state can't be used.
+    """Why a state can't be used; None where it can.
 
     Raises:
-        RunError: it is whole, and of another schema.
+        RunError: it is complete, and of another schema.
     """
     try:
         content = _read(state)
@@ -388,13 +395,15 @@ def _fault(state: Path) -> str | None:
     )
 
 
-def _kept(state: Path) -> Checkpoint:
+def _load_checkpoint(state: Path) -> Checkpoint:
     content = _read(state)
     try:
         best, loss = state / BEST_FILE, state / LOSS_FILE
         return Checkpoint(
             progress=Progress(
-                records=tuple(map(_record, content["records"])), best=int(content["best"]), rank=_rank(content["rank"]),
+                records=tuple(map(_record, content["records"])),
+                best=int(content["best"]),
+                rank=_rank(content["rank"]),
                 resolved=content["resolved"],
             ),
             model=read_file(state / WEIGHTS_FILE).tensors,
@@ -402,7 +411,7 @@ def _kept(state: Path) -> Checkpoint:
             optimizer=read_file(state / OPTIMIZER_FILE).tensors,
             settings=content["optimizer"],
             loss=read_file(loss).tensors if loss.name in content["files"] else {},
-        )  # fmt: skip
+        )
     except (ZooftError, ValueError, KeyError, TypeError) as error:
         raise RunError(
             f"{state} can't be read ({type(error).__name__}: {error}); remove it to train again from the start"
@@ -421,7 +430,7 @@ def _number(value: float | None) -> float:
 
 
 def _rank(values: Sequence[float | None] | None) -> tuple[float, ...] | None:
-    """JSON has no infinity: only the lowest one can be a rank."""
+    """JSON has no infinity, and only the lowest one can be a rank."""
     return None if values is None else tuple(-math.inf if value is None else float(value) for value in values)
 
 
@@ -438,19 +447,19 @@ def _write(path: Path, tensors: Mapping[str, Tensor]) -> None:
 
 
 def _copy(source: Path, target: Path) -> None:
-    """The same file under a second name, whole or not at all; nothing ever writes into either."""
+    """The same file under a second name, whole or not at all; neither is ever written into."""
     draft = target.with_name(target.name + _PARTIAL)
     draft.unlink(missing_ok=True)
     try:
         os.link(source, draft)
-    except OSError:  # a file system without links
+    except OSError:  # a file system without hard links
         shutil.copyfile(source, draft)
     draft.replace(target)
-    draft.unlink(missing_ok=True)  # POSIX renames nothing where both names are the same file's
+    draft.unlink(missing_ok=True)  # POSIX's rename does nothing where both names are links to one file
 
 
 def _checksum(path: Path) -> list[int]:
-    """Length and CRC-32: against torn and damaged files, not against people."""
+    """Length and CRC-32: against incomplete and damaged files, not against tampering."""
     value = length = 0
     with path.open("rb") as file:
         while block := file.read(2**20):
@@ -459,15 +468,15 @@ def _checksum(path: Path) -> list[int]:
 
 
 def _settle(path: Path) -> None:
-    """Have the system put a file or a folder's entries on the disk, where it can be told to."""
+    """Flush a file or a folder's entries to the disk, where the system can."""
     try:
         descriptor = os.open(path, os.O_RDONLY)
-    except OSError:  # Windows opens no folders
+    except OSError:  # Windows can't open folders
         return
     try:
         os.fsync(descriptor)
     except OSError as error:
-        if not path.is_dir():  # some network file systems refuse it for folders
+        if not path.is_dir():  # some network file systems refuse that for folders
             raise OSError(error.errno, error.strerror, str(path)) from error
     finally:
         os.close(descriptor)

@@ -1,6 +1,6 @@
 """A run: one folder, made complete or not at all.
 
-Owns the folder's life (worked on under ``NAME.incomplete`` by one process at a time, renamed when whole, taken up again
+Owns the folder's life (under ``NAME.incomplete`` while one process works on it, renamed when complete, reopened
 where that process was killed), its files' names, atomic writing, and finding the latest one.
 """
 
@@ -50,12 +50,12 @@ _RESUME_SCHEMA = 2
 
 @dataclass(frozen=True, slots=True)
 class WorkingFolder:
-    """A run in the making.
+    """A run in progress.
 
     Attributes:
         path: where it is worked on.
-        final: where it will stand.
-        resumed: whether an earlier process has begun it.
+        final: the path that it will have.
+        resumed: whether an earlier process began it.
         lock: held while it is worked on; the system releases it when the process dies. None where the file
             system has no locks.
     """
@@ -66,32 +66,32 @@ class WorkingFolder:
     lock: BaseFileLock | None = dataclasses.field(default=None, repr=False, compare=False)
 
     def publish(self) -> Path:
-        """Give the folder its name, and remember it as the latest."""
+        """Give the folder its final name, and record it as the latest."""
         self.path.replace(self.final)
         complete(self.final)
         exclusive.release(self.lock)
         return self.final
 
     def abandon(self) -> str:
-        """Clean up after a failure: what has learnt something stays, and the words say where."""
+        """Clean up after a failure; results stay, and the returned sentence names them."""
         try:
-            return self._left()
+            return self._describe_rest()
         finally:
             exclusive.release(self.lock)
 
-    def _left(self) -> str:
-        onwards = f"'zooft finetune --resume {self.path}' goes on with it{self._last_saved()}"
+    def _describe_rest(self) -> str:
+        onwards = f"'zooft finetune --resume {self.path}' resumes it{self._last_saved()}"
         if (self.path / WEIGHTS_FILE).exists():
             return (
-                f"what was learnt so far is in {self.path}; 'zooft evaluate {self.path}' and 'zooft export {self.path}' work on it, "
-                + onwards
+                f"the weights trained so far are in {self.path}; 'zooft evaluate {self.path}' and 'zooft export "
+                f"{self.path}' work on it, " + onwards
             )
         if any(self.path.glob(f"{FOLDS_FOLDER}/*/{WEIGHTS_FILE}")):
             return (
                 f"the folds that were finished are in {self.path / FOLDS_FOLDER}; 'zooft evaluate' works on each, "
-                f"'zooft finetune --resume {self.path}' goes on with the others"
+                f"'zooft finetune --resume {self.path}' resumes with the others"
             )
-        if self.resumed:  # by someone who means to finish it
+        if self.resumed:  # by somebody who means to finish it
             return onwards if self.path.exists() else ""
         import shutil
 
@@ -99,7 +99,7 @@ class WorkingFolder:
         return ""
 
     def _last_saved(self) -> str:
-        """In words; short epochs aren't all saved."""
+        """Which epoch it resumes from, in words; short epochs aren't all saved."""
         try:
             state = json.loads((self.path / LAST_FOLDER / STATE_FILE).read_text(encoding="utf-8"))
             return f", from epoch {int(state['epoch'])} on, the last that was saved"
@@ -116,15 +116,15 @@ def claim(
     local: Mapping[str, Any] | None = None,
     after: Path | None = None,
 ) -> WorkingFolder:
-    """Make the folder that a run works in; from its first moment it says what the run was told.
+    """Make the folder that a run works in; from its first moment it contains the run's options.
 
     Args:
-        out: as asked for; None for ``runs/TASK-MODEL-N``.
+        out: as requested; None for ``runs/TASK-MODEL-N``.
         task: for the default name.
         model: for the default name.
         settings: the run's options, written down for people and for `reopen`.
-        local: what says where something lies on this machine, for `reopen` alone; a finished run doesn't have it.
-        after: a finished run whose epochs are gone on from.
+        local: options that are places on this machine, for `reopen` alone; a finished run doesn't have them.
+        after: a finished run whose training is continued.
 
     Raises:
         RunError: the folder is in use, or can't be made.
@@ -154,40 +154,40 @@ def claim(
 
 
 def complete(final: Path) -> None:
-    """The last steps of a finished run; those that a kill has cut off are caught up with."""
+    """Do the last steps of a finished run, also where a kill has prevented them."""
     write_text(final.parent / LATEST_FILE, final.name + "\n", errors="surrogateescape")
     (final / RESUME_FILE).unlink(missing_ok=True)
 
 
 def finished(run: Path) -> bool:
-    """Whether `run` is the folder of a run that came to its end."""
+    """Whether `run` is the folder of a finished run."""
     working, final = _names(run)
     return run == final and (final / RUN_FILE).is_file() and not working.exists()
 
 
 def cut_off(run: Path) -> Path | None:
-    """The finished run, where it was killed before its last steps."""
+    """The finished run, where it was killed before its last steps; else None."""
     _, final = _names(run)
     return final if (final / RUN_FILE).is_file() and (final / RESUME_FILE).is_file() else None
 
 
 def told(run: Path) -> dict[str, Any]:
-    """What an unfinished run was told: the options that it was begun with.
+    """The options that an unfinished run was started with.
 
     Args:
         run: its folder, or the name that it will have.
 
     Raises:
-        RunError: no such run, a finished one, or one that can't be gone on with.
+        RunError: no such run, a finished one, or one that can't be resumed.
     """
     working, final = _names(run)
     if not working.is_dir():
         if (final / RUN_FILE).is_file():
             raise RunError(
-                f"{final} is finished; there is nothing to resume: 'zooft evaluate {final}' judges it, and with --epochs MORE a "
-                "new run goes on where it ended"
+                f"{final} is finished; there is nothing to resume: 'zooft evaluate {final}' evaluates it, and with "
+                "--epochs MORE a new run continues where it ended"
             )
-        raise RunError(f"there is no run {working} to resume; name the folder of a run that was killed")
+        raise RunError(f"there is no run {working} to resume; name the folder of an interrupted run")
     path = working / RESUME_FILE
     if not path.is_file():
         raise RunError(f"{working} can't be resumed: it has no {RESUME_FILE}; train again into another --out")
@@ -205,19 +205,19 @@ def told(run: Path) -> dict[str, Any]:
 
 
 def reopen(run: Path) -> WorkingFolder:
-    """Take up an unfinished run, to be worked on by this process.
+    """Open an unfinished run for this process to work on.
 
     Args:
         run: its folder, or the name that it will have.
 
     Raises:
-        RunError: it is worked on by another process, or can't be gone on with.
+        RunError: another process works on it, or it can't be resumed.
     """
     working, final = _names(run)
     told(run)
     lock = _hold(working, final)
     try:
-        told(run)  # it may have been finished before we had the lock
+        told(run)  # it may have been finished before this process had the lock
         for draft in working.rglob("*.partial"):
             if draft.is_file():
                 draft.unlink()
@@ -240,7 +240,7 @@ def latest(start: Path = RUNS) -> Path:
 
 
 def best_epoch(run: Path) -> int:
-    """The epoch, from 1, whose weights were kept."""
+    """The epoch, from 1, whose weights were saved."""
     records = map(json.loads, (run / EPOCHS_FILE).read_text(encoding="utf-8").splitlines())
     return max(int(record["epoch"]) for record in records if record["best"])
 
@@ -275,7 +275,7 @@ def write_text(path: Path, text: str, *, errors: str = "strict") -> None:
 
 
 def to_json(value: Any) -> Any:
-    """Dataclasses, paths, tuples and sets as JSON has them."""
+    """Dataclasses, paths, tuples and sets as JSON values."""
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
         return {field.name: to_json(getattr(value, field.name)) for field in dataclasses.fields(value)}
     if isinstance(value, Mapping):
@@ -292,7 +292,7 @@ def to_json(value: Any) -> Any:
 
 
 def _names(run: Path) -> tuple[Path, Path]:
-    """Where a run is worked on, and where it will stand."""
+    """A run's folder while it is worked on, and its final one."""
     if run.name.endswith(SUFFIX):
         return run, run.with_name(run.name.removesuffix(SUFFIX))
     return run.with_name(run.name + SUFFIX), run
@@ -305,17 +305,17 @@ def _hold(working: Path, final: Path) -> BaseFileLock | None:
 def _refuse_leftover(working: Path) -> None:
     if (working / RESUME_FILE).is_file():
         raise RunError(
-            f"{working} is a run that was killed; go on with it by 'zooft finetune --resume {working}', choose another --out, "
-            "or remove it"
+            f"{working} is an interrupted run; resume it with 'zooft finetune --resume {working}', choose another "
+            "--out, or remove it"
         )
     if working.exists():
         raise RunError(
-            f"{working} exists: another run is at work there, or one was killed; choose another --out, or remove it"
+            f"{working} exists: another run is at work there, or was interrupted; choose another --out, or remove it"
         )
 
 
 def _make(working: Path, settings: Mapping[str, Any], local: Mapping[str, Any], after: Path | None) -> None:
-    """The folder with what the run was told in it, at once: a killed process leaves no folder that can't be resumed."""
+    """Make the folder with the run's options in it at once, so that a killed process leaves one that can be resumed."""
     import shutil
 
     draft = working.with_name(f".{working.name}.new")
@@ -334,7 +334,7 @@ def _make(working: Path, settings: Mapping[str, Any], local: Mapping[str, Any], 
 
 
 def _copy_epochs(finished: Path, draft: Path) -> None:
-    """What a run's epochs have left, and the record of what they learnt from."""
+    """Copy the files of a run's epochs, and the record of what they were trained on."""
     import shutil
 
     for name in (RUN_FILE, EPOCHS_FILE, WEIGHTS_FILE):

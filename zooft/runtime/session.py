@@ -157,7 +157,10 @@ def _threads() -> int:
 
 
 def _refuse_contradictions(session: Any, metadata: Metadata, path: Path) -> None:
-    """What the metadata states of inputs and outputs must be what the graph has: an answer more would get another's name."""
+    """What the metadata states of inputs and outputs must be what the graph has.
+
+    An answer more would get another's name.
+    """
     faults = [*_output_faults(session, metadata), *_port_faults(session, metadata.ports)]
     faults += [
         f"its metadata names a {label.name} twice: {', '.join(label.categories)}"
@@ -202,7 +205,7 @@ def _unlike(had: Any, stated: Port | Output, dynamic: Collection[str | int]) -> 
         stated: by the metadata.
         dynamic: names of axes that can't have one size alone.
     """
-    kind, first = _KINDS.get(had.type, had.type), 0 if isinstance(said, Port) else 1
+    kind, first = _KINDS.get(had.type, had.type), 0 if isinstance(stated, Port) else 1
     fits = len(had.shape) == len(stated.axes) and all(
         not isinstance(size, int) or size == axis or (isinstance(axis, str) and axis not in dynamic)
         for size, axis in zip(had.shape[first:], stated.axes[first:], strict=True)

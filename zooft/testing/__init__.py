@@ -5,7 +5,8 @@
     def test_family(tmp_path):
         testing.check_family(my_plugin.FAMILY, "my_model", folder=tmp_path)
 
-Each check raises ConformanceError with what was expected and what was found, and names hook and field where one is at fault.
+Each check raises ConformanceError with what was expected and what was found, and names hook and field where one is at
+fault.
 """
 
 from zooft.errors import ConformanceError

@@ -54,7 +54,10 @@ def expect_close(got: Tensor, wanted: Tensor, what: str) -> None:
 
 
 def difference(got: Tensor, wanted: Tensor) -> float:
-    """The largest, over the root mean square of what is wanted: the spread of a few numbers may be nothing by chance."""
+    """The largest, over the root mean square of what is wanted.
+
+    The spread of a few numbers may be nothing by chance.
+    """
     if got.shape != wanted.shape:
         return math.inf
     scale = max(float(wanted.square().mean().sqrt()), 1e-6)

@@ -66,13 +66,18 @@ def check_export(backbone: Backbone, folder: Path) -> None:
     path = folder / "conformance.onnx"
     try:
         export(
-            deployed, path, ports=[port], outputs=[_LOGITS], example=[example], describe=lambda sha256: _metadata(backbone, port, sha256),
+            deployed,
+            path,
+            ports=[port],
+            outputs=[_LOGITS],
+            example=[example],
+            describe=lambda sha256: _metadata(backbone, port, sha256),
             others={},
-        )  # fmt: skip
+        )
     except ExportError as error:
         raise ConformanceError(
-            f"the stages of {backbone.reference} can't be written as ONNX, such as by Python's if on what was computed: {error} "
-            "(hook zooft_register_families, field Family.anatomy)"
+            f"the stages of {backbone.reference} can't be written as ONNX, such as by Python's if on what was "
+            f"computed: {error} (hook zooft_register_families, field Family.anatomy)"
         ) from error
     opened = runtime.load(path, provider="cpu")
     for shape in ((1, 200, 300, channels), (3, 331, 247, channels)):
@@ -89,7 +94,20 @@ def _metadata(backbone: Backbone, port: Port, sha256: str) -> Any:
     from zooft.version import __version__
 
     return runtime.Metadata(
-        version=__version__, task="conformance", options={}, problem="none", labels=(), outputs=(_LOGITS,), fitted={}, ports=(port,), group_rule="",
-        preprocessing="inside the graph", backbone=backbone.reference, weights={}, weights_sha256=sha256, data={},
-        metrics={}, intended_use="A test.",
-    )  # fmt: skip
+        version=__version__,
+        task="conformance",
+        options={},
+        problem="none",
+        labels=(),
+        outputs=(_LOGITS,),
+        fitted={},
+        ports=(port,),
+        group_rule="",
+        preprocessing="inside the graph",
+        backbone=backbone.reference,
+        weights={},
+        weights_sha256=sha256,
+        data={},
+        metrics={},
+        intended_use="A test.",
+    )

@@ -26,9 +26,10 @@ if TYPE_CHECKING:
 def check_family(family: Family, model: str, *, folder: Path) -> None:
     """Everything that zooft relies on in a family, tried on one of its models with random weights.
 
-    The name is known and unknown ones are refused; the trunk gives ``(N, width)``; stages hold every tensor once, compose to the
-    trunk and keep nothing to themselves; frozen stages stay bit-equal while the others learn; a checkpoint goes back into the
-    zoo's own model and answers the same; the ONNX file answers the same at two batch sizes and two image sizes.
+    The name is known and unknown ones are refused; the trunk gives ``(N, width)``; stages hold every tensor once,
+    compose to the trunk and keep nothing to themselves; frozen stages stay bit-equal while the others learn; a
+    checkpoint goes back into the zoo's own model and answers the same; the ONNX file answers the same at two batch
+    sizes and two image sizes.
 
     Args:
         family: what the plugin registers.

@@ -28,8 +28,8 @@ _ODD = ("", "-1", "99999", "1.5", "no-such-thing")
 def check_freezer(freezer: Freezer, argument: str | None) -> None:
     """Plans name stages and parameters that exist and factors that are some, and are the same each time.
 
-    Tried on a shallow and a deep backbone, each stage of which holds a layer, with weight and bias, and a norm, in epochs 0 to 50;
-    and with arguments that make no sense, where it takes one.
+    Tried on a shallow and a deep backbone, each stage of which holds a layer, with weight and bias, and a norm, in
+    epochs 0 to 50; and with arguments that make no sense, where it takes one.
 
     Args:
         freezer: what the plugin registers.
@@ -66,8 +66,11 @@ def _parameters(stage: str) -> list[ParameterInfo]:
     held = {"linear.weight": (8, 8), "linear.bias": (8,), "norm.weight": (8,), "norm.bias": (8,)}
     return [
         ParameterInfo(
-            name=f"{stage}.{name}", shape=shape, layer="LayerNorm" if name.startswith("norm") else "Linear",
-            norm=name.startswith("norm"), bias=name.endswith("bias"),
+            name=f"{stage}.{name}",
+            shape=shape,
+            layer="LayerNorm" if name.startswith("norm") else "Linear",
+            norm=name.startswith("norm"),
+            bias=name.endswith("bias"),
         )
         for name, shape in held.items()
-    ]  # fmt: skip
+    ]

@@ -30,9 +30,10 @@ _OUTPUTS = 3
 def check_head(head: Head, sizes: Mapping[str, int] | None = None) -> None:
     """What it reads to what it gives, finite, with gradients to all that learns and to what it reads.
 
-    A parameter that is to stay as it was drawn is marked with ``requires_grad_(False)``, or is a buffer. In evaluation mode a sample
-    gets the same answer twice, and whatever other samples are in its batch, and nothing in the module changes. A bag may have one
-    instance. The ONNX graph answers as torch does, for other numbers of samples and instances than it was made with.
+    A parameter that is to stay as it was drawn is marked with ``requires_grad_(False)``, or is a buffer. In evaluation
+    mode a sample gets the same answer twice, and whatever other samples are in its batch, and nothing in the module
+    changes. A bag may have one instance. The ONNX graph answers as torch does, for other numbers of samples and
+    instances than it was made with.
 
     Args:
         head: what the plugin registers.
@@ -104,7 +105,7 @@ def _features(head: Head, samples: int, instances: int) -> Tensor:
 
 
 def _check_gradients(place: Place, module: nn.Module, x: Tensor) -> None:
-    """Everything that learns has a gradient, and so have the features, without which nothing learns in front of the head."""
+    """Everything that learns has a gradient, and so have the features: else nothing learns in front of the head."""
     x = x.requires_grad_()
     learning = {name: parameter for name, parameter in module.named_parameters() if parameter.requires_grad}
     logits = _logits(place, module, x)
@@ -115,12 +116,13 @@ def _check_gradients(place: Place, module: nn.Module, x: Tensor) -> None:
     idle = [name for name, parameter in learning.items() if parameter.grad is None]
     if idle:
         raise place.error(
-            f"gives a module that doesn't use {', '.join(idle)}; use it, or mark what is to stay fixed with requires_grad_(False), or "
-            "hold it as a buffer"
+            f"gives a module that doesn't use {', '.join(idle)}; use it, or mark what is to stay fixed with "
+            "requires_grad_(False), or hold it as a buffer"
         )
     if x.grad is None or not bool(x.grad.any()):
         raise place.error(
-            "gives a module whose answer doesn't depend on the features, or that detaches them; stages in front of it couldn't learn"
+            "gives a module whose answer doesn't depend on the features, or that detaches them; stages in front of it "
+            "couldn't learn"
         )
 
 

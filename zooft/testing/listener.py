@@ -1,4 +1,7 @@
-"""What listens to runs, tried on three: one that finishes, one that resumes and fails, and one that is interrupted at once."""
+"""What listens to runs, tried on three.
+
+One that finishes, one that resumes and fails, and one that is interrupted at once.
+"""
 
 from __future__ import annotations
 
@@ -29,17 +32,17 @@ _MODEL = b"an ONNX file"
 
 @conforming()
 def check_listener(plugin: object, *, folder: Path) -> None:
-    """Nothing that a run tells makes a listener fail or exit, and listeners leave as it is what they hear and the ONNX file.
+    """No event makes a listener fail or exit, and listeners change neither what they hear nor the ONNX file.
 
-    Three runs are told of: one that finishes; one that resumes, with folds, without validation samples and with undefined metrics,
-    and fails; one that is interrupted before its first epoch and leaves no folder.
+    Three runs are told of: one that finishes; one that resumes, with folds, without validation samples and with
+    undefined metrics, and fails; one that is interrupted before its first epoch and leaves no folder.
 
     Args:
         plugin: the module.
         folder: of the run that finishes, after one epoch; those of the others lie in it.
     """
     found = register(plugin)
-    runs = {"finished": _finished, "resumed": _resumed, "interrupted": _interrupted}
+    runs = {"finished": _finished, "resumed": _resume, "interrupted": _interrupted}
     for name, events in runs.items():
         run = folder if name == "finished" else folder / name
         run.mkdir(parents=True, exist_ok=True)
@@ -48,8 +51,10 @@ def check_listener(plugin: object, *, folder: Path) -> None:
 
 
 _WORDS = {
-    "finished": "finishes", "resumed": "resumes, without validation samples, and fails", "interrupted": "is interrupted at once"
-}  # fmt: skip
+    "finished": "finishes",
+    "resumed": "resumes, without validation samples, and fails",
+    "interrupted": "is interrupted at once",
+}
 
 
 def _tell(found: Registry, event: str, facts: dict[str, Any], *, doing: str) -> None:
@@ -77,7 +82,7 @@ def _tell(found: Registry, event: str, facts: dict[str, Any], *, doing: str) -> 
 
 
 def _finished(run: Path) -> Iterator[Event]:
-    yield "zooft_on_start", {"samples": 10, "started": _started(run)}
+    yield "zooft_on_start", {"samples": 10, "started": _start(run)}
     yield "zooft_on_epoch_end", {"record": _epoch(1), "fold": None, "repeated": False}
     figures = {"val": {"accuracy": Figure(value=0.5, low=0.25, high=0.75), "auroc": Figure(value=math.nan)}}
     yield "zooft_on_evaluated", {"evaluated": RunEvaluated(best_epoch=1, figures=figures, group_figures={})}
@@ -89,8 +94,8 @@ def _finished(run: Path) -> Iterator[Event]:
     yield "zooft_on_end", {"ended": RunEnded(status="finished", error="", folder=run)}
 
 
-def _resumed(run: Path) -> Iterator[Event]:
-    yield "zooft_on_start", {"samples": 10, "started": dataclasses.replace(_started(run), resumed=True, epochs_done=2)}
+def _resume(run: Path) -> Iterator[Event]:
+    yield "zooft_on_start", {"samples": 10, "started": dataclasses.replace(_start(run), resumed=True, epochs_done=2)}
     record = dataclasses.replace(_epoch(1), val_loss=math.nan, metrics={})
     yield "zooft_on_epoch_end", {"record": record, "fold": 1, "repeated": True}
     yield "zooft_on_epoch_end", {"record": record, "fold": None, "repeated": False}
@@ -98,17 +103,23 @@ def _resumed(run: Path) -> Iterator[Event]:
 
 
 def _interrupted(run: Path) -> Iterator[Event]:
-    yield "zooft_on_start", {"samples": 10, "started": _started(run)}
+    yield "zooft_on_start", {"samples": 10, "started": _start(run)}
     yield "zooft_on_end", {"ended": RunEnded(status="interrupted", error="", folder=None)}
 
 
-def _started(run: Path) -> RunStarted:
+def _start(run: Path) -> RunStarted:
     counts = {"train": {"a": 8}, "val": {"a": 2}}
     return RunStarted(name=run.name, config={"epochs": 2, "head": None}, counts=counts, resumed=False, epochs_done=0)
 
 
 def _epoch(number: int) -> EpochRecord:
     return EpochRecord(
-        epoch=number, train_loss=1.0, val_loss=1.0, metrics={"accuracy": 0.5}, learning_rate=0.1, seconds=1.0,
-        learning=("head",), best=True,
-    )  # fmt: skip
+        epoch=number,
+        train_loss=1.0,
+        val_loss=1.0,
+        metrics={"accuracy": 0.5},
+        learning_rate=0.1,
+        seconds=1.0,
+        learning=("head",),
+        best=True,
+    )

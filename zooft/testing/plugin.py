@@ -14,7 +14,9 @@ if TYPE_CHECKING:
 
 @conforming()
 def check_plugin(plugin: object, *, folder: Path) -> None:
-    """The module as a whole: it has hooks, all marked; what they register is of the right types; listeners neither fail nor exit.
+    """The module as a whole: it has hooks, all marked; what they register is of the right types.
+
+    Listeners neither fail nor exit.
 
     Args:
         plugin: the module.

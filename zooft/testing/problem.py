@@ -1,7 +1,7 @@
 """A problem, tried on labels and targets: its loss, its columns and figures, its graph, and how it shows answers.
 
-What answers of a problem look like isn't known here, so good ones are found by learning: outputs that a few hundred steps down the
-loss have led to must do better by the primary metric than those where the way began.
+What answers of a problem look like isn't known here, so good ones are found by learning: outputs that a few hundred
+steps down the loss have led to must do better by the primary metric than those where the way began.
 """
 
 from __future__ import annotations
@@ -156,8 +156,15 @@ def _trial(
     elif outputs is None:
         outputs = random_outputs(task, labels, len(targets), options)
     return _Trial(
-        task=task, labels=labels, targets=targets, options=options, outputs=outputs, encoded=encoded, seen=seen, arrays=arrays
-    )  # fmt: skip
+        task=task,
+        labels=labels,
+        targets=targets,
+        options=options,
+        outputs=outputs,
+        encoded=encoded,
+        seen=seen,
+        arrays=arrays,
+    )
 
 
 def _of_head(task: Task, labels: Labels, rows: int, options: Any, heads: Sequence[Head]) -> dict[str, Tensor]:
@@ -223,7 +230,8 @@ def _check_loss(trial: _Trial) -> None:
     idle = [name.removeprefix("own.") for name, parameter in learnt(module) if parameter.grad is None]
     if idle:
         raise part_place(trial.task, "training", "loss").error(
-            f"makes a loss that doesn't use {', '.join(idle)}; use it, or mark what is to stay fixed with requires_grad_(False)"
+            f"makes a loss that doesn't use {', '.join(idle)}; use it, or mark what is to stay fixed with "
+            "requires_grad_(False)"
         )
 
 
@@ -256,9 +264,9 @@ def _check_figures(trial: _Trial, taught: Mapping[str, Tensor]) -> None:
     better = primary[1] < primary[0] if part.primary in part.smaller else primary[1] > primary[0]
     if not better:
         raise place.error(
-            f"gives {primary[0]:.4g} as {part.primary} for random outputs and {primary[1]:.4g} for those that the loss has led to; "
-            f"the primary metric must be {'smaller' if part.primary in part.smaller else 'larger'} for better answers, since it chooses "
-            "the best epoch (name it in `smaller` where smaller is better)"
+            f"gives {primary[0]:.4g} as {part.primary} for random outputs and {primary[1]:.4g} for those that the "
+            f"loss has led to; the primary metric must be {'smaller' if part.primary in part.smaller else 'larger'} "
+            "for better answers, since it chooses the best epoch (name it in `smaller` where smaller is better)"
         )
     fitted = ask(part, "fit", after, labels, "", options)
     applied = ask(part, "apply", after, fitted, labels)
@@ -341,7 +349,10 @@ def _check_deployment(trial: _Trial, taught: Mapping[str, Tensor]) -> None:
 
 
 def _check_placed(trial: _Trial, taught: Mapping[str, Tensor]) -> None:
-    """The graph on every sample's own pixels, of several sizes: its columns give the same figures, and agree with themselves."""
+    """The graph on every sample's own pixels, of several sizes.
+
+    Its columns give the same figures, and agree with themselves.
+    """
     task, labels, part = trial.task, trial.labels, trial.task.problem.deployment
     given = trial.predictions(taught)
     fitted = ask(task.problem.evaluation, "fit", given, labels, "", trial.options)
@@ -382,6 +393,6 @@ def _expect_same_figures(task: Task, labels: Labels, deployed: Predictions, want
             ours[name] != ours[name] and value != value
         ):
             raise part_place(task, "deployment", "columns").error(
-                f"gives columns by which {name} is {ours[name]:.4g}, and {value:.4g} by those of the head's outputs; graph and columns must "
-                "say what EvaluationPart.columns and apply say"
+                f"gives columns by which {name} is {ours[name]:.4g}, and {value:.4g} by those of the head's outputs; "
+                "graph and columns must say what EvaluationPart.columns and apply say"
             )

@@ -29,7 +29,7 @@ _CHANNELS = (1, 3, 4)
 
 @conforming()
 def check_source(source: Source, path: Path) -> None:
-    """It knows its own form of data from others, gives the same rows each time, and images to threads and other processes.
+    """It knows its own form of data, gives the same rows each time, and images to threads and other processes.
 
     Args:
         source: what the plugin registers.
@@ -56,9 +56,11 @@ def _check_recognition(source: Source, path: Path) -> None:
         PIL.Image.new("RGB", (4, 4)).save(root / "classes" / "ants" / "1.png")
         (root / "labels.csv").write_text("path,label\nclasses/ants/1.png,ants\n")
         others = {
-            "a path where nothing is": root / "nothing", "a folder of class folders": root / "classes",
-            "a manifest": root / "labels.csv", "a picture": root / "classes" / "ants" / "1.png",
-        }  # fmt: skip
+            "a path where nothing is": root / "nothing",
+            "a folder of class folders": root / "classes",
+            "a manifest": root / "labels.csv",
+            "a picture": root / "classes" / "ants" / "1.png",
+        }
         for words, other in others.items():
             if ask(source, "recognises", other):
                 raise place.error(f"says yes to {words}; expected no, since it would take the place of what reads that")
@@ -88,7 +90,8 @@ def _rows(source: Source, path: Path, columns: Sequence[Column]) -> list[Row]:
         odd = next((row for row in some if sorted(row.values) != sorted(wanted)), None)
         if odd is not None:
             raise place.error(
-                f"gives the columns {sorted(odd.values)} of {odd.id} where {sorted(wanted)} were wanted; expected those alone"
+                f"gives the columns {sorted(odd.values)} of {odd.id} where {sorted(wanted)} were wanted; expected "
+                "those alone"
             )
     return rows
 
@@ -117,8 +120,8 @@ def _check_categories(source: Source, row: Row, columns: Sequence[Column]) -> No
             and not (isinstance(value, int) and -1 <= value < len(column.categories))
         ):
             raise place_of(source, "rows").error(
-                f"gives {value!r} in the column {column.name} of {row.id}; expected a whole number below {len(column.categories)}, since "
-                "the column has categories, -1 or None"
+                f"gives {value!r} in the column {column.name} of {row.id}; expected a whole number below "
+                f"{len(column.categories)}, since the column has categories, -1 or None"
             )
 
 
@@ -158,6 +161,6 @@ def _check_image(source: Source, row: Row, content: bytes | NDArray[Any]) -> Non
     fits = content.ndim == 2 or (content.ndim == 3 and content.shape[2] in _CHANNELS)
     if not fits or not (content.dtype == np.uint8 or (content.dtype == np.uint16 and grey)):
         raise place.error(
-            f"gives {content.dtype.name} of shape {content.shape} of {row.id}; expected uint8 of shape (H, W), (H, W, 1), (H, W, 3) or "
-            "(H, W, 4), or grey uint16"
+            f"gives {content.dtype.name} of shape {content.shape} of {row.id}; expected uint8 of shape (H, W), (H, W, "
+            "1), (H, W, 3) or (H, W, 4), or grey uint16"
         )

@@ -82,8 +82,8 @@ def _check_training(place: Place, module: nn.Module, run: Callable[[nn.Module, T
     staged = run(module, x)
     if difference(staged, whole) > 10 * TOLERANCE:
         raise place.error(
-            f"stages don't compose to the trunk in training mode, such as by a dropout that one of them leaves out: they differ by "
-            f"{difference(staged, whole):.1e}"
+            "stages don't compose to the trunk in training mode, such as by a dropout that one of them leaves out: "
+            f"they differ by {difference(staged, whole):.1e}"
         )
 
 
@@ -100,7 +100,8 @@ def _check_gradients(place: Place, module: nn.Module, run: Callable[[nn.Module, 
     cut = learning(module(x)) - learning(run(module, x))
     if cut:
         raise place.error(
-            f"stages cut off the gradients of {len(cut)} parameters, such as {min(cut)}; leave out detach() and no_grad()"
+            f"stages cut off the gradients of {len(cut)} parameters, such as {min(cut)}; leave out detach() and "
+            "no_grad()"
         )
 
 

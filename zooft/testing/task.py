@@ -124,9 +124,13 @@ def _check_row(task: Task, options: Any) -> None:
     file = io.BytesIO()
     PIL.Image.fromarray(np.arange(40 * 48 * 3, dtype=np.uint8).reshape(40, 48, 3)).save(file, "PNG")
     source = Source(
-        name="rows", summary="", recognises=lambda _path: False, columns=lambda _path: [], rows=lambda _path, _wanted: iter(()),
+        name="rows",
+        summary="",
+        recognises=lambda _path: False,
+        columns=lambda _path: [],
+        rows=lambda _path, _wanted: iter(()),
         content=_content,
-    )  # fmt: skip
+    )
     sample: Sample = ask(task, "of_row", source, Row(id="rows/7", content=file.getvalue()), options)
     if sample.id != "rows/7" or sample.target is not None:
         raise place.error(

@@ -45,8 +45,8 @@ def _check_record(source: WeightsSource, reference: str, record: WeightsRecord) 
     place = place_of(source, "load")
     expect(
         record.kind == "plugin",
-        f"the weights of {reference} come from the {record.kind} {record.source}, not from {source.name}; take ZOOFT_WEIGHTS out of "
-        "the environment of this test",
+        f"the weights of {reference} come from the {record.kind} {record.source}, not from {source.name}; take "
+        "ZOOFT_WEIGHTS out of the environment of this test",
     )
     if not record.source.strip():
         expected = "a few words that say where the weights come from, such as a URL, or a package and its version"

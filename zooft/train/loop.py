@@ -1,7 +1,8 @@
 """The training loop: read `fit` from top to bottom.
 
-Owns epochs, their steps, and the choice of the best one. What an epoch is fed comes from `features`, optimizers and rates
-from `optimize`; how several processes share the work is `together`'s, and what a killed run goes on from is `state`'s.
+Owns epochs, their steps, and the choice of the best one. What an epoch is fed comes from `features`, optimizers and
+rates from `optimize`; how several processes share the work is `together`'s, and what a killed run goes on from is
+`state`'s.
 """
 
 from __future__ import annotations
@@ -56,8 +57,8 @@ class Job:
         keep_last: keep the last epoch, whatever validation says; always so without validation samples.
         loss: ``(outputs, targets) -> scalar``; its own parameters learn as the head does.
         metrics: of the head's outputs, name to array, and of targets as they stand in the samples.
-        rows: where outputs are too large to be held for all samples: ``(outputs, targets of the batch)`` to small columns, of which
-            `figures` are then computed in place of `metrics`; None elsewhere.
+        rows: where outputs are too large to be held for all samples: ``(outputs, targets of the batch)`` to small
+            columns, of which `figures` are then computed in place of `metrics`; None elsewhere.
         figures: of the columns of all samples.
         primary: the metric that chooses the best epoch.
         plan: epoch (from 0) to what stays frozen.
@@ -267,8 +268,8 @@ def fit(
             and not any(math.isfinite(r.metrics[job.primary]) for r in progress.records)
         ):
             watch.note(
-                f"{job.primary} is undefined on the validation samples after every epoch, so the best epoch was chosen by the "
-                "validation loss alone"
+                f"{job.primary} is undefined on the validation samples after every epoch, so the best epoch was "
+                "chosen by the validation loss alone"
             )
 
 
@@ -300,7 +301,10 @@ def _begin(
 
 
 def epoch_data_of(job: Job, plan: FreezePlan, before: EpochData | None = None) -> EpochData:
-    """What an epoch is fed: the same as before, unless the boundary has moved: then what leaves the new one is computed."""
+    """What an epoch is fed: the same as before, unless the boundary has moved.
+
+    Then what leaves the new one is computed.
+    """
     boundary = freeze.frozen_prefix(job.model, plan.frozen, plan.exempt)
     if before is not None and before.boundary == boundary:
         return before
@@ -322,9 +326,16 @@ def _is_best(rank: tuple[float, float] | None, progress: Progress, *, final: boo
 
 
 def _learner(
-    job: Job, hyperparameters: Hyperparameters, accelerator: Accelerator, watch: Watch, plan: FreezePlan, epoch_data: EpochData, progress: Progress,
-    *, before: step.Learner | None,
-) -> tuple[step.Learner, Progress]:  # fmt: skip
+    job: Job,
+    hyperparameters: Hyperparameters,
+    accelerator: Accelerator,
+    watch: Watch,
+    plan: FreezePlan,
+    epoch_data: EpochData,
+    progress: Progress,
+    *,
+    before: step.Learner | None,
+) -> tuple[step.Learner, Progress]:
     """The one before, unless other stages learn now; how it computes is kept for a run that goes on later."""
     if before is not None and (before.plan.frozen, before.plan.exempt) == (plan.frozen, plan.exempt):
         return before, progress
@@ -345,9 +356,16 @@ def _learner(
     if speed.compile_wanted(hyperparameters.compile, accelerator.device, steps=left):
         module = torch.compile(module)  # type: ignore[assignment]
     learner = step.Learner(
-        module=module, loss=job.loss, plan=plan, start=epoch_data.start, precision=chosen, accelerator=accelerator,
-        clock=watch.clock, note=watch.note, coupled=job.coupled,
-    )  # fmt: skip
+        module=module,
+        loss=job.loss,
+        plan=plan,
+        start=epoch_data.start,
+        precision=chosen,
+        accelerator=accelerator,
+        clock=watch.clock,
+        note=watch.note,
+        coupled=job.coupled,
+    )
     if watch.clock.on:
         watch.clock.dtype = str(chosen.dtype).removeprefix("torch.")
         learner.gflop = step.gflop_of(_probe(job, hyperparameters, accelerator, epoch_data, 2))

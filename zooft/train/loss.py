@@ -72,7 +72,10 @@ class TaskLoss(nn.Module):
             text = f"makes a loss that fails on {shapes}: {type(error).__name__}: {error}"
             raise self._place.error(text, code=raised_in(error, _innermost(self.own)) or self._code) from error
         if len(list(self.own.parameters())) > self._known:
-            text = "makes a loss that makes parameters when it is called, which no optimizer knows; make them with the module"
+            text = (
+                "makes a loss that makes parameters when it is called, which no optimizer knows; make them with the "
+                "module"
+            )
             raise self._place.error(text, code=self._code)
         self._check(found.total if isinstance(found, Loss) else found, outputs)
         return found
@@ -154,7 +157,8 @@ def try_out(
         unused = [name for name, tensor in outputs.items() if tensor.grad is None]
         if unused:
             raise place.error(
-                f"makes a loss that doesn't use the outputs {', '.join(unused)}; expected all that `outputs` names: {', '.join(outputs)}"
+                f"makes a loss that doesn't use the outputs {', '.join(unused)}; expected all that `outputs` names: "
+                f"{', '.join(outputs)}"
             )
         if isinstance(found, Loss) and not training.coupled and trees.length(outputs) > 1:
             _check_additive(module, place, {name: tensor.detach() for name, tensor in outputs.items()}, encoded, found)
@@ -181,8 +185,8 @@ def collated(task: Task, labels: Labels, targets: Sequence[Any]) -> Any:
     except (RuntimeError, TypeError, ValueError) as error:
         shapes = {_shapes(one) for one in encoded}
         raise part_place(task, "training", "encode").error(
-            f"gives targets that can't be stacked to a batch: {', '.join(sorted(shapes)[:4])}; expected a number, an array, or a mapping "
-            "of these, of the same shape for every sample",
+            f"gives targets that can't be stacked to a batch: {', '.join(sorted(shapes)[:4])}; expected a number, an "
+            "array, or a mapping of these, of the same shape for every sample",
             code=code_of(task.problem.training, "encode"),
         ) from error
 
@@ -198,8 +202,8 @@ def _check_additive(module: TaskLoss, place: Place, outputs: Mapping[str, Tensor
         wanted = _number(getattr(whole, name))
         if not math.isclose(found, wanted, rel_tol=_ROUNDING, abs_tol=_ROUNDING):
             raise place.error(
-                f"makes a loss whose {name} doesn't add up: {found:.6g} for the parts of a batch, {wanted:.6g} for the whole; give sums "
-                "over the samples, or say coupled=True where it needs the whole batch"
+                f"makes a loss whose {name} doesn't add up: {found:.6g} for the parts of a batch, {wanted:.6g} for "
+                "the whole; give sums over the samples, or say coupled=True where it needs the whole batch"
             )
 
 

@@ -54,7 +54,8 @@ def make_optimizer(
 ) -> torch.optim.Optimizer:
     """One parameter group for each learning rate and decay; norms and biases don't decay.
 
-    The groups of the head and of the loss, which learn at the same rate, come last. Parameters that no epoch trains are left out.
+    The groups of the head and of the loss, which learn at the same rate, come last. Parameters that no epoch trains are
+    left out.
     """
     groups: list[dict[str, Any]] = []
     for name, named in freeze.learning_by_stage(model, plans).items():
@@ -126,8 +127,9 @@ def goes_on(hyperparameters: Hyperparameters, done: int, steps_per_epoch: int, *
     if first == last == final:
         return f"the learning rate of the head stays at {first:.2g}, as the schedule {hyperparameters.schedule} has it"
     return (
-        f"the schedule {hyperparameters.schedule} is laid over all {hyperparameters.epochs} epochs: the head's learning rate, which had come to "
-        f"{last:.2g} by epoch {done}, goes on at {first:.2g} and comes to {final:.2g}, as if there had been so many from the start"
+        f"the schedule {hyperparameters.schedule} is laid over all {hyperparameters.epochs} epochs: the head's "
+        f"learning rate, which had come to {last:.2g} by epoch {done}, goes on at {first:.2g} and comes to "
+        f"{final:.2g}, as if there had been so many from the start"
     )
 
 

@@ -1,7 +1,7 @@
 """Several ways to train a head on kept features, tried one after the other; validation chooses.
 
-Owns ``--sweep`` and ``--views auto``. A trial costs a fraction of a second once the features are there, which is why only
-heads are searched here.
+Owns ``--sweep`` and ``--views auto``. A trial costs a fraction of a second once the features are there, which is why
+only heads are searched here.
 """
 
 from __future__ import annotations
@@ -150,9 +150,13 @@ def _best_epoch(
 
 def _trial(record: EpochRecord, hyperparameters: Hyperparameters, views: int | None, primary: str) -> Trial:
     return Trial(
-        lr=hyperparameters.lr, weight_decay=hyperparameters.weight_decay, views=views or 0, epoch=record.epoch,
-        primary=float(record.metrics[primary]), val_loss=record.val_loss,
-    )  # fmt: skip
+        lr=hyperparameters.lr,
+        weight_decay=hyperparameters.weight_decay,
+        views=views or 0,
+        epoch=record.epoch,
+        primary=float(record.metrics[primary]),
+        val_loss=record.val_loss,
+    )
 
 
 def _ways(hyperparameters: Hyperparameters) -> list[Hyperparameters]:
@@ -178,8 +182,8 @@ def _told(chosen: Choice, primary: str) -> str:
     """What a user should know of the choice."""
     best = max(chosen.trials, key=lambda trial: score(trial.primary, trial.val_loss, smaller=chosen.job.smaller))
     text = (
-        f"of {len(chosen.trials)} ways validation chose the learning rate {chosen.hyperparameters.lr:.2g}, the weight decay "
-        f"{chosen.hyperparameters.weight_decay:g}"
+        f"of {len(chosen.trials)} ways validation chose the learning rate {chosen.hyperparameters.lr:.2g}, the weight "
+        f"decay {chosen.hyperparameters.weight_decay:g}"
     )
     if chosen.job.views is not None:
         text += f" and {chosen.job.views} augmented views of each sample beside the plain one"

@@ -34,11 +34,13 @@ _WORTH_SECONDS = 1e-3
 _HOPELESS = 1.4
 """What has been this much slower once isn't measured again."""
 _PREPARED = 0.3
-"""CPU seconds that the library may take to prepare itself in a first step, more for the first of all than for the next."""
+"""CPU seconds that the library may take to prepare itself in a first step, most in the first of all."""
 _OUTRUN = 2.0
 """So much slower in float32, a step isn't tried with our kernels too, which make it twice as fast at most."""
 _LONG = 1.0
-"""CPU seconds of first steps from which on they are taken as measured where a second one is dear: what the library prepares in
+"""CPU seconds of first steps from which on they are taken as measured where a second one is dear.
+
+What the library prepares in
 them, some tenths for each precision alike, makes the choice more careful, not another one."""
 _ROUNDS = 3
 _FEWEST = 4
@@ -79,9 +81,13 @@ class Precision:
 
 
 def choose_precision(
-    model: nn.Module, forward: Callable[[Tensor], Any], loss: Callable[[Any, Any], Tensor],
-    batch: tuple[Tensor, Any], *, steps: int,
-) -> Precision:  # fmt: skip
+    model: nn.Module,
+    forward: Callable[[Tensor], Any],
+    loss: Callable[[Any, Any], Tensor],
+    batch: tuple[Tensor, Any],
+    *,
+    steps: int,
+) -> Precision:
     """The fastest of float32 and bfloat16, each with and without our kernels, for this model and batch.
 
     Real forward and backward passes in turns, on a part of the batch where the run is short. Parameters, buffers,
@@ -103,7 +109,10 @@ def choose_precision(
     least = 1.0 if device.type == "cuda" else min(1.0, _FEWEST / len(batch[0]))
     if steps * _MOST_PROBE_SHARE / len(candidates) < 2 * least:  # one to warm up and one to measure
         return Precision(
-            said=f"float32, since a measurement of other ways would cost more than {_MOST_PROBE_SHARE:.0%} of {steps} steps"
+            said=(
+                f"float32, since a measurement of other ways would cost more than {_MOST_PROBE_SHARE:.0%} of {steps} "
+                "steps"
+            )
         )
     affordable = max(2 * least, steps * _PROBE_SHARE / len(candidates))
     share = 1.0 if device.type == "cuda" else min(1.0, max(affordable / (1 + _ROUNDS), least))
@@ -129,8 +138,12 @@ def _candidates(device: torch.device) -> list[Precision]:
 
 
 def _measured(
-    candidates: list[Precision], run: Callable[[], Tensor], learning: list[nn.Parameter], device: torch.device, rounds: int
-) -> dict[Precision, float]:  # fmt: skip
+    candidates: list[Precision],
+    run: Callable[[], Tensor],
+    learning: list[nn.Parameter],
+    device: torch.device,
+    rounds: int,
+) -> dict[Precision, float]:
     """Seconds of a step for each candidate that is worth a thought; infinite where the loss isn't finite."""
     firsts: dict[Precision, float] = {}
     for candidate in candidates:
@@ -215,7 +228,10 @@ def _name(precision: Precision) -> str:
 
 @contextlib.contextmanager
 def untouched(model: nn.Module, device: torch.device, *, loss: Any = None) -> Iterator[None]:
-    """What runs inside leaves no trace: buffers, gradients and all random numbers are as before; of a loss's own too."""
+    """What runs inside leaves no trace: buffers, gradients and all random numbers are as before.
+
+    Of a loss's own too.
+    """
     modules = [model, loss] if isinstance(loss, nn.Module) else [model]
     buffers = [(buffer, buffer.detach().clone()) for module in modules for buffer in module.buffers()]
     gradients = [(parameter, parameter.grad) for module in modules for parameter in module.parameters()]
@@ -278,9 +294,14 @@ class Footprint:
 
 
 def footprint(
-    model: nn.Module, forward: Callable[[Tensor], Any], loss: Callable[[Any, Any], Tensor],
-    batch: tuple[Tensor, Any], *, optimizer: str, precision: Precision,
-) -> Footprint:  # fmt: skip
+    model: nn.Module,
+    forward: Callable[[Tensor], Any],
+    loss: Callable[[Any, Any], Tensor],
+    batch: tuple[Tensor, Any],
+    *,
+    optimizer: str,
+    precision: Precision,
+) -> Footprint:
     """What a step would hold, from what autograd saves for two and for four samples.
 
     Args:
@@ -300,7 +321,7 @@ def footprint(
             x, y = batch[0][rows], trees.rows(batch[1], rows)
             if x.ndim == 4 and batch[0].is_contiguous(memory_format=torch.channels_last):
                 x = x.contiguous(memory_format=torch.channels_last)
-            saved.append(_saved(lambda x=x, y=y: loss(forward(x), y), known, precision, device))  # type: ignore[misc]
+            saved.append(_save(lambda x=x, y=y: loss(forward(x), y), known, precision, device))  # type: ignore[misc]
     slope = (sum(saved[1]) - sum(saved[0])) // 2
     learning = sum(p.numel() * p.element_size() for p in model.parameters() if p.requires_grad)
     return Footprint(
@@ -309,7 +330,7 @@ def footprint(
     )
 
 
-def _saved(run: Callable[[], Tensor], known: set[int], precision: Precision, device: torch.device) -> list[int]:
+def _save(run: Callable[[], Tensor], known: set[int], precision: Precision, device: torch.device) -> list[int]:
     """Bytes of every storage that autograd keeps for the backward pass, but for those in `known`."""
     found: dict[int, int] = {}
     kept: list[Tensor] = []  # else an address could serve twice

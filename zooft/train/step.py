@@ -242,7 +242,10 @@ def _in_parts(learner: Learner, x: Tensor, y: Any) -> Tensor:
 
 
 def _backward_of_part(learner: Learner, x: Tensor, y: Any, *, share: float) -> Loss:
-    """The sums of a part of a batch, their gradients added; a loss that is no sum counts by the part's `share` of the samples."""
+    """The sums of a part of a batch, their gradients added.
+
+    A loss that is no sum counts by the part's `share` of the samples.
+    """
     with learner.clock.part("forward"):
         with learner.precision(learner.accelerator.device):
             outputs = learner.module(x, learner.start)
@@ -286,8 +289,8 @@ def _single_samples_named(size: int, accelerator: Accelerator) -> Iterator[None]
         apart = f" in each of {processes} processes" if processes > 1 else ""
         instead = f"--batch-size {8 * processes} or more" + (", or --sync-bn on CUDA" if processes > 1 else "")
         raise TrainingError(
-            f"a batch of {size}{apart} has a single sample for a BatchNorm that learns behind the pooling, and one sample has "
-            f"no spread to normalise by; give {instead}, or freeze more stages"
+            f"a batch of {size}{apart} has a single sample for a BatchNorm that learns behind the pooling, and one "
+            f"sample has no spread to normalise by; give {instead}, or freeze more stages"
         ) from error
 
 
@@ -307,6 +310,6 @@ def _overflow(
 def _no_memory(learner: Learner, size: int) -> TrainingError:
     tried = "also in two halves, " if learner.parts > 1 else ""
     return TrainingError(
-        f"memory ran out with {size} samples in a batch, {tried}so training stopped; last/ holds the last finished epoch: "
-        "take a smaller --batch-size, --precision bf16, or freeze more stages"
+        f"memory ran out with {size} samples in a batch, {tried}so training stopped; last/ holds the last finished "
+        "epoch: take a smaller --batch-size, --precision bf16, or freeze more stages"
     )

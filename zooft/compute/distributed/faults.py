@@ -81,8 +81,7 @@ def _describe(error: Exception, who: str, *, several: bool) -> str | None:
     if several and lost:
         return (
             f"{who} has lost another process of the run: {first_line(error)} (the launcher's output names the one "
-            "that ended "
-            "first, and why)"
+            "that ended first, and why)"
         )
     return None
 

@@ -136,8 +136,7 @@ def _synchronise_norms(model: nn.Module, accelerator: Accelerator) -> None:
     if accelerator.device.type != "cuda":
         raise ConfigError(
             f"--sync-bn works on CUDA only, and this run is on {accelerator.device.type} with {len(learning)} "
-            "BatchNorm layers "
-            "that learn; leave --sync-bn out: each process then normalises by its own samples"
+            "BatchNorm layers that learn; leave --sync-bn out: each process then normalises by its own samples"
         )
     from timm.layers import convert_sync_batchnorm  # torch's own drops the activation that timm keeps inside a norm
 

@@ -375,7 +375,10 @@ def _flow_back(
     *,
     scale: float,
 ) -> None:
-    """Write attention's gradients of a sample, ``(heads, L, E)`` and ``(heads, S, E)``; `logsumexp` float32 ``(heads, L)``."""
+    """Write attention's gradients of a sample, ``(heads, L, E)`` and ``(heads, S, E)``.
+
+    `logsumexp` float32 ``(heads, L)``.
+    """
     query, key, value, gradient = (part.contiguous() for part in (query, key, value, gradient))
     upstream = gradient.float()
     weights = torch.baddbmm(-logsumexp[..., None], query.float(), key.float().transpose(1, 2), alpha=scale).exp_()

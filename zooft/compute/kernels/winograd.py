@@ -53,7 +53,10 @@ def suits(
 
 
 def transform(weight: Tensor, *, turned: bool = False) -> Tensor:
-    """A kernel ``(out, in, 3, 3)`` in the other basis, ``(36, out, in)``, in its dtype; of the kernel by 180 degrees if `turned`."""
+    """A kernel ``(out, in, 3, 3)`` in the other basis, ``(36, out, in)``, in its dtype.
+
+    Of the kernel by 180 degrees if `turned`.
+    """
     outputs, inputs = weight.shape[:2]
     places = weight.permute(2, 3, 0, 1).reshape(9, -1)
     basis = _OF_KERNEL.flip(1) if turned else _OF_KERNEL

@@ -36,15 +36,15 @@ def classification(
     """The problem of classes.
 
     Args:
-        loss: from all training targets and the task's options to a module ``(logits (N, classes), targets (N,))`` that gives a `Loss`,
-            or a scalar that is the mean over a batch.
+        loss: from all training targets and the task's options to a module ``(logits (N, classes), targets (N,))`` that
+            gives a `Loss`, or a scalar that is the mean over a batch.
         metrics: ``(targets (N,), probabilities (N, classes)) -> name to value``.
         primary: the one of `metrics` that chooses the best epoch.
         activation: what turns logits into probabilities in the deployed graph.
-        operating_point: from the task's options to how the threshold of two classes is chosen. With one, a temperature is fitted too;
-            None leaves probabilities as they are.
-        probability_limit: how much a probability of the exported file may differ from the model's; the default leaves room for
-            rounding to whole levels of 8-bit images inside the graph.
+        operating_point: from the task's options to how the threshold of two classes is chosen. With one, a temperature
+            is fitted too; None leaves probabilities as they are.
+        probability_limit: how much a probability of the exported file may differ from the model's; the default leaves
+            room for rounding to whole levels of 8-bit images inside the graph.
 
     Raises:
         ConfigError: there is no such activation.

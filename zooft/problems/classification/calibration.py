@@ -38,8 +38,8 @@ class OperatingPoint:
 
     Attributes:
         rule: ``youden`` for the largest sensitivity + specificity - 1 (Youden 1950), or the figure that is to be
-            reached, with the other one as large as it can be. Where the answers rank no better than guessing, the largest is
-            luck, and ``youden`` calls everyone positive.
+            reached, with the other one as large as it can be. Where the answers rank no better than guessing, the
+            largest is luck, and ``youden`` calls everyone positive.
         at_least: for the latter, such as 0.9.
     """
 
@@ -53,7 +53,8 @@ class Calibration:
 
     Attributes:
         temperature: the logits are divided by it (Guo et al. 2017).
-        threshold: of two classes, the second is predicted where its probability is at least this; None for the likelier.
+        threshold: of two classes, the second is predicted where its probability is at least this; None for the
+        likelier.
         fitted_on: which samples it was fitted on, in words.
     """
 
@@ -249,8 +250,8 @@ def _temperature(logits: NDArray[Any], targets: NDArray[Any], activation: Activa
     if inside:
         return temperature, ""
     return 1.0, (
-        f"the temperature stays 1: these samples would have it at {temperature:.3g} or beyond, since the answers tell the "
-        "classes hardly apart"
+        f"the temperature stays 1: these samples would have it at {temperature:.3g} or beyond, since the answers tell "
+        "the classes hardly apart"
         if temperature > 1
         else "the temperature stays 1: these samples leave hardly any doubt"
     )
@@ -279,8 +280,8 @@ def _loss(logits: NDArray[np.float64], targets: NDArray[Any], activation: Activa
 def _is_luck(rank: Ranking) -> bool:
     """Whether a ranking is no better than guessing, and guessing reaches its largest Youden index more often than not.
 
-    That index is the one-sided Kolmogorov-Smirnov statistic of the scores of positives and negatives. Both are asked, since
-    a ranking may tell some positives surely and put the others last.
+    That index is the one-sided Kolmogorov-Smirnov statistic of the scores of positives and negatives. Both are asked,
+    since a ranking may tell some positives surely and put the others last.
     """
     if auroc(rank) > 0.5:
         return False

@@ -96,28 +96,42 @@ def reliability(
         if before is not None:
             bins = _reliability_bins(targets, before)
             axes.plot(
-                bins.predicted, bins.observed, color=drawing.ORANGE, linestyle="--", marker="s", markersize=4,
+                bins.predicted,
+                bins.observed,
+                color=drawing.ORANGE,
+                linestyle="--",
+                marker="s",
+                markersize=4,
                 label="before temperature",
-            )  # fmt: skip
+            )
         bins = _reliability_bins(targets, probabilities)
         label = "after temperature" if before is not None else "as deployed"
         axes.plot(bins.predicted, bins.observed, color=drawing.BLUE, marker="o", markersize=4, label=label)
         for x, y, number in zip(bins.predicted, bins.observed, bins.samples, strict=True):
             axes.annotate(
-                str(number), (x, y), xytext=(0, 6), textcoords="offset points", ha="center", fontsize=8,
+                str(number),
+                (x, y),
+                xytext=(0, 6),
+                textcoords="offset points",
+                ha="center",
+                fontsize=8,
                 color=drawing.MUTED,
-            )  # fmt: skip
+            )
         axes.set(
-            xlabel=f"probability of {of}" if len(of) <= 24 else "probability", ylabel="observed frequency",
-            xlim=(-0.02, 1.02), ylim=(-0.02, 1.08), aspect="equal",
-        )  # fmt: skip
+            xlabel=f"probability of {of}" if len(of) <= 24 else "probability",
+            ylabel="observed frequency",
+            xlim=(-0.02, 1.02),
+            ylim=(-0.02, 1.08),
+            aspect="equal",
+        )
         if before is not None:
             drawing.legend_below(axes)
         svg = drawing.to_svg(axes, name=f"reliability-{name}", label="Observed frequency by probability")
     return Drawing(
         title="Reliability, per sample",
         svg=svg,
-        caption=f"The predicted probability of {of} in ten bins, against how often it was right; small numbers count the samples. "
+        caption=f"The predicted probability of {of} in ten bins, against how often it was right; "
+        "small numbers count the samples. "
         "Dashed: perfectly calibrated.",
     )
 
@@ -148,18 +162,31 @@ def _area(curve: Curve) -> float:
 def _draw(axes: Axes, curves: Mapping[int, Curve], classes: Sequence[str], *, steps: bool = False) -> None:
     for place, (index, curve) in enumerate(curves.items()):
         axes.plot(
-            curve.x, curve.y, color=drawing.SERIES[place], linestyle=drawing.DASHES[place],
-            drawstyle="steps-pre" if steps else "default", label=_short(classes[index]) if len(curves) > 1 else None,
-        )  # fmt: skip
+            curve.x,
+            curve.y,
+            color=drawing.SERIES[place],
+            linestyle=drawing.DASHES[place],
+            drawstyle="steps-pre" if steps else "default",
+            label=_short(classes[index]) if len(curves) > 1 else None,
+        )
 
 
 def _mark(axes: Axes, curve: Curve, threshold: float) -> None:
     """The operating point: the last one whose threshold is at least the chosen one."""
     at = int(np.flatnonzero(curve.thresholds >= threshold)[-1])
     axes.plot(
-        curve.x[at], curve.y[at], color=drawing.ORANGE, marker="o", markersize=8, markerfacecolor="none",
-        markeredgewidth=2, clip_on=False, zorder=5, linestyle="none", label=f"threshold {threshold:.3f}",
-    )  # fmt: skip
+        curve.x[at],
+        curve.y[at],
+        color=drawing.ORANGE,
+        marker="o",
+        markersize=8,
+        markerfacecolor="none",
+        markeredgewidth=2,
+        clip_on=False,
+        zorder=5,
+        linestyle="none",
+        label=f"threshold {threshold:.3f}",
+    )
 
 
 def _whose(curves: Mapping[int, Curve], classes: Sequence[str], more: str) -> str:

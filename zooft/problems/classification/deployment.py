@@ -56,15 +56,23 @@ def _outputs(activation: Activation, limit: float, labels: Labels, fitted: Fitte
     )
     return (
         Output(
-            name="probabilities", dtype="float32", axes=("batch", classes), measure="absolute", tolerance=limit,
+            name="probabilities",
+            dtype="float32",
+            axes=("batch", classes),
+            measure="absolute",
+            tolerance=limit,
             meaning=f"of the classes in their order, by {activation}",
         ),
         Output(name="logits", dtype="float32", axes=("batch", classes), meaning="divided by the temperature"),
         Output(
-            name="prediction", dtype="int64", axes=("batch",), measure="exact", tolerance=0.0,
+            name="prediction",
+            dtype="int64",
+            axes=("batch",),
+            measure="exact",
+            tolerance=0.0,
             meaning=f"index of a class: {decided}",
         ),
-    )  # fmt: skip
+    )
 
 
 def _graph(activation: Activation, _labels: Labels, fitted: Fitted) -> nn.Module:
@@ -86,7 +94,7 @@ def _columns(answers: Columns, targets: Sequence[Any], _labels: Labels, fitted: 
 def _agree(
     torch: Columns, file: Columns, _labels: Labels, fitted: Fitted, slack: Mapping[str, float]
 ) -> tuple[str, ...]:
-    """Whether ``prediction`` is the class that the file's probabilities and threshold give, and no clear choice was moved."""
+    """Whether ``prediction`` is what the file's probabilities and threshold give, and no clear choice was moved."""
     faults = []
     # an old file may have no such output
     given, threshold = file.get("prediction"), calibration_of(fitted).threshold

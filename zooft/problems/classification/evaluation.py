@@ -87,7 +87,7 @@ def evaluation_part(
         details=_details,
         telling=("accuracy", "balanced_accuracy"),
         guessing=_guessing,
-        moved=_moved,
+        moved=_move,
     )
 
 
@@ -147,19 +147,28 @@ class _OfColumns:
 
 
 def _fit(
-    activation: Activation, point: Callable[[Any], OperatingPoint | None], predictions: Predictions, _labels: Labels,
-    rule: str, options: Any,
-) -> Fitted:  # fmt: skip
+    activation: Activation,
+    point: Callable[[Any], OperatingPoint | None],
+    predictions: Predictions,
+    _labels: Labels,
+    rule: str,
+    options: Any,
+) -> Fitted:
     """Temperature and threshold that fit uncalibrated answers; neither where the task wants none."""
     wanted = point(options)
     if wanted is None:
         return {}
     return asdict(
         calibrating.fit(
-            predictions["logits"], predictions["target"], wanted, activation=activation, fitted_on="",
-            members=members_of(predictions.groups), rule=rule or groups.RULES[0],
+            predictions["logits"],
+            predictions["target"],
+            wanted,
+            activation=activation,
+            fitted_on="",
+            members=members_of(predictions.groups),
+            rule=rule or groups.RULES[0],
         )
-    )  # fmt: skip
+    )
 
 
 def _apply(activation: Activation, predictions: Predictions, fitted: Fitted, _labels: Labels) -> Predictions:
@@ -202,7 +211,7 @@ def _guessing(labels: Labels) -> Mapping[str, float]:
     return {"balanced_accuracy": 1 / len(labels[0].categories), "auroc": 0.5}
 
 
-def _moved(before: Mapping[str, Any], now: Mapping[str, Any]) -> float:
+def _move(before: Mapping[str, Any], now: Mapping[str, Any]) -> float:
     """Half of what two confusion matrices differ by: who left a cell came into another."""
     if "confusion" not in before:
         return math.nan

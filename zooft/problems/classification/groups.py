@@ -61,8 +61,8 @@ def group_answers(
 def truth(targets: NDArray[Any], classes: int, nothing: int | None) -> int:
     """The class that a group counts as.
 
-    Of two classes the second, if any sample is of it. Of more, the one that most samples are of, of equally many the later; samples
-    of the class for having found nothing have no say where any other has.
+    Of two classes the second, if any sample is of it. Of more, the one that most samples are of, of equally many the
+    later; samples of the class for having found nothing have no say where any other has.
 
     Args:
         targets: ``(N,)`` class indices of the group's samples; below 0 where unknown, as the result is where all are.
@@ -84,7 +84,10 @@ def class_of_group(targets: Sequence[int], labels: Labels) -> int:
 
 
 def most_telling(probabilities: NDArray[Any], nothing: int | None) -> int:
-    """The row of ``(N, classes)`` in which nothing found is least likely; where no class means that, the last class likeliest."""
+    """The row of ``(N, classes)`` in which nothing found is least likely.
+
+    Where no class means that, the last class likeliest.
+    """
     return int(probabilities[:, -1].argmax() if nothing is None else probabilities[:, nothing].argmin())
 
 
@@ -102,7 +105,10 @@ def truth_in_words(labels: Labels) -> str:
     of = f"of {', '.join(classes[:MOST_LISTED])}{', …' if len(classes) > MOST_LISTED else ''}"
     if nothing_index(labels) is None:
         return f"each counts as the class that most of its samples have, of equally many as the later one {of}"
-    return f"each counts as something other than {nothing}: as what most of its other samples are, of equally many as the later one {of}"
+    return (
+        f"each counts as something other than {nothing}: as what most of its other samples are, of equally many as "
+        f"the later one {of}"
+    )
 
 
 def decisive(predictions: Predictions, labels: Labels) -> int:

@@ -15,7 +15,10 @@ if TYPE_CHECKING:
 
 
 def sums_of(own: nn.Module) -> nn.Module:
-    """A module ``(outputs, targets) -> Loss`` of one ``(logits, targets)``; one that gives a mean stays a mean of the whole batch."""
+    """A module ``(outputs, targets) -> Loss`` of one ``(logits, targets)``.
+
+    One that gives a mean stays a mean of the whole batch.
+    """
     if not isinstance(own, nn.Module):
         return own  # which whoever asked for a module says
     return _CrossEntropySums(own) if _is_mean_cross_entropy(own) else _OfLogits(own)

@@ -35,10 +35,24 @@ _SHORT = {"ppv": "PPV", "npv": "NPV"}
 def presentation_part() -> PresentationPart:
     """How classes are shown."""
     return PresentationPart(
-        cells=_cells, columns=_names, target=_target, brief=_brief, record=_record, entries=("class",), about=_about, opening=_opening, worst=_worst, wrong=_wrong,
-        caption=_caption, tables=_tables, remarks=_remarks, sections=_sections, describe=_describe, usage=_usage,
+        cells=_cells,
+        columns=_names,
+        target=_target,
+        brief=_brief,
+        record=_record,
+        entries=("class",),
+        about=_about,
+        opening=_opening,
+        worst=_worst,
+        wrong=_wrong,
+        caption=_caption,
+        tables=_tables,
+        remarks=_remarks,
+        sections=_sections,
+        describe=_describe,
+        usage=_usage,
         explained=_explained,
-    )  # fmt: skip
+    )
 
 
 # tables of answers
@@ -197,8 +211,8 @@ def one_answer(evaluation: Evaluation, labels: Labels) -> Sequence[str]:
         return ()
     one = labels[0].categories[said.index(max(said))]
     return (
-        f"at the threshold, every {per} of these {sum(said)} is called {one}: the answers don't tell the classes apart here, and "
-        f"the class in a prediction says nothing; train longer, or on more {words.plural(per)}",
+        f"at the threshold, every {per} of these {sum(said)} is called {one}: the answers don't tell the classes "
+        f"apart here, and the class in a prediction says nothing; train longer, or on more {words.plural(per)}",
     )
 
 
@@ -237,7 +251,7 @@ def _describe(labels: Labels, fitted: Fitted, options: Mapping[str, Any]) -> Des
     number = words.count(len(classes), "class", "classes")
     listed = ", ".join(classes[:_LISTED_ON_CARD]) + (", …" if len(classes) > _LISTED_ON_CARD else "")
     return Description(
-        aim=f"tell {_listed(classes)} apart",
+        aim=f"tell {_list(classes)} apart",
         purpose=f"It tells {number} apart: {listed}.",
         head=number,
         note=f"the positive class is {classes[1]}" if len(classes) == 2 else "",
@@ -247,7 +261,7 @@ def _describe(labels: Labels, fitted: Fitted, options: Mapping[str, Any]) -> Des
     )
 
 
-def _listed(classes: Sequence[str]) -> str:
+def _list(classes: Sequence[str]) -> str:
     if len(classes) > _LISTED:
         return f"{len(classes)} classes"
     return f"{', '.join(classes[:-1])} and {classes[-1]}" if len(classes) > 1 else classes[0]

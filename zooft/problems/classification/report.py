@@ -1,4 +1,7 @@
-"""What a classification's report shows of one split: confusion, figures at the threshold, classes, curves, calibration."""
+"""What a classification's report shows of one split.
+
+Confusion, figures at the threshold, classes, curves, calibration.
+"""
 
 from __future__ import annotations
 
@@ -70,8 +73,8 @@ def _at_the_decision(evaluation: Evaluation, details: Details, classes: Sequence
         return [*tables, *_many_classes(per_sample, classes)]
     if details.group_confusion:
         grouped = np.array(details.group_confusion)
-        tables.append(_shaded(f"Confusion per {evaluation.group_name}", grouped, classes))
-    tables.append(_shaded("Confusion per sample", per_sample, classes))
+        tables.append(_shade(f"Confusion per {evaluation.group_name}", grouped, classes))
+    tables.append(_shade("Confusion per sample", per_sample, classes))
     return [Row(blocks=tuple(tables))] if len(classes) <= 3 else [*tables]
 
 
@@ -84,7 +87,7 @@ def _at_threshold(evaluation: Evaluation, details: Details) -> Grid:
     return Grid(title=f"At this threshold, per {level}", columns=("Figure", "Value", "95 % interval"), rows=rows)
 
 
-def _shaded(title: str, matrix: NDArray[Any], classes: Sequence[str]) -> Shaded:
+def _shade(title: str, matrix: NDArray[Any], classes: Sequence[str]) -> Shaded:
     share = 100 * matrix / np.maximum(matrix.sum(1, keepdims=True), 1)
     return Shaded(
         title=title,
@@ -103,9 +106,11 @@ def _many_classes(matrix: NDArray[Any], classes: Sequence[str]) -> list[Block]:
     rows = tuple((classes[true], classes[other], f"{int(wrong[true, other]):,}") for true, other in pairs)
     table = Grid(title="Most frequent confusions", columns=("True", "Predicted", "Samples"), rows=rows)
     picture = Photo(
-        sources=(photos.shares(matrix),), alt="Confusion matrix as a picture", title="Confusion matrix",
+        sources=(photos.shares(matrix),),
+        alt="Confusion matrix as a picture",
+        title="Confusion matrix",
         lines=("Rows are true classes, columns predicted ones, in the classes' order; darker is a larger share.",),
-    )  # fmt: skip
+    )
     return [Row(blocks=(picture, table) if rows else (picture,))]
 
 

@@ -25,14 +25,23 @@ def training_part(loss: ClassLoss, point: Callable[[Any], OperatingPoint | None]
     """How classes are learnt.
 
     Args:
-        loss: from all training targets and the task's options to a module ``(logits (N, classes), targets (N,))`` that gives a `Loss`,
-            or the mean of one.
+        loss: from all training targets and the task's options to a module ``(logits (N, classes), targets (N,))`` that
+            gives a `Loss`, or the mean of one.
         point: from the options to the rule of two classes' threshold.
     """
     return TrainingPart(
-        outputs=_outputs, loss=_Made(loss), read=read, check=_check, placeholder=_placeholder, strata=_strata, absent=_absent, unlearnable=_unlearnable,
-        unknown=_unknown, relabel=_relabel, check_options=partial(_check_options, point),
-    )  # fmt: skip
+        outputs=_outputs,
+        loss=_Made(loss),
+        read=read,
+        check=_check,
+        placeholder=_placeholder,
+        strata=_strata,
+        absent=_absent,
+        unlearnable=_unlearnable,
+        unknown=_unknown,
+        relabel=_relabel,
+        check_options=partial(_check_options, point),
+    )
 
 
 class _Made:
@@ -71,7 +80,9 @@ def _outputs(labels: Labels, _options: Any) -> Mapping[str, int]:
 
 
 def read(rows: Sequence[Mapping[str, str]], columns: Sequence[str], _options: Any) -> Targets:
-    """Names of classes from the one column, by the rules of `zooft.check_labels`; an empty cell is a class that isn't known.
+    """Names of classes from the one column, by the rules of `zooft.check_labels`.
+
+    An empty cell is a class that isn't known.
 
     Args:
         rows: cells by column.

@@ -1,4 +1,7 @@
-"""Several answers at once: a head for each on one trunk, one file with all of them, and samples that know some of the targets only."""
+"""Several answers at once.
+
+A head for each on one trunk, one file with all of them, and samples that know some of the targets only.
+"""
 
 from __future__ import annotations
 
@@ -16,9 +19,9 @@ from zooft.problems.combined.training import training_part
 def combined(kinds: Mapping[str, Problem]) -> Problem:
     """A problem of several, one for each answer.
 
-    A sample's target is a mapping from the answers' names to their targets; those that aren't known are left out or None. Which kind
-    an answer is of stands in `Label.problem` of its labels; where it has several, such as a multilabel one, its name stands in
-    `Label.answer`, and else is its label's.
+    A sample's target is a mapping from the answers' names to their targets; those that aren't known are left out or
+    None. Which kind an answer is of stands in `Label.problem` of its labels; where it has several, such as a multilabel
+    one, its name stands in `Label.answer`, and else is its label's.
 
     Args:
         kinds: name to problem, such as ``{"classification": classification(), "regression": regression()}``.

@@ -28,9 +28,11 @@ class CombinedOptions:
     """Flags of a task with several answers."""
 
     targets_file: Path | None = option(
-        None, 'TOML that types the columns to learn: [targets.view] problem = "classification", [targets.age] problem = '
-        '"regression", weight = 0.5', local=True,
-    )  # fmt: skip
+        None,
+        'TOML that types the columns to learn: [targets.view] problem = "classification", [targets.age] problem = '
+        '"regression", weight = 0.5',
+        local=True,
+    )
     targets_toml: str = option("", "the same as text; a run records what stands in the file")
 
     def __post_init__(self) -> None:
@@ -78,7 +80,8 @@ def read_targets(text: str, kinds: Mapping[str, Any]) -> tuple[TargetSpec, ...]:
     others = [key for key in values if key != "targets"]
     if not isinstance(tables, dict) or not tables or others:
         raise ConfigError(
-            f"the file of targets has to hold tables [targets.NAME] and nothing else; it has {', '.join(values) or 'nothing'}"
+            "the file of targets has to hold tables [targets.NAME] and nothing else; it has "
+            f"{', '.join(values) or 'nothing'}"
         )
     return tuple(_spec(name, table, kinds) for name, table in tables.items())
 
@@ -145,6 +148,7 @@ def _texts(where: str, key: str, value: Any) -> tuple[str, ...]:
     texts = [value] if isinstance(value, str) else value
     if not isinstance(texts, list) or not texts or not all(isinstance(text, str) for text in texts):
         raise ConfigError(
-            f"{where}: {key} is {value!r}, expected a text{' in quotation marks' if key == 'unit' else ', or a list of them'}"
+            f"{where}: {key} is {value!r}, expected a "
+            f"text{' in quotation marks' if key == 'unit' else ', or a list of them'}"
         )
     return tuple(texts)

@@ -164,12 +164,12 @@ def _describe(kinds: Kinds, labels: Labels, fitted: Fitted, options: Mapping[str
     ]
     aims = [one.aim for _, one in each]
     return Description(
-        aim=_listed(aims),
+        aim=_list(aims),
         purpose=" ".join(one.purpose for _, one in each),
-        head=_listed([one.head if one.head.startswith(name) else f"{name} ({one.head})" for name, one in each]),
+        head=_list([one.head if one.head.startswith(name) else f"{name} ({one.head})" for name, one in each]),
         note="; ".join([_about_score(kinds, labels), *(f"{name}: {one.note}" for name, one in each if one.note)]),
         output=tuple(f"{name}: {text}" for name, one in each for text in one.output),
-        fitted=_listed([f"{one.fitted} of {name}" for name, one in each if one.fitted]),
+        fitted=_list([f"{one.fitted} of {name}" for name, one in each if one.fitted]),
         balance=tuple(f"{name}: {text}" for name, one in each for text in one.balance),
     )
 
@@ -180,10 +180,10 @@ def _about_score(kinds: Kinds, labels: Labels) -> str:
         evaluation = part.problem.evaluation
         turned = " with its sign changed" if evaluation.primary in evaluation.smaller else ""
         names.append(words.metric(part.figure(evaluation.primary)) + turned)
-    return f"{PRIMARY} is the mean of {_listed(names)}" if len(names) > 1 else f"{PRIMARY} is {names[0]}"
+    return f"{PRIMARY} is the mean of {_list(names)}" if len(names) > 1 else f"{PRIMARY} is {names[0]}"
 
 
-def _listed(texts: Sequence[str]) -> str:
+def _list(texts: Sequence[str]) -> str:
     return " and ".join(filter(None, [", ".join(texts[:-1]), *texts[-1:]]))
 
 

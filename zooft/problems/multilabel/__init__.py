@@ -13,11 +13,12 @@ from zooft.problems.multilabel.training import training_part
 def multilabel(*, probability_limit: float = 1e-2) -> Problem:
     """The problem of several labels at once.
 
-    A target is a tuple with True, False or None for each label; one that isn't known is None, and left out of loss and figures.
+    A target is a tuple with True, False or None for each label; one that isn't known is None, and left out of loss and
+    figures.
 
     Args:
-        probability_limit: how much a probability of the exported file may differ from the model's; the default leaves room for
-            rounding to whole levels of 8-bit images inside the graph.
+        probability_limit: how much a probability of the exported file may differ from the model's; the default leaves
+            room for rounding to whole levels of 8-bit images inside the graph.
     """
     return Problem(
         name="multilabel",

@@ -145,7 +145,8 @@ def _notes(values: Sequence[Target | None], labels: Labels) -> tuple[str, ...]:
         missing = sum(answer is None for answer in answers)
         if missing:
             notes.append(
-                f"{missing} of {len(known)} rows don't know {label.name} (empty cells), which is left out of its loss and figures"
+                f"{missing} of {len(known)} rows don't know {label.name} (empty cells), which is left out of its loss "
+                "and figures"
             )
         if not any(answers):
             notes.append(f"no row has {label.name}, so nothing is learnt of it")

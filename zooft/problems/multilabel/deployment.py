@@ -40,15 +40,23 @@ def _outputs(limit: float, labels: Labels, fitted: Fitted) -> Sequence[Output]:
     )
     return (
         Output(
-            name="probabilities", dtype="float32", axes=("batch", len(labels)), measure="absolute", tolerance=limit,
+            name="probabilities",
+            dtype="float32",
+            axes=("batch", len(labels)),
+            measure="absolute",
+            tolerance=limit,
             meaning="of the labels in their order, each by itself",
         ),
         Output(name="logits", dtype="float32", axes=("batch", len(labels)), meaning="of the labels in their order"),
         Output(
-            name="present", dtype="int64", axes=("batch", len(labels)), measure="exact", tolerance=0.0,
+            name="present",
+            dtype="int64",
+            axes=("batch", len(labels)),
+            measure="exact",
+            tolerance=0.0,
             meaning=f"1 where a label's probability is at least its threshold, else 0: {each}",
         ),
-    )  # fmt: skip
+    )
 
 
 def _graph(labels: Labels, fitted: Fitted) -> nn.Module:

@@ -69,7 +69,7 @@ def evaluation_part() -> EvaluationPart:
         details=_details,
         telling=("auroc", "micro_f1"),
         guessing=_guessing,
-        moved=_moved,
+        moved=_move,
     )
 
 
@@ -190,7 +190,7 @@ def _share(part: Any, whole: Any) -> float:
     return float(part / whole) if whole else math.nan
 
 
-def _moved(before: Mapping[str, Any], now: Mapping[str, Any]) -> float:
+def _move(before: Mapping[str, Any], now: Mapping[str, Any]) -> float:
     """At least so many samples get another answer about one of the labels."""
     if "per_label" not in before:
         return math.nan

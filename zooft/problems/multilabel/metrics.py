@@ -41,7 +41,9 @@ def counts(targets: NDArray[Any], present: NDArray[Any]) -> Counts:
 
 
 def areas(targets: NDArray[Any], probabilities: NDArray[Any]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Average precision and AUROC of each label, ``(L,)``; NaN where it is there, or isn't, in all samples of which it is known.
+    """Average precision and AUROC of each label, ``(L,)``.
+
+    NaN where it is there, or isn't, in all samples of which it is known.
 
     Args:
         targets: ``(N, L)``, 1, 0 or NaN.
@@ -66,8 +68,8 @@ def f1(found: Counts) -> NDArray[np.float64]:
 def figures(targets: NDArray[Any], probabilities: NDArray[Any], present: NDArray[Any]) -> Mapping[str, float]:
     """Mean average precision, mean AUROC, micro and macro F1, as scikit-learn defines them.
 
-    Means are over the labels of which the figure is defined: ``average_precision_score`` and ``roc_auc_score`` of labels that are there in
-    some samples and not in others, ``f1_score`` with ``zero_division=nan``.
+    Means are over the labels of which the figure is defined: ``average_precision_score`` and ``roc_auc_score`` of
+    labels that are there in some samples and not in others, ``f1_score`` with ``zero_division=nan``.
 
     Args:
         targets: ``(N, L)``, 1, 0 or NaN where it isn't known.
@@ -92,7 +94,9 @@ def mean(values: NDArray[np.float64]) -> float:
 
 
 def best_threshold(targets: NDArray[Any], probabilities: NDArray[Any]) -> float:
-    """The threshold of one label with the largest F1, in the middle of a gap between probabilities; of several the highest.
+    """The threshold of one label with the largest F1, in the middle of a gap between probabilities.
+
+    Of several the highest.
 
     It is a number of float32, as the deployed graph compares.
 

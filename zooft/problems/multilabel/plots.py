@@ -37,9 +37,13 @@ def of_split(evaluated: Evaluated, labels: Labels) -> list[Block]:
             curve = precision_recall(ranking(targets[known, index] > 0, scores))
             name = labels[index].name
             axes.plot(
-                curve.x, curve.y, color=drawing.SERIES[place], linestyle=drawing.DASHES[place], drawstyle="steps-pre",
+                curve.x,
+                curve.y,
+                color=drawing.SERIES[place],
+                linestyle=drawing.DASHES[place],
+                drawstyle="steps-pre",
                 label=name if len(name) <= _LONGEST else name[: _LONGEST - 1] + "…",
-            )  # fmt: skip
+            )
         axes.set(xlabel="recall", ylabel="precision", xlim=(-0.02, 1.02), ylim=(-0.02, 1.02), aspect="equal")
         drawing.legend_below(axes)
         svg = drawing.to_svg(axes, name=f"pr-labels-{split}", label="Precision by recall of each label")

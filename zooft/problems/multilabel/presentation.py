@@ -24,9 +24,12 @@ ANSWER = "labels"
 NONE = "(none)"
 _LISTED = 6
 _BALANCE = {
-    "weighted-bce": "Labels that are there count in the loss as often as they are rarer than those that aren't, ten times at most, so "
+    "weighted-bce": "Labels that are there count in the loss as often as they are rarer than those that aren't, "
+    "ten times at most, so "
     "probabilities of rare labels are larger than their frequency.",
-    "asymmetric": "The asymmetric loss takes easy absent labels out of the training, so probabilities aren't frequencies.",
+    "asymmetric": (
+        "The asymmetric loss takes easy absent labels out of the training, so probabilities aren't frequencies."
+    ),
 }
 
 
@@ -134,11 +137,17 @@ def _caption(predictions: Predictions, labels: Labels, _fitted: Fitted) -> tuple
 def _tables(evaluation: Evaluation, _labels: Labels) -> Sequence[Table]:
     rows = tuple(
         (
-            row.name, f"{row.positives:,} of {row.known:,}", _figure(row.ap), _figure(row.auroc), _figure(row.threshold),
-            _figure(row.precision), _figure(row.recall), _figure(row.f1),
+            row.name,
+            f"{row.positives:,} of {row.known:,}",
+            _figure(row.ap),
+            _figure(row.auroc),
+            _figure(row.threshold),
+            _figure(row.precision),
+            _figure(row.recall),
+            _figure(row.f1),
         )
         for row in rows_of(evaluation.details)
-    )  # fmt: skip
+    )
     columns = ("Label", "Samples", "AP", "AUROC", "Threshold", "Precision", "Recall", "F1")
     return (Table(title="Per label", columns=columns, rows=rows),)
 
@@ -163,7 +172,8 @@ def _describe(labels: Labels, _fitted: Fitted, options: Mapping[str, Any]) -> De
         head=f"{len(names)} label{'s' if len(names) != 1 else ''}",
         note="labels don't exclude each other; what isn't known of a sample is left out of its figures",
         output=(
-            "A probability for each label, and whether it is at least the label's threshold, which has the largest F1 on validation samples.",
+            "A probability for each label, and whether it is at least the label's threshold, which has the largest F1 "
+            "on validation samples.",
         ),
         fitted="a threshold for each label",
         balance=(balance,) if balance else (),

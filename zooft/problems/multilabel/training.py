@@ -76,7 +76,10 @@ def _check(target: Any, labels: Labels) -> str:
     known = [answer for answer in target if answer is not None] if fits else []
     if known and all(isinstance(answer, bool) for answer in known):
         return ""
-    return f"a tuple of {len(labels)} bools ({', '.join(label.name for label in labels)}), None for a label that isn't known, not for all"
+    return (
+        f"a tuple of {len(labels)} bools ({', '.join(label.name for label in labels)}), None for a label that isn't "
+        "known, not for all"
+    )
 
 
 def _encode(target: Any, labels: Labels) -> NDArray[np.float32]:
@@ -109,7 +112,10 @@ def _unknown(found: Labels, known: Labels) -> str:
     foreign = [label.name for label in found if label.name not in theirs]
     if not foreign:
         return ""
-    return f"the data has labels that the model doesn't know: {', '.join(foreign)}; it knows {', '.join(label.name for label in known)}"
+    return (
+        f"the data has labels that the model doesn't know: {', '.join(foreign)}; it knows "
+        f"{', '.join(label.name for label in known)}"
+    )
 
 
 def _relabel(target: Any, found: Labels, known: Labels) -> Any:

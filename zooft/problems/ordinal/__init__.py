@@ -16,8 +16,8 @@ def ordinal(*, probability_limit: float = 1e-2) -> Problem:
     A target is the index of a grade in its scale, from 0; the label's categories are the grades, the lowest first.
 
     Args:
-        probability_limit: how much a probability of the exported file may differ from the model's; the default leaves room for
-            rounding to whole levels of 8-bit images inside the graph.
+        probability_limit: how much a probability of the exported file may differ from the model's; the default leaves
+            room for rounding to whole levels of 8-bit images inside the graph.
     """
     return Problem(
         name="ordinal",

@@ -26,7 +26,8 @@ def read(rows: Sequence[Mapping[str, str]], columns: Sequence[str], options: Any
 
     Raises:
         ConfigError: the scale that was given is none.
-        DataError: there are several columns, the column is empty in all rows, or holds no whole numbers and no scale was given.
+        DataError: there are several columns, the column is empty in all rows, or holds no whole numbers and no scale
+            was given.
     """
     if len(columns) != 1:
         raise DataError(f"grades are learnt from one column, and there are {len(columns)}: {', '.join(columns)}")
@@ -68,14 +69,14 @@ def _found(cells: Sequence[str], column: str) -> tuple[str, ...]:
     if 2 * len(numbers) <= len(filled):
         some = ", ".join(repr(cell) for cell in sorted(set(filled))[:4])
         raise DataError(
-            f"the grades in the column {column!r} aren't whole numbers (such as {some}), so their order isn't known; give it with "
-            "--grades, the lowest first"
+            f"the grades in the column {column!r} aren't whole numbers (such as {some}), so their order isn't known; "
+            "give it with --grades, the lowest first"
         )
     low, high = min(numbers, default=0), max(numbers, default=0)
     if high - low >= MOST_GRADES:
         raise DataError(
-            f"the column {column!r} has numbers from {low} to {high}, too many to be grades; learn them as a regression, or give "
-            "the scale with --grades"
+            f"the column {column!r} has numbers from {low} to {high}, too many to be grades; learn them as a "
+            "regression, or give the scale with --grades"
         )
     return tuple(str(number) for number in range(low, high + 1))
 

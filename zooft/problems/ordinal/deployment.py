@@ -58,7 +58,10 @@ def _outputs(limit: float, labels: Labels, _fitted: Fitted) -> Sequence[Output]:
             axes=("batch",),
             measure="exact",
             tolerance=0.0,
-            meaning=f"index of the median grade: how many cumulative logits are above 0; 0 is {grades[0]}, {len(grades) - 1} is {grades[-1]}",
+            meaning=(
+                f"index of the median grade: how many cumulative logits are above 0; 0 is {grades[0]}, "
+                f"{len(grades) - 1} is {grades[-1]}"
+            ),
         ),
     )
 

@@ -54,7 +54,7 @@ def evaluation_part() -> EvaluationPart:
         details=_details,
         telling=("mae", "accuracy"),
         guessing=_guessing,
-        moved=_moved,
+        moved=_move,
     )
 
 
@@ -144,7 +144,7 @@ def _mae(predictions: Predictions, grade: int) -> float:
     return float(apart.mean()) if len(apart) else math.nan
 
 
-def _moved(before: Mapping[str, Any], now: Mapping[str, Any]) -> float:
+def _move(before: Mapping[str, Any], now: Mapping[str, Any]) -> float:
     """Half of what two confusion matrices differ by: who left a cell came into another."""
     if "confusion" not in before:
         return math.nan

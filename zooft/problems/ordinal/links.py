@@ -1,11 +1,12 @@
 """From a head's outputs to the probabilities of grades that lie in order.
 
-The cumulative logit model (McCullagh 1980, Regression Models for Ordinal Data): the logit of a grade of at least k is a number l_k that
-falls with k. A model of one score and K - 1 thresholds keeps the thresholds outside of the head, where no file of the model would hold
-them; heads here have K - 1 outputs instead: the first is l_1, each other one, through a softplus, how far the next l lies below. So
-l_1 > l_2 > ... for every image, in training as in the file, and no probability can be negative, without which rank-consistency would
-have to be hoped for, as with K - 1 separate logits, or forced by one shared weight (CORAL, Cao, Mirjalili and Raschka 2020). Proportional
-odds are the case in which the outputs after the first don't depend on the image; weight decay pulls towards it.
+The cumulative logit model (McCullagh 1980, Regression Models for Ordinal Data): the logit of a grade of at least k is a
+number l_k that falls with k. A model of one score and K - 1 thresholds keeps the thresholds outside of the head, where
+no file of the model would hold them; heads here have K - 1 outputs instead: the first is l_1, each other one, through a
+softplus, how far the next l lies below. So l_1 > l_2 > ... for every image, in training as in the file, and no
+probability can be negative, without which rank-consistency would have to be hoped for, as with K - 1 separate logits,
+or forced by one shared weight (CORAL, Cao, Mirjalili and Raschka 2020). Proportional odds are the case in which the
+outputs after the first don't depend on the image; weight decay pulls towards it.
 """
 
 from __future__ import annotations
@@ -40,7 +41,9 @@ def probabilities(logits: NDArray[Any]) -> NDArray[np.float64]:
 
 
 def median_grade(given: NDArray[Any]) -> NDArray[np.int64]:
-    """The grades ``(N,)`` that probabilities ``(N, K)`` say: how many of the others are reached with more than one half.
+    """The grades ``(N,)`` that probabilities ``(N, K)`` say.
+
+    How many of the others are reached with more than one half.
 
     It is the median, which has the smallest expected error in grades. Summed from above, as `cumulative_logits` do.
     """

@@ -24,15 +24,16 @@ class CumulativeLinkLoss(nn.Module):
     def forward(self, outputs: Mapping[str, Tensor], targets: Tensor) -> Loss:
         """Of the output ``(N, K - 1)`` and the grades ``(N,)``.
 
-        With a = l_k and b = l_k+1, sigmoid(a) - sigmoid(b) is sigmoid(a) · sigmoid(-b) · (1 - exp(b - a)), whose logarithm stays exact
-        where the difference itself would round to 0.
+        With a = l_k and b = l_k+1, sigmoid(a) - sigmoid(b) is sigmoid(a) · sigmoid(-b) · (1 - exp(b - a)), whose
+        logarithm stays exact where the difference itself would round to 0.
         """
         steps = outputs[HEAD]
         logits = cumulative(steps)
         lower, upper = targets > 0, targets < logits.shape[1]
         above = logits.gather(1, (targets - 1).clamp(min=0)[:, None])[:, 0]
         below = logits.gather(1, targets.clamp(max=logits.shape[1] - 1)[:, None])[:, 0]
-        # not above - below, which rounds to 0 among large logits; the column behind stands for a gap that nobody looks at
+        # not above - below, which rounds to 0 among large logits; the column behind stands for a gap that nobody looks
+        # at
         gaps = torch.cat([F.softplus(steps[:, 1:]) + NARROWEST, torch.ones_like(steps[:, :1])], dim=1)
         gap = gaps.gather(1, (targets - 1).clamp(0, gaps.shape[1] - 1)[:, None])[:, 0]
         log_likelihood = (

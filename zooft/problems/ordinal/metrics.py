@@ -21,7 +21,7 @@ def confusion(targets: NDArray[Any], predictions: NDArray[Any], grades: int) -> 
 
 
 def figures(targets: NDArray[Any], predictions: NDArray[Any], grades: int) -> Mapping[str, float]:
-    """Quadratic kappa (Cohen 1968), mean absolute error in grades, and the shares of right answers and of those within one grade.
+    """Quadratic kappa (Cohen 1968), mean absolute error in grades, shares of right answers and of those one grade off.
 
     Args:
         targets: ``(N,)``, indices into the scale.

@@ -117,14 +117,14 @@ def _sections(evaluated: Evaluated, labels: Labels, _fitted: Fitted, _rule: str)
 
     evaluation, grades = evaluated.evaluation, labels[0].categories
     details = details_of(evaluation.details)
-    tables = [_shaded("Grades per sample", details.confusion, grades)]
+    tables = [_shade("Grades per sample", details.confusion, grades)]
     if details.group_confusion:
-        tables.insert(0, _shaded(f"Grades per {evaluation.group_name}", details.group_confusion, grades))
+        tables.insert(0, _shade(f"Grades per {evaluation.group_name}", details.group_confusion, grades))
     together = (Row(blocks=tuple(tables)),) if len(grades) <= _FEW else tables
     return [*together, _per_grade(evaluation, labels)]
 
 
-def _shaded(title: str, counts: Sequence[Sequence[int]], grades: Sequence[str]) -> Shaded:
+def _shade(title: str, counts: Sequence[Sequence[int]], grades: Sequence[str]) -> Shaded:
     from zooft.report.blocks import Shaded
 
     shares = tuple(tuple(round(100 * count / max(sum(row), 1)) for count in row) for row in counts)
@@ -139,8 +139,8 @@ def _describe(labels: Labels, _fitted: Fitted, _options: Mapping[str, Any]) -> D
         purpose=f"It grades {labels[0].name} on the scale {', '.join(grades)}.",
         head=f"{len(grades)} grades",
         output=(
-            "The file gives a probability for each grade and the median grade, which has the smallest expected error in grades; it needn't be "
-            "the likeliest.",
+            "The file gives a probability for each grade and the median grade, which has the smallest expected error "
+            "in grades; it needn't be the likeliest.",
         ),
     )
 

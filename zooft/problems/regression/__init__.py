@@ -18,12 +18,14 @@ if TYPE_CHECKING:
 def regression(*, primary: Primary = "r2", tolerance: float = 0.01) -> Problem:
     """The problem of numbers.
 
-    A target is a tuple with a number for each label; a number that isn't known is None, and left out of loss and figures.
+    A target is a tuple with a number for each label; a number that isn't known is None, and left out of loss and
+    figures.
 
     Args:
-        primary: the figure that chooses the best epoch: ``r2``, ``mae`` or ``rmse``, of several numbers the mean over them.
-        tolerance: how far the exported file may be from the model, root mean square, in standard deviations of each number's training
-            targets.
+        primary: the figure that chooses the best epoch: ``r2``, ``mae`` or ``rmse``, of several numbers the mean over
+        them.
+        tolerance: how far the exported file may be from the model, root mean square, in standard deviations of each
+            number's training targets.
     """
     return Problem(
         name="regression",

@@ -61,7 +61,7 @@ def labels_of(columns: Sequence[str], units: Sequence[str]) -> Labels:
     twice = sorted({name for name in names if names.count(name) > 1})
     if twice:
         raise DataError(f"several columns are called {twice[0]}: {', '.join(columns)}; give each a name of its own")
-    given = dict(_assigned(text, names) for text in units)
+    given = dict(_assign(text, names) for text in units)
     return tuple(_with_unit(label, given.get(label.name, given.get(""))) for label in found)
 
 
@@ -72,7 +72,7 @@ def _label(column: str) -> Label:
     return Label(name=parts["name"].strip(), unit=parts["unit"].strip())
 
 
-def _assigned(text: str, names: Sequence[str]) -> tuple[str, str]:
+def _assign(text: str, names: Sequence[str]) -> tuple[str, str]:
     """Name and unit of ``name=unit``; no name for a unit of all."""
     name, equals, unit = (part.strip() for part in text.partition("="))
     if not equals:

@@ -25,8 +25,8 @@ def deployment_part(tolerance: float) -> DeploymentPart:
     """How numbers are deployed.
 
     Args:
-        tolerance: the largest difference of the file from the model that passes, root mean square, in standard deviations of each
-            number's training targets.
+        tolerance: the largest difference of the file from the model that passes, root mean square, in standard
+            deviations of each number's training targets.
     """
     return DeploymentPart(
         outputs=_outputs, graph=_graph, columns=_columns, agree=partial(_agree, tolerance), properties=_properties

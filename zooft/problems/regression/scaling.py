@@ -1,4 +1,6 @@
-"""How numbers are standardised: by the mean and the standard deviation of the training targets, which stand in the labels.
+"""How numbers are standardised.
+
+By the mean and the standard deviation of the training targets, which stand in the labels.
 
 There they are in the run's record and in the exported file too, and everybody who gets labels has the same ones.
 """
@@ -60,10 +62,10 @@ def prepare(labels: Labels, targets: Sequence[Any], _options: Any) -> Labels:
         DataError: no training sample has one of the numbers.
     """
     numbers = numbers_of(targets, labels)
-    return tuple(_prepared(label, column[~np.isnan(column)]) for label, column in zip(labels, numbers.T, strict=True))
+    return tuple(_prepare(label, column[~np.isnan(column)]) for label, column in zip(labels, numbers.T, strict=True))
 
 
-def _prepared(label: Label, known: NDArray[np.float64]) -> Label:
+def _prepare(label: Label, known: NDArray[np.float64]) -> Label:
     if not len(known):
         raise DataError(f"no training sample has a value of {label.name}; add some, or leave the column out")
     # a number that never varies is learnt as it is

@@ -61,7 +61,10 @@ def _check(target: Any, labels: Labels) -> str:
     if known and all(_is_number(number) for number in known):
         return ""
     names = ", ".join(named(label.name, label.unit) for label in labels)
-    return f"a tuple of {len(labels)} finite float{'s' if len(labels) > 1 else ''} ({names}), None for one that isn't known"
+    return (
+        f"a tuple of {len(labels)} finite float{'s' if len(labels) > 1 else ''} ({names}), None for one that isn't "
+        "known"
+    )
 
 
 def _is_number(value: Any) -> bool:
@@ -73,7 +76,10 @@ def _is_number(value: Any) -> bool:
 
 
 def _encode(target: Any, labels: Labels) -> NDArray[np.float32]:
-    """``(L,)``, standardised in float64, since float32 would lose what differs among large numbers; NaN for unknown ones."""
+    """``(L,)``, standardised in float64, since float32 would lose what differs among large numbers.
+
+    NaN for unknown ones.
+    """
     return scale_of(labels).standardise(numbers_of([target], labels)[0]).astype(np.float32)
 
 
@@ -114,8 +120,8 @@ def _unknown(found: Labels, known: Labels) -> str:
         wanted = theirs[label.name].unit
         if label.unit != wanted:
             return (
-                f"the data gives {label.name} {_in(label.unit)}, and the model {_in(wanted)}; convert it, or call the column "
-                f"{named(label.name, wanted)} where it is in that unit"
+                f"the data gives {label.name} {_in(label.unit)}, and the model {_in(wanted)}; convert it, or call the "
+                f"column {named(label.name, wanted)} where it is in that unit"
             )
     return ""
 
