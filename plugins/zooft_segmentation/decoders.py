@@ -80,7 +80,10 @@ class Ladder(nn.Module):
     def __init__(self, taps: Sequence[zooft.Tap]) -> None:
         super().__init__()
         self.more = LEVELS - len(taps)
-        rows, columns = (math.ceil(side / 2**self.more) for side in (taps[-1].rows, taps[-1].columns))
+        rows, columns = (
+            max(math.ceil(sides[level] / 2 ** (LEVELS - 1 - level)) for level in range(len(taps)))
+            for sides in ([tap.rows for tap in taps], [tap.columns for tap in taps])
+        )
         self.sizes = [(rows << level, columns << level) for level in range(LEVELS - 1, -1, -1)]
 
     def forward(self, maps: list[Tensor]) -> list[Tensor]:

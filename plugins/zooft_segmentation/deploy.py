@@ -195,7 +195,8 @@ class _Names:
         """Of a picture: its name; where that is taken, with its folder's name before it, or a number behind."""
         parts = PurePosixPath(key.replace("\\", "/"))
         stem = parts.stem or "picture"
-        names = [stem, f"{parts.parent.name}_{stem}", *(f"{stem}_{number}" for number in range(2, len(self.taken) + 3))]
+        above = [f"{parts.parent.name}_{stem}"] if parts.parent.name else []
+        names = [stem, *above, *(f"{stem}_{number}" for number in range(2, len(self.taken) + 3))]
         name = next(name for name in names if name.lower() not in self.taken)
         self.taken.add(name.lower())
         return self.folder / f"{name}{ending}"
