@@ -24,12 +24,12 @@ _MEASURES: Mapping[Measure, str] = {
     "spread": "difference of {} (share of its spread)",
     "exact": "samples that differ in {} (share)",
 }
-"""What a file's output was compared by, in words."""
+"""The measure by which a file's output was compared, in words."""
 
 
 @dataclass(frozen=True, slots=True)
 class Line:
-    """One thing, in every run."""
+    """One value, in every run."""
 
     name: str
     values: tuple[Cell, ...]
@@ -41,9 +41,9 @@ class Figures:
 
     Attributes:
         split: which samples.
-        level: whether one answer is a sample's or a group's.
+        level: whether predictions are per sample or per group.
         comparable: whether all runs were measured on the same samples.
-        metrics: name to one figure a run, None where a run hasn't got it.
+        metrics: name to one figure a run, None where a run lacks it.
         smaller: names of figures that are better when smaller.
     """
 
@@ -64,7 +64,7 @@ class Comparison:
         figures: by split and level.
         cost: seconds, bytes, megabytes.
         proof: what verification found.
-        notes: what a reader must know before comparing.
+        notes: what readers must know before comparing.
     """
 
     runs: tuple[str, ...]
@@ -77,7 +77,7 @@ class Comparison:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Run:
-    """What a run folder says of itself."""
+    """The records in a run's folder."""
 
     name: str
     record: RunRecord
@@ -106,7 +106,7 @@ def compare(paths: Sequence[Path]) -> Comparison:
 
 
 def tables(comparison: Comparison) -> tuple[Table, ...]:
-    """What people read of it."""
+    """A comparison as tables for people."""
     names = comparison.runs
     settings = tuple((line.name, *map(_text, line.values)) for line in comparison.settings)
     made = [Table(title="Settings that differ", columns=("Setting", *names), rows=settings)] if settings else []
@@ -134,7 +134,7 @@ def to_html(comparison: Comparison) -> str:
         lead=", ".join(comparison.runs),
         keys=(),
         sections=(Section("comparison", "Comparison", (*warnings, *grids)),),
-        foot="Made by zooft. Figures come from the runs' own files; nothing on this page is loaded from elsewhere.",
+        foot=("Made by zooft. Figures come from the runs' own files; nothing on this page is loaded from elsewhere."),
     )
     return html.to_html(page)
 
@@ -187,7 +187,10 @@ def _settings(run: _Run) -> dict[str, Cell]:
     }
     found |= {f"{name} (version)": version for name, version in record.versions.items()}
     found |= {f"fitted {name}": value for name, value in record.fitted.items() if not isinstance(value, str)}
-    return {name: value if isinstance(value, Cell) else json.dumps(value, ensure_ascii=False) for name, value in found.items()}  # fmt: skip
+    return {
+        name: value if isinstance(value, Cell) else json.dumps(value, ensure_ascii=False)
+        for name, value in found.items()
+    }
 
 
 def _answers(label: Label) -> str:
@@ -210,9 +213,12 @@ def _figures(opened: Sequence[_Run]) -> Iterator[Figures]:
             if names:
                 metrics = {name: tuple(_interval(own.get(name)) for own in given) for name in names}
                 yield Figures(
-                    split=split, level=level, comparable=_same_samples(opened, split), metrics=metrics,
+                    split=split,
+                    level=level,
+                    comparable=_same_samples(opened, split),
+                    metrics=metrics,
                     smaller=_smaller(opened, split),
-                )  # fmt: skip
+                )
 
 
 def _smaller(opened: Sequence[_Run], split: str) -> tuple[str, ...]:
@@ -241,7 +247,7 @@ def _cost(opened: Sequence[_Run]) -> Iterator[Line]:
     yield Line("an epoch, median (seconds)", tuple(sorted(own)[len(own) // 2] if own else None for own in seconds))
     for part in dict.fromkeys(name for own in parts for name in own):
         yield Line(f"{part} (seconds)", tuple(own.get(part) for own in parts))
-    yield Line("most memory held (MB)", tuple(own.peak_memory_mb if own is not None else None for own in resources))
+    yield Line("peak memory (MB)", tuple(own.peak_memory_mb if own is not None else None for own in resources))
     yield Line("size of the ONNX file (bytes)", tuple(run.size for run in opened))
 
 
@@ -265,7 +271,10 @@ def _notes(opened: Sequence[_Run], figures: Sequence[Figures]) -> Iterator[str]:
     if any(run.record.labels != opened[0].record.labels for run in opened[1:]):
         yield "The runs have different labels."
     if any(set(run.record.evaluation) == {"val"} for run in opened):
-        yield "Validation samples chose each run's best epoch; the best of many runs on them is slightly more optimistic still."
+        yield (
+            "Validation samples chose each run's best epoch; the best of many runs on them is slightly more "
+            "optimistic still."
+        )
 
 
 def _metric(name: str, figures: Figures) -> str:
@@ -281,7 +290,7 @@ def _text(value: Cell) -> str:
 
 
 def _label(name: str) -> str:
-    """A name without the unit that its figures are shown with."""
+    """A name without the unit, which its figures have."""
     short = name.removesuffix(" (seconds)").removesuffix(" (bytes)")
     return short[:1].upper() + short[1:]
 

@@ -49,17 +49,21 @@ def progress(epochs: Sequence[Mapping[str, Any]], *, best: int | None) -> Drawin
         for index, name in enumerate(shown):
             values = _numbers(record["metrics"].get(name) for record in epochs)
             axes.plot(
-                x, values, color=drawing.SERIES[index], linestyle=drawing.DASHES[index], label=words.metric(name),
+                x,
+                values,
+                color=drawing.SERIES[index],
+                linestyle=drawing.DASHES[index],
+                label=words.metric(name),
                 marker=".",
-            )  # fmt: skip
+            )
         if best is not None:
             axes.axvline(best, color=drawing.MUTED, linewidth=1, linestyle=":")
         axes.set(xlabel="epoch", ylabel="on validation samples")
         _by_epoch(axes, x)
         drawing.legend_below(axes)
         svg = drawing.to_svg(axes, name="progress", label="Metrics on validation samples by epoch")
-    kept = f"The dotted line marks epoch {best}, whose weights were kept." if best is not None else ""
-    return Drawing(title="Metrics", svg=svg, caption=kept)
+    caption = f"The dotted line marks epoch {best}, whose weights were saved." if best is not None else ""
+    return Drawing(title="Metrics", svg=svg, caption=caption)
 
 
 def _by_epoch(axes: Axes, epochs: Sequence[int]) -> None:

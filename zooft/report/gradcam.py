@@ -17,22 +17,25 @@ if TYPE_CHECKING:
     from zooft.deploy.saved import SavedRun
     from zooft.model.adapted import AdaptedModel
 
-    _Interrupted = tuple[nn.Module, nn.Module, Tensor]  # what takes features, where it is watched, the features
+    _Interrupted = tuple[
+        nn.Module, nn.Module, Tensor
+    ]  # the module that takes the features, the layer that captum hooks, the features
 
 _MOST_LAYERS = 6
-"""Layers that are tried, deepest first: of stages the last ones, of layers within them some of all, as neighbours are alike."""
+"""Layers that are tried, deepest first: the last of the stages, and some of the layers within, as neighbours are
+alike."""
 _MOST_OTHER_TOKENS = 8
 """Class and register tokens before those of the patches."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class GradCam:
-    """The network's input, and which places of it contributed to the prediction.
+    """The network's input, and which of its pixels contributed to the prediction.
 
     Attributes:
         picture: the network's input for people, ``(H, W)`` or ``(H, W, 3)`` uint8; of a bag, one instance.
         heat: ``(H, W)`` float32 in 0..1, for the same pixels.
-        words: what was explained, such as the predicted class.
+        words: the explained quantity, such as the predicted class.
         instance: of a bag, the number of the instance that contributed most; None otherwise.
         against: whether no place supports it, and the heat is where it is contradicted least.
     """
@@ -45,11 +48,11 @@ class GradCam:
 
 
 def grad_cam(saved: SavedRun, sample: Sample, row: Mapping[str, Any]) -> GradCam | None:
-    """Grad-CAM (Selvaraju et al. 2017) of the number that the problem explains, such as the predicted class's logit, by captum.
+    """Grad-CAM (Selvaraju et al. 2017), by captum, of the number that the problem explains, such as the class's logit.
 
-    Taken at the deepest stage whose output still has places in the image and on which that number depends, or at the deepest
-    layer within a stage; the class token of a transformer doesn't depend on the patches of its last block, so there it is the
-    block before.
+    Taken at the deepest stage whose output still has places in the image and on which that number depends, or at the
+    deepest layer within a stage; the class token of a transformer doesn't depend on the patches of its last block, so
+    there it is the block before.
 
     Args:
         saved: a run, opened.
@@ -57,8 +60,8 @@ def grad_cam(saved: SavedRun, sample: Sample, row: Mapping[str, Any]) -> GradCam
         row: its columns, as predicted.
 
     Returns:
-        None where the problem explains nothing, and where no stage's output has places: a backbone that is one stage without a
-        convolution of use.
+        None where the problem explains nothing, or where no stage's output has places: a backbone that is one stage
+        without a usable convolution.
     """
     import torch
     from captum.attr import LayerAttribution
@@ -116,7 +119,7 @@ def _network_input(saved: SavedRun, sample: Sample, *, redact: Callable[[Arrays,
         (sample,),
         read=read if redact is None else lambda each: redact(read(each), saved.options),
         preprocess=saved.task.preprocess(saved.input, saved.options),
-        encode=bool,  # targets may be such as can't be stacked, and nobody looks at them
+        encode=bool,  # targets may not be stackable, and aren't used
     )
     return views[0][0].to(device)
 
@@ -128,7 +131,7 @@ def _is_grey(saved: SavedRun, sample: Sample) -> bool:
 
 
 def _picture(x: Tensor, spec: InputSpec, *, grey: bool) -> NDArray[np.uint8]:
-    """A network's input ``(C, H, W)`` with mean and spread undone; of a grey sample the middle channel."""
+    """A network's input ``(C, H, W)`` with the normalisation undone; for a grey sample the middle channel."""
     array = x.numpy() * np.array(spec.std)[:, None, None] + np.array(spec.mean)[:, None, None]
     levels: NDArray[np.uint8] = (255 * np.clip(array, 0, 1)).round().astype(np.uint8)
     return levels[len(levels) // 2] if grey or len(levels) != 3 else np.moveaxis(levels, 0, -1)
@@ -137,7 +140,7 @@ def _picture(x: Tensor, spec: InputSpec, *, grey: bool) -> NDArray[np.uint8]:
 def _attribution(model: AdaptedModel, spec: InputSpec, x: Tensor, scalar: _Scalar) -> Tensor | None:
     """``(instances, 1, h, w)``, not negative, from the deepest layer at which a place supports the prediction.
 
-    Where there is none, what contradicts it, not positive, from the deepest layer at which places differ.
+    Where there is none, the contradiction, not positive, from the deepest layer at which places differ.
     """
     import torch
     from captum.attr import LayerGradCam
@@ -155,14 +158,14 @@ def _attribution(model: AdaptedModel, spec: InputSpec, x: Tensor, scalar: _Scala
 def _layers(model: AdaptedModel, spec: InputSpec, x: Tensor, scalar: _Scalar) -> Iterator[_Interrupted]:
     """The model interrupted where its features have places, deepest first: behind stages, then within them.
 
-    Within them where no stage's output supports the prediction: a class token that mixes with the patches only inside the last
-    stage, as in CaiT, leaves the patches that come out of it without influence.
+    Within them where no stage's output supports the prediction: a class token that mixes with the patches only inside
+    the last stage, as in CaiT, leaves its output patches without influence.
     """
     import torch
 
     behind: list[tuple[int, Tensor]] = []
     out = x
-    with torch.no_grad():  # no gradient is needed before the place that is explained
+    with torch.no_grad():  # no gradient is needed before the explained layer
         for number, name in enumerate(model.stages, 1):
             out = model.run(out, [name])
             if _places(out.flatten(0, 1) if model.bag else out, spec):
@@ -174,7 +177,7 @@ def _layers(model: AdaptedModel, spec: InputSpec, x: Tensor, scalar: _Scalar) ->
 
 
 def _places(out: Tensor, spec: InputSpec) -> tuple[int, int, int] | None:
-    """How many tokens stand before the patches', and rows and columns; None where a stage's output has no places."""
+    """The number of tokens before the patches', and rows and columns; None where a stage's output has no places."""
     if out.ndim == 4:
         rows, columns = out.shape[1:3] if _channels_last(out) else out.shape[2:]
         a_map = rows * columns > 1 and _is_strided(rows, spec.height) and _is_strided(columns, spec.width)
@@ -190,7 +193,7 @@ def _places(out: Tensor, spec: InputSpec) -> tuple[int, int, int] | None:
 
 
 def _is_strided(length: int, whole: int) -> bool:
-    """Whether a map of the image has such an axis, up to its borders; the 197 tokens of attention have not, of 224 pixels."""
+    """Whether a map of the image can have such an axis, apart from borders; 197 tokens can't be one of 224 pixels."""
     return abs(whole / max(1, round(whole / length)) - length) <= 2
 
 
@@ -204,7 +207,7 @@ def _behind_stage(model: AdaptedModel, spec: InputSpec, scalar: _Scalar, stop: i
         flat = features.flatten(0, 1) if model.bag else features
         return scalar(model(_through(flat, here, spec).reshape(features.shape), stop))
 
-    return *_interrupted(run), out.detach().requires_grad_()
+    return *_interrupt(run), out.detach().requires_grad_()
 
 
 def _behind_layer(model: AdaptedModel, spec: InputSpec, scalar: _Scalar, layer: nn.Module, x: Tensor) -> _Interrupted:
@@ -215,11 +218,11 @@ def _behind_layer(model: AdaptedModel, spec: InputSpec, scalar: _Scalar, layer: 
         finally:
             hook.remove()
 
-    return *_interrupted(run), x
+    return *_interrupt(run), x
 
 
-def _interrupted(run: Callable[[Tensor, nn.Module], Tensor]) -> tuple[nn.Module, nn.Module]:
-    """A module around `run`, and the identity in it that sees the features as ``(N, C, h, w)``, for captum to watch."""
+def _interrupt(run: Callable[[Tensor, nn.Module], Tensor]) -> tuple[nn.Module, nn.Module]:
+    """A module around `run`, and the identity in it that passes features as ``(N, C, h, w)``, for captum to hook."""
     from torch import nn
 
     class Interrupted(nn.Module):
@@ -250,11 +253,11 @@ def _through(out: Tensor, here: nn.Module, spec: InputSpec) -> Tensor:
 
 
 def _inner_layers(model: AdaptedModel, spec: InputSpec, x: Tensor, scalar: _Scalar) -> list[nn.Module]:
-    """Layers of the deeper half whose output has places on which the prediction depends, in the order in which they run."""
+    """Layers of the deeper half whose output has places on which the prediction depends, in the order they run."""
     import torch
 
     ran: list[tuple[nn.Module, Tensor]] = []
-    instances = x.shape[0] * x.shape[1] if model.bag else x.shape[0]  # what lies by patches or windows has more rows
+    instances = x.shape[0] * x.shape[1] if model.bag else x.shape[0]  # layers over patches or windows have more rows
 
     def note(module: nn.Module, _given: Any, out: Any) -> None:
         if isinstance(out, torch.Tensor) and out.requires_grad and len(out) == instances and _places(out, spec):

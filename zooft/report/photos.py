@@ -19,11 +19,11 @@ _QUALITY = 88
 
 def source(picture: NDArray[Any]) -> str:
     """A picture ``(H, W)`` or ``(H, W, 3)`` uint8 as a ``data:`` address, no larger than needed."""
-    return _encoded(_small(picture))
+    return _encode(_small(picture))
 
 
 def overlaid(picture: NDArray[Any], heat: NDArray[Any]) -> str:
-    """A picture with heat ``(h, w)`` in 0..1 laid over it, hotter where it is more yellow."""
+    """A picture with heat ``(h, w)`` in 0..1 overlaid, more yellow where it is hotter."""
     from matplotlib import colormaps
     from PIL import Image
 
@@ -33,7 +33,7 @@ def overlaid(picture: NDArray[Any], heat: NDArray[Any]) -> str:
     colour = colormaps["inferno"](strength)[..., :3]
     share = 0.75 * np.sqrt(strength)[..., None]
     mixed = below * (1 - share) + colour * share
-    return _encoded(Image.fromarray((mixed * 255).round().astype(np.uint8)))
+    return _encode(Image.fromarray((mixed * 255).round().astype(np.uint8)))
 
 
 def png_source(png: bytes) -> str:
@@ -48,7 +48,7 @@ def shares(matrix: NDArray[Any]) -> str:
     share = matrix / np.maximum(matrix.sum(1, keepdims=True), 1)
     image = Image.fromarray((255 - 255 * share).round().astype(np.uint8))
     side = max(1, 480 // len(matrix)) * len(matrix)
-    return _encoded(image.resize((side, side), Image.Resampling.NEAREST))
+    return _encode(image.resize((side, side), Image.Resampling.NEAREST))
 
 
 def _small(picture: NDArray[Any]) -> Image.Image:
@@ -61,7 +61,7 @@ def _small(picture: NDArray[Any]) -> Image.Image:
     return image.resize([max(1, round(side * scale)) for side in image.size], Image.Resampling.LANCZOS)
 
 
-def _encoded(image: Image.Image) -> str:
+def _encode(image: Image.Image) -> str:
     buffer = io.BytesIO()
     image.save(buffer, format="JPEG", quality=_QUALITY)
     return "data:image/jpeg;base64," + base64.b64encode(buffer.getvalue()).decode()

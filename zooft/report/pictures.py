@@ -1,4 +1,4 @@
-"""Pictures: the surest mistakes, and Grad-CAM of predictions."""
+"""Pictures: the most confident mistakes, and Grad-CAM of predictions."""
 
 from __future__ import annotations
 
@@ -21,16 +21,17 @@ MOST_MISTAKES = 8
 MOST_EXPLAINED_MISTAKES = 4
 MOST_CATEGORIES = 6
 HITS = 2
-"""Right answers shown of each category."""
+"""Correct predictions shown of each category."""
 _HEAT = (
-    "Yellow marks the places that contributed most to the prediction, at the network's deepest layer that still has places in the "
-    "image (Grad-CAM, Selvaraju et al. 2017). It shows where, not why, and is coarse. A hot spot away from the finding is a reason to "
-    "doubt; a hot spot on it is no proof. The picture is the network's input: cropped, scaled and windowed."
+    "Yellow marks the places that contributed most to the prediction, at the network's deepest layer that still has "
+    "places in the image (Grad-CAM, Selvaraju et al. 2017). It shows where, not why, and is coarse. A hot spot away "
+    "from the finding is a reason to doubt; a hot spot on it is no proof. The picture is the network's input: "
+    "cropped, scaled and windowed."
 )
 
 
 def mistakes(inputs: ReportInputs) -> Section:
-    """The surest wrong answers; of answers that are more or less good, those with the largest errors."""
+    """The most confident mistakes; for predictions that are numbers, those with the largest errors."""
     main = inputs.main
     if main is None or not len(main.predictions):
         return Section("mistakes", "Mistakes", (Text("There are no predictions for held-out samples."),))
@@ -52,17 +53,17 @@ def mistakes(inputs: ReportInputs) -> Section:
 
 def _why_none(inputs: ReportInputs) -> str:
     if inputs.problem.presentation.explained is None:
-        return "It follows one number, and answers of this kind have no single one, so it isn't shown."
+        return "It explains one number, and predictions of this kind have no single one, so it isn't shown."
     return "This model has no stage whose output still has places in the image, so it can't be shown."
 
 
 def gradcam(inputs: ReportInputs) -> Section:
-    """Grad-CAM of the surest right answers of each category, and of the surest mistakes."""
+    """Grad-CAM of the most confident correct predictions of each category, and of the most confident mistakes."""
     blocks: list[Block] = []
     if inputs.gradcam is not None and inputs.main is not None and inputs.problem.presentation.explained is not None:
         main = inputs.main
         rows = (*best(inputs, main), *worst(inputs, main, MOST_EXPLAINED_MISTAKES))
-        shown = [_explained(inputs, main, row) for row in rows]
+        shown = [_explanation(inputs, main, row) for row in rows]
         found = tuple(photo for photo in shown if photo is not None)
         if found:
             blocks = [Text(_HEAT), *_of_folds(inputs), Row(blocks=found)]
@@ -72,21 +73,21 @@ def gradcam(inputs: ReportInputs) -> Section:
 
 
 def worst(inputs: ReportInputs, evaluated: Evaluated, most: int) -> list[int]:
-    """Positions of the surest wrong answers, or of the largest errors."""
+    """Positions of the most confident mistakes, or of the largest errors."""
     wrong = _wrong(inputs, evaluated)
     rows = np.arange(len(evaluated.predictions)) if wrong is None else np.flatnonzero(wrong)
-    return _ordered(-_scores(inputs, evaluated), rows)[:most]
+    return _sort(-_scores(inputs, evaluated), rows)[:most]
 
 
 def best(inputs: ReportInputs, evaluated: Evaluated) -> list[int]:
-    """Positions of the surest right answers: two of each of the first categories, or four where there are no categories."""
+    """Positions of the most confident correct predictions: two of each of the first categories, or four without any."""
     scores, wrong = _scores(inputs, evaluated), _wrong(inputs, evaluated)
     right = np.ones(len(scores), np.bool_) if wrong is None else ~wrong
     if not inputs.categories:
-        return _ordered(scores, np.flatnonzero(right))[: 2 * HITS]
+        return _sort(scores, np.flatnonzero(right))[: 2 * HITS]
     names = np.array([inputs.text(sample.target) for sample in evaluated.predictions.samples])
     shown = inputs.categories[:MOST_CATEGORIES]
-    return [row for name in shown for row in _ordered(scores, np.flatnonzero(right & (names == name)))[:HITS]]
+    return [row for name in shown for row in _sort(scores, np.flatnonzero(right & (names == name)))[:HITS]]
 
 
 def _scores(inputs: ReportInputs, evaluated: Evaluated) -> NDArray[np.float64]:
@@ -98,15 +99,20 @@ def _wrong(inputs: ReportInputs, evaluated: Evaluated) -> NDArray[np.bool_] | No
     return None if tell is None else np.asarray(tell(evaluated.predictions, inputs.labels), np.bool_)
 
 
-def _ordered(keys: NDArray[np.float64], rows: NDArray[np.int64]) -> list[int]:
-    """Some rows by their keys, the smallest first."""
+def _sort(keys: NDArray[np.float64], rows: NDArray[np.int64]) -> list[int]:
+    """Some rows sorted by their keys."""
     return [int(row) for row in rows[np.argsort(keys[rows], kind="stable")]]
 
 
 def _of_folds(inputs: ReportInputs) -> list[Block]:
     if inputs.main_split != "cross-validation":
         return []
-    return [Text("The heat is of the deployed model, which was trained on these samples; the predictions are the folds'.", "note")]  # fmt: skip
+    return [
+        Text(
+            "The heat is of the deployed model, which was trained on these samples; the predictions are the folds'.",
+            "note",
+        )
+    ]
 
 
 def _photo(inputs: ReportInputs, evaluated: Evaluated, row: int) -> Photo:
@@ -116,8 +122,8 @@ def _photo(inputs: ReportInputs, evaluated: Evaluated, row: int) -> Photo:
     return Photo(sources=(source,), alt=f"Sample {sample.id}", title=title, lines=(*lines, sample.id))
 
 
-def _explained(inputs: ReportInputs, evaluated: Evaluated, row: int) -> Photo | None:
-    assert inputs.gradcam is not None  # noqa: S101 -- the caller has looked
+def _explanation(inputs: ReportInputs, evaluated: Evaluated, row: int) -> Photo | None:
+    assert inputs.gradcam is not None  # noqa: S101 -- the caller has checked
     sample = evaluated.predictions.samples[row]
     found = inputs.gradcam(sample, {name: column[row] for name, column in evaluated.predictions.columns.items()})
     if found is None:
@@ -134,7 +140,7 @@ def _explained(inputs: ReportInputs, evaluated: Evaluated, row: int) -> Photo | 
 
 
 def _caption(inputs: ReportInputs, evaluated: Evaluated, row: int) -> tuple[str, Sequence[str]]:
-    """The problem's caption, or the target and the answer."""
+    """The problem's caption, or the target and the prediction."""
     part, one = inputs.problem.presentation, evaluated.predictions.take(np.array([row]))
     if part.caption is not None:
         return part.caption(one, inputs.labels, inputs.fitted)

@@ -1,4 +1,4 @@
-"""How well it does: figures with intervals, what the problem adds to them, subgroups."""
+"""The results: figures with intervals, the problem's own tables and pictures, subgroups."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def results(inputs: ReportInputs) -> list[Section]:
 
 
 def headline(inputs: ReportInputs) -> tuple[str, Interval] | None:
-    """The primary metric, per group where there is such a figure, and what it is called."""
+    """The name and value of the primary metric, per group where there is such a figure."""
     if inputs.main is None:
         return None
     evaluation = inputs.main.evaluation
@@ -35,14 +35,14 @@ def headline(inputs: ReportInputs) -> tuple[str, Interval] | None:
 
 
 def wrong(inputs: ReportInputs) -> tuple[int, int]:
-    """How many answers to the main split's samples are wrong, of how many; 0 of 0 where that can't be counted."""
+    """How many predictions on the main split are wrong, and of how many; 0 of 0 where that can't be counted."""
     tell, main = inputs.problem.presentation.wrong, inputs.main
     if tell is None or main is None:
         return 0, 0
     return int(tell(main.predictions, inputs.labels).sum()), len(main.predictions)
 
 
-def shown(items: Iterable[Picture | Table | Block]) -> list[Block]:
+def to_blocks(items: Iterable[Picture | Table | Block]) -> list[Block]:
     """Pictures and tables of a task or a problem as blocks; blocks as they are."""
     return [_block(item) for item in items]
 
@@ -66,9 +66,9 @@ def _section(inputs: ReportInputs, name: str, evaluated: Evaluated) -> Section:
 def _of_problem(inputs: ReportInputs, evaluated: Evaluated) -> list[Block]:
     part, labels = inputs.problem.presentation, inputs.labels
     if part.sections is not None:
-        return shown(part.sections(evaluated, labels, inputs.fitted, inputs.record.data.group_rule))
+        return to_blocks(part.sections(evaluated, labels, inputs.fitted, inputs.record.data.group_rule))
     remarks = [Text(text) for text in part.remarks(evaluated.evaluation, labels)]
-    return [*remarks, *shown(part.tables(evaluated.evaluation, labels))]
+    return [*remarks, *to_blocks(part.tables(evaluated.evaluation, labels))]
 
 
 def _about(inputs: ReportInputs, evaluation: Evaluation) -> str:
@@ -85,15 +85,15 @@ def _about(inputs: ReportInputs, evaluation: Evaluation) -> str:
 
 def _role(inputs: ReportInputs, split: str) -> str:
     """What a split's samples were used for."""
-    fitted = inputs.described.fitted
+    fitted = inputs.description.fitted
     if split == "test":
         return "Test samples were used for nothing but these figures."
     if split == "cross-validation":
         of_others = f", with {fitted} fitted on the other folds" if fitted else ""
         of_all = f", and {fitted} were fitted on all of these predictions" if fitted else ""
         return (
-            f"Every sample was predicted by a model that wasn't trained on its group{of_others}; the deployed model was trained "
-            f"on all of them{of_all}."
+            f"Every sample was predicted by a model that wasn't trained on its group{of_others}; the deployed model "
+            f"was trained on all of them{of_all}."
         )
     if split == "val":
         chosen = f"The best epoch, and {fitted}," if fitted else "The best epoch"
@@ -128,12 +128,15 @@ def _subgroups(inputs: ReportInputs, evaluation: Evaluation) -> list[Block]:
     last = inputs.categories[-1:]
     rows = tuple(
         (
-            f"{row.fact.replace('_', ' ')}: {row.value}", f"{row.samples:,}", f"{row.groups:,}" if row.groups else "",
-            *(f"{row.positives:,}" for _ in last), "too few to say" if row.small else words.figure(row.metric.value),
+            f"{row.fact.replace('_', ' ')}: {row.value}",
+            f"{row.samples:,}",
+            f"{row.groups:,}" if row.groups else "",
+            *(f"{row.positives:,}" for _ in last),
+            "too few to say" if row.small else words.figure(row.metric.value),
             "" if row.small else words.interval(row.metric),
         )
         for row in evaluation.subgroups[:MOST_SUBGROUPS]
-    )  # fmt: skip
+    )
     groups = words.plural(evaluation.group_name).capitalize()
     metric = words.metric(inputs.primary) if inputs.primary else "Primary metric"
     columns = ("Subgroup", "Samples", groups, *_of_last(last), metric, "95 % interval")
