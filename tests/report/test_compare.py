@@ -42,21 +42,33 @@ def write(
                 "smaller": ["brier"],
             }
         }
-    write_record(folder, run_record(
-        labels=class_labels(classes), data=data_record(fingerprint=fingerprint), evaluation=evaluation,
-        config={"lr": 0.005, "epochs": 2, "data": "/somewhere", "out": str(folder), **config},
-        resources=Resources(seconds={"training": 75.0}, peak_memory_mb=900),
-        fitted={"temperature": 1.0, "threshold": None, "fitted_on": ""},
-    ))  # fmt: skip
+    write_record(
+        folder,
+        run_record(
+            labels=class_labels(classes),
+            data=data_record(fingerprint=fingerprint),
+            evaluation=evaluation,
+            config={"lr": 0.005, "epochs": 2, "data": "/somewhere", "out": str(folder), **config},
+            resources=Resources(seconds={"training": 75.0}, peak_memory_mb=900),
+            fitted={"temperature": 1.0, "threshold": None, "fitted_on": ""},
+        ),
+    )
     runs.write_json_lines(folder / runs.EPOCHS_FILE, ({"epoch": n, "seconds": float(n)} for n in (1, 2, 3)))
     rows = "".join(f"{name},no,,val\n" for name in held_out)
     (folder / runs.SAMPLES_FILE).write_text(f"id,target,group,split\n{rows}", encoding="utf-8")
     if verified is not None:
         (folder / runs.ONNX_FILE).write_bytes(bytes(2_500_000))
-        runs.write_json(folder / runs.VERIFICATION_FILE, {
-            "passed": verified, "samples": 40, "data": "real", "relative_rms": 2e-7, "agreement": 1.0,
-            "outputs": {"probabilities": {"measure": "absolute", "whole": 2e-7}},
-        })  # fmt: skip
+        runs.write_json(
+            folder / runs.VERIFICATION_FILE,
+            {
+                "passed": verified,
+                "samples": 40,
+                "data": "real",
+                "relative_rms": 2e-7,
+                "agreement": 1.0,
+                "outputs": {"probabilities": {"measure": "absolute", "whole": 2e-7}},
+            },
+        )
     return folder
 
 
@@ -114,7 +126,7 @@ def test_time_size_and_verification_are_shown(tmp_path: Path) -> None:
     shown = {row[0]: row[1:] for table in comparison.tables(comparison.compare(paths)) for row in table.rows}
     assert shown["An epoch, median"] == ("2.0 s",) * 3
     assert shown["Training"] == ("1 min 15 s",) * 3
-    assert shown["Most memory held (MB)"] == ("900",) * 3
+    assert shown["Peak memory (MB)"] == ("900",) * 3
     assert shown["ONNX file"] == ("verified", "refused", "no file")
     assert shown["Size of the ONNX file"] == ("2.5 MB", "2.5 MB", "")
     assert shown["Largest difference of probabilities"] == ("2.0e-07", "2.0e-07", "")

@@ -104,19 +104,36 @@ def run(module: nn.Module, stages: Mapping[str, Stage], *, bag: bool = False) ->
     linear.weight.data, linear.bias.data = torch.tensor([[-1.0, 0.0], [1.0, 0.0]]), torch.zeros(2)
     record = WeightsRecord(kind="random", source="", licence=None, file_sha256=None, tensors_sha256="")
     backbone = Backbone(
-        family="toy", name="toy", module=module, stages=stages, slots=(Slot("head", convolution=False, bias=True),),
-        width=2, input=SPEC, weights=record,
-    )  # fmt: skip
+        family="toy",
+        name="toy",
+        module=module,
+        stages=stages,
+        slots=(Slot("head", convolution=False, bias=True),),
+        width=2,
+        input=SPEC,
+        weights=record,
+    )
     task = zooft.Task(
-        name="toy", summary="", discover=never, read=lambda source, _options: source, problem=zooft.classification(),
+        name="toy",
+        summary="",
+        discover=never,
+        read=lambda source, _options: source,
+        problem=zooft.classification(),
         port=lambda _o: Port(name="x", dtype="uint8", axes=("n", *(["z"] if bag else []), SIDE, SIDE, 3), meaning=""),
         preprocess=lambda _spec, _options: Scaled(),
-    )  # fmt: skip
+    )
     model = AdaptedModel(backbone, MeanOfBag(linear) if bag else linear, bag=bag).eval()
     return SavedRun(
-        path=Path(), record=run_record(labels=zooft.class_labels(("dark", "light"))), task=task, options=None, labels=zooft.class_labels(("dark", "light")), model=model, input=SPEC,
-        fitted={}, group_rule="mean",
-    )  # fmt: skip
+        path=Path(),
+        record=run_record(labels=zooft.class_labels(("dark", "light"))),
+        task=task,
+        options=None,
+        labels=zooft.class_labels(("dark", "light")),
+        model=model,
+        input=SPEC,
+        fitted={},
+        group_rule="mean",
+    )
 
 
 def spot(row: int, column: int) -> NDArray[np.uint8]:
@@ -243,9 +260,15 @@ def test_a_backbone_without_places_is_not_explained() -> None:
 
 
 @pytest.mark.parametrize(
-    "reference", ["timm:resnet18", "timm:vit_tiny_patch16_224", "timm:swin_tiny_patch4_window7_224", "torchvision:vit_b_16",
-                  "torchvision:mobilenet_v3_small"],
-)  # fmt: skip
+    "reference",
+    [
+        "timm:resnet18",
+        "timm:vit_tiny_patch16_224",
+        "timm:swin_tiny_patch4_window7_224",
+        "torchvision:vit_b_16",
+        "torchvision:mobilenet_v3_small",
+    ],
+)
 @pytest.mark.slow
 def test_real_backbones_of_either_zoo_are_explained(reference: str) -> None:
     from dataclasses import replace

@@ -1,4 +1,4 @@
-"""The report of a run: what it says, that it needs nothing but itself, and how it looks in a real browser."""
+"""The report of a run: its content, that it is self-contained, and how it looks in a real browser."""
 
 from __future__ import annotations
 
@@ -101,11 +101,14 @@ def given(number: int, classes: int, *, grouped: bool, name: str = "sample") -> 
     targets = np.arange(number) % classes
     samples = [
         Sample(
-            id=f"{name} {i} {BREAKOUT}", source=i, target=int(targets[i]), group=f"g{i % classes} {i // 8}" if grouped else None,
+            id=f"{name} {i} {BREAKOUT}",
+            source=i,
+            target=int(targets[i]),
+            group=f"g{i % classes} {i // 8}" if grouped else None,
             facts={"manufacturer": ("ACME", BREAKOUT)[i % 2]},
         )
         for i in range(number)
-    ]  # fmt: skip
+    ]
     logits = rng.normal(size=(number, classes))
     logits[np.arange(number), targets] += 1.5
     probabilities = np.exp(logits) / np.exp(logits).sum(1, keepdims=True)
@@ -117,42 +120,71 @@ def given(number: int, classes: int, *, grouped: bool, name: str = "sample") -> 
 
 def record(classes: tuple[str, ...], **more: Any) -> RunRecord:
     facts: dict[str, Any] = {
-        "task": f"images/{HOSTILE}", "labels": class_labels(classes), "notes": (f"a note {HOSTILE}",),
+        "task": f"images/{HOSTILE}",
+        "labels": class_labels(classes),
+        "notes": (f"a note {HOSTILE}",),
         "options": {"augment": "none", "formats": ["JPEG", "PNG"], "note": f'say "{HOSTILE}" \\ \x7f', "limit": 0.5},
         "weights": WeightsRecord(kind="zoo", source=HOSTILE, licence=None, file_sha256=None, tensors_sha256="0" * 64),
         "data": data_record(rejected=2, path="/secret/place"),
         "config": {
-            "backbone": "timm:resnet18", "task": "classification", "head": "linear",
-            "freeze": "backbone", "epochs": 2, "seed": 0, "optimizer": "adamw", "lr": 0.005, "backbone_lr": 1e-4,
-            "batch_size": 32, "device": "auto", "folds": None, "export": True,
+            "backbone": "timm:resnet18",
+            "task": "classification",
+            "head": "linear",
+            "freeze": "backbone",
+            "epochs": 2,
+            "seed": 0,
+            "optimizer": "adamw",
+            "lr": 0.005,
+            "backbone_lr": 1e-4,
+            "batch_size": 32,
+            "device": "auto",
+            "folds": None,
+            "export": True,
         },
         "resolved": ResolvedRecord(
             batch_size=128, lr=0.015, weight_decay=0.1, views=4, precision={"3": {"dtype": "bfloat16", "kernels": True}}
         ),
         "trials": tuple(
-            TrialRecord(lr=lr, weight_decay=0.1, views=4, epoch=2, primary=40 * lr, val_loss=0.5) for lr in (0.005, 0.015)
+            TrialRecord(lr=lr, weight_decay=0.1, views=4, epoch=2, primary=40 * lr, val_loss=0.5)
+            for lr in (0.005, 0.015)
         ),
-        "best_epoch": 2, "resources": Resources(seconds={"training": 75.0}, peak_memory_mb=900),
-    }  # fmt: skip
+        "best_epoch": 2,
+        "resources": Resources(seconds={"training": 75.0}, peak_memory_mb=900),
+    }
     return run_record(**{**facts, **more})
 
 
 def epoch(number: int, *, validated: bool = True) -> dict[str, Any]:
     return {
-        "epoch": number, "train_loss": 1 / number, "val_loss": 1.1 / number if validated else None,
-        "metrics": {"auroc": 0.7, "accuracy": None} if validated else {}, "learning_rate": 0.1, "seconds": 1.5,
-        "learning": ["head"], "best": True,
-    }  # fmt: skip
+        "epoch": number,
+        "train_loss": 1 / number,
+        "val_loss": 1.1 / number if validated else None,
+        "metrics": {"auroc": 0.7, "accuracy": None} if validated else {},
+        "learning_rate": 0.1,
+        "seconds": 1.5,
+        "learning": ["head"],
+        "best": True,
+    }
 
 
 def verification(**more: Any) -> Verification:
     facts: dict[str, Any] = {
-        "passed": True, "provider": "CPUExecutionProvider", "requested_provider": "auto",
-        "placement": {"CPUExecutionProvider": 9}, "onnx_sha256": "a" * 64, "samples": 40, "available": 40,
-        "batch_sizes": (1, 2), "relative_rms": 1e-6, "agreement": 1.0,
+        "passed": True,
+        "provider": "CPUExecutionProvider",
+        "requested_provider": "auto",
+        "placement": {"CPUExecutionProvider": 9},
+        "onnx_sha256": "a" * 64,
+        "samples": 40,
+        "available": 40,
+        "batch_sizes": (1, 2),
+        "relative_rms": 1e-6,
+        "agreement": 1.0,
         "outputs": {"logits": OutputDifference(measure="spread", whole=1e-6, network=None, limit=1e-4)},
-        "metrics": {"auroc": (0.9, 0.9)}, "failures": (), "notes": (HOSTILE,), "data": "real",
-    }  # fmt: skip
+        "metrics": {"auroc": (0.9, 0.9)},
+        "failures": (),
+        "notes": (HOSTILE,),
+        "data": "real",
+    }
     return Verification(**{**facts, **more})
 
 
@@ -160,25 +192,43 @@ def inputs(
     *, classes: tuple[str, ...] = ("plain", HOSTILE), split: str = "val", grouped: bool = True, **more: Any
 ) -> ReportInputs:
     samples, predictions = given(40, len(classes), grouped=grouped)
-    kept = record(classes, fitted=CALIBRATED) if len(classes) == 2 else record(classes)
+    recorded = record(classes, fitted=CALIBRATED) if len(classes) == 2 else record(classes)
     evaluation = evaluate(
-        PROBLEM, class_labels(classes), predictions, split=split, resamples=10, seed=0, fitted=kept.fitted,
+        PROBLEM,
+        class_labels(classes),
+        predictions,
+        split=split,
+        resamples=10,
+        seed=0,
+        fitted=recorded.fitted,
         facts=("manufacturer",),
-    )  # fmt: skip
+    )
     duplicates = Finding(
-        kind="exact_duplicates", severity="error", text=f"copies {HOSTILE}", samples=(samples[0].id,), count=2,
+        kind="exact_duplicates",
+        severity="error",
+        text=f"copies {HOSTILE}",
+        samples=(samples[0].id,),
+        count=2,
         pairs=((samples[0].id, samples[1].id), (samples[2].id, "of no known sample")),
-    )  # fmt: skip
+    )
     fact = FactRow(name="kernel", kind="category", values=2, stated=40, auroc=0.7, low=0.6, high=0.8, shortcut=True)
     full: dict[str, Any] = {
-        "record": kept, "epochs": [epoch(1), epoch(2)], "rejected": [Rejection(BREAKOUT, HOSTILE)],
+        "record": recorded,
+        "epochs": [epoch(1), epoch(2)],
+        "rejected": [Rejection(BREAKOUT, HOSTILE)],
         "audit": Audit(findings=(duplicates,), facts=(fact,), samples=40, notes=(HOSTILE,)),
-        "problem": PROBLEM, "evaluated": {split: Evaluated(predictions=predictions, evaluation=evaluation)}, "verification": verification(),
+        "problem": PROBLEM,
+        "evaluated": {split: Evaluated(predictions=predictions, evaluation=evaluation)},
+        "verification": verification(),
         "stages": [("stem", 1200, 0), ("layer1", 2_500_000, 2_500_000), ("pool", 0, 0)],
-        "show": picture, "gradcam": explain, "extra": [Table(title=HOSTILE, columns=("", BREAKOUT), rows=((HOSTILE, "1"),))],
-        "private": False, "samples": {"train": samples[:20], "val": samples[20:]}, "ports": (PORT,),
+        "show": picture,
+        "gradcam": explain,
+        "extra": [Table(title=HOSTILE, columns=("", BREAKOUT), rows=((HOSTILE, "1"),))],
+        "private": False,
+        "samples": {"train": samples[:20], "val": samples[20:]},
+        "ports": (PORT,),
         "intended_use": HOSTILE,
-    }  # fmt: skip
+    }
     return ReportInputs(**{**full, **more})
 
 
@@ -195,7 +245,11 @@ def parsed(text: str) -> Parsed:
 def test_hostile_names_reasons_and_notes_are_text_and_never_markup(parsed: Parsed) -> None:
     assert parsed.tags["script"] == 0
     assert not [name for _, name, _ in parsed.attributes if name.startswith("on")]
-    assert not [value for tag, name, value in parsed.attributes if tag == "img" and not value.startswith("data:") and name == "src"]  # fmt: skip
+    assert not [
+        value
+        for tag, name, value in parsed.attributes
+        if tag == "img" and not value.startswith("data:") and name == "src"
+    ]
     shown = "".join(parsed.text)
     assert shown.count(HOSTILE) > 10
     assert BREAKOUT in shown
@@ -251,11 +305,25 @@ def test_one_material_always_gives_the_same_page(text: str) -> None:
 def test_every_part_of_a_run_has_its_section(parsed: Parsed) -> None:
     shown = " ".join(" ".join(parsed.text).split())
     for words in (
-        "Settings", "Samples by class and split", "1 file not used, and why", "Leaks and shortcuts",
-        "Pairs to check", "ROC curve, per group", "Reliability, per sample", "before temperature", "Subgroups",
-        "Confusion per group", "The most confident mistakes", "Grad-CAM", "Trained and frozen parts",
-        "Training", "900 MB", "Verification", "How to deploy", "Model card",
-    ):  # fmt: skip
+        "Settings",
+        "Samples by class and split",
+        "1 file not used, and why",
+        "Leaks and shortcuts",
+        "Pairs to check",
+        "ROC curve, per group",
+        "Reliability, per sample",
+        "before temperature",
+        "Subgroups",
+        "Confusion per group",
+        "The most confident mistakes",
+        "Grad-CAM",
+        "Trained and frozen parts",
+        "Training",
+        "900 MB",
+        "Verification",
+        "How to deploy",
+        "Model card",
+    ):
         assert words in shown, words
 
 
@@ -267,16 +335,16 @@ def test_the_card_is_filled_in_where_the_run_knows_and_visibly_blank_elsewhere(t
 
 
 def test_what_the_run_settled_by_itself_stands_on_the_page_best_way_first(parsed: Parsed, text: str) -> None:
-    for shown in ("the plain one and 4 random ones, computed once", "bfloat16 with our kernels", "batches of 128"):
+    for shown in ("the plain one and 4 random ones, computed once", "bfloat16 with zooft kernels", "batches of 128"):
         assert shown in text
     assert "learning rates 0.015 (head)" in text
     assert text.index("0.6000") < text.index("0.2000")
 
 
 def test_the_settings_on_the_page_ask_for_the_same_again(text: str) -> None:
-    kept = record(("a", "b"))
-    found = tomllib.loads(to_toml({**kept.config, **kept.options}))
-    expected = {**kept.config, **kept.options}
+    recorded = record(("a", "b"))
+    found = tomllib.loads(to_toml({**recorded.config, **recorded.options}))
+    expected = {**recorded.config, **recorded.options}
     assert found == {k: v for k, v in expected.items() if v is not None}
     assert "--data /secret/place" in text
 
@@ -295,17 +363,20 @@ def test_the_lines_for_deployment_run_the_file(
     helper, kinds = onnx.helper, onnx.TensorProto
     constant = helper.make_tensor("p", kinds.FLOAT, (1, 2), [0.56, 0.44])
     graph = helper.make_graph(
-        [helper.make_node("Constant", [], ["probabilities"], value=constant),
-         helper.make_node("Log", ["probabilities"], ["logits"])],
-        "g", [helper.make_tensor_value_info("images", kinds.UINT8, ["batch", "height", "width", 3])],
+        [
+            helper.make_node("Constant", [], ["probabilities"], value=constant),
+            helper.make_node("Log", ["probabilities"], ["logits"]),
+        ],
+        "g",
+        [helper.make_tensor_value_info("images", kinds.UINT8, ["batch", "height", "width", 3])],
         [helper.make_tensor_value_info(name, kinds.FLOAT, (1, 2)) for name in ("probabilities", "logits")],
-    )  # fmt: skip
+    )
     onnx.save(
         helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=8), tmp_path / "model.onnx"
     )
     monkeypatch.chdir(tmp_path)
     lines = proof.snippet(inputs())
-    exec(compile(lines, "<snippet>", "exec"), {})  # noqa: S102 -- what the page tells its reader to run
+    exec(compile(lines, "<snippet>", "exec"), {})  # noqa: S102 -- what the page shows its reader to run
     assert capsys.readouterr().out.startswith(HOSTILE)  # 0.44 is above the threshold of 0.43
     assert "np.zeros((1, 32, 32, 3), np.uint8)" in lines
     assert "for the mean over a group's samples" in lines
@@ -363,9 +434,17 @@ def test_cross_validation_is_what_a_run_with_folds_is_judged_by() -> None:
 
 def test_a_bare_run_still_has_its_report() -> None:
     bare = inputs(
-        audit=None, verification=None, gradcam=None, rejected=[], extra=[], samples={}, ports=(),
-        intended_use="", epochs=[], stages=[],
-    )  # fmt: skip
+        audit=None,
+        verification=None,
+        gradcam=None,
+        rejected=[],
+        extra=[],
+        samples={},
+        ports=(),
+        intended_use="",
+        epochs=[],
+        stages=[],
+    )
     shown = page.render(replace(bare, record=run_record(config=bare.record.config)))
     Parsed(shown)
     assert "No ONNX file was written" in shown

@@ -89,23 +89,51 @@ def inputs(problem: Problem = PROBLEM) -> ReportInputs:
     part = evaluated()
     return ReportInputs(
         record=run_record(
-            task="toy/ages", problem="ages", labels=LABELS, data=data_record(counts={}, group_rule=""),
-            config={"backbone": "timm:resnet18", "freeze": "backbone", "epochs": 2, "seed": 0, "optimizer": "adamw", "lr": 0.005,
-                    "backbone_lr": 1e-4, "batch_size": 32, "folds": None},
+            task="toy/ages",
+            problem="ages",
+            labels=LABELS,
+            data=data_record(counts={}, group_rule=""),
+            config={
+                "backbone": "timm:resnet18",
+                "freeze": "backbone",
+                "epochs": 2,
+                "seed": 0,
+                "optimizer": "adamw",
+                "lr": 0.005,
+                "backbone_lr": 1e-4,
+                "batch_size": 32,
+                "folds": None,
+            },
         ),
-        problem=problem, epochs=[], rejected=[], audit=None, evaluated={"test": part}, verification=None, stages=[],
-        show=lambda _sample: np.zeros((8, 8), np.uint8), gradcam=None, extra=[], private=False,
+        problem=problem,
+        epochs=[],
+        rejected=[],
+        audit=None,
+        evaluated={"test": part},
+        verification=None,
+        stages=[],
+        show=lambda _sample: np.zeros((8, 8), np.uint8),
+        gradcam=None,
+        extra=[],
+        private=False,
         samples={"test": part.predictions.samples},
-    )  # fmt: skip
+    )
 
 
 def test_its_report_shows_its_tables_and_the_largest_errors_and_speaks_of_no_class() -> None:
     shown = page.render(inputs())
-    for words in ("fine-tuned to predict age", "The largest errors", "bias", "Ages are predicted in whole years.",
-                  "MAE (smaller is better)", "60 years, predicted 66.0", "Subgroups, per sample"):  # fmt: skip
+    for words in (
+        "fine-tuned to predict age",
+        "The largest errors",
+        "bias",
+        "Ages are predicted in whole years.",
+        "MAE (smaller is better)",
+        "60 years, predicted 66.0",
+        "Subgroups, per sample",
+    ):
         assert words in shown, words
     body = shown[shown.index("<body") :].replace('class="', "")
-    for words in ("class", "Wrong answers", "Confusion", "probability"):
+    for words in ("class", "Wrong predictions", "Confusion", "probability"):
         assert words not in body, words
 
 

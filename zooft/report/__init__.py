@@ -1,1 +1,1 @@
-"""What people look at: a run as one page, and runs side by side."""
+"""Reports for people: a run as one page, and runs side by side."""

@@ -61,7 +61,7 @@ class Shaded:
     Attributes:
         title: its caption.
         names: of rows and columns.
-        counts: rows are true answers, columns predicted ones.
+        counts: rows are targets, columns predictions.
         shares: of the row, whole per cent.
     """
 
@@ -86,9 +86,9 @@ class Photo:
 
     Attributes:
         sources: ``data:`` addresses of the pictures.
-        alt: what is seen, for those who can't.
-        title: stands first below it.
-        lines: stand below that.
+        alt: describes the picture, for readers who can't see it.
+        title: the first line below it.
+        lines: further lines below it.
     """
 
     sources: tuple[str, ...]
@@ -99,7 +99,7 @@ class Photo:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Row:
-    """Figures and pictures beside each other where there is room; `narrow` lets more of them stand in a row."""
+    """Figures and pictures beside each other where there is room; with `narrow`, more of them fit in a row."""
 
     blocks: tuple[Drawing | Photo | Grid | Shaded, ...]
     narrow: bool = False
@@ -107,7 +107,7 @@ class Row:
 
 @dataclass(frozen=True, slots=True)
 class Code:
-    """Something to type or to paste."""
+    """Text to type or to paste."""
 
     text: str
     title: str = ""
@@ -125,14 +125,14 @@ class Step:
 
 @dataclass(frozen=True, slots=True)
 class Strip:
-    """A network's stages, from the image to the answer."""
+    """A network's stages, from the image to the prediction."""
 
     steps: tuple[Step, ...]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CardRow:
-    """One line of the model card; without an answer it is left to the reader, visibly."""
+    """One line of the model card; without an answer it is visibly left to the reader."""
 
     topic: str
     ask: str
@@ -157,7 +157,7 @@ class Heading:
 
 @dataclass(frozen=True, slots=True)
 class Folded:
-    """Details that are shown on a click, and always in print."""
+    """Details that are shown on a click, and in print."""
 
     summary: str
     blocks: tuple[Block, ...]

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 def card(inputs: ReportInputs) -> Section:
     """The whole card."""
-    blank = "Lines in a dashed frame are yours to fill in; nothing about them is known to the run."
+    blank = "Lines in a dashed frame are yours to fill in; the run knows nothing about them."
     text = f"Arranged for TRIPOD+AI, with the numbers of its items, and for CLAIM (2024 update). {blank}"
     parts = (_purpose(inputs), _data(inputs), _truth(inputs), _method(inputs), _evidence(inputs), _rest(inputs))
     return Section("card", "Model card", (Text(text), *parts))
@@ -28,18 +28,18 @@ def _purpose(inputs: ReportInputs) -> Card:
     return Card(
         "Purpose",
         (
-            _known(
+            _filled(
                 "What it is",
                 "TRIPOD+AI 1, 2; CLAIM",
                 f"A deep network, {inputs.backbone} fine-tuned for the task {inputs.task}.",
-                inputs.described.purpose,
+                inputs.description.purpose,
             ),
-            _known("Stated use", "TRIPOD+AI 3b; CLAIM", inputs.intended_use)
+            _filled("Stated use", "TRIPOD+AI 3b; CLAIM", inputs.intended_use)
             if inputs.intended_use not in {"", "Not stated."}
             else _blank(
                 "Intended use",
                 "TRIPOD+AI 3b; CLAIM",
-                "what decision it is to support, where in the course of care, and who reads it.",
+                "which decision it is to support, where in the course of care, and who reads it.",
             ),
             _blank("Background", "TRIPOD+AI 3a; CLAIM", "the need, and what exists already."),
             _blank(
@@ -62,7 +62,7 @@ def _purpose(inputs: ReportInputs) -> Card:
 
 
 def _data(inputs: ReportInputs) -> Card:
-    data, described = inputs.record.data, inputs.labels[0].name
+    data, description = inputs.record.data, inputs.labels[0].name
     held = {"train": data.train, "val": data.val, "test": data.test}
     counts = [f"{words.split(name)} {number:,}" for name, number in held.items() if number]
     rejected = words.count(len(inputs.rejected), "file")
@@ -72,40 +72,40 @@ def _data(inputs: ReportInputs) -> Card:
             _blank(
                 "Source and dates",
                 "TRIPOD+AI 5a, 5b; CLAIM",
-                "where the images come from, from when to when, and how well they stand for the people meant.",
+                "where the images come from, from when to when, and how well they represent the intended patients.",
             ),
             _blank(
                 "Setting and choice of people",
                 "TRIPOD+AI 6a, 6b, 6c; CLAIM",
-                "centres; who was let in and who was left out; treatments that bear on the outcome.",
+                "centres; inclusion and exclusion criteria; treatments that affect the outcome.",
             ),
             _blank("Acquisition", "CLAIM", "scanners, protocols, reconstruction, contrast."),
-            _blank("Removal of identities", "CLAIM", "how images and labels were freed of what names people."),
-            _known(
+            _blank("Removal of identities", "CLAIM", "how images and labels were de-identified."),
+            _filled(
                 "Numbers",
                 "TRIPOD+AI 20a, 21; CLAIM",
                 f"Samples: {', '.join(counts)}.",
                 f"{rejected} left out, each with its reason in this report.",
             ),
-            _blank("Sample size", "TRIPOD+AI 10; CLAIM", "how it was settled, and whether it suffices."),
+            _blank("Sample size", "TRIPOD+AI 10; CLAIM", "how it was determined, and whether it suffices."),
             _blank(
                 "People in each part",
                 "TRIPOD+AI 20b, 20c; CLAIM",
                 "age, sex, severity and other features of the people in each split.",
             ),
-            _known("Preparation", "TRIPOD+AI 7; CLAIM", _preparation(inputs)),
-            _known(
+            _filled("Preparation", "TRIPOD+AI 7; CLAIM", _preparation(inputs)),
+            _filled(
                 "Missing and unusable data",
                 "TRIPOD+AI 11; CLAIM",
                 f"Files that couldn't be read were left out ({rejected}); no value was imputed.",
             )
             if inputs.rejected
-            else _known(
+            else _filled(
                 "Missing and unusable data", "TRIPOD+AI 11; CLAIM", "Every file could be used; no value was imputed."
             ),
-            _known("Partition", "TRIPOD+AI 12a; CLAIM", *_partition(inputs)),
+            _filled("Partition", "TRIPOD+AI 12a; CLAIM", *_partition(inputs)),
             *(
-                (_known(f"{described.capitalize()} balance", "TRIPOD+AI 13", *_balance(inputs)),)
+                (_filled(f"{description.capitalize()} balance", "TRIPOD+AI 13", *_balance(inputs)),)
                 if inputs.categories
                 else ()
             ),
@@ -121,14 +121,14 @@ def _truth(inputs: ReportInputs) -> Card:
             _blank(
                 "What counts as true",
                 "TRIPOD+AI 8a; CLAIM",
-                f"how {each} is defined, by what test or reading, and why that.",
+                f"how {each} is defined, by which test or reading, and why.",
             ),
             _blank(
                 "Who labelled",
                 "TRIPOD+AI 8b, 8c; CLAIM",
                 "how many readers, how trained, with what tools, and what they could see.",
             ),
-            _blank("Agreement of readers", "CLAIM", "within and between readers, and how disagreement was settled."),
+            _blank("Agreement of readers", "CLAIM", "within and between readers, and how disagreement was resolved."),
         ),
     )
 
@@ -146,22 +146,22 @@ def _method(inputs: ReportInputs) -> Card:
     return Card(
         "Model",
         (
-            _known(
+            _filled(
                 "Architecture",
                 "TRIPOD+AI 12c, 22; CLAIM",
                 f"{inputs.backbone}, input {spec.height}×{spec.width}, head {inputs.head}.",
             ),
-            _known("Starting point", "CLAIM", f"Weights: {weights.source}; {weights.licence or 'licence unknown'}."),
-            _known(
+            _filled("Starting point", "CLAIM", f"Weights: {weights.source}; {weights.licence or 'licence unknown'}."),
+            _filled(
                 "Training",
                 "TRIPOD+AI 12c; CLAIM",
                 f"{config['epochs']} epochs, {config['optimizer']}, learning rates {lr:.3g} (head) and "
                 f"{config['backbone_lr']:.3g} (backbone), batches of {batch_size}, seed {config['seed']}; frozen: "
                 f"{', '.join(frozen) or 'nothing'}.",
             ),
-            _known("Choice of the final model", "TRIPOD+AI 12c; CLAIM", _choice(inputs)),
-            _known("Output", "TRIPOD+AI 15", *(inputs.described.output or ("Not stated.",))),
-            _known("Software", "CLAIM", f"{inputs.software}."),
+            _filled("Choice of the final model", "TRIPOD+AI 12c; CLAIM", _choice(inputs)),
+            _filled("Output", "TRIPOD+AI 15", *(inputs.description.output or ("Not stated.",))),
+            _filled("Software", "CLAIM", f"{inputs.software}."),
         ),
     )
 
@@ -177,28 +177,26 @@ def _evidence(inputs: ReportInputs) -> Card:
     return Card(
         "Evidence",
         (
-            _known("Measures", "TRIPOD+AI 12e; CLAIM", f"{measured}."),
-            _known(
+            _filled("Measures", "TRIPOD+AI 12e; CLAIM", f"{measured}."),
+            _filled(
                 "Uncertainty",
                 "TRIPOD+AI 12e; CLAIM",
                 "95 % percentile bootstrap intervals, over groups where groups are known.",
             ),
-            _known(
-                "Performance", "TRIPOD+AI 23a; CLAIM", shown, "Every figure with its interval stands in this report."
-            ),
-            _known("Subgroups", "TRIPOD+AI 14, 23a", f"By {', '.join(subgroups)}; see the table.")
+            _filled("Performance", "TRIPOD+AI 23a; CLAIM", shown, "This report has every figure with its interval."),
+            _filled("Subgroups", "TRIPOD+AI 14, 23a", f"By {', '.join(subgroups)}; see the table.")
             if subgroups
             else _blank(
                 "Subgroups and fairness",
                 "TRIPOD+AI 14, 23a, 23b",
                 "how it does for groups that differ by age, sex, origin, scanner or centre.",
             ),
-            _known("Failures", "CLAIM", "The most confident mistakes are shown as pictures."),
-            _known("Explanation", "CLAIM", "Grad-CAM pictures are shown." if inputs.gradcam else "None."),
+            _filled("Failures", "CLAIM", "The most confident mistakes are shown as pictures."),
+            _filled("Explanation", "CLAIM", "Grad-CAM pictures are shown." if inputs.gradcam else "None."),
             _blank(
                 "Robustness",
                 "TRIPOD+AI 12d, 23b; CLAIM",
-                "how figures change with scanner, centre, noise or choices of yours.",
+                "how figures change with scanner, centre, noise or your own settings.",
             ),
             _blank(
                 "Data from elsewhere",
@@ -226,14 +224,18 @@ def _rest(inputs: ReportInputs) -> Card:
             _blank(
                 "Updating and next steps",
                 "TRIPOD+AI 12f, 24, 27c",
-                "how it will be watched, by whom, and when it is trained anew.",
+                "how it will be monitored, by whom, and when it is trained anew.",
             ),
             _blank("Ethics", "TRIPOD+AI 17", "approval, consent or waiver, and its number."),
-            _blank("Protocol and registration", "TRIPOD+AI 18c, 18d; CLAIM", "where the plan was written down before."),
-            _blank("Availability", "TRIPOD+AI 18e, 18f; CLAIM", "where data, code and model can be had."),
-            _blank("Funding and interests", "TRIPOD+AI 18a, 18b; CLAIM", "who paid, and who gains."),
-            _blank("Patients and public", "TRIPOD+AI 19", "how they took part, or that they didn't."),
-            _blank("Responsible", "", "who answers for this model; contact; date of this card."),
+            _blank(
+                "Protocol and registration",
+                "TRIPOD+AI 18c, 18d; CLAIM",
+                "where the protocol was registered in advance.",
+            ),
+            _blank("Availability", "TRIPOD+AI 18e, 18f; CLAIM", "where data, code and model are available."),
+            _blank("Funding and interests", "TRIPOD+AI 18a, 18b; CLAIM", "who funded it, and conflicts of interest."),
+            _blank("Patients and public", "TRIPOD+AI 19", "how they were involved, or that they weren't."),
+            _blank("Responsible", "", "who is responsible for this model; contact; date of this card."),
         ),
     )
 
@@ -264,7 +266,7 @@ def _partition(inputs: ReportInputs) -> tuple[str, ...]:
 
 
 def _balance(inputs: ReportInputs) -> tuple[str, ...]:
-    """The rarest and the most frequent category, and how rare ones are weighed."""
+    """The rarest and the most frequent category, and how rare ones are weighted."""
     main = inputs.main
     if main is None:
         return ("Not evaluated.",)
@@ -272,7 +274,7 @@ def _balance(inputs: ReportInputs) -> tuple[str, ...]:
     by_count = sorted(inputs.categories, key=lambda name: counts[name])
     least, most = by_count[0], by_count[-1]
     span = f"from {counts[least]:,} ({least}) to {counts[most]:,} ({most})"
-    return (f"Among {words.split(inputs.main_split)} samples {span}.", *inputs.described.balance)
+    return (f"Among {words.split(inputs.main_split)} samples {span}.", *inputs.description.balance)
 
 
 def _choice(inputs: ReportInputs) -> str:
@@ -283,9 +285,9 @@ def _choice(inputs: ReportInputs) -> str:
     return f"One model, no ensemble; the weights of epoch {best}{by}." if best else "One model, no ensemble."
 
 
-def _known(topic: str, items: str, *answer: str) -> CardRow:
+def _filled(topic: str, items: str, *answer: str) -> CardRow:
     return CardRow(topic=topic, ask="", answer=answer, items=items)
 
 
-def _blank(topic: str, items: str, ask: str) -> CardRow:
-    return CardRow(topic=topic, ask=ask, answer=(), items=items)
+def _blank(topic: str, items: str, request: str) -> CardRow:
+    return CardRow(topic=topic, ask=request, answer=(), items=items)

@@ -24,12 +24,12 @@ _MEASURES: Mapping[Measure, str] = {
     "spread": "difference of {} (share of its spread)",
     "exact": "samples that differ in {} (share)",
 }
-"""What a file's output was compared by, in words."""
+"""The measure by which a file's output was compared, in words."""
 
 
 @dataclass(frozen=True, slots=True)
 class Line:
-    """One thing, in every run."""
+    """One value, in every run."""
 
     name: str
     values: tuple[Cell, ...]
@@ -41,9 +41,9 @@ class Figures:
 
     Attributes:
         split: which samples.
-        level: whether one answer is a sample's or a group's.
+        level: whether predictions are per sample or per group.
         comparable: whether all runs were measured on the same samples.
-        metrics: name to one figure a run, None where a run hasn't got it.
+        metrics: name to one figure a run, None where a run lacks it.
         smaller: names of figures that are better when smaller.
     """
 
@@ -64,7 +64,7 @@ class Comparison:
         figures: by split and level.
         cost: seconds, bytes, megabytes.
         proof: what verification found.
-        notes: what a reader must know before comparing.
+        notes: what readers must know before comparing.
     """
 
     runs: tuple[str, ...]
@@ -77,7 +77,7 @@ class Comparison:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Run:
-    """What a run folder says of itself."""
+    """The records in a run's folder."""
 
     name: str
     record: RunRecord
@@ -106,7 +106,7 @@ def compare(paths: Sequence[Path]) -> Comparison:
 
 
 def tables(comparison: Comparison) -> tuple[Table, ...]:
-    """What people read of it."""
+    """A comparison as tables for people."""
     names = comparison.runs
     settings = tuple((line.name, *map(_text, line.values)) for line in comparison.settings)
     made = [Table(title="Settings that differ", columns=("Setting", *names), rows=settings)] if settings else []
@@ -134,7 +134,7 @@ def to_html(comparison: Comparison) -> str:
         lead=", ".join(comparison.runs),
         keys=(),
         sections=(Section("comparison", "Comparison", (*warnings, *grids)),),
-        foot="Made by zooft. Figures come from the runs' own files; nothing on this page is loaded from elsewhere.",
+        foot=("Made by zooft. Figures come from the runs' own files; nothing on this page is loaded from elsewhere."),
     )
     return html.to_html(page)
 
@@ -247,7 +247,7 @@ def _cost(opened: Sequence[_Run]) -> Iterator[Line]:
     yield Line("an epoch, median (seconds)", tuple(sorted(own)[len(own) // 2] if own else None for own in seconds))
     for part in dict.fromkeys(name for own in parts for name in own):
         yield Line(f"{part} (seconds)", tuple(own.get(part) for own in parts))
-    yield Line("most memory held (MB)", tuple(own.peak_memory_mb if own is not None else None for own in resources))
+    yield Line("peak memory (MB)", tuple(own.peak_memory_mb if own is not None else None for own in resources))
     yield Line("size of the ONNX file (bytes)", tuple(run.size for run in opened))
 
 
@@ -290,7 +290,7 @@ def _text(value: Cell) -> str:
 
 
 def _label(name: str) -> str:
-    """A name without the unit that its figures are shown with."""
+    """A name without the unit, which its figures have."""
     short = name.removesuffix(" (seconds)").removesuffix(" (bytes)")
     return short[:1].upper() + short[1:]
 

@@ -1,7 +1,7 @@
 """Matplotlib's figures as inline SVG that takes its colours from the page.
 
-Colours are drawn as placeholders and become CSS variables, so a figure follows the page into dark mode and print. Text
-stays text. Ids carry the figure's name and a checksum of what is drawn, so that several figures can stand in one page.
+Colours are drawn as placeholders and become CSS variables, so that a figure follows the page into dark mode and print.
+Text stays text. Ids carry the figure's name, so that several figures fit on one page.
 """
 
 from __future__ import annotations
@@ -21,11 +21,19 @@ INK, MUTED, LINE, PAPER = "#010101", "#020202", "#030303", "#fefefe"
 BLUE, ORANGE, GREEN, VIOLET, TEAL, ROSE = "#010203", "#020304", "#030405", "#040506", "#050607", "#060708"
 SERIES = (BLUE, ORANGE, GREEN, VIOLET, TEAL, ROSE)
 DASHES = ("-", "--", "-.", ":", (0, (5, 1, 1, 1, 1, 1)), (0, (1, 1)))
-"""Lines differ in their dashes too, for those who can't tell the colours."""
+"""Lines differ in their dashes too, for readers who can't distinguish the colours."""
 _VARIABLES = {
-    INK: "ink", MUTED: "muted", LINE: "line", PAPER: "paper",
-    BLUE: "blue", ORANGE: "orange", GREEN: "green", VIOLET: "violet", TEAL: "teal", ROSE: "rose",
-}  # fmt: skip
+    INK: "ink",
+    MUTED: "muted",
+    LINE: "line",
+    PAPER: "paper",
+    BLUE: "blue",
+    ORANGE: "orange",
+    GREEN: "green",
+    VIOLET: "violet",
+    TEAL: "teal",
+    ROSE: "rose",
+}
 _LONG = 22
 """Characters of a name of which two fit side by side."""
 _NO_METADATA = dict.fromkeys(("Date", "Creator", "Format", "Type"))
@@ -72,8 +80,8 @@ def to_svg(axes: Axes, *, name: str, label: str) -> Markup:
 
     Args:
         axes: the figure's, drawn in this module's colours.
-        name: what kind of figure it is; letters, digits and dashes.
-        label: read out where the figure can't be seen.
+        name: unique on the page; letters, digits and dashes.
+        label: for screen readers.
     """
     from xml.etree import ElementTree
 

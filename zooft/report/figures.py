@@ -60,8 +60,8 @@ def progress(epochs: Sequence[Mapping[str, Any]], names: Sequence[str], *, best:
         _by_epoch(axes, x)
         drawing.legend_below(axes)
         svg = drawing.to_svg(axes, name="progress", label="Metrics on validation samples by epoch")
-    kept = f"The dotted line marks epoch {best}, whose weights were kept." if best is not None else ""
-    return Drawing(title="Metrics", svg=svg, caption=kept)
+    caption = f"The dotted line marks epoch {best}, whose weights were saved." if best is not None else ""
+    return Drawing(title="Metrics", svg=svg, caption=caption)
 
 
 def _by_epoch(axes: Axes, epochs: Sequence[int]) -> None:

@@ -19,7 +19,9 @@ if TYPE_CHECKING:
     from zooft.deploy.saved import SavedRun
     from zooft.model.adapted import AdaptedModel
 
-    _Interrupted = tuple[nn.Module, nn.Module, Tensor]  # what takes features, where it is watched, the features
+    _Interrupted = tuple[
+        nn.Module, nn.Module, Tensor
+    ]  # the module that takes the features, the layer that captum hooks, the features
 
 _MOST_LAYERS = 6
 """Layers that are tried, deepest first.
@@ -30,12 +32,12 @@ Of stages the last ones, of layers within them some of all, as neighbours are al
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class GradCam:
-    """The network's input, and which places of it contributed to the prediction.
+    """The network's input, and which of its pixels contributed to the prediction.
 
     Attributes:
         picture: the network's input for people, ``(H, W)`` or ``(H, W, 3)`` uint8; of a bag, one instance.
         heat: ``(H, W)`` float32 in 0..1, for the same pixels.
-        words: what was explained, such as the predicted class.
+        words: the explained quantity, such as the predicted class.
         instance: of a bag, the number of the instance that contributed most; None otherwise.
         against: whether no place supports it, and the heat is where it is contradicted least.
     """
@@ -50,9 +52,7 @@ class GradCam:
 def grad_cam(
     saved: SavedRun, sample: Sample, row: Mapping[str, Any], *, answer: Answer | None = None
 ) -> GradCam | None:
-    """Grad-CAM (Selvaraju et al.
-
-    2017) of the number that the problem explains, such as the predicted class's logit, by captum.
+    """Grad-CAM (Selvaraju et al. 2017), by captum, of the number that the problem explains, such as the class's logit.
 
     Taken at the deepest stage whose output still has places in the image and on which that number depends, or at the
     deepest layer within a stage; the class token of a transformer doesn't depend on the patches of its last block, so
@@ -65,8 +65,8 @@ def grad_cam(
         answer: of several at once, the one that is explained; `row` has its columns alone.
 
     Returns:
-        None where the problem explains nothing, and where no stage's output has places: a backbone that is one stage
-        without a convolution of use.
+        None where the problem explains nothing, or where no stage's output has places: a backbone that is one stage
+        without a usable convolution.
     """
     import torch
     from captum.attr import LayerAttribution
@@ -126,7 +126,7 @@ def _network_input(saved: SavedRun, sample: Sample, *, redact: Callable[[Arrays,
         (sample,),
         read=read if redact is None else lambda each: redact(read(each), saved.options),
         preprocess=saved.task.preprocess(saved.input, saved.options),
-        encode=bool,  # targets may be such as can't be stacked, and nobody looks at them
+        encode=bool,  # targets may not be stackable, and aren't used
     )
     return views[0][0].to(device)
 
@@ -138,7 +138,7 @@ def _is_grey(saved: SavedRun, sample: Sample) -> bool:
 
 
 def _picture(x: Tensor, spec: InputSpec, *, grey: bool) -> NDArray[np.uint8]:
-    """A network's input ``(C, H, W)`` with mean and spread undone; of a grey sample the middle channel."""
+    """A network's input ``(C, H, W)`` with the normalisation undone; for a grey sample the middle channel."""
     array = x.numpy() * np.array(spec.std)[:, None, None] + np.array(spec.mean)[:, None, None]
     levels: NDArray[np.uint8] = (255 * np.clip(array, 0, 1)).round().astype(np.uint8)
     return levels[len(levels) // 2] if grey or len(levels) != 3 else np.moveaxis(levels, 0, -1)
@@ -147,7 +147,7 @@ def _picture(x: Tensor, spec: InputSpec, *, grey: bool) -> NDArray[np.uint8]:
 def _attribution(model: AdaptedModel, spec: InputSpec, x: Tensor, scalar: _Scalar) -> Tensor | None:
     """``(instances, 1, h, w)``, not negative, from the deepest layer at which a place supports the prediction.
 
-    Where there is none, what contradicts it, not positive, from the deepest layer at which places differ.
+    Where there is none, the contradiction, not positive, from the deepest layer at which places differ.
     """
     import torch
     from captum.attr import LayerGradCam
@@ -166,13 +166,13 @@ def _layers(model: AdaptedModel, spec: InputSpec, x: Tensor, scalar: _Scalar) ->
     """The model interrupted where its features have places, deepest first: behind stages, then within them.
 
     Within them where no stage's output supports the prediction: a class token that mixes with the patches only inside
-    the last stage, as in CaiT, leaves the patches that come out of it without influence.
+    the last stage, as in CaiT, leaves its output patches without influence.
     """
     import torch
 
     behind: list[tuple[int, Tensor]] = []
     out = x
-    with torch.no_grad():  # no gradient is needed before the place that is explained
+    with torch.no_grad():  # no gradient is needed before the explained layer
         for number, name in enumerate(model.stages, 1):
             out = model.run(out, [name])
             if taps.tap_of(name, (out.flatten(0, 1) if model.bag else out).shape, spec):
@@ -189,7 +189,7 @@ def _behind_stage(model: AdaptedModel, spec: InputSpec, scalar: _Scalar, stop: i
         flat = features.flatten(0, 1) if model.bag else features
         return scalar(model(_through(flat, here, spec).reshape(features.shape), stop))
 
-    return *_interrupted(run), out.detach().requires_grad_()
+    return *_interrupt(run), out.detach().requires_grad_()
 
 
 def _behind_layer(model: AdaptedModel, spec: InputSpec, scalar: _Scalar, layer: nn.Module, x: Tensor) -> _Interrupted:
@@ -200,11 +200,11 @@ def _behind_layer(model: AdaptedModel, spec: InputSpec, scalar: _Scalar, layer: 
         finally:
             hook.remove()
 
-    return *_interrupted(run), x
+    return *_interrupt(run), x
 
 
-def _interrupted(run: Callable[[Tensor, nn.Module], Tensor]) -> tuple[nn.Module, nn.Module]:
-    """A module around `run`, and the identity in it that sees the features as ``(N, C, h, w)``, for captum to watch."""
+def _interrupt(run: Callable[[Tensor, nn.Module], Tensor]) -> tuple[nn.Module, nn.Module]:
+    """A module around `run`, and the identity in it that passes features as ``(N, C, h, w)``, for captum to hook."""
     from torch import nn
 
     class Interrupted(nn.Module):
@@ -227,11 +227,11 @@ def _through(out: Tensor, here: nn.Module, spec: InputSpec) -> Tensor:
 
 
 def _inner_layers(model: AdaptedModel, spec: InputSpec, x: Tensor, scalar: _Scalar) -> list[nn.Module]:
-    """Layers of the deeper half whose output has places that the prediction depends on, in running order."""
+    """Layers of the deeper half whose output has places on which the prediction depends, in the order they run."""
     import torch
 
     ran: list[tuple[nn.Module, Tensor]] = []
-    instances = x.shape[0] * x.shape[1] if model.bag else x.shape[0]  # what lies by patches or windows has more rows
+    instances = x.shape[0] * x.shape[1] if model.bag else x.shape[0]  # layers over patches or windows have more rows
 
     def note(module: nn.Module, _given: Any, out: Any) -> None:
         if (

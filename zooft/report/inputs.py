@@ -33,18 +33,18 @@ if TYPE_CHECKING:
     from zooft.run.record import RunRecord
 
 EVALUATED_ON = ("test", "cross-validation", "val")
-"""Which samples' figures stand at the top: the first of these that there are."""
+"""The split whose figures are at the top: the first of these that the run has."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ReportInputs:
-    """What a run gives to its report. The report opens no data itself.
+    """What a run passes to its report. The report opens no data itself.
 
     Attributes:
         record: of the run.
-        problem: what kind of answer is wanted.
+        problem: the kind of prediction.
         epochs: the lines of ``metrics.jsonl``.
-        rejected: files that aren't used.
+        rejected: files that weren't used.
         audit: the findings of `zooft.audit`, where it was made.
         evaluated: predictions and figures by split; ``cross-validation`` among them where folds were made.
         verification: of the ONNX file; None where none was written.
@@ -54,13 +54,13 @@ class ReportInputs:
             place of the function where it can't be had of any. Of several answers at once, ``answer=`` names the one
             whose it is to be.
         answer: a sample to the outputs of the deployed graph for it, by name and without the batch axis, for problems
-        that draw them.
+            that draw them.
         extra: the task's own pictures and tables.
         private: whether ids and paths may name people; samples are then called by their salted ids only.
-        samples: all of them, by split; for counts, and for the thumbnails of what the audit found.
+        samples: all of them, by split; for counts, and for the thumbnails of the audit's findings.
         ports: the ONNX file's inputs, for the lines that show how to use it.
         intended_use: in the task's words.
-        reader: source of a function that reads the inputs from files, for who deploys without zooft; may be empty.
+        reader: source of a function that reads the inputs from files, for deployment without zooft; may be empty.
     """
 
     record: RunRecord
@@ -92,7 +92,7 @@ class ReportInputs:
         return self.record.fitted
 
     @property
-    def described(self) -> Description:
+    def description(self) -> Description:
         """The problem in words."""
         return self.problem.presentation.describe(self.labels, self.fitted, self.record.options)
 
@@ -114,7 +114,7 @@ class ReportInputs:
 
     @property
     def categories(self) -> tuple[str, ...]:
-        """Of a single label whose answers are one of several names, these names; else nothing."""
+        """The categories of a single label; empty where there are several labels, or one without categories."""
         return self.labels[0].categories if len(self.labels) == 1 else ()
 
     @property
@@ -124,7 +124,7 @@ class ReportInputs:
 
     @property
     def main_split(self) -> str:
-        """The split whose figures stand at the top; "" where nothing was evaluated."""
+        """The split whose figures are at the top; "" where nothing was evaluated."""
         return next((name for name in EVALUATED_ON if name in self.evaluated), "")
 
     @property

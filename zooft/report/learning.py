@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 
 def network(inputs: ReportInputs) -> Section:
-    """The stages from image to answer, with what was frozen."""
+    """The stages from image to prediction, and which were frozen."""
     frozen = sum(size - trained for _, size, trained in inputs.stages)
     total = sum(size for _, size, _ in inputs.stages)
     cut = _cut(inputs)
@@ -28,7 +28,7 @@ def network(inputs: ReportInputs) -> Section:
     share = f"{frozen / total:.0%}" if total else "none"
     text = (
         f"{inputs.backbone}: {words.parameters(total)} parameters in {len(inputs.stages)} stages, {share} of them "
-        f"frozen in the last epoch, and a new head for {inputs.described.head}.{where}"
+        f"frozen in the last epoch, and a new head for {inputs.description.head}.{where}"
     )
     return Section("network", "Trained and frozen parts", (Text(text), Strip(_steps(inputs, cut))))
 
@@ -40,8 +40,8 @@ def learning(inputs: ReportInputs) -> Section:
     best = next((epoch["epoch"] for epoch in reversed(inputs.epochs) if epoch.get("best")), None)
     drawings = [figures.losses(inputs.epochs), figures.progress(inputs.epochs, _plot(inputs), best=best)]
     shown: tuple[Drawing, ...] = tuple(drawing for drawing in drawings if drawing is not None)
-    text = f"{words.count(len(inputs.epochs), 'epoch')} were run; {_kept(inputs, best)}."
-    return Section("learning", "Training", (Text(text), Row(blocks=shown), *_resolve(inputs)))
+    text = f"{words.count(len(inputs.epochs), 'epoch')} were run; {_saved_epoch(inputs, best)}."
+    return Section("learning", "Training", (Text(text), Row(blocks=shown), *_choices(inputs)))
 
 
 def _plot(inputs: ReportInputs) -> list[str]:
@@ -51,8 +51,8 @@ def _plot(inputs: ReportInputs) -> list[str]:
     return list(inputs.epochs[0].get("metrics", {}))[:_MOST_METRICS]
 
 
-def _resolve(inputs: ReportInputs) -> list[Block]:
-    """What the run chose or measured by itself, and what it was chosen from."""
+def _choices(inputs: ReportInputs) -> list[Block]:
+    """What the run chose or measured itself, and the candidates."""
     resolved = inputs.record.resolved
     if resolved is None:
         return []
@@ -89,14 +89,14 @@ def _resolve(inputs: ReportInputs) -> list[Block]:
 
 
 def _views(number: int | None) -> str:
-    """How often frozen stages saw an image; promised wherever random views are kept."""
+    """How often frozen stages saw an image; recorded wherever random views are cached."""
     if number is None:
         return "the same in every epoch, or a fresh random one with augmentation"
     return f"the plain one and {number} random ones, computed once" if number else "the plain one, computed once"
 
 
 def _precisions(by_boundary: Mapping[str, Mapping[str, Any]]) -> str:
-    names = [f"{one['dtype']}{' with our kernels' if one['kernels'] else ''}" for one in by_boundary.values()]
+    names = [one["dtype"] + (" with zooft kernels" if one["kernels"] else "") for one in by_boundary.values()]
     return ", then ".join(dict.fromkeys(names))
 
 
@@ -105,11 +105,11 @@ def _trial(one: TrialRecord) -> tuple[str, ...]:
     return f"{one.lr:.3g}", f"{one.weight_decay:g}", str(one.views), str(one.epoch), primary, loss
 
 
-def _kept(inputs: ReportInputs, best: int | None) -> str:
+def _saved_epoch(inputs: ReportInputs, best: int | None) -> str:
     if inputs.record.config.get("folds"):
-        return "the last one's weights were kept, since all samples were trained on and none was left to choose by"
+        return "the last one's weights were saved, since all samples were trained on and none was left to choose by"
     by = f", the best by {words.metric(inputs.primary)} on the validation samples" if inputs.primary else ""
-    return f"the weights of epoch {best} were kept{by}"
+    return f"the weights of epoch {best} were saved{by}"
 
 
 def cost(inputs: ReportInputs) -> Section:
@@ -132,7 +132,7 @@ def cost(inputs: ReportInputs) -> Section:
 
 
 def _cut(inputs: ReportInputs) -> int:
-    """How many leading stages don't learn, those without parameters among them."""
+    """How many leading stages are frozen, including those without parameters."""
     count = 0
     for _, _, trained in inputs.stages:
         if trained:
@@ -142,7 +142,7 @@ def _cut(inputs: ReportInputs) -> int:
 
 
 def _parameters(size: int, trained: int) -> str:
-    """Such as 2.1 M, or 9.6 k of 2.1 M where only some of them learn."""
+    """Such as 2.1 M, or 9.6 k of 2.1 M where only some of them were trained."""
     if not size:
         return ""
     whole = words.parameters(size)

@@ -1,4 +1,4 @@
-"""report.html: a run as one page, that needs nothing but itself."""
+"""report.html: a run as one self-contained page."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def render(inputs: ReportInputs) -> str:
     where = "" if inputs.private or not given else f" on {given.rstrip('/').rpartition('/')[2]}"
     page = Page(
         title=f"Fine-tuning report: {inputs.task}",
-        lead=f"{inputs.backbone}, fine-tuned{where} to {inputs.described.aim}.",
+        lead=f"{inputs.backbone}, fine-tuned{where} to {inputs.description.aim}.",
         keys=tuple(_keys(inputs)),
         sections=tuple(_sections(inputs)),
         foot=(
@@ -36,7 +36,7 @@ def render(inputs: ReportInputs) -> str:
 
 def write(path: Path, inputs: ReportInputs) -> None:
     """Write the page, whole or not at all."""
-    # names of files that aren't UTF-8 are shown as their bytes are escaped elsewhere
+    # names of files that aren't UTF-8 are shown with their bytes escaped
     write_text(path, render(inputs), errors="backslashreplace")
 
 
@@ -50,7 +50,7 @@ def _sections(inputs: ReportInputs) -> Iterator[Section]:
     yield pictures.mistakes(inputs)
     yield pictures.gradcam(inputs)
     if inputs.extra:
-        yield Section("task", f"More on {inputs.task}", tuple(results.shown(inputs.extra)))
+        yield Section("task", f"More on {inputs.task}", tuple(results.to_blocks(inputs.extra)))
     yield learning.network(inputs)
     yield learning.learning(inputs)
     yield learning.cost(inputs)
@@ -71,15 +71,17 @@ def _keys(inputs: ReportInputs) -> Iterator[Key]:
     wrong, total = results.wrong(inputs)
     if total:
         yield Key(
-            label="Wrong answers", value=f"{wrong:,} of {total:,}", detail=f"{words.split(inputs.main_split)} samples"
+            label="Wrong predictions",
+            value=f"{wrong:,} of {total:,}",
+            detail=f"{words.split(inputs.main_split)} samples",
         )
     if inputs.audit is not None:
-        yield _audit(inputs)
-    yield _verify(inputs)
+        yield _audit_key(inputs)
+    yield _verification_key(inputs)
 
 
-def _audit(inputs: ReportInputs) -> Key:
-    assert inputs.audit is not None  # noqa: S101 -- the caller has looked
+def _audit_key(inputs: ReportInputs) -> Key:
+    assert inputs.audit is not None  # noqa: S101 -- the caller has checked
     found = [finding.severity for finding in inputs.audit.findings]
     errors, warnings = found.count("error"), found.count("warning")
     if errors:
@@ -94,12 +96,12 @@ def _audit(inputs: ReportInputs) -> Key:
     return Key(label="Audit of the data", value="No warning", tone="good", detail="no copies, leaks or shortcuts found")
 
 
-def _verify(inputs: ReportInputs) -> Key:
+def _verification_key(inputs: ReportInputs) -> Key:
     found = inputs.verification
     if found is None:
         return Key(label="Deployed file", value="None", detail="none requested", tone="note")
     if not found.passed:
-        return Key(label="Deployed file", value="Refused", detail="answers differ from the model's", tone="error")
+        return Key(label="Deployed file", value="Refused", detail="outputs differ from the model's", tone="error")
     samples = f"{found.samples:,} {found.data} samples"
     measured = not math.isnan(found.relative_rms)
     detail = (

@@ -23,7 +23,7 @@ def source(picture: NDArray[Any]) -> str:
 
 
 def overlaid(picture: NDArray[Any], heat: NDArray[Any]) -> str:
-    """A picture with heat ``(h, w)`` in 0..1 laid over it, hotter where it is more yellow."""
+    """A picture with heat ``(h, w)`` in 0..1 overlaid, more yellow where it is hotter."""
     from matplotlib import colormaps
     from PIL import Image
 

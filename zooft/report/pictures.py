@@ -1,4 +1,4 @@
-"""Pictures: the surest mistakes, and Grad-CAM of predictions."""
+"""Pictures: the most confident mistakes, and Grad-CAM of predictions."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ MOST_MISTAKES = 8
 MOST_EXPLAINED_MISTAKES = 4
 MOST_CATEGORIES = 6
 HITS = 2
-"""Right answers shown of each category."""
+"""Correct predictions shown of each category."""
 MOST_OF_SEVERAL = 1
 """Wrong answers that are explained of each of several at once, and right ones of each category: the page would grow."""
 _HEAT = (
@@ -33,7 +33,7 @@ _HEAT = (
 
 
 def mistakes(inputs: ReportInputs) -> Section:
-    """The surest wrong answers; of answers that are more or less good, those with the largest errors."""
+    """The most confident mistakes; for predictions that are numbers, those with the largest errors."""
     main = inputs.main
     if main is None or not len(main.predictions):
         return Section("mistakes", "Mistakes", (Text("There are no predictions for held-out samples."),))
@@ -60,12 +60,12 @@ def mistakes(inputs: ReportInputs) -> Section:
 
 def _why_none(inputs: ReportInputs) -> str:
     if inputs.problem.presentation.explained is None and not inputs.answers:
-        return "It follows one number, and answers of this kind have no single one, so it isn't shown."
+        return "It explains one number, and predictions of this kind have no single one, so it isn't shown."
     return "This model has no stage whose output still has places in the image, so it can't be shown."
 
 
 def gradcam(inputs: ReportInputs) -> Section:
-    """Grad-CAM of the surest right answers of each category, and of the surest mistakes.
+    """Grad-CAM of the most confident correct predictions of each category, and of the most confident mistakes.
 
     Of several answers at once, for each.
     """
@@ -87,29 +87,29 @@ def _heats(inputs: ReportInputs, evaluated: Evaluated, *, hits: int, most: int) 
     if inputs.gradcam is None or inputs.problem.presentation.explained is None:
         return ()
     rows = dict.fromkeys((*best(inputs, evaluated, hits=hits), *worst(inputs, evaluated, most)))
-    found = [_explained(inputs, evaluated, row) for row in rows]
+    found = [_explanation(inputs, evaluated, row) for row in rows]
     return tuple(photo for photo in found if photo is not None)
 
 
 def worst(inputs: ReportInputs, evaluated: Evaluated, most: int) -> list[int]:
-    """Positions of the surest wrong answers, or of the largest errors."""
+    """Positions of the most confident mistakes, or of the largest errors."""
     wrong = _wrong(inputs, evaluated)
     rows = np.arange(len(evaluated.predictions)) if wrong is None else np.flatnonzero(wrong)
-    return _ordered(-_scores(inputs, evaluated), rows)[:most]
+    return _sort(-_scores(inputs, evaluated), rows)[:most]
 
 
 def best(inputs: ReportInputs, evaluated: Evaluated, *, hits: int = HITS) -> list[int]:
-    """Positions of the surest right answers.
+    """Positions of the most confident correct predictions.
 
     So many of each of the first categories, or twice as many where there are none.
     """
     scores, wrong = _scores(inputs, evaluated), _wrong(inputs, evaluated)
     right = np.ones(len(scores), np.bool_) if wrong is None else ~wrong
     if not inputs.categories:
-        return _ordered(scores, np.flatnonzero(right))[: 2 * hits]
+        return _sort(scores, np.flatnonzero(right))[: 2 * hits]
     names = np.array([inputs.text(sample.target) for sample in evaluated.predictions.samples])
     shown = inputs.categories[:MOST_CATEGORIES]
-    return [row for name in shown for row in _ordered(scores, np.flatnonzero(right & (names == name)))[:hits]]
+    return [row for name in shown for row in _sort(scores, np.flatnonzero(right & (names == name)))[:hits]]
 
 
 def _scores(inputs: ReportInputs, evaluated: Evaluated) -> NDArray[np.float64]:
@@ -121,8 +121,8 @@ def _wrong(inputs: ReportInputs, evaluated: Evaluated) -> NDArray[np.bool_] | No
     return None if tell is None else np.asarray(tell(evaluated.predictions, inputs.labels), np.bool_)
 
 
-def _ordered(keys: NDArray[np.float64], rows: NDArray[np.int64]) -> list[int]:
-    """Some rows by their keys, the smallest first."""
+def _sort(keys: NDArray[np.float64], rows: NDArray[np.int64]) -> list[int]:
+    """Some rows sorted by their keys."""
     return [int(row) for row in rows[np.argsort(keys[rows], kind="stable")]]
 
 
@@ -151,8 +151,8 @@ def _photo(inputs: ReportInputs, evaluated: Evaluated, row: int) -> Photo:
     return Photo(sources=sources, alt=f"Sample {sample.id}, and its answer", title=title, lines=(*lines, sample.id))
 
 
-def _explained(inputs: ReportInputs, evaluated: Evaluated, row: int) -> Photo | None:
-    assert inputs.gradcam is not None  # noqa: S101 -- the caller has looked
+def _explanation(inputs: ReportInputs, evaluated: Evaluated, row: int) -> Photo | None:
+    assert inputs.gradcam is not None  # noqa: S101 -- the caller has checked
     sample = evaluated.predictions.samples[row]
     found = inputs.gradcam(sample, {name: column[row] for name, column in evaluated.predictions.columns.items()})
     if found is None:
@@ -169,7 +169,7 @@ def _explained(inputs: ReportInputs, evaluated: Evaluated, row: int) -> Photo | 
 
 
 def _caption(inputs: ReportInputs, evaluated: Evaluated, row: int) -> tuple[str, Sequence[str]]:
-    """The problem's caption, or the target and the answer."""
+    """The problem's caption, or the target and the prediction."""
     part, one = inputs.problem.presentation, evaluated.predictions.take(np.array([row]))
     if part.caption is not None:
         return part.caption(one, inputs.labels, inputs.fitted)

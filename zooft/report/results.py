@@ -1,4 +1,4 @@
-"""How well it does: figures with intervals, what the problem adds to them, subgroups."""
+"""The results: figures with intervals, the problem's own tables and pictures, subgroups."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def results(inputs: ReportInputs) -> list[Section]:
 
 
 def headline(inputs: ReportInputs) -> tuple[str, Interval] | None:
-    """The primary metric, per group where there is such a figure, and what it is called."""
+    """The name and value of the primary metric, per group where there is such a figure."""
     if inputs.main is None:
         return None
     evaluation = inputs.main.evaluation
@@ -35,14 +35,14 @@ def headline(inputs: ReportInputs) -> tuple[str, Interval] | None:
 
 
 def wrong(inputs: ReportInputs) -> tuple[int, int]:
-    """How many answers to the main split's samples are wrong, of how many; 0 of 0 where that can't be counted."""
+    """How many predictions on the main split are wrong, and of how many; 0 of 0 where that can't be counted."""
     tell, main = inputs.problem.presentation.wrong, inputs.main
     if tell is None or main is None:
         return 0, 0
     return int(tell(main.predictions, inputs.labels).sum()), len(main.predictions)
 
 
-def shown(items: Iterable[Picture | Table | Block]) -> list[Block]:
+def to_blocks(items: Iterable[Picture | Table | Block]) -> list[Block]:
     """Pictures and tables of a task or a problem as blocks; blocks as they are."""
     return [_block(item) for item in items]
 
@@ -67,7 +67,7 @@ def _of_answers(inputs: ReportInputs, split: str) -> list[Block]:
     """What the problem adds to the figures of a split; of several answers at once, what each one's does."""
     if not inputs.answers:
         return _of_problem(inputs, inputs.evaluated[split])
-    note = inputs.described.note
+    note = inputs.description.note
     blocks: list[Block] = [Text(f"{note[:1].upper()}{note[1:]}.")] if note else []
     for answer in inputs.answers:
         own = inputs.of(answer)
@@ -83,9 +83,9 @@ def _of_answers(inputs: ReportInputs, split: str) -> list[Block]:
 def _of_problem(inputs: ReportInputs, evaluated: Evaluated) -> list[Block]:
     part, labels = inputs.problem.presentation, inputs.labels
     if part.sections is not None:
-        return shown(part.sections(evaluated, labels, inputs.fitted, inputs.record.data.group_rule))
+        return to_blocks(part.sections(evaluated, labels, inputs.fitted, inputs.record.data.group_rule))
     remarks = [Text(text) for text in part.remarks(evaluated.evaluation, labels)]
-    return [*remarks, *shown(part.tables(evaluated.evaluation, labels))]
+    return [*remarks, *to_blocks(part.tables(evaluated.evaluation, labels))]
 
 
 def _about(inputs: ReportInputs, evaluation: Evaluation) -> str:
@@ -102,7 +102,7 @@ def _about(inputs: ReportInputs, evaluation: Evaluation) -> str:
 
 def _role(inputs: ReportInputs, split: str) -> str:
     """What a split's samples were used for."""
-    fitted = inputs.described.fitted
+    fitted = inputs.description.fitted
     if split == "test":
         return "Test samples were used for nothing but these figures."
     if split == "cross-validation":

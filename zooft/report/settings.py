@@ -26,7 +26,7 @@ _TONES: Mapping[str, Tone] = {"error": "error", "warning": "warning", "info": "n
 
 
 def settings(inputs: ReportInputs) -> Section:
-    """The settings in short, and in full as a file that repeats the run."""
+    """The settings in short, and in full as a file to repeat the run with."""
     config, weights = inputs.record.config, inputs.record.weights
     licence = f" ({weights.licence})" if weights.licence else ""
     facts = (
@@ -47,26 +47,24 @@ def settings(inputs: ReportInputs) -> Section:
 
 
 def data(inputs: ReportInputs) -> Section:
-    """Counts by split, category and group, notes, and the files that aren't used."""
+    """Counts by split, category and group, notes, and the files that weren't used."""
     blocks: list[Block] = [_counts(inputs)]
     if inputs.record.notes:
         blocks += [Heading("Notes"), Items(inputs.record.notes)]
-    blocks += _rejected(inputs.rejected)
+    blocks += _rejections(inputs.rejected)
     blocks.append(Text(f"Fingerprint of the data: {inputs.record.data.fingerprint}"))
     return Section("data", "Data", tuple(blocks))
 
 
 def audit(inputs: ReportInputs) -> Section | None:
-    """What was found, worst first, with thumbnails of what is too much alike."""
+    """What was found, worst first, with thumbnails of images that are too similar."""
     if inputs.audit is None:
         return None
     found = inputs.audit
     blocks: list[Block] = [Text(f"{words.count(found.samples, 'sample')} audited before training.")]
     blocks += [Text(_finding(finding), _TONES[finding.severity]) for finding in found.findings]
     if not found.findings:
-        blocks.append(
-            Text("Nothing was found: no copies, no leaks, no shortcuts in what is known of the files.", "good")
-        )
+        blocks.append(Text("Nothing was found: no copies, no leaks, no shortcuts in the known facts.", "good"))
     if found.facts:
         blocks.append(_facts(inputs, found.facts))
     blocks += _pairs(inputs)
@@ -80,7 +78,7 @@ def _data(inputs: ReportInputs) -> str:
 
 
 def _counts(inputs: ReportInputs) -> Block:
-    """How many samples each split has; of a label with categories, how many of each."""
+    """Samples by split; for a label with categories, by category too."""
     data = inputs.record.data
     by_split = _by_category(inputs) if inputs.categories else {}
     splits = [name for name in by_split if sum(by_split[name].values())]
@@ -125,7 +123,7 @@ def _groups(inputs: ReportInputs, splits: Sequence[str]) -> list[int]:
     ]
 
 
-def _rejected(rejected: Sequence[Rejection]) -> list[Block]:
+def _rejections(rejected: Sequence[Rejection]) -> list[Block]:
     if not rejected:
         return [Text("Every file could be used.")]
     rows = tuple((rejection.id, rejection.reason) for rejection in rejected[:MOST_REJECTED])
@@ -163,7 +161,7 @@ def _facts(inputs: ReportInputs, rows: Sequence[FactRow]) -> Block:
 
 
 def _pairs(inputs: ReportInputs) -> list[Block]:
-    """Pictures of pairs, as far as both samples are known here."""
+    """Pictures of pairs, where both samples are known here."""
     from zooft.audit import pairs_to_show
 
     assert inputs.audit is not None  # noqa: S101 -- the section is about it

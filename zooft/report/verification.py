@@ -1,4 +1,4 @@
-"""The file that was written: what was verified of it, and how to use it."""
+"""The deployed file: its verification, and how to use it."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _SESSION = (
     "names = [output.name for output in session.get_outputs()]",
 )
 _TAKEN = frozenset({"np", "names", "outputs", "session"})
-"""Names of the lines' own."""
+"""Names that the snippet itself uses."""
 
 
 def verification(inputs: ReportInputs) -> Section:
@@ -29,14 +29,14 @@ def verification(inputs: ReportInputs) -> Section:
         text = "No ONNX file was written in this run; 'zooft export RUN' writes and verifies one."
         return Section("verification", "Verification", (Text(text, "note"),))
     proven = (
-        f"model.onnx was run by onnxruntime and answers as the model in torch did, on {found.samples:,} of "
+        f"model.onnx was run by onnxruntime and gives the outputs of the model in torch, on {found.samples:,} of "
         f"{words.count(found.available, 'real sample')}."
         if found.data == "real"
         else "The file was run by onnxruntime on generated images only, which proves much less than real samples would."
     )
     verdict = Text(proven, "good" if found.data == "real" else "warning")
     if not found.passed:
-        verdict = Text("The file couldn't be verified. It is kept as model.unverified.onnx; don't use it.", "error")
+        verdict = Text("The file couldn't be verified. It is saved as model.unverified.onnx; don't use it.", "error")
     blocks: list[Block] = [verdict]
     if found.failures:
         blocks.append(Items(found.failures, "error"))
@@ -55,7 +55,7 @@ def deployment(inputs: ReportInputs) -> Section:
     if found is None or not found.passed:
         return Section("deploy", "How to deploy", (Text("There is no verified file to deploy."),))
     blocks: list[Block] = [
-        Text("The file holds everything from native units to the answer: scaling, network, and what was fitted."),
+        Text("The file holds everything from native units to the prediction: scaling, network, and what was fitted."),
         Code(
             f"zooft predict {runs.ONNX_FILE} FILE_OR_FOLDER",
             "With zooft, which reads the files too; torch isn't needed:",
@@ -67,14 +67,14 @@ def deployment(inputs: ReportInputs) -> Section:
             (port.name, port.dtype, " × ".join(str(axis) for axis in port.axes), port.meaning) for port in inputs.ports
         )
         columns = ("Input", "Type", "Shape (names: any size)", "Meaning")
-        blocks.append(Grid(title="What goes in", columns=columns, rows=rows, numbers=False))
+        blocks.append(Grid(title="Inputs", columns=columns, rows=rows, numbers=False))
     if inputs.intended_use:
         blocks.append(Text(f"Intended use: {inputs.intended_use}"))
     return Section("deploy", "How to deploy", tuple(blocks))
 
 
 def snippet(inputs: ReportInputs) -> str:
-    """Python that runs this very file: on files where the task says how to read them, else on an array of zeros."""
+    """Python that runs this file: on files where the task has a function to read them, else on an array of zeros."""
     known = any(evaluation.groups for evaluation in inputs.evaluations.values())
     data = inputs.record.data
     group_name = data.group_name if known else ""
@@ -104,7 +104,7 @@ def _on_zeros(inputs: ReportInputs) -> tuple[str, ...]:
         shape = ", ".join(str(size) for size in example_shape(port, inputs))
         axes = ", ".join(str(axis) for axis in port.axes)
         lines.append(f"# {port.name}: {port.dtype} ({axes}): {' '.join(port.meaning.split())}")
-        lines.append(f"{_variable(port)} = np.zeros(({shape}), np.{port.dtype})  # yours in its place")
+        lines.append(f"{_variable(port)} = np.zeros(({shape}), np.{port.dtype})  # replace it by yours")
     feed = ", ".join(f"{json.dumps(port.name)}: {_variable(port)}" for port in inputs.ports)
     return (*lines, f"outputs = dict(zip(names, session.run(None, {{{feed}}})))")
 
@@ -133,12 +133,12 @@ def _numbers(found: Verification) -> tuple[tuple[str, str], ...]:
         ("Run by", f"{found.provider.removesuffix('ExecutionProvider')}, requested: {found.requested_provider}"),
         ("Operators", nodes),
         ("SHA-256 of the file", found.onnx_sha256),
-        *((("Of its metadata, compared with the run", ", ".join(found.declared)),) if found.declared else ()),
+        *((("Metadata compared with the run", ", ".join(found.declared)),) if found.declared else ()),
     )
 
 
 def _parts(found: Verification) -> Iterator[tuple[str, str]]:
-    """Preprocessing and network, each compared alone."""
+    """Preprocessing and network, each compared on its own."""
     level = found.preprocessing
     if level is not None:
         differing = f"{level.differing:,} of {level.values:,} levels differ by half a level or more"

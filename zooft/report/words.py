@@ -1,4 +1,4 @@
-"""Numbers and names as a reader wants them."""
+"""Numbers and names formatted for readers."""
 
 from __future__ import annotations
 
@@ -25,14 +25,14 @@ def figure(value: float | None, digits: int = 3) -> str:
 
 
 def interval(value: Interval) -> str:
-    """Both ends of an interval, or nothing."""
+    """Both ends of an interval, or ""."""
     if value.low is None or value.high is None:
         return ""
     return f"{value.low:.3f} to {value.high:.3f}"
 
 
 def with_interval(value: Interval) -> str:
-    """A figure and its interval behind it."""
+    """A figure and its interval."""
     ends = interval(value)
     return f"{figure(value.value)} ({ends})" if ends else figure(value.value)
 
