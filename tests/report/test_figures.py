@@ -70,19 +70,19 @@ def test_what_was_not_validated_has_no_curve() -> None:
 
 
 def test_metrics_are_drawn_with_the_epoch_whose_weights_stayed() -> None:
-    found = figures.progress(EPOCHS, best=3)
+    found = figures.progress(EPOCHS, ["accuracy", "auroc"], best=3)
     svg = root(found)
     accuracy = lines(svg, drawing._VARIABLES[drawing.SERIES[0]])[0]
     np.testing.assert_allclose(values(svg, accuracy), [(n, 0.1 * n) for n in (1, 2, 3, 4)], atol=2e-3)
     (best,) = lines(svg, "muted")
     np.testing.assert_allclose(values(svg, best)[:, 0], 3, atol=2e-3)
     assert found is not None
-    assert found.caption == "The dotted line marks epoch 3, whose weights were kept."
+    assert found.caption == "The dotted line marks epoch 3, whose weights were saved."
     assert {"Accuracy", "AUROC"} <= set(svg.itertext())
 
 
 def test_without_metrics_there_is_no_drawing() -> None:
-    assert figures.progress([{"epoch": 1, "metrics": {}}], best=None) is None
+    assert figures.progress([{"epoch": 1, "metrics": {}}], ["accuracy"], best=None) is None
 
 
 # Within a page
