@@ -2,17 +2,18 @@
 
     python benchmarks/compare_peers.py --images 600 --models resnet18 --jobs head,last,full --epochs 10 --seeds 3
     python benchmarks/compare_peers.py --data FOLDER --models tf_efficientnet_lite0 --jobs head --seeds 5
-    python benchmarks/compare_peers.py --ct FOLDER --window mediastinum --models tf_efficientnet_lite0 --jobs head --seeds 5
-    python benchmarks/compare_peers.py --images 600 --jobs full --epochs 1 --best-settings
+    python benchmarks/compare_peers.py --ct FOLDER --window mediastinum --models tf_efficientnet_lite0 --jobs head
+    --seeds 5 python benchmarks/compare_peers.py --images 600 --jobs full --epochs 1 --best-settings
     python benchmarks/compare_peers.py --memory 600,20000
     python benchmarks/compare_peers.py --startup
     python benchmarks/compare_peers.py --write-docs
 
-FOLDER holds train/CLASS and val/CLASS, or with --ct labelled CT as zooft's task ct reads it, whose slices are written as
-grey pictures for all tools. --images makes that many synthetic photographs, and a fifth as many for validation.
+FOLDER holds train/CLASS and val/CLASS, or with --ct labelled CT as zooft's task ct reads it, whose slices are written
+as grey pictures for all tools. --images makes that many synthetic photographs, and a fifth as many for validation.
 Each run is a process of its own and one line in benchmarks/results/*.jsonl; --write-docs renders all lines there into
-docs/benchmarks.md, where what was measured elsewhere stays. A tool may be given settings: timm+bf16+channels_last, zooft+warm (a second run over the same cache).
-What can't be installed or run is skipped, with the reason printed and in the table.
+docs/benchmarks.md, where measurements from other machines stay. A tool may have settings: timm+bf16+channels_last,
+zooft+warm (a second run over the same cache). What can't be installed or run is skipped, with the reason printed and in
+the table.
 """
 
 from __future__ import annotations
@@ -54,7 +55,7 @@ class DataSet:
 
 
 def main() -> int:
-    """Do what the command line asks for; 1 if any run failed."""
+    """Run the command line; returns 1 if any run failed."""
     arguments = _arguments()
     done: list[Run] = []
     if arguments.data or arguments.ct or arguments.images:
@@ -73,18 +74,29 @@ def orders(arguments: argparse.Namespace, data: Sequence[DataSet]) -> Iterator[l
     tools = arguments.tools
     for number, model, kind, where in product(range(arguments.seeds), arguments.models, arguments.jobs, data):
         job = Job(
-            model=model, weights=str(_weights(arguments, model)), frozen=start.frozen(model, kind), data=str(where.folder),
-            classes=_classes(where.folder), size=SIZE, batch=arguments.batch_size, epochs=arguments.epochs, seed=number,
-            workers=arguments.workers, lr=RATES[kind], settings=(), log="", scratch="",
-        )  # fmt: skip
+            model=model,
+            weights=str(_weights(arguments, model)),
+            frozen=start.frozen(model, kind),
+            data=str(where.folder),
+            classes=_classes(where.folder),
+            size=SIZE,
+            batch=arguments.batch_size,
+            epochs=arguments.epochs,
+            seed=number,
+            workers=arguments.workers,
+            lr=RATES[kind],
+            settings=(),
+            log="",
+            scratch="",
+        )
         yield [
             Order(tool=tool, kind=kind, data=where.words, job=job, threads=arguments.threads, limit=arguments.limit)
-            for tool in turned(tools, number)
+            for tool in rotate(tools, number)
         ]
 
 
-def turned(tools: Sequence[str], number: int) -> list[str]:
-    """Another tool begins each round; a warm run stays behind the cold one that fills its cache."""
+def rotate(tools: Sequence[str], number: int) -> list[str]:
+    """Each round starts with another tool; a warm run stays behind the cold one that fills its cache."""
     begun = [tool for tool in tools if "warm" not in tool.split("+")]
     turn = number % max(1, len(begun))
     order = []
@@ -95,7 +107,7 @@ def turned(tools: Sequence[str], number: int) -> list[str]:
 
 
 def with_best_settings(tools: Sequence[str]) -> list[str]:
-    """The tools, each followed by itself with the settings among which its best ones are."""
+    """The tools, each followed by itself with the settings to try."""
     return [each for tool in tools for each in (tool, *(f"{tool}+{more}" for more in execute.BEST.get(tool, ())))]
 
 
@@ -127,7 +139,7 @@ def _compare(arguments: argparse.Namespace, data: Sequence[DataSet], log: Path) 
                 run = _one(order, provided, caches, helped, arguments.zooft_args)
                 results.append(log, run)
                 done.append(run)
-                print(_told(run), flush=True)
+                print(_summary(run), flush=True)
             if round_:
                 _forget(caches)
     return done
@@ -147,7 +159,7 @@ def _one(order: Order, provided: dict[str, Environment], caches: Caches, helped:
 
 
 def _forget(caches: Caches) -> None:
-    """A round's caches are of no use to the next one, whose seed is another."""
+    """Remove a round's caches: the next one has another seed."""
     for folder in caches.filled.values():
         shutil.rmtree(folder, ignore_errors=True)
     caches.filled.clear()
@@ -168,11 +180,23 @@ def _startup(arguments: argparse.Namespace) -> None:
     where = _synthetic(arguments, 32)
     for model in arguments.models:
         job = Job(
-            model=model, weights=str(_weights(arguments, model)), frozen=(), data=str(where.folder), classes=_classes(where.folder),
-            size=SIZE, batch=8, epochs=1, seed=0, workers=0, lr=0.0, settings=(), log="", scratch="",
-        )  # fmt: skip
+            model=model,
+            weights=str(_weights(arguments, model)),
+            frozen=(),
+            data=str(where.folder),
+            classes=_classes(where.folder),
+            size=SIZE,
+            batch=8,
+            epochs=1,
+            seed=0,
+            workers=0,
+            lr=0.0,
+            settings=(),
+            log="",
+            scratch="",
+        )
         with tempfile.TemporaryDirectory(prefix="zooft-startup-") as folder:
-            found = startup.measured(
+            found = startup.measure_startup(
                 job, rounds=arguments.rounds, environment=execute.variables(arguments.threads), folder=Path(folder)
             )
         print(startup.table(found), flush=True)
@@ -217,7 +241,7 @@ def _provide(arguments: argparse.Namespace, name: str) -> Environment:
 
 
 def _data_sets(arguments: argparse.Namespace) -> list[DataSet]:
-    real = [DataSet(folder, _counted(folder)) for folder in arguments.data]
+    real = [DataSet(folder, _describe(folder)) for folder in arguments.data]
     real += [_from_ct(arguments, folder) for folder in arguments.ct]
     return real + [_synthetic(arguments, count) for count in arguments.images]
 
@@ -229,7 +253,7 @@ def _from_ct(arguments: argparse.Namespace, source: Path) -> DataSet:
         made = slices.write(source, place, window=arguments.window)
     except zooft.ZooftError as error:
         raise SystemExit(f"--ct {source}: {error}") from error
-    return DataSet(made, _counted(made))
+    return DataSet(made, _describe(made))
 
 
 def _synthetic(arguments: argparse.Namespace, count: int) -> DataSet:
@@ -240,7 +264,7 @@ def _synthetic(arguments: argparse.Namespace, count: int) -> DataSet:
     return DataSet(folder, f"{count:,} synthetic training and {val:,} validation images")
 
 
-def _counted(folder: Path) -> str:
+def _describe(folder: Path) -> str:
     counts = [sum(path.is_file() for path in (folder / split).rglob("*")) for split in ("train", "val")]
     return f"{folder.name}: {counts[0]:,} training and {counts[1]:,} validation images"
 
@@ -255,7 +279,7 @@ def _weights(arguments: argparse.Namespace, model: str) -> Path:
 
 
 def _hide(folder: Path) -> None:
-    """What is made here isn't for git."""
+    """Keep the folder out of git."""
     folder.mkdir(parents=True, exist_ok=True)
     (folder / ".gitignore").write_text("*\n", encoding="utf-8")
 
@@ -265,7 +289,7 @@ def _help() -> str:
     return subprocess.run(command, capture_output=True, text=True, check=True, cwd=tempfile.gettempdir()).stdout
 
 
-def _told(run: Run) -> str:
+def _summary(run: Run) -> str:
     what = f"{run.model} {run.job} seed {run.seed} {run.tool}: "
     if run.problem:
         return what + run.problem
@@ -340,8 +364,8 @@ def _arguments() -> argparse.Namespace:
     arguments = parser.parse_args()
     if arguments.best_settings:
         arguments.tools = with_best_settings(arguments.tools)
-    asked = (arguments.data, arguments.ct, arguments.images, arguments.memory, arguments.startup, arguments.write_docs)
-    if not any(asked):
+    jobs = (arguments.data, arguments.ct, arguments.images, arguments.memory, arguments.startup, arguments.write_docs)
+    if not any(jobs):
         parser.error("nothing to do: give --data, --ct, --images, --memory, --startup or --write-docs")
     _hide(arguments.results)
     return arguments

@@ -22,14 +22,14 @@ import sys
 import torch
 from torch.nn.modules.module import register_module_forward_pre_hook
 from torch.optim.optimizer import register_optimizer_step_pre_hook
-def tell(what):
+def report(what):
     print(what, sum(os.times()[:4]), flush=True)
 def fed(module, _args):
     if module.training and torch.is_grad_enabled():
-        tell({_FED!r})
+        report({_FED!r})
         hook.remove()
 hook = register_module_forward_pre_hook(fed)
-register_optimizer_step_pre_hook(lambda *_: tell({_STEPPED!r}))
+register_optimizer_step_pre_hook(lambda *_: report({_STEPPED!r}))
 from zooft.cli import main
 sys.argv = ["zooft", *sys.argv[1:]]
 main()
@@ -63,7 +63,7 @@ class Startup:
     step_cpu: Spread
 
 
-def measured(job: Job, *, rounds: int, environment: Mapping[str, str], folder: Path) -> Startup:
+def measure_startup(job: Job, *, rounds: int, environment: Mapping[str, str], folder: Path) -> Startup:
     """Run the three in turn.
 
     Args:
@@ -82,17 +82,35 @@ def measured(job: Job, *, rounds: int, environment: Mapping[str, str], folder: P
             "help": [sys.executable, "-m", "zooft", "--help"],
             "floor": [sys.executable, "-c", _FLOOR, job.model],
             _STEPPED: [
-                sys.executable, "-c", _FIRST_STEP, "finetune", "--backbone", f"timm:{job.model}", "--task", "classification",
-                "--data", job.data, "--freeze", "none", "--weights", job.weights, "--epochs", "1", "--batch-size",
-                str(job.batch), "--no-export", "--out", str(folder / str(number)),
+                sys.executable,
+                "-c",
+                _FIRST_STEP,
+                "finetune",
+                "--backbone",
+                f"timm:{job.model}",
+                "--task",
+                "classification",
+                "--data",
+                job.data,
+                "--freeze",
+                "none",
+                "--weights",
+                job.weights,
+                "--epochs",
+                "1",
+                "--batch-size",
+                str(job.batch),
+                "--no-export",
+                "--out",
+                str(folder / str(number)),
             ],
-        }  # fmt: skip
+        }
         for what, command in commands.items():
             variables = dict(environment) | {"ZOOFT_CACHE": str(folder / f"cache-{number}")}
             cost = measure.run(
                 command, environment=variables, folder=folder, limit=600, stop_at=lambda line: _STEPPED in line
             )
-            seen = _seen(cost) if what == _STEPPED else {what: (cost.wall, cost.cpu)}
+            seen = _times(cost) if what == _STEPPED else {what: (cost.wall, cost.cpu)}
             if (what == _STEPPED and len(seen) < 2) or (what != _STEPPED and cost.status):
                 last = cost.lines[-1][1] if cost.lines else "it wrote nothing"
                 raise RuntimeError(f"{what} couldn't be measured; exit status {cost.status}: {last}")
@@ -103,7 +121,7 @@ def measured(job: Job, *, rounds: int, environment: Mapping[str, str], folder: P
     return Startup(job.model, *(value for value in found if value is not None))
 
 
-def _seen(cost: measure.Cost) -> dict[str, tuple[float, float]]:
+def _times(cost: measure.Cost) -> dict[str, tuple[float, float]]:
     """When each sign was written, wall and CPU seconds."""
     return {
         sign: (seconds, float(line.rpartition(" ")[2]))
@@ -132,7 +150,8 @@ def table(found: Startup) -> str:
     ratio = found.fed_wall.middle / found.floor_wall.middle, found.fed_cpu.middle / found.floor_cpu.middle
     return (
         "\n".join(lines)
-        + f"\n\nThe first step begins after {ratio[0]:.2f} times the wall time and {ratio[1]:.2f} times the CPU time of the second line."
+        + f"\n\nThe first step begins after {ratio[0]:.2f} times the wall time and {ratio[1]:.2f} times the CPU time "
+        "of the second line."
     )
 
 
