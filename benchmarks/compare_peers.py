@@ -54,7 +54,7 @@ class DataSet:
 
 
 def main() -> int:
-    """Do what the command line asks for; 1 if any run failed."""
+    """Run the command line; returns 1 if any run failed."""
     arguments = _arguments()
     done: list[Run] = []
     if arguments.data or arguments.ct or arguments.images:
@@ -90,12 +90,12 @@ def orders(arguments: argparse.Namespace, data: Sequence[DataSet]) -> Iterator[l
         )
         yield [
             Order(tool=tool, kind=kind, data=where.words, job=job, threads=arguments.threads, limit=arguments.limit)
-            for tool in turned(tools, number)
+            for tool in rotate(tools, number)
         ]
 
 
-def turned(tools: Sequence[str], number: int) -> list[str]:
-    """Another tool begins each round; a warm run stays behind the cold one that fills its cache."""
+def rotate(tools: Sequence[str], number: int) -> list[str]:
+    """Each round starts with another tool; a warm run stays behind the cold one that fills its cache."""
     begun = [tool for tool in tools if "warm" not in tool.split("+")]
     turn = number % max(1, len(begun))
     order = []
@@ -106,7 +106,7 @@ def turned(tools: Sequence[str], number: int) -> list[str]:
 
 
 def with_best_settings(tools: Sequence[str]) -> list[str]:
-    """The tools, each followed by itself with the settings among which its best ones are."""
+    """The tools, each followed by itself with the settings to try."""
     return [each for tool in tools for each in (tool, *(f"{tool}+{more}" for more in execute.BEST.get(tool, ())))]
 
 
@@ -138,7 +138,7 @@ def _compare(arguments: argparse.Namespace, data: Sequence[DataSet], log: Path) 
                 run = _one(order, provided, caches, helped, arguments.zooft_args)
                 results.append(log, run)
                 done.append(run)
-                print(_told(run), flush=True)
+                print(_summary(run), flush=True)
             if round_:
                 _forget(caches)
     return done
@@ -158,7 +158,7 @@ def _one(order: Order, provided: dict[str, Environment], caches: Caches, helped:
 
 
 def _forget(caches: Caches) -> None:
-    """A round's caches are of no use to the next one, whose seed is another."""
+    """Remove a round's caches: the next one has another seed."""
     for folder in caches.filled.values():
         shutil.rmtree(folder, ignore_errors=True)
     caches.filled.clear()
@@ -195,7 +195,7 @@ def _startup(arguments: argparse.Namespace) -> None:
             scratch="",
         )
         with tempfile.TemporaryDirectory(prefix="zooft-startup-") as folder:
-            found = startup.measured(
+            found = startup.measure_startup(
                 job, rounds=arguments.rounds, environment=execute.variables(arguments.threads), folder=Path(folder)
             )
         print(startup.table(found), flush=True)
@@ -240,7 +240,7 @@ def _provide(arguments: argparse.Namespace, name: str) -> Environment:
 
 
 def _data_sets(arguments: argparse.Namespace) -> list[DataSet]:
-    real = [DataSet(folder, _counted(folder)) for folder in arguments.data]
+    real = [DataSet(folder, _describe(folder)) for folder in arguments.data]
     real += [_from_ct(arguments, folder) for folder in arguments.ct]
     return real + [_synthetic(arguments, count) for count in arguments.images]
 
@@ -252,7 +252,7 @@ def _from_ct(arguments: argparse.Namespace, source: Path) -> DataSet:
         made = slices.write(source, place, window=arguments.window)
     except zooft.ZooftError as error:
         raise SystemExit(f"--ct {source}: {error}") from error
-    return DataSet(made, _counted(made))
+    return DataSet(made, _describe(made))
 
 
 def _synthetic(arguments: argparse.Namespace, count: int) -> DataSet:
@@ -263,7 +263,7 @@ def _synthetic(arguments: argparse.Namespace, count: int) -> DataSet:
     return DataSet(folder, f"{count:,} synthetic training and {val:,} validation images")
 
 
-def _counted(folder: Path) -> str:
+def _describe(folder: Path) -> str:
     counts = [sum(path.is_file() for path in (folder / split).rglob("*")) for split in ("train", "val")]
     return f"{folder.name}: {counts[0]:,} training and {counts[1]:,} validation images"
 
@@ -278,7 +278,7 @@ def _weights(arguments: argparse.Namespace, model: str) -> Path:
 
 
 def _hide(folder: Path) -> None:
-    """What is made here isn't for git."""
+    """Keep the folder out of git."""
     folder.mkdir(parents=True, exist_ok=True)
     (folder / ".gitignore").write_text("*\n", encoding="utf-8")
 
@@ -288,7 +288,7 @@ def _help() -> str:
     return subprocess.run(command, capture_output=True, text=True, check=True, cwd=tempfile.gettempdir()).stdout
 
 
-def _told(run: Run) -> str:
+def _summary(run: Run) -> str:
     what = f"{run.model} {run.job} seed {run.seed} {run.tool}: "
     if run.problem:
         return what + run.problem
@@ -363,8 +363,8 @@ def _arguments() -> argparse.Namespace:
     arguments = parser.parse_args()
     if arguments.best_settings:
         arguments.tools = with_best_settings(arguments.tools)
-    asked = (arguments.data, arguments.ct, arguments.images, arguments.memory, arguments.startup, arguments.write_docs)
-    if not any(asked):
+    jobs = (arguments.data, arguments.ct, arguments.images, arguments.memory, arguments.startup, arguments.write_docs)
+    if not any(jobs):
         parser.error("nothing to do: give --data, --ct, --images, --memory, --startup or --write-docs")
     _hide(arguments.results)
     return arguments

@@ -3,8 +3,8 @@
     python benchmarks/ct_phantom.py [--patients 236] [--test-patients 159] [--epochs 12] [--out FOLDER]
 
 Writes the phantoms, one labelled slice of each patient, fine-tunes EfficientNet-Lite0 on that slice and its two
-neighbours, as a whole unless --freeze says otherwise, and prints a Markdown row a seed: the AUROC on the test patients
-with its 95 % interval. Every other patient has a nodule. The phantoms tell how well the chain learns, and nothing about
+neighbours, as a whole unless --freeze is given, and prints a Markdown row for each seed: the AUROC on the test patients
+with its 95 % interval. Every other patient has a nodule. The phantoms show how well the chain learns, and nothing about
 real patients.
 """
 

@@ -49,7 +49,7 @@ def compare(folder: Path) -> None:
     print(f"{len(files)} slices, CPU ms a slice, fastest of {ROUNDS} rounds")
     print(f"pydicom  {min(plain) * per_slice:6.3f}  dcmread, pixel_array")
     print(f"zooft    {min(ours) * per_slice:6.3f}  walk, headers, order and checks, HU")
-    print(f"ratio    {min(ours) / min(plain):6.2f}  at most 2 is asked for")
+    print(f"ratio    {min(ours) / min(plain):6.2f}  at most 2 is required")
 
 
 def seconds(work: Callable[[], None]) -> float:

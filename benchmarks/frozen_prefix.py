@@ -53,13 +53,13 @@ def load(reference: str) -> AdaptedModel:
 
 
 def compare(reference: str, model: AdaptedModel, x: Tensor) -> None:
-    stop, said = len(model.stages), list[str]()
+    stop, notes = len(model.stages), list[str]()
     tutorial = copy.deepcopy(model.trunk).train()
     plain = copy.deepcopy(model.trunk).eval().to(memory_format=torch.channels_last)
     start = time.process_time()
-    exact = prefix.runner(model, stop, x, note=said.append)
+    exact = prefix.runner(model, stop, x, note=notes.append)
     made = time.process_time() - start
-    lower = prefix.runner(model, stop, x, dtype=torch.bfloat16, note=said.append)
+    lower = prefix.runner(model, stop, x, dtype=torch.bfloat16, note=notes.append)
 
     variants: dict[str, Callable[[Tensor], Tensor]] = {
         "tutorial": torch.no_grad()(tutorial),
@@ -68,7 +68,7 @@ def compare(reference: str, model: AdaptedModel, x: Tensor) -> None:
         "zooft bfloat16": lower.run,
     }
     times = {name: [float("inf")] for name in variants}
-    with fast_matmul(said.append):
+    with fast_matmul(notes.append):
         for _ in range(ROUNDS):
             for name, run in variants.items():
                 times[name].append(seconds(run, x))
@@ -79,7 +79,7 @@ def compare(reference: str, model: AdaptedModel, x: Tensor) -> None:
         print(
             f"  {name:15}{1000 * min(taken) / len(x):8.2f}{ratio:7.2f}x", "" if moved is None else f"moved {moved:.0e}"
         )
-    for line in dict.fromkeys(said):
+    for line in dict.fromkeys(notes):
         print(f"  {line}")
 
 

@@ -52,7 +52,7 @@ def main() -> None:
 
 
 def apart(name: str, file: str, megapixels: int, kind: str) -> str:
-    """One measurement in a process of its own: memory that was once taken isn't given back."""
+    """One measurement in a process of its own: memory that was allocated once isn't returned."""
     command = [sys.executable, __file__, "--one", name, file, "--megapixels", str(megapixels), "--filter", kind]
     return subprocess.run(command, check=True, capture_output=True, text=True).stdout.strip()
 
@@ -76,7 +76,7 @@ def peak() -> int:
 
 
 def photograph(rows: int, columns: int) -> NDArray[np.uint8]:
-    """Noise over a gradient: what it shows doesn't matter for what it costs."""
+    """Noise over a gradient: its content doesn't affect the cost."""
     rng = np.random.default_rng(0)
     image = np.empty((rows, columns, 3), dtype=np.uint8)
     for row in image:
@@ -85,7 +85,7 @@ def photograph(rows: int, columns: int) -> NDArray[np.uint8]:
 
 
 def of_pillow(image: NDArray[np.uint8], kind: str) -> Callable[[], object]:
-    """To where the crop begins, as torchvision's transforms do it."""
+    """Up to the crop, as torchvision's transforms do it."""
     Image.MAX_IMAGE_PIXELS = None
     picture = Image.fromarray(image)
     scale = SHORTER / min(image.shape[:2])

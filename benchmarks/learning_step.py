@@ -1,11 +1,11 @@
-"""The training step of PyTorch's transfer-learning tutorial against ours: whole model, random weights, random images.
+"""The training step of PyTorch's transfer-learning tutorial against zooft's: whole model, random weights and images.
 
     python benchmarks/learning_step.py [MODEL …] [--rounds 5] [--steps] [--shares]
 
-The tutorial's: float32, contiguous, plain SGD, the C library's defaults. Ours: channels-last, freed memory kept, fused
-SGD, the precision and the kernels that `zooft.train.speed.choose_precision` picks. One computing thread each, in two
-processes that take turns; CPU seconds, the median over the rounds. ``--steps`` adds the levers one by one, in
-eight processes at once, of 2 GB each for a ViT-B; ``--shares`` tells the share of the measured peak.
+The tutorial's: float32, contiguous, plain SGD, the C library's defaults. zooft's: channels-last, freed memory retained,
+fused SGD, the precision and the kernels that `zooft.train.speed.choose_precision` picks. One computing thread each, in
+two processes that take turns; CPU seconds, the median over the rounds. ``--steps`` adds the levers one by one, in
+eight processes at once, of 2 GB each for a ViT-B; ``--shares`` prints the share of the measured peak.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from collections.abc import Callable, Iterator
 
 BATCH = {"resnet18": 32, "resnet50": 32, "vit_base_patch16_224": 8, "tf_efficientnet_lite0": 32}
 WANTED = {"resnet18": 2.5, "resnet50": 2.6, "vit_base_patch16_224": 3.5, "tf_efficientnet_lite0": 2.6}
-CHAIN = ("tutorial", "channels-last", "memory kept", "fused SGD", "kernels", "bfloat16", "bfloat16, kernels")
+CHAIN = ("tutorial", "channels-last", "memory retained", "fused SGD", "kernels", "bfloat16", "bfloat16, kernels")
 
 
 def main() -> None:
@@ -37,13 +37,13 @@ def main() -> None:
 def compare(model: str, ways: tuple[str, ...], rounds: int, *, shares: bool) -> None:
     with contextlib.ExitStack() as open_processes:
         steps = {way: open_processes.enter_context(_process(way, model)) for way in ways}
-        said = {way: step()["said"] for way, step in steps.items()}
+        settings = {way: step()["settings"] for way, step in steps.items()}
         times: dict[str, list[dict[str, float]]] = {way: [] for way in ways}
         for _ in range(rounds):
             for way, step in steps.items():
                 times[way].append(step())
     median = {way: statistics.median(row["cpu"] for row in rows) for way, rows in times.items()}
-    print(f"\n{model}, batch {BATCH[model]}: {said['ours']}")
+    print(f"\n{model}, batch {BATCH[model]}: {settings['ours']}")
     for way in ways:
         each = 1000 * median[way] / BATCH[model]
         share = f"  {times[way][0]['gflop'] / median[way] / times[way][0]['peak']:4.0%} of peak" if shares else ""
@@ -61,22 +61,22 @@ def _process(way: str, model: str) -> Iterator[Callable[[], dict]]:  # type: ign
     ) as running:
         assert running.stdin is not None
         assert running.stdout is not None
-        told, heard = running.stdin, running.stdout
+        requests, answers = running.stdin, running.stdout
 
         def step() -> dict:  # type: ignore[type-arg]
-            print("go", file=told, flush=True)
-            answer: dict = json.loads(heard.readline())  # type: ignore[type-arg]
+            print("go", file=requests, flush=True)
+            answer: dict = json.loads(answers.readline())  # type: ignore[type-arg]
             return answer
 
         yield step
-        told.close()
+        requests.close()
 
 
 def child(way: str, model: str) -> None:
     from zooft.cli import process
 
     later = CHAIN.index(way) if way in CHAIN else len(CHAIN)
-    if later >= CHAIN.index("memory kept"):
+    if later >= CHAIN.index("memory retained"):
         process.tune()
     import time
 
@@ -115,7 +115,7 @@ def child(way: str, model: str) -> None:
     gflop = profile.step_flops(lambda: loss(net(x), y), list(net.parameters())) / 1e9
     peak = profile.measure_peak(x.device).of(precision.dtype)
     for _ in sys.stdin:
-        print(json.dumps({"cpu": step(), "said": precision.said, "gflop": gflop, "peak": peak}), flush=True)
+        print(json.dumps({"cpu": step(), "settings": precision.said, "gflop": gflop, "peak": peak}), flush=True)
 
 
 def _arguments() -> argparse.Namespace:

@@ -3,7 +3,7 @@
     python benchmarks/reading_images.py [FOLDER]
 
 CPU milliseconds a picture in one thread, in turns, the fastest round of each. Without a folder, JPEGs are made in
-three sizes from scikit-learn's photographs. A folder's JPEGs are taken as they are. The last table says how far a
+three sizes from scikit-learn's photographs. A folder's JPEGs are used unchanged. The last table shows how far a
 sketch's levels are from those of the whole picture.
 """
 
@@ -38,7 +38,7 @@ SPEC = zooft.InputSpec(
     height=224, width=224, resize=256, mean=(0.485, 0.456, 0.406), std=(0.229, 0.224, 0.225), interpolation="bilinear"
 )
 Step = Callable[[int], object]
-"""What is done with the picture of a number."""
+"""What is done with a picture, by its number."""
 
 
 def main() -> None:
@@ -71,7 +71,7 @@ def compare(title: str, files: Sequence[Path]) -> None:
 
 
 def pairs(files: Sequence[Path]) -> Mapping[str, tuple[Step, Step]]:
-    """What both do, ours and Pillow's or torchvision's."""
+    """The same step twice: zooft's, and Pillow's or torchvision's."""
     whole = [read.read(path, PLAIN) for path in files]
     sketches = [read.sketch(path, SPEC, PLAIN)[0] for path in files]
     pictures = [Image.fromarray(levels) for levels in whole]
@@ -81,17 +81,17 @@ def pairs(files: Sequence[Path]) -> Mapping[str, tuple[Step, Step]]:
     plain = v2.Compose([v2.Resize(SPEC.resize), v2.CenterCrop(SPEC.height), *last])
     random = v2.Compose([v2.RandomResizedCrop(SPEC.height, scale=(0.6, 1.0)), v2.RandomHorizontalFlip(), *last])
     return {
-        "inspect / decode": (lambda i: read.inspect(files[i], PLAIN), lambda i: decoded(files[i])),
-        "read / decode": (lambda i: read.read(files[i], PLAIN), lambda i: decoded(files[i])),
-        "sketch / decode": (lambda i: read.sketch(files[i], SPEC, PLAIN), lambda i: decoded(files[i])),
-        "digest / decode": (lambda i: read.digest(files[i], PLAIN), lambda i: decoded(files[i])),
+        "inspect / decode": (lambda i: read.inspect(files[i], PLAIN), lambda i: decode(files[i])),
+        "read / decode": (lambda i: read.read(files[i], PLAIN), lambda i: decode(files[i])),
+        "sketch / decode": (lambda i: read.sketch(files[i], SPEC, PLAIN), lambda i: decode(files[i])),
+        "digest / decode": (lambda i: read.digest(files[i], PLAIN), lambda i: decode(files[i])),
         "plain view": (lambda i: preprocess(torch.from_numpy(whole[i])[None]), lambda i: plain(pictures[i])),
         "random view": (lambda i: view(whole[i]), lambda i: random(pictures[i])),
         "random view of a sketch": (lambda i: view(sketches[i]), lambda i: random(pictures[i])),
     }
 
 
-def decoded(path: Path) -> NDArray[np.uint8]:
+def decode(path: Path) -> NDArray[np.uint8]:
     with Image.open(path) as image:
         return np.array(image.convert("RGB"))
 

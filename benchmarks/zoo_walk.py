@@ -31,24 +31,26 @@ FAMILIES = ("timm", "torchvision")
 NOTES = """\
 ## What is left out of a model
 
-VOLO has no second classifier here, which adds the best patch's scores (timm's `use_aux_head=False`), GoogLeNet and Inception have
-no side exits, and SqueezeNet doesn't cut its scores below zero: a checkpoint goes into the zoo's own model built like that.
+VOLO has no second classifier here, which adds the best patch's scores (timm's `use_aux_head=False`), GoogLeNet and
+Inception have no auxiliary classifiers, and SqueezeNet doesn't clamp its scores at zero: a checkpoint goes into the
+zoo's own model built like that.
 
 ## Models that somebody has saved with timm
 
-`--backbone timm:local-dir:FOLDER` takes what `timm.models.save_for_hf` writes, `config.json` and `model.safetensors` (or
-`pytorch_model.bin`, of which nothing but tensors is unpickled). `--backbone timm:hf-hub:OWNER/NAME`, with `@REVISION` if need be, takes
-the same from the hub, or from the folder that the hub's library keeps its downloads in, without a network.
+`--backbone timm:local-dir:FOLDER` takes what `timm.models.save_for_hf` writes, `config.json` and `model.safetensors`
+(or `pytorch_model.bin`, of which nothing but tensors is unpickled). `--backbone timm:hf-hub:OWNER/NAME`, with
+`@REVISION` where needed, takes the same from the hub, or from the folder that the hub's library stores its downloads
+in, without a network.
 
-A run records such a model as `architecture?key=JSON&key=JSON`: what its `config.json` says otherwise than timm itself of the
-architecture. This name is enough to build it, so `evaluate`, `export` and `--resume` need no folder, and it has no path of a
-machine in it; the weights file's SHA-256 is in `run.json`.
+A run records such a model as `architecture?key=JSON&key=JSON`: where its `config.json` differs from timm's own
+settings of the architecture. This name is enough to build it, so `evaluate`, `export` and `--resume` need no folder,
+and it has no path of a machine in it; the weights file's SHA-256 is in `run.json`.
 """.splitlines()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Visit:
-    """What was found of one name; `problem` is None where it can be used."""
+    """The result for one name; `problem` is None where it can be used."""
 
     name: str
     kind: str = ""
@@ -62,10 +64,10 @@ def main() -> None:
     parser.add_argument("--write", type=Path, help="the page to write")
     parser.add_argument("--only", default="*", help="names that match")
     arguments = parser.parse_args()
-    warnings.simplefilter("ignore")  # timm's, of names that it maps to others
+    warnings.simplefilter("ignore")  # timm warns of names that it maps to others
     began = time.process_time()
     registry = load()
-    walked = {name: list(told(walk(registry.family(name), only=arguments.only))) for name in arguments.families}
+    walked = {name: list(report(walk(registry.family(name), only=arguments.only))) for name in arguments.families}
     text = page(walked, minutes=(time.process_time() - began) / 60)
     print(text)
     if arguments.write:
@@ -91,12 +93,12 @@ def visit(family: Family, name: str) -> Visit:
 
 
 def reason(text: str, name: str) -> str:
-    """A message without the model's own name and numbers, so that alike ones stand together."""
+    """A message without the model's own name and numbers, so that similar ones are grouped."""
     sentence = re.sub(rf"^\w+'s {re.escape(name)}(\.\w+)? ", "", text.splitlines()[0].partition(";")[0])
     return re.sub(r" \([\d, ]+\)", "", sentence).replace(name, "it")
 
 
-def told(visits: Iterable[Visit]) -> Iterator[Visit]:
+def report(visits: Iterable[Visit]) -> Iterator[Visit]:
     for number, one in enumerate(visits, 1):
         if one.problem or number % 50 == 0:
             print(f"{number} {one.name} {one.problem or ''}", file=sys.stderr, flush=True)
@@ -124,7 +126,7 @@ def page(walked: dict[str, list[Visit]], *, minutes: float) -> str:
         "",
     ]
     for zoo, visits in walked.items():
-        lines += [f"## What isn't supported of {zoo}", "", *_refused(visits), ""]
+        lines += [f"## What isn't supported of {zoo}", "", *_refusals(visits), ""]
     return "\n".join([*lines, *NOTES])
 
 
@@ -134,7 +136,7 @@ def _row(zoo: str, visits: Sequence[Visit]) -> str:
     return f"| {zoo} | {len(visits)} | {len(usable)} | {len(usable) / len(visits):.1%} | {len(kinds)} | {fine} |"
 
 
-def _refused(visits: Sequence[Visit]) -> list[str]:
+def _refusals(visits: Sequence[Visit]) -> list[str]:
     by_reason: dict[str, list[str]] = defaultdict(list)
     for one in visits:
         if one.problem is not None:

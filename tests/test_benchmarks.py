@@ -26,22 +26,49 @@ from peers.results import Comparison, Epoch, Run  # noqa: E402
 
 def a_job(**changes: object) -> job.Job:
     values: dict[str, object] = {
-        "model": "resnet18", "weights": "w.safetensors", "frozen": ("conv1.weight",), "data": "d", "classes": ("a", "b"),
-        "size": 224, "batch": 32, "epochs": 2, "seed": 0, "workers": 2, "lr": 0.1, "settings": (), "log": "l", "scratch": "s",
-    }  # fmt: skip
+        "model": "resnet18",
+        "weights": "w.safetensors",
+        "frozen": ("conv1.weight",),
+        "data": "d",
+        "classes": ("a", "b"),
+        "size": 224,
+        "batch": 32,
+        "epochs": 2,
+        "seed": 0,
+        "workers": 2,
+        "lr": 0.1,
+        "settings": (),
+        "log": "l",
+        "scratch": "s",
+    }
     return job.Job(**values | changes)  # type: ignore[arg-type]
 
 
 def a_run(tool: str, *, seed: int = 0, cpu: float = 1.0, problem: str = "", answers: tuple[float, ...] = (0.5,)) -> Run:
     return Run(
-        tool=tool, model="resnet18", job="head", data="some images", epochs_wanted=2, batch=32, size=224, threads=1, seed=seed,
-        date="2026-01-02", machine="a machine", versions={"torch": "9.9"}, problem=problem, wall=cpu * 2, cpu=cpu,
-        peak_process=3 * 2**20, peak_tree=2 * 2**20, peak_held=2**20,
+        tool=tool,
+        model="resnet18",
+        job="head",
+        data="some images",
+        epochs_wanted=2,
+        batch=32,
+        size=224,
+        threads=1,
+        seed=seed,
+        date="2026-01-02",
+        machine="a machine",
+        versions={"torch": "9.9"},
+        problem=problem,
+        wall=cpu * 2,
+        cpu=cpu,
+        peak_process=3 * 2**20,
+        peak_tree=2 * 2**20,
+        peak_held=2**20,
         epochs=() if problem else tuple(Epoch(10.0 * (i + 1), 5.0, value, value) for i, value in enumerate(answers)),
-    )  # fmt: skip
+    )
 
 
-# ---------------------------------------------------------------- what a peer is told, and what it logs
+# ---------------------------------------------------------------- what a peer gets, and what it logs
 
 
 def test_a_job_survives_its_file(tmp_path: Path) -> None:
@@ -186,16 +213,16 @@ def seen(code: str, folder: Path) -> measure.Cost:
 
 @pytest.mark.skipif(not Path("/proc/self/smaps_rollup").exists(), reason="the system doesn't tell shared memory")
 def test_memory_of_a_forked_child_counts_once(tmp_path: Path) -> None:
-    code = "import os, time\nkept = b'x' * 200_000_000\nchild = os.fork()\ntime.sleep({})\nif child: os.wait()\n"
+    code = "import os, time\nheld = b'x' * 200_000_000\nchild = os.fork()\ntime.sleep({})\nif child: os.wait()\n"
     cost = seen(code, tmp_path)
     assert 200e6 < cost.peak_held < 300e6
     assert 200e6 < cost.peak_process < 300e6
 
 
 def test_the_memory_of_who_starts_it_isnt_counted(tmp_path: Path) -> None:
-    kept = b"x" * 400_000_000
+    held = b"x" * 400_000_000
     cost = seen("import time; time.sleep({})", tmp_path)
-    assert len(kept) > cost.peak_process > 0
+    assert len(held) > cost.peak_process > 0
 
 
 def test_cpu_time_between_samples_goes_by_proportion() -> None:
@@ -251,7 +278,7 @@ def test_every_tool_has_a_script_and_best_settings_that_it_has() -> None:
             assert execute.parse_tool(f"{tool}+{more}")[0] == tool
 
 
-def test_failures_are_told_without_paths() -> None:
+def test_failures_are_reported_without_paths() -> None:
     cost = measure.Cost(
         1,
         0.0,
@@ -264,8 +291,8 @@ def test_failures_are_told_without_paths() -> None:
         ((0.1, "ImportError: x from /home/someone/secret/y.py"), (0.2, "see the manual"), (0.3, "  ")),
     )
     order = execute.Order(tool="timm", kind="head", data="d", job=a_job(), threads=1, limit=10)
-    told = execute._problem(order, cost, ())
-    assert told == "exit status 1: ImportError: x from y.py"
+    problem = execute._problem(order, cost, ())
+    assert problem == "exit status 1: ImportError: x from y.py"
 
 
 def test_a_peer_that_skips_epochs_has_failed() -> None:
@@ -292,15 +319,15 @@ def test_an_environment_that_cant_be_made_says_why(monkeypatch: pytest.MonkeyPat
 
 def test_each_round_begins_with_another_tool_and_warm_follows_cold() -> None:
     tools = ["zooft", "zooft+warm", "tutorial", "timm"]
-    turns = [compare_peers.turned(tools, number) for number in range(3)]
+    turns = [compare_peers.rotate(tools, number) for number in range(3)]
     assert {order[0] for order in turns} == {"zooft", "tutorial", "timm"}
     for order in turns:
         assert sorted(order) == sorted(tools)
         assert order.index("zooft+warm") == order.index("zooft") + 1
 
 
-def test_a_warm_run_alone_is_kept() -> None:
-    assert compare_peers.turned(["zooft+warm", "timm"], 0) == ["timm", "zooft+warm"]
+def test_a_warm_run_alone_stays() -> None:
+    assert compare_peers.rotate(["zooft+warm", "timm"], 0) == ["timm", "zooft+warm"]
 
 
 # ---------------------------------------------------------------- what many runs say
@@ -320,9 +347,12 @@ def test_a_failed_run_has_no_ratio() -> None:
 
 def test_rows_are_ours_then_the_fastest_then_what_failed() -> None:
     runs = [
-        a_run("hf", problem="broken"), a_run("timm", cpu=50), a_run("tutorial", cpu=40), a_run("zooft", cpu=4),
+        a_run("hf", problem="broken"),
+        a_run("timm", cpu=50),
+        a_run("tutorial", cpu=40),
+        a_run("zooft", cpu=4),
         a_run("zooft+warm", cpu=2),
-    ]  # fmt: skip
+    ]
     table = results.rows(runs)
     assert [row.tool for row in table] == ["zooft+warm", "zooft", "tutorial", "timm", "hf"]
     assert {name: value.middle for name, value in table[2].ratios.items()} == {"zooft": 10, "zooft+warm": 20}
@@ -358,8 +388,8 @@ def test_the_document_leads_with_ratios() -> None:
     runs = [a_run("zooft", cpu=10), a_run("zooft+warm", cpu=4), a_run("tutorial", cpu=150), a_run("timm", cpu=120)]
     text = shown(runs, {next(iter(results.group(runs))): "images/x.svg"})
     assert (
-        "with an empty cache **15.0 times less** than the tutorial's loop and **12.0 times less** than the fastest other tool (timm)"
-        in text
+        "with an empty cache **15.0 times less** than the tutorial's loop and **12.0 times less** than the fastest "
+        "other tool (timm)" in text
     )
     assert "with a warm one **37.5 times less** than the tutorial's loop and **30.0 times less**" in text
     assert "| timm | 120.0 | 240.0 | 12.0 | 30.0 | 1 | 0.500 |" in text
@@ -383,7 +413,7 @@ def test_zooft_with_settings_is_compared_with_as_well() -> None:
     assert len({line.count("|") for line in rows}) == 1
 
 
-def test_a_slower_zooft_is_told_too() -> None:
+def test_a_slower_zooft_is_reported_too() -> None:
     assert "**2.00 times more**" in shown([a_run("zooft", cpu=20), a_run("timm", cpu=10)])
 
 
@@ -510,7 +540,7 @@ def test_pictures_look_like_photographs_to_a_decoder() -> None:
     assert 60_000 < np.mean(sizes) < 100_000
 
 
-def test_classes_can_be_told_apart_but_not_by_colour() -> None:
+def test_classes_differ_but_not_in_colour() -> None:
     from sklearn.linear_model import LogisticRegression
     from sklearn.model_selection import cross_val_score
     from sklearn.preprocessing import StandardScaler

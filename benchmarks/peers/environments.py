@@ -1,7 +1,7 @@
 """A virtual environment for each peer that isn't part of zooft's own, with pinned versions.
 
 They see the packages of the interpreter that runs the comparison through one line in a ``.pth`` file, so that torch,
-torchvision, timm and Pillow are the very same files for all; their own packages come first.
+torchvision, timm and Pillow are the same files for all; their own packages come first.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ class Environment:
     Attributes:
         python: its interpreter; None where it can't be run.
         reason: why not.
-        versions: distribution to version, of the tool and of what all share.
+        versions: distribution to version, of the tool and of the packages that all share.
     """
 
     python: Path | None
@@ -90,7 +90,7 @@ def _versions(python: Path, names: tuple[str, ...]) -> dict[str, str]:
 
 
 def _call(command: list[str]) -> str:
-    """Run to the end; its last words where it failed, else nothing."""
+    """Run a command to its end; its last line where it failed, else ""."""
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     if done.returncode == 0:
         return ""

@@ -1,4 +1,4 @@
-"""One process of one tool on one job: run, measured, and put into words when it fails."""
+"""One process of one tool on one job: run, measured, and described when it fails."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ BEST: dict[str, tuple[str, ...]] = {
     "fastai": ("channels_last",),
     "ultralytics": ("compile",),
 }
-"""Tool to the combinations among which its best settings are looked for."""
+"""Tool to the combinations among which its best settings are searched."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -62,11 +62,11 @@ class Order:
 
 @dataclass(slots=True)
 class Caches:
-    """zooft's caches of this comparison: a fresh one a run, kept for the warm run that follows.
+    """zooft's caches of this comparison: a fresh one for each run, also used by the warm run that follows.
 
     Attributes:
-        folder: below which they lie.
-        filled: what was computed, to where.
+        folder: that contains them.
+        filled: what was computed, to its folder.
     """
 
     folder: Path
@@ -90,11 +90,11 @@ def parse_tool(text: str) -> tuple[str, tuple[str, ...]]:
 
 
 def run(order: Order, environment: Environment, caches: Caches, *, extra: Sequence[str] = ()) -> Run:
-    """Run it; a failure is a result too.
+    """Make the run; a failure is a result too.
 
     Args:
-        order: what.
-        environment: where.
+        order: the run.
+        environment: the tool's.
         caches: zooft's.
         extra: more flags for zooft.
     """
@@ -102,7 +102,7 @@ def run(order: Order, environment: Environment, caches: Caches, *, extra: Sequen
     if environment.python is None:
         return _result(order, environment, problem=environment.reason)
     with tempfile.TemporaryDirectory(prefix="zooft-peers-") as scratch:
-        job = _placed(order.job, settings, Path(scratch))
+        job = _place(order.job, settings, Path(scratch))
         if name == "zooft":
             return _run_ours(order, job, settings, environment, caches, extra)
         path = Path(scratch) / "job.json"
@@ -114,7 +114,7 @@ def run(order: Order, environment: Environment, caches: Caches, *, extra: Sequen
 
 
 def peer_epochs(log: Path, cost: Cost) -> tuple[Epoch, ...]:
-    """What a peer logged, by the clock of its process."""
+    """The epochs that a peer logged, by the clock of its process."""
     if not log.is_file():
         return ()
     found = []
@@ -160,7 +160,7 @@ def _run_ours(
     return _result(order, environment, cost=cost, epochs=epochs, problem=_problem(order, cost, epochs))
 
 
-def _placed(job: Job, settings: tuple[str, ...], scratch: Path) -> Job:
+def _place(job: Job, settings: tuple[str, ...], scratch: Path) -> Job:
     work = scratch / "work"
     work.mkdir()
     return dataclasses.replace(job, settings=settings, log=str(scratch / "epochs.jsonl"), scratch=str(work))
@@ -168,8 +168,8 @@ def _placed(job: Job, settings: tuple[str, ...], scratch: Path) -> Job:
 
 def _problem(order: Order, cost: Cost, epochs: Sequence[Epoch]) -> str:
     if cost.status != 0:
-        said = [line.strip() for _, line in cost.lines if line.strip()] or ["it wrote nothing"]
-        last = next((line for line in reversed(said) if "Error" in line), said[-1])
+        lines = [line.strip() for _, line in cost.lines if line.strip()] or ["it wrote nothing"]
+        last = next((line for line in reversed(lines) if "Error" in line), lines[-1])
         if cost.wall > order.limit:
             return f"stopped after {order.limit:.0f} s"
         return f"exit status {cost.status}: {_without_paths(last)[:200]}"

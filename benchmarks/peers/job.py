@@ -36,7 +36,7 @@ class Job:
         workers: loader processes.
         lr: learning rate, for tools that have no default of their own for this job.
         settings: of the tool, beyond its defaults: ``bf16``, ``channels_last``, ``compile``.
-        log: a line of JSON an epoch is appended here.
+        log: a line of JSON for each epoch is appended here.
         scratch: an empty folder.
     """
 
@@ -102,7 +102,7 @@ def build(job: Job) -> nn.Module:
 
 
 def freeze(module: nn.Module, frozen: Sequence[str]) -> None:
-    """Take the gradients off the named parameters.
+    """Disable gradients of the named parameters.
 
     Raises:
         ValueError: the module has no parameter of such a name.
@@ -127,7 +127,7 @@ def normalisation(module: nn.Module) -> tuple[tuple[float, ...], tuple[float, ..
 
 
 def note_epoch(job: Job, targets: Sequence[int], predictions: Sequence[int]) -> None:
-    """Log how well the epoch that has just ended answers the validation images."""
+    """Log the finished epoch's accuracy on the validation images."""
     line = {
         "time": time.time(),
         "accuracy": accuracy(targets, predictions),
@@ -138,7 +138,7 @@ def note_epoch(job: Job, targets: Sequence[int], predictions: Sequence[int]) -> 
 
 
 def accuracy(targets: Sequence[int], predictions: Sequence[int]) -> float:
-    """The share of right answers.
+    """The share of correct predictions.
 
     Raises:
         ValueError: of different lengths, or empty.
@@ -147,7 +147,7 @@ def accuracy(targets: Sequence[int], predictions: Sequence[int]) -> float:
 
 
 def balanced_accuracy(targets: Sequence[int], predictions: Sequence[int]) -> float:
-    """The mean over the classes that occur of the share of right answers.
+    """The mean share of correct predictions over the classes that occur.
 
     Raises:
         ValueError: of different lengths, or empty.
@@ -161,5 +161,5 @@ def balanced_accuracy(targets: Sequence[int], predictions: Sequence[int]) -> flo
 
 def _count(targets: Sequence[int]) -> int:
     if not len(targets):
-        raise ValueError("there are no validation answers")
+        raise ValueError("there are no validation predictions")
     return len(targets)

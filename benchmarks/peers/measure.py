@@ -27,9 +27,11 @@ class Sample:
     Attributes:
         seconds: since the start.
         cpu: seconds used so far.
-        pss: proportional set size, bytes: what is resident, mapped files included; 0 where the system doesn't say.
+        pss: proportional set size, bytes: what is resident, mapped files included; 0 where the system doesn't report
+            it.
         held: the part of it that isn't files and so can't be dropped, bytes.
-        largest: the most that any one of its processes has had resident so far, bytes; 0 where the system doesn't say.
+        largest: the most that any one of its processes has had resident so far, bytes; 0 where the system doesn't
+            report it.
     """
 
     seconds: float
@@ -49,7 +51,7 @@ class Cost:
         wall: seconds.
         cpu: user and system seconds, with all descendants.
         peak_process: resident bytes of the largest single process.
-        peak_tree: most bytes of the tree at any sample, mapped files included; 0 where the system doesn't say.
+        peak_tree: most bytes of the tree at any sample, mapped files included; 0 where the system doesn't report it.
         peak_held: the same without mapped files.
         samples: in order.
         lines: what it wrote to standard error and output, with the second at which each line came.
@@ -122,7 +124,7 @@ def run(
     def watch() -> None:
         try:
             tree = psutil.Process(process.pid)
-        except psutil.NoSuchProcess:  # ended before anybody looked
+        except psutil.NoSuchProcess:  # ended before the first sample
             return
         while not done.wait(_EVERY):
             now = time.perf_counter() - clock
@@ -138,7 +140,7 @@ def run(
     done.set()
     for thread in threads:
         thread.join(timeout=5)
-    process.returncode = os.waitstatus_to_exitcode(code)  # reaped here, so that Popen doesn't look for it
+    process.returncode = os.waitstatus_to_exitcode(code)  # reaped here, so that Popen doesn't wait for it
     return Cost(
         status=process.returncode,
         started=started,
@@ -164,7 +166,7 @@ def rollup(text: str) -> tuple[int, int]:
 
 
 def high_water(text: str) -> int:
-    """The most bytes that a process has had resident, by Linux's ``/proc/PID/status``; 0 if it doesn't say."""
+    """The most bytes that a process has had resident, by Linux's ``/proc/PID/status``; 0 if it doesn't report it."""
     lines = (line.partition(":") for line in text.splitlines())
     return next((int(rest.split()[0]) * 1024 for name, _, rest in lines if name == "VmHWM"), 0)
 

@@ -22,7 +22,7 @@ SETTINGS: dict[str, tuple[str, ...]] = {
     "sweep": ("--sweep",),
     "compile": ("--compile", "on"),
 }
-"""What may stand behind ``zooft+``, to flags; ``warm`` is a second run over the same cache."""
+"""Settings after ``zooft+``, to flags; ``warm`` is a second run over the same cache."""
 
 _EPOCH = re.compile(r"\bepoch (\d+)/\d+:")
 
@@ -68,7 +68,7 @@ def lacking(flags: Sequence[str], help_text: str) -> list[str]:
 
 
 def epochs(out: Path, cost: Cost) -> tuple[Epoch, ...]:
-    """What validation said, from the run folder; when, from the lines written meanwhile."""
+    """Validation figures from the run folder; times from the lines printed meanwhile."""
     path = out / "metrics.jsonl"
     records = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
     times = {int(found[1]): seconds for seconds, line in cost.lines if (found := _EPOCH.search(line))}

@@ -12,12 +12,12 @@ from peers.results import Comparison, Row, Run, Spread
 
 BEGIN, END = "<!-- measured: begin -->", "<!-- measured: end -->"
 _JOBS = {"head": "head only (everything else frozen)", "last": "last stage and head", "full": "everything learns"}
-_SAID = {"zooft": "an empty cache", "zooft+warm": "a warm one"}
+_WORDS = {"zooft": "an empty cache", "zooft+warm": "a warm one"}
 _MIB = 1024 * 1024
 
 
 def sections(runs: Sequence[Run], pictures: dict[Comparison, str]) -> dict[str, str]:
-    """Headings to what stands below them, in Markdown: a section a comparison.
+    """Headings to their sections in Markdown, one for each comparison.
 
     Args:
         runs: any.
@@ -26,7 +26,7 @@ def sections(runs: Sequence[Run], pictures: dict[Comparison, str]) -> dict[str, 
     found = {}
     for key, members in results.group(runs).items():
         table = results.rows(members)
-        parts = [_measured(members), _headline(table), _table(table)]
+        parts = [_measurement(members), _headline(table), _table(table)]
         if key in pictures:
             parts.append(f"![validation accuracy over time, {title(key)}]({pictures[key]})")
         found[title(key)] = "\n\n".join(part for part in parts if part)
@@ -47,25 +47,25 @@ def slug(key: Comparison) -> str:
 
 
 def insert(text: str, measured: Mapping[str, str]) -> str:
-    """`text` with these sections between the two marks; those of other headings that stand there already stay.
+    """`text` with these sections between the two marks; sections there with other headings stay.
 
     Raises:
-        ValueError: the marks aren't there, or a heading stands there twice.
+        ValueError: the marks aren't there, or a heading is there twice.
     """
     head, begin, rest = text.partition(BEGIN)
     between, end, tail = rest.partition(END)
     if not begin or not end:
         raise ValueError(f"the document lacks the lines {BEGIN} and {END}, between which the results go")
     first, *old = re.split(r"^### (.+)$", between, flags=re.MULTILINE)
-    kept = dict(zip(old[::2], (body.strip() for body in old[1::2]), strict=True))
-    if len(kept) < len(old[::2]):
-        raise ValueError("a heading stands twice between the marks; take one of the two out")
-    parts = [first.strip()] + [f"### {heading}\n\n{body.strip()}" for heading, body in {**kept, **measured}.items()]
+    others = dict(zip(old[::2], (body.strip() for body in old[1::2]), strict=True))
+    if len(others) < len(old[::2]):
+        raise ValueError("a heading occurs twice between the marks; take one of the two out")
+    parts = [first.strip()] + [f"### {heading}\n\n{body.strip()}" for heading, body in {**others, **measured}.items()]
     return "\n\n".join([head + BEGIN, *filter(None, parts), END + tail])
 
 
 def plot(key: Comparison, runs: Sequence[Run], path: Path) -> bool:
-    """Best balanced accuracy so far over seconds since the start, log axis, a line a run; whether there was any."""
+    """Best balanced accuracy so far over seconds since the start, log axis, a line for each run; False without runs."""
     import matplotlib as mpl
 
     mpl.use("Agg")
@@ -113,7 +113,7 @@ def _points(run: Run) -> list[tuple[float, float]]:
     return points
 
 
-def _measured(runs: Sequence[Run]) -> str:
+def _measurement(runs: Sequence[Run]) -> str:
     machines = sorted({run.machine for run in runs})
     dates = sorted({run.date for run in runs})
     versions: dict[str, set[str]] = {}
@@ -126,10 +126,10 @@ def _measured(runs: Sequence[Run]) -> str:
 
 
 def _headline(table: Sequence[Row]) -> str:
-    said = []
+    parts = []
     peer = results.fastest(table)
     for name in _ours(table):
-        words = _SAID.get(name, f"`{name.removeprefix('zooft+')}`")
+        words = _WORDS.get(name, f"`{name.removeprefix('zooft+')}`")
         against = []
         tutorial = next((row for row in table if row.tool == "tutorial" and name in row.ratios), None)
         if tutorial is not None:
@@ -137,14 +137,14 @@ def _headline(table: Sequence[Row]) -> str:
         if peer is not None and name in peer.ratios:
             against.append(f"**{_times(peer.ratios[name])}** than the fastest other tool ({peer.tool})")
         if against:
-            said.append(f"with {words} {' and '.join(against)}")
-    return f"CPU time: zooft needs, {'; '.join(said)}." if said else ""
+            parts.append(f"with {words} {' and '.join(against)}")
+    return f"CPU time: zooft needs, {'; '.join(parts)}." if parts else ""
 
 
 def _ours(table: Sequence[Row]) -> list[str]:
     """zooft's rows that others are compared with: cold before warm, then by name."""
     names = {name for row in table for name in row.ratios}
-    return sorted(names, key=lambda name: (list(_SAID).index(name) if name in _SAID else len(_SAID), name))
+    return sorted(names, key=lambda name: (list(_WORDS).index(name) if name in _WORDS else len(_WORDS), name))
 
 
 def _table(table: Sequence[Row]) -> str:
@@ -158,9 +158,16 @@ def _table(table: Sequence[Row]) -> str:
         if row.cpu is None:
             lines.append(f"| {row.tool} | not run: {_cell(row.problem)} |" + " |" * (3 + len(ours)))
             continue
-        ratio = [_spread(row.ratios[name], 1) if name in row.ratios else "" for name in ours]
+        ratio = [_spread_cell(row.ratios[name], 1) if name in row.ratios else "" for name in ours]
         peak = "" if row.peak is None else f"{row.peak.middle / _MIB:.0f}"
-        cells = [row.tool, _spread(row.cpu, 1), _spread(row.wall, 1), *ratio, peak, _spread(row.accuracy, 3)]
+        cells = [
+            row.tool,
+            _spread_cell(row.cpu, 1),
+            _spread_cell(row.wall, 1),
+            *ratio,
+            peak,
+            _spread_cell(row.accuracy, 3),
+        ]
         lines.append(f"| {' | '.join(cells)} |")
     return "\n".join(lines)
 
@@ -171,7 +178,7 @@ def _times(value: Spread) -> str:
     return f"{1 / value.middle:.2f} times more"
 
 
-def _spread(value: Spread | None, digits: int) -> str:
+def _spread_cell(value: Spread | None, digits: int) -> str:
     """The median, and the range where there are several values."""
     if value is None:
         return ""

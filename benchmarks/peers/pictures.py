@@ -1,4 +1,4 @@
-"""Synthetic photographs by the thousand: four classes told apart by their texture, not by their colour or brightness.
+"""Synthetic photographs by the thousand: four classes that differ in texture, not in colour or brightness.
 
 Each is a JPEG of 500 x 375 pixels and about 80 KB, as in a usual data set of photographs, so that decoding costs what
 it usually costs. Deterministic: the same seed gives the same bytes.
@@ -25,7 +25,7 @@ _Field = NDArray[np.float32]
 
 
 def make(folder: Path, *, train: int, val: int, seed: int = 0, processes: int = 2) -> Path:
-    """Write ``train/CLASS`` and ``val/CLASS`` with so many images in all; nothing where they stand already.
+    """Write ``train/CLASS`` and ``val/CLASS`` with this many images in all; nothing where they exist already.
 
     Returns:
         `folder`.
@@ -85,7 +85,7 @@ def _axes() -> tuple[_Field, _Field]:
     return np.arange(HEIGHT, dtype=np.float32)[:, None], np.arange(WIDTH, dtype=np.float32)[None, :]
 
 
-def _turned(random: np.random.Generator) -> tuple[_Field, _Field]:
+def _turn(random: np.random.Generator) -> tuple[_Field, _Field]:
     """Coordinates in pixels, turned by any angle."""
     y, x = _axes()
     angle = random.uniform(0, np.pi)
@@ -99,12 +99,12 @@ def _wave(distance: _Field, period: float, shift: float = 0.0) -> _Field:
 
 
 def _stripes(random: np.random.Generator) -> _Field:
-    u, _ = _turned(random)
+    u, _ = _turn(random)
     return _wave(u, random.uniform(20, 60), random.uniform(0, 6))
 
 
 def _checks(random: np.random.Generator) -> _Field:
-    u, v = _turned(random)
+    u, v = _turn(random)
     period = random.uniform(25, 70)
     return np.round((_wave(u, period) - 0.5) * (_wave(v, period) - 0.5) * 2 + 0.5)
 

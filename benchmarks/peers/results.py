@@ -1,4 +1,4 @@
-"""One finished run as a line of JSON, and what many of them say together.
+"""One finished run as a line of JSON, and the summary of many.
 
 Ratios are taken within a round, in which the tools took turns, and only then summarised: what slowed the machine down
 in one round slowed all of them.
@@ -17,12 +17,12 @@ from typing import Any
 
 @dataclass(frozen=True, slots=True)
 class Epoch:
-    """Validation after an epoch: when it was known, and what it said.
+    """Validation after an epoch: its time and its figures.
 
     Attributes:
-        seconds: since the process started; None where the tool doesn't tell.
+        seconds: since the process started; None where the tool doesn't report it.
         cpu: CPU seconds used by then.
-        accuracy: share of right answers.
+        accuracy: share of correct predictions.
         balanced_accuracy: its mean over the classes.
     """
 
@@ -37,18 +37,18 @@ class Run:
     """One process.
 
     Attributes:
-        tool: as on the command line: name, and settings behind ``+``.
+        tool: as on the command line: name, and settings after ``+``.
         model: timm's name.
         job: ``head``, ``last`` or ``full``.
-        data: what it learnt from, in words.
-        epochs_wanted: passes.
+        data: the data, in words.
+        epochs_wanted: passes over the data.
         batch: images a step.
         size: of the images, pixels.
         threads: OMP_NUM_THREADS.
         seed: of the round.
         date: day of the run, ISO.
         machine: processor and cores.
-        versions: of the tool and of what all share.
+        versions: of the tool and of the packages that all share.
         problem: why it failed or didn't run; empty if it did.
         wall: seconds.
         cpu: user and system seconds with all descendants.
@@ -86,7 +86,7 @@ class Run:
 
 @dataclass(frozen=True, slots=True)
 class Comparison:
-    """What is compared with each other: everything but tool, seed and date is the same."""
+    """Runs that are compared: everything but tool, seed and date is the same."""
 
     data: str
     model: str
@@ -117,7 +117,7 @@ class Row:
         wall: seconds.
         peak: bytes of the process tree without mapped files, or of the largest process where that is unknown.
         accuracy: balanced, of the best epoch.
-        ratios: of ours to how many times its CPU seconds this tool needed.
+        ratios: zooft's rows to how many times their CPU seconds this tool needed.
         problem: why there are no figures.
     """
 
@@ -146,7 +146,7 @@ def read(paths: Iterable[Path]) -> list[Run]:
     """All runs of some files.
 
     Raises:
-        ValueError: a line isn't a run; says which.
+        ValueError: a line isn't a run; names it.
     """
     runs = []
     for path in paths:
@@ -159,7 +159,7 @@ def read(paths: Iterable[Path]) -> list[Run]:
 
 
 def group(runs: Iterable[Run]) -> dict[Comparison, list[Run]]:
-    """What belongs together, in the order of the first runs. Of equal tool and seed the last run counts."""
+    """Runs by comparison, in the order of the first runs. Of equal tool and seed the last run counts."""
     groups: dict[Comparison, dict[tuple[str, int], Run]] = {}
     for run in runs:
         key = Comparison(run.data, run.model, run.job, run.epochs_wanted, run.batch, run.size, run.threads)
@@ -168,7 +168,7 @@ def group(runs: Iterable[Run]) -> dict[Comparison, list[Run]]:
 
 
 def rows(runs: Sequence[Run]) -> list[Row]:
-    """One row a tool, ours first, then by CPU time, those without figures last."""
+    """One row for each tool, zooft first, then by CPU time, those without figures last."""
     by_tool: dict[str, list[Run]] = {}
     for run in runs:
         by_tool.setdefault(run.tool, []).append(run)

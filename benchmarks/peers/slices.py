@@ -1,4 +1,4 @@
-"""CT slices as pictures, so that tools that read nothing else can be compared: one window, patients on one side."""
+"""CT slices as pictures, for tools that read nothing else: one window, no patient in both splits."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from zooft.data.split import split
 from zooft.hooks import registry
 
 HELD_OUT = 0.4
-"""Share of the samples that validation gets, large enough to tell tools apart on a hundred slices."""
+"""Share of the samples that validation gets, large enough for tools to differ on a hundred slices."""
 
 
 def write(source: Path, folder: Path, *, window: str) -> Path:

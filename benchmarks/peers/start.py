@@ -1,4 +1,4 @@
-"""What all tools start from: the same initial tensors, and the same list of what doesn't learn."""
+"""What all tools start from: the same initial tensors, and the same list of frozen parameters."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ def weights(model: str, folder: Path, *, pretrained: bool, seed: int = 0) -> Pat
 
     Args:
         model: timm's name.
-        folder: of all such files.
-        pretrained: ask zooft's sources, timm's own download last; else random, drawn from `seed`.
+        folder: for all such files.
+        pretrained: from zooft's sources, timm's own download last; else random, from `seed`.
     """
     kind = "pretrained" if pretrained else f"random-{seed}"
     path = folder / f"{model}-{kind}.safetensors"
@@ -39,7 +39,7 @@ def at_hand(model: str) -> bool:
 
 
 def frozen(model: str, job: str) -> tuple[str, ...]:
-    """timm's names of the parameters that zooft keeps in such a job."""
+    """timm's names of the parameters that zooft freezes in such a job."""
     import torch
 
     from zooft.hooks import registry

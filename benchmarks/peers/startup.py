@@ -22,14 +22,14 @@ import sys
 import torch
 from torch.nn.modules.module import register_module_forward_pre_hook
 from torch.optim.optimizer import register_optimizer_step_pre_hook
-def tell(what):
+def report(what):
     print(what, sum(os.times()[:4]), flush=True)
 def fed(module, _args):
     if module.training and torch.is_grad_enabled():
-        tell({_FED!r})
+        report({_FED!r})
         hook.remove()
 hook = register_module_forward_pre_hook(fed)
-register_optimizer_step_pre_hook(lambda *_: tell({_STEPPED!r}))
+register_optimizer_step_pre_hook(lambda *_: report({_STEPPED!r}))
 from zooft.cli import main
 sys.argv = ["zooft", *sys.argv[1:]]
 main()
@@ -63,7 +63,7 @@ class Startup:
     step_cpu: Spread
 
 
-def measured(job: Job, *, rounds: int, environment: Mapping[str, str], folder: Path) -> Startup:
+def measure_startup(job: Job, *, rounds: int, environment: Mapping[str, str], folder: Path) -> Startup:
     """Run the three in turn.
 
     Args:
@@ -110,7 +110,7 @@ def measured(job: Job, *, rounds: int, environment: Mapping[str, str], folder: P
             cost = measure.run(
                 command, environment=variables, folder=folder, limit=600, stop_at=lambda line: _STEPPED in line
             )
-            seen = _seen(cost) if what == _STEPPED else {what: (cost.wall, cost.cpu)}
+            seen = _times(cost) if what == _STEPPED else {what: (cost.wall, cost.cpu)}
             if (what == _STEPPED and len(seen) < 2) or (what != _STEPPED and cost.status):
                 last = cost.lines[-1][1] if cost.lines else "it wrote nothing"
                 raise RuntimeError(f"{what} couldn't be measured; exit status {cost.status}: {last}")
@@ -121,7 +121,7 @@ def measured(job: Job, *, rounds: int, environment: Mapping[str, str], folder: P
     return Startup(job.model, *(value for value in found if value is not None))
 
 
-def _seen(cost: measure.Cost) -> dict[str, tuple[float, float]]:
+def _times(cost: measure.Cost) -> dict[str, tuple[float, float]]:
     """When each sign was written, wall and CPU seconds."""
     return {
         sign: (seconds, float(line.rpartition(" ")[2]))

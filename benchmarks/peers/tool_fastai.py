@@ -31,7 +31,7 @@ def train(job: jobs.Job) -> None:
         still = [parameter for name, parameter in named if name in frozen]
         return [part for part in (still, [p for name, p in named if name not in frozen]) if part]
 
-    def noted(predictions: Any, targets: Any) -> float:
+    def note(predictions: Any, targets: Any) -> float:
         answers = predictions.tolist(), targets.tolist()
         jobs.note_epoch(job, answers[1], answers[0])
         return jobs.accuracy(answers[1], answers[0])
@@ -41,7 +41,7 @@ def train(job: jobs.Job) -> None:
         model,
         loss_func=CrossEntropyLossFlat(),
         splitter=groups,
-        metrics=AccumMetric(noted, dim_argmax=1),
+        metrics=AccumMetric(note, dim_argmax=1),
         path=Path(job.scratch),
         cbs=[ChannelsLast()] if "channels_last" in job.settings else None,
         lr=job.lr,

@@ -15,7 +15,7 @@ from peers import job as jobs
 
 
 class Pictures(Dataset):
-    """Images of a folder as the Trainer wants them: one dictionary each."""
+    """Images of a folder as the Trainer needs them: one dictionary each."""
 
     def __init__(self, folder: Path, steps: list[Any]) -> None:
         self._images = datasets.ImageFolder(str(folder), transforms.Compose(steps))
@@ -43,7 +43,7 @@ def train(job: jobs.Job) -> None:
     random = [transforms.RandomResizedCrop(job.size), transforms.RandomHorizontalFlip(), *last]
     plain = [transforms.Resize(round(job.size * 256 / 224)), transforms.CenterCrop(job.size), *last]
 
-    def noted(answers: Any) -> dict[str, float]:
+    def note(answers: Any) -> dict[str, float]:
         predictions = np.argmax(answers.predictions, axis=1).tolist()
         targets = answers.label_ids.tolist()
         jobs.note_epoch(job, targets, predictions)
@@ -54,7 +54,7 @@ def train(job: jobs.Job) -> None:
         args=_arguments(job),
         train_dataset=Pictures(Path(job.data) / "train", random),
         eval_dataset=Pictures(Path(job.data) / "val", plain),
-        compute_metrics=noted,
+        compute_metrics=note,
     ).train()
 
 

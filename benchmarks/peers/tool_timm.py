@@ -1,6 +1,6 @@
 """timm's own pieces, put together as its train.py does: dataset, loader, optimizer, schedule, autocast.
 
-Its script has no flag to freeze; gradients are taken off what is frozen, and the whole model is in training mode.
+Its script has no flag to freeze; frozen parameters have no gradients, and the whole model is in training mode.
 """
 
 from __future__ import annotations
@@ -68,7 +68,7 @@ def _loader(job: jobs.Job, split: str, config: dict[str, Any]) -> Any:
         input_size=(3, job.size, job.size),
         batch_size=job.batch,
         is_training=split == "train",
-        color_jitter=None,  # the other tools don't either
+        color_jitter=None,  # as in the other tools
         interpolation="random" if split == "train" else config["interpolation"],
         mean=config["mean"],
         std=config["std"],

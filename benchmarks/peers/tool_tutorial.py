@@ -1,7 +1,7 @@
-"""The loop of PyTorch's transfer-learning tutorial, in its manner.
+"""The loop of PyTorch's transfer-learning tutorial, in its style.
 
-SGD at 0.001 with momentum 0.9, a tenth of it every 7 epochs, random crops and flips, gradients off what is frozen but
-the whole model in training mode, the best weights saved to a file, two loader processes.
+SGD at 0.001 with momentum 0.9, a tenth of it every 7 epochs, random crops and flips, no gradients for frozen parameters
+but the whole model in training mode, the best weights saved to a file, two loader processes.
 """
 
 from __future__ import annotations
@@ -24,8 +24,8 @@ def train(job: jobs.Job) -> None:
     criterion = nn.CrossEntropyLoss()
     optimizer = optim.SGD(jobs.learning(model), lr=0.001, momentum=0.9)
     scheduler = optim.lr_scheduler.StepLR(optimizer, step_size=7, gamma=0.1)
-    best, kept = 0.0, Path(job.scratch) / "best.pt"
-    torch.save(model.state_dict(), kept)
+    best, weights = 0.0, Path(job.scratch) / "best.pt"
+    torch.save(model.state_dict(), weights)
     for _ in range(job.epochs):
         model.train()
         for inputs, labels in loaders["train"]:
@@ -38,8 +38,8 @@ def train(job: jobs.Job) -> None:
         jobs.note_epoch(job, targets, predictions)
         if (accuracy := jobs.accuracy(targets, predictions)) > best:
             best = accuracy
-            torch.save(model.state_dict(), kept)
-    model.load_state_dict(torch.load(kept, weights_only=True))
+            torch.save(model.state_dict(), weights)
+    model.load_state_dict(torch.load(weights, weights_only=True))
 
 
 def _validate(model: nn.Module, loader: DataLoader) -> tuple[list[int], list[int]]:

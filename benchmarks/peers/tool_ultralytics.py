@@ -1,6 +1,6 @@
 """Ultralytics' classification trainer, around timm's model.
 
-Its own trainer, loader, schedule, moving average and validator run. Replaced: the model; saving and judging the best
+Its own trainer, loader, schedule, moving average and validator run. Replaced: the model; saving and evaluating the best
 checkpoint once more at the end, which the others don't do. Its `freeze` names layers of its own models by number; here
 the same is done by parameter names: no gradients, frozen batch norms in evaluation mode.
 """
@@ -31,7 +31,7 @@ class Layer(nn.Module):
         self.network = network
         self.register_buffer("mean", torch.tensor(mean).view(1, -1, 1, 1))
         self.register_buffer("std", torch.tensor(std).view(1, -1, 1, 1))
-        self.i, self.f = 0, -1  # its number, and that it takes what the layer before gives
+        self.i, self.f = 0, -1  # its number, and that it takes the previous layer's output
 
     def forward(self, pixels: Tensor) -> Tensor:
         """Logits."""
@@ -59,7 +59,7 @@ def train(job: jobs.Job) -> None:
     """Train with the trainer's own loop."""
 
     class Trainer(ClassificationTrainer):
-        """Its own, but for the model and the last judgement."""
+        """Its own, except for the model and the last evaluation."""
 
         def get_model(self, cfg: Any = None, weights: Any = None, verbose: bool = True) -> Model:
             """The job's model."""
@@ -73,12 +73,12 @@ def train(job: jobs.Job) -> None:
             """Not."""
 
     trainer = Trainer(overrides=_overrides(job))
-    trainer.add_callback("on_train_batch_start", lambda running: _keep_still(running.model, job.frozen))
+    trainer.add_callback("on_train_batch_start", lambda running: _freeze(running.model, job.frozen))
     trainer.add_callback("on_fit_epoch_end", lambda running: _note(job, running.validator))
     trainer.train()
 
 
-def _keep_still(model: nn.Module, frozen: tuple[str, ...]) -> None:
+def _freeze(model: nn.Module, frozen: tuple[str, ...]) -> None:
     names = set(frozen)
     network = model.model[0].network  # type: ignore[index,union-attr]
     for name, parameter in network.named_parameters():
@@ -96,12 +96,12 @@ def _note(job: jobs.Job, validator: Any) -> None:
 def _overrides(job: jobs.Job) -> dict[str, Any]:
     return {
         "model": "timm",
-        "data": _linked(job),
+        "data": _link(job),
         "project": job.scratch,
         "name": "run",
         "imgsz": job.size,
         "batch": job.batch,
-        "nbs": job.batch,  # a step a batch, as the others do
+        "nbs": job.batch,  # a step for each batch, as the others do
         "epochs": job.epochs,
         "patience": job.epochs,
         "workers": job.workers,  # it takes none on a CPU
@@ -110,7 +110,7 @@ def _overrides(job: jobs.Job) -> dict[str, Any]:
         "warmup_epochs": 0,
         "seed": job.seed,
         "device": "cpu",
-        "amp": False,  # its bf16 wants CUDA
+        "amp": False,  # its bf16 requires CUDA
         "compile": "compile" in job.settings,
         "deterministic": False,
         "plots": False,
@@ -125,7 +125,7 @@ def _overrides(job: jobs.Job) -> dict[str, Any]:
     }
 
 
-def _linked(job: jobs.Job) -> str:
+def _link(job: jobs.Job) -> str:
     """A folder of links to the data: it writes a list of the images beside them, once."""
     folder = Path(job.scratch) / "data"
     folder.mkdir()
