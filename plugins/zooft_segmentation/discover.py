@@ -76,7 +76,7 @@ def discover(root: Path, options: SegmentationOptions, *, computing: zooft.Compu
                 group=one.pair.group,
                 split=one.pair.split,
                 facts=one.facts,
-                target=masks.Mask(one.pair.mask, code, counts, void),
+                target=masks.Mask(one.pair.mask, code, counts, void, one.mask.mark),
             )
         )
     if not samples:

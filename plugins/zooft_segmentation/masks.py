@@ -6,6 +6,7 @@ channels holds colours.
 
 from __future__ import annotations
 
+import zlib
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -74,12 +75,14 @@ class Mask:
         code: what its pixels mean.
         counts: pixels of each class.
         void: pixels that are left out.
+        mark: equal for equal masks: a checksum of its pixels, hexadecimal.
     """
 
     path: Path
     code: Code
     counts: tuple[int, ...]
     void: int = 0
+    mark: str = ""
 
     def pixels(self) -> NDArray[np.uint8]:
         """``(H, W)``, the number of each pixel's class; `OUTSIDE` where there is none.
@@ -140,11 +143,13 @@ class Inspection:
     Attributes:
         size: rows and columns.
         counts: of each value or colour.
+        mark: a checksum of the pixels, hexadecimal.
         colours: whether these are colours.
     """
 
     size: tuple[int, int]
     counts: Mapping[int, int]
+    mark: str
     colours: bool = False
 
 
@@ -161,11 +166,12 @@ def inspect(path: Path, colours: frozenset[int]) -> Inspection:
     import numpy as np
 
     keys, by_colour = _keys(path, colours)
+    mark = f"{zlib.crc32(np.ascontiguousarray(keys)):08x}"
     if keys.dtype == np.uint8:
         counts = np.bincount(keys.ravel(), minlength=256)
-        return Inspection(keys.shape, {int(key): int(counts[key]) for key in np.flatnonzero(counts)})
+        return Inspection(keys.shape, {int(key): int(counts[key]) for key in np.flatnonzero(counts)}, mark)
     found, counts = np.unique(keys, return_counts=True)
-    return Inspection(keys.shape, dict(zip(found.tolist(), counts.tolist(), strict=True)), by_colour)
+    return Inspection(keys.shape, dict(zip(found.tolist(), counts.tolist(), strict=True)), mark, by_colour)
 
 
 def fault_of(found: Inspection, code: Code) -> str:

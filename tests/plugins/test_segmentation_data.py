@@ -345,3 +345,16 @@ def training() -> zooft.TrainingPart:
     from zooft_segmentation.training import training_part
 
     return training_part()
+
+
+def test_copies_whose_masks_differ_are_told_apart_by_the_audit(tmp_path: Path) -> None:
+    """Of the same shares, too: the audit compares the texts of targets."""
+    from zooft_segmentation.presentation import presentation_part
+
+    pair(tmp_path, "a", mask(0, 1))
+    pair(tmp_path, "b", mask(1, 0))
+    pair(tmp_path, "c", mask(0, 1))
+    seen = found(tmp_path)
+    texts = [presentation_part().target(sample.target, seen.labels) for sample in seen.samples]
+    assert texts[0] == texts[2] != texts[1]
+    assert all(text.startswith("class 0 50.0%, class 1 50.0% (") for text in texts)
