@@ -157,7 +157,7 @@ def a_single_image(folder: Path) -> Path:
         (empty_class, "no usable samples of class wasp"),
         (unreadable_class, "no usable samples of class bee; 1 of its files was rejected, the first: bee/torn.jpg"),
         (two_images, "2 samples in classes of ant 1, bee 1 are too few to hold out"),
-        (unreadable_manifest, "isn't a CSV file in UTF-8: line 2 holds other bytes"),
+        (unreadable_manifest, "isn't a CSV file in UTF-8: line 2 has other bytes"),
         (conflicting_labels, "labels.csv, line 3: x/00.png has the label 'bee' here and 'ant' in line 2"),
         (unknown_paths, "the first: y/00.png: no such file"),
         (wrong_columns, "needs the columns path and label, and has file, class"),

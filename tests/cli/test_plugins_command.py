@@ -274,7 +274,7 @@ def test_drafts_use_nothing_but_public_names_and_import_torch_where_it_is_needed
         ("zooft-mine", "leave 'zooft' out of the name"),
         ("ct", "there is a plugin 'ct' already, of zooft"),
         ("efficientnet-lite", "there is a plugin 'efficientnet_lite' already, of zooft"),
-        ("linear", "the plugin standard of zooft registers head 'linear' already"),
+        ("attention", "the plugin standard of zooft registers head 'attention' already"),
     ],
 )
 def test_names_that_cannot_be_or_are_taken_are_refused(

@@ -62,7 +62,7 @@ def test_a_sample_that_is_gone_is_named() -> None:
     def gone(_source: Any, _options: Any) -> Any:
         raise zooft.DataError("no such file")
 
-    words = "a.png was readable when the data was listed, and isn't now: no such file"
+    words = "a.png was readable when the data was listed, and isn't any more: no such file"
     for work in (tables.read, tables.digest):
         with pytest.raises(zooft.DataError, match=f"^{words}$"):
             work(task(read=gone, digest=gone), None, sample("a.png"))

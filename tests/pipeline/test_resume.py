@@ -405,7 +405,7 @@ def test_what_makes_a_finished_run_no_longer_is_refused_by_its_reason(data: Path
         zooft.finetune(resume=short, epochs=2)
     with pytest.raises(ConfigError, match=r"and --lr can't be given with it"):
         zooft.finetune(resume=short, epochs=4, lr=0.1)
-    with pytest.raises(RunError, match="with --epochs MORE a new run goes on"):
+    with pytest.raises(RunError, match="with --epochs MORE a new run continues"):
         zooft.finetune(resume=short)
     for path in (short / "last").iterdir():
         path.unlink()

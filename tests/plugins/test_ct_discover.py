@@ -403,7 +403,7 @@ def test_where_everybody_counts_as_one_class_a_warning_says_so(tmp_path: Path) -
 
 def test_two_classes_of_which_either_may_be_looked_for_are_asked_about(tmp_path: Path) -> None:
     by_slice(tmp_path, "left", "right")
-    with pytest.raises(zooft.ConfigError, match="say it: --positive left, or --positive right"):
+    with pytest.raises(zooft.ConfigError, match="name it: --positive left, or --positive right"):
         found(tmp_path)
     assert found(tmp_path, positive="left").classes == ("right", "left")
     known = discover.discover(tmp_path, ClassificationOptions(), learning=False)

@@ -103,7 +103,7 @@ def test_faults_are_told_by_line_and_never_by_value(tmp_path: Path, text: str, w
 
 
 def test_files_that_are_no_text_are_refused(tmp_path: Path) -> None:
-    assert "line 2 holds other bytes" in refusal(
+    assert "line 2 has other bytes" in refusal(
         tmp_path, "patient_id,series_uid,label\n7,1.2,größer\n", encoding="latin-1"
     )
     with pytest.raises(zooft.DataError, match="can't be read"):

@@ -32,7 +32,7 @@ def built(name: str, *, seed: int = 0) -> nn.Module:
 
 def test_the_bag_heads_are_registered_as_such_and_linear_is_not() -> None:
     registry = load_registry(discover())
-    assert {name: registry.head(name).reads for name in ("linear", "mean", "max", "attention")} == {
+    assert {name: registry.head(f"standard/{name}").reads for name in ("linear", "mean", "max", "attention")} == {
         "linear": "vector",
         "mean": "bag",
         "max": "bag",

@@ -352,7 +352,7 @@ def test_a_head_with_a_layer_that_is_marked_as_fixed_passes() -> None:
 
 @pytest.mark.parametrize("name", ["linear", "mean", "max", "attention"])
 def test_the_heads_that_come_with_zooft_pass(name: str) -> None:
-    testing.check_head(registry.load().head(name))
+    testing.check_head(registry.load().head(f"standard/{name}"))
 
 
 # Freezers

@@ -103,13 +103,10 @@ def _head(registry: Registry, named: str | None, task: Task, options: Any) -> st
     name: str = named or ask(task, "head", options)
     bag = ask(task, "bag", options)
     gives = task.problem.training.gives
-    fitting = [
-        entry
-        for entry in registry.heads
-        if entry.value.name == name and entry.value.gives == gives and (entry.value.reads == "bag") == bag
-    ]
-    if len(fitting) == 1:  # of several plugins' heads of this name, the one that can be meant
-        name = f"{fitting[0].owner.name}/{name}"
+    alike = [entry for entry in registry.heads if entry.value.name == name]
+    fitting = [e for e in alike if e.value.gives == gives and (e.value.reads == "bag") == bag]
+    if len(alike) > 1 and len(fitting) < 2:  # of several plugins' heads of this name, the one that can be meant
+        name = f"{(fitting or alike)[0].owner.name}/{name}"
     try:
         head = registry.head(name)
     except UnknownNameError as error:
