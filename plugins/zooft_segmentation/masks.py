@@ -166,7 +166,7 @@ def inspect(path: Path, colours: frozenset[int]) -> Inspection:
     import numpy as np
 
     keys, by_colour = _keys(path, colours)
-    mark = f"{zlib.crc32(np.ascontiguousarray(keys)):08x}"
+    mark = f"{zlib.crc32(keys.tobytes()):08x}"
     if keys.dtype == np.uint8:
         counts = np.bincount(keys.ravel(), minlength=256)
         return Inspection(keys.shape, {int(key): int(counts[key]) for key in np.flatnonzero(counts)}, mark)

@@ -85,7 +85,7 @@ def _list(shares: Sequence[float], labels: Labels) -> str:
 
 
 def _target(target: Any, labels: Labels) -> str:
-    """Shares of the classes, and what tells one mask from another of the same shares: the audit compares these texts."""
+    """Shares of the classes, and what tells masks of the same shares apart: the audit compares these texts."""
     pixels = sum(target.counts)
     shares = _list([count / pixels for count in target.counts], labels) if pixels else "nothing but void"
     return f"{shares} ({target.mark})" if target.mark else shares
