@@ -19,3 +19,13 @@ def require(_options: Any = None) -> None:
     """
     if importlib.util.find_spec(_LIBRARY) is None:
         raise zooft.ConfigError(f"learning masks needs {_LIBRARY} (decoders and losses): {EXTRA}")
+
+
+def require_coco() -> None:
+    """Whether the library of COCO's shapes is there, without loading it.
+
+    Raises:
+        ConfigError: it isn't, with the extra that brings it.
+    """
+    if importlib.util.find_spec("pycocotools") is None:
+        raise zooft.ConfigError(f"COCO's polygons and run lengths need pycocotools: {EXTRA}")

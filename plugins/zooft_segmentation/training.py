@@ -11,6 +11,7 @@ import numpy as np
 
 import zooft
 from zooft_segmentation import needs
+from zooft_segmentation.coco import Regions
 from zooft_segmentation.masks import OUTSIDE, Mask
 
 if TYPE_CHECKING:
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
     from torch import nn
 
     Labels = tuple[zooft.Label, ...]
+    Target = Mask | Regions
 
 HEAD = "logits"
 _MOST_WEIGHT = 10.0
@@ -47,7 +49,7 @@ def _outputs(labels: Labels, _options: Any) -> Mapping[str, int]:
 
 
 def _check(target: Any, labels: Labels) -> str:
-    if not isinstance(target, Mask):
+    if not isinstance(target, (Mask, Regions)):
         return "a mask"
     if len(target.counts) != len(labels):
         return f"a mask of {len(labels)} classes"
@@ -60,7 +62,7 @@ def _prepare(labels: Labels, _targets: Sequence[Any], options: Any) -> Labels:
     return (first, *labels[1:])
 
 
-def _encode(target: Mask, _labels: Labels) -> NDArray[np.uint8]:
+def _encode(target: Target, _labels: Labels) -> NDArray[np.uint8]:
     return target.pixels()
 
 
@@ -68,14 +70,14 @@ def _move(mask: NDArray[np.uint8], geometry: zooft.Geometry) -> NDArray[np.uint8
     return geometry.mask(mask, outside=OUTSIDE)
 
 
-def _loss(_labels: Labels, targets: Sequence[Mask], options: Any) -> nn.Module:
+def _loss(_labels: Labels, targets: Sequence[Target], options: Any) -> nn.Module:
     from zooft_segmentation.losses import PictureLoss
 
     weights = class_weights(targets) if options.class_weights == "balanced" else None
     return PictureLoss(options.segmentation_loss, weights)
 
 
-def class_weights(targets: Sequence[Mask]) -> list[float]:
+def class_weights(targets: Sequence[Target]) -> list[float]:
     """Median frequency balancing (Eigen and Fergus 2015), ten at most; of classes that nowhere are, 1.
 
     A class's frequency is its share of the pixels of those pictures in which it is.
@@ -91,7 +93,7 @@ def class_weights(targets: Sequence[Mask]) -> list[float]:
     return [float(weight) for weight in np.where(there, np.minimum(weights, _MOST_WEIGHT), 1.0)]
 
 
-def _strata(targets: Sequence[Mask], labels: Labels) -> zooft.Strata:
+def _strata(targets: Sequence[Target], labels: Labels) -> zooft.Strata:
     """By the rarest class that a picture has."""
     frequency = Counter(number for target in targets for number, count in enumerate(target.counts) if count)
     numbers = [
@@ -101,12 +103,12 @@ def _strata(targets: Sequence[Mask], labels: Labels) -> zooft.Strata:
     return zooft.Strata(numbers, tuple(label.name for label in labels), needed=False)
 
 
-def _absent(targets: Sequence[Mask], labels: Labels) -> tuple[str, ...]:
+def _absent(targets: Sequence[Target], labels: Labels) -> tuple[str, ...]:
     there = {number for target in targets for number, count in enumerate(target.counts) if count}
     return tuple(label.name for number, label in enumerate(labels) if number not in there)
 
 
-def _unlearnable(targets: Sequence[Mask], labels: Labels) -> str:
+def _unlearnable(targets: Sequence[Target], labels: Labels) -> str:
     absent = _absent(targets, labels)
     if len(labels) - len(absent) < 2:
         return "the masks of the training samples show fewer than two classes"
@@ -127,7 +129,7 @@ def _unknown(found: Labels, known: Labels) -> str:
     )
 
 
-def _relabel(target: Mask, found: Labels, known: Labels) -> Mask:
+def _relabel(target: Target, found: Labels, known: Labels) -> Target:
     numbers = {label.name: number for number, label in enumerate(known)}
     by_number = _by_number(found, known)
     own = [number if by_number else numbers[label.name] for number, label in enumerate(found)]
