@@ -86,7 +86,7 @@ def test_accuracies_are_those_of_scikit_learn() -> None:
 
 
 def test_no_answers_are_no_accuracy() -> None:
-    with pytest.raises(ValueError, match="no validation answers"):
+    with pytest.raises(ValueError, match="no validation predictions"):
         job.accuracy([], [])
 
 

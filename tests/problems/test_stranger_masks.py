@@ -154,7 +154,7 @@ def _task_with(spots: ModuleType, monkeypatch: pytest.MonkeyPatch, **fields: Any
     [
         ({"geometry": None}, "doesn't say how it places samples"),
         ({"input": lambda spec, options: spec}, "crops its samples"),
-        ({"head": lambda options: "standard/linear"}, "needs a map for each output; use one of sum"),
+        ({"head": lambda options: "standard/linear"}, "needs a map for each output; use one of .*sum"),
         ({"augment": lambda spec, options: lambda array: spots_view(spec, array)}, "augment doesn't say how it moves pixels"),
     ],
 )  # fmt: skip
