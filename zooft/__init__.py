@@ -71,6 +71,15 @@ if TYPE_CHECKING:
     from zooft.data.group_columns import likely_groups
     from zooft.data.hidden import is_hidden
     from zooft.data.labels import check_labels, label_fault, spelling
+    from zooft.data.pictures import (
+        image_decode,
+        image_decoding,
+        image_digest,
+        image_opened,
+        image_read,
+        looks_like_picture,
+        refuse_special,
+    )
     from zooft.data.positive import nothing_first, nothing_of, order_classes
     from zooft.data.sources import source_of
     from zooft.data.tables import CsvTable, path_in_table, read_csv
@@ -175,14 +184,20 @@ __all__ = [
     "finetune",
     "floor_divide",
     "hookimpl",
+    "image_decode",
+    "image_decoding",
+    "image_digest",
     "image_geometry",
+    "image_opened",
     "image_port",
     "image_preprocess",
+    "image_read",
     "image_reader",
     "is_hidden",
     "join_options",
     "label_fault",
     "likely_groups",
+    "looks_like_picture",
     "multilabel",
     "nothing_first",
     "nothing_of",
@@ -192,6 +207,7 @@ __all__ = [
     "parse_point",
     "path_in_table",
     "read_csv",
+    "refuse_special",
     "regression",
     "source_of",
     "spelling",
@@ -261,6 +277,15 @@ _HOMES = {
     "zooft.data.hidden": ("is_hidden",),
     "zooft.hooks.specs": ("hookimpl",),
     "zooft.data.labels": ("check_labels", "label_fault", "spelling"),
+    "zooft.data.pictures": (
+        "image_decode",
+        "image_decoding",
+        "image_digest",
+        "image_opened",
+        "image_read",
+        "looks_like_picture",
+        "refuse_special",
+    ),
     "zooft.data.positive": ("nothing_first", "nothing_of", "order_classes"),
     "zooft.data.sources": ("source_of",),
     "zooft.model.preprocess": ("ImagePreprocess", "Resize"),

@@ -101,12 +101,7 @@ def digest(source: Source, options: ImageOptions) -> str:
     content = _fetch(source)
     if not isinstance(content, Path):
         return hashlib.sha256(content.open().getbuffer()).hexdigest()
-    _refuse_special(content)
-    try:
-        with content.open("rb") as file:
-            return hashlib.file_digest(file, "sha256").hexdigest()
-    except OSError as error:
-        raise zooft.DataError(f"can't be read: {_words(error)}") from error
+    return zooft.image_digest(content)
 
 
 def inspect(source: Source, options: ImageOptions) -> Inspection:
@@ -153,7 +148,7 @@ def _file(source: _Opened) -> Path | BinaryIO:
     """As Pillow opens it."""
     if not isinstance(source, Path):
         return source.open()
-    _refuse_special(source)
+    zooft.refuse_special(source)
     return source
 
 
@@ -164,16 +159,9 @@ def _bytes(source: _Opened) -> int:
 def _open(source: Source | _Opened, options: ImageOptions, use: Callable[[Image], T]) -> T:
     """What `use` makes of the image, once its header is found in order."""
     content = _fetch(source)
-    try:
-        with _image(content) as image:
-            _check_header(image, content, options)
-            return use(image)
-    except zooft.DataError:
-        raise
-    except MemoryError:
-        raise zooft.DataError("too large for this machine's memory") from None
-    except Exception as error:  # a hostile or torn file fails in any way inside a decoder
-        raise zooft.DataError(f"can't be decoded: {_words(error)}") from error
+    with zooft.image_decoding(), _image(content) as image:
+        _check_header(image, content, options)
+        return use(image)
 
 
 def _image(source: _Opened) -> Image:
@@ -209,23 +197,6 @@ def _head(source: _Opened) -> bytes:
 
 def _name(source: _Opened) -> str:
     return source.name if isinstance(source, Path) else ""
-
-
-def _refuse_special(source: Path) -> None:
-    """Opening a pipe would wait for ever, and the rest has no content."""
-    if source.is_file():
-        return
-    if source.is_dir():
-        raise zooft.DataError("a folder, or a link to one, which isn't followed")
-    if source.is_symlink() and not source.exists():
-        raise zooft.DataError("a link that leads nowhere")
-    raise zooft.DataError("not a regular file" if source.exists() else "no such file")
-
-
-def _words(error: Exception) -> str:
-    """The system's errors would repeat the whole path, which a reason doesn't need."""
-    system = error.strerror if isinstance(error, OSError) else None
-    return system or f"{type(error).__name__}: {error}"
 
 
 def _check_header(image: Image, source: _Opened, options: ImageOptions) -> None:

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 import zooft
-from zooft_retrieval import demo, discover, options, problem, read, views
+from zooft_retrieval import demo, discover, options, problem, views
 
 if TYPE_CHECKING:
     from torch import nn
@@ -35,8 +35,8 @@ def zooft_register_tasks() -> Iterator[zooft.Task]:
         problem=problem.retrieval(),
         options=options.RetrievalOptions,
         discover=discover.discover,
-        read=read.read,
-        digest=read.digest,
+        read=zooft.image_read,
+        digest=zooft.image_digest,
         port=zooft.image_port,
         preprocess=zooft.image_preprocess,
         input=views.whole_picture,

@@ -11,8 +11,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import zooft
-from zooft_retrieval import pairs, read
-from zooft_retrieval.identities import Identity
+from zooft_retrieval import pairs
+from zooft_retrieval.identities import Identity, content_of
 
 if TYPE_CHECKING:
     from zooft_retrieval.options import RetrievalOptions
@@ -91,7 +91,7 @@ def _list(root: Path, options: RetrievalOptions) -> Listing:
     if root.is_file():
         if pairs.is_list(root):
             return _of_pairs(root, pairs.read(root), root.parent)
-        if read_suffix(root) in read.SUFFIXES:
+        if zooft.looks_like_picture(root):
             raise zooft.DataError(
                 f"{root} is a picture; --data takes a folder with a folder for each identity, or a CSV file"
             )
@@ -103,11 +103,6 @@ def _list(root: Path, options: RetrievalOptions) -> Listing:
     if (root / _PAIRS).is_file() and pairs.is_list(root / _PAIRS):
         return _of_folders_and_pairs(root)
     return _of_folders(root)
-
-
-def read_suffix(path: Path) -> str:
-    """Lower case."""
-    return path.suffix.lower()
 
 
 # folders
@@ -143,7 +138,7 @@ def _folders(folder: Path, root: Path, found: Listing) -> list[Path]:
             continue
         if path.is_dir():
             inner.append(path)
-        elif read_suffix(path) in read.SUFFIXES:
+        elif zooft.looks_like_picture(path):
             found.rejected.append(
                 zooft.Rejection(_identity(root, path), "beside the identities' folders, so without a name")
             )
@@ -287,7 +282,7 @@ def _samples(listing: Listing, computing: zooft.Computing) -> Iterator[zooft.Sam
 
     def look(candidate: Candidate) -> zooft.Sample | zooft.Rejection:
         try:
-            levels = read.decode(candidate.path)
+            levels = zooft.image_decode(candidate.path)
         except zooft.DataError as error:
             where = f"{candidate.place}: " if candidate.place else ""
             return zooft.Rejection(candidate.id, f"{where}{error}")
@@ -295,10 +290,10 @@ def _samples(listing: Listing, computing: zooft.Computing) -> Iterator[zooft.Sam
         return zooft.Sample(
             id=candidate.id,
             source=candidate.path,
-            target=Identity(candidate.identity, read.content(levels), candidate.pairs),
+            target=Identity(candidate.identity, content_of(levels), candidate.pairs),
             group=candidate.identity,
             split=candidate.split,
-            facts={"width": float(width), "height": float(height), "format": read_suffix(candidate.path).lstrip(".")},
+            facts={"width": float(width), "height": float(height), "format": candidate.path.suffix.lower().lstrip(".")},
         )
 
     with warnings.catch_warnings(), ThreadPoolExecutor(max_workers=min(8, os.cpu_count() or 1)) as pool:

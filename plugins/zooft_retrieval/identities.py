@@ -55,3 +55,8 @@ def numbers_of(targets: Sequence[Any]) -> dict[str, NDArray[np.int64]]:
         "content": np.array([UNKNOWN if t is None else number(t.content) for t in targets], np.int64),
         "pairs": pairs,
     }
+
+
+def content_of(levels: NDArray[np.uint8]) -> str:
+    """SHA-256 of a picture's size and levels, hexadecimal: copies in files of other formats have the same."""
+    return hashlib.sha256(repr(levels.shape).encode() + levels.tobytes()).hexdigest()

@@ -14,7 +14,6 @@ import numpy as np
 
 import zooft
 from zooft_retrieval.figures import FARS, Gallery, Roc, galleries, nearest, roc
-from zooft_retrieval.read import read
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -139,7 +138,7 @@ def _framed(source: Path, colour: tuple[int, int, int]) -> Image:
     from PIL import Image, ImageOps
 
     try:
-        picture = ImageOps.contain(Image.fromarray(read(source, None)), (_SIDE, _SIDE))
+        picture = ImageOps.contain(Image.fromarray(zooft.image_read(source)), (_SIDE, _SIDE))
     except zooft.DataError:  # gone since it was asked about
         picture = Image.new("RGB", (_SIDE, _SIDE), (200, 200, 200))
     tile = Image.new("RGB", (_SIDE + 2 * _FRAME,) * 2, colour)

@@ -19,7 +19,6 @@ from typing import TYPE_CHECKING, Any
 import zooft
 from zooft_segmentation import classes, masks, needs
 from zooft_segmentation.masks import OUTSIDE
-from zooft_segmentation.pictures import opened
 
 if TYPE_CHECKING:
     import numpy as np
@@ -217,8 +216,13 @@ def _sample(
     import numpy as np
 
     source = _picture(path, str(image["file_name"]))
-    with opened(source) as picture:
+    with zooft.image_opened(source) as picture:
         picture.load()
+        if picture.getexif().get(0x0112, 1) != 1:
+            raise zooft.DataError(
+                "its EXIF turns it, and COCO's annotations are of the pixels as they are stored; save it upright, or "
+                "without that entry where the annotations fit what is stored"
+            )
         size = picture.height, picture.width
         facts: dict[str, str | float] = {
             "format": picture.format or "", "mode": picture.mode, "width": float(size[1]), "height": float(size[0]),
@@ -321,7 +325,7 @@ def _ids(path: Path) -> NDArray[Any]:
     """Of a panoptic PNG ``(H, W)``: red + 256 green + 65536 blue."""
     import numpy as np
 
-    with opened(path) as image:
+    with zooft.image_opened(path) as image:
         levels = np.array(image.convert("RGB")).astype(np.int32)
     return np.asarray(levels[..., 0] + 256 * levels[..., 1] + 65536 * levels[..., 2])
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import warnings
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -13,7 +14,6 @@ from typing import TYPE_CHECKING
 import zooft
 from zooft_segmentation import classes, coco, masks
 from zooft_segmentation.pairs import Pair, find_pairs
-from zooft_segmentation.pictures import opened
 
 if TYPE_CHECKING:
     from zooft_segmentation.options import SegmentationOptions
@@ -136,7 +136,9 @@ def _looked_into(
 ) -> Iterator[_Seen | zooft.Rejection]:
     """In threads: Pillow's decoders let go of the interpreter."""
     advance = computing("looking into pictures and masks", len(pairs))
-    with ThreadPoolExecutor(max_workers=min(8, os.cpu_count() or 1)) as pool:
+    with warnings.catch_warnings(), ThreadPoolExecutor(max_workers=min(8, os.cpu_count() or 1)) as pool:
+        # once for all threads: the filters belong to the process
+        warnings.simplefilter("ignore")
         for found in pool.map(lambda pair: _look(pair, colours), pairs):
             advance(1)
             yield found
@@ -144,7 +146,7 @@ def _looked_into(
 
 def _look(pair: Pair, colours: frozenset[int]) -> _Seen | zooft.Rejection:
     try:
-        with opened(pair.image) as image:
+        with zooft.image_opened(pair.image) as image:
             image.load()
             turned = image.getexif().get(0x0112, 1) in (5, 6, 7, 8)
             rows, columns = (image.width, image.height) if turned else (image.height, image.width)

@@ -15,7 +15,6 @@ from typing import TYPE_CHECKING, Any
 
 import zooft
 from zooft_segmentation.classes import ClassSpec
-from zooft_segmentation.pictures import opened
 
 if TYPE_CHECKING:
     import numpy as np
@@ -235,7 +234,7 @@ def _keys(path: Path, colours: frozenset[int]) -> tuple[NDArray[Any], bool]:
     """``(H, W)``: uint8 or int32 values, or packed colours as int32; and whether they are colours."""
     import numpy as np
 
-    with opened(path) as image:
+    with zooft.image_opened(path) as image:
         if image.format in _LOSSY and not image.info.get("lossless"):
             raise zooft.DataError(
                 f"a mask as {image.format} holds values that nobody drew, since it is compressed with loss; save it "

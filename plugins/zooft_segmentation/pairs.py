@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING, Literal
 
 import zooft
 from zooft_segmentation.options import GROUP_COLUMN
-from zooft_segmentation.pictures import looks_like_picture
 
 if TYPE_CHECKING:
     from zooft_segmentation.options import SegmentationOptions
@@ -185,7 +184,7 @@ def _by_key(root: Path, folder: Path, pairs: Pairs, *, marked: bool) -> Mapping[
     found: dict[str, Path] = {}
     twice: set[str] = set()
     for path in _files(folder):
-        if not looks_like_picture(path):
+        if not zooft.looks_like_picture(path):
             pairs.rejected.append(zooft.Rejection(_id(root, path), "not a picture, by its name"))
             continue
         key = path.relative_to(folder).with_suffix("").as_posix()

@@ -141,6 +141,8 @@ def _two_stages(
     leaves = [key for key, child in module.named_modules() if key and not list(child.children())]
     items = dict.fromkeys(key for key in (*leaves, *module.state_dict()) if not _inside(key, classifier))
     pooling = _run_while_pooling(name, module, spec)
+    if pooling is None:
+        return {"features": zooft.Stage(tuple(items), lambda m, x: m.forward_head(m.forward_features(x)))}
     late = tuple(key for key in items if key in pooling or key.rpartition(".")[0] in pooling)
     early = tuple(key for key in items if key not in late)
     return {
@@ -158,8 +160,11 @@ def _inside(key: str, names: tuple[str, ...]) -> bool:
     return any(key == name or key.startswith(name + ".") for name in names)
 
 
-def _run_while_pooling(name: str, module: Any, spec: zooft.InputSpec) -> set[str]:
-    """Names of the modules that ``forward_head`` runs and ``forward_features`` doesn't."""
+def _run_while_pooling(name: str, module: Any, spec: zooft.InputSpec) -> set[str] | None:
+    """Names of the modules that ``forward_head`` runs and ``forward_features`` doesn't.
+
+    None where the features are several maps, as CoaT's, which no stage can hand on.
+    """
     import torch
 
     ran: set[str] = set()
@@ -179,7 +184,7 @@ def _run_while_pooling(name: str, module: Any, spec: zooft.InputSpec) -> set[str
     finally:
         for hook in hooks:
             hook.remove()
-    return ran - early
+    return ran - early if isinstance(x, torch.Tensor) else None
 
 
 def _input(module: nn.Module) -> zooft.InputSpec:

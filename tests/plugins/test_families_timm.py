@@ -245,7 +245,7 @@ def test_what_is_no_name_of_timms_is_not_taken_for_one(name: str) -> None:
         zoo.canonical(name)
 
 
-@pytest.mark.parametrize("name", ["test_vit4", "levit_384_s8", "volo_d1_224", "resnet18", "test_coatnet"])
+@pytest.mark.parametrize("name", ["test_vit4", "levit_384_s8", "volo_d1_224", "resnet18", "test_coatnet", "coat_tiny"])
 def test_a_model_without_weights_is_checked_without_memory_too(name: str) -> None:
     backbone = outline_backbone(family(), name)
     plain = timm.create_model(name, num_classes=0) if name in {"resnet18", "test_vit4"} else None

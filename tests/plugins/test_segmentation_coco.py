@@ -138,3 +138,11 @@ def test_missing_and_other_pictures(tmp_path: Path) -> None:
     assert "there is no picture b.png in" in reason(tmp_path)
     (tmp_path / "annotations" / "instances_train2017.json").write_text("[]")
     assert "isn't COCO's form: it has no list images, annotations, categories" in reason(tmp_path)
+
+
+def test_a_picture_that_exif_turns_is_refused_since_coco_means_stored_pixels(tmp_path: Path) -> None:
+    write(tmp_path, [instance(1, 3, [SQUARE])])
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    Image.fromarray(np.zeros((10, 12, 3), np.uint8)).save(tmp_path / "train2017" / "a.png", exif=exif)
+    assert "its EXIF turns it" in reason(tmp_path)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import copy
 import hashlib
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -102,37 +103,17 @@ class SampleDataset(Dataset[tuple[Tensor, Any]]):
 
     def numbered(self, number: int, sketched: Callable[[int], Arrays | None] | None = None) -> SampleDataset:
         """The same samples in another view."""
-        return SampleDataset(
-            self.samples,
-            read=self.read,
-            preprocess=self.preprocess,
-            augment=self.augment,
-            scale=self.scale,
-            sketch=self.sketch,
-            sketched=sketched or self.sketched,
-            seed=self.seed,
-            number=number,
-            encode=self.encode,
-            placing=self.placing,
-        )
+        same = copy.copy(self)
+        same.number, same.sketched = number, sketched or self.sketched
+        return same
 
     def with_geometries(self) -> SampleDataset:
         """The same views, each with its geometry in place of a target, as `to_row` has it."""
         assert self.placing is not None  # noqa: S101 -- the caller has looked
-        placing = replace(self.placing, move=_geometry_row, collate=default_collate)
-        return SampleDataset(
-            self.samples,
-            read=self.read,
-            preprocess=self.preprocess,
-            augment=self.augment,
-            scale=self.scale,
-            sketch=self.sketch,
-            sketched=self.sketched,
-            seed=self.seed,
-            number=self.number,
-            encode=_nothing,
-            placing=placing,
-        )
+        same = copy.copy(self)
+        same.encode = _nothing
+        same.placing = replace(self.placing, move=_geometry_row, collate=default_collate)
+        return same
 
     def at(self, epoch: int) -> SampleDataset:
         """What an epoch (from 0) sees: a random view of its own, where there are random ones."""
