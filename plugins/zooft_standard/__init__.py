@@ -15,7 +15,7 @@ def zooft_register_heads() -> list[zooft.Head]:
             name="logistic",
             summary="features standardised, one linear layer whose weights are penalised, as in a logistic regression",
             build=heads.logistic,
-            penalty=0.3,
+            logit_std=2.0,
         ),
         zooft.Head(
             name="mean", summary="for bags: mean over the instances, one linear layer", build=heads.mean, reads="bag"

@@ -28,12 +28,12 @@ def test_exif_turns_the_picture_as_pillow_does(tmp_path: Path, turn: int) -> Non
 
 
 def test_real_files_are_read_as_pillow_reads_them_or_refused_in_words() -> None:
-    folder, read = real("image_corner"), 0
+    folder, read, refused = real("image_corner"), 0, []
     for path in sorted(folder.iterdir()):
         try:
             found = zooft.image_read(path)
         except zooft.DataError as error:
-            assert str(folder) not in str(error)
+            refused.append(str(error))
             continue
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
@@ -42,6 +42,7 @@ def test_real_files_are_read_as_pillow_reads_them_or_refused_in_words() -> None:
         assert np.array_equal(found, wanted), path.name
         read += 1
     assert read > 60
+    assert not any(str(folder) in words for words in refused)
 
 
 def test_the_digest_is_of_the_file_s_bytes(tmp_path: Path) -> None:

@@ -18,6 +18,7 @@ from torch import nn
 import zooft
 from zooft.hooks import registry
 from zooft.model.adapted import AdaptedModel, adapt, zoo_state_dict
+from zooft.pipeline.training import weight_penalty
 from zooft.train.optimizer import penalise
 from zooft_standard.standardised import Standardise
 
@@ -64,9 +65,9 @@ def test_evaluation_changes_nothing_and_features_get_their_gradient() -> None:
 
 
 def test_the_penalty_leads_to_scikit_learn_s_logistic_regression() -> None:
-    """Half the squares of the weights times the penalty beside the mean loss is C = 1 / (n * penalty) there."""
+    """Outputs of a standard deviation of 2 by 6 features: weights of variance 4 / 6, which is its C."""
     rng = np.random.default_rng(0)
-    x, penalty = rng.normal(size=(60, 6)), 0.05
+    x, penalty = rng.normal(size=(60, 6)), weight_penalty(model(), width=6, weight=60)
     y = (x[:, 0] - x[:, 1] + rng.normal(size=60) > 0).astype(int)
     layer = nn.Linear(6, 1).double()
     optimizer = torch.optim.SGD(
@@ -78,7 +79,7 @@ def test_the_penalty_leads_to_scikit_learn_s_logistic_regression() -> None:
         nn.functional.binary_cross_entropy_with_logits(logits, torch.from_numpy(y).double()).backward()
         penalise(optimizer)
         optimizer.step()
-    theirs = LogisticRegression(C=1 / (60 * penalty), tol=1e-10).fit(x, y)
+    theirs = LogisticRegression(C=4 / 6, tol=1e-10).fit(x, y)
     assert layer.weight.detach().numpy() == pytest.approx(theirs.coef_, abs=1e-4)
     assert float(layer.bias.detach()) == pytest.approx(theirs.intercept_[0], abs=1e-4)
 
@@ -102,7 +103,7 @@ def test_what_is_saved_of_a_head_doesn_t_move_with_later_epochs() -> None:
 def test_it_is_the_head_of_several_labels() -> None:
     found = registry.load()
     task = found.task("multilabel")
-    assert found.head(task.head(task.options())).penalty > 0
+    assert found.head(task.head(task.options())).logit_std > 0
 
 
 def coco(folder: Path) -> tuple[Path, list[str]]:

@@ -57,9 +57,10 @@ class Head:
         gives: the shape of each output. ``vector``: ``(N, size)``. ``map``: ``(N, size, h, w)`` of any h and w.
             ``places``: ``(N, P, size)``, the same P for all outputs, such as the places of all maps one after the
             other.
-        penalty: of the squares of its weights, half the sum of which times this is added to the loss, as a ridge or
-            logistic regression has it; biases and the like aren't penalised. It is another thing than
-            ``--weight-decay``, which AdamW keeps out of the gradient.
+        logit_std: of a head that standardises its features, the standard deviation that its outputs are expected to
+            have: the prior of a ridge or logistic regression. Weights, not biases, are penalised for it in the
+            gradient, the less the more samples there are. 0 for no penalty. It isn't ``--weight-decay``, which AdamW
+            keeps out of the gradient.
     """
 
     name: str
@@ -67,7 +68,7 @@ class Head:
     build: Callable[..., nn.Module]
     reads: Reads = "vector"
     gives: Gives = "vector"
-    penalty: float = 0.0
+    logit_std: float = 0.0
 
     @property
     def dense(self) -> bool:

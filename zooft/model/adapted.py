@@ -40,7 +40,7 @@ class AdaptedModel(nn.Module):
             a stage has these two axes in front too.
         readings: of a head that reads maps, which; stages behind the deepest of them don't run.
         measured: with `readings`, what leaves the backbone's stages.
-        penalty: of the squares of the head's weights, as `Head.penalty`.
+        logit_std: how widely the head's outputs are expected to spread, as `Head.logit_std`.
     """
 
     def __init__(
@@ -52,7 +52,7 @@ class AdaptedModel(nn.Module):
         bag: bool = False,
         readings: Sequence[Reading] = (),
         measured: Measured | None = None,
-        penalty: float = 0.0,
+        logit_std: float = 0.0,
     ) -> None:
         super().__init__()
         if isinstance(head, nn.Linear) and not any(slot.bias for slot in backbone.slots):
@@ -67,7 +67,7 @@ class AdaptedModel(nn.Module):
         self.readings = tuple(readings)
         self.shapes = {} if measured is None else dict(measured.shapes)
         self.taps = () if measured is None else tuple(tap.stage for tap in measured.taps)
-        self.penalty = penalty
+        self.logit_std = logit_std
         self.picks = strided.needed(backbone.module)
 
     @property
@@ -179,7 +179,7 @@ def adapt(
         return _adapt_dense(backbone, head, outputs, known_taps)
     made = {name: _build(backbone, head, size) for name, size in outputs.items()}
     module = next(iter(made.values())) if len(made) == 1 else nn.ModuleDict(made)
-    return AdaptedModel(backbone, module, outputs=tuple(outputs), bag=head.reads == "bag", penalty=head.penalty)
+    return AdaptedModel(backbone, module, outputs=tuple(outputs), bag=head.reads == "bag", logit_std=head.logit_std)
 
 
 def _adapt_dense(
@@ -193,7 +193,7 @@ def _adapt_dense(
     probe = _tried(head, module, maps, f"zeros {', '.join(str(tuple(each.shape)) for each in maps)}")
     check_outputs(head, probe, outputs, rows=2)
     return AdaptedModel(
-        backbone, module, outputs=tuple(outputs), readings=readings, measured=measured, penalty=head.penalty
+        backbone, module, outputs=tuple(outputs), readings=readings, measured=measured, logit_std=head.logit_std
     )
 
 

@@ -273,7 +273,7 @@ def fit_model(
     targets = sample_tables.targets(members)
     loss = make_loss(plan.task, labels, targets, plan.options, seed=plan.config.seed)
     views = _views(plan, backbone, labels, members, augment=augment)
-    _try_loss(plan, adapted, labels, loss, views, targets)
+    weight = len(targets) * _try_loss(plan, adapted, labels, loss, views, targets)
     placed = problem.training.move is not None
     job = train.Job(
         model=adapted,
@@ -287,6 +287,7 @@ def fit_model(
         primary=problem.evaluation.primary,
         smaller=problem.evaluation.primary in problem.evaluation.smaller,
         coupled=problem.training.coupled,
+        penalty=weight_penalty(adapted, backbone.width, weight),
         order=partial(_order, plan, targets) if problem.training.order is not None else None,
         plan=functools.cache(lambda epoch: freeze.plan(adapted, freezer, argument, epoch)),
         feature_cache=context.feature_cache,
@@ -389,8 +390,8 @@ def _figures(problem: Problem, labels: Labels, columns: Mapping[str, NDArray[Any
 
 def _try_loss(
     plan: Plan, adapted: AdaptedModel, labels: Labels, loss: TaskLoss, views: SampleDataset, targets: Sequence[Any]
-) -> None:
-    """The loss on random outputs and some targets.
+) -> float:
+    """The loss on random outputs and some targets; the weight of a sample in its mean.
 
     Where these have places, on outputs of the head that is to learn, of a few samples.
     """
@@ -406,6 +407,15 @@ def _try_loss(
     with torch.random.fork_rng(devices=[]), torch.no_grad():
         outputs = copy.deepcopy(adapted).cpu().eval()(x)
     return try_out(loss, plan.task, outputs, encoded, what="what the head gives before it has learnt")
+
+
+def weight_penalty(adapted: AdaptedModel, width: int, weight: float) -> float:
+    """Of the squares of the head's weights, beside the mean loss of samples that weigh `weight` together.
+
+    Of a Gaussian prior: `width` standardised features make outputs of variance logit_std² where each weight's variance
+    is logit_std² / width.
+    """
+    return width / (adapted.logit_std**2 * weight) if adapted.logit_std and weight else 0.0
 
 
 def _target_text(plan: Plan, labels: Labels, target: Any) -> str:

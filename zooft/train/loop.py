@@ -66,6 +66,7 @@ class Job:
         views: random views of each sample that are kept; None for fresh ones in every epoch.
         smaller: whether the primary metric is better when smaller.
         coupled: whether the loss needs the whole batch at once.
+        penalty: of the squares of the head's weights, beside the mean loss.
         order: ``(size of a batch, seed)`` to the samples of an epoch in their order; None for each once, at random.
     """
 
@@ -83,6 +84,7 @@ class Job:
     views: int | None = None
     smaller: bool = False
     coupled: bool = False
+    penalty: float = 0.0
     order: Callable[[int, int], Sequence[int]] | None = None
 
 
@@ -212,7 +214,7 @@ def fit(
         batch_size = int(progress.resolved["batch_size"])
         steps = distributed.steps(len(job.train), batch_size)
         job.loss.to(accelerator.device)
-        optimizer = make_optimizer(model, hyperparameters, plans, job.loss)
+        optimizer = make_optimizer(model, hyperparameters, plans, job.loss, penalty=job.penalty)
         scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: rate_factor(step, steps, hyperparameters))
         if checkpoint is not None:
             if checkpoint.settings:

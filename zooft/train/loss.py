@@ -135,7 +135,7 @@ def make_loss(task: Task, labels: Labels, targets: Sequence[Any], options: Any, 
 
 def try_out(
     loss: TaskLoss, task: Task, outputs: Mapping[str, Tensor], encoded: Any, *, what: str = "outputs near 0"
-) -> None:
+) -> float:
     """Raise PluginError where a loss isn't finite, leaves an output out, or doesn't add up.
 
     Args:
@@ -144,6 +144,9 @@ def try_out(
         outputs: what a head may give for some samples, by name.
         encoded: these samples' targets, as a batch.
         what: the outputs in words.
+
+    Returns:
+        The weight of a sample in the loss's mean, as these have it on average: 1 for each that counts once.
     """
     training, place = task.problem.training, part_place(task, "training", "loss")
     outputs = {name: tensor.detach().clone().requires_grad_() for name, tensor in outputs.items()}
@@ -162,6 +165,7 @@ def try_out(
             )
         if isinstance(found, Loss) and not training.coupled and trees.length(outputs) > 1:
             _check_additive(module, place, {name: tensor.detach() for name, tensor in outputs.items()}, encoded, found)
+    return _number(found.weight) / trees.length(outputs) if isinstance(found, Loss) else 1.0
 
 
 def random_outputs(task: Task, labels: Labels, rows: int, options: Any) -> dict[str, Tensor]:

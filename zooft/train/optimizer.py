@@ -50,9 +50,16 @@ class Hyperparameters:
 
 
 def make_optimizer(
-    model: AdaptedModel, hyperparameters: Hyperparameters, plans: Sequence[FreezePlan], loss: nn.Module | None = None
+    model: AdaptedModel,
+    hyperparameters: Hyperparameters,
+    plans: Sequence[FreezePlan],
+    loss: nn.Module | None = None,
+    *,
+    penalty: float = 0.0,
 ) -> torch.optim.Optimizer:
     """One parameter group for each learning rate and decay; norms and biases don't decay.
+
+    `penalty` times half the squares of the head's weights is added to the loss (`penalise`).
 
     The groups of the head and of the loss, which learn at the same rate, come last. Parameters that no epoch trains are
     left out.
@@ -60,9 +67,9 @@ def make_optimizer(
     groups: list[dict[str, Any]] = []
     for name, named in freeze.learning_by_stage(model, plans).items():
         groups += _groups(named, _stage_rate(hyperparameters, plans[0], name), hyperparameters.weight_decay, stage=name)
-    for module, penalty in ((model.head, model.penalty), *(() if loss is None else ((loss, 0.0),))):
+    for module, own in ((model.head, penalty), *(() if loss is None else ((loss, 0.0),))):
         learning = [(name, parameter) for name, parameter in module.named_parameters() if parameter.requires_grad]
-        groups += _groups(learning, hyperparameters.lr, hyperparameters.weight_decay, penalty=penalty)
+        groups += _groups(learning, hyperparameters.lr, hyperparameters.weight_decay, penalty=own)
     settings = optimizer_settings(hyperparameters.optimizer, next(model.parameters()).device)
     if hyperparameters.optimizer == "sgd":
         return torch.optim.SGD(groups, lr=hyperparameters.lr, momentum=hyperparameters.momentum, **settings)
@@ -134,7 +141,7 @@ def goes_on(hyperparameters: Hyperparameters, done: int, steps_per_epoch: int, *
 
 
 def penalise(optimizer: torch.optim.Optimizer) -> None:
-    """Add the gradient of the penalty on the squares of weights, where a group has one (`Head.penalty`)."""
+    """Add the gradient of the penalty on the squares of weights, where a group has one."""
     for group in optimizer.param_groups:
         for parameter in group["params"] if group.get("penalty") else ():
             if parameter.grad is not None:
