@@ -337,11 +337,13 @@ def _extend(job: Job, hyperparameters: Hyperparameters, checkpoint: Checkpoint, 
     """A finished run's end as the middle of a longer one, and what the schedule makes of it."""
     from zooft.compute import distributed
     from zooft.train.loop import learns_in
-    from zooft.train.optimizer import goes_on
+    from zooft.train.optimizer import describe_continuation
 
     done = checkpoint.progress.epoch
     steps = distributed.steps(len(job.train), int(checkpoint.progress.resolved["batch_size"]))
-    reporter.note(goes_on(hyperparameters, done, steps, last=checkpoint.progress.records[-1].learning_rate))
+    reporter.note(
+        describe_continuation(hyperparameters, done, steps, last=checkpoint.progress.records[-1].learning_rate)
+    )
     if learns_in(job, range(done)) == learns_in(job, range(hyperparameters.epochs)):
         return checkpoint
     reporter.note(
@@ -397,12 +399,12 @@ def _try_loss(
     """
     import torch
 
-    from zooft.train.loss import collated, random_outputs, try_out
+    from zooft.train.loss import collate, random_outputs, try_out
 
     if plan.task.problem.training.move is None:
         some = targets[:: math.ceil(len(targets) / _TRIED)]
         outputs = random_outputs(plan.task, labels, len(some), plan.options)
-        return try_out(loss, plan.task, outputs, collated(plan.task, labels, some))
+        return try_out(loss, plan.task, outputs, collate(plan.task, labels, some))
     x, encoded = views.numbered(0).__getitems__(range(min(_FEW, len(views))))
     with torch.random.fork_rng(devices=[]), torch.no_grad():
         outputs = copy.deepcopy(adapted).cpu().eval()(x)
@@ -548,7 +550,7 @@ def _watch(
         reporter.epoch(record, plan.config.training.epochs)
         context.events.epoch_ended(record, fold=fold)
 
-    return Watch(computing=reporter.computing, epoch=after_epoch, note=reporter.note, keep=save, clock=context.clock)
+    return Watch(computing=reporter.computing, epoch=after_epoch, note=reporter.note, save=save, clock=context.clock)
 
 
 def _resolve(progress: Progress) -> ResolvedRecord:

@@ -177,7 +177,7 @@ def random_outputs(task: Task, labels: Labels, rows: int, options: Any) -> dict[
     return {name: torch.randn(rows, size, generator=random) for name, size in sizes.items()}
 
 
-def collated(task: Task, labels: Labels, targets: Sequence[Any]) -> Any:
+def collate(task: Task, labels: Labels, targets: Sequence[Any]) -> Any:
     """Targets as `encode` gives them, stacked.
 
     Raises:
@@ -207,7 +207,7 @@ def _check_additive(module: TaskLoss, place: Place, outputs: Mapping[str, Tensor
         if not math.isclose(found, wanted, rel_tol=_ROUNDING, abs_tol=_ROUNDING):
             raise place.error(
                 f"makes a loss whose {name} doesn't add up: {found:.6g} for the parts of a batch, {wanted:.6g} for "
-                "the whole; give sums over the samples, or say coupled=True where it needs the whole batch"
+                "the whole; give sums over the samples, or set coupled=True where it needs the whole batch"
             )
 
 
@@ -215,6 +215,6 @@ def _number(value: Tensor | float) -> float:
     return float(value.detach()) if isinstance(value, Tensor) else float(value)
 
 
-def learnt(loss: nn.Module) -> list[tuple[str, nn.Parameter]]:
+def loss_parameters(loss: nn.Module) -> list[tuple[str, nn.Parameter]]:
     """The parameters of a loss that learn, named."""
     return [(name, parameter) for name, parameter in loss.named_parameters() if parameter.requires_grad]
