@@ -78,7 +78,7 @@ class Stopwatch:
                     return
             yield item
 
-    def started(self) -> None:
+    def count_startup(self) -> None:
         """Count the time since the process began as start-up; imports are most of it."""
         if self.on:
             self._lap()
