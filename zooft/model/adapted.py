@@ -68,7 +68,7 @@ class AdaptedModel(nn.Module):
         self.shapes = {} if measured is None else dict(measured.shapes)
         self.taps = () if measured is None else tuple(tap.stage for tap in measured.taps)
         self.logit_std = logit_std
-        self.picks = strided.needed(backbone.module)
+        self.picks = strided.is_needed(backbone.module)
 
     @property
     def unread(self) -> frozenset[str]:

@@ -36,7 +36,7 @@ def shapes_of(module: nn.Module) -> dict[str, tuple[int, ...]]:
 
 
 def build_module(family: Family, name: str, *, drawn: bool = True) -> nn.Module:
-    """The zoo's module; with random values only if they are to be `drawn`, since others will be loaded."""
+    """The zoo's module; with random values only if `drawn`, since others will be loaded."""
 
     def build() -> nn.Module:
         module: nn.Module = ask(family, "build", name, doing=f"to build {name}")

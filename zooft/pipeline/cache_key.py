@@ -62,7 +62,7 @@ def feature_key(plan: Plan, backbone: Backbone) -> dict[str, Any]:
 def reading_key(plan: Plan) -> dict[str, Any]:
     """What the arrays of a sample depend on besides its content."""
     return {
-        "task": plan.registry.owned_name("task", plan.config.task),
+        "task": plan.registry.qualified_name("task", plan.config.task),
         "options": configuration.plain(plan.options),
         "code": code_sha256([plan.task.read, plan.task.show, *([plan.task.digest] if plan.task.digest else [])]),
         "libraries": _installed_versions((*_LIBRARIES, *READERS)),

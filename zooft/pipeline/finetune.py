@@ -347,7 +347,7 @@ def _thumbnail_cache(plan: Plan, reporter: Reporter, digests: Lookup) -> Thumbna
             known = digests[sample.id] = sample_tables.digest(plan.task, plan.options, sample)
         return known
 
-    return ThumbnailCache(shelf, digest, partial(sample_tables.unchanged, plan.task, plan.options))
+    return ThumbnailCache(shelf, digest, partial(sample_tables.is_unchanged, plan.task, plan.options))
 
 
 def _write_record(
@@ -503,7 +503,7 @@ def _report(
             gradcam=partial(grad_cam, saved),
             extra=plan.task.report(found.samples, plan.options),
             private=plan.task.private,
-            samples=splits.named(),
+            samples=splits.by_name(),
             ports=sample_tables.ports(plan.task, plan.options),
             intended_use=plan.task.intended_use,
             reader=plan.task.reader(plan.options),

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 
+from zooft.compute import machine
 from zooft.data import samples as sample_tables
 from zooft.data.split import Fold, Splits
 from zooft.deploy import saved as finished
@@ -108,7 +109,7 @@ def prepare_context(
     feature_cache = _feature_cache(plan, backbone, accelerator, reporter, clock, digests)
     contents = None
     if feature_cache is not None:
-        for members in splits.named().values():
+        for members in splits.by_name().values():
             feature_cache.compute_digests(pick(members, distributed.share(len(members), accelerator)))
         if accelerator.num_processes > 1:
             for theirs in distributed.all_gather_object(list(feature_cache.digests.items()), accelerator):
@@ -487,7 +488,7 @@ def _feature_cache(
         agree=partial(distributed.agree, accelerator),
         clock=clock,
         digests=digests,
-        unchanged=partial(sample_tables.unchanged, plan.task, plan.options),
+        unchanged=partial(sample_tables.is_unchanged, plan.task, plan.options),
     )
 
 
@@ -516,10 +517,10 @@ def _hyperparameters(config: FinetuneConfig, accelerator: Accelerator) -> Hyperp
     )
 
 
-def _workers(machine: MachineOptions, accelerator: Accelerator) -> int:
+def _workers(options: MachineOptions, accelerator: Accelerator) -> int:
     """As set, else what suits the machine."""
-    if machine.workers is not None:
-        return machine.workers
+    if options.workers is not None:
+        return options.workers
     return machine.loader_workers(accelerator.device.type, processes=accelerator.num_processes)
 
 

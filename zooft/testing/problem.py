@@ -226,7 +226,7 @@ def _check_order(task: Task, targets: Sequence[Any], options: Any) -> None:
 def _check_loss(trial: _Trial) -> None:
     module = trial.loss()
     try_out(module, trial.task, trial.outputs, trial.encoded)
-    module(trees.mapped(lambda tensor: tensor.clone().requires_grad_(), dict(trial.outputs)), trial.encoded).backward()
+    module(trees.tree_map(lambda x: x.clone().requires_grad_(), dict(trial.outputs)), trial.encoded).backward()
     idle = [name.removeprefix("own.") for name, parameter in loss_parameters(module) if parameter.grad is None]
     if idle:
         raise part_place(trial.task, "training", "loss").error(

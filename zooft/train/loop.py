@@ -401,9 +401,9 @@ def predict(
     with torch.inference_mode():
         for x, y in data:
             found = model(features.to_device(x, accelerator.device), start)
-            outputs.append(trees.mapped(lambda tensor: tensor.float().cpu(), found))
+            outputs.append(trees.tree_map(lambda tensor: tensor.float().cpu(), found))
             targets.append(y)
-    return trees.mapped(torch.clone, trees.joined(outputs)), trees.mapped(torch.clone, trees.joined(targets))
+    return trees.tree_map(torch.clone, trees.tree_cat(outputs)), trees.tree_map(torch.clone, trees.tree_cat(targets))
 
 
 def _validate(

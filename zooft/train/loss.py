@@ -17,7 +17,7 @@ from torch.utils.data import default_collate
 from zooft.compute import trees
 from zooft.contracts import Loss
 from zooft.errors import ZooftError
-from zooft.hooks.guard import ask, code_of, part_place, raised_in
+from zooft.hooks.guard import ask, code_of, error_location, part_place
 from zooft.train.speed import is_out_of_memory
 
 if TYPE_CHECKING:
@@ -70,7 +70,7 @@ class TaskLoss(nn.Module):
                 raise
             shapes = f"outputs {_shapes(outputs)} and targets {_shapes(targets)}"
             text = f"makes a loss that fails on {shapes}: {type(error).__name__}: {error}"
-            raise self._place.error(text, code=raised_in(error, _innermost(self.own)) or self._code) from error
+            raise self._place.error(text, code=error_location(error, _innermost(self.own)) or self._code) from error
         if len(list(self.own.parameters())) > self._known:
             text = (
                 "makes a loss that makes parameters when it is called, which no optimizer knows; make them with the "
