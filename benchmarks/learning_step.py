@@ -115,7 +115,7 @@ def child(way: str, model: str) -> None:
     gflop = profile.step_flops(lambda: loss(net(x), y), list(net.parameters())) / 1e9
     peak = profile.measure_peak(x.device).of(precision.dtype)
     for _ in sys.stdin:
-        print(json.dumps({"cpu": step(), "settings": precision.said, "gflop": gflop, "peak": peak}), flush=True)
+        print(json.dumps({"cpu": step(), "settings": precision.reason, "gflop": gflop, "peak": peak}), flush=True)
 
 
 def _arguments() -> argparse.Namespace:

@@ -226,7 +226,7 @@ def build(cls: type[T], values: Mapping[str, Any]) -> T:
     try:
         made = TypeAdapter(cls).validate_python(_gather(cls, values))
     except ValidationError as error:
-        errors = [{**item, "loc": _ungrouped(cls, item["loc"])} for item in error.errors()]
+        errors = [{**item, "loc": _without_groups(cls, item["loc"])} for item in error.errors()]
         faults += [_fault(cls, items) for items in _by_field(errors).values()]
     if faults:
         raise ConfigError("; ".join(faults))
@@ -265,12 +265,12 @@ def to_toml(values: Mapping[str, Any]) -> str:
 
 def plain(value: Any) -> dict[str, Any]:
     """A dataclass as plain JSON values, tuples as lists; places on this machine are left out."""
-    return {field.name: _plain(held) for field, held in _given(value) if not field.metadata.get("local")}
+    return {field.name: _plain(held) for field, held in _option_values(value) if not field.metadata.get("local")}
 
 
 def local(value: Any) -> dict[str, Any]:
     """What `plain` leaves out."""
-    return {field.name: held for field, held in _given(value) if field.metadata.get("local")}
+    return {field.name: held for field, held in _option_values(value) if field.metadata.get("local")}
 
 
 def local_names(cls: type[Any]) -> tuple[str, ...]:
@@ -278,12 +278,12 @@ def local_names(cls: type[Any]) -> tuple[str, ...]:
     return tuple(option.field.name for option in options_of(cls) if option.field.metadata.get("local"))
 
 
-def _given(value: Any) -> Iterator[tuple[dataclasses.Field[Any], Any]]:
+def _option_values(value: Any) -> Iterator[tuple[dataclasses.Field[Any], Any]]:
     """Every option of a dataclass and of its groups, with what was given for it."""
     for field in dataclasses.fields(value):
         held = getattr(value, field.name)
         if _GROUP in field.metadata:
-            yield from _given(held)
+            yield from _option_values(held)
         else:
             yield field, held
 
@@ -299,11 +299,11 @@ def _gather(cls: type[Any], values: Mapping[str, Any]) -> dict[str, Any]:
     return made
 
 
-def _ungrouped(cls: type[Any], place: tuple[int | str, ...]) -> tuple[int | str, ...]:
+def _without_groups(cls: type[Any], place: tuple[int | str, ...]) -> tuple[int | str, ...]:
     """The path to a fault without the groups in it."""
     parts = {field.name: field.metadata.get(_GROUP) for field in dataclasses.fields(cls)}
     part = parts.get(str(place[0])) if place else None
-    return place if part is None else _ungrouped(part, place[1:])
+    return place if part is None else _without_groups(part, place[1:])
 
 
 def _plain(value: Any) -> Any:

@@ -11,7 +11,7 @@
     ├── ModelError             a backbone that breaks its contract
     ├── DamagedError           a file of the cache isn't what was written; it is computed again
     ├── RunError               a run folder that is missing, in use or unreadable
-    ├── TrainingError          training can't go on
+    ├── TrainingError          training can't continue
     │   ├── DivergedError      the loss is no longer finite
     │   └── FrozenChangedError a frozen tensor moved
     ├── ExportError            no ONNX file could be made
@@ -20,7 +20,7 @@
     ├── VerificationError      the ONNX file predicts something else than the model did
     └── ConformanceError       a plugin breaks its contract (zooft.testing)
 
-A message says what was wrong, what was found, and what to do next. The command line prints it and exits
+A message states what was wrong, what was found, and what to do next. The command line prints it and exits
 with status 1 (2 for ConfigError and the name errors, which are about what was typed).
 """
 
@@ -92,7 +92,7 @@ class RunError(ZooftError):
 
 
 class TrainingError(ZooftError):
-    """Training can't go on."""
+    """Training can't continue."""
 
 
 class DivergedError(TrainingError):

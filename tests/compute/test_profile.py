@@ -111,7 +111,7 @@ import time
 time.sleep(0.5)
 from zooft.compute.profile import Stopwatch
 watch = Stopwatch()
-watch.started()
+watch.count_startup()
 first = watch.parts()[0]
 print(first.name, first.wall, first.cpu)
 """

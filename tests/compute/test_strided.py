@@ -84,7 +84,7 @@ def test_other_convolutions_are_left_alone() -> None:
 )
 def test_it_is_known_which_models_need_it(name: str, needed: bool) -> None:
     with torch.device("meta"):
-        assert strided.needed(timm.create_model(name)) is needed
+        assert strided.is_needed(timm.create_model(name)) is needed
 
 
 def test_a_step_through_such_a_stem_never_ends_by_a_signal() -> None:

@@ -34,7 +34,7 @@ def test_chunks_are_torch_s_and_joined_they_are_the_whole(size: int, parts: int)
         assert [len(boxes) for boxes in part["boxes"]] == list(range(begin, begin + len(logits)))
         assert trees.length(part) == len(logits)
         begin += len(logits)
-    again = trees.joined(cut)
+    again = trees.tree_cat(cut)
     assert again["logits"].equal(whole["logits"])
     assert again["more"]["value"].equal(whole["more"]["value"])
     assert all(a.equal(b) for a, b in zip(again["boxes"], whole["boxes"], strict=True))
@@ -57,7 +57,7 @@ def test_every_tensor_is_mapped_once_and_all_else_stays() -> None:
         return tensor * 2
 
     given = {"a": torch.ones(2), "b": [torch.ones(1), "text"], "c": (torch.ones(3), None)}
-    made = trees.mapped(doubled, given)
+    made = trees.tree_map(doubled, given)
     assert [len(tensor) for tensor in seen] == [2, 1, 3]
     assert made["a"].tolist() == [2, 2]
     assert made["b"][1] == "text"

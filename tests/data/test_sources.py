@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 import zooft
-from zooft.data.sources import source_of, unlabelled
+from zooft.data.sources import source_of, unlabelled_rows
 from zooft.hooks import registry
 
 
@@ -41,7 +41,7 @@ A, B = (zooft.Row(id=f"r/{n}", content=n) for n in range(2))
 
 
 def listed(*items: zooft.Row | zooft.Rejection | Exception) -> list[zooft.Sample | zooft.Rejection]:
-    return list(unlabelled(source("rows", ".r", *items), Path("x.r"), TASK, "options"))
+    return list(unlabelled_rows(source("rows", ".r", *items), Path("x.r"), TASK, "options"))
 
 
 def test_the_source_is_the_one_that_knows_the_path() -> None:

@@ -85,7 +85,7 @@ def test_groups_are_kept_whole_where_they_are_known() -> None:
     found = split(samples([0, 1, 1] * 40, groups), CLASSES[:2], fraction=0.2, seed=0)
     assert all(len(names) == 1 for names in sides(found).values())
     assert math.isclose(len(found.val) / 120, 0.2, abs_tol=0.05)
-    assert "30 groups, each kept on one side of the split" in found.notes
+    assert "30 groups, each on one side of the split" in found.notes
 
 
 @given(

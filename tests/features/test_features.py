@@ -279,7 +279,7 @@ def test_features_of_something_else_are_never_served(tmp_path: Path, other: dict
     assert told.computed[2:] == ([12] if seed or number == 2 else [12, 12])  # the plain view has no seed
     assert kept is not None
     for take, view in zip(kept.takers, range(3), strict=False):
-        torch.testing.assert_close(take(range(12)), wanted(made, data.numbered(view), stop), rtol=0.05, atol=0.05)
+        torch.testing.assert_close(take(range(12)), wanted(made, data.with_view(view), stop), rtol=0.05, atol=0.05)
 
 
 def test_a_change_of_one_weight_is_enough(tmp_path: Path) -> None:
@@ -317,7 +317,7 @@ def test_what_the_disk_cannot_keep_is_held_and_what_cannot_be_held_is_run_every_
     train = views(augmented=False)
     fed = features.feed(model, train, None, boundary=2, views=None, feature_cache=told.keeping(blocked))
     assert (fed.start, fed.train) == (0, train)
-    assert "the frozen stages run in every epoch, because their outputs can't be kept" in told.notes
+    assert "the frozen stages run in every epoch, because their outputs can't be cached" in told.notes
 
 
 def test_numbers_beyond_half_precision_are_kept_as_they_are(tmp_path: Path) -> None:
@@ -348,10 +348,10 @@ def test_numbers_within_and_beyond_half_precision_stand_beside_each_other(
 
 
 def test_an_epoch_sees_each_sample_in_one_of_its_kept_views(tmp_path: Path) -> None:
-    model, data = adapted(), views(augmented=True).numbered(0)
+    model, data = adapted(), views(augmented=True).with_view(0)
     kept = features.inputs(model, data, stop=2, feature_cache=Told().keeping(tmp_path), views=3)
     assert kept is not None
-    each = torch.stack([wanted(model, data.numbered(number)) for number in range(4)])
+    each = torch.stack([wanted(model, data.with_view(number)) for number in range(4)])
     numbers = set()
     for epoch in range(6):
         rows = everything(kept.at(epoch))

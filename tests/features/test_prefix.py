@@ -178,7 +178,7 @@ def test_tensors_that_arent_folded_are_shared() -> None:
     assert {p.data_ptr() for p in twin.parameters()} == own
     folded = of_torchvision("resnet18")
     twin = prefix._twin(folded)
-    assert prefix._fold(twin, 2, images()) == 5
+    assert prefix._fold_norms(twin, 2, images()) == 5
     own = {p.data_ptr() for p in folded.parameters()}
     new = sum(p.nbytes for p in twin.parameters() if p.data_ptr() not in own)
     convolutions = list(nn.Sequential(folded.trunk.conv1, folded.trunk.layer1).modules())

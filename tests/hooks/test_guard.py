@@ -13,7 +13,7 @@ import pytest
 
 import zooft
 from zooft.errors import PluginError
-from zooft.hooks.guard import LARGEST_ROW, ask, first_misfit, guarded, misfit_of, place_of, printing_aside
+from zooft.hooks.guard import LARGEST_ROW, ask, first_misfit, guard_functions, misfit_of, place_of, printing_aside
 from zooft.hooks.loading import PluginInfo
 
 PLUGIN = PluginInfo(name="mine", distribution="my-package", version="1")
@@ -70,7 +70,7 @@ def source(**functions: Any) -> zooft.Source:
         "rows": lambda _path, _wanted: iter(()),
         "content": bytes,
     }
-    return guarded(zooft.Source(name="form", summary="", **{**given, **functions}), PLUGIN)
+    return guard_functions(zooft.Source(name="form", summary="", **{**given, **functions}), PLUGIN)
 
 
 def test_what_a_function_raises_names_plugin_hook_and_field() -> None:
@@ -133,7 +133,7 @@ def test_an_iterable_is_a_tuple_afterwards_so_that_a_generator_fails_under_guard
 
     weights = zooft.WeightsSource(name="w", summary="", models=models, load=lambda _model, _expected: None)  # type: ignore[arg-type,return-value]
     with pytest.raises(PluginError, match="the weights source w failed in models: RuntimeError: half way"):
-        guarded(weights, PLUGIN).models()
+        guard_functions(weights, PLUGIN).models()
 
 
 def test_what_was_not_registered_is_guarded_when_it_is_asked() -> None:
@@ -162,13 +162,13 @@ def test_of_a_private_task_neither_values_nor_causes_are_shown() -> None:
         raise ValueError("Jane Doe")
 
     task = registry.load().task("classification")
-    private = guarded(dataclasses.replace(task, private=True, discover=find), PLUGIN)
+    private = guard_functions(dataclasses.replace(task, private=True, discover=find), PLUGIN)
     with pytest.raises(PluginError) as caught:
         private.discover(Path(), None)
     assert "ValueError" in str(caught.value)
     assert "Jane" not in str(caught.value)
     assert caught.value.__cause__ is None
-    assert place_of(private, "discover").shown("Jane") == "a value of type str"
+    assert place_of(private, "discover").show("Jane") == "a value of type str"
 
 
 # Columns of a problem
@@ -189,7 +189,9 @@ def test_columns_have_a_small_row_for_each_target(columns: Mapping[str, Any], me
 
     task = registry.load().task("classification")
     evaluation = dataclasses.replace(task.problem.evaluation, columns=lambda _outputs, _targets, _labels: columns)
-    own = guarded(dataclasses.replace(task, problem=dataclasses.replace(task.problem, evaluation=evaluation)), PLUGIN)
+    own = guard_functions(
+        dataclasses.replace(task, problem=dataclasses.replace(task.problem, evaluation=evaluation)), PLUGIN
+    )
     with pytest.raises(PluginError, match=message):
         own.problem.evaluation.columns({}, [0, 1, 0], ())
 

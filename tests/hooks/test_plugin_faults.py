@@ -19,7 +19,7 @@ import zooft_images
 import zooft_standard
 from zooft.errors import PluginError, UnknownNameError, WeightsError
 from zooft.hooks import registry
-from zooft.hooks.loading import PluginInfo, Plugins, discover, new_manager, registered
+from zooft.hooks.loading import PluginInfo, Plugins, discover, new_manager, register
 from zooft.hooks.registry import Registry
 
 
@@ -333,7 +333,7 @@ RUNS: dict[str, tuple[dict[str, Any], dict[str, Any], str, list[str]]] = {
         {"tasks": [task(read=lambda source, options: np.zeros((9, 9, 3), np.float32))]},
         {"task": "mine"},
         "Task.read",
-        ["is float32 of shape (9, 9, 3)", "uint8 of shape (height, width, 3), as Task.port says of images"],
+        ["is float32 of shape (9, 9, 3)", "uint8 of shape (height, width, 3), as Task.port gives for images"],
     ),
     "read-gives-another-shape": (
         {"tasks": [task(read=lambda source, options: np.zeros((9, 9), np.uint8))]},
@@ -566,7 +566,7 @@ def test_an_unknown_hook_is_told_with_the_nearest() -> None:
         def zooft_register_haeds(self) -> list[Any]:
             return []
 
-    refusal = registered(new_manager(), Misspelt(), "mine")
+    refusal = register(new_manager(), Misspelt(), "mine")
     assert refusal is not None
     assert refusal.startswith("there is no hook zooft_register_haeds; nearest: zooft_register_heads")
 

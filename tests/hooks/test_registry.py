@@ -274,7 +274,7 @@ def test_a_plugin_with_one_failing_hook_is_dropped_whole() -> None:
 
     found = load(half=Half("tiny"))
     assert found.families == ()
-    assert found.owned_by(found.plugins.info("half")) == {}
+    assert found.names_of(found.plugins.info("half")) == {}
 
 
 # What may be registered
@@ -312,7 +312,7 @@ def test_what_a_plugin_owns_is_told_by_kind() -> None:
             return [tiny_family("tiny")]
 
     found = load(mine=Both(("deep",)))
-    assert found.owned_by(found.plugins.info("mine")) == {"families": ["tiny"], "heads": ["deep"]}
+    assert found.names_of(found.plugins.info("mine")) == {"families": ["tiny"], "heads": ["deep"]}
 
 
 # Events

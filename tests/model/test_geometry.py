@@ -173,6 +173,6 @@ class Tiled(nn.Module):
     def forward(self, images: Tensor) -> Tensor:
         """Levels of the network's input."""
         if torch.onnx.is_in_onnx_export():
-            return self.resize.tiled(images)
+            return self.resize.forward_tiles(images)
         found: Tensor = self.resize(images.permute(0, 3, 1, 2))
         return found

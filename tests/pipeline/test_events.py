@@ -206,7 +206,7 @@ def test_of_private_tasks_an_error_s_text_isn_t_passed_on() -> None:
 
     tracker = Tracker()
     events = RunEvents(listening(tracker), WorkingFolder(Path("none.incomplete"), Path("none")), private=True)
-    events.started(samples=1, config={}, counts={}, resumed=False)
+    events.on_start(samples=1, config={}, counts={}, resumed=False)
     with pytest.raises(OSError, match="Smith"), events.until_the_end():
         raise OSError("can't read /data/Smith^John.dcm")
     assert tracker.last("end")["ended"] == zooft.RunEnded(status="failed", error="OSError", folder=None)

@@ -377,7 +377,7 @@ def test_a_longer_run_says_what_the_schedule_makes_of_it(data: Path, tmp_path: P
     told = " ".join(patient.notes)
     assert "2 of 4 epochs were finished before" in told
     # half of the way down a cosine: torch's own schedule would give the same rate
-    assert "come to 0 by epoch 2, goes on at 0.005 and comes to" in told
+    assert "come to 0 by epoch 2, continues at 0.005 and comes to" in told
     first = outcome(tmp_path / "longer").epochs[2]["learning_rate"]
     assert 0 < first < 0.005
 

@@ -12,7 +12,7 @@ from dicom_files import UID, ct, write, write_series
 import zooft
 from zooft.data import samples
 from zooft.deploy.predict import Group, groups
-from zooft.evaluation.groups import unanswered
+from zooft.evaluation.groups import missing_groups
 from zooft_ct.discover import gather
 from zooft_ct.options import CTOptions
 
@@ -111,7 +111,7 @@ def test_a_patient_whose_series_is_refused_whole_is_named_with_all_its_slices(tm
         write(tmp_path / "b" / f"{index}.dcm", ct(height, seed=index, PatientID="B", **uids, **tilted))
     found = gather([tmp_path], OPTIONS)
     answers = results(found)
-    lacking = unanswered(found.rejected, {one.name for one in answers})
+    lacking = missing_groups(found.rejected, {one.name for one in answers})
     ((group, reasons),) = lacking.items()
     assert group not in {one.name for one in answers}
     assert [(one.missing, "aren't parallel" in one.reason) for one in reasons] == [(6, True)]
@@ -129,13 +129,13 @@ def test_two_patients_in_one_refused_series_are_both_named(tmp_path: Path) -> No
         write(tmp_path / f"{index}.dcm", ct(height, seed=index, PatientID="AB"[index % 2]))
     found = gather([tmp_path], OPTIONS)
     assert not found.samples
-    assert [sum(one.missing for one in own) for own in unanswered(found.rejected, ()).values()] == [3, 3]
+    assert [sum(one.missing for one in own) for own in missing_groups(found.rejected, ()).values()] == [3, 3]
 
 
 def test_a_torn_volume_has_a_group_of_its_own(tmp_path: Path) -> None:
     (tmp_path / "scan.nii.gz").write_bytes(b"no gzip")
     found = gather([tmp_path], OPTIONS)
-    assert [sum(one.missing for one in own) for own in unanswered(found.rejected, ()).values()] == [1]
+    assert [sum(one.missing for one in own) for own in missing_groups(found.rejected, ()).values()] == [1]
 
 
 def test_slices_that_can_t_be_decoded_count_as_the_samples_that_they_spoil(tmp_path: Path) -> None:

@@ -19,7 +19,7 @@ from PIL import Image
 
 import zooft
 import zooft_hf_datasets
-from zooft.hooks.guard import guarded
+from zooft.hooks.guard import guard_functions
 from zooft_hf_datasets import folder
 from zooft_images import read as reader
 from zooft_images.discover import discover
@@ -29,7 +29,7 @@ datasets = pytest.importorskip("datasets", reason="datasets isn't installed: pip
 
 OPTIONS = ClassificationOptions()
 NAMES = ("wasp", "ant")
-(SOURCE,) = [guarded(source) for source in zooft_hf_datasets.zooft_register_sources()]
+(SOURCE,) = [guard_functions(source) for source in zooft_hf_datasets.zooft_register_sources()]
 
 
 @pytest.fixture(autouse=True)

@@ -22,7 +22,7 @@ from PIL import Image
 import zooft
 from zooft.errors import PluginError
 from zooft.hooks import registry
-from zooft.hooks.guard import guarded
+from zooft.hooks.guard import guard_functions
 from zooft.hooks.loading import PluginInfo
 from zooft_images import read as reader
 from zooft_images.discover import discover, discover_columns
@@ -96,7 +96,7 @@ def given(
         columns=lambda _: columns or (zooft.Column(name="label"),), rows=some, content=identity,
     )  # fmt: skip
     source = dataclasses.replace(source, **more)
-    return guarded(source, PluginInfo(name="mine", distribution="my-package", version="1"))
+    return guard_functions(source, PluginInfo(name="mine", distribution="my-package", version="1"))
 
 
 def found(tmp_path: Path, source: zooft.Source, options: ClassificationOptions = OPTIONS) -> zooft.Discovery:
@@ -169,7 +169,7 @@ def test_images_of_a_registered_source_are_read_in_another_process_too(both: tup
 
 def test_a_source_is_listed_with_what_plugins_register(both: tuple[Path, Path]) -> None:
     loaded = registry.load()
-    assert loaded.owned_by(loaded.plugins.info("zip")) == {"sources": ["zip"]}
+    assert loaded.names_of(loaded.plugins.info("zip")) == {"sources": ["zip"]}
 
 
 # what columns mean

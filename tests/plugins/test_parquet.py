@@ -20,7 +20,7 @@ from PIL import Image
 
 import zooft
 import zooft_parquet
-from zooft.hooks.guard import guarded
+from zooft.hooks.guard import guard_functions
 from zooft_images import read as reader
 from zooft_images.discover import discover
 from zooft_images.options import ClassificationOptions
@@ -30,7 +30,7 @@ pa = pytest.importorskip("pyarrow", reason="pyarrow isn't installed: pip install
 pq = pytest.importorskip("pyarrow.parquet", reason="pyarrow isn't installed: pip install 'zooft[parquet]'")
 
 OPTIONS = ClassificationOptions()
-(SOURCE,) = [guarded(source) for source in zooft_parquet.zooft_register_sources()]
+(SOURCE,) = [guard_functions(source) for source in zooft_parquet.zooft_register_sources()]
 
 
 def png(seed: int) -> bytes:

@@ -174,7 +174,7 @@ def spots_view(spec: zooft.InputSpec, array: Any) -> Any:
 
 
 def test_a_backbone_that_keeps_no_map_is_refused(spots: ModuleType, data: Path, tmp_path: Path) -> None:
-    with pytest.raises(ModelError, match="keeps no map of the image behind any of its stages"):
+    with pytest.raises(ModelError, match="has no map of the image behind any of its stages"):
         zooft.finetune(
             data=data, freeze="backbone", out=tmp_path / "run",
             **{**OPTIONS, "backbone": "torchvision:squeezenet1_1"},

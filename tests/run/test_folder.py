@@ -166,7 +166,7 @@ def holding(run: Path) -> subprocess.Popen[str]:
 
 def test_a_run_says_what_it_was_told_from_its_first_moment(tmp_path: Path) -> None:
     folder = runs.claim(tmp_path / "mine", task="t", model="m", settings=SETTINGS, local={"data": "/somewhere"})
-    assert runs.told(folder.path) == {**SETTINGS, "data": "/somewhere"}
+    assert runs.read_settings(folder.path) == {**SETTINGS, "data": "/somewhere"}
     assert tomllib.loads((folder.path / runs.SETTINGS_FILE).read_text()) == SETTINGS
 
 
@@ -190,7 +190,7 @@ def test_no_moment_has_a_run_s_folder_without_what_it_was_told(tmp_path: Path, m
 
 def test_what_a_kill_left_of_making_the_folder_does_no_harm(tmp_path: Path) -> None:
     fill(tmp_path / ".mine.incomplete.new", settings_toml="half")
-    assert runs.told(claim(tmp_path / "mine").path) == {}
+    assert runs.read_settings(claim(tmp_path / "mine").path) == {}
     assert sorted(path.name for path in tmp_path.iterdir()) == [".mine.lock", "mine.incomplete"]
 
 

@@ -846,10 +846,10 @@ def test_the_shelf_used_longest_ago_leaves_first(tmp_path: Path, notes: Notes) -
     for days, what in ((1, "b"), (3, "a"), (2, "c")):
         fill(roomy, range(10), {"what": what}, width=5000)
         age(roomy, {"what": what}, days)
-    tight = Store(tmp_path / "store", roomy.held(), notes)
+    tight = Store(tmp_path / "store", roomy.nbytes(), notes)
     fill(tight, range(10), {"what": "d"}, width=5000)
     assert [info.what["what"] for info in tight.shelves()] == ["d", "b", "c"]
-    assert tight.held() <= tight.most_bytes
+    assert tight.nbytes() <= tight.most_bytes
     assert notes == []
 
 
@@ -860,7 +860,7 @@ def test_using_a_shelf_makes_it_young(tmp_path: Path, notes: Notes) -> None:
         age(roomy, {"what": what}, days)
     with roomy.shelf({"what": "a"}) as shelf:
         shelf.get(name(0))
-    fill(Store(tmp_path / "store", roomy.held(), notes), range(10), {"what": "c"}, width=5000)
+    fill(Store(tmp_path / "store", roomy.nbytes(), notes), range(10), {"what": "c"}, width=5000)
     assert {info.what["what"] for info in roomy.shelves()} == {"a", "c"}
 
 
@@ -878,7 +878,7 @@ def test_an_old_shelf_loses_no_more_than_it_must(tmp_path: Path, notes: Notes) -
     fill(roomy, range(20), {"what": "old"}, width=5000)  # a file each two
     before = len(held_by(roomy))
     age(roomy, {"what": "old"}, 3)
-    tight = Store(tmp_path / "store", roomy.held() + 1000, notes)
+    tight = Store(tmp_path / "store", roomy.nbytes() + 1000, notes)
     fill(tight, range(1), {"what": "new"}, width=5000)
     assert before - 2 <= len(held_by(tight)) - 1 < before
     with tight.shelf({"what": "old"}) as shelf:
@@ -942,12 +942,12 @@ def test_cleaning_by_size_keeps_to_it(store: Store) -> None:
     for days in (1, 10, 40):
         fill(store, range(5), {"days": days}, width=1000)
         age(store, {"days": days}, days)
-    one = store.held() // 3
+    one = store.nbytes() // 3
     assert store.clean(most_bytes=3 * one + 3).bytes == 0
     assert store.clean(most_bytes=2 * one + 2).shelves == 1
     assert [info.what["days"] for info in store.shelves()] == [1, 10]
     cleaned = store.clean(older_than=timedelta(days=5), most_bytes=0)
-    assert (cleaned.shelves, store.shelves(), store.held()) == (2, [], 0)
+    assert (cleaned.shelves, store.shelves(), store.nbytes()) == (2, [], 0)
     assert store.clean(most_bytes=0).shelves == 0
 
 
@@ -962,7 +962,7 @@ def test_what_a_shelf_holds_is_told(store: Store) -> None:
     files = list((store.folder / info.key).iterdir())
     assert info.what == WHAT
     assert info.records == 7
-    assert info.bytes == sum(path.stat().st_size for path in files) == store.held()
+    assert info.bytes == sum(path.stat().st_size for path in files) == store.nbytes()
     assert abs(info.last_used.timestamp() - time.time()) < 60
 
 
@@ -1011,7 +1011,7 @@ def test_the_limit_is_a_fifth_of_the_disk_but_never_more_than_50_gib(
     monkeypatch.setattr("shutil.disk_usage", Usage)
     assert default_store().most_bytes == 200_000_000
     fill(default_store(), range(100), width=10_000)
-    held = default_store().held()
+    held = default_store().nbytes()
     assert held > 10**6
     free -= held  # as the disk would report now: the limit stays, and doesn't sink as the store fills
     assert default_store().most_bytes == 200_000_000

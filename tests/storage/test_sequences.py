@@ -107,7 +107,7 @@ def test_a_full_disk_is_told_with_what_to_do(tiny: None, monkeypatch: pytest.Mon
 
     monkeypatch.setattr(tempfile, "TemporaryFile", lambda **_: Full())
     with pytest.raises(DataError, match=r"No space left on device.*TMPDIR"):
-        spill.spilled(range(10)) if what == "items" else spill.stacked([np.zeros(80), np.zeros(80)])
+        spill.spilled(range(10)) if what == "items" else spill.stack([np.zeros(80), np.zeros(80)])
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="limits are POSIX's")
@@ -116,7 +116,7 @@ def test_a_full_disk_is_told_with_what_to_do(tiny: None, monkeypatch: pytest.Mon
     [
         "spill.spilled(str(n) * 50 for n in range(20_000))",
         "spill.spilled(str(n) for n in range(2_000))",  # refused only as the last of it is flushed
-        "spill.stacked(np.zeros((1000, 8)) for _ in range(20))",
+        "spill.stack(np.zeros((1000, 8)) for _ in range(20))",
         "Lookup().update((f'{n:064}', 'x' * 64) for n in range(50_000))",
     ],
 )
@@ -177,7 +177,7 @@ def test_stacked_blocks_are_those_of_numpy(tiny: None) -> None:
     rng = np.random.default_rng(0)
     for sizes in ([2, 1], [0, 3], [40, 0, 1, 7]):
         blocks: list[NDArray[Any]] = [rng.integers(0, 255, (size, 3, 2), dtype=np.uint8) for size in sizes]
-        found = spill.stacked(iter(blocks))
+        found = spill.stack(iter(blocks))
         np.testing.assert_array_equal(found, np.concatenate(blocks))
         assert found.dtype == np.uint8
 

@@ -81,11 +81,11 @@ def test_a_gain_too_small_to_matter_stays_exact(clock: list[float]) -> None:
 def test_a_precision_that_loses_the_loss_isnt_taken(clock: list[float]) -> None:
     chosen = probed(Slow(clock, full=0.2, half=0.1, fine=False))
     assert chosen.dtype is torch.float32
-    assert "bfloat16" not in chosen.said
+    assert "bfloat16" not in chosen.reason
 
 
 def test_it_says_what_it_measured(clock: list[float]) -> None:
-    said = probed(Slow(clock, full=0.2, half=0.1)).said
+    said = probed(Slow(clock, full=0.2, half=0.1)).reason
     assert "bfloat16" in said
     assert "6400 ms" in said
     assert "3200 ms" in said
@@ -103,7 +103,7 @@ def test_a_short_run_isnt_probed(clock: list[float]) -> None:
     chosen = probed(model, steps=6)
     assert model.sizes == []
     assert chosen.dtype is torch.float32
-    assert "15% of 6 steps" in chosen.said
+    assert "15% of 6 steps" in chosen.reason
 
 
 @pytest.mark.parametrize("steps", [7, 15])

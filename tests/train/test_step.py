@@ -115,9 +115,9 @@ def test_a_precision_that_is_asked_for_is_used_without_measuring(asked: Any) -> 
         model=fresh_model(), loss=task_loss(nn.CrossEntropyLoss()), hyperparameters=replace(RECIPE, precision=asked),
         accelerator=Accelerator(cpu=True), start=0, batch=none,
     )  # fmt: skip
-    chosen = step.settle_precision(probe, steps=10**6, head_only=False)
+    chosen = step.choose_precision(probe, steps=10**6, head_only=False)
     assert chosen.dtype == {"fp32": torch.float32, "bf16": torch.bfloat16}[asked]
-    assert step.from_values(step.as_values(chosen)) == replace(chosen, said="")
+    assert step.from_values(step.as_values(chosen)) == replace(chosen, reason="")
 
 
 def test_a_bf16_run_learns_and_keeps_its_weights_in_float32() -> None:

@@ -6,7 +6,7 @@ from collections import defaultdict
 from collections.abc import Callable, Collection, Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
-from zooft.audit.findings import MOST_SHOWN, Finding, counted
+from zooft.audit.findings import MOST_SHOWN, Finding, pluralize
 
 if TYPE_CHECKING:
     from zooft.audit.findings import Kind, Severity
@@ -47,7 +47,7 @@ def _groups(samples: Sequence[Sample], targets: Targets, splits: Sequence[str | 
     yield from _differing(
         samples,
         groups.values(),
-        lambda row: _known(targets, row),
+        lambda row: _known_target(targets, row),
         kind="mixed_groups",
         severity="info",
         words="with several labels; right where the label is about the image, wrong where it is about the group",
@@ -80,7 +80,7 @@ def _differing(
         yield Finding(
             kind=kind,
             severity=severity,
-            text=f"{counted(len(found), 'group')} of {len(groups)} ({counted(len(involved), 'sample')}) {words}",
+            text=f"{pluralize(len(found), 'group')} of {len(groups)} ({pluralize(len(involved), 'sample')}) {words}",
             samples=tuple(samples[row].id for row in involved[:MOST_SHOWN]),
             count=len(involved),
         )
@@ -97,11 +97,11 @@ def _absent(targets: Targets, splits: Sequence[str | None]) -> Iterator[Finding]
                 kind="absent_classes",
                 severity="warning",
                 text=f"{name} has no samples of {targets.name} {', '.join(absent[:MOST_SHOWN])}{more}, so "
-                + ("it can't be learnt" if name == "train" else "its figures don't cover it"),
+                + ("it can't be trained" if name == "train" else "its figures don't cover it"),
             )
 
 
-def _known(targets: Targets, row: int) -> int | None:
+def _known_target(targets: Targets, row: int) -> int | None:
     number = int(targets.numbers[row])
     return number if number >= 0 else None
 

@@ -16,8 +16,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from zooft.audit.findings import MOST_SHOWN, Finding, counted
-from zooft.storage.sequences import stacked
+from zooft.audit.findings import MOST_SHOWN, Finding, pluralize
+from zooft.storage.sequences import stack
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -134,7 +134,7 @@ def _equal(
     return Finding(
         kind=kind,
         severity=severity,
-        text=f"{counted(len(found), 'image')} present more than once ({counted(len(rows), 'sample')}): {words}",
+        text=f"{pluralize(len(found), 'image')} present more than once ({pluralize(len(rows), 'sample')}): {words}",
         samples=tuple(samples[row].id for row in rows[:MOST_SHOWN]),
         count=len(rows),
         pairs=tuple((samples[a].id, samples[b].id) for (a, b), _ in found[:MOST_SHOWN]),
@@ -176,7 +176,7 @@ def _near(seen: Seen, same: _Same, computing: Computing) -> Iterator[Finding]:
         return
     pictures = seen.pictures
     if len(where) < len(pictures):
-        pictures = stacked(seen.pictures[where[start : start + _BLOCK]] for start in range(0, len(where), _BLOCK))
+        pictures = stack(seen.pictures[where[start : start + _BLOCK]] for start in range(0, len(where), _BLOCK))
     split, group, target = same.split, same.group, same.target
     tallies = [_Tally(0, np.zeros(len(seen.pictures), dtype=np.bool_), []) for _ in _SORTS]
     for alike, *pairs in pairs_alike(pictures, computing):
@@ -198,7 +198,7 @@ def _nearly_equal(severity: Severity, words: str, tally: _Tally, samples: Sequen
     return Finding(
         kind="near_duplicates",
         severity=severity,
-        text=f"{counted(tally.count, 'pair')} of nearly equal images ({counted(len(involved), 'sample')}): {words}",
+        text=f"{pluralize(tally.count, 'pair')} of nearly equal images ({pluralize(len(involved), 'sample')}): {words}",
         samples=tuple(samples[index].id for index in involved[:MOST_SHOWN].tolist()),
         count=len(involved),
         pairs=tuple((samples[row].id, samples[column].id) for _, row, column in tally.best),
@@ -264,7 +264,7 @@ def _coarse(pictures: NDArray[np.uint8]) -> tuple[NDArray[np.float32], NDArray[n
             low = dctn(block.reshape(-1, side, side), axes=(1, 2), norm="ortho")[:, :_COARSE, :_COARSE]
             yield low.reshape(len(block), -1).astype(np.float32)
 
-    coarse = stacked(frequencies())
+    coarse = stack(frequencies())
     return coarse, np.concatenate(detailed)
 
 

@@ -100,7 +100,7 @@ class Audit:
         return any(finding.severity == "error" for finding in self.findings)
 
 
-def counted(number: int, noun: str) -> str:
+def pluralize(number: int, noun: str) -> str:
     """``1 sample``, ``2 samples``."""
     return f"{number:,} {noun}" if number == 1 else f"{number:,} {noun}s"
 

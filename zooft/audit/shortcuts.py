@@ -204,13 +204,13 @@ def _trial(samples: Sequence[Sample], targets: NDArray[np.int64], categories: in
     if len(enough) < 2:
         return None
     rows = np.flatnonzero(np.isin(targets, enough))
-    kept, numbered = np.searchsorted(enough, targets[rows]), np.unique(groups[rows], return_inverse=True)[1]
+    classes, numbered = np.searchsorted(enough, targets[rows]), np.unique(groups[rows], return_inverse=True)[1]
     number = int(numbered.max()) + 1
     drawn = np.random.default_rng(seed).multinomial(number, np.full(number, 1 / number), _RESAMPLES)
     return _Trial(
         rows=rows,
-        targets=kept,
-        folds=np.stack([_folds(kept, numbered, (seed + repeat) % 2**32) for repeat in range(_REPEATS)], axis=1),
+        targets=classes,
+        folds=np.stack([_folds(classes, numbered, (seed + repeat) % 2**32) for repeat in range(_REPEATS)], axis=1),
         groups=numbered,
         weights=np.concatenate([np.ones((1, number), dtype=np.int64), drawn]).T,
     )
@@ -307,12 +307,12 @@ def _pairs(
     levels, level = np.unique(2 * fold + score, return_inverse=True)
     starts = np.searchsorted(levels, 2 * np.unique(fold))
 
-    def drawn(members: NDArray[np.bool_]) -> NDArray[np.float64]:
+    def draw(members: NDArray[np.bool_]) -> NDArray[np.float64]:
         ones, shape = np.ones(int(members.sum())), (len(levels), len(weights))
         counts: NDArray[np.float64] = csr_array((ones, (level[members], groups[members])), shape=shape) @ weights
         return counts
 
-    positives, negatives = drawn(positive), drawn(~positive)
+    positives, negatives = draw(positive), draw(~positive)
     before = np.cumsum(negatives, axis=0) - negatives
     sizes = np.diff([*starts, len(levels)])
     below = before - np.repeat(before[starts], sizes, axis=0)

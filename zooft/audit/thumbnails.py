@@ -12,11 +12,11 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from zooft.audit.findings import MOST_SHOWN, Finding, counted
+from zooft.audit.findings import MOST_SHOWN, Finding, pluralize
 from zooft.compute.machine import cores
 from zooft.contracts import Rejection
 from zooft.errors import DataError, PluginError, ZooftError
-from zooft.storage.sequences import pick, stacked
+from zooft.storage.sequences import pick, stack
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -133,7 +133,7 @@ def make(
         # once around all threads: the filters belong to the process, and readers that set their own in threads
         # restore them in any order
         warnings.simplefilter("ignore")
-        table = stacked(records(pool))
+        table = stack(records(pool))
     if cache is not None:
         cache.shelf.flush()
     return Seen(
@@ -201,7 +201,7 @@ def notes(seen: Seen) -> list[str]:
     if not blind:
         return []
     return [
-        f"near duplicates weren't searched among {counted(blind, 'sample')} with fewer than {SIDE} pixels a side, or "
+        f"near duplicates weren't searched among {pluralize(blind, 'sample')} with fewer than {SIDE} pixels a side, or "
         "without a picture in 8 bits a level"
     ]
 

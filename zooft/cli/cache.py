@@ -39,7 +39,7 @@ def list_(as_json: bool) -> None:
     entries = store.shelves()
     if as_json:
         rows = [_row(entry) for entry in entries]
-        print_json({"folder": store.folder, "bytes": store.held(), "most_bytes": store.most_bytes, "entries": rows})
+        print_json({"folder": store.folder, "bytes": store.nbytes(), "most_bytes": store.most_bytes, "entries": rows})
     else:
         _print(store, entries)
 
@@ -77,7 +77,7 @@ def clear(yes: bool, as_json: bool) -> None:
     from zooft.storage.cache import default_store, size_text
 
     store = default_store(_say)
-    if not yes and not _agrees(f"Remove {size_text(store.held())} from {store.folder}?"):
+    if not yes and not _agrees(f"Remove {size_text(store.nbytes())} from {store.folder}?"):
         say("nothing was removed; --yes removes without asking", err=True)
         raise click.exceptions.Exit(1)
     _tell(store.clean(most_bytes=0), store, as_json=as_json)
@@ -128,7 +128,7 @@ def _print(store: Store, entries: list[ShelfInfo]) -> None:
     ]
     if rows:
         print_table("", ("entry", "what", "records", "size", "last used"), rows)
-    say(f"{size_text(store.held())} of at most {size_text(store.most_bytes)} in {store.folder}")
+    say(f"{size_text(store.nbytes())} of at most {size_text(store.most_bytes)} in {store.folder}")
 
 
 def _day(entry: ShelfInfo) -> str:
@@ -153,7 +153,7 @@ def _tell(cleaned: Cleaned, store: Store, *, as_json: bool) -> None:
         return
     say(
         f"removed {size_text(cleaned.bytes)}, {count(cleaned.shelves, 'whole entry', 'whole entries')}; "
-        f"{size_text(store.held())} stay"
+        f"{size_text(store.nbytes())} stay"
     )
     if cleaned.stayed:
         stayed = count(len(cleaned.stayed), "entry", "entries")

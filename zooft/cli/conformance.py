@@ -107,7 +107,7 @@ def _named(found: Registry, name: str) -> PluginInfo:
 
 
 def _refuse_strange(found: Registry, info: PluginInfo, examples: Examples) -> None:
-    owned = found.owned_by(info)
+    owned = found.names_of(info)
     for option, kind, texts in (
         ("--backbone", "families", examples.backbones),
         ("--freeze", "freezers", examples.freezers),

@@ -53,7 +53,7 @@ def _row(found: Registry, info: PluginInfo) -> dict[str, Any]:
         "plugin": info.name,
         "distribution": info.distribution,
         "version": info.version,
-        "registers": found.owned_by(info),
+        "registers": found.names_of(info),
         "listens_to": [] if problem else found.plugins.events(info.name),
         "import_seconds": round(info.seconds, 4),
         "problem": problem,

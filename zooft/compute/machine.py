@@ -75,7 +75,7 @@ def memory(root: Path = Path("/")) -> int | None:
     """Bytes that this process may still take without swapping or being killed; None where that is unknown."""
     if sys.platform != "linux" and root == Path("/"):
         return _physical()
-    limits = [value for value in (_available(root), *_unused(root)) if value is not None]
+    limits = [value for value in (_available(root), *_bytes_left(root)) if value is not None]
     return max(0, min(limits)) if limits else None
 
 
@@ -122,7 +122,7 @@ def _quota(root: Path) -> float | None:
     return min(limits, default=None)
 
 
-def _unused(root: Path) -> Iterator[int]:
+def _bytes_left(root: Path) -> Iterator[int]:
     """Bytes below each group's limit; files that the kernel merely caches don't count as used."""
     for folder in _groups(root, "memory"):
         for limit, used, idle in (

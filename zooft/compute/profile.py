@@ -25,7 +25,7 @@ REST = "the rest"
 LEARNING = ("forward", "backward", "optimizer")
 """Parts that the steps of the learning part are made of."""
 _WORTH_TELLING = 0.5
-"""Seconds of learning below which a rate says more about the clock."""
+"""Seconds of training below which a rate is mostly the clock's error."""
 _PEAK_SECONDS = 0.3
 _GEMM, _CHANNELS, _SIDE, _IMAGES = 1024, 256, 28, 8
 
@@ -78,7 +78,7 @@ class Stopwatch:
                     return
             yield item
 
-    def started(self) -> None:
+    def count_startup(self) -> None:
         """Count the time since the process began as start-up; imports are most of it."""
         if self.on:
             self._lap()

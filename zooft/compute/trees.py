@@ -12,13 +12,13 @@ import torch
 from torch import Tensor
 
 
-def mapped(function: Callable[[Tensor], Tensor], tree: Any) -> Any:
+def tree_map(function: Callable[[Tensor], Tensor], tree: Any) -> Any:
     """The same tree, each tensor replaced by what `function` makes of it."""
     if isinstance(tree, Tensor):
         return function(tree)
     if isinstance(tree, Mapping):
-        return {name: mapped(function, value) for name, value in tree.items()}
-    return [mapped(function, value) for value in tree] if isinstance(tree, list | tuple) else tree
+        return {name: tree_map(function, value) for name, value in tree.items()}
+    return [tree_map(function, value) for value in tree] if isinstance(tree, list | tuple) else tree
 
 
 def length(tree: Any) -> int:
@@ -46,11 +46,11 @@ def chunks(tree: Any, parts: int) -> list[Any]:
     return [rows(tree, slice(begin, begin + size)) for begin, size in zip(begins, edges, strict=True)]
 
 
-def joined(trees: Sequence[Any]) -> Any:
+def tree_cat(trees: Sequence[Any]) -> Any:
     """Several batches as one."""
     first = trees[0]
     if isinstance(first, Mapping):
-        return {name: joined([tree[name] for tree in trees]) for name in first}
+        return {name: tree_cat([tree[name] for tree in trees]) for name in first}
     if isinstance(first, list | tuple):
         return [item for tree in trees for item in tree]
     return torch.cat(list(trees))
@@ -58,12 +58,12 @@ def joined(trees: Sequence[Any]) -> Any:
 
 def to_device(tree: Any, device: torch.device) -> Any:
     """A batch on a device."""
-    return mapped(lambda tensor: tensor.to(device), tree)
+    return tree_map(lambda tensor: tensor.to(device), tree)
 
 
 def floats(tree: Any) -> Any:
     """A batch in float32."""
-    return mapped(lambda tensor: tensor.float(), tree)
+    return tree_map(lambda tensor: tensor.float(), tree)
 
 
 def tensors(tree: Any) -> list[Tensor]:
@@ -74,7 +74,7 @@ def tensors(tree: Any) -> list[Tensor]:
         found.append(tensor)
         return tensor
 
-    mapped(collect, tree)
+    tree_map(collect, tree)
     return found
 
 

@@ -34,10 +34,10 @@ SPLIT_NAMES: Mapping[str, SplitName] = {
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Label:
-    """What a target says.
+    """What a target means.
 
     Attributes:
-        name: of what is asked, such as ``class``, ``age``, ``nodule``.
+        name: of the answer, such as ``class``, ``age``, ``nodule``.
         categories: of answers that are one of several names, in order; empty for others. Of two, the second is the
         positive one.
         unit: of numbers, such as ``mm``; "" where they have none.
@@ -83,7 +83,7 @@ class Sample:
         target: what is true of it, as the problem has it, such as an index into the classes; None where it is only to
         be predicted.
         group: what must not be torn apart by a split (a patient); None where unknown.
-        split: where the data itself says so.
+        split: where the data itself defines it.
         facts: allow-listed values for subgroup tables and for the audit; what stands here goes into artefacts, so
             nothing that names a person.
     """
@@ -119,8 +119,8 @@ class Discovery:
     """What a task found below a data folder. Nothing is left out unsaid.
 
     Attributes:
-        samples: what can be used; of very many, as `zooft.spilled` keeps them out of memory.
-        labels: what the targets say, such as one label with the names of the classes in the order of the targets.
+        samples: what can be used; of very many, as `zooft.spilled` stores them outside of memory.
+        labels: the meaning of the targets, such as one label with the names of the classes in the order of the targets.
         rejected: what can't, and why.
         notes: what the user should know.
         group_rule: how the samples of one group make one answer, as the problem calls it; "" for its usual one. Of

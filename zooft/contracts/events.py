@@ -19,10 +19,10 @@ class RunStarted:
 
     Attributes:
         name: of the folder that the run will have when it is whole.
-        config: every option and its value, the task's own among them; without those that say where something lies on
+        config: every option and its value, the task's own among them; without those for where something lies on
         this machine.
         counts: split to class to number of samples.
-        resumed: whether the run goes on with what an earlier process has learnt.
+        resumed: whether the run resumes what an earlier process saved.
         epochs_done: how many epochs were announced before, folds apart; those that weren't saved are repeated.
     """
 
@@ -50,10 +50,10 @@ class Figure:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RunEvaluated:
-    """What the weights that a run keeps are worth.
+    """The evaluation of the weights that a run saves.
 
     Attributes:
-        best_epoch: from 1; the one whose weights were kept.
+        best_epoch: from 1; the one whose weights are saved.
         figures: split (``val``, ``cross-validation``, ``test``) to metric to figure, per sample.
         group_figures: as `figures`, with one answer a group; of splits without groups, nothing.
     """

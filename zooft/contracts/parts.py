@@ -60,7 +60,7 @@ class Head:
         logit_std: of a head that standardises its features, the standard deviation that its outputs are expected to
             have: the prior of a ridge or logistic regression. Weights, not biases, are penalised for it in the
             gradient, the less the more samples there are. 0 for no penalty. It isn't ``--weight-decay``, which AdamW
-            keeps out of the gradient.
+            leaves out of the gradient.
     """
 
     name: str
@@ -102,7 +102,7 @@ class ParameterInfo:
 
 
 class StageInfo(str):
-    """A stage's name, which also tells what the stage holds: a freezer that needs names alone takes it for text."""
+    """A stage's name, which also has what the stage holds: a freezer that needs names alone takes it for text."""
 
     parameters: tuple[ParameterInfo, ...]
     """Those that may learn, in the zoo's order."""
@@ -139,7 +139,7 @@ class Freezer:
         name: as on the command line.
         summary: one line.
         plan: ``(stages that hold parameters to learn, argument or None, epoch from 0) -> plan``, the same each time; a
-            stage is its name, and its ``parameters`` say what it holds. Raises ConfigError for an argument it can't
+            stage is its name, and its ``parameters`` are what it holds. Raises ConfigError for an argument it can't
             use.
         argument: what stands behind the colon, for help texts; None where there is nothing.
     """

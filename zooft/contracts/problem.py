@@ -1,7 +1,7 @@
 """What kind of answer is wanted, as types: a problem's four parts, each read by one room of the core.
 
-A task says what data there is and how it becomes a network's input; a problem says what a target is, what is learnt
-from it, how good an answer is, what the deployed file gives, and how an answer is shown. The two combine freely.
+A task defines the data and how it becomes a network's input; a problem defines what a target is, what is trained
+on it, how good an answer is, what the deployed file gives, and how an answer is shown. The two combine freely.
 """
 
 from __future__ import annotations
@@ -153,7 +153,7 @@ def _of_the_same(target: Any, _found: Labels, _known: Labels) -> Any:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TrainingPart:
-    """What is learnt.
+    """What is trained.
 
     Attributes:
         outputs: ``(labels, options)`` to the head's outputs, name to width, such as ``{"logits": 3}``. Every head that
@@ -162,7 +162,7 @@ class TrainingPart:
             that give it are accepted.
         loss: ``(labels, targets, options)`` to a module ``(outputs, targets) -> Loss``; `targets` are all training
             samples', as they stand in `Sample.target`, and the module gets a batch's, as `encode` gives them, stacked.
-            Parameters of its own learn at the head's rate and are kept for resuming; no file of the model holds them.
+            Parameters of its own learn at the head's rate and are saved for resuming; no file of the model holds them.
         read: ``(rows, columns, options)`` to `Targets`: from the cells of a table, as text, those columns that a task
             has found to hold targets. None where targets aren't read from tables.
         check: ``(target, labels)`` to what was expected, in words, where a sample's target isn't that; "" where it is.
@@ -178,11 +178,11 @@ class TrainingPart:
         collate: a list of encoded (and moved) targets to a batch: a tensor, a mapping of tensors, or a list with one
             item a sample. None to stack them.
         placeholder: ``(labels)`` to any target of the shape that targets have, for samples of which this one isn't
-            known while others are. None where such samples can't be learnt from.
+            known while others are. None where such samples can't be trained on.
         strata: ``(targets, labels)`` to what a split spreads evenly among its sides.
         absent: ``(targets, labels)`` to the names of categories that no target has.
-        unlearnable: ``(targets, labels)`` to why nothing can be learnt from these, in words; "" where it can.
-        check_options: raises ConfigError where the task's options, the problem's among them, don't go together; asked
+        unlearnable: ``(targets, labels)`` to why nothing can be trained on these, in words; "" where it can.
+        check_options: raises ConfigError where the task's options, the problem's among them, don't go together; called
             before any data is read.
         coupled: whether the loss needs the whole batch at once, as contrastive ones do; it is then never halved.
         order: ``(targets, options, size, seed)`` to numbers of the training samples in the order of one epoch, as many
@@ -226,7 +226,7 @@ def _no_one_answer(_predictions: Predictions, _groups: Predictions, _labels: Lab
     return ""
 
 
-def _unchanged(predictions: Predictions, _fitted: Fitted, _labels: Labels) -> Predictions:
+def _identity(predictions: Predictions, _fitted: Fitted, _labels: Labels) -> Predictions:
     return predictions
 
 
@@ -271,11 +271,11 @@ class EvaluationPart:
         apply: ``(predictions, fitted, labels)`` to predictions as the deployed file gives them.
         details: ``(predictions, groups or None, labels, fitted, intervals)`` to tables of the problem's own, as JSON
             has them: of one answer a group, where these mean something, and with intervals or without.
-        telling: names of figures besides the primary one by which a file is compared with what its metadata says of it.
+        telling: names of figures besides the primary one by which a file is compared with its metadata.
         guessing: ``(labels)`` to what whoever guesses reaches, by name of a figure; a model that is clearly below has
         its answers mixed up.
         moved: ``(details of before, details of now)`` of the same samples to how many of them are answered otherwise;
-            NaN where the details don't tell.
+            NaN where the details don't show it.
     """
 
     columns: Callable[[Columns, Sequence[Any], Labels], Columns]
@@ -287,7 +287,7 @@ class EvaluationPart:
     one_answer: Callable[[Predictions, Predictions, Labels], str] = _no_one_answer
     rules: tuple[GroupRule, ...] = ()
     fit: Callable[[Predictions, Labels, GroupRule, Any], Fitted] = _nothing_fitted
-    apply: Callable[[Predictions, Fitted, Labels], Predictions] = _unchanged
+    apply: Callable[[Predictions, Fitted, Labels], Predictions] = _identity
     details: Callable[[Predictions, Predictions | None, Labels, Fitted, bool], Mapping[str, Any]] = _no_details
     telling: tuple[str, ...] = ()
     guessing: Callable[[Labels], Mapping[str, float]] = _no_guess
@@ -317,7 +317,7 @@ class DeploymentPart:
         graph: ``(labels, fitted)`` to a module ``(outputs, batch) -> tuple of tensors`` in the order of `outputs`: the
             last piece of the graph, behind the head. `batch` are the graph's inputs, for answers that have their size.
             Where `TrainingPart.move` is given, it is ``(outputs, batch, back)``, and `back` brings maps and boxes to
-            the samples' own pixels, as `zooft.Back` says.
+            the samples' own pixels, as `zooft.Back` gives them.
         columns: ``(answers, targets, labels, fitted)``: as `EvaluationPart.columns` and `apply`, from what the file
             gives, by the names of `outputs`.
         agree: ``(torch, file, labels, fitted, slack)``: what of two answers to N samples doesn't agree, in words. Both
@@ -328,7 +328,7 @@ class DeploymentPart:
         writers: name of a format of ``zooft predict`` to ``(answers, labels, fitted, folder)``, which writes answers
             such as masks into a new folder and returns the files; `answers` come one after the other, each to be
             dropped before the next.
-        figures: ``(differences by output)`` to what ``verification.json`` says of them under names of the problem's
+        figures: ``(differences by output)`` to what ``verification.json`` has of them under names of the problem's
             own.
     """
 
@@ -399,7 +399,7 @@ class PresentationPart:
             values.
         entries: names that every `record` has, by which a file of earlier answers is known; () for the names of
         `columns`.
-        about: ``(labels, fitted)`` to what JSON says of all answers, such as the classes in the order of such lists.
+        about: ``(labels, fitted)`` to what JSON has for all answers, such as the classes in the order of such lists.
         opening: ``(labels, fitted)`` to sentences about answers that are to come, such as where a threshold lies.
         worst: ``(predictions, labels)`` to a number a row ``(N,)``, larger for what is more worth a look; of right
             answers smaller for surer ones.
@@ -419,7 +419,7 @@ class PresentationPart:
         picture: ``(picture, answers, target, labels)`` to a picture ``(H, W, 3)`` uint8 with an answer drawn in:
             `picture` is the sample for people, ``(H, W)`` or ``(H, W, 3)`` uint8, `answers` what the file gives of it,
             by name and without the batch axis, `target` as in `Sample.target` or None. The report draws those that it
-            shows. None where words say it all.
+            shows. None where words suffice.
         explained: ``(outputs, row, labels)`` to the scalar tensor whose gradient Grad-CAM follows, and what it stands
             for in words, from the head's outputs ``(1, ...)`` of one sample and its columns; None where there is no
             such thing.
@@ -455,7 +455,7 @@ class Problem:
 
     Attributes:
         name: such as ``classification``.
-        training: what is learnt.
+        training: what is trained.
         evaluation: how good answers are.
         deployment: what the file gives.
         presentation: how answers are shown.

@@ -12,7 +12,7 @@ Advance = Callable[[int], None]
 
 
 class Computing(Protocol):
-    """A progress bar: told what is done and how many units of it, it gives what is called with each number done."""
+    """A progress bar: from a title and a number of units to what is called with each number done."""
 
     def __call__(self, title: str, total: int, /) -> Advance:
         """Begin."""

@@ -47,7 +47,7 @@ class Description:
     """A problem in words, for the head of a report and its model card.
 
     Attributes:
-        aim: what a model is fine-tuned to do, such as ``tell ants and bees apart``.
+        aim: what a model is fine-tuned to do, such as ``distinguish ants and bees``.
         purpose: the same as a sentence for the model card.
         head: what the new head is for, such as ``2 classes``.
         note: what a reader of figures must know of the labels, such as which class is the positive one; "" for nothing.
@@ -108,7 +108,7 @@ class FileAnswer:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DeployedFile:
-    """Which file gave an answer, for formats that say so.
+    """Which file gave an answer, for formats that record it.
 
     Attributes:
         problem: what kind of answer it gives.
@@ -138,7 +138,7 @@ class EpochRecord:
         metrics: the task's, on the validation samples.
         learning_rate: of the head, at the epoch's end.
         seconds: wall time of the epoch, validation included.
-        learning: stages that learnt, and ``head``.
+        learning: stages that were trained, and ``head``.
         best: whether the epoch is the best so far.
     """
 
@@ -182,7 +182,7 @@ class OutputDifference:
             the largest difference. ``exact``: the share of samples that differ.
         whole: from native units on.
         network: where torch's network is given what the file's preprocessing made, so that only the networks differ; of
-            ``spread`` on generated images too, and the larger one. None where the file doesn't say where its
+            ``spread`` on generated images too, and the larger one. None where the file doesn't mark where its
             preprocessing ends.
         limit: of `network`, of a file that passes without more ado.
         spread: what ``spread`` is measured by; None of others.
@@ -197,12 +197,12 @@ class OutputDifference:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Verification:
-    """What ``verification.json`` says: the file on disk against the model in torch.
+    """The content of ``verification.json``: the file on disk against the model in torch.
 
     Attributes:
         passed: whether every check held.
         provider: the one that truly ran.
-        requested_provider: what was asked for.
+        requested_provider: as set.
         placement: provider to how many of the graph's nodes it ran.
         onnx_sha256: of the file's bytes.
         samples: how many real samples were compared.
@@ -216,13 +216,13 @@ class Verification:
         notes: what a reader should know.
         data: ``real`` validation samples, or ``generated`` images, which prove much less.
         against: ``torch``, the model that the file was made from.
-        preprocessing: the file's against torch's; None where the file doesn't say where its preprocessing ends.
+        preprocessing: the file's against torch's; None where the file doesn't mark where its preprocessing ends.
         network_rms: as `relative_rms`, of `OutputDifference.network`.
         spread: standard deviation among the samples of the output that `network_rms` is of, or a tenth of that among
             generated images where that is more, as among samples that are nearly alike.
         declared: what of the file's metadata was compared with the run, the graph and the tensors.
         outputs: by name, how far each is from torch's.
-        figures: what the problem says of these in words of its own; beside the others in JSON.
+        figures: what the problem adds to these; beside the others in JSON.
     """
 
     passed: bool
@@ -258,11 +258,11 @@ class LabelVerification:
     """What a file was found to be worth by labelled data, where the run that it was made from isn't at hand.
 
     Attributes:
-        passed: whether it is as good as its metadata says, and doesn't contradict itself.
+        passed: whether it is as good as its metadata states, and doesn't contradict itself.
         provider: the one that truly ran; nodes by provider in `placement`.
-        requested_provider: what was asked for.
+        requested_provider: as set.
         onnx_sha256: of the file's bytes.
-        split: of the data, which was asked.
+        split: of the data, on which it was evaluated.
         samples: how many, of `available` ones.
         recorded_split: whose figures in the metadata it is compared with; empty where it has none.
         same_samples: whether those are of the same samples.

@@ -36,7 +36,7 @@ class Row:
         content: what `Source.content` takes to give the image; opaque to the task. Small, and such as `pickle` takes,
             since loader processes read too.
         values: column to what it holds: text, a number, True or False, a list of those, or None where it is empty.
-        split: where the source itself says so, such as by a file's name. A column may say it too: the task reads that.
+        split: where the source itself defines it, such as by a file's name. A column may do so too: the task reads it.
     """
 
     id: str

@@ -1,4 +1,4 @@
-"""What is learnt from what data, as one type that a plugin fills in."""
+"""What is trained on what data, as one type that a plugin fills in."""
 
 from __future__ import annotations
 
@@ -73,7 +73,7 @@ def _as_it_is(arrays: Arrays, _options: Any) -> NDArray[Any]:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Task:
-    """What is learnt, from what data: ``--task NAME``.
+    """What is trained, on what data: ``--task NAME``.
 
     All callables take the task's own options (an instance of `options`) last.
 
@@ -82,13 +82,13 @@ class Task:
         summary: one line.
         discover: samples below a folder (or in a file), rejected ones with reasons. Must not import torch. With a
             parameter named ``computing`` it is given one, to show how far it is; with one named ``learning``, whether
-            the data is to be learnt from: a finished model has its classes and their order already.
+            the data is to be trained on: a finished model has its classes and their order already.
         begin: ``(data, options)``, called once before a run's own `discover` and by no other command: the only place
             where a task may write into the data folder, such as the key of its ids. Must not import torch.
         read: one sample's array in native units, without the batch axis, or a tuple of arrays where the graph has
             several inputs; deterministic. Must not import torch.
         digest: ``(source, options)`` to the SHA-256 (hexadecimal) of the content that `read` would read, without
-            decoding it: what was computed from a sample is kept under it. None hashes the arrays that were read.
+            decoding it: what was computed from a sample is cached under it. None hashes the arrays that were read.
         sketch: ``(source, spec, options)`` to arrays that stand for those of `read` where random views are made:
             smaller, or decoded faster, never where a plain view is wanted. None takes those of `read`.
         port: the deployed graph's input, or a tuple of them.
@@ -103,7 +103,7 @@ class Task:
         problem: what kind of answer is wanted of it.
         options: a frozen dataclass; its fields become flags, config keys and arguments.
         augment: ``(spec, options) -> (arrays -> network input (C, H, W))``, the arrays as `read` gives them and one
-            argument each, or None for the plain view. In place of a view it may give `View`, which tells how pixels
+            argument each, or None for the plain view. In place of a view it may give `View`, which holds how pixels
             have moved, as problems need whose targets have places. A view in uint8 is levels of 0 to 255, which the
             core brings to the backbone's scale a batch at a time. Randomness comes from torch's global generator, which
             the core seeds per sample and epoch.
@@ -122,9 +122,9 @@ class Task:
         gather: ``(paths, options, computing) -> Discovery`` of unlabelled samples, for ``zooft predict``; None where
             each file is one sample that `read` takes. A rejection's and a sample's id may name what the user typed.
         of_row: ``(source, row, options)`` to the sample, without a target, that a row of a data source is: what ``zooft
-            predict`` asks about where it is given such data. None where the task reads no data sources.
+            predict`` reads where it is given such data. None where the task reads no data sources.
         identify: what a group and its decisive sample are called where they come from, such as a PatientID: shown by
-            ``zooft predict`` only when asked.
+            ``zooft predict`` only when set.
         whois: ``(data, ids, options)`` to what each salted id stands for: what ``zooft whois`` shows. None where ids
             are no secrets.
         writers: name to ``(results, file, folder, options)`` that writes the results of ``zooft predict`` in a

@@ -144,7 +144,7 @@ class Family:
         canonical: a model's full name with its default weights tag; raises KeyError for unknown ones. Without it, a
             full name is one that `models` has.
         at_hand: whether ``pretrained`` would need no network.
-        local: the weights file of a model whose name, as it is typed, says where it lies on this machine; `canonical`
+        local: the weights file of a model whose name, as it is typed, holds where it lies on this machine; `canonical`
             gives a name for it that doesn't, and that is enough to build it elsewhere.
     """
 

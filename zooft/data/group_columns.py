@@ -1,6 +1,6 @@
-"""Columns of a table that look like what a split must keep together, though nobody said so: patients, subjects, series.
+"""Columns of a table that look like groups that no split may divide, though none was set: patients, subjects, series.
 
-A hint, never a decision: what a column means is its owner's to say.
+A hint, never a decision: what a column means, its owner knows.
 """
 
 from __future__ import annotations
@@ -58,7 +58,7 @@ def likely_groups(columns: Mapping[str, Sequence[str]]) -> tuple[str, ...]:
 
 
 def subject_word(name: str) -> str:
-    """What a column's name says of whom or of which recording an image is, such as ``patient`` for ``PatientID``.
+    """Of whom or of which recording an image is by a column's name, such as ``patient`` for ``PatientID``.
 
     "" for others.
     """

@@ -214,8 +214,8 @@ def _meet_by_moves(choice: _Choice, needs: Sequence[_Need]) -> bool:
     """Meet needs by moving one group after another, those of the first part always; whether all were met."""
     everything, first = set(needs), {need for need in needs if need[1] == 0}
     for label, part in choice.missing(needs):
-        for kept in (everything, first)[: 2 if part == 0 else 1]:
-            able = [group for group in choice.groups[label][:_MOST_COMPARED] if choice.may_leave(group, kept)]
+        for met in (everything, first)[: 2 if part == 0 else 1]:
+            able = [group for group in choice.groups[label][:_MOST_COMPARED] if choice.may_leave(group, met)]
             if able and not choice.having[label][part]:
                 choice.move(min(able, key=lambda group: choice.cost(group, part)), part)
     return not choice.missing(needs)

@@ -1,7 +1,7 @@
 """What may be the name of a class, and which names are the same in another spelling.
 
 Separate from the tasks, so that a label in a table, a folder's name and a shard's label obey the same rules: names of
-classes go into every artefact, and two spellings of one class would be learnt as two.
+classes go into every artefact, and two spellings of one class would be trained as two.
 """
 
 from __future__ import annotations
@@ -153,7 +153,7 @@ def _refuse_spellings(counts: Mapping[str, int], places: Mapping[str, Sequence[s
     more = f", and {len(torn) - _PLACES_NAMED} more" if len(torn) > _PLACES_NAMED else ""
     raise DataError(
         "classes that differ only in case, spaces, invisible marks, Unicode form, leading zeros or a trailing .0: "
-        f"{listed}{more}. They would be learnt as different classes; spell each the same everywhere"
+        f"{listed}{more}. They would be trained as different classes; spell each the same everywhere"
     )
 
 
@@ -164,7 +164,7 @@ def _refuse_synonyms(counts: Mapping[str, int], places: Mapping[str, Sequence[st
         if len(found) > 1:
             listed = " and ".join(f"{label!r} ({_where(places, label, counts)})" for label in found)
             raise DataError(
-                f"classes that mean the same: {listed}; they would be learnt as different ones, so write one of them"
+                f"classes that mean the same: {listed}; they would be trained as different ones, so write one of them"
             )
 
 
@@ -186,7 +186,7 @@ def _about_separators(counts: Mapping[str, int], places: Mapping[str, Sequence[s
         alike[_SEPARATOR.sub("", spelling(label))].append(label)
     return [
         "warning: classes that differ only in spaces, hyphens, underscores or apostrophes: "
-        f"{' and '.join(f'{label!r} ({_where(places, label, counts)})' for label in sorted(labels))}; they are learnt "
+        f"{' and '.join(f'{label!r} ({_where(places, label, counts)})' for label in sorted(labels))}; they are trained "
         "as different ones, so spell each the same where they are one"
         for labels in alike.values()
         if len(labels) > 1

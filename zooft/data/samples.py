@@ -120,7 +120,7 @@ def _check_arrays(task: Task, options: Any, arrays: Arrays, name: str) -> None:
         )
         if array.dtype.name != port.dtype or not fits:
             found = f"{array.dtype.name} of shape {array.shape}"
-            expected = f"{port.dtype} of shape ({', '.join(map(str, axes))}), as Task.port says of {port.name}"
+            expected = f"{port.dtype} of shape ({', '.join(map(str, axes))}), as Task.port gives for {port.name}"
             raise place.error(f"gives in read: {name} is {found}; expected {expected}", code=code)
 
 
@@ -157,7 +157,7 @@ def digest(task: Task, options: Any, sample: Sample) -> str:
     return own
 
 
-def unchanged(task: Task, options: Any, sample: Sample, digest: str) -> bool:
+def is_unchanged(task: Task, options: Any, sample: Sample, digest: str) -> bool:
     """Whether a sample's content still has this digest; True where only reading it would show that."""
     return task.digest is None or ask(task, "digest", sample.source, options) == digest
 
@@ -241,7 +241,7 @@ def write_samples(path: Path, splits: Splits, show: Callable[[Any], str]) -> Non
         splits: the samples of each split.
         show: a target as text.
     """
-    rows = ((s.id, show(s.target), s.group or "", name) for name, members in splits.named().items() for s in members)
+    rows = ((s.id, show(s.target), s.group or "", name) for name, members in splits.by_name().items() for s in members)
     csv_files.write(path, ("id", "target", "group", "split"), rows)
 
 

@@ -31,8 +31,8 @@ def source_of(path: Path, sources: Sequence[Source]) -> Source | None:
     return found[0] if found else None
 
 
-def unlabelled(source: Source, path: Path, task: Task, options: Any) -> Iterator[Sample | Rejection]:
-    """Every row, as the task's `of_row` gives it; of what can't be listed, at least one rejection says so.
+def unlabelled_rows(source: Source, path: Path, task: Task, options: Any) -> Iterator[Sample | Rejection]:
+    """Every row, as the task's `of_row` gives it; what can't be listed gives at least one rejection.
 
     Args:
         source: that reads the path.

@@ -45,7 +45,7 @@ class Splits:
     names: Sequence[str] = field(default=(), compare=False, repr=False)
     folds: tuple[Fold, ...] = ()
 
-    def named(self) -> dict[str, Sequence[Sample]]:
+    def by_name(self) -> dict[str, Sequence[Sample]]:
         """Samples by the split's name."""
         return {"train": self.train, "val": self.val, "test": self.test}
 
@@ -134,18 +134,18 @@ class _Known:
 
 def _without_single_samples(strata: NDArray[np.int64], names: Sequence[str]) -> tuple[NDArray[np.int64], list[str]]:
     """Strata without empty ones, each with a single sample merged with a neighbour, since it can't be on both sides."""
-    kept: list[list[int]] = []
+    merged: list[list[int]] = []
     sizes = np.bincount(strata, minlength=len(names))
     for index in np.flatnonzero(sizes):
-        alone = kept and (sizes[index] < 2 or sizes[kept[-1]].sum() < 2)
+        alone = merged and (sizes[index] < 2 or sizes[merged[-1]].sum() < 2)
         if alone:
-            kept[-1].append(int(index))
+            merged[-1].append(int(index))
         else:
-            kept.append([int(index)])
+            merged.append([int(index)])
     numbers = np.zeros(len(names), np.int64)
-    for number, members in enumerate(kept):
+    for number, members in enumerate(merged):
         numbers[members] = number
-    return numbers[strata], [" or ".join(names[index] for index in members) for members in kept]
+    return numbers[strata], [" or ".join(names[index] for index in members) for members in merged]
 
 
 def _splits(parts: _Parts, known: _Known, notes: Sequence[str], folds: Sequence[Fold] = ()) -> Splits:
@@ -207,7 +207,7 @@ def _own_split(samples: Sequence[Sample]) -> tuple[_Parts, list[str]]:
     if not len(parts["train"]):
         having = " and ".join(f"{len(parts[name])} of {name}" for name in _ORDER if len(parts[name]))
         raise DataError(
-            f"the data's own split has no training samples, only {having}; call what is to be learnt from train, or "
+            f"the data's own split has no training samples, only {having}; name the part to train on 'train', or "
             "name no split"
         )
     if not len(parts["val"]):
@@ -278,7 +278,7 @@ def _about_groups(samples: Sequence[Sample]) -> list[str]:
             "held-out samples are too good; name the subject in the data's group column"
         ]
     alone = sum(sample.group is None for sample in samples)
-    notes = [f"{len(named)} groups, each kept on one side of the split"]
+    notes = [f"{len(named)} groups, each on one side of the split"]
     return [*notes, f"{alone} samples name no group and count as one each"] if alone else notes
 
 

@@ -72,7 +72,7 @@ def read_csv(path: Path, *, name: str = "", private: bool = False) -> CsvTable:
     Args:
         path: of the file.
         name: what messages call it; the file's own name where none is given.
-        private: whether the names of columns are kept out of messages, since there may be no first line of them.
+        private: whether the names of columns are left out of messages, since there may be no first line of them.
 
     Raises:
         DataError: not such a file, a column that is there twice, or an unreliable line: with more cells than
@@ -115,7 +115,7 @@ def path_in_table(root: Path, text: str) -> Path:
         text: the cell.
 
     Raises:
-        OSError: the path can't be looked up.
+        OSError: the path can't be resolved.
         ValueError: the same.
     """
     slashed = text.replace("\\", "/")

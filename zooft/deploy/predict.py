@@ -24,7 +24,7 @@ from zooft.data import samples as sample_tables
 from zooft.data import sources as data_sources
 from zooft.deploy.saved import columns_of
 from zooft.errors import DataError, PluginError, RuntimeModelError, ZooftError
-from zooft.evaluation.groups import group_predictions, missing_by_group, unanswered
+from zooft.evaluation.groups import group_predictions, missing_by_group, missing_groups
 from zooft.evaluation.predictions import Predictions
 from zooft.hooks.guard import ask
 from zooft.storage.sequences import spilled
@@ -84,7 +84,7 @@ def _each(files: Sequence[Path], sources: Mapping[Path, Source], task: Task, opt
     known: set[str] = set()
     for path in files:
         source = sources.get(path)
-        for one in [path] if source is None else data_sources.unlabelled(source, path, task, options):
+        for one in [path] if source is None else data_sources.unlabelled_rows(source, path, task, options):
             if sources and key_of(one) in known:
                 raise DataError(
                     f"two rows are called {key_of(one)!r}, one of them in {path}, and their answers couldn't be told "
@@ -294,7 +294,7 @@ def groups(found: Discovery, *, typed: Iterable[str] = ()) -> list[Group]:
         *(Group(name=name, samples=tuple(own), unjudged=lacking.get(name, ())) for name, own in members.items()),
         *(
             Group(name=name, samples=(), unjudged=own)
-            for name, own in {**unanswered(found.rejected, members), **alone}.items()
+            for name, own in {**missing_groups(found.rejected, members), **alone}.items()
         ),
     ]
 

@@ -57,6 +57,6 @@ def missing_by_group(rejected: Iterable[Rejection]) -> dict[str, tuple[Rejection
     return {group: tuple(own) for group, own in by.items()}
 
 
-def unanswered(rejected: Iterable[Rejection], answered: Collection[str]) -> dict[str, tuple[Rejection, ...]]:
+def missing_groups(rejected: Iterable[Rejection], answered: Collection[str]) -> dict[str, tuple[Rejection, ...]]:
     """Groups without a prediction, since none of their files could be used, with all reasons."""
     return {group: own for group, own in missing_by_group(rejected).items() if group not in answered}

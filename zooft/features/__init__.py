@@ -1,8 +1,8 @@
 """What leaves the frozen prefix, computed once and not every epoch.
 
-`datasets` are what a run reads, `loading` makes batches of them; `prefix` runs frozen stages as fast as they go,
-`lanes` runs several batches side by side, and `keeping` does all that once, with `outputs` for where the results lie;
-`sketches` are what random views are made of.
+`dataset` is what a run reads, `loading` makes batches of them; `prefix` runs frozen stages as fast as they go,
+`lanes` runs several batches side by side, and `cache` does all that once, with `outputs` for where the results lie;
+`small_images` are what random views are made of.
 """
 
 from __future__ import annotations

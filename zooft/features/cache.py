@@ -1,6 +1,6 @@
 """What leaves the frozen prefix, computed once: found in the store, or computed and put there.
 
-Boundary 0, where everything learns, is no exception: what is kept then is the network's input, so that no file is
+Boundary 0, where everything learns, is no exception: what is cached then is the network's input, so that no file is
 decoded twice.
 """
 
@@ -22,8 +22,8 @@ from zooft.errors import DataError
 from zooft.features import lanes
 from zooft.features.dataset import CachedFeatures, EpochDataset, FixedTargets, MovedTargets, SampleDataset, Take
 from zooft.features.loading import loader, to_device
-from zooft.features.outputs import Outputs, rounded
-from zooft.features.small_images import part_of, sketched
+from zooft.features.outputs import Outputs, to_half
+from zooft.features.small_images import part_of, with_small_images
 from zooft.model import freeze
 from zooft.storage.lookup import Lookup
 from zooft.storage.sequences import pick, spilled
@@ -39,16 +39,16 @@ if TYPE_CHECKING:
 AT_A_TIME = 32
 """Samples that run through frozen stages together. Fixed, since rounding differs a little between sizes."""
 HELD_BYTES = 2 * 2**30
-"""What is held in memory where the disk can't keep it."""
+"""What is held in memory where the disk can't store it."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EpochData:
-    """What an epoch is fed.
+    """An epoch's data.
 
     Attributes:
         boundary: how many leading stages are frozen.
-        start: the first stage that runs in training: the boundary where what leaves it is kept, or 0.
+        start: the first stage that runs in training: the boundary where its outputs are cached, or 0.
         train: the inputs of that stage.
         val_start: the same for validation.
         val: None without validation samples.
@@ -63,7 +63,7 @@ class EpochData:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FeatureCache:
-    """How what leaves frozen stages is computed and kept.
+    """How outputs of frozen stages are computed and cached.
 
     Attributes:
         store: on disk.
@@ -73,13 +73,13 @@ class FeatureCache:
         device: where stages run.
         workers: loader processes.
         share: of so many things, those that this process computes.
-        agree: waits for the other processes; whether all say yes.
+        agree: waits for the other processes; whether it is true in all.
         computing: a progress bar.
         note: called with one sentence.
-        clock: told what takes how long.
+        clock: measures what takes how long.
         digests: those known so far, by sample id.
         unchanged: whether a sample's content still has a digest; without decoding, or True.
-        room: bytes that may still be held in memory where the disk can't keep them.
+        room: bytes that may still be held in memory where the disk can't store them.
     """
 
     store: Store
@@ -99,10 +99,10 @@ class FeatureCache:
 
     def names(self, members: Sequence[Sample]) -> Sequence[str]:
         """The samples' digests, each computed once."""
-        self.look_at(members)
+        self.compute_digests(members)
         return spilled(self.digests[sample.id] for sample in members)
 
-    def look_at(self, members: Sequence[Sample]) -> None:
+    def compute_digests(self, members: Sequence[Sample]) -> None:
         """Compute the digests that aren't known yet."""
         unknown = pick(members, [row for row, sample in enumerate(members) if sample.id not in self.digests])
         advance = self.computing("the samples' content", len(unknown)) if unknown else unseen("", 0)
@@ -114,7 +114,7 @@ class FeatureCache:
         """What was read just now must be what the digests are of.
 
         Raises:
-            DataError: it was changed in between; nothing of it is kept.
+            DataError: it was changed in between; nothing of it is stored.
         """
         for sample in members:
             if not self.unchanged(sample, self.digests[sample.id]):
@@ -132,23 +132,23 @@ def feed(
     views: int | None,
     feature_cache: FeatureCache | None,
 ) -> EpochData:
-    """What the first learning stage is fed, computed as far as it isn't kept yet.
+    """The first learning stage's inputs, computed as far as they aren't cached.
 
     Args:
         model: its stages before `boundary` are frozen.
         train: with its random views, if any.
         val: plain ones.
         boundary: how many leading stages are frozen.
-        views: random views of each sample that are kept beside the plain one; None for a fresh one in every epoch.
+        views: random views of each sample that are cached beside the plain one; None for a fresh one in every epoch.
         feature_cache: None to run frozen stages in every epoch.
     """
     if feature_cache is None:
         return EpochData(boundary=boundary, start=0, train=train, val_start=0, val=val)
     with feature_cache.clock.part("frozen stages"):
-        return _fed(model, train, val, boundary, views, feature_cache)
+        return _epoch_data(model, train, val, boundary, views, feature_cache)
 
 
-def _fed(
+def _epoch_data(
     model: AdaptedModel,
     train: SampleDataset,
     val: SampleDataset | None,
@@ -157,30 +157,30 @@ def _fed(
     feature_cache: FeatureCache,
 ) -> EpochData:
     runner = _Runners(model, boundary, feature_cache)
-    kept_val = (
+    cached_val = (
         None
         if val is None
         else inputs(
             model, val, stop=boundary, feature_cache=feature_cache, runner=runner, exact=val.placing is not None
         )
     )
-    kept_train: CachedFeatures | None = None
+    cached_train: CachedFeatures | None = None
     fresh = train.augment is not None and (views is None or boundary == 0)
     if not fresh:
         count = 0 if train.augment is None else views or 0
-        kept_train = inputs(model, train, stop=boundary, feature_cache=feature_cache, runner=runner, views=count)
-        if kept_train is None and boundary:
-            feature_cache.note("the frozen stages run in every epoch, because their outputs can't be kept")
+        cached_train = inputs(model, train, stop=boundary, feature_cache=feature_cache, runner=runner, views=count)
+        if cached_train is None and boundary:
+            feature_cache.note("the frozen stages run in every epoch, because their outputs can't be cached")
     elif boundary:
         feature_cache.note("the frozen stages run in every epoch, because every epoch sees views of its own")
     # targets that have places lie by the pixels of the samples themselves, not by those of smaller ones
-    train_views = train if kept_train is not None or train.placing else sketched(train, feature_cache)
+    train_views = train if cached_train is not None or train.placing else with_small_images(train, feature_cache)
     return EpochData(
         boundary=boundary,
-        start=0 if kept_train is None else boundary,
-        train=train_views if kept_train is None else kept_train,
-        val_start=0 if kept_val is None else boundary,
-        val=val if kept_val is None else kept_val,
+        start=0 if cached_train is None else boundary,
+        train=train_views if cached_train is None else cached_train,
+        val_start=0 if cached_val is None else boundary,
+        val=val if cached_val is None else cached_val,
     )
 
 
@@ -207,7 +207,7 @@ def inputs(
     for number in range(views + 1):
         # a random view is seeded by the sample's id, so that is part of what it is found by
         own = spilled(part_of(name, s.id) for name, s in zip(names, members.samples, strict=True)) if number else names
-        taken = _take(members.numbered(number), own, stop=stop, feature_cache=feature_cache, runner=run, exact=exact)
+        taken = _take(members.with_view(number), own, stop=stop, feature_cache=feature_cache, runner=run, exact=exact)
         if taken is None:
             return None
         takers.append(taken.take)
@@ -226,10 +226,10 @@ class _Taken:
 
 
 class _Runners:
-    """What runs the frozen stages, made when it is first needed: a run that finds everything kept needs none."""
+    """What runs the frozen stages, made when it is first needed: a run that finds everything cached needs none."""
 
     def __init__(self, model: AdaptedModel, stop: int, feature_cache: FeatureCache) -> None:
-        self._model, self.stop, self.bag, self._keeping = model, stop, model.bag, feature_cache
+        self._model, self.stop, self.bag, self._feature_cache = model, stop, model.bag, feature_cache
         self.what = {
             "what": "features",
             "stages": list(model.stages)[:stop],
@@ -241,21 +241,21 @@ class _Runners:
 
     def __call__(self, x: Tensor) -> Tensor:
         """What leaves the last frozen stage, float32 on the CPU; once `ready`, several threads may ask at once."""
-        return self.ready(x).run(to_device(x, self._keeping.device)).float().cpu()
+        return self.ready(x).run(to_device(x, self._feature_cache.device)).float().cpu()
 
     def ready(self, x: Tensor) -> Prefix:
         """What runs them, made for the first batch that is seen."""
         if self._made is None:
-            self._made = self._make(to_device(x, self._keeping.device))
+            self._made = self._make(to_device(x, self._feature_cache.device))
         return self._made
 
     def _make(self, x: Tensor) -> Prefix:
         from zooft.features import prefix
 
         self._model.eval()
-        made = prefix.runner(self._model, self.stop, x, dtype=self._keeping.dtype, note=self._keeping.note)
-        if self._keeping.dtype != torch.float32 and self.stop:
-            self._keeping.note(f"features in bf16 differ by {made.moved:.1%} from those in fp32")
+        made = prefix.runner(self._model, self.stop, x, dtype=self._feature_cache.dtype, note=self._feature_cache.note)
+        if self._feature_cache.dtype != torch.float32 and self.stop:
+            self._feature_cache.note(f"features in bf16 differ by {made.moved:.1%} from those in fp32")
         return made
 
 
@@ -277,7 +277,7 @@ def _take(
     for share in (
         feature_cache.share,
         range,
-    ):  # what another process has kept where this one can't see it is computed here
+    ):  # what another process has stored where this one can't see it is computed here
         absent = sorted(set().union(*(each.absent() for each in both)))
         feature_cache.agree(True)  # all have listed what is missing before anyone writes
         mine = [absent[i] for i in share(len(absent))]
@@ -337,9 +337,9 @@ def _rows(
 
     def run(both: tuple[Tensor, Any]) -> tuple[NDArray[Any], Any]:
         rows = runner(both[0]).numpy()
-        return (rows if exact else rounded(rows)), both[1]
+        return (rows if exact else to_half(rows)), both[1]
 
-    return lanes.computed(read(), run, count=count)
+    return lanes.map_in_order(read(), run, count=count)
 
 
 def _what(views: SampleDataset, feature_cache: FeatureCache, runner: _Runners) -> dict[str, Any]:

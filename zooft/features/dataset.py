@@ -1,4 +1,4 @@
-"""The data sets of a run: samples brought to the network's input, and inputs of a later stage as they were kept."""
+"""The data sets of a run: samples brought to the network's input, and cached inputs of a later stage."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def _as_it_is(target: Any) -> Any:
     return target
 
 
-def _unscaled(levels: Tensor) -> Tensor:
+def _identity(levels: Tensor) -> Tensor:
     return levels
 
 
@@ -72,7 +72,7 @@ class SampleDataset(Dataset[tuple[Tensor, Any]]):
         augment: arrays to a random view: the network's input, or levels in uint8; None where there are only plain ones.
         scale: levels ``(N, C, H, W)`` in float32 to the network's input, in place.
         sketch: a sample to the arrays that random views are made of; None for those of `read`.
-        sketched: a sample's position to such arrays, as far as they are kept; None where none are.
+        small_images: a sample's position to such arrays, as far as they are cached; None where none are.
         seed: of the random views.
         number: 0 for the plain view, from 1 for random ones.
         encode: a sample's target to what is stacked to a batch; None for samples without targets.
@@ -86,30 +86,30 @@ class SampleDataset(Dataset[tuple[Tensor, Any]]):
         read: Callable[[Sample], Arrays],
         preprocess: Callable[..., Tensor],
         augment: Callable[..., Tensor | View] | None = None,
-        scale: Callable[[Tensor], Tensor] = _unscaled,
+        scale: Callable[[Tensor], Tensor] = _identity,
         sketch: Callable[[Sample], Arrays] | None = None,
-        sketched: Callable[[int], Arrays | None] | None = None,
+        small_images: Callable[[int], Arrays | None] | None = None,
         seed: int = 0,
         number: int = 0,
         encode: Callable[[Any], Any] = _as_it_is,
         placing: Placing | None = None,
     ) -> None:
         self.samples, self.read, self.preprocess = members, read, preprocess
-        self.augment, self.scale, self.sketch, self.sketched = augment, scale, sketch or read, sketched
+        self.augment, self.scale, self.sketch, self.small_images = augment, scale, sketch or read, small_images
         self.seed, self.number, self.encode, self.placing = seed, number, encode, placing
 
     def __len__(self) -> int:
         return len(self.samples)
 
-    def numbered(self, number: int, sketched: Callable[[int], Arrays | None] | None = None) -> SampleDataset:
+    def with_view(self, number: int, small_images: Callable[[int], Arrays | None] | None = None) -> SampleDataset:
         """The same samples in another view."""
         same = copy.copy(self)
-        same.number, same.sketched = number, sketched or self.sketched
+        same.number, same.small_images = number, small_images or self.small_images
         return same
 
     def with_geometries(self) -> SampleDataset:
         """The same views, each with its geometry in place of a target, as `to_row` has it."""
-        assert self.placing is not None  # noqa: S101 -- the caller has looked
+        assert self.placing is not None  # noqa: S101 -- the caller has checked
         same = copy.copy(self)
         same.encode = _nothing
         same.placing = replace(self.placing, move=_geometry_row, collate=default_collate)
@@ -117,7 +117,7 @@ class SampleDataset(Dataset[tuple[Tensor, Any]]):
 
     def at(self, epoch: int) -> SampleDataset:
         """What an epoch (from 0) sees: a random view of its own, where there are random ones."""
-        return self if self.augment is None else self.numbered(epoch + 1)
+        return self if self.augment is None else self.with_view(epoch + 1)
 
     def targets(self) -> Any:
         """Of all samples, stacked: a tensor ``(N, …)``, or a mapping of such."""
@@ -145,9 +145,9 @@ class SampleDataset(Dataset[tuple[Tensor, Any]]):
                 arrays = self.read(sample)
                 view = self.preprocess(*(torch.from_numpy(array)[None] for array in arrays))[0]
             return view, self._target(sample, lambda placing: placing.geometry(arrays))
-        small = None if self.sketched is None else self.sketched(index)
+        small = None if self.small_images is None else self.small_images(index)
         # seeded by sample and view, so that a view is the same in any process, order and data set
-        with _seeded(_seed(self.seed, self.number, sample.id)):
+        with _temporary_seed(_seed(self.seed, self.number, sample.id)):
             made = self.augment(*(self.sketch(sample) if small is None else small))
         image, geometry = (made.image, made.geometry) if isinstance(made, View) else (made, None)
         return image, self._target(sample, lambda _placing: geometry)
@@ -159,7 +159,7 @@ class SampleDataset(Dataset[tuple[Tensor, Any]]):
         geometry = geometry_by(self.placing)
         if geometry is None:
             raise ConfigError(
-                "the task's augment doesn't say how it moves pixels, and its targets have places in the image; "
+                "the task's augment doesn't report how it moves pixels, and its targets have places in the image; "
                 "give --augment none, or a task whose augment gives zooft.View"
             )
         return self.placing.move(encoded, geometry)
@@ -236,7 +236,7 @@ class MovedTargets:
 
 @dataclass(frozen=True, slots=True)
 class CachedFeatures(Dataset[Any]):
-    """Inputs of the first learning stage, as they were kept.
+    """Inputs of the first learning stage, from the cache.
 
     Attributes:
         takers: the plain view's, then one for each random view.
@@ -284,8 +284,8 @@ def reader(task: Task, options: Any) -> Callable[[Sample], Arrays]:
 
 
 @contextlib.contextmanager
-def _seeded(seed: int) -> Iterator[None]:
-    """Random numbers of torch's on the CPU by a seed, and as they were afterwards.
+def _temporary_seed(seed: int) -> Iterator[None]:
+    """Seed torch's random numbers on the CPU, and restore them afterwards.
 
     Not ``fork_rng`` and ``torch.manual_seed``, which see to every device and take a tenth of a view's time.
     """

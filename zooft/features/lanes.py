@@ -25,7 +25,7 @@ def lanes(device: torch.device) -> int:
     return min(MOST, torch.get_num_threads()) if device.type == "cpu" else 1
 
 
-def computed(items: Iterable[A], run: Callable[[A], B], *, count: int) -> Generator[B]:
+def map_in_order(items: Iterable[A], run: Callable[[A], B], *, count: int) -> Generator[B]:
     """What `run` makes of every item, in their order; items are taken in the caller's thread, one ahead.
 
     Args:

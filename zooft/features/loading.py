@@ -37,10 +37,10 @@ def loader(
     if isinstance(data.dataset if isinstance(data, Subset) else data, CachedFeatures):
         workers = 0  # picking rows costs less than sending them
     order: dict[str, Any] = {"batch_size": batch_size} if batches is None else {"batch_sampler": batches}
-    return loaded(data, workers, collate_fn=collate, **order)
+    return data_loader(data, workers, collate_fn=collate, **order)
 
 
-def loaded(data: Dataset[Any], workers: int, **more: Any) -> Iterable[Any]:
+def data_loader(data: Dataset[Any], workers: int, **more: Any) -> Iterable[Any]:
     """As torch's `DataLoader`, which takes `more`; loader processes pass on what they can't read."""
     if not workers:
         return DataLoader(data, **more)

@@ -1,6 +1,6 @@
 """What frozen stages gave for the samples of one view.
 
-On a shelf of the store, or in memory where the disk can't keep it.
+On a shelf of the store, or in memory where the disk is full or read-only.
 """
 
 from __future__ import annotations
@@ -29,8 +29,8 @@ class Outputs:
 
     Attributes:
         names: the samples', in order; equal ones share a row.
-        shelf: of rows that are kept.
-        held: rows that couldn't be kept, by name.
+        shelf: of rows on disk.
+        held: rows in memory that couldn't be stored, by name.
     """
 
     names: Sequence[str]
@@ -38,13 +38,13 @@ class Outputs:
     held: dict[str, NDArray[Any]] = field(default_factory=dict)
 
     def absent(self) -> list[int]:
-        """Positions of samples that are neither kept nor held, of equal samples the first."""
+        """Positions of samples that are neither stored nor held, of equal samples the first."""
         absent = [index for index in self.shelf.missing(self.names) if self.names[index] not in self.held]
         first = np.unique(np.fromiter((hash(self.names[index]) for index in absent), np.int64), return_index=True)[1]
         return [absent[at] for at in np.sort(first).tolist()]
 
     def put(self, positions: Sequence[int], rows: NDArray[Any]) -> int:
-        """Keep `rows` ``(n, …)``, and hold what can't be kept: how many bytes are held more than before."""
+        """Store `rows` ``(n, …)``, hold in memory what can't be stored, and return the bytes held more than before."""
         names = [self.names[index] for index in positions]
         self.shelf.put(names, rows)
         held = {name: row for name, row in zip(names, rows, strict=True) if name not in self.shelf}
@@ -54,13 +54,13 @@ class Outputs:
     def rows(self, names: Sequence[str]) -> NDArray[Any]:
         """Those of `names`, ``(n, …)``."""
         if not self.held or not any(name in self.held for name in names):
-            return self._kept(names)
+            return self._read(names)
         return np.stack([self.held[name] if name in self.held else self.shelf.gather([name])[0] for name in names])
 
-    def _kept(self, names: Sequence[str]) -> NDArray[Any]:
+    def _read(self, names: Sequence[str]) -> NDArray[Any]:
         try:
             return self.shelf.gather(names)
-        except ValueError:  # some are kept in halves, and some exceed their range
+        except ValueError:  # some are stored in halves, and some exceed their range
             return np.stack([self.shelf.gather([name])[0].astype(np.float32) for name in names])
 
     def taker(self) -> Take:
@@ -73,7 +73,7 @@ class Outputs:
         return _Mapped(self)
 
 
-def rounded(rows: NDArray[np.float32]) -> NDArray[Any]:
+def to_half(rows: NDArray[np.float32]) -> NDArray[Any]:
     """In half precision, which moves features by 2e-4 at most; as they are where they exceed its range."""
     with np.errstate(over="ignore"):
         halves = rows.astype(np.float16)
@@ -82,7 +82,7 @@ def rounded(rows: NDArray[np.float32]) -> NDArray[Any]:
 
 @dataclass(frozen=True, slots=True)
 class _Loaded:
-    """In memory, as they were kept."""
+    """In memory, as they were stored."""
 
     rows: Tensor
 
@@ -92,7 +92,7 @@ class _Loaded:
 
 @dataclass(frozen=True, slots=True)
 class _Mapped:
-    """Reads from the disk, but for what the disk couldn't keep."""
+    """Reads from the disk, but for what couldn't be stored."""
 
     outputs: Outputs
 

@@ -85,7 +85,7 @@ def runner(
         stop: how many leading stages; 0 gives back what is put in.
         probe: a real batch on the model's device, as many samples as will be run at a time.
         dtype: float32, or bfloat16, which is faster and moves the features; they come out as float32.
-        note: is told where the fast way can't be taken.
+        note: called with a sentence where the fast way can't be taken.
     """
     if stop == 0:
         return Prefix(run=lambda x: x, folded=0, moved=0.0)
@@ -95,7 +95,7 @@ def runner(
     few = probe[:1, :_COMPARED] if model.bag else probe[:_COMPARED]
     images = min(probe.shape[0] * probe.shape[1], INSTANCES_AT_A_TIME) if model.bag else len(probe)
     wanted = plain(few)
-    found = _folded(plain, few, wanted, note=note)
+    found = _fold(plain, few, wanted, note=note)
     found = _exact(found, few, wanted, images) if dtype == torch.float32 else _lower(found, few, wanted, images, dtype)
     chosen, elsewhere = found.copy, _Copy(plain.model, stop, dtype, autocast=dtype != torch.float32)
     size = probe.shape[-3:]  # padding that depends on the size is settled for this one
@@ -116,7 +116,7 @@ class _Copy:
     autocast: bool = False
 
     def __call__(self, x: Tensor) -> Tensor:
-        # autocast is always named, to keep a caller's own out
+        # autocast is always named, so that a caller's own doesn't apply
         lowered = torch.autocast(x.device.type, torch.bfloat16, enabled=self.autocast)
         with torch.inference_mode(), lowered:
             x = x if self.autocast else x.to(self.dtype)
@@ -154,11 +154,11 @@ class _Found:
     moved: float
 
 
-def _folded(plain: _Copy, few: Tensor, wanted: Tensor, *, note: Callable[[str], None]) -> _Found:
+def _fold(plain: _Copy, few: Tensor, wanted: Tensor, *, note: Callable[[str], None]) -> _Found:
     """With batch norms folded; the plain copy where there are none, or where that isn't exact."""
     try:
         model = _twin(plain.model)
-        folded = _fold(model, plain.stop, few)
+        folded = _fold_norms(model, plain.stop, few)
         if not folded:
             return _Found(plain, 0, 0.0)
         found = _Copy(model, plain.stop)
@@ -175,7 +175,7 @@ def _folded(plain: _Copy, few: Tensor, wanted: Tensor, *, note: Callable[[str], 
 def _exact(base: _Found, few: Tensor, wanted: Tensor, images: int) -> _Found:
     """The faster of two ways to compute in float32."""
     # packing pays where activations stand behind batch norms; models without any gained nothing
-    packed = _packed(base, few, wanted, images, torch.float32) if base.folded else None
+    packed = _pack(base, few, wanted, images, torch.float32) if base.folded else None
     return packed if packed is not None and packed.moved <= TOLERANCE else base
 
 
@@ -186,16 +186,16 @@ def _lower(base: _Found, few: Tensor, wanted: Tensor, images: int, dtype: torch.
     """
     copied = _Copy(base.copy.model, base.copy.stop, dtype, autocast=True)
     cast = _Found(copied, base.folded, _difference(copied(few), wanted))
-    whole = _packed(base, few, wanted, images, dtype)
+    whole = _pack(base, few, wanted, images, dtype)
     return whole if whole is not None and whole.moved <= _WORSE * cast.moved else cast
 
 
-def _packed(base: _Found, few: Tensor, wanted: Tensor, images: int, dtype: torch.dtype) -> _Found | None:
+def _pack(base: _Found, few: Tensor, wanted: Tensor, images: int, dtype: torch.dtype) -> _Found | None:
     """With convolutions in oneDNN's own layout and everything in `dtype`; None where that can't be."""
     try:
         model = _twin(base.copy.model, dtype)
         if few.device.type == "cpu" and torch.backends.mkldnn.is_available():  # type: ignore[no-untyped-call]
-            _pack(model, base.copy, few, images, dtype)
+            _pack_convolutions(model, base.copy, few, images, dtype)
         copied = _Copy(model, base.copy.stop, dtype)
         return _Found(copied, base.folded, _difference(copied(few), wanted))
     except Exception:  # the zoo's code runs on parts that it didn't put there; the base is as right
@@ -283,7 +283,7 @@ def _watch(model: AdaptedModel, stop: int, few: Tensor) -> _Watch:
 # Batch norms into the layer before.
 
 
-def _fold(model: AdaptedModel, stop: int, few: Tensor) -> int:
+def _fold_norms(model: AdaptedModel, stop: int, few: Tensor) -> int:
     """Fold what can be, in place; how many."""
     watch = _watch(model, stop, few)
     folded = 0
@@ -358,7 +358,7 @@ class _Packed(nn.Module):
         self, conv: Any, margins: _Margins, activation: nn.Module | None, *, size: list[int], dtype: torch.dtype
     ) -> None:
         super().__init__()
-        # a convolution pads evenly; where more is asked for at the end, zeros in the kernel do the same
+        # a convolution pads evenly; where more is needed at the end, zeros in the kernel do the same
         (above, below), (left, right) = margins
         weight = F.pad(conv.weight.detach(), (right - left, 0, below - above, 0)).to(dtype)
         weight = weight.contiguous(memory_format=torch.channels_last)
@@ -375,7 +375,7 @@ class _Packed(nn.Module):
         return done
 
 
-def _pack(model: AdaptedModel, base: _Copy, few: Tensor, images: int, dtype: torch.dtype) -> None:
+def _pack_convolutions(model: AdaptedModel, base: _Copy, few: Tensor, images: int, dtype: torch.dtype) -> None:
     """Replace what plain convolutions `model` has, which is a twin of `base`."""
     watch = _watch(base.model, base.stop, few)
     twins = dict(zip(base.model.trunk.modules(), model.trunk.modules(), strict=True))
@@ -402,7 +402,7 @@ def _fast(
 def _margins(conv: nn.Conv2d, x: Tensor, result: Tensor) -> _Margins | None:
     """The zeros that make `conv` a plain convolution of `x`; None where it is something else.
 
-    A subclass may pad by the size of its input, standardise its weights or anything: it is asked what it did.
+    A subclass may pad by the size of its input, standardise its weights or anything: its result is compared.
     """
     if conv.padding_mode != "zeros":
         return None
@@ -419,7 +419,7 @@ def _margins(conv: nn.Conv2d, x: Tensor, result: Tensor) -> _Margins | None:
 
 
 def _candidates(conv: nn.Conv2d, size: Any) -> list[_Margins]:
-    """As its attribute says, and as TensorFlow pads: to ceil(size / stride), the odd one at the end."""
+    """As its attribute gives, and as TensorFlow pads: to ceil(size / stride), the odd one at the end."""
     totals = [
         max((-(-length // stride) - 1) * stride + (kernel - 1) * dilation + 1 - length, 0)
         for length, kernel, stride, dilation in zip(size, conv.kernel_size, conv.stride, conv.dilation, strict=True)

@@ -11,7 +11,7 @@ import numpy as np
 from torch.utils.data import Dataset
 
 from zooft.contracts import unseen
-from zooft.features.loading import loaded
+from zooft.features.loading import data_loader
 from zooft.storage.sequences import spilled
 
 if TYPE_CHECKING:
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from zooft.storage.cache import Shelf
 
 
-def sketched(train: SampleDataset, feature_cache: FeatureCache) -> SampleDataset:
+def with_small_images(train: SampleDataset, feature_cache: FeatureCache) -> SampleDataset:
     """Random views made of arrays that are decoded once and lie in the store, as far as they fit."""
     if train.augment is None:
         return train
@@ -30,19 +30,19 @@ def sketched(train: SampleDataset, feature_cache: FeatureCache) -> SampleDataset
     for share in (
         feature_cache.share,
         range,
-    ):  # what another process has kept where this one can't see it is decoded here
+    ):  # what another process has stored where this one can't see it is decoded here
         absent = shelf.missing(spilled(part_of(name, "parts") for name in names))
         feature_cache.agree(True)
-        _keep_sketches(train, names, [absent[i] for i in share(len(absent))], shelf, feature_cache)
+        _decode_absent(train, names, [absent[i] for i in share(len(absent))], shelf, feature_cache)
         feature_cache.agree(True)
-    return train.numbered(0, _Sketches(shelf, names))
+    return train.with_view(0, _SmallImages(shelf, names))
 
 
-def _keep_sketches(
+def _decode_absent(
     train: SampleDataset, names: Sequence[str], wanted: Sequence[int], shelf: Shelf, feature_cache: FeatureCache
 ) -> None:
     advance = feature_cache.computing("decoding, once", len(wanted)) if wanted else unseen("", 0)
-    raw = loaded(_Raw(train, wanted), feature_cache.workers, batch_size=None, collate_fn=collate_nothing)
+    raw = data_loader(_Raw(train, wanted), feature_cache.workers, batch_size=None, collate_fn=collate_nothing)
     for index, arrays in zip(wanted, raw, strict=True):
         if sum(array.nbytes for array in arrays) * len(names) > feature_cache.store.most_bytes // 2:
             break
@@ -68,7 +68,7 @@ class _Raw(Dataset[Any]):
 
 
 @dataclass(frozen=True, slots=True)
-class _Sketches:
+class _SmallImages:
     """Samples' arrays from the store."""
 
     shelf: Shelf
@@ -79,8 +79,8 @@ class _Sketches:
         name = self.names[index]
         count = self.shelf.get(part_of(name, "parts"))
         parts = [self.shelf.get(part_of(name, part)) for part in range(0 if count is None else int(count[0]))]
-        kept = [np.array(part) for part in parts if part is not None]  # copied: the mapping is read-only
-        return tuple(kept) if kept and len(kept) == len(parts) else None
+        arrays = [np.array(part) for part in parts if part is not None]  # copied: the mapping is read-only
+        return tuple(arrays) if arrays and len(arrays) == len(parts) else None
 
 
 def part_of(name: str, part: int | str) -> str:

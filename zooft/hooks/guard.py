@@ -173,9 +173,9 @@ class Place:
     def amiss(self, came: Any, expected: str, *, what: str = "", code: str = "") -> PluginError:
         """An error: something else than expected was returned; `what` names the part of it."""
         given = f"{what} is " if what else ""
-        return self.error(f"gives in {self.field}: {given}{self.shown(came)}; expected {expected}", code=code)
+        return self.error(f"gives in {self.field}: {given}{self.show(came)}; expected {expected}", code=code)
 
-    def shown(self, value: Any) -> str:
+    def show(self, value: Any) -> str:
         """A value for a message; only its type where the task is private."""
         kind = type(value).__name__
         if value is None or self.private:
@@ -260,7 +260,7 @@ class Guarded:
 
     def _failure(self, doing: str, error: BaseException) -> PluginError:
         words = type(error).__name__ if self.place.private else f"{type(error).__name__}: {error}"
-        return self.place.error(f"failed {doing}: {words}", code=raised_in(error, self.function))
+        return self.place.error(f"failed {doing}: {words}", code=error_location(error, self.function))
 
 
 def _wrong_rows(value: Any, rows: int) -> Misfit | None:
@@ -317,7 +317,7 @@ def code_of(value: Any, field: str) -> str:
     return _code_of(getattr(value, field))
 
 
-def guarded(value: T, plugin: PluginInfo | None = None) -> T:
+def guard_functions(value: T, plugin: PluginInfo | None = None) -> T:
     """A copy with each of its own functions under guard."""
     words = f"{plugin.name} of {plugin.distribution} {plugin.version}" if plugin is not None else ""
     changes: dict[str, Any] = {}
@@ -510,7 +510,7 @@ def _code_of(function: Any) -> str:
     return f"{code.co_filename}, line {code.co_firstlineno}" if code is not None else ""
 
 
-def raised_in(error: BaseException, function: Any) -> str:
+def error_location(error: BaseException, function: Any) -> str:
     """File and line of the last frame in the plugin's own code."""
     file, found = _code_of(function).rpartition(", line ")[0], ""
     trace = error.__traceback__

@@ -132,10 +132,10 @@ def _register(manager: pluggy.PluginManager, entry_point: metadata.EntryPoint) -
         return f"importing {entry_point.value} failed: {type(error).__name__}: {error}"
     if manager.is_registered(plugin):
         return f"{entry_point.value} is the plugin {manager.get_name(plugin)!r} already; name it by one entry point"
-    return registered(manager, plugin, entry_point.name)
+    return register(manager, plugin, entry_point.name)
 
 
-def registered(manager: pluggy.PluginManager, plugin: object, name: str) -> str | None:
+def register(manager: pluggy.PluginManager, plugin: object, name: str) -> str | None:
     """Register a loaded module; the reason why it can't be used, or None."""
     wanted = getattr(plugin, "zooft_api", API_VERSION)
     if wanted != API_VERSION:

@@ -20,7 +20,7 @@ from zooft.config import FinetuneConfig, names
 from zooft.contracts import Family, Freezer, Head, Source, Task, WeightsSource
 from zooft.errors import AmbiguousNameError, ConfigError, UnknownNameError
 from zooft.hooks import loading as plugin_loading
-from zooft.hooks.guard import HOOKS, guarded, misfit_of, printing_aside
+from zooft.hooks.guard import HOOKS, guard_functions, misfit_of, printing_aside
 
 if TYPE_CHECKING:
     from zooft.hooks.guard import Guarded
@@ -90,13 +90,13 @@ class Registry:
             raise ConfigError(f"--freeze {name} takes no argument, but {argument!r} was given")
         return found, argument if colon else None
 
-    def owned_name(self, kind: Literal["family", "head", "task"], name: str) -> str:
+    def qualified_name(self, kind: Literal["family", "head", "task"], name: str) -> str:
         """``PLUGIN/NAME``, which stays unambiguous when other plugins are installed later."""
         entries: dict[str, tuple[Entry[Any], ...]] = {"family": self.families, "head": self.heads, "task": self.tasks}
         entry = _find(self, kind, entries[kind], name)
         return f"{entry.owner.name}/{entry.value.name}"
 
-    def owned_by(self, plugin: PluginInfo) -> dict[str, list[str]]:
+    def names_of(self, plugin: PluginInfo) -> dict[str, list[str]]:
         """Kind to names of what a plugin registers."""
         kinds: dict[str, tuple[Entry[Any], ...]] = {
             "families": self.families,
@@ -201,7 +201,7 @@ def _collect(plugins: Plugins, hook: str, kind: type[Any], problems: dict[Plugin
             problems[plugin] = f"{hook} failed: {type(error).__name__}: {error}"
             plugin_loading.logger.warning("the plugin %s is left out: %s", plugin.name, problems[plugin])
             continue
-        entries += [Entry(guarded(value, plugin), plugin) for value in values]
+        entries += [Entry(guard_functions(value, plugin), plugin) for value in values]
     return entries
 
 

@@ -101,7 +101,7 @@ def zooft_register_freezers() -> Iterable[Freezer]:  # type: ignore[empty-body]
 
 @hookspec
 def zooft_register_tasks() -> Iterable[Task]:  # type: ignore[empty-body]
-    """Kinds of data and what is learnt from them.
+    """Kinds of data and what is trained on them.
 
     A complete plugin::
 

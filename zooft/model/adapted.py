@@ -68,7 +68,7 @@ class AdaptedModel(nn.Module):
         self.shapes = {} if measured is None else dict(measured.shapes)
         self.taps = () if measured is None else tuple(tap.stage for tap in measured.taps)
         self.logit_std = logit_std
-        self.picks = strided.needed(backbone.module)
+        self.picks = strided.is_needed(backbone.module)
 
     @property
     def unread(self) -> frozenset[str]:
@@ -101,7 +101,7 @@ class AdaptedModel(nn.Module):
         if not (self.readings and stop):
             return self.run(x, order)
         x, taken = self._taking(x, order[: self._depth])
-        parts = [taken[stage] for stage in self._taken_before(stop)] + ([x] if self._goes_on(stop) else [])
+        parts = [taken[stage] for stage in self._taps_before(stop)] + ([x] if self._goes_on(stop) else [])
         return torch.cat([part.flatten(1) for part in parts], 1)
 
     def run(self, x: Tensor, stages: Sequence[str]) -> Tensor:
@@ -133,21 +133,21 @@ class AdaptedModel(nn.Module):
                 taken[stage] = x
         return x, taken
 
-    def _taken_before(self, stop: int) -> list[str]:
-        """Those of the first `stop` stages whose maps are read."""
+    def _taps_before(self, stop: int) -> list[str]:
+        """The first `stop` stages' taps that are read."""
         before = set(list(self.stages)[:stop])
         return list(dict.fromkeys(each.tap.stage for each in self.readings if each.tap.stage in before))
 
     def _goes_on(self, stop: int) -> bool:
         """Whether later stages need what leaves the last of the first `stop`, and no map is the same."""
-        return stop < self._depth and list(self.stages)[stop - 1] not in self._taken_before(stop)
+        return stop < self._depth and list(self.stages)[stop - 1] not in self._taps_before(stop)
 
     def _unpack(self, rows: Tensor, start: int) -> tuple[Tensor, dict[str, Tensor]]:
         """Of what `prefix` gives.
 
-        What leaves the stage before `start`, where it goes on, and what is read, by stage.
+        The output of the stage before `start`, where later stages need it, and the maps that are read, by stage.
         """
-        last, taken = list(self.stages)[start - 1], self._taken_before(start)
+        last, taken = list(self.stages)[start - 1], self._taps_before(start)
         names = [*taken, last] if self._goes_on(start) else taken
         parts = torch.split(rows, [math.prod(self.shapes[name]) for name in names], 1)
         shaped = {name: part.reshape(-1, *self.shapes[name]) for name, part in zip(names, parts, strict=True)}
@@ -169,7 +169,7 @@ def adapt(
         backbone: its trunk.
         head: how the outputs are made: each by a module of its own, or all by one that reads maps.
         outputs: name to size.
-        known_taps: the stages that keep a map, as `AdaptedModel.taps` of the same model had them before; None to
+        known_taps: the stages that have a map, as `AdaptedModel.taps` of the same model had them before; None to
             measure them.
 
     Raises:
@@ -190,7 +190,7 @@ def _adapt_dense(
     seen = tuple(reading.seen for reading in readings)
     module: nn.Module = ask(head, "build", seen, outputs)
     maps = [torch.zeros(2, tap.channels, tap.rows, tap.columns) for tap in seen]
-    probe = _tried(head, module, maps, f"zeros {', '.join(str(tuple(each.shape)) for each in maps)}")
+    probe = _try_head(head, module, maps, f"zeros {', '.join(str(tuple(each.shape)) for each in maps)}")
     check_outputs(head, probe, outputs, rows=2)
     return AdaptedModel(
         backbone, module, outputs=tuple(outputs), readings=readings, measured=measured, logit_std=head.logit_std
@@ -198,7 +198,7 @@ def _adapt_dense(
 
 
 def check_outputs(head: Head, made: Any, sizes: Mapping[str, int], *, rows: int) -> None:
-    """Raise PluginError where what a head's module makes of maps isn't what the head says that it gives.
+    """Raise PluginError where what a head's module makes of maps isn't what the head declares.
 
     Args:
         head: whose module.
@@ -227,7 +227,7 @@ def _build(backbone: Backbone, head: Head, outputs: int) -> nn.Module:
     module: nn.Module = ask(head, "build", backbone.width, outputs)
     place, code = place_of(head, "build"), code_of(head, "build")
     shape = (2, 3, backbone.width) if head.reads == "bag" else (2, backbone.width)
-    probe = _tried(head, module, torch.zeros(shape), f"zeros {shape}")
+    probe = _try_head(head, module, torch.zeros(shape), f"zeros {shape}")
     if not isinstance(probe, Tensor):
         raise place.amiss(probe, f"a tensor (2, {outputs})", what=f"what its module makes of zeros {shape}", code=code)
     if tuple(probe.shape) != (2, outputs) or not bool(torch.isfinite(probe).all()):
@@ -237,8 +237,8 @@ def _build(backbone: Backbone, head: Head, outputs: int) -> nn.Module:
     return module
 
 
-def _tried(head: Head, module: nn.Module, given: Any, words: str) -> Any:
-    """What a head's module makes of zeros; its buffers, such as BatchNorm's statistics, as they were."""
+def _try_head(head: Head, module: nn.Module, given: Any, words: str) -> Any:
+    """A head's module run on zeros; its buffers, such as BatchNorm's statistics, are restored."""
     before = {name: tensor.clone() for name, tensor in module.named_buffers()}
     try:
         with torch.no_grad():

@@ -78,7 +78,7 @@ def load_backbone(
         family: the model zoo.
         name: a model of it, alias or full name.
         weights: ``pretrained``, ``random`` or a file.
-        sources: weights plugins, asked before the zoo itself.
+        sources: weights plugins, which come before the zoo itself.
         channels: of the input; the first convolution is adapted from the pretrained weights.
 
     Raises:
@@ -148,7 +148,7 @@ def adapt_first_convolution(convolution: nn.Conv2d, channels: int) -> None:
     """Make a pretrained convolution take `channels` input channels, in place.
 
     One channel gets the sum over the old ones, so that a grey image repeated over all channels gives the
-    same result; more channels repeat the old ones in turn, scaled to keep the sum, as timm does.
+    same result; more channels repeat the old ones in turn, scaled to preserve the sum, as timm does.
     """
     old = convolution.weight.data
     if channels == 1:
@@ -176,7 +176,7 @@ def _assemble(
         spec = _adapt_channels(family, name, module, anatomy, channels)
     slots = tuple(_take_out(module, classifier) for classifier in anatomy.classifier)
     if width is None:
-        width = _checked_width(family, name, module, anatomy, spec)
+        width = _check_width(family, name, module, anatomy, spec)
     return Backbone(
         family=family.name,
         name=name,
@@ -190,7 +190,7 @@ def _assemble(
     )
 
 
-def _checked_width(family: Family, name: str, module: nn.Module, anatomy: Anatomy, spec: InputSpec) -> int:
+def _check_width(family: Family, name: str, module: nn.Module, anatomy: Anatomy, spec: InputSpec) -> int:
     try:
         check_ownership(name, module, anatomy.stages)
         return check_composition(name, module, anatomy.stages, spec)

@@ -31,7 +31,7 @@ def blank(build: Callable[[], nn.Module]) -> nn.Module:
     try:
         with mode:
             module = build()
-    except Exception:  # the zoo's code on values that it doesn't expect; what it says of proper ones counts
+    except Exception:  # the zoo's code on values that it doesn't expect; its result for proper ones counts
         return build()
     loadable = {_memory(tensor) for tensor in module.state_dict().values()}
     fine = all(left.expired() or left in loadable for left in mode.left)  # type: ignore[no-untyped-call]

@@ -1,4 +1,4 @@
-"""A family asked for a module and its anatomy, and what they are checked for."""
+"""Builds a family's module, reads its anatomy, and checks both."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ _SCALE = "on the scale 0..1 of pixels; what is given for 0..255 is to be divided
 def weight_places(
     family: Family, full: str, sources: Sequence[WeightsSource], *, folder: Path | None
 ) -> weight_files.Places:
-    """Where weights of a model are looked for."""
+    """Where weights of a model may lie."""
     return weight_files.Places(family=family, model=full, sources=sources, folder=folder)
 
 
@@ -36,13 +36,13 @@ def shapes_of(module: nn.Module) -> dict[str, tuple[int, ...]]:
 
 
 def build_module(family: Family, name: str, *, drawn: bool = True) -> nn.Module:
-    """The zoo's module; with random values only if they are to be `drawn`, since others will be loaded."""
+    """The zoo's module; with random values only if `drawn`, since others will be loaded."""
 
-    def built() -> nn.Module:
+    def build() -> nn.Module:
         module: nn.Module = ask(family, "build", name, doing=f"to build {name}")
         return module
 
-    return built() if drawn else blank(built)
+    return build() if drawn else blank(build)
 
 
 def read_anatomy(family: Family, name: str, module: nn.Module) -> Anatomy:
@@ -112,5 +112,5 @@ def check_first_convolution(family: Family, name: str, module: nn.Module, anatom
 
 
 def first_line(error: BaseException) -> str:
-    """What an error says first."""
+    """The first line of an error's message."""
     return str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__

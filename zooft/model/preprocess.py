@@ -42,7 +42,7 @@ _IN_CACHE = 2**20
 _STRIP = 32
 """Rows; measured: a quarter of the time of no strips at 2048x1536, half more at 500x375, which isn't cut."""
 _MOST_BANDS = 256
-"""Bands that a module keeps: a few MB, and as many axes as 128 sizes of images have. As many sizes, too."""
+"""Bands that a module caches: a few MB, and as many axes as 128 sizes of images have. As many sizes, too."""
 _MOST_TILES = (4, 8)
 """Of rows, of which the first product leaves little, and of columns; fewer multiply zeros, more cost more nodes."""
 _SMALLEST_TILE = 24
@@ -137,7 +137,7 @@ class Resize(nn.Module):
             each = [self._usual(rows, columns)] * len(levels) if lengths is None else lengths.tolist()
             return self._sparse(levels, each)
         if self.rounded and lengths is None and torch.onnx.is_in_onnx_export():
-            return self.tiled(levels.to(torch.uint8).permute(0, 2, 3, 1))
+            return self.forward_tiles(levels.to(torch.uint8).permute(0, 2, 3, 1))
         return self._dense(levels.to(torch.float32), lengths)
 
     def _dense(self, levels: Tensor, lengths: Tensor | None) -> Tensor:
@@ -148,10 +148,10 @@ class Resize(nn.Module):
         else:
             new = lengths[:, :1].to(torch.int64), lengths[:, 1:].to(torch.int64)
         vertical, horizontal = self._weights(rows, self.height, new[0]), self._weights(columns, self.width, new[1])
-        narrow = self._finished(levels @ horizontal.transpose(-1, -2))
-        return self._finished(vertical @ narrow)
+        narrow = self._round(levels @ horizontal.transpose(-1, -2))
+        return self._round(vertical @ narrow)
 
-    def _finished(self, levels: Tensor) -> Tensor:
+    def _round(self, levels: Tensor) -> Tensor:
         return (levels.clamp(0, 255) + 0.5).floor() if self.rounded else levels
 
     def _sparse(self, levels: Tensor, lengths: Sequence[Sequence[float]]) -> Tensor:
@@ -217,7 +217,7 @@ class Resize(nn.Module):
             weights = shares / shares.sum(-1, keepdim=True).clamp_min(1e-12) * inside[..., None]
         return weights[:, None] if new.ndim else weights
 
-    def tiled(self, images: Tensor) -> Tensor:
+    def forward_tiles(self, images: Tensor) -> Tensor:
         """As `forward`, recorded in whole numbers, tile by tile.
 
         Args:
@@ -240,7 +240,7 @@ class Resize(nn.Module):
         return _levels(torch.cat(small, dim=2)[:, :, : self.height]).to(torch.float32)
 
     def _tiles(self, rows: int, columns: int) -> list[_Tiles]:
-        """The two axes' weights, looked for only where they can't be zero."""
+        """The two axes' weights, computed only where they can't be zero."""
         kind, wanted = self.interpolation, (self.height, self.width)
         length = torch.stack([torch.scalar_tensor(samples, dtype=torch.int64) for samples in (rows, columns)])[:, None]
         new = torch.stack(self._new_lengths(rows, columns, length.device))[:, None]
@@ -266,7 +266,7 @@ class Resize(nn.Module):
         """Samples on either side of a centre's that can count, and, for each axis, samples of a tile, at most.
 
         From sizes alone, as a graph's shapes can't depend on what it computes. Where rounding makes the resized axis
-        shorter than the mode asks for, by half at most, as much less of it is shown.
+        shorter than the mode requires, by half at most, as much less of it is shown.
         """
         radius = RADIUS[self.interpolation]
         if self.mode == "stretch":
@@ -305,7 +305,7 @@ class ImagePreprocess(nn.Module):
     def forward(self, images: Tensor) -> Tensor:
         """Preprocess a batch of images of one size."""
         if torch.onnx.is_in_onnx_export():
-            return self.normalise(self.resize.tiled(images))
+            return self.normalise(self.resize.forward_tiles(images))
         levels = self.resize(images.permute(0, 3, 1, 2))
         return self.normalise(levels) if _in_graph(images) else self.normalise_(levels)
 
@@ -412,7 +412,7 @@ def _resize_unrounded(image: Tensor, vertical: _Band, horizontal: _Band, out: Te
 
 
 def _band(samples: int, wanted: int, resized: int, kind: Interpolation, *, rounded: bool) -> _Band:
-    """The weights of `Resize._weights`, bit for bit, looked for only where they can't be zero."""
+    """The weights of `Resize._weights`, bit for bit, computed only where they can't be zero."""
     length, new = torch.tensor(samples), torch.tensor(resized)
     target = torch.arange(wanted) + centre_offset(new - wanted)
     around = int(reach(kind, length=length, new=new))

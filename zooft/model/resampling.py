@@ -103,7 +103,7 @@ def float_shares(source: Tensor, target: Tensor, kind: Interpolation, *, length:
 def floor_divide(numerator: Tensor, denominator: Tensor) -> Tensor:
     """Exact for whole numbers from 0, with quotients below 2**22.
 
-    Some runtimes divide whole numbers as float32, or round the quotient; the remainder tells whether it is one off.
+    Some runtimes divide whole numbers as float32, or round the quotient; the remainder shows whether it is one off.
     """
     quotient = _divide(numerator, denominator)
     rest = numerator - quotient * denominator

@@ -52,7 +52,7 @@ def check_composition(name: str, module: nn.Module, stages: Mapping[str, Stage],
             whole = module(image)
         except Exception as error:  # plugin code
             raise ModelError(f"{name} doesn't run on an image: {type(error).__name__}: {error}") from error
-        staged = _staged(name, module, stages, image)
+        staged = _run_stages(name, module, stages, image)
     if not isinstance(whole, Tensor) or whole.ndim != 2 or staged.shape != whole.shape:
         got = (
             f"{tuple(staged.shape)} against {tuple(whole.shape) if isinstance(whole, Tensor) else type(whole).__name__}"
@@ -68,7 +68,7 @@ def check_composition(name: str, module: nn.Module, stages: Mapping[str, Stage],
     return int(whole.shape[1])
 
 
-def _staged(name: str, module: nn.Module, stages: Mapping[str, Stage], x: Tensor) -> Tensor:
+def _run_stages(name: str, module: nn.Module, stages: Mapping[str, Stage], x: Tensor) -> Tensor:
     """What leaves the last stage."""
     for key, stage in stages.items():
         try:

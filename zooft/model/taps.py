@@ -1,8 +1,8 @@
-"""Where a backbone keeps a map of the image: measured on the model, not believed.
+"""Where a backbone has a map of the image: measured on the model, not declared.
 
-A stage's output has places where its shape says so and where, besides, a change of the image moves the places that lie
-there more than the others. The second is what tells rows from columns and an order of tokens that isn't that of the
-image, as Hiera's.
+A stage's output has places where its shape has axes for them and where, besides, a change of the image moves the
+places that lie there more than the others. The second distinguishes rows from columns and an order of tokens that
+isn't that of the image, as Hiera's.
 """
 
 from __future__ import annotations
@@ -139,10 +139,10 @@ class Measured:
 
 
 def measure(backbone: Backbone, known: Collection[str] | None = None) -> Measured:
-    """Run noise through a backbone, and see where it keeps a map.
+    """Run noise through a backbone, and see where it has a map.
 
     Args:
-        backbone: is put in evaluation mode; on the meta device shapes are all that is looked at.
+        backbone: is put in evaluation mode; on the meta device only shapes are checked.
         known: the stages behind which it does, of a model that was measured before and whose weights are still to be
             loaded.
 
@@ -220,7 +220,7 @@ def choose(backbone: Backbone, reads: Reads, taps: Sequence[Tap]) -> tuple[Readi
 
     A hierarchical backbone's pyramid takes the deepest stage of each stride. One of a single stride, as plain
     transformers have, is made of stages spread evenly over its depth, resampled to the strides 4, 8, 16 and 32 without
-    anything learnt, after ViTDet (Li et al. 2022).
+    anything trained, after ViTDet (Li et al. 2022).
 
     Args:
         backbone: whose taps.
@@ -232,7 +232,7 @@ def choose(backbone: Backbone, reads: Reads, taps: Sequence[Tap]) -> tuple[Readi
     """
     if not taps:
         raise ModelError(
-            f"{backbone.reference} keeps no map of the image behind any of its stages, which a head that reads a "
+            f"{backbone.reference} has no map of the image behind any of its stages, which a head that reads a "
             f"{reads} needs; choose another backbone, such as a ResNet, EfficientNet, ConvNeXt, Swin or ViT"
         )
     if reads == "map":

@@ -1,7 +1,7 @@
 """Where pretrained tensors come from: a file, a prepared folder, a plugin, the zoo; in this order.
 
 Owns reading weight files safely (nothing is unpickled but tensors), the order of places, and the record that
-a run keeps. Random weights come only when asked for by name.
+a run records. Random weights come only when chosen by name.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ class FoundWeights:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Places:
-    """Everything that is asked in turn for one model's pretrained weights."""
+    """Every place that is tried in turn for one model's pretrained weights."""
 
     family: Family
     model: str
@@ -60,18 +60,18 @@ def find(choice: str, places: Places, expected: Mapping[str, tuple[int, ...]]) -
 
     Args:
         choice: as typed by the user.
-        places: who is asked for ``pretrained``.
+        places: what is tried for ``pretrained``.
         expected: the model's tensor names to shapes, for sources that convert.
 
     Raises:
-        WeightsError: says what was tried and how to go on without a network.
+        WeightsError: names what was tried and what to do without a network.
     """
     if choice == "random":
         record = WeightsRecord(kind="random", source="random", licence=None, file_sha256=None, tensors_sha256="")
         return FoundWeights(tensors=None, record=record)
     if choice != "pretrained":
-        return _found("file", _fit(read_file(Path(choice)), expected))
-    return _pretrained(places, expected)
+        return _as_found("file", _fit(read_file(Path(choice)), expected))
+    return _find_pretrained(places, expected)
 
 
 def folder_from_environment() -> Path | None:
@@ -87,7 +87,7 @@ def folder_from_environment() -> Path | None:
 
 
 def path_in(folder: Path, family: str, model: str) -> Path:
-    """Where `zooft weights fetch` puts a model and training looks for it."""
+    """Where `zooft weights fetch` puts a model and training finds it."""
     return folder / family / f"{model.replace('/', '--')}.safetensors"
 
 
@@ -97,7 +97,7 @@ def at_hand(places: Places) -> str | None:
     if places.folder is not None and path_in(places.folder, places.family.name, places.model).is_file():
         return "folder"
     for source in places.sources:
-        if reference in _served(source):
+        if reference in _list_served(source):
             return source.name
     return "zoo" if ask(places.family, "at_hand", places.model) else None
 
@@ -107,7 +107,7 @@ def origin(places: Places, found: FoundWeights) -> str:
     reference = f"{places.family.name}:{places.model}"
     mended = ""
     if found.record.kind == "plugin":
-        source = next(source for source in places.sources if reference in _served(source))
+        source = next(source for source in places.sources if reference in _list_served(source))
         mended = f" {place_of(source, 'load').words}"
     elif found.record.kind == "zoo":
         mended = f" {place_of(places.family, 'pretrained').words}"
@@ -143,7 +143,7 @@ def write_file(path: Path, weights: LoadedWeights) -> None:
     details = {"source": weights.source, "licence": weights.licence or ""}
     try:
         partial.touch()
-        mode = partial.stat().st_mode  # as the user's umask has it; safetensors would keep it to the owner
+        mode = partial.stat().st_mode  # as the user's umask has it; safetensors would let only the owner read it
         save_file({name: t.clone().contiguous() for name, t in weights.tensors.items()}, partial, metadata=details)
         partial.chmod(mode)
         partial.replace(path)
@@ -169,17 +169,17 @@ def file_sha256(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def _pretrained(places: Places, expected: Mapping[str, tuple[int, ...]]) -> FoundWeights:
+def _find_pretrained(places: Places, expected: Mapping[str, tuple[int, ...]]) -> FoundWeights:
     tried: list[str] = []
     reference = f"{places.family.name}:{places.model}"
     if places.folder is not None:
         path = path_in(places.folder, places.family.name, places.model)
         if path.is_file():
-            return _found("folder", _fit(read_file(path), expected))
+            return _as_found("folder", _fit(read_file(path), expected))
         tried.append(f"{FOLDER_VARIABLE} has no {path.relative_to(places.folder)}")
     for source in places.sources:
-        if reference in _served(source):
-            return _found("plugin", _ask(source, reference, expected))
+        if reference in _list_served(source):
+            return _as_found("plugin", _ask(source, reference, expected))
         tried.append(f"{source.name} doesn't serve it")
     if places.family.pretrained is None:
         tried.append(f"{places.family.name} has no weights of its own")
@@ -196,17 +196,17 @@ def _pretrained(places: Places, expected: Mapping[str, tuple[int, ...]]) -> Foun
     except ZooftError as error:
         tried.append(f"{places.family.name}'s own download failed: {_first_line(error)}")
         raise _nowhere(reference, tried) from error
-    return _found("zoo", found)
+    return _as_found("zoo", found)
 
 
 def check_any(places: Places) -> None:
     """Raise WeightsError where nobody can have a model's pretrained weights, before any work is done."""
     if places.family.pretrained is None and at_hand(places) is None:
-        _pretrained(places, {})
+        _find_pretrained(places, {})
 
 
-def _served(source: WeightsSource) -> frozenset[str]:
-    """What a source serves; one that can't say serves nothing, and mustn't end what others can do."""
+def _list_served(source: WeightsSource) -> frozenset[str]:
+    """What a source serves: nothing where it fails, since other sources may still serve."""
     try:
         return frozenset(ask(source, "models"))
     except PluginError as error:
@@ -215,12 +215,12 @@ def _served(source: WeightsSource) -> frozenset[str]:
 
 
 def _nowhere(reference: str, tried: list[str], *, fetched: bool = True) -> WeightsError:
-    said = f"no pretrained weights for {reference}; tried: {'; '.join(tried)}.\n"
+    text = f"no pretrained weights for {reference}; tried: {'; '.join(tried)}.\n"
     if not fetched:
-        return WeightsError(said + "Give --weights FILE, or ask for --weights random")
+        return WeightsError(text + "Give --weights FILE or --weights random")
     return WeightsError(
-        f"{said}Without a network: run 'zooft weights fetch {reference} --to DIR' where there is one, bring DIR here "
-        f"and set {FOLDER_VARIABLE}=DIR; or give --weights FILE; or ask for --weights random"
+        f"{text}Without a network: run 'zooft weights fetch {reference} --to DIR' where there is one, bring DIR here "
+        f"and set {FOLDER_VARIABLE}=DIR; or give --weights FILE or --weights random"
     )
 
 
@@ -230,7 +230,7 @@ def _ask(source: WeightsSource, reference: str, expected: Mapping[str, tuple[int
 
 
 def _fit(weights: LoadedWeights, expected: Mapping[str, tuple[int, ...]]) -> LoadedWeights:
-    """Under the model's names; what was taken off the file's is told with their source."""
+    """Under the model's names; a prefix taken off the file's is recorded with their source."""
     own = own_names(weights.tensors, expected)
     if not own.taken_off:
         return weights
@@ -240,7 +240,7 @@ def _fit(weights: LoadedWeights, expected: Mapping[str, tuple[int, ...]]) -> Loa
     )
 
 
-def _found(kind: Any, weights: LoadedWeights) -> FoundWeights:
+def _as_found(kind: Any, weights: LoadedWeights) -> FoundWeights:
     record = WeightsRecord(
         kind=kind,
         source=weights.source,

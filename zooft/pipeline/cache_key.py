@@ -62,10 +62,10 @@ def feature_key(plan: Plan, backbone: Backbone) -> dict[str, Any]:
 def reading_key(plan: Plan) -> dict[str, Any]:
     """What the arrays of a sample depend on besides its content."""
     return {
-        "task": plan.registry.owned_name("task", plan.config.task),
+        "task": plan.registry.qualified_name("task", plan.config.task),
         "options": configuration.plain(plan.options),
         "code": code_sha256([plan.task.read, plan.task.show, *([plan.task.digest] if plan.task.digest else [])]),
-        "libraries": _installed((*_LIBRARIES, *READERS)),
+        "libraries": _installed_versions((*_LIBRARIES, *READERS)),
     }
 
 
@@ -104,7 +104,7 @@ def _sources(name: str) -> list[Path]:
     return [Path(file)] if file and Path(file).is_file() else []
 
 
-def _installed(names: Iterable[str]) -> dict[str, str]:
+def _installed_versions(names: Iterable[str]) -> dict[str, str]:
     found = {}
     for name in names:
         with contextlib.suppress(metadata.PackageNotFoundError):

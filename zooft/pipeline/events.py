@@ -28,7 +28,7 @@ class RunEvents:
 
     Args:
         registry: whose plugins listen.
-        folder: the run's, as it was found before anything is learnt; None but in the main process.
+        folder: the run's, as it was found before training; None but in the main process.
         private: whether an error's text may name people.
     """
 
@@ -36,7 +36,7 @@ class RunEvents:
         self._registry, self._folder, self._private = registry, folder, private
         self._faults = set[tuple[str, str]]()
         self._begun = False
-        # the curve is cut back to what was saved when training goes on: what was announced is known only now
+        # the curve is cut back to what was saved when training resumes: what was announced is known only now
         self._announced = {} if folder is None else _announced_epochs(folder.path)
 
     @contextmanager
@@ -52,7 +52,7 @@ class RunEvents:
             raise
         self._end("finished", "")
 
-    def started(
+    def on_start(
         self, *, samples: int, config: Mapping[str, Any], counts: Mapping[str, Mapping[str, int]], resumed: bool
     ) -> None:
         """The run is about to train."""
@@ -73,8 +73,8 @@ class RunEvents:
         repeated = record.epoch <= self._announced.get(fold, 0)
         self._announce("zooft_on_epoch_end", record=record, fold=fold, repeated=repeated)
 
-    def evaluated(self, evaluations: Mapping[str, Evaluation], *, best_epoch: int) -> None:
-        """The weights that are kept have been judged."""
+    def on_evaluated(self, evaluations: Mapping[str, Evaluation], *, best_epoch: int) -> None:
+        """The saved weights have been evaluated."""
         grouped = {split: one.group_metrics for split, one in evaluations.items() if one.group_metrics}
         evaluated = RunEvaluated(
             best_epoch=best_epoch,
@@ -83,11 +83,11 @@ class RunEvents:
         )
         self._announce("zooft_on_evaluated", evaluated=evaluated)
 
-    def exported(self, model: Path) -> None:
+    def on_exported(self, model: Path) -> None:
         """An ONNX file has been written."""
         self._announce("zooft_on_exported", model=model)
 
-    def verified(self, verification: Verification) -> None:
+    def on_verified(self, verification: Verification) -> None:
         """The file has been compared with the model."""
         self._announce("zooft_on_verified", verification=verification)
 
@@ -96,7 +96,7 @@ class RunEvents:
             return
         working, final = self._folder.path, self._folder.final
         # the final name may be that of an empty folder, which was there before
-        left = working if working.exists() else final if runs.finished(final) else None
+        left = working if working.exists() else final if runs.is_finished(final) else None
         self._announce("zooft_on_end", ended=RunEnded(status=status, error=error, folder=left))
 
     def _announce(self, event: str, **facts: Any) -> None:

@@ -62,7 +62,7 @@ class FinetuneResult:
 
     Attributes:
         path: the run folder.
-        best_epoch: from 1; the one whose weights were kept.
+        best_epoch: from 1; the one whose weights are saved.
         evaluations: by split, ``val`` first.
         problem: what kind of answer is wanted.
         labels: what the answers mean.
@@ -87,16 +87,16 @@ class FinetuneResult:
 def finetune(*, reporter: Reporter | None = None, registry: Registry | None = None, **values: Any) -> FinetuneResult:
     """Fine-tune a backbone on a task; the arguments are the command line's options.
 
-    Under torchrun or ``accelerate launch`` every process calls it; the main one reads, writes and tells, all learn.
+    Under torchrun or ``accelerate launch`` every process calls it; the main one reads, writes and reports, all train.
 
     Args:
-        reporter: who is told how it goes on.
+        reporter: gets notes and progress.
         registry: instead of the installed plugins.
         values: `backbone`, `task`, `data` and any other option of `zooft finetune`, the task's own among them; or
             `resume`, and no others than where things are.
 
     Raises:
-        ZooftError: says what was wrong and what to do; nothing half-made is left under the run's name.
+        ZooftError: states what was wrong and what to do; nothing half-made is left under the run's name.
     """
     reporter = reporter or LoggingReporter() if launcher.process() == 0 else SilentReporter()
     if launcher.processes() > 1:
@@ -113,9 +113,9 @@ def _finetune_together(registry: Registry | None, values: Mapping[str, Any], rep
     from zooft.compute import distributed
 
     accelerator = distributed.start(cpu=values.get("device") == "cpu")
-    # the main process, if it is still there, says where what was learnt lies
+    # the main process, if it is still there, prints where the saved weights lie
     advice = (
-        "" if accelerator.is_main_process else "if an epoch was finished, --resume and the run's folder go on from it"
+        "" if accelerator.is_main_process else "if an epoch was finished, resume with --resume and the run's folder"
     )
     with distributed.faults(accelerator, advice=advice):
         plan = distributed.main_process_first(accelerator, lambda: _resolve(registry, values))
@@ -128,12 +128,12 @@ def _finetune_together(registry: Registry | None, values: Mapping[str, Any], rep
 
 def _resolve(registry: Registry | None, values: Mapping[str, Any]) -> Plan:
     known = registry or registries.load()
-    return resolve(known, resume.resumed(known, values) if values.get("resume") is not None else values)
+    return resolve(known, resume.resume_options(known, values) if values.get("resume") is not None else values)
 
 
 @contextmanager
 def _working_folder(plan: Plan, accelerator: Accelerator) -> Iterator[tuple[runs.WorkingFolder | None, RunEvents]]:
-    """The run's folder, which the main process has, and its events; a failure, or Ctrl-C, says what was saved."""
+    """The run's folder, which the main process has, and its events; a failure, or Ctrl-C, reports what was saved."""
     from zooft.compute import distributed
 
     folder = distributed.main_only(accelerator, lambda: _folder(plan))
@@ -150,7 +150,7 @@ def _working_folder(plan: Plan, accelerator: Accelerator) -> Iterator[tuple[runs
 
 def _folder(plan: Plan) -> runs.WorkingFolder:
     before = plan.config.resume
-    if before is not None and not runs.finished(before):
+    if before is not None and not runs.is_finished(before):
         return runs.reopen(before)
     return runs.claim(
         plan.config.out,
@@ -170,8 +170,8 @@ def _finetune(
 
     clock = Clock()
     stopwatch = Stopwatch(on=plan.config.profile and folder is not None, wait=partial(_finish_work, accelerator))
-    stopwatch.started()
-    digests = Lookup()  # of samples' content, which the audit and the features are kept under
+    stopwatch.count_startup()
+    digests = Lookup()  # of samples' content, by which thumbnails and features are cached
     path = folder.path if folder is not None else None
     reporter.step("reading the data")
     with stopwatch.part("finding the data"):
@@ -187,15 +187,13 @@ def _finetune(
     with stopwatch.part("building the model"):
         backbone, adapted = main_process_first(accelerator, lambda: training.adapt(plan, found.labels))
     reporter.note(f"weights: {backbone.weights.source}")
-    if (
-        plan.config.deployment.export and plan.config.resume is None
-    ):  # a run that goes on has been tried when it was begun
+    if plan.config.deployment.export and plan.config.resume is None:  # a resumed run was tried when it was started
         with stopwatch.part("trying the export"):
             main_only(accelerator, lambda: finished.try_export(adapted, backbone.input, plan.task, plan.options))
     if backbone.fixed:
         shown = ", ".join(sorted(backbone.fixed)[:3]) + (", …" if len(backbone.fixed) > 3 else "")
         reporter.note(
-            f"{len(backbone.fixed)} parameters stay as they are, whatever --freeze says, as {plan.family.name} has "
+            f"{len(backbone.fixed)} parameters stay as they are, whatever --freeze is, as {plan.family.name} has "
             f"fixed them: {shown}"
         )
     main_only(
@@ -230,7 +228,7 @@ def _complete(
     audited: Audit | None,
     clock: Clock,
 ) -> FinetuneResult:
-    """What the main process makes of the weights that all have learnt: judged, exported, reported, published."""
+    """The main process evaluates, exports, reports and publishes the trained weights."""
     plan, reporter = context.plan, context.reporter
     reporter.step("evaluating the last epoch" if splits.folds else "evaluating the best epoch")
     with context.clock.part("evaluation"):
@@ -262,7 +260,7 @@ def _complete(
 
 
 def _profile(context: training.TrainingContext, folder: Path) -> Profile | None:
-    """Where the time went, and what the machine could have done; None unless asked for."""
+    """Where the time went, and what the machine could have done; None unless set."""
     if not context.clock.on:
         return None
     parts = context.clock.parts()
@@ -328,7 +326,7 @@ def _audit(plan: Plan, folder: Path, found: Discovery, splits: Splits, reporter:
     )
     runs.write_json(folder / runs.AUDIT_FILE, audited)
     for finding in audited.findings:
-        # of classes that a split leaves out, splitting has told already
+        # of classes that a split leaves out, splitting has reported already
         if finding.severity != "info" and finding.kind != "absent_classes":
             reporter.note(f"{finding.severity}: {finding.text}")
     return audited
@@ -349,7 +347,7 @@ def _thumbnail_cache(plan: Plan, reporter: Reporter, digests: Lookup) -> Thumbna
             known = digests[sample.id] = sample_tables.digest(plan.task, plan.options, sample)
         return known
 
-    return ThumbnailCache(shelf, digest, partial(sample_tables.unchanged, plan.task, plan.options))
+    return ThumbnailCache(shelf, digest, partial(sample_tables.is_unchanged, plan.task, plan.options))
 
 
 def _write_record(
@@ -367,7 +365,7 @@ def _write_record(
         resume.check_weights(folder, backbone)
         begun = resume.carry_over(folder, begun, epochs=plan.config.training.epochs)
     write_record(folder, begun)
-    events.started(
+    events.on_start(
         samples=len(found.samples),
         config={**resume.settings(plan), "backbone": backbone.reference},
         counts=begun.data.counts,
@@ -378,7 +376,7 @@ def _write_record(
 def _evaluate(
     context: training.TrainingContext, folder: Path, splits: Splits, crossed: Predictions | None
 ) -> tuple[SavedRun, dict[str, Evaluated]]:
-    """The kept epoch, fitted and evaluated on what it hasn't learnt from, from the files that the run has written."""
+    """The saved epoch, fitted and evaluated on what it wasn't trained on, from the files that the run has written."""
     plan = context.plan
     problem, labels = plan.task.problem, read_record(folder).labels
     saved = finished.open_run(folder, plan.registry, like=context.backbone)
@@ -415,7 +413,7 @@ def _evaluate(
     figures = {name: part.evaluation for name, part in evaluated.items()}
     best_epoch = runs.best_epoch(folder)
     update_record(folder, evaluation=runs.to_json(figures), best_epoch=best_epoch)
-    context.events.evaluated(figures, best_epoch=best_epoch)
+    context.events.on_evaluated(figures, best_epoch=best_epoch)
     saved.model.cpu()
     return replace(saved, record=read_record(folder)), evaluated
 
@@ -447,7 +445,7 @@ def _export(context: training.TrainingContext, saved: SavedRun, splits: Splits) 
     reporter.step("exporting to ONNX")
     candidate = saved.path / (runs.ONNX_FILE + ".candidate")
     finished.export_run(saved, candidate, note=reporter.note)
-    context.events.exported(candidate)
+    context.events.on_exported(candidate)
     reporter.step("verifying the file")
     members = splits.val or splits.train
     chosen = [members[i] for i in spread(members, plan.config.deployment.verify_samples)]
@@ -460,7 +458,7 @@ def _export(context: training.TrainingContext, saved: SavedRun, splits: Splits) 
         advance=reporter.computing("samples, in torch and from the file", len(chosen)),
     )
     finished.settle(saved.path, candidate, verification)
-    context.events.verified(verification)
+    context.events.on_verified(verification)
     return verification
 
 
@@ -505,7 +503,7 @@ def _report(
             gradcam=partial(grad_cam, saved),
             extra=plan.task.report(found.samples, plan.options),
             private=plan.task.private,
-            samples=splits.named(),
+            samples=splits.by_name(),
             ports=sample_tables.ports(plan.task, plan.options),
             intended_use=plan.task.intended_use,
             reader=plan.task.reader(plan.options),
@@ -515,7 +513,7 @@ def _report(
 
 
 def _stages(plan: Plan, saved: SavedRun, epochs: Sequence[Mapping[str, Any]]) -> list[tuple[str, int, int]]:
-    """Every stage's name, its parameters, and how many of these learnt in the last epoch."""
+    """Every stage's name, its parameters, and how many of these trained in the last epoch."""
     from zooft.model import freeze
 
     freezer, argument = plan.registry.freezer(plan.config.model.freeze)
@@ -532,6 +530,6 @@ def _refuse_failure(verification: Verification | None, path: Path) -> None:
     if verification is not None and not verification.passed:
         raise VerificationError(
             f"the ONNX file couldn't be verified: {'; '.join(verification.failures)}; "
-            f"the file is kept as {path / runs.REFUSED_FILE}, the fine-tuned weights as {path / runs.WEIGHTS_FILE}",
+            f"the file is saved as {path / runs.REFUSED_FILE}, the fine-tuned weights as {path / runs.WEIGHTS_FILE}",
             verification,
         )

@@ -1,4 +1,4 @@
-"""What was asked for, every name in it resolved and every value checked before any work is done."""
+"""The settings of a run, every name in them resolved and every value checked before any work is done."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def resolve(registry: Registry, values: Mapping[str, Any]) -> Plan:
     from zooft.model.names import full_name
 
     if "task" not in values:
-        configuration.build(FinetuneConfig, values)  # says so, along with all other faults
+        configuration.build(FinetuneConfig, values)  # reports it, along with all other faults
     task = registry.task(str(values["task"]))
     config, options = configuration.read(values, FinetuneConfig, task.options)
     config = _without_place(registry, config)
@@ -61,7 +61,7 @@ def resolve(registry: Registry, values: Mapping[str, Any]) -> Plan:
     if config.training.sweep and (config.evaluation.folds or not config.caching.cache):
         other = "--folds" if config.evaluation.folds else "--no-cache"
         raise ConfigError(
-            "--sweep needs features that are kept and validation samples that nothing else is judged by; leave out "
+            "--sweep needs cached features and validation samples that nothing else is evaluated on; leave out "
             f"--sweep or {other}"
         )
     model = full_name(family, model)

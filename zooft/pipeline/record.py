@@ -40,13 +40,13 @@ def begin_record(plan: Plan, backbone: Backbone, adapted: AdaptedModel, splits: 
     return RunRecord(
         zooft=__version__,
         versions=_versions(),
-        task=plan.registry.owned_name("task", plan.config.task),
-        head=plan.registry.owned_name("head", plan.head),
+        task=plan.registry.qualified_name("task", plan.config.task),
+        head=plan.registry.qualified_name("head", plan.head),
         options=configuration.plain(plan.options),
         problem=plan.task.problem.name,
         labels=tuple(found.labels),
         backbone=BackboneRecord(
-            family=plan.registry.owned_name("family", plan.family_name),
+            family=plan.registry.qualified_name("family", plan.family_name),
             name=backbone.name,
             width=backbone.width,
             stages=tuple(backbone.stages),
@@ -86,5 +86,5 @@ def _versions() -> dict[str, str]:
 
 def _counts(problem: Problem, found: Discovery, splits: Splits) -> dict[str, dict[str, int]]:
     """Split to class, or what else a split spreads evenly, to number of samples."""
-    named = splits.named()
+    named = splits.by_name()
     return {name: sample_tables.by_stratum(problem, own, found.labels) for name, own in named.items() if own}

@@ -1,4 +1,4 @@
-"""Who is told how a run goes on: the command line draws it, Python's callers get a log."""
+"""Receives a run's progress: the command line draws it, Python's callers get a log."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ logger = logging.getLogger("zooft")
 
 
 class Reporter(Protocol):
-    """Who is told how the work goes on. The command line draws it; `LoggingReporter` doesn't."""
+    """Receives the progress of the work. The command line draws it; `LoggingReporter` doesn't."""
 
     def step(self, title: str) -> None:
         """A new part of the story begins."""
@@ -59,7 +59,7 @@ class LoggingReporter:
 
 
 class SilentReporter:
-    """A listener of a process that isn't the main one: what it would say, the main one says."""
+    """A listener of a process that isn't the main one: the main one reports."""
 
     def step(self, title: str) -> None:
         """Nothing."""

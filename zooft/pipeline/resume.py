@@ -1,7 +1,7 @@
 """Going on with a killed run, or a finished one for more epochs: its options, and whether it stands on the same ground.
 
-Owns ``--resume``: a run's own options, which others may be given with it, and the refusal to mix what was learnt from
-other data or other weights. What an epoch leaves to go on from is `state`'s.
+Owns ``--resume``: a run's own options, which others may be given with it, and refuses to mix training on
+other data or other weights. What an epoch saves to resume from is `run.checkpoint`'s.
 """
 
 from __future__ import annotations
@@ -25,16 +25,16 @@ if TYPE_CHECKING:
     from zooft.run.checkpoint import Checkpoint
 
 ALLOWED = ("data", "device", "provider", "workers")
-"""Options that say where things are or run, besides those of the task that do; all others are the run's own."""
-_LOCAL, _ASKED = "local_options", "asked_again"
+"""Options for where things are or run, besides those of the task that do; all others are the run's own."""
+_LOCAL, _UNSAVED = "local_options", "asked_again"
 """In the file for resuming.
 
-The task's options that say where things lie, and those of them that aren't written down.
+The task's options for where things lie, and those of them that aren't saved.
 """
 
 
 def settings(plan: Plan) -> dict[str, Any]:
-    """What a run was told, as its ``settings.toml`` has it: nothing of where things lie on this machine."""
+    """A run's settings for its ``settings.toml``: nothing of where things lie on this machine."""
     weights = plan.config.model.weights
     return {**configuration.plain(plan.config), "weights": Path(weights).name, **configuration.plain(plan.options)}
 
@@ -44,11 +44,11 @@ def local_settings(plan: Plan) -> dict[str, Any]:
     weights = Path(plan.config.model.weights)
     own = {name: value for name, value in configuration.local(plan.options).items() if value is not None}
     held = {"weights": str(weights.resolve()) if weights.is_file() else plan.config.model.weights}
-    told = {name: str(value) for name, value in own.items() if not plan.task.private or _names_nobody(str(value))}
+    saved = {name: str(value) for name, value in own.items() if not plan.task.private or _names_nobody(str(value))}
     if not plan.task.private:
         held["data"] = str(plan.config.data.resolve())
-    asked = [name for name in own if name not in told]
-    return {**held, **told, _LOCAL: list(own), _ASKED: asked}
+    unsaved = [name for name in own if name not in saved]
+    return {**held, **saved, _LOCAL: list(own), _UNSAVED: unsaved}
 
 
 def _names_nobody(value: str) -> bool:
@@ -56,11 +56,11 @@ def _names_nobody(value: str) -> bool:
     return value.isalnum()
 
 
-def resumed(registry: Registry, values: Mapping[str, Any]) -> dict[str, Any]:
+def resume_options(registry: Registry, values: Mapping[str, Any]) -> dict[str, Any]:
     """The options of the run named by `resume`, with the few that may be given anew.
 
     Raises:
-        RunError: no such run, or one that can't be gone on with.
+        RunError: no such run, or one that can't be resumed.
         ConfigError: other options were given, or it isn't known where the data is.
     """
     run = Path(values["resume"])
@@ -68,12 +68,12 @@ def resumed(registry: Registry, values: Mapping[str, Any]) -> dict[str, Any]:
     if cut_off is not None:
         runs.complete(cut_off)
     given = {name: value for name, value in values.items() if name != "resume" and value is not None}
-    if "epochs" in given and runs.finished(run):
+    if "epochs" in given and runs.is_finished(run):
         return _extend(registry, run, given)
-    own = dict(runs.told(run))
-    local, asked = own.pop(_LOCAL, []), own.pop(_ASKED, [])
+    own = dict(runs.read_settings(run))
+    local, unsaved = own.pop(_LOCAL, []), own.pop(_UNSAVED, [])
     _refuse_foreign(given, (*ALLOWED, *local))
-    wanted = [name for name in ("data", *asked) if name not in {**own, **given}]
+    wanted = [name for name in ("data", *unsaved) if name not in {**own, **given}]
     if wanted:
         flags = " and ".join(map(_flag, wanted))
         raise ConfigError(
@@ -84,12 +84,12 @@ def resumed(registry: Registry, values: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _extend(registry: Registry, run: Path, given: Mapping[str, Any]) -> dict[str, Any]:
-    """The options of a run that goes on where a finished one ended."""
+    """The options of a run that continues where a finished one ended."""
     from zooft.run import checkpoint as checkpoints
 
     before = read_record(run)
     own = configuration.read_toml(run / runs.SETTINGS_FILE)
-    # what says where things lie was forgotten when the run was finished
+    # where things lie was removed when the run was finished
     local = configuration.local_names(registry.task(before.task).options)
     weights = () if own["weights"] in {"pretrained", "random"} else ("weights",)
     _refuse_foreign(given, (*ALLOWED, "epochs", "out", *weights, *local))
@@ -110,7 +110,7 @@ def _refuse_foreign(given: Mapping[str, Any], allowed: Sequence[str]) -> None:
     foreign = [_flag(name) for name in given if name not in allowed]
     if foreign:
         raise ConfigError(
-            f"--resume goes on with the options that the run was begun with, and {', '.join(foreign)} can't be given "
+            f"--resume uses the options that the run was started with, and {', '.join(foreign)} can't be given "
             f"with it; leave it out ({', '.join(map(_flag, allowed))} may be given), or train anew"
         )
 
@@ -146,20 +146,20 @@ def check_weights(folder: Path, backbone: Backbone) -> None:
         )
 
 
-def check_contents(kept: Checkpoint, contents: str | None) -> None:
+def check_contents(checkpoint: Checkpoint, contents: str | None) -> None:
     """Raise DataError where files have changed under the samples' names."""
-    was = kept.progress.resolved.get("contents")
+    was = checkpoint.progress.resolved.get("contents")
     if was is not None and contents is not None and was != contents:
         raise DataError(
-            f"files of the data have changed since the run finished epoch {kept.progress.epoch}, though their names "
-            "are the same; bring them back as they were, or train anew with another --out"
+            f"files of the data have changed since the run finished epoch {checkpoint.progress.epoch}, though their "
+            "names are the same; bring them back as they were, or train anew with another --out"
         )
 
 
 def carry_over(folder: Path, begun: RunRecord, *, epochs: int) -> RunRecord:
     """The record of a resumed run, with what was tried and resolved before, and how often it was resumed.
 
-    Of a finished one that goes on, also after how many epochs it had ended.
+    Of a finished one that continues, also after how many epochs it had ended.
     """
     before = _record(folder)
     if before is None:

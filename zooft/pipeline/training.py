@@ -1,4 +1,4 @@
-"""What all processes of a run do together: load the same model, learn in folds or once, and be asked.
+"""What all processes of a run do together: load the same model, train in folds or once, and predict.
 
 Owns the way from samples to trained weights in the run's folder, which the main process alone writes; what comes before
 and after is `hyperparameters`'s.
@@ -54,23 +54,23 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 _TRIED = 32
-"""Targets, about, that a loss is tried on before it is learnt from."""
+"""Targets, about, that a loss is tried on before training."""
 _FEW = 4
 """The same of samples that have to be read and run for it."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TrainingContext:
-    """What every part of the work needs to know: the plan, this process's place, where features are kept, who listens.
+    """What every part of the work needs to know: the plan, this process's place, the feature cache, who listens.
 
     Attributes:
-        plan: what was asked for.
+        plan: the resolved settings.
         accelerator: this process's place among those of the run.
         backbone: as this process has built and checked it.
-        feature_cache: how what leaves frozen stages is kept; None with ``--no-cache``.
-        contents: of the samples that are learnt from, as far as it is known.
-        reporter: who is told.
-        clock: told what takes how long.
+        feature_cache: how outputs of frozen stages are cached; None with ``--no-cache``.
+        contents: of the samples that are trained on, as far as it is known.
+        reporter: gets notes and progress.
+        clock: measures what takes how long.
         events: what plugins hear of the run.
     """
 
@@ -99,7 +99,7 @@ def prepare_context(
     digests: Lookup,
     events: RunEvents,
 ) -> TrainingContext:
-    """A crew that knows every sample's content, each process having looked at its share, and has the same weights.
+    """A context with every sample's digest, of which each process computes its share, and has the same weights.
 
     Raises:
         WeightsError: the processes have loaded different ones.
@@ -109,8 +109,8 @@ def prepare_context(
     feature_cache = _feature_cache(plan, backbone, accelerator, reporter, clock, digests)
     contents = None
     if feature_cache is not None:
-        for members in splits.named().values():
-            feature_cache.look_at(pick(members, distributed.share(len(members), accelerator)))
+        for members in splits.by_name().values():
+            feature_cache.compute_digests(pick(members, distributed.share(len(members), accelerator)))
         if accelerator.num_processes > 1:
             for theirs in distributed.all_gather_object(list(feature_cache.digests.items()), accelerator):
                 feature_cache.digests.update(theirs)
@@ -155,15 +155,15 @@ def adapt(plan: Plan, labels: Labels) -> tuple[Backbone, AdaptedModel]:
 
 
 def prepare(plan: Plan, labels: Labels, members: Sequence[Sample]) -> Labels:
-    """Labels with what the problem computes from the targets of `members`, which are learnt from."""
+    """Labels with what the problem computes from the targets of `members`, which are trained on."""
     found: Labels = ask(plan.task.problem.training, "prepare", labels, sample_tables.targets(members), plan.options)
     return found
 
 
 def cross_validate(context: TrainingContext, splits: Splits, labels: Labels, path: Path | None) -> Predictions | None:
-    """Predictions of every sample by a model that hasn't learnt from its group, with nothing fitted yet.
+    """Predictions of every sample by a model that wasn't trained on its group, with nothing fitted yet.
 
-    Each fold keeps its last epoch: choosing one by the samples that it is evaluated on would be optimistic. None but in
+    Each fold uses its last epoch: choosing one by the samples that it is evaluated on would be optimistic. None but in
     the main process.
     """
     from zooft.compute.distributed import main_only, main_process_first
@@ -197,7 +197,7 @@ def cross_validate(context: TrainingContext, splits: Splits, labels: Labels, pat
 def _fold_answers(
     context: TrainingContext, fold: Fold, labels: Labels, whole: Path | None, own: Path | None
 ) -> Predictions:
-    """A fold's model asked about the samples that it hasn't seen, from a folder that stands by itself."""
+    """A fold's model's predictions for the samples that it hasn't seen, from a folder that stands by itself."""
     whole, own = on_main(whole), on_main(own)
     write_record(own, replace(read_record(whole), labels=labels))
     parted = Splits(train=fold.train, val=fold.held_out, test=(), notes=())
@@ -207,10 +207,10 @@ def _fold_answers(
 
 
 def load_checkpoint(context: TrainingContext, folder: Path | None) -> Checkpoint | None:
-    """What an earlier process has left to go on from, the same in every process.
+    """What an earlier process saved to resume from, the same in every process.
 
     Raises:
-        DataError: it has learnt from other files.
+        DataError: it was trained on other files.
     """
     from zooft.compute.distributed import first
     from zooft.run import checkpoint as checkpoints
@@ -218,7 +218,7 @@ def load_checkpoint(context: TrainingContext, folder: Path | None) -> Checkpoint
     if context.plan.config.resume is None:
         return None
 
-    def found() -> checkpoints.Found:
+    def find() -> checkpoints.Found:
         here = checkpoints.load(on_main(folder))
         if here.checkpoint is None:
             checkpoints.start_again(on_main(folder))
@@ -227,7 +227,7 @@ def load_checkpoint(context: TrainingContext, folder: Path | None) -> Checkpoint
             checkpoints.restore(on_main(folder), here.checkpoint)
         return here
 
-    answer = first(context.accelerator, found)
+    answer = first(context.accelerator, find)
     for note in answer.notes:
         context.reporter.note(note)
     return answer.checkpoint
@@ -252,12 +252,12 @@ def fit_model(
         context: who does it.
         backbone: of the model.
         adapted: trained in place.
-        labels: what the targets say.
-        members: what is learnt from.
+        labels: of the targets.
+        members: the training samples.
         val: what chooses the best epoch.
         folder: of the weights and the curve; None but in the main process.
-        checkpoint: what an earlier process has left to go on from.
-        keep_last: keep the last epoch, whatever validation says.
+        checkpoint: what an earlier process saved to resume from.
+        keep_last: use the last epoch, not the best.
         fold: which one is trained, from 1; None for the training that the run is made for.
     """
     from zooft import train
@@ -298,7 +298,7 @@ def fit_model(
         if checkpoint is not None:
             way, checkpoint = _resume(context, job, hyperparameters, checkpoint)
         else:
-            way = _chosen(context, job, hyperparameters, watch, folder)
+            way = _choose(context, job, hyperparameters, watch, folder)
         train.fit(way.job, way.hyperparameters, accelerator, watch, epoch_data=way.epoch_data, checkpoint=checkpoint)
 
 
@@ -313,12 +313,12 @@ def _resume(
     job = replace(job, views=resolved["views"])
     hyperparameters = replace(hyperparameters, lr=resolved["lr"], weight_decay=resolved["weight_decay"])
     before = context.plan.config.resume
-    if before is not None and runs.finished(before):
+    if before is not None and runs.is_finished(before):
         checkpoint = _extend(job, hyperparameters, checkpoint, context.reporter)
     return Choice(job=job, hyperparameters=hyperparameters), checkpoint
 
 
-def _chosen(
+def _choose(
     context: TrainingContext, job: Job, hyperparameters: Hyperparameters, watch: Watch, folder: Path | None
 ) -> Choice:
     """From the start, in the way that validation chooses, where something is left to it."""
@@ -337,11 +337,13 @@ def _extend(job: Job, hyperparameters: Hyperparameters, checkpoint: Checkpoint, 
     """A finished run's end as the middle of a longer one, and what the schedule makes of it."""
     from zooft.compute import distributed
     from zooft.train.loop import learns_in
-    from zooft.train.optimizer import goes_on
+    from zooft.train.optimizer import describe_continuation
 
     done = checkpoint.progress.epoch
     steps = distributed.steps(len(job.train), int(checkpoint.progress.resolved["batch_size"]))
-    reporter.note(goes_on(hyperparameters, done, steps, last=checkpoint.progress.records[-1].learning_rate))
+    reporter.note(
+        describe_continuation(hyperparameters, done, steps, last=checkpoint.progress.records[-1].learning_rate)
+    )
     if learns_in(job, range(done)) == learns_in(job, range(hyperparameters.epochs)):
         return checkpoint
     reporter.note(
@@ -351,7 +353,7 @@ def _extend(job: Job, hyperparameters: Hyperparameters, checkpoint: Checkpoint, 
 
 
 def _repeat_epochs(context: TrainingContext, checkpoint: Checkpoint) -> None:
-    """What an earlier process has told of the epochs that it finished."""
+    """The records of the epochs that an earlier process finished."""
     done, epochs = checkpoint.progress.epoch, context.plan.config.training.epochs
     context.reporter.note(f"{done} of {epochs} epochs were finished before")
     for one in checkpoint.progress.records:
@@ -397,16 +399,16 @@ def _try_loss(
     """
     import torch
 
-    from zooft.train.loss import collated, random_outputs, try_out
+    from zooft.train.loss import collate, random_outputs, try_out
 
     if plan.task.problem.training.move is None:
         some = targets[:: math.ceil(len(targets) / _TRIED)]
         outputs = random_outputs(plan.task, labels, len(some), plan.options)
-        return try_out(loss, plan.task, outputs, collated(plan.task, labels, some))
-    x, encoded = views.numbered(0).__getitems__(range(min(_FEW, len(views))))
+        return try_out(loss, plan.task, outputs, collate(plan.task, labels, some))
+    x, encoded = views.with_view(0).__getitems__(range(min(_FEW, len(views))))
     with torch.random.fork_rng(devices=[]), torch.no_grad():
         outputs = copy.deepcopy(adapted).cpu().eval()(x)
-    return try_out(loss, plan.task, outputs, encoded, what="what the head gives before it has learnt")
+    return try_out(loss, plan.task, outputs, encoded, what="what the untrained head gives")
 
 
 def weight_penalty(adapted: AdaptedModel, width: int, weight: float) -> float:
@@ -448,7 +450,7 @@ def _placing(plan: Plan, backbone: Backbone) -> Placing | None:
     """How targets follow their image, where the problem's have places in it.
 
     Raises:
-        ConfigError: the task doesn't say how it places samples in the network's input.
+        ConfigError: the task doesn't define how it places samples in the network's input.
     """
     from torch.utils.data import default_collate
 
@@ -464,7 +466,7 @@ def _placing(plan: Plan, backbone: Backbone) -> Placing | None:
 def _feature_cache(
     plan: Plan, backbone: Backbone, accelerator: Accelerator, reporter: Reporter, clock: Stopwatch, digests: Lookup
 ) -> FeatureCache | None:
-    """Where what leaves frozen stages is kept; None with ``--no-cache``."""
+    """Where outputs of frozen stages are cached; None with ``--no-cache``."""
     import torch
 
     from zooft.compute import distributed
@@ -486,7 +488,7 @@ def _feature_cache(
         agree=partial(distributed.agree, accelerator),
         clock=clock,
         digests=digests,
-        unchanged=partial(sample_tables.unchanged, plan.task, plan.options),
+        unchanged=partial(sample_tables.is_unchanged, plan.task, plan.options),
     )
 
 
@@ -515,17 +517,17 @@ def _hyperparameters(config: FinetuneConfig, accelerator: Accelerator) -> Hyperp
     )
 
 
-def _workers(asked: MachineOptions, accelerator: Accelerator) -> int:
-    """As asked for, else what suits the machine."""
-    if asked.workers is not None:
-        return asked.workers
+def _workers(options: MachineOptions, accelerator: Accelerator) -> int:
+    """As set, else what suits the machine."""
+    if options.workers is not None:
+        return options.workers
     return machine.loader_workers(accelerator.device.type, processes=accelerator.num_processes)
 
 
 def _watch(
     context: TrainingContext, job: Job, folder: Path | None, *, frozen: frozenset[str], fold: int | None
 ) -> Watch:
-    """What happens as epochs end: the main process saves them, tells of them, and lets plugins know."""
+    """What happens as epochs end: the main process saves them, reports them, and notifies plugins."""
     from zooft.model.adapted import zoo_state_dict
     from zooft.run.checkpoint import CheckpointWriter
     from zooft.train import Watch
@@ -534,7 +536,7 @@ def _watch(
     if folder is None:
         return Watch(computing=reporter.computing, epoch=lambda _record: None, note=reporter.note)
     folder.mkdir(parents=True, exist_ok=True)
-    keeper = CheckpointWriter(folder, frozen=frozen, loss=job.loss)
+    writer = CheckpointWriter(folder, frozen=frozen, loss=job.loss)
 
     def save(progress: Progress, optimizer: Optimizer) -> None:
         final = progress.epoch == plan.config.training.epochs
@@ -542,13 +544,13 @@ def _watch(
             update_record(folder, resolved=_resolve(progress))
         whole = replace(progress, resolved={**progress.resolved, "contents": context.contents})
         runs.write_json_lines(folder / runs.EPOCHS_FILE, progress.records)
-        keeper.after(whole, lambda: zoo_state_dict(job.model), optimizer, final=final)
+        writer.after(whole, lambda: zoo_state_dict(job.model), optimizer, final=final)
 
     def after_epoch(record: EpochRecord) -> None:
         reporter.epoch(record, plan.config.training.epochs)
         context.events.epoch_ended(record, fold=fold)
 
-    return Watch(computing=reporter.computing, epoch=after_epoch, note=reporter.note, keep=save, clock=context.clock)
+    return Watch(computing=reporter.computing, epoch=after_epoch, note=reporter.note, save=save, clock=context.clock)
 
 
 def _resolve(progress: Progress) -> ResolvedRecord:
@@ -573,7 +575,7 @@ def _never_trained(plan: Plan, adapted: AdaptedModel) -> frozenset[str]:
 
 
 def predict(context: TrainingContext, saved: SavedRun, members: Sequence[Sample]) -> Predictions:
-    """A trained model's answers, by the process that asks: in float32, as the exported file computes."""
+    """A trained model's predictions, by the calling process: in float32, as the exported file computes."""
     exact = context.plan.config.caching.features == "fp32"
     answers = _predict(context, saved, members, context.feature_cache if exact else None)
     if not exact and context.feature_cache is not None:
@@ -617,5 +619,5 @@ def _untrained_prefix(plan: Plan, adapted: AdaptedModel) -> int:
 
 def on_main(value: T | None) -> T:
     """What the main process alone has, in the main process."""
-    assert value is not None  # noqa: S101 -- only the main process asks
+    assert value is not None  # noqa: S101 -- only the main process calls
     return value

@@ -28,13 +28,13 @@ def _purpose(inputs: ReportInputs) -> Card:
     return Card(
         "Purpose",
         (
-            _filled(
+            _fill(
                 "What it is",
                 "TRIPOD+AI 1, 2; CLAIM",
                 f"A deep network, {inputs.backbone} fine-tuned for the task {inputs.task}.",
                 inputs.description.purpose,
             ),
-            _filled("Stated use", "TRIPOD+AI 3b; CLAIM", inputs.intended_use)
+            _fill("Stated use", "TRIPOD+AI 3b; CLAIM", inputs.intended_use)
             if inputs.intended_use not in {"", "Not stated."}
             else _blank(
                 "Intended use",
@@ -81,7 +81,7 @@ def _data(inputs: ReportInputs) -> Card:
             ),
             _blank("Acquisition", "CLAIM", "scanners, protocols, reconstruction, contrast."),
             _blank("Removal of identities", "CLAIM", "how images and labels were de-identified."),
-            _filled(
+            _fill(
                 "Numbers",
                 "TRIPOD+AI 20a, 21; CLAIM",
                 f"Samples: {', '.join(counts)}.",
@@ -93,19 +93,19 @@ def _data(inputs: ReportInputs) -> Card:
                 "TRIPOD+AI 20b, 20c; CLAIM",
                 "age, sex, severity and other features of the people in each split.",
             ),
-            _filled("Preparation", "TRIPOD+AI 7; CLAIM", _preparation(inputs)),
-            _filled(
+            _fill("Preparation", "TRIPOD+AI 7; CLAIM", _preparation(inputs)),
+            _fill(
                 "Missing and unusable data",
                 "TRIPOD+AI 11; CLAIM",
                 f"Files that couldn't be read were left out ({rejected}); no value was imputed.",
             )
             if inputs.rejected
-            else _filled(
+            else _fill(
                 "Missing and unusable data", "TRIPOD+AI 11; CLAIM", "Every file could be used; no value was imputed."
             ),
-            _filled("Partition", "TRIPOD+AI 12a; CLAIM", *_partition(inputs)),
+            _fill("Partition", "TRIPOD+AI 12a; CLAIM", *_partition(inputs)),
             *(
-                (_filled(f"{description.capitalize()} balance", "TRIPOD+AI 13", *_balance(inputs)),)
+                (_fill(f"{description.capitalize()} balance", "TRIPOD+AI 13", *_balance(inputs)),)
                 if inputs.categories
                 else ()
             ),
@@ -146,22 +146,22 @@ def _method(inputs: ReportInputs) -> Card:
     return Card(
         "Model",
         (
-            _filled(
+            _fill(
                 "Architecture",
                 "TRIPOD+AI 12c, 22; CLAIM",
                 f"{inputs.backbone}, input {spec.height}×{spec.width}, head {inputs.head}.",
             ),
-            _filled("Starting point", "CLAIM", f"Weights: {weights.source}; {weights.licence or 'licence unknown'}."),
-            _filled(
+            _fill("Starting point", "CLAIM", f"Weights: {weights.source}; {weights.licence or 'licence unknown'}."),
+            _fill(
                 "Training",
                 "TRIPOD+AI 12c; CLAIM",
                 f"{config['epochs']} epochs, {config['optimizer']}, learning rates {lr:.3g} (head) and "
                 f"{config['backbone_lr']:.3g} (backbone), batches of {batch_size}, seed {config['seed']}; frozen: "
                 f"{', '.join(frozen) or 'nothing'}.",
             ),
-            _filled("Choice of the final model", "TRIPOD+AI 12c; CLAIM", _choice(inputs)),
-            _filled("Output", "TRIPOD+AI 15", *(inputs.description.output or ("Not stated.",))),
-            _filled("Software", "CLAIM", f"{inputs.software}."),
+            _fill("Choice of the final model", "TRIPOD+AI 12c; CLAIM", _choice(inputs)),
+            _fill("Output", "TRIPOD+AI 15", *(inputs.description.output or ("Not stated.",))),
+            _fill("Software", "CLAIM", f"{inputs.software}."),
         ),
     )
 
@@ -177,22 +177,22 @@ def _evidence(inputs: ReportInputs) -> Card:
     return Card(
         "Evidence",
         (
-            _filled("Measures", "TRIPOD+AI 12e; CLAIM", f"{measured}."),
-            _filled(
+            _fill("Measures", "TRIPOD+AI 12e; CLAIM", f"{measured}."),
+            _fill(
                 "Uncertainty",
                 "TRIPOD+AI 12e; CLAIM",
                 "95 % percentile bootstrap intervals, over groups where groups are known.",
             ),
-            _filled("Performance", "TRIPOD+AI 23a; CLAIM", shown, "This report has every figure with its interval."),
-            _filled("Subgroups", "TRIPOD+AI 14, 23a", f"By {', '.join(subgroups)}; see the table.")
+            _fill("Performance", "TRIPOD+AI 23a; CLAIM", shown, "This report has every figure with its interval."),
+            _fill("Subgroups", "TRIPOD+AI 14, 23a", f"By {', '.join(subgroups)}; see the table.")
             if subgroups
             else _blank(
                 "Subgroups and fairness",
                 "TRIPOD+AI 14, 23a, 23b",
                 "how it does for groups that differ by age, sex, origin, scanner or centre.",
             ),
-            _filled("Failures", "CLAIM", "The most confident mistakes are shown as pictures."),
-            _filled("Explanation", "CLAIM", "Grad-CAM pictures are shown." if inputs.gradcam else "None."),
+            _fill("Failures", "CLAIM", "The most confident mistakes are shown as pictures."),
+            _fill("Explanation", "CLAIM", "Grad-CAM pictures are shown." if inputs.gradcam else "None."),
             _blank(
                 "Robustness",
                 "TRIPOD+AI 12d, 23b; CLAIM",
@@ -285,7 +285,7 @@ def _choice(inputs: ReportInputs) -> str:
     return f"One model, no ensemble; the weights of epoch {best}{by}." if best else "One model, no ensemble."
 
 
-def _filled(topic: str, items: str, *answer: str) -> CardRow:
+def _fill(topic: str, items: str, *answer: str) -> CardRow:
     return CardRow(topic=topic, ask="", answer=answer, items=items)
 
 

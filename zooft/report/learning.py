@@ -40,7 +40,7 @@ def learning(inputs: ReportInputs) -> Section:
     best = next((epoch["epoch"] for epoch in reversed(inputs.epochs) if epoch.get("best")), None)
     drawings = [figures.losses(inputs.epochs), figures.progress(inputs.epochs, _plot(inputs), best=best)]
     shown: tuple[Drawing, ...] = tuple(drawing for drawing in drawings if drawing is not None)
-    text = f"{words.count(len(inputs.epochs), 'epoch')} were run; {_saved_epoch(inputs, best)}."
+    text = f"{words.count(len(inputs.epochs), 'epoch')} were run; {_describe_best_epoch(inputs, best)}."
     return Section("learning", "Training", (Text(text), Row(blocks=shown), *_choices(inputs)))
 
 
@@ -105,7 +105,7 @@ def _trial(one: TrialRecord) -> tuple[str, ...]:
     return f"{one.lr:.3g}", f"{one.weight_decay:g}", str(one.views), str(one.epoch), primary, loss
 
 
-def _saved_epoch(inputs: ReportInputs, best: int | None) -> str:
+def _describe_best_epoch(inputs: ReportInputs, best: int | None) -> str:
     if inputs.record.config.get("folds"):
         return "the last one's weights were saved, since all samples were trained on and none was left to choose by"
     by = f", the best by {words.metric(inputs.primary)} on the validation samples" if inputs.primary else ""

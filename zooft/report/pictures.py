@@ -117,8 +117,8 @@ def _scores(inputs: ReportInputs, evaluated: Evaluated) -> NDArray[np.float64]:
 
 
 def _wrong(inputs: ReportInputs, evaluated: Evaluated) -> NDArray[np.bool_] | None:
-    tell = inputs.problem.presentation.wrong
-    return None if tell is None else np.asarray(tell(evaluated.predictions, inputs.labels), np.bool_)
+    wrong = inputs.problem.presentation.wrong
+    return None if wrong is None else np.asarray(wrong(evaluated.predictions, inputs.labels), np.bool_)
 
 
 def _sort(keys: NDArray[np.float64], rows: NDArray[np.int64]) -> list[int]:

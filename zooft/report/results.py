@@ -36,10 +36,10 @@ def headline(inputs: ReportInputs) -> tuple[str, Interval] | None:
 
 def wrong(inputs: ReportInputs) -> tuple[int, int]:
     """How many predictions on the main split are wrong, and of how many; 0 of 0 where that can't be counted."""
-    tell, main = inputs.problem.presentation.wrong, inputs.main
-    if tell is None or main is None:
+    wrong, main = inputs.problem.presentation.wrong, inputs.main
+    if wrong is None or main is None:
         return 0, 0
-    return int(tell(main.predictions, inputs.labels).sum()), len(main.predictions)
+    return int(wrong(main.predictions, inputs.labels).sum()), len(main.predictions)
 
 
 def to_blocks(items: Iterable[Picture | Table | Block]) -> list[Block]:
@@ -149,7 +149,7 @@ def _subgroups(inputs: ReportInputs, evaluation: Evaluation) -> list[Block]:
             f"{row.samples:,}",
             f"{row.groups:,}" if row.groups else "",
             *(f"{row.positives:,}" for _ in last),
-            "too few to say" if row.small else words.figure(row.metric.value),
+            "too few to evaluate" if row.small else words.figure(row.metric.value),
             "" if row.small else words.interval(row.metric),
         )
         for row in evaluation.subgroups[:MOST_SUBGROUPS]

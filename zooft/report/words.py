@@ -58,8 +58,8 @@ def metric(name: str) -> str:
     parts = name.split("_")
     if parts[-1].isdigit() and parts[0] in {"sensitivity", "specificity"}:
         return f"{' '.join(parts[:-1]).capitalize()} {parts[-1]} %"
-    said = " ".join(_WITHIN.get(part, part) for part in parts)
-    return said[:1].upper() + said[1:] if parts[0] not in _WITHIN else said
+    text = " ".join(_WITHIN.get(part, part) for part in parts)
+    return text[:1].upper() + text[1:] if parts[0] not in _WITHIN else text
 
 
 def difference(found: OutputDifference, value: float) -> str:

@@ -217,7 +217,7 @@ def load(folder: Path) -> Found:
     _, newest = max(whole, key=lambda pair: pair[0])
     saved = _load_checkpoint(newest)
     if newest.name != LAST_FOLDER:
-        _put(newest, folder / LAST_FOLDER)
+        _put_in_place(newest, folder / LAST_FOLDER)
     for name in (_PARTIAL, _OLD):
         shutil.rmtree(folder / (LAST_FOLDER + name), ignore_errors=True)
     return Found(saved, tuple(notes))
@@ -365,7 +365,7 @@ def _swap(folder: Path) -> None:
     shutil.rmtree(old, ignore_errors=True)
 
 
-def _put(state: Path, last: Path) -> None:
+def _put_in_place(state: Path, last: Path) -> None:
     """Give a complete state the usual name, in place of an incomplete one."""
     aside = last.with_name(last.name + ".incomplete")
     shutil.rmtree(aside, ignore_errors=True)

@@ -159,7 +159,7 @@ def complete(final: Path) -> None:
     (final / RESUME_FILE).unlink(missing_ok=True)
 
 
-def finished(run: Path) -> bool:
+def is_finished(run: Path) -> bool:
     """Whether `run` is the folder of a finished run."""
     working, final = _names(run)
     return run == final and (final / RUN_FILE).is_file() and not working.exists()
@@ -171,7 +171,7 @@ def cut_off(run: Path) -> Path | None:
     return final if (final / RUN_FILE).is_file() and (final / RESUME_FILE).is_file() else None
 
 
-def told(run: Path) -> dict[str, Any]:
+def read_settings(run: Path) -> dict[str, Any]:
     """The options that an unfinished run was started with.
 
     Args:
@@ -214,10 +214,10 @@ def reopen(run: Path) -> WorkingFolder:
         RunError: another process works on it, or it can't be resumed.
     """
     working, final = _names(run)
-    told(run)
+    read_settings(run)
     lock = _hold(working, final)
     try:
-        told(run)  # it may have been finished before this process had the lock
+        read_settings(run)  # it may have been finished before this process had the lock
         for draft in working.rglob("*.partial"):
             if draft.is_file():
                 draft.unlink()

@@ -42,7 +42,7 @@ class BackboneRecord:
         stages: their names, shallow to deep.
         input: the images that it expects.
         fixed: parameters that are never trained, by the zoo's names.
-        taps: the stages behind which it keeps a map of the image, where the head reads maps.
+        taps: the stages behind which it has a map of the image, where the head reads maps.
     """
 
     family: str

@@ -81,7 +81,7 @@ def missing_library(name: str) -> str | None:
     if NAMES[name] not in onnxruntime.get_available_providers():
         return (
             conflict()
-            or f"this onnxruntime ({', '.join(installed()) or 'not installed'}) was built without {NAMES[name]}"
+            or f"this onnxruntime ({', '.join(distributions()) or 'not installed'}) was built without {NAMES[name]}"
         )
     with contextlib.redirect_stdout(sys.stderr):  # it prints what it can't load, and standard output is for results
         onnxruntime.preload_dlls()
@@ -103,7 +103,7 @@ def usable() -> dict[str, str | None]:
     return {name: missing_library(name) for name in NAMES}
 
 
-def installed() -> dict[str, str]:
+def distributions() -> dict[str, str]:
     """The onnxruntime distributions in this environment and their versions."""
     found = {}
     for name in ("onnxruntime", "onnxruntime-gpu", "onnxruntime-directml", "onnxruntime-openvino"):
@@ -116,7 +116,7 @@ def installed() -> dict[str, str]:
 
 def conflict() -> str | None:
     """What is wrong where several onnxruntime distributions share one folder, or None."""
-    both = installed()
+    both = distributions()
     if len(both) < 2:
         return None
     listed = " and ".join(f"{name} {version}" for name, version in both.items())

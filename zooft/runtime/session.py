@@ -152,8 +152,8 @@ def load(path: str | Path, *, provider: str = "auto", threads: int = 0) -> OnnxM
 
 
 def _threads() -> int:
-    said = os.environ.get("OMP_NUM_THREADS", "").partition(",")[0].strip()
-    return int(said) if said.isdigit() and int(said) else machine.cores()
+    value = os.environ.get("OMP_NUM_THREADS", "").partition(",")[0].strip()
+    return int(value) if value.isdigit() and int(value) else machine.cores()
 
 
 def _refuse_contradictions(session: Any, metadata: Metadata, path: Path) -> None:

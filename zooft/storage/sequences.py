@@ -63,7 +63,7 @@ def _pickle(item: object) -> bytes:
     return pickle.dumps(item, pickle.HIGHEST_PROTOCOL)
 
 
-def stacked(blocks: Iterable[NDArray[Any]]) -> NDArray[Any]:
+def stack(blocks: Iterable[NDArray[Any]]) -> NDArray[Any]:
     """Arrays of one dtype that differ in their first axis at most, as one: in memory, or mapped from such a file.
 
     Args:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, TypeVar
 
 from zooft.errors import ConformanceError, ZooftError
 from zooft.hooks import registry
-from zooft.hooks.guard import guarded
+from zooft.hooks.guard import guard_functions
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -38,7 +38,7 @@ def accepted(value: T) -> T:
         registry.check_fields(value)
     except (TypeError, ValueError) as error:
         raise ConformanceError(str(error)) from error
-    return guarded(value)
+    return guard_functions(value)
 
 
 def expect(holds: bool, message: str) -> None:

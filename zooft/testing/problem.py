@@ -25,7 +25,7 @@ from zooft.evaluation.predictions import Predictions
 from zooft.hooks import registry
 from zooft.hooks.guard import ask, part_place, part_within, place_of
 from zooft.testing.breaches import accepted, conforming, expect
-from zooft.train.loss import collated, learnt, make_loss, random_outputs, try_out
+from zooft.train.loss import collate, loss_parameters, make_loss, random_outputs, try_out
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -138,7 +138,7 @@ def _trial(
 ) -> _Trial:
     training = task.problem.training
     if training.move is None:
-        encoded: Any = collated(task, labels, targets)
+        encoded: Any = collate(task, labels, targets)
         seen: Sequence[Any] = targets
         outputs = random_outputs(task, labels, len(targets), options)
     else:
@@ -226,8 +226,8 @@ def _check_order(task: Task, targets: Sequence[Any], options: Any) -> None:
 def _check_loss(trial: _Trial) -> None:
     module = trial.loss()
     try_out(module, trial.task, trial.outputs, trial.encoded)
-    module(trees.mapped(lambda tensor: tensor.clone().requires_grad_(), dict(trial.outputs)), trial.encoded).backward()
-    idle = [name.removeprefix("own.") for name, parameter in learnt(module) if parameter.grad is None]
+    module(trees.tree_map(lambda x: x.clone().requires_grad_(), dict(trial.outputs)), trial.encoded).backward()
+    idle = [name.removeprefix("own.") for name, parameter in loss_parameters(module) if parameter.grad is None]
     if idle:
         raise part_place(trial.task, "training", "loss").error(
             f"makes a loss that doesn't use {', '.join(idle)}; use it, or mark what is to stay fixed with "
@@ -239,7 +239,7 @@ def _taught(trial: _Trial) -> dict[str, Tensor]:
     """Outputs after some steps down the loss, each sample's free to move."""
     module = trial.loss()
     moving = {name: tensor.clone().requires_grad_() for name, tensor in trial.outputs.items()}
-    optimizer = torch.optim.Adam([*moving.values(), *(p for _, p in learnt(module))], lr=_RATE)
+    optimizer = torch.optim.Adam([*moving.values(), *(p for _, p in loss_parameters(module))], lr=_RATE)
     for _ in range(_STEPS):
         optimizer.zero_grad()
         module(moving, trial.encoded).backward()

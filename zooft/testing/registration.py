@@ -13,7 +13,7 @@ def register(plugin: object) -> registry.Registry:
         ConformanceError: it has no hook, one that isn't marked, or registers something of a wrong type.
     """
     manager = loading.new_manager()
-    problem = loading.registered(manager, plugin, "plugin")
+    problem = loading.register(manager, plugin, "plugin")
     expect(problem is None, f"the plugin can't be used: {problem}")
     info = loading.PluginInfo(name="plugin", distribution="tested", version="0")
     found = registry.load(loading.Plugins(manager, (info,)))

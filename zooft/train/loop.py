@@ -1,8 +1,8 @@
 """The training loop: read `fit` from top to bottom.
 
-Owns epochs, their steps, and the choice of the best one. What an epoch is fed comes from `features`, optimizers and
-rates from `optimize`; how several processes share the work is `together`'s, and what a killed run goes on from is
-`state`'s.
+Owns epochs, their steps, and the choice of the best one. An epoch's data comes from `features`, optimizers and
+rates from `optimizer`; sharing among processes is `compute.distributed`'s, and what an interrupted run resumes from is
+`run.checkpoint`'s.
 """
 
 from __future__ import annotations
@@ -48,13 +48,13 @@ HEAD_STEPS = 20
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Job:
-    """What is learnt.
+    """What is trained.
 
     Attributes:
         model: to be trained in place.
         train: the training samples' views.
-        val: the validation samples' plain views; None where all samples are learnt from.
-        keep_last: keep the last epoch, whatever validation says; always so without validation samples.
+        val: the validation samples' plain views; None where all samples are trained on.
+        keep_last: save the last epoch, not the best; always so without validation samples.
         loss: ``(outputs, targets) -> scalar``; its own parameters learn as the head does.
         metrics: of the head's outputs, name to array, and of targets as they stand in the samples.
         rows: where outputs are too large to be held for all samples: ``(outputs, targets of the batch)`` to small
@@ -62,8 +62,8 @@ class Job:
         figures: of the columns of all samples.
         primary: the metric that chooses the best epoch.
         plan: epoch (from 0) to what stays frozen.
-        feature_cache: how what leaves frozen stages is kept; None to compute it in every epoch.
-        views: random views of each sample that are kept; None for fresh ones in every epoch.
+        feature_cache: how outputs of frozen stages are cached; None to compute it in every epoch.
+        views: random views of each sample that are cached; None for fresh ones in every epoch.
         smaller: whether the primary metric is better when smaller.
         coupled: whether the loss needs the whole batch at once.
         penalty: of the squares of the head's weights, beside the mean loss.
@@ -88,26 +88,26 @@ class Job:
     order: Callable[[int, int], Sequence[int]] | None = None
 
 
-def _keep_nothing(_progress: Progress, _optimizer: torch.optim.Optimizer) -> None:
-    """Trials aren't gone on with."""
+def _save_nothing(_progress: Progress, _optimizer: torch.optim.Optimizer) -> None:
+    """Trials aren't resumed."""
 
 
 @dataclass(frozen=True, slots=True)
 class Watch:
-    """What the caller does while training goes on.
+    """What the caller does during training.
 
     Attributes:
         computing: called with a description and a total; returns what to call with each number done.
         epoch: called with each record, while the model is as that epoch left it.
         note: called with one sentence.
-        keep: called before `epoch`, with all that a killed run needs to go on besides the model.
-        clock: told what takes how long.
+        save: called before `epoch`, with all that resuming needs besides the model.
+        clock: measures what takes how long.
     """
 
     computing: Callable[[str, int], Callable[[int], None]]
     epoch: Callable[[EpochRecord], None]
     note: Callable[[str], None]
-    keep: Callable[[Progress, torch.optim.Optimizer], None] = _keep_nothing
+    save: Callable[[Progress, torch.optim.Optimizer], None] = _save_nothing
     clock: Stopwatch = field(default_factory=lambda: Stopwatch(on=False))
 
 
@@ -120,26 +120,26 @@ def _proof(
     Raises:
         FrozenChangedError: a frozen tensor moved.
     """
-    always, exempt = always_frozen(job, hyperparameters), exempted(job, hyperparameters)
-    placed(job.model, accelerator)
+    always, exempt = always_frozen(job, hyperparameters), exempt_parameters(job, hyperparameters)
+    to_device(job.model, accelerator)
     before = freeze.fingerprints(job.model, always, exempt)
     if checkpoint is not None:  # behind the fingerprints: what an earlier process left must have stayed too
         load_zoo_state_dict(job.model, checkpoint.model, what="last/")
         restore_loss(job.loss, checkpoint.loss)
-    begun = 0 if checkpoint is None else checkpoint.progress.epoch
+    resumed = 0 if checkpoint is None else checkpoint.progress.epoch
 
-    def keep(progress: Progress, optimizer: torch.optim.Optimizer) -> None:
+    def save(progress: Progress, optimizer: torch.optim.Optimizer) -> None:
         if (
-            job.model.fixed and progress.epoch == begun + 1
+            job.model.fixed and progress.epoch == resumed + 1
         ):  # a layer that moves what is fixed shouldn't cost a whole run
             freeze.check_unchanged(job.model, {name: before[name] for name in job.model.fixed}, ())
-        watch.keep(progress, optimizer)
+        watch.save(progress, optimizer)
 
-    yield replace(watch, keep=keep)
+    yield replace(watch, save=save)
     freeze.check_unchanged(job.model, before, always, exempt)
 
 
-def placed(model: AdaptedModel, accelerator: Accelerator) -> AdaptedModel:
+def to_device(model: AdaptedModel, accelerator: Accelerator) -> AdaptedModel:
     """The same model, on the device and in the layout of training."""
     return model.to(accelerator.device, memory_format=torch.channels_last)  # type: ignore[call-overload, no-any-return]
 
@@ -150,7 +150,7 @@ def always_frozen(job: Job, hyperparameters: Hyperparameters) -> list[str]:
     return [stage for stage in job.model.stages if all(stage in plan.frozen for plan in plans)]
 
 
-def exempted(job: Job, hyperparameters: Hyperparameters) -> frozenset[str]:
+def exempt_parameters(job: Job, hyperparameters: Hyperparameters) -> frozenset[str]:
     """The parameters that one of the epochs trains though their stage is frozen."""
     return frozenset().union(*(job.plan(epoch).exempt for epoch in range(hyperparameters.epochs)))
 
@@ -162,13 +162,13 @@ def learns_in(job: Job, epochs: Iterable[int]) -> frozenset[str]:
 
 
 def head_only(job: Job, hyperparameters: Hyperparameters) -> bool:
-    """Whether the head alone learns, from features that are kept."""
+    """Whether the head alone learns, on cached features."""
     checkpoint = job.feature_cache is not None and not (job.train.augment is not None and job.views is None)
     return checkpoint and not learns_in(job, range(hyperparameters.epochs))
 
 
 def usual_batch(samples: int, *, head_only: bool) -> int:
-    """The batch size where none is asked for: a head alone learns as well in larger ones, with steps enough."""
+    """The batch size where none is set: a head alone learns as well in larger ones, with steps enough."""
     if not head_only:
         return USUAL_BATCH
     largest = max(1, samples // HEAD_STEPS)
@@ -188,12 +188,12 @@ def fit(
     """Train `job.model`, and prove that what was to stay has stayed.
 
     Args:
-        job: what is learnt.
+        job: what is trained.
         hyperparameters: how.
         accelerator: where.
-        watch: called as it goes on.
+        watch: called during training.
         epoch_data: what the first epoch is fed, where it has been computed already.
-        checkpoint: what an earlier process has left to go on from.
+        checkpoint: what an earlier process saved to resume from.
         prove: False of a trial, whose weights nobody gets.
 
     Raises:
@@ -204,7 +204,7 @@ def fit(
     with ExitStack() as around:
         if prove:
             watch = around.enter_context(_proof(job, hyperparameters, accelerator, watch, checkpoint))
-        model = placed(job.model, accelerator)
+        model = to_device(job.model, accelerator)
         plans = [job.plan(epoch) for epoch in range(hyperparameters.epochs)]
         first = min(0 if checkpoint is None else checkpoint.progress.epoch, hyperparameters.epochs - 1)
         epoch_data = epoch_data_of(job, plans[first], epoch_data)
@@ -249,7 +249,7 @@ def fit(
             distributed.broadcast_buffers(job.loss, accelerator)
             with watch.clock.part("validation"), learner.precision(accelerator.device):
                 val_loss, values = _validate(job, model, epoch_data, hyperparameters, accelerator, epoch=epoch)
-            rank = None if job.keep_last or epoch_data.val is None else scored(job, values, val_loss)
+            rank = None if job.keep_last or epoch_data.val is None else score_of(job, values, val_loss)
             is_best = _is_best(rank, progress, final=epoch == hyperparameters.epochs - 1)
             record = EpochRecord(
                 epoch=epoch + 1,
@@ -262,7 +262,7 @@ def fit(
                 best=is_best,
             )
             progress = progress.after(record, rank)
-            watch.keep(progress, optimizer)
+            watch.save(progress, optimizer)
             watch.epoch(record)
         if (
             job.val is not None
@@ -278,7 +278,7 @@ def fit(
 def _begin(
     job: Job, hyperparameters: Hyperparameters, accelerator: Accelerator, watch: Watch, epoch_data: EpochData
 ) -> Progress:
-    """Before the first epoch, with what was settled: a run that goes on later keeps to it."""
+    """Before the first epoch, with what was resolved, which a resumed run doesn't change."""
     size = hyperparameters.batch_size
     if size == "auto":
         # of all epochs the one in which most learns
@@ -286,11 +286,11 @@ def _begin(
         then = (
             epoch_data
             if freeze.frozen_prefix(job.model, plan.frozen, plan.exempt) == epoch_data.boundary
-            else _unkept(job)
+            else _uncached(job)
         )
         freeze.apply(job.model, plan.frozen, plan.exempt)
-        size, said = step.find_batch_size(_probe(job, hyperparameters, accelerator, then, 4), samples=len(job.train))
-        watch.note(said)
+        size, reason = step.find_batch_size(_probe(job, hyperparameters, accelerator, then, 4), samples=len(job.train))
+        watch.note(reason)
     if not isinstance(size, int):
         size = usual_batch(len(job.train), head_only=head_only(job, hyperparameters))
     resolved = {
@@ -315,13 +315,13 @@ def epoch_data_of(job: Job, plan: FreezePlan, before: EpochData | None = None) -
     )
 
 
-def _unkept(job: Job) -> EpochData:
+def _uncached(job: Job) -> EpochData:
     """The samples themselves."""
     return features.feed(job.model, job.train, job.val, boundary=0, views=None, feature_cache=None)
 
 
 def _is_best(rank: tuple[float, float] | None, progress: Progress, *, final: bool) -> bool:
-    """Without a rank, validation has no say, and the last epoch is kept."""
+    """Without a rank, the last epoch is the best."""
     if rank is None:
         return final
     return progress.rank is None or rank > progress.rank
@@ -338,7 +338,7 @@ def _learner(
     *,
     before: step.Learner | None,
 ) -> tuple[step.Learner, Progress]:
-    """The one before, unless other stages learn now; how it computes is kept for a run that goes on later."""
+    """The one before, unless other stages learn now; how it computes is saved for resuming."""
     if before is not None and (before.plan.frozen, before.plan.exempt) == (plan.frozen, plan.exempt):
         return before, progress
     resolved = progress.resolved.get("precision", {})
@@ -347,9 +347,9 @@ def _learner(
     left = distributed.steps(len(job.train), size) * (hyperparameters.epochs - progress.epoch)
     probe = _probe(job, hyperparameters, accelerator, epoch_data, size)
     head_only = epoch_data.start == len(job.model.stages)
-    chosen = step.from_values(known) if known else step.settle_precision(probe, steps=left, head_only=head_only)
-    if chosen.said:
-        watch.note(chosen.said)
+    chosen = step.from_values(known) if known else step.choose_precision(probe, steps=left, head_only=head_only)
+    if chosen.reason:
+        watch.note(chosen.reason)
     progress = replace(
         progress,
         resolved={**progress.resolved, "precision": {**resolved, str(epoch_data.boundary): step.as_values(chosen)}},
@@ -401,9 +401,9 @@ def predict(
     with torch.inference_mode():
         for x, y in data:
             found = model(features.to_device(x, accelerator.device), start)
-            outputs.append(trees.mapped(lambda tensor: tensor.float().cpu(), found))
+            outputs.append(trees.tree_map(lambda tensor: tensor.float().cpu(), found))
             targets.append(y)
-    return trees.mapped(torch.clone, trees.joined(outputs)), trees.mapped(torch.clone, trees.joined(targets))
+    return trees.tree_map(torch.clone, trees.tree_cat(outputs)), trees.tree_map(torch.clone, trees.tree_cat(targets))
 
 
 def _validate(
@@ -430,7 +430,7 @@ def _validate(
         answered = [predict(model, batches, accelerator, start=epoch_data.val_start)]
     outputs = distributed.gather([z for z, _ in answered], own, accelerator)
     targets = distributed.gather([t for _, t in answered], own, accelerator)
-    # one process evaluates, so that all go on alike: other processors may round otherwise
+    # one process evaluates, so that all continue alike: other processors may round otherwise
     return distributed.first(accelerator, lambda: _worth(job, outputs, targets, accelerator.device, epoch))
 
 
@@ -441,7 +441,7 @@ def _worth(
     with torch.no_grad():
         loss = float(job.loss(trees.to_device(outputs, device), trees.to_device(targets, device)))
     _check_finite(loss, epoch)
-    assert job.val is not None  # noqa: S101 -- the caller has looked
+    assert job.val is not None  # noqa: S101 -- the caller has checked
     truth = [sample.target for sample in job.val.samples]
     values = job.metrics({name: tensor.numpy() for name, tensor in outputs.items()}, truth)
     return loss, {name: float(value) for name, value in values.items()}
@@ -459,7 +459,7 @@ def _validate_by_batch(
     job: Job, model: nn.Module, batches: Iterable[Any], accelerator: Accelerator, *, start: int, epoch: int
 ) -> tuple[float, dict[str, float]]:
     """Loss and metrics of outputs that are never held for more than one batch."""
-    assert job.rows is not None  # noqa: S101 -- the caller has looked
+    assert job.rows is not None  # noqa: S101 -- the caller has checked
     assert job.figures is not None  # noqa: S101 -- given with `rows`
     model.eval()
     job.loss.eval()
@@ -489,7 +489,7 @@ def _learning(model: AdaptedModel, plan: FreezePlan) -> tuple[str, ...]:
     return (*freeze.learning_by_stage(model, [plan]), "head")
 
 
-def scored(job: Job, values: Mapping[str, float], val_loss: float) -> tuple[float, float]:
+def score_of(job: Job, values: Mapping[str, float], val_loss: float) -> tuple[float, float]:
     """The score of an epoch or a trial: the larger one is better."""
     return score(values[job.primary], val_loss, smaller=job.smaller)
 

@@ -17,7 +17,7 @@ from torch.utils.data import default_collate
 from zooft.compute import trees
 from zooft.contracts import Loss
 from zooft.errors import ZooftError
-from zooft.hooks.guard import ask, code_of, part_place, raised_in
+from zooft.hooks.guard import ask, code_of, error_location, part_place
 from zooft.train.speed import is_out_of_memory
 
 if TYPE_CHECKING:
@@ -70,7 +70,7 @@ class TaskLoss(nn.Module):
                 raise
             shapes = f"outputs {_shapes(outputs)} and targets {_shapes(targets)}"
             text = f"makes a loss that fails on {shapes}: {type(error).__name__}: {error}"
-            raise self._place.error(text, code=raised_in(error, _innermost(self.own)) or self._code) from error
+            raise self._place.error(text, code=error_location(error, _innermost(self.own)) or self._code) from error
         if len(list(self.own.parameters())) > self._known:
             text = (
                 "makes a loss that makes parameters when it is called, which no optimizer knows; make them with the "
@@ -177,7 +177,7 @@ def random_outputs(task: Task, labels: Labels, rows: int, options: Any) -> dict[
     return {name: torch.randn(rows, size, generator=random) for name, size in sizes.items()}
 
 
-def collated(task: Task, labels: Labels, targets: Sequence[Any]) -> Any:
+def collate(task: Task, labels: Labels, targets: Sequence[Any]) -> Any:
     """Targets as `encode` gives them, stacked.
 
     Raises:
@@ -207,7 +207,7 @@ def _check_additive(module: TaskLoss, place: Place, outputs: Mapping[str, Tensor
         if not math.isclose(found, wanted, rel_tol=_ROUNDING, abs_tol=_ROUNDING):
             raise place.error(
                 f"makes a loss whose {name} doesn't add up: {found:.6g} for the parts of a batch, {wanted:.6g} for "
-                "the whole; give sums over the samples, or say coupled=True where it needs the whole batch"
+                "the whole; give sums over the samples, or set coupled=True where it needs the whole batch"
             )
 
 
@@ -215,6 +215,6 @@ def _number(value: Tensor | float) -> float:
     return float(value.detach()) if isinstance(value, Tensor) else float(value)
 
 
-def learnt(loss: nn.Module) -> list[tuple[str, nn.Parameter]]:
+def loss_parameters(loss: nn.Module) -> list[tuple[str, nn.Parameter]]:
     """The parameters of a loss that learn, named."""
     return [(name, parameter) for name, parameter in loss.named_parameters() if parameter.requires_grad]

@@ -118,8 +118,8 @@ def rate_factor(step: int, steps_per_epoch: int, hyperparameters: Hyperparameter
     return 1.0
 
 
-def goes_on(hyperparameters: Hyperparameters, done: int, steps_per_epoch: int, *, last: float) -> str:
-    """What the schedule makes of it when a run that ended after `done` epochs goes on, in a sentence.
+def describe_continuation(hyperparameters: Hyperparameters, done: int, steps_per_epoch: int, *, last: float) -> str:
+    """The schedule after resuming a run that ended after `done` epochs, in a sentence.
 
     Args:
         hyperparameters: of the longer run.
@@ -135,7 +135,7 @@ def goes_on(hyperparameters: Hyperparameters, done: int, steps_per_epoch: int, *
         return f"the learning rate of the head stays at {first:.2g}, as the schedule {hyperparameters.schedule} has it"
     return (
         f"the schedule {hyperparameters.schedule} is laid over all {hyperparameters.epochs} epochs: the head's "
-        f"learning rate, which had come to {last:.2g} by epoch {done}, goes on at {first:.2g} and comes to "
+        f"learning rate, which had come to {last:.2g} by epoch {done}, continues at {first:.2g} and comes to "
         f"{final:.2g}, as if there had been so many from the start"
     )
 

@@ -1,4 +1,4 @@
-"""Several ways to train a head on kept features, tried one after the other; validation chooses.
+"""Several ways to train a head on cached features, tried one after the other; validation chooses.
 
 Owns ``--sweep`` and ``--views auto``. A trial costs a fraction of a second once the features are there, which is why
 only heads are searched here.
@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 from zooft.contracts import unseen
 from zooft.errors import ConfigError, DivergedError
-from zooft.train.loop import Job, Watch, epoch_data_of, fit, head_only, placed, score, scored
+from zooft.train.loop import Job, Watch, epoch_data_of, fit, head_only, score, score_of, to_device
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from zooft.train.optimizer import Hyperparameters
 
 RATES = (1.0, 0.1, 0.3, 3.0, 10.0)
-"""Factors of ``--lr``; what was asked for comes first and wins where another is only as good."""
+"""Factors of ``--lr``; the value set comes first and wins a tie."""
 DECAYS = (0.01, 0.0, 0.1)
 SOME_VIEWS = 4
 """Random views beside the plain one. Measured on three CT data sets, they gained 3 points, gained 1 and lost 3."""
@@ -74,10 +74,10 @@ def choose(
     """Settle what was left open.
 
     Args:
-        job: what is learnt.
-        hyperparameters: as asked for.
+        job: what is trained.
+        hyperparameters: as set.
         accelerator: where.
-        watch: told what was chosen.
+        watch: notified of what was chosen.
         views: a number, or ``auto``.
         sweep: whether rates and decays are to be tried.
 
@@ -91,26 +91,26 @@ def choose(
     counts = [0, SOME_VIEWS] if able and views == "auto" and resolved.views is not None else [resolved.views]
     choice = Choice(job=resolved, hyperparameters=hyperparameters)
     if len(counts) > 1:
-        choice = _tried(choice, [(hyperparameters, count) for count in counts], accelerator, watch)
+        choice = _try_all(choice, [(hyperparameters, count) for count in counts], accelerator, watch)
     if sweep:
-        choice = _tried(choice, [(way, choice.job.views) for way in _ways(hyperparameters)], accelerator, watch)
+        choice = _try_all(choice, [(way, choice.job.views) for way in _ways(hyperparameters)], accelerator, watch)
     if choice.trials:
-        watch.note(_told(choice, job.primary))
+        watch.note(_describe(choice, job.primary))
     return choice
 
 
-def _views(job: Job, asked: int | str) -> int | None:
-    """How many random views are kept where validation doesn't choose; None without augmentation."""
+def _views(job: Job, count: int | str) -> int | None:
+    """How many random views are cached where validation doesn't choose; None without augmentation."""
     if job.feature_cache is None or job.train.augment is None:
         return None
-    return SOME_VIEWS if asked == "auto" else int(asked)
+    return SOME_VIEWS if count == "auto" else int(count)
 
 
-def _tried(
+def _try_all(
     given: Choice, ways: Sequence[tuple[Hyperparameters, int | None]], accelerator: Accelerator, watch: Watch
 ) -> Choice:
     """The best of `ways`, each trained from the same initial head and loss, which are put back after each."""
-    placed(given.job.model, accelerator)
+    to_device(given.job.model, accelerator)
     learning = (given.job.model.head, given.job.loss.to(accelerator.device))
     initial = [copy.deepcopy(module.state_dict()) for module in learning]
     feeds = {} if given.epoch_data is None else {given.job.views: given.epoch_data}
@@ -131,7 +131,7 @@ def _tried(
         if record is None:
             continue
         trials.append(_trial(record, hyperparameters, views, job.primary))
-        rank = scored(job, record.metrics, record.val_loss)
+        rank = score_of(job, record.metrics, record.val_loss)
         if best_rank is None or rank > best_rank:
             best_rank, best = rank, Choice(job=job, hyperparameters=hyperparameters, epoch_data=epoch_data)
     if best_rank is None and diverged is not None:
@@ -160,7 +160,7 @@ def _trial(record: EpochRecord, hyperparameters: Hyperparameters, views: int | N
 
 
 def _ways(hyperparameters: Hyperparameters) -> list[Hyperparameters]:
-    """What was asked for first."""
+    """The values set come first."""
     decays = dict.fromkeys([hyperparameters.weight_decay, *DECAYS])
     return [
         replace(hyperparameters, lr=hyperparameters.lr * factor, weight_decay=decay)
@@ -170,15 +170,15 @@ def _ways(hyperparameters: Hyperparameters) -> list[Hyperparameters]:
 
 
 def _why_not(job: Job) -> str:
-    what = "--sweep trains many heads on features that are kept, and lets validation samples choose"
+    what = "--sweep trains many heads on cached features, and chooses by validation samples"
     if job.keep_last or job.val is None:
-        return f"{what}; with --folds there are none that aren't judged by; leave out one of the two"
+        return f"{what}; with --folds every sample is evaluated on; leave out one of the two"
     if job.feature_cache is None:
-        return f"{what}; with --no-cache none are kept; leave out one of the two"
+        return f"{what}; with --no-cache there are none; leave out one of the two"
     return f"{what}; with this --freeze more than the head learns; use --freeze backbone, or leave out --sweep"
 
 
-def _told(chosen: Choice, primary: str) -> str:
+def _describe(chosen: Choice, primary: str) -> str:
     """What a user should know of the choice."""
     best = max(chosen.trials, key=lambda trial: score(trial.primary, trial.val_loss, smaller=chosen.job.smaller))
     text = (

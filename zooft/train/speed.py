@@ -1,7 +1,7 @@
 """How to learn fast on this machine: by measuring the step that is to be repeated, not by belief.
 
-Owns the choice of the precision, of compiling, of the batch size and of the optimizer's implementation, and telling
-a lack of memory from other faults. Nothing here trains; what is probed is left as it was found.
+Chooses the precision, compiling, the batch size and the optimizer's implementation, and tells a lack of memory from
+other errors. Nothing here trains; what is probed is left as it was.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ What the library prepares in
 them, some tenths for each precision alike, makes the choice more careful, not another one."""
 _ROUNDS = 3
 _FEWEST = 4
-"""Samples in a probe on a CPU: fewer say little about a whole batch."""
+"""Samples in a probe on a CPU: fewer don't represent a whole batch."""
 _MEMORY_SHARE = 0.7
 _WORKING_COPIES = 3
 """Tensors of the largest activation's size that a backward pass holds at once beside the saved ones."""
@@ -60,13 +60,13 @@ class Precision:
     Attributes:
         dtype: bfloat16 for autocast to it, else float32.
         kernels: whether `FastKernels` stand in for torch's own.
-        said: one sentence: what was measured, or why nothing was.
+        reason: one sentence: what was measured, or why nothing was.
         seconds: what the measurement took.
     """
 
     dtype: torch.dtype = torch.float32
     kernels: bool = False
-    said: str = ""
+    reason: str = ""
     seconds: float = 0.0
 
     @contextlib.contextmanager
@@ -105,11 +105,11 @@ def choose_precision(
     candidates = _candidates(device)
     learning = [parameter for parameter in model.parameters() if parameter.requires_grad]
     if len(candidates) == 1 or not learning:
-        return Precision(kernels=False, said=f"float32 on {device.type}, nothing to choose")
+        return Precision(kernels=False, reason=f"float32 on {device.type}, nothing to choose")
     least = 1.0 if device.type == "cuda" else min(1.0, _FEWEST / len(batch[0]))
     if steps * _MOST_PROBE_SHARE / len(candidates) < 2 * least:  # one to warm up and one to measure
         return Precision(
-            said=(
+            reason=(
                 f"float32, since a measurement of other ways would cost more than {_MOST_PROBE_SHARE:.0%} of {steps} "
                 "steps"
             )
@@ -121,11 +121,11 @@ def choose_precision(
     part = batch[0][:size], trees.rows(batch[1], slice(size))
     if part[0].ndim == 4 and batch[0].is_contiguous(memory_format=torch.channels_last):
         part = part[0].contiguous(memory_format=torch.channels_last), part[1]
-    with untouched(model, device, loss=loss):
-        times = _measured(candidates, lambda: loss(forward(part[0]), part[1]), learning, device, rounds)
-    chosen = _chosen(times)
-    text = _said(chosen, times, size, " of CPU time" if device.type == "cpu" else "")
-    return Precision(dtype=chosen.dtype, kernels=chosen.kernels, said=text, seconds=time.perf_counter() - began)
+    with preserve_state(model, device, loss=loss):
+        times = _measure(candidates, lambda: loss(forward(part[0]), part[1]), learning, device, rounds)
+    chosen = _fastest(times)
+    text = _describe(chosen, times, size, " of CPU time" if device.type == "cpu" else "")
+    return Precision(dtype=chosen.dtype, kernels=chosen.kernels, reason=text, seconds=time.perf_counter() - began)
 
 
 def _candidates(device: torch.device) -> list[Precision]:
@@ -137,7 +137,7 @@ def _candidates(device: torch.device) -> list[Precision]:
     return [Precision()]
 
 
-def _measured(
+def _measure(
     candidates: list[Precision],
     run: Callable[[], Tensor],
     learning: list[nn.Parameter],
@@ -202,7 +202,7 @@ def _now(device: torch.device) -> float:
     return time.process_time() if device.type == "cpu" else time.perf_counter()
 
 
-def _chosen(times: dict[Precision, float]) -> Precision:
+def _fastest(times: dict[Precision, float]) -> Precision:
     if not times:
         return Precision()
     exact = {candidate: seconds for candidate, seconds in times.items() if candidate.dtype is torch.float32}
@@ -214,7 +214,7 @@ def _chosen(times: dict[Precision, float]) -> Precision:
     return best if times[best] * _WORTH < times[best_exact] and gained > _WORTH_SECONDS else best_exact
 
 
-def _said(chosen: Precision, times: dict[Precision, float], size: int, unit: str) -> str:
+def _describe(chosen: Precision, times: dict[Precision, float], size: int, unit: str) -> str:
     if not times:
         return "float32, since no loss of the measured steps was finite"
     listed = ", ".join(f"{_name(candidate)} {seconds * 1000:.0f} ms" for candidate, seconds in times.items())
@@ -227,7 +227,7 @@ def _name(precision: Precision) -> str:
 
 
 @contextlib.contextmanager
-def untouched(model: nn.Module, device: torch.device, *, loss: Any = None) -> Iterator[None]:
+def preserve_state(model: nn.Module, device: torch.device, *, loss: Any = None) -> Iterator[None]:
     """What runs inside leaves no trace: buffers, gradients and all random numbers are as before.
 
     Of a loss's own too.
@@ -315,7 +315,7 @@ def footprint(
     device = batch[0].device
     known = {_storage(t) for t in (*model.parameters(), *model.buffers())}
     saved = []
-    with untouched(model, device, loss=loss):
+    with preserve_state(model, device, loss=loss):
         for size in (2, 4):
             rows = torch.arange(size, device=device) % len(batch[0])
             x, y = batch[0][rows], trees.rows(batch[1], rows)
@@ -331,14 +331,14 @@ def footprint(
 
 
 def _save(run: Callable[[], Tensor], known: set[int], precision: Precision, device: torch.device) -> list[int]:
-    """Bytes of every storage that autograd keeps for the backward pass, but for those in `known`."""
+    """Bytes of every storage that autograd saves for the backward pass, but for those in `known`."""
     found: dict[int, int] = {}
-    kept: list[Tensor] = []  # else an address could serve twice
+    saved: list[Tensor] = []  # else an address could serve twice
 
     def pack(tensor: Tensor) -> Tensor:
         if _storage(tensor) not in known:
             found[_storage(tensor)] = tensor.untyped_storage().nbytes()
-            kept.append(tensor.detach())
+            saved.append(tensor.detach())
         return tensor
 
     with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor), precision(device):
@@ -375,7 +375,7 @@ def _gigabytes(size: int) -> str:
 
 
 def available_memory(device: torch.device) -> int | None:
-    """Bytes that a device has left for this process; None where it doesn't say."""
+    """Bytes that a device has left for this process; None where it isn't known."""
     if device.type == "cuda":
         free, _ = torch.cuda.mem_get_info(device)
         unused = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
@@ -386,7 +386,7 @@ def available_memory(device: torch.device) -> int | None:
 
 
 def is_out_of_memory(error: BaseException) -> bool:
-    """Whether `error` says that memory ran out, on a device or on the host."""
+    """Whether `error` means that memory ran out, on a device or on the host."""
     if isinstance(error, torch.OutOfMemoryError | MemoryError):
         return True
     from zooft.compute import machine

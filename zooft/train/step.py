@@ -45,8 +45,8 @@ class Learner:
         start: the first stage that runs.
         precision: of the forward pass.
         accelerator: where.
-        clock: told what takes how long.
-        note: told in one sentence what happens.
+        clock: measures what takes how long.
+        note: called with one sentence on what happens.
         gflop: of a forward and a backward pass, a sample; 0 where nobody counts.
         parts: into which a batch is cut; 2 once memory has run out.
         coupled: whether the loss needs the whole batch, so that it is never cut.
@@ -72,7 +72,7 @@ class Probe:
     Attributes:
         model: in the mode and with the frozen stages of training, not wrapped.
         loss: ``(outputs, targets) -> scalar``.
-        hyperparameters: as asked for.
+        hyperparameters: as set.
         accelerator: where.
         start: the first stage that runs.
         batch: gives one to measure with.
@@ -85,7 +85,7 @@ class Probe:
     start: int
     batch: Callable[[], Batch]
 
-    def placed(self) -> Batch:
+    def to_device(self) -> Batch:
         """A batch on the device."""
         x, y = self.batch()
         return features.to_device(x, self.accelerator.device), trees.to_device(y, self.accelerator.device)
@@ -96,10 +96,10 @@ class Probe:
         return outputs
 
 
-def settle_precision(probe: Probe, *, steps: int, head_only: bool) -> Precision:
-    """As asked for, or by a short measurement in the main process; a head alone is too small to gain.
+def choose_precision(probe: Probe, *, steps: int, head_only: bool) -> Precision:
+    """As set, or by a short measurement in the main process; a head alone is too small to gain.
 
-    Where a precision is asked for, our kernels aren't left to the clock: the same run gives the same numbers again.
+    Where a precision is set, our kernels aren't left to the clock: the same run gives the same numbers again.
 
     Args:
         probe: a step.
@@ -113,21 +113,21 @@ def settle_precision(probe: Probe, *, steps: int, head_only: bool) -> Precision:
         kernels = probe.accelerator.device.type == "cpu" and probe.hyperparameters.compile != "on"
         return Precision(dtype=dtype, kernels=kernels)
 
-    def measured() -> Precision:
+    def measure() -> Precision:
         try:
-            batch = probe.placed()
+            batch = probe.to_device()
             with _single_samples_named(len(batch[0]), probe.accelerator):
                 return speed.choose_precision(probe.model, probe.forward, probe.loss, batch, steps=steps)
         except (RuntimeError, MemoryError) as error:
             if not speed.is_out_of_memory(error):
                 raise
-            return Precision(said="float32, since memory ran out while other ways were measured")
+            return Precision(reason="float32, since memory ran out while other ways were measured")
 
-    return distributed.first(probe.accelerator, measured)
+    return distributed.first(probe.accelerator, measure)
 
 
 def as_values(precision: Precision) -> Mapping[str, Any]:
-    """What a run that goes on later must know of it."""
+    """What a resumed run must know of it."""
     return {"dtype": str(precision.dtype).removeprefix("torch."), "kernels": precision.kernels}
 
 
@@ -141,36 +141,36 @@ def find_batch_size(probe: Probe, *, samples: int) -> tuple[int, str]:
 
     Args:
         probe: a step.
-        samples: to learn from; an epoch keeps twenty steps.
+        samples: to train on; an epoch has at least twenty steps.
     """
     accelerator, hyperparameters = probe.accelerator, probe.hyperparameters
     processes = accelerator.num_processes
 
-    def found() -> tuple[int, str]:
+    def find() -> tuple[int, str]:
         available = speed.available_memory(accelerator.device)
         if available is None:
-            return 32 * processes, "batch size 32: this system doesn't say how much memory it has"
+            return 32 * processes, "batch size 32: this system doesn't report how much memory it has"
         precision = Precision(dtype=torch.bfloat16 if hyperparameters.precision == "bf16" else torch.float32)
         cost = speed.footprint(
             probe.model,
             probe.forward,
             probe.loss,
-            probe.placed(),
+            probe.to_device(),
             optimizer=hyperparameters.optimizer,
             precision=precision,
         )
         share = available // (processes if accelerator.device.type == "cpu" else 1)
-        size, said = speed.find_batch_size(cost, share, at_most=max(8, samples // (20 * processes)))
-        return size * processes, said + (f", {processes} times for as many processes" if processes > 1 else "")
+        size, reason = speed.find_batch_size(cost, share, at_most=max(8, samples // (20 * processes)))
+        return size * processes, reason + (f", {processes} times for as many processes" if processes > 1 else "")
 
-    return distributed.first(accelerator, found)
+    return distributed.first(accelerator, find)
 
 
 def gflop_of(probe: Probe) -> float:
     """Of a forward and a backward pass, a sample: 10^9 floating-point operations."""
-    x, y = probe.placed()
+    x, y = probe.to_device()
     learning = [parameter for parameter in probe.model.parameters() if parameter.requires_grad]
-    with speed.untouched(probe.model, probe.accelerator.device, loss=probe.loss):
+    with speed.preserve_state(probe.model, probe.accelerator.device, loss=probe.loss):
         return step_flops(lambda: probe.loss(probe.forward(x), y), learning) / len(x) / 1e9
 
 
@@ -279,7 +279,7 @@ def _backward(learner: Learner, x: Tensor, y: Any, counts: tuple[int, ...]) -> T
 
 @contextlib.contextmanager
 def _single_samples_named(size: int, accelerator: Accelerator) -> Iterator[None]:
-    """Put into words what torch says where BatchNorm on pooled features is given a single sample."""
+    """Explain torch's error where BatchNorm on pooled features is given a single sample."""
     try:
         yield
     except ValueError as error:

@@ -52,10 +52,10 @@ def faults(accelerator: Accelerator, *, advice: str = "") -> Iterator[None]:
             meant = _describe(error, who, several=accelerator.num_processes > 1)
             if meant is None:
                 raise
-            told = TrainingError("; ".join(filter(None, (meant, advice))))
+            fault = TrainingError("; ".join(filter(None, (meant, advice))))
             for note in getattr(raised, "__notes__", ()):  # where the checkpoint is
-                told.add_note(note)
-            raise told from error
+                fault.add_note(note)
+            raise fault from error
 
 
 def _error_of_loader(error: Exception) -> Exception:

@@ -58,13 +58,13 @@ def global_loss(
 def _of_all(tree: Any, counts: Sequence[int], own: int | None) -> Any:
     """All processes' rows of each tensor; those of process `own` carry their gradient."""
 
-    def gathered(tensor: Tensor) -> Tensor:
+    def gather(tensor: Tensor) -> Tensor:
         parts = [part[:n] for part, n in zip(all_gather_rows(tensor.detach(), max(counts)), counts, strict=True)]
         if own is not None:
             parts[own] = tensor[: counts[own]]
         return torch.cat(parts)
 
-    return trees.mapped(gathered, tree)
+    return trees.tree_map(gather, tree)
 
 
 def wrap(model: nn.Module, accelerator: Accelerator, *, sync_bn: bool = False) -> nn.Module:
@@ -138,6 +138,6 @@ def _synchronise_norms(model: nn.Module, accelerator: Accelerator) -> None:
             f"--sync-bn works on CUDA only, and this run is on {accelerator.device.type} with {len(learning)} "
             "BatchNorm layers that learn; leave --sync-bn out: each process then normalises by its own samples"
         )
-    from timm.layers import convert_sync_batchnorm  # torch's own drops the activation that timm keeps inside a norm
+    from timm.layers import convert_sync_batchnorm  # torch's own drops the activation that timm has inside a norm
 
     convert_sync_batchnorm(model)

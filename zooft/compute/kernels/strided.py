@@ -23,7 +23,7 @@ FEWEST_CHANNELS = 16
 """From so many input channels of a group on, as many as AVX-512 takes at once, the workspace is large enough."""
 
 
-def needed(module: nn.Module) -> bool:
+def is_needed(module: nn.Module) -> bool:
     """Whether it holds a convolution of that kind."""
     return any(
         tuple(child.kernel_size) == (1, 1)

@@ -45,7 +45,7 @@ def part_columns(
     found: dict[str, NDArray[Any]] = {}
     for part in kinds.parts(labels):
         own = part.targets(targets)
-        found |= part.named(make(part, own))
+        found |= part.rename(make(part, own))
         found[f"{part.name}{BETWEEN}{KNOWN}"] = np.array([target is not None for target in own])
     return found
 
@@ -61,7 +61,7 @@ def _metrics(kinds: Kinds, predictions: Predictions, labels: Labels) -> Mapping[
     found: dict[str, float] = {}
     primary = []
     for part in kinds.parts(labels):
-        evaluation, rows = part.problem.evaluation, part.known(predictions)
+        evaluation, rows = part.problem.evaluation, part.known_rows(predictions)
         own = Predictions(samples=(), columns=part.predictions(predictions).rows(rows))
         figures = dict(evaluation.metrics(own, part.labels)) if len(rows) else {evaluation.primary: float("nan")}
         found |= {part.figure(name): value for name, value in figures.items()}
@@ -86,13 +86,13 @@ def _group(
     for part in kinds.parts(labels):
         group, own = part.problem.evaluation.group, part.predictions(predictions)
         known = np.zeros(len(predictions), bool)
-        known[part.known(predictions)] = True
+        known[part.known_rows(predictions)] = True
         chosen = [rows[known[rows]] if known[rows].any() else rows for rows in members]
         rule = next(iter(part.problem.evaluation.rules), "")
         columns = (
             own.rows(np.array([rows[0] for rows in chosen])) if group is None else group(own, chosen, part.labels, rule)
         )
-        found |= part.named(columns)
+        found |= part.rename(columns)
         found[f"{part.name}{BETWEEN}{KNOWN}"] = np.array([bool(known[rows].any()) for rows in members])
     return found
 
@@ -100,7 +100,7 @@ def _group(
 def _fit(kinds: Kinds, predictions: Predictions, labels: Labels, _rule: str, options: Any) -> Fitted:
     found = {}
     for part in kinds.parts(labels):
-        rows, evaluation = part.known(predictions), part.problem.evaluation
+        rows, evaluation = part.known_rows(predictions), part.problem.evaluation
         if len(rows):
             own = part.predictions(predictions).take(rows)
             found[part.name] = dict(evaluation.fit(own, part.labels, next(iter(evaluation.rules), ""), options))
@@ -111,7 +111,7 @@ def _apply(kinds: Kinds, predictions: Predictions, fitted: Fitted, labels: Label
     columns = dict(predictions.columns)
     for part in kinds.parts(labels):
         own = part.problem.evaluation.apply(part.predictions(predictions), fitted.get(part.name, {}), part.labels)
-        columns |= part.named(own.columns)
+        columns |= part.rename(own.columns)
     return predictions.with_columns(**columns)
 
 
@@ -125,14 +125,14 @@ def _details(
 ) -> Mapping[str, Any]:
     found = {}
     for part in kinds.parts(labels):
-        rows = part.known(predictions)
+        rows = part.known_rows(predictions)
         if not len(rows):
             continue
         own = part.predictions(predictions).take(rows)
         of_groups = None
         if grouped is not None:
             some = part.predictions(grouped)
-            of_groups = some.take(part.known(grouped)) if len(some.samples) else None
+            of_groups = some.take(part.known_rows(grouped)) if len(some.samples) else None
         found[part.name] = part.problem.evaluation.details(
             own, of_groups, part.labels, fitted.get(part.name, {}), intervals
         )

@@ -39,7 +39,7 @@ class Part:
         start = self.name + BETWEEN
         return {key[len(start) :]: value for key, value in values.items() if key.startswith(start)}
 
-    def named(self, values: Mapping[str, Any]) -> dict[str, Any]:
+    def rename(self, values: Mapping[str, Any]) -> dict[str, Any]:
         """The way back of `own`."""
         return {f"{self.name}{BETWEEN}{key}": value for key, value in values.items()}
 
@@ -61,7 +61,7 @@ class Part:
         columns = self.own(given.columns)
         return replace(given, columns={name: column for name, column in columns.items() if name != KNOWN})
 
-    def known(self, given: Predictions) -> NDArray[np.int64]:
+    def known_rows(self, given: Predictions) -> NDArray[np.int64]:
         """Rows whose target is known."""
         import numpy as np
 

@@ -115,7 +115,7 @@ def _worst(kinds: Kinds, predictions: Predictions, labels: Labels) -> NDArray[An
     """By the place among the rows that know an answer, so that a number's error and a class's probability compare."""
     found = np.zeros(len(predictions))
     for part in kinds.parts(labels):
-        rows = part.known(predictions)
+        rows = part.known_rows(predictions)
         own = part.problem.presentation.worst(part.predictions(predictions).take(rows), part.labels)
         places = np.empty(len(rows))
         places[np.argsort(own)] = np.arange(len(rows)) / max(1, len(rows))
@@ -206,7 +206,7 @@ def _own_evaluated(part: Part, evaluated: Evaluated) -> Evaluated | None:
     evaluation = _own(part, evaluated.evaluation)
     if evaluation is None:
         return None
-    rows = part.known(evaluated.predictions)
+    rows = part.known_rows(evaluated.predictions)
     own = part.predictions(evaluated.predictions).take(rows)
     samples = (replace(sample, target=sample.target[part.name]) for sample in own.samples)
     own = replace(own, samples=spilled_as([own.samples], samples))

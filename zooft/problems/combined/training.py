@@ -48,7 +48,7 @@ def _check_options(kinds: Kinds, options: Any) -> None:
 def _outputs(kinds: Kinds, labels: Labels, options: Any) -> Mapping[str, int]:
     found: dict[str, int] = {}
     for part in kinds.parts(labels):
-        found |= part.named(part.problem.training.outputs(part.labels, options))
+        found |= part.rename(part.problem.training.outputs(part.labels, options))
     return found
 
 

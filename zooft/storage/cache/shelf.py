@@ -89,7 +89,7 @@ class Store:
         infos = [folders.info(folder) for folder in folders.shelves_in(self.folder) if any(folders.segments_in(folder))]
         return sorted(infos, key=lambda info: info.last_used, reverse=True)
 
-    def held(self) -> int:
+    def nbytes(self) -> int:
         """Bytes on disk."""
         return sum(folders.bytes_of(folder) for folder in folders.shelves_in(self.folder))
 
@@ -109,7 +109,7 @@ class Store:
                 [f for f in folders.shelves_in(self.folder) if folders.last_used(f) < until], math.inf
             )
         if most_bytes is not None:
-            more = folders.remove(list(folders.shelves_in(self.folder)), self.held() - most_bytes)
+            more = folders.remove(list(folders.shelves_in(self.folder)), self.nbytes() - most_bytes)
             cleaned = Cleaned(
                 bytes=cleaned.bytes + more.bytes,
                 shelves=cleaned.shelves + more.shelves,
@@ -121,7 +121,7 @@ class Store:
         """Remove others' oldest records until `wanted` bytes more fit for the shelf `key`; returns whether they do."""
         if folders.bytes_of(self.folder / key) + wanted > self.most_bytes:
             return False  # nothing is gained by emptying the others
-        excess = self.held() + wanted - self.most_bytes
+        excess = self.nbytes() + wanted - self.most_bytes
         if excess <= 0:
             return True
         return folders.remove([f for f in folders.shelves_in(self.folder) if f.name != key], excess).bytes >= excess
@@ -421,7 +421,7 @@ def _affordable(store: Store) -> int:
     there = next((path for path in (store.folder, *store.folder.parents) if _exists(path)), None)
     free = shutil.disk_usage(there).free if there is not None else 0
     # the store's own bytes count as free: otherwise the limit would sink as the store fills
-    return min(MOST_BYTES, int((free + store.held()) * MOST_OF_THE_DISK))
+    return min(MOST_BYTES, int((free + store.nbytes()) * MOST_OF_THE_DISK))
 
 
 def _exists(path: Path) -> bool:
