@@ -372,17 +372,17 @@ def _label(
 
 def _refuse_identifiers(told: Sequence[_Told], stacks: Sequence[Stack], name: str) -> None:
     """Class names go into every artefact; where columns were mixed up, they would name patients."""
-    own = [
-        one
-        for one in told
-        if {zooft.spelling(cell) for cell in one.row.label.split(CELLS)} & _identifiers(one.row, stacks[one.number])
-    ]
+    own = [one for one in told if _cells(one.row) & _identifiers(one.row, stacks[one.number])]
     if 2 * len(own) > len(told):
         raise zooft.DataError(
             f"{name} has in a column that is learnt, in {len(own)} of {len(told)} lines, first in line "
-            f"{own[0].row.line}, what names their own patient or images (a PatientID, a name, a UID), and class names go into every "
-            "artefact; does the column hold what it should?"
+            f"{own[0].row.line}, what names their own patient or images (a PatientID, a name, a UID), and class names "
+            "go into every artefact; does the column hold what it should?"
         )
+
+
+def _cells(row: Row) -> set[str]:
+    return {zooft.spelling(cell) for cell in row.label.split(CELLS)}
 
 
 def _identifiers(row: Row, stack: Stack) -> set[str]:
