@@ -572,7 +572,7 @@ def interrupted(good: Path, tmp_path_factory: pytest.TempPathFactory, request: p
 
 def test_an_end_by_a_signal_while_training_leaves_no_run_under_the_final_name(interrupted: Interrupted) -> None:
     assert interrupted.status == 128 + interrupted.number  # as shells count
-    told = "interrupted" if interrupted.number == signal.SIGINT else "ended, since this process was told to (SIGTERM)"
+    told = "interrupted" if interrupted.number == signal.SIGINT else "ended by the signal SIGTERM"
     assert f"zooft: {told}\n" in interrupted.said
     assert "Traceback" not in interrupted.said
     assert left_beside(interrupted.out) == ["run.incomplete"]

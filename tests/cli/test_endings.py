@@ -145,6 +145,6 @@ def test_a_signal_to_end_is_told_in_one_sentence_and_by_its_status(monkeypatch: 
 
     monkeypatch.setattr("zooft.hooks.registry.load", load)
     done = command("tasks", "--json", status=143)
-    assert done.stderr.strip() == "zooft: ended, since this process was told to (SIGTERM)"
+    assert done.stderr.strip() == "zooft: ended by the signal SIGTERM"
     assert json.loads(done.stdout)["error"]["kind"] == "Terminated"
     assert signal.getsignal(signal.SIGTERM) == before

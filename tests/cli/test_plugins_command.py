@@ -191,7 +191,7 @@ def test_what_is_wrong_is_told_a_line_a_check_and_by_the_exit_status(
     done = command("plugins", "check", "broken", status=1)
     plugin, batchy, fine = done.stdout.splitlines()
     assert plugin.startswith("failed      check_plugin broken")
-    assert "zooft_on_end failed when told of a run that finishes: SystemExit: 0; a listener mustn't end a run" in plugin
+    assert "zooft_on_end failed in a run that finishes: SystemExit: 0; a listener mustn't end a run" in plugin
     assert batchy.startswith("failed      check_head batchy")
     assert "answers a sample by the others in its batch" in batchy
     assert fine.startswith("passed      check_head fine")

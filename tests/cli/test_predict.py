@@ -208,7 +208,7 @@ main()
     known = partial.read_bytes().splitlines()
     assert len(known) == 1 + 5, "a line about the command, and one an answer"
     refused = command("predict", model, many, "--out", out, status=1)
-    assert "is what a predict that was stopped has left; go on with it by --resume" in refused.stderr
+    assert "is what a predict that was stopped has left; resume it with --resume" in refused.stderr
     partial.write_bytes(partial.read_bytes() + b'{"stamp": "1 2')  # as a kill while writing leaves it
     asked = count_asked(lambda: command("predict", model, many, "--out", out, "--resume"))
     assert asked == 12 - 5
@@ -524,7 +524,7 @@ def test_an_incomplete_and_a_refused_patient_are_in_every_format_and_in_the_exit
         for form in ("csv", "json", "jsonl", "table")
     }
     wanted = [
-        ("patient a", 2, 0, ""), ("patient b", 1, 0, ""), ("patient c", 1, 1, "1 of 2 samples couldn't be judged: torn"),
+        ("patient a", 2, 0, ""), ("patient b", 1, 0, ""), ("patient c", 1, 1, "1 of 2 samples couldn't be predicted: torn"),
         ("patient d", 0, 3, "its slices aren't parallel"), ("x", 0, 2, "no patient is named"),
     ]  # fmt: skip
     rows = rows_of(got["csv"])
@@ -546,14 +546,14 @@ def test_patients_who_are_all_whole_give_status_0(model: Path, tmp_path: Path, p
 
     from zooft.deploy import predict as answers
 
-    real = answers.gathered
+    real = answers.discover_groups
 
     def whole(*given: Any) -> Any:
         from dataclasses import replace
 
         return replace(real(*given), rejected=())
 
-    with mock.patch.object(answers, "gathered", whole):
+    with mock.patch.object(answers, "discover_groups", whole):
         command("predict", model, patients / "a", "--out", tmp_path / "a.csv")
     (row,) = rows_of((tmp_path / "a.csv").read_text())
     assert (row["missing"], row["error"]) == ("0", "")

@@ -49,7 +49,7 @@ def test_the_data_is_what_is_given_else_the_run_s_own_as_long_as_it_is_there(run
     assert chosen.data(Path("other")) == Path("other")
     assert chosen.data(None) == tmp_path / "data"
     (tmp_path / "data").rmdir()
-    with pytest.raises(DataError, match="nothing says where the data is"):
+    with pytest.raises(DataError, match="isn't known where the data is"):
         chosen.data(None)
 
 

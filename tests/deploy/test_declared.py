@@ -111,8 +111,8 @@ LIES: dict[str, tuple[Change, str]] = {
     "sigmoid for softmax": (say(outputs=SIGMOID), "outputs: .*by sigmoid.*; its run has .*by softmax"),
     "another hash of the tensors": (say(weights_sha256="ab" * 32), "tensors aren't those that its metadata names"),
     "a weight that was changed a little": (nudge_a_weight, "tensors aren't those that its metadata names"),
-    "other classes for other tools": (tell_others(classes='["light", "dark"]'), "tells other tools classes"),
-    "other names for other tools": (tell_others(names="{0: 'light', 1: 'dark'}"), "tells other tools names"),
+    "other classes for other tools": (tell_others(classes='["light", "dark"]'), "gives other tools classes"),
+    "other names for other tools": (tell_others(names="{0: 'light', 1: 'dark'}"), "gives other tools names"),
 }
 
 
@@ -175,7 +175,7 @@ def test_a_backbone_of_random_weights_that_has_learnt_nothing_is_told_as_that_wi
     said = str(refused.value)
     assert "answers the same to everything" in said
     assert (
-        "began with random weights and has learnt nothing yet: begin with pretrained ones (--weights), or train longer"
+        "began with random weights and wasn't trained yet: begin with pretrained ones (--weights), or train longer"
         in said
     )
     assert not (tmp_path / "run" / "model.onnx").exists()
@@ -225,7 +225,7 @@ def test_by_labels_nothing_of_training_is_needed(alone: Path, run: Path, picture
 BY_LABELS: dict[str, tuple[Change, str]] = {
     "classes in another order": (say(labels=labels("light", "dark")), "very val samples .* answers 8 of 8 otherwise"),
     "a weight that was changed a little": (nudge_a_weight, "tensors aren't those that its metadata names"),
-    "other classes for other tools": (tell_others(classes='["light", "dark"]'), "tells other tools classes"),
+    "other classes for other tools": (tell_others(classes='["light", "dark"]'), "gives other tools classes"),
     "a threshold": (say(fitted=FITTED), "the output prediction isn't the class"),
     "figures that are too good": (
         say(metrics={"val": {"samples": 8, "details": {"confusion": [[0, 4], [4, 0]]}}}),
@@ -316,7 +316,7 @@ def failed_record(path: Path) -> None:
     [
         (only_say, "isn't the file that verification.json beside it is about"),
         (nudge_a_weight, "isn't the file that verification.json beside it is about"),
-        (without_record, "nothing says that model.onnx was verified"),
+        (without_record, "no record shows that model.onnx was verified"),
         (torn_record, "verification.json can't be read"),
         (failed_record, "failed its verification"),
     ],
@@ -344,4 +344,4 @@ def test_elsewhere_classes_in_another_order_than_the_file_tells_other_tools_are_
 
     change_properties(alone, swap)
     for told in uses(alone, pictures).values():
-        assert "the file tells other tools positive_class: light, but zooft dark" in " ".join(told.split())
+        assert "the file gives other tools positive_class: light, but zooft dark" in " ".join(told.split())

@@ -462,7 +462,7 @@ def test_a_batch_size_baked_into_the_graph_is_caught(bench: Bench, tmp_path: Pat
 
 
 def test_where_there_are_no_targets_no_metric_is_told(bench: Bench) -> None:
-    arrays = verify.generated([PORT])
+    arrays = verify.generate_samples([PORT])
     record = bench.judge(bench.path, material=Material(arrays=arrays, targets=None, available=0, data="generated"))
     assert record.passed
     assert record.metrics == {}
@@ -484,7 +484,7 @@ def test_samples_are_spread_evenly_over_the_list(count: int, most: int, wanted: 
 
 
 def test_generated_samples_fit_the_port_and_differ_in_size() -> None:
-    arrays = verify.generated([PORT])
+    arrays = verify.generate_samples([PORT])
     assert {a.dtype for (a,) in arrays} == {np.dtype(np.uint8)}
     assert len({a.shape for (a,) in arrays}) > 1
     assert all(a.shape[2] == 3 and a.std() > 20 for (a,) in arrays)
@@ -493,6 +493,6 @@ def test_generated_samples_fit_the_port_and_differ_in_size() -> None:
 def test_generated_samples_of_a_volume_are_hounsfield_units_with_a_spacing() -> None:
     hu = Port(name="hu", dtype="int16", axes=("batch", "slices", "rows", "columns"), meaning="HU")
     spacing = Port(name="spacing", dtype="float32", axes=("batch", 2), meaning="mm")
-    made = verify.generated([hu, spacing])
+    made = verify.generate_samples([hu, spacing])
     assert all(volume.ndim == 3 and volume.dtype == np.int16 and volume.min() < 0 for volume, _ in made)
     assert all(mm.shape == (2,) and mm.dtype == np.float32 and (mm > 0).all() for _, mm in made)

@@ -360,7 +360,7 @@ def test_after_folds_no_sample_that_was_learnt_from_passes_for_validation(digits
     )  # fmt: skip
     refused = subprocess.run([sys.executable, "-m", "zooft", "evaluate", made.path], capture_output=True, text=True)
     assert refused.returncode == 1
-    assert "has learnt from all samples of this data" in refused.stderr
+    assert "was trained on all samples of this data" in refused.stderr
     told = json.loads(zooft_command("evaluate", made.path, "--split", "all", "--bootstrap", "0", "--json"))
     assert (told["split"], told["samples"]) == ("all", 120)
 

@@ -245,9 +245,7 @@ def test_several_numbers_are_one_answer_and_two_columns_of_classes_are_none() ->
     ]
     assert list(found.values) == [{"size": (2.0, 4.0)}, {"size": (3.0, None)}]
     classes = "[targets.view]\nproblem = 'classification'\ncolumns = ['a', 'b']"
-    with pytest.raises(
-        zooft.DataError, match=r"\[targets\.view\]: classes are learnt from one column, and there are 2"
-    ):
+    with pytest.raises(zooft.DataError, match=r"\[targets\.view\]: classes are trained on one column, and there are 2"):
         read(classes, {"a": ["x", "y"], "b": ["x", "y"]})
     with pytest.raises(zooft.DataError, match=r"\[targets\.view\] names the column 'b', and the table has a"):
         read(classes, {"a": ["x", "y"]})

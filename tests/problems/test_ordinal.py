@@ -144,7 +144,7 @@ def test_whole_numbers_are_a_scale_with_those_that_nobody_has() -> None:
     assert found.labels == zooft.class_labels(["0", "1", "2", "3"], name="stage")
     assert found.values == [3, 1, 1, 0]
     assert not found.faults
-    assert found.notes == ("no row has the stage 2, so nothing is learnt of it but its place in the scale",)
+    assert found.notes == ("no row has the stage 2, so nothing is trained for it but its place in the scale",)
 
 
 def test_a_grade_outside_its_scale_is_a_fault_of_its_row() -> None:

@@ -192,7 +192,7 @@ def test_a_column_that_is_empty_is_refused() -> None:
 def test_units_can_be_given_and_must_not_contradict_the_header() -> None:
     assert read(["3 mm"], column="diameter", units=("mm",)).labels[0].unit == "mm"
     assert read(["3"], column="diameter", units=("diameter=cm",)).labels[0].unit == "cm"
-    with pytest.raises(ConfigError, match="gives diameter in cm, and the header says mm"):
+    with pytest.raises(ConfigError, match="gives diameter in cm, and the header gives mm"):
         read(["3"], units=("diameter=cm",))
     with pytest.raises(ConfigError, match="a unit for width, and the columns of numbers are diameter"):
         read(["3"], units=("width=cm",))

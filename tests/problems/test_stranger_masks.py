@@ -152,10 +152,10 @@ def _task_with(spots: ModuleType, monkeypatch: pytest.MonkeyPatch, **fields: Any
 @pytest.mark.parametrize(
     ("fields", "words"),
     [
-        ({"geometry": None}, "doesn't say how it places samples"),
+        ({"geometry": None}, "doesn't define how it places samples"),
         ({"input": lambda spec, options: spec}, "crops its samples"),
         ({"head": lambda options: "standard/linear"}, "needs a map for each output; use one of .*sum"),
-        ({"augment": lambda spec, options: lambda array: spots_view(spec, array)}, "augment doesn't say how it moves pixels"),
+        ({"augment": lambda spec, options: lambda array: spots_view(spec, array)}, "augment doesn't report how it moves pixels"),
     ],
 )  # fmt: skip
 def test_a_task_that_can_t_have_targets_with_places_is_told_why(

@@ -133,9 +133,9 @@ def test_our_own_sources_pass(tmp_path: Path) -> None:
 
 
 MISTAKES: dict[str, tuple[dict[str, Any], str]] = {
-    "its own form unknown": ({"recognises": lambda _: False}, "says no to a.levels"),
-    "every file": ({"recognises": lambda _: True}, "says yes to a path where nothing is"),
-    "every folder": ({"recognises": lambda p: p.is_dir() or recognises(p)}, "says yes to a folder of class folders"),
+    "its own form unknown": ({"recognises": lambda _: False}, "rejects a.levels"),
+    "every file": ({"recognises": lambda _: True}, "accepts a path where nothing is"),
+    "every folder": ({"recognises": lambda p: p.is_dir() or recognises(p)}, "accepts a folder of class folders"),
     "a column twice": ({"columns": lambda p: columns(p) * 2}, "gives the column label twice"),
     "no rows": ({"rows": empty}, "gives no row of a.levels that can be used"),
     "a list in place of an iterator": ({"rows": lambda p, w: list(rows(p, w))}, "expected an Iterator"),

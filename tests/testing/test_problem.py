@@ -112,7 +112,7 @@ MISTAKES: dict[str, tuple[str, str, dict[str, Any], str]] = {
     "better-when-smaller": ("evaluation", "metrics", {"smaller": frozenset({"mae"})}, "must be larger for better answers.*name it in `smaller`"),
     "smaller-is-misspelt": ("evaluation", "smaller", {"smaller": frozenset({"mea", "deviance"})}, "names a figure that isn't there, mea; mae may be meant"),
     "group-of-samples": ("evaluation", "group", {"group": own_rows}, r"the length of \['target'\] is 7 .int.; expected 3, a row each"),
-    "cells-of-other-names": ("presentation", "cells", {"cells": lambda p, labels, fitted: {"number": [1] * len(p)}}, "gives the columns number, and `columns` says count"),
+    "cells-of-other-names": ("presentation", "cells", {"cells": lambda p, labels, fitted: {"number": [1] * len(p)}}, "gives the columns number, and `columns` gives count"),
     "cells-too-few": ("presentation", "cells", {"cells": lambda p, labels, fitted: {"count": [1]}}, r"the length of \['count'\] is 1 .int.; expected 7"),
     "worst-of-one": ("presentation", "worst", {"worst": lambda p, labels: np.zeros(1)}, "the length is 1 .int.; expected 7"),
     "graph-of-two": ("deployment", "graph", graph(lambda rate: (rate, rate)), "gives 2 tensors; expected 1, as `outputs` names rate"),

@@ -157,7 +157,7 @@ FAMILIES: dict[str, tuple[Callable[[], zooft.Family], str]] = {
     "noise": (lambda: net_family(lambda m, x: nn.functional.dropout(m.low(x), 0.0) + torch.rand(()), None), "don't compose|two ways"),
     "dropout-left-out": (lambda: net_family(lambda m, x: m.low(x)), "in training mode, such as by a dropout that one of them leaves out"),
     "holds-on-to-its-module": (holding_on, "run another module than the one that they are given"),
-    "keeps-state": (lambda: replace(net_family(remember, use), build=lambda _name: FeatureCache()), "by the others in its batch|keep on the module"),
+    "keeps-state": (lambda: replace(net_family(remember, use), build=lambda _name: FeatureCache()), "by the others in its batch|store on the module"),
     "no-such-first-convolution": (lambda: net_family(first_convolution="conv1"), "first_convolution is 'conv1'.*the name of a module of one"),
     "no-such-classifier": (lambda: family(anatomy=anatomy(classifier=("fc",))), r"classifier\[0\] is 'fc'"),
     "unknown-names-known": (lambda: family(canonical=lambda name: name), "'a-model-that-nobody-has' for a model that nobody has; expected a KeyError"),
@@ -202,7 +202,7 @@ def test_stages_that_answer_by_the_batch_or_keep_what_they_saw_are_told_apart() 
             return logits
 
     zoo = replace(net_family(low, high), build=lambda _name: Each())
-    with pytest.raises(ConformanceError, match="keep on the module what they find out about an image"):
+    with pytest.raises(ConformanceError, match="store on the module what they find out about an image"):
         testing.check_stages(zoo, load_backbone(zoo, "one", weights="random", sources=()))
 
 
@@ -530,14 +530,14 @@ PLUGINS = {
     "no-mark": ("def zooft_register_heads(): return []", "zooft_register_heads isn't marked as a hook"),
     "misspelt": ("@zooft.hookimpl\ndef zooft_register_haeds(): return []", "zooft_register_haeds"),
     "head-is-text": ("@zooft.hookimpl\ndef zooft_register_heads(): return ['linear']", "expected Head, got str"),
-    "listener-raises": ("@zooft.hookimpl\ndef zooft_on_epoch_end(record): record.loss", "zooft_on_epoch_end failed when told of a run that finishes: AttributeError"),
-    "listener-exits": ("@zooft.hookimpl\ndef zooft_on_start(run, samples): raise SystemExit(0)", "zooft_on_start failed when told of a run that finishes: SystemExit: 0"),
+    "listener-raises": ("@zooft.hookimpl\ndef zooft_on_epoch_end(record): record.loss", "zooft_on_epoch_end failed in a run that finishes: AttributeError"),
+    "listener-exits": ("@zooft.hookimpl\ndef zooft_on_start(run, samples): raise SystemExit(0)", "zooft_on_start failed in a run that finishes: SystemExit: 0"),
 }  # fmt: skip
 
 
 LISTENERS = {
-    "no-metrics": ("def zooft_on_epoch_end(record): record.metrics['accuracy']", "told of a run that resumes, without validation samples, and fails: KeyError: 'accuracy'"),
-    "no-folder": ("def zooft_on_end(ended): (ended.folder / 'done').touch()", "zooft_on_end failed when told of a run that is interrupted at once: TypeError"),
+    "no-metrics": ("def zooft_on_epoch_end(record): record.metrics['accuracy']", "in a run that resumes, without validation samples, and fails: KeyError: 'accuracy'"),
+    "no-folder": ("def zooft_on_end(ended): (ended.folder / 'done').touch()", "zooft_on_end failed in a run that is interrupted at once: TypeError"),
     "loss-not-a-number": ("def zooft_on_epoch_end(record): int(record.val_loss)", "ValueError: cannot convert float NaN to integer"),
     "cancelled": ("def zooft_on_epoch_end(record): raise __import__('asyncio').CancelledError", "CancelledError"),
     "changes-the-metrics": ("def zooft_on_epoch_end(record): record.metrics['mine'] = 1.0", "zooft_on_epoch_end changes record, which the run and other listeners use; take a copy"),

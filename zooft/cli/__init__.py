@@ -1,6 +1,6 @@
 """The command ``zooft``: a file a command, loaded when it is called.
 
-Owns the group. What a user sees of an error is `zooft.cli.endings`' matter: the message, what was kept, an exit status;
+Owns the group. What a user sees of an error is `zooft.cli.endings`' matter: the message, notes, an exit status;
 never a traceback unless ``ZOOFT_TRACEBACK`` is set.
 """
 
@@ -28,12 +28,12 @@ COMMANDS = {
     "search": "Find the pictures of an index that are nearest to others.",
     "whois": "Tell which patient, series or file a salted id stands for.",
     "backbones": "List backbones: parameters, input, stages, weights.",
-    "tasks": "List what can be learnt.",
+    "tasks": "List what can be trained.",
     "heads": "List what can replace a classifier.",
     "freezers": "List the rules for what stays as it is.",
     "plugins": "List plugins, check one, or begin a new one.",
     "weights": "Prepare pretrained weights for a machine without network.",
-    "cache": "Show and clean what was computed once and kept.",
+    "cache": "Show and clean the cache.",
     "demo": "Write a small real data set to try things on.",
     "doctor": "Show versions, devices and providers, and what is wrong with them.",
 }
@@ -41,7 +41,7 @@ _MODULES = {"tasks": "listing", "heads": "listing", "freezers": "listing"}
 
 
 class LazyGroup(click.Group):
-    """Knows its commands by name and one line; imports one when it is asked for."""
+    """Knows its commands by name and one line; imports one when it is needed."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         """In the order of a user's day, not of the alphabet."""
@@ -88,7 +88,7 @@ def main() -> None:
     process.tune()
     process.write_safely()
     try:
-        with endings.told_by_signals():
+        with endings.interrupt_on_signals():
             status = zooft.main(prog_name="zooft", standalone_mode=False)
     except click.exceptions.Abort as error:  # click's word for Ctrl-C; the notes are on the cause
         _stop(error.__cause__ or KeyboardInterrupt())

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from zooft.cli.output import json_flag, print_json, print_table
-from zooft.cli.screen import label, say
+from zooft.cli.screen import echo, label
 from zooft.cli.tasked import TaskCommand
 
 if TYPE_CHECKING:
@@ -34,7 +34,7 @@ Name a task before --help to see its own options: zooft audit --task classificat
 def audit(data: Path, task: str, out: Path | None, as_json: bool, **typed: Any) -> None:
     """Look for leaks and shortcuts in DATA before a model is fooled by them.
 
-    Duplicates, also across splits and labels; labels that can be told without the image; groups on both sides of a
+    Duplicates, also across splits and labels; labels that can be predicted without the image; groups on both sides of a
     split. Exits with 1 where figures would be wrong.
     """
     from zooft.cli.live import Live
@@ -86,13 +86,13 @@ def _print(found: Audit) -> None:
         )
     for finding in found.findings:
         label(f"{finding.severity}: ", fg=_COLOURS[finding.severity])
-        say(finding.text)
+        echo(finding.text)
         for line in _examples(finding.pairs, finding.samples):
-            say(f"    {line}")
+            echo(f"    {line}")
     for text in found.notes:
-        say(f"note: {text}")
+        echo(f"note: {text}")
     errors, warnings = (sum(f.severity == name for f in found.findings) for name in ("error", "warning"))
-    say(f"samples compared: {found.samples}; errors: {errors}; warnings: {warnings}")
+    echo(f"samples compared: {found.samples}; errors: {errors}; warnings: {warnings}")
 
 
 def _examples(pairs: tuple[tuple[str, str], ...], samples: tuple[str, ...], most: int = 3) -> list[str]:

@@ -9,7 +9,7 @@ import click
 
 from zooft.cli.live import Live
 from zooft.cli.output import json_flag, print_json, print_table
-from zooft.cli.screen import say
+from zooft.cli.screen import echo
 
 if TYPE_CHECKING:
     from zooft.contracts import Family
@@ -44,7 +44,7 @@ def backbones(pattern: str | None, as_json: bool) -> None:
 
 
 def _families(found: Registry, *, as_json: bool) -> None:
-    rows = [_counted(entry.value) for entry in found.families]
+    rows = [_count(entry.value) for entry in found.families]
     if as_json:
         print_json(rows)
     else:
@@ -52,11 +52,11 @@ def _families(found: Registry, *, as_json: bool) -> None:
             (r["family"], "?" if r["models"] is None else str(r["models"]), r["problem"] or r["summary"]) for r in rows
         ]
         print_table("", ("family", "models", "what"), cells)
-        say("list some: zooft backbones 'timm:vit*'")
+        echo("list some: zooft backbones 'timm:vit*'")
 
 
-def _counted(family: Family) -> dict[str, Any]:
-    """A family and how many models it has; one that can't say mustn't end the list of the others."""
+def _count(family: Family) -> dict[str, Any]:
+    """A family and how many models it has; one that can't count mustn't end the list of the others."""
     from zooft.errors import ZooftError
 
     row: dict[str, Any] = {"family": family.name, "summary": family.summary, "models": None, "problem": None}

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from zooft.cli.output import json_flag, print_json, print_table
-from zooft.cli.screen import say
+from zooft.cli.screen import echo
 from zooft.report.words import count
 from zooft.storage.escapes import visible
 
@@ -18,21 +18,21 @@ if TYPE_CHECKING:
     from zooft.storage.cache import Cleaned, ShelfInfo, Store
 
 _DAYS = {"d": 1, "w": 7, "h": 1 / 24}
-_NAMED = ("what", "backbone", "task", "precision")  # of what an entry depends on, what a person looks for
+_NAMED = ("what", "backbone", "task", "precision")  # of what an entry depends on, what a person needs
 
 
 @click.group(epilog="\b\nExample:\n  zooft cache list")
 def cache() -> None:
-    """Show and clean what is kept on disk of frozen stages and decoded pictures, to be used again.
+    """Show and clean outputs of frozen stages and decoded pictures that are cached on disk.
 
-    It lies in ZOOFT_CACHE, or in the system's folder for caches, and keeps to ZOOFT_CACHE_BYTES by itself.
+    It lies in ZOOFT_CACHE, or in the system's folder for caches, and stays within ZOOFT_CACHE_BYTES by itself.
     """
 
 
 @cache.command("list", epilog="\b\nExample:\n  zooft cache list --json")
 @json_flag
 def list_(as_json: bool) -> None:
-    """List what is kept: records, size, last use."""
+    """List what is cached: records, size, last use."""
     from zooft.storage.cache import default_store
 
     store = default_store(_say)
@@ -70,7 +70,7 @@ def clean(age: str | None, size: str | None, as_json: bool) -> None:
 @click.option("--yes", is_flag=True, help="don't ask")
 @json_flag
 def clear(yes: bool, as_json: bool) -> None:
-    """Remove everything that is kept.
+    """Remove everything that is cached.
 
     What a running job has open stays.
     """
@@ -78,7 +78,7 @@ def clear(yes: bool, as_json: bool) -> None:
 
     store = default_store(_say)
     if not yes and not _agrees(f"Remove {size_text(store.nbytes())} from {store.folder}?"):
-        say("nothing was removed; --yes removes without asking", err=True)
+        echo("nothing was removed; --yes removes without asking", err=True)
         raise click.exceptions.Exit(1)
     _tell(store.clean(most_bytes=0), store, as_json=as_json)
 
@@ -87,12 +87,12 @@ def _agrees(question: str) -> bool:
     try:
         return click.confirm(visible(question), err=True)
     except click.Abort:  # Ctrl-C, or nobody there to ask
-        say(err=True)
+        echo(err=True)
         return False
 
 
 def _say(text: str) -> None:
-    say(text, err=True)
+    echo(text, err=True)
 
 
 def _age(text: str) -> timedelta:
@@ -128,7 +128,7 @@ def _print(store: Store, entries: list[ShelfInfo]) -> None:
     ]
     if rows:
         print_table("", ("entry", "what", "records", "size", "last used"), rows)
-    say(f"{size_text(store.nbytes())} of at most {size_text(store.most_bytes)} in {store.folder}")
+    echo(f"{size_text(store.nbytes())} of at most {size_text(store.most_bytes)} in {store.folder}")
 
 
 def _day(entry: ShelfInfo) -> str:
@@ -136,7 +136,7 @@ def _day(entry: ShelfInfo) -> str:
 
 
 def _words(what: Mapping[str, Any]) -> str:
-    """What an entry is of, as far as it says so in a word; all of it is in the JSON."""
+    """What an entry is of, as far as a word describes it; all of it is in the JSON."""
     words = [str(what[name]) for name in _NAMED if isinstance(what.get(name), str)]
     if isinstance(what.get("stages"), list):
         words.append(count(len(what["stages"]), "stage"))
@@ -151,10 +151,10 @@ def _tell(cleaned: Cleaned, store: Store, *, as_json: bool) -> None:
     if as_json:
         print_json({"bytes": cleaned.bytes, "entries": cleaned.shelves, "stayed": sorted(cleaned.stayed)})
         return
-    say(
+    echo(
         f"removed {size_text(cleaned.bytes)}, {count(cleaned.shelves, 'whole entry', 'whole entries')}; "
         f"{size_text(store.nbytes())} stay"
     )
     if cleaned.stayed:
         stayed = count(len(cleaned.stayed), "entry", "entries")
-        say(f"{stayed} couldn't be removed as far as wanted: a running job has it open, or the folder is read-only")
+        echo(f"{stayed} couldn't be removed as far as wanted: a running job has it open, or the folder is read-only")

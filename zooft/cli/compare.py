@@ -7,7 +7,7 @@ from pathlib import Path
 import click
 
 from zooft.cli.output import json_flag, print_json, print_table
-from zooft.cli.screen import say
+from zooft.cli.screen import echo
 
 
 @click.command(
@@ -33,8 +33,8 @@ def compare(runs: tuple[Path, ...], page: Path | None, as_json: bool) -> None:
         print_json(found)
         return
     for note in found.notes:
-        say(note, fg="yellow")
+        echo(note, fg="yellow")
     if not found.settings:
-        say("no setting differs")
+        echo("no setting differs")
     for table in comparison.tables(found):
         print_table(table.title, table.columns, table.rows)

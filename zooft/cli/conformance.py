@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from zooft.hooks.registry import Entry, Registry
 
 _MOST_MODELS = 20
-"""Of a family with more, which model is small enough to be built and exported must be said."""
+"""Of a family with more, the user names one that is small enough to be built and exported."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -76,7 +76,7 @@ def run(name: str, examples: Examples) -> Iterator[Outcome]:
     from zooft.hooks import registry
 
     found = registry.load()
-    info = _named(found, name)
+    info = _find_plugin(found, name)
     problem = found.problems.get(info)
     if problem is not None:
         yield Outcome(check="check_plugin", subject=name, status="failed", text=f"it is left out: {problem}")
@@ -89,7 +89,7 @@ def run(name: str, examples: Examples) -> Iterator[Outcome]:
             yield _outcome(one, place)
 
 
-def _named(found: Registry, name: str) -> PluginInfo:
+def _find_plugin(found: Registry, name: str) -> PluginInfo:
     import difflib
 
     known = [info.name for info in found.plugins.infos]
@@ -167,9 +167,9 @@ def _checks(found: Registry, info: PluginInfo, examples: Examples) -> Iterator[_
 def _of_family(family: Family, examples: Examples) -> Iterator[_Check]:
     from zooft import testing
 
-    asked = [text.partition(":")[2] for text in examples.backbones if text.startswith(f"{family.name}:")]
+    named = [text.partition(":")[2] for text in examples.backbones if text.startswith(f"{family.name}:")]
 
-    def checked(model: str) -> _Check:
+    def check(model: str) -> _Check:
         return _Check(
             "check_family", f"{family.name}:{model}", lambda folder: testing.check_family(family, model, folder=folder)
         )
@@ -182,8 +182,8 @@ def _of_family(family: Family, examples: Examples) -> Iterator[_Check]:
             raise _NoExample(f"it has {len(models)} models; --backbone {family.name}:MODEL checks one")
         testing.check_family(family, models[0], folder=folder)
 
-    if asked:
-        yield from map(checked, asked)
+    if named:
+        yield from map(check, named)
     else:
         yield _Check("check_family", family.name, check_first)
 
@@ -197,9 +197,9 @@ def _of_head(head: Head) -> _Check:
 def _of_freezer(freezer: Freezer, examples: Examples) -> Iterator[_Check]:
     from zooft import testing
 
-    asked = [text.partition(":")[2] for text in examples.freezers if text.startswith(f"{freezer.name}:")]
+    named = [text.partition(":")[2] for text in examples.freezers if text.startswith(f"{freezer.name}:")]
 
-    def checked(argument: str) -> _Check:
+    def check(argument: str) -> _Check:
         return _Check(
             "check_freezer", f"{freezer.name}:{argument}", lambda _folder: testing.check_freezer(freezer, argument)
         )
@@ -213,8 +213,8 @@ def _of_freezer(freezer: Freezer, examples: Examples) -> Iterator[_Check]:
                 raise _NoExample(words) from error
             raise
 
-    if asked:
-        yield from map(checked, asked)
+    if named:
+        yield from map(check, named)
     else:
         yield _Check("check_freezer", freezer.name, check_bare)
 
@@ -246,7 +246,7 @@ def _of_weights(source: WeightsSource, found: Registry) -> _Check:
     def check(_folder: Path) -> None:
         served = sorted({reference.partition(":")[0] for reference in source.models()})
         if not served:
-            raise _NoExample("it serves no model at this moment; put one where it looks for them")
+            raise _NoExample("it serves no model at this moment; put one where it searches")
         for family in served:
             testing.check_weights(source, found.family(family))
 

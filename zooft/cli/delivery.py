@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from zooft.cli.output import print_json, print_table
-from zooft.cli.screen import say, write
+from zooft.cli.screen import echo, write
 
 if TYPE_CHECKING:
     from zooft.cli.wanted import Job
@@ -108,7 +108,7 @@ class Sink:
         if self._wanted.as_json:
             print_json({"out": self._wanted.out, "answered": self._tally.answered, "failed": self._tally.failed})
         else:
-            say(self._wanted.out)
+            echo(self._wanted.out)
 
     def _show(self) -> None:
         import io
@@ -140,7 +140,7 @@ class Sink:
 
 @contextlib.contextmanager
 def writing(job: Job, layout: Layout, tally: Tally) -> Iterator[Sink]:
-    """A sink; what stops the work leaves what `--resume` goes on from, and says so."""
+    """A sink; what stops the work leaves what `--resume` continues, and reports it."""
     out = job.wanted.out
     if out is None:
         yield Sink(job, layout, tally, None)
@@ -151,9 +151,9 @@ def writing(job: Job, layout: Layout, tally: Tally) -> Iterator[Sink]:
     try:
         yield Sink(job, layout, tally, journal)
     except BaseException as error:  # Ctrl-C too
-        kept = journal.leave()
-        if kept:
-            error.add_note(kept)
+        saved = journal.leave()
+        if saved:
+            error.add_note(saved)
         raise
 
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from zooft.cli.screen import say
+from zooft.cli.screen import echo
 from zooft.errors import ConfigError, RunError
 
 
@@ -30,5 +30,5 @@ def demo(task: str, folder: Path, seed: int) -> None:
     if folder.exists():
         folder.rmdir()
     partial.replace(folder)
-    say(f"wrote {sum(1 for path in folder.rglob('*') if path.is_file())} files to {folder}")
-    say(f"next: zooft finetune --backbone timm:tf_efficientnet_lite0 --task {task} --data {folder}")
+    echo(f"wrote {sum(1 for path in folder.rglob('*') if path.is_file())} files to {folder}")
+    echo(f"next: zooft finetune --backbone timm:tf_efficientnet_lite0 --task {task} --data {folder}")

@@ -9,7 +9,7 @@ from typing import Any
 import click
 
 from zooft.cli.output import json_flag, print_json, print_table
-from zooft.cli.screen import say
+from zooft.cli.screen import echo
 
 _PACKAGES = (
     "zooft",
@@ -76,14 +76,14 @@ def doctor(as_json: bool) -> None:
             print_table("", ("torch device", ""), [(name, value or "not found") for name, value in devices.items()])
         print_table("", ("onnxruntime provider", ""), [(name, why or "usable") for name, why in usable.items()])
         if runs["training"]:
-            say(f"training would run on {runs['training']}, verification on {runs['verification']}")
+            echo(f"training would run on {runs['training']}, verification on {runs['verification']}")
         else:
-            say(
+            echo(
                 "without torch, ONNX files are used and nothing is trained: predict and evaluate run on "
                 f"{runs['verification']}"
             )
         for text in problems:
-            say(text, fg="red")
+            echo(text, fg="red")
     if problems:
         raise click.exceptions.Exit(1)
 

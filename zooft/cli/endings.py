@@ -1,6 +1,6 @@
 """How a command ends that couldn't do its work.
 
-In one sentence, as JSON where that was asked for, by an exit status.
+In one sentence, as JSON with --json, by an exit status.
 """
 
 from __future__ import annotations
@@ -51,8 +51,8 @@ _HEAVY = frozenset(
 """What only the whole of zooft brings along, not ``zooft-runtime``."""
 
 
-class ToldToEnd(KeyboardInterrupt):
-    """A signal has asked this process to end; what handles Ctrl-C handles it."""
+class SignalReceived(KeyboardInterrupt):
+    """A signal ends this process; what handles Ctrl-C handles it."""
 
     def __init__(self, number: int) -> None:
         super().__init__(number)
@@ -61,12 +61,12 @@ class ToldToEnd(KeyboardInterrupt):
 
 @dataclass(frozen=True, slots=True)
 class Ending:
-    """What is told of an error.
+    """What is printed of an error.
 
     Attributes:
         kind: the error's class, for programs.
         message: what was wrong, what was found, what to do next.
-        notes: what was kept, and where.
+        notes: what was saved, and where.
         status: the exit status.
     """
 
@@ -77,15 +77,15 @@ class Ending:
 
 
 @contextlib.contextmanager
-def told_by_signals() -> Iterator[None]:
-    """Let SIGTERM and SIGHUP end the work as Ctrl-C does, with what was learnt kept; by default they say nothing."""
+def interrupt_on_signals() -> Iterator[None]:
+    """Let SIGTERM and SIGHUP end the work as Ctrl-C does, with trained epochs saved; by default nothing is printed."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return
 
     def end(number: int, _frame: Any) -> None:
-        signal.signal(number, signal.SIG_IGN)  # once is enough: let it say where things lie
-        raise ToldToEnd(number)
+        signal.signal(number, signal.SIG_IGN)  # once is enough: let it print where things lie
+        raise SignalReceived(number)
 
     wanted = [getattr(signal, name) for name in ("SIGTERM", "SIGHUP") if hasattr(signal, name)]
     ours = [one for one in wanted if signal.getsignal(one) == signal.SIG_DFL]  # nohup's choice stays
@@ -99,11 +99,11 @@ def told_by_signals() -> Iterator[None]:
 
 
 def of(error: BaseException) -> Ending:
-    """What is told of an error."""
+    """What is printed of an error."""
     notes = tuple(getattr(error, "__notes__", ()))
-    if isinstance(error, ToldToEnd):
+    if isinstance(error, SignalReceived):
         name = signal.Signals(error.number).name
-        return Ending("Terminated", f"ended, since this process was told to ({name})", notes, 128 + error.number)
+        return Ending("Terminated", f"ended by the signal {name}", notes, 128 + error.number)
     if isinstance(error, KeyboardInterrupt):
         return Ending("Interrupted", "interrupted", notes, 130)
     if isinstance(error, click.ClickException):
@@ -118,8 +118,8 @@ def _words(error: BaseException) -> tuple[str, int]:
     if isinstance(error, ConfigError | UnknownNameError | AmbiguousNameError):
         return str(error), 2
     ours = isinstance(error, ZooftError) and not isinstance(error, PluginError | RuntimeModelError | ExportError)
-    said = ours and "memory" in str(error)  # in words that fit better than those below; the others repeat a library's
-    if machine.lacks_memory(error) and not said:
+    stated = ours and "memory" in str(error)  # in words that fit better than those below; the others repeat a library's
+    if machine.lacks_memory(error) and not stated:
         return _about_memory(error), 1
     missing = _missing(error) if isinstance(error, PluginError) or not isinstance(error, ZooftError) else None
     if isinstance(error, ZooftError) and missing is None:
@@ -163,14 +163,14 @@ def _missing(error: BaseException | None) -> str | None:
 
 
 def show(error: BaseException, *, as_json: bool) -> int:
-    """Tell of an error, on standard error and, where that was asked for, as JSON on standard output.
+    """Print an error, on standard error and, with --json, as JSON on standard output.
 
     Its exit status.
     """
     ending = of(error)
     if as_json:
-        told = {"kind": ending.kind, "message": ending.message, "notes": ending.notes, "status": ending.status}
-        screen.write(in_json(json.dumps({"error": told}, indent=2, ensure_ascii=False)) + "\n")
+        values = {"kind": ending.kind, "message": ending.message, "notes": ending.notes, "status": ending.status}
+        screen.write(in_json(json.dumps({"error": values}, indent=2, ensure_ascii=False)) + "\n")
     if isinstance(error, click.ClickException):
         _as_click_does(error)
         return ending.status

@@ -63,9 +63,9 @@ def evaluate(
     """
     chosen = subject.find(run_or_model)
     if chosen.file and (device, workers) != (None, None):
-        raise click.UsageError("--device and --workers are for runs; an .onnx file is asked by onnxruntime: --provider")
+        raise click.UsageError("--device and --workers are for runs; an .onnx file runs in onnxruntime: --provider")
     if not chosen.file and provider != "auto":
-        raise click.UsageError("--provider is for .onnx files; a run is asked in torch: --device")
+        raise click.UsageError("--provider is for .onnx files; a run is evaluated in torch: --device")
     where = chosen.data(data)
     evaluation, problem, labels = (
         _file(chosen, where, split=split, bootstrap=bootstrap, seed=seed, provider=provider)
@@ -97,7 +97,7 @@ def _run(
             run=chosen.run,
             split=split,
             computing=live.computing,
-            val_was_learnt=opened.record.data.val == 0,
+            trained_on_val=opened.record.data.val == 0,
         )
         for text in (*saved.about_unfitted(opened), *notes):
             live.note(text)
@@ -141,7 +141,7 @@ def _file(
             run=chosen.run,
             split=split,
             computing=live.computing,
-            val_was_learnt=about.data["val"] == 0,
+            trained_on_val=about.data["val"] == 0,
         )
         for text in (*declared.doubts(model, chosen.file, task.problem), *notes, *filter(None, [model.note])):
             live.note(text)

@@ -9,7 +9,7 @@ import click
 from zooft.cli import subject
 from zooft.cli.live import Live
 from zooft.cli.output import json_flag, print_json, print_verification
-from zooft.cli.screen import say
+from zooft.cli.screen import echo
 from zooft.errors import RunError
 from zooft.run import folder as runs
 
@@ -33,7 +33,7 @@ Example:
 def export(run: Path | None, data: Path | None, samples: int, provider: str, as_json: bool) -> None:
     """Export a run to ONNX and verify the file on the run's validation samples.
 
-    A file that fails is kept as model.unverified.onnx, and the exit status is 1.
+    A file that fails is saved as model.unverified.onnx, and the exit status is 1.
     """
     from zooft import runtime
     from zooft.deploy import saved
@@ -64,6 +64,6 @@ def export(run: Path | None, data: Path | None, samples: int, provider: str, as_
         target = saved.settle(folder, candidate, record)
     print_json({"model": target, "verification": record}) if as_json else print_verification(record)
     if not as_json:
-        say(f"model:   {target}")
+        echo(f"model:   {target}")
     if not record.passed:
         raise click.exceptions.Exit(1)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from zooft.cli.output import json_flag, print_evaluation, print_json, print_verification
-from zooft.cli.screen import say
+from zooft.cli.screen import echo
 from zooft.cli.tasked import TaskCommand
 from zooft.compute import launcher
 from zooft.config import FinetuneConfig, read_toml
@@ -34,7 +34,7 @@ Name a task before --help to see its own options: zooft finetune --task classifi
 def finetune(config_file: Path | None, as_json: bool, **typed: Any) -> None:
     """Fine-tune a backbone on your data, export it to ONNX and verify the file.
 
-    The backbone's classifier is replaced, part of it stays frozen, the best epoch by validation is kept. The run folder
+    The backbone's classifier is replaced, part of it stays frozen, the best validation epoch is saved. The run folder
     holds the weights under the zoo's own names, the verified ONNX file, every figure and a report.
     """
     from zooft.pipeline.finetune import finetune as run
@@ -65,12 +65,12 @@ def finetune(config_file: Path | None, as_json: bool, **typed: Any) -> None:
         print_verification(result.verification)
     if result.profile is not None:
         _print_profile(result.profile)
-    say(f"best:    epoch {result.best_epoch}")
-    say(f"run:     {result.path}")
+    echo(f"best:    epoch {result.best_epoch}")
+    echo(f"run:     {result.path}")
     if (result.path / "report.html").is_file():
-        say(f"report:  {result.path / 'report.html'}")
+        echo(f"report:  {result.path / 'report.html'}")
     if result.onnx is not None:
-        say(f"model:   {result.onnx}")
+        echo(f"model:   {result.onnx}")
 
 
 def _print_profile(profile: Profile) -> None:
@@ -78,9 +78,9 @@ def _print_profile(profile: Profile) -> None:
     from zooft.compute import profile as timing
 
     print_table("where the time went", timing.COLUMNS, timing.rows(profile))
-    said = timing.sentence(profile)
-    if said:
-        say(said)
+    text = timing.sentence(profile)
+    if text:
+        echo(text)
 
 
 def _in_silence(values: dict[str, Any]) -> None:

@@ -1,4 +1,4 @@
-"""Dataclass fields to click options: a core option or a task's own, told once."""
+"""Dataclass fields to click options: a core option or a task's own, defined once."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def _option(field: dataclasses.Field[Any], hint: Any, group: str | None) -> clic
     kind = _bare(hint)
     flag = field.name.replace("_", "-")
     text = f"{group}: " if group else ""
-    text += field.metadata.get("help", "") + _shown(field)
+    text += field.metadata.get("help", "") + _show_default(field)
     if kind is bool:
         return click.Option([f"--{flag}/--no-{flag}"], default=None, help=text)
     settings: dict[str, Any] = {"type": _type(kind), "default": None, "help": text}
@@ -54,7 +54,7 @@ def _type(kind: Any) -> Any:
     return kind if kind in (int, float, str) else str
 
 
-def _shown(field: dataclasses.Field[Any]) -> str:
+def _show_default(field: dataclasses.Field[Any]) -> str:
     """The default, as it would be typed."""
     default = field.default
     if default is dataclasses.MISSING:

@@ -12,7 +12,7 @@ from zooft.cli import paths, subject
 from zooft.cli.delivery import Tally
 from zooft.cli.live import Live
 from zooft.cli.output import json_flag, print_json
-from zooft.cli.screen import say
+from zooft.cli.screen import echo
 from zooft.errors import ConfigError
 from zooft.run.folder import ONNX_FILE
 
@@ -46,25 +46,25 @@ def index(folder: Path, model: Path, out: Path, threads: int | None, provider: s
     tally = Tally(left_out=paths.summary(meant.left_out))
     lacking: list[Answer] = []
 
-    def tell(answer: Answer) -> None:
+    def report(answer: Answer) -> None:
         tally.count(answer)
         lacking.extend([answer] if answer.error else [])
 
     with Live() as live:
-        made = _embedded(file, folder, out, meant.files, live, tell=tell, threads=threads or 0, provider=provider)
+        made = _embed(file, folder, out, meant.files, live, report=report, threads=threads or 0, provider=provider)
         if made is not None:
             embeddings.write(made, out)
     for answer in lacking:
-        say(f"{answer.key}: {answer.error}", err=True)
+        echo(f"{answer.key}: {answer.error}", err=True)
     if tally.left_out:
-        say(tally.left_out, err=True)
+        echo(tally.left_out, err=True)
     if made is None:
         raise click.exceptions.Exit(1)
     if as_json:
         faults = [{"file": answer.key, "error": answer.error} for answer in lacking]
         print_json({"index": str(out), "pictures": len(made.files), "threshold": made.threshold, "errors": faults})
     else:
-        say(f"{len(made.files):,} pictures are in {out}; next: zooft search {out} FILE")
+        echo(f"{len(made.files):,} pictures are in {out}; next: zooft search {out} FILE")
     if lacking:
         raise click.exceptions.Exit(_SOME_FAILED)
 
@@ -81,14 +81,14 @@ def _check(folder: Path, out: Path) -> None:
         raise ConfigError(f"{out} is there and isn't an index; name another file")
 
 
-def _embedded(
+def _embed(
     file: Path,
     folder: Path,
     out: Path,
     files: tuple[Path, ...],
     live: Live,
     *,
-    tell: Callable[[Answer], None],
+    report: Callable[[Answer], None],
     threads: int,
     provider: str,
 ) -> Index | None:
@@ -104,15 +104,15 @@ def _embedded(
     embeddings.refuse_other_model(opened, file)
     task, options = saved.task_of_file(opened, registry.load())
     for text in declared.doubts(opened, file, task.problem):
-        say(text, err=True)
+        echo(text, err=True)
     advance = live.computing("pictures", len(files))
     names, rows = [], []
 
-    def told(answer: Answer) -> None:
-        tell(answer)
+    def count(answer: Answer) -> None:
+        report(answer)
         advance(1)
 
-    for answer in predict.drawn_files(opened, task, options, files, tell=told):
+    for answer in predict.draw_files(opened, task, options, files, report=count):
         names.append(Path(os.path.relpath(answer.key, folder)).as_posix())
         rows.append(answer.outputs[embeddings.OUTPUT])
     if not rows:

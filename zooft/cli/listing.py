@@ -13,7 +13,7 @@ from zooft.cli.output import json_flag, print_json, print_table
 @click.command(epilog="\b\nExample:\n  zooft tasks --json")
 @json_flag
 def tasks(as_json: bool) -> None:
-    """List what can be learnt: the values of --task."""
+    """List what can be trained: the values of --task."""
     from zooft.hooks import registry
 
     _show("task", registry.load().tasks, as_json=as_json)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from zooft.cli.screen import label, say, write
+from zooft.cli.screen import echo, label, write
 from zooft.report.words import difference, plural
 from zooft.storage.escapes import in_json, visible
 
@@ -72,8 +72,8 @@ def print_evaluation(evaluation: Evaluation, problem: Problem, labels: Labels) -
     _print_figures(evaluation, shown.describe(labels, {}, {}).note)
     for remark in shown.remarks(evaluation, labels):
         for line in remark.splitlines():
-            say(line)
-        say()
+            echo(line)
+        echo()
     for table in shown.tables(evaluation, labels):
         print_table(table.title, table.columns, table.rows)
     _print_subgroups(evaluation, labels)
@@ -121,9 +121,9 @@ def _print_subgroups(evaluation: Evaluation, labels: Labels) -> None:
     )
     print_table("subgroups, per sample", columns, rows)
     if any(row.small for row in shown):
-        say("too few: fewer than ten samples, or all with the same target")
+        echo("too few: fewer than ten samples, or all with the same target")
     if left > 0:
-        say(f"{left} more rows are shown by --json")
+        echo(f"{left} more rows are shown by --json")
 
 
 def _metric(name: str, evaluation: Evaluation | None = None) -> str:
@@ -136,10 +136,10 @@ def _cells(interval: Interval) -> tuple[str, str]:
 
 
 def print_verification(verification: Verification) -> None:
-    """One line that says what was verified, and a line a failure."""
+    """One line on what was verified, and a line a failure."""
     label("verified" if verification.passed else "NOT verified", fg="green" if verification.passed else "red")
     outputs = [f"{name} {difference(one, one.whole)}" for name, one in verification.outputs.items()]
-    say(
+    echo(
         f" with onnxruntime on {verification.provider.removesuffix('ExecutionProvider')}, "
         f"{verification.samples} {verification.data} samples, batch sizes "
         f"{', '.join(map(str, verification.batch_sizes))}" + (f": {', '.join(outputs)}" if outputs else "")
@@ -151,12 +151,12 @@ def print_verification(verification: Verification) -> None:
             for name, one in verification.outputs.items()
             if one.network is not None
         ]
-        say(
+        echo(
             f"  preprocessing: {level.differing:,} of {level.values:,} levels differ, by at most {level.largest:.2g}"
             + (f"; network, on the same input: {', '.join(network)}" if network else "")
         )
     for text in (*verification.failures, *verification.notes):
-        say(f"  {text}")
+        echo(f"  {text}")
 
 
 def print_label_verification(found: LabelVerification) -> None:
@@ -164,13 +164,13 @@ def print_label_verification(found: LabelVerification) -> None:
     label("verified by labels" if found.passed else "NOT verified by labels", fg="green" if found.passed else "red")
     recorded, now = found.metrics.get(found.primary, (None, math.nan))
     before = "" if recorded is None else f", recorded on {found.recorded_split} samples: {_figure(recorded)}"
-    say(
+    echo(
         f" with onnxruntime on {found.provider.removesuffix('ExecutionProvider')}, "
         f"{found.samples} {'' if found.split == 'all' else found.split + ' '}samples: {_metric(found.primary)} "
         f"{_figure(now)}{before}"
     )
     for text in (*found.failures, *found.notes):
-        say(f"  {text}")
+        echo(f"  {text}")
 
 
 def _figure(value: float) -> str:

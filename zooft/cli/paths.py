@@ -25,7 +25,7 @@ class Meant:
 
     Attributes:
         files: each once, in order; those that were named stay, also where they lead nowhere.
-        left_out: what lies in folders and isn't asked about, with the reason.
+        left_out: what lies in folders and isn't predicted, with the reason.
         sources: those of the files, and folders among them, that were typed and that a data source reads.
     """
 
@@ -88,8 +88,8 @@ def _sum_up(left_out: Sequence[Rejection]) -> str:
     counts: dict[str, int] = {}
     for each in left_out:
         counts[each.reason] = counts.get(each.reason, 0) + 1
-    told = ", ".join(f"{count}: {reason}" for reason, count in counts.items())
-    return f"; left out: {told}; the first: {left_out[0].id}"
+    reasons = ", ".join(f"{count}: {reason}" for reason, count in counts.items())
+    return f"; left out: {reasons}; the first: {left_out[0].id}"
 
 
 def _matches(text: str) -> list[Path]:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from zooft.cli.output import json_flag, print_json, print_table
-from zooft.cli.screen import label, say
+from zooft.cli.screen import echo, label
 
 if TYPE_CHECKING:
     from zooft.cli.conformance import Outcome
@@ -63,10 +63,10 @@ def _row(found: Registry, info: PluginInfo) -> dict[str, Any]:
 def _what(row: dict[str, Any]) -> str:
     if row["problem"]:
         return f"left out: {row['problem']}"
-    told = [f"{kind}: {', '.join(names)}" for kind, names in row["registers"].items()]
+    parts = [f"{kind}: {', '.join(names)}" for kind, names in row["registers"].items()]
     if row["listens_to"]:
-        told.append("listens to " + ", ".join(event.removeprefix("zooft_on_") for event in row["listens_to"]))
-    return "; ".join(told) or "registers nothing and listens to nothing"
+        parts.append("listens to " + ", ".join(event.removeprefix("zooft_on_") for event in row["listens_to"]))
+    return "; ".join(parts) or "registers nothing and listens to nothing"
 
 
 @plugins.command(
@@ -115,7 +115,7 @@ def check(name: str, backbones: Sequence[str], freezers: Sequence[str], data: Pa
 def _print(outcome: Outcome) -> None:
     label(f"{outcome.status:<12}", fg=_COLOURS[outcome.status])
     words = f": {outcome.text}" if outcome.text else ""
-    say(f"{outcome.check} {outcome.subject} ({outcome.seconds:.1f} s){words}")
+    echo(f"{outcome.check} {outcome.subject} ({outcome.seconds:.1f} s){words}")
 
 
 @plugins.command(epilog="\b\nExample:\n  zooft plugins new lamps --kind head")
@@ -136,6 +136,6 @@ def new(name: str, kind: str, out: Path | None, as_json: bool) -> None:
     if as_json:
         print_json({"folder": folder, "files": sorted(path.relative_to(folder) for path in folder.rglob("*.*"))})
         return
-    say(f"written: {folder}")
-    say(f"next:    pip install -e {folder}")
-    say(f"         zooft plugins check {name}")
+    echo(f"written: {folder}")
+    echo(f"next:    pip install -e {folder}")
+    echo(f"         zooft plugins check {name}")

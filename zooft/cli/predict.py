@@ -15,7 +15,7 @@ from zooft.cli import paths, subject
 from zooft.cli.delivery import Tally, writing
 from zooft.cli.live import Live
 from zooft.cli.output import json_flag
-from zooft.cli.screen import say
+from zooft.cli.screen import echo
 from zooft.cli.wanted import Job, Wanted, check_format, check_out, check_overwritten
 from zooft.run.folder import ONNX_FILE
 from zooft.storage.sequences import pick
@@ -23,7 +23,7 @@ from zooft.storage.sequences import pick
 if TYPE_CHECKING:
     from zooft.cli.delivery import Sink
     from zooft.contracts import GroupResult, Rejection
-    from zooft.deploy.predict import Answer, Asked, Group
+    from zooft.deploy.predict import Answer, Group, Input
 
 _UNJUDGED = "not_judged.csv"
 _LINES_EACH = 10
@@ -51,7 +51,7 @@ Examples:
     "[default: as --out ends, else csv with --out, table without]",
 )
 @click.option("--out", type=click.Path(path_type=Path), help="file, or folder for a task's own format, to write")
-@click.option("--resume", is_flag=True, help="go on with what a command that was stopped has left of --out")
+@click.option("--resume", is_flag=True, help="continue --out of a command that was stopped")
 @click.option(
     "--threads", type=click.IntRange(min=1), help="that compute [default: OMP_NUM_THREADS, else this machine's cores]"
 )
@@ -83,10 +83,10 @@ def predict(model: Path, typed: tuple[str, ...], as_json: bool, **given: Any) ->
     check_format(job)
     check_overwritten(job)
     for text in declared.doubts(opened, wanted.model, task.problem):
-        say(text, err=True)
+        echo(text, err=True)
     tally = _by_file(job) if task.gather is None else _by_group(job)
     for text in tally.sentences():
-        say(text, err=True)
+        echo(text, err=True)
     if not tally.answered:
         raise click.exceptions.Exit(1)
     if tally.failed:
@@ -111,14 +111,14 @@ def _by_file(job: Job) -> Tally:
     )
     tally = Tally(left_out=paths.summary(meant.left_out))
     if job.wanted.format in job.task.problem.deployment.writers:
-        return _by_writer(job, answers.listed(meant.files, meant.sources, job.task, job.options), tally)
+        return _by_writer(job, answers.list_inputs(meant.files, meant.sources, job.task, job.options), tally)
     with _live(job.wanted) as live, writing(job, layout, tally) as sink:
         for path, source in meant.sources.items():
             live.note(f"{path} is read as {source.name}")
-        asked = answers.listed(meant.files, meant.sources, job.task, job.options)
-        advance = live.computing("rows" if meant.sources else "files", len(asked))
-        open_ = pick(asked, [number for number, one in enumerate(asked) if not _is_known(job, one, sink)])
-        advance(len(asked) - len(open_))
+        items = answers.list_inputs(meant.files, meant.sources, job.task, job.options)
+        advance = live.computing("rows" if meant.sources else "files", len(items))
+        open_ = pick(items, [number for number, one in enumerate(items) if not _is_known(job, one, sink)])
+        advance(len(items) - len(open_))
         for one, answer in zip(
             open_,
             answers.of_each(job.opened, job.task, job.options, open_, ahead=job.wanted.threads != 1),
@@ -126,11 +126,11 @@ def _by_file(job: Job) -> Tally:
         ):
             sink.add(answer, answers.stamp(one, job.task, job.options) if sink.resumable else "")
             advance(1)
-        sink.finish([answers.key_of(one) for one in asked])
+        sink.finish([answers.key_of(one) for one in items])
     return tally
 
 
-def _by_writer(job: Job, asked: Sequence[Asked], tally: Tally) -> Tally:
+def _by_writer(job: Job, items: Sequence[Input], tally: Tally) -> Tally:
     """In a format of the problem's own, written into a folder as answers come."""
     from zooft.deploy import predict as answers
 
@@ -138,27 +138,27 @@ def _by_writer(job: Job, asked: Sequence[Asked], tally: Tally) -> Tally:
     assert folder is not None  # noqa: S101 -- checked before
     lacking: list[Answer] = []
     with _live(job.wanted) as live:
-        advance = live.computing("files", len(asked))
+        advance = live.computing("files", len(items))
 
-        def tell(answer: Answer) -> None:
+        def report(answer: Answer) -> None:
             tally.count(answer)
             lacking.extend([answer] if answer.error else [])
             advance(1)
 
-        made = answers.drawn_files(job.opened, job.task, job.options, asked, tell=tell)
+        made = answers.draw_files(job.opened, job.task, job.options, items, report=report)
         writer = job.task.problem.deployment.writers[job.wanted.format]
         written = writer(made, metadata.labels, metadata.fitted, folder)
-    say(f"{len(written)} files in {folder}" if len(written) != 1 else written[0])
+    echo(f"{len(written)} files in {folder}" if len(written) != 1 else written[0])
     _write_unjudged(folder, lacking, key="file")
     return tally
 
 
-def _is_known(job: Job, asked: Asked, sink: Sink) -> bool:
+def _is_known(job: Job, item: Input, sink: Sink) -> bool:
     """Whether an earlier command has its answer; what a row holds is read only where it matters."""
     from zooft.deploy import predict as answers
 
-    key = answers.key_of(asked)
-    return sink.may_know(key) and sink.knows(key, answers.stamp(asked, job.task, job.options))
+    key = answers.key_of(item)
+    return sink.may_know(key) and sink.knows(key, answers.stamp(item, job.task, job.options))
 
 
 def _by_group(job: Job) -> Tally:
@@ -169,36 +169,36 @@ def _by_group(job: Job) -> Tally:
         live.step("reading")
         for text in job.task.problem.presentation.opening(job.labels, job.opened.metadata.fitted):
             live.note(text)
-        found = answers.gathered(job.task, paths.places(wanted.typed), job.options, live.computing)
+        found = answers.discover_groups(job.task, paths.places(wanted.typed), job.options, live.computing)
         for text in (*_about_rejected(found.rejected), *found.notes):
             live.note(text)
-        asked = answers.groups(found, typed=wanted.typed)
-        if not asked:
+        groups = answers.groups(found, typed=wanted.typed)
+        if not groups:
             live.note(f"nobody to answer about: what was given holds nothing that the task {job.task.name} reads")
         advance = live.computing("samples", len(found.samples))
         if wanted.format in job.task.writers:
-            results = [answers.of_group(job.opened, job.task, job.options, group, advance=advance) for group in asked]
-            _write_own(job, asked, results, tally)
+            results = [answers.of_group(job.opened, job.task, job.options, group, advance=advance) for group in groups]
+            _write_own(job, groups, results, tally)
         else:
-            _write_groups(job, asked, found.rejected, advance, tally)
+            _write_groups(job, groups, found.rejected, advance, tally)
     return tally
 
 
 def _about_rejected(rejected: Sequence[Rejection]) -> Iterator[str]:
     """A line for each, so that none is missed; of many that have one reason, for the first ones."""
     of_reason = Counter(each.reason for each in rejected)
-    said = Counter[str]()
+    printed = Counter[str]()
     for each in rejected:
-        said[each.reason] += 1
-        if of_reason[each.reason] <= _LINES_EACH or said[each.reason] < _LINES_EACH:
+        printed[each.reason] += 1
+        if of_reason[each.reason] <= _LINES_EACH or printed[each.reason] < _LINES_EACH:
             yield f"not used: {each.id}: {each.reason}"
-        elif said[each.reason] == _LINES_EACH:
+        elif printed[each.reason] == _LINES_EACH:
             more = of_reason[each.reason] - _LINES_EACH + 1
             yield f"not used: {more:,} more for the same reason ({each.reason}); --format json lists all"
 
 
 def _write_groups(
-    job: Job, asked: Sequence[Group], rejected: Sequence[Rejection], advance: Callable[[int], None], tally: Tally
+    job: Job, groups: Sequence[Group], rejected: Sequence[Rejection], advance: Callable[[int], None], tally: Tally
 ) -> None:
     from zooft.deploy import predict as answers
     from zooft.deploy.formats import Layout
@@ -213,21 +213,21 @@ def _write_groups(
         about=about,
     )
     with writing(job, layout, tally) as sink:
-        for group in asked:
+        for group in groups:
             stamp = group.stamp(job.task, job.options) if sink.resumable else ""
             if sink.knows(group.name, stamp):
                 advance(len(group.samples))
                 continue
             result = answers.of_group(job.opened, job.task, job.options, group, advance=advance)
             sink.add(answers.from_result(group, result, _names(job, result)), stamp)
-        sink.finish([group.name for group in asked])
+        sink.finish([group.name for group in groups])
 
 
 def _names(job: Job, result: GroupResult | str) -> Mapping[str, str]:
     return job.task.identify(result, job.options) if job.wanted.identify and not isinstance(result, str) else {}
 
 
-def _write_own(job: Job, asked: Sequence[Group], results: Sequence[GroupResult | str], tally: Tally) -> None:
+def _write_own(job: Job, groups: Sequence[Group], results: Sequence[GroupResult | str], tally: Tally) -> None:
     """In a format of the task's own, which has a place for those who were answered.
 
     A table beside it has the others.
@@ -235,7 +235,7 @@ def _write_own(job: Job, asked: Sequence[Group], results: Sequence[GroupResult |
     from zooft.contracts import DeployedFile
     from zooft.deploy import predict as answers
 
-    everyone = [answers.from_result(group, result, {}) for group, result in zip(asked, results, strict=True)]
+    everyone = [answers.from_result(group, result, {}) for group, result in zip(groups, results, strict=True)]
     for answer in everyone:
         tally.count(answer)
     metadata = job.opened.metadata
@@ -250,12 +250,12 @@ def _write_own(job: Job, asked: Sequence[Group], results: Sequence[GroupResult |
     assert job.wanted.out is not None  # noqa: S101 -- checked before
     answered = [result for result in results if not isinstance(result, str)]
     for path in job.task.writers[job.wanted.format](answered, file, job.wanted.out, job.options):
-        say(path)
+        echo(path)
     _write_unjudged(job.wanted.out, [answer for answer in everyone if answer.error])
 
 
 def _write_unjudged(folder: Path, lacking: Sequence[Answer], *, key: str = "patient") -> None:
-    """Those who weren't answered, or only in part; what an earlier command said of others goes."""
+    """Those who weren't answered, or only in part; an earlier command's entries of others are removed."""
     from zooft.deploy import formats
     from zooft.run.folder import write_text
 
@@ -264,7 +264,7 @@ def _write_unjudged(folder: Path, lacking: Sequence[Answer], *, key: str = "pati
         folder.mkdir(parents=True, exist_ok=True)
         rows = (formats.csv_line((each.key, each.facts.get("missing", ""), each.error)) for each in lacking)
         write_text(path, head + "".join(rows))
-        say(path)
+        echo(path)
     elif path.is_file() and path.read_text(encoding="utf-8", errors="replace").startswith(head):
         path.unlink()
 

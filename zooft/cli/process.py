@@ -1,6 +1,6 @@
-"""What this process asks of its C libraries before torch is loaded, and of Python's streams.
+"""What this process sets in its C libraries before torch is loaded, and of Python's streams.
 
-In a program that imports zooft, it asks nothing.
+In a program that imports zooft, it sets nothing.
 
 Measured on two shared cores: a ResNet-18 forward pass takes 21-25 ms instead of 42-79 where OpenMP's threads
 sleep instead of spinning, and EfficientNet-Lite0 trains 1.5 times as fast where freed activations stay in the

@@ -12,7 +12,7 @@ import click
 from zooft.storage.escapes import visible
 
 
-def say(text: object = "", *, err: bool = False, fg: str | None = None, bold: bool | None = None) -> None:
+def echo(text: object = "", *, err: bool = False, fg: str | None = None, bold: bool | None = None) -> None:
     """One line."""
     click.secho(visible(str(text)), err=err, fg=fg, bold=bold)
 

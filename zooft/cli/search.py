@@ -11,7 +11,7 @@ import click
 from zooft.cli import paths, subject
 from zooft.cli.delivery import Tally
 from zooft.cli.output import json_flag, print_json, print_table
-from zooft.cli.screen import say
+from zooft.cli.screen import echo
 from zooft.errors import RuntimeModelError
 from zooft.run.folder import ONNX_FILE
 
@@ -54,20 +54,20 @@ def search(
     tally, lacking = Tally(), list[Any]()
     meant = paths.files(typed)
 
-    def tell(answer: Answer) -> None:
+    def report(answer: Answer) -> None:
         tally.count(answer)
         lacking.extend([answer] if answer.error else [])
 
     file = _model(model, known, index)
-    found = _answers(file, known, meant.files, tell=tell, top=top, threads=threads or 0, provider=provider)
+    found = _answers(file, known, meant.files, report=report, top=top, threads=threads or 0, provider=provider)
     if as_json:
         print_json(_as_json(found, lacking, known))
     elif found:
         _show(found, known)
     for answer in lacking:
-        say(f"{answer.key}: {answer.error}", err=True)
+        echo(f"{answer.key}: {answer.error}", err=True)
     if meant.left_out:
-        say(paths.summary(meant.left_out), err=True)
+        echo(paths.summary(meant.left_out), err=True)
     if not found:
         raise click.exceptions.Exit(1)
     if lacking:
@@ -85,7 +85,7 @@ def _model(given: Path | None, known: Index, index: Path) -> Path:
     file = given if given is not None else index.absolute().parent / known.model
     file = file / ONNX_FILE if file.is_dir() else file
     if not file.is_file():
-        why = "" if given is not None else f", where the index {index} was made with it; say where it is with --model"
+        why = "" if given is not None else f", where the index {index} was made with it; give its place with --model"
         raise RuntimeModelError(f"there is no model {file}{why}")
     found = file_sha256(file)
     if found != known.model_sha256:
@@ -97,7 +97,7 @@ def _model(given: Path | None, known: Index, index: Path) -> Path:
 
 
 def _answers(
-    file: Path, known: Index, files: Sequence[Path], *, tell: Any, top: int, threads: int, provider: str
+    file: Path, known: Index, files: Sequence[Path], *, report: Any, top: int, threads: int, provider: str
 ) -> _Found:
     from zooft import runtime
     from zooft.deploy import embeddings, predict, saved
@@ -109,7 +109,7 @@ def _answers(
     searcher = embeddings.Searcher(known)
     return {
         answer.key: searcher.nearest(answer.outputs[embeddings.OUTPUT], top)
-        for answer in predict.drawn_files(opened, task, options, files, tell=tell)
+        for answer in predict.draw_files(opened, task, options, files, report=report)
     }
 
 

@@ -8,7 +8,7 @@ from typing import get_args
 
 import click
 
-from zooft.cli.screen import say
+from zooft.cli.screen import echo
 from zooft.config import Provider
 from zooft.errors import DataError
 from zooft.run import folder as runs
@@ -24,7 +24,7 @@ provider_flag = click.option(
 data_flag = click.option(
     "--data",
     type=click.Path(path_type=Path),
-    help="folder, manifest or what a data source reads [default: the run's own, where it says so]",
+    help="folder, manifest or what a data source reads [default: the run's own, where it records it]",
 )
 
 
@@ -41,21 +41,21 @@ class Subject:
     file: Path | None
 
     def data(self, given: Path | None) -> Path:
-        """The data to judge by.
+        """The data to evaluate on.
 
         Raises:
-            DataError: none was given, and the run doesn't say where its own is.
+            DataError: none was given, and the run doesn't record where its own is.
         """
         found = given or self.own_data()
         if found is None:
             raise DataError(
-                "nothing says where the data is (runs of medical tasks hold no paths); give a folder or a manifest "
+                "it isn't known where the data is (runs of medical tasks hold no paths); give a folder or a manifest "
                 "with --data"
             )
         return found
 
     def own_data(self) -> Path | None:
-        """Where the run's data was, if it says so and it is still there."""
+        """Where the run's data was, if it is recorded and still there."""
         if self.run is None:
             return None
         path = read_record(self.run).data.path
@@ -66,7 +66,7 @@ def find(path: Path | None) -> Subject:
     """A run folder or an ONNX file by its path; the latest run for None."""
     if path is None:
         path = runs.latest()
-        say(f"the latest run: {path}", err=True)
+        echo(f"the latest run: {path}", err=True)
     if path.suffix != ".onnx":
         read_record(path)
         return Subject(run=path, file=None)

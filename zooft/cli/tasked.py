@@ -26,7 +26,7 @@ class TaskCommand(click.Command):
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
         """Find the task first, then parse with its options."""
-        name = _named_task(args)
+        name = _find_task(args)
         if name is not None:
             from zooft.hooks import registry
 
@@ -40,7 +40,7 @@ class TaskCommand(click.Command):
         return [*core, *ctx.meta.get(_OWN, []), *super().get_params(ctx)]
 
 
-def _named_task(args: list[str]) -> str | None:
+def _find_task(args: list[str]) -> str | None:
     """The task among the arguments, or in the config file among them."""
     name = _value(args, "--task")
     file = _value(args, "--config")

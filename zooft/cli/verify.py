@@ -39,9 +39,9 @@ Examples:
 def verify(model: Path | None, run: Path | None, data: Path | None, samples: int, provider: str, as_json: bool) -> None:
     """Compare an ONNX file with the run's model, on real validation samples.
 
-    Exits with 1 where they don't agree. Without data that can be found, generated images are used, and said so.
+    Exits with 1 where they don't agree. Without data that can be found, generated images are used, which is stated.
 
-    Away from its run, and where torch isn't installed, a file is asked about the labelled samples of --data, and how
+    Away from its run, and where torch isn't installed, a file is run on the labelled samples of --data, and how
     well it does is compared with the figures in its metadata.
     """
     chosen = subject.find(model)

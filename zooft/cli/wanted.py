@@ -64,7 +64,7 @@ class Job:
 
     @property
     def about(self) -> Mapping[str, Any]:
-        """What JSON says of all answers."""
+        """What JSON has for all answers."""
         return self.task.problem.presentation.about(self.labels, self.opened.metadata.fitted)
 
 
@@ -72,7 +72,7 @@ def check_out(wanted: Wanted) -> None:
     """Refuse what would destroy something or couldn't be written, before hours of computing.
 
     Raises:
-        ConfigError: says what lies there.
+        ConfigError: names what lies there.
         RunError: a command that was stopped has left something there.
     """
     from zooft.deploy import formats
@@ -86,7 +86,7 @@ def check_out(wanted: Wanted) -> None:
             raise ConfigError(f"--resume is for {', '.join(formats.FORMATS)}, not for --format {wanted.form}")
     if wanted.out is None:
         if wanted.resume:
-            raise ConfigError("--resume goes on with a file: name it with --out")
+            raise ConfigError("--resume continues a file: name it with --out")
         return
     if not wanted.out.absolute().parent.is_dir():
         raise ConfigError(f"--out {wanted.out}: there is no folder {wanted.out.absolute().parent}; make it first")
@@ -116,7 +116,7 @@ def _check_file(out: Path, wanted: Wanted) -> None:
 
 
 def check_overwritten(job: Job) -> None:
-    """Refuse to overwrite anything but earlier answers; what these look like, the model's problem says.
+    """Refuse to overwrite anything but earlier answers; what these look like, the model's problem defines.
 
     Raises:
         ConfigError: it is something else.

@@ -7,7 +7,7 @@ from pathlib import Path
 import click
 
 from zooft.cli.output import json_flag, print_json
-from zooft.cli.screen import say
+from zooft.cli.screen import echo
 
 
 @click.group(epilog="\b\nExample:\n  zooft weights fetch timm:vit_base --to weights")
@@ -33,12 +33,12 @@ def fetch(backbones: tuple[str, ...], folder: Path, as_json: bool) -> None:
         path, record = fetch_weights(found, reference, folder)
         rows.append({"backbone": reference, "file": path, "weights": record})
         if not as_json:
-            say(path)
-            say(
+            echo(path)
+            echo(
                 f"  from {record.source}, licence {record.licence or 'unknown'}, tensors SHA-256 "
                 f"{record.tensors_sha256}"
             )
     if as_json:
         print_json(rows)
     else:
-        say(f"there, set ZOOFT_WEIGHTS={folder.resolve()}")
+        echo(f"there, set ZOOFT_WEIGHTS={folder.resolve()}")

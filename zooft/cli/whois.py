@@ -8,7 +8,7 @@ from typing import Any
 import click
 
 from zooft.cli.output import json_flag, print_json, print_table
-from zooft.cli.screen import say
+from zooft.cli.screen import echo
 from zooft.cli.tasked import TaskCommand
 from zooft.errors import ConfigError
 
@@ -43,5 +43,5 @@ def whois(data: Path, ids: tuple[str, ...], task: str, as_json: bool, **typed: A
         print_table("", ("id", *columns), rows)
     missing = [id_ for id_ in ids if id_ not in found]
     if missing:
-        say(f"not of this data, or of another key: {', '.join(missing)}", err=True)
+        echo(f"not of this data, or of another key: {', '.join(missing)}", err=True)
         raise click.exceptions.Exit(1)

@@ -1,6 +1,6 @@
 """From a module to an ONNX graph by torch's exporter, and whether it will work, before anything is trained.
 
-Owns the call of the exporter, what is done where it can't express attention, what a failure says in one sentence, and
+Owns the call of the exporter, what is done where it can't express attention, a failure in one sentence, and
 the trial. `export` owns what becomes of the graph.
 
 The exporter traces a module, takes its operations apart and translates each. Only the last two are slow, and they don't
@@ -34,8 +34,8 @@ if TYPE_CHECKING:
 OPSET = 18
 _AXES = 4
 """Of queries, keys and values in the exporter's attention."""
-_ASKED = ("attn_mask", "is_causal", "enable_gqa")
-"""What attention may be asked for besides a scale."""
+_ARGUMENTS = ("attn_mask", "is_causal", "enable_gqa")
+"""Arguments of attention besides a scale."""
 _LONGEST = 200
 """Characters of the exporter's own words in a message."""
 _PLAIN = frozenset(
@@ -68,10 +68,10 @@ def convert(
         inputs: their names.
         outputs: names.
         axes: the dynamic ones of each argument of the model's forward, number to name.
-        note: told in one sentence what was done to make it work.
+        note: called with one sentence on what was done to make it work.
 
     Raises:
-        ExportError: in one sentence; what to do about it is the caller's to say.
+        ExportError: in one sentence; what to do about it is the caller's to add.
     """
 
     def attempt(writing: _WritingOut) -> onnx.ModelProto:
@@ -96,11 +96,11 @@ def convert(
         proto = attempt(fused)
     except Exception as error:  # the exporter fails in as many ways as models are written
         if not fused.left:
-            raise _failed(error) from error
+            raise _export_error(error) from error
         try:
             proto = attempt(_WritingOut(everything=True))
         except Exception:
-            raise _failed(error) from error
+            raise _export_error(error) from error
         note(
             "attention is written out as matrix products in the file, since torch's exporter can't write it as one "
             "operation here"
@@ -182,7 +182,7 @@ class _WritingOut(TorchFunctionMode):
         if self.everything or query.ndim != _AXES:
             return _attention(*args, **(kwargs or {}))
         self.left += 1
-        self.plain &= len(args) <= 3 and not any((kwargs or {}).get(name) not in (None, False) for name in _ASKED)
+        self.plain &= len(args) <= 3 and not any((kwargs or {}).get(name) not in (None, False) for name in _ARGUMENTS)
         return func(*args, **(kwargs or {}))
 
 
@@ -213,12 +213,12 @@ def _attention(
     return (F.dropout(weights, dropout_p) if dropout_p else weights) @ value
 
 
-def _failed(error: BaseException) -> ExportError:
+def _export_error(error: BaseException) -> ExportError:
     return ExportError(f"torch's exporter can't export this backbone: {_innermost(error)}")
 
 
 def _innermost(error: BaseException) -> str:
-    """One sentence of the exception that all others were raised from, which says what it was."""
+    """One sentence of the exception that all others were raised from, which names what it was."""
     while (cause := error.__cause__ or (None if error.__suppress_context__ else error.__context__)) is not None:
         error = cause
     lines = [line.strip() for line in re.sub(r"\x1b\[[\d;]*m", "", str(error)).splitlines() if line.strip()]

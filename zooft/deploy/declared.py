@@ -1,4 +1,4 @@
-"""What a file says of itself, held against what is true: its run, its tensors, the record of its verification.
+"""What a file's metadata states, compared with what is true: its run, its tensors, the record of its verification.
 
 Owns what a difference means. Numbers alone don't find a file whose labels are in another order.
 """
@@ -50,9 +50,9 @@ def against_run(model: OnnxModel, path: Path, expected: Metadata, problem: Probl
     Args:
         model: the file, opened: its inputs and outputs are those that its metadata names.
         path: where it lies.
-        expected: what an export of the run would say.
+        expected: what an export of the run would state.
         problem: the run's.
-        version: of this zooft. Where another one wrote the file, other words for the same are told, but no fault.
+        version: of this zooft. Where another one wrote the file, other words for the same are notes, no fault.
     """
     found = model.metadata
     faults, notes = list(_tensor_faults(path, found)), list[str]()
@@ -64,9 +64,9 @@ def against_run(model: OnnxModel, path: Path, expected: Metadata, problem: Probl
         shown, wanted = (
             _short(_labels(one.labels) if name == "labels" else _plain(one, name)) for one in (found, expected)
         )
-        said = f"the file's metadata says {name}: {shown}; its run has {wanted}"
+        text = f"the file's metadata states {name}: {shown}; its run has {wanted}"
         old = (found.version, found.schema) != (version, file_metadata.SCHEMA) and name in _WORDED
-        (notes if old and _wordless(expected, name) == _wordless(found, name) else faults).append(said)
+        (notes if old and _wordless(expected, name) == _wordless(found, name) else faults).append(text)
     return Declaration(
         compared=("inputs and outputs", "tensors", *names, "weights_sha256", "names for other tools"),
         faults=(*faults, *_other_tools(model, problem)),
@@ -86,7 +86,7 @@ def doubts(model: OnnxModel, path: Path, problem: Problem) -> tuple[str, ...]:
     """Why a file may not be the one that was verified; for whoever uses it.
 
     Beside a ``verification.json`` its SHA-256 must be the recorded one, else its tensors those that its metadata names,
-    and what it tells other tools, such as the names of labels, the same.
+    and what it gives other tools, such as the names of labels, the same.
     """
     record, name = path.parent / runs.VERIFICATION_FILE, path.name
     if record.is_file():
@@ -95,7 +95,7 @@ def doubts(model: OnnxModel, path: Path, problem: Problem) -> tuple[str, ...]:
     faults = [f"{fault}; 'zooft export' writes a run's file again" for fault in found]
     if (path.parent / runs.RUN_FILE).is_file():
         faults.append(
-            f"nothing says that {name} was verified: there is no {record.name} beside it; 'zooft export "
+            f"no record shows that {name} was verified: there is no {record.name} beside it; 'zooft export "
             f"{path.parent}' writes and verifies it again"
         )
     return tuple(faults)
@@ -103,10 +103,10 @@ def doubts(model: OnnxModel, path: Path, problem: Problem) -> tuple[str, ...]:
 
 def _against_record(record: Path, path: Path, metadata: Metadata) -> Iterator[str]:
     try:
-        said = json.loads(record.read_text(encoding="utf-8"))
-        wanted, passed = str(said["onnx_sha256"]), bool(said["passed"])
+        content = json.loads(record.read_text(encoding="utf-8"))
+        wanted, passed = str(content["onnx_sha256"]), bool(content["passed"])
     except (OSError, ValueError, KeyError, TypeError) as error:
-        yield f"{record} can't be read ({type(error).__name__}), so nothing says that {path.name} was verified"
+        yield f"{record} can't be read ({type(error).__name__}), so no record shows that {path.name} was verified"
         return
     actual = file_sha256(path)
     if actual != wanted:
@@ -116,7 +116,7 @@ def _against_record(record: Path, path: Path, metadata: Metadata) -> Iterator[st
             "record away if it belongs to another file"
         )
     elif not passed:
-        yield f"{path.name} failed its verification: {record.name} beside it says why"
+        yield f"{path.name} failed its verification: {record.name} beside it gives the reasons"
     elif runtime.in_two_files(path):
         yield from _tensor_faults(path, metadata)
 
@@ -131,12 +131,12 @@ def _tensor_faults(path: Path, metadata: Metadata) -> Iterator[str]:
 
 
 def _other_tools(model: OnnxModel, problem: Problem) -> Iterator[str]:
-    """What the file says to tools that don't know zooft must be the same."""
+    """What the file gives to tools that don't know zooft must be the same."""
     others = problem.deployment.properties(model.metadata.labels)
     for key, value in model.metadata.to_properties(others).items():
-        told = model.properties.get(key)
-        if key != file_metadata.KEY and told != value:
-            yield f"the file tells other tools {key}: {_short(told)}, but zooft {_short(value)}"
+        found = model.properties.get(key)
+        if key != file_metadata.KEY and found != value:
+            yield f"the file gives other tools {key}: {_short(found)}, but zooft {_short(value)}"
 
 
 def _plain(metadata: Metadata, name: str) -> Any:
@@ -152,7 +152,7 @@ def _wordless(metadata: Metadata, name: str) -> Any:
     """Without words that may have been chosen anew."""
     if name == "ports":
         return _plain(replace(metadata, ports=tuple(replace(port, meaning="") for port in metadata.ports)), name)
-    # how closely an output is compared is for its problem to say, too
+    # how closely an output is compared is its problem's choice, too
     return [(output.name, output.dtype, output.axes) for output in metadata.outputs] if name == "outputs" else None
 
 
@@ -170,7 +170,7 @@ def refuse_undeclared(task: Task, declared: Sequence[Output], found: Any, *, row
 
     Args:
         task: whose problem's graph.
-        declared: what `DeploymentPart.outputs` says.
+        declared: what `DeploymentPart.outputs` gives.
         found: what the graph has made of some samples.
         rows: how many.
     """
@@ -189,7 +189,7 @@ def refuse_undeclared(task: Task, declared: Sequence[Output], found: Any, *, row
             isinstance(wanted, str) or size == wanted for size, wanted in zip(shape, sizes, strict=True)
         )
         if kind != output.dtype or not fits:
-            expected = f"{output.dtype} {output.axes}, as `outputs` says"
+            expected = f"{output.dtype} {output.axes}, as `outputs` gives"
             text = (
                 f"makes a module that gives {output.name} as {kind or type(tensor).__name__} {shape} of {rows} "
                 f"samples; expected {expected}"

@@ -44,16 +44,16 @@ class Answers:
         return [name for name in names if not (is_finite(self.torch[name]) and is_finite(self.same[name]))]
 
 
-def joined(rows: Sequence[Answers]) -> Answers:
+def join(rows: Sequence[Answers]) -> Answers:
     """Of many samples."""
     return Answers(*(_join([getattr(row, name) for row in rows]) for name in ("torch", "same", "file")))
 
 
 def _join(parts: Sequence[Columns]) -> Columns:
-    return {name: stacked([part[name] for part in parts]) for name in parts[0]}
+    return {name: stack([part[name] for part in parts]) for name in parts[0]}
 
 
-def stacked(parts: Sequence[NDArray[Any]]) -> NDArray[Any]:
+def stack(parts: Sequence[NDArray[Any]]) -> NDArray[Any]:
     """Rows of several batches as of one; ``(N,)`` arrays where the sizes of their rows differ."""
     if len({part.shape[1:] for part in parts}) <= 1:
         return np.concatenate(parts)
@@ -69,7 +69,7 @@ def is_finite(answers: NDArray[Any]) -> bool:
 
 
 def spread(answers: NDArray[Any]) -> float:
-    """The standard deviation over the samples: what a model says of every image alike doesn't count.
+    """The standard deviation over the samples: what a model gives for every image alike doesn't count.
 
     Of a single sample, and of those of several sizes, over all numbers.
     """

@@ -1,6 +1,6 @@
 """Many pictures' embeddings in one file, and which of them are nearest to another's: without torch.
 
-Owns the index file: an npz archive of plain arrays, never of pickles, that says which model made it. Up to `EXACT`
+Owns the index file: an npz archive of plain arrays, never of pickles, that records which model made it. Up to `EXACT`
 embeddings all are compared; beyond, usearch's graph (HNSW, Malkov and Yashunin 2018) names candidates, whose distances
 are then computed exactly.
 """
@@ -33,7 +33,7 @@ EXACT = 10_000
 """Embeddings that are all compared."""
 SCHEMA = 1
 _CANDIDATES = 64
-"""At least as many as the graph is asked for."""
+"""At least as many as are requested of the graph."""
 _LENGTH = 1e-3
 
 
@@ -186,7 +186,7 @@ def _check(about: Any, embeddings: NDArray[Any], graph: bytes | None) -> Index:
 
 
 class Searcher:
-    """An index that is asked again and again.
+    """An index that is searched again and again.
 
     Args:
         index: that is searched.

@@ -81,7 +81,7 @@ class Placed(nn.Module):
 class _InTwoParts(nn.Module):
     """A deployed model that gives the network's input too.
 
-    The exporter keeps an output's tensor apart, whatever it folds and fuses around it.
+    The exporter leaves an output's tensor apart, whatever it folds and fuses around it.
     """
 
     def __init__(self, model: DeployedModel) -> None:
@@ -125,8 +125,8 @@ def export(
         example: two samples, a tensor for each port; with one sample the exporter bakes the batch size into
             attention layers.
         describe: from the SHA-256 of the file's tensors to the metadata.
-        others: what the metadata tells tools that don't know zooft.
-        note: told in one sentence what was done to make it work.
+        others: metadata for tools that don't know zooft.
+        note: called with one sentence on what was done to make it work.
 
     Raises:
         ExportError: the exporter failed, or made something that we don't ship.
@@ -162,7 +162,7 @@ def _to_proto(
             note=note,
         )
     except ExportError as error:
-        raise ExportError(f"{error}; the fine-tuned weights are kept, and --no-export leaves this step out") from error
+        raise ExportError(f"{error}; the fine-tuned weights are saved, and --no-export leaves this step out") from error
 
 
 def try_out(network: nn.Module, example: Tensor, *, axes: Mapping[int, str]) -> None:
@@ -195,13 +195,16 @@ def _keep_boundary(graph: onnx.GraphProto, outputs: Sequence[Output]) -> None:
     copy = next((node for node in graph.node if NETWORK_INPUT in node.output), None)
     if copy is None or copy.op_type != "Identity" or any(NETWORK_INPUT in node.input for node in graph.node):
         return
-    given, kept = copy.input[0], [node for node in graph.node if node is not copy and NETWORK_INPUT not in node.output]
-    for node in kept:
+    given, others = (
+        copy.input[0],
+        [node for node in graph.node if node is not copy and NETWORK_INPUT not in node.output],
+    )
+    for node in others:
         for place, name in enumerate(node.input):
             if name == given:
                 node.input[place] = NETWORK_INPUT
-    first = next((place + 1 for place, node in enumerate(kept) if given in node.output), 0)
-    moved = [*kept[:first], copy, *kept[first:]]
+    first = next((place + 1 for place, node in enumerate(others) if given in node.output), 0)
+    moved = [*others[:first], copy, *others[first:]]
     del graph.node[:]
     graph.node.extend(moved)
 

@@ -32,11 +32,11 @@ class Layout:
 
     Attributes:
         key: what is answered for: ``file``, ``patient``, or ``id`` where there are rows of data sources among what is
-        asked about.
+        predicted.
         labels: what the answers mean.
         presentation: how they are shown.
         facts: what else is known of each answer, in order.
-        about: what JSON says of all answers.
+        about: what JSON has for all answers.
     """
 
     key: str
@@ -171,7 +171,7 @@ def _is_table(first: str, names: tuple[str, ...]) -> bool:
 
 
 def _is_entry(first: str, names: Sequence[str]) -> bool:
-    """Whether a line is an entry that has these names, or one that says why there is no answer."""
+    """Whether a line is an entry that has these names, or one that states why there is no answer."""
     try:
         entry = json.loads(first)
     except ValueError:

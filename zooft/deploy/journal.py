@@ -1,6 +1,6 @@
 """What `zooft predict` has answered so far, on disk.
 
-``NAME.partial``, a line an answer, from which a killed one goes on.
+``NAME.partial``, a line an answer, from which an interrupted one resumes.
 
 The file under its own name is made from it once all is answered, at once and whole.
 """
@@ -39,7 +39,7 @@ def check(out: Path, *, resume: bool) -> None:
     if not path.is_file() or not _is_journal(path):
         raise RunError(f"{path} exists and isn't what predict leaves; move it, or choose another --out")
     if not resume:
-        raise RunError(f"{path} is what a predict that was stopped has left; go on with it by --resume, or remove it")
+        raise RunError(f"{path} is what a predict that was stopped has left; resume it with --resume, or remove it")
 
 
 class Journal:
@@ -47,8 +47,8 @@ class Journal:
 
     Args:
         out: the file to be.
-        about: what the answers depend on besides what is asked about; a killed command's must be the same.
-        resume: whether to go on with what a killed one has left.
+        about: what the answers depend on besides the files; an interrupted command's must be the same.
+        resume: whether to resume an interrupted one.
 
     Raises:
         RunError: something lies there already, of another command or of a kind that `resume` doesn't take.
@@ -83,7 +83,7 @@ class Journal:
 
     def add(self, answer: Answer, stamp: str) -> None:
         """Keep an answer; it outlives this process from here on."""
-        whole = not answer.error  # what couldn't be read may be readable when the command goes on
+        whole = not answer.error  # what couldn't be read may be readable when the command is resumed
         at = self._file.seek(0, os.SEEK_END)
         self._file.write(json.dumps({"stamp": stamp if whole else "", "answer": asdict(answer)}).encode() + b"\n")
         self._file.flush()
@@ -110,17 +110,17 @@ class Journal:
         exclusive.release(self._lock)
 
     def leave(self) -> str:
-        """Stop before the end: what is known stays, and the words say how to go on with it."""
+        """Stop before the end: what is known stays, and the words give how to resume it."""
         known = len(self)
-        with contextlib.suppress(OSError):  # a full disk, which has been told of
+        with contextlib.suppress(OSError):  # a full disk, which was reported
             self._file.close()
         if not known:
             self.path.unlink(missing_ok=True)
         exclusive.release(self._lock)
         if not known:
             return ""
-        told = "1 answer is" if known == 1 else f"{known} answers are"
-        return f"{told} in {self.path}; the same command with --resume goes on with the others"
+        count = "1 answer is" if known == 1 else f"{known} answers are"
+        return f"{count} in {self.path}; the same command with --resume predicts the others"
 
     def _open(self, *, resume: bool) -> IO[bytes]:
         head = json.dumps(self._about).encode() + b"\n"

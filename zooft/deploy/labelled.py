@@ -1,6 +1,6 @@
 """Proof of a file where its run isn't at hand: by data with labels, without torch.
 
-Owns what such a proof is worth: it says that the file is as good as its metadata says, not that it answers as a model
+What such a proof is worth: it shows that the file is as good as its metadata states, not that it answers as a model
 in torch does. Files with labels in another order, or with another preprocessing, don't stand it.
 """
 
@@ -15,7 +15,7 @@ from zooft import runtime
 from zooft.contracts import Computing, LabelVerification, unseen
 from zooft.data import samples as sample_tables
 from zooft.deploy import declared, saved
-from zooft.deploy.differences import stacked
+from zooft.deploy.differences import stack
 from zooft.deploy.verify import spread
 from zooft.evaluation.evaluate import evaluate
 from zooft.model.weights import file_sha256
@@ -31,10 +31,10 @@ if TYPE_CHECKING:
 
 _RESAMPLES = 1000
 _HELD_OUT = ("test", "cross-validation", "val")
-"""The splits whose figures say what to expect, the best first."""
+"""The splits whose figures are what to expect, the best first."""
 _FEW = 20
 _DECIDED = 8
-"""Samples of which it is looked at whether the outputs agree with each other."""
+"""Samples on which the outputs are compared with each other."""
 _SHARE = 0.01
 """Of a figure, or of the samples: how far the same samples may be from what is recorded of them."""
 
@@ -76,15 +76,15 @@ class _Recorded:
 def verify(
     path: Path, data: Path, registry: Registry, *, most: int, provider: str, computing: Computing = unseen
 ) -> LabelVerification:
-    """Ask a file about labelled samples, and compare how well it does with what its metadata says.
+    """Run a file on labelled samples, and compare how well it does with its metadata.
 
     Args:
         path: of the file.
         data: folder or manifest, with labels.
-        registry: where the task that reads the data is looked up.
+        registry: where the task that reads the data is found.
         most: samples at most, evenly spread.
-        provider: as asked for.
-        computing: told how far it is.
+        provider: as set.
+        computing: shows progress.
 
     Raises:
         DataError: no such data, or targets that the file doesn't know.
@@ -95,7 +95,7 @@ def verify(
     problem, about = task.problem, model.metadata
     found = sample_tables.discover(task, data, options, learning=False, computing=computing)
     split, members, notes = saved.samples_of(
-        problem, found, about.labels, run=None, val_was_learnt=about.data.get("val") == 0
+        problem, found, about.labels, run=None, trained_on_val=about.data.get("val") == 0
     )
     chosen = [members[i] for i in spread(members, most)]
     answers = saved.predict_file(model, task, options, chosen, advance=computing(f"{split} samples", len(chosen)))
@@ -143,11 +143,11 @@ def _fingerprints(problem: Problem, found: Discovery, labels: Labels) -> set[str
 
 
 def _disagreements(model: OnnxModel, task: Task, options: Any, samples: Sequence[Sample]) -> tuple[str, ...]:
-    """The graph's outputs against each other, by what the metadata says of them."""
+    """The graph's outputs against each other, by what the metadata states of them."""
     about = model.metadata
     slack = {output.name: math.inf for output in about.outputs}
     found = [model.run(*(array[None] for array in sample_tables.read(task, options, sample))) for sample in samples]
-    together = {name: stacked([answers[name] for answers in found]) for name in found[0]}
+    together = {name: stack([answers[name] for answers in found]) for name in found[0]}
     return task.problem.deployment.agree(together, together, about.labels, about.fitted, slack)
 
 
@@ -178,7 +178,7 @@ def _faults(problem: Problem, evaluation: Evaluation, recorded: _Recorded, label
 
 
 def _wrong_way(name: str, share: float, evaluation: Evaluation, recorded: _Recorded, known: str) -> Iterator[str]:
-    """Worse than guessing, unless its metadata says so itself."""
+    """Worse than guessing, unless its metadata states so itself."""
     now, before = evaluation.metrics.get(name), recorded.value(name)
     if now is None or now.high is None or now.high >= share or (before is not None and before < share):
         return
@@ -229,9 +229,9 @@ def _worse(name: str, now: Interval, recorded: _Recorded) -> list[str]:
         return []
     return [
         f"its {name.replace('_', ' ')} on this data is {now.value:.4f} ({'at most' if less else 'at least'} "
-        f"{best:.4f}); its metadata says {recorded.value(name):.4f} on {recorded.split} samples "
+        f"{best:.4f}); its metadata states {recorded.value(name):.4f} on {recorded.split} samples "
         f"({'at least' if less else 'at most'} {worst:.4f}): either this data is of another kind, or the file isn't "
-        "what it says"
+        "what it states"
     ]
 
 

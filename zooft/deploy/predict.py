@@ -1,8 +1,8 @@
-"""What a deployed file says of files, of rows of data sources or of patients.
+"""What a deployed file predicts for files, of rows of data sources or of patients.
 
 One answer after the other, as soon as it is there.
 
-Owns what an answer is. Whatever can't be read or judged gets an answer too, which says why; nothing ends the others.
+Whatever can't be read or predicted gets an answer too, with the reason; nothing ends the others.
 """
 
 from __future__ import annotations
@@ -35,13 +35,13 @@ if TYPE_CHECKING:
     from zooft.contracts import Arrays, Discovery, Source, Task
     from zooft.runtime import OnnxModel
 
-Asked: TypeAlias = Path | Sample | Rejection
+Input: TypeAlias = Path | Sample | Rejection
 """What gets an answer of its own: a file, a row of a data source, or one that can't be used."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Answer:
-    """What is said of one file, one row of a data source, or one patient.
+    """The answer for one file, one row of a data source, or one patient.
 
     Attributes:
         key: the file as it was named, the row's id, or the patient's salted name.
@@ -58,14 +58,14 @@ class Answer:
 
 @dataclass(frozen=True, slots=True)
 class _Read:
-    """The arrays of what was asked about, or why there are none."""
+    """An input's arrays, or why there are none."""
 
     key: str
     arrays: Arrays = ()
     error: str = ""
 
 
-def listed(files: Sequence[Path], sources: Mapping[Path, Source], task: Task, options: Any) -> Sequence[Asked]:
+def list_inputs(files: Sequence[Path], sources: Mapping[Path, Source], task: Task, options: Any) -> Sequence[Input]:
     """Files in their order, and in the place of those that a data source reads, its rows.
 
     Args:
@@ -80,7 +80,7 @@ def listed(files: Sequence[Path], sources: Mapping[Path, Source], task: Task, op
     return spilled(_each(files, sources, task, options))
 
 
-def _each(files: Sequence[Path], sources: Mapping[Path, Source], task: Task, options: Any) -> Iterator[Asked]:
+def _each(files: Sequence[Path], sources: Mapping[Path, Source], task: Task, options: Any) -> Iterator[Input]:
     known: set[str] = set()
     for path in files:
         source = sources.get(path)
@@ -95,28 +95,28 @@ def _each(files: Sequence[Path], sources: Mapping[Path, Source], task: Task, opt
             yield one
 
 
-def key_of(asked: Asked) -> str:
+def key_of(item: Input) -> str:
     """What an answer calls it."""
-    return str(asked) if isinstance(asked, Path) else asked.id
+    return str(item) if isinstance(item, Path) else item.id
 
 
-def stamp(asked: Asked, task: Task, options: Any) -> str:
-    """What tells whether it is still the same: of a file its size, time and place, of a row a digest of what it holds.
+def stamp(item: Input, task: Task, options: Any) -> str:
+    """What shows whether it is still the same: of a file its size, time and place, of a row a digest of what it holds.
 
     Else nothing.
     """
-    if isinstance(asked, Rejection):
+    if isinstance(item, Rejection):
         return ""
-    if isinstance(asked, Path):
-        return stamp_of(asked)
+    if isinstance(item, Path):
+        return stamp_of(item)
     try:
-        return sample_tables.digest(task, options, asked)
+        return sample_tables.digest(task, options, item)
     except (DataError, PluginError):
         return ""
 
 
 def stamp_of(path: Path) -> str:
-    """What tells whether a file is still the same."""
+    """What shows whether a file is still the same."""
     try:
         status = path.stat()
     except (OSError, ValueError):
@@ -125,7 +125,7 @@ def stamp_of(path: Path) -> str:
 
 
 def of_each(
-    model: OnnxModel, task: Task, options: Any, asked: Iterable[Asked], *, ahead: bool = True
+    model: OnnxModel, task: Task, options: Any, items: Iterable[Input], *, ahead: bool = True
 ) -> Iterator[Answer]:
     """One for each file and row, in their order.
 
@@ -133,16 +133,16 @@ def of_each(
         model: that answers.
         task: that reads the files.
         options: the task's.
-        asked: files, rows and what can't be used; those that can't be read get an answer that says so.
+        items: files, rows and what can't be used; those that can't be read get an answer that states so.
         ahead: whether the next one is read while the network works on this one.
     """
     read = _ahead if ahead else map
-    for found in read(lambda one: _read(task, options, one), asked):
+    for found in read(lambda one: _read(task, options, one), items):
         yield Answer(key=found.key, error=found.error) if found.error else _of_arrays(model, task, found)
 
 
-def drawn_files(
-    model: OnnxModel, task: Task, options: Any, asked: Iterable[Asked], *, tell: Callable[[Answer], None]
+def draw_files(
+    model: OnnxModel, task: Task, options: Any, items: Iterable[Input], *, report: Callable[[Answer], None]
 ) -> Iterator[FileAnswer]:
     """What the model gives of each file whole, in their order.
 
@@ -150,20 +150,20 @@ def drawn_files(
         model: that answers.
         task: that reads the files.
         options: the task's.
-        asked: files, rows and what can't be used.
-        tell: called with every file's answer, also of those that give none.
+        items: files, rows and what can't be used.
+        report: called with every file's answer, also of those that give none.
     """
-    for found in _ahead(lambda one: _read(task, options, one), asked):
+    for found in _ahead(lambda one: _read(task, options, one), items):
         key = found.key
         try:
             if found.error:
                 raise RuntimeModelError(found.error)
             outputs = run_one(model, found.arrays)
         except RuntimeModelError as error:
-            tell(Answer(key=key, error=str(error)))
+            report(Answer(key=key, error=str(error)))
             continue
         columns = columns_of(model, task, outputs, [None])
-        tell(Answer(key=key, cells=_cells(model, task, Predictions(samples=(), columns=columns))))
+        report(Answer(key=key, cells=_cells(model, task, Predictions(samples=(), columns=columns))))
         yield FileAnswer(
             key=key,
             outputs={name: output[0] for name, output in outputs.items()},
@@ -171,11 +171,11 @@ def drawn_files(
         )
 
 
-def _ahead(work: Callable[[Asked], _Read], asked: Iterable[Asked]) -> Iterator[_Read]:
+def _ahead(work: Callable[[Input], _Read], items: Iterable[Input]) -> Iterator[_Read]:
     """What `map` gives, with one result made in advance."""
     with ThreadPoolExecutor(max_workers=1) as pool:
         waiting = None
-        for one in asked:
+        for one in items:
             following = pool.submit(work, one)
             if waiting is not None:
                 yield waiting.result()
@@ -184,12 +184,12 @@ def _ahead(work: Callable[[Asked], _Read], asked: Iterable[Asked]) -> Iterator[_
             yield waiting.result()
 
 
-def _read(task: Task, options: Any, asked: Asked) -> _Read:
-    key = key_of(asked)
-    fault = asked.reason if isinstance(asked, Rejection) else _fault(asked) if isinstance(asked, Path) else ""
-    if fault or isinstance(asked, Rejection):
+def _read(task: Task, options: Any, item: Input) -> _Read:
+    key = key_of(item)
+    fault = item.reason if isinstance(item, Rejection) else _fault(item) if isinstance(item, Path) else ""
+    if fault or isinstance(item, Rejection):
         return _Read(key, error=fault)
-    source, name = (asked, asked.name) if isinstance(asked, Path) else (asked.source, key)
+    source, name = (item, item.name) if isinstance(item, Path) else (item.source, key)
     try:
         arrays = sample_tables.as_arrays(ask(task, "read", source, options, doing="to read it"), name)
     except DataError as error:
@@ -365,17 +365,17 @@ def _lacks(result: GroupResult) -> str:
     if not result.missing:
         return ""
     reasons = "; ".join(dict.fromkeys(rejected.reason for rejected in result.unjudged if rejected.missing))
-    return f"{result.missing} of {result.missing + len(result.members)} samples couldn't be judged: {reasons}"
+    return f"{result.missing} of {result.missing + len(result.members)} samples couldn't be predicted: {reasons}"
 
 
-def gathered(task: Task, paths: Sequence[Path], options: Any, computing: Callable[..., Any]) -> Discovery:
+def discover_groups(task: Task, paths: Sequence[Path], options: Any, computing: Callable[..., Any]) -> Discovery:
     """What a task that answers for groups finds in files and folders.
 
     Raises:
         ZooftError: the task's own reason.
         PluginError: the task failed.
     """
-    assert task.gather is not None  # noqa: S101 -- the caller has looked
+    assert task.gather is not None  # noqa: S101 -- the caller has checked
     found: Discovery = ask(task, "gather", paths, options, computing, doing="to find samples")
     sample_tables.check_targets(task, found, unlabelled=True, field="gather")
     return found

@@ -81,7 +81,7 @@ class SavedRun:
 
 @dataclass(frozen=True, slots=True)
 class _Arrays(Sequence[Any]):
-    """Samples in native units, each read when it is asked for: five hundred photographs don't fit into memory."""
+    """Samples in native units, each read when it is needed: five hundred photographs don't fit into memory."""
 
     task: Task
     options: Any
@@ -99,7 +99,7 @@ def open_run(path: Path, registry: Registry, *, like: Backbone | None = None) ->
 
     Args:
         path: the run's folder.
-        registry: where its parts are looked up.
+        registry: where its parts are found.
         like: its backbone, where this process has built and checked it before.
 
     Raises:
@@ -159,27 +159,27 @@ def find_samples(
     run: Path | None,
     split: str = "auto",
     order: Sequence[str] = ("test", "val", "all"),
-    val_was_learnt: bool = False,
+    trained_on_val: bool = False,
     computing: Computing = unseen,
 ) -> tuple[str, Sequence[Sample], tuple[str, ...]]:
-    """Samples to evaluate a finished model on: the split's name, the samples, and what to tell the user.
+    """Samples to evaluate a finished model on: the split's name, the samples, and notes for the user.
 
     Args:
         task: the model's.
         options: the task's, as trained.
         labels: the model's.
         data: folder or manifest.
-        run: whose ``samples.csv`` says who was held out, where the data is the run's own.
+        run: whose ``samples.csv`` records who was held out, where the data is the run's own.
         split: train, val, test, all, or auto for the first in `order` that there is.
         order: for auto.
-        val_was_learnt: whether the model has learnt from the data's own val split too, as with ``--folds``.
-        computing: told how far the reading is.
+        trained_on_val: whether the model was trained on the data's own val split too, as with ``--folds``.
+        computing: shows how far the reading is.
 
     Raises:
         DataError: nothing to evaluate on, or targets that the model doesn't know, such as classes.
     """
     found = sample_tables.discover(task, data, options, learning=False, computing=computing)
-    return samples_of(task.problem, found, labels, run=run, split=split, order=order, val_was_learnt=val_was_learnt)
+    return samples_of(task.problem, found, labels, run=run, split=split, order=order, trained_on_val=trained_on_val)
 
 
 def samples_of(
@@ -190,7 +190,7 @@ def samples_of(
     run: Path | None,
     split: str = "auto",
     order: Sequence[str] = ("test", "val", "all"),
-    val_was_learnt: bool = False,
+    trained_on_val: bool = False,
 ) -> tuple[str, Sequence[Sample], tuple[str, ...]]:
     """As `find_samples`, among those that a task has found."""
     unknown = problem.training.unknown(found.labels, labels)
@@ -199,24 +199,24 @@ def samples_of(
     relabel = relabelling(problem, found.labels, labels)
     known = _known_splits(run, found, relabel)
     everyone = spilled_as(
-        [found.samples], (_as_the_model_has(sample, relabel, known, val_was_learnt) for sample in found.samples)
+        [found.samples], (_as_the_model_has(sample, relabel, known, trained_on_val) for sample in found.samples)
     )
     named = np.array([sample.split for sample in everyone])
     by_split = {name: pick(everyone, np.flatnonzero(named == name)) for name in ("train", "val", "test")}
     by_split["all"] = everyone
     chosen = split if split != "auto" else next(name for name in order if by_split[name])
-    if chosen == "all" and split == "auto" and val_was_learnt and len(known):
+    if chosen == "all" and split == "auto" and trained_on_val and len(known):
         raise DataError(
-            "the model has learnt from all samples of this data (--folds), so evaluating on them would be "
+            "the model was trained on all samples of this data (--folds), so evaluating on them would be "
             "optimistic; its cross-validated figures are in run.json and report.html; give other data, or --split "
-            "all to judge it all the same"
+            "all to evaluate it all the same"
         )
     if not by_split[chosen]:
-        raise DataError(f"the data has no {chosen} samples; it has {_counted(by_split)}")
+        raise DataError(f"the data has no {chosen} samples; it has {_count(by_split)}")
     notes = [*found.notes, *filter(None, [sample_tables.rejected_sentence(found)])]
     if chosen == "all" and split == "auto":
         notes.append(
-            "the data has no split, so all samples are judged; those that were trained on make figures too good"
+            "the data has no split, so it is evaluated on all samples; those that were trained on make figures too good"
         )
     notes += sample_tables.about_absent(
         problem, by_split[chosen], labels, where=f"the {'' if chosen == 'all' else chosen + ' '}samples"
@@ -227,13 +227,13 @@ def samples_of(
 def samples_to_verify(
     saved: SavedRun, data: Path, *, run: Path, most: int
 ) -> tuple[list[Sample], int, tuple[str, ...]]:
-    """At most `most` validation samples evenly spread, how many there are, and what to tell the user.
+    """At most `most` validation samples evenly spread, how many there are, and notes for the user.
 
     Training samples where there are no others: for comparing two ways to the same answer any will do.
     """
     from zooft.deploy.verify import spread
 
-    learnt = saved.record.data.val == 0
+    all_trained_on = saved.record.data.val == 0
     _, members, notes = find_samples(
         saved.task,
         saved.options,
@@ -241,8 +241,8 @@ def samples_to_verify(
         data,
         run=run,
         order=("val", "test", "all"),
-        split="all" if learnt else "auto",
-        val_was_learnt=learnt,
+        split="all" if all_trained_on else "auto",
+        trained_on_val=all_trained_on,
     )
     return [members[i] for i in spread(members, most)], len(members), notes
 
@@ -261,12 +261,12 @@ def predict_run(
 
     Args:
         saved: the run.
-        samples: what is asked.
+        samples: to predict.
         device: where.
         workers: loader processes.
-        advance: told of each batch.
-        feature_cache: where what leaves the first `stop` stages is kept, or is to be kept.
-        stop: how many leading stages learnt nothing.
+        advance: called for each batch.
+        feature_cache: where outputs of the first `stop` stages are cached.
+        stop: how many leading stages weren't trained.
     """
     import torch
 
@@ -276,17 +276,17 @@ def predict_run(
     views = make_views(saved, samples)
     saved.model.to(device, memory_format=torch.channels_last).eval()  # type: ignore[call-overload]
     exact = saved.problem.training.move is not None
-    kept = (
+    cached = (
         None
         if feature_cache is None
         else inputs(saved.model, views, stop=stop, feature_cache=feature_cache, exact=exact)
     )
-    start = 0 if kept is None else stop
+    start = 0 if cached is None else stop
     rows: list[Columns] = []
     answer = partial(saved.model, start=start) if start or len(samples) < _MANY else _Folded(saved.model)
     placed = None if saved.problem.training.move is None else _PlacedAnswers(saved, samples)
     with torch.inference_mode(), exact_convolutions():
-        for x, _ in loader(views if kept is None else kept, batch_size=AT_A_TIME, workers=workers):
+        for x, _ in loader(views if cached is None else cached, batch_size=AT_A_TIME, workers=workers):
             made = {name: found.float().cpu() for name, found in answer(to_device(x, torch.device(device))).items()}
             rows.append(
                 {name: found.numpy() for name, found in made.items()} if placed is None else placed.columns(made)
@@ -379,7 +379,7 @@ def export_run(saved: SavedRun, path: Path, *, note: Callable[[str], None] = lam
     Args:
         saved: the run.
         path: of the file.
-        note: told in one sentence what was done to make it work.
+        note: called with one sentence on what was done to make it work.
 
     Raises:
         ExportError: it can't be exported.
@@ -388,8 +388,8 @@ def export_run(saved: SavedRun, path: Path, *, note: Callable[[str], None] = lam
     from zooft.deploy.export import export
 
     ports = sample_tables.ports(saved.task, saved.options)
-    model, outputs, example = deployed(saved), _outputs(saved), [_example(port) for port in ports]
-    refuse_undeclared(saved.task, outputs, _made(model, example, saved.task), rows=2)
+    model, outputs, example = deployed_model(saved), _outputs(saved), [_example(port) for port in ports]
+    refuse_undeclared(saved.task, outputs, _run_deployed(model, example, saved.task), rows=2)
     export(
         model,
         path,
@@ -402,7 +402,7 @@ def export_run(saved: SavedRun, path: Path, *, note: Callable[[str], None] = lam
     )
 
 
-def _made(model: DeployedModel, example: Sequence[torch.Tensor], task: Task) -> Any:
+def _run_deployed(model: DeployedModel, example: Sequence[torch.Tensor], task: Task) -> Any:
     """What a deployed model makes of an example, the last piece of its graph under guard."""
     import torch
 
@@ -446,7 +446,7 @@ def verify_file(
         data="real",
     )
     if not samples:
-        arrays = verify.generated(sample_tables.ports(saved.task, saved.options))
+        arrays = verify.generate_samples(sample_tables.ports(saved.task, saved.options))
         material = verify.Material(arrays=arrays, targets=None, available=0, data="generated")
     return verify.verify(
         model,
@@ -476,7 +476,7 @@ def settle(run: Path, candidate: Path, verification: Verification) -> Path:
     return target
 
 
-def deployed(saved: SavedRun) -> DeployedModel:
+def deployed_model(saved: SavedRun) -> DeployedModel:
     """The module that an export contains, on the CPU.
 
     In the plain layout: the exporter writes another graph for channels-last weights, and a run should always
@@ -505,11 +505,11 @@ def geometry_of(task: Task, spec: InputSpec, options: Any) -> InputGeometry:
     """How a task places samples in the network's input.
 
     Raises:
-        ConfigError: it doesn't say, or places them so that a part is lost.
+        ConfigError: it doesn't define this, or places them so that a part is lost.
     """
     if task.geometry is None:
         raise ConfigError(
-            f"the task {task.name} doesn't say how it places samples in the network's input (Task.geometry), and "
+            f"the task {task.name} doesn't define how it places samples in the network's input (Task.geometry), and "
             f"targets of the problem {task.problem.name} have places in them"
         )
     if spec.mode == "crop":
@@ -525,7 +525,7 @@ def answering(saved: SavedRun) -> Callable[[Sample], Columns]:
     """From a sample to what the deployed graph gives of it in torch, by name and without the batch axis."""
     import torch
 
-    module, names = deployed(saved), [output.name for output in _outputs(saved)]
+    module, names = deployed_model(saved), [output.name for output in _outputs(saved)]
 
     def answer(sample: Sample) -> Columns:
         arrays = sample_tables.read(saved.task, saved.options, sample)
@@ -564,7 +564,7 @@ def _without_target(_target: Any) -> int:
 def task_of_file(model: OnnxModel, registry: Registry) -> tuple[Task, Any]:
     """The task that an exported file was made for, and its options.
 
-    Looked up by name among the installed plugins: a file never says which code to run.
+    Found by name among the installed plugins: a file never chooses which code to run.
     """
     metadata = model.metadata
     try:
@@ -578,7 +578,7 @@ def task_of_file(model: OnnxModel, registry: Registry) -> tuple[Task, Any]:
 
 
 def _refuse_other_answers(metadata: Metadata, task: Task) -> None:
-    """What the file gives must be what the task's problem will look for."""
+    """What the file gives must be what the task's problem expects."""
     problem = task.problem
     if metadata.problem != problem.name:
         raise RuntimeModelError(
@@ -613,7 +613,7 @@ def _reference(saved: SavedRun) -> Reference:
 
     from zooft.deploy.verify import Reference
 
-    module = deployed(saved)
+    module = deployed_model(saved)
 
     def prepare(*batch: NDArray[Any]) -> NDArray[Any]:
         with torch.inference_mode():
@@ -657,10 +657,10 @@ def _advice(saved: SavedRun) -> str:
     more = "train longer (--epochs) or faster (--lr), and look at the learning curve in report.html"
     if saved.record.weights.kind == "random":
         return (
-            "its backbone began with random weights and has learnt nothing yet: begin with pretrained ones "
+            "its backbone began with random weights and wasn't trained yet: begin with pretrained ones "
             f"(--weights), or {more}"
         )
-    return f"its head has learnt nothing yet: {more}"
+    return f"its head wasn't trained yet: {more}"
 
 
 def _describe(saved: SavedRun, sha256: str) -> Metadata:
@@ -718,11 +718,11 @@ def _known_splits(run: Path | None, found: Discovery, relabel: Callable[[Any], A
         raise RunError(f"{table} can't be read: {error}") from error
 
 
-def _as_the_model_has(sample: Sample, relabel: Callable[[Any], Any], known: Lookup, val_was_learnt: bool) -> Sample:
-    given = "train" if val_was_learnt and sample.split == "val" else sample.split
+def _as_the_model_has(sample: Sample, relabel: Callable[[Any], Any], known: Lookup, trained_on_val: bool) -> Sample:
+    given = "train" if trained_on_val and sample.split == "val" else sample.split
     split: Any = known.get(sample.id) or given
     return replace(sample, target=relabel(sample.target), split=split)
 
 
-def _counted(by_split: Mapping[str, Sequence[Sample]]) -> str:
+def _count(by_split: Mapping[str, Sequence[Sample]]) -> str:
     return ", ".join(f"{len(members)} {name}" for name, members in by_split.items() if name != "all")

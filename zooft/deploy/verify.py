@@ -8,13 +8,13 @@ A file has two parts that go wrong in different ways, so they are compared apart
 - its **preprocessing** with torch's, in levels. Where levels are rounded, two right implementations round some of them
   the other way: up to 0.7 % of an image's, by one level. A mean that is off by one level, a shifted or swapped image
   move them all.
-- its **network** with torch's, on the input that the file's own preprocessing made. Each output says by what it is
+- its **network** with torch's, on the input that the file's own preprocessing made. Each output defines by what it is
   measured. Of those measured by their spread among samples, two right ones differ by 1e-5 of it or less; injected
   defects (a dropped bias, a channel set to zero, half precision) by 5e-3 or more. 1e-4 stands between the two. The
   answers for people alone would have missed several of these defects.
 
 Then the file as a whole is right, whatever a flipped level does to the numbers of samples that are nearly alike.
-Where their spread is too small to judge by, as with random weights, arithmetic in float64 tells rounding from
+Where their spread is too small to compare with, as with random weights, arithmetic in float64 separates rounding from
 a defect: a right file is about as far from it as torch itself.
 """
 
@@ -45,7 +45,7 @@ if TYPE_CHECKING:
     from zooft.runtime import OnnxModel, Preprocessing
 
 WHOLE = 10
-"""Times: how much more such an output may differ of a file that doesn't say where its preprocessing ends, since
+"""Times: how much more such an output may differ of a file that doesn't mark where its preprocessing ends, since
 rounding to whole levels moves such outputs by up to 1e-4."""
 _CLEARLY = 100
 """Times its limit: what no right file moves an output measured by its spread by."""
@@ -58,7 +58,7 @@ _TRANSLATED = 8
 _ROUNDED = 1e-2
 """Of the largest number of a column, what rounding may move it by."""
 _MUCH_LARGER = 10
-"""Times: by how much the spread among generated images must exceed that among the samples to be judged by instead.
+"""Times: by how much the spread among generated images must exceed that among the samples to be used instead.
 
 And how much
 further than torch's a right file's numbers may be from those in float64."""
@@ -106,7 +106,7 @@ class Reference:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Answering:
-    """What the answers are, by the run and not by what the file says of itself.
+    """What the answers are, by the run and not by the file's own metadata.
 
     Attributes:
         problem: whose they are.
@@ -231,13 +231,13 @@ def verify(
     Args:
         model: the file, opened from disk.
         path: where it lies, for its SHA-256.
-        parts: the file's preprocessing alone; None where the file doesn't say which that is.
+        parts: the file's preprocessing alone; None where the file doesn't mark which that is.
         reference: the model.
         material: what to run.
         answering: what the answers are.
-        requested: the provider as asked for.
+        requested: the provider as set.
         declaration: what is known of the file's metadata.
-        advance: told of every sample done.
+        advance: called for every sample done.
 
     Returns:
         The record, passed or not.
@@ -270,7 +270,7 @@ def verify(
     )
 
 
-def generated(ports: Sequence[Port], seed: int = 0) -> list[Arrays]:
+def generate_samples(ports: Sequence[Port], seed: int = 0) -> list[Arrays]:
     """Smooth random samples of several sizes, for a check where no data is at hand.
 
     Args:
@@ -309,7 +309,7 @@ class _Trial:
     answering: Answering
 
     def input(self, batch: Sequence[NDArray[Any]], torchs: NDArray[Any]) -> NDArray[Any]:
-        """The network's input as the file's preprocessing makes it; torch's, where that can't be told."""
+        """The network's input as the file's preprocessing makes it; torch's, where that isn't known."""
         return torchs if self.parts is None else self.parts.run(*batch)
 
     def run(self, batch: Sequence[NDArray[Any]]) -> _Result:
@@ -334,7 +334,7 @@ class _Trial:
         return _Result(Answers(ours, same, file), [level] if level else [])
 
     def _refuse_others(self, ours: Columns, theirs: Columns) -> None:
-        for name in _measured(self.answering):
+        for name in _numeric_outputs(self.answering):
             if name not in theirs:
                 raise RuntimeModelError(f"the file has no output {name}, which its run's model gives; export it again")
         for name in ours.keys() & theirs.keys():
@@ -372,7 +372,7 @@ def _run_all(trial: _Trial, arrays: Sequence[Arrays], advance: Callable[[int], N
         except _Unrunnable as error:
             raise _Unrunnable(f"the file doesn't run on a sample of shape {sample[0].shape}: {error}") from error
         advance(1)
-    return _Result(differences.joined([one.answers for one in found]), [level for one in found for level in one.levels])
+    return _Result(differences.join([one.answers for one in found]), [level for one in found for level in one.levels])
 
 
 def _on_generated(trial: _Trial, material: Material) -> _Result | None:
@@ -383,14 +383,14 @@ def _on_generated(trial: _Trial, material: Material) -> _Result | None:
     """
     if material.data == "generated":
         return None
-    arrays = generated(trial.model.ports)
+    arrays = generate_samples(trial.model.ports)
     try:
         for sample in arrays:
             trial.reference.prepare(*(array[None] for array in sample))
     except Exception:  # plugin code, and values that its port may not mean
         return None
     result = _run_all(trial, arrays, lambda _: None)
-    return None if result.answers.not_finite(_measured(trial.answering)) else result
+    return None if result.answers.not_finite(_numeric_outputs(trial.answering)) else result
 
 
 def _batches(trial: _Trial, arrays: Sequence[Arrays]) -> tuple[dict[int, _Result], dict[int, str]]:
@@ -415,7 +415,7 @@ def _cut_and_stacked(arrays: Sequence[NDArray[Any]]) -> NDArray[Any]:
     return np.stack([array[window] for array in arrays])
 
 
-# judging
+# evaluation
 
 
 @dataclass(frozen=True, slots=True)
@@ -429,7 +429,7 @@ class _Found:
     notes: Sequence[str]
 
 
-def _measured(answering: Answering) -> list[str]:
+def _numeric_outputs(answering: Answering) -> list[str]:
     """Outputs that are numbers."""
     return [output.name for output in answering.outputs() if output.measure != "exact"]
 
@@ -447,25 +447,25 @@ def _compare(trial: _Trial, material: Material, *, advance: Callable[[int], None
         answers, others = alone.answers, generally.answers if generally else None
         level += [*alone.levels, *(generally.levels if generally else ())]
         numbers = _numbers(trial, answers, others)
-        said, explained = _judge(trial, numbers, answers, others, material)
-        failures += said
+        found, explained = _evaluate(trial, numbers, answers, others, material)
+        failures += found
         notes += [*explained, *_about(numbers, trial.parts)]
         if material.targets is not None:
             values, moved = _metrics(trial.answering, material.targets, answers)
             failures += moved
-            failures += _translated(trial, material.arrays, material.targets)
+            failures += _check_translation(trial, material.arrays, material.targets)
     wrong_batches = [
         unrunnable.get(size) or _batch_fault(trial.answering, numbers, batches[size].answers, size)
         for size in BATCH_SIZES
     ]
     levels = differences.all_levels(level) if level else None
     wrong_levels = _level_faults(levels)
-    notes += [] if wrong_levels else _flipped(trial, numbers, levels)
+    notes += [] if wrong_levels else _describe_flips(trial, numbers, levels)
     return _Found(numbers, values, levels, [*filter(None, wrong_batches), *failures, *wrong_levels], notes)
 
 
-def _translated(trial: _Trial, arrays: Sequence[Arrays], targets: Sequence[Any]) -> list[str]:
-    """Whether the last piece of the graph says the same as the columns that the run's figures are made of, in torch."""
+def _check_translation(trial: _Trial, arrays: Sequence[Arrays], targets: Sequence[Any]) -> list[str]:
+    """Whether the last piece of the graph agrees with the columns that the run's figures are made of, in torch."""
     reference = trial.reference
     if reference.head is None:
         return []
@@ -550,12 +550,12 @@ def _share(rms: float, scale: float) -> float:
     return rms / scale if scale > 0 else math.inf
 
 
-def _judge(
+def _evaluate(
     trial: _Trial, numbers: _Numbers, answers: Answers, others: Answers | None, material: Material
 ) -> tuple[list[str], list[str]]:
     """What doesn't hold, and what explains a difference."""
     answering = trial.answering
-    measured = _measured(answering)
+    measured = _numeric_outputs(answering)
     missing = answers.not_finite(measured)
     if missing:
         return [
@@ -621,7 +621,7 @@ def _by_rounding(trial: _Trial, answers: Answers, others: Answers | None, materi
     pairs = [(answers, material.arrays, int(row)) for row in np.argsort(apart)[-_IN_FLOAT64:]]
     if others is not None:
         worst = differences.largest_by_row(others.same[name], others.file[name])
-        pairs.append((others, generated(trial.model.ports), int(worst.argmax())))
+        pairs.append((others, generate_samples(trial.model.ports), int(worst.argmax())))
     ours, theirs = [], []
     try:
         for which, arrays, row in pairs:
@@ -647,8 +647,8 @@ def _metrics(
     ways = (answers.torch, answers.same, answers.file)
     ours, same, theirs = (answering.metrics(way, targets) for way in ways)
     moved = [name for name in ours if not _close(float(same[name]), float(theirs[name]), len(targets))]
-    said = [f"the file's {', '.join(moved)} isn't the model's"] if moved else []
-    return {name: (float(ours[name]), float(theirs[name])) for name in ours}, said
+    faults = [f"the file's {', '.join(moved)} isn't the model's"] if moved else []
+    return {name: (float(ours[name]), float(theirs[name])) for name in ours}, faults
 
 
 def _close(ours: float, theirs: float, samples: int) -> bool:
@@ -656,7 +656,7 @@ def _close(ours: float, theirs: float, samples: int) -> bool:
     return (math.isnan(ours) and math.isnan(theirs)) or abs(ours - theirs) <= max(1e-3, 1.5 / max(samples, 1) ** 2)
 
 
-def _flipped(trial: _Trial, numbers: _Numbers, level: LevelDifference | None) -> list[str]:
+def _describe_flips(trial: _Trial, numbers: _Numbers, level: LevelDifference | None) -> list[str]:
     moved = {
         output.name: numbers.spread[output.name].rounding
         for output in trial.answering.outputs("spread")
@@ -673,14 +673,14 @@ def _flipped(trial: _Trial, numbers: _Numbers, level: LevelDifference | None) ->
 
 def _about(numbers: _Numbers, parts: Preprocessing | None) -> list[str]:
     notes = [
-        f"the samples are nearly alike to the model, so differences are judged by a tenth of the spread of {name} "
+        f"the samples are nearly alike to the model, so differences are compared with a tenth of the spread of {name} "
         f"among generated images, {found.widest:.2g}"
         for name, found in numbers.spread.items()
         if found.alike
     ]
     if parts is None:
         notes.append(
-            "the file doesn't say where its preprocessing ends (an older zooft wrote it), so only the whole was "
+            "the file doesn't mark where its preprocessing ends (an older zooft wrote it), so only the whole was "
             "compared; export it again for a stricter check"
         )
     return notes

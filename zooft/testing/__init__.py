@@ -1,4 +1,4 @@
-"""The conformance kit: what a plugin's author runs to know that the plugin keeps its contract.
+"""The conformance kit: what a plugin's author runs to know that the plugin meets its contract.
 
     from zooft import testing
 

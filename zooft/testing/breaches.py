@@ -32,7 +32,7 @@ def conforming() -> Iterator[None]:
         raise ConformanceError(f"failed: {type(error).__name__}: {error}") from error
 
 
-def accepted(value: T) -> T:
+def accept(value: T) -> T:
     """What a plugin registers, its fields checked, its functions under guard."""
     try:
         registry.check_fields(value)

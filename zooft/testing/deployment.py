@@ -24,8 +24,8 @@ if TYPE_CHECKING:
     from zooft.model.backbone import Backbone
 
 _OUTPUTS = 16
-"""Logits of the head in `check_export`: enough that their spread says something of one image, too."""
-_LOGITS = Output(name="logits", dtype="float32", axes=("batch", _OUTPUTS), meaning="of a head that has learnt nothing")
+"""Logits of the head in `check_export`: enough that their spread is meaningful for one image, too."""
+_LOGITS = Output(name="logits", dtype="float32", axes=("batch", _OUTPUTS), meaning="of an untrained head")
 
 
 class _AsTheyAre(torch.nn.Module):
@@ -41,7 +41,7 @@ def check_round_trip(family: Family, backbone: Backbone) -> None:
     zoo = family.build(backbone.name).eval()
     slot = zoo.get_submodule(backbone.slots[0].name)
     outputs = getattr(slot, "out_features", getattr(slot, "out_channels", None))
-    if outputs is None:  # the zoo's model has no classifier unless asked for one
+    if outputs is None:  # the zoo's model has no classifier unless one is requested
         return
     adapted = AdaptedModel(backbone, torch.nn.Linear(backbone.width, outputs)).eval()
     ours, tensors = zoo_state_dict(adapted), zoo.state_dict()

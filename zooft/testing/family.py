@@ -10,7 +10,7 @@ from zooft.errors import UnknownNameError
 from zooft.hooks.guard import ask, place_of
 from zooft.model.backbone import load_backbone
 from zooft.model.names import full_name
-from zooft.testing.breaches import accepted, conforming, expect
+from zooft.testing.breaches import accept, conforming, expect
 from zooft.testing.deployment import check_export, check_round_trip
 from zooft.testing.freezing import check_freezing
 from zooft.testing.stages import check_stages
@@ -27,7 +27,7 @@ def check_family(family: Family, model: str, *, folder: Path) -> None:
     """Everything that zooft relies on in a family, tried on one of its models with random weights.
 
     The name is known and unknown ones are refused; the trunk gives ``(N, width)``; stages hold every tensor once,
-    compose to the trunk and keep nothing to themselves; frozen stages stay bit-equal while the others learn; a
+    compose to the trunk and hold nothing else; frozen stages stay bit-equal while the others learn; a
     checkpoint goes back into the zoo's own model and answers the same; the ONNX file answers the same at two batch
     sizes and two image sizes.
 
@@ -36,19 +36,19 @@ def check_family(family: Family, model: str, *, folder: Path) -> None:
         model: a name of it.
         folder: for the ONNX file.
     """
-    family = accepted(family)
+    family = accept(family)
     _check_names(family, model)
     _check_unknown(family)
 
-    def drawn() -> Backbone:
+    def draw_backbone() -> Backbone:
         torch.manual_seed(0)
         return load_backbone(family, model, weights="random", sources=())
 
-    backbone = drawn()
+    backbone = draw_backbone()
     check_stages(family, backbone)
     check_freezing(backbone)
-    check_round_trip(family, drawn())
-    check_export(drawn(), folder)
+    check_round_trip(family, draw_backbone())
+    check_export(draw_backbone(), folder)
 
 
 def _check_names(family: Family, model: str) -> None:

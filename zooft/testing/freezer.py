@@ -8,7 +8,7 @@ from zooft.contracts import ParameterInfo, StageInfo
 from zooft.errors import ConfigError, ConformanceError, ZooftError
 from zooft.hooks.guard import ask, place_of
 from zooft.model import freeze
-from zooft.testing.breaches import accepted, conforming
+from zooft.testing.breaches import accept, conforming
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -35,7 +35,7 @@ def check_freezer(freezer: Freezer, argument: str | None) -> None:
         freezer: what the plugin registers.
         argument: what would stand behind the colon; None for nothing.
     """
-    freezer = accepted(freezer)
+    freezer = accept(freezer)
     for names in (_SHALLOW, _DEEP):
         stages = tuple(StageInfo(name, _parameters(name)) for name in names)
         for epoch in _EPOCHS:
@@ -50,7 +50,7 @@ def check_freezer(freezer: Freezer, argument: str | None) -> None:
 
 
 def _check_odd_arguments(freezer: Freezer, stages: Sequence[StageInfo]) -> None:
-    """Each is either of use or refused by a ConfigError, which tells a user what would do."""
+    """Each is either of use or refused by a ConfigError, which names what would work."""
     for odd in (None, *_ODD):
         try:
             freeze.check_plan(freezer, ask(freezer, "plan", stages, odd, 0), stages, 0)
@@ -58,7 +58,7 @@ def _check_odd_arguments(freezer: Freezer, stages: Sequence[StageInfo]) -> None:
             continue
         except ZooftError as error:
             raise ConformanceError(
-                f"for the argument {odd!r}, {error}; expected a zooft.ConfigError that says what would do"
+                f"for the argument {odd!r}, {error}; expected a zooft.ConfigError that names what would work"
             ) from error
 
 

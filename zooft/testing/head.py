@@ -14,7 +14,7 @@ from zooft.deploy import conversion
 from zooft.errors import ExportError, ZooftError
 from zooft.hooks.guard import ask, place_of
 from zooft.model.adapted import adapt, check_outputs
-from zooft.testing.breaches import TOLERANCE, accepted, conforming, difference
+from zooft.testing.breaches import TOLERANCE, accept, conforming, difference
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -39,7 +39,7 @@ def check_head(head: Head, sizes: Mapping[str, int] | None = None) -> None:
         head: what the plugin registers.
         sizes: of a head that reads maps, the outputs of the problem that it is for; None for ``{"logits": 3}``.
     """
-    head = accepted(head)
+    head = accept(head)
     place = place_of(head, "build")
     if head.dense:
         sizes = sizes or {"logits": _OUTPUTS}
@@ -62,7 +62,7 @@ class _Flat(nn.Module):
 
     Args:
         head: the module.
-        of: says what it reads and gives.
+        of: defines what it reads and gives.
         sizes: of its outputs.
     """
 

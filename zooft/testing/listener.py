@@ -34,7 +34,7 @@ _MODEL = b"an ONNX file"
 def check_listener(plugin: object, *, folder: Path) -> None:
     """No event makes a listener fail or exit, and listeners change neither what they hear nor the ONNX file.
 
-    Three runs are told of: one that finishes; one that resumes, with folds, without validation samples and with
+    Three runs send events: one that finishes; one that resumes, with folds, without validation samples and with
     undefined metrics, and fails; one that is interrupted before its first epoch and leaves no folder.
 
     Args:
@@ -42,12 +42,12 @@ def check_listener(plugin: object, *, folder: Path) -> None:
         folder: of the run that finishes, after one epoch; those of the others lie in it.
     """
     found = register(plugin)
-    runs = {"finished": _finished, "resumed": _resume, "interrupted": _interrupted}
+    runs = {"finished": _finish, "resumed": _resume, "interrupted": _interrupt}
     for name, events in runs.items():
         run = folder if name == "finished" else folder / name
         run.mkdir(parents=True, exist_ok=True)
         for event, facts in events(run):
-            _tell(found, event, {"run": run, **facts}, doing=f"of a run that {_WORDS[name]}")
+            _notify(found, event, {"run": run, **facts}, doing=f"a run that {_WORDS[name]}")
 
 
 _WORDS = {
@@ -57,7 +57,7 @@ _WORDS = {
 }
 
 
-def _tell(found: Registry, event: str, facts: dict[str, Any], *, doing: str) -> None:
+def _notify(found: Registry, event: str, facts: dict[str, Any], *, doing: str) -> None:
     for listener in found.plugins.implementations(event):
         before = copy.deepcopy(facts)
         try:
@@ -67,7 +67,7 @@ def _tell(found: Registry, event: str, facts: dict[str, Any], *, doing: str) -> 
             raise
         except BaseException as error:  # plugin code, which may exit, or be cancelled, too
             raise ConformanceError(
-                f"{event} failed when told {doing}: {type(error).__name__}: {error}; a listener mustn't end a run"
+                f"{event} failed in {doing}: {type(error).__name__}: {error}; a listener mustn't end a run"
             ) from error
         changed = [name for name in facts if repr(facts[name]) != repr(before[name])]  # NaN isn't equal to itself
         if changed:
@@ -81,7 +81,7 @@ def _tell(found: Registry, event: str, facts: dict[str, Any], *, doing: str) -> 
             )
 
 
-def _finished(run: Path) -> Iterator[Event]:
+def _finish(run: Path) -> Iterator[Event]:
     yield "zooft_on_start", {"samples": 10, "started": _start(run)}
     yield "zooft_on_epoch_end", {"record": _epoch(1), "fold": None, "repeated": False}
     figures = {"val": {"accuracy": Figure(value=0.5, low=0.25, high=0.75), "auroc": Figure(value=math.nan)}}
@@ -102,7 +102,7 @@ def _resume(run: Path) -> Iterator[Event]:
     yield "zooft_on_end", {"ended": RunEnded(status="failed", error="the disk is full", folder=run)}
 
 
-def _interrupted(run: Path) -> Iterator[Event]:
+def _interrupt(run: Path) -> Iterator[Event]:
     yield "zooft_on_start", {"samples": 10, "started": _start(run)}
     yield "zooft_on_end", {"ended": RunEnded(status="interrupted", error="", folder=None)}
 

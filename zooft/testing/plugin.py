@@ -20,7 +20,7 @@ def check_plugin(plugin: object, *, folder: Path) -> None:
 
     Args:
         plugin: the module.
-        folder: what listeners are told is the run's; further runs lie in it.
+        folder: the run's, as events give it to listeners; further runs lie in it.
     """
     register(plugin)
     check_listener(plugin, folder=folder)

@@ -24,7 +24,7 @@ from zooft.errors import UnknownNameError
 from zooft.evaluation.predictions import Predictions
 from zooft.hooks import registry
 from zooft.hooks.guard import ask, part_place, part_within, place_of
-from zooft.testing.breaches import accepted, conforming, expect
+from zooft.testing.breaches import accept, conforming, expect
 from zooft.train.loss import collate, loss_parameters, make_loss, random_outputs, try_out
 
 if TYPE_CHECKING:
@@ -55,13 +55,13 @@ def check_problem(
 
     Args:
         task: whose problem it is; its data isn't read.
-        labels: what the targets say.
+        labels: of the targets.
         targets: at least four, as they stand in samples, among them every kind of answer.
         options: the task's own; None for its defaults.
         arrays: of a problem whose targets have places in the image, what `Task.read` gives of these samples.
         heads: the plugin's own, where the task names one by default and the plugin isn't installed.
     """
-    task = accepted(task)
+    task = accept(task)
     options = task.options() if options is None else options
     ask(task.problem.training, "check_options", options)
     expect(len(targets) >= _FEWEST, f"{task.name}: give at least {_FEWEST} targets to try its problem on")
@@ -76,12 +76,12 @@ def check_problem(
     labels = ask(task.problem.training, "prepare", labels, targets, options)
     trial = _trial(task, labels, targets, options, arrays, heads)
     _check_loss(trial)
-    taught = _taught(trial)
-    _check_figures(trial, taught)
+    trained = _train_outputs(trial)
+    _check_figures(trial, trained)
     if trial.placed:
-        _check_placed(trial, taught)
+        _check_placed(trial, trained)
     else:
-        _check_deployment(trial, taught)
+        _check_deployment(trial, trained)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -220,7 +220,7 @@ def _check_order(task: Task, targets: Sequence[Any], options: Any) -> None:
         if len(found) != len(targets) or not all(0 <= number < len(targets) for number in found):
             raise place.amiss(found, f"{len(targets)} numbers of samples, from 0 to {len(targets) - 1}")
         if found != again:
-            raise place.error("gives another order for the same seed, so that a run can't go on as it was begun")
+            raise place.error("gives another order for the same seed, so that a resumed run isn't the same")
 
 
 def _check_loss(trial: _Trial) -> None:
@@ -235,7 +235,7 @@ def _check_loss(trial: _Trial) -> None:
         )
 
 
-def _taught(trial: _Trial) -> dict[str, Tensor]:
+def _train_outputs(trial: _Trial) -> dict[str, Tensor]:
     """Outputs after some steps down the loss, each sample's free to move."""
     module = trial.loss()
     moving = {name: tensor.clone().requires_grad_() for name, tensor in trial.outputs.items()}
@@ -247,10 +247,10 @@ def _taught(trial: _Trial) -> dict[str, Tensor]:
     return {name: tensor.detach() for name, tensor in moving.items()}
 
 
-def _check_figures(trial: _Trial, taught: Mapping[str, Tensor]) -> None:
+def _check_figures(trial: _Trial, trained: Mapping[str, Tensor]) -> None:
     task, labels, options = trial.task, trial.labels, trial.options
     part, place = task.problem.evaluation, part_place(task, "evaluation", "metrics")
-    before, after = (trial.predictions(outputs) for outputs in (trial.outputs, taught))
+    before, after = (trial.predictions(outputs) for outputs in (trial.outputs, trained))
     figures = [ask(part, "metrics", given, labels) for given in (before, after)]
     if set(figures[0]) != set(figures[1]):
         raise place.error(f"gives {', '.join(figures[0])} for some predictions and {', '.join(figures[1])} for others")
@@ -307,7 +307,7 @@ def _check_presentation(task: Task, labels: Labels, targets: Sequence[Any], give
     cells, names = ask(part, "cells", given, labels, fitted), list(ask(part, "columns", labels))
     if list(cells) != names:
         raise part_place(task, "presentation", "cells").error(
-            f"gives the columns {', '.join(cells)}, and `columns` says {', '.join(names)}"
+            f"gives the columns {', '.join(cells)}, and `columns` gives {', '.join(names)}"
         )
     ask(part, "worst", given, labels)
     if part.wrong is not None:
@@ -320,17 +320,17 @@ def _check_presentation(task: Task, labels: Labels, targets: Sequence[Any], give
     ask(part, "record", first, labels)
 
 
-def _check_deployment(trial: _Trial, taught: Mapping[str, Tensor]) -> None:
+def _check_deployment(trial: _Trial, trained: Mapping[str, Tensor]) -> None:
     task, labels, targets = trial.task, trial.labels, trial.targets
     part, place = task.problem.deployment, part_place(task, "deployment", "graph")
-    given = trial.predictions(taught)
+    given = trial.predictions(trained)
     fitted = ask(task.problem.evaluation, "fit", given, labels, "", trial.options)
     declared = ask(part, "outputs", labels, fitted)
     graph = part_within(task, "deployment", "graph", ask(part, "graph", labels, fitted).eval())
     batch = (torch.zeros(len(targets), 8, 8, 3, dtype=torch.uint8),)
     with torch.inference_mode():
-        found = graph(dict(taught), batch)
-        fewer = graph(trees.rows(dict(taught), slice(0, 2)), (batch[0][:2],))
+        found = graph(dict(trained), batch)
+        fewer = graph(trees.rows(dict(trained), slice(0, 2)), (batch[0][:2],))
     refuse_undeclared(task, declared, found, rows=len(targets))
     for output, tensor, part_of_it in zip(declared, found, fewer, strict=True):
         same = tensor[:2].shape == part_of_it.shape and torch.allclose(
@@ -348,13 +348,13 @@ def _check_deployment(trial: _Trial, taught: Mapping[str, Tensor]) -> None:
     _expect_agreement(task, labels, fitted, declared, answers)
 
 
-def _check_placed(trial: _Trial, taught: Mapping[str, Tensor]) -> None:
+def _check_placed(trial: _Trial, trained: Mapping[str, Tensor]) -> None:
     """The graph on every sample's own pixels, of several sizes.
 
     Its columns give the same figures, and agree with themselves.
     """
     task, labels, part = trial.task, trial.labels, trial.task.problem.deployment
-    given = trial.predictions(taught)
+    given = trial.predictions(trained)
     fitted = ask(task.problem.evaluation, "fit", given, labels, "", trial.options)
     declared = ask(part, "outputs", labels, fitted)
     graph = part_within(task, "deployment", "graph", ask(part, "graph", labels, fitted).eval())
@@ -362,7 +362,7 @@ def _check_placed(trial: _Trial, taught: Mapping[str, Tensor]) -> None:
     for row, (target, arrays) in enumerate(zip(trial.targets, trial.arrays, strict=True)):
         batch = tuple(torch.from_numpy(array)[None] for array in arrays)
         with torch.inference_mode():
-            found = graph(trees.rows(dict(taught), slice(row, row + 1)), batch, geometry.back(batch))
+            found = graph(trees.rows(dict(trained), slice(row, row + 1)), batch, geometry.back(batch))
         refuse_undeclared(task, declared, found, rows=1)
         answers = {output.name: tensor.numpy() for output, tensor in zip(declared, found, strict=True)}
         columns = ask(part, "columns", answers, [target], labels, fitted)
@@ -380,7 +380,7 @@ def _expect_agreement(task: Task, labels: Labels, fitted: Any, declared: Sequenc
     disagreeing = ask(task.problem.deployment, "agree", answers, answers, labels, fitted, slack)
     if disagreeing:
         raise part_place(task, "deployment", "agree").error(
-            f"says that an answer doesn't agree with itself: {'; '.join(disagreeing)}"
+            f"finds that an answer doesn't agree with itself: {'; '.join(disagreeing)}"
         )
 
 
@@ -394,5 +394,5 @@ def _expect_same_figures(task: Task, labels: Labels, deployed: Predictions, want
         ):
             raise part_place(task, "deployment", "columns").error(
                 f"gives columns by which {name} is {ours[name]:.4g}, and {value:.4g} by those of the head's outputs; "
-                "graph and columns must say what EvaluationPart.columns and apply say"
+                "graph and columns must give what EvaluationPart.columns and apply give"
             )

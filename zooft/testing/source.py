@@ -16,7 +16,7 @@ import PIL.Image
 
 from zooft.contracts import Column, Rejection, Row, Source
 from zooft.hooks.guard import ask, place_of
-from zooft.testing.breaches import accepted, conforming
+from zooft.testing.breaches import accept, conforming
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -35,7 +35,7 @@ def check_source(source: Source, path: Path) -> None:
         source: what the plugin registers.
         path: of a few rows of data of its form, with at least one image that Pillow opens.
     """
-    source = accepted(source)
+    source = accept(source)
     _check_recognition(source, path)
     columns = ask(source, "columns", path)
     _check_columns(source, columns)
@@ -49,7 +49,7 @@ def check_source(source: Source, path: Path) -> None:
 def _check_recognition(source: Source, path: Path) -> None:
     place = place_of(source, "recognises")
     if not ask(source, "recognises", path):
-        raise place.error(f"says no to {path.name}; expected yes to data of its own form")
+        raise place.error(f"rejects {path.name}; expected True for data of its own form")
     with tempfile.TemporaryDirectory() as folder:
         root = Path(folder)
         (root / "classes" / "ants").mkdir(parents=True)
@@ -63,7 +63,7 @@ def _check_recognition(source: Source, path: Path) -> None:
         }
         for words, other in others.items():
             if ask(source, "recognises", other):
-                raise place.error(f"says yes to {words}; expected no, since it would take the place of what reads that")
+                raise place.error(f"accepts {words}; expected False, since it would take the place of what reads that")
 
 
 def _check_columns(source: Source, columns: Sequence[Column]) -> None:
@@ -79,7 +79,7 @@ def _rows(source: Source, path: Path, columns: Sequence[Column]) -> list[Row]:
     rows = [row for row in found if isinstance(row, Row)]
     if not rows:
         raise place.error(f"gives no row of {path.name} that can be used; expected one at least")
-    if [_shown(row) for row in ask(source, "rows", path, names)] != [_shown(row) for row in found]:
+    if [_comparable(row) for row in ask(source, "rows", path, names)] != [_comparable(row) for row in found]:
         raise place.error("gives other rows the second time; expected the same")
     for wanted in (names, names[:1], []):
         some = [row for row in ask(source, "rows", path, wanted) if isinstance(row, Row)]
@@ -96,7 +96,7 @@ def _rows(source: Source, path: Path, columns: Sequence[Column]) -> list[Row]:
     return rows
 
 
-def _shown(row: Row | Rejection) -> tuple[Any, ...]:
+def _comparable(row: Row | Rejection) -> tuple[Any, ...]:
     """What can be compared: NaN isn't equal to itself."""
     return (row.id, repr(row.values), row.split) if isinstance(row, Row) else (row.id, row.reason)
 

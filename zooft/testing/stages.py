@@ -55,7 +55,7 @@ def check_stages(family: Family, backbone: Backbone) -> None:
         one, two = x, other
         for stage in stages:  # side by side, as threads run them
             one, two = stage(module, one), stage(module, two)
-        expect_same(one, wanted, "stages keep on the module what they find out about an image")
+        expect_same(one, wanted, "stages store on the module what they find out about an image")
         again = copy.deepcopy(module)
         for parameter in again.parameters():
             parameter.mul_(1.1)
@@ -133,18 +133,18 @@ def _check_first_convolution(family: Family, backbone: Backbone) -> None:
 def _check_grey(family: Family, name: str, convolution: str) -> None:
     """Adapted to one channel, a backbone gives for a grey image what it gave for its copy in every channel."""
 
-    def drawn(**options: int) -> Backbone:
+    def draw_backbone(**options: int) -> Backbone:
         torch.manual_seed(0)
         return load_backbone(family, name, weights="random", sources=(), **options)
 
-    plain = drawn()
+    plain = draw_backbone()
     grey = noise(plain, 2)[:, :1]
     place, words = (
         place_of(family, "anatomy"),
         f"names the first_convolution {convolution}, but something else sees the image too",
     )
     try:
-        adapted = drawn(channels=1)
+        adapted = draw_backbone(channels=1)
     except ModelError as error:
         raise place.error(f"{words}: adapted to grey images, {error}") from error
     with torch.no_grad():

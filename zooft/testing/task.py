@@ -16,7 +16,7 @@ from zooft.contracts import InputSpec, Row, Sample, Source, View
 from zooft.data import samples
 from zooft.errors import ZooftError
 from zooft.hooks.guard import ask, place_of, within
-from zooft.testing.breaches import accepted, conforming, expect
+from zooft.testing.breaches import accept, conforming, expect
 from zooft.testing.problem import check_problem, default_head
 
 if TYPE_CHECKING:
@@ -40,7 +40,7 @@ def check_task(task: Task, data: Path, options: Any = None, *, heads: Sequence[H
         options: the task's own; None for its defaults.
         heads: the plugin's own, where the task names one by default and the plugin isn't installed.
     """
-    task = accepted(task)
+    task = accept(task)
     options = task.options() if options is None else options
     found = samples.discover(task, data, options, learning=False)
     expect(
@@ -51,7 +51,7 @@ def check_task(task: Task, data: Path, options: Any = None, *, heads: Sequence[H
     _check_reader(task, options)
     ask(task, "report", found.samples, options)
     for sample in found.samples[:: math.ceil(len(found.samples) / _MOST_READ)]:
-        samples.read(task, options, sample)  # refuses arrays that aren't as the ports say
+        samples.read(task, options, sample)  # refuses arrays that aren't as the ports define
     _check_reading(task, found.samples[0], options)
     if task.of_row is not None:
         _check_row(task, options)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from zooft.hooks.guard import ask, place_of
 from zooft.model.backbone import load_backbone
 from zooft.model.names import full_name
-from zooft.testing.breaches import accepted, conforming, expect
+from zooft.testing.breaches import accept, conforming, expect
 
 if TYPE_CHECKING:
     from zooft.contracts import Family, WeightsRecord, WeightsSource
@@ -28,7 +28,7 @@ def check_weights(source: WeightsSource, family: Family) -> None:
         source: what the plugin registers.
         family: of which it serves models.
     """
-    source, family = accepted(source), accepted(family)
+    source, family = accept(source), accept(family)
     served = [model for model in ask(source, "models") if model.startswith(f"{family.name}:")]
     place = place_of(source, "models")
     if not served:
@@ -41,7 +41,7 @@ def check_weights(source: WeightsSource, family: Family) -> None:
 
 
 def _check_record(source: WeightsSource, reference: str, record: WeightsRecord) -> None:
-    """What runs and ONNX files will say of where the weights come from."""
+    """What runs and ONNX files will state as the weights' source."""
     place = place_of(source, "load")
     expect(
         record.kind == "plugin",
@@ -49,7 +49,7 @@ def _check_record(source: WeightsSource, reference: str, record: WeightsRecord) 
         "ZOOFT_WEIGHTS out of the environment of this test",
     )
     if not record.source.strip():
-        expected = "a few words that say where the weights come from, such as a URL, or a package and its version"
+        expected = "a few words on where the weights come from, such as a URL, or a package and its version"
         raise place.amiss(record.source, expected, what=f"the source of {reference}")
     if PurePosixPath(record.source).is_absolute() or PureWindowsPath(record.source).is_absolute():
         expected = "words without a path of this machine, since they are written into every run and ONNX file"

@@ -117,8 +117,8 @@ def fit(
         rule: how a group's samples make one answer.
 
     Returns:
-        What was fitted. Where the data can't tell a value, the temperature stays 1 or the threshold None, and
-        `fitted_on` says why.
+        What was fitted. Where the data can't determine a value, the temperature stays 1 or the threshold None, and
+        `fitted_on` states why.
     """
     temperature, reason = _temperature(logits, targets, activation)
     words = [fitted_on, reason]
@@ -149,7 +149,7 @@ def choose_threshold(
     middles = (edges[:-1] + edges[1:]) / 2
     if point.rule == "youden" and _is_luck(rank):
         return float(middles[-1]), _LUCK
-    return float(middles[_chosen(rank, point)]), ""
+    return float(middles[_choose_gap(rank, point)]), ""
 
 
 def apply(calibration: Calibration, logits: NDArray[Any], activation: Activation) -> NDArray[np.float32]:
@@ -230,7 +230,7 @@ def _log_probabilities(logits: NDArray[np.float64], activation: Activation) -> N
 
 
 def _temperature(logits: NDArray[Any], targets: NDArray[Any], activation: Activation) -> tuple[float, str]:
-    """What the logits are divided by, and why it is 1 where the data can't tell (Guo et al. 2017).
+    """What the logits are divided by, and why it is 1 where the data can't determine it (Guo et al. 2017).
 
     The loss is convex in 1 / T, so it has one minimum in log T as well.
     """
@@ -280,7 +280,7 @@ def _loss(logits: NDArray[np.float64], targets: NDArray[Any], activation: Activa
 def _is_luck(rank: Ranking) -> bool:
     """Whether a ranking is no better than guessing, and guessing reaches its largest Youden index more often than not.
 
-    That index is the one-sided Kolmogorov-Smirnov statistic of the scores of positives and negatives. Both are asked,
+    That index is the one-sided Kolmogorov-Smirnov statistic of the scores of positives and negatives. Both are tried,
     since a ranking may tell some positives surely and put the others last.
     """
     if auroc(rank) > 0.5:
@@ -294,7 +294,7 @@ def _is_luck(rank: Ranking) -> bool:
     return bool(found.pvalue > 0.5)
 
 
-def _chosen(rank: Ranking, point: OperatingPoint) -> int:
+def _choose_gap(rank: Ranking, point: OperatingPoint) -> int:
     """Which gap, counted from the one above all scores; whole numbers, so that equals are equal.
 
     Of gaps that do equally well, the one with the larger sensitivity is taken; for a specificity that is to be

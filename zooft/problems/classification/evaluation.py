@@ -95,7 +95,7 @@ def calibration_of(fitted: Fitted) -> Calibration:
     """What was fitted, as a type.
 
     Raises:
-        RunError: a damaged record or file says that something else was.
+        RunError: a damaged record or file states that something else was.
     """
     try:
         return Calibration(**fitted)
@@ -110,7 +110,7 @@ def targets_column(targets: Sequence[Any]) -> NDArray[np.int64]:
     return np.array([UNKNOWN if target is None else target for target in targets], dtype=np.int64)
 
 
-def predicted(predictions: Predictions, threshold: float | None = None) -> NDArray[np.int64]:
+def predicted_classes(predictions: Predictions, threshold: float | None = None) -> NDArray[np.int64]:
     """Class indices ``(N,)``, at each row's own threshold where there is one."""
     return decide(predictions["probabilities"], predictions.columns.get("threshold", threshold))
 

@@ -27,7 +27,7 @@ class ClassGraph(nn.Module):
     def forward(self, outputs: Mapping[str, Tensor], _batch: tuple[Tensor, ...]) -> tuple[Tensor, Tensor, Tensor]:
         """Of the head's output ``logits``; the inputs don't matter."""
         logits = outputs["logits"]
-        if logits.dtype != torch.float64:  # which only who asks for it has
+        if logits.dtype != torch.float64:  # which only float64 inputs have
             logits = logits.float()
         if self.calibration.temperature != 1:
             logits = logits / self.calibration.temperature

@@ -62,7 +62,7 @@ def truth(targets: NDArray[Any], classes: int, nothing: int | None) -> int:
     """The class that a group counts as.
 
     Of two classes the second, if any sample is of it. Of more, the one that most samples are of, of equally many the
-    later; samples of the class for having found nothing have no say where any other has.
+    later; samples of the class for having found nothing don't count where any other does.
 
     Args:
         targets: ``(N,)`` class indices of the group's samples; below 0 where unknown, as the result is where all are.

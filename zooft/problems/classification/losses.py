@@ -20,7 +20,7 @@ def sums_of(own: nn.Module) -> nn.Module:
     One that gives a mean stays a mean of the whole batch.
     """
     if not isinstance(own, nn.Module):
-        return own  # which whoever asked for a module says
+        return own  # which the caller chose
     return _CrossEntropySums(own) if _is_mean_cross_entropy(own) else _OfLogits(own)
 
 
@@ -49,7 +49,7 @@ class _CrossEntropySums(nn.Module):
 
     def forward(self, outputs: Mapping[str, Tensor], targets: Tensor) -> Loss:
         own = self.own
-        assert isinstance(own, nn.CrossEntropyLoss)  # noqa: S101 -- `sums_of` has looked
+        assert isinstance(own, nn.CrossEntropyLoss)  # noqa: S101 -- `sums_of` has checked
         mean = F.cross_entropy(outputs["logits"], targets, own.weight, label_smoothing=own.label_smoothing)
         weight = float(len(targets)) if own.weight is None else own.weight[targets].sum()
         return Loss(mean * weight, weight, mean)

@@ -36,9 +36,9 @@ def classification_metrics(targets: NDArray[Any], probabilities: NDArray[Any]) -
         (one against the rest, macro average for three and more classes) is NaN where a class doesn't occur.
     """
     matrix = confusion(targets, probabilities)
-    true_positives, truth, said = np.diag(matrix), matrix.sum(1), matrix.sum(0)
-    either = (truth + said) > 0
-    f1 = 2 * true_positives[either] / (truth + said)[either]
+    true_positives, truth, predicted = np.diag(matrix), matrix.sum(1), matrix.sum(0)
+    either = (truth + predicted) > 0
+    f1 = 2 * true_positives[either] / (truth + predicted)[either]
     return {
         "accuracy": float(true_positives.sum() / matrix.sum()),
         "balanced_accuracy": _balanced_accuracy(matrix),
@@ -82,11 +82,11 @@ def diagnostic_metrics(targets: NDArray[Any], probabilities: NDArray[Any]) -> di
 
 
 def decide(probabilities: NDArray[Any], threshold: float | NDArray[Any] | None) -> NDArray[np.int64]:
-    """Class indices ``(N,)`` for probabilities ``(N, classes)``: what a model is taken to say.
+    """Class indices ``(N,)`` for probabilities ``(N, classes)``: the predicted classes.
 
     Args:
         probabilities: of the classes, in their order.
-        threshold: of two classes, the second is said where its probability is at least this, one for all or ``(N,)``;
+        threshold: of two classes, the second is predicted from this probability on, one for all or ``(N,)``;
             None for the likeliest class, the first of equals.
     """
     if threshold is None:
@@ -95,23 +95,23 @@ def decide(probabilities: NDArray[Any], threshold: float | NDArray[Any] | None) 
     assert probabilities.shape[1] == 2, "a threshold decides between two classes"  # noqa: S101 -- our own invariant
     # in the precision of the probabilities, as a deployed graph compares them
     line = np.asarray(threshold, dtype=probabilities.dtype)
-    said: NDArray[np.int64] = (probabilities[:, 1] >= line).astype(np.int64)
-    return said
+    predicted: NDArray[np.int64] = (probabilities[:, 1] >= line).astype(np.int64)
+    return predicted
 
 
 def confusion(
     targets: NDArray[Any], probabilities: NDArray[Any], *, threshold: float | NDArray[Any] | None = None
 ) -> NDArray[np.int64]:
-    """``(classes, classes)`` counts; rows are true classes, columns those that `decide` says."""
+    """``(classes, classes)`` counts; rows are true classes, columns those that `decide` gives."""
     classes = probabilities.shape[1]
-    said = decide(probabilities, threshold)
-    return np.bincount(targets * classes + said, minlength=classes * classes).reshape(classes, classes)
+    predicted = decide(probabilities, threshold)
+    return np.bincount(targets * classes + predicted, minlength=classes * classes).reshape(classes, classes)
 
 
 def one_against_rest(
     targets: NDArray[Any], probabilities: NDArray[Any], which: int
 ) -> tuple[NDArray[np.bool_], NDArray[Any]]:
-    """Who is of class `which`, ``(N,)``, and how likely that is said to be, ``(N,)``."""
+    """Who is of class `which`, ``(N,)``, and the probability predicted for it, ``(N,)``."""
     return targets == which, probabilities[:, which]
 
 
@@ -155,9 +155,11 @@ def _brier(targets: NDArray[Any], probabilities: NDArray[Any]) -> float:
 
 
 def _calibration_error(targets: NDArray[Any], probabilities: NDArray[Any]) -> float:
-    """The distance between what was said and what came true, in each bin, weighed by the bins' sizes."""
+    """The distance between predicted and observed frequencies, in each bin, weighed by the bins' sizes."""
     if probabilities.shape[1] == 2:
-        true, said = one_against_rest(targets, probabilities, 1)
+        true, predicted = one_against_rest(targets, probabilities, 1)
     else:
-        true, said = probabilities.argmax(1) == targets, probabilities.max(1)
-    return float(np.abs(np.bincount(bin_numbers(said, _ECE_BINS), weights=true - said)).sum() / len(said))
+        true, predicted = probabilities.argmax(1) == targets, probabilities.max(1)
+    return float(
+        np.abs(np.bincount(bin_numbers(predicted, _ECE_BINS), weights=true - predicted)).sum() / len(predicted)
+    )

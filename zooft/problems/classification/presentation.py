@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from zooft.contracts import Description, PresentationPart, Table
-from zooft.problems.classification.evaluation import calibration_of, details_of, predicted
+from zooft.problems.classification.evaluation import calibration_of, details_of, predicted_classes
 from zooft.problems.classification.groups import nothing_index, truth_in_words
 from zooft.report import words
 
@@ -51,7 +51,7 @@ def presentation_part() -> PresentationPart:
         sections=_sections,
         describe=_describe,
         usage=_usage,
-        explained=_explained,
+        explained=_explain,
     )
 
 
@@ -64,7 +64,7 @@ def _names(labels: Labels) -> Sequence[str]:
 
 def _cells(predictions: Predictions, labels: Labels, _fitted: Fitted) -> Mapping[str, Sequence[Any]]:
     classes = labels[0].categories
-    names = [classes[index] for index in predicted(predictions)]
+    names = [classes[index] for index in predicted_classes(predictions)]
     each = predictions["probabilities"].T
     return {"class": names} | {f"p({name})": [float(p) for p in each[index]] for index, name in enumerate(classes)}
 
@@ -105,7 +105,7 @@ def _opening(labels: Labels, fitted: Fitted) -> Sequence[str]:
 
 
 def _wrong(predictions: Predictions, _labels: Labels) -> NDArray[Any]:
-    different: NDArray[Any] = predicted(predictions) != predictions["target"]
+    different: NDArray[Any] = predicted_classes(predictions) != predictions["target"]
     return different
 
 
@@ -129,7 +129,11 @@ def _sureness(probabilities: NDArray[Any], thresholds: NDArray[Any] | None) -> N
 
 def _caption(predictions: Predictions, labels: Labels, _fitted: Fitted) -> tuple[str, Sequence[str]]:
     """The true and the predicted class, and how sure the answer is."""
-    classes, which, probabilities = labels[0].categories, int(predicted(predictions)[0]), predictions["probabilities"]
+    classes, which, probabilities = (
+        labels[0].categories,
+        int(predicted_classes(predictions)[0]),
+        predictions["probabilities"],
+    )
     line = f"probability of {classes[which]}: {float(probabilities[0, which]):.1%}"
     if "threshold" in predictions.columns:
         threshold = float(predictions["threshold"][0])
@@ -141,9 +145,9 @@ def _caption(predictions: Predictions, labels: Labels, _fitted: Fitted) -> tuple
     return f"{classes[target]}, predicted {'correctly' if right else 'as ' + classes[which]}", (line,)
 
 
-def _explained(outputs: Mapping[str, Tensor], row: Mapping[str, Any], labels: Labels) -> tuple[Tensor, str]:
+def _explain(outputs: Mapping[str, Tensor], row: Mapping[str, Any], labels: Labels) -> tuple[Tensor, str]:
     """The predicted class's logit."""
-    which = int(predicted(_one_row(row))[0])
+    which = int(predicted_classes(_one_row(row))[0])
     return outputs["logits"][0, which], labels[0].categories[which]
 
 
@@ -193,7 +197,7 @@ def one_class(evaluation: Evaluation, labels: Labels) -> Sequence[str]:
         rule = f"{labels[0].nothing} gives way to anything else"
     return (
         f"no figures per {evaluation.group_name}: by the rule that {rule}, all {evaluation.groups} {many} count "
-        f"as {one}, so predicting {one} for all would always be right; check whether {one} is the class to look for "
+        f"as {one}, so predicting {one} for all would always be right; check whether {one} is the positive class "
         "(--positive), and whether the data has enough of {'both' if len(labels[0].categories) == 2 else 'the others'}",
     )
 
@@ -206,13 +210,13 @@ def one_answer(evaluation: Evaluation, labels: Labels) -> Sequence[str]:
     per, matrix = (
         (evaluation.group_name, details.group_confusion) if details.group_confusion else ("sample", details.confusion)
     )
-    said = [sum(column) for column in zip(*matrix, strict=True)]
-    if 0 not in said or any(not sum(row) for row in matrix):
+    predicted = [sum(column) for column in zip(*matrix, strict=True)]
+    if 0 not in predicted or any(not sum(row) for row in matrix):
         return ()
-    one = labels[0].categories[said.index(max(said))]
+    one = labels[0].categories[predicted.index(max(predicted))]
     return (
-        f"at the threshold, every {per} of these {sum(said)} is called {one}: the answers don't tell the classes "
-        f"apart here, and the class in a prediction says nothing; train longer, or on more {words.plural(per)}",
+        f"at the threshold, every {per} of these {sum(predicted)} is called {one}: the answers don't tell the classes "
+        f"apart here, and the predicted class has no meaning; train longer, or on more {words.plural(per)}",
     )
 
 

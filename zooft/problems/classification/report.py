@@ -139,13 +139,17 @@ def _curves(evaluated: Evaluated, details: Details, labels: Labels, fitted: Fitt
         curves.roc(targets, scores, classes, name=name, threshold=threshold, level=level),
         curves.precision_recall(targets, scores, classes, name=name, threshold=threshold, level=level),
         curves.reliability(
-            predictions["target"], probabilities, _uncalibrated(predictions, fitted, name), name=name, of=of
+            predictions["target"],
+            probabilities,
+            _uncalibrated_probabilities(predictions, fitted, name),
+            name=name,
+            of=of,
         ),
     )
     return tuple(drawing for drawing in drawn if drawing is not None)
 
 
-def _uncalibrated(predictions: Predictions, fitted: Fitted, split: str) -> NDArray[Any] | None:
+def _uncalibrated_probabilities(predictions: Predictions, fitted: Fitted, split: str) -> NDArray[Any] | None:
     """Probabilities without temperature, where the temperature of these samples is known.
 
     Not of cross-validation, where each fold has its own.

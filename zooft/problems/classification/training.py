@@ -1,4 +1,4 @@
-"""What is learnt of classes: a logit each, and a loss of sums."""
+"""How classes are trained: a logit each, and a loss of sums."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ ClassLoss = Callable[[Sequence[int], Any], "nn.Module"]
 
 
 def training_part(loss: ClassLoss, point: Callable[[Any], OperatingPoint | None]) -> TrainingPart:
-    """How classes are learnt.
+    """How classes are trained.
 
     Args:
         loss: from all training targets and the task's options to a module ``(logits (N, classes), targets (N,))`` that
@@ -92,13 +92,13 @@ def read(rows: Sequence[Mapping[str, str]], columns: Sequence[str], _options: An
         DataError: there are several columns, the column is empty in all rows, or holds what can't be names of classes.
     """
     if len(columns) != 1:
-        raise DataError(f"classes are learnt from one column, and there are {len(columns)}: {', '.join(columns)}")
+        raise DataError(f"classes are trained on one column, and there are {len(columns)}: {', '.join(columns)}")
     column = columns[0]
     cells = [row.get(column, "").strip() for row in rows]
     if rows and not any(cells):
         raise DataError(f"the column {column!r} is empty in all {len(rows)} rows; expected the name of a class in each")
     stated = ((cell, f"row {number} of the column {column!r}") for number, cell in enumerate(cells, 1) if cell)
-    told = check_labels(stated, in_table=True)
+    notes = check_labels(stated, in_table=True)
     classes, order = order_classes(sorted({cell for cell in cells if cell}), "")
     places = {name: index for index, name in enumerate(classes)}
     return Targets(
@@ -108,7 +108,7 @@ def read(rows: Sequence[Mapping[str, str]], columns: Sequence[str], _options: An
             number: f"{column} is empty; expected the name of a class" for number, cell in enumerate(cells) if not cell
         },
         # who reads a table has no such option
-        notes=(*told, *(text.removesuffix("; --positive names another") for text in order)),
+        notes=(*notes, *(text.removesuffix("; --positive names another") for text in order)),
     )
 
 

@@ -60,6 +60,6 @@ def _agree(
     found: list[str] = []
     for part in kinds.parts(labels):
         own = fitted.get(part.name, {})
-        said = part.problem.deployment.agree(part.own(torch), part.own(file), part.labels, own, part.own(slack))
-        found += [f"{part.name}: {text}" for text in said]
+        failures = part.problem.deployment.agree(part.own(torch), part.own(file), part.labels, own, part.own(slack))
+        found += [f"{part.name}: {text}" for text in failures]
     return tuple(found)

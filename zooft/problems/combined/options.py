@@ -1,4 +1,4 @@
-"""What several answers at once can be told: a small TOML file that says what each column of a table is."""
+"""Options of several answers at once: a small TOML file that defines what each column of a table is."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _OPTION_OF = {
     "grades": ("ordinal", "grades"),
     "empty_means": ("multilabel", "empty_means"),
 }
-"""What a table may say besides, to the problem that knows it and the option that it is there."""
+"""What a table may have besides: the problem that knows it and the name of its option."""
 _KEYS = ("problem", "column", "columns", "weight", *_OPTION_OF)
 _MEANINGS = ("unknown", "none")
 """Of an empty cell."""
@@ -54,7 +54,7 @@ class TargetSpec:
         problem: the kind of it.
         columns: of the table; the one with its own name where none is given.
         weight: of its loss.
-        settings: what else was said, by the name of the problem's option, such as ``units`` or ``grades``.
+        settings: what else was set, by the name of the problem's option, such as ``units`` or ``grades``.
     """
 
     name: str
@@ -65,13 +65,13 @@ class TargetSpec:
 
 
 def read_targets(text: str, kinds: Mapping[str, Any]) -> tuple[TargetSpec, ...]:
-    """The answers that a TOML text asks for, in its order.
+    """The answers that a TOML text defines, in its order.
 
     Raises:
-        ConfigError: no text, not TOML, or tables that say what nobody knows.
+        ConfigError: no text, not TOML, or tables with unknown keys.
     """
     if not text.strip():
-        raise ConfigError("several answers at once need --targets-file FILE.toml, which says what each column is")
+        raise ConfigError("several answers at once need --targets-file FILE.toml, which defines what each column is")
     try:
         values = tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:
@@ -132,7 +132,7 @@ def _columns(where: str, name: str, table: Mapping[str, Any]) -> tuple[str, ...]
 
 
 def _setting(where: str, key: str, table: Mapping[str, Any]) -> str | tuple[str, ...]:
-    """What a problem is told by one of its options."""
+    """The value of one of a problem's options."""
     kind, value = _OPTION_OF[key][0], table[key]
     if table["problem"] != kind:
         raise ConfigError(f"{where}: {key} is for problem = {kind!r}, and this is {table['problem']!r}")

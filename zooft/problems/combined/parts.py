@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 BETWEEN = "_"
 KNOWN = "known"
-"""The column that says of which rows a target is known."""
+"""The column that marks the rows whose target is known."""
 
 
 @dataclass(frozen=True, slots=True)

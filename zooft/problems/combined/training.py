@@ -1,4 +1,4 @@
-"""What is learnt of several answers: each by its own loss, on the samples of which it is known."""
+"""How several answers are trained: each by its own loss, on the samples of which it is known."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 
 def training_part(kinds: Kinds) -> TrainingPart:
-    """How several answers are learnt."""
+    """How several answers are trained."""
     return TrainingPart(
         outputs=partial(_outputs, kinds),
         loss=partial(_loss, kinds),
@@ -64,7 +64,7 @@ def _loss(kinds: Kinds, labels: Labels, targets: Sequence[Any], options: Any) ->
 
 
 def _specs(kinds: Kinds, options: Any) -> Sequence[TargetSpec]:
-    """What the file of targets says; nothing where labels come from elsewhere than a table."""
+    """The content of the file of targets; nothing where labels come from elsewhere than a table."""
     return read_targets(options.targets_toml, kinds.problems) if options.targets_toml else ()
 
 
@@ -128,7 +128,7 @@ def _of_columns(spec: TargetSpec) -> str:
 
 
 def _labels(spec: TargetSpec, found: Labels) -> Labels:
-    """Of a column with one label, it is called as the answer is; several keep their names."""
+    """Of a column with one label, it is called as the answer is; several have their own names."""
     if len(found) == 1 and re.sub(r"\s*\[[^\[\]]*\]$", "", spec.columns[0]) == found[0].name:
         return (replace(found[0], name=spec.name, problem=spec.problem),)
     return tuple(replace(label, problem=spec.problem, answer=spec.name) for label in found)
@@ -179,7 +179,7 @@ def _encode(kinds: Kinds, target: Any, labels: Labels) -> Any:
     for part in kinds.parts(labels):
         own, value = part.problem.training, target.get(part.name)
         if value is None and own.placeholder is None:
-            raise ConfigError(f"samples without a target of {part.name} can't be learnt from by {part.problem.name}")
+            raise ConfigError(f"samples without a target of {part.name} can't be trained on by {part.problem.name}")
         given = own.placeholder(part.labels) if value is None and own.placeholder is not None else value
         found[part.name] = {"target": own.encode(given, part.labels), "known": np.float32(value is not None)}
     return found

@@ -149,7 +149,7 @@ def _notes(values: Sequence[Target | None], labels: Labels) -> tuple[str, ...]:
                 "and figures"
             )
         if not any(answers):
-            notes.append(f"no row has {label.name}, so nothing is learnt of it")
+            notes.append(f"no row has {label.name}, so nothing is trained for it")
         elif all(answer is not False for answer in answers):
-            notes.append(f"no row is without {label.name}, so nothing is learnt of it")
+            notes.append(f"no row is without {label.name}, so nothing is trained for it")
     return tuple(notes)

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from zooft.contracts import DeploymentPart, Output
-from zooft.problems.multilabel.evaluation import decided, thresholds_of
+from zooft.problems.multilabel.evaluation import decide, thresholds_of
 from zooft.problems.multilabel.training import targets_column
 
 if TYPE_CHECKING:
@@ -71,13 +71,13 @@ def _columns(answers: Columns, targets: Sequence[Any], labels: Labels, fitted: F
         "logits": answers["logits"],
         "probabilities": answers["probabilities"],
     }
-    return {**decided(columns, thresholds_of(fitted, labels)), "present": answers["present"].astype(np.uint8)}
+    return {**decide(columns, thresholds_of(fitted, labels)), "present": answers["present"].astype(np.uint8)}
 
 
 def _agree(
     torch: Columns, file: Columns, labels: Labels, fitted: Fitted, slack: Mapping[str, float]
 ) -> tuple[str, ...]:
-    """Whether ``present`` is what the file's probabilities say, and no clear answer was moved."""
+    """Whether ``present`` is what the file's probabilities give, and no clear answer was moved."""
     faults = []
     lines = thresholds_of(fitted, labels)
     wrong = int(((file["probabilities"] >= lines) != (file["present"] == 1)).any(1).sum())

@@ -88,7 +88,7 @@ def _or_nan(value: Any) -> Any:
     return math.nan if value is None else value
 
 
-def decided(columns: Columns, thresholds: NDArray[Any]) -> Columns:
+def decide(columns: Columns, thresholds: NDArray[Any]) -> Columns:
     """Columns with those thresholds ``(N, L)`` or ``(L,)``, and what they decide."""
     probabilities = columns["probabilities"]
     lines = np.broadcast_to(thresholds, probabilities.shape).astype(np.float32)
@@ -104,7 +104,7 @@ def _columns(outputs: Columns, targets: Sequence[Any], labels: Labels) -> Column
         "logits": logits,
         "probabilities": torch.sigmoid(torch.from_numpy(logits)).numpy(),  # by the function that the file was made from
     }
-    return decided(columns, thresholds_of({}, labels))
+    return decide(columns, thresholds_of({}, labels))
 
 
 def _metrics(predictions: Predictions, _labels: Labels) -> Mapping[str, float]:
@@ -124,7 +124,7 @@ def _fit(predictions: Predictions, labels: Labels, rule: str, _options: Any) -> 
 
 
 def _apply(predictions: Predictions, fitted: Fitted, labels: Labels) -> Predictions:
-    return predictions.with_columns(**decided(predictions.columns, thresholds_of(fitted, labels)))
+    return predictions.with_columns(**decide(predictions.columns, thresholds_of(fitted, labels)))
 
 
 def _group(predictions: Predictions, members: Sequence[NDArray[Any]], labels: Labels, rule: str) -> Columns:
@@ -141,7 +141,7 @@ def _group(predictions: Predictions, members: Sequence[NDArray[Any]], labels: La
         present, known = (predictions["target"][own] == 1).sum(0), (~np.isnan(predictions["target"][own])).sum(0)
         has = present > 0 if largest else 2 * present >= known
         targets[row] = np.where(known > 0, has, np.nan)
-    return decided({"target": targets, **found}, found["threshold"])
+    return decide({"target": targets, **found}, found["threshold"])
 
 
 def _decisive(predictions: Predictions, _labels: Labels) -> int:

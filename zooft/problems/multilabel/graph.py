@@ -26,7 +26,7 @@ class LabelsGraph(nn.Module):
     def forward(self, outputs: Mapping[str, Tensor], _batch: tuple[Tensor, ...]) -> tuple[Tensor, Tensor, Tensor]:
         """Of the head's output; the inputs don't matter."""
         logits = outputs[HEAD]
-        if logits.dtype != torch.float64:  # which only who asks for it has
+        if logits.dtype != torch.float64:  # which only float64 inputs have
             logits = logits.float()
         probabilities = torch.sigmoid(logits)
         return probabilities, logits, (probabilities >= self.thresholds).to(torch.int64)

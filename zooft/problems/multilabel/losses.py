@@ -13,7 +13,7 @@ from zooft.problems.multilabel.training import HEAD
 
 
 class WeightedLoss(nn.Module):
-    """Binary cross-entropy, where a label that is there counts as often as its weight says.
+    """Binary cross-entropy, where a label that is there counts as often as its weight gives.
 
     Args:
         weights: of the L labels; None for 1 each.

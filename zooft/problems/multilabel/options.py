@@ -16,5 +16,5 @@ class MultilabelOptions:
         "weighted-bce", "weighted-bce weighs rare labels up; asymmetric is for many labels of which few are there"
     )
     empty_means: Literal["unknown", "none"] = option(
-        "unknown", "an empty cell: whether nobody looked, or there is no label"
+        "unknown", "an empty cell: whether it is unknown, or there is no label"
     )

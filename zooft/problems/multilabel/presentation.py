@@ -50,7 +50,7 @@ def presentation_part() -> PresentationPart:
         sections=_sections,
         describe=_describe,
         usage=_usage,
-        explained=_explained,
+        explained=_explain,
     )
 
 
@@ -193,7 +193,7 @@ def _usage(labels: Labels, _fitted: Fitted, rule: str, group_name: str) -> Seque
     ]
 
 
-def _explained(outputs: Mapping[str, Tensor], _row: Mapping[str, Any], labels: Labels) -> tuple[Tensor, str]:
+def _explain(outputs: Mapping[str, Tensor], _row: Mapping[str, Any], labels: Labels) -> tuple[Tensor, str]:
     """The likeliest label."""
     logits = outputs[HEAD][0]
     index = int(logits.detach().argmax())

@@ -1,4 +1,4 @@
-"""What is learnt of labels: a logit each."""
+"""How labels are trained: a logit each."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ HEAVIEST = 10.0
 
 
 def training_part() -> TrainingPart:
-    """How labels are learnt."""
+    """How labels are trained."""
     return TrainingPart(
         outputs=_outputs,
         loss=_loss,

@@ -30,12 +30,12 @@ def read(rows: Sequence[Mapping[str, str]], columns: Sequence[str], options: Any
             was given.
     """
     if len(columns) != 1:
-        raise DataError(f"grades are learnt from one column, and there are {len(columns)}: {', '.join(columns)}")
+        raise DataError(f"grades are trained on one column, and there are {len(columns)}: {', '.join(columns)}")
     column = columns[0]
     cells = [row.get(column, "").strip() for row in rows]
     if rows and not any(cells):
         raise DataError(f"the column {column!r} is empty in all {len(rows)} rows; expected a grade in each")
-    scale = _given(options.grades) if options.grades else _found(cells, column)
+    scale = _from_option(options.grades) if options.grades else _infer_grades(cells, column)
     places = {name: index for index, name in enumerate(scale)}
     values = [places.get(_name(cell, places)) for cell in cells]
     faults = {
@@ -51,7 +51,7 @@ def read(rows: Sequence[Mapping[str, str]], columns: Sequence[str], options: Any
     )
 
 
-def _given(grades: Sequence[str]) -> tuple[str, ...]:
+def _from_option(grades: Sequence[str]) -> tuple[str, ...]:
     scale = tuple(name.strip() for name in grades)
     twice = [name for name, count in Counter(scale).items() if count > 1]
     if twice or "" in scale or len(scale) < 2:
@@ -62,7 +62,7 @@ def _given(grades: Sequence[str]) -> tuple[str, ...]:
     return scale
 
 
-def _found(cells: Sequence[str], column: str) -> tuple[str, ...]:
+def _infer_grades(cells: Sequence[str], column: str) -> tuple[str, ...]:
     """All whole numbers from the smallest to the largest that occurs, also those between that don't."""
     numbers = [int(match[1]) for cell in cells if (match := _WHOLE.fullmatch(cell))]
     filled = [cell for cell in cells if cell]
@@ -96,4 +96,4 @@ def _about_absent(values: Sequence[int | None], column: str, scale: Sequence[str
     absent = [name for index, name in enumerate(scale) if index not in set(values)]
     if not absent:
         return ()
-    return (f"no row has the {column} {', '.join(absent)}, so nothing is learnt of it but its place in the scale",)
+    return (f"no row has the {column} {', '.join(absent)}, so nothing is trained for it but its place in the scale",)

@@ -1,4 +1,4 @@
-"""What a deployed file gives of grades: their probabilities, and the one that they say."""
+"""What a deployed file gives of grades: their probabilities, and the likeliest one."""
 
 from __future__ import annotations
 
@@ -83,7 +83,7 @@ def _columns(answers: Columns, targets: Sequence[Any], _labels: Labels, _fitted:
 def _agree(
     torch: Columns, file: Columns, _labels: Labels, _fitted: Fitted, slack: Mapping[str, float]
 ) -> tuple[str, ...]:
-    """Whether ``grade`` is what the file's logits say, and no clear one was moved."""
+    """Whether ``grade`` is what the file's logits give, and no clear one was moved."""
     faults = []
     wrong = int((file["grade"] != (file[LOGITS] > 0).sum(1)).sum())
     if wrong:

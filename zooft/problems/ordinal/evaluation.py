@@ -89,26 +89,26 @@ def _group(predictions: Predictions, members: Sequence[NDArray[Any]], labels: La
     """One grade a group; a true one between two is the lower."""
     given, true = predictions["probabilities"].astype(np.float64), predictions["target"]
     if rule == "max":
-        said = predictions["prediction"]
-        highest = [rows[np.lexsort((_expected(given[rows]), said[rows]))[-1]] for rows in members]
+        predicted = predictions["prediction"]
+        highest = [rows[np.lexsort((_expected_grade(given[rows]), predicted[rows]))[-1]] for rows in members]
         return {
             "target": np.array([true[rows].max() for rows in members], np.int64),
             "probabilities": given[highest],
-            "prediction": said[highest],
+            "prediction": predicted[highest],
         }
     means = np.array([given[rows].mean(0) for rows in members]).reshape(len(members), len(labels[0].categories))
     medians = [np.sort(true[rows])[(len(rows) - 1) // 2] for rows in members]
     return {"target": np.array(medians, np.int64), "probabilities": means, "prediction": median_grade(means)}
 
 
-def _expected(given: NDArray[Any]) -> NDArray[np.float64]:
+def _expected_grade(given: NDArray[Any]) -> NDArray[np.float64]:
     """The expected grade ``(N,)``."""
     return np.asarray(given @ np.arange(given.shape[1]), np.float64)
 
 
 def _decisive(predictions: Predictions, _labels: Labels) -> int:
-    """The row of the highest expected grade: what is to be looked at first."""
-    return int(_expected(predictions["probabilities"]).argmax())
+    """The row of the highest expected grade: what is to be checked first."""
+    return int(_expected_grade(predictions["probabilities"]).argmax())
 
 
 def _one_grade(predictions: Predictions, groups: Predictions, labels: Labels) -> str:

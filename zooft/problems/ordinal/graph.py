@@ -17,7 +17,7 @@ class GradeGraph(nn.Module):
     def forward(self, outputs: Mapping[str, Tensor], _batch: tuple[Tensor, ...]) -> tuple[Tensor, Tensor, Tensor]:
         """Of the head's output; the inputs don't matter."""
         steps = outputs[HEAD]
-        if steps.dtype != torch.float64:  # which only who asks for it has
+        if steps.dtype != torch.float64:  # which only float64 inputs have
             steps = steps.float()
         logits = cumulative(steps)
         at_least = torch.sigmoid(logits)

@@ -1,7 +1,7 @@
 """From a head's outputs to the probabilities of grades that lie in order.
 
 The cumulative logit model (McCullagh 1980, Regression Models for Ordinal Data): the logit of a grade of at least k is a
-number l_k that falls with k. A model of one score and K - 1 thresholds keeps the thresholds outside of the head, where
+number l_k that falls with k. A model of one score and K - 1 thresholds holds the thresholds outside of the head, where
 no file of the model would hold them; heads here have K - 1 outputs instead: the first is l_1, each other one, through a
 softplus, how far the next l lies below. So l_1 > l_2 > ... for every image, in training as in the file, and no
 probability can be negative, without which rank-consistency would have to be hoped for, as with K - 1 separate logits,
@@ -41,7 +41,7 @@ def probabilities(logits: NDArray[Any]) -> NDArray[np.float64]:
 
 
 def median_grade(given: NDArray[Any]) -> NDArray[np.int64]:
-    """The grades ``(N,)`` that probabilities ``(N, K)`` say.
+    """The grades ``(N,)`` that probabilities ``(N, K)`` give.
 
     How many of the others are reached with more than one half.
 

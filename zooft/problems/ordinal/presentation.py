@@ -41,7 +41,7 @@ def presentation_part() -> PresentationPart:
         sections=_sections,
         describe=_describe,
         usage=_usage,
-        explained=_explained,
+        explained=_explain,
     )
 
 
@@ -51,8 +51,8 @@ def _names(labels: Labels) -> Sequence[str]:
 
 def _cells(predictions: Predictions, labels: Labels, _fitted: Fitted) -> Mapping[str, Sequence[Any]]:
     grades, each = labels[0].categories, predictions["probabilities"].T
-    said = [grades[index] for index in predictions["prediction"]]
-    return {labels[0].name: said} | {f"p({name})": [float(p) for p in each[i]] for i, name in enumerate(grades)}
+    predicted = [grades[index] for index in predictions["prediction"]]
+    return {labels[0].name: predicted} | {f"p({name})": [float(p) for p in each[i]] for i, name in enumerate(grades)}
 
 
 def _target(target: Any, labels: Labels) -> str:
@@ -158,7 +158,7 @@ def _usage(labels: Labels, _fitted: Fitted, rule: str, group_name: str) -> Seque
     ]
 
 
-def _explained(outputs: Mapping[str, Tensor], _row: Mapping[str, Any], labels: Labels) -> tuple[Tensor, str]:
+def _explain(outputs: Mapping[str, Tensor], _row: Mapping[str, Any], labels: Labels) -> tuple[Tensor, str]:
     """The sum of all cumulative logits, which rises with the grade."""
     from zooft.problems.ordinal.losses import cumulative
 

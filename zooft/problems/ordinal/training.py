@@ -1,4 +1,4 @@
-"""What is learnt of grades: where each sample lies between the steps of the scale."""
+"""How grades are trained: where each sample lies between the steps of the scale."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 
 def training_part() -> TrainingPart:
-    """How grades are learnt."""
+    """How grades are trained."""
     return TrainingPart(
         outputs=_outputs,
         loss=_loss,

@@ -1,4 +1,4 @@
-"""One or several numbers with units: standardised where they are learnt, in their units everywhere else."""
+"""One or several numbers with units: standardised in training, in their units everywhere else."""
 
 from __future__ import annotations
 

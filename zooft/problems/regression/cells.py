@@ -87,7 +87,7 @@ def _with_unit(label: Label, unit: str | None) -> Label:
         return label
     if label.unit:
         raise ConfigError(
-            f"--units gives {label.name} in {unit}, and the header says {label.unit}; leave one of them out"
+            f"--units gives {label.name} in {unit}, and the header gives {label.unit}; leave one of them out"
         )
     return Label(name=label.name, unit=unit)
 
@@ -95,7 +95,7 @@ def _with_unit(label: Label, unit: str | None) -> Label:
 def _target(row: Mapping[str, str], columns: Sequence[str], labels: Labels) -> tuple[float | None, ...]:
     found = tuple(_number(row.get(column, ""), column, label) for column, label in zip(columns, labels, strict=True))
     if all(number is None for number in found):
-        raise _Unreadable(f"{' and '.join(columns)} {_are(columns)} empty; expected {_expected(labels[0])}")
+        raise _Unreadable(f"{' and '.join(columns)} {_are(columns)} empty; expected {_expected_text(labels[0])}")
     return found
 
 
@@ -114,7 +114,7 @@ def _number(cell: str, column: str, label: Label) -> float | None:
         if math.isfinite(value):
             return value
         why = "too large a number"
-    raise _Unreadable(f"{column} is {text!r}, {why}; expected {_expected(label)}")
+    raise _Unreadable(f"{column} is {text!r}, {why}; expected {_expected_text(label)}")
 
 
 def _why_none(text: str) -> str:
@@ -136,7 +136,7 @@ def _why_not(rest: str, unit: str) -> str:
     return f"in {rest!r}, which isn't the column's unit"
 
 
-def _expected(label: Label) -> str:
+def _expected_text(label: Label) -> str:
     return f"one number in {label.unit}, such as 12.5" if label.unit else "one number without a unit, such as 12.5"
 
 

@@ -125,18 +125,25 @@ def _decisive(predictions: Predictions, labels: Labels) -> int:
 def _details(
     predictions: Predictions, _groups: Predictions | None, labels: Labels, _fitted: Fitted, _intervals: bool
 ) -> Mapping[str, Any]:
-    true, said = as_table(predictions, "target"), as_table(predictions, "prediction")
+    true, predicted = as_table(predictions, "target"), as_table(predictions, "prediction")
     return {
         "numbers": [
-            asdict(_row(label.name, label.unit, true[:, index], said[:, index])) for index, label in enumerate(labels)
+            asdict(_row(label.name, label.unit, true[:, index], predicted[:, index]))
+            for index, label in enumerate(labels)
         ]
     }
 
 
-def _row(name: str, unit: str, true: NDArray[Any], said: NDArray[Any]) -> NumberRow:
-    errors = (said - true)[~np.isnan(true)]
+def _row(name: str, unit: str, true: NDArray[Any], predicted: NDArray[Any]) -> NumberRow:
+    errors = (predicted - true)[~np.isnan(true)]
     bias = float(errors.mean()) if len(errors) else math.nan
     reach = 1.96 * float(errors.std(ddof=1)) if len(errors) > 1 else math.nan
     return NumberRow(
-        name=name, unit=unit, samples=len(errors), **figures(true, said), bias=bias, low=bias - reach, high=bias + reach
+        name=name,
+        unit=unit,
+        samples=len(errors),
+        **figures(true, predicted),
+        bias=bias,
+        low=bias - reach,
+        high=bias + reach,
     )

@@ -32,6 +32,6 @@ class NumbersGraph(nn.Module):
     def forward(self, outputs: Mapping[str, Tensor], _batch: tuple[Tensor, ...]) -> tuple[Tensor]:
         """Of the head's output; the inputs don't matter."""
         found = outputs[HEAD]
-        if found.dtype != torch.float64:  # which only who asks for it has
+        if found.dtype != torch.float64:  # which only float64 inputs have
             found = found.float()
         return (found * self.std + self.mean,)

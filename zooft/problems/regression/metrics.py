@@ -18,7 +18,7 @@ SMALLER_IS_BETTER = ("mae", "rmse")
 def figures(targets: NDArray[Any], predictions: NDArray[Any]) -> dict[str, float]:
     """R², mean absolute and root mean squared error of one number.
 
-    R² is the share of the variance that is explained: 0 is the mean of these targets, said of every sample.
+    R² is the share of the variance that is explained: 0 is the mean of these targets, predicted for every sample.
 
     Args:
         targets: ``(N,)``; NaN where unknown.
@@ -28,10 +28,10 @@ def figures(targets: NDArray[Any], predictions: NDArray[Any]) -> dict[str, float
         NaN for all where nothing is known, and for R² where targets don't vary.
     """
     known = ~np.isnan(targets)
-    true, said = targets[known].astype(np.float64), predictions[known].astype(np.float64)
+    true, predicted = targets[known].astype(np.float64), predictions[known].astype(np.float64)
     if not len(true):
         return dict.fromkeys(FIGURES, math.nan)
-    errors = said - true
+    errors = predicted - true
     squared, variance = float((errors**2).sum()), float(((true - true.mean()) ** 2).sum())
     return {
         "r2": 1 - squared / variance if variance else math.nan,

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from zooft.problems.regression.evaluation import as_table
-from zooft.problems.regression.training import named
+from zooft.problems.regression.training import name_with_unit
 from zooft.report import drawing
 from zooft.report.blocks import Drawing, Folded, Row
 
@@ -28,13 +28,13 @@ MOST_OPEN = 4
 def of_split(evaluated: Evaluated, labels: Labels) -> list[Block]:
     """Two plots for each number; nothing of numbers that no sample has."""
     predictions, split = evaluated.predictions, evaluated.evaluation.split
-    true, said = as_table(predictions, "target"), as_table(predictions, "prediction")
+    true, predicted = as_table(predictions, "target"), as_table(predictions, "prediction")
     rows = []
     for index, label in enumerate(labels):
         known = np.flatnonzero(~np.isnan(true[:, index]))
         if len(known):
             shown = known[:: -(-len(known) // MOST_POINTS)]
-            pair = true[shown, index], said[shown, index]
+            pair = true[shown, index], predicted[shown, index]
             name = f"{split}-{index}"
             rows.append(Row(blocks=(_against_true(*pair, label, name=name), _errors(*pair, label, name=name))))
     return [
@@ -43,12 +43,12 @@ def of_split(evaluated: Evaluated, labels: Labels) -> list[Block]:
     ]
 
 
-def _against_true(true: NDArray[Any], said: NDArray[Any], label: Label, *, name: str) -> Drawing:
-    shown = named(label.name, label.unit)
-    low, high = float(min(true.min(), said.min())), float(max(true.max(), said.max()))
+def _against_true(true: NDArray[Any], predicted: NDArray[Any], label: Label, *, name: str) -> Drawing:
+    shown = name_with_unit(label.name, label.unit)
+    low, high = float(min(true.min(), predicted.min())), float(max(true.max(), predicted.max()))
     with drawing.axes(width=3.7, height=3.7) as axes:
         axes.plot([low, high], [low, high], color=drawing.MUTED, linewidth=1, linestyle="--")
-        _points(axes, true, said)
+        _points(axes, true, predicted)
         axes.set(xlabel=f"true {shown}", ylabel=f"predicted {shown}", aspect="equal")
         svg = drawing.to_svg(axes, name=f"predicted-{name}", label=f"Predicted against true {shown}")
     return Drawing(
@@ -58,13 +58,13 @@ def _against_true(true: NDArray[Any], said: NDArray[Any], label: Label, *, name:
     )
 
 
-def _errors(true: NDArray[Any], said: NDArray[Any], label: Label, *, name: str) -> Drawing:
+def _errors(true: NDArray[Any], predicted: NDArray[Any], label: Label, *, name: str) -> Drawing:
     """By what was predicted: by what is true, errors of every model that shrinks towards the mean would slope."""
-    shown, errors = named(label.name, label.unit), said - true
+    shown, errors = name_with_unit(label.name, label.unit), predicted - true
     with drawing.axes(width=3.7, height=3.7) as axes:
         axes.axhline(0, color=drawing.MUTED, linewidth=1, linestyle="--")
         axes.axhline(float(errors.mean()), color=drawing.ORANGE, linewidth=1)
-        _points(axes, said, errors)
+        _points(axes, predicted, errors)
         axes.set(xlabel=f"predicted {shown}", ylabel=f"predicted less true {shown}")
         svg = drawing.to_svg(axes, name=f"errors-{name}", label=f"Errors of {shown} by what was predicted")
     return Drawing(

@@ -11,7 +11,7 @@ import numpy as np
 from zooft.contracts import Description, PresentationPart, Table
 from zooft.problems.regression.evaluation import as_table, rows_of
 from zooft.problems.regression.scaling import scale_of
-from zooft.problems.regression.training import HEAD, named
+from zooft.problems.regression.training import HEAD, name_with_unit
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -38,7 +38,7 @@ def presentation_part() -> PresentationPart:
         sections=_sections,
         describe=_describe,
         usage=_usage,
-        explained=_explained,
+        explained=_explain,
     )
 
 
@@ -49,7 +49,7 @@ def quantity(value: float, unit: str) -> str:
 
 
 def _names(labels: Labels) -> Sequence[str]:
-    return [named(label.name, label.unit) for label in labels]
+    return [name_with_unit(label.name, label.unit) for label in labels]
 
 
 def _cells(predictions: Predictions, labels: Labels, _fitted: Fitted) -> Mapping[str, Sequence[Any]]:
@@ -58,7 +58,7 @@ def _cells(predictions: Predictions, labels: Labels, _fitted: Fitted) -> Mapping
 
 
 def _target(target: Any, labels: Labels) -> str:
-    """All digits, so that ``samples.csv`` has the numbers that were learnt."""
+    """All digits, so that ``samples.csv`` has the numbers that were trained on."""
     each = [
         "unknown" if number is None else f"{number!r} {label.unit}".strip() for number, label in _pairs(target, labels)
     ]
@@ -79,7 +79,7 @@ def _brief(cells: Mapping[str, Any], labels: Labels) -> Mapping[str, Any]:
 
 
 def _record(cells: Mapping[str, Any], labels: Labels) -> Mapping[str, Any]:
-    numbers = {label.name: cells[named(label.name, label.unit)] for label in labels}
+    numbers = {label.name: cells[name_with_unit(label.name, label.unit)] for label in labels}
     return {"values": {name: value if _is_finite(value) else None for name, value in numbers.items()}}
 
 
@@ -99,11 +99,11 @@ def _worst(predictions: Predictions, labels: Labels) -> NDArray[Any]:
 
 def _caption(predictions: Predictions, labels: Labels, _fitted: Fitted) -> tuple[str, Sequence[str]]:
     """What is predicted of a sample, and what is true."""
-    true, said = as_table(predictions, "target")[0], as_table(predictions, "prediction")[0]
+    true, predicted = as_table(predictions, "target")[0], as_table(predictions, "prediction")[0]
     lines = [
         f"{label.name}: predicted {quantity(b, label.unit)}, "
         + (f"true {quantity(a, label.unit)}" if math.isfinite(a) else "true value unknown")
-        for label, a, b in zip(labels, true, said, strict=True)
+        for label, a, b in zip(labels, true, predicted, strict=True)
     ]
     return lines[0], lines[1:]
 
@@ -157,7 +157,7 @@ def _usage(labels: Labels, _fitted: Fitted, rule: str, group_name: str) -> Seque
     return [f'values = outputs["value"]{one}', *each]
 
 
-def _explained(outputs: Mapping[str, Tensor], _row: Mapping[str, Any], labels: Labels) -> tuple[Tensor, str]:
+def _explain(outputs: Mapping[str, Tensor], _row: Mapping[str, Any], labels: Labels) -> tuple[Tensor, str]:
     """The number that is farthest from its mean."""
     found = outputs[HEAD][0]
     index = int(found.detach().abs().argmax())

@@ -42,7 +42,7 @@ class Scale:
 
 
 def scale_of(labels: Labels) -> Scale:
-    """What labels say; numbers stay as they are where they say nothing."""
+    """Scales from labels; numbers stay as they are where labels have none."""
     mean = [label.constants.get("mean", 0.0) for label in labels]
     std = [label.constants.get("std", 1.0) for label in labels]
     return Scale(np.array(mean, np.float64), np.array(std, np.float64))
@@ -68,7 +68,7 @@ def prepare(labels: Labels, targets: Sequence[Any], _options: Any) -> Labels:
 def _prepare(label: Label, known: NDArray[np.float64]) -> Label:
     if not len(known):
         raise DataError(f"no training sample has a value of {label.name}; add some, or leave the column out")
-    # a number that never varies is learnt as it is
+    # a number that never varies is trained as it is
     constants = {"mean": float(known.mean()), "std": float(known.std()) or 1.0}
     quartiles = {name: float(np.quantile(known, share)) for name, share in QUARTILES.items()}
     return replace(label, constants=constants | quartiles)

@@ -1,4 +1,4 @@
-"""What is learnt of numbers: each in standard deviations from its mean."""
+"""How numbers are trained: each in standard deviations from its mean."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ HEAD = "standardised"
 
 
 def training_part() -> TrainingPart:
-    """How numbers are learnt."""
+    """How numbers are trained."""
     return TrainingPart(
         outputs=_outputs,
         loss=_loss,
@@ -40,7 +40,7 @@ def training_part() -> TrainingPart:
     )
 
 
-def named(label_name: str, unit: str) -> str:
+def name_with_unit(label_name: str, unit: str) -> str:
     """A number's name with its unit, as in a header: ``diameter [mm]``."""
     return f"{label_name} [{unit}]" if unit else label_name
 
@@ -60,7 +60,7 @@ def _check(target: Any, labels: Labels) -> str:
     known = [number for number in target if number is not None] if fits else []
     if known and all(_is_number(number) for number in known):
         return ""
-    names = ", ".join(named(label.name, label.unit) for label in labels)
+    names = ", ".join(name_with_unit(label.name, label.unit) for label in labels)
     return (
         f"a tuple of {len(labels)} finite float{'s' if len(labels) > 1 else ''} ({names}), None for one that isn't "
         "known"
@@ -121,7 +121,7 @@ def _unknown(found: Labels, known: Labels) -> str:
         if label.unit != wanted:
             return (
                 f"the data gives {label.name} {_in(label.unit)}, and the model {_in(wanted)}; convert it, or call the "
-                f"column {named(label.name, wanted)} where it is in that unit"
+                f"column {name_with_unit(label.name, wanted)} where it is in that unit"
             )
     return ""
 
