@@ -75,7 +75,7 @@ class Tracker:
 
     @zooft.hookimpl
     def zooft_on_start(self, run: Path, started: zooft.RunStarted) -> None:
-        """Begin a run where one was asked for, or take up the one of before."""
+        """Begin a run where tracking is set up, or take up the one of before."""
         experiment = os.environ.get(VARIABLE)
         if not experiment:
             return
@@ -88,7 +88,7 @@ class Tracker:
                 f"{VARIABLE} is set and MLflow can't be loaded ({error}); pip install 'zooft[mlflow]', or unset it"
             ) from error
         client = MlflowClient()
-        known = _known(client, run) if started.resumed else None
+        known = _find_run(client, run) if started.resumed else None
         if known is not None:
             client.update_run(known, status="RUNNING")
             self._open[run] = Tracked(client, known, goes_on=True)
@@ -114,7 +114,7 @@ class Tracker:
 
     @zooft.hookimpl
     def zooft_on_evaluated(self, run: Path, evaluated: zooft.RunEvaluated) -> None:
-        """The figures of the weights that are kept."""
+        """The figures of the weights that are saved."""
         tracked = self._open.get(run)
         if tracked is None:
             return
@@ -147,7 +147,7 @@ class Tracker:
             tracked.client.set_terminated(tracked.id, STATUS[ended.status])
 
 
-def _known(client: MlflowClient, run: Path) -> str | None:
+def _find_run(client: MlflowClient, run: Path) -> str | None:
     """The run's id, where an earlier process has begun it in the same store."""
     from mlflow.exceptions import MlflowException
 

@@ -1,4 +1,4 @@
-"""What is learnt: embeddings near for pictures of one identity and far for others, by pytorch-metric-learning."""
+"""The losses: embeddings near for pictures of one identity and far for others, by pytorch-metric-learning."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _MOST_VALIDATED = 2048
 
 
 class MetricLoss(nn.Module):
-    """``(outputs, targets) -> scalar``; of identities that aren't learnt from, a loss of pairs.
+    """``(outputs, targets) -> scalar``; of identities that aren't trained on, a loss of pairs.
 
     Args:
         targets: of all training samples.

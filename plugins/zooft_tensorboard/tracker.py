@@ -52,12 +52,12 @@ class Tracker:
 
     @zooft.hookimpl
     def zooft_on_start(self, run: Path, started: zooft.RunStarted) -> None:
-        """Open the run's folder where one was asked for."""
+        """Open the run's folder where one is set."""
         root = os.environ.get(VARIABLE)
         if not root:
             return
         try:
-            import torch.utils.tensorboard  # noqa: F401 -- to say at once where it is missing
+            import torch.utils.tensorboard  # noqa: F401 -- to fail at once where it is missing
         except ImportError as error:
             raise zooft.ConfigError(
                 f"{VARIABLE} is set and TensorBoard can't be loaded ({error}); pip install 'zooft[tensorboard]', or "
@@ -115,7 +115,7 @@ class Tracker:
 
 
 def _folder_of(run: Path, root: Path, started: zooft.RunStarted) -> tuple[Path, bool]:
-    """Where a run's curves go, and whether they go on there: of two runs of one name each has a folder of its own."""
+    """Where a run's curves go, and whether they continue: of two runs of one name each has a folder of its own."""
     note = run / NAME_FILE
     if started.resumed and note.is_file() and (known := root / note.read_text(encoding="utf-8")).is_dir():
         return known, True

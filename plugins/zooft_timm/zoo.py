@@ -62,7 +62,7 @@ def build(name: str) -> nn.Module:
     import timm
 
     architecture, given = sources.arguments(name) if sources.is_saved(name) else (name, {})
-    module: nn.Module = timm.create_model(architecture, pretrained=False, **_settings(name), **given)
+    module: nn.Module = timm.create_model(architecture, pretrained_weights=False, **_settings(name), **given)
     return module
 
 
@@ -71,7 +71,7 @@ def _settings(name: str) -> dict[str, bool]:
     return {"use_aux_head": False} if name.startswith("volo_") else {}
 
 
-def pretrained(name: str) -> zooft.LoadedWeights:
+def pretrained_weights(name: str) -> zooft.LoadedWeights:
     """Timm's weights, downloaded if need be."""
     import timm
     import torch
@@ -82,7 +82,7 @@ def pretrained(name: str) -> zooft.LoadedWeights:
         _refuse_unreachable_hub(name)
     with torch.random.fork_rng(devices=[]):
         source = name if saved is None else f"{sources.FOLDER}{sources.snapshot(saved)}"
-        module = timm.create_model(source, pretrained=True)
+        module = timm.create_model(source, pretrained_weights=True)
     tensors = module.state_dict()
     if _settings(name):
         tensors = {key: tensors[key] for key in build(name).state_dict()}

@@ -133,7 +133,7 @@ def test_a_column_of_groups_that_is_not_there_gets_the_nearest(tmp_path: Path) -
 
 
 def test_one_column_of_a_table_does_not_mean_two_things(tmp_path: Path) -> None:
-    with pytest.raises(zooft.ConfigError, match="label-column: the column 'label' says what a split keeps together"):
+    with pytest.raises(zooft.ConfigError, match="label-column: the column 'label' is what a split must not divide"):
         discover(table(tmp_path, *GOOD), ClassificationOptions(group_column="Label"))
 
 
