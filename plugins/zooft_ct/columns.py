@@ -19,7 +19,7 @@ from zooft_ct import labels
 
 _USUAL = ("label", "labels", "value")
 _PLACES = labels.COLUMNS - {"label"}
-"""Columns that say whose images a line is about, and in which split they are."""
+"""Columns for whose images a line is about, and in which split they are."""
 _BETWEEN = "\x1f"
 _NAMELESS = frozenset({"0", "1", "yes", "no", "true", "false"})
 """What cells of labels hold and messages expect; it names nobody."""
@@ -55,7 +55,7 @@ def read_columns(path: Path, problem: zooft.Problem, options: Any) -> Columns:
     """
     read = labels.open_table(path)
     labels.refuse_missing(read)
-    columns = _chosen(read, options.targets)
+    columns = _choose(read, options.targets)
     cells = [{name: values[name] for name in columns} for _, values in read.rows]
     found = _targets(problem, cells, columns, options, read.name)
     keys = [_BETWEEN.join(["", *one.values()]) for one in cells]
@@ -83,7 +83,7 @@ def _targets(
         raise zooft.DataError(f"{name}: {_without(str(error), every, columns)}") from None  # its cause shows the cells
 
 
-def _chosen(read: zooft.CsvTable, wanted: Sequence[str]) -> list[str]:
+def _choose(read: zooft.CsvTable, wanted: Sequence[str]) -> list[str]:
     """The columns of targets.
 
     Raises:
