@@ -50,4 +50,21 @@ def zooft_register_tasks() -> list[zooft.Task]:
             own=options.MultilabelOptions,
             answers="in which the listed labels are detected",
         ),
+        tasks.ct_task(
+            "ct-multitask",
+            zooft.combined(
+                {
+                    "classification": zooft.classification(probability_limit=exact),
+                    "regression": zooft.regression(),
+                    "ordinal": zooft.ordinal(probability_limit=exact),
+                    "multilabel": zooft.multilabel(probability_limit=exact),
+                }
+            ),
+            summary=(
+                "several answers a patient, series or slice of CT at once, from columns of labels.csv that a small "
+                "TOML file types"
+            ),
+            own=options.MultitaskOptions,
+            answers="about which the listed questions are answered",
+        ),
     ]

@@ -12,7 +12,7 @@ from typing import Literal
 import zooft
 from zooft_ct import labels
 from zooft_ct.header import SliceHeader
-from zooft_ct.labels import Row, Table
+from zooft_ct.labels import CELLS, Row, Table
 from zooft_ct.patients import Patients
 from zooft_ct.person import differ, stands_for_nobody
 from zooft_ct.read import place
@@ -372,13 +372,17 @@ def _label(
 
 def _refuse_identifiers(matches: Sequence[_Match], stacks: Sequence[Stack], name: str) -> None:
     """Class names go into every artefact; where columns were mixed up, they would name patients."""
-    own = [one for one in matches if zooft.spelling(one.row.label) in _identifiers(one.row, stacks[one.number])]
+    own = [one for one in matches if _cells(one.row) & _identifiers(one.row, stacks[one.number])]
     if 2 * len(own) > len(matches):
         raise zooft.DataError(
-            f"{name} has in the column label of {len(own)} of {len(matches)} lines, first in line {own[0].row.line}, "
-            "what names their own patient or images (a PatientID, a name, a UID), and class names go into every "
-            "artefact; does the column hold what it should?"
+            f"{name} has in a column of targets, in {len(own)} of {len(matches)} lines, first in line "
+            f"{own[0].row.line}, what names their own patient or images (a PatientID, a name, a UID), and class names "
+            "go into every artefact; does the column hold what it should?"
         )
+
+
+def _cells(row: Row) -> set[str]:
+    return {zooft.spelling(cell) for cell in row.label.split(CELLS)}
 
 
 def _identifiers(row: Row, stack: Stack) -> set[str]:

@@ -20,7 +20,6 @@ from zooft_ct import labels
 _USUAL = ("label", "labels", "value")
 _PLACES = labels.COLUMNS - {"label"}
 """Columns for whose images a line is about, and in which split they are."""
-_BETWEEN = "\x1f"
 _NAMELESS = frozenset({"0", "1", "yes", "no", "true", "false"})
 """What cells of labels hold and messages expect; it names nobody."""
 _WORD = re.compile(r"[^\s'\",;:()]+")
@@ -55,10 +54,11 @@ def read_columns(path: Path, problem: zooft.Problem, options: Any) -> Columns:
     """
     read = labels.open_table(path)
     labels.refuse_missing(read)
-    columns = _choose(read, options.targets)
+    columns = _choose(read, options)
     cells = [{name: values[name] for name in columns} for _, values in read.rows]
     found = _targets(problem, cells, columns, options, read.name)
-    keys = [_BETWEEN.join(["", *one.values()]) for one in cells]
+    used = columns if found.columns is None else found.columns
+    keys = [labels.CELLS.join(["", *(one[name] for name in used)]) for one in cells]
     faults = {
         number: _without(found.faults.get(row) or "no target in its line", cells[row].values(), columns)
         for row, (number, _) in enumerate(read.rows)
@@ -66,7 +66,7 @@ def read_columns(path: Path, problem: zooft.Problem, options: Any) -> Columns:
     }
     lines = [(number, {**values, "label": key}) for (number, values), key in zip(read.rows, keys, strict=True)]
     table = labels.table_of_lines(
-        read, lines, used=_PLACES | set(columns), faults=faults, check=lambda _rows, _name: found.notes
+        read, lines, used=_PLACES | set(used), faults=faults, check=lambda _rows, _name: found.notes
     )
     return Columns(table=table, targets=dict(zip(keys, found.values, strict=True)), labels=found.labels)
 
@@ -83,15 +83,17 @@ def _targets(
         raise zooft.DataError(f"{name}: {_without(str(error), every, columns)}") from None  # its cause shows the cells
 
 
-def _choose(read: zooft.CsvTable, wanted: Sequence[str]) -> list[str]:
+def _choose(read: zooft.CsvTable, options: Any) -> list[str]:
     """The columns of targets.
 
     Raises:
         DataError: one that isn't there, or several of which any may be meant.
     """
     others = [name for name in read.columns if name not in _PLACES]
-    if wanted:
-        names = [name.strip().lower() for name in wanted]
+    if not hasattr(options, "targets"):  # the problem has its own way to name them
+        return others
+    if options.targets:
+        names = [name.strip().lower() for name in options.targets]
         missing = next((name for name in names if name not in others), None)
         if missing is None:
             return names

@@ -17,6 +17,8 @@ import zooft
 TABLE, SLICE_TABLE = "labels.csv", "slice_labels.csv"
 COLUMNS = frozenset({"patient_id", "patient", "series_uid", "path", "sop_uid", "label", "split"})
 """What a table of classes may have."""
+CELLS = "\x1f"
+"""Between the cells of a line that stand for its label, where several columns are learnt."""
 _NO_PERSON = ("study", "series", "exam", "visit", "encounter", "scan", "acquisition", "session", "sop", "slide")
 """Of which a patient may have several."""
 

@@ -76,3 +76,11 @@ ClassificationOptions = zooft.join_options("ClassificationOptions", CTOptions, C
 RegressionOptions = zooft.join_options("RegressionOptions", CTOptions, TargetOptions, zooft.RegressionOptions)
 OrdinalOptions = zooft.join_options("OrdinalOptions", CTOptions, TargetOptions, zooft.OrdinalOptions)
 MultilabelOptions = zooft.join_options("MultilabelOptions", CTOptions, TargetOptions, zooft.MultilabelOptions)
+MultitaskOptions = zooft.join_options(
+    "MultitaskOptions",
+    CTOptions,
+    zooft.CombinedOptions,
+    zooft.RegressionOptions,
+    zooft.OrdinalOptions,
+    zooft.MultilabelOptions,
+)

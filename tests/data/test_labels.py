@@ -39,6 +39,10 @@ def refusal(*labels: str, in_table: bool = True, private: bool = False) -> str:
         ("-1", "-1.00"),
         ("2.5", "2.50"),
         ("0", "0."),
+        ("0", "-0"),
+        ("1", "1.000e+00"),
+        ("0.5", ".5"),
+        ("-1", "\u22121"),
     ],
 )
 def test_two_spellings_of_a_class_are_an_error_that_shows_both(one: str, other: str) -> None:
@@ -82,7 +86,8 @@ def test_words_for_no_label_are_never_a_class(label: str, in_table: bool) -> Non
 
 
 @pytest.mark.parametrize(
-    "labels", [("yes", "no", "1"), ("True", "0", "positive"), ("0", "1", "False"), ("neg", "pos", "Negative")]
+    "labels",
+    [("yes", "no", "1"), ("True", "0", "positive"), ("0", "1", "False"), ("neg", "pos", "Negative"), ("y", "n", "Yes")],
 )
 def test_words_that_mean_the_same_are_one_class_or_an_error(labels: tuple[str, ...]) -> None:
     assert "classes that mean the same: " in refusal(*labels)
@@ -91,6 +96,7 @@ def test_words_that_mean_the_same_are_one_class_or_an_error(labels: tuple[str, .
 def test_numbers_and_letters_of_classes_arent_taken_for_yes_and_no() -> None:
     assert check(*map(str, range(10))) == ()
     assert check(*"abcdefghijklmnopqrstuvwxyz", in_table=False) == ()
+    assert check("Y", "Yes", "N", "No", "Ne", "Na+") == ()
     assert check("positive", "negative", "no finding") == ()
 
 
@@ -136,6 +142,11 @@ def test_a_column_of_many_numbers_is_taken_for_a_measurement() -> None:
         message = refusal(*map(str, values))
         assert "the label looks like a measurement, and this task is a classification" in message
         assert f"{len(set(values))} different numbers in {len(values)} lines" in message
+        assert f"labels.csv, line 2: {values[0]}" in message
+        assert "--task regression learns numbers" in message
+        message = refusal(*map(str, values), private=True)
+        assert "(labels.csv, line 2):" in message
+        assert "--task ct-regression learns numbers" in message
 
 
 def test_numbers_of_classes_are_classes() -> None:

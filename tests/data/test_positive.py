@@ -53,6 +53,12 @@ FINDING_AND_NOTHING = [
     ("nodule", "nonodule"),
     ("with_PE", "without_PE"),
     ("PE present", "PE absent"),
+    ("Befund", "kein_Befund"),
+    ("befund", "ohne Befund"),
+    ("bösartig", "gutartig"),
+    ("positif", "négatif"),
+    ("con_nódulo", "sin_nódulo"),
+    ("异常", "正常"),
 ]
 
 

@@ -425,8 +425,9 @@ def test_labels_that_name_patients_are_refused(kind: str, tmp_path: Path) -> Non
         rows.append(("", uid, {"PatientID": f"canary{i}", "name": name, "UID": uid}[kind]))
     with pytest.raises(zooft.DataError) as caught:
         discover(table(tmp_path, rows), SLICE)
-    assert "labels.csv has in the column label of 4 of 4 lines, first in line 2, what names their own patient" in str(
-        caught.value
+    assert (
+        "labels.csv has in a column of targets, in 4 of 4 lines, first in line 2, what names their own patient"
+        in str(caught.value)
     )
     assert "canary" not in str(caught.value).lower()
 

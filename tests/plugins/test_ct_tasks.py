@@ -16,7 +16,7 @@ from sklearn import metrics as theirs
 import zooft
 from zooft.hooks import registry
 from zooft_ct import demo, phantom
-from zooft_ct.options import MultilabelOptions, OrdinalOptions, RegressionOptions
+from zooft_ct.options import MultilabelOptions, MultitaskOptions, OrdinalOptions, RegressionOptions
 
 SIZE = phantom.Size(pixels=64, slices=4)
 PATIENTS = 12
@@ -312,3 +312,60 @@ def by_patient(rows: Sequence[dict[str, str]]) -> list[dict[str, str]]:
         {**own[0], **{name: str(np.mean([float(row[name]) for row in own])) for name in columns}}
         for own in groups.values()
     ]
+
+
+TOML = """
+[targets.kernel]
+problem = "classification"
+
+[targets.age]
+problem = "regression"
+unit = "years"
+"""
+
+
+def write_several(data: Path) -> None:
+    rows = [
+        (one.SeriesInstanceUID, one.ConvolutionKernel.lower(), float(one.PatientAge.removesuffix("Y")), "x")
+        for one in {one.SeriesInstanceUID: one for one in slices(data)}.values()
+    ]
+    write(data / "labels.csv", ("series_uid", "kernel", "age", "note"), rows)
+
+
+def test_several_answers_about_one_series_have_one_file(data: Path, tmp_path: Path) -> None:
+    write_several(data)
+    (tmp_path / "targets.toml").write_text(TOML)
+    run = tmp_path / "run"
+    command(
+        "finetune", "--task", "ct-multitask", "--targets-file", tmp_path / "targets.toml", "--mode", "slice", "--backbone", "timm:test_resnet",
+        "--weights", "random", "--data", data, "--out", run, "--epochs", "2", "--bootstrap", "0", "--hu-cache", "off", "--val-fraction", "0.5",
+    )  # fmt: skip
+    assert json.loads((run / "verification.json").read_text())["passed"] is True
+    figures = json.loads(command("evaluate", run, "--data", data, "--json", "--bootstrap", "0").stdout)
+    of_file = json.loads(
+        command("evaluate", run / "model.onnx", "--data", data, "--split", "val", "--json", "--bootstrap", "0").stdout
+    )
+    with (run / "predictions.csv").open(newline="") as file:
+        rows = [row for row in csv.DictReader(file) if row["split"] == "val"]
+    true = [float(row["target"].partition("age ")[2].split()[0]) for row in rows]
+    kernels = [row["target"].split()[1].rstrip(";") for row in rows]
+    for values in (figures, of_file):
+        found = values["metrics"]
+        mae = theirs.mean_absolute_error(true, [float(row["age [years]"]) for row in rows])
+        accuracy = theirs.accuracy_score(kernels, [row["kernel class"] for row in rows])
+        assert found["mae/age"]["value"] == pytest.approx(mae, abs=1e-2)
+        assert found["accuracy/kernel"]["value"] == pytest.approx(accuracy, abs=1e-6)
+    text = "".join(path.read_text() for path in run.rglob("*") if path.suffix in {".json", ".csv", ".html", ".jsonl"})
+    assert "PHANTOM-" not in text
+    assert not any(series in text for series in ages(data))
+    shown = command("predict", run / "model.onnx", data / "dicom" / "PHANTOM-0003").stdout
+    assert " years" in shown
+    assert "PHANTOM" not in shown
+
+
+def test_one_of_several_columns_that_names_patients_is_refused(data: Path) -> None:
+    rows = [(series, patient, age) for series, (patient, age) in ages(data).items()]
+    write(data / "labels.csv", ("series_uid", "kernel", "age"), rows)
+    with pytest.raises(zooft.DataError, match=r"in 12 of 12 lines.* what names their own patient") as caught:
+        find("ct-multitask", data, MultitaskOptions(targets_toml=TOML, hu_cache="off"))
+    assert "PHANTOM" not in str(caught.value)

@@ -6,6 +6,7 @@ classes go into every artefact, and two spellings of one class would be trained 
 
 from __future__ import annotations
 
+import decimal
 import re
 import unicodedata
 from collections import Counter, defaultdict
@@ -21,6 +22,7 @@ _NO_LABEL = frozenset(
         "-nan",
         "na",
         "n/a",
+        "n.a.",
         "#n/a",
         "#na",
         "<na>",
@@ -40,27 +42,31 @@ _NO_LABEL = frozenset(
 """What programs and people write where no label is known, by `spelling`."""
 _SAME = (frozenset({"1", "yes", "true", "positive", "pos"}), frozenset({"0", "no", "false", "negative", "neg"}))
 """Words with the same meaning, by `spelling`."""
+_LETTERS = (frozenset({"y", "yes"}), frozenset({"n", "no"}), frozenset({"t", "true"}), frozenset({"f", "false"}))
+"""Likewise, among `_FEW` classes at most: of many, each letter may be a class."""
+_FEW = 4
 _SEPARATORS = ',;|"'
 _SEPARATOR = re.compile(r"(?<=[^\W\d_])[-_'\u2010-\u2015\u2018\u2019]+(?=[^\W\d_])")
 """Between two letters."""
-_NUMBER = re.compile(r"([+-]?)0*(\d+?)(?:[.,](\d*?)0*)?")
+_NUMBER = re.compile(r"[+-]?(\d+([.,]\d*)?|[.,]\d+)(e[+-]?\d\d?)?")
+_EXACT = decimal.Context(prec=1000)
 _MEASURED, _FEW_EACH = 10, 3
 """More different numbers than the first, with fewer lines each than the second on average, aren't classes."""
 _PLACES_NAMED = 3
 
 
 def spelling(text: str) -> str:
-    """A name without case, spaces, invisible marks, Unicode form, leading zeros and a trailing .0.
+    """A name without case, spaces, invisible marks and Unicode form; of a number, what it is worth.
 
-    Names with the same result are one name in two spellings. Forms are NFKC's, case is folded (Unicode, 3.13).
+    Names with the same result are one name in two spellings, such as 1, 01, 1.0 and 1e0. Forms are NFKC's, case is
+    folded (Unicode, 3.13).
     """
     folded = unicodedata.normalize("NFKC", unicodedata.normalize("NFKC", text).casefold())
-    bare = "".join(c for c in folded if not (c.isspace() or _is_invisible(c)))
-    number = _NUMBER.fullmatch(bare)
-    if not number:
+    bare = "".join(c for c in folded if not (c.isspace() or _is_invisible(c))).replace("\N{MINUS SIGN}", "-")
+    if not _NUMBER.fullmatch(bare):
         return bare
-    sign, whole, part = number.groups()
-    return f"{'-' if sign == '-' else ''}{whole}{f'.{part}' if part else ''}"
+    value = decimal.Decimal(bare.replace(",", "."))
+    return f"{value.normalize(_EXACT):f}" if value else "0"
 
 
 def label_fault(label: str, *, in_table: bool = False) -> str | None:
@@ -117,7 +123,7 @@ def check_labels(found: Iterable[tuple[str, str]], *, in_table: bool = False, pr
     _refuse_spellings(counts, places)
     _refuse_synonyms(counts, places)
     _refuse_no_label_among_numbers(counts, places)
-    about_numbers = _about_numbers(counts, private=private) if in_table else ()
+    about_numbers = _about_numbers(counts, places, private=private) if in_table else ()
     return (*about_numbers, *_about_separators(counts, places))
 
 
@@ -159,7 +165,7 @@ def _refuse_spellings(counts: Mapping[str, int], places: Mapping[str, Sequence[s
 
 def _refuse_synonyms(counts: Mapping[str, int], places: Mapping[str, Sequence[str]]) -> None:
     """Where several people or programs wrote one column."""
-    for words in _SAME:
+    for words in (*_SAME, *(_LETTERS if len(counts) <= _FEW else ())):
         found = sorted(label for label in counts if spelling(label) in words)
         if len(found) > 1:
             listed = " and ".join(f"{label!r} ({_where(places, label, counts)})" for label in found)
@@ -193,7 +199,7 @@ def _about_separators(counts: Mapping[str, int], places: Mapping[str, Sequence[s
     ]
 
 
-def _about_numbers(counts: Mapping[str, int], *, private: bool) -> tuple[str, ...]:
+def _about_numbers(counts: Mapping[str, int], places: Mapping[str, Sequence[str]], *, private: bool) -> tuple[str, ...]:
     lines, kinds = sum(counts.values()), len(counts)
     values = [_value(label) for label in counts]
     numbers = [value for value in values if value is not None]
@@ -208,11 +214,13 @@ def _about_numbers(counts: Mapping[str, int], *, private: bool) -> tuple[str, ..
     numbered = not parts and min(numbers) in {0, 1} and max(numbers) - min(numbers) + 1 == kinds  # as classes are
     few = lines < (_FEW_EACH - 1 if numbered else _FEW_EACH) * kinds
     if (kinds > _MEASURED and (parts or few)) or (parts and few and kinds > _MEASURED // 2):
+        label = next(iter(counts))
+        first = f" ({places[label][0]}{'' if private else f': {label}'})"
         raise DataError(
-            f"{kinds} different numbers in {lines} lines, from {min(numbers):g} to {max(numbers):g}: the label looks "
-            "like a measurement, and this task is a classification. Write a few classes that cover its range into "
-            f"the column, such as 'up to {_middle(numbers):g}' and 'above {_middle(numbers):g}', or use a task for "
-            "measurements, if a plugin has one (zooft plugins lists them)"
+            f"{kinds} different numbers in {lines} lines, from {min(numbers):g} to {max(numbers):g}{first}: the label "
+            f"looks like a measurement, and this task is a classification. --task {'ct-' if private else ''}regression "
+            "learns numbers; for classes, write a few that cover the range into the column, such as "
+            f"'up to {_middle(numbers):g}' and 'above {_middle(numbers):g}'"
         )
     if kinds > 2 * _MEASURED and max(numbers) - min(numbers) >= kinds:
         return (

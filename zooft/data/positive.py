@@ -16,11 +16,16 @@ _NOTHING = frozenset(
     """
     normal healthy negative neg none nothing nil clear clean no absent absence false 0 zero good ok okay
     intact undamaged unaffected uninfected unremarkable pass passed accept accepted sound genuine ham empty
-    nofinding nofindings gesund unauffällig sain sano sana
+    nofinding nofindings gesund unauffällig normalbefund negativ nein sain normale négatif negatif sano sana
+    negativo negativa saudável norm norma ned nad 正常 阴性 陰性 无 無 норма
     """.split()  # noqa: SIM905 -- a list of words
 )
 """Words for: nothing was found."""
-_HARMLESS = frozenset(("benign control controls other others rest background regular").split())  # noqa: SIM905 -- the same
+_HARMLESS = frozenset(
+    """
+    benign control controls other others rest background regular gutartig kontrolle bénin benin benigno benigna 良性
+    """.split()  # noqa: SIM905 -- the same
+)
 """Words for a harmless finding: positive beside `_NOTHING`, negative beside everything else."""
 _FINDING = frozenset(
     """
@@ -33,11 +38,14 @@ _FINDING = frozenset(
     ischaemia infarct infarction aneurysm fibrosis infection infected inflamed inflammation defect defects
     defective bad nok ng fail failed failure fault faulty reject rejected crack cracks cracked broken damage
     damaged scratch scratched dent dented rust rusty rotten spoiled contaminated fake forged fraud spam krank
-    malade enfermo
+    krankhaft auffällig pathologisch bösartig krebs karzinom blutung fraktur positiv ja malade malin positif oui
+    enfermo anormal anormale maligno maligna positivo positiva cáncer câncer 异常 異常 阳性 陽性 恶性 有
     """.split()  # noqa: SIM905 -- the same
 )
 """Words for: something was found."""
-_NEGATIONS = frozenset({"no", "non", "not", "without", "free"})
+_NEGATIONS = frozenset(
+    "no non not without free kein keine keinen nicht ohne sans sin sem senza".split()  # noqa: SIM905 -- the same
+)
 _PAIRS = ({"n", "y"}, {"f", "t"}, {"n", "p"}, {"-", "+"}, {"-1", "1"})
 """Names that have a meaning only as a pair."""
 _POSITIVE_OF_PAIR = frozenset({"y", "t", "p", "+", "1"})
