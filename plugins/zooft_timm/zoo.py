@@ -62,7 +62,7 @@ def build(name: str) -> nn.Module:
     import timm
 
     architecture, given = sources.arguments(name) if sources.is_saved(name) else (name, {})
-    module: nn.Module = timm.create_model(architecture, pretrained_weights=False, **_settings(name), **given)
+    module: nn.Module = timm.create_model(architecture, pretrained=False, **_settings(name), **given)
     return module
 
 
@@ -82,7 +82,7 @@ def pretrained_weights(name: str) -> zooft.LoadedWeights:
         _refuse_unreachable_hub(name)
     with torch.random.fork_rng(devices=[]):
         source = name if saved is None else f"{sources.FOLDER}{sources.snapshot(saved)}"
-        module = timm.create_model(source, pretrained_weights=True)
+        module = timm.create_model(source, pretrained=True)
     tensors = module.state_dict()
     if _settings(name):
         tensors = {key: tensors[key] for key in build(name).state_dict()}
