@@ -344,7 +344,7 @@ def _patients(
     if wrong:
         raise zooft.DataError(
             f"{name} gives {len(wrong)} series another patient_id than their files do, first in line {min(wrong)}; "
-            "mend it (spreadsheets drop leading zeros), or leave patient_id empty where the files have it"
+            "fix it (spreadsheets drop leading zeros), or leave patient_id empty where the files have it"
         )
     if not believed:
         return known, ()

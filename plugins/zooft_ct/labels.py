@@ -191,7 +191,7 @@ def _row(number: int, values: Mapping[str, str], name: str) -> Row | str:
     split = values.get("split", "").lower()
     if split and split not in zooft.SPLIT_NAMES:
         raise zooft.DataError(
-            f"{name}, line {number}, names a split that isn't train, val or test; mend it, as another split would "
+            f"{name}, line {number}, names a split that isn't train, val or test; fix it, as another split would "
             "quietly become another experiment"
         )
     row = Row(

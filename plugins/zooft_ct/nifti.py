@@ -173,7 +173,7 @@ def _header(path: Path) -> tuple[bool, Any, bytes]:
             raise zooft.DataError("named as NIfTI, and isn't")
         size = sizes.pop()
         kind: Any = nibabel.Nifti1Header if size == 348 else nibabel.Nifti2Header
-        header = kind(start[:size], check=False)  # its checks would log what they find, and mend it in silence
+        header = kind(start[:size], check=False)  # its checks would log what they find, and fix it in silence
     except (OSError, EOFError, zlib.error, *errors) as error:
         raise zooft.DataError(f"its NIfTI header can't be read ({type(error).__name__})") from None
     if bytes(header["magic"])[:3] not in (b"n+1", b"n+2"):
@@ -424,4 +424,4 @@ def _refuse_other_units(values: NDArray[np.int16], hidden: units.Beyond) -> None
         raise zooft.DataError(f"not HU? its values go from {low} to {high}, most of them not those of tissue or air")
     reason = units.misfit(values, hidden)
     if reason:
-        raise zooft.DataError(f"not HU? {reason}; mend its scl_slope and scl_inter, or convert it again")
+        raise zooft.DataError(f"not HU? {reason}; fix its scl_slope and scl_inter, or convert it again")

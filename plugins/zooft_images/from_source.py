@@ -146,7 +146,7 @@ def split_of(row: zooft.Row) -> Split | None:
         )
     if row.split not in (None, split):
         raise zooft.DataError(
-            f"{row.id} lies in the split {row.split}, and its column {SPLIT_COLUMN} has {text!r}; mend one of the two"
+            f"{row.id} lies in the split {row.split}, and its column {SPLIT_COLUMN} has {text!r}; fix one of the two"
         )
     return split
 

@@ -322,7 +322,7 @@ def _without_contradictions(samples: Sequence[zooft.Sample], listing: Listing) -
             continue
         other = next(id_ for name, id_ in under.items() if name != sample.target.name)
         listing.rejected.append(
-            zooft.Rejection(sample.id, f"the same picture is {other}, of another identity; mend one of the two")
+            zooft.Rejection(sample.id, f"the same picture is {other}, of another identity; fix one of the two")
         )
     return single
 

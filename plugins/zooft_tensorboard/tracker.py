@@ -25,13 +25,13 @@ class Curves:
 
     Attributes:
         folder: of the run's curves; folds stand below it.
-        goes_on: whether an earlier process has written there what comes again after a resume.
+        continued: whether an earlier process has written there what comes again after a resume.
         options: the run's, as TensorBoard takes them.
         writers: by fold, opened when they are first needed.
     """
 
     folder: Path
-    goes_on: bool
+    continued: bool
     options: Mapping[str, Any]
     writers: dict[int | None, SummaryWriter] = field(default_factory=dict)
 
@@ -63,10 +63,10 @@ class Tracker:
                 f"{VARIABLE} is set and TensorBoard can't be loaded ({error}); pip install 'zooft[tensorboard]', or "
                 "unset it"
             ) from error
-        folder, goes_on = _folder_of(run, Path(root).expanduser(), started)
+        folder, continued = _folder_of(run, Path(root).expanduser(), started)
         options = {name: _plain(value) for name, value in started.config.items() if value is not None}
-        self._open[run] = curves = Curves(folder, goes_on, options)
-        if not goes_on:
+        self._open[run] = curves = Curves(folder, continued, options)
+        if not continued:
             samples = {split: sum(counts.values()) for split, counts in started.counts.items()}
             curves.writer().add_text("options", _table({**options, **{f"samples, {k}": v for k, v in samples.items()}}))
 
@@ -74,7 +74,7 @@ class Tracker:
     def zooft_on_epoch_end(self, run: Path, record: zooft.EpochRecord, fold: int | None, repeated: bool) -> None:
         """A point of every curve."""
         curves = self._open.get(run)
-        if curves is None or (repeated and curves.goes_on):
+        if curves is None or (repeated and curves.continued):
             return
         points = {
             "loss/train": record.train_loss,

@@ -264,7 +264,7 @@ def test_another_model_does_not_go_on_with_it(model: Path, tmp_path: Path) -> No
     (tmp_path / "other").mkdir()
     other = written(tmp_path / "other", lambda changed: setattr(changed, "doc_string", "another"))
     done = command("predict", other, many, "--out", tmp_path / "a.csv", "--resume", status=1)
-    assert "was begun with another model" in done.stderr
+    assert "was started with another model" in done.stderr
 
 
 def test_an_interrupt_before_the_first_answer_leaves_nothing(model: Path, tmp_path: Path, monkeypatch: Any) -> None:

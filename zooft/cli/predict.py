@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from zooft.contracts import GroupResult, Rejection
     from zooft.deploy.predict import Answer, Group, Input
 
-_UNJUDGED = "not_judged.csv"
+_MISSING_FILE = "not_judged.csv"
 _LINES_EACH = 10
 """Lines that one reason gets on the screen: a folder of other files may hold thousands."""
 _SOME_FAILED = 3
@@ -149,7 +149,7 @@ def _by_writer(job: Job, items: Sequence[Input], tally: Tally) -> Tally:
         writer = job.task.problem.deployment.writers[job.wanted.format]
         written = writer(made, metadata.labels, metadata.fitted, folder)
     echo(f"{len(written)} files in {folder}" if len(written) != 1 else written[0])
-    _write_unjudged(folder, lacking, key="file")
+    _write_missing(folder, lacking, key="file")
     return tally
 
 
@@ -251,15 +251,15 @@ def _write_own(job: Job, groups: Sequence[Group], results: Sequence[GroupResult 
     answered = [result for result in results if not isinstance(result, str)]
     for path in job.task.writers[job.wanted.format](answered, file, job.wanted.out, job.options):
         echo(path)
-    _write_unjudged(job.wanted.out, [answer for answer in everyone if answer.error])
+    _write_missing(job.wanted.out, [answer for answer in everyone if answer.error])
 
 
-def _write_unjudged(folder: Path, lacking: Sequence[Answer], *, key: str = "patient") -> None:
+def _write_missing(folder: Path, lacking: Sequence[Answer], *, key: str = "patient") -> None:
     """Those who weren't answered, or only in part; an earlier command's entries of others are removed."""
     from zooft.deploy import formats
     from zooft.run.folder import write_text
 
-    path, head = folder / _UNJUDGED, formats.csv_line((key, "missing", "error"))
+    path, head = folder / _MISSING_FILE, formats.csv_line((key, "missing", "error"))
     if lacking:
         folder.mkdir(parents=True, exist_ok=True)
         rows = (formats.csv_line((each.key, each.facts.get("missing", ""), each.error)) for each in lacking)
