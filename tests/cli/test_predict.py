@@ -169,7 +169,12 @@ def test_answers_are_written_as_they_come(
         return real(*given)
 
     monkeypatch.setattr(answers, "run_one", run)
-    command("predict", model, pictures / "[012].png", *(("--out", tmp_path / "a.csv") if where == "--out" else ("--format", where)))  # fmt: skip
+    command(
+        "predict",
+        model,
+        pictures / "[012].png",
+        *(("--out", tmp_path / "a.csv") if where == "--out" else ("--format", where)),
+    )
     assert ["0.png" in seen[1], "1.png" in seen[1], "1.png" in seen[2]] == [True, False, True]
 
 
@@ -201,8 +206,11 @@ from zooft.cli import main
 sys.argv = ["zooft", *sys.argv[1:]]
 main()
 """
-    done = subprocess.run([sys.executable, "-c", die_after, "predict", model, many, "--out", out], check=False,
-                          env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)})  # fmt: skip
+    done = subprocess.run(
+        [sys.executable, "-c", die_after, "predict", model, many, "--out", out],
+        check=False,
+        env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
+    )
     assert done.returncode == -signal.SIGKILL
     assert not out.exists()
     known = partial.read_bytes().splitlines()

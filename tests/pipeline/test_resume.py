@@ -156,9 +156,13 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def drive(jobs: list[dict[str, Any]]) -> None:
     done = subprocess.run(
-        [sys.executable, "-c", DRIVER, json.dumps(jobs)], cwd=REPOSITORY, capture_output=True, text=True,
-        check=False, env={**os.environ, "OMP_NUM_THREADS": "1"},
-    )  # fmt: skip
+        [sys.executable, "-c", DRIVER, json.dumps(jobs)],
+        cwd=REPOSITORY,
+        capture_output=True,
+        text=True,
+        check=False,
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+    )
     assert done.returncode == 0, done.stdout + done.stderr
 
 

@@ -138,9 +138,13 @@ def test_studies_of_one_patient_are_answered_apart_each_report_in_its_study(tmp_
         "1 patients have several studies, 2 in all; each study gets an answer of its own" in n for n in found.notes
     )
     file = zooft.DeployedFile(
-        problem="classification", labels=zooft.class_labels(("clear", "nodule")), fitted={}, backbone="timm:any", version="1",
+        problem="classification",
+        labels=zooft.class_labels(("clear", "nodule")),
+        fitted={},
+        backbone="timm:any",
+        version="1",
         weights_sha256="0" * 64,
-    )  # fmt: skip
+    )
     results = [
         zooft.GroupResult(
             group=group,

@@ -92,9 +92,13 @@ def given(
             yield item
 
     source = zooft.Source(
-        name=name, summary="", recognises=lambda path: path.suffix == ".given",
-        columns=lambda _: columns or (zooft.Column(name="label"),), rows=some, content=identity,
-    )  # fmt: skip
+        name=name,
+        summary="",
+        recognises=lambda path: path.suffix == ".given",
+        columns=lambda _: columns or (zooft.Column(name="label"),),
+        rows=some,
+        content=identity,
+    )
     source = dataclasses.replace(source, **more)
     return guard_functions(source, PluginInfo(name="mine", distribution="my-package", version="1"))
 
