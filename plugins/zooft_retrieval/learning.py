@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -66,7 +67,6 @@ def order(targets: Sequence[Any], _options: RetrievalOptions, size: int, seed: i
         size: of a batch.
         seed: of the choice.
     """
-    import numpy as np
     from pytorch_metric_learning.samplers import MPerClassSampler
     from pytorch_metric_learning.utils import common_functions
 

@@ -11,13 +11,15 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from zooft import runtime
 from zooft.cli import paths, subject
 from zooft.cli.delivery import Tally, writing
 from zooft.cli.live import Live
 from zooft.cli.output import json_flag
 from zooft.cli.screen import echo
 from zooft.cli.wanted import Job, Wanted, check_format, check_out, check_overwritten
-from zooft.run.folder import ONNX_FILE
+from zooft.contracts import DeployedFile
+from zooft.run.folder import ONNX_FILE, to_json, write_text
 from zooft.storage.sequences import pick
 
 if TYPE_CHECKING:
@@ -71,7 +73,6 @@ def predict(model: Path, typed: tuple[str, ...], as_json: bool, **given: Any) ->
     """
     wanted = Wanted(model=model / ONNX_FILE if model.is_dir() else model, as_json=as_json, typed=typed, **given)
     check_out(wanted)  # before anything is opened that takes its time
-    from zooft import runtime
     from zooft.deploy import declared, saved
     from zooft.hooks import registry
 
@@ -202,7 +203,6 @@ def _write_groups(
 ) -> None:
     from zooft.deploy import predict as answers
     from zooft.deploy.formats import Layout
-    from zooft.run.folder import to_json
 
     about = to_json({**job.about, "intended_use": job.opened.metadata.intended_use, "rejected": rejected})
     layout = Layout(
@@ -232,7 +232,6 @@ def _write_own(job: Job, groups: Sequence[Group], results: Sequence[GroupResult 
 
     A table beside it has the others.
     """
-    from zooft.contracts import DeployedFile
     from zooft.deploy import predict as answers
 
     everyone = [answers.from_result(group, result, {}) for group, result in zip(groups, results, strict=True)]
@@ -257,7 +256,6 @@ def _write_own(job: Job, groups: Sequence[Group], results: Sequence[GroupResult 
 def _write_missing(folder: Path, lacking: Sequence[Answer], *, key: str = "patient") -> None:
     """Those who weren't answered, or only in part; an earlier command's entries of others are removed."""
     from zooft.deploy import formats
-    from zooft.run.folder import write_text
 
     path, head = folder / _MISSING_FILE, formats.csv_line((key, "missing", "error"))
     if lacking:
