@@ -122,8 +122,10 @@ def browser(folder: Path) -> Iterator[Browser]:
         f"--user-data-dir={folder}",
     )  # fmt: skip
     process = subprocess.Popen(
-        [sys.executable, "-c", _ONTO_3_AND_4, str(to_read), str(from_write), program, *flags], pass_fds=(to_read, from_write), stderr=subprocess.DEVNULL
-    )  # fmt: skip
+        [sys.executable, "-c", _ONTO_3_AND_4, str(to_read), str(from_write), program, *flags],
+        pass_fds=(to_read, from_write),
+        stderr=subprocess.DEVNULL,
+    )
     os.close(to_read)
     os.close(from_write)
     shown = Browser(to_write, from_read)

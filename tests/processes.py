@@ -33,9 +33,14 @@ def together(work: Callable[..., Any], folder: Path, *, number: int, seconds: fl
     )
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free_port())}
     done = subprocess.run(
-        [sys.executable, "-c", code], cwd=REPOSITORY, env=environment, timeout=seconds,
-        capture_output=True, text=True, check=False,
-    )  # fmt: skip
+        [sys.executable, "-c", code],
+        cwd=REPOSITORY,
+        env=environment,
+        timeout=seconds,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
     files = [folder / f"{rank}.pickle" for rank in range(number)]
     results = [pickle.loads(file.read_bytes()) if file.exists() else None for file in files]  # noqa: S301 -- ours
     if all(result is None for result in results):

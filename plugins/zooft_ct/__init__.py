@@ -48,7 +48,7 @@ def zooft_register_tasks() -> list[zooft.Task]:
                 "several labels a patient, series or slice of CT, from columns of labels.csv or one that lists them"
             ),
             own=options.MultilabelOptions,
-            answers="in which the listed labels are looked for",
+            answers="in which the listed labels are detected",
         ),
         tasks.ct_task(
             "ct-multitask",

@@ -24,7 +24,7 @@ class Answers:
     """Which series go together.
 
     Attributes:
-        patients: what all files say of PatientIDs.
+        patients: the PatientIDs of all files.
         studies: of each patient, as `Patients.apart` calls them, the dates of each StudyInstanceUID, as far as they're
             known.
     """

@@ -28,8 +28,8 @@ class Labelled:
 
     Attributes:
         stack: what is labelled.
-        patient: what tells the patient from all others, by the files, else by the table; "" where neither tells.
-        doubt: why the files' PatientID can't be believed, where the table doesn't tell.
+        patient: what identifies the patient, by the files, else by the table; "" where neither does.
+        doubt: why the files' PatientID can't be believed, where the table has none.
         labels: by number of the slice.
         copies: files that a table labels by path, though the stack holds an equal one; with the number of its slice.
     """
@@ -84,8 +84,8 @@ class _Index:
 
 
 @dataclass(frozen=True, slots=True)
-class _Told:
-    """What a line says: of these slices of a stack, or of a file that is a copy of the one slice."""
+class _Match:
+    """A line's meaning: of these slices of a stack, or of a file that is a copy of the one slice."""
 
     row: Row
     number: int
@@ -94,20 +94,20 @@ class _Told:
 
 
 def by_table(table: Table, stacks: Sequence[Stack], root: Path, patients: Patients, *, whole: bool) -> Assigned:
-    """Labels as a table tells them.
+    """Labels of a table.
 
     Args:
         table: read and checked.
         stacks: what lies below `root`.
         root: what the table's paths are relative to.
-        patients: what all files say of PatientIDs.
+        patients: the PatientIDs of all files.
         whole: whether series are wanted, so that a label of one slice is of no use.
 
     Raises:
         DataError: lines that contradict each other or the files, or a folder that holds several series.
     """
     index = _index(stacks)
-    told: list[_Told] = []
+    matches: list[_Match] = []
     rejected = list(table.rejected)
     for row in table.rows:
         meant = _meant(row, index, root, table.name)
@@ -116,16 +116,16 @@ def by_table(table: Table, stacks: Sequence[Stack], root: Path, patients: Patien
         if isinstance(meant, str):
             rejected.append(zooft.Rejection(f"{table.name}, line {row.line}", meant))
         else:
-            told += meant
-    _refuse_identifiers(told, stacks, table.name)
-    known, notes = _patients(told, stacks, patients, table.name)
-    placed, copies = _place(told, table.name), _copies(told)
+            matches += meant
+    _refuse_identifiers(matches, stacks, table.name)
+    known, notes = _patients(matches, stacks, patients, table.name)
+    placed, copies = _place(matches, table.name), _copies(matches)
     return Assigned(
         labelled=tuple(_label(stacks[i], known[i], patients, placed[i], copies.get(i, ())) for i in sorted(placed)),
         unlabelled=tuple(stack for i, stack in enumerate(stacks) if i not in placed),
         rejected=tuple(rejected),
         classes=tuple(sorted({row.label for row in table.rows})),
-        by_slice=not whole and any(_labels_slice(one, stacks, root) for one in told),
+        by_slice=not whole and any(_labels_slice(one, stacks, root) for one in matches),
         notes=(*table.notes, *notes),
     )
 
@@ -154,7 +154,7 @@ def by_folders(
     classes = tuple(sorted({label for where in placed for label, _ in where.values()}))
     if not classes:
         raise zooft.DataError(
-            f"nothing says which class is which: write {labels.TABLE} (patient_id, series_uid or path, label) into the "
+            f"there are no labels: write {labels.TABLE} (patient_id, series_uid or path, label) into the "
             "data folder, or put the series into a folder for each class"
         )
     _refuse_patients_folders(labelled, classes)
@@ -213,52 +213,52 @@ def _copy(stacks: Sequence[Stack]) -> Mapping[str, Sequence[_Copy]]:
     return copies
 
 
-def _meant(row: Row, index: _Index, root: Path, name: str) -> list[_Told] | str:
+def _meant(row: Row, index: _Index, root: Path, name: str) -> list[_Match] | str:
     """Stacks and their slices that a line speaks of, or why there are none."""
-    told = _by_series(row, index) if row.series else _by_path(row, index, root, name)
+    matches = _by_series(row, index) if row.series else _by_path(row, index, root, name)
     if row.series and row.path:
-        _refuse_two_places(row, told, index, root, name)
-    if isinstance(told, str) or not row.sop:
-        return told
-    named = {place for one in told for place in index.slices.get((index.stacks[one.number].series, row.sop), ())}
-    only = [replace(one, slices=[i for i in one.slices if (one.number, i) in named]) for one in told]
+        _refuse_two_places(row, matches, index, root, name)
+    if isinstance(matches, str) or not row.sop:
+        return matches
+    named = {place for one in matches for place in index.slices.get((index.stacks[one.number].series, row.sop), ())}
+    only = [replace(one, slices=[i for i in one.slices if (one.number, i) in named]) for one in matches]
     return [one for one in only if one.slices] or "there is no such slice among the usable ones of its series"
 
 
-def _refuse_two_places(row: Row, told: list[_Told] | str, index: _Index, root: Path, name: str) -> None:
-    """A path that isn't here any more, as where tables come from elsewhere, says nothing.
+def _refuse_two_places(row: Row, matches: list[_Match] | str, index: _Index, root: Path, name: str) -> None:
+    """A path that isn't here any more, as where tables come from elsewhere, is ignored.
 
     One that is here may contradict.
     """
     at_path = _by_path(row, index, root, name)
-    if isinstance(told, str) or isinstance(at_path, str):
+    if isinstance(matches, str) or isinstance(at_path, str):
         return
-    if not {one.number for one in told} & {one.number for one in at_path}:
+    if not {one.number for one in matches} & {one.number for one in at_path}:
         raise zooft.DataError(
             f"{name}, line {row.line}, names a series_uid and a path of another series; leave the one that is meant"
         )
 
 
-def _by_series(row: Row, index: _Index) -> list[_Told] | str:
+def _by_series(row: Row, index: _Index) -> list[_Match] | str:
     if row.sop and (row.series, row.sop) in index.slices:
         return _at(row, index.slices[row.series, row.sop])
-    told = [_all_of(row, number, index) for number in index.series.get(row.series, ())]
-    return told or "there is no such series among the usable ones"
+    matches = [_all_of(row, number, index) for number in index.series.get(row.series, ())]
+    return matches or "there is no such series among the usable ones"
 
 
-def _at(row: Row, places: Iterable[tuple[int, int]]) -> list[_Told]:
+def _at(row: Row, places: Iterable[tuple[int, int]]) -> list[_Match]:
     """Places by their stacks."""
     slices: defaultdict[int, list[int]] = defaultdict(list)
     for number, i in places:
         slices[number].append(i)
-    return [_Told(row, number, numbers) for number, numbers in slices.items()]
+    return [_Match(row, number, numbers) for number, numbers in slices.items()]
 
 
-def _all_of(row: Row, number: int, index: _Index) -> _Told:
-    return _Told(row, number, range(len(index.stacks[number].slices)))
+def _all_of(row: Row, number: int, index: _Index) -> _Match:
+    return _Match(row, number, range(len(index.stacks[number].slices)))
 
 
-def _by_path(row: Row, index: _Index, root: Path, name: str) -> list[_Told] | str:
+def _by_path(row: Row, index: _Index, root: Path, name: str) -> list[_Match] | str:
     try:
         path = zooft.path_in_table(root, row.path).resolve()
         known = path.exists()
@@ -271,7 +271,7 @@ def _by_path(row: Row, index: _Index, root: Path, name: str) -> list[_Told] | st
     return _at(row, index.files.get(str(path), ())) or _by_copy(row, path, index)
 
 
-def _by_folder(row: Row, path: Path, index: _Index, name: str) -> list[_Told] | str:
+def _by_folder(row: Row, path: Path, index: _Index, name: str) -> list[_Match] | str:
     numbers = sorted(index.folders.get(str(path), ()))
     if len(numbers) > 1:
         raise zooft.DataError(
@@ -281,49 +281,49 @@ def _by_folder(row: Row, path: Path, index: _Index, name: str) -> list[_Told] | 
     return [_all_of(row, number, index) for number in numbers] or "its folder has no usable series"
 
 
-def _by_copy(row: Row, path: Path, index: _Index) -> list[_Told] | str:
+def _by_copy(row: Row, path: Path, index: _Index) -> list[_Match] | str:
     """Of two equal files a series takes one; a line may speak of the other."""
-    told = [_Told(row, copy.number, [copy.slice], copy=copy.header) for copy in index.copies.get(str(path), ())]
-    return told or "its file isn't among the usable ones of the data folder"
+    matches = [_Match(row, copy.number, [copy.slice], copy=copy.header) for copy in index.copies.get(str(path), ())]
+    return matches or "its file isn't among the usable ones of the data folder"
 
 
-def _whole(told: list[_Told], stacks: Sequence[Stack]) -> list[_Told] | str:
-    if all(len(one.slices) == len(stacks[one.number].slices) for one in told):
-        return told
+def _whole(matches: list[_Match], stacks: Sequence[Stack]) -> list[_Match] | str:
+    if all(len(one.slices) == len(stacks[one.number].slices) for one in matches):
+        return matches
     return "labels one slice of a series, and --mode volume needs labels of whole series"
 
 
-def _labels_slice(told: _Told, stacks: Sequence[Stack], root: Path) -> bool:
+def _labels_slice(matches: _Match, stacks: Sequence[Stack], root: Path) -> bool:
     """Whether a line speaks of a slice: by its UID, or by the DICOM file that it is."""
-    if told.row.sop:
+    if matches.row.sop:
         return True
-    single = bool(stacks[told.number].series) and len(told.slices) == 1
-    return single and not told.row.series and zooft.path_in_table(root, told.row.path).is_file()
+    single = bool(stacks[matches.number].series) and len(matches.slices) == 1
+    return single and not matches.row.series and zooft.path_in_table(root, matches.row.path).is_file()
 
 
-def _copies(told: Iterable[_Told]) -> Mapping[int, Sequence[tuple[int, SliceHeader]]]:
+def _copies(matches: Iterable[_Match]) -> Mapping[int, Sequence[tuple[int, SliceHeader]]]:
     """By number of the stack."""
     copies: defaultdict[int, list[tuple[int, SliceHeader]]] = defaultdict(list)
-    for one in told:
+    for one in matches:
         if one.copy is not None:
             copies[one.number].append((one.slices[0], one.copy))
     return copies
 
 
 def _patients(
-    told: Sequence[_Told], stacks: Sequence[Stack], patients: Patients, name: str
+    matches: Sequence[_Match], stacks: Sequence[Stack], patients: Patients, name: str
 ) -> tuple[dict[int, str], tuple[str, ...]]:
-    """By number of the stack, and what to tell of it.
+    """By number of the stack, and notes on it.
 
     The table is believed where the files don't know: they name nobody, one PatientID for everybody, or several persons
     by one.
     """
-    said: defaultdict[int, dict[str, int]] = defaultdict(dict)
-    for one in told:
+    stated: defaultdict[int, dict[str, int]] = defaultdict(dict)
+    for one in matches:
         if one.row.patient and not stands_for_nobody(one.row.patient):
-            said[one.number].setdefault(one.row.patient, one.row.line)
-        said[one.number].setdefault("", one.row.line)
-    ids = {number: {patient: line for patient, line in own.items() if patient} for number, own in said.items()}
+            stated[one.number].setdefault(one.row.patient, one.row.line)
+        stated[one.number].setdefault("", one.row.line)
+    ids = {number: {patient: line for patient, line in own.items() if patient} for number, own in stated.items()}
     torn = [own for own in ids.values() if len(own) > 1]
     if torn:
         lines = " and ".join(str(line) for line in sorted(torn[0].values())[:2])
@@ -344,7 +344,7 @@ def _patients(
     if wrong:
         raise zooft.DataError(
             f"{name} gives {len(wrong)} series another patient_id than their files do, first in line {min(wrong)}; "
-            "mend it (spreadsheets drop leading zeros), or leave patient_id empty where the files tell it"
+            "fix it (spreadsheets drop leading zeros), or leave patient_id empty where the files have it"
         )
     if not believed:
         return known, ()
@@ -370,12 +370,12 @@ def _label(
     )
 
 
-def _refuse_identifiers(told: Sequence[_Told], stacks: Sequence[Stack], name: str) -> None:
+def _refuse_identifiers(matches: Sequence[_Match], stacks: Sequence[Stack], name: str) -> None:
     """Class names go into every artefact; where columns were mixed up, they would name patients."""
-    own = [one for one in told if _cells(one.row) & _identifiers(one.row, stacks[one.number])]
-    if 2 * len(own) > len(told):
+    own = [one for one in matches if _cells(one.row) & _identifiers(one.row, stacks[one.number])]
+    if 2 * len(own) > len(matches):
         raise zooft.DataError(
-            f"{name} has in a column that is learnt, in {len(own)} of {len(told)} lines, first in line "
+            f"{name} has in a column of targets, in {len(own)} of {len(matches)} lines, first in line "
             f"{own[0].row.line}, what names their own patient or images (a PatientID, a name, a UID), and class names "
             "go into every artefact; does the column hold what it should?"
         )
@@ -391,11 +391,11 @@ def _identifiers(row: Row, stack: Stack) -> set[str]:
     return {zooft.spelling(name) for name in names if name}
 
 
-def _place(told: Sequence[_Told], name: str) -> dict[int, dict[int, Label]]:
+def _place(matches: Sequence[_Match], name: str) -> dict[int, dict[int, Label]]:
     placed: defaultdict[int, dict[int, Label]] = defaultdict(dict)
     lines: dict[tuple[int, int], int] = {}
     torn: dict[tuple[int, int], int] = {}
-    for one in told:
+    for one in matches:
         label = (one.row.label, one.row.split)
         for i in one.slices:
             lines.setdefault((one.number, i), one.row.line)
@@ -412,8 +412,8 @@ def _place(told: Sequence[_Told], name: str) -> dict[int, dict[int, Label]]:
 
 
 def _in_folders(stack: Stack, root: Path, *, splits: bool) -> dict[int, Label]:
-    told = ((i, labels.folder_label(root, path_of(ref), splits=splits)) for i, ref in enumerate(stack.slices))
-    return {i: label for i, label in told if label is not None}
+    matches = ((i, labels.folder_label(root, path_of(ref), splits=splits)) for i, ref in enumerate(stack.slices))
+    return {i: label for i, label in matches if label is not None}
 
 
 def _refuse_patients_folders(labelled: Sequence[Labelled], classes: Sequence[str]) -> None:

@@ -1,7 +1,7 @@
 """What the network sees of CT in training: small changes such as another patient or scanner would make.
 
 Everything is done in HU and mm before the window, with what lies outside the scan as air. Mirroring would put the
-heart on the other side and happens only where it is asked for.
+heart on the other side and happens only where it is set.
 """
 
 from __future__ import annotations

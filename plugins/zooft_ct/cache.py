@@ -55,7 +55,7 @@ class Cache:
         return array if array.dtype == np.int16 and array.ndim == 2 else None
 
     def put(self, key: str, hu: NDArray[np.int16]) -> None:
-        """Keep a slice; a disk that can't is told of once and done without."""
+        """Store a slice; a disk that can't is reported once and not used."""
         import numpy as np
 
         buffer = io.BytesIO()
@@ -70,7 +70,7 @@ class Cache:
             _say_once(error.strerror or type(error).__name__)
 
     def trim(self) -> None:
-        """Remove the oldest entries until the folder keeps to its size."""
+        """Remove the oldest entries until the folder is within its size."""
         entries = []
         for entry in os.scandir(self.folder):
             with contextlib.suppress(OSError):  # another process may have removed it
@@ -98,7 +98,7 @@ class Cache:
 
 
 def chosen(hu_cache: str) -> Cache | None:
-    """What the option of this name asks for: ``auto`` is the user's cache folder, ``off`` none, else a folder.
+    """What the option of this name sets: ``auto`` is the user's cache folder, ``off`` none, else a folder.
 
     None, too, for a user without a cache folder: pictures of patients don't belong into the working directory.
     """
@@ -127,4 +127,4 @@ def key_of(content: str, frame: int, how: str = "") -> str:
 
 @functools.cache
 def _say_once(why: str) -> None:
-    _logger.warning("decoded slices can't be kept (%s): reading goes on, slower; see --hu-cache", why)
+    _logger.warning("decoded slices can't be cached (%s): reading continues, slower; see --hu-cache", why)

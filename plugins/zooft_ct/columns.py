@@ -19,7 +19,7 @@ from zooft_ct import labels
 
 _USUAL = ("label", "labels", "value")
 _PLACES = labels.COLUMNS - {"label"}
-"""Columns that say whose images a line is about, and in which split they are."""
+"""Columns for whose images a line is about, and in which split they are."""
 _NAMELESS = frozenset({"0", "1", "yes", "no", "true", "false"})
 """What cells of labels hold and messages expect; it names nobody."""
 _WORD = re.compile(r"[^\s'\",;:()]+")
@@ -54,7 +54,7 @@ def read_columns(path: Path, problem: zooft.Problem, options: Any) -> Columns:
     """
     read = labels.open_table(path)
     labels.refuse_missing(read)
-    columns = _chosen(read, options)
+    columns = _choose(read, options)
     cells = [{name: values[name] for name in columns} for _, values in read.rows]
     found = _targets(problem, cells, columns, options, read.name)
     used = columns if found.columns is None else found.columns
@@ -83,7 +83,7 @@ def _targets(
         raise zooft.DataError(f"{name}: {_without(str(error), every, columns)}") from None  # its cause shows the cells
 
 
-def _chosen(read: zooft.CsvTable, options: Any) -> list[str]:
+def _choose(read: zooft.CsvTable, options: Any) -> list[str]:
     """The columns of targets.
 
     Raises:

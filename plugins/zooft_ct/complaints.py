@@ -1,4 +1,4 @@
-"""What decoders written in C say of damaged pixels: on standard error, where Python doesn't hear it, and they go on."""
+"""What decoders written in C print of damaged pixels: on standard error, unseen by Python, and continue."""
 
 from __future__ import annotations
 

@@ -31,14 +31,14 @@ slice_labels.csv    patient_id, series_uid, sop_uid, label: whether a nodule is 
 
 The labels are nodule and clear. Nodules are balls of
 {diameter[0]:g} to {diameter[1]:g} mm at {hu[0]:g} to {hu[1]:g} HU.
-What is learnt from this says nothing about real patients.
+A model trained on this means nothing for real patients.
 """
 _SCANNERS = (("Phantom Imaging", "Drawn 1"), ("Synthetic Systems", "Sketch 64"))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Patient:
-    """Who is made up, and with what scanner; nothing of it tells the label."""
+    """Who is made up, and with what scanner; nothing of it gives the label."""
 
     id: str
     positive: bool
@@ -191,7 +191,7 @@ def _scan(patient: _Patient, size: Size) -> Dataset:
 
 
 def _set_pixels(dataset: Dataset, hu: NDArray[np.int16]) -> None:
-    """12 bits, stored value = HU + 1024, to be looked at through a lung window."""
+    """12 bits, stored value = HU + 1024, to be shown in a lung window."""
     dataset.Rows, dataset.Columns = hu.shape
     dataset.SamplesPerPixel, dataset.PhotometricInterpretation = 1, "MONOCHROME2"
     dataset.BitsAllocated, dataset.BitsStored, dataset.HighBit, dataset.PixelRepresentation = 16, 12, 11, 0

@@ -67,9 +67,9 @@ class _Scene:
 
     Attributes:
         root: as it was given.
-        table: path of the table of labels; None where class folders tell.
+        table: path of the table of labels; None where class folders are the labels.
         found: series and refused files.
-        patients: what files say of PatientIDs.
+        patients: the files' PatientIDs.
         names: salted.
         assigned: labels of slices.
     """
@@ -99,7 +99,7 @@ def discover(
     Args:
         root: a data folder, or its table of labels.
         options: the task's own.
-        computing: told how far reading is.
+        computing: shows progress.
         learning: whether the order of the classes is to be settled; a finished model has one.
 
     Raises:
@@ -112,7 +112,9 @@ def discover(
     positive = getattr(options, "positive", "")  # which the options that all tasks with CT share don't have
     classes, order = _classes(scene.assigned, positive, learning=learning)
     class_labels = zooft.class_labels(classes, nothing=zooft.nothing_of(classes, positive))
-    made = _made(scene, {name: index for index, name in enumerate(classes)}, options, computing, learning=learning)
+    made = _make_samples(
+        scene, {name: index for index, name in enumerate(classes)}, options, computing, learning=learning
+    )
     one_class = _about_one_class(made.samples, scene.assigned, class_labels, options) if learning else []
     return zooft.Discovery(
         samples=made.samples,
@@ -138,7 +140,7 @@ def discover_columns(
         problem: that reads the columns.
         root: a data folder, or its table of labels.
         options: the task's own.
-        computing: told how far reading is.
+        computing: shows progress.
         learning: whether what can't be split safely is refused.
 
     Raises:
@@ -150,12 +152,12 @@ def discover_columns(
     path = labels.table_of(root, by_slice=options.mode != "volume")
     if path is None:
         raise zooft.DataError(
-            f"nothing says what is to be learnt: write {labels.TABLE} (patient_id, series_uid or path, and the "
+            f"there are no labels: write {labels.TABLE} (patient_id, series_uid or path, and the "
             "columns to learn) into the data folder"
         )
     columns = read_columns(path, problem, options)
     scene = _scene(root, columns.table, path, options, computing)
-    made = _made(scene, columns.targets, options, computing, learning=learning)
+    made = _make_samples(scene, columns.targets, options, computing, learning=learning)
     return zooft.Discovery(
         samples=made.samples,
         labels=columns.labels,
@@ -197,16 +199,16 @@ def _scene(
     return _Scene(root=root, table=path, found=found, patients=patients, names=names, assigned=assigned)
 
 
-def _made(
+def _make_samples(
     scene: _Scene, targets: Mapping[str, Any], options: CTOptions, computing: zooft.Computing, *, learning: bool
 ) -> _Made:
     """Samples with the target of each label, every slice that is used decoded once."""
     names, assigned = scene.names, scene.assigned
-    grouped, doubtful = _grouped(assigned, names, options, learning=learning)
+    grouped, doubtful = _group_stacks(assigned, names, options, learning=learning)
     made = [sample for one, group in grouped for sample in _of_labelled(one, group, targets, names, options)]
     sound = soundness.sound(made, options, names.file, computing)
-    files = _unused(scene.found, assigned, scene.root)
-    rejected = (*_rejected(files, assigned, names), *doubtful, *sound.rejected)
+    files = _unused_files(scene.found, assigned, scene.root)
+    rejected = (*_rejections(files, assigned, names), *doubtful, *sound.rejected)
     if options.strict:
         _refuse_rejected(files, len(rejected))
     return _Made(samples=sound.samples, rejected=rejected, notes=tuple(sound.notes))
@@ -219,7 +221,7 @@ def begin(data: Path, _options: CTOptions) -> None:
         DataError: it can be written nowhere.
         ConfigError: ``ZOOFT_KEY_FILE`` isn't a whole path.
     """
-    if data.exists():  # what doesn't is told by `discover`
+    if data.exists():  # what doesn't is reported by `discover`
         privacy.keep_key(data)
 
 
@@ -237,7 +239,7 @@ def gather(paths: Sequence[Path], options: CTOptions, computing: zooft.Computing
     names = _Names(key=privacy.key_near(paths), root=None, typed=typed)
     found = stacks.below([path.resolve() for path in paths], names.root, options, computing)
     answers = answers_of(found)
-    samples = [sample for stack in found.stacks for sample in _unlabelled(stack, answers, names, options)]
+    samples = [sample for stack in found.stacks for sample in _unlabelled_samples(stack, answers, names, options)]
     sound = soundness.sound(samples, options, names.file, computing)
     rejected = _with_groups(found, answers, names)
     rejected += _lost(found, answers, names, rejected)
@@ -251,7 +253,7 @@ def gather(paths: Sequence[Path], options: CTOptions, computing: zooft.Computing
 def _with_groups(found: stacks.Found, answers: Answers, names: _Names) -> list[zooft.Rejection]:
     """Refused files as parts of patients' answers, or as patients without one, so that no answer looks whole.
 
-    A file goes with the rest of its series, else of its patient; one that doesn't tell whose it is goes with those
+    A file goes with the rest of its series, else of its patient; one without an owner goes with those
     beside it in its folder, where they are of one patient.
     """
     by_series: defaultdict[str, set[str]] = defaultdict(set)
@@ -307,7 +309,7 @@ def _group_of(
     return next(iter(beside)) if refused.slices and len(beside) == 1 else None
 
 
-def _unlabelled(stack: Stack, answers: Answers, names: _Names, options: CTOptions) -> Iterator[zooft.Sample]:
+def _unlabelled_samples(stack: Stack, answers: Answers, names: _Names, options: CTOptions) -> Iterator[zooft.Sample]:
     targets: dict[int, _Target] = dict.fromkeys(range(len(stack.slices)), (None, None))
     return _of_stack(stack, answers.of_stack(stack, names.group), targets, names, options)
 
@@ -317,12 +319,10 @@ def _refuse_nothing(found: stacks.Found) -> None:
         return
     counts = Counter(refused.reason for refused in found.rejected).most_common(5)
     seen = "; ".join(f"{count}: {reason}" for reason, count in counts) or "there are no files"
-    raise zooft.DataError(
-        f"no CT in the data that can be used, of {len(found.rejected)} files or series looked at ({seen})"
-    )
+    raise zooft.DataError(f"no CT in the data that can be used, of {len(found.rejected)} files or series read ({seen})")
 
 
-def _unused(found: stacks.Found, assigned: Assigned, root: Path) -> list[Refused]:
+def _unused_files(found: stacks.Found, assigned: Assigned, root: Path) -> list[Refused]:
     """Files that no sample is made of, but for tables of labels."""
     used = {os.path.realpath(header.path) for one in assigned.labelled for _, header in one.copies}
     used |= {os.path.realpath(path) for path in (root, root / labels.TABLE, root / labels.SLICE_TABLE)}
@@ -339,7 +339,7 @@ def _refuse_rejected(files: Sequence[Refused], rejected: int) -> None:
 
 
 def _classes(assigned: Assigned, positive: str, *, learning: bool) -> tuple[tuple[str, ...], tuple[str, ...]]:
-    """In the order of the targets, the positive one last, and what to tell of it."""
+    """In the order of the targets, the positive one last, and notes on it."""
     names = assigned.classes
     if not learning:
         return names, ()
@@ -365,10 +365,10 @@ def _about_several(classes: Sequence[str], nothing: str) -> str:
     )
 
 
-def _grouped(
+def _group_stacks(
     assigned: Assigned, names: _Names, options: CTOptions, *, learning: bool
 ) -> tuple[list[tuple[Labelled, str]], list[zooft.Rejection]]:
-    """Labelled stacks with the hashes of what is to be kept together, and those of which it can't be known.
+    """Labelled stacks with the hashes of what must not be divided, and those of which it can't be known.
 
     Raises:
         DataError: nothing could be held out safely.
@@ -401,11 +401,11 @@ def _refuse_unknown(labelled: Sequence[Labelled], groups: Sequence[str], names: 
     if unknown:
         nobodys = sum(stands_for_nobody(one.stack.patient) for one in labelled)
         such = f" ({nobodys} of them have a PatientID such as ANONYMOUS, which anonymisers write for everybody)"
-        told = such if nobodys and options.group_by == "patient" else ""
+        reason = such if nobodys and options.group_by == "patient" else ""
         raise zooft.DataError(
             f"can't split safely: of {len(groups)} labelled series, {unknown} name no {options.group_by}, the first "
             "is series "
-            f"{names.series(labelled[groups.index('')].stack)}{told}, "
+            f"{names.series(labelled[groups.index('')].stack)}{reason}, "
             f"so one patient could stand on both sides. {_way_out(options)}"
         )
     if len(groups) > 1 and len(set(groups)) == 1:
@@ -419,10 +419,10 @@ def _refuse_unknown(labelled: Sequence[Labelled], groups: Sequence[str], names: 
 def _way_out(options: CTOptions) -> str:
     others = ", ".join(kind for kind in ("patient", "study", "series", "folder") if kind != options.group_by)
     if options.group_by != "patient":
-        return f"Choose what is to be kept together with --group-by {others}"
+        return f"Choose what a split must not divide with --group-by {others}"
     return (
         f"Write the true ones into the column patient_id of {labels.TABLE}, which is believed then, or choose what is "
-        f"to be kept together with --group-by {others}"
+        f"must not be divided with --group-by {others}"
     )
 
 
@@ -440,7 +440,7 @@ def _of_labelled(
 
 
 def _group(one: Labelled, options: CTOptions, root: Path | None) -> str:
-    """What a split keeps together, unhashed; "" where it isn't known."""
+    """What a split must not divide, unhashed; "" where it isn't known."""
     by: Mapping[str, str] = {
         "patient": one.patient,
         "study": one.stack.study,
@@ -502,7 +502,7 @@ def spread(positions: Sequence[float], count: int) -> tuple[int, ...]:
     return tuple(int(i) for i in nearest)
 
 
-def _rejected(files: Sequence[Refused], assigned: Assigned, names: _Names) -> tuple[zooft.Rejection, ...]:
+def _rejections(files: Sequence[Refused], assigned: Assigned, names: _Names) -> tuple[zooft.Rejection, ...]:
     return (
         *assigned.rejected,
         *(zooft.Rejection(names.file(refused.path), refused.reason) for refused in files),
@@ -548,13 +548,13 @@ def _about_one_class(
     name, one = class_labels[0].categories[true.pop()], options.group_by
     return [
         f"warning: each {one} of {len(targets)} has a slice of the class {name!r}, so each counts as {name!r}: there "
-        f"are no figures per {one}, and zooft predict would say {name!r} of everybody. Look whether {name!r} is what "
-        "is looked for (--positive), and add some without it"
+        f"are no figures per {one}, and zooft predict would predict {name!r} for everybody. Check whether {name!r} is "
+        "the positive class (--positive), and add some without it"
     ]
 
 
 def _about_patients(assigned: Assigned, patients: Patients, names: _Names, options: CTOptions) -> list[str]:
-    def hashed(patient: str) -> str:
+    def hash_patient(patient: str) -> str:
         return names.group("patient", patient)
 
     persons: defaultdict[str, set[Person]] = defaultdict(set)
@@ -569,10 +569,10 @@ def _about_patients(assigned: Assigned, patients: Patients, names: _Names, optio
     )
     unknown = sum(not one.patient for one in assigned.labelled)
     return [
-        *about_shared(patients, hashed, persons),
+        *about_shared(patients, hash_patient, persons),
         *about_torn(torn, [f"series {names.series(one.stack)}" for one in assigned.labelled if one.doubt], then=then),
-        *about_alike(persons, hashed),
-        *about_names(persons, hashed),
+        *about_alike(persons, hash_patient),
+        *about_names(persons, hash_patient),
         *(
             [f"{unknown} of {len(assigned.labelled)} series name no patient; each counts as one of its own"]
             if unknown and options.group_by == "patient"
@@ -589,22 +589,24 @@ def _about_unlabelled_slices(assigned: Assigned, more: str) -> list[str]:
     partly = [one for one in assigned.labelled if len(one.labels) < len(one.stack.slices)]
     if not assigned.by_slice or not partly:
         return []
-    slices, told = (sum(counts) for counts in zip(*((len(o.stack.slices), len(o.labels)) for o in partly), strict=True))
+    slices, having = (
+        sum(counts) for counts in zip(*((len(o.stack.slices), len(o.labels)) for o in partly), strict=True)
+    )
     return [
-        f"{len(partly)} of {len(assigned.labelled)} labelled series have slices without a label ({slices - told} of "
+        f"{len(partly)} of {len(assigned.labelled)} labelled series have slices without a label ({slices - having} of "
         f"their {slices}): figures{', temperature and threshold' if more else ''} are of the labelled slices alone; "
-        f"zooft predict looks at all slices of a series{more}"
+        f"zooft predict reads all slices of a series{more}"
     ]
 
 
 def _about_stacks(every: Sequence[Stack], names: _Names, options: CTOptions) -> list[str]:
-    said: defaultdict[str, list[str]] = defaultdict(list)
+    noted: defaultdict[str, list[str]] = defaultdict(list)
     for stack in every:
         for note in stack.notes:
-            said[note].append(names.series(stack))
+            noted[note].append(names.series(stack))
     notes = [
         f"{len(own)} of {len(every)} series: {note}{such_as(own) if len(every) > 1 else ''}"
-        for note, own in said.items()
+        for note, own in noted.items()
     ]
     alone = sum(len(stack.slices) == 1 for stack in every)
     if alone and options.mode in ("2.5d", "volume"):
@@ -630,7 +632,7 @@ def _about_facts(labelled: Sequence[Labelled]) -> list[str]:
     if not missing:
         return []
     listed = ", ".join(f"{name.replace('_', ' ')} in {count}" for name, count in missing.items())
-    return [f"of {len(labelled)} series, files don't tell: {listed}"]
+    return [f"of {len(labelled)} series, files don't state: {listed}"]
 
 
 def _about_groups(labelled: Sequence[Labelled], options: CTOptions) -> list[str]:

@@ -99,7 +99,7 @@ TAGS: Mapping[str, int] = {
     "SharedFunctionalGroupsSequence": 0x52009229,
     "PerFrameFunctionalGroupsSequence": 0x52009230,
 }
-"""What is looked at, by DICOM keyword (PS3.6)."""
+"""What is read, by DICOM keyword (PS3.6)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -150,7 +150,7 @@ class Elements:
         return numbers[0] if numbers else None
 
     def unsigned(self, keyword: str) -> int | None:
-        """The first 16-bit number, taken as unsigned whatever the file says of it."""
+        """The first 16-bit number, taken as unsigned whatever the file states of it."""
         content = self._bytes(keyword)
         order = ">H" if self.big_endian else "<H"
         return int(struct.unpack_from(order, content)[0]) if len(content) >= 2 else None
@@ -190,7 +190,7 @@ class Parsed:
     Attributes:
         elements: of the data set.
         transfer_syntax: its UID.
-        media_class: the SOP class as the file's meta information says.
+        media_class: the SOP class from the file's meta information.
         media_uid: the SOP instance likewise.
         offset: where the pixel data element's value begins, bytes; 0 where there is none, or the file ends before it.
         length: of that value, bytes; None where it is encapsulated.
@@ -266,7 +266,7 @@ def _uid(value: object) -> str:
 
 
 def _explicit(file: BinaryIO) -> bool:
-    """Whether the next element names its type; some writers don't do as their transfer syntax says."""
+    """Whether the next element names its type; some writers don't do as their transfer syntax requires."""
     from pydicom.values import converters
 
     at = file.tell()

@@ -1,4 +1,4 @@
-"""Files that are neither DICOM nor NIfTI, told by how they begin: what each is, and what to give instead."""
+"""Files that are neither DICOM nor NIfTI, recognised by how they begin: what each is, and what to give instead."""
 
 from __future__ import annotations
 
@@ -6,19 +6,16 @@ import struct
 import zlib
 
 HEAD = 352
-"""Bytes that are looked at."""
+"""Bytes that are read."""
 _CONVERT = (
-    "convert it to NIfTI (.nii.gz), which keeps HU and the way it lies in the patient: in Python, "
+    "convert it to NIfTI (.nii.gz), which preserves HU and the way it lies in the patient: in Python, "
     "SimpleITK.WriteImage(SimpleITK.ReadImage(path), 'scan.nii.gz'), or 3D Slicer, Save"
 )
 _PICTURE = (
-    "whose grey levels aren't HU: give the DICOM or NIfTI that it was made of; pictures as they are can be learnt "
+    "whose grey levels aren't HU: give the DICOM or NIfTI that it was made of; pictures as they are can be trained on "
     "with --task classification"
 )
-_ARRAY = (
-    "an array that doesn't say how it lies in the patient: save it as NIfTI with its affine, in HU, or give the DICOM "
-    "files"
-)
+_ARRAY = "an array without its place in the patient: save it as NIfTI with its affine, in HU, or give the DICOM files"
 _ARCHIVE = "an archive: unpack it, and give the folder"
 _BEGINNINGS = {
     b"NRRD": f"an NRRD image: {_CONVERT}",
@@ -53,7 +50,7 @@ def reason(head: bytes) -> str | None:
         return "an empty file"
     if head[128:132] == b"DICM":
         return None
-    known = next((told for start, told in _BEGINNINGS.items() if head.startswith(start)), None)
+    known = next((reason for start, reason in _BEGINNINGS.items() if head.startswith(start)), None)
     if known:
         return f"not DICOM but {known}"
     if head.startswith(b"BM") and head[6:10] == b"\0" * 4:

@@ -51,7 +51,7 @@ def is_axial(orientation: Sequence[float]) -> bool:
 
 
 def flips(orientation: Sequence[float] | None) -> tuple[bool, bool]:
-    """Whether an axial slice's rows, and its columns, have to be put in reverse order to run as `graph.port` says.
+    """Whether an axial slice's rows, and its columns, have to be put in reverse order to run as `graph.port` defines.
 
     Rows then follow each other from front to back, columns from the patient's right to left: along y and x of the
     patient's axes, which point to the back and to the left (DICOM PS3.3, C.7.6.2.1.1). Other slices stay as stored.

@@ -67,7 +67,7 @@ def port(options: CTOptions) -> zooft.Port | tuple[zooft.Port, zooft.Port]:
 
 
 def preprocess(spec: zooft.InputSpec, options: CTOptions) -> nn.Module:
-    """A module from what `port` says to the network's input.
+    """A module from what `port` defines to the network's input.
 
     Raises:
         ConfigError: options that don't go together.

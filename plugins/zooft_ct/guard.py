@@ -1,4 +1,4 @@
-"""What a header or a codestream may ask for, judged before anything is decoded.
+"""What a header or a codestream may ask for, checked before anything is decoded.
 
 Decoders believe a codestream's own size: a small file can make them ask for gigabytes, and some end the process
 instead of raising. So its markers are read here first and have to agree with the DICOM header.
@@ -37,7 +37,7 @@ _PRESETS = (0xF8, 1)
 
 @dataclass(frozen=True, slots=True)
 class Frame:
-    """What a codestream says of its picture."""
+    """What a codestream states of its picture."""
 
     rows: int
     columns: int
@@ -58,13 +58,13 @@ def check_dimensions(rows: int, columns: int, frames: int) -> None:
 
 
 def check_codestream(codestream: bytes, transfer_syntax: str, rows: int, columns: int) -> None:
-    """Refuse a compressed frame that isn't what its header says.
+    """Refuse a compressed frame that isn't what its header states.
 
     Args:
         codestream: one frame of one sample a pixel, 16 bits allocated.
         transfer_syntax: its UID.
-        rows: as the header says.
-        columns: as the header says.
+        rows: as the header states.
+        columns: as the header states.
 
     Raises:
         DataError: broken markers, or another size, number of components or precision.
@@ -76,7 +76,7 @@ def check_codestream(codestream: bytes, transfer_syntax: str, rows: int, columns
     except (struct.error, IndexError):
         raise zooft.DataError("the compressed frame ends within its own header; the file is truncated") from None
     if _SEVERAL.search(codestream):
-        raise zooft.DataError("several compressed pictures where the header says one; NumberOfFrames is wrong")
+        raise zooft.DataError("several compressed pictures where the header states one; NumberOfFrames is wrong")
     if (frame.rows, frame.columns, frame.components) != (rows, columns, 1):
         raise zooft.DataError(
             f"the compressed frame is {frame.rows}x{frame.columns} with {frame.components} components, and the header "
@@ -106,7 +106,7 @@ def _jpeg_2000(stream: bytes, _rows: int, _columns: int) -> Frame:
 def _refuse_missing_tiles(stream: bytes, rows: int, columns: int) -> None:
     """The decoder leaves 0 where a tile isn't (ISO/IEC 15444-1, A.4.2.
 
-    Each tile-part tells its tile and its length).
+    Each tile-part gives its tile and its length).
     """
     tile_width, tile_height = struct.unpack_from(">2I", stream, 24)
     wanted = -(-columns // tile_width) * -(-rows // tile_height)
@@ -137,7 +137,7 @@ def _tile_parts(stream: bytes) -> list[tuple[int, int, int]]:
 
 
 def _behind_segments(stream: bytes, at: int, marker: bytes) -> int:
-    """Where a marker stands behind other segments, each of which tells its length."""
+    """Where a marker stands behind other segments, each of which gives its length."""
     while stream[at : at + 2] != marker:
         if stream[at] != _FILL:
             raise zooft.DataError("the JPEG 2000 frame's segments are broken; the file is damaged")
@@ -146,7 +146,7 @@ def _behind_segments(stream: bytes, at: int, marker: bytes) -> int:
 
 
 def _refuse_hole(stream: bytes) -> None:
-    """The decoder fills what is missing with something, and doesn't say so."""
+    """The decoder fills what is missing with something, and doesn't report it."""
     begin = stream.find(_DATA)
     hole = stream.rstrip(b"\0").find(_HOLE, begin) if begin >= 0 else -1
     if hole >= 0:
@@ -222,7 +222,7 @@ def _rle(stream: bytes, rows: int, columns: int) -> Frame:
 def _unpacks(stream: bytes, at: int, end: int, wanted: int) -> bool:
     """Whether the runs of a segment make so many bytes (DICOM PS3.5, G.3.1).
 
-    The decoder panics, or goes on in silence.
+    The decoder panics, or continues in silence.
     """
     while at < end and wanted > 0:
         code = stream[at]

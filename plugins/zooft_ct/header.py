@@ -1,4 +1,4 @@
-"""What a DICOM file's header tells of its slices, without decoding anything and without believing it."""
+"""What a DICOM file's header holds of its slices, without decoding anything and without believing it."""
 
 from __future__ import annotations
 
@@ -19,15 +19,15 @@ _CT = "1.2.840.10008.5.1.4.1.1.2"
 _MULTIFRAME = frozenset({"1.2.840.10008.5.1.4.1.1.2.1", "1.2.840.10008.5.1.4.1.1.2.2"})
 _NOT_SLICES = frozenset({"LOCALIZER", "SCOUT", "SCREEN SAVE", "SCREEN_SAVE", "DOSE_INFO", "PROJECTION IMAGE"})
 _UNITS = frozenset({"HU", "US", ""})
-"""US is "unspecified", as ITK and GDCM write with CT in HU; the values themselves are judged in ``pixels``."""
+"""US is "unspecified", as ITK and GDCM write with CT in HU; the values themselves are checked in ``pixels``."""
 _RECONSTRUCTED = frozenset(
     {"AXIAL", "MPR", "REFORMATTED", "RESAMPLED", "AVERAGE", "MEAN", "MIP", "MINIP", "MAX", "MIN"}
 )
-"""What says of a derived secondary image that it was computed from slices: lossy copies are such, too."""
+"""The mark of a derived secondary image that it was computed from slices: lossy copies are such, too."""
 _MODALITIES = frozenset({"CR", "DX", "MG", "MR", "NM", "OT", "PT", "RTDOSE", "RTSTRUCT", "SC", "SEG", "SR", "US", "XA"})
 """Others aren't repeated: in a damaged file anything may stand there."""
 _SAID = ("FilterType", "ContrastBolusAgent", "ProtocolName", "SeriesDescription", "ImageComments")
-"""Words that may tell volumes apart; compared in memory, and going nowhere."""
+"""Words that may separate volumes; compared in memory, and going nowhere."""
 _NO_CONTRAST = frozenset({"", "NONE", "NO", "N", "NO CONTRAST", "WITHOUT"})
 _PADDING_BYTES = 2
 """Values have an even length (DICOM PS3.5, 7.1.1): a byte of padding, and one to make it even."""
@@ -37,7 +37,7 @@ _YEARS = {"D": 1 / 365.25, "W": 7 / 365.25, "M": 1 / 12, "Y": 1.0}
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Owner:
-    """Whose a file is, by its own words; "" where it doesn't tell."""
+    """Whose a file is, by its own words; "" where it isn't known."""
 
     patient: str = ""
     study: str = ""
@@ -83,7 +83,7 @@ class Layout:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SliceHeader:
-    """One slice (one frame): everything that its header tells, nothing decoded.
+    """One slice (one frame): everything that its header holds, nothing decoded.
 
     Attributes:
         path: of the file.
@@ -91,7 +91,7 @@ class SliceHeader:
         sop_uid: "" where missing, as the other identifiers.
         series_uid: of the series.
         study_uid: of the study.
-        study_date: as it stands in the file; kept in memory, and out of artefacts.
+        study_date: as it stands in the file; in memory only, not in artefacts.
         patient_id: as it stands in the file.
         person: whom else the file names.
         rows: of the matrix.
@@ -101,9 +101,9 @@ class SliceHeader:
         spacing: between rows, between columns, mm.
         acquisition: its number.
         transfer_syntax: its UID.
-        marks: what may tell it from slices of another volume in its series: tag to text, of those that are there.
+        marks: what may separate it from slices of another volume in its series: tag to text, of those that are there.
         facts: manufacturer, model, kernel, slice_thickness (mm), kvp, sex, age (years), contrast, body_part,
-            transfer_syntax, matrix, bits; what the file doesn't tell is absent. Nothing that names a person.
+            transfer_syntax, matrix, bits; what the file doesn't state is absent. Nothing that names a person.
         layout: what it takes to read the pixels.
     """
 
@@ -142,7 +142,7 @@ def read_headers(path: Path, *, force: bool = False) -> list[SliceHeader]:
 
 
 def headers(path: Path, *, force: bool) -> list[SliceHeader]:
-    """As `read_headers`, for callers that keep pydicom quiet themselves."""
+    """As `read_headers`, for callers that silence pydicom themselves."""
     try:
         return _headers(path, force=force)
     except zooft.DataError:
@@ -340,7 +340,7 @@ def _layout(parsed: Parsed, frames: int, groups: Sequence[Elements]) -> Layout:
     if slope is None or not 0 < slope <= _MAX_SLOPE or intercept is None or abs(intercept) > _MAX_INTERCEPT:
         raise zooft.DataError("no usable rescale slope and intercept: the values can't be made HU")
     if scale.text("RescaleType").upper() not in _UNITS or "ModalityLUTSequence" in ct:
-        raise zooft.DataError("the header says that its values aren't rescaled to HU")
+        raise zooft.DataError("the header states that its values aren't rescaled to HU")
     signed = ct.unsigned("PixelRepresentation") == 1
     return Layout(
         offset=parsed.offset,

@@ -1,4 +1,4 @@
-"""Who says which class: a table in CSV, or class folders. Read and checked by themselves, before any image.
+"""Where the classes come from: a table in CSV, or class folders. Read and checked by themselves, before any image.
 
 The messages name lines, never what stands in them: a shifted column may hold names.
 """
@@ -25,16 +25,16 @@ _NO_PERSON = ("study", "series", "exam", "visit", "encounter", "scan", "acquisit
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Row:
-    """One line of the table: which images, and what is told of them.
+    """One line of the table: which images, and their labels.
 
     Attributes:
         line: in the file, from 1.
         label: the class.
-        patient: "" where the table doesn't tell.
+        patient: "" where the table has none.
         series: SeriesInstanceUID, or "".
         path: relative to the table, or "".
         sop: SOPInstanceUID of one slice, or "".
-        split: where the table says so.
+        split: where the table has one.
     """
 
     line: int
@@ -125,11 +125,11 @@ def table_of_lines(
             rejected.append(zooft.Rejection(f"{read.name}, line {number}", row))
         else:
             rows.append(row)
-    told = check(rows, read.name)
-    kept, repeats = _once(rows)
-    _refuse_contradictions(kept, read.name)
-    notes = (*read.notes, *told, *_notes(read, used, repeats))
-    return Table(name=read.name, rows=kept, rejected=tuple(rejected), notes=notes)
+    checked = check(rows, read.name)
+    once, repeats = _once(rows)
+    _refuse_contradictions(once, read.name)
+    notes = (*read.notes, *checked, *_notes(read, used, repeats))
+    return Table(name=read.name, rows=once, rejected=tuple(rejected), notes=notes)
 
 
 def _check_classes(rows: Sequence[Row], name: str) -> Sequence[str]:
@@ -138,12 +138,12 @@ def _check_classes(rows: Sequence[Row], name: str) -> Sequence[str]:
 
 
 def folder_label(root: Path, path: Path, *, splits: bool) -> tuple[str, Literal["train", "val", "test"] | None] | None:
-    """The class, and the split where one is told, by the folders that a file lies in; None beside the class folders.
+    """The class, and the split where there is one, by the folders that a file lies in; None beside the class folders.
 
     Args:
         root: the data folder.
         path: of the file.
-        splits: what `has_splits` says of the folder.
+        splits: what `has_splits` gives for the folder.
     """
     folders = list(path.relative_to(root).parts[:-1])
     split = zooft.SPLIT_NAMES[folders.pop(0).lower()] if splits and folders else None
@@ -167,7 +167,7 @@ def has_splits(root: Path) -> bool:
 
 
 def refuse_missing(read: zooft.CsvTable, *targets: str) -> None:
-    """A table that doesn't say whose labels there are, or has none.
+    """A table that doesn't name whose labels there are, or has none.
 
     Raises:
         DataError: with what is missing.
@@ -191,7 +191,7 @@ def _row(number: int, values: Mapping[str, str], name: str) -> Row | str:
     split = values.get("split", "").lower()
     if split and split not in zooft.SPLIT_NAMES:
         raise zooft.DataError(
-            f"{name}, line {number}, names a split that isn't train, val or test; mend it, as another split would "
+            f"{name}, line {number}, names a split that isn't train, val or test; fix it, as another split would "
             "quietly become another experiment"
         )
     row = Row(
@@ -209,8 +209,8 @@ def _row(number: int, values: Mapping[str, str], name: str) -> Row | str:
 
 
 def _once(rows: Sequence[Row]) -> tuple[tuple[Row, ...], int]:
-    kept = {replace(row, line=0): row for row in reversed(rows)}
-    return tuple(sorted(kept.values(), key=lambda row: row.line)), len(rows) - len(kept)
+    once = {replace(row, line=0): row for row in reversed(rows)}
+    return tuple(sorted(once.values(), key=lambda row: row.line)), len(rows) - len(once)
 
 
 def _refuse_contradictions(rows: Sequence[Row], name: str) -> None:
@@ -237,12 +237,12 @@ def _notes(read: zooft.CsvTable, used: Collection[str], repeats: int) -> tuple[s
 
 
 def _about_persons(read: zooft.CsvTable, unused: Sequence[str]) -> list[str]:
-    """A column that may say who a patient is, under another name than is known."""
+    """A column that may hold who a patient is, under another name than is known."""
     others = [name for name in unused if not any(part in name for part in _NO_PERSON)]
     likely = zooft.likely_groups({name: [cells[name] for _, cells in read.rows] for name in others})
     if not likely:
         return []
     return [
-        f"warning: the column {likely[0]} of {read.name} isn't used; if it says who a patient is, call it patient_id: "
-        "what the files say is believed otherwise"
+        f"warning: the column {likely[0]} of {read.name} isn't used; if it holds who a patient is, call it patient_id: "
+        "the files are believed otherwise"
     ]

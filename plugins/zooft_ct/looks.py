@@ -43,7 +43,7 @@ def redact(arrays: zooft.Arrays, _options: CTOptions) -> zooft.Arrays:
 
 
 def _without_corner_text(hu: NDArray[Any]) -> NDArray[Any]:
-    """Names are burned into the air around the body, of images that don't say so, too: letters become air.
+    """Names are burned into the air around the body, of images that don't declare it, too: letters become air.
 
     What is brighter than air, hangs together, is small and has its middle far from the picture's, goes.
     """

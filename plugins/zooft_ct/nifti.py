@@ -1,6 +1,6 @@
 """NIfTI volumes as the CT reader wants them: checked from the header, turned as DICOM slices lie, in HU.
 
-The header is judged before any data is read, and never more is decompressed than it declares.
+The header is checked before any data is read, and never more is decompressed than it declares.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ _DEFLATE_LIMIT = 1032
 """Deflate can't pack tighter (zlib's technical details)."""
 _CHUNK = 2**22
 _LOOKED_AT = 2**16
-"""Bytes of a file from its beginning in which extensions are looked for."""
+"""Bytes of a file from its beginning in which extensions are read."""
 _OTHER_UNITS = (1, 3)
 """Codes of xyzt_units: metre, micrometre."""
 _SAME_FORMS = 0.5
@@ -48,7 +48,7 @@ _SMALLEST, _LARGEST = 1e-3, 1e3
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class NiftiVolume:
-    """One volume, everything that the header tells, nothing decoded.
+    """One volume, everything that the header holds, nothing decoded.
 
     Attributes:
         path: of the file.
@@ -62,7 +62,7 @@ class NiftiVolume:
         offset: bytes before the data.
         slope: to HU.
         intercept: to HU.
-        compressed: by its content, whatever its name says: one slice then costs as much as all.
+        compressed: by its content, whatever its name is: one slice then costs as much as all.
         notes: what the user should know; they name nobody.
     """
 
@@ -82,7 +82,7 @@ class NiftiVolume:
 
 
 def is_nifti(path: Path) -> bool:
-    """Whether the name says so."""
+    """Whether its name is that of a compressed file."""
     return path.name.lower().endswith((".nii", ".nii.gz"))
 
 
@@ -122,7 +122,7 @@ def hu(volume: NiftiVolume, index: int, *, nan_to_air: bool = False) -> NDArray[
     if volume.compressed:
         one: NDArray[np.int16] = whole(volume, nan_to_air=nan_to_air)[index]
         return one
-    values = _turn(volume, _mapped(volume))[index]
+    values = _turn(volume, _map(volume))[index]
     _refuse_odd(_odd(values), nan_to_air=nan_to_air)
     return _to_hu(values, volume)
 
@@ -151,7 +151,7 @@ def whole(volume: NiftiVolume, *, nan_to_air: bool = False) -> NDArray[np.int16]
 
 
 def _header(path: Path) -> tuple[bool, Any, bytes]:
-    """Whether the file is compressed, the header, and what follows it, as far as extensions are looked at.
+    """Whether the file is compressed, the header, and what follows it, as far as extensions are read.
 
     nibabel's own loader would follow its extensions, of any declared length.
     """
@@ -166,21 +166,21 @@ def _header(path: Path) -> tuple[bool, Any, bytes]:
         with _stream(path, compressed=compressed) as stream:
             start = stream.read(max(_HEADER_BYTES.values()))
             if start[348:349].strip(b"\0") or start[540:541].strip(b"\0"):
-                with contextlib.suppress(EOFError, OSError, zlib.error):  # torn data are told when they are read
+                with contextlib.suppress(EOFError, OSError, zlib.error):  # torn data are reported when they are read
                     start += stream.read(_LOOKED_AT)
         sizes = {int.from_bytes(start[:4], "little"), int.from_bytes(start[:4], "big")} & set(_HEADER_BYTES)
         if not sizes:
             raise zooft.DataError("named as NIfTI, and isn't")
         size = sizes.pop()
         kind: Any = nibabel.Nifti1Header if size == 348 else nibabel.Nifti2Header
-        header = kind(start[:size], check=False)  # its checks would log what they find, and mend it in silence
+        header = kind(start[:size], check=False)  # its checks would log what they find, and fix it in silence
     except (OSError, EOFError, zlib.error, *errors) as error:
         raise zooft.DataError(f"its NIfTI header can't be read ({type(error).__name__})") from None
     if bytes(header["magic"])[:3] not in (b"n+1", b"n+2"):
         raise zooft.DataError("an Analyze or two-file NIfTI image; save it as one .nii or .nii.gz file")
     if int(header["bitpix"]) not in (0, 8 * _dtype(header).itemsize):
         raise zooft.DataError(
-            "its header says of its values one size in datatype and another one in bitpix; save it again"
+            "its header gives one size of its values in datatype and another one in bitpix; save it again"
         )
     if int(header["xyzt_units"]) % 8 in _OTHER_UNITS:
         raise zooft.DataError("its header gives sizes in metres or micrometres; convert it to mm")
@@ -199,17 +199,15 @@ def _stream(path: Path, *, compressed: bool) -> Any:
 def _about_name(path: Path, *, compressed: bool) -> list[str]:
     if compressed == path.name.lower().endswith(".gz"):
         return []
-    return [
-        f"its name says that it is{' not' if compressed else ''} compressed, and it is{'' if compressed else ' not'}"
-    ]
+    return [f"by its name it is{' not' if compressed else ''} compressed, and it is{'' if compressed else ' not'}"]
 
 
 def _offset(header: Any, behind: bytes, room: int | None) -> tuple[int, list[str]]:
-    """Where the data begin, behind the header and its extensions, and what to tell.
+    """Where the data begin, behind the header and its extensions, and notes.
 
     Args:
         header: nibabel's.
-        behind: bytes that follow it: four that say whether there are extensions, then these.
+        behind: bytes that follow it: four for whether there are extensions, then these.
         room: what the file holds besides the data, bytes; None where that isn't known.
     """
     size = int(header["sizeof_hdr"])
@@ -226,7 +224,7 @@ def _offset(header: Any, behind: bytes, room: int | None) -> tuple[int, list[str
 
 
 def _extend(behind: bytes, order: Literal["big", "little"]) -> int:
-    """Bytes from the header's end to that of its last extension (NIfTI-1, "extender"); as far as they are looked at."""
+    """Bytes from the header's end to that of its last extension (NIfTI-1, "extender"); as far as they are read."""
     at = 4
     if not behind[:1].strip(b"\0"):
         return at
@@ -247,7 +245,7 @@ def _about_forms(header: Any, stored: tuple[int, int, int]) -> list[str]:
     try:
         forms = [np.asarray(form, dtype=np.float64) for form in (header.get_sform(), header.get_qform())]
     except Exception:  # quaternions of any values fail in any way, and sform is what counts
-        return ["its qform can't be read; its sform says how it lies"]
+        return ["its qform can't be read; its sform gives how it lies"]
     corners = np.array([(*corner, 1) for corner in itertools.product(*((0, n - 1) for n in stored))])
     apart = float(np.sqrt((((forms[0] - forms[1]) @ corners.T)[:3] ** 2).sum(axis=0)).max())
     if not apart > _SAME_FORMS * float(np.abs(forms[0][:3, :3]).max(axis=0).min()):
@@ -300,7 +298,7 @@ def _affine(header: Any) -> NDArray[np.float64]:
 
     if not int(header["sform_code"]) and not int(header["qform_code"]):
         raise zooft.DataError(
-            "its header doesn't say how the volume lies in the patient (sform_code, qform_code are 0)"
+            "its header doesn't define how the volume lies in the patient (sform_code, qform_code are 0)"
         )
     if abs(float(header["pixdim"][0])) != 1:
         header["pixdim"][0] = 1  # "if it is 0, use 1" (NIfTI-1, qfac)
@@ -361,7 +359,7 @@ def _turn(volume: NiftiVolume, stored: NDArray[Any]) -> NDArray[Any]:
     return turned
 
 
-def _mapped(volume: NiftiVolume) -> NDArray[Any]:
+def _map(volume: NiftiVolume) -> NDArray[Any]:
     import numpy as np
 
     try:
@@ -426,4 +424,4 @@ def _refuse_other_units(values: NDArray[np.int16], hidden: units.Beyond) -> None
         raise zooft.DataError(f"not HU? its values go from {low} to {high}, most of them not those of tissue or air")
     reason = units.misfit(values, hidden)
     if reason:
-        raise zooft.DataError(f"not HU? {reason}; mend its scl_slope and scl_inter, or convert it again")
+        raise zooft.DataError(f"not HU? {reason}; fix its scl_slope and scl_inter, or convert it again")

@@ -1,4 +1,4 @@
-"""What tasks with CT can be told."""
+"""Options of tasks with CT."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from annotated_types import Ge, Gt, Lt
 import zooft
 
 WINDOWS = ("lung", "mediastinum", "bone")
-"""What ``--mode windows`` looks through where nothing else is asked."""
+"""What ``--mode windows`` looks through where nothing else is set."""
 _WINDOW = ("lung",)
 
 
@@ -30,9 +30,7 @@ class CTOptions:
         0.0, "mm between pixels that every slice is resampled to; 0 shows the whole field of view as it is"
     )
     slices: Annotated[int, Ge(1)] = zooft.option(32, "for --mode volume: how many, evenly spaced by position")
-    group_by: Literal["patient", "study", "series", "folder"] = zooft.option(
-        "patient", "what a split must keep together"
-    )
+    group_by: Literal["patient", "study", "series", "folder"] = zooft.option("patient", "what a split must not divide")
     augment: Literal["none", "light", "medium"] = zooft.option(
         "none", "random views in training; none lets frozen stages be computed once"
     )
@@ -43,10 +41,10 @@ class CTOptions:
     force_dicom: bool = zooft.option(False, "read files that lack the DICOM preamble too")
     nan_to_air: bool = zooft.option(False, "take values in NIfTI that aren't numbers for air")
     strict: bool = zooft.option(False, "a file that can't be used is an error")
-    hu_cache: str = zooft.option("auto", "where decoded slices are kept: auto, off, or a folder", local=True)
+    hu_cache: str = zooft.option("auto", "where decoded slices are cached: auto, off, or a folder", local=True)
 
     def __post_init__(self) -> None:
-        """Put the mode's windows in place where none was named, so that a run records what was looked through."""
+        """Put the mode's windows in place where none was named, so that a run records them."""
         if not self.window:
             object.__setattr__(self, "window", WINDOWS if self.mode == "windows" else _WINDOW)
 
@@ -57,7 +55,7 @@ class ClassOptions:
 
     positive: str = zooft.option(
         "",
-        "the class that is looked for; asked for where the names of two classes don't tell [default: by their words]",
+        "the positive class; required where the names of two classes don't show it [default: by their words]",
     )
     operating_point: str = zooft.option("youden", "the threshold's rule: youden, sensitivity:0.9 or specificity:0.9")
     class_weights: Literal["none", "balanced"] = zooft.option("none", "balanced weighs rare classes up in the loss")
@@ -69,7 +67,7 @@ class TargetOptions:
 
     targets: tuple[str, ...] = zooft.option(
         (),
-        "columns of the table of labels to learn [default: label, labels, value, or the only one that says nothing "
+        "columns of the table of labels to learn [default: label, labels, value, or the only one that means nothing "
         "else]",
     )
 

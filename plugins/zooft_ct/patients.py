@@ -1,7 +1,7 @@
-"""Who is one patient, by what all files together say.
+"""Who is one patient, by all files together.
 
 A PatientID alone isn't a person: it belongs to its issuer, anonymisers write one for everybody, and files get mixed up.
-Nothing is merged that the files contradict, and what was assumed is told, by salted ids.
+Nothing is merged that the files contradict, and what was assumed is reported, by salted ids.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ _SHOWN = 3
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Patients:
-    """What all files say of PatientIDs.
+    """The PatientIDs of all files.
 
     Attributes:
         shared: PatientIDs that several issuers have given: each issuer's is another patient.
@@ -32,7 +32,7 @@ class Patients:
     everybodys: str
 
     def of(self, patient_id: str, persons: Iterable[Person]) -> str:
-        """What tells this patient from all others, to be hashed; "" where it isn't known who it is."""
+        """What identifies this patient, to be hashed; "" where it isn't known who it is."""
         known = patient_id.strip()
         if not known or stands_for_nobody(known):
             return ""

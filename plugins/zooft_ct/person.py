@@ -1,7 +1,7 @@
-"""Who a file says its patient is, and whether two files can speak of one person.
+"""Who a file's patient is, and whether two files can be of one person.
 
 Honest files differ: names in other case, order and script, with more given names or another family name, and fields
-that are empty. None of that makes two persons; what does is told by its DICOM name.
+that are empty. None of that makes two persons; what does is named by its DICOM keyword.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ _NO_DATES = frozenset({"19000101", "00010101", "18000101", "17000101", "18581117
 
 @dataclass(frozen=True, slots=True)
 class Person:
-    """What a file tells of a patient besides the PatientID; "" where it doesn't, or where it can't be meant.
+    """What a file states of a patient besides the PatientID; "" where it doesn't, or where it can't be meant.
 
     Attributes:
         issuer: who gave the PatientID.
@@ -97,7 +97,7 @@ def differing(persons: Iterable[Person]) -> tuple[str, ...]:
 
 
 def merged(persons: Iterable[Person]) -> Person:
-    """One person of what several files tell of the same one; the fullest of each."""
+    """One person of what several files state of the same one; the fullest of each."""
     known = sorted(persons, key=fingerprint)
     fields = ([getattr(one, name) for one in known] for name in ("issuer", "name", "birth_date", "sex"))
     issuer, name, birth_date, sex = (max(values, key=len, default="") for values in fields)
@@ -133,7 +133,7 @@ def _names_differ(one: str, other: str, *, same_birth: bool) -> bool:
 
 
 def _comparable(one: str, other: str) -> bool:
-    """Whether both hold letters, and of the same alphabet, as far as that can be told."""
+    """Whether both hold letters, and of the same alphabet, as far as that is known."""
     first, second = "".join(_words(one)), "".join(_words(other))
     if not first or not second or "\ufffd" in one + other:
         return False
@@ -145,9 +145,9 @@ def _alike(one: str, other: str, *, same_birth: bool) -> bool:
     if not (given and other_given and family and other_family):
         return bool({*family, *given} & {*other_family, *other_given}) or _join(one) == _join(other)
     same_family = (
-        _share(family, other_family) or "".join(family) == "".join(other_family) or _mistyped(family, other_family)
+        _share(family, other_family) or "".join(family) == "".join(other_family) or _is_typo(family, other_family)
     )
-    if _share(given, other_given) or (same_birth and same_family and _mistyped(given, other_given)):
+    if _share(given, other_given) or (same_birth and same_family and _is_typo(given, other_given)):
         return same_family or same_birth
     return _share(family, other_given) and _share(given, other_family)  # in the other order
 
@@ -163,7 +163,7 @@ def _share(one: list[str], other: list[str]) -> bool:
     return any(a == b or (min(len(a), len(b)) == 1 and a[0] == b[0]) for a in one for b in other)
 
 
-def _mistyped(one: list[str], other: list[str]) -> bool:
+def _is_typo(one: list[str], other: list[str]) -> bool:
     """Words of five letters and more that differ in about one of them."""
     return any(
         min(len(a), len(b)) >= _LONG_ENOUGH and SequenceMatcher(None, a, b).ratio() > _NEARLY

@@ -1,4 +1,4 @@
-"""Synthetic chests in HU: soft tissue, bones, lungs with vessels and, where asked, one nodule. No person's data.
+"""Synthetic chests in HU: soft tissue, bones, lungs with vessels and, where set, one nodule. No person's data.
 
 Every number is chosen to look like a chest on CT and to be about as hard to read as intended; none is measured from
 people. x runs to the patient's left, y to the back, z to the head, all in mm from the middle.
@@ -122,9 +122,9 @@ def _chest(rng: Generator, grid: _Grid) -> tuple[Volume, Mask]:
     """HU without vessels, and where the lungs are."""
     fat, heart_size = rng.normal(13, 3), rng.normal(1, 0.06)
     hu = np.full(np.broadcast_shapes(grid.z.shape, grid.y.shape, grid.x.shape), -1000, dtype=np.float32)
-    _put(hu, np.abs(grid.y - 122 - (grid.x / 60) ** 2 * -3) < 3, -550)  # the couch
-    _put(hu, grid.ellipse(0, 0, 158, 108) < 1, -100)
-    _put(hu, grid.ellipse(0, 0, 158 - fat, 108 - 0.8 * fat) < 1, 45)
+    _fill(hu, np.abs(grid.y - 122 - (grid.x / 60) ** 2 * -3) < 3, -550)  # the couch
+    _fill(hu, grid.ellipse(0, 0, 158, 108) < 1, -100)
+    _fill(hu, grid.ellipse(0, 0, 158 - fat, 108 - 0.8 * fat) < 1, 45)
     lungs = _lungs(grid, heart_size)
     texture = gaussian_filter(rng.standard_normal(hu.shape, dtype=np.float32), (0.7, 1.5, 1.5))
     hu[lungs] = (rng.normal(-850, 12) + 30 * texture / texture.std() + 0.35 * grid.y)[lungs]  # denser towards the back
@@ -148,39 +148,39 @@ def _heart(grid: _Grid, size: float, *, margin: float = 0.0) -> tuple[Volume, Vo
 
 
 def _draw_mediastinum(rng: Generator, grid: _Grid, hu: Volume, heart_size: float) -> None:
-    _put(hu, grid.ellipse(0, -30, 16, 24) < 1, -90)  # fat behind the sternum
-    _put(hu, grid.ellipse(20, -28, *_heart(grid, heart_size)) < 1, rng.normal(50, 8))
+    _fill(hu, grid.ellipse(0, -30, 16, 24) < 1, -90)  # fat behind the sternum
+    _fill(hu, grid.ellipse(20, -28, *_heart(grid, heart_size)) < 1, rng.normal(50, 8))
     blood = rng.normal(55, 8)
-    _put(hu, grid.ellipse(20, 38, 12, 12) < 1, blood)  # descending aorta
-    _put(hu, grid.ellipse(-8, -20, 15, 15) < 1, blood)  # ascending aorta
-    _put(hu, grid.ellipse(-24, -18, 9, 9) < 1, blood)  # superior vena cava
-    _put(hu, grid.ellipse(6, 30, 7, 5) < 1, 30)  # oesophagus
+    _fill(hu, grid.ellipse(20, 38, 12, 12) < 1, blood)  # descending aorta
+    _fill(hu, grid.ellipse(-8, -20, 15, 15) < 1, blood)  # ascending aorta
+    _fill(hu, grid.ellipse(-24, -18, 9, 9) < 1, blood)  # superior vena cava
+    _fill(hu, grid.ellipse(6, 30, 7, 5) < 1, 30)  # oesophagus
     apart = np.clip(-grid.z * 0.7, 0, 26)  # the trachea above the middle, two bronchi below
     for side in (-1.0, 1.0):
-        _put(hu, grid.ellipse(side * apart, 8, 10, 10) < 1, 20)
+        _fill(hu, grid.ellipse(side * apart, 8, 10, 10) < 1, 20)
     for side in (-1.0, 1.0):
-        _put(hu, grid.ellipse(side * apart, 8, 8, 8.5) < 1, -990)
+        _fill(hu, grid.ellipse(side * apart, 8, 8, 8.5) < 1, -990)
 
 
 def _draw_bones(rng: Generator, grid: _Grid, hu: Volume) -> None:
     disc = np.abs((grid.z + rng.uniform(0, 26)) % 26 - 13) < 3  # between two vertebrae
     body = grid.ellipse(0, 62, 20, 16)
-    _put(hu, (body < 1) & ~disc, 190)
-    _put(hu, (body < 1) & disc, 80)
-    _put(hu, (np.abs(body - 0.95) < 0.09) & ~disc, 600)
+    _fill(hu, (body < 1) & ~disc, 190)
+    _fill(hu, (body < 1) & disc, 80)
+    _fill(hu, (np.abs(body - 0.95) < 0.09) & ~disc, 600)
     arch = grid.ellipse(0, 84, 14, 12)
-    _put(hu, np.abs(arch - 0.9) < 0.16, 480)
-    _put(hu, arch < 0.7, 25)  # the spinal canal
-    _put(hu, (np.abs(grid.x) < 3) & (grid.y > 95) & (grid.y < 106), 400)
-    _put(hu, np.hypot(grid.x / 17, (grid.y + 88) / 6) < 1, 300)  # the sternum
+    _fill(hu, np.abs(arch - 0.9) < 0.16, 480)
+    _fill(hu, arch < 0.7, 25)  # the spinal canal
+    _fill(hu, (np.abs(grid.x) < 3) & (grid.y > 95) & (grid.y < 106), 400)
+    _fill(hu, np.hypot(grid.x / 17, (grid.y + 88) / 6) < 1, 300)  # the sternum
     cage = grid.ellipse(0, 0, 137, 88)
     turn = np.arctan2(grid.y / 92, grid.x / 140) * 11 + grid.z * 0.12 + rng.uniform(0, 2 * np.pi)
     ribs = (np.abs(cage - 1) < 0.045) & (np.sin(turn) > 0.25)  # oblique, so that each slice cuts them in pieces
-    _put(hu, ribs, 250)
-    _put(hu, ribs & (np.abs(np.abs(cage - 1) - 0.035) < 0.012), 700)
+    _fill(hu, ribs, 250)
+    _fill(hu, ribs & (np.abs(np.abs(cage - 1) - 0.035) < 0.012), 700)
 
 
-def _put(hu: Volume, where: Mask, value: float) -> None:
+def _fill(hu: Volume, where: Mask, value: float) -> None:
     hu[np.broadcast_to(where, hu.shape)] = value
 
 

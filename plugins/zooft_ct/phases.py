@@ -1,4 +1,4 @@
-"""Several volumes under one SeriesInstanceUID (phases, echoes, kernels, energies), by what their headers say.
+"""Several volumes under one SeriesInstanceUID (phases, echoes, kernels, energies), by their headers.
 
 Put together they would be a volume of nobody: each slice between those of another phase. Where slices of two values of
 a tag alternate along the stack, or lie at the same places, each value is a volume. Acquisitions that follow each other
@@ -55,7 +55,7 @@ class Part:
 
     Attributes:
         numbers: which slices, in the order of their heights.
-        values: tag to its value, of those that told it apart.
+        values: tag to its value, of those that separated it.
     """
 
     numbers: tuple[int, ...]
@@ -90,7 +90,7 @@ def notes(slices: Sequence[SliceHeader]) -> list[str]:
 
 
 def _divide(part: Part, slices: Sequence[SliceHeader], heights: Sequence[float]) -> list[Part]:
-    """The part, or those of it that the first tag tells apart, each looked at again."""
+    """The part, or those of it that the first tag separates, each split again."""
     places = [heights[number] for number in part.numbers]
     together = collide(places)
     for tag in KINDS:
@@ -215,6 +215,6 @@ def _about_alternation(slices: Sequence[SliceHeader]) -> list[str]:
         if _follow([numbers[turn::count] for turn in range(count)]):
             return [
                 f"its InstanceNumbers go through the stack {count} times, as if {count} volumes were put together, "
-                "and no other tag tells them apart"
+                "and no other tag separates them"
             ]
     return []

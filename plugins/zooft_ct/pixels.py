@@ -55,7 +55,7 @@ def hu(header: SliceHeader) -> NDArray[np.int16]:
         DataError: truncated or undecodable pixels, or values that can't be HU.
     """
     layout = header.layout
-    whole = _decoded(header) if layout.compressed else _native(header)
+    whole = _decode_quietly(header) if layout.compressed else _native(header)
     beyond = _padding_beyond_the_bits(whole, layout)
     stored = _significant(whole, layout)
     values = _rescale(stored, layout)
@@ -93,7 +93,7 @@ def _native(header: SliceHeader) -> NDArray[Any]:
     return pixels.reshape(header.rows, header.columns)
 
 
-def _decoded(header: SliceHeader) -> NDArray[Any]:
+def _decode_quietly(header: SliceHeader) -> NDArray[Any]:
     try:
         with quiet_pydicom():
             return _decode(header)
@@ -134,12 +134,12 @@ def _decode(header: SliceHeader) -> NDArray[Any]:
         listen: contextlib.AbstractContextManager[list[str]] = contextlib.nullcontext([])
         if DECODERS[syntax] == "gdcm":
             listen = complaints.heard()
-        with listen as said:
+        with listen as printed:
             pixels, _ = decoder.as_array(
                 file, index=header.frame, raw=True, decoding_plugin=DECODERS[syntax], **options
             )
-    if said:
-        raise zooft.DataError(f"the compressed pixels are damaged; the decoder says: {said[0]}")
+    if printed:
+        raise zooft.DataError(f"the compressed pixels are damaged; the decoder printed: {printed[0]}")
     return pixels
 
 
@@ -152,14 +152,14 @@ def _refuse_other_number(file: BinaryIO, header: SliceHeader) -> None:
     if header.transfer_syntax == _RLE and header.layout.frames == 1:
         found, _ = parse_fragments(file)
     if found != header.layout.frames:
-        raise zooft.DataError(f"{found} compressed frames where the header says {header.layout.frames}")
+        raise zooft.DataError(f"{found} compressed frames where the header states {header.layout.frames}")
 
 
 def _padding_beyond_the_bits(whole: NDArray[Any], layout: Layout) -> NDArray[np.bool_] | None:
-    """Where padding stands that is told apart only by the bits above those that count; elsewhere None.
+    """Where padding stands that differs only by the bits above those that count; elsewhere None.
 
-    Files of 12 bits have 63536, say -2000, around the picture. Its lower 12 bits alone would be bone, and the same
-    number is bone elsewhere in the picture, so it is looked for before the upper bits go.
+    Files of 12 bits have 63536, such as -2000, around the picture. Its lower 12 bits alone would be bone, and the same
+    number is bone elsewhere in the picture, so it is found before the upper bits go.
     """
     return None if layout.padding is None or _within_the_bits(layout) else _is_padding(whole, layout.padding)
 
@@ -170,7 +170,7 @@ def _within_the_bits(layout: Layout) -> bool:
 
 
 def _significant(stored: NDArray[Any], layout: Layout) -> NDArray[Any]:
-    """The stored numbers in the machine's order, without what old files keep in the bits above."""
+    """The stored numbers in the machine's order, without what old files have in the bits above."""
     import numpy as np
 
     if not stored.dtype.isnative:

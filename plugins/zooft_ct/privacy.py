@@ -34,7 +34,7 @@ class Key:
 def key_of(data: Path | None) -> Key:
     """The key of a data folder, or the user's own; nothing is written into the data.
 
-    It is looked for in the file that ``ZOOFT_KEY_FILE`` names, else in the data folder, else in the user's application
+    It is read from the file that ``ZOOFT_KEY_FILE`` names, else in the data folder, else in the user's application
     folder, where one is made if there is none. Where that can't be written, a key serves this process alone.
 
     Args:
@@ -44,9 +44,9 @@ def key_of(data: Path | None) -> Key:
         DataError: the file is no key, or can't be read.
         ConfigError: ``ZOOFT_KEY_FILE`` isn't a whole path.
     """
-    named = _named()
+    named = _key_file()
     if named:
-        return _load(named) or _made(named)
+        return _load(named) or _make_key(named)
     known = _first(_places(data))
     if known:
         return known
@@ -64,7 +64,7 @@ def key_near(paths: Sequence[Path]) -> Key:
         DataError: the file is no key, or can't be read.
         ConfigError: ``ZOOFT_KEY_FILE`` isn't a whole path.
     """
-    if _named() or not paths:
+    if _key_file() or not paths:
         return key_of(None)
     together = Path(os.path.commonpath([path.absolute() for path in paths]))
     folders = [folder for folder in (together, *together.parents) if folder.is_dir()]
@@ -81,7 +81,7 @@ def keep_key(data: Path) -> None:
         DataError: the file is no key, or can be neither read nor written anywhere.
         ConfigError: ``ZOOFT_KEY_FILE`` isn't a whole path.
     """
-    if _named() or _first(_places(data)):
+    if _key_file() or _first(_places(data)):
         key_of(data)
         return
     folder = _folder(data)
@@ -93,7 +93,7 @@ def keep_key(data: Path) -> None:
     own = _own(data)
     if own is None:
         raise zooft.DataError(f"there is no place for the key of the data's hashes; name a file in {KEY_VARIABLE}")
-    _made(own)
+    _make_key(own)
 
 
 def hashed(key: Key, kind: str, value: str) -> str:
@@ -145,7 +145,7 @@ def quiet_pydicom() -> Iterator[None]:
                 logger.removeFilter(refuse)
 
 
-def _named() -> Path | None:
+def _key_file() -> Path | None:
     """The file that the user has named."""
     named = os.environ.get(KEY_VARIABLE)
     if not named:
@@ -189,9 +189,9 @@ def _first(places: Iterable[Path]) -> Key | None:
 
 @functools.cache
 def _fleeting() -> Key:
-    """A key that nobody keeps."""
+    """A key that isn't stored."""
     _logger.warning(
-        "the key of the hashes can't be kept in the user's folder, so they are of this command alone and no other will "
+        "the key of the hashes can't be stored in the user's folder: they are of this command alone and no other will "
         "find them again; name a file in %s",
         KEY_VARIABLE,
     )
@@ -216,7 +216,7 @@ def _load(place: Path) -> Key | None:
     return Key(secret)
 
 
-def _made(place: Path) -> Key:
+def _make_key(place: Path) -> Key:
     try:
         return _create(place)
     except OSError as error:

@@ -47,7 +47,7 @@ class Source:
 
     Attributes:
         slices: in the order of the array; a neighbour that is missing is the slice itself once more.
-        spacing: mm between rows, between columns; None where the file doesn't tell.
+        spacing: mm between rows, between columns; None where the file doesn't state it.
     """
 
     slices: tuple[SliceRef, ...]
@@ -97,7 +97,7 @@ def _sha256(path: Path) -> str:
 
 @functools.lru_cache(maxsize=_FILES_KNOWN)
 def _sha256_of(path: Path, _size: int, _written: int, _changed: int, _inode: int) -> str:
-    """Of a file, by what tells a changed one.
+    """Of a file, by what shows a change.
 
     Copying tools give a file any time of writing, but none of its last change.
     """
@@ -106,7 +106,7 @@ def _sha256_of(path: Path, _size: int, _written: int, _changed: int, _inode: int
 
 
 def decode(slices: Iterable[SliceRef], options: CTOptions) -> Mapping[Place, NDArray[np.int16]]:
-    """Slices ``(H, W)`` int16 HU by their places, each decoded once; slow ones are kept in the cache.
+    """Slices ``(H, W)`` int16 HU by their places, each decoded once; slow ones are stored in the cache.
 
     Touches no warning filters, so that threads may call it side by side within `privacy.quiet_pydicom`.
 
@@ -114,13 +114,13 @@ def decode(slices: Iterable[SliceRef], options: CTOptions) -> Mapping[Place, NDA
         DataError: one of them can't be decoded.
     """
     wanted = {place(ref): ref for ref in slices}
-    kept = cache.chosen(options.hu_cache)
-    keys = {at: _key(at, options) for at, ref in wanted.items() if slow(ref)} if kept else {}
-    decoded = {at: hu for at, key in keys.items() if kept and (hu := kept.get(key)) is not None}
+    store = cache.chosen(options.hu_cache)
+    keys = {at: _key(at, options) for at, ref in wanted.items() if slow(ref)} if store else {}
+    decoded = {at: hu for at, key in keys.items() if store and (hu := store.get(key)) is not None}
     fresh = _fresh([ref for at, ref in wanted.items() if at not in decoded], options)
     for at, hu in fresh.items():
-        if kept and at in keys:
-            kept.put(keys[at], hu)
+        if store and at in keys:
+            store.put(keys[at], hu)
     return {**decoded, **fresh}
 
 

@@ -31,7 +31,7 @@ _LOOKED_AT = 256
 _SLICES = frozenset({"", "dcm", "dicom", "ima"})
 """Endings of DICOM files' names."""
 _NOT_AXIAL = "not axial; rows, columns and slices are in the order in which they're stored"
-_UNKNOWN_AXES = "files don't tell how the slice lies in the patient; it is taken as stored"
+_UNKNOWN_AXES = "files don't state how the slice lies in the patient; it is taken as stored"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -42,7 +42,7 @@ class Series:
         uid: SeriesInstanceUID; "" where the files have none and lie in one folder.
         study_uid: "" where missing.
         patient_id: "" where missing.
-        acquisition: its number, where one series held several; what else told volumes apart; else "".
+        acquisition: its number, where one series held several; what else separated volumes; else "".
         slices: ordered by position along the normal, ascending; from the feet to the head for axial ones.
         heights: of the slices along their normal, mm, ascending; 0 for a lone slice.
         copies: files that are the same, byte for byte, as one of the slices; they are among the rejected ones, too.
@@ -74,7 +74,7 @@ class Refused:
     Attributes:
         path: of the file.
         reason: why, without values that name a person.
-        owner: whose it is, as far as it tells.
+        owner: whose it is, as far as it is known.
         slices: how many slices of CT are lost with it; 0 for what is none.
     """
 
@@ -176,10 +176,10 @@ def _headers_or_reason(path: Path, *, force: bool) -> list[SliceHeader] | Refuse
     except UnusableError as error:
         return Refused(path, str(error), error.owner, error.slices)
     except zooft.DataError as error:
-        return Refused(path, str(error), slices=int(_named_as_a_slice(path)))
+        return Refused(path, str(error), slices=int(_is_named_like_slice(path)))
 
 
-def _named_as_a_slice(path: Path) -> bool:
+def _is_named_like_slice(path: Path) -> bool:
     """Whether a file that can't be read may have been a slice: scanners' archives name them so, or by a UID's end."""
     ending = path.suffix.lower().removeprefix(".")
     if ending in _SLICES - {""}:
@@ -204,26 +204,26 @@ def _group(slices: Iterable[SliceHeader]) -> list[list[SliceHeader]]:
 
 
 def _without_copies(slices: Sequence[SliceHeader]) -> tuple[list[SliceHeader], list[SliceHeader]]:
-    """Each slice once, and those of files that are byte for byte the same as one that is kept.
+    """Each slice once, and those of files that are byte for byte the same as another.
 
     Raises:
         DataError: different files under one identifier.
     """
-    kept: dict[tuple[str, int], SliceHeader] = {}
+    chosen: dict[tuple[str, int], SliceHeader] = {}
     copies: list[SliceHeader] = []
     for each in slices:
-        first = kept.setdefault((each.sop_uid or str(each.path), each.frame), each)
+        first = chosen.setdefault((each.sop_uid or str(each.path), each.frame), each)
         if first is each:
             continue
         if each.frame == 0 and not filecmp.cmp(first.path, each.path, shallow=False):
-            raise zooft.DataError("different files have the same SOPInstanceUID; keep the right ones")
+            raise zooft.DataError("different files have the same SOPInstanceUID; leave only the right ones")
         copies.append(each)
-    return list(kept.values()), copies
+    return list(chosen.values()), copies
 
 
 def _with_copies(series: Series, copies: Iterable[SliceHeader]) -> Series:
-    kept = {(each.sop_uid, each.frame) for each in series.slices}
-    return replace(series, copies=tuple(each for each in copies if (each.sop_uid, each.frame) in kept))
+    chosen = {(each.sop_uid, each.frame) for each in series.slices}
+    return replace(series, copies=tuple(each for each in copies if (each.sop_uid, each.frame) in chosen))
 
 
 def _files(slices: Iterable[SliceHeader]) -> list[Path]:
@@ -240,10 +240,10 @@ def _arrange(slices: Sequence[SliceHeader], max_gap: float) -> list[Series]:
     if any(phases.collide([placed[number].height for number in part.numbers]) for part in found):
         raise zooft.DataError(
             "several slices lie at the same position, as in 4D or repeated series, and neither AcquisitionNumber nor "
-            "another tag tells them apart; keep one of each"
+            "another tag separates them; leave one of each"
         )
-    told = " and ".join(dict.fromkeys(tag for part in found for tag in part.values))
-    note = [f"one of {len(found)} volumes in one series, told apart by {told}"] if told else []
+    tags = " and ".join(dict.fromkeys(tag for part in found for tag in part.values))
+    note = [f"one of {len(found)} volumes in one series, separated by {tags}"] if tags else []
     parts = [
         _stack([placed[number] for number in part.numbers], acquisition=part.name, max_gap=max_gap) for part in found
     ]
@@ -320,14 +320,14 @@ def _series(slices: Sequence[SliceHeader], *, acquisition: str, heights: Sequenc
         study_uid=slices[0].study_uid,
         patient_id=slices[0].patient_id,
         acquisition=acquisition,
-        slices=tuple(replace(each, marks={}) for each in slices),  # they have told; samples stay small
+        slices=tuple(replace(each, marks={}) for each in slices),  # they were used; samples stay small
         heights=tuple(heights),
         notes=(*_about_axes(slices[0].orientation), *phases.notes(slices)),
     )
 
 
 def _about_axes(orientation: Sequence[float] | None) -> list[str]:
-    """What keeps slices from being turned as `pixels.hu` turns axial ones."""
+    """What prevents slices from being turned as `pixels.hu` turns axial ones."""
     if orientation is None:
         return [_UNKNOWN_AXES]
     return [] if geometry.is_axial(orientation) else [_NOT_AXIAL]

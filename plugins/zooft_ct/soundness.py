@@ -58,7 +58,7 @@ def sound(
         samples: with ids of the form ``group/series`` or ``group/series/slice``.
         options: the task's own.
         file_name: what runs call a file.
-        computing: told how far it is.
+        computing: shows progress.
     """
     seen = _see({place(ref): ref for sample in samples for ref in sample.source.slices}, options, computing)
     faults = [_fault(sample, seen.torn, options, file_name) for sample in samples]
@@ -111,7 +111,7 @@ def _see(slices: Mapping[Place, SliceRef], options: CTOptions, computing: zooft.
     torn: dict[Place, str] = {}
     odd: dict[Place, str] = {}
     with privacy.quiet_pydicom(), ThreadPoolExecutor(max_workers=min(8, os.cpu_count() or 1)) as pool:
-        for refs, found in zip(jobs, pool.map(lambda refs: _looked_at(refs, options), jobs), strict=True):
+        for refs, found in zip(jobs, pool.map(lambda refs: _check_slices(refs, options), jobs), strict=True):
             advance(len(refs))
             if isinstance(found, str):
                 torn |= {place(ref): found for ref in refs}
@@ -120,12 +120,12 @@ def _see(slices: Mapping[Place, SliceRef], options: CTOptions, computing: zooft.
     return _Seen(torn, odd)
 
 
-def _looked_at(refs: Sequence[SliceRef], options: CTOptions) -> dict[Place, str] | str:
+def _check_slices(refs: Sequence[SliceRef], options: CTOptions) -> dict[Place, str] | str:
     """What is odd about slices of one file; or why they can't be decoded."""
     first = refs[0]
     try:
         if isinstance(first, NiftiSlice) and not first.volume.compressed:
-            nifti.whole(first.volume, nan_to_air=options.nan_to_air)  # a slice alone doesn't tell its units
+            nifti.whole(first.volume, nan_to_air=options.nan_to_air)  # a slice alone doesn't show its units
         decoded = decode(refs, options)
     except zooft.DataError as error:
         return str(error)

@@ -114,7 +114,7 @@ def _source(shown: Dataset, middle: SliceHeader) -> Any:
     """The slice that decided: its image, and of several frames its number, from 1."""
     from highdicom.sr import SourceImageForMeasurementGroup
 
-    # by the number, not by the element: plain CT files may say NumberOfFrames 1, and highdicom takes no frame of theirs
+    # by the number, not by the element: plain CT files may have NumberOfFrames 1, and highdicom then takes no frame
     frames = [middle.frame + 1] if middle.layout.frames > 1 else None
     return SourceImageForMeasurementGroup.from_source_image(shown, referenced_frame_numbers=frames)
 
@@ -135,7 +135,7 @@ def _content(result: zooft.GroupResult, file: zooft.DeployedFile, source: Any) -
             sr.QualitativeEvaluation(
                 _code("1", "Class"), _code(f"2{_classes(file).index(result.answer['class'])}", result.answer["class"])
             ),
-            *_looked_for(file),
+            *_positive_class(file),
             sr.QualitativeEvaluation(_code("7", "Completeness"), _completeness(result)),
             sr.QualitativeEvaluation(_code("3", "Purpose"), _code("30", _PURPOSE)),
         ],
@@ -165,7 +165,7 @@ def _completeness(result: zooft.GroupResult) -> Any:
     return _code("70", "All slices were judged")
 
 
-def _looked_for(file: zooft.DeployedFile) -> list[Any]:
+def _positive_class(file: zooft.DeployedFile) -> list[Any]:
     from highdicom import sr
 
     if len(_classes(file)) != 2:
@@ -207,7 +207,7 @@ def _slices(sample: zooft.Sample) -> list[SliceHeader]:
 
 
 def _evidence(slices: Sequence[SliceHeader]) -> list[Dataset]:
-    """The headers of the files that were looked at, each once."""
+    """The headers of the files that were read, each once."""
     return list(_headers(dict.fromkeys(one.path for one in slices)))
 
 

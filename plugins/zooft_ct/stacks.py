@@ -25,7 +25,7 @@ class Stack:
     """One series or volume.
 
     Attributes:
-        name: tells it from all others in the data; never shown.
+        name: identifies it in the data; never shown.
         series: SeriesInstanceUID; "" for NIfTI.
         study: StudyInstanceUID, or "".
         study_date: StudyDate, or "".

@@ -54,7 +54,7 @@ def ct_task(
 
 
 class _Columns:
-    """`discover_columns` of one problem, with the parameters that the core looks for.
+    """`discover_columns` of one problem, with the parameters that the core recognises.
 
     Args:
         problem: that reads the columns.

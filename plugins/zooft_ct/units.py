@@ -103,7 +103,7 @@ def _end(numbers: NDArray[Any], limit: float) -> Any:
 
 
 def misfit(values: NDArray[np.int16], hidden: Beyond, *, padded: int = 0) -> str:
-    """Why the values can't be HU, with the numbers that say so; "" where they can.
+    """Why the values can't be HU, with the numbers that show it; "" where they can.
 
     Args:
         values: of a slice or a volume, clipped to [-1024, 3071].
@@ -117,8 +117,8 @@ def misfit(values: NDArray[np.int16], hidden: Beyond, *, padded: int = 0) -> str
         return ""
     lowest, highest = int(values.min()), int(values.max())
     dense = np.count_nonzero(values >= _DENSE) / count
-    if said := _beyond_all(hidden, count, highest):
-        return said
+    if reason := _beyond_all(hidden, count, highest):
+        return reason
     if dense > 0.5:
         return f"{_percent(dense)} of them lie above {_DENSE}, and no body is mostly bone: a lost intercept or sign"
     if not padded and lowest >= 0:
@@ -130,7 +130,7 @@ def misfit(values: NDArray[np.int16], hidden: Beyond, *, padded: int = 0) -> str
 
 
 def _beyond_all(hidden: Beyond, count: int, highest: int) -> str:
-    """What says that too many lie where nothing does."""
+    """Why too many lie where nothing does."""
     if hidden.over > _WRAPPED * count:
         return (
             f"{_percent(hidden.over / count)} of them lie above {BEYOND_METAL}, as negative numbers do that are read "
@@ -146,7 +146,7 @@ def _beyond_all(hidden: Beyond, count: int, highest: int) -> str:
 
 
 def _elsewhere(values: NDArray[np.int16]) -> str:
-    """What says that the peaks of a body lie in other places; `values` are without padding."""
+    """Why the peaks of a body lie in other places; `values` are without padding."""
     import numpy as np
 
     def share(low: int) -> float:
@@ -182,7 +182,7 @@ def _is_lung(values: NDArray[np.int16]) -> bool:
 
 
 def oddity(hu: NDArray[np.int16]) -> str:
-    """What is worth telling of a slice that may be HU all the same; "" for others."""
+    """What is worth reporting of a slice that may be HU all the same; "" for others."""
     import numpy as np
 
     if np.count_nonzero(hu >= _HIGHEST) > BRIGHT * hu.size:

@@ -31,10 +31,10 @@ def walk(root: Path) -> Iterator[Path]:
             continue
         seen.add((status.st_dev, status.st_ino))
         inner[:] = sorted(name for name in inner if not zooft.is_hidden(name))
-        yield from (Path(folder, name) for name in sorted(names) if _wanted(name))
+        yield from (Path(folder, name) for name in sorted(names) if _is_wanted(name))
 
 
-def _wanted(name: str) -> bool:
+def _is_wanted(name: str) -> bool:
     return not zooft.is_hidden(name) and name.upper() != _INDEX
 
 

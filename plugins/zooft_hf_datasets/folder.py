@@ -28,7 +28,7 @@ class Part:
         name: of the split as the folder calls it; "row" where there are no splits.
         split: which it is.
         files: of Arrow, in order.
-        features: column to what datasets says of it.
+        features: column to its entry in datasets' features.
     """
 
     name: str
@@ -79,7 +79,7 @@ def _part(folder: Path, name: str, split: Split | None) -> Part:
     features = info.get("features")
     if not isinstance(features, dict):
         raise zooft.DataError(
-            f"{folder / _INFO} says nothing of the columns; save the data again with datasets' save_to_disk"
+            f"{folder / _INFO} doesn't describe the columns; save the data again with datasets' save_to_disk"
         )
     described = {key: value if isinstance(value, dict) else {} for key, value in features.items()}
     return Part(name, split, tuple(folder / file for file in names), described)

@@ -1,4 +1,4 @@
-"""Rows of Arrow files: the columns that a task asks for, and where each image is.
+"""Rows of Arrow files: the columns that a task needs, and where each image is.
 
 The files are mapped, never loaded.
 """
@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 import zooft
 from zooft_hf_datasets.features import image_column
 from zooft_hf_datasets.folder import Part, parts
-from zooft_hf_datasets.stretch import Elsewhere, File, Stretch, stamped
+from zooft_hf_datasets.stretch import Elsewhere, File, Stretch, stamp
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -58,7 +58,7 @@ def _of_file(reader: _Reader, number: int) -> Generator[zooft.Row | zooft.Reject
         raise zooft.DataError("data sets saved by datasets need pyarrow: pip install 'zooft[hf-datasets]'") from None
     name = _name(reader)
     try:
-        file = stamped(reader.path)
+        file = stamp(reader.path)
         mapped = pa.memory_map(str(reader.path)).read_buffer()
         for batch in pa.ipc.open_stream(pa.BufferReader(mapped)):
             yield from _of_batch(reader, batch, number, _Mapped(file, mapped.address))
@@ -103,7 +103,7 @@ def _of_batch(
         else (images, pa.nulls(len(images)))
     )
     stretches = _stretches(content, mapped)
-    for index, told in enumerate(values.to_pylist()):
+    for index, value in enumerate(values.to_pylist()):
         name, place = f"{reader.part.name}/{number + index}", None
         if images[index].is_valid:
             text = paths[index].as_py()
@@ -111,7 +111,7 @@ def _of_batch(
         if place is None:
             yield zooft.Rejection(name, "no image: the cell is empty")
         else:
-            yield zooft.Row(id=name, content=place, values=told, split=reader.part.split)
+            yield zooft.Row(id=name, content=place, values=value, split=reader.part.split)
 
 
 def _stretches(content: pa.Array, mapped: _Mapped) -> list[Stretch | None]:

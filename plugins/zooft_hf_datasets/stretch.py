@@ -35,11 +35,11 @@ class Elsewhere:
     path: str
 
 
-def stamped(path: Path) -> File:
+def stamp(path: Path) -> File:
     """A file as it is now.
 
     Raises:
-        DataError: it can't be looked up; the message is the reason alone.
+        DataError: it can't be read; the message is the reason alone.
     """
     try:
         about = path.stat()

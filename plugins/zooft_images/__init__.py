@@ -1,4 +1,4 @@
-"""Tasks with images: in class folders, or listed in a table whose columns say what is to be learnt."""
+"""Tasks with images: in class folders, or listed in a table whose columns are the targets."""
 
 from __future__ import annotations
 

@@ -65,7 +65,7 @@ def table_of_manifest(path: Path, options: ImageOptions) -> Table:
     own = {"path", _SPLIT, options.group_column.lower()}
     columns = [name for name in table.columns if name not in own]
     lines = Lines(path, options)
-    # a file that is listed twice has to say the same of itself, so all its cells stand for its label
+    # a file that is listed twice has to have the same cells, so all its cells stand for its label
     # (and is never empty: what an empty cell means is the problem's matter)
     rows = [
         (number, {**row, "label": _BETWEEN.join(["", *(row[name] for name in columns)])}) for number, row in table.rows
@@ -128,7 +128,7 @@ def list_columns(
     Raises:
         DataError: no column of targets, or one that isn't there.
     """
-    columns, notes = _chosen(table, options)
+    columns, notes = _choose(table, options)
     read = problem.training.read
     assert read is not None, "a problem of columns reads them"  # noqa: S101 -- the plugin's own invariant
     found = read([{name: row.get(name, "") for name in columns} for row in table.cells], columns, options)
@@ -155,7 +155,7 @@ def list_columns(
     return listing, targets, found.labels
 
 
-def _chosen(table: Table, options: Any) -> tuple[list[str], list[str]]:
+def _choose(table: Table, options: Any) -> tuple[list[str], list[str]]:
     """The columns of targets, and how they were chosen."""
     if not hasattr(options, "targets"):  # the problem has its own way to name them
         return list(table.columns), []
@@ -178,11 +178,11 @@ def _chosen(table: Table, options: Any) -> tuple[list[str], list[str]]:
             "line"
         )
     others = " (--targets names others)" if len(chosen) < len(table.columns) else ""
-    return chosen, [f"learnt are the columns {', '.join(chosen)} of {table.name}{others}"]
+    return chosen, [f"the targets are the columns {', '.join(chosen)} of {table.name}{others}"]
 
 
 def _all_but_groups(table: Table) -> list[str]:
-    """Columns that may be targets; not the patient's number, which would be learnt as a figure of the picture."""
+    """Columns that may be targets; not the patient's number, which isn't a figure of the picture."""
     by_name = zooft.likely_groups(dict.fromkeys(table.columns, ()))
     groups = zooft.likely_groups({name: [row.get(name, "") for row in table.cells] for name in by_name})
     return [name for name in table.columns if name not in groups] or list(table.columns)

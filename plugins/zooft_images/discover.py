@@ -56,7 +56,7 @@ def discover(
     Args:
         root: a folder, a manifest or a shard.
         options: the task's own.
-        computing: told how far it is.
+        computing: shows progress.
         learning: whether the order of the classes is to be settled; a finished model has one.
         sources: other forms of data, that plugins register.
 
@@ -72,7 +72,7 @@ def discover(
     positive = options.positive if learning else ""
     classes, order = zooft.order_classes(listing.classes, positive, fixed=listing.ordered)
     targets = {name: index for index, name in enumerate(classes)}
-    found = _looked_into(root, listing, targets, options, computing)
+    found = _decode_all(root, listing, targets, options, computing)
     notes = (*listing.notes, *(order if learning else ()), *found.notes, *_about_many(classes, len(found.samples)))
     return replace(found, labels=zooft.class_labels(classes, nothing=zooft.nothing_of(classes, positive)), notes=notes)
 
@@ -91,7 +91,7 @@ def discover_columns(
         problem: that reads the columns.
         root: a manifest, a folder with one, or what a data source reads.
         options: the task's own.
-        computing: told how far it is.
+        computing: shows progress.
         sources: other forms of data, that plugins register.
 
     Raises:
@@ -102,22 +102,20 @@ def discover_columns(
     listing, targets, labels = list_columns(table, problem, options)
     if not listing.candidates:
         raise zooft.DataError(f"no images with targets in {root}: {_why_none(root, listing.rejected)}")
-    found = _looked_into(root, listing, targets, options, computing)
+    found = _decode_all(root, listing, targets, options, computing)
     return replace(found, labels=labels, notes=(*listing.notes, *found.notes))
 
 
 def _manifest_of(root: Path) -> Path:
     if root.is_dir():
         if not (root / _MANIFEST).is_file():
-            raise zooft.DataError(
-                f"{root} has no {_MANIFEST}, whose columns are path and what is to be learnt of each picture"
-            )
+            raise zooft.DataError(f"{root} has no {_MANIFEST}, whose columns are path and the targets of each picture")
         return root / _MANIFEST
     _refuse_other_file(root)
     return root
 
 
-def _looked_into(
+def _decode_all(
     root: Path, listing: Listing, targets: Mapping[str, Any], options: Any, computing: zooft.Computing
 ) -> zooft.Discovery:
     """Every picture that can be decoded, with the target of its label."""
@@ -138,11 +136,11 @@ def _looked_into(
     samples = zooft.spilled(sound())
     other_kinds = _kinds([*listing.rejected, *undecodable])
     if not samples and other_kinds:
-        raise zooft.DataError(f"no images in {root}: {'; '.join(_counted(other_kinds))}")
+        raise zooft.DataError(f"no images in {root}: {'; '.join(_count_kinds(other_kinds))}")
     return zooft.Discovery(
         samples=samples,
         rejected=(*listing.rejected, *undecodable),
-        notes=(*_counted(other_kinds), *depths.notes(options), *groups.notes()),
+        notes=(*_count_kinds(other_kinds), *depths.notes(options), *groups.notes()),
     )
 
 
@@ -160,7 +158,7 @@ def _why_none(root: Path, rejected: Sequence[zooft.Rejection]) -> str:
     """What lies there instead, and what is expected."""
     kinds, alone = _kinds(rejected), [each.id for each in rejected if each.reason == ALONE]
     if kinds:
-        return "; ".join(_counted(kinds))
+        return "; ".join(_count_kinds(kinds))
     if alone:
         table = next((path for path in others(root) if path.suffix.lower() in _TABLES), None) if root.is_dir() else None
         if table is not None:
@@ -180,7 +178,7 @@ def _kinds(rejected: Iterable[zooft.Rejection]) -> Counter[str]:
     return Counter(each.reason for each in rejected if is_kind(each.reason))
 
 
-def _counted(kinds: Mapping[str, int]) -> list[str]:
+def _count_kinds(kinds: Mapping[str, int]) -> list[str]:
     """A line for each kind of file that isn't a picture, the most frequent first."""
     most = sorted(kinds.items(), key=lambda item: (-item[1], item[0]))
     return [f"{count:,} {'file isn' if count == 1 else 'files aren'}'t used: {kind}" for kind, count in most]
@@ -229,13 +227,13 @@ def _from_folders(root: Path, options: Any) -> Listing:
     layout = lay_out(root, left_out)
     having: set[str | None] = set()
 
-    def found() -> Iterator[Candidate]:
+    def list_candidates() -> Iterator[Candidate]:
         for folder in layout.classes:
             for path in below(folder.path, left_out):
                 having.add(folder.split)
                 yield Candidate(identity(root, path), path, folder.label, folder.split)
 
-    candidates = zooft.spilled(found())
+    candidates = zooft.spilled(list_candidates())
     empty = [
         f"the folder {name} has no files in class folders, so there is no split of that name"
         for name, split in layout.splits.items()

@@ -134,7 +134,7 @@ def group_column(path: Path, columns: Mapping[str, zooft.Column], options: Image
 
 
 def split_of(row: zooft.Row) -> Split | None:
-    """As the source says, or its column; the two mustn't differ."""
+    """As the source or its column gives it; the two mustn't differ."""
     text = text_of(row.values.get(SPLIT_COLUMN), SPLIT_COLUMN)
     if not text:
         return row.split
@@ -146,7 +146,7 @@ def split_of(row: zooft.Row) -> Split | None:
         )
     if row.split not in (None, split):
         raise zooft.DataError(
-            f"{row.id} lies in the split {row.split}, and its column {SPLIT_COLUMN} says {text!r}; mend one of the two"
+            f"{row.id} lies in the split {row.split}, and its column {SPLIT_COLUMN} has {text!r}; fix one of the two"
         )
     return split
 
@@ -163,7 +163,7 @@ def _label(value: Any, column: zooft.Column) -> str:
             raise zooft.DataError(f"no label: the column {column.name} is empty")
         return text
     if value is None or value == -1:
-        raise zooft.DataError(f"no label: the column {column.name} {'is empty' if value is None else 'says -1'}")
+        raise zooft.DataError(f"no label: the column {column.name} {'is empty' if value is None else 'is -1'}")
     if isinstance(value, bool) or not isinstance(value, int) or not 0 <= value < len(column.categories):
         raise zooft.DataError(
             f"the label {value!r} isn't one of the {len(column.categories)} classes that the column {column.name} "

@@ -29,10 +29,10 @@ class Groups:
         torn = [sorted(names) for names in self.by_spelling.values() if len(names) > 1]
         if not torn:
             return []
-        told = "; ".join(" and ".join(map(ascii, names[:_NAMED])) for names in torn[:_NAMED])
+        pairs = "; ".join(" and ".join(map(ascii, names[:_NAMED])) for names in torn[:_NAMED])
         more = f" and {len(torn) - _NAMED} more" if len(torn) > _NAMED else ""
         return [
-            f"warning: groups whose names differ only in case, spaces, Unicode form or leading zeros: {told}{more}. "
+            f"warning: groups whose names differ only in case, spaces, Unicode form or leading zeros: {pairs}{more}. "
             "They count as different groups; if they are one, it may be on both sides of the split, and figures too "
             "good: spell it the same"
         ]

@@ -1,4 +1,4 @@
-"""What a file is that isn't a picture for this task, told by how it begins, and what to do with it.
+"""What a file is that isn't a picture for this task, recognised by how it begins, and what to do with it.
 
 The answers are whole sentences of their own, the same for every file of a kind, so that they can be counted.
 """
@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 HEAD = 512
-"""Bytes from the start of a file that are looked at."""
+"""Bytes from the start of a file that are read."""
 _CT = "it's not a picture but medical images: use --task ct (pip install 'zooft[ct]')"
 _EXPORT = "export it as JPEG or PNG"
 _RAW_SUFFIXES = (

@@ -53,7 +53,7 @@ class ClassFolder:
     Attributes:
         path: of the folder.
         label: the class's name, of another folder where that holds splits.
-        split: where the layout tells.
+        split: where the layout has one.
     """
 
     path: Path
@@ -98,7 +98,7 @@ def lay_out(root: Path, left_out: LeftOut) -> Layout:
 
     Args:
         root: the data folder.
-        left_out: told of what is hidden.
+        left_out: collects what is hidden.
 
     Raises:
         DataError: a layout that would be misread, with what it looks like and what to do.
@@ -114,7 +114,7 @@ def lay_out(root: Path, left_out: LeftOut) -> Layout:
     elif any(inside[top].folders or not inside[top].picture for top in splits):
         rest = ", ".join(printable(top.name) for top in tops if top not in splits)
         raise zooft.DataError(
-            f"{_shown(root)} has split folders ({_names(splits)}) and others beside them: {rest}; {_CALL}"
+            f"{_show(root)} has split folders ({_names(splits)}) and others beside them: {rest}; {_CALL}"
         )
     elif circled := [top for top in tops if any(split_of(below.name) for below in inside[top].folders)]:
         _refuse_too_high(root, inside)
@@ -151,7 +151,7 @@ def holds_classes(root: Path) -> bool:
 
 
 def split_of(name: str) -> Split | None:
-    """Which split a folder's name says."""
+    """The split that a folder's name means."""
     return zooft.SPLIT_NAMES.get(name.lower())
 
 
@@ -170,11 +170,11 @@ def _refuse_twice(root: Path, found: Sequence[ClassFolder]) -> None:
         other = known.setdefault(os.path.realpath(each.path), each)
         if other is not each:
             one, two = identity(root, other.path), identity(root, each.path)
-            raise zooft.DataError(f"{_shown(root)}: {one} and {two} are one folder, by a link; leave one of the two")
+            raise zooft.DataError(f"{_show(root)}: {one} and {two} are one folder, by a link; leave one of the two")
 
 
 def _look(path: Path) -> _Inside:
-    """By what the system says of entries in one go: a class may have a million."""
+    """By what the system gives of entries in one go: a class may have a million."""
     inner, picture = [], False
     try:
         with os.scandir(path) as entries:
@@ -201,7 +201,7 @@ def _splits_of_classes(
         below = within.folders[0] if len(within.folders) == 1 and not within.picture else None
         if below is not None and len(_look(below).folders) > 1 and _look(below).of_folders:
             raise zooft.DataError(
-                f"{_shown(top)} holds one folder, {printable(below.name)}, and the folders of the classes lie in "
+                f"{_show(top)} holds one folder, {printable(below.name)}, and the folders of the classes lie in "
                 f"that; move what {printable(below.name)} holds up into {printable(top.name)}"
             )
     found = [
@@ -228,7 +228,7 @@ def _classes_of_splits(
     ]
     if odd:
         raise zooft.DataError(
-            f"{_shown(root)}: {_names(having[:1])} holds folders of splits ({_names(inside[having[0]].folders)}), and "
+            f"{_show(root)}: {_names(having[:1])} holds folders of splits ({_names(inside[having[0]].folders)}), and "
             f"{_names(odd)} other folders or pictures; give every class folder the splits train, val and test and "
             "nothing else, or none"
         )
@@ -256,8 +256,8 @@ def _refuse_too_high(root: Path, inside: Mapping[Path, _Inside]) -> None:
     chain = chain[: next((i for i, step in enumerate(chain) if split_of(step.name)), len(chain))]
     what = manifest or _names(_look(chain[-1]).folders)
     raise zooft.DataError(
-        f"{_shown(root)} holds one folder, {printable(top.name)}, and what looks like the data lies in it ({what}): "
-        f"give --data {_shown(chain[-1])}; if {printable(top.name)} is a class itself, put its pictures right into it"
+        f"{_show(root)} holds one folder, {printable(top.name)}, and what looks like the data lies in it ({what}): "
+        f"give --data {_show(chain[-1])}; if {printable(top.name)} is a class itself, put its pictures right into it"
     )
 
 
@@ -266,25 +266,25 @@ def _manifest(folder: Path) -> str | None:
 
 
 def _refuse_unnamed_splits(root: Path, inside: Mapping[Path, _Inside]) -> None:
-    """Folders such as seg_train and seg_test would be learnt as classes, and told apart by what they hold."""
+    """Folders such as seg_train and seg_test would be trained as classes, and distinguished by what they hold."""
     found = {top: match.lastgroup == "train" for top in inside if (match := _LIKE_A_SPLIT.search(top.name))}
     like = [*found]
     if len(set(found.values())) < 2 or not (len(like) == len(inside) or any(inside[top].folders for top in like)):
         return
     table = next((path for path in others(root) if path.suffix.lower() == ".csv"), None)
     raise zooft.DataError(
-        f"{_shown(root)}: {_names(like)} look like splits and aren't called so; {_CALL}, each with a folder for each "
-        "class" + (f", or give --data {_shown(table)} if that names files and classes" if table else "")
+        f"{_show(root)}: {_names(like)} look like splits and aren't called so; {_CALL}, each with a folder for each "
+        "class" + (f", or give --data {_show(table)} if that names files and classes" if table else "")
     )
 
 
 def _refuse_answers_as_classes(root: Path, found: Sequence[ClassFolder]) -> None:
-    """Pictures beside their masks or boxes would be learnt as two classes, and easily told apart."""
+    """Pictures beside their masks or boxes would be trained as two classes, and easily distinguished."""
     names = {each.label.lower(): each.label for each in found}
     kinds = [names.keys() & known for known in (_OF_PICTURES, _OF_ANSWERS)]
     if all(kinds) and len(kinds[0]) + len(kinds[1]) == len(names):
         raise zooft.DataError(
-            f"{_shown(root)}: {' and '.join(names.values())} look like pictures and what is marked in them (masks, "
+            f"{_show(root)}: {' and '.join(names.values())} look like pictures and what is marked in them (masks, "
             "boxes), not like classes; --task classification learns one class a picture: give each class a folder of "
             "its own, or name pictures and classes in a labels.csv with the columns path and label, and give that "
             "with --data"
@@ -292,7 +292,7 @@ def _refuse_answers_as_classes(root: Path, found: Sequence[ClassFolder]) -> None
 
 
 def _about_nested(inside: Mapping[Path, _Inside]) -> list[str]:
-    """Folders in class folders are of that class; told, since the classes may have been meant to be the inner ones."""
+    """Folders in class folders are of that class; reported, since the inner ones may have been meant as classes."""
     nested = {top: [below.name for below in within.folders] for top, within in inside.items() if within.folders}
     if not nested:
         return []
@@ -350,10 +350,10 @@ def _refuse_unreadable(error: OSError) -> None:
 
 
 def _names(paths: Sequence[Path]) -> str:
-    told = [printable(path.name) for path in paths[:_NAMED]]
+    names = [printable(path.name) for path in paths[:_NAMED]]
     more = f" and {len(paths) - _NAMED} more" if len(paths) > _NAMED else ""
-    return (", ".join(told) if more or len(told) < 2 else f"{', '.join(told[:-1])} and {told[-1]}") + more
+    return (", ".join(names) if more or len(names) < 2 else f"{', '.join(names[:-1])} and {names[-1]}") + more
 
 
-def _shown(path: Path) -> str:
+def _show(path: Path) -> str:
     return printable(str(path))

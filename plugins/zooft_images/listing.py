@@ -1,4 +1,4 @@
-"""Which pictures there are and what they are called, before any of them is looked into."""
+"""Which pictures there are and what they are called, before any of them is opened."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Literal
 
 import zooft
-from zooft_images.names import kind_of_hidden, looks_like_picture, told_of_hidden, why_hidden
+from zooft_images.names import describe_hidden, kind_of_hidden, looks_like_picture, why_hidden
 from zooft_images.shards import Member
 from zooft_images.stored import Stored
 
@@ -18,7 +18,7 @@ Split = Literal["train", "val", "test"]
 
 @dataclass(frozen=True, slots=True)
 class Candidate:
-    """A picture with a label, not yet looked into."""
+    """A picture with a label, not yet opened."""
 
     id: str
     source: Path | Member | Stored
@@ -71,7 +71,7 @@ class LeftOut:
 
     def notes(self) -> list[str]:
         """How many, and what they are called."""
-        return told_of_hidden(self.names)
+        return describe_hidden(self.names)
 
 
 def folders(root: Path, left_out: LeftOut | None = None) -> list[Path]:
@@ -81,7 +81,7 @@ def folders(root: Path, left_out: LeftOut | None = None) -> list[Path]:
         DataError: `root` can't be read.
     """
     found = [path for path in _entries(root) if path.is_dir()]
-    return _seen(found, left_out)
+    return _visible(found, left_out)
 
 
 def others(root: Path, left_out: LeftOut | None = None) -> list[Path]:
@@ -91,7 +91,7 @@ def others(root: Path, left_out: LeftOut | None = None) -> list[Path]:
         DataError: `root` can't be read.
     """
     found = [path for path in _entries(root) if not path.is_dir()]
-    return _seen(found, left_out)
+    return _visible(found, left_out)
 
 
 def identity(root: Path, path: Path) -> str:
@@ -104,7 +104,7 @@ def printable(name: str) -> str:
     return name.encode("utf-8", "backslashreplace").decode("utf-8")
 
 
-def _seen(found: list[Path], left_out: LeftOut | None) -> list[Path]:
+def _visible(found: list[Path], left_out: LeftOut | None) -> list[Path]:
     for path in sorted(path for path in found if zooft.is_hidden(path.name)):
         if left_out is not None:
             left_out.add(path)

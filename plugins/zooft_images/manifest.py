@@ -23,7 +23,7 @@ _MISSING = "no such file"
 _URL = re.compile(r"[a-z][a-z0-9+.-]+://", re.IGNORECASE)
 _WINDOWS = re.compile(r"[a-z]:[\\/]|\\\\", re.IGNORECASE)
 _MOST_LOOKED_FOR = 100
-"""Missing files for which others are looked for that may be meant; folders can be large."""
+"""Missing files for which others that may be meant are searched; folders can be large."""
 _LIKE_PATH = (
     "file",
     "filename",
@@ -55,7 +55,7 @@ def list_manifest(path: Path, options: Any) -> Listing:
     if column != LABEL_COLUMN:
         rows = tuple((number, {**row, LABEL_COLUMN: row[column]}) for number, row in rows)
     labels = ((row["label"], f"{path.name}, line {number}") for number, row in rows if row["label"])
-    told = zooft.check_labels(labels, in_table=True)
+    notes = zooft.check_labels(labels, in_table=True)
     read = Lines(path, options)
     for number, row in rows:
         read.line(number, row)
@@ -71,7 +71,7 @@ def list_manifest(path: Path, options: Any) -> Listing:
         rejected=read.rejected,
         notes=[
             *table.notes,
-            *told,
+            *notes,
             *about_columns(table, [options.label_column.lower()], options),
             *read.notes(len(rows)),
         ],
@@ -86,9 +86,9 @@ class Lines:
     Attributes:
         table: the file.
         options: the task's.
-        by_file: real path to the line that names it first, and what it says.
+        by_file: real path to the line that names it first, and its cells.
         rejected: lines that can't be used.
-        repeats: lines that say again what a line above says.
+        repeats: lines that repeat a line above.
         missing: lines whose file isn't there.
         slashed: lines whose backslashes were read as slashes.
     """
@@ -218,7 +218,7 @@ def about_columns(table: zooft.CsvTable, used: Collection[str], options: ImageOp
 
     Args:
         table: the file.
-        used: columns that are learnt, besides those that every table may have.
+        used: columns of targets, besides those that every table may have.
         options: the task's.
     """
     group = options.group_column.lower()

@@ -1,4 +1,4 @@
-"""What the name of a file tells: whether it looks like a picture, and how hidden ones are counted."""
+"""What a file's name shows: whether it looks like a picture, and how hidden ones are counted."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ PICTURES = frozenset(
     {"jpg", "jpeg", "jpe", "jfif", "png", "webp", "tif", "tiff", "bmp", "ppm", "pgm", "pbm", "pnm", "mpo"}
     | {"jp2", "j2k", "jpx", "avif", "gif", "heic", "heif", "hif"}
 )
-"""Ends of names; whether the format is accepted is told by content, later."""
+"""Ends of names; whether the format is accepted is decided by content, later."""
 
 
 def hidden_part(path: str) -> str:
@@ -35,14 +35,14 @@ def looks_like_picture(name: str) -> bool:
     return name.rpartition(".")[2].lower() in PICTURES
 
 
-def told_of_hidden(counts: dict[str, int], most: int = 4) -> list[str]:
+def describe_hidden(counts: dict[str, int], most: int = 4) -> list[str]:
     """A note of what was left out, by name."""
     if not counts:
         return []
     often = sorted(counts.items(), key=lambda item: (-item[1], item[0]))
-    told = ", ".join(f"{count:,} {name}" for name, count in often[:most])
+    listed = ", ".join(f"{count:,} {name}" for name, count in often[:most])
     more = f" and {len(often) - most} other names" if len(often) > most else ""
-    return [f"hidden files and folders, and those that systems make, are left out: {told}{more}"]
+    return [f"hidden files and folders, and those that systems make, are left out: {listed}{more}"]
 
 
 def _parts(path: str) -> Iterator[str]:

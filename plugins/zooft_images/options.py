@@ -1,4 +1,4 @@
-"""What tasks with images can be told."""
+"""Options of tasks with images."""
 
 from __future__ import annotations
 
@@ -30,13 +30,13 @@ class ImageOptions:
     sixteen_bit_range: tuple[int, int] = zooft.option(
         (0, WHITE), "for --sixteen-bit scale: the values of black and white, such as 0,4095 for 12 bits"
     )
-    formats: tuple[str, ...] = zooft.option(FORMATS, "file formats to accept, told by content, not by name")
+    formats: tuple[str, ...] = zooft.option(FORMATS, "file formats to accept, by content, not by name")
     group_column: str = zooft.option(
-        GROUP_COLUMN, "column of a table, or key of KEY.json in shards, that names what a split must keep together"
+        GROUP_COLUMN, "column of a table, or key of KEY.json in shards, that names what a split must not divide"
     )
 
     def __post_init__(self) -> None:
-        """Refuse a range that is none, and formats that nothing reads; formats by the names that files tell."""
+        """Refuse a range that is none, and formats that nothing reads; formats by the names in files."""
         low, high = self.sixteen_bit_range
         if not 0 <= low < high <= WHITE:
             raise zooft.ConfigError(
@@ -45,7 +45,7 @@ class ImageOptions:
         if (low, high) != (0, WHITE) and self.sixteen_bit != "scale":
             raise zooft.ConfigError(f"sixteen-bit-range {low},{high} is for --sixteen-bit scale; give that too")
         if self.formats != FORMATS:
-            object.__setattr__(self, "formats", _known_formats(self.formats))
+            object.__setattr__(self, "formats", _format_names(self.formats))
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,9 +53,7 @@ class ClassOptions:
     """Flags of classes."""
 
     class_weights: Literal["none", "balanced"] = zooft.option("none", "balanced weighs rare classes up in the loss")
-    positive: str = zooft.option(
-        "", "of two classes the one that is looked for [default: by their words, else the last by name]"
-    )
+    positive: str = zooft.option("", "of two classes the positive one [default: by their words, else the last by name]")
     label_column: str = zooft.option(
         LABEL_COLUMN, "column of a manifest or a data source, or key of KEY.json in shards, that names the class"
     )
@@ -94,9 +92,9 @@ def logistic_head(_options: ImageOptions) -> str:
 
 def refuse_label_used_twice(label: str, group: str) -> None:
     """Raise ConfigError where the column of the classes is that of the groups or the splits, too."""
-    other = {SPLIT_COLUMN: "the split", group: "what a split keeps together (--group-column)"}.get(label)
+    other = {SPLIT_COLUMN: "the split", group: "what a split must not divide (--group-column)"}.get(label)
     if other is not None:
-        raise zooft.ConfigError(f"label-column: the column {label!r} says {other}; name another one with the classes")
+        raise zooft.ConfigError(f"label-column: the column {label!r} is {other}; name another one with the classes")
 
 
 def channels(options: ImageOptions) -> int:
@@ -104,8 +102,8 @@ def channels(options: ImageOptions) -> int:
     return 1 if options.colour == "grey" else 3
 
 
-def _known_formats(names: tuple[str, ...]) -> tuple[str, ...]:
-    """As files tell them: JPEG for jpg.
+def _format_names(names: tuple[str, ...]) -> tuple[str, ...]:
+    """As files name them: JPEG for jpg.
 
     Raises:
         ConfigError: a name that no reader knows, or none at all.

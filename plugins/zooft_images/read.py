@@ -30,11 +30,11 @@ MOST_PIXELS = 100_000_000
 _MODES = frozenset({"1", "L", "LA", "La", "P", "PA", "RGB", "RGBA", "RGBa", "RGBX", "CMYK", "YCbCr"})
 _SIXTEEN_BIT = frozenset({"I;16", "I;16L", "I;16B", "I;16N"})
 _SEVERAL_PICTURES_ARE_USUAL = frozenset({"MPO", "HEIF"})
-"""Camera JPEGs with previews behind the picture, and HEIF, which says which of its images is the picture."""
+"""Camera JPEGs with previews behind the picture, and HEIF, which marks which of its images is the picture."""
 _DRAFTED = frozenset({"JPEG", "MPO"})
 """Decoded at less than full size by the same data; drafts of other formats are another picture, a thumbnail."""
 _MOST_ABOVE = 0.01
-"""Of a 16-bit image's values, above what was told to be white: single hot pixels are, another range's aren't single."""
+"""Of a 16-bit image's values, above the given white: single hot pixels are, another range's aren't single."""
 _DNG_VERSION = 50706
 _SKETCH = 1.5
 """The shorter side of a sketch over the network's input: a crop of half a sketch's area still fills a view."""
@@ -46,7 +46,7 @@ T = TypeVar("T")
 
 @dataclass(frozen=True, slots=True)
 class Inspection:
-    """What a file tells besides its picture.
+    """What a file holds besides its picture.
 
     Attributes:
         facts: for the audit and for subgroups.
@@ -105,7 +105,7 @@ def digest(source: Source, options: ImageOptions) -> str:
 
 
 def inspect(source: Source, options: ImageOptions) -> Inspection:
-    """What the file tells besides its picture, once that is decoded to the last row; may run in threads too.
+    """What the file holds besides its picture, once that is decoded to the last row; may run in threads too.
 
     Sizes are as stored, pixels; ``bytes_per_pixel`` is the file's size over its pixels.
 
@@ -117,7 +117,7 @@ def inspect(source: Source, options: ImageOptions) -> Inspection:
 
 
 def kind_of_file(path: Path) -> str:
-    """What a file is that is no picture for this task, where its first bytes tell; nothing of pictures and the rest."""
+    """What a file is that is no picture for this task, by its first bytes; nothing of pictures and the rest."""
     if not path.is_file():
         return ""
     try:
@@ -179,7 +179,7 @@ def _image(source: _Opened) -> Image:
 
 
 def _heif(source: _Opened) -> Image:
-    """By pillow-heif, asked directly: registered with Pillow, it would bear on the whole process."""
+    """By pillow-heif, called directly: registered with Pillow, it would bear on the whole process."""
     try:
         from pillow_heif import HeifImageFile
     except ImportError:
@@ -234,7 +234,7 @@ def _check_header(image: Image, source: _Opened, options: ImageOptions) -> None:
 
 
 def _sixteen_in_colour(image: Image) -> bool:
-    """Whether Pillow leaves out the lower 8 bits of every level, by the layout that its decoder is told."""
+    """Whether Pillow leaves out the lower 8 bits of every level, by the layout that its decoder is given."""
     layouts = [tile[3] for tile in getattr(image, "tile", ())]
     return image.mode not in _SIXTEEN_BIT and any(";16" in str(layout) for layout in layouts)
 
@@ -247,7 +247,7 @@ def _pixels(image: Image, options: ImageOptions) -> NDArray[np.uint8]:
 
 
 def _upright(image: Image, options: ImageOptions) -> Image:
-    """Turned as EXIF says, of 8 bits a level, in colour or in grey; not a copy where it is so already."""
+    """Turned as EXIF gives, of 8 bits a level, in colour or in grey; not a copy where it is so already."""
     from PIL import ImageOps
 
     ImageOps.exif_transpose(image, in_place=True)

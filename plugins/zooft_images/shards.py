@@ -1,4 +1,4 @@
-"""One WebDataset shard: which pictures lie in it, what is said of each, and their bytes.
+"""One WebDataset shard: which pictures lie in it, each one's metadata, and their bytes.
 
 A shard is an uncompressed tar file. Members of one key are one sample: ``KEY.jpg`` with ``KEY.cls`` or ``KEY.json``,
 where the key is the name up to the first dot of its last part. Only headers and labels are read to list a shard.
@@ -29,7 +29,7 @@ _MOST_HEADER = 16 * 2**10
 _MOST_LABEL = {"cls": 4 * 2**10, "json": 2**20}
 _LONGEST_LABEL = 200
 _PADDING = 2**20
-"""Bytes of zeros that may follow the end mark; tar pads to 10 KiB, or to what it was told."""
+"""Bytes of zeros that may follow the end mark; tar pads to 10 KiB, or to what was set."""
 _OTHERS_NAMED, _JSON_KEYS_NAMED = 4, 100
 LABEL_KEYS = ("label", "cls")
 _DOTTED = "several dots: WebDataset's key ends at the first one, so this isn't KEY.jpg; write another character instead"
@@ -81,13 +81,13 @@ class Member:
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """A picture of a shard and what is said of it.
+    """A picture of a shard and its metadata.
 
     Attributes:
         name: of the member, printable.
         member: its bytes.
-        labels: what ``KEY.cls`` and ``KEY.json`` say, at least one.
-        group: what ``KEY.json`` says.
+        labels: from ``KEY.cls`` and ``KEY.json``, at least one.
+        group: from ``KEY.json``.
     """
 
     name: str
@@ -116,7 +116,7 @@ class Contents:
 
 
 def scan(path: Path, *, group_column: str, label_column: str = LABEL_COLUMN) -> Contents:
-    """List a shard; damage ends the list and is told in `Contents.rejected`.
+    """List a shard; damage ends the list and is reported in `Contents.rejected`.
 
     Args:
         path: of the shard.
@@ -184,21 +184,21 @@ def _read(file: BinaryIO, shard: Shard, seen: _Seen) -> str:
 
 
 def _infos(file: BinaryIO) -> Iterator[tarfile.TarInfo]:
-    """Headers, one after the other, none of them kept."""
+    """Headers, one after the other, none of them stored."""
     tar = tarfile.TarFile(fileobj=_Headers(file), mode="r", encoding="utf-8", errors="surrogateescape")  # type: ignore[arg-type]  # it reads, seeks and tells
     reached = -1
     while (info := tar.next()) is not None:
         if info.size < 0 or tar.offset <= reached:
             raise zooft.DataError(f"isn't a whole tar file: the header of {printable(info.name)} leads backwards")
         reached = tar.offset
-        tar.members.clear()  # type: ignore[attr-defined]  # it would keep all of them, 1 KiB each
+        tar.members.clear()  # type: ignore[attr-defined]  # it would store all of them, 1 KiB each
         yield info
     _check_end(file, tar.offset)
 
 
 @dataclass(frozen=True, slots=True)
 class _Headers:
-    """What tarfile may read of a shard: no more at once than a sane header has, whatever a hostile one says."""
+    """What tarfile may read of a shard: no more at once than a sane header has, whatever a hostile one claims."""
 
     file: BinaryIO
 
@@ -263,7 +263,7 @@ class _Seen:
 
     @property
     def label_files(self) -> tuple[str, ...]:
-        """Extensions of the members that say a label."""
+        """Extensions of the members that hold a label."""
         return tuple(_MOST_LABEL) if self.label_column == LABEL_COLUMN else ("json",)
 
     def member(self, info: tarfile.TarInfo, shard: Shard, file: BinaryIO) -> None:
@@ -334,20 +334,20 @@ class _Seen:
             sample.group = self._share(group)
 
     def _json(self, content: bytes) -> tuple[str | None, str | None]:
-        """Label and group, None where they aren't told."""
+        """Label and group, None where they aren't given."""
         try:
-            told = json.loads(content)
+            values = json.loads(content)
         except (ValueError, RecursionError) as error:
             raise zooft.DataError(f"isn't JSON: {printable(str(error))}") from None
-        if not isinstance(told, dict):
+        if not isinstance(values, dict):
             raise zooft.DataError("isn't a JSON object")
         if len(self.json_keys) < _JSON_KEYS_NAMED:
-            self.json_keys.update(printable(key) for key in told)
-        self.json_keys.update(key for key in (self.group_column, self.label_column) if key in told)
-        labels = {_text(told[key], key) for key in self.label_keys if told.get(key) is not None}
+            self.json_keys.update(printable(key) for key in values)
+        self.json_keys.update(key for key in (self.group_column, self.label_column) if key in values)
+        labels = {_text(values[key], key) for key in self.label_keys if values.get(key) is not None}
         if len(labels) > 1:
             raise zooft.DataError(f"has a label and a cls that differ: {' and '.join(sorted(labels))}")
-        group = told.get(self.group_column)
+        group = values.get(self.group_column)
         return next(iter(labels), None), None if group in (None, "") else _text(group, self.group_column)
 
     def _share(self, text: str) -> str:
@@ -371,7 +371,7 @@ def _missing(sample: _Sample, files: Sequence[str], keys: Sequence[str]) -> str:
 
     Args:
         sample: what was seen of it.
-        files: extensions of members that say a label.
+        files: extensions of members that hold a label.
         keys: of those that are JSON.
     """
     having = ", ".join(f".{extension}" for extension in sample.others) or "nothing else"

@@ -1,4 +1,4 @@
-"""What a data set's pictures with 16 bits a level make of their range: told where most of it lies idle.
+"""What a data set's pictures with 16 bits a level make of their range: reported where most of it lies idle.
 
 A camera or a scanner of 12 bits in a 16-bit file leaves 16 of the 256 levels that a network sees, without looking wrong
 to a program.

@@ -42,7 +42,7 @@ def image_task(
 
 
 class _Columns:
-    """`discover_columns` of one problem, with the parameters that the core looks for.
+    """`discover_columns` of one problem, with the parameters that the core recognises.
 
     Args:
         work: the same, with its problem given.

@@ -37,17 +37,17 @@ def about_unused(
     names = [printable(name) for name in unused]
     more = f" and {len(names) - _MOST} more" if len(names) > _MOST else ""
     hint = "" if grouped else " (--group-column names the one to split by)"
-    told = [f"{what}s of {printable(where)} that aren't used: {', '.join(names[:_MOST])}{more}{hint}"]
+    notes = [f"{what}s of {printable(where)} that aren't used: {', '.join(names[:_MOST])}{more}{hint}"]
     likely = () if grouped else zooft.likely_groups(unused)
-    return [*told, _pointed_out(where, likely[0], unused[likely[0]], what, rename)] if likely else told
+    return [*notes, _point_out(where, likely[0], unused[likely[0]], what, rename)] if likely else notes
 
 
-def _pointed_out(where: str, name: str, cells: Sequence[str], what: str, rename: str) -> str:
+def _point_out(where: str, name: str, cells: Sequence[str], what: str, rename: str) -> str:
     known = [cell for cell in cells if cell]
     counts = f" ({len(set(known)):,} values in {len(known):,} rows)" if known else ""
     option = printable(name) if name.isidentifier() else f"'{printable(name)}'"
     return (
         f"warning: the {what} {printable(name)} of {printable(where)} isn't used, and looks like what a split must "
-        f"keep together{counts}. Give --group-column {option}, {rename}: else images of one are learnt from and "
+        f"not divide{counts}. Give --group-column {option}, {rename}: else images of one are trained and "
         "validated on, and figures too good"
     )

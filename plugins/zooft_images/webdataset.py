@@ -17,7 +17,7 @@ from typing import Any, Literal
 
 import zooft
 from zooft_images.listing import Candidate, LeftOut, Listing, folders, others
-from zooft_images.names import told_of_hidden
+from zooft_images.names import describe_hidden
 from zooft_images.nearest import nearest
 from zooft_images.options import GROUP_COLUMN, LABEL_COLUMN, refuse_label_used_twice
 from zooft_images.shards import LABEL_KEYS, Contents, Entry, printable, scan
@@ -32,7 +32,7 @@ Split = Literal["train", "val", "test"]
 
 @dataclass(frozen=True, slots=True)
 class _Layout:
-    """Shards with the splits that their folders or names say, files that are none, and where class names may lie."""
+    """Shards with the splits that their folders or names give, files that are none, and where class names may lie."""
 
     root: Path
     shards: Sequence[tuple[Path, Split | None]]
@@ -97,7 +97,7 @@ def list_shards(root: Path, options: Any, *, computing: zooft.Computing = zooft.
             *_about_numbers(layout),
             *_about_unused(made.unused),
             *_about_keys(made.json_keys, options),
-            *told_of_hidden(Counter(left_out.names) + made.hidden),
+            *describe_hidden(Counter(left_out.names) + made.hidden),
         ],
     )
 
@@ -161,12 +161,12 @@ def _name(root: Path, path: Path) -> str:
 
 
 def _class_names(root: Path) -> tuple[str, ...]:
-    """In the order of the targets; empty where no file says so."""
+    """In the order of the targets; empty where no file lists them."""
     files = [root / name for name in _CLASS_FILES if (root / name).is_file()]
     if not files:
         return ()
     if len(files) > 1:
-        raise zooft.DataError(f"{root} has {' and '.join(path.name for path in files)}; keep the one that holds")
+        raise zooft.DataError(f"{root} has {' and '.join(path.name for path in files)}; leave only the one that holds")
     path = files[0]
     try:
         text = path.read_text(encoding="utf-8-sig")
@@ -183,14 +183,14 @@ def _class_names(root: Path) -> tuple[str, ...]:
     return tuple(names)
 
 
-def _from_json(told: object) -> list[str]:
+def _from_json(content: object) -> list[str]:
     """A list of names, or an object from number to name, or from name to number."""
-    if isinstance(told, list) and all(isinstance(name, str) for name in told):
-        return [name.strip() for name in told]
-    if isinstance(told, dict):
-        pairs = [(key, value) if isinstance(value, str) else (value, key) for key, value in told.items()]
+    if isinstance(content, list) and all(isinstance(name, str) for name in content):
+        return [name.strip() for name in content]
+    if isinstance(content, dict):
+        pairs = [(key, value) if isinstance(value, str) else (value, key) for key, value in content.items()]
         numbered = {int(number): name.strip() for number, name in pairs if str(number).isdecimal()}
-        if len(numbered) == len(told) and sorted(numbered) == list(range(len(numbered))):
+        if len(numbered) == len(content) and sorted(numbered) == list(range(len(numbered))):
             return [numbered[number] for number in range(len(numbered))]
     raise ValueError("neither a list of names nor an object with the numbers 0, 1, 2 ... and their names")
 
@@ -282,8 +282,8 @@ def _refuse_missing_keys(root: Path, keys: set[str], options: Any) -> None:
 
 def _about_splits(layout: _Layout) -> list[str]:
     counts = Counter(split for path, split in layout.shards if split and path.parent == layout.root)
-    told = ", ".join(f"{count} of {split}" for split, count in counts.items())
-    return [f"splits are taken from the names of the shards: {told}"] if told else []
+    listed = ", ".join(f"{count} of {split}" for split, count in counts.items())
+    return [f"splits are taken from the names of the shards: {listed}"] if listed else []
 
 
 def _about_numbers(layout: _Layout) -> list[str]:
@@ -312,9 +312,11 @@ def _about_unused(unused: Mapping[str, int]) -> list[str]:
     if not unused:
         return []
     most = sorted(unused.items(), key=lambda item: (-item[1], item[0]))
-    told = ", ".join(f"{count:,} {f'.{kind}' if kind else 'without extension'}" for kind, count in most[:_KINDS_NAMED])
+    listed = ", ".join(
+        f"{count:,} {f'.{kind}' if kind else 'without extension'}" for kind, count in most[:_KINDS_NAMED]
+    )
     more = f", and {len(most) - _KINDS_NAMED} other kinds" if len(most) > _KINDS_NAMED else ""
     return [
-        f"members of shards that aren't used: {told}{more}; pictures are KEY.jpg and so on, without another dot, "
+        f"members of shards that aren't used: {listed}{more}; pictures are KEY.jpg and so on, without another dot, "
         "labels KEY.cls or KEY.json"
     ]

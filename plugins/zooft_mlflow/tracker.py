@@ -34,13 +34,13 @@ class Tracked:
     Attributes:
         client: of the tracking server or store.
         id: the run's there.
-        goes_on: whether an earlier process has sent what comes again after a resume.
+        continued: whether an earlier process has sent what comes again after a resume.
         unsent: points that a request has failed to bring; the next one takes them along.
     """
 
     client: MlflowClient
     id: str
-    goes_on: bool
+    continued: bool
     unsent: list[Metric] = field(default_factory=list)
 
     def describe(self, started: zooft.RunStarted) -> None:
@@ -75,7 +75,7 @@ class Tracker:
 
     @zooft.hookimpl
     def zooft_on_start(self, run: Path, started: zooft.RunStarted) -> None:
-        """Begin a run where one was asked for, or take up the one of before."""
+        """Begin a run where tracking is set up, or take up the one of before."""
         experiment = os.environ.get(VARIABLE)
         if not experiment:
             return
@@ -88,19 +88,19 @@ class Tracker:
                 f"{VARIABLE} is set and MLflow can't be loaded ({error}); pip install 'zooft[mlflow]', or unset it"
             ) from error
         client = MlflowClient()
-        known = _known(client, run) if started.resumed else None
+        known = _find_run(client, run) if started.resumed else None
         if known is not None:
             client.update_run(known, status="RUNNING")
-            self._open[run] = Tracked(client, known, goes_on=True)
+            self._open[run] = Tracked(client, known, continued=True)
             return
-        self._open[run] = tracked = Tracked(client, _create(client, experiment, run, started.name), goes_on=False)
+        self._open[run] = tracked = Tracked(client, _create(client, experiment, run, started.name), continued=False)
         tracked.describe(started)
 
     @zooft.hookimpl
     def zooft_on_epoch_end(self, run: Path, record: zooft.EpochRecord, fold: int | None, repeated: bool) -> None:
         """A point of every curve; those of folds have names of their own."""
         tracked = self._open.get(run)
-        if tracked is None or (repeated and tracked.goes_on):
+        if tracked is None or (repeated and tracked.continued):
             return
         values = {
             "train_loss": record.train_loss,
@@ -114,7 +114,7 @@ class Tracker:
 
     @zooft.hookimpl
     def zooft_on_evaluated(self, run: Path, evaluated: zooft.RunEvaluated) -> None:
-        """The figures of the weights that are kept."""
+        """The figures of the weights that are saved."""
         tracked = self._open.get(run)
         if tracked is None:
             return
@@ -141,13 +141,13 @@ class Tracker:
             return
         try:
             tracked.log({}, step=0)
-            if ended.error or tracked.goes_on:  # an earlier end had one, perhaps
+            if ended.error or tracked.continued:  # an earlier end had one, perhaps
                 tracked.client.set_tag(tracked.id, "zooft.error", ended.error)
         finally:  # whatever of it fails
             tracked.client.set_terminated(tracked.id, STATUS[ended.status])
 
 
-def _known(client: MlflowClient, run: Path) -> str | None:
+def _find_run(client: MlflowClient, run: Path) -> str | None:
     """The run's id, where an earlier process has begun it in the same store."""
     from mlflow.exceptions import MlflowException
 

@@ -51,7 +51,7 @@ def find(path: Path) -> list[Found]:
     """The files at a path, in order.
 
     Raises:
-        DataError: splits by some names and not by others, or a file that can't be looked up.
+        DataError: splits by some names and not by others, or a file that can't be read.
     """
     if path.is_file():
         return [Found(_stamp(path), path.name, None)]

@@ -1,4 +1,4 @@
-"""Rows of Parquet files: the columns that a task asks for, and where each image is."""
+"""Rows of Parquet files: the columns that a task needs, and where each image is."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from pathlib import Path
 
 import zooft
 from zooft_parquet.files import Found, find
-from zooft_parquet.schema import first_line, opened
+from zooft_parquet.schema import first_line, open_file
 from zooft_parquet.unpacked import Cell
 
 _AT_ONCE = 1024
@@ -22,7 +22,7 @@ def rows(path: Path, columns: Sequence[str]) -> Iterator[zooft.Row | zooft.Rejec
     """
     for found in find(path):
         try:
-            opened(found.file)
+            open_file(found.file)
         except zooft.DataError as error:
             yield zooft.Rejection(found.name, str(error))
             continue
@@ -32,7 +32,7 @@ def rows(path: Path, columns: Sequence[str]) -> Iterator[zooft.Row | zooft.Rejec
 def _rows(found: Found, columns: Sequence[str]) -> Iterator[zooft.Row | zooft.Rejection]:
     import pyarrow as pa
 
-    parquet = opened(found.file)
+    parquet = open_file(found.file)
     having = parquet.schema_arrow.names
     missing = [name for name in columns if name not in having]
     if missing:

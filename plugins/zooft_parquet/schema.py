@@ -28,7 +28,7 @@ def columns(path: Path) -> list[zooft.Column]:
     faults = []
     for found in find(path):
         try:
-            description = opened(found.file).schema_arrow
+            description = open_file(found.file).schema_arrow
         except zooft.DataError as error:
             faults.append(f"{found.name}: {error}")
             continue
@@ -41,7 +41,7 @@ def columns(path: Path) -> list[zooft.Column]:
     return known
 
 
-def opened(file: File) -> pq.ParquetFile:
+def open_file(file: File) -> pq.ParquetFile:
     """A file whose description was read.
 
     Raises:

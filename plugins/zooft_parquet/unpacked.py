@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING
 
 import zooft
 from zooft_parquet.files import File
-from zooft_parquet.schema import first_line, image_column, leaves, opened
+from zooft_parquet.schema import first_line, image_column, leaves, open_file
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -89,7 +89,7 @@ def unpack(file: File) -> _Unpacked:
     if (about.st_size, about.st_mtime_ns) != (file.size, file.changed):
         raise zooft.DataError(f"{name} has changed since the data was listed; start again to list it anew")
     try:
-        return _written(_contents(file))
+        return _write(_contents(file))
     except OSError as error:
         raise zooft.DataError(
             f"the images of {name} don't fit into the system's temporary folder: {error.strerror}; make room there, "
@@ -97,7 +97,7 @@ def unpack(file: File) -> _Unpacked:
         ) from error
 
 
-def _written(contents: Iterable[_Content]) -> _Unpacked:
+def _write(contents: Iterable[_Content]) -> _Unpacked:
     ends, kinds, end = array("Q"), array("b"), 0
     file = tempfile.TemporaryFile(prefix="zooft-")  # noqa: SIM115 -- closed below
     try:
@@ -116,7 +116,7 @@ def _contents(file: File) -> Iterator[_Content]:
     """What each row holds; where a row group is damaged, the rest of it is, and the next one is read again."""
     import pyarrow as pa
 
-    parquet = opened(file)
+    parquet = open_file(file)
     column = leaves(parquet.schema_arrow, image_column(parquet.schema_arrow, Path(file.path).name))
     for group in range(parquet.num_row_groups):
         left = parquet.metadata.row_group(group).num_rows

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 if TYPE_CHECKING:
     from pathlib import Path
 
@@ -23,7 +25,6 @@ def patterns(root: Path, seed: int) -> None:
         root: an empty or new folder.
         seed: of the arrangements and of how each picture differs.
     """
-    import numpy as np
     from PIL import Image
 
     root.mkdir(parents=True, exist_ok=True)
@@ -44,7 +45,6 @@ def _shape(random: np.random.Generator) -> tuple[Any, ...]:
 
 
 def _picture(shapes: list[tuple[Any, ...]], ground: Any, random: np.random.Generator) -> Any:
-    import numpy as np
     from PIL import Image, ImageDraw
 
     image = Image.new("RGB", (SIDE, SIDE), tuple(int(level) for level in ground))

@@ -25,13 +25,13 @@ _AT_ONCE = 64
 
 @dataclass(frozen=True, slots=True)
 class Candidate:
-    """A picture that isn't looked into yet.
+    """A picture that isn't opened yet.
 
     Attributes:
         id: as run files call it.
         path: of the file.
         identity: whose.
-        split: where the data says so.
+        split: where the data defines it.
         pairs: of a list.
         place: line of a table, for messages; "" where there is none.
     """
@@ -59,7 +59,7 @@ def discover(root: Path, options: RetrievalOptions, *, computing: zooft.Computin
     Args:
         root: a folder, a manifest or a list of pairs.
         options: the task's own.
-        computing: told how far it is.
+        computing: shows progress.
 
     Raises:
         DataError: none of these, or nothing that can be used.
@@ -194,7 +194,7 @@ def _column(path: Path, columns: Sequence[str], options: RetrievalOptions) -> st
         missing = " and ".join(name for name in (_PATH, wanted) if name not in columns)
         raise zooft.DataError(
             f"{path} needs the columns path and {wanted}, and has {', '.join(columns[:8]) or 'nothing'}; {missing} "
-            "missing (--identity-column names the one that says who is shown)"
+            "missing (--identity-column names the one with who is shown)"
         )
     return column
 
@@ -203,9 +203,9 @@ def _of_row(root: Path, row: Mapping[str, str], column: str, place: str) -> Cand
     name, who = row.get(_PATH, ""), row.get(column, "")
     if not name or not who:
         return zooft.Rejection(name or place, f"{place}: no {_PATH if not name else column}")
-    said = row.get(_SPLIT, "").strip().lower()
-    if said and said not in zooft.SPLIT_NAMES:
-        raise zooft.DataError(f"{place}: {name} is in the split {said!r}; there are train, val and test")
+    split = row.get(_SPLIT, "").strip().lower()
+    if split and split not in zooft.SPLIT_NAMES:
+        raise zooft.DataError(f"{place}: {name} is in the split {split!r}; there are train, val and test")
     try:
         path = zooft.path_in_table(root, name)
         there = path.is_file()
@@ -213,14 +213,14 @@ def _of_row(root: Path, row: Mapping[str, str], column: str, place: str) -> Cand
         return zooft.Rejection(name, f"{place}: not a usable path: {error}")
     if not there:
         return zooft.Rejection(name, f"{place}: no such file; paths are relative to the table's folder")
-    return Candidate(_identity(root, path), path, who, zooft.SPLIT_NAMES.get(said), place=place)
+    return Candidate(_identity(root, path), path, who, zooft.SPLIT_NAMES.get(split), place=place)
 
 
 # lists of pairs
 
 
 def _of_pairs(path: Path, listed: Sequence[pairs.Pair], root: Path) -> Listing:
-    """The pictures that a list names; all of them are compared as it says."""
+    """The pictures that a list names; all of them are compared as it lists them."""
     root = pairs.root_of(root, listed)
     found = Listing([])
     numbers: dict[tuple[str, int], list[int]] = {}
@@ -264,7 +264,7 @@ def _of_folders_and_pairs(root: Path) -> Listing:
     notes = [
         *found.notes,
         *of_list.notes,
-        f"{len(named):,} people of {_PAIRS} are the test split, the others are learnt from",
+        f"{len(named):,} people of {_PAIRS} are the test split, the others are trained on",
     ]
     if left:
         notes.append(f"{left:,} pictures of people of {_PAIRS} that are in none of its pairs aren't used")
@@ -310,21 +310,21 @@ def _samples(listing: Listing, computing: zooft.Computing) -> Iterator[zooft.Sam
 
 
 def _without_contradictions(samples: Sequence[zooft.Sample], listing: Listing) -> list[zooft.Sample]:
-    """A picture under two names teaches that they are the same, and counts as a mistake: neither is used."""
+    """A picture under two names trains them as the same, and counts as a mistake: neither is used."""
     names: dict[str, dict[str, str]] = {}
     for sample in samples:
         names.setdefault(sample.target.content, {}).setdefault(sample.target.name, sample.id)
-    kept = []
+    single = []
     for sample in samples:
         under = names[sample.target.content]
         if len(under) == 1:
-            kept.append(sample)
+            single.append(sample)
             continue
         other = next(id_ for name, id_ in under.items() if name != sample.target.name)
         listing.rejected.append(
-            zooft.Rejection(sample.id, f"the same picture is {other}, of another identity; mend one of the two")
+            zooft.Rejection(sample.id, f"the same picture is {other}, of another identity; fix one of the two")
         )
-    return kept
+    return single
 
 
 def _about(samples: Sequence[zooft.Sample]) -> list[str]:

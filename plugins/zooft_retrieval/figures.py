@@ -1,6 +1,6 @@
 """How good embeddings are.
 
-Whether the nearest pictures show the same one, and whether distances tell the same from others.
+Whether the nearest pictures show the same one, and whether distances separate the same from others.
 
 Everything is a function of all given rows. A picture that is there several times (a copy, or a row drawn again by the
 bootstrap) stands once among those that are searched, and counts that many times as a query: it is never found by
@@ -68,17 +68,17 @@ def galleries(columns: Mapping[str, NDArray[Any]]) -> list[Gallery]:
 def _gallery(columns: Mapping[str, NDArray[Any]], rows: NDArray[np.int64]) -> Gallery:
     _, first, counts = np.unique(columns["content"][rows], return_index=True, return_counts=True)
     order = np.argsort(first)  # as they were given
-    kept = rows[first[order]]
+    chosen = rows[first[order]]
     return Gallery(
-        rows=kept,
-        embeddings=normalised(columns["embedding"][kept]),
-        identities=columns["identity"][kept],
+        rows=chosen,
+        embeddings=normalise(columns["embedding"][chosen]),
+        identities=columns["identity"][chosen],
         weights=counts[order].astype(np.float64),
-        pairs=columns["pairs"][kept],
+        pairs=columns["pairs"][chosen],
     )
 
 
-def normalised(embeddings: NDArray[Any]) -> NDArray[np.float32]:
+def normalise(embeddings: NDArray[Any]) -> NDArray[np.float32]:
     """``(N, D)`` of length 1, as the deployed file gives them."""
     wide = np.asarray(embeddings, np.float64)
     unit: NDArray[np.float32] = (wide / np.maximum(np.linalg.norm(wide, axis=1, keepdims=True), 1e-12)).astype(
@@ -132,7 +132,7 @@ def _ranking(parts: Sequence[Gallery]) -> dict[str, float]:
 
 @dataclass(frozen=True, slots=True)
 class Roc:
-    """How pairs of the same and of others are told apart as the threshold falls.
+    """How pairs of the same and of others are separated as the threshold falls.
 
     Attributes:
         thresholds: cosine similarities, falling ``(T,)``; a pair counts as the same from there on.
@@ -192,13 +192,13 @@ _Pairs = tuple["NDArray[np.float64]", "NDArray[np.bool_]", "NDArray[np.float64]"
 def _all_pairs(part: Gallery) -> _Pairs:
     count = len(part.rows)
     if count * (count - 1) // 2 > _EXACT:
-        return _counted(part)
+        return _count_pairs(part)
     first, second = np.triu_indices(count, 1)
     similar = (part.embeddings @ part.embeddings.T)[first, second].astype(np.float64)
     return similar, part.identities[first] == part.identities[second], part.weights[first] * part.weights[second]
 
 
-def _counted(part: Gallery) -> _Pairs:
+def _count_pairs(part: Gallery) -> _Pairs:
     """In steps of the similarity, block by block, so that all pairs are never held."""
     counts = np.zeros((2, _LEVELS))
     for begin in range(0, len(part.rows), _BLOCK):

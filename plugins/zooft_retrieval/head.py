@@ -1,8 +1,8 @@
 """The head: features, less their mean over the training pictures, through a linear layer that turns slowly.
 
-What all pictures share, such as being faces, would make every pair alike, so it is taken off. Weights are kept at unit
+What all pictures share, such as being faces, would make every pair alike, so it is taken off. Weights stay at unit
 variance and scaled in the forward pass (Karras et al. 2018, equalised learning rate): a step of the usual rate is then
-a small turn, and what the pretrained features know of things that aren't in the training data is kept.
+a small turn, and what the pretrained features know of things that aren't in the training data stays.
 """
 
 from __future__ import annotations

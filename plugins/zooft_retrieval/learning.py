@@ -1,9 +1,10 @@
-"""What is learnt: embeddings near for pictures of one identity and far for others, by pytorch-metric-learning."""
+"""The losses: embeddings near for pictures of one identity and far for others, by pytorch-metric-learning."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -19,7 +20,7 @@ _MOST_VALIDATED = 2048
 
 
 class MetricLoss(nn.Module):
-    """``(outputs, targets) -> scalar``; of identities that aren't learnt from, a loss of pairs.
+    """``(outputs, targets) -> scalar``; of identities that aren't trained on, a loss of pairs.
 
     Args:
         targets: of all training samples.
@@ -66,7 +67,6 @@ def order(targets: Sequence[Any], _options: RetrievalOptions, size: int, seed: i
         size: of a batch.
         seed: of the choice.
     """
-    import numpy as np
     from pytorch_metric_learning.samplers import MPerClassSampler
     from pytorch_metric_learning.utils import common_functions
 

@@ -1,4 +1,4 @@
-"""What the task can be told."""
+"""The task's options."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ class RetrievalOptions:
         "none", "random views in training; none lets frozen stages be computed once"
     )
     identity_column: str = zooft.option(
-        IDENTITY_COLUMN, "manifest column that says who or what is shown [default: identity, else label]"
+        IDENTITY_COLUMN, "manifest column with who or what is shown [default: identity, else label]"
     )
     embedding_size: int = zooft.option(512, "numbers of an embedding")
     retrieval_loss: Literal["arcface", "multi-similarity"] = zooft.option(

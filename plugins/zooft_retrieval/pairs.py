@@ -38,7 +38,7 @@ def read(path: Path) -> list[Pair]:
     """All pairs, in order.
 
     Raises:
-        DataError: a line is none, or there are fewer or more than the first line says.
+        DataError: a line is none, or there are fewer or more than the first line gives.
     """
     lines = path.read_text(encoding="utf-8", errors="backslashreplace").splitlines()
     found: list[Pair] = []
@@ -51,11 +51,11 @@ def read(path: Path) -> list[Pair]:
                 f"{path.name}, line {number}: {line.strip()[:60]!r} is no pair; expected NAME N M, or NAME N OTHER M"
             )
         found.append(pair)
-    said = [int(word) for word in lines[0].split()]
-    wanted = 2 * said[0] * (said[1] if len(said) > 1 else 1)  # as many of two people as of one
+    counts = [int(word) for word in lines[0].split()]
+    wanted = 2 * counts[0] * (counts[1] if len(counts) > 1 else 1)  # as many of two people as of one
     if len(found) != wanted:
         raise zooft.DataError(
-            f"{path.name} has {len(found):,} pairs, and its first line says {wanted:,}; it may be cut off"
+            f"{path.name} has {len(found):,} pairs, and its first line gives {wanted:,}; it may be cut off"
         )
     return found
 

@@ -58,7 +58,7 @@ def _curve(found: Roc, split: str) -> zooft.Picture:
     points = ", ".join(f"{found.tar_at(at):.3f} at {at:g}" for at in FARS)
     return zooft.Picture(
         title=f"Same or other ({split})",
-        png=_drawn(draw),
+        png=_render(draw),
         caption=(
             f"TAR by FAR as the threshold moves; the area below, on a plain scale, is {found.auroc():.4f}. Points: "
             f"TAR {points}."
@@ -82,7 +82,7 @@ def _histogram(found: Roc, fitted: Mapping[str, Any], split: str) -> zooft.Pictu
 
     return zooft.Picture(
         title=f"Distances ({split})",
-        png=_drawn(draw),
+        png=_render(draw),
         caption=(
             "How far apart pairs of the same and of others are; the less the two overlap, the better they are told "
             "apart."
@@ -90,7 +90,7 @@ def _histogram(found: Roc, fitted: Mapping[str, Any], split: str) -> zooft.Pictu
     )
 
 
-def _drawn(draw: Any) -> bytes:
+def _render(draw: Any) -> bytes:
     import matplotlib as mpl
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
@@ -113,8 +113,8 @@ def _strips(parts: Sequence[Gallery], samples: Sequence[zooft.Sample]) -> zooft.
     queries = np.concatenate([block[0] for block in blocks])
     places, similar = (np.concatenate([block[i] for block in blocks]) for i in (1, 2))
     same = part.identities[places] == part.identities[queries][:, None]
-    asked = np.flatnonzero(part.others[queries] > 0)
-    wrong, right = asked[~same[asked, 0]], asked[same[asked, 0]]
+    answerable = np.flatnonzero(part.others[queries] > 0)
+    wrong, right = answerable[~same[answerable, 0]], answerable[same[answerable, 0]]
     spread = right[np.linspace(0, len(right) - 1, min(_QUERIES, len(right))).astype(int)] if len(right) else right
     rows = [*wrong[np.argsort(-similar[wrong, 0])][:_QUERIES], *spread]
     strips = [_strip(part, samples, int(queries[row]), places[row], same[row]) for row in rows]
@@ -123,7 +123,7 @@ def _strips(parts: Sequence[Gallery], samples: Sequence[zooft.Sample]) -> zooft.
         png=_stack(strips),
         caption=f"Left the query, then its nearest, the first the nearest: green shows the same, red another. "
         f"{len(wrong):,} of "
-        f"{len(asked):,} queries have another nearest{', the surest of them above' if len(wrong) else ''}.",
+        f"{len(answerable):,} queries have another nearest{', the surest of them above' if len(wrong) else ''}.",
     )
 
 
@@ -131,15 +131,15 @@ def _strip(
     part: Gallery, samples: Sequence[zooft.Sample], query: int, places: NDArray[np.int64], same: NDArray[np.bool_]
 ) -> list[Image]:
     shown = [(query, _QUERY), *((int(at), _RIGHT if ok else _WRONG) for at, ok in zip(places, same, strict=True))]
-    return [_framed(samples[int(part.rows[at])].source, colour) for at, colour in shown]
+    return [_add_frame(samples[int(part.rows[at])].source, colour) for at, colour in shown]
 
 
-def _framed(source: Path, colour: tuple[int, int, int]) -> Image:
+def _add_frame(source: Path, colour: tuple[int, int, int]) -> Image:
     from PIL import Image, ImageOps
 
     try:
         picture = ImageOps.contain(Image.fromarray(zooft.image_read(source)), (_SIDE, _SIDE))
-    except zooft.DataError:  # gone since it was asked about
+    except zooft.DataError:  # gone since it was read
         picture = Image.new("RGB", (_SIDE, _SIDE), (200, 200, 200))
     tile = Image.new("RGB", (_SIDE + 2 * _FRAME,) * 2, colour)
     tile.paste((255, 255, 255), (_FRAME, _FRAME, _FRAME + _SIDE, _FRAME + _SIDE))

@@ -10,7 +10,7 @@ import numpy as np
 
 import zooft
 from zooft_retrieval import showing
-from zooft_retrieval.figures import AUROC, PRIMARY, figures, galleries, normalised, roc
+from zooft_retrieval.figures import AUROC, PRIMARY, figures, galleries, normalise, roc
 from zooft_retrieval.identities import Identity, number_of, numbers_of
 from zooft_retrieval.options import RetrievalOptions, check
 
@@ -49,7 +49,7 @@ def retrieval() -> zooft.Problem:
             telling=("recall_at_1", AUROC),
             guessing=lambda labels: {AUROC: 0.5},
         ),
-        deployment=zooft.DeploymentPart(outputs=_outputs, graph=_graph, columns=_deployed, agree=_agree),
+        deployment=zooft.DeploymentPart(outputs=_outputs, graph=_graph, columns=_deploy_columns, agree=_agree),
         presentation=showing.presentation(),
         options=RetrievalOptions,
     )
@@ -96,10 +96,10 @@ def _unlearnable(targets: Sequence[Any], _labels: Any) -> str:
 
 
 def _columns(outputs: Mapping[str, NDArray[Any]], targets: Sequence[Any], _labels: Any) -> Mapping[str, NDArray[Any]]:
-    return {EMBEDDING: normalised(outputs[EMBEDDING]), **numbers_of(targets)}
+    return {EMBEDDING: normalise(outputs[EMBEDDING]), **numbers_of(targets)}
 
 
-def _deployed(
+def _deploy_columns(
     answers: Mapping[str, NDArray[Any]], targets: Sequence[Any], _labels: Any, _fitted: Any
 ) -> Mapping[str, NDArray[Any]]:
     return {EMBEDDING: answers[EMBEDDING].astype(np.float32), **numbers_of(targets)}

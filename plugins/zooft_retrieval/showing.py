@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 import zooft
-from zooft_retrieval.figures import galleries, nearest, normalised
+from zooft_retrieval.figures import galleries, nearest, normalise
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -40,7 +40,7 @@ def presentation() -> zooft.PresentationPart:
 
 def _cells(predictions: zooft.Predictions, _labels: Any, _fitted: Any) -> Mapping[str, Sequence[Any]]:
     """Embeddings of length 1 as JSON; seven digits are all of a float32."""
-    rows = normalised(predictions[_EMBEDDING])
+    rows = normalise(predictions[_EMBEDDING])
     return {_EMBEDDING: ["[" + ", ".join(f"{number:.7g}" for number in row) + "]" for row in rows]}
 
 
@@ -64,7 +64,7 @@ def _opening(_labels: Any, fitted: Mapping[str, Any]) -> Sequence[str]:
     )
 
 
-def _found(predictions: zooft.Predictions) -> tuple[NDArray[np.bool_], NDArray[np.float64]]:
+def _nearest(predictions: zooft.Predictions) -> tuple[NDArray[np.bool_], NDArray[np.float64]]:
     """Of each row whether the nearest other picture shows another, and by how much it is nearer than the same."""
     wrong, margin = np.zeros(len(predictions), bool), np.full(len(predictions), -2.0)
     for part in galleries(predictions.columns):
@@ -81,11 +81,11 @@ def _found(predictions: zooft.Predictions) -> tuple[NDArray[np.bool_], NDArray[n
 
 
 def _worst(predictions: zooft.Predictions, _labels: Any) -> NDArray[Any]:
-    return _found(predictions)[1]
+    return _nearest(predictions)[1]
 
 
 def _wrong(predictions: zooft.Predictions, _labels: Any) -> NDArray[Any]:
-    return _found(predictions)[0]
+    return _nearest(predictions)[0]
 
 
 def _caption(predictions: zooft.Predictions, _labels: Any, _fitted: Any) -> tuple[str, Sequence[str]]:
@@ -95,22 +95,22 @@ def _caption(predictions: zooft.Predictions, _labels: Any, _fitted: Any) -> tupl
 
 def _remarks(evaluation: Any, _labels: Any) -> Sequence[str]:
     found = evaluation.details
-    said = [
-        f"{found['pictures']:,} pictures of {found['identities']:,} identities that weren't learnt from, compared "
+    parts = [
+        f"{found['pictures']:,} pictures of {found['identities']:,} identities that weren't trained on, compared "
         "with each other"
         if evaluation.split != "train"
         else f"{found['pictures']:,} pictures of {found['identities']:,} identities, compared with each other"
     ]
     if found.get("copies"):
-        said.append(f"{found['copies']:,} are copies of others, and never found by these")
+        parts.append(f"{found['copies']:,} are copies of others, and never found by these")
     if found.get("distractors"):
-        said.append(f"{found['distractors']:,} are alone of their identity: searched among, and never searched for")
+        parts.append(f"{found['distractors']:,} are alone of their identity: searched among, and never searched for")
     if "tar_at_threshold" in found:
-        said.append(
+        parts.append(
             f"at the threshold, {found['tar_at_threshold']:.1%} of {found['same_pairs']:,} pairs of the same are "
             f"accepted, and {found['far_at_threshold']:.2%} of {found['other_pairs']:,} pairs of others"
         )
-    return ("; ".join(said),)
+    return ("; ".join(parts),)
 
 
 def _sections(evaluated: Any, labels: Any, fitted: Mapping[str, Any], _rule: str) -> Sequence[Any]:

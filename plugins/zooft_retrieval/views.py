@@ -1,4 +1,4 @@
-"""What the network sees of a picture: all of it, in training moved a little where that is asked for."""
+"""What the network sees of a picture: all of it, in training moved a little where that is set."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _STRENGTHS = {"light": (0.8, 0.2), "medium": (0.5, 0.4)}
 
 
 def whole_picture(spec: zooft.InputSpec, _options: RetrievalOptions) -> zooft.InputSpec:
-    """An input without a crop: what tells two apart may be at the border."""
+    """An input without a crop: what separates two may be at the border."""
     return replace(spec, mode="stretch")
 
 

@@ -14,7 +14,7 @@ _SLOWEST = 0.02
 At first all batches weigh alike.
 """
 _SMALLEST = 1e-3
-"""Least standard deviation, of the mean one of all features: what hardly varies tells nothing, and isn't blown up."""
+"""Least standard deviation, of the mean one of all features: what hardly varies carries nothing, and isn't blown up."""
 
 
 class Standardise(nn.Module):

@@ -25,13 +25,13 @@ class Curves:
 
     Attributes:
         folder: of the run's curves; folds stand below it.
-        goes_on: whether an earlier process has written there what comes again after a resume.
+        continued: whether an earlier process has written there what comes again after a resume.
         options: the run's, as TensorBoard takes them.
         writers: by fold, opened when they are first needed.
     """
 
     folder: Path
-    goes_on: bool
+    continued: bool
     options: Mapping[str, Any]
     writers: dict[int | None, SummaryWriter] = field(default_factory=dict)
 
@@ -52,21 +52,21 @@ class Tracker:
 
     @zooft.hookimpl
     def zooft_on_start(self, run: Path, started: zooft.RunStarted) -> None:
-        """Open the run's folder where one was asked for."""
+        """Open the run's folder where one is set."""
         root = os.environ.get(VARIABLE)
         if not root:
             return
         try:
-            import torch.utils.tensorboard  # noqa: F401 -- to say at once where it is missing
+            import torch.utils.tensorboard  # noqa: F401 -- to fail at once where it is missing
         except ImportError as error:
             raise zooft.ConfigError(
                 f"{VARIABLE} is set and TensorBoard can't be loaded ({error}); pip install 'zooft[tensorboard]', or "
                 "unset it"
             ) from error
-        folder, goes_on = _folder_of(run, Path(root).expanduser(), started)
+        folder, continued = _folder_of(run, Path(root).expanduser(), started)
         options = {name: _plain(value) for name, value in started.config.items() if value is not None}
-        self._open[run] = curves = Curves(folder, goes_on, options)
-        if not goes_on:
+        self._open[run] = curves = Curves(folder, continued, options)
+        if not continued:
             samples = {split: sum(counts.values()) for split, counts in started.counts.items()}
             curves.writer().add_text("options", _table({**options, **{f"samples, {k}": v for k, v in samples.items()}}))
 
@@ -74,7 +74,7 @@ class Tracker:
     def zooft_on_epoch_end(self, run: Path, record: zooft.EpochRecord, fold: int | None, repeated: bool) -> None:
         """A point of every curve."""
         curves = self._open.get(run)
-        if curves is None or (repeated and curves.goes_on):
+        if curves is None or (repeated and curves.continued):
             return
         points = {
             "loss/train": record.train_loss,
@@ -115,7 +115,7 @@ class Tracker:
 
 
 def _folder_of(run: Path, root: Path, started: zooft.RunStarted) -> tuple[Path, bool]:
-    """Where a run's curves go, and whether they go on there: of two runs of one name each has a folder of its own."""
+    """Where a run's curves go, and whether they continue: of two runs of one name each has a folder of its own."""
     note = run / NAME_FILE
     if started.resumed and note.is_file() and (known := root / note.read_text(encoding="utf-8")).is_dir():
         return known, True

@@ -16,7 +16,7 @@ def zooft_register_families() -> list[zooft.Family]:
             models=zoo.models,
             build=zoo.build,
             anatomy=anatomy.anatomy,
-            pretrained=zoo.pretrained,
+            pretrained=zoo.pretrained_weights,
             aliases=zoo.ALIASES,
             canonical=zoo.canonical,
             at_hand=zoo.at_hand,

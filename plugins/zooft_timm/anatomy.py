@@ -41,7 +41,7 @@ def anatomy(name: str, module: nn.Module) -> zooft.Anatomy:
 
 
 def _classifier(config: Any, module: nn.Module) -> tuple[str, ...]:
-    """What timm says of the architecture, as far as it holds for the module.
+    """Timm's metadata of the architecture, as far as it holds for the module.
 
     Parts that it has, and both heads of a distilled one.
     """

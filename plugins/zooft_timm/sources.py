@@ -1,7 +1,7 @@
 """timm models that somebody has saved: ``hf-hub:OWNER/NAME`` and ``local-dir:FOLDER``, timm's own words.
 
 Owns their full names, by which anybody can build them: the architecture, and what the saved model's ``config.json``
-says otherwise than timm itself of the architecture, as ``architecture?key=JSON&key=JSON``. No name has a path of this
+sets otherwise than timm itself for the architecture, as ``architecture?key=JSON&key=JSON``. No name has a path of this
 machine in it. Of a model of the hub the name has the repository, where its weights come from.
 """
 
@@ -16,7 +16,7 @@ import zooft
 HUB, FOLDER = "hf-hub:", "local-dir:"
 _CONFIG = "config.json"
 _WEIGHTS = ("model.safetensors", "pytorch_model.bin", "pytorch_model.pth", "model.pth")
-"""As timm looks for them, the first that there is."""
+"""As timm searches for them, the first that there is."""
 _KEYS = (
     "input_size",
     "fixed_input_size",
@@ -83,9 +83,11 @@ def weights_file(name: str) -> Path | None:
 
 def arguments(name: str) -> tuple[str, dict[str, Any]]:
     """The architecture of a full name, and what timm's ``create_model`` is given with it."""
-    architecture, said = _parse(name)
-    overlay = {key: tuple(value) if isinstance(value, list) else value for key, value in said.items() if key in _KEYS}
-    return architecture, {**said.get(_ARGUMENTS, {}), "pretrained_cfg_overlay": overlay}
+    architecture, changes = _parse(name)
+    overlay = {
+        key: tuple(value) if isinstance(value, list) else value for key, value in changes.items() if key in _KEYS
+    }
+    return architecture, {**changes.get(_ARGUMENTS, {}), "pretrained_cfg_overlay": overlay}
 
 
 def repository(name: str) -> str | None:
@@ -95,7 +97,7 @@ def repository(name: str) -> str | None:
 
 
 def snapshot(repository: str, *, offline: bool = False) -> Path:
-    """The folder that the hub's library keeps a repository in, downloaded if need be and allowed.
+    """The folder that the hub's library stores a repository in, downloaded if need be and allowed.
 
     Raises:
         WeightsError: it isn't there and can't be downloaded.
@@ -103,18 +105,18 @@ def snapshot(repository: str, *, offline: bool = False) -> Path:
     from huggingface_hub import snapshot_download
 
     owner, _, revision = repository.partition("@")
-    asked: dict[str, Any] = {"repo_id": owner, "revision": revision or None, "allow_patterns": [_CONFIG, *_WEIGHTS]}
+    arguments: dict[str, Any] = {"repo_id": owner, "revision": revision or None, "allow_patterns": [_CONFIG, *_WEIGHTS]}
     try:
-        folder = Path(snapshot_download(**asked, local_files_only=True))
+        folder = Path(snapshot_download(**arguments, local_files_only=True))
         if (folder / _CONFIG).is_file() and any((folder / file).is_file() for file in _WEIGHTS):
             return folder
-        reason = "it is kept in part"
-    except Exception as error:  # of several kinds, by the library's version and whether anything is kept
+        reason = "it is stored in part"
+    except Exception as error:  # of several kinds, by the library's version and whether anything is stored
         reason = _first_line(error)
     if not offline:
         _refuse_unreachable(owner, revision)
         try:
-            return Path(snapshot_download(**asked))
+            return Path(snapshot_download(**arguments))
         except Exception as error:  # the same
             reason = _first_line(error)
     raise zooft.WeightsError(f"{repository} can't be taken from the hub ({reason}); {_ADVICE}")
@@ -164,7 +166,7 @@ def _read(folder: Path) -> dict[str, Any]:
 
 
 def _name(saved: dict[str, Any], *, what: str) -> str:
-    """The full name: what timm itself says of the architecture is left out."""
+    """The full name: timm's own values are left out."""
     from timm.models import get_pretrained_cfg
 
     architecture = saved["architecture"]
@@ -173,11 +175,11 @@ def _name(saved: dict[str, Any], *, what: str) -> str:
     if foreign:
         raise zooft.ModelError(f"{what} gives {', '.join(foreign)}, which a file may not; take it out of {_ARGUMENTS}")
     own = get_pretrained_cfg(architecture).to_dict() if get_pretrained_cfg(architecture) else {}
-    said = {key: saved[key] for key in _KEYS if key in saved and _plain(saved[key]) != _plain(own.get(key))}
+    changes = {key: saved[key] for key in _KEYS if key in saved and _plain(saved[key]) != _plain(own.get(key))}
     for key in (_ARGUMENTS, _REPOSITORY):
-        said |= {key: saved[key]} if saved.get(key) else {}
+        changes |= {key: saved[key]} if saved.get(key) else {}
     query = "&".join(
-        f"{key}={_escape(json.dumps(value, separators=(',', ':')))}" for key, value in sorted(said.items())
+        f"{key}={_escape(json.dumps(value, separators=(',', ':')))}" for key, value in sorted(changes.items())
     )
     return f"{architecture}?{query}"
 
@@ -195,12 +197,12 @@ def _parse(name: str) -> tuple[str, dict[str, Any]]:
     architecture, _, query = name.partition("?")
     pairs = [part.partition("=") for part in query.split("&") if part]
     try:
-        said = {key: json.loads(value.replace("%26", "&").replace("%25", "%")) for key, _, value in pairs}
+        changes = {key: json.loads(value.replace("%26", "&").replace("%25", "%")) for key, _, value in pairs}
     except ValueError as error:
         raise KeyError(name) from error
-    if not said.keys() <= {*_KEYS, _ARGUMENTS, _REPOSITORY} or _NOT_OF_A_MODEL & {*said.get(_ARGUMENTS, {})}:
+    if not changes.keys() <= {*_KEYS, _ARGUMENTS, _REPOSITORY} or _NOT_OF_A_MODEL & {*changes.get(_ARGUMENTS, {})}:
         raise KeyError(name)
-    return architecture, said
+    return architecture, changes
 
 
 def _refuse_unknown(architecture: str, *, what: str) -> None:

@@ -71,7 +71,7 @@ def _settings(name: str) -> dict[str, bool]:
     return {"use_aux_head": False} if name.startswith("volo_") else {}
 
 
-def pretrained(name: str) -> zooft.LoadedWeights:
+def pretrained_weights(name: str) -> zooft.LoadedWeights:
     """Timm's weights, downloaded if need be."""
     import timm
     import torch
@@ -110,14 +110,14 @@ def at_hand(name: str) -> bool:
     from huggingface_hub import try_to_load_from_cache
 
     if "?" in name:
-        return _is_kept(name)
+        return _is_stored(name)
     repository = _repository(name)
     return repository is not None and any(
         isinstance(try_to_load_from_cache(repository, file), str) for file in ("model.safetensors", "pytorch_model.bin")
     )
 
 
-def _is_kept(name: str) -> bool:
+def _is_stored(name: str) -> bool:
     saved = sources.repository(name)
     try:
         return saved is not None and sources.snapshot(saved, offline=True).is_dir()

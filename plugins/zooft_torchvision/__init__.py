@@ -16,7 +16,7 @@ def zooft_register_families() -> list[zooft.Family]:
             models=zoo.models,
             build=zoo.build,
             anatomy=zoo.anatomy,
-            pretrained=zoo.pretrained,
+            pretrained=zoo.pretrained_weights,
             canonical=zoo.canonical,
             at_hand=zoo.at_hand,
         )

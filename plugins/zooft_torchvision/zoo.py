@@ -51,7 +51,7 @@ def build(name: str) -> nn.Module:
     return module
 
 
-def pretrained(name: str) -> zooft.LoadedWeights:
+def pretrained_weights(name: str) -> zooft.LoadedWeights:
     """Torchvision's default weights, downloaded if need be and checked against the hash in their name."""
     import torch
     from torchvision.models import get_model

@@ -552,14 +552,17 @@ def interrupted(good: Path, tmp_path_factory: pytest.TempPathFactory, request: p
     out = tmp_path_factory.mktemp("interrupted") / "run"
     command = [sys.executable, "-m", "zooft", *FINETUNE, "--data", good, "--out", out, "--epochs", "3000"]
     process = subprocess.Popen(
-        list(map(str, command)), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+        list(map(str, command)),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
         env={**os.environ, "OMP_NUM_THREADS": "1"},
         # a shell that runs the tests in the background has its children ignore the signal
         preexec_fn=lambda: [
             signal.signal(signal.SIGINT, signal.default_int_handler),
             signal.signal(signal.SIGTERM, signal.SIG_DFL),
         ],
-    )  # fmt: skip
+    )
     try:
         wait_for(process.stderr, "epoch 3/", seconds=600)
         process.send_signal(request.param)

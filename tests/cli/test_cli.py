@@ -78,9 +78,16 @@ def pictures(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def run(pictures: Path, tmp_path_factory: pytest.TempPathFactory) -> package.FinetuneResult:
     return package.finetune(
-        backbone="timm:test_resnet", task="classification", data=pictures, weights="random", freeze="none", epochs=1,
-        bootstrap=0, device="cpu", out=tmp_path_factory.mktemp("runs") / "run",
-    )  # fmt: skip
+        backbone="timm:test_resnet",
+        task="classification",
+        data=pictures,
+        weights="random",
+        freeze="none",
+        epochs=1,
+        bootstrap=0,
+        device="cpu",
+        out=tmp_path_factory.mktemp("runs") / "run",
+    )
 
 
 def commands() -> Iterator[tuple[str, ...]]:

@@ -128,8 +128,14 @@ def test_words_of_our_own_about_memory_stay() -> None:
 def test_under_a_memory_limit_the_message_says_memory(kilobytes: int, tmp_path: Path) -> None:
     example_data.write_classes(tmp_path / "d", {"dark": 2, "light": 2})
     words = f"{sys.executable} -m zooft finetune --backbone timm:test_resnet --weights random --task classification --data d"
-    done = subprocess.run(["bash", "-c", f"ulimit -v {kilobytes}; exec {words} --json"], capture_output=True, text=True,
-                          cwd=tmp_path, env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}, check=False)  # fmt: skip
+    done = subprocess.run(
+        ["bash", "-c", f"ulimit -v {kilobytes}; exec {words} --json"],
+        capture_output=True,
+        text=True,
+        cwd=tmp_path,
+        env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
+        check=False,
+    )
     assert done.returncode == 1, done.stderr
     message = json.loads(done.stdout)["error"]["message"]
     assert message.startswith("memory ran out")

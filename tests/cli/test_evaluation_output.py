@@ -100,9 +100,15 @@ def test_figures_per_sample_and_per_group_stand_side_by_side(shown: Shown) -> No
 def test_where_everybody_counts_as_one_class_a_warning_stands_in_place_of_figures_per_group(shown: Shown) -> None:
     labels = class_labels(("ill", "healthy"))
     found = evaluate(
-        PROBLEM, labels, predicted(np.array([0, 1, 0, 1]), np.full(4, 0.5), ["a", "a", "b", "b"], threshold=0.5),
-        split="test", resamples=0, seed=0, fitted={"threshold": 0.5}, group_name="patient",
-    )  # fmt: skip
+        PROBLEM,
+        labels,
+        predicted(np.array([0, 1, 0, 1]), np.full(4, 0.5), ["a", "a", "b", "b"], threshold=0.5),
+        split="test",
+        resamples=0,
+        seed=0,
+        fitted={"threshold": 0.5},
+        group_name="patient",
+    )
     text = shown(found, labels)
     assert (
         "warning: no figures per patient: by the rule that one sample decides, all 2 patients count as healthy" in text

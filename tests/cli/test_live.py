@@ -16,9 +16,15 @@ from zooft.cli.live import Live
 
 def record(epoch: int, *, best: bool = False, **metrics: float) -> zooft.EpochRecord:
     return zooft.EpochRecord(
-        epoch=epoch, train_loss=1 / epoch, val_loss=2 / epoch, metrics=metrics, learning_rate=0.005, seconds=1.25,
-        learning=("head",), best=best,
-    )  # fmt: skip
+        epoch=epoch,
+        train_loss=1 / epoch,
+        val_loss=2 / epoch,
+        metrics=metrics,
+        learning_rate=0.005,
+        seconds=1.25,
+        learning=("head",),
+        best=best,
+    )
 
 
 @pytest.fixture

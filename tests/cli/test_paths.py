@@ -71,9 +71,13 @@ def test_what_the_command_writes_is_not_read(tree: Path, monkeypatch: pytest.Mon
 
 def test_what_a_source_reads_stands_for_itself_where_it_was_typed_and_nowhere_else(tree: Path) -> None:
     source = zooft.Source(
-        name="deep", summary="", recognises=lambda path: path.name in {"deeper", "c.png"}, columns=lambda _path: [],
-        rows=lambda _path, _wanted: iter(()), content=bytes,
-    )  # fmt: skip
+        name="deep",
+        summary="",
+        recognises=lambda path: path.name in {"deeper", "c.png"},
+        columns=lambda _path: [],
+        rows=lambda _path, _wanted: iter(()),
+        content=bytes,
+    )
     meant = paths.files([str(tree / "in" / "deeper"), str(tree / "a.png")], sources=[source])
     assert meant.files == (tree / "in" / "deeper", tree / "a.png")
     assert meant.sources == {tree / "in" / "deeper": source}

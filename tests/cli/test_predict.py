@@ -169,7 +169,12 @@ def test_answers_are_written_as_they_come(
         return real(*given)
 
     monkeypatch.setattr(answers, "run_one", run)
-    command("predict", model, pictures / "[012].png", *(("--out", tmp_path / "a.csv") if where == "--out" else ("--format", where)))  # fmt: skip
+    command(
+        "predict",
+        model,
+        pictures / "[012].png",
+        *(("--out", tmp_path / "a.csv") if where == "--out" else ("--format", where)),
+    )
     assert ["0.png" in seen[1], "1.png" in seen[1], "1.png" in seen[2]] == [True, False, True]
 
 
@@ -201,8 +206,11 @@ from zooft.cli import main
 sys.argv = ["zooft", *sys.argv[1:]]
 main()
 """
-    done = subprocess.run([sys.executable, "-c", die_after, "predict", model, many, "--out", out], check=False,
-                          env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)})  # fmt: skip
+    done = subprocess.run(
+        [sys.executable, "-c", die_after, "predict", model, many, "--out", out],
+        check=False,
+        env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
+    )
     assert done.returncode == -signal.SIGKILL
     assert not out.exists()
     known = partial.read_bytes().splitlines()
@@ -264,7 +272,7 @@ def test_another_model_does_not_go_on_with_it(model: Path, tmp_path: Path) -> No
     (tmp_path / "other").mkdir()
     other = written(tmp_path / "other", lambda changed: setattr(changed, "doc_string", "another"))
     done = command("predict", other, many, "--out", tmp_path / "a.csv", "--resume", status=1)
-    assert "was begun with another model" in done.stderr
+    assert "was started with another model" in done.stderr
 
 
 def test_an_interrupt_before_the_first_answer_leaves_nothing(model: Path, tmp_path: Path, monkeypatch: Any) -> None:

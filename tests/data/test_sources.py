@@ -32,9 +32,13 @@ def source(name: str, suffix: str, *items: zooft.Row | zooft.Rejection | Excepti
             yield item
 
     return zooft.Source(
-        name=name, summary="", recognises=lambda path: path.suffix == suffix, columns=lambda _path: [], rows=rows,
+        name=name,
+        summary="",
+        recognises=lambda path: path.suffix == suffix,
+        columns=lambda _path: [],
+        rows=rows,
         content=lambda content: content,
-    )  # fmt: skip
+    )
 
 
 A, B = (zooft.Row(id=f"r/{n}", content=n) for n in range(2))

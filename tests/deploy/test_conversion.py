@@ -221,10 +221,22 @@ def test_a_backbone_that_cannot_be_exported_fails_before_it_is_trained_unless_no
 
     def run() -> None:
         zooft.finetune(
-            registry=registry.load(Plugins(manager, infos)), reporter=Listening(), backbone="choosy:net", task="classification",
-            data=write_classes(tmp_path / "data", {"dark": 5, "light": 5}), out=tmp_path / "run", weights="random", epochs=1,
-            bootstrap=0, export=export, report=False, audit=False, device="cpu", workers=0, cache=False,
-        )  # fmt: skip
+            registry=registry.load(Plugins(manager, infos)),
+            reporter=Listening(),
+            backbone="choosy:net",
+            task="classification",
+            data=write_classes(tmp_path / "data", {"dark": 5, "light": 5}),
+            out=tmp_path / "run",
+            weights="random",
+            epochs=1,
+            bootstrap=0,
+            export=export,
+            report=False,
+            audit=False,
+            device="cpu",
+            workers=0,
+            cache=False,
+        )
 
     if export:
         with pytest.raises(

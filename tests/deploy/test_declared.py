@@ -169,9 +169,18 @@ def test_a_backbone_of_random_weights_that_has_learnt_nothing_is_told_as_that_wi
 ) -> None:
     with pytest.raises(VerificationError) as refused:
         zooft.finetune(
-            backbone="timm:test_efficientnet", weights="random", task="classification", data=pictures, epochs=1,
-            lr=1e-9, bootstrap=0, out=tmp_path / "run", audit=False, report=False, cache=False,
-        )  # fmt: skip
+            backbone="timm:test_efficientnet",
+            weights="random",
+            task="classification",
+            data=pictures,
+            epochs=1,
+            lr=1e-9,
+            bootstrap=0,
+            out=tmp_path / "run",
+            audit=False,
+            report=False,
+            cache=False,
+        )
     said = str(refused.value)
     assert "answers the same to everything" in said
     assert (

@@ -161,9 +161,12 @@ def test_a_preprocessing_that_does_nothing_has_its_end_named_too(tmp_path: Path)
     network = Named(nn.Sequential(nn.Conv2d(3, 3, 3), nn.AdaptiveAvgPool2d(1), nn.Flatten()))
     model = DeployedModel(nn.Identity(), network, PART.graph(LABELS, {}))
     path = write(
-        tmp_path / "model.onnx", model, ports=[port], example=[torch.rand(2, 3, 20, 24)],
+        tmp_path / "model.onnx",
+        model,
+        ports=[port],
+        example=[torch.rand(2, 3, 20, 24)],
         describe=lambda sha: replace(metadata(sha), ports=(port,)),
-    )  # fmt: skip
+    )
     graph = onnx.load(path).graph
     assert [node.op_type for node in graph.node if runtime.NETWORK_INPUT in node.input] == ["Conv"]
     x = np.random.default_rng(0).random((3, 3, 9, 8), dtype=np.float32)
@@ -374,8 +377,12 @@ def test_a_file_may_give_several_outputs_and_some_of_the_size_of_its_input(tmp_p
     torch.manual_seed(0)
     model = DeployedModel(ImagePreprocess(SPEC), TwoHeads(), OfTheImagesSize()).eval()
     path = write(
-        tmp_path / "model.onnx", model, outputs=outputs, describe=lambda sha: replace(metadata(sha), outputs=outputs), others={}
-    )  # fmt: skip
+        tmp_path / "model.onnx",
+        model,
+        outputs=outputs,
+        describe=lambda sha: replace(metadata(sha), outputs=outputs),
+        others={},
+    )
     opened = runtime.load(path, provider="cpu")
     for shape in ((1, 40, 52, 3), (3, 31, 33, 3)):
         images = np.random.default_rng(1).integers(0, 256, shape, dtype=np.uint8)

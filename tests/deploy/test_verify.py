@@ -118,9 +118,14 @@ class Bench:
         self.path, self.asked = path, Asked(model, backbone.input)
         example = torch.randint(0, 256, (2, 256, 288, 3), dtype=torch.uint8)
         export(
-            model, path, ports=[PORT], outputs=ANSWERING.outputs(), example=[example], describe=metadata,
+            model,
+            path,
+            ports=[PORT],
+            outputs=ANSWERING.outputs(),
+            example=[example],
+            describe=metadata,
             others=PROBLEM.deployment.properties(LABELS),
-        )  # fmt: skip
+        )
 
     def judge(self, path: Path, **changes: Any) -> Verification:
         """Verify a file against the model."""

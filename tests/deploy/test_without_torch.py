@@ -66,8 +66,13 @@ def modules_of_training() -> list[str]:
 def without(blocked: list[str], *commands: list[str | Path]) -> list[tuple[int, str, str]]:
     """Exit status, output and errors of commands in a Python that has none of these modules."""
     words = json.dumps([list(map(str, one)) for one in commands])
-    done = subprocess.run([sys.executable, "-c", COMMANDS, json.dumps(blocked), words], capture_output=True, text=True,
-                          check=False, env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)})  # fmt: skip
+    done = subprocess.run(
+        [sys.executable, "-c", COMMANDS, json.dumps(blocked), words],
+        capture_output=True,
+        text=True,
+        check=False,
+        env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
+    )
     assert done.returncode == 0, done.stderr
     return [(status, out, err) for status, out, err in json.loads(done.stdout)]
 
@@ -200,8 +205,14 @@ def test_the_wheel_is_built_and_used_in_an_environment_of_its_own(tmp_path: Path
         example_data.write_classes(tmp_path / "d", {"zebra": 2, "ant": 2, "bee é": 2}),
     )
     for arguments in (["doctor"], ["predict", model, folder], ["evaluate", model, "--data", folder]):
-        done = subprocess.run([scripts / "zooft", *arguments, "--json"], capture_output=True, text=True, check=False,
-                              env=clean, cwd=tmp_path)  # fmt: skip
+        done = subprocess.run(
+            [scripts / "zooft", *arguments, "--json"],
+            capture_output=True,
+            text=True,
+            check=False,
+            env=clean,
+            cwd=tmp_path,
+        )
         assert done.returncode == 0, done.stderr
         if arguments[0] == "predict":
             assert json.loads(done.stdout) == json.loads(command(*arguments, "--json").stdout)

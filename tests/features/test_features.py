@@ -161,9 +161,12 @@ class Net(nn.Module):
 def adapted(seed: int = 0) -> AdaptedModel:
     stages = {"body": Stage(("body",)), "pool": Stage((), lambda _m, x: x.mean((2, 3)))}
     family = Family(
-        name="toy", summary="", models=lambda: ["net"], build=lambda _name: Net(),
+        name="toy",
+        summary="",
+        models=lambda: ["net"],
+        build=lambda _name: Net(),
         anatomy=lambda _name, _module: Anatomy(stages=stages, classifier=("fc",), input=SPEC),
-    )  # fmt: skip
+    )
     torch.manual_seed(seed)
     backbone = load_backbone(family, "net", weights="random", sources=())
     return AdaptedModel(backbone, nn.Linear(4, 2))
@@ -392,8 +395,11 @@ def test_random_views_of_renamed_samples_are_their_own_whether_kept_or_not(tmp_p
     model, told = adapted(), Told()
     features.inputs(model, views(augmented=True), stop=2, feature_cache=told.keeping(tmp_path / "warm"), views=1)
     renamed = SampleDataset(
-        [replace(sample, id=f"new {sample.id}") for sample in SAMPLES], read=read, preprocess=ImagePreprocess(SPEC), augment=noisy
-    )  # fmt: skip
+        [replace(sample, id=f"new {sample.id}") for sample in SAMPLES],
+        read=read,
+        preprocess=ImagePreprocess(SPEC),
+        augment=noisy,
+    )
     warm = features.inputs(model, renamed, stop=2, feature_cache=told.keeping(tmp_path / "warm"), views=1)
     cold = features.inputs(model, renamed, stop=2, feature_cache=told.keeping(tmp_path / "cold"), views=1)
     assert warm is not None

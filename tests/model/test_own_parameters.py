@@ -273,10 +273,11 @@ def test_a_stage_s_rate_follows_the_plan_of_each_epoch() -> None:
     seen: list[dict[str, Tensor]] = [copy.deepcopy(model.trunk.state_dict())]
     scales = [{"low": 1.0}, {"low": 0.0}, {"low": 2.0}]
     run(
-        model, replace(RECIPE, optimizer="sgd", weight_decay=0.0, schedule="constant", momentum=0.0),
+        model,
+        replace(RECIPE, optimizer="sgd", weight_decay=0.0, schedule="constant", momentum=0.0),
         plan=lambda epoch: FreezePlan(frozen=frozenset(), scales=scales[epoch]),
         after_epoch=lambda _record: seen.append(copy.deepcopy(model.trunk.state_dict())),
-    )  # fmt: skip
+    )
     moved = [not torch.equal(a["low.0.weight"], b["low.0.weight"]) for a, b in pairwise(seen)]
     others = [not torch.equal(a["high.0.weight"], b["high.0.weight"]) for a, b in pairwise(seen)]
     assert (moved, others) == ([True, False, True], [True, True, True])

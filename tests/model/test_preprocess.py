@@ -39,9 +39,14 @@ RATIOS = [(448, 448), (512, 768), (384, 512), (672, 336), (375, 500), (768, 1024
 def plain_spec(mode: Any, interpolation: Any, *, height: int = 224, width: int = 224, resize: int = 256) -> InputSpec:
     """A specification whose normalisation leaves levels as they are."""
     return InputSpec(
-        height=height, width=width, resize=resize, mean=(0.0,) * 3, std=(1 / 255,) * 3,
-        mode=mode, interpolation=interpolation,
-    )  # fmt: skip
+        height=height,
+        width=width,
+        resize=resize,
+        mean=(0.0,) * 3,
+        std=(1 / 255,) * 3,
+        mode=mode,
+        interpolation=interpolation,
+    )
 
 
 def photograph(height: int, width: int) -> Levels:
@@ -251,9 +256,15 @@ def exported(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFa
     path = tmp_path_factory.mktemp("preprocess") / f"{request.param}.onnx"
     example = torch.randint(0, 256, (2, 150, 170, 3), dtype=torch.uint8)
     torch.onnx.export(
-        ImagePreprocess(spec).eval(), (example,), path, dynamo=True, opset_version=18, external_data=False,
-        verbose=False, dynamic_shapes=({0: "batch", 1: "height", 2: "width"},),
-    )  # fmt: skip
+        ImagePreprocess(spec).eval(),
+        (example,),
+        path,
+        dynamo=True,
+        opset_version=18,
+        external_data=False,
+        verbose=False,
+        dynamic_shapes=({0: "batch", 1: "height", 2: "width"},),
+    )
     return spec, path
 
 
@@ -337,7 +348,5 @@ print((peak() - before) / image.nbytes)
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="reads /proc")
 def test_a_large_photograph_takes_twice_its_bytes_in_the_graph(exported: tuple[InputSpec, Path]) -> None:
     """Beyond its own; as float32, in products with all zeros, it would take 8 times them."""
-    run = subprocess.run(
-        [sys.executable, "-c", LARGE, exported[1]], capture_output=True, text=True, check=True
-    )  # fmt: skip
+    run = subprocess.run([sys.executable, "-c", LARGE, exported[1]], capture_output=True, text=True, check=True)
     assert 0 < float(run.stdout) < 2

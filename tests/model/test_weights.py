@@ -343,9 +343,15 @@ def test_a_weights_plugin_that_fails_is_named_and_nothing_else_is_taken_instead(
 def registry_of(zoo: Family) -> Registry:
     owner: Any = None
     return Registry(
-        plugins=Plugins.__new__(Plugins), families=(Entry(zoo, owner),), heads=(), freezers=(), tasks=(), weights=(), sources=(),
+        plugins=Plugins.__new__(Plugins),
+        families=(Entry(zoo, owner),),
+        heads=(),
+        freezers=(),
+        tasks=(),
+        weights=(),
+        sources=(),
         problems={},
-    )  # fmt: skip
+    )
 
 
 def test_fetched_weights_serve_a_machine_without_network(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -108,9 +108,14 @@ def drive(jobs: list[dict[str, Any]]) -> list[list[Any]]:
     for job in jobs:
         job["port"] = free_port()
     done = subprocess.run(
-        [sys.executable, "-c", DRIVER, json.dumps(jobs, default=str)], cwd=REPOSITORY, capture_output=True, text=True,
-        check=False, env={**os.environ, "OMP_NUM_THREADS": "1"}, timeout=900,
-    )  # fmt: skip
+        [sys.executable, "-c", DRIVER, json.dumps(jobs, default=str)],
+        cwd=REPOSITORY,
+        capture_output=True,
+        text=True,
+        check=False,
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+        timeout=900,
+    )
     assert done.returncode == 0, done.stdout + done.stderr
     said: list[list[Any]] = json.loads(done.stdout.splitlines()[-1])
     defects = [one for group in said for one in group if one is not None and "defect" in one]

@@ -319,9 +319,14 @@ def test_what_was_learnt_before_an_interruption_can_be_evaluated_and_exported(di
 
     with pytest.raises(KeyboardInterrupt) as caught:
         zooft.finetune(
-            backbone="timm:test_resnet", weights="random", task="classification", data=digits,
-            out=tmp_path / "run", reporter=Impatient(), lr=0.5,  # or random weights answer the same to everything
-        )  # fmt: skip
+            backbone="timm:test_resnet",
+            weights="random",
+            task="classification",
+            data=digits,
+            out=tmp_path / "run",
+            reporter=Impatient(),
+            lr=0.5,  # or random weights answer the same to everything
+        )
     left = tmp_path / "run.incomplete"
     assert f"zooft export {left}" in "".join(caught.value.__notes__)
     assert "from epoch 1 on, the last that was saved" in "".join(caught.value.__notes__)
@@ -341,9 +346,16 @@ def test_an_interruption_after_the_first_fold_leaves_what_the_folds_have_learnt(
 
     with pytest.raises(KeyboardInterrupt) as caught:
         zooft.finetune(
-            backbone="timm:test_resnet", weights="random", task="classification", data=digits, epochs=1, folds=2,
-            out=tmp_path / "run", reporter=Impatient(), audit=False,
-        )  # fmt: skip
+            backbone="timm:test_resnet",
+            weights="random",
+            task="classification",
+            data=digits,
+            epochs=1,
+            folds=2,
+            out=tmp_path / "run",
+            reporter=Impatient(),
+            audit=False,
+        )
     left = tmp_path / "run.incomplete"
     assert f"the folds that were finished are in {left / 'folds'}" in "".join(caught.value.__notes__)
     assert json.loads(zooft_command("evaluate", left / "folds" / "1", "--bootstrap", "0", "--json"))["samples"] == 60
@@ -355,9 +367,19 @@ def test_after_folds_no_sample_that_was_learnt_from_passes_for_validation(digits
         target.parent.mkdir(parents=True, exist_ok=True)
         shutil.copy(path, target)
     made = zooft.finetune(
-        backbone="timm:test_resnet", weights="random", task="classification", data=tmp_path / "data", epochs=1, folds=2,
-        out=tmp_path / "run", bootstrap=0, audit=False, freeze="none", lr=0.01, export=False,
-    )  # fmt: skip
+        backbone="timm:test_resnet",
+        weights="random",
+        task="classification",
+        data=tmp_path / "data",
+        epochs=1,
+        folds=2,
+        out=tmp_path / "run",
+        bootstrap=0,
+        audit=False,
+        freeze="none",
+        lr=0.01,
+        export=False,
+    )
     refused = subprocess.run([sys.executable, "-m", "zooft", "evaluate", made.path], capture_output=True, text=True)
     assert refused.returncode == 1
     assert "was trained on all samples of this data" in refused.stderr
@@ -386,9 +408,17 @@ def test_the_settings_of_a_run_ask_for_the_same_again(run: zooft.FinetuneResult,
     from safetensors.numpy import load_file
 
     zooft_command(
-        "finetune", "--config", run.path / "settings.toml", "--data", digits, "--out", tmp_path / "again",
-        "--no-export", "--bootstrap", "0",
-    )  # fmt: skip
+        "finetune",
+        "--config",
+        run.path / "settings.toml",
+        "--data",
+        digits,
+        "--out",
+        tmp_path / "again",
+        "--no-export",
+        "--bootstrap",
+        "0",
+    )
     # not byte by byte: safetensors writes its metadata in no fixed order
     first, again = (load_file(path / "model.safetensors") for path in (run.path, tmp_path / "again"))
     assert set(first) == set(again)
@@ -406,9 +436,16 @@ def test_a_report_that_cannot_be_made_does_not_cost_the_run(
     monkeypatch.setattr(zooft.report.page, "write", fail)
     with caplog.at_level("INFO", logger="zooft"):
         made = zooft.finetune(
-            backbone="timm:test_resnet", weights="random", task="classification", data=digits, epochs=1,
-            out=tmp_path / "run", bootstrap=0, audit=False, export=False,
-        )  # fmt: skip
+            backbone="timm:test_resnet",
+            weights="random",
+            task="classification",
+            data=digits,
+            epochs=1,
+            out=tmp_path / "run",
+            bootstrap=0,
+            audit=False,
+            export=False,
+        )
     assert (made.path / "model.safetensors").is_file()
     assert "the report couldn't be made (ValueError)" in caplog.text
 

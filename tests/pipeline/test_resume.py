@@ -156,9 +156,13 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def drive(jobs: list[dict[str, Any]]) -> None:
     done = subprocess.run(
-        [sys.executable, "-c", DRIVER, json.dumps(jobs)], cwd=REPOSITORY, capture_output=True, text=True,
-        check=False, env={**os.environ, "OMP_NUM_THREADS": "1"},
-    )  # fmt: skip
+        [sys.executable, "-c", DRIVER, json.dumps(jobs)],
+        cwd=REPOSITORY,
+        capture_output=True,
+        text=True,
+        check=False,
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+    )
     assert done.returncode == 0, done.stdout + done.stderr
 
 
@@ -297,7 +301,7 @@ def test_other_samples_are_refused_and_the_run_left_alone(change: str, interrupt
         save(data / "dark" / "new.png", 40, seed=99)
     else:
         (data / "dark" / "03.png").rename(data / "light" / "03b.png")
-    with pytest.raises(DataError, match=r"the data has changed since the run was begun: it had 17 samples"):
+    with pytest.raises(DataError, match=r"the data has changed since the run was started: it had 17 samples"):
         zooft.finetune(resume=interrupted)
     assert left(interrupted) == before
 
@@ -321,7 +325,7 @@ def test_other_weights_are_refused(tmp_path: Path) -> None:
             with pytest.raises(KeyboardInterrupt):
                 zooft.finetune(**told, data=data, out=tmp_path / "run", reporter=Impatient(2))
     with pytest.raises(
-        WeightsError, match=r"weights have changed since the run was begun: they were weights\.safetensors"
+        WeightsError, match=r"weights have changed since the run was started: they were weights\.safetensors"
     ):
         zooft.finetune(resume=tmp_path / "run")
 

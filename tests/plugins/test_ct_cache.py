@@ -68,7 +68,7 @@ def test_a_full_disk_is_told_of_once_and_done_without(
     for key in ("a1", "a2"):
         Cache(tmp_path).put(key, hu())
     assert [record.message for record in caplog.records] == [
-        "decoded slices can't be kept (No space left on device): reading goes on, slower; see --hu-cache"
+        "decoded slices can't be cached (No space left on device): reading continues, slower; see --hu-cache"
     ]
     assert not list(tmp_path.iterdir())
 

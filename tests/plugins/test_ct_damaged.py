@@ -97,7 +97,7 @@ def test_a_codestream_without_one_of_its_tiles_is_refused(tmp_path: Path) -> Non
 
 def test_what_the_decoder_says_is_the_reason(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
     path = spoilt("CT1_JPLL", DAMAGES["cut out"], 0.5, tmp_path / "a.dcm")
-    with pytest.raises(zooft.DataError, match="the decoder says: Corrupt JPEG data: premature end of data segment"):
+    with pytest.raises(zooft.DataError, match="the decoder printed: Corrupt JPEG data: premature end of data segment"):
         hu(read_headers(path)[0])
     assert capfd.readouterr() == ("", "")
 

@@ -188,7 +188,7 @@ def test_several_slices_at_one_position_are_refused_unless_acquisitions_tell_the
         write(tmp_path / "late" / f"{index}", ct(height, seed=50 + index, AcquisitionNumber=2))
     found = scan(tmp_path)
     assert [(series.acquisition, len(series.slices)) for series in found.series] == [("1", 2), ("2", 2)]
-    assert found.series[0].notes == ("one of 2 volumes in one series, told apart by AcquisitionNumber",)
+    assert found.series[0].notes == ("one of 2 volumes in one series, separated by AcquisitionNumber",)
 
 
 def test_acquisitions_at_different_positions_make_one_series(tmp_path: Path) -> None:

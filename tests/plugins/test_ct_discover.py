@@ -346,14 +346,14 @@ def test_folders_of_patients_dont_become_classes(tmp_path: Path) -> None:
 
 def test_unlabelled_data_is_told_what_is_missing(tmp_path: Path) -> None:
     series(tmp_path, PATIENTS[0])
-    assert "nothing says which class is which: write labels.csv" in refusal(tmp_path)
+    assert "there are no labels: write labels.csv" in refusal(tmp_path)
 
 
 def test_without_any_ct_reasons_are_counted(tmp_path: Path) -> None:
     (tmp_path / "CANARY.txt").write_text("text")
     series(tmp_path / "a", PATIENTS[0], Modality="MR", SOPClassUID="1.2.840.10008.5.1.4.1.1.4")
     said = refusal(tmp_path)
-    assert said.startswith("no CT in the data that can be used, of 5 files or series looked at (4: ")
+    assert said.startswith("no CT in the data that can be used, of 5 files or series read (4: ")
     (tmp_path / "empty").mkdir()
     assert "there are no files" in refusal(tmp_path / "empty")
 

@@ -84,7 +84,7 @@ def by_gzip(path: Path) -> None:
         ("scan.hdr", by_nibabel, "the header of an image in two files (Analyze or NIfTI, .hdr and .img)"),
         ("scan.image", by_nibabel, "NIfTI, by its content: give it a name that ends with .nii"),
         ("scan.zip-nifti", by_nibabel, "NIfTI in gzip, by its content: give it a name that ends with .nii.gz"),
-        ("scan.npy", by_numpy, "an array that doesn't say how it lies in the patient: save it as NIfTI"),
+        ("scan.npy", by_numpy, "an array without its place in the patient: save it as NIfTI"),
         ("scans.zip", by_zipfile, "an archive: unpack it"),
         ("scans.tar", by_tarfile, "an archive: unpack it"),
         ("slice.dcm.gz", by_gzip, "compressed with gzip: unpack it"),

@@ -34,9 +34,13 @@ LUNG, MEDIASTINUM, BONE = (-600, 1500), (40, 400), (400, 1800)
 def levels_spec(height: int, width: int | None = None, *, interpolation: Any = "bilinear") -> zooft.InputSpec:
     """A specification whose normalisation leaves levels as they are."""
     return zooft.InputSpec(
-        height=height, width=width or height, resize=999, mean=(0.0,) * 3, std=(1 / 255,) * 3,
+        height=height,
+        width=width or height,
+        resize=999,
+        mean=(0.0,) * 3,
+        std=(1 / 255,) * 3,
         interpolation=interpolation,
-    )  # fmt: skip
+    )
 
 
 def noise(*shape: int, seed: int = 0) -> HU:
@@ -263,11 +267,19 @@ def exported(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFa
     path = tmp_path_factory.mktemp("graph") / "preprocess.onnx"
     ports = given_ports(options)
     torch.onnx.export(
-        graph.preprocess(network_spec(), options).eval(), example((2, 3, 70, 80), options), path, dynamo=True,
-        opset_version=18, external_data=False, verbose=False, input_names=[port.name for port in ports],
+        graph.preprocess(network_spec(), options).eval(),
+        example((2, 3, 70, 80), options),
+        path,
+        dynamo=True,
+        opset_version=18,
+        external_data=False,
+        verbose=False,
+        input_names=[port.name for port in ports],
         # the exporter warns of an axis name that both inputs have
-        dynamic_shapes=tuple({i: torch.export.Dim.DYNAMIC for i, axis in enumerate(port.axes) if isinstance(axis, str)} for port in ports),
-    )  # fmt: skip
+        dynamic_shapes=tuple(
+            {i: torch.export.Dim.DYNAMIC for i, axis in enumerate(port.axes) if isinstance(axis, str)} for port in ports
+        ),
+    )
     return options, path
 
 

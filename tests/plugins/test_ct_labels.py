@@ -65,7 +65,7 @@ def test_an_unused_column_that_may_say_who_a_patient_is_is_pointed_out(tmp_path:
     told = "columns of labels.csv that aren't used: study_uid, subject_id, age"
     (about,) = [note for note in read.notes if note != told]
     assert about.startswith(
-        "warning: the column subject_id of labels.csv isn't used; if it says who a patient is, call it patient_id"
+        "warning: the column subject_id of labels.csv isn't used; if it holds who a patient is, call it patient_id"
     )
     known = table(tmp_path, "series_uid,label,study_uid,patient_id,age\n" + lines)
     assert known.notes == ("columns of labels.csv that aren't used: study_uid, age",)

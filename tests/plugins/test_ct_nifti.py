@@ -145,7 +145,7 @@ def test_affines_without_size_angle_or_meaning_are_refused(tmp_path: Path) -> No
     assert "sheared" in refusal(path)
     assert "zero, huge or not finite" in refusal(patched(path, srow_x=0, srow_y=0, srow_z=0))
     assert "zero, huge or not finite" in refusal(patched(path, srow_x=np.nan))
-    assert "doesn't say how the volume lies" in refusal(patched(path, sform_code=0, qform_code=0))
+    assert "doesn't define how the volume lies" in refusal(patched(path, sform_code=0, qform_code=0))
 
 
 def test_sizes_are_judged_from_the_header(tmp_path: Path) -> None:

@@ -138,9 +138,13 @@ def test_studies_of_one_patient_are_answered_apart_each_report_in_its_study(tmp_
         "1 patients have several studies, 2 in all; each study gets an answer of its own" in n for n in found.notes
     )
     file = zooft.DeployedFile(
-        problem="classification", labels=zooft.class_labels(("clear", "nodule")), fitted={}, backbone="timm:any", version="1",
+        problem="classification",
+        labels=zooft.class_labels(("clear", "nodule")),
+        fitted={},
+        backbone="timm:any",
+        version="1",
         weights_sha256="0" * 64,
-    )  # fmt: skip
+    )
     results = [
         zooft.GroupResult(
             group=group,
@@ -426,7 +430,7 @@ def test_labels_that_name_patients_are_refused(kind: str, tmp_path: Path) -> Non
     with pytest.raises(zooft.DataError) as caught:
         discover(table(tmp_path, rows), SLICE)
     assert (
-        "labels.csv has in a column that is learnt, in 4 of 4 lines, first in line 2, what names their own patient"
+        "labels.csv has in a column of targets, in 4 of 4 lines, first in line 2, what names their own patient"
         in str(caught.value)
     )
     assert "canary" not in str(caught.value).lower()

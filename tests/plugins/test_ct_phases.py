@@ -64,7 +64,7 @@ def test_volumes_that_alternate_or_share_their_places_are_told_apart(name: str, 
     series = found(tmp_path)
     assert volumes_of(series) == [{"0"}, {"1"}]
     tag = name.split()[0]
-    assert all(one.notes[0] == f"one of 2 volumes in one series, told apart by {tag}" for one in series)
+    assert all(one.notes[0] == f"one of 2 volumes in one series, separated by {tag}" for one in series)
     assert len({one.acquisition for one in series}) == 2
 
 

@@ -24,9 +24,16 @@ def test_nodules_of_8_to_20_mm_are_found_in_patients_never_seen(tmp_path: Path) 
     """A trial before this code was written reached 0.92 with as many patients."""
     generate(tmp_path / "phantoms", patients=236, test_patients=159, one_slice=True)
     result = zooft.finetune(
-        backbone=BACKBONE, task="ct", data=tmp_path / "phantoms", out=tmp_path / "run", mode="2.5d", freeze="none",
-        augment="light", epochs=12, batch_size=16,
-    )  # fmt: skip
+        backbone=BACKBONE,
+        task="ct",
+        data=tmp_path / "phantoms",
+        out=tmp_path / "run",
+        mode="2.5d",
+        freeze="none",
+        augment="light",
+        epochs=12,
+        batch_size=16,
+    )
     assert result.evaluations["test"].groups == 159
     assert result.evaluations["test"].metrics["auroc"].value >= 0.88
     assert result.verification is not None
@@ -36,9 +43,15 @@ def test_nodules_of_8_to_20_mm_are_found_in_patients_never_seen(tmp_path: Path) 
 def test_contrast_is_told_in_real_slices_of_patients_held_out(tmp_path: Path) -> None:
     """A linear probe on the same features, grouped in five folds, gives 0.80."""
     result = zooft.finetune(
-        backbone=BACKBONE, task="ct", data=real("siim_ct"), out=tmp_path / "run", mode="slice", window=["mediastinum"],
-        folds=5, export=False,
-    )  # fmt: skip
+        backbone=BACKBONE,
+        task="ct",
+        data=real("siim_ct"),
+        out=tmp_path / "run",
+        mode="slice",
+        window=["mediastinum"],
+        folds=5,
+        export=False,
+    )
     judged = result.evaluations["cross-validation"]
     assert (judged.samples, judged.groups, judged.mixed_groups) == (100, 54, 9)
     assert judged.metrics["auroc"].value >= 0.80

@@ -105,9 +105,14 @@ def test_padding_around_a_slice_hides_no_lost_intercept(padding: int, tmp_path: 
     numbers[corners] = padding
     path = written(tmp_path / "a.dcm", numbers, RescaleIntercept="0", PixelRepresentation=1)
     dataset = ct(
-        Rows=SIDE, Columns=SIDE, BitsStored=16, HighBit=15, PixelData=numbers.tobytes(), PixelRepresentation=1,
+        Rows=SIDE,
+        Columns=SIDE,
+        BitsStored=16,
+        HighBit=15,
+        PixelData=numbers.tobytes(),
+        PixelRepresentation=1,
         RescaleIntercept="0",
-    )  # fmt: skip
+    )
     dataset.add(DataElement(0x00280120, "SS", padding))
     assert "that air is near 0" in refusal(write(path, dataset))
 

@@ -315,7 +315,7 @@ def test_without_a_network_the_hub_is_asked_once_and_not_for_a_minute(monkeypatc
     monkeypatch.setattr("timm.create_model", lambda *_a, **_k: pytest.fail("timm was left to retry"))
     monkeypatch.setattr(zoo, "at_hand", lambda _name: False)
     with pytest.raises(WeightsError, match=r"the hub .* can't be reached: .*Name or service not known"):
-        zoo.pretrained("resnet18.a1_in1k")
+        zoo.pretrained_weights("resnet18.a1_in1k")
     assert len(asked) == 1
 
 

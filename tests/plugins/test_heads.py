@@ -116,9 +116,15 @@ def test_attention_learns_which_instance_makes_a_bag_positive() -> None:
 def test_onnxruntime_gives_the_same_logits_for_bags_of_any_size(name: str, tmp_path: Path) -> None:
     head, path = built(name), tmp_path / "head.onnx"
     torch.onnx.export(
-        head, (bag(2, 3),), path, dynamo=True, opset_version=18, external_data=False, verbose=False,
+        head,
+        (bag(2, 3),),
+        path,
+        dynamo=True,
+        opset_version=18,
+        external_data=False,
+        verbose=False,
         dynamic_shapes=({0: "batch", 1: "slices"},),
-    )  # fmt: skip
+    )
     session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
     for shape in ((1, 1), (3, 8), (2, 40)):
         features = bag(*shape, seed=1)

@@ -125,7 +125,7 @@ def test_a_column_that_is_called_like_groups_is_pointed_out(tmp_path: Path) -> N
     assert any("Give --group-column subject, or call it group" in note for note in found(path).notes)
     grouped = found(path, ClassificationOptions(group_column="subject"))
     assert [sample.group for sample in grouped.samples] == ["a", "a", "b", "b"]
-    assert not any("must keep together" in note for note in grouped.notes)
+    assert not any("must not divide" in note for note in grouped.notes)
 
 
 def test_texts_are_classes_by_name_and_the_finding_is_positive(tmp_path: Path) -> None:
@@ -200,7 +200,7 @@ def test_empty_cells_are_listed_by_their_row(tmp_path: Path) -> None:
     discovery = found(save(data, tmp_path / "d"))
     empty, unlabelled = "no image: the cell is empty", "no label: the column label "
     assert rejected(discovery) == {
-        "row/1": empty, "row/2": f"{unlabelled}is empty", "row/3": empty, "row/5": empty, "row/6": f"{unlabelled}says -1",
+        "row/1": empty, "row/2": f"{unlabelled}is empty", "row/3": empty, "row/5": empty, "row/6": f"{unlabelled}is -1",
         "row/7": empty,
     }  # fmt: skip
     assert [sample.id for sample in discovery.samples] == ["row/0", "row/4"]
@@ -300,7 +300,7 @@ def test_a_file_that_is_missing_or_has_changed_is_told(tmp_path: Path) -> None:
             {"_indices_data_files": [{"filename": "indices.arrow"}]},
             "holds a choice of rows apart from the data",
         ),
-        ("dataset_info.json", {"features": None}, "says nothing of the columns"),
+        ("dataset_info.json", {"features": None}, "doesn't describe the columns"),
     ],
 )
 def test_descriptions_that_say_too_little_or_lead_away_are_refused(

@@ -43,7 +43,7 @@ def test_numbers_of_several_columns_are_targets_with_units_and_unknown_ones_are_
     assert [sample.target for sample in found.samples] == [(12.5, 60.0), (8.0, None), (None, 44.0)]
     assert [(label.name, label.unit) for label in found.labels] == [("diameter", "mm"), ("age", "years")]
     assert [(sample.group, sample.split) for sample in found.samples] == [("a", "train"), ("b", "val"), ("b", "train")]
-    assert "learnt are the columns diameter [mm], age of labels.csv" in found.notes
+    assert "the targets are the columns diameter [mm], age of labels.csv" in found.notes
 
 
 def test_a_cell_that_is_no_number_is_rejected_with_file_and_line(tmp_path: Path) -> None:
@@ -72,11 +72,11 @@ def test_columns_beside_the_targets_are_named_and_one_that_looks_like_groups_is_
     found = task("regression").discover(data, RegressionOptions(targets=targets))
     assert [label.name for label in found.labels] == ["cells"], "not the subject's number"
     assert any(note.startswith("columns of labels.csv that aren't used: subject_id") for note in found.notes)
-    (pointed,) = [note for note in found.notes if "must keep together" in note]
+    (pointed,) = [note for note in found.notes if "must not divide" in note]
     assert "Give --group-column subject_id, or call it group" in pointed
     known = task("regression").discover(data, RegressionOptions(targets=targets, group_column="subject_id"))
     assert [sample.group for sample in known.samples] == ["7", "7", "8", "8"]
-    assert not any("aren't used" in note or "must keep together" in note for note in known.notes)
+    assert not any("aren't used" in note or "must not divide" in note for note in known.notes)
 
 
 def test_a_number_that_is_named_is_learnt_whatever_it_is_called(tmp_path: Path) -> None:

@@ -356,7 +356,7 @@ def test_an_unused_column_that_looks_like_groups_is_pointed_out(
         example_data.save(tmp_path / f"{number}.png", 40 * number, seed=number)
     rows = [[f"{number}.png", "ab"[number % 2], f"p{number // 2}"] for number in range(4)]
     manifest = example_data.write_manifest(tmp_path / "t.csv", ["path", "label", column], rows)
-    about = [note for note in discover(manifest, OPTIONS).notes if "must keep together" in note]
+    about = [note for note in discover(manifest, OPTIONS).notes if "must not divide" in note]
     assert bool(about) == bool(pointed_out)
     if about:
         assert about[0].startswith(f"warning: the column {pointed_out} of {manifest.name} isn't used")
@@ -364,7 +364,7 @@ def test_an_unused_column_that_looks_like_groups_is_pointed_out(
         assert f"Give --group-column {option}, or call it group" in about[0]
     found = discover(manifest, ClassificationOptions(group_column=column))
     assert [sample.group for sample in found.samples] == ["p0", "p0", "p1", "p1"]
-    assert not any("must keep together" in note for note in found.notes)
+    assert not any("must not divide" in note for note in found.notes)
 
 
 @pytest.mark.parametrize("group", ["q", ""])
@@ -375,7 +375,7 @@ def test_where_groups_are_known_no_other_column_is_pointed_out(tmp_path: Path, g
     manifest = example_data.write_manifest(tmp_path / "t.csv", ["path", "label", "group", "patient"], rows)
     notes = discover(manifest, OPTIONS).notes
     assert any("aren't used: patient" in note for note in notes)
-    assert any("must keep together" in note for note in notes) == (group == "")
+    assert any("must not divide" in note for note in notes) == (group == "")
 
 
 def test_a_group_column_that_is_not_there_is_an_error(tmp_path: Path) -> None:

@@ -133,7 +133,7 @@ def test_a_column_of_groups_that_is_not_there_gets_the_nearest(tmp_path: Path) -
 
 
 def test_one_column_of_a_table_does_not_mean_two_things(tmp_path: Path) -> None:
-    with pytest.raises(zooft.ConfigError, match="label-column: the column 'label' says what a split keeps together"):
+    with pytest.raises(zooft.ConfigError, match="label-column: the column 'label' is what a split must not divide"):
         discover(table(tmp_path, *GOOD), ClassificationOptions(group_column="Label"))
 
 
@@ -159,9 +159,19 @@ def test_a_misspelt_split_is_an_error_with_its_line(tmp_path: Path) -> None:
 def test_splits_of_some_lines_only_are_an_error(tmp_path: Path) -> None:
     rows = (("img/A.png", "x", "train"), ("img/b.png", "y", ""), ("img/c.PNG", "y", "val"))
     told = command(
-        "finetune", "--backbone", "timm:test_resnet", "--weights", "random", "--task", "classification",
-        "--data", table(tmp_path, *rows, head="path,label,split"), "--out", tmp_path / "run", status=1,
-    )  # fmt: skip
+        "finetune",
+        "--backbone",
+        "timm:test_resnet",
+        "--weights",
+        "random",
+        "--task",
+        "classification",
+        "--data",
+        table(tmp_path, *rows, head="path,label,split"),
+        "--out",
+        tmp_path / "run",
+        status=1,
+    )
     assert "1 of 3 samples have no split while the others do" in told.stderr
     assert not (tmp_path / "run").exists()
 

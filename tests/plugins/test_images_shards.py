@@ -352,7 +352,7 @@ def test_the_key_of_the_classes_can_be_named_and_then_no_other_label_counts(tmp_
         zooft.DataError, match=r"has the key 'kinds' with the class; they have kind, label; nearest: kind"
     ):
         discover(path, ClassificationOptions(label_column="kinds"))
-    with pytest.raises(zooft.ConfigError, match="label-column: the column 'kind' says what a split keeps together"):
+    with pytest.raises(zooft.ConfigError, match="label-column: the column 'kind' is what a split must not divide"):
         discover(path, ClassificationOptions(label_column="kind", group_column="kind"))
 
 

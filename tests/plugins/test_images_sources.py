@@ -92,9 +92,13 @@ def given(
             yield item
 
     source = zooft.Source(
-        name=name, summary="", recognises=lambda path: path.suffix == ".given",
-        columns=lambda _: columns or (zooft.Column(name="label"),), rows=some, content=identity,
-    )  # fmt: skip
+        name=name,
+        summary="",
+        recognises=lambda path: path.suffix == ".given",
+        columns=lambda _: columns or (zooft.Column(name="label"),),
+        rows=some,
+        content=identity,
+    )
     source = dataclasses.replace(source, **more)
     return guard_functions(source, PluginInfo(name="mine", distribution="my-package", version="1"))
 
@@ -226,7 +230,7 @@ def test_groups_and_splits_are_read_from_their_columns(tmp_path: Path) -> None:
     ("value", "reason"),
     [
         (None, "no label: the column label is empty"),
-        (-1, "no label: the column label says -1"),
+        (-1, "no label: the column label is -1"),
         (2, "the label 2 isn't one of the 2 classes that the column label names, 0 to 1"),
         ("ant", "the label 'ant' isn't one of the 2 classes that the column label names, 0 to 1"),
     ],
@@ -294,9 +298,9 @@ def test_a_column_that_is_not_there_gets_the_nearest_in_any_case(tmp_path: Path)
 @pytest.mark.parametrize(
     ("options", "says"),
     [
-        ({"label_column": "who", "group_column": "who"}, "what a split keeps together"),
+        ({"label_column": "who", "group_column": "who"}, "what a split must not divide"),
         ({"label_column": "split"}, "the split"),
-        ({"label_column": "group"}, "what a split keeps together"),
+        ({"label_column": "group"}, "what a split must not divide"),
     ],
 )
 def test_one_column_does_not_mean_two_things(options: dict[str, str], says: str, tmp_path: Path) -> None:
@@ -331,7 +335,7 @@ def test_an_unknown_split_and_two_splits_of_one_row_are_refused(tmp_path: Path) 
 
     with pytest.raises(zooft.DataError, match="r/7 is in the split 'extra'"):
         found(tmp_path, one(None, "extra"))
-    with pytest.raises(zooft.DataError, match="r/7 lies in the split train, and its column split says 'test'"):
+    with pytest.raises(zooft.DataError, match="r/7 lies in the split train, and its column split has 'test'"):
         found(tmp_path, one("train", "test"))
 
 

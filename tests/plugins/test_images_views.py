@@ -38,9 +38,12 @@ def view_of(spec: zooft.InputSpec, augment: Any, colour: Any = "rgb") -> Callabl
         levels = made(image)
         assert levels.dtype == torch.uint8
         fed = SampleDataset(
-            [sample], read=lambda _sample: (image,), preprocess=preprocess, augment=lambda _image: levels,
+            [sample],
+            read=lambda _sample: (image,),
+            preprocess=preprocess,
+            augment=lambda _image: levels,
             scale=preprocess.normalise_,
-        )  # fmt: skip
+        )
         return fed.at(0)[0][0]
 
     return view
@@ -166,8 +169,18 @@ def test_the_deployed_input_is_rgb_or_one_grey_channel() -> None:
 def test_a_grey_run_with_augmentation_and_balanced_weights_goes_through(tmp_path: Path) -> None:
     folder = example_data.write_classes(tmp_path / "data", {"dark": 12, "light": 6})
     result = zooft.finetune(
-        backbone="timm:test_resnet.r160_in1k", task="classification", data=folder, out=tmp_path / "run",
-        weights="random", freeze="none", epochs=1, bootstrap=0, export=False, device="cpu",
-        augment="medium", colour="grey", class_weights="balanced",
-    )  # fmt: skip
+        backbone="timm:test_resnet.r160_in1k",
+        task="classification",
+        data=folder,
+        out=tmp_path / "run",
+        weights="random",
+        freeze="none",
+        epochs=1,
+        bootstrap=0,
+        export=False,
+        device="cpu",
+        augment="medium",
+        colour="grey",
+        class_weights="balanced",
+    )
     assert result.evaluations["val"].samples == 4

@@ -125,9 +125,15 @@ def coco(folder: Path) -> tuple[Path, list[str]]:
 def test_coco_s_common_classes_from_frozen_features(tmp_path: Path, seed: int) -> None:
     data, names = coco(tmp_path)
     result = zooft.finetune(
-        backbone="timm:tf_efficientnet_lite0", task="multilabel", data=data, targets=names, freeze="backbone",
-        seed=seed, bootstrap=0, out=tmp_path / "run",
-    )  # fmt: skip
+        backbone="timm:tf_efficientnet_lite0",
+        task="multilabel",
+        data=data,
+        targets=names,
+        freeze="backbone",
+        seed=seed,
+        bootstrap=0,
+        out=tmp_path / "run",
+    )
     figure = result.evaluations["val"].metrics["map"].value
     assert figure >= 0.53  # a logistic regression on the features reaches 0.547, chance is 0.138
     with (result.path / "predictions.csv").open(newline="", encoding="utf-8") as file:

@@ -166,7 +166,7 @@ def test_a_column_that_is_called_like_groups_is_pointed_out(tmp_path: Path) -> N
     assert any("Give --group-column PatientID, or call it group" in note for note in notes)
     grouped = found(path, ClassificationOptions(group_column="PatientID"))
     assert [sample.group for sample in grouped.samples] == ["1", "1", "2", "2"]
-    assert not any("must keep together" in note for note in grouped.notes)
+    assert not any("must not divide" in note for note in grouped.notes)
 
 
 def test_names_of_numbers_keep_their_order(tmp_path: Path) -> None:

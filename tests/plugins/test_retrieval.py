@@ -262,7 +262,13 @@ def test_index_writes_over_nothing_else(run: Path, data: Path, tmp_path: Path) -
 def index_of(count: int, size: int = 16) -> embeddings.Index:
     unit = np.random.default_rng(0).normal(size=(count, size)).astype(np.float32)
     unit /= np.linalg.norm(unit, axis=1, keepdims=True)
-    return embeddings.Index(model_sha256="0" * 64, model="model.onnx", threshold=0.3, files=[f"{n}.png" for n in range(count)], embeddings=unit)  # fmt: skip
+    return embeddings.Index(
+        model_sha256="0" * 64,
+        model="model.onnx",
+        threshold=0.3,
+        files=[f"{n}.png" for n in range(count)],
+        embeddings=unit,
+    )
 
 
 @pytest.mark.skipif(find_spec("usearch") is None, reason="needs usearch")
@@ -374,9 +380,14 @@ def test_people_who_were_never_seen_are_told_apart(tmp_path: Path) -> None:
         rows = [(str(path), who, "val" if who in unseen else "train") for who in people for path in sorted((faces / who).glob("*.pgm"))]  # fmt: skip
         table = example_data.write_manifest(tmp_path / f"{seed}.csv", ("path", "identity", "split"), rows)
         found = zooft.finetune(
-            task="retrieval", backbone="timm:tf_efficientnet_lite0", data=table, out=tmp_path / str(seed), seed=seed, bootstrap=0,
+            task="retrieval",
+            backbone="timm:tf_efficientnet_lite0",
+            data=table,
+            out=tmp_path / str(seed),
+            seed=seed,
+            bootstrap=0,
             report=False,
-        )  # fmt: skip
+        )
         assert found.verification is not None
         figures = found.evaluations["val"].metrics
         assert figures["recall_at_1"].value >= 0.98

@@ -180,7 +180,7 @@ def test_people_of_pairs_are_for_testing(tmp_path: Path) -> None:
     ("text", "why"),
     [
         ("1 1\nann 1 2\nann one two\n", "line 3: 'ann one two' is no pair"),
-        ("1 2\nann 1 2\nann 1 bob 1\n", "has 2 pairs, and its first line says 4"),
+        ("1 2\nann 1 2\nann 1 bob 1\n", "has 2 pairs, and its first line gives 4"),
     ],
 )
 def test_a_damaged_list_of_pairs(tmp_path: Path, text: str, why: str) -> None:

@@ -50,8 +50,10 @@ def pairs_of(given: dict[str, Any]) -> tuple[Any, Any]:
 
 def test_ranking_is_that_of_the_accuracy_calculator(random_columns: dict[str, Any]) -> None:
     judge = AccuracyCalculator(
-        include=("precision_at_1", "mean_average_precision_at_r"), k="max_bin_count", knn_func=CustomKNN(distances.CosineSimilarity()),
-    )  # fmt: skip
+        include=("precision_at_1", "mean_average_precision_at_r"),
+        k="max_bin_count",
+        knn_func=CustomKNN(distances.CosineSimilarity()),
+    )
     expected = judge.get_accuracy(random_columns["embedding"], random_columns["identity"])
     found = figures(random_columns)
     assert found["recall_at_1"] == pytest.approx(expected["precision_at_1"], abs=1e-9)

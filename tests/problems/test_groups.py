@@ -86,9 +86,15 @@ def test_confusion_per_patient_has_the_patient_with_one_slice_of_cancer_among_ca
     targets = np.array([sample.target for sample in samples])
     predictions = Predictions(samples=samples, columns={"target": targets, "probabilities": rows})
     found = evaluate(
-        PROBLEM, zooft.class_labels(CANCER_CYST_HEALTHY, nothing="healthy"), predictions,
-        split="test", resamples=0, seed=0, fitted={}, group_rule="max",
-    )  # fmt: skip
+        PROBLEM,
+        zooft.class_labels(CANCER_CYST_HEALTHY, nothing="healthy"),
+        predictions,
+        split="test",
+        resamples=0,
+        seed=0,
+        fitted={},
+        group_rule="max",
+    )
     assert found.mixed_groups == 2
     assert found.details["group_confusion"] == ((1, 0, 0), (0, 1, 0), (0, 0, 1))
     assert found.group_metrics["accuracy"].value == 1.0

@@ -172,9 +172,15 @@ def test_an_evaluation_holds_the_confusion_matrix_as_plain_numbers() -> None:
 
 def evaluated(targets: Array, probabilities: Array) -> Any:
     return evaluation_of(
-        metrics.classification_metrics, targets, probabilities, split="val", resamples=0, seed=0,
-        classes=[f"class {k}" for k in range(probabilities.shape[1])], groups=[None] * len(targets),
-    )  # fmt: skip
+        metrics.classification_metrics,
+        targets,
+        probabilities,
+        split="val",
+        resamples=0,
+        seed=0,
+        classes=[f"class {k}" for k in range(probabilities.shape[1])],
+        groups=[None] * len(targets),
+    )
 
 
 # Intervals
@@ -473,9 +479,16 @@ def judged(
     targets: Array, probabilities: Array, groups: Sequence[str | None], *, resamples: int = 0, **more: Any
 ) -> Any:
     return evaluation_of(
-        metrics.diagnostic_metrics, targets, probabilities, split="val", resamples=resamples, seed=0,
-        classes=[f"class {k}" for k in range(probabilities.shape[1])], groups=groups, **more,
-    )  # fmt: skip
+        metrics.diagnostic_metrics,
+        targets,
+        probabilities,
+        split="val",
+        resamples=resamples,
+        seed=0,
+        classes=[f"class {k}" for k in range(probabilities.shape[1])],
+        groups=groups,
+        **more,
+    )
 
 
 @pytest.mark.parametrize("score", ["mean", "max"])
@@ -661,9 +674,15 @@ def test_a_resample_of_a_whole_evaluation_costs_few_calls() -> None:
 
     def whole(resamples: int) -> None:
         judged(
-            targets, probabilities, [f"p{i // 5}" for i in range(500)], resamples=resamples, threshold=0.5, facts=facts,
-            subgroups=["age", "kernel", "sex"], primary="auroc",
-        )  # fmt: skip
+            targets,
+            probabilities,
+            [f"p{i // 5}" for i in range(500)],
+            resamples=resamples,
+            threshold=0.5,
+            facts=facts,
+            subgroups=["age", "kernel", "sex"],
+            primary="auroc",
+        )
 
     whole(10)
     each = (calls(lambda: whole(30)) - calls(lambda: whole(10))) / 20
@@ -675,9 +694,18 @@ def test_each_fold_is_decided_by_its_own_threshold_per_sample_and_per_group() ->
     probabilities = np.stack([1 - scores, scores], 1)
     targets, groups = np.array([0, 1, 0, 0]), ["a", "a", "b", "b"]
     judged = evaluation_of(
-        metrics.classification_metrics, targets, probabilities, split="cross-validation", classes=("no", "yes"), groups=groups,
-        resamples=0, seed=0, group_score="max", threshold=0.5, thresholds=np.array([0.3, 0.3, 0.9, 0.9]),
-    )  # fmt: skip
+        metrics.classification_metrics,
+        targets,
+        probabilities,
+        split="cross-validation",
+        classes=("no", "yes"),
+        groups=groups,
+        resamples=0,
+        seed=0,
+        group_score="max",
+        threshold=0.5,
+        thresholds=np.array([0.3, 0.3, 0.9, 0.9]),
+    )
     assert judged.confusion == ((3, 0), (0, 1))  # by hand: 0.4 is said at 0.3, 0.6 and 0.8 aren't at 0.9
     assert judged.group_confusion == ((1, 0), (0, 1))
     assert judged.at_threshold["sensitivity"].value == 1.0

@@ -310,9 +310,16 @@ def write(root: Path) -> Path:
 
 def test_small_pictures_are_learnt_from_a_list_of_labels_end_to_end(tmp_path: Path) -> None:
     result = zooft.finetune(
-        data=write(tmp_path), task="multilabel", backbone="timm:tf_efficientnet_lite0", freeze="backbone", epochs=4, out=tmp_path / "run",
-        empty_means="none", device="cpu", bootstrap=0,
-    )  # fmt: skip
+        data=write(tmp_path),
+        task="multilabel",
+        backbone="timm:tf_efficientnet_lite0",
+        freeze="backbone",
+        epochs=4,
+        out=tmp_path / "run",
+        empty_means="none",
+        device="cpu",
+        bootstrap=0,
+    )
     assert result.verification is not None
     assert result.verification.passed, result.verification.failures
     assert result.evaluations["val"].metrics["map"].value > 0.9
@@ -335,9 +342,16 @@ class _Stopped(LoggingReporter):
 def test_a_run_that_was_interrupted_says_that_it_has_no_thresholds_yet(tmp_path: Path) -> None:
     with pytest.raises(KeyboardInterrupt):
         zooft.finetune(
-            data=write(tmp_path), task="multilabel", backbone="timm:test_resnet", weights="random", epochs=4, out=tmp_path / "run",
-            empty_means="none", device="cpu", reporter=_Stopped(),
-        )  # fmt: skip
+            data=write(tmp_path),
+            task="multilabel",
+            backbone="timm:test_resnet",
+            weights="random",
+            epochs=4,
+            out=tmp_path / "run",
+            empty_means="none",
+            device="cpu",
+            reporter=_Stopped(),
+        )
     for verb, more in (("evaluate", ["--bootstrap", "0"]), ("export", [])):
         done = command(verb, tmp_path / "run.incomplete", *more)
         assert UNFITTED in " ".join(done.stderr.split())

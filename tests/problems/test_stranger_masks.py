@@ -106,8 +106,12 @@ def test_cached_maps_and_targets_give_what_is_computed_in_every_epoch(
     found = []
     for cache in (True, False):
         result = zooft.finetune(
-            data=data, freeze="backbone", out=tmp_path / f"run{cache}", export=False, **{**OPTIONS, "views": 0, "cache": cache},
-        )  # fmt: skip
+            data=data,
+            freeze="backbone",
+            out=tmp_path / f"run{cache}",
+            export=False,
+            **{**OPTIONS, "views": 0, "cache": cache},
+        )
         found.append([json.loads(line) for line in (result.path / "metrics.jsonl").read_text().splitlines()])
     assert [each["val_loss"] for each in found[0]] == pytest.approx([each["val_loss"] for each in found[1]], rel=0.5)
 
@@ -176,6 +180,8 @@ def spots_view(spec: zooft.InputSpec, array: Any) -> Any:
 def test_a_backbone_that_keeps_no_map_is_refused(spots: ModuleType, data: Path, tmp_path: Path) -> None:
     with pytest.raises(ModelError, match="has no map of the image behind any of its stages"):
         zooft.finetune(
-            data=data, freeze="backbone", out=tmp_path / "run",
+            data=data,
+            freeze="backbone",
+            out=tmp_path / "run",
             **{**OPTIONS, "backbone": "torchvision:squeezenet1_1"},
-        )  # fmt: skip
+        )

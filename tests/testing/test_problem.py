@@ -200,9 +200,18 @@ def train(
     installed = registry.load()
     both = replace(alone, heads=installed.heads, freezers=installed.freezers)
     return zooft.finetune(
-        registry=both, backbone="narrow:one", weights="random", freeze="none", task="tally", data=data, epochs=1, lr=0.01, bootstrap=0,
-        out=folder / "run", cache=cache,
-    )  # fmt: skip
+        registry=both,
+        backbone="narrow:one",
+        weights="random",
+        freeze="none",
+        task="tally",
+        data=data,
+        epochs=1,
+        lr=0.01,
+        bootstrap=0,
+        out=folder / "run",
+        cache=cache,
+    )
 
 
 IN_A_RUN = (

@@ -475,8 +475,11 @@ def test_a_task_with_a_head_of_its_own_passes_where_that_is_given(pictures: Path
 
 def source(tensors: Callable[[], Any], *, models: Any = ("toy:one",)) -> zooft.WeightsSource:
     return zooft.WeightsSource(
-        name="ours", summary="", models=lambda: models, load=lambda _m, _e: zooft.LoadedWeights(tensors=tensors(), source="ours")
-    )  # fmt: skip
+        name="ours",
+        summary="",
+        models=lambda: models,
+        load=lambda _m, _e: zooft.LoadedWeights(tensors=tensors(), source="ours"),
+    )
 
 
 def right() -> dict[str, Tensor]:

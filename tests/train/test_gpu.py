@@ -23,9 +23,17 @@ def _device() -> None:
 def test_a_run_trains_and_verifies_on_the_gpu(tmp_path: Path) -> None:
     data = write_classes(tmp_path / "data", {"dark": 24, "light": 24})
     result = zooft.finetune(
-        backbone="timm:resnet18", weights="random", task="classification", data=data, out=tmp_path / "run",
-        freeze="last:2", epochs=2, bootstrap=0, device="cuda", provider="cuda",
-    )  # fmt: skip
+        backbone="timm:resnet18",
+        weights="random",
+        task="classification",
+        data=data,
+        out=tmp_path / "run",
+        freeze="last:2",
+        epochs=2,
+        bootstrap=0,
+        device="cuda",
+        provider="cuda",
+    )
     assert result.verification is not None
     assert result.verification.provider == "CUDAExecutionProvider"
     assert result.verification.placement["CUDAExecutionProvider"] > 0

@@ -23,10 +23,16 @@ from zooft.train.optimizer import Hyperparameters
 
 def job(model: AdaptedModel, folder: Path, **changes: Any) -> Job:
     made = Job(
-        model=model, train=views(range(18)), val=views(range(18, 28)), keep_last=False,
-        loss=task_loss(changes.pop("loss", nn.CrossEntropyLoss())), metrics=of_classes(changes.pop("metrics", accuracy)), primary="accuracy", feature_cache=keeping(folder),
+        model=model,
+        train=views(range(18)),
+        val=views(range(18, 28)),
+        keep_last=False,
+        loss=task_loss(changes.pop("loss", nn.CrossEntropyLoss())),
+        metrics=of_classes(changes.pop("metrics", accuracy)),
+        primary="accuracy",
+        feature_cache=keeping(folder),
         plan=lambda _epoch: FreezePlan(frozen=frozenset({"low", "high"})),
-    )  # fmt: skip
+    )
     return replace(made, **changes)
 
 

@@ -73,9 +73,16 @@ def test_other_errors_are_not_taken_for_a_lack_of_memory() -> None:
 
 def learner(model: Any, parts: int, precision: Precision | None = None) -> step.Learner:
     return step.Learner(
-        module=model, loss=task_loss(nn.CrossEntropyLoss()), plan=FreezePlan(frozen=frozenset()), start=0, precision=precision or Precision(), parts=parts,
-        accelerator=Accelerator(cpu=True), clock=Stopwatch(on=False), note=lambda _text: None,
-    )  # fmt: skip
+        module=model,
+        loss=task_loss(nn.CrossEntropyLoss()),
+        plan=FreezePlan(frozen=frozenset()),
+        start=0,
+        precision=precision or Precision(),
+        parts=parts,
+        accelerator=Accelerator(cpu=True),
+        clock=Stopwatch(on=False),
+        note=lambda _text: None,
+    )
 
 
 class Through(nn.Module):
@@ -112,9 +119,13 @@ def test_a_precision_that_is_asked_for_is_used_without_measuring(asked: Any) -> 
         raise AssertionError
 
     probe = step.Probe(
-        model=fresh_model(), loss=task_loss(nn.CrossEntropyLoss()), hyperparameters=replace(RECIPE, precision=asked),
-        accelerator=Accelerator(cpu=True), start=0, batch=none,
-    )  # fmt: skip
+        model=fresh_model(),
+        loss=task_loss(nn.CrossEntropyLoss()),
+        hyperparameters=replace(RECIPE, precision=asked),
+        accelerator=Accelerator(cpu=True),
+        start=0,
+        batch=none,
+    )
     chosen = step.choose_precision(probe, steps=10**6, head_only=False)
     assert chosen.dtype == {"fp32": torch.float32, "bf16": torch.bfloat16}[asked]
     assert step.from_values(step.as_values(chosen)) == replace(chosen, reason="")
@@ -157,10 +168,16 @@ def test_the_batch_size_is_found_within_memory(monkeypatch: pytest.MonkeyPatch) 
 def test_the_parts_of_a_step_are_timed(tmp_path: Path) -> None:
     clock = Stopwatch()
     job = train.Job(
-        model=fresh_model(), train=views(range(18)), val=views(range(18, 28)), keep_last=False,
-        loss=task_loss(nn.CrossEntropyLoss()), metrics=lambda _o, _t: {"a": 1.0}, primary="a", feature_cache=keeping(tmp_path),
+        model=fresh_model(),
+        train=views(range(18)),
+        val=views(range(18, 28)),
+        keep_last=False,
+        loss=task_loss(nn.CrossEntropyLoss()),
+        metrics=lambda _o, _t: {"a": 1.0},
+        primary="a",
+        feature_cache=keeping(tmp_path),
         plan=lambda _epoch: FreezePlan(frozen=frozenset({"low"})),
-    )  # fmt: skip
+    )
     watch = train.Watch(
         computing=lambda _t, _n: lambda _d: None, epoch=lambda _r: None, note=lambda _n: None, clock=clock
     )

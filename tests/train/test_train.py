@@ -30,9 +30,21 @@ from zooft.train.optimizer import Hyperparameters, make_optimizer, rate_factor
 
 SPEC = InputSpec(height=12, width=12, resize=12, mean=(0.5,) * 3, std=(0.5,) * 3)
 RECIPE = Hyperparameters(
-    epochs=3, batch_size=4, optimizer="adamw", lr=0.05, backbone_lr=0.01, momentum=0.9, weight_decay=0.01,
-    schedule="cosine", warmup=0.0, step_epochs=2, step_factor=0.1, power=0.9, workers=0, seed=0,
-)  # fmt: skip
+    epochs=3,
+    batch_size=4,
+    optimizer="adamw",
+    lr=0.05,
+    backbone_lr=0.01,
+    momentum=0.9,
+    weight_decay=0.01,
+    schedule="cosine",
+    warmup=0.0,
+    step_epochs=2,
+    step_factor=0.1,
+    power=0.9,
+    workers=0,
+    seed=0,
+)
 
 
 class Net(nn.Module):
@@ -56,9 +68,12 @@ def family() -> Family:
         "pool": Stage((), lambda m, x: x.mean((2, 3))),
     }
     return Family(
-        name="toy", summary="", models=lambda: ["net"], build=lambda _name: Net(),
+        name="toy",
+        summary="",
+        models=lambda: ["net"],
+        build=lambda _name: Net(),
         anatomy=lambda _name, _module: Anatomy(stages=stages, classifier=("fc",), input=SPEC),
-    )  # fmt: skip
+    )
 
 
 def fresh_model() -> AdaptedModel:
@@ -140,10 +155,15 @@ def run(
     """Fit a model to dark and light pictures on the CPU."""
     seen = Seen([], [], [])
     job = Job(
-        model=model, train=views(range(18)), val=views(range(18, 28)), keep_last=False,
-        loss=task_loss(changes.pop("loss", nn.CrossEntropyLoss())), metrics=of_classes(changes.pop("metrics", accuracy)), primary="accuracy",
+        model=model,
+        train=views(range(18)),
+        val=views(range(18, 28)),
+        keep_last=False,
+        loss=task_loss(changes.pop("loss", nn.CrossEntropyLoss())),
+        metrics=of_classes(changes.pop("metrics", accuracy)),
+        primary="accuracy",
         plan=lambda _epoch: FreezePlan(frozen=frozenset(frozen)),
-    )  # fmt: skip
+    )
 
     def computing(title: str, _total: int) -> Callable[[int], None]:
         seen.computed.extend([] if title == "the samples' content" else [title])
@@ -287,9 +307,12 @@ def test_a_head_alone_takes_larger_batches_where_steps_enough_remain(
 def test_the_best_epoch_is_the_one_with_the_best_primary_metric() -> None:
     values = iter([0.5, 0.8, 0.8, 0.7, math.nan, 0.9])
     seen = run(
-        fresh_model(), replace(RECIPE, epochs=6, lr=1e-9, backbone_lr=1e-9, schedule="constant"),
-        metrics=lambda _t, _p: {"score": next(values), "other": 1.0}, primary="score", frozen=("low", "high"),
-    )  # fmt: skip
+        fresh_model(),
+        replace(RECIPE, epochs=6, lr=1e-9, backbone_lr=1e-9, schedule="constant"),
+        metrics=lambda _t, _p: {"score": next(values), "other": 1.0},
+        primary="score",
+        frozen=("low", "high"),
+    )
     bests = [r.best for r in seen.records]
     assert bests[:2] == [True, True]
     assert bests[3:] == [False, False, True]

@@ -188,7 +188,7 @@ def unreadable(seen: Seen) -> list[Finding]:
         Finding(
             kind="unreadable",
             severity="warning",
-            text=f"{len(ids)} samples can't be read, the first because: {seen.unread[0].reason}; mend or remove them",
+            text=f"{len(ids)} samples can't be read, the first because: {seen.unread[0].reason}; fix or remove them",
             samples=ids[:MOST_SHOWN],
             count=len(ids),
         )

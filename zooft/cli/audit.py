@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from zooft import config
 from zooft.cli.output import json_flag, print_json, print_table
 from zooft.cli.screen import echo, label
 from zooft.cli.tasked import TaskCommand
@@ -52,7 +53,6 @@ def audit(data: Path, task: str, out: Path | None, as_json: bool, **typed: Any) 
 
 def _audit(data: Path, name: str, values: dict[str, Any], live: Live) -> Audit:
     from zooft import audit as audits
-    from zooft import config
     from zooft.data import samples
     from zooft.hooks import registry
 

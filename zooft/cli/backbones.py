@@ -10,6 +10,7 @@ import click
 from zooft.cli.live import Live
 from zooft.cli.output import json_flag, print_json, print_table
 from zooft.cli.screen import echo
+from zooft.errors import ZooftError
 
 if TYPE_CHECKING:
     from zooft.contracts import Family
@@ -57,8 +58,6 @@ def _families(found: Registry, *, as_json: bool) -> None:
 
 def _count(family: Family) -> dict[str, Any]:
     """A family and how many models it has; one that can't count mustn't end the list of the others."""
-    from zooft.errors import ZooftError
-
     row: dict[str, Any] = {"family": family.name, "summary": family.summary, "models": None, "problem": None}
     try:
         return {**row, "models": len(list(family.models()))}

@@ -11,6 +11,7 @@ import click
 
 from zooft.cli.output import json_flag, print_json, print_table
 from zooft.cli.screen import echo
+from zooft.errors import ConfigError
 from zooft.report.words import count
 from zooft.storage.escapes import visible
 
@@ -96,8 +97,6 @@ def _say(text: str) -> None:
 
 
 def _age(text: str) -> timedelta:
-    from zooft.errors import ConfigError
-
     found = re.fullmatch(r"(\d+(?:\.\d+)?) ?([dwh])\w*", text.strip())
     if found is None:
         raise ConfigError(f"--older-than is {text!r}, which isn't an age; write 30d, 2w or 12h")

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from zooft.cli.output import print_json, print_table
 from zooft.cli.screen import echo, write
+from zooft.version import __version__
 
 if TYPE_CHECKING:
     from zooft.cli.wanted import Job
@@ -163,7 +164,6 @@ def _depends_on(job: Job) -> dict[str, Any]:
 
     from zooft.deploy.predict import stamp_of
     from zooft.runtime import DATA_FILE
-    from zooft.version import __version__
 
     with job.wanted.model.open("rb") as file:
         model = hashlib.file_digest(file, "sha256").hexdigest()

@@ -204,5 +204,5 @@ def point_at_plugin(error: BaseException) -> None:
 
 
 def wants_traceback() -> bool:
-    """Whether an error is to be raised as it is, for whoever mends zooft or a plugin."""
+    """Whether an error is to be raised as it is, for whoever fixes zooft or a plugin."""
     return bool(os.environ.get("ZOOFT_TRACEBACK"))

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import click
 
+from zooft import runtime
 from zooft.cli import subject
 from zooft.cli.live import Live
 from zooft.cli.output import json_flag, print_json, print_verification
@@ -35,7 +36,6 @@ def export(run: Path | None, data: Path | None, samples: int, provider: str, as_
 
     A file that fails is saved as model.unverified.onnx, and the exit status is 1.
     """
-    from zooft import runtime
     from zooft.deploy import saved
     from zooft.hooks import registry
 

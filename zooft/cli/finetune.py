@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from zooft.cli.output import json_flag, print_evaluation, print_json, print_verification
+from zooft.cli.output import json_flag, print_evaluation, print_json, print_table, print_verification
 from zooft.cli.screen import echo
 from zooft.cli.tasked import TaskCommand
 from zooft.compute import launcher
@@ -74,7 +74,6 @@ def finetune(config_file: Path | None, as_json: bool, **typed: Any) -> None:
 
 
 def _print_profile(profile: Profile) -> None:
-    from zooft.cli.output import print_table
     from zooft.compute import profile as timing
 
     print_table("where the time went", timing.COLUMNS, timing.rows(profile))

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from zooft import runtime
 from zooft.cli import paths, subject
 from zooft.cli.delivery import Tally
 from zooft.cli.live import Live
@@ -95,7 +96,6 @@ def _embed(
     """The index, not yet written; None where no picture could be read."""
     import numpy as np
 
-    from zooft import runtime
     from zooft.deploy import declared, embeddings, predict, saved
     from zooft.hooks import registry
     from zooft.model.weights import file_sha256

@@ -11,13 +11,15 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from zooft import runtime
 from zooft.cli import paths, subject
 from zooft.cli.delivery import Tally, writing
 from zooft.cli.live import Live
 from zooft.cli.output import json_flag
 from zooft.cli.screen import echo
 from zooft.cli.wanted import Job, Wanted, check_format, check_out, check_overwritten
-from zooft.run.folder import ONNX_FILE
+from zooft.contracts import DeployedFile
+from zooft.run.folder import ONNX_FILE, to_json, write_text
 from zooft.storage.sequences import pick
 
 if TYPE_CHECKING:
@@ -25,7 +27,7 @@ if TYPE_CHECKING:
     from zooft.contracts import GroupResult, Rejection
     from zooft.deploy.predict import Answer, Group, Input
 
-_UNJUDGED = "not_judged.csv"
+_MISSING_FILE = "not_judged.csv"
 _LINES_EACH = 10
 """Lines that one reason gets on the screen: a folder of other files may hold thousands."""
 _SOME_FAILED = 3
@@ -71,7 +73,6 @@ def predict(model: Path, typed: tuple[str, ...], as_json: bool, **given: Any) ->
     """
     wanted = Wanted(model=model / ONNX_FILE if model.is_dir() else model, as_json=as_json, typed=typed, **given)
     check_out(wanted)  # before anything is opened that takes its time
-    from zooft import runtime
     from zooft.deploy import declared, saved
     from zooft.hooks import registry
 
@@ -149,7 +150,7 @@ def _by_writer(job: Job, items: Sequence[Input], tally: Tally) -> Tally:
         writer = job.task.problem.deployment.writers[job.wanted.format]
         written = writer(made, metadata.labels, metadata.fitted, folder)
     echo(f"{len(written)} files in {folder}" if len(written) != 1 else written[0])
-    _write_unjudged(folder, lacking, key="file")
+    _write_missing(folder, lacking, key="file")
     return tally
 
 
@@ -202,7 +203,6 @@ def _write_groups(
 ) -> None:
     from zooft.deploy import predict as answers
     from zooft.deploy.formats import Layout
-    from zooft.run.folder import to_json
 
     about = to_json({**job.about, "intended_use": job.opened.metadata.intended_use, "rejected": rejected})
     layout = Layout(
@@ -232,7 +232,6 @@ def _write_own(job: Job, groups: Sequence[Group], results: Sequence[GroupResult 
 
     A table beside it has the others.
     """
-    from zooft.contracts import DeployedFile
     from zooft.deploy import predict as answers
 
     everyone = [answers.from_result(group, result, {}) for group, result in zip(groups, results, strict=True)]
@@ -251,15 +250,14 @@ def _write_own(job: Job, groups: Sequence[Group], results: Sequence[GroupResult 
     answered = [result for result in results if not isinstance(result, str)]
     for path in job.task.writers[job.wanted.format](answered, file, job.wanted.out, job.options):
         echo(path)
-    _write_unjudged(job.wanted.out, [answer for answer in everyone if answer.error])
+    _write_missing(job.wanted.out, [answer for answer in everyone if answer.error])
 
 
-def _write_unjudged(folder: Path, lacking: Sequence[Answer], *, key: str = "patient") -> None:
+def _write_missing(folder: Path, lacking: Sequence[Answer], *, key: str = "patient") -> None:
     """Those who weren't answered, or only in part; an earlier command's entries of others are removed."""
     from zooft.deploy import formats
-    from zooft.run.folder import write_text
 
-    path, head = folder / _UNJUDGED, formats.csv_line((key, "missing", "error"))
+    path, head = folder / _MISSING_FILE, formats.csv_line((key, "missing", "error"))
     if lacking:
         folder.mkdir(parents=True, exist_ok=True)
         rows = (formats.csv_line((each.key, each.facts.get("missing", ""), each.error)) for each in lacking)

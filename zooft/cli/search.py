@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from zooft import runtime
 from zooft.cli import paths, subject
 from zooft.cli.delivery import Tally
 from zooft.cli.output import json_flag, print_json, print_table
@@ -99,7 +100,6 @@ def _model(given: Path | None, known: Index, index: Path) -> Path:
 def _answers(
     file: Path, known: Index, files: Sequence[Path], *, report: Any, top: int, threads: int, provider: str
 ) -> _Found:
-    from zooft import runtime
     from zooft.deploy import embeddings, predict, saved
     from zooft.hooks import registry
 

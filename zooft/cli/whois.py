@@ -7,6 +7,7 @@ from typing import Any
 
 import click
 
+from zooft import config
 from zooft.cli.output import json_flag, print_json, print_table
 from zooft.cli.screen import echo
 from zooft.cli.tasked import TaskCommand
@@ -27,7 +28,6 @@ def whois(data: Path, ids: tuple[str, ...], task: str, as_json: bool, **typed: A
     Needs DATA and the key that was made for it; give the task's own options as they were in the run. Exits with 1 where
     an id isn't of this data.
     """
-    from zooft import config
     from zooft.hooks import registry
 
     chosen = registry.load().task(task)

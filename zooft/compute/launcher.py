@@ -20,7 +20,7 @@ def process() -> int:
     return _number("RANK", 0) if processes() > 1 else 0
 
 
-def mark_told(error: BaseException) -> None:
+def mark_reported(error: BaseException) -> None:
     """Mark an error as a copy of the main process's."""
     setattr(error, _MARK, True)
 

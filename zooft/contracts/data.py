@@ -116,7 +116,7 @@ class Rejection:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Discovery:
-    """What a task found below a data folder. Nothing is left out unsaid.
+    """What a task found below a data folder. Nothing is left out silently.
 
     Attributes:
         samples: what can be used; of very many, as `zooft.spilled` stores them outside of memory.

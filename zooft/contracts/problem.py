@@ -240,7 +240,7 @@ def _no_guess(_labels: Labels) -> Mapping[str, float]:
     return {}
 
 
-def _untold(_before: Mapping[str, Any], _now: Mapping[str, Any]) -> float:
+def _not_counted(_before: Mapping[str, Any], _now: Mapping[str, Any]) -> float:
     return math.nan
 
 
@@ -291,7 +291,7 @@ class EvaluationPart:
     details: Callable[[Predictions, Predictions | None, Labels, Fitted, bool], Mapping[str, Any]] = _no_details
     telling: tuple[str, ...] = ()
     guessing: Callable[[Labels], Mapping[str, float]] = _no_guess
-    moved: Callable[[Mapping[str, Any], Mapping[str, Any]], float] = _untold
+    moved: Callable[[Mapping[str, Any], Mapping[str, Any]], float] = _not_counted
 
 
 def _all_agree(

@@ -89,7 +89,7 @@ def _stratify(targets: Rows, groups: Rows, *, grouped: bool, fraction: float, se
 
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore", UserWarning)  # warns of classes with fewer groups than folds; mended below
+            warnings.simplefilter("ignore", UserWarning)  # warns of classes with fewer groups than folds; fixed below
             if not grouped:
                 train, val = next(
                     StratifiedShuffleSplit(1, test_size=fraction, random_state=seed).split(targets, targets)

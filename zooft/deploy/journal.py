@@ -149,7 +149,7 @@ class Journal:
         others = [name for name, value in self._about.items() if before.get(name) != value]
         if others:
             raise RunError(
-                f"{self.path} was begun with another {' and '.join(others)}; give the command that was stopped again, "
+                f"{self.path} was started with another {' and '.join(others)}; give the stopped command again, "
                 "or remove the file"
             )
         end = file.tell()

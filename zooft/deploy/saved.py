@@ -28,6 +28,7 @@ from zooft.runtime.metadata import SCHEMA
 from zooft.storage import csv_files
 from zooft.storage.lookup import Lookup
 from zooft.storage.sequences import pick, spilled_as
+from zooft.version import __version__
 
 if TYPE_CHECKING:
     import torch
@@ -435,7 +436,6 @@ def verify_file(
 ) -> Verification:
     """Compare an exported file with its run's model, on `samples` or, where there are none, on generated images."""
     from zooft.deploy import declared, verify
-    from zooft.version import __version__
 
     model = runtime.load(path, provider=provider)
     expected = _describe(saved, model.metadata.weights_sha256)

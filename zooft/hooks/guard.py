@@ -160,7 +160,7 @@ class Place:
 
     @property
     def words(self) -> str:
-        """Where to mend a fault: plugin, hook and field."""
+        """Where to fix a fault: plugin, hook and field."""
         whose = f"plugin {self.plugin}, " if self.plugin else ""
         return f"({whose}hook {self.hook}, field {self.kind.__name__}.{self.field})"
 

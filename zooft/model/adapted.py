@@ -101,7 +101,7 @@ class AdaptedModel(nn.Module):
         if not (self.readings and stop):
             return self.run(x, order)
         x, taken = self._taking(x, order[: self._depth])
-        parts = [taken[stage] for stage in self._taps_before(stop)] + ([x] if self._goes_on(stop) else [])
+        parts = [taken[stage] for stage in self._taps_before(stop)] + ([x] if self._passes_on(stop) else [])
         return torch.cat([part.flatten(1) for part in parts], 1)
 
     def run(self, x: Tensor, stages: Sequence[str]) -> Tensor:
@@ -138,7 +138,7 @@ class AdaptedModel(nn.Module):
         before = set(list(self.stages)[:stop])
         return list(dict.fromkeys(each.tap.stage for each in self.readings if each.tap.stage in before))
 
-    def _goes_on(self, stop: int) -> bool:
+    def _passes_on(self, stop: int) -> bool:
         """Whether later stages need what leaves the last of the first `stop`, and no map is the same."""
         return stop < self._depth and list(self.stages)[stop - 1] not in self._taps_before(stop)
 
@@ -148,7 +148,7 @@ class AdaptedModel(nn.Module):
         The output of the stage before `start`, where later stages need it, and the maps that are read, by stage.
         """
         last, taken = list(self.stages)[start - 1], self._taps_before(start)
-        names = [*taken, last] if self._goes_on(start) else taken
+        names = [*taken, last] if self._passes_on(start) else taken
         parts = torch.split(rows, [math.prod(self.shapes[name]) for name in names], 1)
         shaped = {name: part.reshape(-1, *self.shapes[name]) for name, part in zip(names, parts, strict=True)}
         return shaped.get(last, rows), shaped

@@ -82,7 +82,7 @@ def folder_from_environment() -> Path | None:
     """
     value = os.environ.get(FOLDER_VARIABLE)
     if value and not Path(value).is_dir():
-        raise WeightsError(f"{FOLDER_VARIABLE} names {value}, which isn't a folder; mend or unset it")
+        raise WeightsError(f"{FOLDER_VARIABLE} names {value}, which isn't a folder; fix or unset it")
     return Path(value) if value else None
 
 
@@ -103,15 +103,15 @@ def at_hand(places: Places) -> str | None:
 
 
 def origin(places: Places, found: FoundWeights) -> str:
-    """Where weights come from, in words; of a plugin's with the place where they can be mended."""
+    """Where weights come from, in words; of a plugin's with the place where they can be fixed."""
     reference = f"{places.family.name}:{places.model}"
-    mended = ""
+    place = ""
     if found.record.kind == "plugin":
         source = next(source for source in places.sources if reference in _list_served(source))
-        mended = f" {place_of(source, 'load').words}"
+        place = f" {place_of(source, 'load').words}"
     elif found.record.kind == "zoo":
-        mended = f" {place_of(places.family, 'pretrained').words}"
-    return found.record.source + mended
+        place = f" {place_of(places.family, 'pretrained').words}"
+    return found.record.source + place
 
 
 def read_file(path: Path) -> LoadedWeights:

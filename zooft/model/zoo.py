@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from zooft.contracts import Family, WeightsRecord
+from zooft.contracts import Family, LoadedWeights, WeightsRecord, parse_reference
 from zooft.hooks.guard import ask
 from zooft.model import weights as weight_files
 from zooft.model.blank import outline
@@ -32,8 +32,6 @@ def fetch_weights(registry: Registry, reference: str, folder: Path) -> tuple[Pat
     Returns:
         The file, and the record of its weights.
     """
-    from zooft.contracts import LoadedWeights, parse_reference
-
     family_name, name = parse_reference(reference)
     family = registry.family(family_name)
     full = full_name(family, name)

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from zooft import config as configuration
 from zooft.data import samples as sample_tables
 from zooft.run.record import BackboneRecord, DataRecord, RunRecord
+from zooft.version import __version__
 
 if TYPE_CHECKING:
     from zooft.contracts import Discovery, Problem
@@ -35,8 +36,6 @@ READERS = ("pydicom", "nibabel", "pylibjpeg-openjpeg", "pylibjpeg-rle", "pyjpegl
 
 def begin_record(plan: Plan, backbone: Backbone, adapted: AdaptedModel, splits: Splits, found: Discovery) -> RunRecord:
     """Everything that is resolved before training."""
-    from zooft.version import __version__
-
     return RunRecord(
         zooft=__version__,
         versions=_versions(),

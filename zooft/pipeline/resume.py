@@ -78,7 +78,7 @@ def resume_options(registry: Registry, values: Mapping[str, Any]) -> dict[str, A
         flags = " and ".join(map(_flag, wanted))
         raise ConfigError(
             f"the run {run} doesn't record where things lie, because the task {own.get('task')} is private; "
-            f"give {flags} as when it was begun"
+            f"give {flags} as when it was started"
         )
     return {**own, **given, "resume": run}
 
@@ -101,7 +101,7 @@ def _extend(registry: Registry, run: Path, given: Mapping[str, Any]) -> dict[str
     missing = [name for name in ("data", *weights) if name not in {**where, **given}]
     if missing:
         raise ConfigError(
-            f"{run} doesn't record where things lie; give {' and '.join(map(_flag, missing))} as when it was begun"
+            f"{run} doesn't record where things lie; give {' and '.join(map(_flag, missing))} as when it was started"
         )
     return {**own, **where, **given, "resume": run}
 
@@ -120,27 +120,27 @@ def _flag(name: str) -> str:
 
 
 def check_data(folder: Path, found: Discovery) -> None:
-    """Raise DataError where the samples aren't those that the run in `folder` was begun with."""
+    """Raise DataError where the samples aren't those that the run in `folder` was started with."""
     before = _record(folder)
     if before is None:
         return
     if before.data.fingerprint != sample_tables.fingerprint(found):
         was = before.data.train + before.data.val + before.data.test
         raise DataError(
-            f"the data has changed since the run was begun: it had {was} samples and has {len(found.samples)} now, or "
+            f"the data has changed since the run was started: it had {was} samples and now {len(found.samples)}, or "
             "their labels or splits differ; bring the data back as it was, or train anew with another --out"
         )
 
 
 def check_weights(folder: Path, backbone: Backbone) -> None:
-    """Raise WeightsError where the backbone isn't the one that the run in `folder` was begun with."""
+    """Raise WeightsError where the backbone isn't the one that the run in `folder` was started with."""
     before = _record(folder)
     if before is None:
         return
     was, now = before.weights, backbone.weights
     if (before.backbone.name, was.tensors_sha256) != (backbone.name, now.tensors_sha256):
         raise WeightsError(
-            f"the backbone's weights have changed since the run was begun: they were {was.source} (SHA-256 "
+            f"the backbone's weights have changed since the run was started: they were {was.source} (SHA-256 "
             f"{was.tensors_sha256[:12]}…) and are {now.source} ({now.tensors_sha256[:12]}…) now; bring them back, or "
             "train anew with another --out"
         )

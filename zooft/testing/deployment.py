@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
+from zooft import runtime
 from zooft.contracts import Output, Port
 from zooft.deploy.export import DeployedModel, export
 from zooft.errors import ConformanceError, ExportError
@@ -13,6 +14,7 @@ from zooft.model.adapted import AdaptedModel, zoo_state_dict
 from zooft.model.preprocess import ImagePreprocess
 from zooft.testing.breaches import conforming, expect, expect_close
 from zooft.testing.inputs import noise
+from zooft.version import __version__
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -56,8 +58,6 @@ def check_round_trip(family: Family, backbone: Backbone) -> None:
 @conforming()
 def check_export(backbone: Backbone, folder: Path) -> None:
     """The ONNX file answers as torch does, for batches of 1 and 3 and images of two sizes."""
-    from zooft import runtime
-
     adapted = AdaptedModel(backbone, torch.nn.Linear(backbone.width, _OUTPUTS)).eval()
     deployed = DeployedModel(ImagePreprocess(backbone.input), adapted, _AsTheyAre()).eval()
     channels = backbone.input.channels
@@ -90,9 +90,6 @@ def check_export(backbone: Backbone, folder: Path) -> None:
 
 
 def _metadata(backbone: Backbone, port: Port, sha256: str) -> Any:
-    from zooft import runtime
-    from zooft.version import __version__
-
     return runtime.Metadata(
         version=__version__,
         task="conformance",

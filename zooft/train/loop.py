@@ -286,7 +286,7 @@ def _begin(
         then = (
             epoch_data
             if freeze.frozen_prefix(job.model, plan.frozen, plan.exempt) == epoch_data.boundary
-            else _uncached(job)
+            else _without_cache(job)
         )
         freeze.apply(job.model, plan.frozen, plan.exempt)
         size, reason = step.find_batch_size(_probe(job, hyperparameters, accelerator, then, 4), samples=len(job.train))
@@ -315,7 +315,7 @@ def epoch_data_of(job: Job, plan: FreezePlan, before: EpochData | None = None) -
     )
 
 
-def _uncached(job: Job) -> EpochData:
+def _without_cache(job: Job) -> EpochData:
     """The samples themselves."""
     return features.feed(job.model, job.train, job.val, boundary=0, views=None, feature_cache=None)
 

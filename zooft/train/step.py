@@ -303,7 +303,7 @@ def _overflow(
         "try a tenth of --lr and --backbone-lr, a longer --warmup, or a larger --batch-size"
     )
     if not accelerator.is_main_process:  # it is everyone's loss
-        launcher.mark_told(error)
+        launcher.mark_reported(error)
     return error
 
 

@@ -120,5 +120,5 @@ def _unpack(kind: type[Exception], args: tuple[Any, ...], attributes: dict[str, 
     if not isinstance(error, OSError):  # which has taken the file's name out of `args`
         error.args = args
     error.__dict__.update(attributes or {})
-    launcher.mark_told(error)
+    launcher.mark_reported(error)
     return error

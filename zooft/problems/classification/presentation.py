@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from zooft.contracts import Description, PresentationPart, Table
+from zooft.evaluation.predictions import Predictions
 from zooft.problems.classification.evaluation import calibration_of, details_of, predicted_classes
 from zooft.problems.classification.groups import nothing_index, truth_in_words
 from zooft.report import words
@@ -152,8 +153,6 @@ def _explain(outputs: Mapping[str, Tensor], row: Mapping[str, Any], labels: Labe
 
 
 def _one_row(row: Mapping[str, Any]) -> Predictions:
-    from zooft.evaluation.predictions import Predictions
-
     return Predictions(samples=(), columns={name: np.asarray(value)[None] for name, value in row.items()})
 
 

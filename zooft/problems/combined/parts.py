@@ -7,6 +7,8 @@ from dataclasses import dataclass, replace
 from itertools import groupby
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from zooft.evaluation.predictions import Predictions
 
 if TYPE_CHECKING:
@@ -63,8 +65,6 @@ class Part:
 
     def known_rows(self, given: Predictions) -> NDArray[np.int64]:
         """Rows whose target is known."""
-        import numpy as np
-
         return np.flatnonzero(given.columns[f"{self.name}{BETWEEN}{KNOWN}"])
 
 
