@@ -61,15 +61,23 @@ def listing(root: Path, files: Sequence[Path], group_key: str) -> Listing:
     categories = _categories(files, contents)
     found.classes = [ClassName(name, key) for key, name in categories.items()]
     numbers = {key: number for number, key in enumerate(categories)}
-    pictures = _Pictures(root if root.is_dir() else root.parent)
+    home = _home(root)
+    pictures = _Pictures(home)
     taken: dict[Path, tuple[str, list[Any]]] = {}
     for path, content in zip(files, contents, strict=True):
         split = split_of(path.stem) or split_of(path.parent.name)
-        _add(found, root, path, content, numbers, pictures, taken, split, group_key)
+        _add(found, home, path, content, numbers, pictures, taken, split, group_key)
     crowds = sum(each.ignored for picture in found.pictures for each in picture.objects)
     if crowds:
         found.notes.append(f"{crowds} regions are crowds, which count nowhere: neither in the loss nor in the figures")
     return found
+
+
+def _home(root: Path) -> Path:
+    """The folder of the data, also where it is given as a file in COCO's folder of annotations."""
+    if root.is_dir():
+        return root
+    return root.parent.parent if root.parent.name.lower() == "annotations" else root.parent
 
 
 def _read(path: Path) -> Mapping[str, Any]:
@@ -132,7 +140,7 @@ def _add(
             group = image.get(group_key)
             found.pictures.append(
                 Listed(
-                    id=name_in(root if root.is_dir() else root.parent, source),
+                    id=name_in(root, source),
                     image=source,
                     objects=objects,
                     where=where,

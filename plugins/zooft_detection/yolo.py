@@ -109,12 +109,13 @@ def _read(path: Path) -> Mapping[str, Any]:
 
 def _names(path: Path, names: Any) -> list[ClassName]:
     """In order; numbers that aren't there are no classes."""
-    pairs = list(names.items()) if isinstance(names, dict) else list(enumerate(names or ()))
+    listed = enumerate(names) if isinstance(names, list) else ()
+    pairs = list(names.items()) if isinstance(names, dict) else list(listed)
     try:
         found = [ClassName(str(name).strip(), int(number)) for number, name in pairs]
     except (TypeError, ValueError):
         found = []
-    if not found or isinstance(names, str):
+    if not found:
         raise zooft.DataError(f"{path.name}: names is {names!r}; expected a list, or numbers and names")
     found.sort(key=lambda each: each.number)
     words = [each.name for each in found]
