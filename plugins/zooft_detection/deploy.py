@@ -64,9 +64,7 @@ def _outputs(labels: Labels, _fitted: Any) -> Sequence[zooft.Output]:
             measure="own",
             meaning="number of each box's class, from 0, in the order of the labels; -1 behind the last box",
         ),
-        zooft.Output(
-            name="count", dtype="int64", axes=("batch",), measure="own", meaning="how many boxes there are"
-        ),
+        zooft.Output(name="count", dtype="int64", axes=("batch",), measure="own", meaning="how many boxes there are"),
         zooft.Output(
             name="logits",
             dtype="float32",

@@ -95,7 +95,9 @@ def _listing(root: Path, options: DetectionOptions) -> Listing:
     data = yolo.data_files(root) if wanted in ("auto", "yolo") else []
     there = [name for name, files in (("coco", jsons), ("voc", sheets), ("yolo", data)) if files]
     if len(there) > 1:
-        raise zooft.DataError(f"{root} has annotations of several forms: {', '.join(there)}; say which by --annotations")
+        raise zooft.DataError(
+            f"{root} has annotations of several forms: {', '.join(there)}; say which by --annotations"
+        )
     if jsons:
         return coco.listing(root, jsons, options.group_key)
     if sheets:

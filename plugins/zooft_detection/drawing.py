@@ -16,8 +16,8 @@ if TYPE_CHECKING:
     Colour = tuple[int, int, int]
 
 _COLOURS: tuple[Colour, ...] = (
-    (230, 25, 75), (0, 130, 200), (60, 180, 75), (245, 130, 48), (145, 30, 180), (0, 128, 128), (170, 110, 40), (240, 50, 230),
-    (128, 128, 0), (0, 0, 128), (128, 0, 0), (70, 160, 160),
+    (230, 25, 75), (0, 130, 200), (60, 180, 75), (245, 130, 48), (145, 30, 180), (0, 128, 128), (170, 110, 40),
+    (240, 50, 230), (128, 128, 0), (0, 0, 128), (128, 0, 0), (70, 160, 160),
 )  # fmt: skip
 """Dark enough for white letters."""
 _GAP = 4
@@ -31,7 +31,7 @@ def colour_of(number: int) -> Colour:
 def drawn(
     picture: NDArray[np.uint8], boxes: Iterable[tuple[Any, float | None, int]], labels: Labels
 ) -> NDArray[np.uint8]:
-    """A picture ``(H, W)`` or ``(H, W, 3)`` with boxes and the names of their classes, and scores where these are known.
+    """A picture ``(H, W)`` or ``(H, W, 3)`` with boxes, their classes, and scores where these are known.
 
     Args:
         picture: for people.

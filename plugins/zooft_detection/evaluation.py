@@ -50,7 +50,9 @@ def _columns(outputs: Mapping[str, NDArray[Any]], targets: Sequence[Any], labels
     rows = []
     for number, target in enumerate(targets):
         there = target["labels"] >= 0
-        truth = matching.Truth(target["boxes"][there].astype(np.float64), target["labels"][there], target["ignored"][there])
+        truth = matching.Truth(
+            target["boxes"][there].astype(np.float64), target["labels"][there], target["ignored"][there]
+        )
         boxes, scores, names = (each[number].numpy() for each in found[:3])
         rows.append(matching.row(boxes.astype(np.float64), scores, names, truth, len(labels)))
     return matching.columns(rows)

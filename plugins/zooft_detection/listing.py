@@ -90,9 +90,7 @@ class Listing:
 
 def corners_of(numbers: Corners, form: Form, scale: tuple[float, float]) -> Corners:
     """Corners in pixels, of numbers that are so many pixels (across, down) each."""
-    first, second, third, fourth = (
-        number * (scale[0], scale[1])[place % 2] for place, number in enumerate(numbers)
-    )
+    first, second, third, fourth = (number * (scale[0], scale[1])[place % 2] for place, number in enumerate(numbers))
     if form == "corners":
         return first, second, third, fourth
     if form == "corner and size":

@@ -50,7 +50,11 @@ class Truth(NamedTuple):
 
 
 def row(
-    boxes: NDArray[np.float64], scores: NDArray[np.float64], labels: NDArray[np.int64], truth: Truth | None, classes: int
+    boxes: NDArray[np.float64],
+    scores: NDArray[np.float64],
+    labels: NDArray[np.int64],
+    truth: Truth | None,
+    classes: int,
 ) -> Row:
     """Compare a picture's boxes with the truth.
 

@@ -24,7 +24,9 @@ def precision_recall(predictions: zooft.Predictions, names: Sequence[str]) -> zo
     for number in _shown(predictions, names):
         curves, _ = evaluation.precisions(evaluation.of_class(predictions, number, areas=1))
         for level, style, _words in _LEVELS:
-            axes.plot(evaluation.RECALLS, curves[:, 0, level], style, color=_rgb(number), label=_only(style, names[number]))
+            axes.plot(
+                evaluation.RECALLS, curves[:, 0, level], style, color=_rgb(number), label=_only(style, names[number])
+            )
     axes.set(xlabel="recall", ylabel="precision", xlim=(0, 1), ylim=(0, 1.02))
     _finish(axes)
     styles = "; ".join(f"{'solid' if style == '-' else 'dashed'}: {words}" for _, style, words in _LEVELS)

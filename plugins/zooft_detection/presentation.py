@@ -166,7 +166,8 @@ def _sections(evaluated: Any, labels: Labels, _fitted: Any, _rule: str) -> Seque
 def _sizes(evaluation: Any) -> zooft.Table:
     names = [name for name in matching.AREAS if name != "all"]
     rows = [
-        (each["name"], *(_figure(each[f"ap_{name}"]) for name in names)) for each in evaluation.details.get("classes", ())
+        (each["name"], *(_figure(each[f"ap_{name}"]) for name in names))
+        for each in evaluation.details.get("classes", ())
     ]
     mean = ("mean", *(_interval(evaluation, f"ap_{name}", _known(evaluation, f"ap_{name}")) for name in names))
     heads = ("AP by size", "small (up to 32² pixels)", "medium (up to 96²)", "large")

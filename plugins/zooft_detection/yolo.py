@@ -67,9 +67,7 @@ def listing(root: Path, files: Sequence[Path]) -> Listing:
         for image, where in _images(path, base, key, content[key], found):
             name = name_in(home, image)
             if image in splits:
-                found.rejected.append(
-                    zooft.Rejection(name, f"{where}: {_TWICE}, for {splits[image]} and for {key}")
-                )
+                found.rejected.append(zooft.Rejection(name, f"{where}: {_TWICE}, for {splits[image]} and for {key}"))
                 continue
             splits[image] = key
             label = _label_of(image, base, path.parent)
@@ -213,5 +211,7 @@ def _noted(words: Sequence[str], place: str, by_number: Mapping[int, int]) -> No
         some = ", ".join(map(str, list(by_number)[:_SHOWN])) + (" …" if len(by_number) > _SHOWN else "")
         raise zooft.DataError(f"{place}: the class {words[0]} isn't among those of the YAML, {some}")
     if max(numbers) > 2:
-        raise zooft.DataError(f"{place}: {' '.join(words[1:])} look like pixels; expected shares of the picture, 0 to 1")
+        raise zooft.DataError(
+            f"{place}: {' '.join(words[1:])} look like pixels; expected shares of the picture, 0 to 1"
+        )
     return Noted(by_number[int(key)], numbers, place)

@@ -63,7 +63,9 @@ def sheet(name: str, boxes: Sequence[Box], *, size: tuple[int, int] = (ROWS, COL
     lines += ["<size>", f"<width>{size[1]}</width>", f"<height>{size[0]}</height>", "<depth>3</depth>", "</size>"]
     for word, corners in boxes:
         lines += ["<object>", f"<name>{escape(word)}</name>", "<difficult>0</difficult>", "<bndbox>"]
-        lines += [f"<{tag}>{value}</{tag}>" for tag, value in zip(("xmin", "ymin", "xmax", "ymax"), corners, strict=True)]
+        lines += [
+            f"<{tag}>{value}</{tag}>" for tag, value in zip(("xmin", "ymin", "xmax", "ymax"), corners, strict=True)
+        ]
         lines += ["</bndbox>", "</object>"]
     return "\n".join([*lines, "</annotation>"])
 

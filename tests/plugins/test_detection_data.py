@@ -154,7 +154,9 @@ def test_corners_in_place_of_sizes_are_noticed(tmp_path: Path) -> None:
 
     for split in ("train", "val"):
         changed(root / "annotations" / f"instances_{split}.json", as_corners)
-    with pytest.raises(zooft.DataError, match=r"COCO's bbox has x, y, width, height, and .* fit as x and y of two corners"):
+    with pytest.raises(
+        zooft.DataError, match=r"COCO's bbox has x, y, width, height, and .* fit as x and y of two corners"
+    ):
         found_in(root)
 
 

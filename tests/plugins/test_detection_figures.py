@@ -27,12 +27,17 @@ def a_case(seed: int, *, pictures: int = 12, crowds: bool = False) -> tuple[list
     targets, answers = [], {name: [] for name in ("boxes", "scores", "labels")}
     for _ in range(pictures):
         count = int(rng.integers(0, 9))
-        corner, size = rng.uniform(0, 300, (count, 2)), rng.choice([12, 40, 150], (count, 1)) * rng.uniform(0.6, 1.4, (count, 2))
+        corner, size = (
+            rng.uniform(0, 300, (count, 2)),
+            rng.choice([12, 40, 150], (count, 1)) * rng.uniform(0.6, 1.4, (count, 2)),
+        )
         true = np.concatenate([corner, corner + size], 1)
         classes = rng.integers(0, CLASSES, count)
         ignored = tuple((rng.random(count) < 0.2).tolist()) if crowds else (False,) * count
         targets.append(Boxes((480, 640), tuple(map(tuple, true.tolist())), tuple(classes.tolist()), ignored))
-        near = np.concatenate([true + rng.normal(0, 0.08, true.shape) * size.repeat(2, 0).reshape(-1, 4) for _ in range(2)])
+        near = np.concatenate(
+            [true + rng.normal(0, 0.08, true.shape) * size.repeat(2, 0).reshape(-1, 4) for _ in range(2)]
+        )
         far = rng.uniform(0, 300, (10, 2))
         boxes = np.concatenate([near, np.concatenate([far, far + rng.uniform(5, 120, (10, 2))], 1)])
         labels = np.concatenate([classes, classes, rng.integers(0, CLASSES, 10)])
@@ -62,7 +67,9 @@ def as_coco(targets: list[Boxes], answers: dict[str, NDArray[Any]]) -> tuple[dic
                 {"id": len(annotations) + 1, "image_id": image, "category_id": name, "bbox": box, "area": box[2] * box[3],
                  "iscrowd": int(crowd)}
             )  # fmt: skip
-        for (x, y, right, bottom), score, name in zip(*(answers[k][image] for k in ("boxes", "scores", "labels")), strict=True):
+        for (x, y, right, bottom), score, name in zip(
+            *(answers[k][image] for k in ("boxes", "scores", "labels")), strict=True
+        ):
             if name >= 0:
                 box = [float(x), float(y), float(right - x), float(bottom - y)]
                 results.append({"image_id": image, "category_id": int(name), "bbox": box, "score": float(score)})
@@ -70,7 +77,9 @@ def as_coco(targets: list[Boxes], answers: dict[str, NDArray[Any]]) -> tuple[dic
     return {"images": images, "annotations": annotations, "categories": categories, "info": {}}, results
 
 
-def outside_figures(library: str, truth: dict[str, Any], results: list[dict[str, Any]]) -> tuple[list[float], NDArray[Any]]:
+def outside_figures(
+    library: str, truth: dict[str, Any], results: list[dict[str, Any]]
+) -> tuple[list[float], NDArray[Any]]:
     """The twelve figures, and the precisions behind them ``(T, R, C, A)``."""
     if library == "pycocotools":
         coco = pytest.importorskip("pycocotools.coco").COCO

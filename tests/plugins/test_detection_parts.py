@@ -22,13 +22,20 @@ LABELS = (zooft.Label(name="cell"), zooft.Label(name="clump"))
 
 def spec(rows: int = 96, columns: int = 128) -> zooft.InputSpec:
     return zooft.InputSpec(
-        height=rows, width=columns, resize=rows, mean=(0.5,) * 3, std=(0.5,) * 3, mode="letterbox", interpolation="bilinear"
+        height=rows,
+        width=columns,
+        resize=rows,
+        mean=(0.5,) * 3,
+        std=(0.5,) * 3,
+        mode="letterbox",
+        interpolation="bilinear",
     )
 
 
 def taps(rows: int, columns: int, *strides: int) -> list[zooft.Tap]:
     return [
-        zooft.Tap(stage=str(s), layout="map", channels=8, rows=-(-rows // s), columns=-(-columns // s), stride=s) for s in strides
+        zooft.Tap(stage=str(s), layout="map", channels=8, rows=-(-rows // s), columns=-(-columns // s), stride=s)
+        for s in strides
     ]
 
 
@@ -116,10 +123,16 @@ def test_the_loss_is_torchvision_s_own() -> None:
     ours = losses.BoxLoss()(outputs, targets)
     found = losses.assign(outputs["squares"], targets["boxes"], targets["labels"], targets["ignored"])
     head = torchvision.models.detection.fcos.FCOSHead(64, 1, 2, 1)
-    truth = [{"boxes": b[n >= 0], "labels": n[n >= 0]} for b, n in zip(targets["boxes"], targets["labels"], strict=True)]
+    truth = [
+        {"boxes": b[n >= 0], "labels": n[n >= 0]} for b, n in zip(targets["boxes"], targets["labels"], strict=True)
+    ]
     theirs = head.compute_loss(
         truth,
-        {"cls_logits": outputs["classes"], "bbox_regression": outputs["distances"], "bbox_ctrness": outputs["centreness"]},
+        {
+            "cls_logits": outputs["classes"],
+            "bbox_regression": outputs["distances"],
+            "bbox_ctrness": outputs["centreness"],
+        },
         list(outputs["squares"]),
         list(torch.where(found.found, found.box, -1)),
     )
@@ -216,7 +229,12 @@ def test_what_a_view_hardly_shows_counts_nowhere() -> None:
 
 
 def answer(*boxes: tuple[tuple[float, float, float, float], float, int]) -> dict[str, Any]:
-    made = {"boxes": np.zeros((1, 4, 4)), "scores": np.zeros((1, 4)), "labels": np.full((1, 4), -1), "count": np.array([len(boxes)])}
+    made = {
+        "boxes": np.zeros((1, 4, 4)),
+        "scores": np.zeros((1, 4)),
+        "labels": np.full((1, 4), -1),
+        "count": np.array([len(boxes)]),
+    }
     for place, (corners, score, label) in enumerate(boxes):
         made["boxes"][0, place], made["scores"][0, place], made["labels"][0, place] = corners, score, label
     return made

@@ -417,9 +417,9 @@ class PresentationPart:
         usage: ``(labels, fitted, rule, group_name)`` to lines of Python for the report that print the answer from
             ``outputs``: name to array ``(N, ...)`` of what the file gave for the samples of one group. `group_name` is
             "" where groups aren't known; ``np`` is there.
-        picture: ``(picture, answers, target, labels, fitted)`` to a picture ``(H, W, 3)`` uint8 with an answer drawn in:
-            `picture` is the sample for people, ``(H, W)`` or ``(H, W, 3)`` uint8, `answers` what the file gives of it,
-            by name and without the batch axis, `target` as in `Sample.target` or None. The report draws those that it
+        picture: ``(picture, answers, target, labels, fitted)`` to a picture ``(H, W, 3)`` uint8 with an answer drawn
+            in: `picture` is the sample for people, ``(H, W)`` or ``(H, W, 3)`` uint8, `answers` what the file gives of
+            it, by name and without the batch axis, `target` as in `Sample.target` or None. The report draws those that it
             shows. None where words say it all.
         explained: ``(outputs, row, labels)`` to the scalar tensor whose gradient Grad-CAM follows, and what it stands
             for in words, from the head's outputs ``(1, ...)`` of one sample and its columns; None where there is no
