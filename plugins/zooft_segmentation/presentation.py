@@ -172,5 +172,7 @@ def _usage(labels: Labels, _fitted: Any, _rule: str, _group_name: str) -> Sequen
     ]
 
 
-def _picture(picture: NDArray[Any], answers: Mapping[str, NDArray[Any]], target: Any, labels: Labels) -> NDArray[Any]:
+def _picture(
+    picture: NDArray[Any], answers: Mapping[str, NDArray[Any]], target: Any, labels: Labels, _fitted: Any
+) -> NDArray[Any]:
     return compared(picture, answers["mask"], target, labels)

@@ -332,7 +332,7 @@ def test_operators_that_are_not_onnxs_own_are_refused(
         ),
         (
             changed_metadata(outputs=[{**asdict(METADATA.outputs[0]), "measure": "none"}]),
-            "metadata is damaged: outputs\\[0\\].measure is \"none\", expected 'spread' or 'absolute' or 'exact'",
+            "metadata is damaged: outputs\\[0\\].measure is \"none\", expected 'spread' or 'absolute' or 'exact' or 'own'",
         ),
         (changed_metadata(options=[]), r"metadata is damaged: options is \[\], expected a mapping"),
         (of_before(calibration={"warmth": 1}), "metadata is damaged: its fields aren't those of schema 2 .*warmth"),

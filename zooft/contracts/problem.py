@@ -30,7 +30,7 @@ Columns = Mapping[str, "NDArray[Any]"]
 """Names to arrays with one row a sample; small: no row holds a picture."""
 Fitted = Mapping[str, Any]
 """What was fitted on validation data, as JSON has it: numbers, texts, lists of them."""
-Measure = Literal["spread", "absolute", "exact"]
+Measure = Literal["spread", "absolute", "exact", "own"]
 Direction = Literal["larger", "smaller"]
 GroupRule = str
 """How the samples of one group make one answer, in the problem's own words, such as ``mean`` or ``max``.
@@ -85,7 +85,8 @@ class Output:
         unit: of its numbers; "" where they have none.
         measure: how a file's output is compared with torch's. ``spread``: root mean square of the difference over the
             standard deviation among samples. ``absolute``: the largest difference. ``exact``: left to the problem's
-            `agree`.
+            `agree`; how many samples have the very same is recorded. ``own``: left to `agree` alone, such as boxes,
+            which right files move by less than a pixel and of which nearly tied ones change places.
         tolerance: the largest that passes, in terms of `measure`.
     """
 
@@ -416,10 +417,10 @@ class PresentationPart:
         usage: ``(labels, fitted, rule, group_name)`` to lines of Python for the report that print the answer from
             ``outputs``: name to array ``(N, ...)`` of what the file gave for the samples of one group. `group_name` is
             "" where groups aren't known; ``np`` is there.
-        picture: ``(picture, answers, target, labels)`` to a picture ``(H, W, 3)`` uint8 with an answer drawn in:
-            `picture` is the sample for people, ``(H, W)`` or ``(H, W, 3)`` uint8, `answers` what the file gives of it,
-            by name and without the batch axis, `target` as in `Sample.target` or None. The report draws those that it
-            shows. None where words suffice.
+        picture: ``(picture, answers, target, labels, fitted)`` to a picture ``(H, W, 3)`` uint8 with an answer drawn
+            in: `picture` is the sample for people, ``(H, W)`` or ``(H, W, 3)`` uint8, `answers` what the file gives of
+            it, by name and without the batch axis, `target` as in `Sample.target` or None. The report draws those that
+            it shows. None where words suffice.
         explained: ``(outputs, row, labels)`` to the scalar tensor whose gradient Grad-CAM follows, and what it stands
             for in words, from the head's outputs ``(1, ...)`` of one sample and its columns; None where there is no
             such thing.
@@ -444,7 +445,7 @@ class PresentationPart:
     sections: Callable[[Evaluated, Labels, Fitted, GroupRule], Sequence[Any]] | None = None
     describe: Callable[[Labels, Fitted, Mapping[str, Any]], Description] = _by_names
     usage: Callable[[Labels, Fitted, GroupRule, str], Sequence[str]] = _print_outputs
-    picture: Callable[[NDArray[Any], Columns, Any, Labels], NDArray[Any]] | None = None
+    picture: Callable[[NDArray[Any], Columns, Any, Labels, Fitted], NDArray[Any]] | None = None
     explained: Callable[[Mapping[str, Tensor], Mapping[str, Any], Labels], tuple[Tensor, str]] | None = None
     answers: Callable[[Labels], Sequence[Answer]] = _one_alone
 

@@ -146,7 +146,7 @@ def _photo(inputs: ReportInputs, evaluated: Evaluated, row: int) -> Photo:
         return Photo(
             sources=(photos.source(picture),), alt=f"Sample {sample.id}", title=title, lines=(*lines, sample.id)
         )
-    drawn = draw(picture, inputs.answer(sample), sample.target, inputs.labels)
+    drawn = draw(picture, inputs.answer(sample), sample.target, inputs.labels, inputs.fitted)
     sources = (photos.source(picture), photos.source(drawn))
     return Photo(sources=sources, alt=f"Sample {sample.id}, and its answer", title=title, lines=(*lines, sample.id))
 

@@ -82,7 +82,7 @@ def agree(torch, file, labels, fitted, slack):
     return () if worst <= 1e-3 else (f"{worst:.1%} of a mask's pixels differ",)
 
 
-def draw(picture, answers, target, labels):
+def draw(picture, answers, target, labels, fitted):
     import numpy as np
 
     shown = np.repeat(picture[..., None], 3, -1) if picture.ndim == 2 else picture.copy()
