@@ -126,7 +126,7 @@ def test_a_drafted_source_is_checked_on_data_of_its_form_and_fails_on_others(ins
     rows = json.loads(command("plugins", "check", "my-source", "--data", pets, "--json").stdout)
     assert [(row["check"], row["status"]) for row in rows] == [("check_plugin", "passed"), ("check_source", "passed")]
     other = command("plugins", "check", "my-source", "--data", pets.parent, status=1).stdout
-    assert "expected yes to data of its own form" in other
+    assert "expected True for data of its own form" in other
 
 
 def test_a_drafted_source_is_learnt_from(installed: Path, pets: Path, tmp_path: Path) -> None:

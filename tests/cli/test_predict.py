@@ -251,7 +251,7 @@ def stopped(model: Path, folder: Path, out: Path, *, known: int = 3) -> None:
 
     with mock.patch.object(answers, "run_one", side_effect=run):
         done = command("predict", model, folder, "--out", out, status=130)
-    assert f"{known} answers are in {out}.partial; the same command with --resume goes on" in done.stderr
+    assert f"{known} answers are in {out}.partial; the same command with --resume predicts the others" in done.stderr
 
 
 def test_what_has_changed_meanwhile_or_could_not_be_read_is_asked_again(model: Path, tmp_path: Path) -> None:

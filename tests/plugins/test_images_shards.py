@@ -312,7 +312,7 @@ def test_two_files_of_class_names_are_an_error(tmp_path: Path) -> None:
     write(tmp_path / "x.tar", pairs(2))
     (tmp_path / "classes.txt").write_text("ant\nbee")
     (tmp_path / "classnames.txt").write_text("bee\nant")
-    with pytest.raises(zooft.DataError, match=r"has classes.txt and classnames.txt; keep the one"):
+    with pytest.raises(zooft.DataError, match=r"has classes.txt and classnames.txt; leave only the one"):
         discover(tmp_path, OPTIONS)
 
 

@@ -500,7 +500,7 @@ WEIGHTS = {
     "load-raises": (replace(source(right), load=lambda _m, _e: 1 // 0), "failed to load toy:one: ZeroDivisionError"),  # type: ignore[arg-type, return-value]
     "numbers-not-finite": (source(lambda: {**right(), "0.bias": torch.full((4,), torch.inf)}), "1 not finite: 0.bias"),
     "whole-numbers": (source(lambda: {**right(), "0.bias": torch.zeros(4, dtype=torch.int32)}), "0.bias is int32"),
-    "from-nowhere": (saying(source=" "), "the source of toy:one is ' ' .str.; expected a few words that say where"),
+    "from-nowhere": (saying(source=" "), "the source of toy:one is ' ' .str.; expected a few words on where"),
     "a-path": (saying(source="/srv/weights/one.pt"), "expected words without a path of this machine"),
     "a-windows-path": (saying(source="C:\\weights\\one.pt"), "expected words without a path of this machine"),
     "no-digest": (saying(file_sha256="one"), "the file_sha256 of toy:one is 'one' .str.; expected 64 hexadecimal digits"),
