@@ -419,8 +419,8 @@ class PresentationPart:
             "" where groups aren't known; ``np`` is there.
         picture: ``(picture, answers, target, labels, fitted)`` to a picture ``(H, W, 3)`` uint8 with an answer drawn
             in: `picture` is the sample for people, ``(H, W)`` or ``(H, W, 3)`` uint8, `answers` what the file gives of
-            it, by name and without the batch axis, `target` as in `Sample.target` or None. The report draws those that it
-            shows. None where words say it all.
+            it, by name and without the batch axis, `target` as in `Sample.target` or None. The report draws those that
+            it shows. None where words say it all.
         explained: ``(outputs, row, labels)`` to the scalar tensor whose gradient Grad-CAM follows, and what it stands
             for in words, from the head's outputs ``(1, ...)`` of one sample and its columns; None where there is no
             such thing.
