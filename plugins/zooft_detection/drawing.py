@@ -11,6 +11,7 @@ import zooft
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
+    from PIL.ImageDraw import ImageDraw
 
     Labels = tuple[zooft.Label, ...]
     Colour = tuple[int, int, int]
@@ -20,7 +21,10 @@ _COLOURS: tuple[Colour, ...] = (
     (240, 50, 230), (128, 128, 0), (0, 0, 128), (128, 0, 0), (70, 160, 160),
 )  # fmt: skip
 """Dark enough for white letters."""
-_GAP = 4
+_WHITE, _BLACK = (255, 255, 255), (0, 0, 0)
+_READABLE = 400
+"""Pixels of the shorter side: smaller pictures are enlarged to be compared, so that words don't cover them."""
+_DASH = 6
 
 
 def colour_of(number: int) -> Colour:
@@ -28,44 +32,86 @@ def colour_of(number: int) -> Colour:
     return _COLOURS[number % len(_COLOURS)]
 
 
-def drawn(
-    picture: NDArray[np.uint8], boxes: Iterable[tuple[Any, float | None, int]], labels: Labels
-) -> NDArray[np.uint8]:
-    """A picture ``(H, W)`` or ``(H, W, 3)`` with boxes, their classes, and scores where these are known.
+def drawn(picture: NDArray[np.uint8], boxes: Iterable[tuple[Any, float, int]], labels: Labels) -> NDArray[np.uint8]:
+    """A picture ``(H, W)`` or ``(H, W, 3)`` with boxes, their classes and scores.
 
     Args:
         picture: for people.
-        boxes: corners, score or None, and class of each.
+        boxes: corners, score and class of each.
         labels: names of the classes.
     """
-    from PIL import Image, ImageDraw, ImageFont
-
-    levels = np.repeat(picture[..., None], 3, -1) if picture.ndim == 2 else picture[..., :3]
-    image = Image.fromarray(np.ascontiguousarray(levels))
-    pen = ImageDraw.Draw(image)
-    line = max(1, round(min(image.size) / 200))
-    font = ImageFont.load_default(max(10, round(min(image.size) / 36)))
+    canvas = _Canvas(picture, scale=1)
     for corners, score, number in boxes:
-        left, top, right, bottom = (round(float(each)) for each in corners)
-        colour = colour_of(number)
-        pen.rectangle((left, top, max(left, right - 1), max(top, bottom - 1)), outline=colour, width=line)
-        words = labels[number].name if score is None else f"{labels[number].name} {score:.2f}"
-        width, height = pen.textbbox((0, 0), words, font=font)[2:]
-        x = min(left, max(0, image.width - round(width) - 4))
-        y = top - round(height) - 2 if top >= height + 2 else top
-        pen.rectangle((x, y, x + width + 3, y + height + 2), fill=colour)
-        pen.text((x + 2, y), words, fill=(255, 255, 255), font=font)
-    return np.asarray(image)
+        canvas.box(corners, f"{labels[number].name} {score:.2f}", colour_of(number))
+    return np.asarray(canvas.image)
 
 
 def compared(
-    picture: NDArray[np.uint8], boxes: Iterable[tuple[Any, float | None, int]], target: Any, labels: Labels
+    picture: NDArray[np.uint8], boxes: Iterable[tuple[Any, float, int]], target: Any, labels: Labels
 ) -> NDArray[np.uint8]:
-    """The answer drawn in, and beside or below it the truth, where that is known."""
-    ours = drawn(picture, boxes, labels)
-    if target is None:
-        return ours
-    theirs = drawn(picture, ((c, None, n) for c, n in zip(target.corners, target.classes, strict=True)), labels)
-    beside = ours.shape[0] >= ours.shape[1]
-    gap = np.full((ours.shape[0], _GAP, 3) if beside else (_GAP, ours.shape[1], 3), 255, np.uint8)
-    return np.concatenate([ours, gap, theirs], axis=1 if beside else 0)
+    """The answer drawn in as `drawn` does, and the truth, where that is known, in dashes below it."""
+    canvas = _Canvas(picture, scale=max(1, round(_READABLE / min(picture.shape[:2]))))
+    if target is not None:
+        for corners, number in zip(target.corners, target.classes, strict=True):
+            canvas.dashed(corners, labels[number].name)
+    for corners, score, number in boxes:
+        canvas.box(corners, f"{labels[number].name} {score:.2f}", colour_of(number))
+    return np.asarray(canvas.image)
+
+
+class _Canvas:
+    """A picture that is drawn into.
+
+    Args:
+        picture: ``(H, W)`` or ``(H, W, 3)`` uint8.
+        scale: how many times as large.
+    """
+
+    def __init__(self, picture: NDArray[np.uint8], *, scale: int) -> None:
+        from PIL import Image, ImageDraw, ImageFont
+
+        levels = np.repeat(picture[..., None], 3, -1) if picture.ndim == 2 else picture[..., :3]
+        self.image = Image.fromarray(levels.repeat(scale, 0).repeat(scale, 1))
+        self._scale, self._line = scale, max(1, round(min(self.image.size) / 200))
+        self._pen: ImageDraw = ImageDraw.Draw(self.image)
+        self._font = ImageFont.load_default(max(9, round(min(self.image.size) / 36)))
+
+    def box(self, corners: Any, words: str, colour: Colour) -> None:
+        """A box with words above it, or in it where there is no room above."""
+        left, top, right, bottom = self._places(corners)
+        self._pen.rectangle((left, top, right, bottom), outline=colour, width=self._line)
+        _, height = self._size(words)
+        self._words((left, top - height if top >= height else top), words, colour, _WHITE)
+
+    def dashed(self, corners: Any, words: str) -> None:
+        """A box in black and white dashes with words at its foot."""
+        left, top, right, bottom = self._places(corners)
+        dash = _DASH * self._line
+        for way, (start, end) in (((1, 0), (left, right)), ((0, 1), (top, bottom))):
+            for place in range(start, end, dash):
+                colour = _WHITE if (place - start) // dash % 2 else _BLACK
+                stop = min(place + dash, end)
+                for other in (top, bottom) if way == (1, 0) else (left, right):
+                    line = (place, other, stop, other) if way == (1, 0) else (other, place, other, stop)
+                    self._pen.line(line, fill=colour, width=self._line)
+        _, height = self._size(words)
+        self._words((left, bottom - height), words, _WHITE, _BLACK)
+
+    def _places(self, corners: Any) -> tuple[int, int, int, int]:
+        """Of the outermost pixels."""
+        left, top, right, bottom = (round(float(each) * self._scale) for each in corners)
+        return left, top, max(left, right - 1), max(top, bottom - 1)
+
+    def _size(self, words: str) -> tuple[int, int]:
+        width, height = self._pen.textbbox((0, 0), words, font=self._font)[2:]
+        return round(width) + 4, round(height) + 3
+
+    def _words(self, corner: tuple[int, int], words: str, ground: Colour, ink: Colour) -> None:
+        """Kept within the picture."""
+        width, height = self._size(words)
+        x, y = (
+            max(0, min(place, most - size))
+            for place, most, size in zip(corner, self.image.size, (width, height), strict=True)
+        )
+        self._pen.rectangle((x, y, x + width - 1, y + height - 1), fill=ground)
+        self._pen.text((x + 2, y), words, fill=ink, font=self._font)

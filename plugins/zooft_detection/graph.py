@@ -29,13 +29,13 @@ class Found(NamedTuple):
         boxes: ``(N, K, 4)`` corners.
         scores: ``(N, K)``.
         labels: ``(N, K)`` int64.
-        count: ``(N,)`` int64, how many there are.
+        counts: ``(N,)`` int64, how many there are.
     """
 
     boxes: Tensor
     scores: Tensor
     labels: Tensor
-    count: Tensor
+    counts: Tensor
 
 
 class Boxes(nn.Module):

@@ -1,4 +1,4 @@
-"""Pictures of the report's sections: precision against recall, sensitivity against wrong boxes, and colours."""
+"""Pictures of the report's sections: precision against recall, sensitivity against wrong boxes."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import zooft
-from zooft_detection import evaluation
+from zooft_detection import evaluation, matching
 from zooft_detection.drawing import colour_of
 
 if TYPE_CHECKING:
@@ -56,23 +56,8 @@ def froc(predictions: zooft.Predictions, names: Sequence[str]) -> zooft.Picture:
     )
 
 
-def legend(names: Sequence[str]) -> zooft.Picture:
-    """The colour of each class."""
-    from matplotlib.figure import Figure
-    from matplotlib.patches import Patch
-
-    figure = Figure(figsize=(7, 0.6 + 0.3 * -(-len(names) // 4)), layout="constrained")
-    patches = [Patch(color=_rgb(number), label=name) for number, name in enumerate(names)]
-    figure.legend(handles=patches, loc="center", ncols=4, frameon=False)
-    return zooft.Picture(
-        title="Colours",
-        png=_png(figure),
-        caption="The colours in which boxes are drawn: the answer with scores first, the truth beside or below it.",
-    )
-
-
 def _shown(predictions: zooft.Predictions, names: Sequence[str]) -> list[int]:
-    counts = predictions[evaluation.TRUTHS][:, :, 0].sum(0)
+    counts = predictions[matching.TRUTHS][:, :, 0].sum(0)
     most = sorted(range(len(names)), key=lambda number: (-int(counts[number]), number))[:_MOST]
     return [number for number in sorted(most) if counts[number]]
 

@@ -129,7 +129,7 @@ def _tables(evaluation: Any, _labels: Labels) -> Sequence[zooft.Table]:
             f"{each['objects']:,}",
             f"{each['images']:,}",
             _interval(evaluation, f"ap/{each['name']}", each["ap"]),
-            _interval(evaluation, f"ap50/{each['name']}", each["ap50"]),
+            _figure(each["ap50"]),
             _figure(each["ap75"]),
             f"{each['threshold']:.2f}",
             _figure(each["precision"]),
@@ -159,7 +159,6 @@ def _sections(evaluated: Any, labels: Labels, _fitted: Any, _rule: str) -> Seque
     found: list[Any] = [*_tables(evaluation, labels), _sizes(evaluation), _froc(evaluation)]
     found.append(plots.precision_recall(evaluated.predictions, [label.name for label in labels]))
     found.append(plots.froc(evaluated.predictions, [label.name for label in labels]))
-    found.append(plots.legend([label.name for label in labels]))
     return [each for each in found if each is not None]
 
 

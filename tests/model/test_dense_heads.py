@@ -13,7 +13,7 @@ import zooft
 from zooft.contracts import Tap
 from zooft.errors import PluginError
 from zooft.hooks import registry
-from zooft.model import freeze
+from zooft.model import freeze, taps
 from zooft.model.adapted import AdaptedModel, adapt, load_zoo_state_dict, zoo_state_dict
 from zooft.model.backbone import Backbone, load_backbone
 
@@ -59,6 +59,23 @@ def test_a_pyramid_s_maps_double_their_stride(model: AdaptedModel) -> None:
     assert [tuple(each.shape[-2:]) for each in maps] == [(56, 56), (28, 28), (14, 14), (7, 7)]
     assert [reading.seen.stride for reading in model.readings] == [4, 8, 16, 32]
     assert [each.shape[1] for each in maps] == [reading.seen.channels for reading in model.readings]
+
+
+@pytest.mark.parametrize(
+    ("shape", "size", "layout", "stride"),
+    [
+        ((1, 40, 36, 48), (288, 384), "map", 8), ((1, 36, 48, 40), (288, 384), "channels last", 8),
+        ((1, 48, 48, 36), (384, 288), "map", 8), ((1, 9, 12, 768), (288, 384), "channels last", 32),
+        ((1, 768, 14, 14), (224, 224), "map", 16), ((1, 14, 14, 768), (224, 224), "channels last", 16),
+    ],
+)  # fmt: skip
+def test_rows_and_columns_have_the_shape_of_the_image(shape: Any, size: Any, layout: str, stride: int) -> None:
+    """Also where there are as many channels as columns, nearly."""
+    spec = zooft.InputSpec(height=size[0], width=size[1], resize=size[0], mean=(0.5,) * 3, std=(0.5,) * 3)
+    tap = taps.tap_of("stage", shape, spec)
+    assert tap is not None
+    assert (tap.layout, tap.stride) == (layout, stride)
+    assert (tap.rows, tap.columns) == (size[0] // stride, size[1] // stride)
 
 
 def test_from_every_boundary_on_the_answer_is_that_of_the_whole(model: AdaptedModel) -> None:

@@ -170,7 +170,7 @@ def test_boxes_are_chosen_as_torchvision_does(most: int) -> None:
     for row in range(len(boxes)):
         place, name = torch.nonzero(scores[row] > graph.FLOOR, as_tuple=True)
         kept = torchvision.ops.batched_nms(boxes[row, place], scores[row, place, name], name, 0.5)[:most]
-        count = int(found.count[row])
+        count = int(found.counts[row])
         assert count == len(kept)
         assert torch.equal(found.boxes[row, :count], boxes[row, place[kept]])
         assert torch.equal(found.scores[row, :count], scores[row, place[kept], name[kept]])
@@ -183,7 +183,7 @@ def test_boxes_are_chosen_as_torchvision_does(most: int) -> None:
 def test_boxes_beside_the_picture_are_none() -> None:
     boxes = torch.tensor([[[0.0, 0, 10, 10], [20, 0, 20, 10], [0, 7, 10, 7]]])
     found = graph.select(boxes, torch.full((1, 3, 1), 0.9), most=3, iou=0.5)
-    assert found.count.tolist() == [1]
+    assert found.counts.tolist() == [1]
 
 
 def test_more_boxes_than_places_are_none() -> None:

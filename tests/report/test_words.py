@@ -29,7 +29,8 @@ def test_an_interval_stands_behind_its_figure_where_there_is_one() -> None:
 @pytest.mark.parametrize(
     ("name", "text"),
     [
-        ("balanced_accuracy", "Balanced accuracy"), ("auroc", "AUROC"), ("r2", "R2"), ("map", "mAP"), ("macro_f1", "Macro F1"),
+        ("balanced_accuracy", "Balanced accuracy"), ("auroc", "AUROC"), ("r2", "R2"), ("map", "mAP"),
+        ("ap_small", "AP small"), ("ap50/cell", "AP50 of cell"), ("macro_f1", "Macro F1"),
         ("sensitivity_at_specificity_95", "Sensitivity at specificity 95 %"),
     ],
 )  # fmt: skip

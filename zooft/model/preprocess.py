@@ -356,7 +356,7 @@ def _tiles(
     place = torch.minimum(place.clamp_min(0), torch.scalar_tensor(weights.shape[2] - 1, dtype=torch.int64))
     surplus = weights.shape[1] - count * each
     # a Split, not a Slice: OpenVINO drops a Slice before GatherElements, and then finds sizes that differ
-    own = weights.split([count * each, surplus], 1)[0] if surplus else weights
+    own = torch.split(weights, [count * each, surplus], 1)[0] if surplus else weights
     placed = own.gather(2, place.flatten(0, 1).expand(2, -1, -1))
     placed = placed.view(2, count, each, width).transpose(0, 1).flatten(1, 2)
     return _Tiles(starts=starts, width=width, bytes=placed)

@@ -7,6 +7,7 @@ isn't that of the image, as Hiera's.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
@@ -86,7 +87,7 @@ def from_map(places: Tensor, out: Tensor, tap: Tap) -> Tensor:
 def tap_of(stage: str, shape: Sequence[int], spec: InputSpec) -> Tap | None:
     """The tap that the shape of a stage's output ``(N, ...)`` speaks of; None where it has no places."""
     if len(shape) == 4:
-        last = _channels_last(shape)
+        last = _channels_last(shape, spec)
         rows, columns = shape[1:3] if last else shape[2:]
         if rows * columns <= 1 or not (_is_strided(rows, spec.height) and _is_strided(columns, spec.width)):
             return None
@@ -120,9 +121,11 @@ def _is_strided(length: int, size: int) -> bool:
     return abs(size / max(1, round(size / length)) - length) <= 2
 
 
-def _channels_last(shape: Sequence[int]) -> bool:
-    """``(N, H, W, C)``, as in windowed transformers: more channels than rows, and as many rows as columns or nearly."""
-    return shape[3] > shape[1] and abs(shape[1] - shape[2]) < abs(shape[2] - shape[3])
+def _channels_last(shape: Sequence[int], spec: InputSpec) -> bool:
+    """``(N, H, W, C)``, as in windowed transformers: rows and columns have the shape of the image more nearly so."""
+    wanted = math.log(spec.height / spec.width)
+    first, last = (abs(math.log(shape[axis] / shape[axis + 1]) - wanted) for axis in (2, 1))
+    return last < first
 
 
 @dataclass(frozen=True, slots=True)

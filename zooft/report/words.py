@@ -37,7 +37,9 @@ def with_interval(value: Interval) -> str:
     return f"{figure(value.value)} ({ends})" if ends else figure(value.value)
 
 
-_WITHIN = {"auroc": "AUROC", "map": "mAP", "r": "R", "tar": "TAR", "far": "FAR"}
+_WITHIN = {
+    "ap": "AP", "ap50": "AP50", "ap75": "AP75", "auroc": "AUROC", "map": "mAP", "r": "R", "tar": "TAR", "far": "FAR",
+}  # fmt: skip
 """Words of a metric's name as the field writes them."""
 
 
