@@ -229,7 +229,7 @@ def test_checkpoints_as_others_write_them_are_loaded_and_what_was_taken_off_is_t
     assert backbone.weights.source == f"{name} (without {told} in its names)"
 
 
-@pytest.mark.parametrize("key", ["state_dict_ema", "model_ema"])
+@pytest.mark.parametrize("key", ["state_dict_ema", "model_ema", "ema_state_dict", "ema_model", "params_ema"])
 def test_averaged_weights_beside_the_others_count_and_it_is_told(tmp_path: Path, key: str) -> None:
     torch.save({"state_dict": tensors_of(2.0), key: tensors_of(1.0)}, tmp_path / "both.pth")
     backbone = load(str(tmp_path / "both.pth"))

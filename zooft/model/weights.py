@@ -30,7 +30,10 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger("zooft")
 FOLDER_VARIABLE = "ZOOFT_WEIGHTS"
-_NESTED = ("state_dict_ema", "model_ema", "state_dict", "model", "model_state_dict", "module")
+_NESTED = (
+    *("state_dict_ema", "model_ema", "ema_state_dict", "ema_model", "model_ema_state_dict", "ema_model_state_dict"),
+    *("params_ema", "state_dict", "model", "model_state_dict", "module", "net", "network", "params"),
+)
 """Where trainers put tensors in their checkpoints.
 
 Where there are averaged ones beside the others, they count, as for timm.
@@ -280,7 +283,7 @@ def _read_torch(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
         content = content[key]
     if not isinstance(content, dict) or not all(isinstance(value, torch.Tensor) for value in content.values()):
         raise WeightsError(f"{path} holds {type(content).__name__}, not a mapping of names to tensors")
-    averaged = [key for key in within if key.endswith("_ema")]
+    averaged = [key for key in within if "ema" in key.split("_")]
     details = {"source": f"{path.name} (its averaged weights, {averaged[0]})"} if averaged else {}
     return {str(name): tensor for name, tensor in content.items()}, details
 
