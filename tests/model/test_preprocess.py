@@ -244,10 +244,13 @@ def test_what_inference_kept_serves_training_and_the_other_way_round() -> None:
     assert not second.is_inference()
 
 
-@pytest.fixture(scope="module", params=["crop", "letterbox", pytest.param("stretch", marks=pytest.mark.slow)])
+@pytest.fixture(
+    scope="module", params=["crop", "letterbox", "wide letterbox", pytest.param("stretch", marks=pytest.mark.slow)]
+)
 def exported(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> tuple[InputSpec, Path]:
     """The module alone as an ONNX file, its batch, height and width free."""
-    spec = plain_spec(request.param, "bicubic", height=96, width=96, resize=110)
+    mode, width = request.param.rpartition(" ")[2], 128 if "wide" in request.param else 96
+    spec = plain_spec(mode, "bicubic", height=96, width=width, resize=110)
     path = tmp_path_factory.mktemp("preprocess") / f"{request.param}.onnx"
     example = torch.randint(0, 256, (2, 150, 170, 3), dtype=torch.uint8)
     torch.onnx.export(

@@ -354,7 +354,8 @@ def _tiles(
     starts = torch.minimum(start[: count * each : each].clamp_min(0), length - width)
     place = (starts[:, None] - first[: count * each].view(count, each))[..., None] + torch.arange(width) + 1
     place = torch.minimum(place.clamp_min(0), torch.scalar_tensor(weights.shape[2] - 1, dtype=torch.int64))
-    placed = weights[:, : count * each].gather(2, place.flatten(0, 1).expand(2, -1, -1))
+    own = weights.index_select(1, torch.arange(count * each))  # a Slice before GatherElements is lost in OpenVINO
+    placed = own.gather(2, place.flatten(0, 1).expand(2, -1, -1))
     placed = placed.view(2, count, each, width).transpose(0, 1).flatten(1, 2)
     return _Tiles(starts=starts, width=width, bytes=placed)
 
