@@ -6,7 +6,7 @@ A class for every pixel, from pictures and masks to a file that gives masks of t
 from __future__ import annotations
 
 import zooft
-from zooft_segmentation import areas, demo, deploy, heads, options, presentation, training, views
+from zooft_segmentation import areas, demo, deploy, heads, options, presentation, tiles, training, views
 from zooft_segmentation.discover import discover
 
 
@@ -26,8 +26,8 @@ def zooft_register_tasks() -> list[zooft.Task]:
             problem=problem(),
             options=options.SegmentationOptions,
             discover=discover,
-            read=zooft.image_read,
-            digest=zooft.image_digest,
+            read=tiles.read,
+            digest=tiles.digest,
             port=zooft.image_port,
             preprocess=zooft.image_preprocess,
             input=views.network_input,

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 import zooft
-from zooft_segmentation import needs
+from zooft_segmentation import needs, tiles
 from zooft_segmentation.areas import deployed_columns
 from zooft_segmentation.classes import colours_of
 from zooft_segmentation.drawing import painted
@@ -36,13 +36,15 @@ def deployment_part() -> zooft.DeploymentPart:
         columns=deployed_columns,
         agree=_agree,
         properties=_properties,
+        whole=tiles.whole_answer,
         writers={"masks": write_masks, "overlays": write_overlays, "coco-rle": write_coco},
     )
 
 
 def gives_probabilities(labels: Labels) -> bool:
-    """Whether the file was asked to."""
-    return bool(labels[0].constants.get(PROBABILITIES, 0))
+    """Whether the file was asked to, or answers tiles, which are blended by them."""
+    known = labels[0].constants
+    return bool(known.get(PROBABILITIES, 0) or known.get(tiles.SIZE, 0))
 
 
 def _outputs(labels: Labels, _fitted: Any) -> Sequence[zooft.Output]:
@@ -99,9 +101,11 @@ def _agree(
 
 
 def _properties(labels: Labels) -> Mapping[str, str]:
+    known = labels[0].constants
     return {
         "classes": json.dumps([label.name for label in labels]),
         "palette": json.dumps([list(colour) for colour in colours_of(labels)]),
+        **({name: str(int(known[name])) for name in (tiles.SIZE, tiles.OVERLAP)} if tiles.SIZE in known else {}),
     }
 
 

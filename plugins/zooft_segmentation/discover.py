@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import zooft
-from zooft_segmentation import classes, coco, masks
+from zooft_segmentation import classes, coco, masks, tiles
 from zooft_segmentation.pairs import Pair, find_pairs
 
 if TYPE_CHECKING:
@@ -48,8 +48,12 @@ def discover(root: Path, options: SegmentationOptions, *, computing: zooft.Compu
         DataError: no pairs of pictures and masks, or none that can be used, or classes that can't be told.
         ConfigError: a file of classes that can't be read.
     """
-    if files := coco.annotation_files(root):
-        return coco.discover(root, files, options, computing)
+    files = coco.annotation_files(root)
+    found = coco.discover(root, files, options, computing) if files else _of_pairs(root, options, computing)
+    return tiles.in_tiles(found, options, computing)
+
+
+def _of_pairs(root: Path, options: SegmentationOptions, computing: zooft.Computing) -> zooft.Discovery:
     pairs = find_pairs(root, options)
     given, notes = _given_classes(root, options)
     colours = frozenset(masks.packed(each.colour) for each in given if each.colour is not None)

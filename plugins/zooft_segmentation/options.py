@@ -33,6 +33,11 @@ class SegmentationOptions:
     fit: Literal["letterbox", "stretch"] = zooft.option(
         "letterbox", "how pictures are brought to that size: letterbox keeps their shape"
     )
+    tiles: int = zooft.option(
+        0,
+        "side in pixels of square tiles that pictures are learnt and answered in, at their own resolution; 0 for whole",
+    )
+    tile_overlap: float = zooft.option(0.25, "share of a tile that predict lets neighbours overlap by, up to 0.5")
     augment: Literal["none", "light", "medium"] = zooft.option(
         "light", "random views in training: flips, scales and crops, colour"
     )
@@ -48,10 +53,10 @@ class SegmentationOptions:
     )
 
     def __post_init__(self) -> None:
-        """Take what stands in the file of classes in its place, and refuse a size that is none.
+        """Take what stands in the file of classes in its place, and refuse sizes that are none.
 
         Raises:
-            ConfigError: such a size, or a file that can't be read.
+            ConfigError: such a size or overlap, or a file that can't be read.
         """
         sides = self.size
         if len(sides) > 2 or any(not SMALLEST_SIDE <= side <= LARGEST_SIDE for side in sides):
@@ -59,6 +64,10 @@ class SegmentationOptions:
                 f"size: {','.join(map(str, sides))}; give rows,columns such as 240,320, or one number, each from "
                 f"{SMALLEST_SIDE} to {LARGEST_SIDE}"
             )
+        if self.tiles and not SMALLEST_SIDE <= self.tiles <= LARGEST_SIDE:
+            raise zooft.ConfigError(f"tiles: {self.tiles}; give a side from {SMALLEST_SIDE} to {LARGEST_SIDE} pixels")
+        if not 0 <= self.tile_overlap <= 0.5:
+            raise zooft.ConfigError(f"tile-overlap: {self.tile_overlap}; give a share from 0 to 0.5")
         if self.classes_file is not None:
             object.__setattr__(self, "classes_json", classes.to_json(classes.read_file(self.classes_file)))
 

@@ -13,13 +13,14 @@ import zooft
 from zooft_segmentation import needs
 from zooft_segmentation.coco import Regions
 from zooft_segmentation.masks import OUTSIDE, Mask
+from zooft_segmentation.tiles import TileTarget, constants
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
     from torch import nn
 
     Labels = tuple[zooft.Label, ...]
-    Target = Mask | Regions
+    Target = Mask | Regions | TileTarget
 
 HEAD = "logits"
 _MOST_WEIGHT = 10.0
@@ -49,7 +50,7 @@ def _outputs(labels: Labels, _options: Any) -> Mapping[str, int]:
 
 
 def _check(target: Any, labels: Labels) -> str:
-    if not isinstance(target, (Mask, Regions)):
+    if not isinstance(target, (Mask, Regions, TileTarget)):
         return "a mask"
     if len(target.counts) != len(labels):
         return f"a mask of {len(labels)} classes"
@@ -57,8 +58,9 @@ def _check(target: Any, labels: Labels) -> str:
 
 
 def _prepare(labels: Labels, _targets: Sequence[Any], options: Any) -> Labels:
-    """The first label knows whether the file gives probabilities, since its outputs depend on that."""
-    first = replace(labels[0], constants={**labels[0].constants, "probabilities": float(options.probabilities)})
+    """The first label knows whether the file gives probabilities, and of its tiles: its outputs depend on that."""
+    own = {"probabilities": float(options.probabilities), **constants(options)}
+    first = replace(labels[0], constants={**labels[0].constants, **own})
     return (first, *labels[1:])
 
 

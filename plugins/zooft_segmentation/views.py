@@ -21,8 +21,9 @@ _SCALES = {"light": (0.75, 1.5), "medium": (0.5, 2.0)}
 
 
 def network_input(spec: zooft.InputSpec, options: SegmentationOptions) -> zooft.InputSpec:
-    """Of the size that is wanted, without a crop, which would lose the borders."""
-    rows, columns = options.size * 2 if len(options.size) == 1 else options.size or (spec.height, spec.width)
+    """Of the size that is wanted, or of a tile, without a crop, which would lose the borders."""
+    size = options.size or ((options.tiles,) if options.tiles else (spec.height, spec.width))
+    rows, columns = size * 2 if len(size) == 1 else size
     return replace(spec, height=rows, width=columns, mode=options.fit)
 
 

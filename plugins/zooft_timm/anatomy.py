@@ -1,19 +1,21 @@
 """How timm's models are built.
 
-ResNets, plain vision transformers and the EfficientNet and MobileNet family have fine stages. Every other model has
-two, after the two halves that all timm models have: ``forward_features`` and ``forward_head``, the latter with the
-classifier taken out.
+The stages of ResNets, of plain vision transformers, EVA and BEiT, and of the EfficientNet and MobileNet family are
+written by hand. Every other model has two, after the two halves that all timm models have: ``forward_features`` and
+``forward_head``, the latter with the classifier taken out; the first is taken apart where it is a chain (`chain`).
 """
 
 from __future__ import annotations
 
 import math
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import zooft
+from zooft_timm import chain
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping
 
     from torch import Tensor, nn
 
@@ -33,7 +35,7 @@ def anatomy(name: str, module: nn.Module) -> zooft.Anatomy:
     modules = {name for name, _ in module.named_modules()}
     first = [name for name in _names(config.get("first_conv")) if name in modules]
     return zooft.Anatomy(
-        stages=_fine_stages(module) or _two_stages(name, module, classifier, spec),
+        stages=_by_hand(module) or _halves(name, module, classifier, spec),
         classifier=classifier,
         input=spec,
         first_convolution=first[0] if len(first) == 1 else None,
@@ -62,10 +64,12 @@ def _refuse_irreplaceable(name: str, module: nn.Module, classifier: tuple[str, .
         )
 
 
-def _fine_stages(module: Any) -> Mapping[str, zooft.Stage] | None:
+def _by_hand(module: Any) -> Mapping[str, zooft.Stage] | None:
     """By the exact class: what inherits from one may well run in another order."""
+    from timm.models.beit import Beit
     from timm.models.deit import VisionTransformerDistilled
     from timm.models.efficientnet import EfficientNet
+    from timm.models.eva import Eva
     from timm.models.mobilenetv3 import MobileNetV3
     from timm.models.resnet import ResNet
     from timm.models.vision_transformer import VisionTransformer
@@ -76,6 +80,8 @@ def _fine_stages(module: Any) -> Mapping[str, zooft.Stage] | None:
         VisionTransformerDistilled: _vision_transformer,
         EfficientNet: _efficientnet,
         MobileNetV3: _mobilenet,
+        Eva: _eva,
+        Beit: _beit,
     }
     maker = makers.get(type(module))
     return maker(module) if maker else None
@@ -113,6 +119,50 @@ def _embed(module: Any, x: Tensor) -> Tensor:
     return normed
 
 
+def _eva(module: Any) -> Mapping[str, zooft.Stage] | None:
+    """Every block asks for the rotary positions again; None with options by which they differ each time."""
+    if module.dynamic_img_size or module.patch_drop is not None or getattr(module.rope, "aug_active", False):
+        return None
+
+    def block(number: int, m: Any, x: Tensor) -> Tensor:
+        rope: Any = None if m.rope is None else m.rope.get_embed(**shape)
+        out: Tensor = m.blocks[number](x, rope=rope[number] if m.rope_mixed else rope)
+        return out
+
+    shape = {} if hasattr(module.rope, "feat_shape") else {"shape": module.patch_embed.grid_size}
+    tokens = ("patch_embed", "cls_token", "reg_token", "pos_embed", "pos_drop", "rope", "norm_pre")
+    return {
+        "embed": zooft.Stage(tokens, lambda m, x: m.norm_pre(m._pos_embed(m.patch_embed(x))[0])),
+        **_blocks(module, block),
+        "pool": zooft.Stage(("norm", "attn_pool", "fc_norm", "head_drop"), lambda m, x: _pre_logits(m, m.norm(x))),
+    }
+
+
+def _beit(module: Any) -> Mapping[str, zooft.Stage]:
+    import torch
+
+    def embed(m: Any, x: Tensor) -> Tensor:
+        x = m.patch_embed(x)
+        x = torch.cat([m.cls_token.expand(x.shape[0], -1, -1), x], 1)
+        out: Tensor = m.pos_drop(x if m.pos_embed is None else x + m.pos_embed)
+        return out
+
+    def block(number: int, m: Any, x: Tensor) -> Tensor:
+        bias = None if m.rel_pos_bias is None else m.rel_pos_bias()
+        out: Tensor = m.blocks[number](x, shared_rel_pos_bias=bias)
+        return out
+
+    return {
+        "embed": zooft.Stage(("patch_embed", "cls_token", "pos_embed", "pos_drop", "rel_pos_bias"), embed),
+        **_blocks(module, block),
+        "pool": zooft.Stage(("norm", "fc_norm", "head_drop"), lambda m, x: _pre_logits(m, m.norm(x))),
+    }
+
+
+def _blocks(module: Any, forward: Callable[[int, Any, Tensor], Tensor]) -> dict[str, zooft.Stage]:
+    return {f"block{i}": zooft.Stage((f"blocks.{i}",), partial(forward, i)) for i in range(len(module.blocks))}
+
+
 def _efficientnet(module: Any) -> Mapping[str, zooft.Stage]:
     return {
         "stem": zooft.Stage(("conv_stem", "bn1")),
@@ -135,20 +185,33 @@ def _pre_logits(module: Any, x: Tensor) -> Tensor:
     return pooled
 
 
-def _two_stages(
-    name: str, module: Any, classifier: tuple[str, ...], spec: zooft.InputSpec
-) -> Mapping[str, zooft.Stage]:
+def _halves(name: str, module: Any, classifier: tuple[str, ...], spec: zooft.InputSpec) -> Mapping[str, zooft.Stage]:
+    """The features, in the parts that they are a chain of, and the pooling."""
     leaves = [key for key, child in module.named_modules() if key and not list(child.children())]
     items = dict.fromkeys(key for key in (*leaves, *module.state_dict()) if not _inside(key, classifier))
-    pooling = _run_while_pooling(name, module, spec)
+    watched, pooling = _watch_halves(name, module, spec)
     if pooling is None:
         return {"features": zooft.Stage(tuple(items), lambda m, x: m.forward_head(m.forward_features(x)))}
     late = tuple(key for key in items if key in pooling or key.rpartition(".")[0] in pooling)
     early = tuple(key for key in items if key not in late)
     return {
-        "features": zooft.Stage(early, lambda m, x: m.forward_features(x)),
+        **(_chained(chain.stages(module, watched), early) or _features(early)),
         # not pre_logits: some heads have a norm or hidden layer before the classifier, which that would leave out
         "pool": zooft.Stage(late, lambda m, x: m.forward_head(x)),
+    }
+
+
+def _features(early: tuple[str, ...]) -> dict[str, zooft.Stage]:
+    return {"features": zooft.Stage(early, lambda m, x: m.forward_features(x))}
+
+
+def _chained(parts: Mapping[str, tuple[str, ...]], early: tuple[str, ...]) -> dict[str, zooft.Stage]:
+    """Stages of a chain; the last one owns what no image runs through, such as pretraining's mask token."""
+    owned = tuple(part for run in parts.values() for part in run)
+    unused = tuple(key for key in early if not _inside(key, owned))
+    return {
+        stage: zooft.Stage((*run, *unused) if stage == list(parts)[-1] else run, partial(chain.run_parts, run))
+        for stage, run in parts.items()
     }
 
 
@@ -160,31 +223,22 @@ def _inside(key: str, names: tuple[str, ...]) -> bool:
     return any(key == name or key.startswith(name + ".") for name in names)
 
 
-def _run_while_pooling(name: str, module: Any, spec: zooft.InputSpec) -> set[str] | None:
-    """Names of the modules that ``forward_head`` runs and ``forward_features`` doesn't.
+def _watch_halves(name: str, module: Any, spec: zooft.InputSpec) -> tuple[chain.Watch, set[str] | None]:
+    """What ``forward_features`` runs, and the names of the modules that ``forward_head`` runs and it doesn't.
 
-    None where the features are several maps, as CoaT's, which no stage can hand on.
+    The latter are None where the features are several maps, as CoaT's, which no stage can hand on.
     """
     import torch
 
-    ran: set[str] = set()
-    hooks = [
-        child.register_forward_hook(lambda _m, _i, _o, key=key: ran.add(key)) for key, child in module.named_modules()
-    ]
     try:
         module.eval()
         device = next(module.parameters()).device
-        with torch.no_grad():
-            x = module.forward_features(torch.zeros(1, spec.channels, spec.height, spec.width, device=device))
-            early = set(ran)
-            ran.clear()
-            module.forward_head(x)
+        image = torch.zeros(1, spec.channels, spec.height, spec.width, device=device)
+        features, watched = chain.watch(module, module.forward_features, image)
+        _, after = chain.watch(module, module.forward_head, features)
     except Exception as error:
         raise zooft.ModelError(f"timm's {name} can't be parted into features and pooling: {error}") from error
-    finally:
-        for hook in hooks:
-            hook.remove()
-    return ran - early if isinstance(x, torch.Tensor) else None
+    return watched, after.all - watched.all if isinstance(features, torch.Tensor) else None
 
 
 def _input(module: nn.Module) -> zooft.InputSpec:

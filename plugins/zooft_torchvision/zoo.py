@@ -1,6 +1,6 @@
 """torchvision's models: listing, building, weights, and their anatomy.
 
-ResNet and VGG have fine stages; any other model is one stage, as torchvision's classes don't part their forward.
+The stages of ResNet and VGG are here, those of the other classes in `chains`.
 """
 
 from __future__ import annotations
@@ -8,6 +8,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 import zooft
+from zooft_torchvision import chains
 
 if TYPE_CHECKING:
     from torch import nn
@@ -83,7 +84,7 @@ def anatomy(name: str, module: nn.Module) -> zooft.Anatomy:
     convolutions = [key for key, child in module.named_modules() if isinstance(child, nn.Conv2d)]
     linear = [key for key, child in module.named_modules() if isinstance(child, nn.Linear)]
     classifier = (linear or convolutions)[-1]
-    stages = {"features": _whole(module, classifier)}
+    stages = chains.stages(module, classifier) or {"features": _whole(module, classifier)}
     if isinstance(module, ResNet):
         stages = _resnet_stages()
     elif isinstance(module, VGG):

@@ -330,6 +330,15 @@ def test_other_weights_are_refused(tmp_path: Path) -> None:
         zooft.finetune(resume=tmp_path / "run")
 
 
+def test_a_run_of_a_version_with_other_stages_is_refused_by_their_names(interrupted: Path) -> None:
+    path = interrupted.with_name("run.incomplete") / "run.json"
+    record = json.loads(path.read_text())
+    record["backbone"]["stages"] = ["features", "pool"]
+    path.write_text(json.dumps(record))
+    with pytest.raises(RunError, match=r"had the stages features, pool; here they are stem, layer1, .*another --out"):
+        zooft.finetune(resume=interrupted)
+
+
 def test_a_finished_run_and_one_that_is_not_there_are_refused(interrupted: Path) -> None:
     zooft.finetune(resume=interrupted)
     with pytest.raises(RunError, match="is finished; there is nothing to resume"):

@@ -18,6 +18,7 @@ from zooft.model import freeze
 from zooft.model.adapted import AdaptedModel, zoo_state_dict
 from zooft.model.backbone import Backbone, adapt_first_convolution, load_backbone, outline_backbone
 from zooft.model.names import full_name
+from zooft.model.taps import measure
 from zooft_timm import zoo, zooft_register_families
 
 # the map with a stage for each block, by what is peculiar to the model
@@ -32,9 +33,11 @@ FINE = {
     "tf_efficientnet_lite0": "convolutions padded as TensorFlow does",
     "mobilenetv3_small_050": "reports 576 features and pools to 1,024",
 }
-# the map of features and pool
+# features taken apart, where timm has them in a row
+CHAINS = ["test_convnext", "test_nfnet", "test_byobnet", "test_coatnet", "regnetx_002"]
+# features and pool
 # hiera attends over five axes, which the exporter can't write as one operation
-COARSE = ["test_convnext", "test_nfnet", "test_byobnet", "test_coatnet", "regnetx_002", "levit_128s", "hiera_tiny_224"]
+COARSE = [*CHAINS, "levit_128s", "hiera_tiny_224"]
 WIDTHS = {"resnet18": 512, "mobilenetv3_small_050": 1024, "tf_efficientnet_lite0": 1280, "regnetx_002": 368}
 
 # One small model of every class of timm 1.0.31.
@@ -123,6 +126,32 @@ def test_frozen_stages_stay_and_the_others_learn(name: str) -> None:
 @pytest.mark.parametrize("name", FINE)
 def test_fine_maps_have_a_stage_for_each_block(name: str) -> None:
     assert len(load(name).stages) >= 6
+
+
+@pytest.mark.parametrize("name", ["swin_tiny_patch4_window7_224", "convnext_atto", *CHAINS])
+def test_the_pyramid_is_what_timms_own_features_only_gives(name: str) -> None:
+    """Strides and channels by timm's feature_info, a truth that zooft doesn't read."""
+    backbone = load(name)
+    info = timm.create_model(name, features_only=True, pretrained=False).feature_info
+    found = {tap.stride: tap.channels for tap in measure(backbone).taps if tap.stride >= 4}
+    assert found == {of: channels for of, channels in zip(info.reduction(), info.channels(), strict=True) if of >= 4}
+
+
+@pytest.mark.parametrize("name", ["swin_tiny_patch4_window7_224", "convnext_atto", "test_nfnet"])
+def test_maps_between_stages_are_those_of_timms_features_only(name: str) -> None:
+    """Their values, but for the deepest, which has the last norm too."""
+    backbone = load(name)
+    plain = timm.create_model(name, features_only=True, pretrained=False).eval()
+    tensors = {key.replace("_", "."): tensor for key, tensor in backbone.module.state_dict().items()}
+    plain.load_state_dict({key: tensors[key.replace("_", ".")] for key in plain.state_dict()})
+    x, maps = noise(backbone, 1), []
+    with torch.inference_mode():
+        wanted = plain(x)
+        for stage in backbone.stages.values():
+            x = stage(backbone.module.eval(), x)
+            maps.append(x)
+    for one in [one for one, stride in zip(wanted, plain.feature_info.reduction(), strict=True) if stride >= 4][:-1]:
+        assert any(one.shape == each.shape and torch.allclose(one, each, atol=1e-5) for each in maps)
 
 
 @pytest.mark.parametrize(("name", "width"), WIDTHS.items())

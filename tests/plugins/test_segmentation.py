@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import re
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -180,3 +181,15 @@ def test_a_head_called_as_another_plugin_s_is_the_one_that_fits(data: Path, tmp_
         data=data, out=tmp_path / "run", export=False, report=False, **{**OPTIONS, "head": "linear", "weights": "random", "epochs": 1}
     )  # fmt: skip
     assert json.loads((result.path / "run.json").read_text())["head"] == "segmentation/linear"
+
+
+def test_a_run_whose_head_reads_behind_stages_that_are_gone_is_refused_by_their_names(
+    run: Path, tmp_path: Path
+) -> None:
+    old = Path(shutil.copytree(run, tmp_path / "old"))
+    record = json.loads((old / "run.json").read_text())
+    record["backbone"]["taps"] = ["features"]
+    (old / "run.json").write_text(json.dumps(record))
+    done = CliRunner().invoke(cli.zooft, ["export", str(old)])
+    assert done.exit_code != 0
+    assert "was trained on maps behind features of timm:" in " ".join(done.output.split())

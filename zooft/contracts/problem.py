@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
-from zooft.contracts.data import Label
+from zooft.contracts.data import Arrays, Label
 from zooft.contracts.geometry import Geometry
 from zooft.contracts.options import NoOptions
 from zooft.contracts.parts import Gives
@@ -305,6 +305,10 @@ def _no_properties(_labels: Labels) -> Mapping[str, str]:
     return {}
 
 
+def _at_once(run: Callable[[Arrays], Columns], arrays: Arrays, _labels: Labels) -> Columns:
+    return run(arrays)
+
+
 def _no_figures(_differences: Mapping[str, OutputDifference]) -> Mapping[str, float]:
     return {}
 
@@ -329,6 +333,9 @@ class DeploymentPart:
         writers: name of a format of ``zooft predict`` to ``(answers, labels, fitted, folder)``, which writes answers
             such as masks into a new folder and returns the files; `answers` come one after the other, each to be
             dropped before the next.
+        whole: ``(run, arrays, labels)`` to the outputs for one sample, with the batch axis, in ``zooft predict``:
+            a problem that learns from tiles cuts the sample's arrays here, gives those of each tile to ``run``,
+            whose outputs have the batch axis, and puts these together. Must not import torch.
         figures: ``(differences by output)`` to what ``verification.json`` has of them under names of the problem's
             own.
     """
@@ -341,6 +348,7 @@ class DeploymentPart:
     writers: Mapping[str, Callable[[Iterable[FileAnswer], Labels, Fitted, Path], Sequence[Path]]] = field(
         default_factory=dict
     )
+    whole: Callable[[Callable[[Arrays], Columns], Arrays, Labels], Columns] = _at_once
     figures: Callable[[Mapping[str, OutputDifference]], Mapping[str, float]] = _no_figures
 
 

@@ -158,7 +158,7 @@ def draw_files(
         try:
             if found.error:
                 raise RuntimeModelError(found.error)
-            outputs = run_one(model, found.arrays)
+            outputs = _whole(model, task, found.arrays)
         except RuntimeModelError as error:
             report(Answer(key=key, error=str(error)))
             continue
@@ -213,7 +213,7 @@ def _fault(path: Path) -> str:
 
 def _of_arrays(model: OnnxModel, task: Task, read: _Read) -> Answer:
     try:
-        columns = columns_of(model, task, run_one(model, read.arrays), [None])
+        columns = columns_of(model, task, _whole(model, task, read.arrays), [None])
     except RuntimeModelError as error:
         return Answer(key=read.key, error=str(error))
     return Answer(key=read.key, cells=_cells(model, task, Predictions(samples=(), columns=columns)))
@@ -224,6 +224,14 @@ def _cells(model: OnnxModel, task: Task, one: Predictions) -> dict[str, Any]:
     about = model.metadata
     cells = task.problem.presentation.cells(one, about.labels, about.fitted)
     return {name: column[0] for name, column in cells.items()}
+
+
+def _whole(model: OnnxModel, task: Task, arrays: Arrays) -> Mapping[str, NDArray[Any]]:
+    """As `run_one`, or from several parts of the sample, as the problem has it."""
+    whole: Mapping[str, NDArray[Any]] = task.problem.deployment.whole(
+        partial(run_one, model), arrays, model.metadata.labels
+    )
+    return whole
 
 
 def run_one(model: OnnxModel, arrays: Arrays) -> dict[str, NDArray[Any]]:
@@ -308,7 +316,7 @@ def of_group(
     rows = []
     try:
         for sample in group.samples:
-            answers = run_one(model, sample_tables.read(task, options, sample))
+            answers = _whole(model, task, sample_tables.read(task, options, sample))
             rows.append(columns_of(model, task, answers, [sample.target]))
             advance(1)
     except (DataError, PluginError, RuntimeModelError) as error:

@@ -121,6 +121,7 @@ def open_run(path: Path, registry: Registry, *, like: Backbone | None = None) ->
         like=like,
     )
     backbone = for_task(backbone, task, options)
+    _check_taps(path, record, backbone)
     outputs = ask(task.problem.training, "outputs", record.labels, options)
     adapted = adapt(backbone, registry.head(record.head), outputs, known_taps=record.backbone.taps)
     weights = path / runs.WEIGHTS_FILE
@@ -136,6 +137,16 @@ def open_run(path: Path, registry: Registry, *, like: Backbone | None = None) ->
         fitted=record.fitted,
         group_rule=record.data.group_rule,
     )
+
+
+def _check_taps(path: Path, record: RunRecord, backbone: Backbone) -> None:
+    """Raise RunError where the head reads maps behind stages that this version's backbone hasn't."""
+    missing = [stage for stage in record.backbone.taps if stage not in backbone.stages]
+    if missing:
+        raise RunError(
+            f"{path} was trained on maps behind {', '.join(missing)} of {backbone.reference}, whose stages are "
+            f"{', '.join(backbone.stages)} now; open it with zooft {record.zooft}, or train anew"
+        )
 
 
 def about_unfitted(saved: SavedRun) -> tuple[str, ...]:

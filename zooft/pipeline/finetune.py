@@ -363,6 +363,7 @@ def _write_record(
     begun = begin_record(plan, backbone, adapted, splits, found)
     if plan.config.resume is not None:
         resume.check_weights(folder, backbone)
+        resume.check_stages(folder, backbone)
         begun = resume.carry_over(folder, begun, epochs=plan.config.training.epochs)
     write_record(folder, begun)
     events.on_start(

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from zooft import config as configuration
 from zooft.data import samples as sample_tables
-from zooft.errors import ConfigError, DataError, WeightsError
+from zooft.errors import ConfigError, DataError, RunError, WeightsError
 from zooft.run import folder as runs
 from zooft.run.record import RunRecord, read_record
 
@@ -143,6 +143,20 @@ def check_weights(folder: Path, backbone: Backbone) -> None:
             f"the backbone's weights have changed since the run was started: they were {was.source} (SHA-256 "
             f"{was.tensors_sha256[:12]}…) and are {now.source} ({now.tensors_sha256[:12]}…) now; bring them back, or "
             "train anew with another --out"
+        )
+
+
+def check_stages(folder: Path, backbone: Backbone) -> None:
+    """Raise RunError where the backbone has other stages than when the run in `folder` was begun.
+
+    Rules of freezing would mean other layers, and the optimizer has other groups.
+    """
+    before = _record(folder)
+    if before is not None and before.backbone.stages != tuple(backbone.stages):
+        raise RunError(
+            f"the run was begun by zooft {before.zooft}, in which {backbone.reference} had the stages "
+            f"{', '.join(before.backbone.stages)}; here they are {', '.join(backbone.stages)}, and can't go on from "
+            "there; finish it with that version, or train anew with another --out"
         )
 
 
