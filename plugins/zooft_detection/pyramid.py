@@ -53,7 +53,7 @@ class Fcos(nn.Module):
             CLASSES: made["cls_logits"],
             CENTRENESS: made["bbox_ctrness"],
             DISTANCES: made["bbox_regression"],
-            SQUARES: self.squares.to(maps[0].dtype).expand(maps[0].shape[0], -1, -1),
+            SQUARES: self.squares.expand(maps[0].shape[0], -1, -1),
         }
 
 

@@ -128,6 +128,7 @@ def test_where_the_exporter_refuses_attention_it_is_written_out_and_said(
     ("model", "plain"),
     [
         (nn.Sequential(nn.Linear(8, 4), nn.LayerNorm(4), nn.GELU(), nn.Dropout(0.5), nn.Flatten()), True),
+        (nn.Sequential(nn.Unflatten(1, (1, -1)), nn.Conv2d(1, 4, 1), nn.GroupNorm(2, 4), nn.Upsample((3, 5))), True),
         (Attending(2), True),
         (Attending(1, 1, 2), True),
         (Attending(2, is_causal=True), False),
