@@ -20,6 +20,7 @@ import pytest
 import torch
 from click.testing import CliRunner, Result
 from PIL import Image
+from test_without_torch import modules_of_training, without
 
 import zooft
 from zooft import cli
@@ -120,6 +121,20 @@ def test_other_formats(run: Path, data: Path, tmp_path: Path) -> None:
         assert len(lines) == sum(said["counts"])
         shares = np.array([[float(word) for word in line.split()[1:5]] for line in lines]).reshape(-1, 4)
         assert ((shares >= 0) & (shares <= 1)).all()
+
+
+def test_boxes_are_predicted_and_evaluated_without_torch_as_with_it(run: Path, data: Path, tmp_path: Path) -> None:
+    commands = [
+        ["predict", run / "model.onnx", data / "images" / "val" / "00.png", "--format", "json"],
+        ["evaluate", run / "model.onnx", "--data", data, "--json"],
+        ["predict", run / "model.onnx", data / "images" / "val", "--format", "coco", "--out", tmp_path / "boxes"],
+    ]
+    blocked = [*modules_of_training(), "pycocotools", "faster_coco_eval"]
+    *answers, boxes = without(blocked, *commands)
+    for words, (status, out, err) in zip(commands, answers, strict=False):
+        assert status == 0, err
+        assert json.loads(out) == json.loads(command(*words).stdout)
+    assert boxes[0] == 0, boxes[2]
 
 
 @pytest.mark.parametrize("shape", [(1, 30, 200), (2, 96, 128), (3, 301, 47), (7, 64, 64)])

@@ -19,6 +19,7 @@ import pytest
 from click.testing import CliRunner, Result
 from numpy.typing import NDArray
 from PIL import Image
+from test_without_torch import modules_of_training, without
 
 import zooft
 import zooft_segmentation
@@ -121,6 +122,20 @@ def test_run_and_file_are_evaluated_alike(run: Path, data: Path) -> None:
     for words in (("evaluate", run), ("evaluate", run / "model.onnx", "--data", data)):
         said = json.loads(command(*words, "--json").stdout)
         assert re.search(rf'"miou":.*?{re.escape(str(figures["miou"])[:8])}', json.dumps(said))
+
+
+def test_masks_are_predicted_and_evaluated_without_torch_as_with_it(run: Path, data: Path, tmp_path: Path) -> None:
+    commands = [
+        ["predict", run / "model.onnx", data / "images" / "val" / "00.png", "--format", "json"],
+        ["evaluate", run / "model.onnx", "--data", data, "--json"],
+        ["predict", run / "model.onnx", data / "images" / "val", "--format", "masks", "--out", tmp_path / "masks"],
+    ]
+    blocked = [*modules_of_training(), "pycocotools", "segmentation_models_pytorch"]
+    *answers, masks = without(blocked, *commands)
+    for words, (status, out, err) in zip(commands, answers, strict=False):
+        assert status == 0, err
+        assert json.loads(out) == json.loads(command(*words).stdout)
+    assert masks[0] == 0, masks[2]
 
 
 def test_masks_of_any_size_come_out_of_any_batch(run: Path) -> None:
