@@ -126,6 +126,10 @@ def _check(found: Sequence[ClassSpec], name: str) -> tuple[ClassSpec, ...]:
     for each in found:
         if fault := zooft.label_fault(each.name):
             raise zooft.ConfigError(f"{name}: {each.name!r} can't be a class: {fault}")
+    try:
+        zooft.check_labels((each.name, name) for each in found)  # one class in two spellings
+    except zooft.DataError as error:
+        raise zooft.ConfigError(str(error)) from error
     return tuple(found)
 
 

@@ -271,6 +271,7 @@ def test_masks_of_greys_that_nothing_explains_are_refused(tmp_path: Path) -> Non
     ("name", "text", "words"),
     [
         ("c.txt", "sky\nsky\n", "the name sky is there twice"),
+        ("c.txt", "sky\nSky\n", r"'Sky' \(c.txt\) and 'sky' \(c.txt\)"),
         ("c.txt", "", "names no class"),
         ("c.json", "{", "isn't JSON"),
         ("c.json", '{"sky": [1, 2]}', "is no colour"),
