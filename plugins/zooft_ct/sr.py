@@ -68,6 +68,10 @@ def _write(result: zooft.GroupResult, file: zooft.DeployedFile, folder: Path) ->
     """One report, whole or not at all."""
     path = folder / f"{result.group}.dcm"
     partial = path.with_suffix(".partial")
+    if path.exists() and not _is_report(path):
+        raise zooft.DataError(
+            f"{result.group}: {path.name} exists and isn't a report of ours, so it stays; name another folder"
+        )
     try:
         with privacy.quiet_pydicom():
             _report(result, file).save_as(partial, enforce_file_format=True)
@@ -81,6 +85,19 @@ def _write(result: zooft.GroupResult, file: zooft.DeployedFile, folder: Path) ->
     finally:
         partial.unlink(missing_ok=True)
     return path
+
+
+def _is_report(path: Path) -> bool:
+    """Whether it is what an earlier command wrote, and may be written again."""
+    from pydicom import dcmread
+    from pydicom.errors import InvalidDicomError
+
+    try:
+        with privacy.quiet_pydicom():
+            found = dcmread(path, specific_tags=["Modality", "Manufacturer"])
+    except (OSError, InvalidDicomError):
+        return False
+    return (found.get("Modality"), found.get("Manufacturer")) == ("SR", "zooft")
 
 
 def _report(result: zooft.GroupResult, file: zooft.DeployedFile) -> Dataset:

@@ -17,6 +17,8 @@ _NAMES, _VALUES = ("name", "class", "label"), ("value", "id", "index", "number")
 _COLOURS = ("r", "g", "b"), ("red", "green", "blue")
 _LARGEST_FILE = 2**20
 _LINE = re.compile(r"^(?P<before>\d+\s+\d+\s+\d+)?\s*(?P<name>.*?)\s*(?P<after>\d+\s+\d+\s+\d+)?$")
+_FORMULA = re.compile(r"'*\s*[=+\-@\uff1d\uff0b\uff0d\uff20]")
+"""What a spreadsheet takes for a formula, in full width too."""
 Colour = tuple[int, int, int]
 
 
@@ -126,6 +128,10 @@ def _check(found: Sequence[ClassSpec], name: str) -> tuple[ClassSpec, ...]:
     for each in found:
         if fault := zooft.label_fault(each.name):
             raise zooft.ConfigError(f"{name}: {each.name!r} can't be a class: {fault}")
+    try:
+        zooft.check_labels((each.name, name) for each in found)  # one class in two spellings
+    except zooft.DataError as error:
+        raise zooft.ConfigError(str(error)) from error
     return tuple(found)
 
 
@@ -180,6 +186,16 @@ def _of_pair(key: str, value: Any, number: int, name: str) -> ClassSpec:
     return ClassSpec(key, number, _colour(value, name))  # {"sky": [128, 128, 128]}
 
 
+def to_cell(name: str) -> str:
+    """A class's name for a table, with an apostrophe before what a spreadsheet would compute."""
+    return f"'{name}" if _FORMULA.match(name) else name
+
+
+def from_cell(text: str) -> str:
+    """The inverse of `to_cell`."""
+    return text[1:] if text.startswith("'") and _FORMULA.match(text) else text
+
+
 def _of_csv(path: Path) -> list[ClassSpec]:
     table = zooft.read_csv(path)
     channels = next((names for names in _COLOURS if set(names) <= set(table.columns)), None)
@@ -194,7 +210,7 @@ def _of_csv(path: Path) -> list[ClassSpec]:
             colour = None if channels is None else _colour([int(cells[each]) for each in channels], path.name)
         except ValueError:
             raise zooft.ConfigError(f"{path.name}, line {line}: a value or colour isn't a whole number") from None
-        found.append(ClassSpec(cells[name], own, colour))
+        found.append(ClassSpec(from_cell(cells[name]), own, colour))
     return _colours_alone(found)
 
 

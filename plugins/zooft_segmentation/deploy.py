@@ -13,7 +13,7 @@ import numpy as np
 import zooft
 from zooft_segmentation import needs, tiles
 from zooft_segmentation.areas import deployed_columns
-from zooft_segmentation.classes import colours_of
+from zooft_segmentation.classes import colours_of, to_cell
 from zooft_segmentation.drawing import painted
 from zooft_segmentation.training import HEAD
 
@@ -180,7 +180,7 @@ def _write_classes(labels: Labels, folder: Path) -> Path:
         writer = csv.writer(file)
         writer.writerow(["name", "value", "r", "g", "b"])
         for number, (label, colour) in enumerate(zip(labels, colours_of(labels), strict=True)):
-            writer.writerow([label.name, number, *colour])
+            writer.writerow([to_cell(label.name), number, *colour])
     return path
 
 

@@ -398,6 +398,7 @@ def test_what_was_misworded_exits_with_2_and_says_what_would_do(
         (("predict", "nowhere.onnx", "a.png"), "there is no file nowhere.onnx"),
         (("finetune", "--task", "classification", "--backbone", "timm:test_vit", "--data", "nowhere"), "no data at nowhere"),
         (("demo", "classification", "."), "isn't empty"),
+        (("demo", "classification", __file__), "is a file; name a new folder"),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, tuple) else "",
 )  # fmt: skip

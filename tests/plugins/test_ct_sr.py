@@ -64,6 +64,18 @@ def test_a_report_is_valid_though_the_headers_say_nothing_of_the_patient(tmp_pat
     assert [line for line in said.splitlines() if line.startswith("Error")] == []
 
 
+def test_a_report_overwrites_nothing_but_a_report(tmp_path: Path) -> None:
+    answer, out = result(tmp_path / "in", "13"), tmp_path / "out"
+    for _ in range(2):
+        (path,) = sr.write([answer], FILE, out, OPTIONS)
+    slice_ = (tmp_path / "in" / "13").read_bytes()
+    for other in (b"mine", slice_):
+        path.write_bytes(other)
+        with pytest.raises(zooft.DataError, match=r"patient13.dcm exists and isn't a report of ours"):
+            sr.write([answer], FILE, out, OPTIONS)
+        assert path.read_bytes() == other
+
+
 def test_a_report_says_which_class_is_looked_for(tmp_path: Path) -> None:
     (path,) = sr.write([result(tmp_path / "in", "12")], FILE, tmp_path / "out", OPTIONS)
     told = {

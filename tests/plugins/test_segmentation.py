@@ -117,6 +117,19 @@ def test_other_formats(run: Path, data: Path, tmp_path: Path) -> None:
     assert sum(answers["predictions"][0]["shares"]) == pytest.approx(1)
 
 
+def test_masks_are_not_written_over_the_pictures(run: Path, data: Path, tmp_path: Path) -> None:
+    picture = tmp_path / "in" / "00.png"
+    picture.parent.mkdir()
+    picture.write_bytes((data / "images" / "val" / "00.png").read_bytes())
+    before = picture.read_bytes()
+    words = ["predict", str(run), str(picture), "--format", "masks", "--out", str(tmp_path / "in")]
+    done = CliRunner().invoke(cli.zooft, words)
+    assert done.exit_code != 0
+    assert isinstance(done.exception, zooft.ConfigError) or "holds files that are read here" in done.output
+    assert picture.read_bytes() == before
+    assert [path.name for path in picture.parent.iterdir()] == ["00.png"]
+
+
 def test_run_and_file_are_evaluated_alike(run: Path, data: Path) -> None:
     figures = recorded(run)
     for words in (("evaluate", run), ("evaluate", run / "model.onnx", "--data", data)):

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 import zooft
-from zooft_segmentation import classes, masks
+from zooft_segmentation import classes, deploy, masks
 from zooft_segmentation.discover import discover
 from zooft_segmentation.options import SegmentationOptions
 
@@ -271,6 +271,7 @@ def test_masks_of_greys_that_nothing_explains_are_refused(tmp_path: Path) -> Non
     ("name", "text", "words"),
     [
         ("c.txt", "sky\nsky\n", "the name sky is there twice"),
+        ("c.txt", "sky\nSky\n", r"'Sky' \(c.txt\) and 'sky' \(c.txt\)"),
         ("c.txt", "", "names no class"),
         ("c.json", "{", "isn't JSON"),
         ("c.json", '{"sky": [1, 2]}', "is no colour"),
@@ -286,6 +287,14 @@ def test_bad_files_of_classes_are_refused(tmp_path: Path, name: str, text: str, 
     (tmp_path / name).write_text(text)
     with pytest.raises(zooft.ConfigError, match=words):
         SegmentationOptions(classes_file=tmp_path / name)
+
+
+def test_names_that_a_spreadsheet_would_compute_are_written_harmless_and_read_back(tmp_path: Path) -> None:
+    names = ["=1+1", "'=1+1", "-road", "@sky", "ground", "'quoted'"]
+    path = deploy._write_classes(tuple(zooft.Label(name=name) for name in names), tmp_path)
+    written = [line.partition(",")[0] for line in path.read_text().splitlines()[1:]]
+    assert [name for name in written if name[0] in "=+-@"] == []
+    assert [each.name for each in classes.read_file(path)] == names
 
 
 @pytest.mark.parametrize(

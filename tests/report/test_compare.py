@@ -15,7 +15,7 @@ from run_records import data_record, run_record
 from zooft.cli.compare import compare as command
 from zooft.compute.resources import Resources
 from zooft.contracts import class_labels
-from zooft.errors import RunError
+from zooft.errors import ConfigError, RunError
 from zooft.report import comparison
 from zooft.run import folder as runs
 from zooft.run.record import write_record
@@ -179,3 +179,20 @@ def test_the_page_fits_a_phone(tmp_path: Path) -> None:
         shown.open(page, width=390)
         assert shown.evaluate("document.documentElement.scrollWidth") == 390
         assert shown.complaints == []
+
+
+def test_a_page_overwrites_nothing_but_a_page(tmp_path: Path) -> None:
+    first, second = (write(tmp_path / name) for name in ("a", "b"))
+    page, model = tmp_path / "page.html", tmp_path / "model.onnx"
+    model.write_bytes(b"a model")
+    for wrong, words in (
+        (model, "exists and isn't a page"),
+        (tmp_path, "is a folder; name a file in it"),
+        (tmp_path / "none" / "page.html", "there is no folder"),
+    ):
+        with pytest.raises(ConfigError, match=words):
+            called(first, second, "--html", wrong)
+    assert model.read_bytes() == b"a model"
+    for _ in range(2):  # a page of an earlier command is written anew
+        called(first, second, "--html", page)
+        assert page.read_bytes().startswith(b"<!DOCTYPE html>")

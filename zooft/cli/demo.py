@@ -23,6 +23,8 @@ def demo(task: str, folder: Path, seed: int) -> None:
     if chosen.demo is None:
         able = [entry.value.name for entry in found.tasks if entry.value.demo]
         raise ConfigError(f"the task {task} has no demo data; {', '.join(able) or 'no task'} has")
+    if folder.exists() and not folder.is_dir():
+        raise RunError(f"{folder} is a file; name a new folder")
     if folder.exists() and any(folder.iterdir()):
         raise RunError(f"{folder} isn't empty; name a new folder")
     partial = folder.with_name(folder.name + ".partial")

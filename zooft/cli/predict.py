@@ -17,7 +17,7 @@ from zooft.cli.delivery import Tally, writing
 from zooft.cli.live import Live
 from zooft.cli.output import json_flag
 from zooft.cli.screen import echo
-from zooft.cli.wanted import Job, Wanted, check_format, check_out, check_overwritten
+from zooft.cli.wanted import Job, Wanted, check_folder, check_format, check_out, check_overwritten
 from zooft.contracts import DeployedFile
 from zooft.run.folder import ONNX_FILE, to_json, write_text
 from zooft.storage.sequences import pick
@@ -111,7 +111,8 @@ def _by_file(job: Job) -> Tally:
         about=about,
     )
     tally = Tally(left_out=paths.summary(meant.left_out))
-    if job.wanted.format in job.task.problem.deployment.writers:
+    if out is not None and job.wanted.format in job.task.problem.deployment.writers:
+        check_folder(out, meant.files)
         return _by_writer(job, answers.list_inputs(meant.files, meant.sources, job.task, job.options), tally)
     with _live(job.wanted) as live, writing(job, layout, tally) as sink:
         for path, source in meant.sources.items():

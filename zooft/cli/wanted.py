@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from zooft.errors import ConfigError
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Iterable, Mapping, Sequence
 
     from zooft.contracts import Labels, Source, Task
     from zooft.runtime import OnnxModel
@@ -127,6 +127,16 @@ def check_overwritten(job: Job) -> None:
     if out is None or not out.is_file() or formats.is_result(out, job.task.problem.presentation, job.labels):
         return
     raise ConfigError(f"--out {out} exists and isn't what predict writes, so it stays; name another file, or remove it")
+
+
+def check_folder(out: Path, files: Iterable[Path]) -> None:
+    """Refuse a folder for results that holds what is read: a result is named like its picture.
+
+    Raises:
+        ConfigError: it is such a folder.
+    """
+    if out.resolve() in {folder.resolve() for folder in {path.parent for path in files}}:
+        raise ConfigError(f"--out {out} holds files that are read here, and would overwrite them; name another folder")
 
 
 def check_format(job: Job) -> None:
