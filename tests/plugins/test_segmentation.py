@@ -23,6 +23,8 @@ from PIL import Image
 import zooft
 import zooft_segmentation
 from zooft import cli, testing
+from zooft.deploy import saved
+from zooft.hooks import registry
 from zooft_segmentation import demo
 
 DEPLOY = example_data.REPOSITORY / "docs" / "deploy.md"
@@ -225,4 +227,4 @@ def test_a_run_whose_head_reads_behind_stages_that_are_gone_is_refused_by_their_
     with pytest.raises(
         zooft.errors.RunError, match=r"was trained on maps behind features of timm:.*whose stages are stem"
     ):
-        zooft.evaluate(old)
+        saved.open_run(old, registry.load())
