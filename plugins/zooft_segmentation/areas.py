@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 import zooft
+from zooft_segmentation.borders import boundary_f1
 from zooft_segmentation.masks import OUTSIDE
 
 if TYPE_CHECKING:
@@ -18,7 +20,7 @@ if TYPE_CHECKING:
 TRUE, FOUND, BOTH = range(3)
 MOST_CONFUSED = 99
 """Classes up to which a row has a confusion matrix; a row may hold 10,000 numbers."""
-AREAS, CONFUSION, SHARES = "areas", "confusion", "shares"
+AREAS, CONFUSION, SHARES, BORDERS = "areas", "confusion", "shares", "borders"
 
 
 def evaluation_part() -> zooft.EvaluationPart:
@@ -43,9 +45,17 @@ def _columns(outputs: Mapping[str, NDArray[Any]], targets: Sequence[Any], labels
 def deployed_columns(
     answers: Mapping[str, NDArray[Any]], targets: Sequence[Any], labels: Labels, _fitted: Mapping[str, Any]
 ) -> Mapping[str, NDArray[Any]]:
-    """Of masks as the file gives them and targets at the samples' own size."""
+    """Of masks as the file gives them and targets at the samples' own size; how borders lie, too, where scipy is."""
     true = [None if target is None else target.pixels() for target in targets]
-    return columns_of(list(answers["mask"]), true, len(labels))
+    columns = columns_of(list(answers["mask"]), true, len(labels))
+    if find_spec("scipy") is None:
+        return columns
+    unknown = np.full(len(labels), np.nan, np.float32)
+    borders = [
+        unknown if theirs is None else boundary_f1(ours, theirs, len(labels))
+        for ours, theirs in zip(answers["mask"], true, strict=True)
+    ]
+    return {**columns, BORDERS: np.stack(borders)}
 
 
 def columns_of(found: Sequence[Any], true: Sequence[Any], classes: int) -> Mapping[str, NDArray[Any]]:
@@ -96,6 +106,8 @@ def metrics(predictions: zooft.Predictions, labels: Labels) -> Mapping[str, floa
         "mean_accuracy": _mean(_recall(areas)),
         "miou_of_images": _mean(row_miou(rows)),
     }
+    if BORDERS in predictions.columns:
+        figures["boundary_f1"] = _mean(_means(predictions[BORDERS]))
     for number, label in enumerate(labels):
         figures[f"iou/{label.name}"] = float(iou[number])
     return figures
@@ -120,6 +132,14 @@ def _precision(areas: NDArray[Any]) -> NDArray[np.float64]:
     return np.divide(both, found, out=np.full_like(both, np.nan), where=found > 0)
 
 
+def _means(rows: NDArray[Any]) -> NDArray[np.float64]:
+    """Of each column ``(C,)``, over the rows that have it; NaN where none has."""
+    there = ~np.isnan(rows)
+    summed = np.where(there, rows, 0).sum(0, dtype=np.float64)
+    means: NDArray[np.float64] = np.divide(summed, there.sum(0), out=np.full_like(summed, np.nan), where=there.any(0))
+    return means
+
+
 def _mean(values: NDArray[np.float64]) -> float:
     known = values[~np.isnan(values)]
     return float(known.mean()) if len(known) else float("nan")
@@ -133,6 +153,7 @@ def details(
     areas = rows.sum(0)
     iou, dice = overlaps(areas)
     recall, precision = _recall(areas), _precision(areas)
+    borders = _means(predictions[BORDERS]) if BORDERS in predictions.columns else np.full(len(labels), np.nan)
     classes = [
         {
             "name": label.name,
@@ -143,6 +164,7 @@ def details(
             "dice": _json(dice[n]),
             "precision": _json(precision[n]),
             "recall": _json(recall[n]),
+            "boundary_f1": _json(borders[n]),
         }
         for n, label in enumerate(labels)
     ]

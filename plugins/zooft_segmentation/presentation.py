@@ -118,10 +118,11 @@ def _tables(evaluation: Any, _labels: Labels) -> Sequence[zooft.Table]:
             _figure(each["dice"]),
             _figure(each["precision"]),
             _figure(each["recall"]),
+            _figure(each.get("boundary_f1")),
         )
         for each in classes
     )
-    columns = ("Class", "Images", "Pixels", "IoU", "Dice", "Precision", "Recall")
+    columns = ("Class", "Images", "Pixels", "IoU", "Dice", "Precision", "Recall", "Boundary F1")
     return (zooft.Table(title="Per class", columns=columns, rows=rows),)
 
 

@@ -33,13 +33,23 @@ def anatomy(name: str, module: nn.Module) -> zooft.Anatomy:
     _refuse_irreplaceable(name, module, classifier)
     spec = _input(module)
     modules = {name for name, _ in module.named_modules()}
-    first = [name for name in _names(config.get("first_conv")) if name in modules]
+    first = [part for part in _names(config.get("first_conv")) if part in modules and _is_linear(module, part)]
     return zooft.Anatomy(
         stages=_by_hand(module) or _halves(name, module, classifier, spec),
         classifier=classifier,
         input=spec,
         first_convolution=first[0] if len(first) == 1 else None,
     )
+
+
+def _is_linear(module: nn.Module, part: str) -> bool:
+    """Whether a convolution is linear in its weights, so that grey images can be adapted to by their sum.
+
+    Those of NFNets and BiT standardise their weights over the channels.
+    """
+    from timm.layers.std_conv import ScaledStdConv2d, ScaledStdConv2dSame, StdConv2d, StdConv2dSame
+
+    return not isinstance(module.get_submodule(part), (ScaledStdConv2d, ScaledStdConv2dSame, StdConv2d, StdConv2dSame))
 
 
 def _classifier(config: Any, module: nn.Module) -> tuple[str, ...]:

@@ -14,7 +14,7 @@ from torch import nn
 
 import zooft
 from zooft import testing
-from zooft_segmentation import areas, classes, heads, masks, views
+from zooft_segmentation import areas, borders, classes, heads, masks, views
 from zooft_segmentation.losses import PictureLoss
 from zooft_segmentation.options import SegmentationOptions
 from zooft_segmentation.training import class_weights
@@ -291,3 +291,29 @@ def test_coco_s_run_lengths_are_read_back_by_pycocotools(tmp_path: Path) -> None
         (found,) = read.loadAnns(read.getAnnIds(catIds=[number]))
         assert np.array_equal(read.annToMask(found), mask == number)
         assert found["area"] == (mask == number).sum()
+
+
+def test_boundary_f1_by_hand() -> None:
+    true = np.zeros((100, 100), np.uint8)
+    true[:, 50:] = 1
+    found = np.zeros_like(true)
+    found[:, 51:] = 1  # one pixel off, as far as 0.75 % of the diagonal allows
+    assert borders.boundary_f1(found, true, 3)[:2] == pytest.approx(1)
+    far = np.where(np.arange(100) < 60, 0, 1).astype(np.uint8)[None].repeat(100, 0)
+    assert borders.boundary_f1(far, true, 3)[:2] == pytest.approx(0)
+    half = true.copy()
+    half[:50] = far[:50]  # half of the border lies right; its corner is near both
+    precision, recall = 51 / 110, 51 / 100
+    assert borders.boundary_f1(half, true, 3)[1] == pytest.approx(
+        2 * precision * recall / (precision + recall), abs=0.02
+    )
+    assert np.isnan(borders.boundary_f1(found, true, 3)[2])
+
+
+def test_borders_of_void_and_of_the_picture_are_none() -> None:
+    true = np.zeros((60, 60), np.uint8)
+    true[:, 30:] = masks.OUTSIDE
+    anything = np.where(true == masks.OUTSIDE, 1, 0).astype(np.uint8)
+    assert borders.boundary_f1(anything, true, 2)[0] == 1  # no border in truth, none found beside void
+    anything[20:30, 5:15] = 1
+    assert borders.boundary_f1(anything, true, 2)[0] == 0

@@ -305,10 +305,6 @@ def _no_properties(_labels: Labels) -> Mapping[str, str]:
     return {}
 
 
-def _at_once(run: Callable[[Arrays], Columns], arrays: Arrays, _labels: Labels) -> Columns:
-    return run(arrays)
-
-
 def _no_figures(_differences: Mapping[str, OutputDifference]) -> Mapping[str, float]:
     return {}
 
@@ -335,7 +331,8 @@ class DeploymentPart:
             dropped before the next.
         whole: ``(run, arrays, labels)`` to the outputs for one sample, with the batch axis, in ``zooft predict``:
             a problem that learns from tiles cuts the sample's arrays here, gives those of each tile to ``run``,
-            whose outputs have the batch axis, and puts these together. Must not import torch.
+            whose outputs have the batch axis, and puts these together. Must not import torch. None where a sample is
+            answered at once.
         figures: ``(differences by output)`` to what ``verification.json`` has of them under names of the problem's
             own.
     """
@@ -348,7 +345,7 @@ class DeploymentPart:
     writers: Mapping[str, Callable[[Iterable[FileAnswer], Labels, Fitted, Path], Sequence[Path]]] = field(
         default_factory=dict
     )
-    whole: Callable[[Callable[[Arrays], Columns], Arrays, Labels], Columns] = _at_once
+    whole: Callable[[Callable[[Arrays], Columns], Arrays, Labels], Columns] | None = None
     figures: Callable[[Mapping[str, OutputDifference]], Mapping[str, float]] = _no_figures
 
 

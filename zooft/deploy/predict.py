@@ -228,10 +228,10 @@ def _cells(model: OnnxModel, task: Task, one: Predictions) -> dict[str, Any]:
 
 def _whole(model: OnnxModel, task: Task, arrays: Arrays) -> Mapping[str, NDArray[Any]]:
     """As `run_one`, or from several parts of the sample, as the problem has it."""
-    whole: Mapping[str, NDArray[Any]] = task.problem.deployment.whole(
-        partial(run_one, model), arrays, model.metadata.labels
-    )
-    return whole
+    whole = task.problem.deployment.whole
+    if whole is None:
+        return run_one(model, arrays)
+    return whole(partial(run_one, model), arrays, model.metadata.labels)
 
 
 def run_one(model: OnnxModel, arrays: Arrays) -> dict[str, NDArray[Any]]:

@@ -1,0 +1,63 @@
+"""How well borders of classes lie: boundary F1 (Csurka, Larlus, Perronnin and Meylan 2013), of each picture and class.
+
+The share of found border pixels near a true one, and the share of true ones near a found one, and their harmonic mean.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from zooft_segmentation.masks import OUTSIDE
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+NEAR = 0.0075
+"""Of a picture's diagonal: how far a border may lie from the other."""
+
+
+def boundary_f1(found: NDArray[np.uint8], true: NDArray[np.uint8], classes: int) -> NDArray[np.float32]:
+    """``(classes,)``; NaN of classes that aren't there in truth.
+
+    A border is where a pixel of the class has one of another class beside it, not where void or the picture ends.
+
+    Args:
+        found: ``(H, W)``, numbers of classes.
+        true: the same, `OUTSIDE` where nothing is known.
+        classes: how many there are.
+    """
+    limit = max(1.0, NEAR * math.hypot(*true.shape))
+    known = np.where(true == OUTSIDE, np.uint8(OUTSIDE), found)
+    ours, theirs = _edges(known), _edges(true)
+    figures = np.full(classes, np.nan, np.float32)
+    for number in np.unique(true[true != OUTSIDE]).tolist():
+        figures[number] = _f1(ours & (known == number), theirs & (true == number), limit)
+    return figures
+
+
+def _edges(mask: NDArray[np.uint8]) -> NDArray[np.bool_]:
+    """Pixels with one of another class above, below, left or right."""
+    edges = np.zeros(mask.shape, bool)
+    for one, other in (((slice(1, None),), (slice(-1),)), ((slice(None), slice(1, None)), (slice(None), slice(-1)))):
+        differs = (mask[one] != mask[other]) & (mask[one] != OUTSIDE) & (mask[other] != OUTSIDE)
+        edges[one] |= differs
+        edges[other] |= differs
+    return edges
+
+
+def _f1(ours: NDArray[np.bool_], theirs: NDArray[np.bool_], limit: float) -> float:
+    if not ours.any() or not theirs.any():
+        return float(ours.any() == theirs.any())  # a class that fills the picture has no border
+    precision, recall = _share_near(ours, theirs, limit), _share_near(theirs, ours, limit)
+    return 2 * precision * recall / (precision + recall) if precision + recall else 0.0
+
+
+def _share_near(these: NDArray[np.bool_], those: NDArray[np.bool_], limit: float) -> float:
+    from scipy.ndimage import distance_transform_edt
+
+    rows, columns = (np.flatnonzero((these | those).any(axis)) for axis in (1, 0))
+    part = slice(rows[0], rows[-1] + 1), slice(columns[0], columns[-1] + 1)  # the rest is far from both
+    return float((distance_transform_edt(~those[part])[these[part]] <= limit).mean())
