@@ -226,6 +226,12 @@ def test_frozen_stages_drop_nothing(name: str) -> None:
     assert torch.equal(model(x)["logits"], quiet)
 
 
+def test_grey_is_refused_where_the_first_convolution_standardises_its_weights() -> None:
+    """Three equal channels are another image there than one channel of the weights' sum."""
+    with pytest.raises(ModelError, match="takes 3 channels and can't be adapted to 1"):
+        load("test_nfnet", channels=1)
+
+
 @pytest.mark.parametrize("name", ["test_resnet", "test_vit", "test_efficientnet", "test_convnext"])
 def test_one_channel_gives_what_the_grey_image_over_three_channels_gives(name: str) -> None:
     wide, narrow = load(name), load(name, channels=1)
