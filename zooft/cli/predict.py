@@ -111,7 +111,8 @@ def _by_file(job: Job) -> Tally:
     )
     tally = Tally(left_out=paths.summary(meant.left_out))
     if job.wanted.format in job.task.problem.deployment.writers:
-        return _by_writer(job, answers.listed(meant.files, meant.sources, job.task, job.options), tally)
+        with _live(job.wanted) as live:
+            return _by_writer(job, answers.listed(meant.files, meant.sources, job.task, job.options), tally, live)
     with _live(job.wanted) as live, writing(job, layout, tally) as sink:
         for path, source in meant.sources.items():
             live.note(f"{path} is read as {source.name}")
@@ -130,24 +131,28 @@ def _by_file(job: Job) -> Tally:
     return tally
 
 
-def _by_writer(job: Job, asked: Sequence[Asked], tally: Tally) -> Tally:
+def _unusable(asked: Sequence[Group]) -> Iterator[Rejection]:
+    """What answers lack."""
+    yield from (rejected for group in asked for rejected in group.unjudged if rejected.missing)
+
+
+def _by_writer(job: Job, asked: Sequence[Asked], tally: Tally, live: Live) -> Tally:
     """In a format of the problem's own, written into a folder as answers come."""
     from zooft.deploy import predict as answers
 
     folder, metadata = job.wanted.out, job.opened.metadata
     assert folder is not None  # noqa: S101 -- checked before
     lacking: list[Answer] = []
-    with _live(job.wanted) as live:
-        advance = live.computing("files", len(asked))
+    advance = live.computing("files" if job.task.gather is None else "samples", len(asked))
 
-        def tell(answer: Answer) -> None:
-            tally.count(answer)
-            lacking.extend([answer] if answer.error else [])
-            advance(1)
+    def tell(answer: Answer) -> None:
+        tally.count(answer)
+        lacking.extend([answer] if answer.error else [])
+        advance(1)
 
-        made = answers.drawn_files(job.opened, job.task, job.options, asked, tell=tell)
-        writer = job.task.problem.deployment.writers[job.wanted.format]
-        written = writer(made, metadata.labels, metadata.fitted, folder)
+    made = answers.drawn_files(job.opened, job.task, job.options, asked, tell=tell)
+    writer = job.task.problem.deployment.writers[job.wanted.format]
+    written = writer(made, metadata.labels, metadata.fitted, folder)
     say(f"{len(written)} files in {folder}" if len(written) != 1 else written[0])
     _write_unjudged(folder, lacking, key="file")
     return tally
@@ -175,6 +180,8 @@ def _by_group(job: Job) -> Tally:
         asked = answers.groups(found, typed=wanted.typed)
         if not asked:
             live.note(f"nobody to answer about: what was given holds nothing that the task {job.task.name} reads")
+        if wanted.format in job.task.problem.deployment.writers:
+            return _by_writer(job, [*(one for group in asked for one in group.samples), *_unusable(asked)], tally, live)
         advance = live.computing("samples", len(found.samples))
         if wanted.format in job.task.writers:
             results = [answers.of_group(job.opened, job.task, job.options, group, advance=advance) for group in asked]

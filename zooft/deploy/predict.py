@@ -63,6 +63,7 @@ class _Read:
     key: str
     arrays: Arrays = ()
     error: str = ""
+    sample: Sample | None = None
 
 
 def listed(files: Sequence[Path], sources: Mapping[Path, Source], task: Task, options: Any) -> Sequence[Asked]:
@@ -154,7 +155,7 @@ def drawn_files(
         tell: called with every file's answer, also of those that give none.
     """
     for found in _ahead(lambda one: _read(task, options, one), asked):
-        key = found.key
+        key, sample = found.key, found.sample
         try:
             if found.error:
                 raise RuntimeModelError(found.error)
@@ -163,11 +164,13 @@ def drawn_files(
             tell(Answer(key=key, error=str(error)))
             continue
         columns = columns_of(model, task, outputs, [None])
-        tell(Answer(key=key, cells=_cells(model, task, Predictions(samples=(), columns=columns))))
+        known = () if sample is None else (sample,)
+        tell(Answer(key=key, cells=_cells(model, task, Predictions(samples=known, columns=columns))))
         yield FileAnswer(
             key=key,
             outputs={name: output[0] for name, output in outputs.items()},
             picture=partial(sample_tables.picture, task, options, found.arrays),
+            sample=sample,
         )
 
 
@@ -196,7 +199,7 @@ def _read(task: Task, options: Any, asked: Asked) -> _Read:
         return _Read(key, error=str(error))
     except (ZooftError, MemoryError) as error:
         return _Read(key, error="there isn't enough memory to read it" if machine.lacks_memory(error) else str(error))
-    return _Read(key, arrays)
+    return _Read(key, arrays, sample=asked if isinstance(asked, Sample) else None)
 
 
 def _fault(path: Path) -> str:
