@@ -236,6 +236,7 @@ def _masked(
         except zooft.DataError as error:
             rejected.append(zooft.Rejection(f"series {names.series(one.stack)}", f"its labels, {mask}: {error}"))
         advance(1)
+    _refuse_unlabelled(read, rejected)
     found = meaning([volume for _, _, volume in read], names.root, options)
     targets: dict[str, Any] = {}
     labelled: list[Labelled] = []
@@ -250,13 +251,18 @@ def _masked(
             rejected.append(zooft.Rejection(series, f"{covered}; the others aren't used"))
         targets |= {key: own[i] for i, (key, _) in places.items()}
         labelled.append(replace(one, labels=places))
-    if not labelled:
+    _refuse_unlabelled(labelled, rejected)
+    return _Masked(
+        assigned=replace(assigned, labelled=tuple(labelled), rejected=(*assigned.rejected, *rejected)),
+        targets=targets,
+        meaning=found,
+    )
+
+
+def _refuse_unlabelled(left: Sequence[Any], rejected: Sequence[zooft.Rejection]) -> None:
+    if not left:
         first = f"; the first of {len(rejected)}: {rejected[0].id}: {rejected[0].reason}" if rejected else ""
         raise zooft.DataError(f"no label volume in the data can be used{first}")
-    rejected = [*assigned.rejected, *rejected]
-    return _Masked(
-        assigned=replace(assigned, labelled=tuple(labelled), rejected=tuple(rejected)), targets=targets, meaning=found
-    )
 
 
 def _rule(problem: zooft.Problem, *, by_slice: bool) -> str:

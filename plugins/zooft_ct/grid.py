@@ -119,7 +119,7 @@ def fitted(
     corners = np.array(np.meshgrid(*([0, length - 1] for length in turned.shape), indexing="ij")).reshape(3, -1)
     there = moved[:3, :3] @ corners + moved[:3, 3:]
     away = there - corners - np.array([[0], [0], [first]])
-    inside = 0 <= first and first + size[0] <= wanted[0]
+    inside = first >= 0 and first + size[0] <= wanted[0]
     if np.abs(away).max() > SAME or not inside:
         if size[0] == wanted[0]:
             away = there - corners

@@ -140,7 +140,8 @@ def _lay(mask: NDArray[np.bool_], drawn: Drawn, at: int, name: str) -> None:
 def _segments(seg: Dataset, kind: str) -> Iterator[int]:
     """Number of each frame's segment; 0 where the pixels hold it."""
     for item in seg.PerFrameFunctionalGroupsSequence:
-        yield 0 if kind == "LABELMAP" else int(item.SegmentIdentificationSequence[0].ReferencedSegmentNumber)
+        which = None if kind == "LABELMAP" else _macro(seg, item, "SegmentIdentificationSequence")
+        yield 0 if which is None else int(which.ReferencedSegmentNumber)
 
 
 def _places(seg: Dataset, slices: Sequence[SliceHeader]) -> Iterator[int]:
@@ -175,7 +176,7 @@ def _macro(seg: Dataset, frame: Dataset, sequence: str) -> Any:
     for groups in (frame, seg.SharedFunctionalGroupsSequence[0]):
         if groups.get(sequence):
             return groups[sequence].value[0]
-    raise zooft.DataError(f"it lacks {sequence}, so where its frames lie can't be known")
+    raise zooft.DataError(f"it lacks {sequence}, which says where its frames belong")
 
 
 def write(

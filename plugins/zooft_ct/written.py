@@ -13,7 +13,6 @@ from zooft_ct.header import SliceHeader
 from zooft_ct.read import NiftiSlice, SliceRef
 
 if TYPE_CHECKING:
-    import numpy as np
     from numpy.typing import NDArray
 
 _PLACE = (

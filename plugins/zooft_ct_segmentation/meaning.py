@@ -96,7 +96,8 @@ def meaning(volumes: Sequence[LabelVolume], folder: Path, options: Any) -> Meani
         raise zooft.DataError(f"the label volumes have {len(specs)} classes; {MOST_CLASSES} at most are possible")
     if len(specs) < 2:
         raise zooft.DataError(
-            "all label volumes are empty, so there is nothing to learn; name the classes with --classes if that is right"
+            "all label volumes are empty, so nothing says what there is to learn; name the classes with --classes if "
+            "that is right"
         )
     numbers = {spec.value: number for number, spec in enumerate(specs)}
     names = {zooft.spelling(spec.name): number for number, spec in enumerate(specs)}

@@ -24,18 +24,15 @@ HEAD = "logits"
 
 @runtime_checkable
 class Target(Protocol):
-    """What a sample's target has, from whatever data it comes.
-
-    Attributes:
-        counts: pixels of each class.
-        mark: equal for equal masks.
-    """
+    """What a sample's target has, from whatever data it comes."""
 
     @property
-    def counts(self) -> tuple[int, ...]: ...
+    def counts(self) -> tuple[int, ...]:
+        """Pixels of each class."""
 
     @property
-    def mark(self) -> str: ...
+    def mark(self) -> str:
+        """Equal for equal masks."""
 
     def pixels(self) -> NDArray[np.uint8]:
         """``(H, W)``, the number of each pixel's class; 255 where there is none."""
