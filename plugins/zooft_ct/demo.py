@@ -167,7 +167,8 @@ def _write_mask(root: Path, patient: str, mask: NDArray[np.bool_], size: Size) -
     corner = (size.pixels - 1) / 2 * size.spacing
     affine = np.diag([-size.spacing, -size.spacing, size.increment, 1.0])
     affine[:2, 3] = corner
-    image: Any = nibabel.Nifti1Image(mask.astype(np.uint8).transpose(), affine)
+    kind: Any = nibabel.Nifti1Image
+    image = kind(mask.astype(np.uint8).transpose(), affine)
     image.header["xyzt_units"] = 2
     path = root / "masks" / f"{patient}.nii.gz"
     path.write_bytes(gzip.compress(image.to_bytes(), mtime=0))

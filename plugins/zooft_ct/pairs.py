@@ -115,8 +115,8 @@ def _by_names(folder: Path, found: stacks.Found) -> Pairs:
         image = next(iter(images[name]))
         key = f"{_BETWEEN}{len(files)}"
         files[key] = (mask,)
-        place = str(image.relative_to(folder))
-        rows.append(labels.Row(line=0, label=key, path=place, split=_split(image.relative_to(folder))))
+        relative = image.relative_to(folder)
+        rows.append(labels.Row(line=0, label=key, path=str(relative), split=_split(relative)))
     for uid, paths in _referring(found).items():
         key = f"{_BETWEEN}{len(files)}"
         files[key] = tuple(paths)

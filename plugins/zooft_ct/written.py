@@ -74,7 +74,8 @@ def _of_dicom(slices: Sequence[SliceHeader], labels: NDArray[Any]) -> Any:
     affine = grid.stored_affine(slices)
     rows, columns = geometry.flips(slices[0].orientation)
     stored = labels[:, :: -1 if rows else 1, :: -1 if columns else 1].transpose()
-    image: Any = nibabel.Nifti1Image(np.ascontiguousarray(stored), affine)
+    kind: Any = nibabel.Nifti1Image
+    image = kind(np.ascontiguousarray(stored), affine)
     directions = affine[:3, :3] / np.linalg.norm(affine[:3, :3], axis=0)
     sheared = np.abs(directions.T @ directions - np.eye(3)).max() > _SHEAR
     image.header.set_sform(affine, _SCANNER)

@@ -124,13 +124,15 @@ def _given(folder: Path, options: Any) -> tuple[Sequence[ClassSpec], list[str]]:
         return _with_background(classes_from_json(options.classes_json)), []
     path = next((folder / name for name in _FILES if (folder / name).is_file()), None)
     if path is not None:
-        specs = read_classes(path)
-    elif (folder / _DATASET).is_file():
+        return _with_background(read_classes(path)), [_of_file(path)]
+    if (folder / _DATASET).is_file():
         path = folder / _DATASET
-        specs = _of_dataset(path)
-    else:
-        return (), []
-    return _with_background(specs), [f"the classes are those of {path.name} in the data"]
+        return _with_background(_of_dataset(path)), [_of_file(path)]
+    return (), []
+
+
+def _of_file(path: Path) -> str:
+    return f"the classes are those of {path.name} in the data"
 
 
 def _of_dataset(path: Path) -> Sequence[ClassSpec]:

@@ -87,6 +87,33 @@ def _patients(evaluation: Any) -> Sequence[zooft.Table]:
     return (zooft.Table(title=title, columns=columns, rows=tuple(rows[:_MOST_ROWS])),)
 
 
+def _structures(evaluation: Any, labels: Labels) -> Sequence[zooft.Table]:
+    """Figures of patients by structure; nothing where patients have no figures."""
+    figures = evaluation.group_metrics
+    if not figures:
+        return ()
+    rows = tuple(
+        (
+            label.name,
+            _interval(figures[f"dice/{label.name}"], ".3f"),
+            _interval(figures[f"volume_error/{label.name}"], ",.0f"),
+            _interval(figures[f"volume_bias/{label.name}"], "+,.0f"),
+            _interval(figures[f"false_positives/{label.name}"], ".0%"),
+        )
+        for label in labels[1:]
+    )
+    columns = ("Structure", "Dice", "Volume error mm³", "Volume bias mm³", "Found where there is none")
+    return (zooft.Table(title=f"Per structure, the mean over {evaluation.group_name}s", columns=columns, rows=rows),)
+
+
+def _interval(figure: Any, form: str) -> str:
+    if np.isnan(figure.value):
+        return "undefined"
+    if figure.low is None or np.isnan(figure.low):
+        return f"{figure.value:{form}}"
+    return f"{figure.value:{form}} ({figure.low:{form}} to {figure.high:{form}})"
+
+
 def _rank(dice: float | None) -> float:
     return 2.0 if dice is None else dice
 
@@ -95,18 +122,16 @@ def _number(value: float | None, *, sign: str = "") -> str:
     return "unknown" if value is None else f"{value:{sign},.0f}"
 
 
-def _without_intervals(evaluation: Any, labels: Labels) -> Sequence[zooft.Table]:
-    return problem().presentation.tables(evaluation, labels)
-
-
 def _tables(evaluation: Any, labels: Labels) -> Sequence[zooft.Table]:
-    return (*_without_intervals(evaluation, labels), *_patients(evaluation))
+    own = problem().presentation.tables(evaluation, labels)
+    return (*own, *_structures(evaluation, labels), *_patients(evaluation))
 
 
 def _sections(evaluated: Any, labels: Labels, fitted: Any, rule: str) -> Sequence[Any]:
     sections = problem().presentation.sections
     assert sections is not None  # noqa: S101 -- segmentation has them
-    return (*_patients(evaluated.evaluation), *sections(evaluated, labels, fitted, rule))
+    own = (*_structures(evaluated.evaluation, labels), *_patients(evaluated.evaluation))
+    return (*own, *sections(evaluated, labels, fitted, rule))
 
 
 def _describe(labels: Labels, fitted: Any, options: Mapping[str, Any]) -> zooft.Description:

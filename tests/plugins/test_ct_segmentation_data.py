@@ -5,9 +5,11 @@ from __future__ import annotations
 import csv
 import shutil
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import example_data
 import highdicom
 import nibabel
 import numpy as np
@@ -22,6 +24,7 @@ import zooft
 import zooft_ct_segmentation
 from zooft_ct import CTOptions, augment, demo, phantom, read, write_nifti, write_segmentation
 from zooft_ct.discover import gather
+from zooft_ct_segmentation.meaning import slice_mask
 from zooft_ct_segmentation.options import CTSegmentationOptions
 
 SIZE = phantom.Size(pixels=64, slices=6)
@@ -383,3 +386,74 @@ def test_a_random_view_tells_where_pixels_have_moved(flip: bool) -> None:
         rows, columns = np.indices(seen.shape)
         for axis in (rows, columns):
             assert axis[seen].mean() == pytest.approx(axis[mask > 0].mean(), abs=0.7)
+
+
+# figures
+
+
+def test_patients_figures_are_counts_over_all_their_slices() -> None:
+    """Two patients of two slices, 4 pixels each of 2 mm³; the second one has nothing and something is found."""
+    found = [np.array([[1, 1, 0, 0]]), np.array([[0, 1, 0, 0]]), np.array([[0, 0, 0, 0]]), np.array([[0, 0, 0, 1]])]
+    true = [np.array([[1, 0, 0, 0]]), np.array([[0, 1, 1, 0]]), np.array([[0, 0, 0, 0]]), np.array([[0, 0, 0, 0]])]
+    labels = tuple(zooft.Label(name=name) for name in ("background", "nodule"))
+    part = zooft_ct_segmentation.problem().evaluation
+    answers = {"mask": np.array(found, np.uint8)}
+    targets: Any = [slice_mask(mask.astype(np.uint8), 2) for mask in true]
+    columns = zooft_ct_segmentation.problem().deployment.columns(answers, targets, labels, {})
+    source = read.Source(slices=(), spacing=(1.0, 2.0), thickness=1.0)
+    samples = [
+        zooft.Sample(id=str(n), source=Sized(source.voxel, 4), group="a" if n < 2 else "b") for n in range(len(found))
+    ]
+    predictions = zooft.Predictions(samples=samples, columns=columns)
+    assert part.group is not None
+    rows = part.group(predictions, [np.array([0, 1]), np.array([2, 3])], labels, "")
+    patients = zooft.Predictions(samples=[samples[0], samples[2]], columns=rows)
+    figures = part.metrics(patients, labels)
+    assert figures["dice/nodule"] == pytest.approx(2 * 2 / (3 + 3))
+    assert figures["volume_error/nodule"] == pytest.approx((0 + 2) / 2)
+    assert figures["volume_bias/nodule"] == pytest.approx((0 + 2) / 2)
+    assert figures["false_positives/nodule"] == 1
+    assert part.metrics(predictions, labels)["dice/nodule"] == pytest.approx(2 * 2 / (4 + 3))
+    first, second = part.details(predictions, patients, labels, {}, False)["patients"]
+    assert (first["true_mm3"], first["found_mm3"], first["overlap_mm3"]) == (6, 6, 4)
+    assert (second["dice"], second["error_mm3"]) == (None, 2)
+
+
+@dataclass(frozen=True)
+class Sized:
+    voxel: float
+    pixels: int
+
+
+def test_a_model_knows_structures_by_name_and_nameless_data_by_value() -> None:
+    part = zooft_ct_segmentation.problem().training
+
+    def labels(**values: float) -> tuple[zooft.Label, ...]:
+        return tuple(
+            zooft.Label(name=name.replace("_", " "), constants={"value": value}) for name, value in values.items()
+        )
+
+    known = labels(background=0, liver=5, spleen=1)
+    assert part.unknown(labels(background=0, spleen=7), known) == ""
+    assert "kidney" in part.unknown(labels(background=0, kidney=1), known)
+    mask = slice_mask(np.array([[0, 1, 1]], np.uint8), 2)
+    assert part.relabel(mask, labels(background=0, spleen=7), known).pixels().tolist() == [[0, 2, 2]]
+    assert part.relabel(mask, labels(background=0, class_5=5), known).pixels().tolist() == [[0, 1, 1]]
+    assert "class 9" in part.unknown(labels(background=0, class_9=9), known)
+
+
+# real data
+
+
+def test_totalsegmentator_s_example_and_its_segmentation_of_thirty_slices() -> None:
+    """The same affine, and fewer slices: those are labelled, the others are listed."""
+    root = example_data.real("nifti_ct")
+    found = discovered(root, group_by="series")
+    truth = np.asarray(nibabel.load(root / "totalseg_example_seg.nii.gz").dataobj)
+    values = np.array([label.constants["value"] for label in found.labels])
+    assert values.tolist() == np.unique(truth).tolist()
+    assert len(found.samples) == 30
+    for z, sample in enumerate(found.samples):
+        turned = truth[:, :, z][::-1, ::-1].transpose()  # from right, front, head to left, back, head
+        assert np.array_equal(values[sample.target.pixels()], turned)
+    assert any("cover 30 of 112 slices" in one.reason for one in found.rejected)
