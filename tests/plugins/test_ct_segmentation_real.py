@@ -59,7 +59,7 @@ def test_totalsegmentator_s_example_is_read_learnt_and_written_back(tmp_path: Pa
             nibabel.save(volume.slicer[:, :, part], tmp_path / "data" / kind / f"{name}.nii.gz")
     result = zooft.finetune(
         data=tmp_path / "data", out=tmp_path / "run", task="ct-segmentation", backbone="timm:tf_efficientnet_lite0", freeze="backbone",
-        epochs=2, batch_size=8, lr=2e-3, window="mediastinum", group_by="series", bootstrap=0, verify_samples=8,
+        epochs=2, batch_size=8, lr=2e-3, window=("mediastinum",), group_by="series", bootstrap=0, verify_samples=8,
     )  # fmt: skip
     assert result.verification is not None
     assert result.verification.passed, result.verification.failures
