@@ -192,8 +192,8 @@ def discover_volumes(
     found = stacks.below([folder], folder, options, computing, pairs.masks_below(root))
     _refuse_nothing(found)
     which = pairs.pairs_of(root, found)
-    used = {path for paths in which.files.values() for path in paths}
-    others = [refused for refused in found.rejected if refused.path not in used]
+    used = {path.resolve() for paths in which.files.values() for path in paths}
+    others = [refused for refused in found.rejected if refused.path.resolve() not in used]
     found = replace(found, rejected=(*others, *which.rejected))
     patients = examine((stack.patient, stack.persons) for stack in found.stacks if stack.persons)
     names = _Names(key=privacy.key_of(folder), root=folder)

@@ -22,6 +22,10 @@ if TYPE_CHECKING:
     from zooft_ct.stacks import Stack
 
 
+_LEAST = 3
+"""Letters: what is shorter is part of many words."""
+
+
 @dataclass(frozen=True, slots=True)
 class Plane:
     """The values of one slice, compressed.
@@ -93,7 +97,19 @@ def read(paths: Sequence[Path], stack: Stack) -> LabelVolume:
     if not slices:
         raise zooft.DataError("a DICOM segmentation, and the image is NIfTI; give NIfTI labels")
     drawn = segments.read(paths, slices)
+    _refuse_identifiers(drawn.names, stack)
     return _packed(drawn.values, 0, dict(enumerate(drawn.names, start=1)))
+
+
+def _refuse_identifiers(names: Sequence[str], stack: Stack) -> None:
+    """Names of segments become classes, which go into every artefact."""
+    known = {stack.patient, stack.series, stack.study} | {person.name for person in stack.persons}
+    own = [spelt for name in known if len(spelt := zooft.spelling(name)) >= _LEAST]
+    if any(spelt in zooft.spelling(name) for name in names for spelt in own):
+        raise zooft.DataError(
+            "the name of a segment has in it what names the patient or the images, and names of classes go into every "
+            "artefact; rename the segment"
+        )
 
 
 def _packed(values: NDArray[np.uint16], first: int, names: Mapping[int, str]) -> LabelVolume:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
@@ -66,6 +66,11 @@ def pairs_of(root: Path, found: stacks.Found) -> Pairs:
     if path is not None and root.is_file():
         raise zooft.DataError(f"{path.name} has no column {COLUMN} with the files of label volumes")
     made = _by_names(folder, found)
+    if path is not None:
+        unused = (
+            f"{path.name} has no column {COLUMN}, so nothing is taken from it, and label volumes are found by names"
+        )
+        made = replace(made, table=replace(made.table, notes=(unused,)))
     if not made.files:
         raise zooft.DataError(
             f"nothing says which voxels are of what: write {labels.TABLE} (patient_id, series_uid or path, {COLUMN}) "

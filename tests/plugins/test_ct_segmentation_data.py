@@ -357,6 +357,48 @@ def test_a_written_segmentation_is_read_by_highdicom_slice_by_slice(data: Path, 
     assert (seg.PatientID, seg.StudyInstanceUID) == (ordered[0].PatientID, ordered[0].StudyInstanceUID)
 
 
+def test_a_segment_that_is_called_after_the_patient_is_refused(data: Path) -> None:
+    folder = data / "dicom" / "PHANTOM-0001"
+    segmentation(folder, bones(folder)[..., None], ["phantom-0001 rib"], data / "one.dcm")
+    with pytest.raises(zooft.DataError, match="names the patient") as caught:
+        discovered(data)
+    assert "phantom-0001" not in str(caught.value).lower()
+
+
+def test_a_real_series_is_written_where_simpleitk_has_it_and_as_a_segmentation(tmp_path: Path) -> None:
+    """JPEG 2000, twenty slices."""
+    folder = example_data.real("ct_series/totalseg_example_ct_dicom")
+    samples = gather([folder], CTOptions(mode="slice", hu_cache="off")).samples
+    hu = np.concatenate([read.read(sample.source, options()) for sample in samples])
+    slices: Any = [sample.source.middle for sample in samples]
+    write_nifti(tmp_path / "back.nii.gz", (hu > BONE).astype(np.uint8), slices)
+    image, back = series(folder), SimpleITK.ReadImage(str(tmp_path / "back.nii.gz"))
+    assert np.array_equal(SimpleITK.GetArrayFromImage(back), SimpleITK.GetArrayFromImage(image) > BONE)
+    for number in (0, 1, 2):
+        assert back.GetOrigin()[number] == pytest.approx(image.GetOrigin()[number], abs=1e-3)
+        assert back.GetSpacing()[number] == pytest.approx(image.GetSpacing()[number], abs=1e-4)
+    assert back.GetDirection() == pytest.approx(image.GetDirection(), abs=1e-5)
+    write_segmentation(tmp_path / "back.dcm", (hu > BONE).astype(np.uint8), slices, {1: "bone"}, "test")
+    seg = highdicom.seg.segread(tmp_path / "back.dcm")
+    pixels = seg.get_pixels_by_source_instance([one.sop_uid for one in slices])
+    assert np.array_equal(pixels[..., 0], SimpleITK.GetArrayFromImage(image) > BONE)
+
+
+def test_a_tilted_uneven_series_is_written_as_a_segmentation_only(tmp_path: Path) -> None:
+    folder = example_data.real("ct_series/dcm_qa_ct_GE")
+    samples = gather([folder], CTOptions(mode="slice", hu_cache="off")).samples
+    hu = np.concatenate([read.read(sample.source, options()) for sample in samples])
+    slices: Any = [sample.source.middle for sample in samples]
+    with pytest.raises(zooft.DataError, match="don't lie evenly"):
+        write_nifti(tmp_path / "back.nii.gz", (hu > BONE).astype(np.uint8), slices)
+    (tmp_path / "data").mkdir()
+    write_segmentation(tmp_path / "data" / "seg.dcm", (hu > BONE).astype(np.uint8), slices, {1: "bone"}, "test")
+    shutil.copytree(folder, tmp_path / "data" / "dicom")
+    found = discovered(tmp_path / "data", group_by="series")
+    assert len(found.samples) == len(samples)
+    is_on_the_bones(found)
+
+
 def test_an_empty_segmentation_is_written_too(data: Path) -> None:
     samples = gather([data / "dicom" / "PHANTOM-0001"], CTOptions(mode="slice", hu_cache="off")).samples
     slices: Any = [sample.source.middle for sample in samples]

@@ -49,14 +49,15 @@ def test_nodules_of_unseen_phantoms(tmp_path: Path) -> None:
 
 
 def test_totalsegmentator_s_example_is_read_learnt_and_written_back(tmp_path: Path) -> None:
-    """Its 30 segmented slices as two volumes, so that one can be held out; 41 structures."""
+    """Its 30 segmented slices as two volumes, one of them for validation; 41 structures."""
     root = example_data.real("nifti_ct")
     image, mask = (nibabel.load(root / f"totalseg_example_{kind}.nii.gz") for kind in ("ct", "seg"))
-    parts: Any = {"lower": slice(0, 15), "upper": slice(15, 30)}
+    parts: Any = {"train/lower": slice(0, 15), "val/upper": slice(15, 30)}
     for name, part in parts.items():
         for kind, volume in (("images", image), ("masks", mask)):
-            (tmp_path / "data" / kind).mkdir(parents=True, exist_ok=True)
-            nibabel.save(volume.slicer[:, :, part], tmp_path / "data" / kind / f"{name}.nii.gz")
+            path = tmp_path / "data" / kind / f"{name}.nii.gz"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            nibabel.save(volume.slicer[:, :, part], path)
     result = zooft.finetune(
         data=tmp_path / "data", out=tmp_path / "run", task="ct-segmentation", backbone="timm:tf_efficientnet_lite0", freeze="backbone",
         epochs=2, batch_size=8, lr=2e-3, window=("mediastinum",), group_by="series", bootstrap=0, verify_samples=8,
