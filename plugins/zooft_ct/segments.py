@@ -209,6 +209,18 @@ def write(
         partial.unlink(missing_ok=True)
 
 
+def _whole(source: Dataset) -> Dataset:
+    """With its class and name, which some anonymisers leave in the file's meta information alone."""
+    from pydicom.uid import CTImageStorage
+
+    about = source.file_meta
+    if not source.get("SOPClassUID"):
+        source.SOPClassUID = about.get("MediaStorageSOPClassUID") or CTImageStorage
+    if not source.get("SOPInstanceUID"):
+        source.SOPInstanceUID = about.get("MediaStorageSOPInstanceUID", "")
+    return source
+
+
 def _made(labels: NDArray[np.uint8], slices: Sequence[SliceHeader], names: Mapping[int, str], about: str) -> Dataset:
     import highdicom
     import numpy as np
@@ -217,7 +229,7 @@ def _made(labels: NDArray[np.uint8], slices: Sequence[SliceHeader], names: Mappi
 
     rows, columns = geometry.flips(slices[0].orientation)
     stored = labels[:, :: -1 if rows else 1, :: -1 if columns else 1]
-    sources = list(headers_of(dict.fromkeys(one.path for one in slices)))
+    sources = [_whole(source) for source in headers_of(dict.fromkeys(one.path for one in slices))]
     if len(sources) != len(slices):  # one file of frames: all of them, in its own order
         frames = {one.frame: number for number, one in enumerate(slices)}
         if len(sources) > 1 or sorted(frames) != list(range(int(sources[0].NumberOfFrames))):

@@ -7,7 +7,6 @@ import shutil
 from pathlib import Path
 from typing import Any
 
-import highdicom
 import nibabel
 import numpy as np
 import plugged
@@ -23,6 +22,7 @@ import zooft_segmentation
 from zooft import cli, testing
 from zooft_ct import demo, phantom
 
+highdicom: Any = pytest.importorskip("highdicom", reason="needs the extra 'ct-sr'")
 SIZE = phantom.Size(pixels=64, slices=6)
 SOFT = -300
 """HU: what is denser is the structure that is learnt here, so that an epoch is enough."""

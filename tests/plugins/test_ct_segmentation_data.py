@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any
 
 import example_data
-import highdicom
 import nibabel
 import numpy as np
 import pydicom
@@ -27,6 +26,7 @@ from zooft_ct.discover import gather
 from zooft_ct_segmentation.meaning import slice_mask
 from zooft_ct_segmentation.options import CTSegmentationOptions
 
+highdicom: Any = pytest.importorskip("highdicom", reason="needs the extra 'ct-sr'")
 SIZE = phantom.Size(pixels=64, slices=6)
 (TASK,) = zooft_ct_segmentation.zooft_register_tasks()
 BONE = 200
