@@ -4,6 +4,29 @@ from __future__ import annotations
 
 import zooft
 from zooft_ct import demo, discover, judging, options, sr, tasks
+from zooft_ct.demo import with_masks as demo_with_masks
+from zooft_ct.discover import discover_volumes
+from zooft_ct.header import SliceHeader
+from zooft_ct.label_volumes import LabelVolume, Meaning
+from zooft_ct.options import CTOptions
+from zooft_ct.segments import require as require_highdicom
+from zooft_ct.segments import write as write_segmentation
+from zooft_ct.tasks import ct_task
+from zooft_ct.written import write_nifti
+
+__all__ = [
+    "CTOptions",
+    "LabelVolume",
+    "Meaning",
+    "SliceHeader",
+    "ct_task",
+    "demo_with_masks",
+    "discover_volumes",
+    "require_highdicom",
+    "write_nifti",
+    "write_segmentation",
+    "zooft_register_tasks",
+]
 
 
 @zooft.hookimpl

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import csv
+import gzip
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from zooft_ct import needs
 
@@ -32,6 +33,10 @@ slice_labels.csv    patient_id, series_uid, sop_uid, label: whether a nodule is 
 The labels are nodule and clear. Nodules are balls of
 {diameter[0]:g} to {diameter[1]:g} mm at {hu[0]:g} to {hu[1]:g} HU.
 A model trained on this means nothing for real patients.
+"""
+MASKS_README = """
+masks/PATIENT.nii.gz  a label volume for each series, 1 in the nodule, 0 elsewhere; labels.csv names it in the column
+                      mask, classes.csv says what the numbers mean, and --task ct-segmentation learns them.
 """
 _SCANNERS = (("Phantom Imaging", "Drawn 1"), ("Synthetic Systems", "Sketch 64"))
 
@@ -65,6 +70,22 @@ def demo(root: Path, seed: int) -> None:
     generate(root, patients=80, seed=seed, size=Size(slices=12))
 
 
+def with_masks(root: Path, seed: int) -> None:
+    """A set of the same kind with a label volume for each series.
+
+    Args:
+        root: an empty or new folder.
+        seed: of everything that is drawn.
+
+    Raises:
+        ConfigError: a missing library.
+    """
+    needs.require()
+    from zooft_ct.phantom import Size
+
+    generate(root, patients=64, seed=seed, size=Size(slices=12), masks=True)
+
+
 def generate(
     root: Path,
     *,
@@ -74,6 +95,7 @@ def generate(
     size: Size | None = None,
     nodules: Nodules | None = None,
     one_slice: bool = False,
+    masks: bool = False,
 ) -> None:
     """Write series of phantoms, of which every second one has a nodule, with their labels.
 
@@ -86,6 +108,7 @@ def generate(
         nodules: from what ranges nodules are drawn.
         one_slice: whether slice_labels.csv names one slice of each series only: where the nodule is largest, or any
             slice of a clear chest but the first and the last.
+        masks: whether label volumes are written, too, for the task ct-segmentation.
     """
     import numpy as np
 
@@ -100,13 +123,16 @@ def generate(
         scan = phantom.scan(rng, size=size, nodules=nodules if patient.positive else None, sharp=patient.sharp)
         uids = _write_series(root / "dicom" / patient.id, scan.hu, patient, rng, size, seed)
         start, end = (patient.id, uids.series), (split,) * bool(split)
-        series_rows.append((*start, _label(patient.positive), *end))
+        mask = (_write_mask(root, patient.id, scan.mask, size),) if masks else ()
+        series_rows.append((*start, _label(patient.positive), *mask, *end))
         shown = [_best_slice(scan, rng)] if one_slice else range(size.slices)
         slice_rows += [(*start, uids.slices[i], _label(bool(scan.visible[i])), *end) for i in shown]
     end = ("split",) * bool(test_patients)
-    _write_table(root / "labels.csv", ("patient_id", "series_uid", "label", *end), series_rows)
+    _write_table(root / "labels.csv", ("patient_id", "series_uid", "label", *("mask",) * masks, *end), series_rows)
     _write_table(root / "slice_labels.csv", ("patient_id", "series_uid", "sop_uid", "label", *end), slice_rows)
-    text = README.format(diameter=nodules.diameter, hu=nodules.hu)
+    text = README.format(diameter=nodules.diameter, hu=nodules.hu) + MASKS_README * masks
+    if masks:
+        _write_table(root / "classes.csv", ("name", "value"), [("background", "0"), (POSITIVE, "1")])
     (root / "README.txt").write_text(text, encoding="utf-8")
 
 
@@ -130,6 +156,23 @@ def _best_slice(scan: Scan, rng: Generator) -> int:
     if scan.nodule:
         return int(scan.section.argmax())
     return int(rng.integers(1, max(2, len(scan.hu) - 1)))
+
+
+def _write_mask(root: Path, patient: str, mask: NDArray[np.bool_], size: Size) -> str:
+    """As NIfTI with the series' own grid: mm to the right, front and head. Gives the path below `root`."""
+    import nibabel
+    import numpy as np
+
+    (root / "masks").mkdir(parents=True, exist_ok=True)
+    corner = (size.pixels - 1) / 2 * size.spacing
+    affine = np.diag([-size.spacing, -size.spacing, size.increment, 1.0])
+    affine[:2, 3] = corner
+    kind: Any = nibabel.Nifti1Image
+    image = kind(mask.astype(np.uint8).transpose(), affine)
+    image.header["xyzt_units"] = 2
+    path = root / "masks" / f"{patient}.nii.gz"
+    path.write_bytes(gzip.compress(image.to_bytes(), mtime=0))
+    return f"masks/{path.name}"
 
 
 def _write_table(path: Path, columns: Sequence[str], rows: Iterable[Sequence[str]]) -> None:

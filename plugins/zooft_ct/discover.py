@@ -8,13 +8,13 @@ from __future__ import annotations
 
 import os
 from collections import Counter, defaultdict
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 import zooft
-from zooft_ct import assign, graph, labels, needs, nifti, privacy, soundness, stacks
+from zooft_ct import assign, graph, label_volumes, labels, needs, nifti, pairs, privacy, soundness, stacks
 from zooft_ct.answers import Answers, answers_of
 from zooft_ct.assign import Assigned, Labelled
 from zooft_ct.columns import read_columns
@@ -166,6 +166,105 @@ def discover_columns(
         group_rule=_rule(problem, by_slice=scene.assigned.by_slice),
         group_name=options.group_by,
     )
+
+
+def discover_volumes(
+    meaning: Callable[[Sequence[label_volumes.LabelVolume], Path, Any], label_volumes.Meaning],
+    root: Path,
+    options: Any,
+    computing: zooft.Computing = zooft.unseen,
+    *,
+    learning: bool = True,
+) -> zooft.Discovery:
+    """Samples whose targets come from label volumes, and what can't be used.
+
+    Args:
+        meaning: ``(volumes, folder, options)`` to the targets of their slices.
+        root: a data folder, or its table.
+        options: the task's own.
+        computing: shows how far reading is.
+        learning: whether what can't be split safely is refused.
+
+    Raises:
+        ConfigError: options that don't go together, or a missing library.
+        DataError: no CT, no label volumes, or none that can be used, series without a patient.
+    """
+    _check(options)
+    folder = root.parent if root.is_file() else root
+    found = stacks.below([folder], folder, options, computing, pairs.masks_below(root))
+    _refuse_nothing(found)
+    which = pairs.pairs_of(root, found)
+    used = {path.resolve() for paths in which.files.values() for path in paths}
+    others = [refused for refused in found.rejected if refused.path.resolve() not in used]
+    found = replace(found, rejected=(*others, *which.rejected))
+    patients = examine((stack.patient, stack.persons) for stack in found.stacks if stack.persons)
+    names = _Names(key=privacy.key_of(folder), root=folder)
+    assigned = assign.by_table(which.table, found.stacks, folder, patients, whole=False)
+    masked = _masked(assigned, which, meaning, names, options, computing)
+    scene = _Scene(root=root, table=which.path, found=found, patients=patients, names=names, assigned=masked.assigned)
+    made = _make_samples(scene, masked.targets, options, computing, learning=learning)
+    return zooft.Discovery(
+        samples=made.samples,
+        labels=masked.meaning.labels,
+        rejected=made.rejected,
+        notes=(*masked.assigned.notes, *masked.meaning.notes, *made.notes, *_notes(scene, "", options)),
+        group_name=options.group_by,
+    )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Masked:
+    """Series with label volumes; a slice's label is the key of its target."""
+
+    assigned: Assigned
+    targets: Mapping[str, Any]
+    meaning: label_volumes.Meaning
+
+
+def _masked(
+    assigned: Assigned, which: pairs.Pairs, meaning: Callable[..., Any], names: _Names, options: Any, computing: Any
+) -> _Masked:
+    rejected: list[zooft.Rejection] = []
+    read: list[tuple[Labelled, str, label_volumes.LabelVolume]] = []
+    advance = computing("label volumes", len(assigned.labelled))
+    for one in assigned.labelled:
+        keys = {label for label, _ in one.labels.values()}
+        files = which.files[next(iter(keys))]
+        mask = " and ".join(names.file(path) for path in files)
+        try:
+            if len(keys) > 1:
+                raise zooft.DataError("its slices have different label volumes")
+            read.append((one, mask, label_volumes.read(files, one.stack)))
+        except zooft.DataError as error:
+            rejected.append(zooft.Rejection(f"series {names.series(one.stack)}", f"its labels, {mask}: {error}"))
+        advance(1)
+    _refuse_unlabelled(read, rejected)
+    found = meaning([volume for _, _, volume in read], names.root, options)
+    targets: dict[str, Any] = {}
+    labelled: list[Labelled] = []
+    for number, ((one, mask, volume), own) in enumerate(zip(read, found.targets, strict=True)):
+        series = f"series {names.series(one.stack)}"
+        if isinstance(own, str):
+            rejected.append(zooft.Rejection(series, f"its labels, {mask}: {own}"))
+            continue
+        places = {i: (f"{number}/{i}", split) for i, (_, split) in one.labels.items() if i in own}
+        if len(volume.planes) < len(one.stack.slices):
+            covered = f"its labels, {mask}, cover {len(volume.planes)} of {len(one.stack.slices)} slices"
+            rejected.append(zooft.Rejection(series, f"{covered}; the others aren't used"))
+        targets |= {key: own[i] for i, (key, _) in places.items()}
+        labelled.append(replace(one, labels=places))
+    _refuse_unlabelled(labelled, rejected)
+    return _Masked(
+        assigned=replace(assigned, labelled=tuple(labelled), rejected=(*assigned.rejected, *rejected)),
+        targets=targets,
+        meaning=found,
+    )
+
+
+def _refuse_unlabelled(left: Sequence[Any], rejected: Sequence[zooft.Rejection]) -> None:
+    if not left:
+        first = f"; the first of {len(rejected)}: {rejected[0].id}: {rejected[0].reason}" if rejected else ""
+        raise zooft.DataError(f"no label volume in the data can be used{first}")
 
 
 def _rule(problem: zooft.Problem, *, by_slice: bool) -> str:
@@ -457,18 +556,26 @@ def _of_stack(
     name = f"{group}/{names.series(stack)}"
     if options.mode == "volume":
         chosen = spread(stack.positions, options.slices)
-        yield _sample(name, group, stack, chosen, next(iter(targets.values())))
+        yield _sample(name, group, stack, chosen, next(iter(targets.values())), chosen[len(chosen) // 2])
         return
     for i, target in sorted(targets.items()):
         chosen = neighbours(i, len(stack.slices), stack.gaps) if options.mode == "2.5d" else (i,)
-        yield _sample(f"{name}/{names.slice(stack, stack.slices[i])}", group, stack, chosen, target)
+        yield _sample(f"{name}/{names.slice(stack, stack.slices[i])}", group, stack, chosen, target, i)
 
 
-def _sample(identity: str, group: str, stack: Stack, chosen: Sequence[int], target: _Target) -> zooft.Sample:
-    middle = stack.slices[chosen[len(chosen) // 2]]
+def _sample(
+    identity: str, group: str, stack: Stack, chosen: Sequence[int], target: _Target, number: int
+) -> zooft.Sample:
+    middle = stack.slices[number]
     return zooft.Sample(
         id=identity,
-        source=Source(slices=tuple(stack.slices[i] for i in chosen), spacing=stacks.spacing_of(middle)),
+        source=Source(
+            slices=tuple(stack.slices[i] for i in chosen),
+            spacing=stacks.spacing_of(middle),
+            number=number,
+            count=len(stack.slices),
+            thickness=stacks.thickness_of(stack, number),
+        ),
         target=target[0],
         group=group,
         split=target[1],

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import zooft
@@ -64,6 +65,17 @@ def port(options: CTOptions) -> zooft.Port | tuple[zooft.Port, zooft.Port]:
         name="spacing", dtype="float32", axes=("batch", 2), meaning="mm between rows and between columns of hu"
     )
     return hu, spacing
+
+
+def geometry(spec: zooft.InputSpec, options: CTOptions) -> zooft.InputGeometry:
+    """How `preprocess` places slices in the network's input: stretched.
+
+    Raises:
+        ConfigError: they are resampled to a spacing, which has no way back yet.
+    """
+    if options.spacing:
+        raise zooft.ConfigError("--spacing has no way back to the slices' own pixels yet; leave it out for masks")
+    return zooft.image_geometry(replace(spec, mode="stretch"), options, axes=(2, 3))
 
 
 def preprocess(spec: zooft.InputSpec, options: CTOptions) -> nn.Module:

@@ -47,11 +47,11 @@ class Owner:
 
 
 class UnusableError(zooft.DataError):
-    """A file that isn't used; carries whose it is and how many slices of CT are lost with it."""
+    """A file that isn't used; carries whose it is, its class, and how many slices of CT are lost with it."""
 
-    def __init__(self, reason: str, *, owner: Owner, slices: int) -> None:
+    def __init__(self, reason: str, *, owner: Owner, slices: int, sop_class: str = "") -> None:
         super().__init__(reason)
-        self.owner, self.slices = owner, slices
+        self.owner, self.slices, self.sop_class = owner, slices, sop_class
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -178,7 +178,8 @@ def _headers(path: Path, *, force: bool) -> list[SliceHeader]:
             person=_person(ct),
             study_date=ct.text("StudyDate"),
         )
-        raise UnusableError(str(error), owner=owner, slices=slices) from None
+        sop_class = ct.text("SOPClassUID") or parsed.media_class
+        raise UnusableError(str(error), owner=owner, slices=slices, sop_class=sop_class) from None
 
 
 def _slices(path: Path, parsed: Parsed, file_size: int) -> list[SliceHeader]:

@@ -24,6 +24,9 @@ AIR, HIGHEST = -1024, 3071
 """HU are clipped to the range of 12 bits, as in DICOM."""
 MOST_VOXELS = 2**30
 """2 GiB as int16."""
+MOST_LABEL = 2**16 - 1
+"""The largest value of a label volume."""
+_WHOLE_TO = 1e-3
 _HEADER_BYTES = {348: 352, 540: 544}
 _MOST_HEADER = 2**20
 _TRAILING = 16
@@ -58,6 +61,7 @@ class NiftiVolume:
         obliquity: degrees by which the volume's axes lean from the patient's.
         stored: shape as in the file, first axis fastest.
         flips: nibabel's orientation transform ``(3, 2)`` from the file's axes to left, posterior, superior.
+        affine: ``(4, 4)`` from the file's voxels to mm (right, anterior, superior).
         dtype: numpy's name, with byte order.
         offset: bytes before the data.
         slope: to HU.
@@ -73,6 +77,7 @@ class NiftiVolume:
     obliquity: float
     stored: tuple[int, int, int]
     flips: tuple[tuple[int, int], ...]
+    affine: tuple[tuple[float, ...], ...]
     dtype: str
     offset: int
     slope: float
@@ -92,7 +97,7 @@ def open_volume(path: Path) -> NiftiVolume:
     Raises:
         DataError: not a usable CT volume; the message is the reason, and names nothing from the file.
     """
-    compressed, header, behind = _header(path)
+    compressed, header, behind = read_header(path)
     stored = _shape(header)
     dtype = _dtype(header)
     slope, intercept = _scale(header)
@@ -150,7 +155,52 @@ def whole(volume: NiftiVolume, *, nan_to_air: bool = False) -> NDArray[np.int16]
     return _turn(volume, values.reshape(volume.stored, order="F"))
 
 
-def _header(path: Path) -> tuple[bool, Any, bytes]:
+def numbers(volume: NiftiVolume) -> NDArray[np.int32]:
+    """All values of a label volume ``(i, j, k)`` int32, as they lie in the file.
+
+    Raises:
+        DataError: the data is torn, or values aren't whole numbers from 0 to 65535.
+    """
+    import numpy as np
+
+    values = np.empty(volume.stored[0] * volume.stored[1] * volume.stored[2], dtype=np.int32)
+    done = 0
+    for chunk in _chunks(volume):
+        scaled = chunk.astype(np.float64) * volume.slope + volume.intercept
+        whole_numbers = np.rint(scaled)
+        if not (np.abs(scaled - whole_numbers) < _WHOLE_TO).all() or scaled.min() < 0 or scaled.max() > MOST_LABEL:
+            raise zooft.DataError(f"its values aren't whole numbers from 0 to {MOST_LABEL}, so it is no label volume")
+        values[done : done + len(chunk)] = whole_numbers
+        done += len(chunk)
+    return values.reshape(volume.stored, order="F")
+
+
+def stored_order(volume: NiftiVolume, turned: NDArray[Any]) -> NDArray[Any]:
+    """Slices, rows, columns as the reader gives them, back in the file's ``(i, j, k)``; a view."""
+    import nibabel
+    import numpy as np
+
+    orientations: Any = nibabel.orientations
+    back = np.empty((3, 2), dtype=int)
+    for axis, (target, sign) in enumerate(volume.flips):
+        back[target] = axis, sign
+    stored: NDArray[Any] = orientations.apply_orientation(turned.transpose(), back)
+    return stored
+
+
+def turned_affine(volume: NiftiVolume) -> NDArray[np.float64]:
+    """``(4, 4)`` from column, row and slice as the reader gives them to mm (right, anterior, superior)."""
+    import nibabel
+    import numpy as np
+
+    orientations: Any = nibabel.orientations
+    found: NDArray[np.float64] = np.array(volume.affine) @ orientations.inv_ornt_aff(
+        np.array(volume.flips), volume.stored
+    )
+    return found
+
+
+def read_header(path: Path) -> tuple[bool, Any, bytes]:
     """Whether the file is compressed, the header, and what follows it, as far as extensions are read.
 
     nibabel's own loader would follow its extensions, of any declared length.
@@ -345,6 +395,7 @@ def _orient(path: Path, affine: NDArray[np.float64], stored: tuple[int, int, int
         obliquity=float(np.degrees(affines.obliquity(affine)).max()),
         stored=stored,
         flips=tuple((int(target), int(sign)) for target, sign in flips),
+        affine=tuple(tuple(float(value) for value in row) for row in affine),
         **layout,
     )
 

@@ -61,11 +61,13 @@ class Scan:
         hu: ``(Z, H, W)`` int16, feet to head.
         section: ``(Z,)`` mm, the nodule's diameter where each slice cuts it; 0 where it doesn't.
         nodule: mm, the nodule's own diameter; 0 where there is none.
+        mask: ``(Z, H, W)``, voxels that are nodule, half of each at least.
     """
 
     hu: NDArray[np.int16]
     section: NDArray[np.float64]
     nodule: float
+    mask: Mask
 
     @property
     def visible(self) -> Mask:
@@ -99,13 +101,13 @@ def scan(rng: Generator, *, size: Size, nodules: Nodules | None, sharp: bool = F
     grid = _grid(rng, size)
     hu, lungs = _chest(rng, grid)
     _draw_vessels(rng, grid, hu, lungs)
-    section, diameter = np.zeros(size.slices), 0.0
+    section, diameter, mask = np.zeros(size.slices), 0.0, np.zeros(hu.shape, np.bool_)
     if nodules is not None:
-        section, diameter = _draw_nodule(rng, size, hu, lungs, nodules)
+        section, diameter, mask = _draw_nodule(rng, size, hu, lungs, nodules)
     blur, noise = (0.45, 25.0) if sharp else (0.6, 16.0)
     grain = gaussian_filter(rng.standard_normal(hu.shape, dtype=np.float32), (0, blur, blur))
     seen = gaussian_filter(hu, (0, blur, blur)) + noise * grain / grain.std()
-    return Scan(np.clip(np.round(seen), -1024, 3071).astype(np.int16), section, diameter)
+    return Scan(np.clip(np.round(seen), -1024, 3071).astype(np.int16), section, diameter, mask)
 
 
 def _grid(rng: Generator, size: Size) -> _Grid:
@@ -241,7 +243,7 @@ def _capsule(weight: Volume, grid: _Grid, start: NDArray[np.float64], end: NDArr
 
 def _draw_nodule(
     rng: Generator, size: Size, hu: Volume, lungs: Mask, nodules: Nodules
-) -> tuple[NDArray[np.float64], float]:
+) -> tuple[NDArray[np.float64], float, Mask]:
     """A ball wholly in the lung, its middle neither in the first nor in the last slice.
 
     Raises:
@@ -260,4 +262,4 @@ def _draw_nodule(
     across = np.hypot(y[:, None] * size.spacing, x * size.spacing)
     weight = np.clip((diameter / 2 - np.hypot(height[:, None, None], across)) / size.spacing + 0.5, 0, 1)
     hu += weight * (density - hu)
-    return 2 * np.sqrt(np.maximum((diameter / 2) ** 2 - height**2, 0)), diameter
+    return 2 * np.sqrt(np.maximum((diameter / 2) ** 2 - height**2, 0)), diameter, weight >= 0.5

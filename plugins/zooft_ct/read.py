@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import hashlib
+import math
 from collections import defaultdict
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -48,10 +49,34 @@ class Source:
     Attributes:
         slices: in the order of the array; a neighbour that is missing is the slice itself once more.
         spacing: mm between rows, between columns; None where the file doesn't state it.
+        number: of the middle slice in its series, from 0.
+        count: slices of its series.
+        thickness: mm of the patient that the middle slice stands for; 0 where that isn't known.
     """
 
     slices: tuple[SliceRef, ...]
     spacing: tuple[float, float] | None
+    number: int = 0
+    count: int = 1
+    thickness: float = 0.0
+
+    @property
+    def middle(self) -> SliceRef:
+        """The slice that the sample is about."""
+        return self.slices[len(self.slices) // 2]
+
+    @property
+    def pixels(self) -> int:
+        """Of the middle slice."""
+        one = self.middle
+        return one.volume.shape[1] * one.volume.shape[2] if isinstance(one, NiftiSlice) else one.rows * one.columns
+
+    @property
+    def voxel(self) -> float:
+        """Mm³ of a voxel of the middle slice; NaN where that isn't known."""
+        if self.spacing is None or not self.thickness:
+            return math.nan
+        return self.spacing[0] * self.spacing[1] * self.thickness
 
 
 def read(source: Source, options: CTOptions) -> NDArray[np.int16] | tuple[NDArray[np.int16], NDArray[np.float32]]:

@@ -76,12 +76,14 @@ class Refused:
         reason: why, without values that name a person.
         owner: whose it is, as far as it is known.
         slices: how many slices of CT are lost with it; 0 for what is none.
+        sop_class: SOPClassUID, where the file tells.
     """
 
     path: Path
     reason: str
     owner: Owner = field(default_factory=Owner)
     slices: int = 0
+    sop_class: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -174,7 +176,7 @@ def _headers_or_reason(path: Path, *, force: bool) -> list[SliceHeader] | Refuse
     try:
         return headers(path, force=force)
     except UnusableError as error:
-        return Refused(path, str(error), error.owner, error.slices)
+        return Refused(path, str(error), error.owner, error.slices, error.sop_class)
     except zooft.DataError as error:
         return Refused(path, str(error), slices=int(_is_named_like_slice(path)))
 

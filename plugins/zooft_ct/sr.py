@@ -5,7 +5,7 @@ A report goes back to where the images came from, so it names the patient, as th
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -225,10 +225,11 @@ def _slices(sample: zooft.Sample) -> list[SliceHeader]:
 
 def _evidence(slices: Sequence[SliceHeader]) -> list[Dataset]:
     """The headers of the files that were read, each once."""
-    return list(_headers(dict.fromkeys(one.path for one in slices)))
+    return list(headers_of(dict.fromkeys(one.path for one in slices)))
 
 
-def _headers(paths: Sequence[Path] | dict[Path, None]) -> Iterator[Dataset]:
+def headers_of(paths: Iterable[Path]) -> Iterator[Dataset]:
+    """Each file without its pixels, what highdicom needs filled in with nothing."""
     from pydicom import dcmread
 
     for path in paths:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -66,10 +66,25 @@ class Found:
     rejected: tuple[series.Refused, ...]
 
 
-def below(roots: Sequence[Path], base: Path | None, options: CTOptions, computing: zooft.Computing) -> Found:
-    """Everything usable below some folders and in some files; `base` is what names are relative to, if anything."""
+def below(
+    roots: Sequence[Path],
+    base: Path | None,
+    options: CTOptions,
+    computing: zooft.Computing,
+    leave: Collection[Path] = (),
+) -> Found:
+    """Everything usable below some folders and in some files.
+
+    Args:
+        roots: folders and files.
+        base: what names are relative to, if anything.
+        options: the task's.
+        computing: shows how far it is.
+        leave: NIfTI files that are no images, such as label volumes, resolved.
+    """
     scan = series.scan(*roots, computing=computing, force=options.force_dicom, max_gap=options.max_gap)
-    volumes = dict.fromkeys(path for root in roots for path in walk.walk(root) if nifti.is_nifti(path))
+    every = dict.fromkeys(path for root in roots for path in walk.walk(root) if nifti.is_nifti(path))
+    volumes = [path for path in every if path.resolve() not in leave] if leave else list(every)
     opened = [_volume(path, base) for path in volumes]
     return Found(
         stacks=(
@@ -96,6 +111,21 @@ def spacing_of(ref: SliceRef) -> tuple[float, float] | None:
 def sop_of(ref: SliceRef) -> str:
     """SOPInstanceUID, or "" where there is none."""
     return "" if isinstance(ref, NiftiSlice) else ref.sop_uid
+
+
+def thickness_of(stack: Stack, number: int) -> float:
+    """Mm of the patient that a slice stands for: the mean of its distances to its neighbours, gaps left out.
+
+    Of a lone slice, its own thickness; 0 where that isn't known.
+    """
+    places = stack.positions
+    steps = [
+        places[i + 1] - places[i] for i in (number - 1, number) if 0 <= i < len(places) - 1 and i not in stack.gaps
+    ]
+    if steps:
+        return sum(steps) / len(steps)
+    ref = stack.slices[number]
+    return ref.volume.increment if isinstance(ref, NiftiSlice) else float(ref.facts.get("slice_thickness", 0.0))
 
 
 def facts_of(ref: SliceRef) -> Mapping[str, str | float]:

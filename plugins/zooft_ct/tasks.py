@@ -39,6 +39,7 @@ def ct_task(
         "port": graph.port,
         "preprocess": graph.preprocess,
         "explain": looks.explain,
+        "geometry": graph.geometry,
         "augment": augment.augment,
         "head": judging.head,
         "bag": judging.bag,

@@ -7,7 +7,39 @@ from __future__ import annotations
 
 import zooft
 from zooft_segmentation import areas, demo, deploy, heads, options, presentation, tiles, training, views
+from zooft_segmentation.areas import AREAS, BOTH, FOUND, SHARES, TRUE, overlaps
+from zooft_segmentation.classes import FILES as CLASS_FILES
+from zooft_segmentation.classes import ClassSpec
+from zooft_segmentation.classes import from_json as classes_from_json
+from zooft_segmentation.classes import labels_of as class_labels
+from zooft_segmentation.classes import read_file as read_classes
+from zooft_segmentation.classes import to_json as classes_to_json
+from zooft_segmentation.deploy import MASK, write_classes, write_overlays
 from zooft_segmentation.discover import discover
+from zooft_segmentation.masks import MOST_CLASSES, OUTSIDE
+
+__all__ = [
+    "AREAS",
+    "BOTH",
+    "CLASS_FILES",
+    "FOUND",
+    "MASK",
+    "MOST_CLASSES",
+    "OUTSIDE",
+    "SHARES",
+    "TRUE",
+    "ClassSpec",
+    "class_labels",
+    "classes_from_json",
+    "classes_to_json",
+    "overlaps",
+    "problem",
+    "read_classes",
+    "write_classes",
+    "write_overlays",
+    "zooft_register_heads",
+    "zooft_register_tasks",
+]
 
 
 @zooft.hookimpl

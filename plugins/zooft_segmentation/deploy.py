@@ -117,7 +117,7 @@ def write_masks(answers: Iterable[zooft.FileAnswer], labels: Labels, _fitted: An
     from PIL import Image
 
     palette = bytes(level for colour in colours_of(labels) for level in colour)
-    names, written = _Names(folder), [_write_classes(labels, folder)]
+    names, written = _Names(folder), [write_classes(labels, folder)]
     for answer in answers:
         written.append(names.path(answer.key, ".png"))
         image = Image.fromarray(answer.outputs[MASK], mode=None)
@@ -172,7 +172,7 @@ def write_coco(answers: Iterable[zooft.FileAnswer], labels: Labels, _fitted: Any
     return [path]
 
 
-def _write_classes(labels: Labels, folder: Path) -> Path:
+def write_classes(labels: Labels, folder: Path) -> Path:
     """As --classes-file reads it."""
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / _CLASSES

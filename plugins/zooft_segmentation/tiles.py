@@ -200,10 +200,10 @@ def _pixels(target: Any) -> NDArray[np.uint8]:
 # answers
 
 
-def constants(options: SegmentationOptions) -> Mapping[str, float]:
-    """What the deployed file knows of its tiles."""
-    overlap = round(options.tiles * options.tile_overlap)
-    return {SIZE: float(options.tiles), OVERLAP: float(overlap)} if options.tiles else {}
+def constants(options: Any) -> Mapping[str, float]:
+    """What the deployed file knows of its tiles; nothing where the task has no such options."""
+    size: int = getattr(options, "tiles", 0)
+    return {SIZE: float(size), OVERLAP: float(round(size * options.tile_overlap))} if size else {}
 
 
 def whole_answer(run: Run, arrays: zooft.Arrays, labels: Labels) -> Mapping[str, NDArray[Any]]:

@@ -5,24 +5,43 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 import numpy as np
 
 import zooft
 from zooft_segmentation import needs
-from zooft_segmentation.coco import Regions
-from zooft_segmentation.masks import OUTSIDE, Mask
-from zooft_segmentation.tiles import TileTarget, constants
+from zooft_segmentation.masks import OUTSIDE
+from zooft_segmentation.tiles import constants
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
     from torch import nn
 
     Labels = tuple[zooft.Label, ...]
-    Target = Mask | Regions | TileTarget
 
 HEAD = "logits"
+
+
+@runtime_checkable
+class Target(Protocol):
+    """What a sample's target has, from whatever data it comes."""
+
+    @property
+    def counts(self) -> tuple[int, ...]:
+        """Pixels of each class."""
+
+    @property
+    def mark(self) -> str:
+        """Equal for equal masks."""
+
+    def pixels(self) -> NDArray[np.uint8]:
+        """``(H, W)``, the number of each pixel's class; 255 where there is none."""
+
+    def renumbered(self, numbers: Sequence[int], count: int) -> Target:
+        """With other numbers of the classes: ``numbers[old]``, of `count` ones."""
+
+
 _MOST_WEIGHT = 10.0
 
 
@@ -50,7 +69,7 @@ def _outputs(labels: Labels, _options: Any) -> Mapping[str, int]:
 
 
 def _check(target: Any, labels: Labels) -> str:
-    if not isinstance(target, (Mask, Regions, TileTarget)):
+    if not isinstance(target, Target):
         return "a mask"
     if len(target.counts) != len(labels):
         return f"a mask of {len(labels)} classes"

@@ -39,7 +39,8 @@ def seen(view: Callable[..., Tensor], *arrays: NDArray[Any], seed: int = 0) -> N
     """The view under one seed, without disturbing anybody else's random numbers."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        result: NDArray[np.float32] = view(*arrays).numpy()
+        found = view(*arrays)
+        result: NDArray[np.float32] = getattr(found, "image", found).numpy()
         return result
 
 

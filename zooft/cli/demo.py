@@ -13,12 +13,14 @@ from zooft.errors import ConfigError, RunError
 @click.command(epilog="\b\nExample:\n  zooft demo classification digits")
 @click.argument("task")
 @click.argument("folder", type=click.Path(path_type=Path))
+@click.option("--masks", is_flag=True, help="with a mask for every image: the data of the task TASK-segmentation")
 @click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True, help="of generated data")
-def demo(task: str, folder: Path, seed: int) -> None:
+def demo(task: str, folder: Path, masks: bool, seed: int) -> None:
     """Write a task's small real data set to FOLDER, offline."""
     from zooft.hooks import registry
 
     found = registry.load()
+    task = f"{task}-segmentation" if masks else task
     chosen = found.task(task)
     if chosen.demo is None:
         able = [entry.value.name for entry in found.tasks if entry.value.demo]

@@ -113,7 +113,8 @@ def _by_file(job: Job) -> Tally:
     tally = Tally(left_out=paths.summary(meant.left_out))
     if out is not None and job.wanted.format in job.task.problem.deployment.writers:
         check_folder(out, meant.files)
-        return _by_writer(job, answers.list_inputs(meant.files, meant.sources, job.task, job.options), tally)
+        with _live(job.wanted) as live:
+            return _by_writer(job, answers.list_inputs(meant.files, meant.sources, job.task, job.options), tally, live)
     with _live(job.wanted) as live, writing(job, layout, tally) as sink:
         for path, source in meant.sources.items():
             live.note(f"{path} is read as {source.name}")
@@ -132,24 +133,28 @@ def _by_file(job: Job) -> Tally:
     return tally
 
 
-def _by_writer(job: Job, items: Sequence[Input], tally: Tally) -> Tally:
+def _unusable(groups: Sequence[Group]) -> Iterator[Rejection]:
+    """What predictions lack."""
+    yield from (rejected for group in groups for rejected in group.unjudged if rejected.missing)
+
+
+def _by_writer(job: Job, items: Sequence[Input], tally: Tally, live: Live) -> Tally:
     """In a format of the problem's own, written into a folder as answers come."""
     from zooft.deploy import predict as answers
 
     folder, metadata = job.wanted.out, job.opened.metadata
     assert folder is not None  # noqa: S101 -- checked before
     lacking: list[Answer] = []
-    with _live(job.wanted) as live:
-        advance = live.computing("files", len(items))
+    advance = live.computing("files" if job.task.gather is None else "samples", len(items))
 
-        def report(answer: Answer) -> None:
-            tally.count(answer)
-            lacking.extend([answer] if answer.error else [])
-            advance(1)
+    def report(answer: Answer) -> None:
+        tally.count(answer)
+        lacking.extend([answer] if answer.error else [])
+        advance(1)
 
-        made = answers.draw_files(job.opened, job.task, job.options, items, report=report)
-        writer = job.task.problem.deployment.writers[job.wanted.format]
-        written = writer(made, metadata.labels, metadata.fitted, folder)
+    made = answers.draw_files(job.opened, job.task, job.options, items, report=report)
+    writer = job.task.problem.deployment.writers[job.wanted.format]
+    written = writer(made, metadata.labels, metadata.fitted, folder)
     echo(f"{len(written)} files in {folder}" if len(written) != 1 else written[0])
     _write_missing(folder, lacking, key="file")
     return tally
@@ -177,6 +182,10 @@ def _by_group(job: Job) -> Tally:
         groups = answers.groups(found, typed=wanted.typed)
         if not groups:
             live.note(f"nobody to answer about: what was given holds nothing that the task {job.task.name} reads")
+        if wanted.format in job.task.problem.deployment.writers:
+            return _by_writer(
+                job, [*(one for group in groups for one in group.samples), *_unusable(groups)], tally, live
+            )
         advance = live.computing("samples", len(found.samples))
         if wanted.format in job.task.writers:
             results = [answers.of_group(job.opened, job.task, job.options, group, advance=advance) for group in groups]

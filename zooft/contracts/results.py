@@ -99,11 +99,13 @@ class FileAnswer:
         key: the file as it was named.
         outputs: by name, without the batch axis.
         picture: makes the file's picture for people, ``(H, W)`` or ``(H, W, 3)`` uint8.
+        sample: what was answered, of tasks that gather samples; those of one group follow each other.
     """
 
     key: str
     outputs: Mapping[str, NDArray[Any]]
     picture: Callable[[], NDArray[Any]]
+    sample: Sample | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

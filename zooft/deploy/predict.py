@@ -63,6 +63,7 @@ class _Read:
     key: str
     arrays: Arrays = ()
     error: str = ""
+    sample: Sample | None = None
 
 
 def list_inputs(files: Sequence[Path], sources: Mapping[Path, Source], task: Task, options: Any) -> Sequence[Input]:
@@ -154,7 +155,7 @@ def draw_files(
         report: called with every file's answer, also of those that give none.
     """
     for found in _ahead(lambda one: _read(task, options, one), items):
-        key = found.key
+        key, sample = found.key, found.sample
         try:
             if found.error:
                 raise RuntimeModelError(found.error)
@@ -163,11 +164,13 @@ def draw_files(
             report(Answer(key=key, error=str(error)))
             continue
         columns = columns_of(model, task, outputs, [None])
-        report(Answer(key=key, cells=_cells(model, task, Predictions(samples=(), columns=columns))))
+        known = () if sample is None else (sample,)
+        report(Answer(key=key, cells=_cells(model, task, Predictions(samples=known, columns=columns))))
         yield FileAnswer(
             key=key,
             outputs={name: output[0] for name, output in outputs.items()},
             picture=partial(sample_tables.picture, task, options, found.arrays),
+            sample=sample,
         )
 
 
@@ -196,7 +199,7 @@ def _read(task: Task, options: Any, item: Input) -> _Read:
         return _Read(key, error=str(error))
     except (ZooftError, MemoryError) as error:
         return _Read(key, error="there isn't enough memory to read it" if machine.lacks_memory(error) else str(error))
-    return _Read(key, arrays)
+    return _Read(key, arrays, sample=item if isinstance(item, Sample) else None)
 
 
 def _fault(path: Path) -> str:

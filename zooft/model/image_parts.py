@@ -29,11 +29,16 @@ def image_preprocess(spec: InputSpec, _options: Any) -> nn.Module:
     return ImagePreprocess(spec)
 
 
-def image_geometry(spec: InputSpec, _options: Any) -> InputGeometry:
-    """How `image_preprocess` places images ``(N, H, W, C)`` in the network's input, for a Task's `geometry`."""
+def image_geometry(spec: InputSpec, _options: Any, *, axes: tuple[int, int] = (1, 2)) -> InputGeometry:
+    """How `image_preprocess` places images ``(N, H, W, C)`` in the network's input, for a Task's `geometry`.
+
+    Args:
+        spec: mode and size of the network's input.
+        axes: of rows and columns in a batch, of arrays with other axes.
+    """
     from zooft.model.geometry import ImageGeometry
 
-    return ImageGeometry(spec)
+    return ImageGeometry(spec, axes)
 
 
 def image_reader(_options: Any) -> str:
