@@ -111,8 +111,7 @@ def _by_file(job: Job) -> Tally:
         about=about,
     )
     tally = Tally(left_out=paths.summary(meant.left_out))
-    if out is not None and job.wanted.format in job.task.problem.deployment.writers:
-        check_folder(out, meant.files)
+    if job.wanted.format in job.task.problem.deployment.writers:
         with _live(job.wanted) as live:
             return _by_writer(job, answers.list_inputs(meant.files, meant.sources, job.task, job.options), tally, live)
     with _live(job.wanted) as live, writing(job, layout, tally) as sink:
@@ -144,6 +143,7 @@ def _by_writer(job: Job, items: Sequence[Input], tally: Tally, live: Live) -> Ta
 
     folder, metadata = job.wanted.out, job.opened.metadata
     assert folder is not None  # noqa: S101 -- checked before
+    check_folder(folder)
     lacking: list[Answer] = []
     advance = live.computing("files" if job.task.gather is None else "samples", len(items))
 

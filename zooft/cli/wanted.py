@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from zooft.errors import ConfigError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping, Sequence
+    from collections.abc import Mapping, Sequence
 
     from zooft.contracts import Labels, Source, Task
     from zooft.runtime import OnnxModel
@@ -129,14 +129,14 @@ def check_overwritten(job: Job) -> None:
     raise ConfigError(f"--out {out} exists and isn't what predict writes, so it stays; name another file, or remove it")
 
 
-def check_folder(out: Path, files: Iterable[Path]) -> None:
-    """Refuse a folder for results that holds what is read: a result is named like its picture.
+def check_folder(out: Path) -> None:
+    """Refuse a folder for results that holds anything: a result is named like its picture, and would overwrite it.
 
     Raises:
         ConfigError: it is such a folder.
     """
-    if out.resolve() in {folder.resolve() for folder in {path.parent for path in files}}:
-        raise ConfigError(f"--out {out} holds files that are read here, and would overwrite them; name another folder")
+    if out.is_dir() and any(out.iterdir()):
+        raise ConfigError(f"--out {out} holds files already, and none is overwritten; name a new folder")
 
 
 def check_format(job: Job) -> None:
