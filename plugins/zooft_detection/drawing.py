@@ -11,7 +11,6 @@ import zooft
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
-    from PIL.ImageDraw import ImageDraw
 
     Labels = tuple[zooft.Label, ...]
     Colour = tuple[int, int, int]
@@ -73,7 +72,7 @@ class _Canvas:
         levels = np.repeat(picture[..., None], 3, -1) if picture.ndim == 2 else picture[..., :3]
         self.image = Image.fromarray(levels.repeat(scale, 0).repeat(scale, 1))
         self._scale, self._line = scale, max(1, round(min(self.image.size) / 200))
-        self._pen: ImageDraw = ImageDraw.Draw(self.image)
+        self._pen = ImageDraw.Draw(self.image)
         self._font = ImageFont.load_default(max(9, round(min(self.image.size) / 36)))
 
     def box(self, corners: Any, words: str, colour: Colour) -> None:
