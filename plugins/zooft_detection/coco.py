@@ -6,11 +6,23 @@ import json
 import re
 from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import zooft
-from zooft_detection.listing import ClassName, Listed, Listing, Noted, Split, files_below, name_in, numbers_of, split_of
+from zooft_detection.listing import (
+    Claims,
+    ClassName,
+    Listed,
+    Listing,
+    Noted,
+    Split,
+    files_below,
+    name_in,
+    numbers_of,
+    split_of,
+)
 
 _OTHERS = re.compile(r"^(captions|person_keypoints|panoptic|stuff|image_info)_", re.IGNORECASE)
 _LISTS = ("images", "annotations", "categories")
@@ -62,11 +74,10 @@ def listing(root: Path, files: Sequence[Path], group_key: str) -> Listing:
     found.classes = [ClassName(name, key) for key, name in categories.items()]
     numbers = {key: number for number, key in enumerate(categories)}
     home = _home(root)
-    pictures = _Pictures(home)
-    taken: dict[Path, tuple[str, list[Any]]] = {}
+    context = _Context(found, home, numbers, _Pictures(home), Claims(), group_key)
     for path, content in zip(files, contents, strict=True):
-        split = split_of(path.stem) or split_of(path.parent.name)
-        _add(found, home, path, content, numbers, pictures, taken, split, group_key)
+        _add(context, path, content, split_of(path.stem) or split_of(path.parent.name))
+    context.claims.settle(found)
     crowds = sum(each.ignored for picture in found.pictures for each in picture.objects)
     if crowds:
         found.notes.append(f"{crowds} regions are crowds, which count nowhere: neither in the loss nor in the figures")
@@ -110,53 +121,73 @@ def _categories(files: Sequence[Path], contents: Sequence[Mapping[str, Any]]) ->
     return dict(sorted(found.items()))
 
 
-def _add(
-    found: Listing, root: Path, path: Path, content: Mapping[str, Any], numbers: Mapping[int, int],
-    pictures: _Pictures, taken: dict[Path, tuple[str, list[Any]]], split: Split | None, group_key: str,
-) -> None:  # fmt: skip
+@dataclass(frozen=True, slots=True)
+class _Context:
+    """What the entries of all files have in common.
+
+    Attributes:
+        found: so far.
+        root: the folder of the data.
+        numbers: id of a category to number of its class.
+        pictures: where they lie.
+        claims: who describes which.
+        group_key: key of images that names a group.
+    """
+
+    found: Listing
+    root: Path
+    numbers: Mapping[int, int]
+    pictures: _Pictures
+    claims: Claims
+    group_key: str
+
+
+def _add(context: _Context, path: Path, content: Mapping[str, Any], split: Split | None) -> None:
     """The pictures of one file."""
-    where = name_in(root, path)
+    where, rejected = name_in(context.root, path), context.found.rejected
     by_image: dict[Any, list[Any]] = defaultdict(list)
     for each in content["annotations"]:
         by_image[each.get("image_id") if isinstance(each, dict) else None].append(each)
-    ids = Counter(image.get("id") if isinstance(image, dict) else None for image in content["images"])
-    for position, image in enumerate(content["images"]):
-        name = str(image.get("file_name") or "") if isinstance(image, dict) else ""
+    images = [image if isinstance(image, dict) else {} for image in content["images"]]
+    ids = Counter(image.get("id") for image in images)
+    for position, image in enumerate(images):
+        key, name = image.get("id"), str(image.get("file_name") or "")
         try:
             if not name:
-                raise zooft.DataError(f"image {position} of the list has no file_name")
-            if ids[image.get("id")] > 1:
-                raise zooft.DataError(f"the image id {image.get('id')} stands there {ids[image.get('id')]} times")
-            source = pictures.of(path, name)
-            own = by_image.get(image.get("id"), [])
-            objects = tuple(_noted(each, where, numbers) for each in own)
-            plain = sorted((each.number, each.numbers) for each in objects)
-            if source in taken:
-                first, boxes = taken[source]
-                raise zooft.DataError(
-                    f"the picture stands in {first}, too, with {'the same' if boxes == plain else 'other'} boxes"
-                )
-            taken[source] = (f"{where} (image {image.get('id')})", plain)
-            group = image.get(group_key)
-            found.pictures.append(
-                Listed(
-                    id=name_in(root, source),
-                    image=source,
-                    objects=objects,
-                    where=where,
-                    split=split,
-                    group=None if group in (None, "") else str(group),
-                    size=(image.get("height"), image.get("width")),
-                )
-            )
+                raise zooft.DataError("it has no file_name")
+            if ids[key] > 1:
+                raise zooft.DataError(f"the image id {key} stands there {ids[key]} times")
+            listed = _listed(context, path, image, by_image.get(key, []), split)
+            context.claims.add(listed.image, f"{where} (image {key})", listed.objects)
+            context.found.pictures.append(listed)
         except zooft.DataError as error:
-            found.rejected.append(zooft.Rejection(name or f"{where}, image {position}", f"{where}: {error}"))
-    lost = [key for key in by_image if key not in ids]
-    for key in lost:
+            rejected.append(zooft.Rejection(name or f"{where}, image {position}", f"{where}: {error}"))
+    for key in [key for key in by_image if key not in ids]:
         some = ", ".join(str(_id(each)) for each in by_image[key][:_SHOWN])
-        found.rejected.append(
-            zooft.Rejection(f"{where}, image {key}", f"no such image; {len(by_image[key])} annotations name it: {some}")
-        )
+        reason = f"no such image; {len(by_image[key])} annotations name it: {some}"
+        rejected.append(zooft.Rejection(f"{where}, image {key}", reason))
+
+
+def _listed(
+    context: _Context, path: Path, image: Mapping[str, Any], annotations: Sequence[Any], split: Split | None
+) -> Listed:
+    """One picture.
+
+    Raises:
+        DataError: there is none, or one of its annotations isn't COCO's.
+    """
+    where = name_in(context.root, path)
+    source = context.pictures.of(path, str(image["file_name"]))
+    group = image.get(context.group_key)
+    return Listed(
+        id=name_in(context.root, source),
+        image=source,
+        objects=tuple(_noted(each, where, context.numbers) for each in annotations),
+        where=where,
+        split=split,
+        group=None if group in (None, "") else str(group),
+        size=(image.get("height"), image.get("width")),
+    )
 
 
 def _id(annotation: Any) -> Any:

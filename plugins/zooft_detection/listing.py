@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -86,6 +86,39 @@ class Listing:
     pictures: list[Listed] = field(default_factory=list)
     rejected: list[zooft.Rejection] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
+
+
+class Claims:
+    """Which files describe which pictures: a picture has boxes once."""
+
+    def __init__(self) -> None:
+        self._first: dict[Path, tuple[str, list[tuple[int, Corners]]]] = {}
+        self._disputed: dict[Path, str] = {}
+
+    def add(self, image: Path, where: str, objects: Sequence[Noted]) -> None:
+        """A file, or an entry of it, describes a picture.
+
+        Raises:
+            DataError: another one does so already.
+        """
+        boxes = sorted((each.number, each.numbers) for each in objects)
+        if image not in self._first:
+            self._first[image] = where, boxes
+            return
+        first, others = self._first[image]
+        if boxes != others:
+            self._disputed[image] = where
+        how = "the same" if boxes == others else "other"
+        raise zooft.DataError(f"the picture {image.name} stands in {first}, too, with {how} boxes")
+
+    def settle(self, listing: Listing) -> None:
+        """Reject pictures of which files say different things, since nobody knows which is true."""
+        listing.rejected += [
+            zooft.Rejection(picture.id, f"{picture.where}: it has other boxes in {self._disputed[picture.image]}")
+            for picture in listing.pictures
+            if picture.image in self._disputed
+        ]
+        listing.pictures = [picture for picture in listing.pictures if picture.image not in self._disputed]
 
 
 def corners_of(numbers: Corners, form: Form, scale: tuple[float, float]) -> Corners:

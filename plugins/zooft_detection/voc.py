@@ -9,7 +9,18 @@ from pathlib import Path
 from xml.parsers import expat
 
 import zooft
-from zooft_detection.listing import ClassName, Listed, Listing, Noted, Split, files_below, name_in, numbers_of, split_of
+from zooft_detection.listing import (
+    Claims,
+    ClassName,
+    Listed,
+    Listing,
+    Noted,
+    Split,
+    files_below,
+    name_in,
+    numbers_of,
+    split_of,
+)
 
 _CORNERS = ("xmin", "ymin", "xmax", "ymax")
 _LISTS = ("train", "val", "test")
@@ -92,55 +103,47 @@ def listing(root: Path, files: Sequence[Path]) -> Listing:
     Args:
         root: the data.
         files: of annotations.
-
-    Raises:
-        DataError: no classes.
     """
     found = Listing(form="corners", form_words="VOC's bndbox has xmin, ymin, xmax, ymax")
-    pictures = _Pictures(root)
-    splits = _splits(root)
-    parsed: list[tuple[Path, Node]] = []
-    for path in files:
-        try:
-            node = parse(path)
-            if node.tag != "annotation":
-                raise zooft.DataError(f"line {node.line}: it begins with <{node.tag}>, expected <annotation>")
-            parsed.append((path, node))
-        except zooft.DataError as error:
-            found.rejected.append(zooft.Rejection(name_in(root, path), str(error)))
-    names = sorted({each.word("name") for _, node in parsed for each in _objects(node)} - {""})
+    pictures, splits, claims = _Pictures(root), _splits(root), Claims()
+    parsed = dict(_parsed(root, files, found))
+    names = sorted({each.word("name") for node in parsed.values() for each in _objects(node)} - {""})
+    found.classes = [ClassName(name, number) for number, name in enumerate(names)]
     numbers = {name: number for number, name in enumerate(names)}
-    found.classes = [ClassName(name, number) for name, number in numbers.items()]
-    taken: dict[Path, tuple[str, tuple[Noted, ...]]] = {}
-    for path, node in parsed:
+    for path, node in parsed.items():
         where = name_in(root, path)
         try:
-            if splits.named and path.stem not in splits.of:
-                raise zooft.DataError(f"it stands in none of {', '.join(splits.named)}")
-            if path.stem in splits.twice:
-                raise zooft.DataError(f"it stands in {splits.twice[path.stem]}; a picture belongs to one split")
+            split = splits.split_of(root, path)
             image = pictures.of(path, node.word("filename"))
             objects = tuple(_noted(each, where, numbers) for each in _objects(node))
-            if image in taken:
-                raise zooft.DataError(_again(name_in(root, image), taken[image], objects))
-            taken[image] = (where, objects)
-            split = splits.of.get(path.stem) if splits.named else split_of(path.parent.relative_to(root).as_posix())
-            found.pictures.append(
-                Listed(
-                    id=name_in(root, image), image=image, objects=objects, where=where, split=split, size=_size(node)
-                )
-            )
+            claims.add(image, where, objects)
         except zooft.DataError as error:
             found.rejected.append(zooft.Rejection(where, str(error)))
-    found.rejected += splits.missing({path.stem for path in files})
+            continue
+        name = name_in(root, image)
+        found.pictures.append(Listed(id=name, image=image, objects=objects, where=where, split=split, size=_size(node)))
+    claims.settle(found)
+    stems = {path.stem for path in files}
+    found.rejected += splits.missing(stems)
     found.rejected += [
-        zooft.Rejection(name_in(root, each), "no annotation of this picture")
-        for each in pictures.left({path.stem for path in files})
+        zooft.Rejection(name_in(root, each), "no annotation of this picture") for each in pictures.left(stems)
     ]
     left_out = sum(each.ignored for picture in found.pictures for each in picture.objects)
     if left_out:
         found.notes.append(f"{left_out} objects are marked as difficult and count nowhere, as in VOC's own figures")
     return found
+
+
+def _parsed(root: Path, files: Sequence[Path], found: Listing) -> Iterator[tuple[Path, Node]]:
+    """Files and what they hold; those that are no annotations are rejected."""
+    for path in files:
+        try:
+            node = parse(path)
+            if node.tag != "annotation":
+                raise zooft.DataError(f"line {node.line}: it begins with <{node.tag}>, expected <annotation>")
+            yield path, node
+        except zooft.DataError as error:
+            found.rejected.append(zooft.Rejection(name_in(root, path), str(error)))
 
 
 def _objects(node: Node) -> Iterator[Node]:
@@ -164,11 +167,6 @@ def _size(node: Node) -> tuple[int | None, int | None] | None:
     if not (height.isdigit() and width.isdigit()) or not int(height) or not int(width):
         return None
     return int(height), int(width)
-
-
-def _again(name: str, first: tuple[str, tuple[Noted, ...]], objects: tuple[Noted, ...]) -> str:
-    same = [(each.number, each.numbers) for each in first[1]] == [(each.number, each.numbers) for each in objects]
-    return f"its picture {name} belongs to {first[0]}, too, with {'the same' if same else 'other'} boxes"
 
 
 class _Pictures:
@@ -225,6 +223,20 @@ class _Splits:
     twice: dict[str, str] = field(default_factory=dict)
     named: list[str] = field(default_factory=list)
     lines: dict[str, str] = field(default_factory=dict)
+
+    def split_of(self, root: Path, path: Path) -> Split | None:
+        """Of an annotation: by the lists, or where there are none by its folder.
+
+        Raises:
+            DataError: it stands in none of them, or in several.
+        """
+        if not self.named:
+            return split_of(path.parent.relative_to(root).as_posix())
+        if path.stem not in self.of:
+            raise zooft.DataError(f"it stands in none of {', '.join(self.named)}")
+        if path.stem in self.twice:
+            raise zooft.DataError(f"it stands in {self.twice[path.stem]}; a picture belongs to one split")
+        return self.of[path.stem]
 
     def missing(self, stems: set[str]) -> list[zooft.Rejection]:
         """Names without an annotation."""

@@ -184,8 +184,11 @@ def test_a_picture_listed_twice(tmp_path: Path) -> None:
         content["images"].append({**content["images"][0], "id": 50})
 
     changed(root / "annotations" / "instances_train.json", again)
-    said = reasons(found_in(root))
+    found = found_in(root)
+    said = reasons(found)
     assert "(image 1), too, with other boxes" in said["a.png"]
+    assert "it has other boxes in annotations/instances_train.json (image 50)" in said["images/train/a.png"]
+    assert names_of(found) == "bcdef"
 
 
 def test_what_isn_t_coco_is_refused_with_its_line(tmp_path: Path) -> None:
@@ -276,10 +279,11 @@ def test_two_annotations_of_one_picture(tmp_path: Path) -> None:
     for path in (root / "ImageSets").rglob("*.txt"):
         path.unlink()
     (root / "Annotations" / "other.xml").write_text(data.sheet("a", [("cell", (1, 1, 9, 9))]))
-    said = reasons(found_in(root))
-    assert said["Annotations/other.xml"] == (
-        "its picture JPEGImages/a.png belongs to Annotations/a.xml, too, with other boxes"
-    )
+    found = found_in(root)
+    said = reasons(found)
+    assert said["JPEGImages/a.png"] == "Annotations/a.xml: it has other boxes in Annotations/other.xml"
+    assert names_of(found) == "bcdef"
+    assert said["Annotations/other.xml"] == ("the picture a.png stands in Annotations/a.xml, too, with other boxes")
 
 
 # YOLO
