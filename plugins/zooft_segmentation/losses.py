@@ -44,7 +44,7 @@ class PictureLoss(nn.Module):
         counting = (targets != OUTSIDE).flatten(1).any(1)
         each = sum(getattr(self, f"_{kind}")(logits, targets) for kind in self.kinds)
         # 0 x logits: where no picture counts, there is a gradient all the same
-        total = (each * counting).sum() + 0 * logits.sum()
+        total = (each * counting).sum() + 0 * outputs["logits"].sum()
         return zooft.Loss(total, counting.sum())
 
     def _ce(self, logits: Tensor, targets: Tensor) -> Tensor:

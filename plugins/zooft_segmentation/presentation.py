@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 import zooft
+from zooft_segmentation import tiles
 from zooft_segmentation.areas import AREAS, SHARES, TRUE, row_miou
 from zooft_segmentation.classes import colours_of
 from zooft_segmentation.drawing import compared
@@ -166,7 +167,10 @@ def _describe(labels: Labels, _fitted: Any, options: Mapping[str, Any]) -> zooft
 
 
 def _usage(labels: Labels, _fitted: Any, _rule: str, _group_name: str) -> Sequence[str]:
+    size = int(labels[0].constants.get(tiles.SIZE, 0))
+    cut = [f"# a square of {size} pixels; larger pictures are cut and blended as docs/deploy.md shows under Masks"]
     return [
+        *(cut if size else []),
         f"classes = {[label.name for label in labels]!r}",
         'for mask in outputs["mask"]:  # (H, W) uint8, the number of a class at each pixel',
         "    print({classes[n]: float((mask == n).mean()) for n in np.unique(mask)})",

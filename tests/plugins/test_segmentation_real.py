@@ -75,7 +75,7 @@ def test_a_second_run_on_a_frozen_backbone_takes_half_the_time_of_the_plain_way(
     for name, cache in (("first", True), ("second", True), ("plain", False)):
         before = resource.getrusage(resource.RUSAGE_SELF)
         zooft.finetune(
-            data=tmp_path / "data", out=tmp_path / name, task="segmentation", backbone="torchvision:resnet18", weights="random", freeze="backbone",
+            data=tmp_path / "data", out=tmp_path / name, task="segmentation", backbone="torchvision:resnet50", weights="random", freeze="backbone",
             epochs=10, batch_size=8, size=(192, 256), augment="none", bootstrap=0, report=False, export=False, cache=cache,
         )  # fmt: skip
         after = resource.getrusage(resource.RUSAGE_SELF)
