@@ -10,7 +10,7 @@ import numpy as np
 
 import zooft
 from zooft_ct_segmentation.dice import VOLUMES, pixels_of, voxels_of
-from zooft_segmentation import FOUND, SHARES, problem
+from zooft_segmentation import AREAS, BOTH, FOUND, SHARES, TRUE, problem
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 STRUCTURES = "structures"
 _NONE = "none"
 _MOST_ROWS = 60
+_LISTED = 6
 
 
 def presentation_part() -> zooft.PresentationPart:
@@ -31,6 +32,8 @@ def presentation_part() -> zooft.PresentationPart:
         brief=lambda cells, _labels: cells,
         record=_record,
         entries=(STRUCTURES, VOLUMES),
+        worst=_worst,
+        caption=_caption,
         sections=_sections,
         tables=_tables,
         describe=_describe,
@@ -66,6 +69,35 @@ def _record(cells: Mapping[str, Any], labels: Labels) -> Mapping[str, Any]:
         STRUCTURES: cells[STRUCTURES],
         VOLUMES: {label.name: cells[f"mm3({label.name})"] for label in labels[1:]},
     }
+
+
+def _slice_dice(areas: NDArray[Any]) -> NDArray[np.float64]:
+    """Of each slice ``(N,)``: the mean over the structures that are there or were found; NaN where there are none."""
+    true, found, both = (areas[:, 1:, part].astype(np.float64) for part in (TRUE, FOUND, BOTH))
+    there = true + found > 0
+    dice = np.divide(2 * both, true + found, out=np.zeros_like(both), where=there)
+    means: NDArray[np.float64] = np.divide(
+        dice.sum(1), there.sum(1), out=np.full(len(areas), np.nan), where=there.any(1)
+    )
+    return means
+
+
+def _worst(predictions: zooft.Predictions, _labels: Labels) -> NDArray[Any]:
+    """What a slice's Dice lacks; of slices where nothing is and nothing was found, nothing."""
+    return np.asarray(1 - np.nan_to_num(_slice_dice(predictions[AREAS]), nan=1.0))
+
+
+def _caption(predictions: zooft.Predictions, labels: Labels, _fitted: Any) -> tuple[str, Sequence[str]]:
+    areas = predictions[AREAS][:1]
+    dice = float(_slice_dice(areas)[0])
+    title = "nothing there, nothing found" if np.isnan(dice) else f"Dice {dice:.3f}"
+    lines = []
+    for name, part in (("predicted", FOUND), ("true", TRUE)):
+        pixels = [(label.name, int(areas[0, n, part])) for n, label in enumerate(labels) if n and areas[0, n, part]]
+        listed = ", ".join(f"{structure} {count:,}" for structure, count in pixels[:_LISTED])
+        more = f" and {len(pixels) - _LISTED} more" if len(pixels) > _LISTED else ""
+        lines.append(f"{name}: {f'{listed}{more} pixels' if pixels else _NONE}")
+    return title, lines
 
 
 def _patients(evaluation: Any) -> Sequence[zooft.Table]:

@@ -456,6 +456,11 @@ def test_patients_figures_are_counts_over_all_their_slices() -> None:
     assert figures["volume_bias/nodule"] == pytest.approx((0 + 2) / 2)
     assert figures["false_positives/nodule"] == 1
     assert part.metrics(predictions, labels)["dice/nodule"] == pytest.approx(2 * 2 / (4 + 3))
+    shown = zooft_ct_segmentation.problem().presentation
+    assert shown.worst(predictions, labels) == pytest.approx([1 - 2 / 3, 1 - 2 / 3, 0, 1])
+    assert shown.caption is not None
+    title, lines = shown.caption(predictions.take(np.array([0])), labels, {})
+    assert (title, *lines) == ("Dice 0.667", "predicted: nodule 2 pixels", "true: nodule 1 pixels")
     first, second = part.details(predictions, patients, labels, {}, False)["patients"]
     assert (first["true_mm3"], first["found_mm3"], first["overlap_mm3"]) == (6, 6, 4)
     assert (second["dice"], second["error_mm3"]) == (None, 2)
