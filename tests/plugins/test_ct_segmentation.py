@@ -29,7 +29,7 @@ SOFT = -300
 VOXEL = SIZE.spacing**2 * SIZE.increment
 OPTIONS: dict[str, Any] = {
     "task": "ct-segmentation", "backbone": "timm:tf_efficientnet_lite0", "mode": "slice", "freeze": "backbone", "epochs": 2, "batch_size": 8,
-    "lr": 0.005, "bootstrap": 20, "views": 0, "size": (96,), "hu_cache": "off", "verify_samples": 6, "precision": "fp32", "audit": False,
+    "lr": 0.005, "bootstrap": 20, "views": 0, "size": (64,), "hu_cache": "off", "verify_samples": 6, "precision": "fp32", "audit": False,
 }  # fmt: skip
 
 
