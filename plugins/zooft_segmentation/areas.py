@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 import zooft
-from zooft_segmentation.borders import boundary_f1
+from zooft_segmentation.borders import boundary_f1, can_measure
 from zooft_segmentation.masks import OUTSIDE
 
 if TYPE_CHECKING:
@@ -48,7 +47,7 @@ def deployed_columns(
     """Of masks as the file gives them and targets at the samples' own size; how borders lie, too, where scipy is."""
     true = [None if target is None else target.pixels() for target in targets]
     columns = columns_of(list(answers["mask"]), true, len(labels))
-    if find_spec("scipy") is None:
+    if not can_measure():
         return columns
     unknown = np.full(len(labels), np.nan, np.float32)
     borders = [

@@ -48,6 +48,15 @@ def _edges(mask: NDArray[np.uint8]) -> NDArray[np.bool_]:
     return edges
 
 
+def can_measure() -> bool:
+    """Whether scipy is there, which zooft-runtime doesn't bring."""
+    try:
+        import scipy.ndimage  # noqa: F401 -- whether it can be imported is the question
+    except ImportError:
+        return False
+    return True
+
+
 def _f1(ours: NDArray[np.bool_], theirs: NDArray[np.bool_], limit: float) -> float:
     if not ours.any() or not theirs.any():
         return float(ours.any() == theirs.any())  # a class that fills the picture has no border

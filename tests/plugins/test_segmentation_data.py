@@ -291,7 +291,7 @@ def test_bad_files_of_classes_are_refused(tmp_path: Path, name: str, text: str, 
 
 def test_names_that_a_spreadsheet_would_compute_are_written_harmless_and_read_back(tmp_path: Path) -> None:
     names = ["=1+1", "'=1+1", "-road", "@sky", "ground", "'quoted'"]
-    path = deploy._write_classes(tuple(zooft.Label(name=name) for name in names), tmp_path)
+    path = deploy.write_classes(tuple(zooft.Label(name=name) for name in names), tmp_path)
     written = [line.partition(",")[0] for line in path.read_text().splitlines()[1:]]
     assert [name for name in written if name[0] in "=+-@"] == []
     assert [each.name for each in classes.read_file(path)] == names

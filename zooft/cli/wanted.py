@@ -136,7 +136,7 @@ def check_folder(out: Path) -> None:
         ConfigError: it is such a folder.
     """
     if out.is_dir() and any(out.iterdir()):
-        raise ConfigError(f"--out {out} holds files already, and none is overwritten; name a new folder")
+        raise ConfigError(f"--out {out} holds files already, and nothing is overwritten; name a new folder")
 
 
 def check_format(job: Job) -> None:
