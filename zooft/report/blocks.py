@@ -99,10 +99,14 @@ class Photo:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Row:
-    """Figures and pictures beside each other where there is room; with `narrow`, more of them fit in a row."""
+    """Figures and pictures beside each other where there is room.
+
+    With `narrow`, more of them fit in a row, with `wide`, fewer.
+    """
 
     blocks: tuple[Drawing | Photo | Grid | Shaded, ...]
     narrow: bool = False
+    wide: bool = False
 
 
 @dataclass(frozen=True, slots=True)

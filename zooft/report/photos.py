@@ -14,12 +14,14 @@ if TYPE_CHECKING:
 
 LONGEST = 288
 """Pixels of a picture's longer side at most."""
+DRAWN = 576
+"""The same of one with an answer drawn in, whose words are to be read."""
 _QUALITY = 88
 
 
-def source(picture: NDArray[Any]) -> str:
-    """A picture ``(H, W)`` or ``(H, W, 3)`` uint8 as a ``data:`` address, no larger than needed."""
-    return _encode(_small(picture))
+def source(picture: NDArray[Any], *, longest: int = LONGEST) -> str:
+    """A picture ``(H, W)`` or ``(H, W, 3)`` uint8 as a ``data:`` address, its longer side `longest` pixels at most."""
+    return _encode(_small(picture, longest))
 
 
 def overlaid(picture: NDArray[Any], heat: NDArray[Any]) -> str:
@@ -51,11 +53,11 @@ def shares(matrix: NDArray[Any]) -> str:
     return _encode(image.resize((side, side), Image.Resampling.NEAREST))
 
 
-def _small(picture: NDArray[Any]) -> Image.Image:
+def _small(picture: NDArray[Any], longest: int = LONGEST) -> Image.Image:
     from PIL import Image
 
     image = Image.fromarray(np.ascontiguousarray(np.squeeze(picture), dtype=np.uint8))
-    scale = LONGEST / max(image.size)
+    scale = longest / max(image.size)
     if scale >= 1:
         return image
     return image.resize([max(1, round(side * scale)) for side in image.size], Image.Resampling.LANCZOS)

@@ -50,10 +50,10 @@ def mistakes(inputs: ReportInputs) -> Section:
         text = f"{wrong:,} of {of_all} are predicted wrongly ({wrong / total:.1%})"
         text += f"; the most confident {len(chosen)}:" if wrong > len(chosen) else ":"
     drawn = inputs.problem.presentation.picture is not None and inputs.answer is not None
-    shown = Row(blocks=tuple(_photo(inputs, main, row) for row in chosen), narrow=not drawn)
+    shown = Row(blocks=tuple(_photo(inputs, main, row) for row in chosen), narrow=not drawn, wide=drawn)
     if not drawn:
         return Section("mistakes", title, (Text(text), shown))
-    good = Row(blocks=tuple(_photo(inputs, main, row) for row in best(inputs, main) if row not in chosen))
+    good = Row(blocks=tuple(_photo(inputs, main, row) for row in best(inputs, main) if row not in chosen), wide=True)
     more = (Text("Those with the smallest:"), good) if good.blocks else ()
     return Section("mistakes", title, (Text(text), shown, *more))
 
@@ -147,7 +147,7 @@ def _photo(inputs: ReportInputs, evaluated: Evaluated, row: int) -> Photo:
             sources=(photos.source(picture),), alt=f"Sample {sample.id}", title=title, lines=(*lines, sample.id)
         )
     drawn = draw(picture, inputs.answer(sample), sample.target, inputs.labels, inputs.fitted)
-    sources = (photos.source(picture), photos.source(drawn))
+    sources = (photos.source(picture), photos.source(drawn, longest=photos.DRAWN))
     return Photo(sources=sources, alt=f"Sample {sample.id}, and its answer", title=title, lines=(*lines, sample.id))
 
 
