@@ -17,6 +17,9 @@ _WITH_SIDE_EXITS: dict[str, dict[str, Any]] = {
     "googlenet": {"aux_logits": False, "init_weights": True},
     "inception_v3": {"aux_logits": False, "init_weights": True},
 }
+_TRANSFORMING = frozenset({"googlenet", "inception_v3"})
+"""With pretrained weights, these bring what is normalised by ImageNet's statistics to a mean and a spread of a half."""
+_HALVES = (0.5, 0.5, 0.5)
 
 
 def models() -> list[str]:
@@ -131,12 +134,13 @@ def _whole(module: nn.Module, classifier: str) -> zooft.Stage:
 def _input(name: str) -> zooft.InputSpec:
     transforms = _default_weights(name).transforms()
     size = transforms.crop_size[0]
+    mean, std = (_HALVES, _HALVES) if name in _TRANSFORMING else (tuple(transforms.mean), tuple(transforms.std))
     return zooft.InputSpec(
         height=size,
         width=size,
         resize=transforms.resize_size[0],
-        mean=tuple(transforms.mean),
-        std=tuple(transforms.std),
+        mean=mean,
+        std=std,
         interpolation=transforms.interpolation.value,
     )
 

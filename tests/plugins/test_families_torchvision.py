@@ -21,6 +21,7 @@ from zooft.model.names import full_name
 from zooft_torchvision import zoo, zooft_register_families
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
     from pathlib import Path
 
 FINE = {
@@ -210,3 +211,18 @@ def test_every_model_of_torchvision_loads(name: str) -> None:
 def test_one_model_of_every_class_of_torchvision_keeps_its_promises(name: str) -> None:
     testing.check_freezing(load(name))
     testing.check_round_trip(family(), load(name))
+
+
+@pytest.mark.parametrize("name", ["googlenet", "inception_v3"])
+def test_models_that_transform_their_input_see_what_they_were_trained_on(name: str) -> None:
+    """With pretrained weights, torchvision builds these with ``transform_input=True``."""
+    levels = torch.rand(2, 3, 96, 96, generator=torch.Generator().manual_seed(0))
+    theirs = get_model(name, weights=None, aux_logits=False, init_weights=False, transform_input=True)
+    statistics = get_model_weights(name).DEFAULT.transforms()
+    wanted = theirs._transform_input((levels - column(statistics.mean)) / column(statistics.std))
+    spec = outline_backbone(family(), name).input
+    torch.testing.assert_close((levels - column(spec.mean)) / column(spec.std), wanted)
+
+
+def column(values: Sequence[float]) -> torch.Tensor:
+    return torch.tensor(values)[:, None, None]
