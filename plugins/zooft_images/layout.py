@@ -42,6 +42,7 @@ _OF_ANSWERS = frozenset(
         "targets",
     }
 )
+_ANSWER_FILES = frozenset({".json", ".xml", ".yaml", ".yml", ".txt"})
 _NAMED = 4
 _CALL = "call splits train, val and test, and leave nothing else beside them"
 
@@ -133,6 +134,7 @@ def lay_out(root: Path, left_out: LeftOut) -> Layout:
         notes += _about_nested(inside) + _about_splits_beside(root)
     _refuse_twice(root, found)
     _refuse_answers_as_classes(root, found)
+    _refuse_answers_beside(root, found, strays)
     named = (
         {printable(top.name): split for top in tops if (split := split_of(top.name))}
         if len(splits) == len(tops)
@@ -288,6 +290,18 @@ def _refuse_answers_as_classes(root: Path, found: Sequence[ClassFolder]) -> None
             "boxes), not like classes; --task classification learns one class a picture: give each class a folder of "
             "its own, or name pictures and classes in a labels.csv with the columns path and label, and give that "
             "with --data"
+        )
+
+
+def _refuse_answers_beside(root: Path, found: Sequence[ClassFolder], beside: Sequence[Path]) -> None:
+    """One folder of all pictures has no classes; a file beside it may have them, in a form of other tasks."""
+    labels = {each.label for each in found}
+    files = [path for path in beside if path.suffix.lower() in _ANSWER_FILES]
+    if len(labels) == 1 and labels.pop().lower() in _OF_PICTURES and files:
+        raise zooft.DataError(
+            f"{_show(root)} has all pictures in {_names([each.path for each in found])} and no folder for each class; "
+            f"what is known of them may stand in {_names(files)}: boxes are learnt by --task detection, masks by "
+            "--task segmentation, classes from a labels.csv with the columns path and label, given with --data"
         )
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import unicodedata
 from collections import Counter
 from collections.abc import Mapping
@@ -59,6 +60,14 @@ def test_pictures_beside_their_masks_are_not_two_classes(tmp_path: Path, names: 
         zooft.DataError, match=r"look like pictures and what is marked in them.*give each class a folder"
     ):
         check(lay(tmp_path, dict.fromkeys(names, 3)))
+
+
+@pytest.mark.parametrize("name", ["annotations.json", "train.txt", "data.yaml"])
+def test_one_folder_of_pictures_beside_what_is_known_of_them_is_pointed_out(tmp_path: Path, name: str) -> None:
+    root = lay(tmp_path, {"images": 3})
+    (root / name).write_text("{}")
+    with pytest.raises(zooft.DataError, match=rf"no folder for each class.*{re.escape(name)}.*--task detection"):
+        check(root)
 
 
 def test_classes_called_by_such_words_among_others_are_classes(tmp_path: Path) -> None:
