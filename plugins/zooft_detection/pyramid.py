@@ -48,13 +48,22 @@ class Fcos(nn.Module):
     def forward(self, maps: list[Tensor]) -> dict[str, Tensor]:
         """The pyramid's maps ``(N, C, h, w)`` to ``(N, P, size)`` of each output."""
         named = OrderedDict((str(number), x) for number, x in enumerate(maps[self.first :]))
-        made = self.head(list(self.pyramid(named).values()))
+        levels = list(self.pyramid(named).values())
+        seen = [self.head.regression_head.conv(x) for x in levels]
         return {
-            CLASSES: made["cls_logits"],
-            CENTRENESS: made["bbox_ctrness"],
-            DISTANCES: made["bbox_regression"],
+            CLASSES: self.head.classification_head(levels),
+            CENTRENESS: torch.cat([_flat(self.head.regression_head.bbox_ctrness(x)) for x in seen], 1),
+            # torchvision's own forward has ReLU here: once all distances are below 0, nothing is learnt any more
+            DISTANCES: nn.functional.softplus(
+                torch.cat([_flat(self.head.regression_head.bbox_reg(x)) for x in seen], 1)
+            ),
             SQUARES: self.squares.expand(maps[0].shape[0], -1, -1),
         }
+
+
+def _flat(x: Tensor) -> Tensor:
+    """``(N, C, h, w)`` to ``(N, h * w, C)``."""
+    return x.flatten(2).transpose(1, 2)
 
 
 def _squares(taps: Sequence[zooft.Tap]) -> Tensor:

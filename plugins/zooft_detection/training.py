@@ -35,7 +35,6 @@ def training_part() -> zooft.TrainingPart:
         move=_move,
         collate=collate,
         strata=_strata,
-        absent=_absent,
         unlearnable=_unlearnable,
         unknown=_unknown,
         relabel=_relabel,
@@ -107,11 +106,6 @@ def _strata(targets: Sequence[Boxes], labels: Labels) -> zooft.Strata:
         min(target.classes, key=lambda number: (frequency[number], number), default=len(labels)) for target in targets
     ]
     return zooft.Strata(numbers, (*(label.name for label in labels), "nothing"), needed=False)
-
-
-def _absent(targets: Sequence[Boxes], labels: Labels) -> tuple[str, ...]:
-    there = {number for target in targets for number in target.classes}
-    return tuple(label.name for number, label in enumerate(labels) if number not in there)
 
 
 def _unlearnable(targets: Sequence[Boxes], _labels: Labels) -> str:

@@ -267,3 +267,18 @@ def test_options_that_make_no_sense(given: dict[str, Any]) -> None:
 
 def test_the_plugin_passes_the_kit(tmp_path: Path) -> None:
     testing.check_plugin(zooft_detection, folder=tmp_path)
+
+
+def test_distances_that_have_become_small_still_learn() -> None:
+    """Under torchvision's ReLU they wouldn't: all boxes stay points."""
+    head = pyramid.Fcos(taps(64, 64, 8, 16, 32), {"classes": 2, "centreness": 1, "distances": 4, "squares": 4})
+    torch.nn.init.constant_(head.head.regression_head.bbox_reg.bias, -5.0)
+    made = head([torch.randn(1, 8, tap.rows, tap.columns) for tap in taps(64, 64, 8, 16, 32)])
+    assert (made["distances"] > 0).all()
+    made["distances"].sum().backward()
+    assert head.head.regression_head.bbox_reg.bias.grad.abs().min() > 0
+
+
+def test_classes_without_objects_are_no_hindrance(tmp_path: Path) -> None:
+    part = training.training_part()
+    assert part.absent([Boxes((9, 9))], LABELS) == ()
