@@ -15,6 +15,7 @@ import pytest
 import SimpleITK
 from click.testing import CliRunner, Result
 from numpy.typing import NDArray
+from test_without_torch import modules_of_training, without
 
 import zooft
 import zooft_ct_segmentation
@@ -149,6 +150,17 @@ def test_predict_tells_mm3_and_both_formats_hold_one_mask(run: Path, data: Path,
     assert back.GetOrigin() == pytest.approx(image.GetOrigin(), abs=1e-3)
     assert back.GetSpacing() == pytest.approx(image.GetSpacing(), abs=1e-5)
     assert back.GetDirection() == pytest.approx(image.GetDirection(), abs=1e-6)
+
+
+def test_masks_are_the_same_without_torch(run: Path, data: Path, tmp_path: Path) -> None:
+    series, blocked = data / "dicom" / "PHANTOM-0001", [*modules_of_training(), "segmentation_models_pytorch"]
+    words = ["predict", run / "model.onnx", series, "--format", "nifti", "--out"]
+    command(*words, tmp_path / "with")
+    ((status, _, errors),) = without(blocked, [*words, tmp_path / "without"])
+    assert status == 0, errors
+    found, wanted = (next((tmp_path / name).glob("*.nii.gz")) for name in ("without", "with"))
+    assert found.name == wanted.name
+    assert np.array_equal(labels(found), labels(wanted))
 
 
 def test_nothing_is_overwritten(run: Path, data: Path, tmp_path: Path) -> None:
