@@ -108,7 +108,7 @@ def listing(root: Path, files: Sequence[Path]) -> Listing:
     pictures, splits, claims = _Pictures(root), _splits(root), Claims()
     parsed = dict(_parsed(root, files, found))
     names = sorted({each.word("name") for node in parsed.values() for each in _objects(node)} - {""})
-    found.classes = [ClassName(name, number) for number, name in enumerate(names)]
+    found.classes = [ClassName(name, number) for number, name in enumerate(names, 1)]
     numbers = {name: number for number, name in enumerate(names)}
     for path, node in parsed.items():
         where = name_in(root, path)

@@ -13,6 +13,7 @@ import pytest
 from PIL import Image
 
 import zooft
+from zooft_detection.deploy import category_of
 from zooft_detection.discover import discover
 from zooft_detection.options import DetectionOptions
 
@@ -236,6 +237,11 @@ def test_wrong_boxes_are_listed_with_their_line(tmp_path: Path, corners: Any, wo
     assert names_of(found) == "bcdef"
     (reason,) = reasons(found).values()
     assert re.search(words, reason)
+
+
+def test_classes_of_voc_have_coco_s_numbers_which_begin_at_one(tmp_path: Path) -> None:
+    labels = found_in(data.voc(tmp_path)).labels
+    assert category_of(labels) == list(range(1, len(labels) + 1))
 
 
 def test_damaged_and_hostile_xml(tmp_path: Path) -> None:

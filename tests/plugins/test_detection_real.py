@@ -52,10 +52,10 @@ def as_coco(split: str) -> dict[str, Any]:
         for word, (left, top, right, bottom) in boxes:
             box = [left, top, right - left, bottom - top]
             annotations.append(
-                {"id": len(annotations) + 1, "image_id": number, "category_id": CELLS.index(word), "bbox": box,
+                {"id": len(annotations) + 1, "image_id": number, "category_id": CELLS.index(word) + 1, "bbox": box,
                  "area": box[2] * box[3], "iscrowd": 0}
             )  # fmt: skip
-    categories = [{"id": number, "name": name} for number, name in enumerate(CELLS)]
+    categories = [{"id": number, "name": name} for number, name in enumerate(CELLS, 1)]
     return {"images": images, "annotations": annotations, "categories": categories}
 
 
