@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from importlib import metadata
 from pathlib import Path
 
@@ -25,5 +26,6 @@ def install(monkeypatch: pytest.MonkeyPatch, site: Path, name: str, module: str,
     (about / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {module}\nVersion: 1.0\n")
     (about / "entry_points.txt").write_text(f"[zooft]\n{name} = {module}\n")
     if code:
+        monkeypatch.delitem(sys.modules, module, raising=False)  # another test's of the same name
         (site / f"{module}.py").write_text(code)
     monkeypatch.syspath_prepend(site)

@@ -607,7 +607,7 @@ def test_an_unknown_model_gets_the_nearest_names_before_any_data_is_read(
 def test_a_family_without_weights_is_not_told_to_fetch_some(pictures: Path) -> None:
     stranger = Stranger(families=[family()], tasks=[task(discover=never)])
     with pytest.raises(
-        WeightsError, match=r"toy has no weights of its own.\nGive --weights FILE, or ask for"
+        WeightsError, match=r"toy has no weights of its own.\nGive --weights FILE or --weights random"
     ) as caught:
         run(pictures, stranger, weights="pretrained", task="mine")
     assert "fetch" not in str(caught.value)

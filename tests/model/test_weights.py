@@ -325,7 +325,7 @@ def test_of_a_model_that_its_zoo_has_no_weights_of_nobody_is_sent_to_fetch_some(
 
     known = registry.load()
     with pytest.raises(
-        WeightsError, match=r"timm has no weights of coatnet_pico_rw_224\S*\nGive --weights FILE, or"
+        WeightsError, match=r"timm has no weights of coatnet_pico_rw_224\S*\nGive --weights FILE or --weights random"
     ) as caught:
         load_backbone(known.family("timm"), "coatnet_pico_rw_224", weights="pretrained", sources=())
     assert "fetch" not in str(caught.value)

@@ -181,7 +181,7 @@ def test_every_sample_is_judged_once_in_the_same_order(way: str, trials: dict[st
 
 @pytest.mark.parametrize("way", WAYS)
 def test_every_process_is_given_the_result(way: str, trials: dict[str, Trial]) -> None:
-    said = trials[way].reason
+    said = trials[way].said
     assert len(said) == PROCESSES[way]
     assert all(one == said[0] for one in said)
     assert said[0]["path"] == str(trials[way].together)

@@ -183,5 +183,5 @@ def test_folder_that_cannot_be_listed_is_an_error_without_its_path(
 
 def test_codestream_one_column_wider_than_its_header_is_refused(tmp_path: Path) -> None:
     path = write(tmp_path / "a", encapsulated(jpeg(0xF7, 12, 17)), "1.2.840.10008.1.2.4.80")
-    with pytest.raises(zooft.DataError, match=r"is 12x17 .* the header states 12x16"):
+    with pytest.raises(zooft.DataError, match=r"is 12x17 .* the header says 12x16"):
         hu(read_headers(path)[0])

@@ -212,7 +212,7 @@ def test_what_wasn_t_judged_is_in_every_format_and_in_the_exit_status(
     said = done.stdout + "".join(path.read_text() for path in (tmp_path / "sr").glob("*.csv"))
     assert not any(name in said + done.stderr for name in names)
     flat = "".join(said.split())
-    assert "1of8samplescouldn'tbejudged" in flat
+    assert "1of8samplescouldn'tbepredicted" in flat
     assert "aseriesof8slices:theslicesaren'tparallel" in flat
     if form == "dicom-sr":
         (report,) = (pydicom.dcmread(path) for path in (tmp_path / "sr").glob("*.dcm"))

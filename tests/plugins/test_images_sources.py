@@ -305,7 +305,7 @@ def test_a_column_that_is_not_there_gets_the_nearest_in_any_case(tmp_path: Path)
 )
 def test_one_column_does_not_mean_two_things(options: dict[str, str], says: str, tmp_path: Path) -> None:
     columns = [zooft.Column(name=name) for name in ("label", "who", "group", "split")]
-    with pytest.raises(zooft.ConfigError, match=f"the column '{options['label_column']}' says {says}"):
+    with pytest.raises(zooft.ConfigError, match=f"the column '{options['label_column']}' is {says}"):
         found(tmp_path, given([row(0, "a")], *columns), ClassificationOptions(**options))
 
 

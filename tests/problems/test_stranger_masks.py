@@ -177,11 +177,29 @@ def spots_view(spec: zooft.InputSpec, array: Any) -> Any:
     return zooft.image_preprocess(spec, None)(torch.from_numpy(array)[None])[0]
 
 
-def test_a_backbone_that_keeps_no_map_is_refused(spots: ModuleType, data: Path, tmp_path: Path) -> None:
+FLAT = """
+import zooft
+
+def build(name):
+    from collections import OrderedDict
+    from torch import nn
+    return nn.Sequential(OrderedDict(pool=nn.AdaptiveAvgPool2d(4), flatten=nn.Flatten(), mix=nn.Linear(48, 32), classifier=nn.Linear(32, 9)))
+
+def anatomy(name, module):
+    return zooft.Anatomy(
+        stages={"mix": zooft.Stage(("pool", "flatten", "mix"))}, classifier=("classifier",),
+        input=zooft.InputSpec(height=64, width=64, resize=64, mean=(0.5, 0.5, 0.5), std=(0.5, 0.5, 0.5)),
+    )
+
+@zooft.hookimpl
+def zooft_register_families():
+    return [zooft.Family(name="flat", summary="", models=lambda: ("small",), build=build, anatomy=anatomy)]
+"""
+
+
+def test_a_backbone_that_keeps_no_map_is_refused(
+    spots: ModuleType, data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    plugged.install(monkeypatch, tmp_path / "more", "flat", "zooft_flat", code=FLAT)
     with pytest.raises(ModelError, match="has no map of the image behind any of its stages"):
-        zooft.finetune(
-            data=data,
-            freeze="backbone",
-            out=tmp_path / "run",
-            **{**OPTIONS, "backbone": "torchvision:squeezenet1_1"},
-        )
+        zooft.finetune(data=data, freeze="backbone", out=tmp_path / "run", **{**OPTIONS, "backbone": "flat:small"})
