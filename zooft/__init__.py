@@ -89,6 +89,7 @@ if TYPE_CHECKING:
     from zooft.model.image_parts import image_geometry, image_port, image_preprocess, image_reader
     from zooft.model.preprocess import ImagePreprocess, Resize
     from zooft.model.resampling import floor_divide
+    from zooft.model.views import image_view
     from zooft.pipeline.finetune import FinetuneResult, finetune
     from zooft.problems.classification import (
         OperatingPoint,
@@ -193,6 +194,7 @@ __all__ = [
     "image_preprocess",
     "image_read",
     "image_reader",
+    "image_view",
     "is_hidden",
     "join_options",
     "label_fault",
@@ -291,6 +293,7 @@ _HOMES = {
     "zooft.model.preprocess": ("ImagePreprocess", "Resize"),
     "zooft.pipeline.finetune": ("FinetuneResult", "finetune"),
     "zooft.model.resampling": ("floor_divide",),
+    "zooft.model.views": ("image_view",),
     "zooft.storage.sequences": ("spilled",),
     "zooft.data.tables": ("CsvTable", "path_in_table", "read_csv"),
     "zooft.problems.classification": (

@@ -39,6 +39,7 @@ _CORE = (
     "zooft.model.stages",
     "zooft.model.taps",
     "zooft.model.geometry",
+    "zooft.model.views",
     "zooft.compute.trees",
     "zooft.data.samples",
     "zooft.audit.thumbnails",
