@@ -104,6 +104,7 @@ if TYPE_CHECKING:
     from zooft.problems.multilabel import MultilabelOptions, multilabel
     from zooft.problems.ordinal import OrdinalOptions, ordinal
     from zooft.problems.regression import RegressionOptions, regression
+    from zooft.storage.file_names import FileNames
     from zooft.storage.sequences import spilled
 
 __all__ = [
@@ -127,6 +128,7 @@ __all__ = [
     "Family",
     "Figure",
     "FileAnswer",
+    "FileNames",
     "FinetuneResult",
     "FreezePlan",
     "Freezer",
@@ -294,6 +296,7 @@ _HOMES = {
     "zooft.pipeline.finetune": ("FinetuneResult", "finetune"),
     "zooft.model.resampling": ("floor_divide",),
     "zooft.model.views": ("image_view",),
+    "zooft.storage.file_names": ("FileNames",),
     "zooft.storage.sequences": ("spilled",),
     "zooft.data.tables": ("CsvTable", "path_in_table", "read_csv"),
     "zooft.problems.classification": (

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Mapping, Sequence
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -174,7 +174,7 @@ def write_coco(answers: Iterable[zooft.FileAnswer], labels: Labels, _fitted: Any
 
 def write_yolo(answers: Iterable[zooft.FileAnswer], labels: Labels, fitted: Any, folder: Path) -> Sequence[Path]:
     """A text file a picture: class, middle, width and height as shares, score; boxes from their thresholds on."""
-    limits, names = thresholds(fitted, labels), _Names(folder)
+    limits, names = thresholds(fitted, labels), zooft.FileNames(folder, taken=("classes",))
     written = [folder / "classes.txt"]
     written[0].write_text("".join(f"{label.name}\n" for label in labels), "utf-8")
     for answer in answers:
@@ -193,7 +193,7 @@ def write_overlays(answers: Iterable[zooft.FileAnswer], labels: Labels, fitted: 
     """A PNG a picture, with the boxes from their thresholds on drawn in."""
     from PIL import Image
 
-    limits, names, written = thresholds(fitted, labels), _Names(folder), list[Path]()
+    limits, names, written = thresholds(fitted, labels), zooft.FileNames(folder, taken=("classes",)), list[Path]()
     for answer in answers:
         written.append(names.path(answer.key, ".png"))
         boxes = list(chosen(answer.outputs, limits))
@@ -207,25 +207,3 @@ def chosen(
     """Corners, score and class of one picture's boxes from their thresholds on."""
     for place in np.flatnonzero(likely(answers["scores"], answers["labels"], limits)):
         yield answers["boxes"][place], float(answers["scores"][place]), int(answers["labels"][place])
-
-
-class _Names:
-    """Files by the names of pictures, none twice.
-
-    Args:
-        folder: where they go.
-    """
-
-    def __init__(self, folder: Path) -> None:
-        folder.mkdir(parents=True, exist_ok=True)
-        self.folder, self.taken = folder, {"classes"}
-
-    def path(self, key: str, ending: str) -> Path:
-        """Of a picture: its name; where that is taken, with its folder's name before it, or a number behind."""
-        parts = PurePosixPath(key.replace("\\", "/"))
-        stem = parts.stem or "picture"
-        above = [f"{parts.parent.name}_{stem}"] if parts.parent.name else []
-        names = [stem, *above, *(f"{stem}_{number}" for number in range(2, len(self.taken) + 3))]
-        name = next(name for name in names if name.lower() not in self.taken)
-        self.taken.add(name.lower())
-        return self.folder / f"{name}{ending}"

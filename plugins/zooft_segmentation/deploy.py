@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import json
 from collections.abc import Iterable, Mapping, Sequence
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -117,7 +117,7 @@ def write_masks(answers: Iterable[zooft.FileAnswer], labels: Labels, _fitted: An
     from PIL import Image
 
     palette = bytes(level for colour in colours_of(labels) for level in colour)
-    names, written = _Names(folder), [write_classes(labels, folder)]
+    names, written = zooft.FileNames(folder), [write_classes(labels, folder)]
     for answer in answers:
         written.append(names.path(answer.key, ".png"))
         image = Image.fromarray(answer.outputs[MASK], mode=None)
@@ -130,7 +130,7 @@ def write_overlays(answers: Iterable[zooft.FileAnswer], labels: Labels, _fitted:
     """A PNG a picture, with the mask drawn in."""
     from PIL import Image
 
-    names, written = _Names(folder), list[Path]()
+    names, written = zooft.FileNames(folder), list[Path]()
     for answer in answers:
         written.append(names.path(answer.key, ".png"))
         Image.fromarray(painted(answer.picture(), answer.outputs[MASK], labels)).save(written[-1])
@@ -182,25 +182,3 @@ def write_classes(labels: Labels, folder: Path) -> Path:
         for number, (label, colour) in enumerate(zip(labels, colours_of(labels), strict=True)):
             writer.writerow([to_cell(label.name), number, *colour])
     return path
-
-
-class _Names:
-    """Files by the names of pictures, none twice.
-
-    Args:
-        folder: where they go.
-    """
-
-    def __init__(self, folder: Path) -> None:
-        folder.mkdir(parents=True, exist_ok=True)
-        self.folder, self.taken = folder, set[str]()
-
-    def path(self, key: str, ending: str) -> Path:
-        """Of a picture: its name; where that is taken, with its folder's name before it, or a number behind."""
-        parts = PurePosixPath(key.replace("\\", "/"))
-        stem = parts.stem or "picture"
-        above = [f"{parts.parent.name}_{stem}"] if parts.parent.name else []
-        names = [stem, *above, *(f"{stem}_{number}" for number in range(2, len(self.taken) + 3))]
-        name = next(name for name in names if name.lower() not in self.taken)
-        self.taken.add(name.lower())
-        return self.folder / f"{name}{ending}"
