@@ -647,9 +647,12 @@ def _reference(saved: SavedRun) -> Reference:
             made = double().answer(torch.from_numpy(x).double(), tuple(map(torch.from_numpy, batch)))
         return {name: found.numpy() for name, found in zip(names, made, strict=True)}
 
-    def head(x: NDArray[Any]) -> Columns:
+    def both(x: NDArray[Any], batch: Sequence[NDArray[Any]]) -> tuple[Columns, Columns]:
         with torch.inference_mode():
-            return {name: found.numpy() for name, found in module.network(torch.from_numpy(x)).items()}
+            outputs = module.network(torch.from_numpy(x))
+            made = module.last(outputs, tuple(map(torch.from_numpy, batch)))
+        head = {name: found.numpy() for name, found in outputs.items()}
+        return head, {name: found.numpy() for name, found in zip(names, made, strict=True)}
 
     # of targets that have places, columns of the head's outputs are in other pixels than those of the graph's
     comparable = saved.problem.training.move is None
@@ -659,7 +662,7 @@ def _reference(saved: SavedRun) -> Reference:
         exact=exact,
         input=saved.input,
         advice=_advice(saved),
-        head=head if comparable else None,
+        both=both if comparable else None,
     )
 
 

@@ -53,15 +53,12 @@ LEVEL_LIMITS = {True: (2.01, 0.02), False: (0.1, 0.002)}
 """Largest and mean difference of levels: where they are rounded to whole ones, and where not."""
 VACUOUS_SPREAD = 1e-3
 BATCH_SIZES = (2, 3, 7)
-_TRANSLATED = 8
-"""Samples whose head's outputs are compared with what the graph makes of them."""
 _ROUNDED = 1e-2
 """Of the largest number of a column, what rounding may move it by."""
 _MUCH_LARGER = 10
 """Times: by how much the spread among generated images must exceed that among the samples to be used instead.
 
-And how much
-further than torch's a right file's numbers may be from those in float64."""
+And how much further than torch's a right file's numbers may be from those in float64."""
 _IN_FLOAT64 = 4
 """Samples, those that differ most."""
 
@@ -93,7 +90,7 @@ class Reference:
         exact: the same computed in float64; may fail, as not every network can.
         input: what the network's input means.
         advice: what to do about a model that answers the same to everything.
-        head: the network's input to the head's outputs, by name; None where these aren't compared with the graph's.
+        both: as `answer`, the head's outputs and the graph's, of one pass; None where these aren't compared.
     """
 
     prepare: Callable[..., NDArray[Any]]
@@ -101,7 +98,7 @@ class Reference:
     exact: Callable[[NDArray[Any], Sequence[NDArray[Any]]], Columns]
     input: InputSpec
     advice: str = ""
-    head: Callable[[NDArray[Any]], Columns] | None = None
+    both: Callable[[NDArray[Any], Sequence[NDArray[Any]]], tuple[Columns, Columns]] | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -319,7 +316,7 @@ class _Trial:
             _Unrunnable: the file doesn't.
         """
         torchs = self.reference.prepare(*batch)
-        ours = self.reference.answer(torchs, batch)
+        head, ours = self._in_torch(torchs, batch)
         try:
             given = self.input(batch, torchs)
             file = self.model.run(*batch)
@@ -331,7 +328,11 @@ class _Trial:
         fits = given.shape == torchs.shape and not np.array_equal(given, torchs)
         same = self.reference.answer(given, batch) if fits else ours
         self._refuse_others(same, file)
-        return _Result(Answers(ours, same, file), [level] if level else [])
+        return _Result(Answers(ours, same, file), [level] if level else [], [head] if head else [])
+
+    def _in_torch(self, x: NDArray[Any], batch: Sequence[NDArray[Any]]) -> tuple[Columns | None, Columns]:
+        """The head's outputs, where they are compared, and the graph's."""
+        return self.reference.both(x, batch) if self.reference.both else (None, self.reference.answer(x, batch))
 
     def _refuse_others(self, ours: Columns, theirs: Columns) -> None:
         for name in _numeric_outputs(self.answering):
@@ -349,10 +350,12 @@ class _Result:
     Attributes:
         answers: the three ways.
         levels: how far the preprocessings are apart, of each batch.
+        heads: the head's outputs in torch, of each batch; empty where they aren't compared with the graph's.
     """
 
     answers: Answers
     levels: Sequence[LevelDifference]
+    heads: Sequence[Columns]
 
 
 class _Unrunnable(Exception):  # noqa: N818 -- never leaves this module
@@ -372,7 +375,11 @@ def _run_all(trial: _Trial, arrays: Sequence[Arrays], advance: Callable[[int], N
         except _Unrunnable as error:
             raise _Unrunnable(f"the file doesn't run on a sample of shape {sample[0].shape}: {error}") from error
         advance(1)
-    return _Result(differences.join([one.answers for one in found]), [level for one in found for level in one.levels])
+    return _Result(
+        differences.join([one.answers for one in found]),
+        [level for one in found for level in one.levels],
+        [head for one in found for head in one.heads],
+    )
 
 
 def _on_generated(trial: _Trial, material: Material) -> _Result | None:
@@ -453,7 +460,7 @@ def _compare(trial: _Trial, material: Material, *, advance: Callable[[int], None
         if material.targets is not None:
             values, moved = _metrics(trial.answering, material.targets, answers)
             failures += moved
-            failures += _check_translation(trial, material.arrays, material.targets)
+            failures += _check_translation(trial, alone, material.targets)
     wrong_batches = [
         unrunnable.get(size) or _batch_fault(trial.answering, numbers, batches[size].answers, size)
         for size in BATCH_SIZES
@@ -464,15 +471,11 @@ def _compare(trial: _Trial, material: Material, *, advance: Callable[[int], None
     return _Found(numbers, values, levels, [*filter(None, wrong_batches), *failures, *wrong_levels], notes)
 
 
-def _check_translation(trial: _Trial, arrays: Sequence[Arrays], targets: Sequence[Any]) -> list[str]:
+def _check_translation(trial: _Trial, alone: _Result, targets: Sequence[Any]) -> list[str]:
     """Whether the last piece of the graph agrees with the columns that the run's figures are made of, in torch."""
-    reference = trial.reference
-    if reference.head is None:
-        return []
-    for row in range(min(len(arrays), _TRANSLATED)):
-        batch = [array[None] for array in arrays[row]]
-        x = reference.prepare(*batch)
-        fault = trial.answering.foreign(reference.head(x), reference.answer(x, batch), [targets[row]])
+    for row, head in enumerate(alone.heads):
+        answers = {name: values[row : row + 1] for name, values in alone.answers.torch.items()}
+        fault = trial.answering.foreign(head, answers, [targets[row]])
         if fault:
             return [fault]
     return []
