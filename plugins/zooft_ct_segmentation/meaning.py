@@ -90,8 +90,8 @@ def meaning(volumes: Sequence[LabelVolume], folder: Path, options: Any) -> Meani
         DataError: classes that can't be known, or too many of them.
         ConfigError: a file of classes that can't be read.
     """
-    given, notes = _given(folder, options)
-    specs = given or _found(volumes)
+    given, notes = _specified_classes(folder, options)
+    specs = given or _classes_of_volumes(volumes)
     if len(specs) > MOST_CLASSES:
         raise zooft.DataError(f"the label volumes have {len(specs)} classes; {MOST_CLASSES} at most are possible")
     if len(specs) < 2:
@@ -118,7 +118,7 @@ def _by_value(value: int) -> str:
     return f"class {value}"
 
 
-def _given(folder: Path, options: Any) -> tuple[Sequence[ClassSpec], list[str]]:
+def _specified_classes(folder: Path, options: Any) -> tuple[Sequence[ClassSpec], list[str]]:
     """By the options, or by a file that lies with the data; background comes first."""
     if options.classes_json:
         return _with_background(classes_from_json(options.classes_json)), []
@@ -155,7 +155,7 @@ def _with_background(specs: Sequence[ClassSpec]) -> Sequence[ClassSpec]:
     return ordered
 
 
-def _found(volumes: Sequence[LabelVolume]) -> Sequence[ClassSpec]:
+def _classes_of_volumes(volumes: Sequence[LabelVolume]) -> Sequence[ClassSpec]:
     """Classes by the values, or the names of segments, that there are."""
     names = [name for volume in volumes for _, name in sorted(volume.names.items())]
     values = {value for volume in volumes if not volume.names for value in volume.counts} - {0}

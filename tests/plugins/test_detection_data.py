@@ -63,7 +63,7 @@ def test_a_file_of_annotations_is_data_too(tmp_path: Path) -> None:
 def test_several_forms_in_one_folder_are_a_question(tmp_path: Path) -> None:
     data.coco(tmp_path)
     data.yolo(tmp_path)
-    with pytest.raises(zooft.DataError, match="several forms: coco, yolo; say which by --annotations"):
+    with pytest.raises(zooft.DataError, match="several forms: coco, yolo; choose one with --annotations"):
         found_in(tmp_path)
     assert len(found_in(tmp_path, annotations="yolo").samples) == 6
 
@@ -258,9 +258,9 @@ def test_lists_of_splits_are_held_to(tmp_path: Path) -> None:
     lists = root / "ImageSets" / "Main"
     (lists / "train.txt").write_text("a\nb\nnone\ne\n")
     said = reasons(found_in(root))
-    assert said["Annotations/e.xml"] == "it stands in train.txt and val.txt; a picture belongs to one split"
+    assert said["Annotations/e.xml"] == "it is in train.txt and val.txt; a picture belongs to one split"
     assert said["none"] == "train.txt, line 3: there is no annotation none.xml"
-    assert said["Annotations/c.xml"] == "it stands in none of train.txt, val.txt"
+    assert said["Annotations/c.xml"] == "it is in none of train.txt, val.txt"
 
 
 def test_difficult_objects_count_nowhere(tmp_path: Path) -> None:
@@ -289,7 +289,7 @@ def test_two_annotations_of_one_picture(tmp_path: Path) -> None:
     said = reasons(found)
     assert said["JPEGImages/a.png"] == "Annotations/a.xml: it has other boxes in Annotations/other.xml"
     assert names_of(found) == "bcdef"
-    assert said["Annotations/other.xml"] == ("the picture a.png stands in Annotations/a.xml, too, with other boxes")
+    assert said["Annotations/other.xml"] == ("the picture a.png is in Annotations/a.xml, too, with other boxes")
 
 
 # YOLO
@@ -347,7 +347,7 @@ def test_a_picture_in_two_splits_belongs_to_neither(tmp_path: Path) -> None:
     (root / "data.yaml").write_text(text.replace("val: images/val", "val: [images/val, images/train]"))
     found = found_in(root)
     assert names_of(found) == "ef"
-    assert all("it stands there twice, for train and for val" in reason for reason in reasons(found).values())
+    assert all("it is listed twice, for train and for val" in reason for reason in reasons(found).values())
 
 
 def test_lists_of_pictures(tmp_path: Path) -> None:
@@ -398,7 +398,7 @@ def test_torn_pictures_and_boxes_that_stand_twice(tmp_path: Path) -> None:
     path.write_text(path.read_text() * 2)
     found = found_in(root)
     assert reasons(found) == {"images/train/a.png": "not a picture that Pillow knows"}
-    assert any("1 boxes stand there twice" in note for note in found.notes)
+    assert any("1 boxes are listed twice" in note for note in found.notes)
 
 
 def test_real_blood_cells() -> None:

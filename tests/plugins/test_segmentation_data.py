@@ -106,7 +106,7 @@ def test_faults_of_a_table_name_its_line(tmp_path: Path) -> None:
     )
     said = [each.reason for each in found(tmp_path).rejected]
     assert said == [
-        "pairs.csv, line 3: the picture stands in line 2, too; a picture has one mask",
+        "pairs.csv, line 3: the picture is in line 2, too; a picture has one mask",
         "pairs.csv, line 4: the cell mask is empty",
         "pairs.csv, line 5: the split 'later' isn't known; expected train, val or test",
     ]

@@ -1,4 +1,4 @@
-"""What files of annotations say, in whatever form, before any picture is opened."""
+"""Annotations as their files have them, in whatever form, before any picture is opened."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ Form = Literal["corners", "corner and size", "middle and size"]
 
 
 @dataclass(frozen=True, slots=True)
-class Noted:
+class Annotation:
     """One object.
 
     Attributes:
@@ -33,22 +33,22 @@ class Noted:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Listed:
+class AnnotatedImage:
     """One picture.
 
     Attributes:
         id: of the picture, relative to the data.
         image: its file.
         objects: in it; none of a picture without any.
-        where: the file that says so.
-        split: where the data says so.
-        group: where the data says so.
-        size: rows and columns, where the file says so.
+        where: of the annotation.
+        split: where the data gives it.
+        group: where the data gives it.
+        size: rows and columns, where the file gives them.
     """
 
     id: str
     image: Path
-    objects: tuple[Noted, ...]
+    objects: tuple[Annotation, ...]
     where: str
     split: Split | None = None
     group: str | None = None
@@ -71,7 +71,7 @@ class Listing:
         form: of the four numbers of a box.
         form_words: the same, as its inventors call it.
         relative: whether they are shares of the picture's size.
-        stored: whether they are of the pixels as they are stored, whatever EXIF says.
+        stored: whether they are of the pixels as they are stored, whatever EXIF's orientation.
         classes: in order.
         pictures: in order.
         rejected: what can't be used, and why.
@@ -83,7 +83,7 @@ class Listing:
     relative: bool = False
     stored: bool = True
     classes: list[ClassName] = field(default_factory=list)
-    pictures: list[Listed] = field(default_factory=list)
+    pictures: list[AnnotatedImage] = field(default_factory=list)
     rejected: list[zooft.Rejection] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
 
@@ -95,7 +95,7 @@ class Claims:
         self._first: dict[Path, tuple[str, list[tuple[int, Corners]]]] = {}
         self._disputed: dict[Path, str] = {}
 
-    def add(self, image: Path, where: str, objects: Sequence[Noted]) -> None:
+    def add(self, image: Path, where: str, objects: Sequence[Annotation]) -> None:
         """A file, or an entry of it, describes a picture.
 
         Raises:
@@ -109,10 +109,10 @@ class Claims:
         if boxes != others:
             self._disputed[image] = where
         how = "the same" if boxes == others else "other"
-        raise zooft.DataError(f"the picture {image.name} stands in {first}, too, with {how} boxes")
+        raise zooft.DataError(f"the picture {image.name} is in {first}, too, with {how} boxes")
 
     def settle(self, listing: Listing) -> None:
-        """Reject pictures of which files say different things, since nobody knows which is true."""
+        """Reject pictures that two files annotate differently, since nobody knows which is right."""
         listing.rejected += [
             zooft.Rejection(picture.id, f"{picture.where}: it has other boxes in {self._disputed[picture.image]}")
             for picture in listing.pictures
