@@ -68,6 +68,7 @@ if TYPE_CHECKING:
         join_options,
         unseen,
     )
+    from zooft.contracts.plurals import pluralize
     from zooft.data.group_columns import likely_groups
     from zooft.data.hidden import is_hidden
     from zooft.data.labels import check_labels, label_fault, spelling
@@ -210,6 +211,7 @@ __all__ = [
     "ordinal",
     "parse_point",
     "path_in_table",
+    "pluralize",
     "read_csv",
     "refuse_special",
     "regression",
@@ -276,6 +278,7 @@ _HOMES = {
         "join_options",
         "unseen",
     ),
+    "zooft.contracts.plurals": ("pluralize",),
     "zooft.errors": ("ConfigError", "DataError", "ModelError", "NoWeightsError", "WeightsError", "ZooftError"),
     "zooft.data.group_columns": ("likely_groups",),
     "zooft.data.hidden": ("is_hidden",),

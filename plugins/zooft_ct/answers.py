@@ -9,6 +9,7 @@ from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
+import zooft
 from zooft_ct.header import Owner
 from zooft_ct.patients import Patients, about_alike, about_names, about_shared, about_torn, examine
 from zooft_ct.person import Person, stands_for_nobody
@@ -74,7 +75,8 @@ class Answers:
         if not several:
             return []
         return [
-            f"{len(several)} patients have several studies, {sum(several)} in all; each study gets an answer of its "
+            f"{zooft.pluralize(len(several), 'patient has', 'patients have')}"
+            f" several studies, {sum(several)} in all; each study gets an answer of its "
             "own, named PATIENT-STUDY"
         ]
 
@@ -103,5 +105,10 @@ def _about_nameless(count: int, every: Sequence[Stack]) -> list[str]:
     if not count:
         return []
     nobodys = sum(stands_for_nobody(stack.patient) for stack in every)
-    such = f" ({nobodys} have a PatientID such as ANONYMOUS, which anonymisers write for everybody)" if nobodys else ""
+    such = (
+        f" ({zooft.pluralize(nobodys, 'has', 'have')}"
+        " a PatientID such as ANONYMOUS, which anonymisers write for everybody)"
+        if nobodys
+        else ""
+    )
     return [f"{count} of {len(every)} series and volumes name no patient{such}; each gets an answer of its own"]

@@ -418,7 +418,10 @@ def _refuse_nothing(found: stacks.Found) -> None:
         return
     counts = Counter(refused.reason for refused in found.rejected).most_common(5)
     seen = "; ".join(f"{count}: {reason}" for reason, count in counts) or "there are no files"
-    raise zooft.DataError(f"no CT in the data that can be used, of {len(found.rejected)} files or series read ({seen})")
+    raise zooft.DataError(
+        "no CT in the data that can be used, of "
+        f"{zooft.pluralize(len(found.rejected), 'file or series', 'files or series')} read ({seen})"
+    )
 
 
 def _unused_files(found: stacks.Found, assigned: Assigned, root: Path) -> list[Refused]:
@@ -432,7 +435,8 @@ def _refuse_rejected(files: Sequence[Refused], rejected: int) -> None:
     count = rejected - sum(refused.path.suffix.lower() in _DOCUMENTS for refused in files)
     if count:
         raise zooft.DataError(
-            f"{count} files, series or lines can't be used, and --strict was given; run without it to have them "
+            f"{zooft.pluralize(count, 'file, series or line', 'files, series or lines')}"
+            " can't be used, and --strict was given; run without it to have them "
             "listed with reasons"
         )
 
@@ -748,6 +752,7 @@ def _about_groups(labelled: Sequence[Labelled], options: CTOptions) -> list[str]
     if not count:
         return []
     return [
-        f"{count} patients have several series, and --group-by {options.group_by} may put them on both sides of a "
+        f"{zooft.pluralize(count, 'patient has', 'patients have')}"
+        f" several series, and --group-by {options.group_by} may put them on both sides of a "
         "split: figures are then too good"
     ]

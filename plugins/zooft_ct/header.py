@@ -195,7 +195,10 @@ def _slices(path: Path, parsed: Parsed, file_size: int) -> list[SliceHeader]:
     shared = ct.items("SharedFunctionalGroupsSequence")
     if sop_class in _MULTIFRAME or per_frame:
         if len(per_frame) != frames:
-            raise zooft.DataError(f"{frames} frames and {len(per_frame)} descriptions of frames; the file is damaged")
+            raise zooft.DataError(
+                f"{zooft.pluralize(frames, 'frame')}"
+                f" and {zooft.pluralize(len(per_frame), 'description')} of frames; the file is damaged"
+            )
         return [_slice(path, parsed, frames, index, (item, *shared[:1])) for index, item in enumerate(per_frame)]
     if frames != 1:
         raise zooft.DataError(f"{frames} frames of one position, in an image type that holds one")

@@ -131,7 +131,8 @@ def _lay(mask: NDArray[np.bool_], drawn: Drawn, at: int, name: str) -> None:
     if len(taken):
         other = drawn.names[int(taken[0]) - 1]
         raise zooft.DataError(
-            f"the segments {other!r} and {name!r} overlap, first in {len(taken)} voxels of slice {at + 1}; a voxel has "
+            f"the segments {other!r} and {name!r} overlap, first in {zooft.pluralize(len(taken), 'voxel')}"
+            f" of slice {at + 1}; a voxel has "
             "one class here, so leave one of them, or learn each by a model of its own"
         )
     there[mask] = number

@@ -86,7 +86,7 @@ def _about_odd(samples: Sequence[zooft.Sample], odd: Mapping[Place, str]) -> lis
             if place(ref) in odd:
                 series[odd[place(ref)]].add(sample.id.split("/")[1])
     counts = Counter(odd.values())
-    return [f"{counts[what]} slices {what}{such_as(own)}" for what, own in series.items()]
+    return [f"{zooft.pluralize(counts[what], 'slice')} with {what}{such_as(own)}" for what, own in series.items()]
 
 
 def _fault(

@@ -178,7 +178,7 @@ def _content(result: zooft.GroupResult, file: zooft.DeployedFile, source: Any) -
 
 def _completeness(result: zooft.GroupResult) -> Any:
     if result.missing:
-        return _code("71", f"INCOMPLETE: {result.missing} slices couldn't be judged")
+        return _code("71", f"INCOMPLETE: {zooft.pluralize(result.missing, 'slice')} couldn't be judged")
     return _code("70", "All slices were judged")
 
 

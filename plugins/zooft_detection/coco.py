@@ -80,7 +80,9 @@ def read_annotations(root: Path, files: Sequence[Path], group_key: str) -> Listi
     context.claims.settle(found)
     crowds = sum(each.ignored for picture in found.pictures for each in picture.objects)
     if crowds:
-        found.notes.append(f"{crowds} regions are crowds, which count nowhere: neither in the loss nor in the figures")
+        found.notes.append(
+            f"{zooft.pluralize(crowds, 'region is a crowd', 'regions are crowds')}, left out of loss and figures"
+        )
     return found
 
 

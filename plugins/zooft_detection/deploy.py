@@ -109,7 +109,7 @@ def _agree(
             compared, lost = compared + found + without, lost + without
     if not lost:
         return ()
-    return (f"{lost} of {compared} boxes have no counterpart within half a pixel",)
+    return (f"{lost} of {compared} boxes without a counterpart within half a pixel",)
 
 
 def _partners(

@@ -249,11 +249,16 @@ class _Boxing:
         """What the user should know."""
         if self._counts["cut"]:
             how = "" if self._cut_all else ", by a pixel at most,"
-            yield f"{self._counts['cut']} boxes reach beyond their pictures{how} and are cut at the border"
+            yield f"{zooft.pluralize(self._counts['cut'], 'box', 'boxes')} beyond the picture's border{how} cut at it"
         if self._counts["twice"]:
-            yield f"{self._counts['twice']} boxes are listed twice in the same picture and count once"
+            yield (
+                f"{zooft.pluralize(self._counts['twice'], 'box is', 'boxes are')}"
+                " listed twice in the same picture and counted once"
+            )
         if self._counts["empty"]:
-            yield f"{self._counts['empty']} pictures have no object: they are negatives"
+            yield (
+                f"{zooft.pluralize(self._counts['empty'], 'picture has', 'pictures have')} no object: used as negatives"
+            )
 
 
 def _why_none(rejected: Sequence[zooft.Rejection]) -> str:

@@ -132,7 +132,10 @@ def read_annotations(root: Path, files: Sequence[Path]) -> Listing:
     ]
     left_out = sum(each.ignored for picture in found.pictures for each in picture.objects)
     if left_out:
-        found.notes.append(f"{left_out} objects are marked as difficult and count nowhere, as in VOC's own figures")
+        found.notes.append(
+            f"{zooft.pluralize(left_out, 'object is', 'objects are')}"
+            " marked as difficult and left out of loss and figures, as in VOC's own figures"
+        )
     return found
 
 

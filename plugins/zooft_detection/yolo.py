@@ -93,7 +93,7 @@ def read_annotations(root: Path, files: Sequence[Path]) -> Listing:
     both = {rejected.id for rejected in found.rejected if _TWICE in rejected.reason}
     found.pictures = [picture for picture in found.pictures if picture.id not in both]
     if without:
-        found.notes.append(f"{without} pictures have no text file: they count as pictures without any object")
+        found.notes.append(f"{zooft.pluralize(without, 'picture has', 'pictures have')} no text file, and so no object")
     return found
 
 

@@ -163,11 +163,13 @@ def _why_none(root: Path, rejected: Sequence[zooft.Rejection]) -> str:
         table = next((path for path in others(root) if path.suffix.lower() in _TABLES), None) if root.is_dir() else None
         if table is not None:
             return (
-                f"{len(alone):,} files lie beside each other without class folders; if {printable(table.name)} names "
+                f"{zooft.pluralize(len(alone), 'file lies', 'files lie')}"
+                f" beside each other without class folders; if {printable(table.name)} names "
                 "their classes, give it with --data"
             )
         return (
-            f"{len(alone):,} files lie beside each other without class folders, such as {alone[0]}; give each class a "
+            f"{zooft.pluralize(len(alone), 'file lies', 'files lie')}"
+            f" beside each other without class folders, such as {alone[0]}; give each class a "
             f"folder of its own, or name the classes in a {_MANIFEST} with the columns path and label"
         )
     first = f"; the first: {rejected[0].id}: {rejected[0].reason}" if rejected else ""

@@ -320,7 +320,8 @@ def _about_nested(inside: Mapping[Path, _Inside]) -> list[str]:
             "and the outer ones splits, call the outer ones train, val and test"
         ]
     return [
-        f"{len(nested)} class folders hold folders, such as {below}: all that lies in them is of the outer one's "
+        f"{zooft.pluralize(len(nested), 'class folder holds', 'class folders hold')}"
+        f" folders, such as {below}: all that lies in them is of the outer one's "
         "class. If the inner ones are subjects (a patient, a part), name them in a manifest's column group, or one "
         "may be on both sides"
     ]

@@ -140,9 +140,12 @@ class Lines:
         if self.missing:
             notes.append(f"{self.missing:,} of {lines:,} lines of {name} name files that aren't there")
         if self.slashed:
-            notes.append(f"backslashes in {self.slashed:,} paths of {name} are read as slashes")
+            notes.append(f"backslashes in {zooft.pluralize(self.slashed, 'path')} of {name} are read as slashes")
         if self.repeats:
-            notes.append(f"{self.repeats} lines of {name} repeat a file that is listed above, and count once")
+            notes.append(
+                f"{zooft.pluralize(self.repeats, 'line')}"
+                f" of {name} with a file that is listed above; each file counts once"
+            )
         return notes
 
     def _candidate(self, number: int, row: Mapping[str, str]) -> Candidate | str:

@@ -9,6 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+import zooft
 from zooft_images.options import WHITE
 
 if TYPE_CHECKING:
@@ -76,4 +77,4 @@ class Depths:
 
 
 def _pictures(number: int) -> str:
-    return f"{number:,} picture{'' if number == 1 else 's'}"
+    return zooft.pluralize(number, "picture")

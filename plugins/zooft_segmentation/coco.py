@@ -153,7 +153,12 @@ def discover(
         raise zooft.DataError(f"no picture of {', '.join(path.name for path in files)} can be used{first}")
     crowds = sum(any(each.number == OUTSIDE for each in sample.target.regions) for sample in samples)
     notes = (
-        [f"{crowds} pictures have regions that are left out: crowds, or classes of --ignore-index"] if crowds else []
+        [
+            f"{zooft.pluralize(crowds, 'picture has', 'pictures have')}"
+            " regions that are left out: crowds, or classes of --ignore-index"
+        ]
+        if crowds
+        else []
     )
     specs = [classes.ClassSpec(name, number) for number, name in enumerate(used)]
     return zooft.Discovery(

@@ -92,7 +92,7 @@ def _agree(
     """Of all pixels, one in a thousand may be a near tie. That there are no others the comparison of `HEAD` proves."""
     pairs = list(zip(torch[MASK], file[MASK], strict=True))
     if wrong := [number for number, (ours, theirs) in enumerate(pairs) if ours.shape != theirs.shape]:
-        return (f"{len(wrong)} masks have another size",)
+        return (f"{zooft.pluralize(len(wrong), 'mask has', 'masks have')} another size",)
     pixels = sum(ours.size for ours, _ in pairs)
     differing = sum(int((ours != theirs).sum()) for ours, theirs in pairs)
     if differing <= _MOST_DIFFERING * pixels:

@@ -129,7 +129,8 @@ def _by_values(decoded: Sequence[_DecodedPair], options: SegmentationOptions) ->
 def _refuse_numbers(used: Sequence[classes.ClassSpec], root: Path) -> None:
     if len(used) < 2:
         raise zooft.DataError(
-            f"{root}: {len(used)} class is left without those of --ignore-index; expected two at least"
+            f"{root}: {zooft.pluralize(len(used), 'class is', 'classes are')}"
+            " left without those of --ignore-index; expected two at least"
         )
     if len(used) > masks.MOST_CLASSES:
         raise zooft.DataError(f"{root} has {len(used)} classes; a mask of 8 bits holds {masks.MOST_CLASSES} at most")
@@ -194,4 +195,6 @@ def _about(
         yield f"warning: no mask shows {', '.join(list(absent)[:_NAMED])}{' …' if len(absent) > _NAMED else ''}"
     empty = sum(1 for sample in samples if not any(sample.target.counts))
     if empty:
-        yield f"warning: {empty} masks hold nothing but what --ignore-index leaves out; they teach nothing"
+        yield (
+            f"warning: {zooft.pluralize(empty, 'mask holds', 'masks hold')} nothing but what --ignore-index leaves out"
+        )

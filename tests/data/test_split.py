@@ -233,14 +233,14 @@ def test_a_group_that_crosses_the_given_split_is_an_error(across: tuple[str, str
         ["a", "b", "c", "d", "e", "f", "x", "x"],
         ["train", "train", "val", "val", "test", "test", *across],
     )
-    with pytest.raises(DataError, match="1 groups are on both sides of the given split"):
+    with pytest.raises(DataError, match="1 group is on both sides of the given split"):
         split(made, CLASSES[:2], fraction=0.2, seed=0)
 
 
 def test_a_group_in_training_and_test_is_an_error_when_validation_is_made_here() -> None:
     groups = [f"{index}" for index in range(20)] + ["0"]
     made = samples([0, 1] * 10 + [0], groups, ["train"] * 20 + ["test"])
-    with pytest.raises(DataError, match="groups are on both sides"):
+    with pytest.raises(DataError, match="group is on both sides"):
         split(made, CLASSES[:2], fraction=0.2, seed=0)
 
 

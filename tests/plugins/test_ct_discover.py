@@ -256,7 +256,7 @@ def test_documents_beside_the_images_are_listed_but_not_against_strict(tmp_path:
     (tmp_path / "README.txt").write_text("what this is")
     assert len(found(tmp_path, strict=True).rejected) == 1
     (tmp_path / "broken.dcm").write_bytes(b"\0" * 500)
-    assert "1 files" in refusal(tmp_path, strict=True)
+    assert "1 file" in refusal(tmp_path, strict=True)
 
 
 def test_table_and_files_must_agree_about_the_patient(tmp_path: Path) -> None:
@@ -303,7 +303,7 @@ def test_two_labels_for_one_slice_are_refused(tmp_path: Path) -> None:
     lines = [line + "," for line in table.read_text().splitlines()]
     table.write_text("\n".join([lines[0] + "path", *lines[1:], "CANARY^ANN,,yes,files/CANARY^ANN/00.dcm"]))
     said = refusal(tmp_path)
-    assert "gives 1 slices of 1 series two labels or splits" in said
+    assert "gives 1 slice of 1 series two labels or splits" in said
     assert re.search(r"first in lines \d+ and \d+;", said)
 
 
@@ -336,7 +336,7 @@ def test_slices_of_a_series_in_two_class_folders_are_slice_labels(tmp_path: Path
     assert Counter(sample.target for sample in got.samples) == {0: 12, 1: 4}
     assert "4 series have slices in several class folders (first: series " in refusal(tmp_path, mode="volume")
     shutil.copy(tmp_path / "yes" / PATIENTS[0] / "00.dcm", tmp_path / "no" / PATIENTS[0] / "00.dcm")
-    assert "1 slices lie in two class or split folders each (first: of series " in refusal(tmp_path)
+    assert "1 slice lies in two class or split folders each (first: of series " in refusal(tmp_path)
 
 
 def test_folders_of_patients_dont_become_classes(tmp_path: Path) -> None:

@@ -55,7 +55,7 @@ def test_unused_columns_and_repeated_lines_are_told(tmp_path: Path) -> None:
     assert len(read.rows) == 1
     assert read.notes == (
         "columns of labels.csv that aren't used: weight",
-        "1 lines of labels.csv repeat another one, and count once",
+        "1 line of labels.csv repeats another one; each counts once",
     )
 
 
@@ -84,14 +84,14 @@ def test_lines_without_label_or_place_are_rejected_with_their_number(tmp_path: P
 @pytest.mark.parametrize(
     ("text", "words"),
     [
-        (PLAIN + "007,1.2,no\n", "contradicts itself about 1 images (label, patient or split), first in lines 2 and 4"),
-        (PLAIN + "9,1.2,yes\n", "contradicts itself about 1 images"),
+        (PLAIN + "007,1.2,no\n", "contradicts itself about 1 image (label, patient or split), first in lines 2 and 4"),
+        (PLAIN + "9,1.2,yes\n", "contradicts itself about 1 image"),
         ("patient_id,label\n7,yes\n", "lacks the column series_uid or path; it has patient_id, label."),
         ("DOE^JANE,1.2,yes\n", "lacks the column label and series_uid or path; it has none that is known."),
         ("", "lacks the column label"),
         ("series_uid,label,split\n1.2,yes,DOE^JANE\n", "line 2, names a split that isn't train, val or test"),
         ("series_uid,label\n1.2,yes,DOE^JANE\n", "line 2, has more fields than the first line"),
-        ("series_uid,label,label\n1.2,DOE^JANE,no\n", "has 1 columns twice"),
+        ("series_uid,label,label\n1.2,DOE^JANE,no\n", "has 1 column twice"),
         ("series_uid,label,patient,Patient_ID\n1.2,no,DOE^JANE,7\n", "has the columns patient_id and patient"),
     ],
 )

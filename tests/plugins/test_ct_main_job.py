@@ -217,7 +217,7 @@ def test_what_wasn_t_judged_is_in_every_format_and_in_the_exit_status(
     if form == "dicom-sr":
         (report,) = (pydicom.dcmread(path) for path in (tmp_path / "sr").glob("*.dcm"))
         assert report.PatientID == names[0]
-        assert "INCOMPLETE: 1 slices couldn't be judged" in str(report)
+        assert "INCOMPLETE: 1 slice couldn't be judged" in str(report)
     elif form in ("csv", "json", "jsonl"):
         assert flat.count("missing") >= 1
 

@@ -100,7 +100,7 @@ def test_two_persons_of_one_patient_id_get_an_answer_each(tmp_path: Path, what: 
         1,
         1,
     ]
-    told = [note for note in found.notes if note.startswith("warning: 1 PatientIDs")]
+    told = [note for note in found.notes if note.startswith("warning: 1 PatientID ")]
     assert len(told) == 1
     assert all(group in told[0] for group in groups(found))
     texts(found)
@@ -135,7 +135,7 @@ def test_studies_of_one_patient_are_answered_apart_each_report_in_its_study(tmp_
     first, second = groups(found)
     assert first.partition("-")[0] == second.partition("-")[0]
     assert any(
-        "1 patients have several studies, 2 in all; each study gets an answer of its own" in n for n in found.notes
+        "1 patient has several studies, 2 in all; each study gets an answer of its own" in n for n in found.notes
     )
     file = zooft.DeployedFile(
         problem="classification",
@@ -219,7 +219,7 @@ def test_series_of_two_persons_of_one_patient_id_are_left_out_and_listed(
     assert len(groups(found)) == 4
     reasons = [one.reason for one in found.rejected if one.id.startswith("series")]
     assert reasons == [f"its PatientID stands for several persons, whose {what} differs (2 slices)"] * 2
-    (note,) = [note for note in found.notes if note.startswith("warning: 1 PatientIDs stand for several persons each")]
+    (note,) = [note for note in found.notes if note.startswith("warning: 1 PatientID stands for several persons each")]
     assert all(one.id in note for one in found.rejected if one.id.startswith("series"))
     assert "patient_id of labels.csv, which is believed then" in note
     texts(found)
@@ -242,7 +242,7 @@ def test_patients_of_several_issuers_are_kept_apart_and_told(tmp_path: Path) -> 
     ]
     found = discover(table(tmp_path, rows), SLICE)
     assert len(groups(found)) == 6
-    assert "warning: 1 PatientIDs were given by several issuers" in texts(found)
+    assert "warning: 1 PatientID was given by several issuers" in texts(found)
     rows += [("CANARY1", scan(tmp_path, 3, **ANNA | {"IssuerOfPatientID": ""}), "yes")]
     with pytest.raises(
         zooft.DataError, match=r"of 7 labelled series, 1 name no patient, the first is series [0-9a-f]{16}"

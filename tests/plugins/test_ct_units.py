@@ -160,7 +160,7 @@ def test_noise_below_the_darkest_number_that_wrapped_around_is_told_and_not_refu
         hu(read_headers(written(tmp_path / "a.dcm", wrapped))[0])[wrapped < 60000], noisy[wrapped < 60000]
     )
     (note, *_) = gather([tmp_path], CTOptions(mode="slice", hu_cache="off")).notes
-    assert note.startswith("1 slices have more than 1% of their values at 3071: metal, or negative numbers that lost")
+    assert note.startswith("1 slice with more than 1% of their values at 3071: metal, or negative numbers that lost")
     assert "(series " in note
 
 

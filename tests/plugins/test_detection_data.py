@@ -50,7 +50,7 @@ def test_all_forms_say_the_same(tmp_path: Path, form: str) -> None:
         assert said[name][1].size == (48, 64)
         assert said[name][1].corners == tuple(pytest.approx(corners) for _, corners in boxes)
         assert said[name][1].classes == tuple(data.CLASSES.index(word) for word, _ in boxes)
-    assert any("1 pictures have no object" in note for note in found.notes)
+    assert any("1 picture has no object" in note for note in found.notes)
 
 
 def test_a_file_of_annotations_is_data_too(tmp_path: Path) -> None:
@@ -128,7 +128,7 @@ def test_boxes_are_cut_where_that_is_wanted_and_where_it_is_rounding(tmp_path: P
     changed(path, lambda content: content["annotations"][0].update(bbox=[50, 10, 40, 20]))
     found = found_in(root, outside="cut")
     assert found.samples[0].target.corners[0] == (50, 10, 64, 30)
-    assert any("1 boxes reach beyond their pictures and are cut" in note for note in found.notes)
+    assert any("1 box beyond the picture's border cut at it" in note for note in found.notes)
     changed(path, lambda content: content["annotations"][0].update(bbox=[50, 10, 14.6, 20]))
     found = found_in(root)
     assert found.samples[0].target.corners[0] == (50, 10, 64, 30)
@@ -175,7 +175,7 @@ def test_crowds_count_nowhere(tmp_path: Path) -> None:
     changed(root / "annotations" / "instances_train.json", lambda content: content["annotations"][0].update(iscrowd=1))
     found = found_in(root)
     assert found.samples[0].target.ignored == (True, False)
-    assert any("1 regions are crowds" in note for note in found.notes)
+    assert any("1 region is a crowd" in note for note in found.notes)
 
 
 def test_a_picture_listed_twice(tmp_path: Path) -> None:
@@ -334,7 +334,7 @@ def test_pictures_without_text_file_have_no_object(tmp_path: Path) -> None:
     root = data.yolo(tmp_path)
     (root / "labels" / "train" / "b.txt").unlink()
     found = found_in(root)
-    assert any("1 pictures have no text file" in note for note in found.notes)
+    assert any("1 picture has no text file" in note for note in found.notes)
     for path in (root / "labels").rglob("*.txt"):
         path.unlink()
     with pytest.raises(zooft.DataError, match=r"none of the 6 pictures .* for images/a.jpg it is labels/a.txt"):
@@ -398,7 +398,7 @@ def test_torn_pictures_and_boxes_that_stand_twice(tmp_path: Path) -> None:
     path.write_text(path.read_text() * 2)
     found = found_in(root)
     assert reasons(found) == {"images/train/a.png": "not a picture that Pillow knows"}
-    assert any("1 boxes are listed twice" in note for note in found.notes)
+    assert any("1 box is listed twice" in note for note in found.notes)
 
 
 def test_real_blood_cells() -> None:

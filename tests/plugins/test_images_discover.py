@@ -273,7 +273,7 @@ def test_repeated_lines_count_once_and_that_is_said(tmp_path: Path) -> None:
     example_data.write_manifest(manifest, ["path", "label"], [["a.png", "yes"], ["a.png", "yes"], ["b.png", "no"]])
     found = discover(manifest, OPTIONS)
     assert len(found.samples) == 2
-    assert any("1 lines of labels.csv repeat" in note for note in found.notes)
+    assert any("1 line of labels.csv with a file that is listed above" in note for note in found.notes)
 
 
 def test_lines_that_cannot_be_used_are_listed_with_reasons(tmp_path: Path) -> None:

@@ -87,7 +87,7 @@ def test_copies_are_said_in_whatever_format(tmp_path: Path) -> None:
     discovery = found(tmp_path)
     assert len(discovery.samples) == 5
     assert len({s.target.content for s in discovery.samples}) == 4
-    assert any("1 pictures are copies" in note for note in discovery.notes)
+    assert any("1 picture is a copy" in note for note in discovery.notes)
 
 
 def test_a_picture_under_two_names_is_used_for_none(tmp_path: Path) -> None:

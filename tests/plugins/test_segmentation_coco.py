@@ -78,7 +78,7 @@ def test_crowds_and_run_lengths(tmp_path: Path) -> None:
     wanted[columns.reshape(12, 10).T] = 255
     assert np.array_equal(seen.samples[0].target.pixels(), wanted)
     assert seen.samples[0].target.void == 25
-    assert "1 pictures have regions that are left out" in seen.notes[0]
+    assert "1 picture has regions that are left out" in seen.notes[0]
 
 
 def test_a_picture_without_regions_is_background(tmp_path: Path) -> None:

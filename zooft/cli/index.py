@@ -14,6 +14,7 @@ from zooft.cli.delivery import Tally
 from zooft.cli.live import Live
 from zooft.cli.output import json_flag, print_json
 from zooft.cli.screen import echo
+from zooft.contracts.plurals import pluralize
 from zooft.errors import ConfigError
 from zooft.run.folder import ONNX_FILE
 
@@ -65,7 +66,7 @@ def index(folder: Path, model: Path, out: Path, threads: int | None, provider: s
         faults = [{"file": answer.key, "error": answer.error} for answer in lacking]
         print_json({"index": str(out), "pictures": len(made.files), "threshold": made.threshold, "errors": faults})
     else:
-        echo(f"{len(made.files):,} pictures are in {out}; next: zooft search {out} FILE")
+        echo(f"{pluralize(len(made.files), 'picture is', 'pictures are')} in {out}; next: zooft search {out} FILE")
     if lacking:
         raise click.exceptions.Exit(_SOME_FAILED)
 

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from zooft import runtime
 from zooft.contracts import Computing, LabelVerification, unseen
+from zooft.contracts.plurals import pluralize
 from zooft.data import samples as sample_tables
 from zooft.deploy import declared, saved
 from zooft.deploy.differences import stack
@@ -240,7 +241,7 @@ def _notes(recorded: _Recorded, chosen: Sequence[Any], members: Sequence[Any]) -
     if len(chosen) < len(members):
         notes.append(f"{len(chosen)} of {len(members)} samples were answered, evenly spread")
     if len(chosen) < _FEW:
-        notes.append(f"{len(chosen)} samples prove little")
+        notes.append(f"{pluralize(len(chosen), 'sample proves', 'samples prove')} little")
     if not recorded.figures:
         notes.append("its metadata has no figures of held-out samples to compare with, only guessing was")
     elif recorded.same:

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections import Counter
 from typing import TYPE_CHECKING
 
+from zooft.contracts.plurals import pluralize
 from zooft.report import results, words
 from zooft.report.blocks import Card, CardRow, Section, Text
 
@@ -65,7 +66,7 @@ def _data(inputs: ReportInputs) -> Card:
     data, description = inputs.record.data, inputs.labels[0].name
     held = {"train": data.train, "val": data.val, "test": data.test}
     counts = [f"{words.split(name)} {number:,}" for name, number in held.items() if number]
-    rejected = words.count(len(inputs.rejected), "file")
+    rejected = pluralize(len(inputs.rejected), "file")
     return Card(
         "Data",
         (

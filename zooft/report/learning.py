@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
+from zooft.contracts.plurals import pluralize
 from zooft.report import figures, words
 from zooft.report.blocks import Block, Drawing, Facts, Grid, Heading, Row, Section, Step, Strip, Text
 
@@ -40,7 +41,7 @@ def learning(inputs: ReportInputs) -> Section:
     best = next((epoch["epoch"] for epoch in reversed(inputs.epochs) if epoch.get("best")), None)
     drawings = [figures.losses(inputs.epochs), figures.progress(inputs.epochs, _plot(inputs), best=best)]
     shown: tuple[Drawing, ...] = tuple(drawing for drawing in drawings if drawing is not None)
-    text = f"{words.count(len(inputs.epochs), 'epoch')} were run; {_describe_best_epoch(inputs, best)}."
+    text = f"{pluralize(len(inputs.epochs), 'epoch')} were run; {_describe_best_epoch(inputs, best)}."
     return Section("learning", "Training", (Text(text), Row(blocks=shown), *_choices(inputs)))
 
 

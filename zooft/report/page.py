@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING
 
+from zooft.contracts.plurals import pluralize
 from zooft.report import card, html, learning, pictures, results, settings, verification, words
 from zooft.report.blocks import Key, Page, Section
 from zooft.report.inputs import ReportInputs
@@ -87,12 +88,12 @@ def _audit_key(inputs: ReportInputs) -> Key:
     if errors:
         return Key(
             label="Audit of the data",
-            value=words.count(errors, "error"),
+            value=pluralize(errors, "error"),
             tone="error",
-            detail=words.count(warnings, "warning"),
+            detail=pluralize(warnings, "warning"),
         )
     if warnings:
-        return Key(label="Audit of the data", value=words.count(warnings, "warning"), tone="warning", detail="no error")
+        return Key(label="Audit of the data", value=pluralize(warnings, "warning"), tone="warning", detail="no error")
     return Key(label="Audit of the data", value="No warning", tone="good", detail="no copies, leaks or shortcuts found")
 
 

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from zooft.contracts.plurals import pluralize
 from zooft.report import photos, results, words
 from zooft.report.blocks import Block, Heading, Photo, Row, Section, Text
 
@@ -41,10 +42,10 @@ def mistakes(inputs: ReportInputs) -> Section:
     chosen = worst(inputs, main, MOST_MISTAKES)
     if inputs.problem.presentation.wrong is None:
         title = "The largest errors"
-        text = f"The {len(chosen)} of {words.count(len(main.predictions), f'{name} sample')} with the largest errors:"
+        text = f"The {len(chosen)} of {pluralize(len(main.predictions), f'{name} sample')} with the largest errors:"
     else:
         wrong, total = results.wrong(inputs)
-        of_all = words.count(total, f"{name} sample")
+        of_all = pluralize(total, f"{name} sample")
         if not wrong:
             return Section("mistakes", "Mistakes", (Text(f"None of {of_all} is predicted wrongly.", "good"),))
         text = f"{wrong:,} of {of_all} are predicted wrongly ({wrong / total:.1%})"

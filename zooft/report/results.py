@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from zooft.contracts import Picture, Table
+from zooft.contracts.plurals import pluralize
 from zooft.report import photos, words
 from zooft.report.blocks import Block, Grid, Heading, Photo, Section, Text
 
@@ -73,7 +74,7 @@ def _of_answers(inputs: ReportInputs, split: str) -> list[Block]:
         own = inputs.of(answer)
         blocks.append(Heading(answer.name))
         if split in own.evaluated:
-            count = words.count(len(own.evaluated[split].predictions), "sample")
+            count = pluralize(len(own.evaluated[split].predictions), "sample")
             blocks += [Text(f"It is known of {count}."), *_of_problem(own, own.evaluated[split])]
         else:
             blocks.append(Text("It is known of no sample."))
@@ -90,10 +91,10 @@ def _of_problem(inputs: ReportInputs, evaluated: Evaluated) -> list[Block]:
 
 def _about(inputs: ReportInputs, evaluation: Evaluation) -> str:
     one, many = evaluation.group_name, words.plural(evaluation.group_name)
-    of = f" of {words.count(evaluation.groups, one, many)}" if evaluation.groups else ""
-    mixed = words.count(evaluation.mixed_groups, f"{one} has", f"{many} have")
+    of = f" of {pluralize(evaluation.groups, one, many)}" if evaluation.groups else ""
+    mixed = pluralize(evaluation.mixed_groups, f"{one} has", f"{many} have")
     sentences = (
-        f"{words.count(evaluation.samples, 'sample')}{of}.",
+        f"{pluralize(evaluation.samples, 'sample')}{of}.",
         _role(inputs, evaluation.split),
         f"{mixed} samples with different targets." if evaluation.mixed_groups else "",
     )

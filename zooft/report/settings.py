@@ -8,6 +8,7 @@ from itertools import chain
 from typing import TYPE_CHECKING
 
 from zooft.config import to_toml
+from zooft.contracts.plurals import pluralize
 from zooft.report import photos, words
 from zooft.report.blocks import Block, Code, Facts, Folded, Grid, Heading, Items, Photo, Row, Section, Text
 
@@ -61,7 +62,7 @@ def audit(inputs: ReportInputs) -> Section | None:
     if inputs.audit is None:
         return None
     found = inputs.audit
-    blocks: list[Block] = [Text(f"{words.count(found.samples, 'sample')} audited before training.")]
+    blocks: list[Block] = [Text(f"{pluralize(found.samples, 'sample')} audited before training.")]
     blocks += [Text(_finding(finding), _TONES[finding.severity]) for finding in found.findings]
     if not found.findings:
         blocks.append(Text("Nothing was found: no copies, no leaks, no shortcuts in the known facts.", "good"))
@@ -99,7 +100,7 @@ def _counts(inputs: ReportInputs) -> Block:
     columns = (label.capitalize(), *(words.split(split).capitalize() for split in splits))
     title = f"Samples by {label} and split"
     if not any(groups) and data.groups:
-        title += f", of {words.count(data.groups, one, words.plural(one))}"
+        title += f", of {pluralize(data.groups, one, words.plural(one))}"
     if any(groups):
         rows += ((words.plural(one).capitalize(), *(f"{number:,}" for number in groups)),)
     return Grid(title=title, columns=columns, rows=rows)
@@ -127,7 +128,7 @@ def _rejections(rejected: Sequence[Rejection]) -> list[Block]:
     if not rejected:
         return [Text("Every file could be used.")]
     rows = tuple((rejection.id, rejection.reason) for rejection in rejected[:MOST_REJECTED])
-    title = f"{words.count(len(rejected), 'file')} not used, and why"
+    title = f"{pluralize(len(rejected), 'file')} not used, and why"
     blocks: list[Block] = [Grid(title=title, columns=("File", "Reason"), rows=rows, numbers=False)]
     if len(rejected) > MOST_REJECTED:
         blocks.append(Text(f"And {len(rejected) - MOST_REJECTED:,} more; rejected.csv in the run folder has them all."))

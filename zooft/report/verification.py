@@ -6,6 +6,7 @@ import json
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
+from zooft.contracts.plurals import pluralize
 from zooft.report import words
 from zooft.report.blocks import Block, Code, Facts, Grid, Items, Section, Text
 from zooft.run import folder as runs
@@ -30,7 +31,7 @@ def verification(inputs: ReportInputs) -> Section:
         return Section("verification", "Verification", (Text(text, "note"),))
     proven = (
         f"model.onnx was run by onnxruntime and gives the outputs of the model in torch, on {found.samples:,} of "
-        f"{words.count(found.available, 'real sample')}."
+        f"{pluralize(found.available, 'real sample')}."
         if found.data == "real"
         else "The file was run by onnxruntime on generated images only, which proves much less than real samples would."
     )

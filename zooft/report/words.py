@@ -73,11 +73,6 @@ def difference(found: OutputDifference, value: float) -> str:
     return f"differs in {value:.2%} of the samples"
 
 
-def count(number: int, one: str, many: str = "") -> str:
-    """``1 file``, ``2 files``, ``12,345 files``."""
-    return f"{number:,} {one if number == 1 else many or one + 's'}"
-
-
 def plural(one: str) -> str:
     """``groups``, ``patients``, ``studies``, ``series``."""
     return one if one.endswith("s") else one[:-1] + "ies" if one.endswith("y") else one + "s"

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from zooft.contracts import Description, PresentationPart, Table
+from zooft.contracts.plurals import pluralize
 from zooft.evaluation.predictions import Predictions
 from zooft.problems.classification.evaluation import calibration_of, details_of, predicted_classes
 from zooft.problems.classification.groups import nothing_index, truth_in_words
@@ -251,7 +252,7 @@ def _sections(evaluated: Evaluated, labels: Labels, fitted: Fitted, rule: str) -
 
 def _describe(labels: Labels, fitted: Fitted, options: Mapping[str, Any]) -> Description:
     classes, weights = labels[0].categories, options.get("class_weights")
-    number = words.count(len(classes), "class", "classes")
+    number = pluralize(len(classes), "class", "classes")
     listed = ", ".join(classes[:_LISTED_ON_CARD]) + (", …" if len(classes) > _LISTED_ON_CARD else "")
     return Description(
         aim=f"tell {_list(classes)} apart",
