@@ -97,7 +97,7 @@ class Cache:
             raise
 
 
-def chosen(hu_cache: str) -> Cache | None:
+def from_option(hu_cache: str) -> Cache | None:
     """What the option of this name sets: ``auto`` is the user's cache folder, ``off`` none, else a folder.
 
     None, too, for a user without a cache folder: pictures of patients don't belong into the working directory.

@@ -86,7 +86,7 @@ def stored_affine(slices: Sequence[SliceHeader]) -> NDArray[np.float64]:
     return made
 
 
-def fitted(
+def fit_labels(
     labels: NDArray[Any], affine: NDArray[np.float64], onto: NDArray[np.float64], wanted: tuple[int, int, int]
 ) -> tuple[int, NDArray[Any]]:
     """A label volume turned onto an image's grid: its first slice there, and ``(slices, rows, columns)``.

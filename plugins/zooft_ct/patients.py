@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 import zooft
-from zooft_ct.person import Person, differ, differing, fingerprint, merged, name_key, stands_for_nobody
+from zooft_ct.person import Person, differ, differing, fingerprint, merge, name_key, stands_for_nobody
 
 _SHOWN = 3
 
@@ -38,14 +38,14 @@ class Patients:
             return ""
         if known not in self.shared:
             return known
-        issuer = merged(persons).issuer
+        issuer = merge(persons).issuer
         return f"{known}\0{issuer}" if issuer else ""
 
     def apart(self, patient_id: str, persons: Iterable[Person]) -> str:
         """As `of`, and of several persons under one PatientID each by itself."""
         own = tuple(persons)
         known = self.of(patient_id, own)
-        return f"{known}\0{fingerprint(merged(own))}" if known in self.torn else known
+        return f"{known}\0{fingerprint(merge(own))}" if known in self.torn else known
 
 
 def examine(found: Iterable[tuple[str, frozenset[Person]]]) -> Patients:

@@ -198,7 +198,7 @@ def write(
     partial = path.with_suffix(".partial")
     try:
         with privacy.quiet_pydicom():
-            _made(labels, slices, names, about).save_as(partial, enforce_file_format=True)
+            _make_dataset(labels, slices, names, about).save_as(partial, enforce_file_format=True)
         partial.replace(path)
     except zooft.DataError:
         raise
@@ -222,7 +222,9 @@ def _whole(source: Dataset) -> Dataset:
     return source
 
 
-def _made(labels: NDArray[np.uint8], slices: Sequence[SliceHeader], names: Mapping[int, str], about: str) -> Dataset:
+def _make_dataset(
+    labels: NDArray[np.uint8], slices: Sequence[SliceHeader], names: Mapping[int, str], about: str
+) -> Dataset:
     import highdicom
     import numpy as np
     from highdicom.uid import UID

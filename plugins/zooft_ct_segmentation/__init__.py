@@ -13,8 +13,8 @@ from typing import Any
 import zooft
 from zooft_ct import ct_task, demo_with_masks, discover_volumes
 from zooft_ct_segmentation import dice, presentation, writers
-from zooft_ct_segmentation.meaning import VALUE, meaning, nameless
 from zooft_ct_segmentation.options import CTSegmentationOptions
+from zooft_ct_segmentation.targets import VALUE, meaning, nameless
 from zooft_segmentation import problem as segmentation
 from zooft_segmentation import write_overlays
 

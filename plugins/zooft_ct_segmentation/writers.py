@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import zooft
 from zooft_ct import SliceHeader, require_highdicom, write_nifti, write_segmentation
-from zooft_ct_segmentation.meaning import VALUE
+from zooft_ct_segmentation.targets import VALUE
 from zooft_segmentation import MASK, write_classes
 
 if TYPE_CHECKING:

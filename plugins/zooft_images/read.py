@@ -13,10 +13,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO, TypeVar
 
 import zooft
-from zooft_images.kinds import HEAD, NO_HEIF, RAW_ANSWER, is_heif, is_raw, what_is
+from zooft_images.file_kinds import HEAD, NO_HEIF, RAW_ANSWER, is_heif, is_raw, what_is
 from zooft_images.options import NOT_PICTURES, WHITE
 from zooft_images.shards import Member
-from zooft_images.stored import Encoded, Levels, Stored
+from zooft_images.source_image import Encoded, Levels, Stored
 
 if TYPE_CHECKING:
     import numpy as np

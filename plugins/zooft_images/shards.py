@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 import zooft
-from zooft_images.kinds import what_is
+from zooft_images.file_kinds import what_is
 from zooft_images.names import PICTURES, hidden_part, kind_of_hidden, looks_like_picture, why_hidden
 from zooft_images.options import LABEL_COLUMN
 

@@ -79,7 +79,7 @@ def discover(root: Path, options: RetrievalOptions, *, computing: zooft.Computin
             f"{listing.rejected[0].id}: {listing.rejected[0].reason}"
         )
     return zooft.Discovery(
-        samples=zooft.spilled(samples),
+        samples=zooft.spill(samples),
         labels=(zooft.Label(name=_IDENTITY),),
         rejected=tuple(listing.rejected),
         notes=(*listing.notes, *_about(samples)),

@@ -21,7 +21,7 @@ from torchvision.transforms.v2.functional import normalize
 from zooft import Anatomy, Family, ImagePreprocess, InputSpec, Sample, Stage, features
 from zooft.compute.distributed import Batches
 from zooft.errors import DataError
-from zooft.features import FeatureCache, SampleDataset, lanes, outputs, prefix
+from zooft.features import FeatureCache, SampleDataset, outputs, parallel, prefix
 from zooft.features import cache as keeping
 from zooft.model.adapted import AdaptedModel
 from zooft.model.backbone import load_backbone
@@ -217,7 +217,7 @@ def test_batches_side_by_side_give_the_same_bits_each_in_its_place(
     monkeypatch.setattr(keeping, "AT_A_TIME", 2)
     found = []
     for count in (1, 3):
-        monkeypatch.setattr(lanes, "lanes", lambda _device, count=count: count)
+        monkeypatch.setattr(parallel, "parallel_batches", lambda _device, count=count: count)
         one = Told().keeping(tmp_path / str(count))
         found.append(features.inputs(adapted(), views(augmented=False), stop=1, feature_cache=one))
     assert found[0] is not None
@@ -229,7 +229,7 @@ def test_frozen_stages_are_prepared_by_the_first_batch_whichever_lane_is_faster(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(keeping, "AT_A_TIME", 11)  # and a last one of 1
-    monkeypatch.setattr(lanes, "lanes", lambda _device: 2)
+    monkeypatch.setattr(parallel, "parallel_batches", lambda _device: 2)
     probes, make = [], prefix.runner
 
     def noted(model: AdaptedModel, stop: int, probe: Tensor, **more: Any) -> Any:

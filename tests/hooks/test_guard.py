@@ -13,7 +13,15 @@ import pytest
 
 import zooft
 from zooft.errors import PluginError
-from zooft.hooks.guard import LARGEST_ROW, ask, first_misfit, guard_functions, misfit_of, place_of, printing_aside
+from zooft.hooks.guard import (
+    LARGEST_ROW,
+    call_plugin,
+    first_misfit,
+    guard_functions,
+    misfit_of,
+    place_of,
+    printing_aside,
+)
 from zooft.hooks.loading import PluginInfo
 
 PLUGIN = PluginInfo(name="mine", distribution="my-package", version="1")
@@ -141,7 +149,7 @@ def test_what_was_not_registered_is_guarded_when_it_is_asked() -> None:
     with pytest.raises(
         PluginError, match=r"expected True or False \(hook zooft_register_sources, field Source.recognises\)"
     ):
-        ask(plain, "recognises", Path())
+        call_plugin(plain, "recognises", Path())
 
 
 def module_level(content: Any) -> bytes:

@@ -122,10 +122,10 @@ def test_a_file_that_moved_is_found_again(tmp_path: Path, monkeypatch: pytest.Mo
 
 def test_the_option_chooses_the_folder(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
-    assert cache.chosen("off") is None
+    assert cache.from_option("off") is None
     with monkeypatch.context() as patch:
         for nowhere in ("here", "~nobody-of-this-name"):
             patch.setenv("XDG_CACHE_HOME", nowhere)
-            assert cache.chosen("auto") is None
-    assert cache.chosen("auto") == Cache(tmp_path / "zooft" / "hu")
-    assert cache.chosen(str(tmp_path / "mine")) == Cache(tmp_path / "mine")
+            assert cache.from_option("auto") is None
+    assert cache.from_option("auto") == Cache(tmp_path / "zooft" / "hu")
+    assert cache.from_option(str(tmp_path / "mine")) == Cache(tmp_path / "mine")

@@ -23,12 +23,16 @@ def _own_folders(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.M
 
 def test_a_hash_is_the_first_16_digits_of_hmac_sha256() -> None:
     expected = hmac.new(b"k" * 32, b"patient\x00007", hashlib.sha256).hexdigest()[:16]
-    assert privacy.hashed(privacy.Key(b"k" * 32), "patient", "007") == expected
+    assert privacy.hash_value(privacy.Key(b"k" * 32), "patient", "007") == expected
 
 
 def test_kinds_and_keys_give_hashes_of_their_own() -> None:
     one, other = privacy.Key(b"1" * 32), privacy.Key(b"2" * 32)
-    hashes = {privacy.hashed(one, "patient", "7"), privacy.hashed(one, "file", "7"), privacy.hashed(other, "file", "7")}
+    hashes = {
+        privacy.hash_value(one, "patient", "7"),
+        privacy.hash_value(one, "file", "7"),
+        privacy.hash_value(other, "file", "7"),
+    }
     assert len(hashes) == 3
 
 

@@ -23,8 +23,8 @@ import zooft
 import zooft_ct_segmentation
 from zooft_ct import CTOptions, augment, demo, phantom, read, write_nifti, write_segmentation
 from zooft_ct.discover import gather
-from zooft_ct_segmentation.meaning import slice_mask
 from zooft_ct_segmentation.options import CTSegmentationOptions
+from zooft_ct_segmentation.targets import slice_mask
 
 highdicom: Any = pytest.importorskip("highdicom", reason="needs the extra 'ct-sr'")
 SIZE = phantom.Size(pixels=64, slices=6)

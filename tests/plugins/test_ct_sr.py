@@ -14,7 +14,7 @@ import pytest
 from dicom_files import UID, ct, multiframe, write
 
 import zooft
-from zooft_ct import discover, judging, sr, whois
+from zooft_ct import discover, sr, task_parts, whois
 from zooft_ct.discover import gather
 from zooft_ct.options import ClassificationOptions
 
@@ -137,7 +137,7 @@ def test_the_frame_that_decided_is_named_from_one_in_report_identity_and_whois(
     report = pydicom.dcmread(sr.write([answer], FILE, tmp_path / "out", OPTIONS)[0])
     frames = [element.value for element in report.iterall() if element.keyword == "ReferencedFrameNumber"]
     assert [int(number) for number in frames] == [4], "at 15 mm lies the fourth of slices 5 mm apart"
-    assert judging.identify(answer, OPTIONS)["frame"] == "4"
+    assert task_parts.identify(answer, OPTIONS)["frame"] == "4"
     (tmp_path / "data" / "labels.csv").write_text("path,label\na.dcm,clear\n")
     ids = {sample.id: sample for sample in discover.discover(tmp_path / "data", OPTIONS, learning=False).samples}
     known = whois.whois(list(ids.values()), tmp_path / "data", list(ids))
@@ -151,7 +151,7 @@ def test_a_file_of_one_slice_has_no_frame(elements: dict[str, int], tmp_path: Pa
     answer = result(tmp_path / "in", "11", **elements)
     report = pydicom.dcmread(sr.write([answer], FILE, tmp_path / "out", OPTIONS)[0])
     assert "ReferencedFrameNumber" not in {element.keyword for element in report.iterall()}
-    assert "frame" not in judging.identify(answer, OPTIONS)
+    assert "frame" not in task_parts.identify(answer, OPTIONS)
 
 
 @pytest.mark.parametrize(

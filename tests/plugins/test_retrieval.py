@@ -32,7 +32,7 @@ from zooft.errors import ConfigError, DataError
 pytest.importorskip("pytorch_metric_learning")
 
 import zooft_retrieval
-from zooft_retrieval import demo, learning, problem
+from zooft_retrieval import demo, losses, problem
 from zooft_retrieval.identities import Identity, number_of
 from zooft_retrieval.options import RetrievalOptions
 
@@ -342,10 +342,10 @@ def targets(counts: dict[str, int]) -> list[Identity]:
 
 def test_every_batch_has_several_of_each_identity() -> None:
     given = targets({f"p{n}": 3 + n % 5 for n in range(20)} | {"alone": 1})
-    order = learning.order(given, RetrievalOptions(), 16, 7)
+    order = losses.order(given, RetrievalOptions(), 16, 7)
     assert len(order) == len(given)
-    assert order == learning.order(given, RetrievalOptions(), 16, 7)
-    assert order != learning.order(given, RetrievalOptions(), 16, 8)
+    assert order == losses.order(given, RetrievalOptions(), 16, 7)
+    assert order != losses.order(given, RetrievalOptions(), 16, 8)
     names = [given[number].name for number in order]
     assert "alone" not in names
     for begin in range(0, len(names) - 16, 16):
@@ -354,7 +354,7 @@ def test_every_batch_has_several_of_each_identity() -> None:
 
 def test_few_identities_are_drawn_at_random() -> None:
     given = targets({"a": 3, "b": 1})
-    assert sorted(learning.order(given, RetrievalOptions(), 32, 0)) == [0, 1, 2, 3]
+    assert sorted(losses.order(given, RetrievalOptions(), 32, 0)) == [0, 1, 2, 3]
 
 
 def test_numbers_of_names_are_the_same_everywhere() -> None:

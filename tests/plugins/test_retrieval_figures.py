@@ -15,8 +15,8 @@ from pytorch_metric_learning import distances
 from pytorch_metric_learning.utils.accuracy_calculator import AccuracyCalculator
 from pytorch_metric_learning.utils.inference import CustomKNN
 
-import zooft_retrieval.figures as figures_module
-from zooft_retrieval.figures import figures, galleries, nearest, roc
+import zooft_retrieval.metrics as figures_module
+from zooft_retrieval.metrics import figures, galleries, nearest, roc
 
 
 def columns(identities: Any, embeddings: Any, contents: Any = None, **others: Any) -> dict[str, Any]:

@@ -43,11 +43,11 @@ def keep(cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def unreachable(asked: list[str]) -> Any:
-    def ask(url: str, **_: object) -> object:
+    def call_plugin(url: str, **_: object) -> object:
         asked.append(url)
         raise OSError("[Errno -2] Name or service not known")
 
-    return ask
+    return call_plugin
 
 
 @pytest.mark.parametrize(

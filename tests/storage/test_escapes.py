@@ -171,7 +171,7 @@ def test_a_log_line_is_said_once_in_a_command(capsys: pytest.CaptureFixture[str]
 def test_only_one_module_of_the_command_line_writes() -> None:
     """So that nothing reaches a terminal but through it."""
     folder = example_data.REPOSITORY / "zooft" / "cli"
-    allowed = {"screen.py", "endings.py"}
+    allowed = {"screen.py", "exit_status.py"}
     writing = [
         path.name
         for path in folder.glob("*.py")

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from zooft.contracts import Rejection
-from zooft.data.hidden import is_hidden
+from zooft.data.hidden_files import is_hidden
 from zooft.data.sources import source_of
 from zooft.errors import DataError
 

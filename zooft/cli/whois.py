@@ -10,7 +10,7 @@ import click
 from zooft import config
 from zooft.cli.output import json_flag, print_json, print_table
 from zooft.cli.screen import echo
-from zooft.cli.tasked import TaskCommand
+from zooft.cli.task_command import TaskCommand
 from zooft.errors import ConfigError
 
 

@@ -26,8 +26,8 @@ from zooft.deploy.saved import columns_of
 from zooft.errors import DataError, PluginError, RuntimeModelError, ZooftError
 from zooft.evaluation.groups import group_predictions, missing_by_group, missing_groups
 from zooft.evaluation.predictions import Predictions
-from zooft.hooks.guard import ask
-from zooft.storage.sequences import spilled
+from zooft.hooks.guard import call_plugin
+from zooft.storage.sequences import spill
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -78,7 +78,7 @@ def list_inputs(files: Sequence[Path], sources: Mapping[Path, Source], task: Tas
     Raises:
         DataError: two rows of one id, which couldn't be told apart.
     """
-    return spilled(_each(files, sources, task, options))
+    return spill(_each(files, sources, task, options))
 
 
 def _each(files: Sequence[Path], sources: Mapping[Path, Source], task: Task, options: Any) -> Iterator[Input]:
@@ -194,7 +194,7 @@ def _read(task: Task, options: Any, item: Input) -> _Read:
         return _Read(key, error=fault)
     source, name = (item, item.name) if isinstance(item, Path) else (item.source, key)
     try:
-        arrays = sample_tables.as_arrays(ask(task, "read", source, options, doing="to read it"), name)
+        arrays = sample_tables.as_arrays(call_plugin(task, "read", source, options, doing="to read it"), name)
     except DataError as error:
         return _Read(key, error=str(error))
     except (ZooftError, MemoryError) as error:
@@ -387,6 +387,6 @@ def discover_groups(task: Task, paths: Sequence[Path], options: Any, computing: 
         PluginError: the task failed.
     """
     assert task.gather is not None  # noqa: S101 -- the caller has checked
-    found: Discovery = ask(task, "gather", paths, options, computing, doing="to find samples")
+    found: Discovery = call_plugin(task, "gather", paths, options, computing, doing="to find samples")
     sample_tables.check_targets(task, found, unlabelled=True, field="gather")
     return found

@@ -34,7 +34,7 @@ _CORE = (
     "zooft.model.resampling",
     "zooft.model.adapted",
     "zooft.model.backbone",
-    "zooft.model.blank",
+    "zooft.model.skip_init",
     "zooft.model.building",
     "zooft.model.stages",
     "zooft.model.taps",

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from zooft.contracts.plurals import pluralize
-from zooft.report import photos, results, words
+from zooft.report import embedded_images, results, words
 from zooft.report.blocks import Block, Heading, Photo, Row, Section, Text
 
 if TYPE_CHECKING:
@@ -145,10 +145,13 @@ def _photo(inputs: ReportInputs, evaluated: Evaluated, row: int) -> Photo:
     draw = inputs.problem.presentation.picture
     if draw is None or inputs.answer is None:
         return Photo(
-            sources=(photos.source(picture),), alt=f"Sample {sample.id}", title=title, lines=(*lines, sample.id)
+            sources=(embedded_images.source(picture),),
+            alt=f"Sample {sample.id}",
+            title=title,
+            lines=(*lines, sample.id),
         )
     drawn = draw(picture, inputs.answer(sample), sample.target, inputs.labels, inputs.fitted)
-    sources = (photos.source(picture), photos.source(drawn, longest=photos.DRAWN))
+    sources = (embedded_images.source(picture), embedded_images.source(drawn, longest=embedded_images.DRAWN))
     return Photo(sources=sources, alt=f"Sample {sample.id}, and its answer", title=title, lines=(*lines, sample.id))
 
 
@@ -165,7 +168,7 @@ def _explanation(inputs: ReportInputs, evaluated: Evaluated, row: int) -> Photo 
     if found.against:
         where = "; yellow is where it is contradicted least" if found.heat.any() else ""
         lines = (*lines, f"no place in it supports {found.words}{where}")
-    sources = (photos.source(found.picture), photos.overlaid(found.picture, found.heat))
+    sources = (embedded_images.source(found.picture), embedded_images.overlaid(found.picture, found.heat))
     return Photo(sources=sources, alt=f"Sample {sample.id}, and its Grad-CAM", title=title, lines=tuple(lines))
 
 

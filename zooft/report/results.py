@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from zooft.contracts import Picture, Table
 from zooft.contracts.plurals import pluralize
-from zooft.report import photos, words
+from zooft.report import embedded_images, words
 from zooft.report.blocks import Block, Grid, Heading, Photo, Section, Text
 
 if TYPE_CHECKING:
@@ -52,7 +52,9 @@ def _block(item: Picture | Table | Block) -> Block:
     if isinstance(item, Table):
         return Grid(title=item.title, columns=item.columns, rows=item.rows, numbers=False)
     if isinstance(item, Picture):
-        return Photo(sources=(photos.png_source(item.png),), alt=item.caption, title=item.title, lines=(item.caption,))
+        return Photo(
+            sources=(embedded_images.png_source(item.png),), alt=item.caption, title=item.title, lines=(item.caption,)
+        )
     return item
 
 

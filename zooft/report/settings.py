@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from zooft.config import to_toml
 from zooft.contracts.plurals import pluralize
-from zooft.report import photos, words
+from zooft.report import embedded_images, words
 from zooft.report.blocks import Block, Code, Facts, Folded, Grid, Heading, Items, Photo, Row, Section, Text
 
 if TYPE_CHECKING:
@@ -179,5 +179,5 @@ def _pairs(inputs: ReportInputs) -> list[Block]:
 
 def _pair(inputs: ReportInputs, first: Sample, second: Sample, why: str) -> Photo:
     sides = [f"{sample.id}: {inputs.text(sample.target)}" for sample in (first, second)]
-    sources = tuple(photos.source(inputs.show(sample)) for sample in (first, second))
+    sources = tuple(embedded_images.source(inputs.show(sample)) for sample in (first, second))
     return Photo(sources=sources, alt=f"Two samples: {why}", title=why.capitalize(), lines=tuple(sides))

@@ -16,7 +16,7 @@ from zooft.problems.classification.calibration import Calibration
 from zooft.problems.classification.evaluation import calibration_of, details_of
 from zooft.problems.classification.groups import RULES, group_answers, nothing_index
 from zooft.problems.classification.presentation import mixed_groups, one_answer, one_class
-from zooft.report import photos, words
+from zooft.report import embedded_images, words
 from zooft.report.blocks import Block, Drawing, Folded, Grid, Photo, Row, Shaded, Text
 
 if TYPE_CHECKING:
@@ -106,7 +106,7 @@ def _many_classes(matrix: NDArray[Any], classes: Sequence[str]) -> list[Block]:
     rows = tuple((classes[true], classes[other], f"{int(wrong[true, other]):,}") for true, other in pairs)
     table = Grid(title="Most frequent confusions", columns=("True", "Predicted", "Samples"), rows=rows)
     picture = Photo(
-        sources=(photos.shares(matrix),),
+        sources=(embedded_images.shares(matrix),),
         alt="Confusion matrix as a picture",
         title="Confusion matrix",
         lines=("Rows are true classes, columns predicted ones, in the classes' order; darker is a larger share.",),

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from zooft.contracts import Strata, Targets, TrainingPart, class_labels
 from zooft.data.labels import check_labels
-from zooft.data.positive import nothing_of, order_classes
+from zooft.data.positive_class import nothing_of, order_classes
 from zooft.errors import DataError
 from zooft.problems.classification.calibration import OperatingPoint
 

@@ -13,7 +13,7 @@ from zooft.contracts import Answer, Description, PresentationPart, Table
 from zooft.problems.combined.evaluation import PRIMARY
 from zooft.problems.combined.parts import Kinds, Part
 from zooft.report import words
-from zooft.storage.sequences import spilled_as
+from zooft.storage.sequences import spill_like
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -209,7 +209,7 @@ def _own_evaluated(part: Part, evaluated: Evaluated) -> Evaluated | None:
     rows = part.known_rows(evaluated.predictions)
     own = part.predictions(evaluated.predictions).take(rows)
     samples = (replace(sample, target=sample.target[part.name]) for sample in own.samples)
-    own = replace(own, samples=spilled_as([own.samples], samples))
+    own = replace(own, samples=spill_like([own.samples], samples))
     return replace(evaluated, predictions=own, evaluation=replace(evaluation, samples=len(rows)))
 
 

@@ -12,7 +12,7 @@ from types import FrameType
 import pytest
 import torch
 
-from zooft.features import lanes
+from zooft.features import parallel
 
 
 @pytest.fixture(autouse=True)
@@ -32,13 +32,13 @@ def test_results_come_in_order_whoever_is_done_first(count: int) -> None:
         time.sleep(0.02 / (1 + number))
         return number**2
 
-    found = list(lanes.map_in_order(range(12), slower_at_first, count=count))
+    found = list(parallel.map_in_order(range(12), slower_at_first, count=count))
     assert found == [number**2 for number in range(12)]
 
 
 def test_as_many_run_at_once_as_there_are_lanes() -> None:
     together = threading.Barrier(3, timeout=300)  # breaks where one waits alone
-    assert len(list(lanes.map_in_order(range(6), lambda _: together.wait(), count=3))) == 6
+    assert len(list(parallel.map_in_order(range(6), lambda _: together.wait(), count=3))) == 6
 
 
 def test_one_item_is_taken_ahead_and_no_more() -> None:
@@ -49,13 +49,13 @@ def test_one_item_is_taken_ahead_and_no_more() -> None:
             taken.append(number)
             yield number
 
-    for number in lanes.map_in_order(items(), lambda number: number, count=2):
+    for number in parallel.map_in_order(items(), lambda number: number, count=2):
         assert taken[-1] <= number + 2
 
 
 def test_torchs_threads_are_divided_meanwhile() -> None:
     for count, each in [(2, 2), (3, 1), (4, 1), (5, 1)]:
-        assert list(lanes.map_in_order(range(4), lambda _: torch.get_num_threads(), count=count)) == [each] * 4
+        assert list(parallel.map_in_order(range(4), lambda _: torch.get_num_threads(), count=count)) == [each] * 4
 
 
 def test_what_fails_is_raised_and_nothing_is_left_running() -> None:
@@ -70,7 +70,7 @@ def test_what_fails_is_raised_and_nothing_is_left_running() -> None:
 
     before = threading.active_count()
     with pytest.raises(ValueError, match="two"):
-        list(lanes.map_in_order(range(4), fails_at_two, count=2))
+        list(parallel.map_in_order(range(4), fails_at_two, count=2))
     assert {0, 1} <= set(ended)
     assert threading.active_count() == before
 
@@ -81,12 +81,12 @@ def test_items_that_fail_are_raised_too() -> None:
         raise OSError("gone")
 
     with pytest.raises(OSError, match="gone"):
-        list(lanes.map_in_order(items(), lambda number: number, count=2))
+        list(parallel.map_in_order(items(), lambda number: number, count=2))
 
 
 def test_who_has_enough_may_leave() -> None:
     before = threading.active_count()
-    found = lanes.map_in_order(range(100), lambda number: number, count=2)
+    found = parallel.map_in_order(range(100), lambda number: number, count=2)
     assert next(found) == 0
     found.close()
     assert threading.active_count() == before
@@ -119,7 +119,7 @@ def test_ctrl_c_waits_for_what_has_begun_and_leaves_the_rest() -> None:
     try:
         other.start()
         with pytest.raises(KeyboardInterrupt):
-            list(lanes.map_in_order(range(10), waits, count=2))
+            list(parallel.map_in_order(range(10), waits, count=2))
         other.join()
     finally:
         signal.signal(signal.SIGINT, before)
@@ -127,8 +127,8 @@ def test_ctrl_c_waits_for_what_has_begun_and_leaves_the_rest() -> None:
 
 
 def test_a_cpu_has_two_lanes_if_it_has_two_threads_and_other_devices_one(threads: int) -> None:
-    assert lanes.lanes(torch.device("cpu")) == 2
-    assert lanes.lanes(torch.device("cuda")) == 1
+    assert parallel.parallel_batches(torch.device("cpu")) == 2
+    assert parallel.parallel_batches(torch.device("cuda")) == 1
     torch.set_num_threads(1)
-    assert lanes.lanes(torch.device("cpu")) == 1
+    assert parallel.parallel_batches(torch.device("cpu")) == 1
     torch.set_num_threads(threads)

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from run_records import data_record, run_record
 
-from zooft.cli import subject
+from zooft.cli import model_argument
 from zooft.errors import DataError, RunError
 from zooft.run.record import write_record
 
@@ -23,9 +23,11 @@ def run(tmp_path: Path) -> Path:
 
 
 def test_a_run_is_named_by_its_folder_and_a_file_within_it_belongs_to_it(run: Path, tmp_path: Path) -> None:
-    assert subject.find(run) == subject.Subject(run=run, file=None)
-    assert subject.find(run / "model.onnx") == subject.Subject(run=run, file=run / "model.onnx")
-    assert subject.find(tmp_path / "model.onnx") == subject.Subject(run=None, file=tmp_path / "model.onnx")
+    assert model_argument.find(run) == model_argument.ModelArgument(run=run, file=None)
+    assert model_argument.find(run / "model.onnx") == model_argument.ModelArgument(run=run, file=run / "model.onnx")
+    assert model_argument.find(tmp_path / "model.onnx") == model_argument.ModelArgument(
+        run=None, file=tmp_path / "model.onnx"
+    )
 
 
 def test_without_a_name_it_is_the_latest_run(
@@ -33,7 +35,7 @@ def test_without_a_name_it_is_the_latest_run(
 ) -> None:
     monkeypatch.chdir(run.parents[1])
     (run.parent / ".latest").write_text("one\n")
-    found = subject.find(None)
+    found = model_argument.find(None)
     assert found.run is not None
     assert found.run.samefile(run)
     assert capsys.readouterr().err.startswith("the latest run: runs/one")
@@ -41,11 +43,11 @@ def test_without_a_name_it_is_the_latest_run(
 
 def test_a_folder_that_is_no_run_is_refused(tmp_path: Path) -> None:
     with pytest.raises(RunError, match="isn't a run folder"):
-        subject.find(tmp_path)
+        model_argument.find(tmp_path)
 
 
 def test_the_data_is_what_is_given_else_the_run_s_own_as_long_as_it_is_there(run: Path, tmp_path: Path) -> None:
-    chosen = subject.find(run / "model.onnx")
+    chosen = model_argument.find(run / "model.onnx")
     assert chosen.data(Path("other")) == Path("other")
     assert chosen.data(None) == tmp_path / "data"
     (tmp_path / "data").rmdir()
@@ -54,7 +56,7 @@ def test_the_data_is_what_is_given_else_the_run_s_own_as_long_as_it_is_there(run
 
 
 def test_a_file_by_itself_says_nothing_of_data(tmp_path: Path) -> None:
-    chosen = subject.find(tmp_path / "model.onnx")
+    chosen = model_argument.find(tmp_path / "model.onnx")
     assert chosen.own_data() is None
     with pytest.raises(DataError, match="give a folder or a manifest with --data"):
         chosen.data(None)

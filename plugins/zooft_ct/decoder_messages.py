@@ -19,7 +19,7 @@ _ONE_AT_A_TIME = threading.Lock()
 
 
 @contextlib.contextmanager
-def heard() -> Iterator[list[str]]:
+def capture() -> Iterator[list[str]]:
     """A list that has, once the block is left, the lines in which a decoder complained; all other lines go their way.
 
     What other threads write meanwhile arrives a little later. Where there is no standard error, nothing is heard.

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 import zooft
-from zooft_retrieval.figures import galleries, nearest, normalise
+from zooft_retrieval.metrics import galleries, nearest, normalise
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -114,9 +114,9 @@ def _remarks(evaluation: Any, _labels: Any) -> Sequence[str]:
 
 
 def _sections(evaluated: Any, labels: Any, fitted: Mapping[str, Any], _rule: str) -> Sequence[Any]:
-    from zooft_retrieval import pictures
+    from zooft_retrieval import report
 
-    return [_words(evaluated.evaluation, labels), *pictures.of_split(evaluated, fitted)]
+    return [_words(evaluated.evaluation, labels), *report.of_split(evaluated, fitted)]
 
 
 def _words(evaluation: Any, labels: Any) -> zooft.Table:

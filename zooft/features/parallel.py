@@ -17,10 +17,10 @@ import torch
 A = TypeVar("A")
 B = TypeVar("B")
 MOST = 2
-"""Lanes: each holds a batch's activations in memory."""
+"""Batches at a time: each holds a batch's activations in memory."""
 
 
-def lanes(device: torch.device) -> int:
+def parallel_batches(device: torch.device) -> int:
     """How many batches are computed at a time."""
     return min(MOST, torch.get_num_threads()) if device.type == "cpu" else 1
 
@@ -31,8 +31,8 @@ def map_in_order(items: Iterable[A], run: Callable[[A], B], *, count: int) -> Ge
     Args:
         items: such as batches.
         run: may be called by several threads at once.
-        count: lanes. With several, torch computes with that part of its threads in each of them and in the caller's
-            thread until the last result is taken.
+        count: how many run at a time. With several, each, and the caller's thread, has that part of torch's threads
+            until the last result is taken.
 
     Raises:
         Whatever `items` or `run` raise, once what has begun has ended; what hasn't is left.

@@ -19,7 +19,7 @@ class File:
 
 
 @dataclass(frozen=True, slots=True)
-class Stretch:
+class ByteRange:
     """An image's file within an Arrow file, in bytes."""
 
     file: File
@@ -48,7 +48,7 @@ def stamp(path: Path) -> File:
     return File(str(path), about.st_size, about.st_mtime_ns)
 
 
-def content(place: Stretch | Elsewhere) -> bytes:
+def content(place: ByteRange | Elsewhere) -> bytes:
     """The bytes of an image's file.
 
     Raises:

@@ -8,8 +8,8 @@ from example_data import real
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw
 
+from zooft_ct.display import redact, show
 from zooft_ct.header import read_headers
-from zooft_ct.looks import redact, show
 from zooft_ct.options import CTOptions
 from zooft_ct.pixels import hu
 

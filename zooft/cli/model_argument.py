@@ -29,7 +29,7 @@ data_flag = click.option(
 
 
 @dataclass(frozen=True, slots=True)
-class Subject:
+class ModelArgument:
     """A run folder, an ONNX file, or both.
 
     Attributes:
@@ -62,12 +62,12 @@ class Subject:
         return Path(path) if path and Path(path).exists() else None
 
 
-def find(path: Path | None) -> Subject:
+def find(path: Path | None) -> ModelArgument:
     """A run folder or an ONNX file by its path; the latest run for None."""
     if path is None:
         path = runs.latest()
         echo(f"the latest run: {path}", err=True)
     if path.suffix != ".onnx":
         read_record(path)
-        return Subject(run=path, file=None)
-    return Subject(run=path.parent if is_run(path.parent) else None, file=path)
+        return ModelArgument(run=path, file=None)
+    return ModelArgument(run=path.parent if is_run(path.parent) else None, file=path)

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Wanted:
+class PredictArguments:
     """What was typed."""
 
     model: Path
@@ -51,7 +51,7 @@ class Wanted:
 class Job:
     """What was typed, with the model and the task that belong to it, and the data sources that the task reads."""
 
-    wanted: Wanted
+    wanted: PredictArguments
     opened: OnnxModel
     task: Task
     options: Any
@@ -68,7 +68,7 @@ class Job:
         return self.task.problem.presentation.about(self.labels, self.opened.metadata.fitted)
 
 
-def check_out(wanted: Wanted) -> None:
+def check_out(wanted: PredictArguments) -> None:
     """Refuse what would destroy something or couldn't be written, before hours of computing.
 
     Raises:
@@ -98,7 +98,7 @@ def check_out(wanted: Wanted) -> None:
         _check_file(wanted.out, wanted)
 
 
-def _check_file(out: Path, wanted: Wanted) -> None:
+def _check_file(out: Path, wanted: PredictArguments) -> None:
     from zooft.deploy import journal
 
     journal.check(out.resolve(), resume=wanted.resume)

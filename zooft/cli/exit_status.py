@@ -60,7 +60,7 @@ class SignalReceived(KeyboardInterrupt):
 
 
 @dataclass(frozen=True, slots=True)
-class Ending:
+class ExitStatus:
     """What is printed of an error.
 
     Attributes:
@@ -98,20 +98,20 @@ def interrupt_on_signals() -> Iterator[None]:
             signal.signal(one, signal.SIG_DFL)
 
 
-def of(error: BaseException) -> Ending:
+def of(error: BaseException) -> ExitStatus:
     """What is printed of an error."""
     notes = tuple(getattr(error, "__notes__", ()))
     if isinstance(error, SignalReceived):
         name = signal.Signals(error.number).name
-        return Ending("Terminated", f"ended by the signal {name}", notes, 128 + error.number)
+        return ExitStatus("Terminated", f"ended by the signal {name}", notes, 128 + error.number)
     if isinstance(error, KeyboardInterrupt):
-        return Ending("Interrupted", "interrupted", notes, 130)
+        return ExitStatus("Interrupted", "interrupted", notes, 130)
     if isinstance(error, click.ClickException):
-        return Ending(type(error).__name__, error.format_message(), notes, error.exit_code)
+        return ExitStatus(type(error).__name__, error.format_message(), notes, error.exit_code)
     message, status = _words(error)
     if isinstance(error, PluginError) and message == str(error):  # else it is this machine that lacks something
         notes = (*notes, "this is a fault of the plugin; ZOOFT_TRACEBACK=1 shows file and line")
-    return Ending(type(error).__name__, message, notes, status)
+    return ExitStatus(type(error).__name__, message, notes, status)
 
 
 def _words(error: BaseException) -> tuple[str, int]:

@@ -22,7 +22,7 @@ _DRAWING = {
 """What fills a tensor with random values; `erfinv_` makes normal values of uniform ones, and takes longest."""
 
 
-def blank(build: Callable[[], nn.Module]) -> nn.Module:
+def skip_init(build: Callable[[], nn.Module]) -> nn.Module:
     """What `build` gives, with zeros for its random initial values, where all of them are in its state dict.
 
     Where others are random too, such as buffers that aren't saved, they are drawn as ever.
@@ -38,7 +38,7 @@ def blank(build: Callable[[], nn.Module]) -> nn.Module:
     return module if fine else build()
 
 
-def outline(build: Callable[[], nn.Module]) -> nn.Module:
+def on_meta(build: Callable[[], nn.Module]) -> nn.Module:
     """What `build` gives, on the meta device: names and shapes, without memory for the tensors."""
     from accelerate import init_empty_weights
 

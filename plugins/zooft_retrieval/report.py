@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 import zooft
-from zooft_retrieval.figures import FARS, Gallery, Roc, galleries, nearest, roc
+from zooft_retrieval.metrics import FARS, Gallery, Roc, galleries, nearest, roc
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -14,7 +14,7 @@ import example_data
 import pytest
 from commands import command
 
-from zooft.cli import COMMANDS, endings, zooft
+from zooft.cli import COMMANDS, exit_status, zooft
 from zooft.errors import DataError, PluginError, RuntimeModelError
 
 
@@ -111,7 +111,7 @@ def wrapped() -> RuntimeModelError:
     ids=lambda error: str(error)[:40],
 )  # fmt: skip
 def test_what_libraries_say_when_memory_ran_out_is_called_that(error: Exception) -> None:
-    ending = endings.of(error)
+    ending = exit_status.of(error)
     assert ending.message.startswith("memory ran out")
     assert "a defect of zooft" not in ending.message
     assert ending.status == 1
@@ -120,7 +120,7 @@ def test_what_libraries_say_when_memory_ran_out_is_called_that(error: Exception)
 def test_words_of_our_own_about_memory_stay() -> None:
     error = DataError("the picture needs 3 GB of memory; make it smaller")
     error.__cause__ = MemoryError()
-    assert endings.of(error).message == "the picture needs 3 GB of memory; make it smaller"
+    assert exit_status.of(error).message == "the picture needs 3 GB of memory; make it smaller"
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="ulimit -v")

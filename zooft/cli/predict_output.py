@@ -12,7 +12,7 @@ from zooft.cli.screen import echo, write
 from zooft.version import __version__
 
 if TYPE_CHECKING:
-    from zooft.cli.wanted import Job
+    from zooft.cli.predict_arguments import Job
     from zooft.deploy.formats import Layout
     from zooft.deploy.journal import Journal
     from zooft.deploy.predict import Answer

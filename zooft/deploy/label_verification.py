@@ -15,7 +15,7 @@ from zooft import runtime
 from zooft.contracts import Computing, LabelVerification, unseen
 from zooft.contracts.plurals import pluralize
 from zooft.data import samples as sample_tables
-from zooft.deploy import declared, saved
+from zooft.deploy import metadata_check, saved
 from zooft.deploy.differences import stack
 from zooft.deploy.verify import spread
 from zooft.evaluation.evaluate import evaluate
@@ -114,7 +114,7 @@ def verify(
     )
     whole = len(chosen) == len(members) and about.data.get("fingerprint") in _fingerprints(problem, found, about.labels)
     recorded = _record(about.metrics, split, problem, whole=whole)
-    own = declared.alone(model, path, problem)
+    own = metadata_check.alone(model, path, problem)
     disagreeing = _disagreements(model, task, options, [chosen[i] for i in spread(chosen, _DECIDED)])
     faults = [*own.faults, *disagreeing, *_faults(problem, evaluation, recorded, about.labels)]
     return LabelVerification(

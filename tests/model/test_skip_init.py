@@ -8,7 +8,7 @@ import torch
 import torchvision
 from torch import Tensor, nn
 
-from zooft.model.blank import blank
+from zooft.model.skip_init import skip_init
 
 
 class Fixed(nn.Module):
@@ -45,7 +45,7 @@ def test_a_filled_blank_answers_as_the_model_that_it_is_filled_from(name: str) -
     torch.manual_seed(0)
     drawn = MODELS[name]().eval()
     before = torch.get_rng_state()
-    made = blank(MODELS[name]).eval()
+    made = skip_init(MODELS[name]).eval()
     made.load_state_dict(drawn.state_dict(), strict=True)
     x = torch.randn(1, 3, 224, 224, generator=torch.Generator().manual_seed(0))
     with torch.inference_mode():
@@ -57,18 +57,18 @@ def test_what_is_random_and_not_saved_is_drawn() -> None:
     torch.manual_seed(0)
     wanted = Fixed()
     torch.manual_seed(0)
-    made = blank(Fixed)
+    made = skip_init(Fixed)
     assert isinstance(made, Fixed)
     assert torch.equal(made.projection, wanted.projection)
 
 
 def test_a_model_that_looks_at_its_values_gets_some() -> None:
-    made = blank(Picky)
+    made = skip_init(Picky)
     assert made.get_parameter("weight").any()
 
 
 def test_what_isnt_drawn_is_zero() -> None:
-    made = blank(lambda: nn.Sequential(nn.utils.parametrizations.weight_norm(nn.Linear(4, 3)), nn.Conv2d(3, 2, 1)))
+    made = skip_init(lambda: nn.Sequential(nn.utils.parametrizations.weight_norm(nn.Linear(4, 3)), nn.Conv2d(3, 2, 1)))
     assert not made[1].weight.any()
     assert made[1].weight.requires_grad
 
@@ -78,4 +78,4 @@ def test_what_a_build_says_of_proper_values_is_said() -> None:
         raise RuntimeError("no such model")
 
     with pytest.raises(RuntimeError, match="no such model"):
-        blank(build)
+        skip_init(build)

@@ -21,7 +21,7 @@ _STUDY_DIGITS = 8
 
 
 @dataclass(frozen=True, slots=True)
-class Answers:
+class PredictionGroups:
     """Which series go together.
 
     Attributes:
@@ -81,7 +81,7 @@ class Answers:
         ]
 
 
-def answers_of(found: Found) -> Answers:
+def prediction_groups(found: Found) -> PredictionGroups:
     """Who gets an answer, refused slices of CT counted in."""
     series = [(_owner(stack), stack.persons) for stack in found.stacks if stack.persons]
     refused = [(each.owner, frozenset({each.owner.person})) for each in found.rejected if each.slices]
@@ -91,7 +91,7 @@ def answers_of(found: Found) -> Answers:
     for owner, persons in every:
         studies[patients.apart(owner.patient, persons)][owner.study] |= {owner.study_date} - {""}
     studies.pop("", None)
-    return Answers(
+    return PredictionGroups(
         patients,
         {name: {study: frozenset(dates) for study, dates in own.items()} for name, own in studies.items()},
     )
