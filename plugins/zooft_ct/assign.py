@@ -101,7 +101,7 @@ def by_table(table: Table, stacks: Sequence[Stack], root: Path, patients: Patien
         stacks: what lies below `root`.
         root: what the table's paths are relative to.
         patients: the PatientIDs of all files.
-        whole: whether series are wanted, so that a label of one slice is of no use.
+        whole: whether samples are series, so that a label of one slice is of no use.
 
     Raises:
         DataError: lines that contradict each other or the files, or a folder that holds several series.

@@ -22,7 +22,7 @@ _ONE_AT_A_TIME = threading.Lock()
 def capture() -> Iterator[list[str]]:
     """A list that has, once the block is left, the lines in which a decoder complained; all other lines go their way.
 
-    What other threads write meanwhile arrives a little later. Where there is no standard error, nothing is heard.
+    What other threads write meanwhile arrives a little later. Where there is no standard error, nothing is captured.
     """
     lines: list[str] = []
     with _ONE_AT_A_TIME, contextlib.ExitStack() as stack:

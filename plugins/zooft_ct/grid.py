@@ -37,7 +37,7 @@ def read_affine(slices: Sequence[SliceRef]) -> NDArray[np.float64]:
         slices: all of a series or volume, in their order.
 
     Raises:
-        DataError: the slices don't lie evenly, or files don't tell where they lie.
+        DataError: the slices don't lie evenly, or files don't state where they lie.
     """
     import numpy as np
 
@@ -59,7 +59,7 @@ def stored_affine(slices: Sequence[SliceHeader]) -> NDArray[np.float64]:
     """The same of DICOM slices with rows and columns as they are stored.
 
     Raises:
-        DataError: the slices don't lie evenly, or files don't tell where they lie.
+        DataError: the slices don't lie evenly, or files don't state where they lie.
     """
     import numpy as np
 

@@ -68,7 +68,7 @@ def table_of(data: Path, *, by_slice: bool) -> Path | None:
 
     Args:
         data: a folder, or the table itself.
-        by_slice: whether a sample is a slice, so that a table of slices is wanted first.
+        by_slice: whether a sample is a slice, so that a table of slices is read first.
     """
     if data.is_file():
         return data

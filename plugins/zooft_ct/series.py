@@ -76,7 +76,7 @@ class Refused:
         reason: why, without values that name a person.
         owner: whose it is, as far as it is known.
         slices: how many slices of CT are lost with it; 0 for what is none.
-        sop_class: SOPClassUID, where the file tells.
+        sop_class: SOPClassUID, where the file has one.
     """
 
     path: Path

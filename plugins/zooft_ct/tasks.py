@@ -1,4 +1,4 @@
-"""Tasks with CT: what CT has in common, joined with the kind of answer that is wanted."""
+"""Tasks with CT: what CT has in common, joined with the kind of prediction."""
 
 from __future__ import annotations
 

@@ -43,7 +43,7 @@ def rows(path: Path, columns: Sequence[str]) -> Iterator[zooft.Row | zooft.Rejec
 
 @dataclass(frozen=True, slots=True)
 class _Reader:
-    """One file of a split, and the columns that are wanted."""
+    """One file of a split, and the columns to read."""
 
     part: Part
     path: Path

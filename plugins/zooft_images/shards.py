@@ -170,7 +170,7 @@ def _refuse_compressed(path: Path, start: bytes) -> None:
 
 
 def _read(file: BinaryIO, shard: Shard, seen: _Seen) -> str:
-    """Tell `seen` of every member; what is damaged, in words, or nothing."""
+    """Call `seen` with every member; what is damaged, in words, or nothing."""
     try:
         for info in _infos(file):
             if info.offset_data + info.size > shard.size:

@@ -1,4 +1,4 @@
-"""Tasks with images: what images have in common, joined with the kind of answer that is wanted."""
+"""Tasks with images: what images have in common, joined with the kind of prediction."""
 
 from __future__ import annotations
 

@@ -47,7 +47,7 @@ def is_shard(path: Path) -> bool:
 def holds_shards(root: Path) -> bool:
     """Whether a folder has shards and no folders, or nothing but split folders of shards.
 
-    Tar files beside class folders are taken for the archive that those were unpacked from.
+    Tar files beside class folders count as the archive that those were unpacked from.
 
     Raises:
         DataError: a folder can't be read.

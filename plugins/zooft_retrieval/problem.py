@@ -86,7 +86,7 @@ def _unlearnable(targets: Sequence[Any], _labels: Any) -> str:
     for target in targets:
         counts[target.name] = counts.get(target.name, 0) + 1
     if len(counts) < 2:
-        return f"all pictures show {next(iter(counts), 'nothing')}; there is nothing to tell apart"
+        return f"all pictures show {next(iter(counts), 'nothing')}; at least two identities are needed"
     if max(counts.values()) < 2:
         return (
             f"each of the {len(counts):,} identities has a single picture; there is nothing to learn what makes one "

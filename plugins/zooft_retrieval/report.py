@@ -53,7 +53,7 @@ def _curve(found: Roc, split: str) -> zooft.Picture:
         for at in FARS:
             axes.plot([at], [found.tar_at(at)], "o", color=_ORANGE)
         axes.set(xscale="log", xlim=(max(far[shown].min(), 1e-6), 1), ylim=(0, 1.02))
-        axes.set(xlabel="others taken for the same (FAR)", ylabel="the same recognised (TAR)")
+        axes.set(xlabel="false accept rate (FAR)", ylabel="true accept rate (TAR)")
 
     points = ", ".join(f"{found.tar_at(at):.3f} at {at:g}" for at in FARS)
     return zooft.Picture(
@@ -83,10 +83,7 @@ def _histogram(found: Roc, fitted: Mapping[str, Any], split: str) -> zooft.Pictu
     return zooft.Picture(
         title=f"Distances ({split})",
         png=_render(draw),
-        caption=(
-            "How far apart pairs of the same and of others are; the less the two overlap, the better they are told "
-            "apart."
-        ),
+        caption=("Distances of pairs of one identity and of two; the less the two overlap, the better the embeddings."),
     )
 
 

@@ -130,7 +130,7 @@ def _embed(module: Any, x: Tensor) -> Tensor:
 
 
 def _eva(module: Any) -> Mapping[str, zooft.Stage] | None:
-    """Every block asks for the rotary positions again; None with options by which they differ each time."""
+    """Every block computes the rotary positions again; None with options by which they differ each time."""
     if module.dynamic_img_size or module.patch_drop is not None or getattr(module.rope, "aug_active", False):
         return None
 

@@ -1,4 +1,4 @@
-"""How commands end that couldn't do their work: as JSON where JSON was asked for, by memory's name, by a signal's."""
+"""How commands end that couldn't do their work: as JSON where --json was given, by memory's name, by a signal's."""
 
 from __future__ import annotations
 
@@ -32,11 +32,11 @@ def with_json() -> list[tuple[str, ...]]:
 
 
 @pytest.mark.parametrize("words", with_json(), ids=" ".join)
-def test_what_is_misworded_is_json_where_json_was_asked_for(words: tuple[str, ...]) -> None:
+def test_what_is_misworded_is_json_where_json_was_requested(words: tuple[str, ...]) -> None:
     done = command(*words, "--no-such-option", "--json", status=2)
-    told = json.loads(done.stdout)["error"]
-    assert told["status"] == 2
-    assert "--no-such-option" in told["message"]
+    messages = json.loads(done.stdout)["error"]
+    assert messages["status"] == 2
+    assert "--no-such-option" in messages["message"]
     assert "--no-such-option" in done.stderr, "people read it, too"
 
 
@@ -58,26 +58,26 @@ def test_what_is_misworded_is_json_where_json_was_asked_for(words: tuple[str, ..
     ],
     ids=lambda value: " ".join(value) if isinstance(value, tuple) else "",
 )
-def test_what_cannot_be_done_is_json_where_json_was_asked_for(
+def test_what_cannot_be_done_is_json_where_json_was_requested(
     arguments: tuple[str, ...], kind: str, status: int
 ) -> None:
     done = command(*arguments, "--json", status=status)
-    told = json.loads(done.stdout)["error"]
-    assert (told["kind"], told["status"]) == (kind, status)
-    assert done.stderr.endswith(f"zooft: {told['message']}\n")
+    messages = json.loads(done.stdout)["error"]
+    assert (messages["kind"], messages["status"]) == (kind, status)
+    assert done.stderr.endswith(f"zooft: {messages['message']}\n")
 
 
-@pytest.mark.parametrize("asked", [("--format", "json"), ("--format=json",)])
-def test_the_format_json_asks_for_it_too(asked: tuple[str, ...]) -> None:
-    done = command("predict", "nowhere.onnx", "a.png", *asked, status=1)
+@pytest.mark.parametrize("requested", [("--format", "json"), ("--format=json",)])
+def test_the_format_json_asks_for_it_too(requested: tuple[str, ...]) -> None:
+    done = command("predict", "nowhere.onnx", "a.png", *requested, status=1)
     assert json.loads(done.stdout)["error"]["kind"] == "RuntimeModelError"
 
 
 def test_an_unforeseen_error_and_an_interrupt_are_json_too(monkeypatch: pytest.MonkeyPatch) -> None:
     for error, kind, status in ((ZeroDivisionError("x"), "ZeroDivisionError", 1), (KeyboardInterrupt(), "Interrupted", 130)):  # fmt: skip
         failing(error, monkeypatch)
-        told = json.loads(command("tasks", "--json", status=status).stdout)["error"]
-        assert (told["kind"], told["status"]) == (kind, status)
+        messages = json.loads(command("tasks", "--json", status=status).stdout)["error"]
+        assert (messages["kind"], messages["status"]) == (kind, status)
 
 
 def failing(error: BaseException, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -142,7 +142,7 @@ def test_under_a_memory_limit_the_message_says_memory(kilobytes: int, tmp_path: 
     assert f"'ulimit -v' allows this process {kilobytes / 976_562.5:.1f} GB" in message
 
 
-def test_a_signal_to_end_is_told_in_one_sentence_and_by_its_status(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_signal_to_end_is_reported_in_one_sentence_and_by_its_status(monkeypatch: pytest.MonkeyPatch) -> None:
     before = signal.getsignal(signal.SIGTERM)
 
     def load() -> None:

@@ -1,4 +1,4 @@
-"""What a command is about: a run, a file or both, and where the data is to judge them by."""
+"""What a command is about: a run, a file or both, and where the data to evaluate them on is."""
 
 from __future__ import annotations
 

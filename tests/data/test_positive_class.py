@@ -82,7 +82,7 @@ def test_where_words_decide_nothing_it_is_an_error_or_a_note(names: tuple[str, s
 
 
 @pytest.mark.parametrize("names", [("adenocarcinoma", "squamous"), ("cyst", "mass"), ("covid", "influenza")])
-def test_a_finding_beside_an_unknown_word_isnt_taken_for_what_is_looked_for(names: tuple[str, str]) -> None:
+def test_a_finding_beside_an_unknown_word_isn_t_mistaken_for_the_positive_class(names: tuple[str, str]) -> None:
     """Squamous is a carcinoma, too: only a word for nothing or for something harmless shows which one isn't."""
     for ordered in (names, names[::-1]):
         with pytest.raises(zooft.ConfigError, match="--positive"):
@@ -119,7 +119,7 @@ def test_of_more_than_two_classes_the_one_for_nothing_found_is_known_by_its_name
     assert zooft.nothing_of(("hemorrhage", "no finding", "ischemia")) == "no finding"
     assert zooft.nothing_of(("ant", "bee", "wasp")) == ""
     assert zooft.nothing_of(("normal", "healthy", "cancer")) == ""  # which of the two can't be known
-    assert zooft.nothing_of(("normal", "benign", "malignant"), "Normal") == ""  # it is what the user looks for
+    assert zooft.nothing_of(("normal", "benign", "malignant"), "Normal") == ""  # it is the user's positive class
     assert zooft.nothing_of(("normal", "malignant")) == ""
 
 

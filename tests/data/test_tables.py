@@ -50,7 +50,7 @@ def test_excels_first_line_says_what_separates(tmp_path: Path) -> None:
     assert table.rows == ((3, {"a": "1", "b,c": "2"}),)
 
 
-def test_missing_cells_and_names_of_columns_are_told(tmp_path: Path) -> None:
+def test_missing_cells_and_names_of_columns_are_reported(tmp_path: Path) -> None:
     table = zooft.read_csv(written(tmp_path, ",a,b,\n0,1,2,\n1,3\n"))
     assert [row for _, row in table.rows] == [{"a": "1", "b": "2"}, {"a": "3", "b": ""}]
     assert "1 line of t.csv with fewer fields than columns, the first line 3" in table.notes[0]

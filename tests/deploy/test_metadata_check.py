@@ -68,8 +68,8 @@ def say(**changes: Any) -> Change:
     def change(properties: dict[str, str]) -> None:
         whole = {**json.loads(properties["zooft"]), **changes}
         properties["zooft"] = json.dumps(whole)
-        said = metadata.parse(properties)
-        properties |= said.to_properties(PART.properties(said.labels))
+        message = metadata.parse(properties)
+        properties |= message.to_properties(PART.properties(message.labels))
 
     return lambda path: change_properties(path, change)
 
@@ -132,20 +132,20 @@ def test_three_names_for_two_outputs_are_refused(copied: Path, pictures: Path) -
     failures = json.loads(command("verify", copied / "model.onnx", "--json", status=1).stdout)["failures"]
     assert any("labels: class (dark, light, grey); its run has class (dark, light)" in text for text in failures)
     for arguments in (("predict", pictures / "val" / "dark"), ("evaluate", "--data", pictures)):
-        said = command(arguments[0], copied / "model.onnx", *arguments[1:], status=1).stderr
-        assert "its labels ask for other outputs than its probabilities, logits" in " ".join(said.split())
+        message = command(arguments[0], copied / "model.onnx", *arguments[1:], status=1).stderr
+        assert "its labels ask for other outputs than its probabilities, logits" in " ".join(message.split())
 
 
 @pytest.mark.parametrize("lie", LIES)
 def test_a_file_that_says_something_else_than_its_run_is_not_verified(copied: Path, lie: str) -> None:
-    change, said = LIES[lie]
+    change, message = LIES[lie]
     change(copied / "model.onnx")
     record = json.loads(command("verify", copied / "model.onnx", "--json", status=1).stdout)
     assert not record["passed"]
-    assert re.search(said, record["failures"][0]), record["failures"]
+    assert re.search(message, record["failures"][0]), record["failures"]
 
 
-def test_other_words_of_another_version_are_told_and_no_fault(copied: Path) -> None:
+def test_other_words_of_another_version_are_reported_and_no_fault(copied: Path) -> None:
     change_record(copied, zooft="0.1.0")
     say(version="0.1.0", preprocessing="inside the graph: in other words")(copied / "model.onnx")
     record = json.loads(command("verify", copied / "model.onnx", "--json").stdout)
@@ -164,7 +164,7 @@ def test_the_hash_of_the_tensors_is_what_anyone_can_compute(run: Path) -> None:
     assert zooft.runtime.file_tensors_sha256(run / "model.onnx") == digest.hexdigest()
 
 
-def test_a_backbone_of_random_weights_that_has_learnt_nothing_is_told_as_that_with_what_to_do(
+def test_a_backbone_of_random_weights_that_has_learnt_nothing_is_reported_as_that_with_what_to_do(
     pictures: Path, tmp_path: Path
 ) -> None:
     with pytest.raises(VerificationError) as refused:
@@ -181,11 +181,11 @@ def test_a_backbone_of_random_weights_that_has_learnt_nothing_is_told_as_that_wi
             report=False,
             cache=False,
         )
-    said = str(refused.value)
-    assert "answers the same to everything" in said
+    message = str(refused.value)
+    assert "answers the same to everything" in message
     assert (
         "began with random weights and wasn't trained yet: begin with pretrained ones (--weights), or train longer"
-        in said
+        in message
     )
     assert not (tmp_path / "run" / "model.onnx").exists()
 
@@ -214,17 +214,17 @@ def test_away_from_its_run_a_file_is_compared_with_labels_and_says_so(alone: Pat
     assert (found["split"], found["samples"], found["recorded_split"], found["same_samples"]) == ("val", 8, "val", True)
     truth = json.loads((run / "run.json").read_text())["evaluation"]["val"]["metrics"]["accuracy"]["value"]
     assert found["metrics"]["accuracy"] == pytest.approx([truth, truth])
-    said = command("verify", alone, "--data", pictures).stdout
-    assert said.startswith("verified by labels with onnxruntime")
-    assert "not with the model in torch" in said
+    message = command("verify", alone, "--data", pictures).stdout
+    assert message.startswith("verified by labels with onnxruntime")
+    assert "not with the model in torch" in message
 
 
 def test_by_labels_nothing_of_training_is_needed(alone: Path, run: Path, pictures: Path) -> None:
-    wanted: list[list[str | Path]] = [
+    expected: list[list[str | Path]] = [
         ["verify", alone, "--data", pictures, "--json"],
         ["verify", run / "model.onnx", "--json"],
     ]
-    elsewhere, beside = without(modules_of_training(), *wanted)
+    elsewhere, beside = without(modules_of_training(), *expected)
     for status, out, err in (elsewhere, beside):
         assert status == 0, err
         assert (json.loads(out)["passed"], json.loads(out)["against"]) == (True, "labels")
@@ -245,11 +245,11 @@ BY_LABELS: dict[str, tuple[Change, str]] = {
 
 @pytest.mark.parametrize("lie", BY_LABELS)
 def test_by_labels_a_file_that_was_changed_is_not_verified(alone: Path, pictures: Path, lie: str) -> None:
-    change, said = BY_LABELS[lie]
+    change, message = BY_LABELS[lie]
     change(alone)
     found = by_labels(alone, pictures, status=1)
     assert not found["passed"]
-    assert re.search(said, " ".join(found["failures"])), found["failures"]
+    assert re.search(message, " ".join(found["failures"])), found["failures"]
 
 
 @pytest.fixture(scope="module")
@@ -273,10 +273,10 @@ def test_other_data_of_the_same_kind_verifies_a_right_file_and_not_one_with_swap
     assert "its accuracy on this data is 0.0000" in failures
 
 
-def test_without_data_and_run_it_is_said_what_to_give(alone: Path) -> None:
-    said = command("verify", alone, status=1).stderr
-    assert "--data" in said
-    assert "--run" in said
+def test_without_data_and_run_a_message_says_what_to_give(alone: Path) -> None:
+    message = command("verify", alone, status=1).stderr
+    assert "--data" in message
+    assert "--run" in message
 
 
 def test_with_its_run_named_a_file_elsewhere_is_compared_with_torch(alone: Path, run: Path, pictures: Path) -> None:
@@ -284,7 +284,7 @@ def test_with_its_run_named_a_file_elsewhere_is_compared_with_torch(alone: Path,
     assert (found["against"], found["passed"]) == ("torch", True)
 
 
-# Whoever uses a file is told where it isn't the one that was verified
+# Using a file that isn't the verified one gives a warning
 
 
 def uses(file: Path, pictures: Path) -> dict[str, str]:
@@ -295,12 +295,12 @@ def uses(file: Path, pictures: Path) -> dict[str, str]:
     }
 
 
-def test_nothing_is_said_of_a_file_that_was_verified_nor_of_a_copy_of_it(
+def test_nothing_is_reported_of_a_file_that_was_verified_nor_of_a_copy_of_it(
     run: Path, alone: Path, pictures: Path
 ) -> None:
-    for said in (*uses(run / "model.onnx", pictures).values(), *uses(alone, pictures).values()):
-        assert "SHA-256" not in said
-        assert "verif" not in said
+    for message in (*uses(run / "model.onnx", pictures).values(), *uses(alone, pictures).values()):
+        assert "SHA-256" not in message
+        assert "verif" not in message
 
 
 def only_say(path: Path) -> None:
@@ -321,7 +321,7 @@ def failed_record(path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("change", "said"),
+    ("change", "message"),
     [
         (only_say, "isn't the file that verification.json beside it is about"),
         (nudge_a_weight, "isn't the file that verification.json beside it is about"),
@@ -330,21 +330,21 @@ def failed_record(path: Path) -> None:
         (failed_record, "failed its verification"),
     ],
 )
-def test_who_uses_another_file_than_the_verified_one_is_told(
-    copied: Path, pictures: Path, change: Change, said: str
+def test_who_uses_another_file_than_the_verified_one_is_reported(
+    copied: Path, pictures: Path, change: Change, message: str
 ) -> None:
     change(copied / "model.onnx")
-    for told in uses(copied / "model.onnx", pictures).values():
-        assert said in " ".join(told.split())
+    for messages in uses(copied / "model.onnx", pictures).values():
+        assert message in " ".join(messages.split())
 
 
 def test_elsewhere_the_tensors_must_be_those_that_the_metadata_names(alone: Path, pictures: Path) -> None:
     nudge_a_weight(alone)
-    for told in uses(alone, pictures).values():
-        assert "tensors aren't those that its metadata names" in " ".join(told.split())
+    for messages in uses(alone, pictures).values():
+        assert "tensors aren't those that its metadata names" in " ".join(messages.split())
 
 
-def test_elsewhere_classes_in_another_order_than_the_file_tells_other_tools_are_told(
+def test_elsewhere_classes_in_another_order_than_the_file_gives_other_tools_are_reported(
     alone: Path, pictures: Path
 ) -> None:
     def swap(properties: dict[str, str]) -> None:
@@ -352,5 +352,5 @@ def test_elsewhere_classes_in_another_order_than_the_file_tells_other_tools_are_
         properties["zooft"] = json.dumps({**whole, "labels": labels("light", "dark")})
 
     change_properties(alone, swap)
-    for told in uses(alone, pictures).values():
-        assert "the file gives other tools positive_class: light, but zooft dark" in " ".join(told.split())
+    for messages in uses(alone, pictures).values():
+        assert "the file gives other tools positive_class: light, but zooft dark" in " ".join(messages.split())

@@ -55,11 +55,11 @@ def test_a_filled_blank_answers_as_the_model_that_it_is_filled_from(name: str) -
 
 def test_what_is_random_and_not_saved_is_drawn() -> None:
     torch.manual_seed(0)
-    wanted = Fixed()
+    expected = Fixed()
     torch.manual_seed(0)
     made = skip_init(Fixed)
     assert isinstance(made, Fixed)
-    assert torch.equal(made.projection, wanted.projection)
+    assert torch.equal(made.projection, expected.projection)
 
 
 def test_a_model_that_looks_at_its_values_gets_some() -> None:
@@ -73,7 +73,7 @@ def test_what_isnt_drawn_is_zero() -> None:
     assert made[1].weight.requires_grad
 
 
-def test_what_a_build_says_of_proper_values_is_said() -> None:
+def test_what_a_build_says_of_proper_values_is_reported() -> None:
     def build() -> nn.Module:
         raise RuntimeError("no such model")
 

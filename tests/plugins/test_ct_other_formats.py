@@ -105,7 +105,7 @@ def test_other_formats_are_named_with_what_to_give_instead(
     assert words in str(caught.value)
 
 
-def test_dicom_without_a_preamble_isnt_taken_for_anything_else(tmp_path: Path) -> None:
+def test_dicom_without_a_preamble_isn_t_mistaken_for_anything_else(tmp_path: Path) -> None:
     path = write(tmp_path / "a.dcm", ct())
     path.write_bytes(path.read_bytes()[132:])
     assert "--force-dicom reads DICOM without one" in gather([tmp_path], OPTIONS).rejected[0].reason

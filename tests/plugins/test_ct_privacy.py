@@ -51,7 +51,7 @@ def test_a_run_makes_the_key_once_in_the_data_folder_and_for_its_owner_alone(tmp
     assert [path.name for path in tmp_path.iterdir()] == [".zooft-key"]
 
 
-def test_what_only_looks_writes_nothing_beside_the_data_and_a_run_goes_on_with_its_key(tmp_path: Path) -> None:
+def test_what_only_reads_writes_nothing_beside_the_data_and_a_run_reuses_its_key(tmp_path: Path) -> None:
     key = privacy.key_of(tmp_path)
     privacy.key_near([tmp_path])
     privacy.keep_key(tmp_path)
@@ -89,7 +89,7 @@ def test_a_user_without_folders_gets_a_key_for_one_command(
         privacy.keep_key(tmp_path)
 
 
-def test_a_key_that_somebody_left_in_a_folder_open_to_all_isn_t_taken(tmp_path: Path) -> None:
+def test_a_key_that_somebody_left_in_a_folder_open_to_all_isn_t_used(tmp_path: Path) -> None:
     (tmp_path / "own").mkdir()
     (tmp_path / privacy.KEY_FILE).write_bytes(b"k" * 32)
     tmp_path.chmod(0o777)
@@ -133,16 +133,16 @@ def test_the_owner_finds_the_file_behind_an_id(tmp_path: Path) -> None:
     assert privacy.find(tmp_path, "file 0000000000000000") is None
 
 
-def test_libraries_are_kept_from_telling_values(caplog: pytest.LogCaptureFixture) -> None:
+def test_libraries_are_kept_from_printing_values(caplog: pytest.LogCaptureFixture) -> None:
     from pydicom.dataset import Dataset
 
-    with warnings.catch_warnings(record=True) as told, caplog.at_level(logging.DEBUG):
+    with warnings.catch_warnings(record=True) as messages, caplog.at_level(logging.DEBUG):
         warnings.simplefilter("always")
         with privacy.quiet_pydicom():
             Dataset().PatientAge = "Doe John"
             logging.getLogger("pydicom").warning("Doe John")
             logging.getLogger("pydicom.pixels.decoders.base").warning("Doe John")
-        assert not told
+        assert not messages
         assert not caplog.records
         logging.getLogger("pydicom").warning("as before")
         assert [record.message for record in caplog.records] == ["as before"]

@@ -108,11 +108,11 @@ KINDS: list[tuple[str, Any, str]] = [
 ]
 
 
-@pytest.mark.parametrize(("name", "content", "said"), KINDS, ids=[f"{name}-{said}" for name, _, said in KINDS])
-def test_what_is_no_picture_is_named_with_what_to_do(tmp_path: Path, name: str, content: Any, said: str) -> None:
+@pytest.mark.parametrize(("name", "content", "message"), KINDS, ids=[f"{name}-{message}" for name, _, message in KINDS])
+def test_what_is_no_picture_is_named_with_what_to_do(tmp_path: Path, name: str, content: Any, message: str) -> None:
     (tmp_path / name).write_bytes(content())
     for how in (read, inspect):
-        with pytest.raises(zooft.DataError, match=said) as refused:
+        with pytest.raises(zooft.DataError, match=message) as refused:
             how(tmp_path / name, OPTIONS)
         assert str(tmp_path) not in str(refused.value)
 
@@ -131,9 +131,9 @@ def test_dicom_in_class_folders_is_one_answer_that_names_the_task(tmp_path: Path
             (tmp_path / label / f"{index}.dcm").write_bytes(content)
     with pytest.raises(zooft.DataError, match=rf"no images in .*: 12 files aren't used: DICOM.*{CT}"):
         discover(tmp_path, OPTIONS)
-    told = command("audit", tmp_path, "--task", "classification", status=1)
-    assert CT in told.stderr
-    assert len(told.stderr) < 1000
+    messages = command("audit", tmp_path, "--task", "classification", status=1)
+    assert CT in messages.stderr
+    assert len(messages.stderr) < 1000
 
 
 def test_volumes_without_class_folders_are_answered_with_the_task_too(tmp_path: Path) -> None:
@@ -145,7 +145,7 @@ def test_volumes_without_class_folders_are_answered_with_the_task_too(tmp_path: 
         discover(tmp_path / "scan.nii", OPTIONS)
 
 
-def test_each_kind_is_told_once_with_its_count_and_every_file_is_listed(tmp_path: Path) -> None:
+def test_each_kind_is_reported_once_with_its_count_and_every_file_is_listed(tmp_path: Path) -> None:
     example_data.write_classes(tmp_path, {"ant": 2, "bee": 2})
     for index in range(30):
         (tmp_path / "ant" / f"{index}.pdf").write_bytes(b"%PDF-1.4")
@@ -211,10 +211,10 @@ def test_heic_that_lies_about_its_size_is_refused_before_it_is_decoded(tmp_path:
     path = heic(tmp_path / "x.heic", example_data.picture(120, size=(64, 64)))
     whole = bytearray(path.read_bytes())
     at = whole.index(b"ispe") + 8  # width and height: ISO/IEC 23008-12, 6.5.3
-    for width, height, said in ((20_000, 20_000, "above 100,000,000 pixels"), (8, 8, "can't be decoded")):
+    for width, height, message in ((20_000, 20_000, "above 100,000,000 pixels"), (8, 8, "can't be decoded")):
         whole[at : at + 8] = struct.pack(">II", width, height)
         path.write_bytes(whole)
-        with pytest.raises(zooft.DataError, match=said):
+        with pytest.raises(zooft.DataError, match=message):
             read(path, OPTIONS)
 
 
@@ -244,8 +244,8 @@ def test_formats_that_nothing_reads_are_an_error_that_lists_those_that_are() -> 
         ClassificationOptions(formats=("JPGE", "PNG"))
     with pytest.raises(zooft.ConfigError, match="formats: none is given"):
         ClassificationOptions(formats=())
-    told = command("audit", "nowhere", "--task", "classification", "--formats", "dicom,png", status=2)
-    assert "nothing reads dicom" in told.stderr
+    messages = command("audit", "nowhere", "--task", "classification", "--formats", "dicom,png", status=2)
+    assert "nothing reads dicom" in messages.stderr
 
 
 def test_formats_may_be_given_as_file_names_end() -> None:

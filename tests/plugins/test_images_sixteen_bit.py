@@ -1,4 +1,4 @@
-"""Pictures with 16 bits a level: one range for all files, told where most of it lies idle. The truth is numpy's arithmetic."""
+"""Pictures with 16 bits a level: one range for all files, and a warning where most of it is unused. The truth is numpy's arithmetic."""
 
 from __future__ import annotations
 
@@ -63,13 +63,13 @@ def test_equal_values_are_equal_levels_whatever_else_is_in_the_file(tmp_path: Pa
 @pytest.mark.parametrize(
     ("most", "levels", "range_"), [(4095, 17, "0,4095"), (1023, 5, "0,1023"), (16383, 65, "0,16383")]
 )
-def test_bits_that_lie_idle_are_told_with_the_way_to_name_the_range(
+def test_bits_that_lie_idle_are_reported_with_the_way_to_name_the_range(
     tmp_path: Path, most: int, levels: int, range_: str
 ) -> None:
-    (told,) = [note for note in discover(write(tmp_path, most), SCALED).notes if "levels" in note]
-    assert told.startswith(f"warning: the largest value of 6 pictures with 16 bits a level is {most} of 65535")
-    assert f"{levels} of 256 levels" in told
-    assert f"--sixteen-bit-range {range_}" in told
+    (messages,) = [note for note in discover(write(tmp_path, most), SCALED).notes if "levels" in note]
+    assert messages.startswith(f"warning: the largest value of 6 pictures with 16 bits a level is {most} of 65535")
+    assert f"{levels} of 256 levels" in messages
+    assert f"--sixteen-bit-range {range_}" in messages
     distinct = {int(v) for path in tmp_path.rglob("*.png") for v in np.unique(read(path, SCALED))}
     assert max(distinct) + 1 == levels
 
@@ -79,11 +79,11 @@ def test_a_range_that_is_used_is_not_worth_a_word(tmp_path: Path, options: Class
     assert not [note for note in discover(write(tmp_path, most), options).notes if "16 bits" in note]
 
 
-def test_devices_of_different_depth_are_told_of(tmp_path: Path) -> None:
+def test_devices_of_different_depth_are_reported(tmp_path: Path) -> None:
     write(write(tmp_path, 4095), 65535)
-    (told,) = [note for note in discover(tmp_path, SCALED).notes if "16 bits" in note]
-    assert "6 of 12 pictures" in told
-    assert "different depth" in told
+    (messages,) = [note for note in discover(tmp_path, SCALED).notes if "16 bits" in note]
+    assert "6 of 12 pictures" in messages
+    assert "different depth" in messages
 
 
 def test_a_picture_of_another_range_is_refused_and_a_hot_pixel_is_not(tmp_path: Path) -> None:
@@ -96,7 +96,7 @@ def test_a_picture_of_another_range_is_refused_and_a_hot_pixel_is_not(tmp_path: 
         read(tmp_path / "other.png", TWELVE)
 
 
-def test_shards_are_told_of_too(tmp_path: Path) -> None:
+def test_shards_are_reported_too(tmp_path: Path) -> None:
     with tarfile.open(tmp_path / "s.tar", "w") as tar:
         for key, label in (("1", "a"), ("2", "b")):
             picture = io.BytesIO()
@@ -109,10 +109,10 @@ def test_shards_are_told_of_too(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("range_", "said"), [((0, 0), "black below white"), ((-1, 9), "within"), ((0, 70_000), "within")]
+    ("range_", "message"), [((0, 0), "black below white"), ((-1, 9), "within"), ((0, 70_000), "within")]
 )
-def test_ranges_that_are_none_are_an_error(range_: tuple[int, int], said: str) -> None:
-    with pytest.raises(zooft.ConfigError, match=said):
+def test_ranges_that_are_none_are_an_error(range_: tuple[int, int], message: str) -> None:
+    with pytest.raises(zooft.ConfigError, match=message):
         ClassificationOptions(sixteen_bit="scale", sixteen_bit_range=range_)
 
 
@@ -121,7 +121,7 @@ def test_a_range_without_scaling_is_an_error_with_what_is_missing() -> None:
         ClassificationOptions(sixteen_bit_range=(0, 4095))
 
 
-def test_the_flag_takes_two_numbers_and_audit_tells_of_idle_bits(tmp_path: Path) -> None:
+def test_the_flag_takes_two_numbers_and_audit_reports_idle_bits(tmp_path: Path) -> None:
     write(tmp_path, 4095)
     plain = command("audit", tmp_path, "--task", "classification", "--sixteen-bit", "scale", status=1)
     assert "4095 of 65535" in plain.stdout
@@ -162,7 +162,7 @@ def colour_png(path: Path, most: int) -> Path:
 
 
 @pytest.mark.parametrize(("most", "warned"), [(4095, True), (65535, False)])
-def test_colour_of_16_bits_is_told_and_its_idle_bits_too(tmp_path: Path, most: int, warned: bool) -> None:
+def test_colour_of_16_bits_is_reported_and_its_idle_bits_too(tmp_path: Path, most: int, warned: bool) -> None:
     for label in ("a", "b"):
         colour_png(tmp_path / label / "x.png", most)
     notes = discover(tmp_path, ClassificationOptions()).notes
@@ -188,7 +188,7 @@ def test_the_reports_reader_and_the_ports_words_say_the_same_range(
     for suffix in ("png", "tif"):
         Image.fromarray(made).save(tmp_path / f"x.{suffix}")
         names: dict[str, object] = {"np": np}
-        exec(views.reader(options), names)  # noqa: S102 -- what the report tells people to run
+        exec(views.reader(options), names)  # noqa: S102 -- what the report shows to run
         ((levels,),) = names["read"](tmp_path / f"x.{suffix}")  # type: ignore[operator]
         assert np.array_equal(levels[0], read(tmp_path / f"x.{suffix}", options))
     example_data.save(tmp_path / "eight.png")

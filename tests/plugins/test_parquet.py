@@ -172,8 +172,8 @@ def test_a_column_that_is_called_like_groups_is_pointed_out(tmp_path: Path) -> N
 def test_names_of_numbers_keep_their_order(tmp_path: Path) -> None:
     features = {"image": {"_type": "Image"}, "label": {"names": ["wasp", "ant"], "_type": "ClassLabel"}}
     table = pa.table({"image": [{"bytes": png(n), "path": None} for n in range(3)], "label": [1, 0, 1]})
-    told = {"huggingface": json.dumps({"info": {"features": features}})}
-    pq.write_table(table.replace_schema_metadata(told), tmp_path / "a.parquet")
+    messages = {"huggingface": json.dumps({"info": {"features": features}})}
+    pq.write_table(table.replace_schema_metadata(messages), tmp_path / "a.parquet")
     discovery = found(tmp_path / "a.parquet")
     assert discovery.classes == ("wasp", "ant")
     assert [sample.target for sample in discovery.samples] == [1, 0, 1]
@@ -335,8 +335,8 @@ def test_files_that_name_numbers_in_different_ways_are_refused(tmp_path: Path) -
     for name, names in (("a", ["x", "y"]), ("b", ["y", "x"])):
         features = {"label": {"names": names, "_type": "ClassLabel"}}
         table = pa.table({"image": [png(0), png(1)], "label": [0, 1]})
-        told = {"huggingface": json.dumps({"info": {"features": features}})}
-        pq.write_table(table.replace_schema_metadata(told), tmp_path / f"{name}.parquet")
+        messages = {"huggingface": json.dumps({"info": {"features": features}})}
+        pq.write_table(table.replace_schema_metadata(messages), tmp_path / f"{name}.parquet")
     with pytest.raises(zooft.DataError, match=r"b.parquet names the numbers of the column label otherwise"):
         found(tmp_path)
 

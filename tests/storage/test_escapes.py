@@ -152,7 +152,7 @@ def test_a_log_line_that_nobody_handles_is_harmless_too(capsys: pytest.CaptureFi
     assert capsys.readouterr().err == "left out \\x1b[31m\n  zooft: all is well\n"
 
 
-def test_a_log_line_is_said_once_in_a_command(capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_log_line_is_reported_once_in_a_command(capsys: pytest.CaptureFixture[str]) -> None:
     from zooft.cli import process
 
     assert logging.lastResort is not None

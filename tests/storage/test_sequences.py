@@ -98,7 +98,7 @@ def test_an_item_on_disk_takes_a_few_bytes_of_memory(tiny: None) -> None:
 
 
 @pytest.mark.parametrize("what", ["items", "blocks"])
-def test_a_full_disk_is_told_with_what_to_do(tiny: None, monkeypatch: pytest.MonkeyPatch, what: str) -> None:
+def test_a_full_disk_is_reported_with_what_to_do(tiny: None, monkeypatch: pytest.MonkeyPatch, what: str) -> None:
     class Full:
         def write(self, _content: bytes) -> int:
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
@@ -120,7 +120,7 @@ def test_a_full_disk_is_told_with_what_to_do(tiny: None, monkeypatch: pytest.Mon
         "Lookup().update((f'{n:064}', 'x' * 64) for n in range(50_000))",
     ],
 )
-def test_the_system_s_own_refusal_is_told_too(code: str) -> None:
+def test_the_system_s_own_refusal_is_reported_too(code: str) -> None:
     head = """
         import resource
         import numpy as np
@@ -141,7 +141,7 @@ def test_the_system_s_own_refusal_is_told_too(code: str) -> None:
     assert "TMPDIR" in done.stdout
 
 
-def test_without_any_temporary_folder_the_same_is_told(tiny: None, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_any_temporary_folder_the_same_is_reported(tiny: None, monkeypatch: pytest.MonkeyPatch) -> None:
     def none(**_: object) -> Any:
         raise FileNotFoundError(errno.ENOENT, "No usable temporary directory found in ['/tmp']")
 
@@ -163,7 +163,7 @@ def test_sequences_are_equal_where_their_items_are(tiny: None) -> None:
     assert spill.pick(first.samples, [1, 2]) != (sample(1), sample(3))
 
 
-def test_an_error_of_the_items_own_is_not_taken_for_the_disk_s(tiny: None) -> None:
+def test_an_error_of_the_items_own_is_not_mistaken_for_the_disk_s(tiny: None) -> None:
     def items() -> Any:
         yield from range(10)
         raise PermissionError(errno.EACCES, "their own")

@@ -63,7 +63,7 @@ def files(typed: Sequence[str], *, leave: Collection[Path] = (), sources: Sequen
 
 
 def places(typed: Sequence[str]) -> list[Path]:
-    """Files and folders, for a task that looks into folders by itself.
+    """Files and folders, for a task that reads folders by itself.
 
     Raises:
         DataError: a path that leads nowhere, or a pattern that matches nothing.

@@ -23,7 +23,7 @@ from zooft.errors import ConfigError
 @click.option("--task", required=True, help="how the data is read; 'zooft tasks' lists them")
 @json_flag
 def whois(data: Path, ids: tuple[str, ...], task: str, as_json: bool, **typed: Any) -> None:
-    """Tell what salted ids of runs, reports and audits stand for: patients, series, files.
+    """Look up what salted ids of runs, reports and audits stand for: patients, series, files.
 
     Needs DATA and the key that was made for it; give the task's own options as they were in the run. Exits with 1 where
     an id isn't of this data.

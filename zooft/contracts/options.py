@@ -41,7 +41,7 @@ def join_options(name: str, *types: type[Any]) -> type[Any]:
                 check(self)
 
     made = make_dataclass(name, list(found.values()), frozen=True, slots=True, namespace={"__post_init__": check_all})
-    made.__module__ = types[0].__module__  # where whoever pickles an instance looks for the type
+    made.__module__ = types[0].__module__  # where pickle searches for an instance's type
     return made
 
 

@@ -209,7 +209,7 @@ def _otherwise(problem: Problem, evaluation: Evaluation, recorded: _Recorded) ->
 
 
 def _other_figures(evaluation: Evaluation, recorded: _Recorded) -> list[str]:
-    """Where a problem can't tell how many answers are others: figures that are."""
+    """Where a problem can't count the answers that differ: figures that do."""
     pairs = [(name, recorded.value(name), interval.value) for name, interval in evaluation.metrics.items()]
     other = [
         f"{name} {now:.4g} instead of {before:.4g}"

@@ -76,7 +76,7 @@ def list_inputs(files: Sequence[Path], sources: Mapping[Path, Source], task: Tas
         options: the task's.
 
     Raises:
-        DataError: two rows of one id, which couldn't be told apart.
+        DataError: two rows of one id, which couldn't be distinguished.
     """
     return spill(_each(files, sources, task, options))
 
@@ -88,8 +88,8 @@ def _each(files: Sequence[Path], sources: Mapping[Path, Source], task: Task, opt
         for one in [path] if source is None else data_sources.unlabelled_rows(source, path, task, options):
             if sources and key_of(one) in known:
                 raise DataError(
-                    f"two rows are called {key_of(one)!r}, one of them in {path}, and their answers couldn't be told "
-                    "apart; predict on one file or folder after the other"
+                    f"two rows are called {key_of(one)!r}, one of them in {path}, and their predictions couldn't be "
+                    "distinguished; predict on one file or folder after the other"
                 )
             if sources:
                 known.add(key_of(one))

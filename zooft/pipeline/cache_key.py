@@ -1,6 +1,6 @@
 """What features depend on besides tensors and pictures: code, versions, preprocessing, options.
 
-Kept features are found again by this and by nothing else, so whatever could change them must stand here.
+Cached features are found again by this and by nothing else, so whatever could change them must be in it.
 """
 
 from __future__ import annotations
@@ -74,7 +74,7 @@ def code_sha256(functions: Iterable[Callable[..., Any]]) -> str:
     """SHA-256 over the source of the core's part and of the packages that `functions` come from.
 
     A version number would miss what a plugin's author changes between two runs. Code without a file, typed into an
-    interpreter, is taken for new in every process.
+    interpreter, counts as new in every process.
     """
     files = {path for name in _CORE for path in _sources(name)}
     digest = hashlib.sha256()

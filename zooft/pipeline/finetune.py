@@ -65,7 +65,7 @@ class FinetuneResult:
         path: the run folder.
         best_epoch: from 1; the one whose weights are saved.
         evaluations: by split, ``val`` first.
-        problem: what kind of answer is wanted.
+        problem: the kind of prediction.
         labels: what the answers mean.
         verification: of the ONNX file; None with ``export=False``.
         profile: where the time went, with ``profile=True``.

@@ -71,7 +71,7 @@ class TrainingContext:
         contents: of the samples that are trained on, as far as it is known.
         reporter: gets notes and progress.
         clock: measures what takes how long.
-        events: what plugins hear of the run.
+        events: of the run, for plugins.
     """
 
     plan: Plan
@@ -427,7 +427,7 @@ def _target_text(plan: Plan, labels: Labels, target: Any) -> str:
 
 
 def _encode(plan: Plan, labels: Labels, target: Any) -> Any:
-    """A target as it is stacked to a batch; a number for samples without one, whose targets nobody looks at."""
+    """A target as it is stacked to a batch; a number for samples without one, whose targets aren't used."""
     return 0 if target is None else plan.task.problem.training.encode(target, labels)
 
 

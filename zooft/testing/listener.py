@@ -32,7 +32,7 @@ _MODEL = b"an ONNX file"
 
 @conforming()
 def check_listener(plugin: object, *, folder: Path) -> None:
-    """No event makes a listener fail or exit, and listeners change neither what they hear nor the ONNX file.
+    """No event makes a listener fail or exit, and listeners change neither the events nor the ONNX file.
 
     Three runs send events: one that finishes; one that resumes, with folds, without validation samples and with
     undefined metrics, and fails; one that is interrupted before its first epoch and leaves no folder.

@@ -73,7 +73,7 @@ def _check_columns(source: Source, columns: Sequence[Column]) -> None:
 
 
 def _rows(source: Source, path: Path, columns: Sequence[Column]) -> list[Row]:
-    """All of them, which are the same whichever columns are wanted."""
+    """All of them, which are the same whichever columns are requested."""
     place, names = place_of(source, "rows"), [column.name for column in columns]
     found: list[Row | Rejection] = list(call_plugin(source, "rows", path, names))
     rows = [row for row in found if isinstance(row, Row)]

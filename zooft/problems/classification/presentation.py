@@ -255,8 +255,8 @@ def _describe(labels: Labels, fitted: Fitted, options: Mapping[str, Any]) -> Des
     number = pluralize(len(classes), "class", "classes")
     listed = ", ".join(classes[:_LISTED_ON_CARD]) + (", …" if len(classes) > _LISTED_ON_CARD else "")
     return Description(
-        aim=f"tell {_list(classes)} apart",
-        purpose=f"It tells {number} apart: {listed}.",
+        aim=f"distinguish {_list(classes)}",
+        purpose=f"It distinguishes {number}: {listed}.",
         head=number,
         note=f"the positive class is {classes[1]}" if len(classes) == 2 else "",
         output=_output(classes, fitted),

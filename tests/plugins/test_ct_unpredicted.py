@@ -1,4 +1,4 @@
-"""What of a patient wasn't judged: counted by hand from what each test spoils, and never mixed up among patients."""
+"""What of a patient wasn't predicted: counted by hand from what each test spoils, and never mixed up among patients."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def results(found: zooft.Discovery) -> list[Group]:
     return [group for group in groups(found) if group.samples]
 
 
-def judged(found: zooft.Discovery) -> list[tuple[int, int]]:
+def evaluated(found: zooft.Discovery) -> list[tuple[int, int]]:
     """Of each answer: slices in it, slices that it lacks."""
     return sorted((len(one.samples), sum(each.missing for each in one.unjudged)) for one in results(found))
 
@@ -51,14 +51,14 @@ def test_a_torn_slice_is_missing_from_its_patient_s_answer_and_from_no_other(tmp
     torn = patient(tmp_path / "a", "A")[3]
     patient(tmp_path / "b", "B")
     torn.write_bytes(torn.read_bytes()[:-100])
-    assert judged(gather([tmp_path], OPTIONS)) == [(5, 1), (6, 0)]
+    assert evaluated(gather([tmp_path], OPTIONS)) == [(5, 1), (6, 0)]
 
 
 @pytest.mark.parametrize("content", [b"", b"nothing of DICOM" * 20, b"\0" * 128 + b"DICM" + b"\xff" * 300])
 def test_a_slice_whose_header_is_gone_is_missing_from_those_beside_it(tmp_path: Path, content: bytes) -> None:
     patient(tmp_path / "a", "A")[3].write_bytes(content)
     patient(tmp_path / "b", "B")
-    assert judged(gather([tmp_path], OPTIONS)) == [(5, 1), (6, 0)]
+    assert evaluated(gather([tmp_path], OPTIONS)) == [(5, 1), (6, 0)]
 
 
 def test_a_slice_with_text_burned_in_is_missing_and_a_screenshot_is_not(tmp_path: Path) -> None:
@@ -68,7 +68,7 @@ def test_a_slice_with_text_burned_in_is_missing_and_a_screenshot_is_not(tmp_path
     slice_.save_as(written)
     screenshot = ct(9, PatientID="A", ImageType=["DERIVED", "SECONDARY"], BurnedInAnnotation="YES")
     write(tmp_path / "a" / "dose.dcm", screenshot)
-    assert judged(gather([tmp_path], OPTIONS)) == [(5, 1)]
+    assert evaluated(gather([tmp_path], OPTIONS)) == [(5, 1)]
 
 
 @pytest.mark.parametrize("gone", [[2], [4], [2, 3]])
@@ -77,9 +77,9 @@ def test_slices_that_nobody_has_given_are_missing(gone: list[int], tmp_path: Pat
     for number in gone:
         files[number].unlink()
     found = gather([tmp_path], OPTIONS)
-    assert judged(found) == [(6 - len(gone), len(gone))]
-    (said,) = found.rejected
-    assert said.reason.startswith(f"slices missing from the series: {len(gone)}, by positions and InstanceNumbers")
+    assert evaluated(found) == [(6 - len(gone), len(gone))]
+    (message,) = found.rejected
+    assert message.reason.startswith(f"slices missing from the series: {len(gone)}, by positions and InstanceNumbers")
 
 
 def test_a_protocol_s_own_gap_is_no_missing_slice_and_a_torn_slice_is_missing_once(tmp_path: Path) -> None:
@@ -87,7 +87,7 @@ def test_a_protocol_s_own_gap_is_no_missing_slice_and_a_torn_slice_is_missing_on
     files = write_series(tmp_path / "b", [5.0 * n for n in range(10)], PatientID="B", SeriesInstanceUID=UID.format(6))
     files[1].write_bytes(files[1].read_bytes()[:-100])
     files[4].unlink()
-    assert judged(gather([tmp_path], OPTIONS)) == [(5, 0), (8, 2)]
+    assert evaluated(gather([tmp_path], OPTIONS)) == [(5, 0), (8, 2)]
 
 
 def test_texts_scouts_copies_and_other_images_of_a_patient_are_missed_by_nobody(tmp_path: Path) -> None:
@@ -99,7 +99,7 @@ def test_texts_scouts_copies_and_other_images_of_a_patient_are_missed_by_nobody(
     write(tmp_path / "a" / "mr.dcm", ct(9, PatientID="A", SOPClassUID="1.2.840.10008.5.1.4.1.1.4", Modality="MR"))
     found = gather([tmp_path], OPTIONS)
     assert len(found.rejected) == 5
-    assert judged(found) == [(6, 0)]
+    assert evaluated(found) == [(6, 0)]
 
 
 def test_a_patient_whose_series_is_refused_whole_is_named_with_all_its_slices(tmp_path: Path) -> None:
@@ -143,11 +143,11 @@ def test_slices_that_can_t_be_decoded_count_as_the_samples_that_they_spoil(tmp_p
     ones = ct(10.0, seed=2, PatientID="A", SeriesInstanceUID=UID.format(65), StudyInstanceUID=UID.format("65.1"))
     ones.PixelData = np.full((ones.Rows, ones.Columns), 3000, np.uint16).tobytes()
     write(paths[2], ones)
-    assert judged(gather([tmp_path], OPTIONS)) == [(5, 1)]
-    assert judged(gather([tmp_path], CTOptions(mode="2.5d", hu_cache="off"))) == [(3, 3)]
+    assert evaluated(gather([tmp_path], OPTIONS)) == [(5, 1)]
+    assert evaluated(gather([tmp_path], CTOptions(mode="2.5d", hu_cache="off"))) == [(3, 3)]
 
 
-def test_of_many_reasons_the_commonest_is_told_not_that_of_a_table_beside() -> None:
+def test_of_many_reasons_the_commonest_is_reported_not_that_of_a_table_beside() -> None:
     odd = [zooft.Rejection("labels.csv", "no image"), *(zooft.Rejection(f"f{i}", f"{i}% lie above") for i in range(3))]
     found = zooft.Discovery(samples=(), labels=zooft.class_labels(("a", "b")), rejected=tuple(odd))
     assert samples.rejected_sentence(found) == "4 files were rejected, 3 of them like this one: f0: 0% lie above"
@@ -160,8 +160,8 @@ def test_of_many_files_left_out_for_one_reason_the_first_are_listed_and_the_rest
 
     many = [zooft.Rejection(f"file {i}", "a picture") for i in range(500)]
     few = [zooft.Rejection(f"slice {i}", "torn") for i in range(10)]
-    said = list(_about_rejected([*many[:250], *few, *many[250:]]))
-    assert [line for line in said if "torn" in line] == [f"not used: slice {i}: torn" for i in range(10)]
-    pictures = [line for line in said if "a picture" in line]
+    message = list(_about_rejected([*many[:250], *few, *many[250:]]))
+    assert [line for line in message if "torn" in line] == [f"not used: slice {i}: torn" for i in range(10)]
+    pictures = [line for line in message if "a picture" in line]
     assert pictures[:9] == [f"not used: file {i}: a picture" for i in range(9)]
     assert pictures[9:] == ["not used: 491 more for the same reason (a picture); --format json lists all"]
