@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 _PLACE = (
     "qform_code", "sform_code", "quatern_b", "quatern_c", "quatern_d", "qoffset_x", "qoffset_y", "qoffset_z", "srow_x",
     "srow_y", "srow_z", "pixdim", "xyzt_units",
-)  # fmt: skip
+)  # fmt: skip # a table of fields
 """Fields of NIfTI that say where voxels lie; no other field of a source is repeated, since some may name people."""
 _SHEAR = 1e-4
 _SCANNER = 1

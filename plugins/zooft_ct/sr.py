@@ -22,7 +22,7 @@ _SCHEME = "99ZOOFT"
 _MAY_BE_EMPTY = (
     "PatientID", "PatientName", "PatientBirthDate", "PatientSex", "StudyID", "StudyDate", "StudyTime",
     "AccessionNumber", "ReferringPhysicianName",
-)  # fmt: skip
+)  # fmt: skip # a table of attributes
 """Type 2 in the modules Patient and General Study (DICOM PS3.3, C.7.1.1, C.7.2.1); anonymised files lack them."""
 _PURPOSE = "Research use only, not for diagnosis. Unverified."
 

@@ -133,8 +133,11 @@ def _decode(entry: AnnotatedImage, *, stored: bool) -> _Decoded | zooft.Rejectio
             turned = orientation in range(_TURNED, _TURNED + 4)
             rows, columns = (image.width, image.height) if turned else (image.height, image.width)
             facts: dict[str, str | float] = {
-                "format": image.format or "", "mode": image.mode, "width": float(columns), "height": float(rows),
-            }  # fmt: skip
+                "format": image.format or "",
+                "mode": image.mode,
+                "width": float(columns),
+                "height": float(rows),
+            }
     except zooft.DataError as error:
         return zooft.Rejection(entry.id, str(error))
     if stored and orientation not in (0, 1):

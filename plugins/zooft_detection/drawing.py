@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 _COLOURS: tuple[Colour, ...] = (
     (230, 25, 75), (0, 130, 200), (60, 180, 75), (245, 130, 48), (145, 30, 180), (0, 128, 128), (170, 110, 40),
     (240, 50, 230), (128, 128, 0), (0, 0, 128), (128, 0, 0), (70, 160, 160),
-)  # fmt: skip
+)  # fmt: skip # a table of colours
 """Dark enough for white letters."""
 _WHITE, _BLACK = (255, 255, 255), (0, 0, 0)
 _READABLE = 400

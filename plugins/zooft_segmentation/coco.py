@@ -215,9 +215,15 @@ def _samples(
 
 
 def _sample(
-    root: Path, path: Path, image: Mapping[str, Any], annotations: Sequence[Any], given: Mapping[int, int], ground: int,
-    count: int, split: Split | None,
-) -> zooft.Sample:  # fmt: skip
+    root: Path,
+    path: Path,
+    image: Mapping[str, Any],
+    annotations: Sequence[Any],
+    given: Mapping[int, int],
+    ground: int,
+    count: int,
+    split: Split | None,
+) -> zooft.Sample:
     import numpy as np
 
     source = _picture(path, str(image["file_name"]))
@@ -230,8 +236,11 @@ def _sample(
             )
         size = picture.height, picture.width
         facts: dict[str, str | float] = {
-            "format": picture.format or "", "mode": picture.mode, "width": float(size[1]), "height": float(size[0]),
-        }  # fmt: skip
+            "format": picture.format or "",
+            "mode": picture.mode,
+            "width": float(size[1]),
+            "height": float(size[0]),
+        }
     if (image.get("height"), image.get("width")) != size:
         raise zooft.DataError(
             f"the picture is {size[1]}x{size[0]}, and the annotations are of {image.get('width')}x{image.get('height')}"

@@ -25,7 +25,7 @@ from sklearn.datasets import load_sample_image
 
 import zooft
 from zooft_images.options import FORMATS, ClassificationOptions
-from zooft_images.read import MOST_PIXELS, digest, inspect, read, sketch
+from zooft_images.read import MOST_PIXELS, decode_small, digest, inspect, read
 from zooft_images.shards import Member, Shard
 
 OPTIONS = ClassificationOptions()
@@ -306,11 +306,11 @@ def photograph(size: tuple[int, int]) -> Image.Image:
     ids=str,
 )
 @pytest.mark.parametrize("format_", ["JPEG", "PNG"])
-def test_sketches_are_brought_down_and_never_up(
+def test_small_pictures_are_brought_down_and_never_up(
     tmp_path: Path, format_: str, size: tuple[int, int], required: tuple[int, int], options: ClassificationOptions
 ) -> None:
     photograph(size).save(tmp_path / "picture", format_)
-    (made,) = sketch(tmp_path / "picture", SPEC, options)
+    (made,) = decode_small(tmp_path / "picture", SPEC, options)
     assert made.dtype == np.uint8
     assert made.shape == (*required, 1 if options.colour == "grey" else 3)
     if min(size) <= SHORTER:
@@ -320,10 +320,10 @@ def test_sketches_are_brought_down_and_never_up(
 @pytest.mark.parametrize("orientation", [1, 3, 6])
 @pytest.mark.parametrize("format_", ["JPEG", "PNG"])
 @pytest.mark.parametrize("size", [(1024, 768), (900, 700), (300, 260)], ids=str)
-def test_sketches_show_the_picture_but_for_a_level_or_so(
+def test_small_pictures_show_the_picture_but_for_a_level_or_so(
     tmp_path: Path, format_: str, size: tuple[int, int], orientation: int
 ) -> None:
-    """The centre of the sketch and of the whole picture at one size, by Pillow."""
+    """The centre of the small picture and of the whole one at one size, by Pillow."""
     exif = Image.Exif()
     exif[EXIF_ORIENTATION] = orientation
     photograph(size).save(tmp_path / "picture", format_, quality=90, exif=exif)
@@ -332,7 +332,7 @@ def test_sketches_show_the_picture_but_for_a_level_or_so(
         small = ImageOps.fit(Image.fromarray(levels), (72, 72), Image.Resampling.BICUBIC)
         return np.asarray(small, dtype=np.float64)
 
-    (made,) = sketch(tmp_path / "picture", SPEC, OPTIONS)
+    (made,) = decode_small(tmp_path / "picture", SPEC, OPTIONS)
     difference = np.abs(centre(made) - centre(pillow(tmp_path / "picture")))
     assert difference.mean() < 1.6
 
@@ -342,9 +342,9 @@ def test_odd_pictures_are_sketched_or_refused_as_reading_does(corner: dict[str, 
     for name, found in corner.items():
         if isinstance(found, str):
             with pytest.raises(zooft.DataError):
-                sketch(folder / name, SPEC, OPTIONS)
+                decode_small(folder / name, SPEC, OPTIONS)
             continue
-        (made,) = sketch(folder / name, SPEC, OPTIONS)
+        (made,) = decode_small(folder / name, SPEC, OPTIONS)
         assert min(made.shape[:2]) == min(*found.shape[:2], SHORTER)
         assert made.shape[1] / made.shape[0] == pytest.approx(found.shape[1] / found.shape[0], rel=0.02)
 
@@ -370,7 +370,7 @@ def test_a_picture_in_a_shard_is_read_as_its_file_is(tmp_path: Path) -> None:
     about = shard.stat()
     member = Member(Shard(str(shard), about.st_size, about.st_mtime_ns), len(b"before"), len(content))
     assert np.array_equal(read(member, OPTIONS), read(file, OPTIONS))
-    assert np.array_equal(sketch(member, SPEC, OPTIONS)[0], sketch(file, SPEC, OPTIONS)[0])
+    assert np.array_equal(decode_small(member, SPEC, OPTIONS)[0], decode_small(file, SPEC, OPTIONS)[0])
     assert inspect(member, OPTIONS) == inspect(file, OPTIONS)
     assert digest(member, OPTIONS) == digest(file, OPTIONS)
 

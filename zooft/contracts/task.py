@@ -89,7 +89,7 @@ class Task:
             several inputs; deterministic. Must not import torch.
         digest: ``(source, options)`` to the SHA-256 (hexadecimal) of the content that `read` would read, without
             decoding it: what was computed from a sample is cached under it. None hashes the arrays that were read.
-        sketch: ``(source, spec, options)`` to arrays that stand for those of `read` where random views are made:
+        decode_small: ``(source, spec, options)`` to arrays that stand for those of `read` where random views are made:
             smaller, or decoded faster, never for a plain view. None takes those of `read`.
         port: the deployed graph's input, or a tuple of them.
         preprocess: native units ``(N, …)``, one tensor for each port, to the network's input ``(N, C, H, W)``
@@ -142,7 +142,7 @@ class Task:
     options: type[Any] = NoOptions
     begin: Callable[[Path, Any], None] = _nothing_to_begin
     digest: Callable[[Any, Any], str] | None = None
-    sketch: Callable[[Any, InputSpec, Any], Arrays] | None = None
+    decode_small: Callable[[Any, InputSpec, Any], Arrays] | None = None
     explain: Callable[[InputSpec, Any], str] = _image_steps
     input: Callable[[InputSpec, Any], InputSpec] = _as_trained
     geometry: Callable[[InputSpec, Any], InputGeometry] | None = None

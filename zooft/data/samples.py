@@ -162,17 +162,17 @@ def is_unchanged(task: Task, options: Any, sample: Sample, digest: str) -> bool:
     return task.digest is None or call_plugin(task, "digest", sample.source, options) == digest
 
 
-def sketch(task: Task, spec: InputSpec, options: Any, sample: Sample) -> Arrays:
+def decode_small(task: Task, spec: InputSpec, options: Any, sample: Sample) -> Arrays:
     """What random views of a sample are computed from, in the form of `read`: the task's own, or what `read` returns.
 
     Raises:
         DataError: it can't be read any more; names the sample.
         PluginError: the task failed.
     """
-    if task.sketch is None:
+    if task.decode_small is None:
         return read(task, options, sample)
     try:
-        own: Arrays = call_plugin(task, "sketch", sample.source, spec, options, doing=f"to read {sample.id}")
+        own: Arrays = call_plugin(task, "decode_small", sample.source, spec, options, doing=f"to read {sample.id}")
     except DataError as error:
         raise DataError(f"{sample.id} was readable when the data was listed, and isn't any more: {error}") from error
     return tuple(own)

@@ -26,7 +26,7 @@ def with_small_images(train: SampleDataset, feature_cache: FeatureCache) -> Samp
     if train.augment is None:
         return train
     names = feature_cache.names(train.samples)
-    shelf = feature_cache.store.shelf({**feature_cache.of, "what": "sketches"})
+    shelf = feature_cache.store.shelf({**feature_cache.of, "what": "small_pictures"})
     for share in (
         feature_cache.share,
         range,
@@ -64,7 +64,7 @@ class _Raw(Dataset[Any]):
         return len(self.positions)
 
     def __getitem__(self, index: int) -> Arrays:
-        return self.views.sketch(self.views.samples[self.positions[index]])
+        return self.views.decode_small(self.views.samples[self.positions[index]])
 
 
 @dataclass(frozen=True, slots=True)

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 _DRAWING = {
     nn.init.uniform_, nn.init.normal_, nn.init.kaiming_uniform_,
     Tensor.uniform_, Tensor.normal_, Tensor.erfinv_,
-}  # fmt: skip
+}  # fmt: skip # a line a module
 """What fills a tensor with random values; `erfinv_` makes normal values of uniform ones, and takes longest."""
 
 

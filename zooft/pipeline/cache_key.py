@@ -50,7 +50,7 @@ def feature_key(plan: Plan, backbone: Backbone) -> dict[str, Any]:
     """What features depend on, as JSON has it."""
     spec = backbone.input
     task = plan.task
-    own = [task.preprocess, task.augment, task.sketch, task.geometry, plan.family.anatomy]
+    own = [task.preprocess, task.augment, task.decode_small, task.geometry, plan.family.anatomy]
     return {
         **reading_key(plan),
         "backbone": backbone.reference,

@@ -441,7 +441,7 @@ def _views(plan: Plan, backbone: Backbone, labels: Labels, samples: Sequence[Any
         preprocess=within(plan.task, "preprocess", plan.task.preprocess(backbone.input, plan.options)),
         augment=augment,
         scale=ImagePreprocess(backbone.input).normalise_,
-        sketch=partial(sample_tables.sketch, plan.task, backbone.input, plan.options),
+        decode_small=partial(sample_tables.decode_small, plan.task, backbone.input, plan.options),
         seed=plan.config.seed,
         encode=partial(_encode, plan, labels),
         placing=_placing(plan, backbone),

@@ -39,7 +39,7 @@ def with_interval(value: Interval) -> str:
 
 _WITHIN = {
     "ap": "AP", "ap50": "AP50", "ap75": "AP75", "auroc": "AUROC", "map": "mAP", "r": "R", "tar": "TAR", "far": "FAR",
-}  # fmt: skip
+}  # fmt: skip # a table of words
 """Words of a metric's name as the field writes them."""
 
 

@@ -100,7 +100,7 @@ def _check_reading(task: Task, sample: Sample, options: Any) -> None:
     )
     view = call_plugin(task, "augment", spec, options)
     if view is not None:
-        made = within(task, "augment", view)(*samples.sketch(task, spec, options, sample))
+        made = within(task, "augment", view)(*samples.decode_small(task, spec, options, sample))
         seen = made.image if isinstance(made, View) else made
         expect(
             tuple(seen.shape) == wanted[1:], f"{task.name}: augment gives {tuple(seen.shape)}, expected {wanted[1:]}"
