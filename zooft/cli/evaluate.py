@@ -7,9 +7,11 @@ from typing import TYPE_CHECKING
 
 import click
 
+from zooft import runtime
 from zooft.cli import model_argument
 from zooft.cli.live import Live
 from zooft.cli.output import json_flag, print_evaluation, print_json
+from zooft.compute import machine
 from zooft.config import Device
 
 if TYPE_CHECKING:
@@ -78,7 +80,7 @@ def evaluate(
 def _run(
     chosen: ModelArgument, data: Path, *, split: str, bootstrap: int, seed: int, device: str, workers: int | None
 ) -> tuple[Evaluation, Problem, Labels]:
-    from zooft.compute import distributed, machine
+    from zooft.compute import distributed
     from zooft.deploy import saved
     from zooft.evaluation.evaluate import evaluate as evaluated
     from zooft.hooks import registry
@@ -123,7 +125,6 @@ def _run(
 def _file(
     chosen: ModelArgument, data: Path, *, split: str, bootstrap: int, seed: int, provider: str
 ) -> tuple[Evaluation, Problem, Labels]:
-    from zooft import runtime
     from zooft.deploy import metadata_check, saved
     from zooft.evaluation.evaluate import evaluate as evaluated
     from zooft.hooks import registry

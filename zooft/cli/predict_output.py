@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import io
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
@@ -112,8 +113,6 @@ class Sink:
             echo(self._wanted.out)
 
     def _show(self) -> None:
-        import io
-
         from zooft.deploy import formats
 
         layout = formats.with_names(self._layout, self._waiting)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import MISSING, dataclass, field, fields, make_dataclass
-from typing import Any
+from typing import Any, get_type_hints
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,6 +46,4 @@ def join_options(name: str, *types: type[Any]) -> type[Any]:
 
 
 def _hint(kind: type[Any], name: str) -> Any:
-    from typing import get_type_hints
-
     return get_type_hints(kind, include_extras=True)[name]

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from zooft.contracts.plurals import pluralize
-from zooft.report import embedded_images, results, words
+from zooft.report import embedded_images, formatting, results
 from zooft.report.blocks import Block, Heading, Photo, Row, Section, Text
 
 if TYPE_CHECKING:
@@ -38,7 +38,7 @@ def mistakes(inputs: ReportInputs) -> Section:
     main = inputs.main
     if main is None or not len(main.predictions):
         return Section("mistakes", "Mistakes", (Text("There are no predictions for held-out samples."),))
-    name, title = words.split(inputs.main_split), "The most confident mistakes"
+    name, title = formatting.split(inputs.main_split), "The most confident mistakes"
     chosen = worst(inputs, main, MOST_MISTAKES)
     if inputs.problem.presentation.wrong is None:
         title = "The largest errors"

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from zooft.config import to_toml
 from zooft.contracts.plurals import pluralize
-from zooft.report import embedded_images, words
+from zooft.report import embedded_images, formatting
 from zooft.report.blocks import Block, Code, Facts, Folded, Grid, Heading, Items, Photo, Row, Section, Text
 
 if TYPE_CHECKING:
@@ -85,7 +85,9 @@ def _counts(inputs: ReportInputs) -> Block:
     splits = [name for name in by_split if sum(by_split[name].values())]
     if not splits:
         numbers = {"train": data.train, "val": data.val, "test": data.test}
-        plain = tuple((words.split(name).capitalize(), f"{number:,}") for name, number in numbers.items() if number)
+        plain = tuple(
+            (formatting.split(name).capitalize(), f"{number:,}") for name, number in numbers.items() if number
+        )
         return Grid(title="Samples", columns=("Split", "Samples"), rows=plain)
     label, shown = inputs.labels[0].name, inputs.categories[:MOST_CATEGORIES]
     rows: tuple[tuple[str, ...], ...] = tuple(
@@ -97,12 +99,12 @@ def _counts(inputs: ReportInputs) -> Block:
         rows += ((f"{len(rest)} more", *(f"{number:,}" for number in others)),)
     rows += (("All", *(f"{sum(by_split[split].values()):,}" for split in splits)),)
     groups, one = _groups(inputs, splits), data.group_name
-    columns = (label.capitalize(), *(words.split(split).capitalize() for split in splits))
+    columns = (label.capitalize(), *(formatting.split(split).capitalize() for split in splits))
     title = f"Samples by {label} and split"
     if not any(groups) and data.groups:
-        title += f", of {pluralize(data.groups, one, words.plural(one))}"
+        title += f", of {pluralize(data.groups, one, formatting.plural(one))}"
     if any(groups):
-        rows += ((words.plural(one).capitalize(), *(f"{number:,}" for number in groups)),)
+        rows += ((formatting.plural(one).capitalize(), *(f"{number:,}" for number in groups)),)
     return Grid(title=title, columns=columns, rows=rows)
 
 
@@ -150,7 +152,7 @@ def _facts(inputs: ReportInputs, rows: Sequence[FactRow]) -> Block:
             row.name.replace("_", " "),
             f"{row.values:,}" if row.values else "",
             f"{row.stated:,}",
-            "" if row.auroc is None else words.figure(row.auroc),
+            "" if row.auroc is None else formatting.figure(row.auroc),
             "" if row.low is None or row.high is None else f"{row.low:.3f} to {row.high:.3f}",
             f"predicts the {label}" if row.shortcut else "",
         )

@@ -12,7 +12,7 @@ import numpy as np
 from zooft.contracts import Answer, Description, PresentationPart, Table
 from zooft.problems.combined.evaluation import PRIMARY
 from zooft.problems.combined.parts import Kinds, Part
-from zooft.report import words
+from zooft.report import formatting
 from zooft.storage.sequences import spill_like
 
 if TYPE_CHECKING:
@@ -179,7 +179,7 @@ def _about_score(kinds: Kinds, labels: Labels) -> str:
     for part in kinds.parts(labels):
         evaluation = part.problem.evaluation
         turned = " with its sign changed" if evaluation.primary in evaluation.smaller else ""
-        names.append(words.metric(part.figure(evaluation.primary)) + turned)
+        names.append(formatting.metric(part.figure(evaluation.primary)) + turned)
     return f"{PRIMARY} is the mean of {_list(names)}" if len(names) > 1 else f"{PRIMARY} is {names[0]}"
 
 

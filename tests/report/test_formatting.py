@@ -9,7 +9,7 @@ import pytest
 
 from zooft.contracts import OutputDifference
 from zooft.evaluation.bootstrap import Interval
-from zooft.report import words
+from zooft.report import formatting
 
 
 @pytest.mark.parametrize(
@@ -17,13 +17,13 @@ from zooft.report import words
     [(0.98765, "0.988"), (1.0, "1.000"), (None, "undefined"), (math.nan, "undefined"), (math.inf, "undefined")],
 )
 def test_a_figure_has_three_digits_or_is_undefined(value: float | None, text: str) -> None:
-    assert words.figure(value) == text
+    assert formatting.figure(value) == text
 
 
 def test_an_interval_stands_behind_its_figure_where_there_is_one() -> None:
-    assert words.with_interval(Interval(0.9, 0.85, 0.9449)) == "0.900 (0.850 to 0.945)"
-    assert words.with_interval(Interval(0.9, None, None)) == "0.900"
-    assert words.interval(Interval(0.9, None, 0.95)) == ""
+    assert formatting.with_interval(Interval(0.9, 0.85, 0.9449)) == "0.900 (0.850 to 0.945)"
+    assert formatting.with_interval(Interval(0.9, None, None)) == "0.900"
+    assert formatting.interval(Interval(0.9, None, 0.95)) == ""
 
 
 @pytest.mark.parametrize(
@@ -35,7 +35,7 @@ def test_an_interval_stands_behind_its_figure_where_there_is_one() -> None:
     ],
 )  # fmt: skip
 def test_metrics_are_called_as_the_field_calls_them(name: str, text: str) -> None:
-    assert words.metric(name) == text
+    assert formatting.metric(name) == text
 
 
 @pytest.mark.parametrize(
@@ -46,7 +46,7 @@ def test_metrics_are_called_as_the_field_calls_them(name: str, text: str) -> Non
     ],
 )  # fmt: skip
 def test_durations_are_in_the_units_of_a_clock(value: float, text: str) -> None:
-    assert words.seconds(value) == text
+    assert formatting.seconds(value) == text
 
 
 @pytest.mark.parametrize(
@@ -54,12 +54,12 @@ def test_durations_are_in_the_units_of_a_clock(value: float, text: str) -> None:
     [(999, "999 B"), (1000, "1.0 kB"), (4_240_000, "4.2 MB"), (999_960, "1.0 MB"), (999_960_000, "1.0 GB"), (5e12, "5000.0 GB")],
 )  # fmt: skip
 def test_sizes_are_in_powers_of_ten(value: float, text: str) -> None:
-    assert words.size(value) == text
+    assert formatting.size(value) == text
 
 
 @pytest.mark.parametrize("number", [0, 999, 1000, 9_949, 9_999, 10_000, 999_499, 999_500, 3_400_000])
 def test_parameters_are_within_their_last_digit(number: int) -> None:
-    found = re.fullmatch(r"(\d+)(\.\d)?(?: ([kM]))?", words.parameters(number))
+    found = re.fullmatch(r"(\d+)(\.\d)?(?: ([kM]))?", formatting.parameters(number))
     assert found is not None
     unit = {None: 1, "k": 1000, "M": 1_000_000}[found[3]]
     value = float(f"{found[1]}{found[2] or ''}") * unit
@@ -68,17 +68,17 @@ def test_parameters_are_within_their_last_digit(number: int) -> None:
 
 
 def test_parameters_are_short() -> None:
-    assert [words.parameters(n) for n in (512, 3_420, 12_345, 3_400_000)] == ["512", "3.4 k", "12 k", "3.4 M"]
+    assert [formatting.parameters(n) for n in (512, 3_420, 12_345, 3_400_000)] == ["512", "3.4 k", "12 k", "3.4 M"]
 
 
 def test_plurals_of_group_names() -> None:
-    assert [words.plural(one) for one in ("group", "patient", "study", "series")] == [
+    assert [formatting.plural(one) for one in ("group", "patient", "study", "series")] == [
         "groups",
         "patients",
         "studies",
         "series",
     ]
-    assert [words.split(name) for name in ("val", "all", "other")] == ["validation", "all data", "other"]
+    assert [formatting.split(name) for name in ("val", "all", "other")] == ["validation", "all data", "other"]
 
 
 @pytest.mark.parametrize(
@@ -90,4 +90,4 @@ def test_plurals_of_group_names() -> None:
 )  # fmt: skip
 def test_a_difference_says_what_it_is_measured_by(measure: str, text: str) -> None:
     found = OutputDifference(measure=measure, whole=0.002, network=None, limit=0.01)  # type: ignore[arg-type]
-    assert words.difference(found, 0.002) == text
+    assert formatting.difference(found, 0.002) == text
