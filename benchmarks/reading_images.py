@@ -4,7 +4,7 @@
 
 CPU milliseconds a picture in one thread, in turns, the fastest round of each. Without a folder, JPEGs are made in
 three sizes from scikit-learn's photographs. A folder's JPEGs are used unchanged. The last table shows how far a
-sketch's levels are from those of the whole picture.
+small picture's levels are from those of the whole one.
 """
 
 from __future__ import annotations
@@ -67,13 +67,13 @@ def compare(title: str, files: Sequence[Path]) -> None:
     print(f"{'':28}{'zooft':>8}{'usual':>8}{'ratio':>8}")
     for name, (ours, theirs) in fastest.items():
         print(f"{name:28}{ours:8.2f}{theirs:8.2f}{theirs / ours:8.2f}")
-    print(f"a sketch's levels differ from the whole picture's by {difference(files):.2f} of 255 on average")
+    print(f"a small picture's levels differ from the whole one's by {difference(files):.2f} of 255 on average")
 
 
 def pairs(files: Sequence[Path]) -> Mapping[str, tuple[Step, Step]]:
     """The same step twice: zooft's, and Pillow's or torchvision's."""
     whole = [read.read(path, PLAIN) for path in files]
-    sketches = [read.sketch(path, SPEC, PLAIN)[0] for path in files]
+    small_pictures = [read.decode_small(path, SPEC, PLAIN)[0] for path in files]
     pictures = [Image.fromarray(levels) for levels in whole]
     preprocess, view = zooft.ImagePreprocess(SPEC), views.augment(SPEC, LIGHT)
     assert view is not None
@@ -83,11 +83,11 @@ def pairs(files: Sequence[Path]) -> Mapping[str, tuple[Step, Step]]:
     return {
         "inspect / decode": (lambda i: read.inspect(files[i], PLAIN), lambda i: decode(files[i])),
         "read / decode": (lambda i: read.read(files[i], PLAIN), lambda i: decode(files[i])),
-        "sketch / decode": (lambda i: read.sketch(files[i], SPEC, PLAIN), lambda i: decode(files[i])),
+        "decode_small / decode": (lambda i: read.decode_small(files[i], SPEC, PLAIN), lambda i: decode(files[i])),
         "digest / decode": (lambda i: read.digest(files[i], PLAIN), lambda i: decode(files[i])),
         "plain view": (lambda i: preprocess(torch.from_numpy(whole[i])[None]), lambda i: plain(pictures[i])),
         "random view": (lambda i: view(whole[i]), lambda i: random(pictures[i])),
-        "random view of a sketch": (lambda i: view(sketches[i]), lambda i: random(pictures[i])),
+        "random view of a small picture": (lambda i: view(small_pictures[i]), lambda i: random(pictures[i])),
     }
 
 
@@ -104,11 +104,11 @@ def milliseconds(step: Step, count: int) -> float:
 
 
 def difference(files: Sequence[Path]) -> float:
-    """Of the plain view of a sketch from that of the whole picture, in levels: the mean over pictures and pixels."""
+    """Of the plain view of a small picture from that of the whole one, in levels: the mean over pictures and pixels."""
     levels = zooft.Resize(SPEC)
     means = []
     for path in files:
-        both = [read.read(path, PLAIN), read.sketch(path, SPEC, PLAIN)[0]]
+        both = [read.read(path, PLAIN), read.decode_small(path, SPEC, PLAIN)[0]]
         one, other = (levels(torch.from_numpy(array)[None].permute(0, 3, 1, 2)) for array in both)
         means.append(float((one - other).abs().mean()))
     return float(np.mean(means))

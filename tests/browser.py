@@ -77,7 +77,7 @@ class Browser:
         return base64.b64decode(answer["data"])
 
     def send(self, method: str, **params: Any) -> Mapping[str, Any]:
-        """Say something and wait for its answer; what the page complains of meanwhile is kept."""
+        """Send a command and wait for the reply; errors that the page logs meanwhile are collected."""
         self._number += 1
         message = {"id": self._number, "method": method, "params": params}
         message |= {"sessionId": self._session} if self._session else {}

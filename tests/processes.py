@@ -54,7 +54,7 @@ _PORTS = itertools.count()
 def free_port() -> int:
     """A port that nobody listens at now, and that no other process of tests is given meanwhile.
 
-    Not one of the system's choice: it would give the same to the next who asks. These lie below the ports that it
+    Not one of the system's choice: it would give the same to the next caller. These lie below the ports that it
     chooses from, and each process begins at its own.
     """
     while True:

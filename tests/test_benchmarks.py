@@ -201,7 +201,7 @@ def test_a_command_is_ended_at_the_line_that_was_waited_for(tmp_path: Path) -> N
 
 
 def seen(code: str, folder: Path) -> measure.Cost:
-    """The cost of code that sleeps until it was looked at, which takes longer on a busy machine."""
+    """The cost of code that sleeps until it was measured, which takes longer on a busy machine."""
     for seconds in (2.5, 20, 120):
         cost = measure.run(
             [sys.executable, "-c", code.format(seconds)], environment=os.environ, folder=folder, limit=600

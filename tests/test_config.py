@@ -79,14 +79,14 @@ SAME = {
 def test_flags_toml_and_python_give_the_same_configuration(
     values: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    wanted = built(**values)
+    expected = built(**values)
     file = tmp_path / "config.toml"
     file.write_text("".join(map(toml_line, {**NEEDED, **values}.items())))
     typed = from_flags(monkeypatch, *(flag for item in {**NEEDED, **values}.items() for flag in as_flags(item)))
     filed = from_flags(monkeypatch, "--config", str(file))
-    assert config.build(FinetuneConfig, config.read_toml(file)) == wanted
-    assert config.build(FinetuneConfig, typed) == wanted
-    assert config.build(FinetuneConfig, filed) == wanted
+    assert config.build(FinetuneConfig, config.read_toml(file)) == expected
+    assert config.build(FinetuneConfig, typed) == expected
+    assert config.build(FinetuneConfig, filed) == expected
 
 
 def toml_line(item: tuple[str, Any]) -> str:

@@ -63,7 +63,7 @@ def test_every_error_raised_in_zooft_is_one_of_the_tree() -> None:
     assert sorted(defined) == sorted(CLASSES)
 
 
-def test_an_unknown_name_carries_what_was_asked_for() -> None:
+def test_an_unknown_name_carries_what_was_requested() -> None:
     error = UnknownNameError("no head", kind="head", name="lineer", near=["linear"])
     assert (str(error), error.kind, error.name, error.near) == ("no head", "head", "lineer", ("linear",))
 

@@ -68,8 +68,9 @@ if TYPE_CHECKING:
         join_options,
         unseen,
     )
+    from zooft.contracts.plurals import pluralize
     from zooft.data.group_columns import likely_groups
-    from zooft.data.hidden import is_hidden
+    from zooft.data.hidden_files import is_hidden
     from zooft.data.labels import check_labels, label_fault, spelling
     from zooft.data.pictures import (
         image_decode,
@@ -80,7 +81,7 @@ if TYPE_CHECKING:
         looks_like_picture,
         refuse_special,
     )
-    from zooft.data.positive import nothing_first, nothing_of, order_classes
+    from zooft.data.positive_class import nothing_first, nothing_of, order_classes
     from zooft.data.sources import source_of
     from zooft.data.tables import CsvTable, path_in_table, read_csv
     from zooft.errors import ConfigError, DataError, ModelError, NoWeightsError, WeightsError, ZooftError
@@ -105,7 +106,7 @@ if TYPE_CHECKING:
     from zooft.problems.ordinal import OrdinalOptions, ordinal
     from zooft.problems.regression import RegressionOptions, regression
     from zooft.storage.file_names import FileNames
-    from zooft.storage.sequences import spilled
+    from zooft.storage.sequences import spill
 
 __all__ = [
     "SPLIT_NAMES",
@@ -210,12 +211,13 @@ __all__ = [
     "ordinal",
     "parse_point",
     "path_in_table",
+    "pluralize",
     "read_csv",
     "refuse_special",
     "regression",
     "source_of",
     "spelling",
-    "spilled",
+    "spill",
     "unseen",
 ]
 
@@ -276,9 +278,10 @@ _HOMES = {
         "join_options",
         "unseen",
     ),
+    "zooft.contracts.plurals": ("pluralize",),
     "zooft.errors": ("ConfigError", "DataError", "ModelError", "NoWeightsError", "WeightsError", "ZooftError"),
     "zooft.data.group_columns": ("likely_groups",),
-    "zooft.data.hidden": ("is_hidden",),
+    "zooft.data.hidden_files": ("is_hidden",),
     "zooft.hooks.specs": ("hookimpl",),
     "zooft.data.labels": ("check_labels", "label_fault", "spelling"),
     "zooft.data.pictures": (
@@ -290,14 +293,14 @@ _HOMES = {
         "looks_like_picture",
         "refuse_special",
     ),
-    "zooft.data.positive": ("nothing_first", "nothing_of", "order_classes"),
+    "zooft.data.positive_class": ("nothing_first", "nothing_of", "order_classes"),
     "zooft.data.sources": ("source_of",),
     "zooft.model.preprocess": ("ImagePreprocess", "Resize"),
     "zooft.pipeline.finetune": ("FinetuneResult", "finetune"),
     "zooft.model.resampling": ("floor_divide",),
     "zooft.model.views": ("image_view",),
     "zooft.storage.file_names": ("FileNames",),
-    "zooft.storage.sequences": ("spilled",),
+    "zooft.storage.sequences": ("spill",),
     "zooft.data.tables": ("CsvTable", "path_in_table", "read_csv"),
     "zooft.problems.classification": (
         "OperatingPoint",

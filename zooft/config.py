@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
+import json
 import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -256,8 +257,6 @@ def read_toml(path: Path, *, errors: str = "strict") -> dict[str, Any]:
 
 def to_toml(values: Mapping[str, Any]) -> str:
     """Plain values as `read_toml` reads them; what is None is left out."""
-    import json
-
     # JSON's strings, numbers, booleans and lists of them are TOML's too, but for the escape of DEL
     lines = (f"{name} = {json.dumps(value, ensure_ascii=False)}" for name, value in values.items() if value is not None)
     return "".join(line.replace("\x7f", "\\u007f") + "\n" for line in lines)

@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import zooft
-from zooft_ct import demo, discover, judging, options, sr, tasks
+from zooft_ct import demo, discover, options, sr, task_parts, tasks
 from zooft_ct.demo import with_masks as demo_with_masks
 from zooft_ct.discover import discover_volumes
 from zooft_ct.header import SliceHeader
 from zooft_ct.label_volumes import LabelVolume, Meaning
+from zooft_ct.nifti_writer import write_nifti
 from zooft_ct.options import CTOptions
 from zooft_ct.segments import require as require_highdicom
 from zooft_ct.segments import write as write_segmentation
 from zooft_ct.tasks import ct_task
-from zooft_ct.written import write_nifti
 
 __all__ = [
     "CTOptions",
@@ -37,10 +37,10 @@ def zooft_register_tasks() -> list[zooft.Task]:
         tasks.ct_task(
             "ct",
             zooft.classification(
-                loss=judging.loss,
+                loss=task_parts.loss,
                 metrics=zooft.diagnostic_metrics,
                 primary="auroc",
-                operating_point=judging.operating_point,
+                operating_point=task_parts.operating_point,
                 probability_limit=exact,
             ),
             summary="one class a patient, series or slice of CT, from DICOM or NIfTI, in Hounsfield units",

@@ -101,7 +101,7 @@ def by_table(table: Table, stacks: Sequence[Stack], root: Path, patients: Patien
         stacks: what lies below `root`.
         root: what the table's paths are relative to.
         patients: the PatientIDs of all files.
-        whole: whether series are wanted, so that a label of one slice is of no use.
+        whole: whether samples are series, so that a label of one slice is of no use.
 
     Raises:
         DataError: lines that contradict each other or the files, or a folder that holds several series.
@@ -148,7 +148,8 @@ def by_folders(
     torn = [one.stack for one in labelled if len(set(one.labels.values())) > 1]
     if torn and whole:
         raise zooft.DataError(
-            f"{len(torn)} series have slices in several class folders (first: series {hashed(torn[0])}), and --mode "
+            f"{zooft.pluralize(len(torn), 'series has', 'series have')}"
+            f" slices in several class folders (first: series {hashed(torn[0])}), and --mode "
             f"volume needs one label a series; move them together, or write {labels.TABLE}"
         )
     classes = tuple(sorted({label for where in placed for label, _ in where.values()}))
@@ -404,7 +405,8 @@ def _place(matches: Sequence[_Match], name: str) -> dict[int, dict[int, Label]]:
     if torn:
         place, line = next(iter(torn.items()))
         raise zooft.DataError(
-            f"{name} gives {len(torn)} slices of {len({number for number, _ in torn})} series two labels or splits, "
+            f"{name} gives {zooft.pluralize(len(torn), 'slice')}"
+            f" of {len({number for number, _ in torn})} series two labels or splits, "
             f"by different lines (a series' and a slice's, or those of equal files), first in lines {lines[place]} "
             f"and {line}; leave one of each"
         )
@@ -446,6 +448,7 @@ def _refuse_torn_copies(
     ]
     if torn:
         raise zooft.DataError(
-            f"{len(torn)} slices lie in two class or split folders each (first: of series {hashed(torn[0])}); leave "
+            f"{zooft.pluralize(len(torn), 'slice lies', 'slices lie')}"
+            f" in two class or split folders each (first: of series {hashed(torn[0])}); leave "
             "the right copy"
         )

@@ -78,7 +78,7 @@ class _View:
         from zooft_ct.preprocess import AIR, CTPreprocess
 
         # above air, which then is 0: torchvision mixes 0 into the picture's edge, whatever it fills with
-        move = _drawn(self.strength, hu.shape[-2:], flip=self.options.flip)
+        move = _draw(self.strength, hu.shape[-2:], flip=self.options.flip)
         slices = move(torch.from_numpy(hu).to(torch.float32) - AIR) + AIR
         slices = slices + self.strength.noise * torch.rand(()) * torch.randn_like(slices)
         shown = _jitter([parse(text) for text in self.options.window], self.strength.window)
@@ -141,7 +141,7 @@ class _Move:
         return np.column_stack([linear, middle + self.shift - linear @ middle])
 
 
-def _drawn(strength: Strength, size: tuple[int, int], *, flip: bool) -> _Move:
+def _draw(strength: Strength, size: tuple[int, int], *, flip: bool) -> _Move:
     """A random move of slices of so many rows and columns."""
     import torch
     from torchvision.transforms import v2

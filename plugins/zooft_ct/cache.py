@@ -1,7 +1,7 @@
 """Decoded slices on disk, so that a slow decoder runs once.
 
 Entries are ``.npy`` files under names that are hashes, each followed by its SHA-256: numpy alone reads them, and a
-torn or changed one is taken for missing. Safe among processes: an entry appears whole or not at all.
+torn or changed one counts as missing. Safe among processes: an entry appears whole or not at all.
 """
 
 from __future__ import annotations
@@ -97,7 +97,7 @@ class Cache:
             raise
 
 
-def chosen(hu_cache: str) -> Cache | None:
+def from_option(hu_cache: str) -> Cache | None:
     """What the option of this name sets: ``auto`` is the user's cache folder, ``off`` none, else a folder.
 
     None, too, for a user without a cache folder: pictures of patients don't belong into the working directory.

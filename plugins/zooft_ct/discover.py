@@ -14,15 +14,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 import zooft
-from zooft_ct import assign, graph, label_volumes, labels, needs, nifti, pairs, privacy, soundness, stacks
-from zooft_ct.answers import Answers, answers_of
+from zooft_ct import assign, decode_check, graph, label_volumes, labels, needs, nifti, pairs, privacy, stacks
 from zooft_ct.assign import Assigned, Labelled
 from zooft_ct.columns import read_columns
+from zooft_ct.decode_check import such_as
 from zooft_ct.patients import Patients, about_alike, about_names, about_shared, about_torn, examine
 from zooft_ct.person import Person, stands_for_nobody
+from zooft_ct.prediction_groups import PredictionGroups, prediction_groups
 from zooft_ct.read import SliceRef, Source, place
 from zooft_ct.series import Refused
-from zooft_ct.soundness import such_as
 from zooft_ct.stacks import Stack
 
 if TYPE_CHECKING:
@@ -50,15 +50,15 @@ class _Names:
         return self.typed.get(path) or privacy.file_id(self.key, self.root, path)
 
     def series(self, stack: Stack) -> str:
-        return privacy.hashed(self.key, "series", stack.name)
+        return privacy.hash_value(self.key, "series", stack.name)
 
     def group(self, kind: str, value: str) -> str:
-        return privacy.hashed(self.key, kind, value)
+        return privacy.hash_value(self.key, kind, value)
 
     def slice(self, stack: Stack, ref: SliceRef) -> str:
         path, number = place(ref)
         name = stacks.sop_of(ref) or privacy.relative(self.root, path)
-        return privacy.hashed(self.key, "slice", f"{stack.name}#{name}#{number}")
+        return privacy.hash_value(self.key, "slice", f"{stack.name}#{name}#{number}")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -200,7 +200,7 @@ def discover_volumes(
     patients = examine((stack.patient, stack.persons) for stack in found.stacks if stack.persons)
     names = _Names(key=privacy.key_of(folder), root=folder)
     assigned = assign.by_table(which.table, found.stacks, folder, patients, whole=False)
-    masked = _masked(assigned, which, meaning, names, options, computing)
+    masked = _attach_masks(assigned, which, meaning, names, options, computing)
     scene = _Scene(root=root, table=which.path, found=found, patients=patients, names=names, assigned=masked.assigned)
     made = _make_samples(scene, masked.targets, options, computing, learning=learning)
     return zooft.Discovery(
@@ -221,7 +221,7 @@ class _Masked:
     meaning: label_volumes.Meaning
 
 
-def _masked(
+def _attach_masks(
     assigned: Assigned, which: pairs.Pairs, meaning: Callable[..., Any], names: _Names, options: Any, computing: Any
 ) -> _Masked:
     rejected: list[zooft.Rejection] = []
@@ -305,7 +305,7 @@ def _make_samples(
     names, assigned = scene.names, scene.assigned
     grouped, doubtful = _group_stacks(assigned, names, options, learning=learning)
     made = [sample for one, group in grouped for sample in _of_labelled(one, group, targets, names, options)]
-    sound = soundness.sound(made, options, names.file, computing)
+    sound = decode_check.sound(made, options, names.file, computing)
     files = _unused_files(scene.found, assigned, scene.root)
     rejected = (*_rejections(files, assigned, names), *doubtful, *sound.rejected)
     if options.strict:
@@ -337,9 +337,9 @@ def gather(paths: Sequence[Path], options: CTOptions, computing: zooft.Computing
     typed = {path.resolve(): str(path) for path in paths if not path.is_dir()}
     names = _Names(key=privacy.key_near(paths), root=None, typed=typed)
     found = stacks.below([path.resolve() for path in paths], names.root, options, computing)
-    answers = answers_of(found)
+    answers = prediction_groups(found)
     samples = [sample for stack in found.stacks for sample in _unlabelled_samples(stack, answers, names, options)]
-    sound = soundness.sound(samples, options, names.file, computing)
+    sound = decode_check.sound(samples, options, names.file, computing)
     rejected = _with_groups(found, answers, names)
     rejected += _lost(found, answers, names, rejected)
     return zooft.Discovery(
@@ -349,7 +349,7 @@ def gather(paths: Sequence[Path], options: CTOptions, computing: zooft.Computing
     )
 
 
-def _with_groups(found: stacks.Found, answers: Answers, names: _Names) -> list[zooft.Rejection]:
+def _with_groups(found: stacks.Found, answers: PredictionGroups, names: _Names) -> list[zooft.Rejection]:
     """Refused files as parts of patients' answers, or as patients without one, so that no answer looks whole.
 
     A file goes with the rest of its series, else of its patient; one without an owner goes with those
@@ -373,7 +373,7 @@ def _with_groups(found: stacks.Found, answers: Answers, names: _Names) -> list[z
 
 
 def _lost(
-    found: stacks.Found, answers: Answers, names: _Names, refused: Sequence[zooft.Rejection]
+    found: stacks.Found, answers: PredictionGroups, names: _Names, refused: Sequence[zooft.Rejection]
 ) -> list[zooft.Rejection]:
     """Slices that nobody has given; those that were refused leave gaps, too, and are counted by then."""
     counted: Counter[str] = Counter()
@@ -394,7 +394,7 @@ def _lost(
 
 
 def _group_of(
-    refused: Refused, answers: Answers, of_series: Collection[str], beside: Collection[str], names: _Names
+    refused: Refused, answers: PredictionGroups, of_series: Collection[str], beside: Collection[str], names: _Names
 ) -> str | None:
     owner = refused.owner
     if owner.series and len(of_series) == 1:
@@ -408,7 +408,9 @@ def _group_of(
     return next(iter(beside)) if refused.slices and len(beside) == 1 else None
 
 
-def _unlabelled_samples(stack: Stack, answers: Answers, names: _Names, options: CTOptions) -> Iterator[zooft.Sample]:
+def _unlabelled_samples(
+    stack: Stack, answers: PredictionGroups, names: _Names, options: CTOptions
+) -> Iterator[zooft.Sample]:
     targets: dict[int, _Target] = dict.fromkeys(range(len(stack.slices)), (None, None))
     return _of_stack(stack, answers.of_stack(stack, names.group), targets, names, options)
 
@@ -418,7 +420,10 @@ def _refuse_nothing(found: stacks.Found) -> None:
         return
     counts = Counter(refused.reason for refused in found.rejected).most_common(5)
     seen = "; ".join(f"{count}: {reason}" for reason, count in counts) or "there are no files"
-    raise zooft.DataError(f"no CT in the data that can be used, of {len(found.rejected)} files or series read ({seen})")
+    raise zooft.DataError(
+        "no CT in the data that can be used, of "
+        f"{zooft.pluralize(len(found.rejected), 'file or series', 'files or series')} read ({seen})"
+    )
 
 
 def _unused_files(found: stacks.Found, assigned: Assigned, root: Path) -> list[Refused]:
@@ -432,7 +437,8 @@ def _refuse_rejected(files: Sequence[Refused], rejected: int) -> None:
     count = rejected - sum(refused.path.suffix.lower() in _DOCUMENTS for refused in files)
     if count:
         raise zooft.DataError(
-            f"{count} files, series or lines can't be used, and --strict was given; run without it to have them "
+            f"{zooft.pluralize(count, 'file, series or line', 'files, series or lines')}"
+            " can't be used, and --strict was given; run without it to have them "
             "listed with reasons"
         )
 
@@ -748,6 +754,7 @@ def _about_groups(labelled: Sequence[Labelled], options: CTOptions) -> list[str]
     if not count:
         return []
     return [
-        f"{count} patients have several series, and --group-by {options.group_by} may put them on both sides of a "
+        f"{zooft.pluralize(count, 'patient has', 'patients have')}"
+        f" several series, and --group-by {options.group_by} may put them on both sides of a "
         "split: figures are then too good"
     ]

@@ -37,7 +37,7 @@ def read_affine(slices: Sequence[SliceRef]) -> NDArray[np.float64]:
         slices: all of a series or volume, in their order.
 
     Raises:
-        DataError: the slices don't lie evenly, or files don't tell where they lie.
+        DataError: the slices don't lie evenly, or files don't state where they lie.
     """
     import numpy as np
 
@@ -59,7 +59,7 @@ def stored_affine(slices: Sequence[SliceHeader]) -> NDArray[np.float64]:
     """The same of DICOM slices with rows and columns as they are stored.
 
     Raises:
-        DataError: the slices don't lie evenly, or files don't tell where they lie.
+        DataError: the slices don't lie evenly, or files don't state where they lie.
     """
     import numpy as np
 
@@ -86,7 +86,7 @@ def stored_affine(slices: Sequence[SliceHeader]) -> NDArray[np.float64]:
     return made
 
 
-def fitted(
+def fit_labels(
     labels: NDArray[Any], affine: NDArray[np.float64], onto: NDArray[np.float64], wanted: tuple[int, int, int]
 ) -> tuple[int, NDArray[Any]]:
     """A label volume turned onto an image's grid: its first slice there, and ``(slices, rows, columns)``.

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import zooft
-from zooft_ct import elements, foreign, guard
+from zooft_ct import elements, header_limits, other_formats
 from zooft_ct.elements import Elements, Parsed
 from zooft_ct.person import Person, person
 from zooft_ct.privacy import quiet_pydicom
@@ -159,7 +159,7 @@ def _headers(path: Path, *, force: bool) -> list[SliceHeader]:
     if not stat.S_ISREG(status.st_mode):
         raise zooft.DataError("not a regular file")
     with path.open("rb") as file:
-        other = foreign.reason(file.read(foreign.HEAD))
+        other = other_formats.reason(file.read(other_formats.HEAD))
         if other:
             raise zooft.DataError(other)
         file.seek(0)
@@ -167,7 +167,7 @@ def _headers(path: Path, *, force: bool) -> list[SliceHeader]:
     ct, slices = parsed.elements, 0
     try:
         _refuse_other_images(ct, ct.text("SOPClassUID") or parsed.media_class)
-        slices = min(max(_frames(ct), 1), guard.MAX_FRAMES)
+        slices = min(max(_frames(ct), 1), header_limits.MAX_FRAMES)
         _refuse_burned_in_text(ct)
         return _slices(path, parsed, status.st_size)
     except zooft.DataError as error:
@@ -188,14 +188,17 @@ def _slices(path: Path, parsed: Parsed, file_size: int) -> list[SliceHeader]:
     if not parsed.offset:
         raise zooft.DataError("no pixels in the file, or it ends before them")
     rows, columns, frames = ct.unsigned("Rows") or 0, ct.unsigned("Columns") or 0, _frames(ct)
-    guard.check_dimensions(rows, columns, frames)
+    header_limits.check_dimensions(rows, columns, frames)
     _refuse_other_pixels(ct)
     _refuse_unreadable_pixels(parsed, file_size, 2 * rows * columns * frames)
     per_frame = ct.items("PerFrameFunctionalGroupsSequence")
     shared = ct.items("SharedFunctionalGroupsSequence")
     if sop_class in _MULTIFRAME or per_frame:
         if len(per_frame) != frames:
-            raise zooft.DataError(f"{frames} frames and {len(per_frame)} descriptions of frames; the file is damaged")
+            raise zooft.DataError(
+                f"{zooft.pluralize(frames, 'frame')}"
+                f" and {zooft.pluralize(len(per_frame), 'description')} of frames; the file is damaged"
+            )
         return [_slice(path, parsed, frames, index, (item, *shared[:1])) for index, item in enumerate(per_frame)]
     if frames != 1:
         raise zooft.DataError(f"{frames} frames of one position, in an image type that holds one")
@@ -252,7 +255,7 @@ def _refuse_unreadable_pixels(parsed: Parsed, file_size: int, needed: int) -> No
                 f"the pixels are {parsed.length:,} bytes, and the header's rows, columns and frames make {needed:,}: "
                 "one of these is wrong, and the picture would be sheared or a part of it lost"
             )
-    elif parsed.transfer_syntax not in guard.READERS:
+    elif parsed.transfer_syntax not in header_limits.READERS:
         raise zooft.DataError(f"no decoder for the transfer syntax {_kind(parsed.transfer_syntax)}")
     elif parsed.length is not None:
         raise zooft.DataError("a compressed transfer syntax, and pixels that aren't; the file is damaged")

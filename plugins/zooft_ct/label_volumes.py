@@ -89,16 +89,16 @@ def read(paths: Sequence[Path], stack: Stack) -> LabelVolume:
         if len(paths) > 1:
             raise zooft.DataError(f"{len(paths)} files of labels, one of them NIfTI; give one NIfTI file")
         volume = nifti.open_volume(paths[0])
-        first, turned = grid.fitted(
+        first, turned = grid.fit_labels(
             nifti.numbers(volume), np.array(volume.affine), grid.read_affine(stack.slices), grid.shape(stack.slices)
         )
-        return _packed(turned.astype(np.uint16), first, {})
+        return _pack(turned.astype(np.uint16), first, {})
     slices = [one for one in stack.slices if isinstance(one, SliceHeader)]
     if not slices:
         raise zooft.DataError("a DICOM segmentation, and the image is NIfTI; give NIfTI labels")
     drawn = segments.read(paths, slices)
     _refuse_identifiers(drawn.names, stack)
-    return _packed(drawn.values, 0, dict(enumerate(drawn.names, start=1)))
+    return _pack(drawn.values, 0, dict(enumerate(drawn.names, start=1)))
 
 
 def _refuse_identifiers(names: Sequence[str], stack: Stack) -> None:
@@ -112,7 +112,7 @@ def _refuse_identifiers(names: Sequence[str], stack: Stack) -> None:
         )
 
 
-def _packed(values: NDArray[np.uint16], first: int, names: Mapping[int, str]) -> LabelVolume:
+def _pack(values: NDArray[np.uint16], first: int, names: Mapping[int, str]) -> LabelVolume:
     import numpy as np
 
     found, counts = np.unique(values, return_counts=True)

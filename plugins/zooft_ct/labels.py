@@ -68,7 +68,7 @@ def table_of(data: Path, *, by_slice: bool) -> Path | None:
 
     Args:
         data: a folder, or the table itself.
-        by_slice: whether a sample is a slice, so that a table of slices is wanted first.
+        by_slice: whether a sample is a slice, so that a table of slices is read first.
     """
     if data.is_file():
         return data
@@ -221,7 +221,8 @@ def _refuse_contradictions(rows: Sequence[Row], name: str) -> None:
     if torn:
         first = " and ".join(map(str, torn[0][:2]))
         raise zooft.DataError(
-            f"{name} contradicts itself about {len(torn)} images (label, patient or split), first in lines {first}; "
+            f"{name} contradicts itself about {zooft.pluralize(len(torn), 'image')}"
+            f" (label, patient or split), first in lines {first}; "
             "leave the right line of each"
         )
 
@@ -232,7 +233,10 @@ def _notes(read: zooft.CsvTable, used: Collection[str], repeats: int) -> tuple[s
     if not {"patient_id", "patient"} & set(read.columns):
         notes += _about_persons(read, unused)
     if repeats:
-        notes.append(f"{repeats} lines of {read.name} repeat another one, and count once")
+        notes.append(
+            f"{zooft.pluralize(repeats, 'line')}"
+            f" of {read.name} {'repeats' if repeats == 1 else 'repeat'} another one; each counts once"
+        )
     return tuple(notes)
 
 

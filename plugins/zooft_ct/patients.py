@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 import zooft
-from zooft_ct.person import Person, differ, differing, fingerprint, merged, name_key, stands_for_nobody
+from zooft_ct.person import Person, differ, differing, fingerprint, merge, name_key, stands_for_nobody
 
 _SHOWN = 3
 
@@ -38,14 +38,14 @@ class Patients:
             return ""
         if known not in self.shared:
             return known
-        issuer = merged(persons).issuer
+        issuer = merge(persons).issuer
         return f"{known}\0{issuer}" if issuer else ""
 
     def apart(self, patient_id: str, persons: Iterable[Person]) -> str:
         """As `of`, and of several persons under one PatientID each by itself."""
         own = tuple(persons)
         known = self.of(patient_id, own)
-        return f"{known}\0{fingerprint(merged(own))}" if known in self.torn else known
+        return f"{known}\0{fingerprint(merge(own))}" if known in self.torn else known
 
 
 def examine(found: Iterable[tuple[str, frozenset[Person]]]) -> Patients:
@@ -75,7 +75,8 @@ def about_shared(patients: Patients, hashed: Callable[[str], str], found: Iterab
     if not patients.shared:
         return []
     return [
-        f"warning: {len(patients.shared)} PatientIDs were given by several issuers (IssuerOfPatientID), and each "
+        f"warning: {zooft.pluralize(len(patients.shared), 'PatientID was', 'PatientIDs were')}"
+        " given by several issuers (IssuerOfPatientID), and each "
         f"issuer's is a patient of its own{_such_as(names, hashed)}; a series that doesn't name its issuer is nobody's"
     ]
 
@@ -87,7 +88,8 @@ def about_torn(patients: Patients, shown: Sequence[str], *, then: str) -> list[s
     what = differ(list(dict.fromkeys(word for words in patients.torn.values() for word in words)))
     names = f" ({', '.join(shown[:_SHOWN])}{' …' if len(shown) > _SHOWN else ''})" if shown else ""
     return [
-        f"warning: {len(patients.torn)} PatientIDs stand for several persons each, by their files: {what}{names}; "
+        f"warning: {zooft.pluralize(len(patients.torn), 'PatientID stands', 'PatientIDs stand')}"
+        f" for several persons each, by their files: {what}{names}; "
         f"{then}"
     ]
 
@@ -102,7 +104,8 @@ def about_alike(names: Iterable[str], hashed: Callable[[str], str]) -> list[str]
         return []
     return [
         f"warning: {sum(map(len, torn))} PatientIDs differ from another one only in case, spaces, leading zeros or "
-        f"Unicode form, and may be {len(torn)} patients{_such_as(torn[0], hashed)}. Spell each patient's the same, or "
+        f"Unicode form, and may be {zooft.pluralize(len(torn), 'patient')}"
+        f"{_such_as(torn[0], hashed)}. Spell each patient's the same, or "
         "one may stand on both sides of a split, and figures are too good"
     ]
 
@@ -119,7 +122,8 @@ def about_names(patients: Mapping[str, Iterable[Person]], hashed: Callable[[str]
         return []
     return [
         f"warning: {sum(map(len, torn))} PatientIDs share name and birth date with another one, and may be "
-        f"{len(torn)} patients{_such_as(torn[0], hashed)}. Give each patient one patient_id, or one may stand on both "
+        f"{zooft.pluralize(len(torn), 'patient')}"
+        f"{_such_as(torn[0], hashed)}. Give each patient one patient_id, or one may stand on both "
         "sides of a split, and figures are too good"
     ]
 

@@ -96,7 +96,7 @@ def differing(persons: Iterable[Person]) -> tuple[str, ...]:
     return tuple(dict.fromkeys(what for one, other in combinations(known, 2) for what in differences(one, other)))
 
 
-def merged(persons: Iterable[Person]) -> Person:
+def merge(persons: Iterable[Person]) -> Person:
     """One person of what several files state of the same one; the fullest of each."""
     known = sorted(persons, key=fingerprint)
     fields = ([getattr(one, name) for one in known] for name in ("issuer", "name", "birth_date", "sex"))

@@ -63,7 +63,7 @@ class Part:
 
     @property
     def name(self) -> str:
-        """Tells it from the others; an acquisition's number alone where that was enough."""
+        """Distinguishes it from the others; an acquisition's number alone where that was enough."""
         if list(self.values) == ["AcquisitionNumber"]:
             return self.values["AcquisitionNumber"]
         return ";".join(f"{tag}={value}" for tag, value in self.values.items())

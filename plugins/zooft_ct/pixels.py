@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, BinaryIO
 
 import zooft
-from zooft_ct import complaints, geometry, guard, needs, units
+from zooft_ct import decoder_messages, geometry, header_limits, needs, units
 from zooft_ct.privacy import quiet_pydicom
 
 if TYPE_CHECKING:
@@ -119,7 +119,7 @@ def _decode(header: SliceHeader) -> NDArray[Any]:
         _refuse_other_number(file, header)
         file.seek(layout.offset)
         codestream = get_frame(file, header.frame, number_of_frames=layout.frames)
-        guard.check_codestream(codestream, syntax, header.rows, header.columns)
+        header_limits.check_codestream(codestream, syntax, header.rows, header.columns)
         file.seek(layout.offset)
         options: dict[str, Any] = {
             "rows": header.rows,
@@ -133,7 +133,7 @@ def _decode(header: SliceHeader) -> NDArray[Any]:
         }
         listen: contextlib.AbstractContextManager[list[str]] = contextlib.nullcontext([])
         if DECODERS[syntax] == "gdcm":
-            listen = complaints.heard()
+            listen = decoder_messages.capture()
         with listen as printed:
             pixels, _ = decoder.as_array(
                 file, index=header.frame, raw=True, decoding_plugin=DECODERS[syntax], **options

@@ -59,7 +59,7 @@ class CTPreprocess(nn.Module):
         """
         slices = self.slices(hu).to(torch.float32)
         levels = self.window(slices[:, :, None])  # (N, slices, windows, H, W)
-        small = self.resized(levels.flatten(1, 2), spacing)
+        small = self.resize_levels(levels.flatten(1, 2), spacing)
         if self.mode == "volume":
             small = torch.unflatten(small, 1, (levels.shape[1], levels.shape[2]))
         return self.normalise(small)
@@ -78,7 +78,7 @@ class CTPreprocess(nn.Module):
         """Levels 0..255 of HU ``(…, 1, H, W)`` through each window, ``(…, windows, H, W)``."""
         return ((hu - self.low) * self.gain).clamp(0, 255)
 
-    def resized(self, levels: Tensor, spacing: Tensor | None) -> Tensor:
+    def resize_levels(self, levels: Tensor, spacing: Tensor | None) -> Tensor:
         """Levels ``(N, C, H, W)`` at the network's size."""
         if not self.spacing:
             stretched: Tensor = self.resize(levels)

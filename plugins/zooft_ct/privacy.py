@@ -96,7 +96,7 @@ def keep_key(data: Path) -> None:
     _make_key(own)
 
 
-def hashed(key: Key, kind: str, value: str) -> str:
+def hash_value(key: Key, kind: str, value: str) -> str:
     """16 hexadecimal digits of HMAC-SHA256 (RFC 2104); kinds such as ``patient`` and ``file`` never meet."""
     return hmac.new(key.secret, f"{kind}\0{value}".encode("utf-8", "surrogateescape"), hashlib.sha256).hexdigest()[:16]
 
@@ -108,7 +108,7 @@ def relative(root: Path | None, path: PurePath) -> str:
 
 def file_id(key: Key, root: Path | None, path: Path) -> str:
     """What runs call a file: ``file`` and the hash of its `relative` path."""
-    return f"file {hashed(key, 'file', relative(root, path))}"
+    return f"file {hash_value(key, 'file', relative(root, path))}"
 
 
 def find(root: Path, identity: str) -> Path | None:

@@ -139,7 +139,7 @@ def decode(slices: Iterable[SliceRef], options: CTOptions) -> Mapping[Place, NDA
         DataError: one of them can't be decoded.
     """
     wanted = {place(ref): ref for ref in slices}
-    store = cache.chosen(options.hu_cache)
+    store = cache.from_option(options.hu_cache)
     keys = {at: _key(at, options) for at, ref in wanted.items() if slow(ref)} if store else {}
     decoded = {at: hu for at, key in keys.items() if store and (hu := store.get(key)) is not None}
     fresh = _fresh([ref for at, ref in wanted.items() if at not in decoded], options)

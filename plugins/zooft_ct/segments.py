@@ -131,7 +131,8 @@ def _lay(mask: NDArray[np.bool_], drawn: Drawn, at: int, name: str) -> None:
     if len(taken):
         other = drawn.names[int(taken[0]) - 1]
         raise zooft.DataError(
-            f"the segments {other!r} and {name!r} overlap, first in {len(taken)} voxels of slice {at + 1}; a voxel has "
+            f"the segments {other!r} and {name!r} overlap, first in {zooft.pluralize(len(taken), 'voxel')}"
+            f" of slice {at + 1}; a voxel has "
             "one class here, so leave one of them, or learn each by a model of its own"
         )
     there[mask] = number
@@ -197,7 +198,7 @@ def write(
     partial = path.with_suffix(".partial")
     try:
         with privacy.quiet_pydicom():
-            _made(labels, slices, names, about).save_as(partial, enforce_file_format=True)
+            _make_dataset(labels, slices, names, about).save_as(partial, enforce_file_format=True)
         partial.replace(path)
     except zooft.DataError:
         raise
@@ -221,7 +222,9 @@ def _whole(source: Dataset) -> Dataset:
     return source
 
 
-def _made(labels: NDArray[np.uint8], slices: Sequence[SliceHeader], names: Mapping[int, str], about: str) -> Dataset:
+def _make_dataset(
+    labels: NDArray[np.uint8], slices: Sequence[SliceHeader], names: Mapping[int, str], about: str
+) -> Dataset:
     import highdicom
     import numpy as np
     from highdicom.uid import UID

@@ -15,7 +15,7 @@ from itertools import pairwise
 from pathlib import Path
 
 import zooft
-from zooft_ct import foreign, geometry, person, phases
+from zooft_ct import geometry, other_formats, person, phases
 from zooft_ct.header import Owner, SliceHeader, UnusableError, headers
 from zooft_ct.privacy import quiet_pydicom
 from zooft_ct.walk import walk
@@ -76,7 +76,7 @@ class Refused:
         reason: why, without values that name a person.
         owner: whose it is, as far as it is known.
         slices: how many slices of CT are lost with it; 0 for what is none.
-        sop_class: SOPClassUID, where the file tells.
+        sop_class: SOPClassUID, where the file has one.
     """
 
     path: Path
@@ -192,7 +192,7 @@ def _is_named_like_slice(path: Path) -> bool:
 def _is_text(path: Path) -> bool:
     try:
         with path.open("rb") as file:
-            return foreign.is_text(file.read(_LOOKED_AT))
+            return other_formats.is_text(file.read(_LOOKED_AT))
     except OSError:
         return False
 

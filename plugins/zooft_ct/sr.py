@@ -22,7 +22,7 @@ _SCHEME = "99ZOOFT"
 _MAY_BE_EMPTY = (
     "PatientID", "PatientName", "PatientBirthDate", "PatientSex", "StudyID", "StudyDate", "StudyTime",
     "AccessionNumber", "ReferringPhysicianName",
-)  # fmt: skip
+)  # fmt: skip # a table of attributes
 """Type 2 in the modules Patient and General Study (DICOM PS3.3, C.7.1.1, C.7.2.1); anonymised files lack them."""
 _PURPOSE = "Research use only, not for diagnosis. Unverified."
 
@@ -178,7 +178,7 @@ def _content(result: zooft.GroupResult, file: zooft.DeployedFile, source: Any) -
 
 def _completeness(result: zooft.GroupResult) -> Any:
     if result.missing:
-        return _code("71", f"INCOMPLETE: {result.missing} slices couldn't be judged")
+        return _code("71", f"INCOMPLETE: {zooft.pluralize(result.missing, 'slice')} couldn't be judged")
     return _code("70", "All slices were judged")
 
 

@@ -1,4 +1,4 @@
-"""Tasks with CT: what CT has in common, joined with the kind of answer that is wanted."""
+"""Tasks with CT: what CT has in common, joined with the kind of prediction."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import zooft
-from zooft_ct import augment, deploy, discover, graph, judging, looks, read, whois
+from zooft_ct import augment, deploy, discover, display, graph, read, task_parts, whois
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -31,25 +31,25 @@ def ct_task(
         "options": own,
         "discover": find,
         "whois": partial(_whois, find),
-        "intended_use": judging.INTENDED_USE.format(answers=answers),
+        "intended_use": task_parts.INTENDED_USE.format(answers=answers),
         "begin": discover.begin,
         "gather": discover.gather,
         "read": read.read,
         "digest": read.digest,
         "port": graph.port,
         "preprocess": graph.preprocess,
-        "explain": looks.explain,
+        "explain": display.explain,
         "geometry": graph.geometry,
         "augment": augment.augment,
-        "head": judging.head,
-        "bag": judging.bag,
+        "head": task_parts.head,
+        "bag": task_parts.bag,
         "reader": deploy.reader,
         "private": True,
         "subgroups": ("manufacturer", "kernel", "slice_thickness", "sex", "age"),
-        "show": looks.show,
-        "redact": looks.redact,
-        "report": looks.report,
-        "identify": judging.identify,
+        "show": display.show,
+        "redact": display.redact,
+        "report": display.report,
+        "identify": task_parts.identify,
     }
     return zooft.Task(name=name, summary=summary, problem=problem, **{**given, **more})
 

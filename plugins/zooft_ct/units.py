@@ -186,17 +186,14 @@ def oddity(hu: NDArray[np.int16]) -> str:
     import numpy as np
 
     if np.count_nonzero(hu >= _HIGHEST) > BRIGHT * hu.size:
-        return (
-            f"have more than {BRIGHT:.0%} of their values at {_HIGHEST}: metal, or negative numbers that lost their "
-            "sign"
-        )
+        return f"more than {BRIGHT:.0%} of their values at {_HIGHEST}: metal, or negative numbers that lost their sign"
     if not np.count_nonzero((hu < _SURELY_AIR) & (hu > _LOWEST)):
         return (
-            f"have no air, nothing between {_LOWEST} and {_SURELY_AIR}: air is masked or cut out, or it is another "
+            f"no air, nothing between {_LOWEST} and {_SURELY_AIR}: air is masked or cut out, or it is another "
             "slope or intercept"
         )
     if np.count_nonzero(hu > _SOFT[0]) < _MUCH * hu.size and _is_lung(hu):
-        return "show lung and hardly anything else: cut out of one, or it is another slope or intercept"
+        return "lung and hardly anything else: cut out of one, or it is another slope or intercept"
     return ""
 
 

@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import zooft
-from zooft_ct import judging, privacy
+from zooft_ct import privacy, task_parts
 from zooft_ct.header import SliceHeader
 
 
@@ -34,12 +34,12 @@ def _of_samples(text: str, samples: Sequence[zooft.Sample]) -> Mapping[str, str]
     one = slices[len(slices) // 2]
     facts = {"samples": str(len(matching))}
     if not isinstance(one, SliceHeader):
-        return {**facts, "file": str(one.volume.path), **(judging.which(one) if depth > 1 else {})}
+        return {**facts, "file": str(one.volume.path), **(task_parts.which(one) if depth > 1 else {})}
     facts["PatientID"] = one.patient_id
     if depth > 0:
         facts["SeriesInstanceUID"] = one.series_uid
     if depth > 1:
-        facts |= {"SOPInstanceUID": one.sop_uid, "file": str(one.path), **judging.which(one)}
+        facts |= {"SOPInstanceUID": one.sop_uid, "file": str(one.path), **task_parts.which(one)}
     return facts
 
 

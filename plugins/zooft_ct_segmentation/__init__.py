@@ -13,8 +13,8 @@ from typing import Any
 import zooft
 from zooft_ct import ct_task, demo_with_masks, discover_volumes
 from zooft_ct_segmentation import dice, presentation, writers
-from zooft_ct_segmentation.meaning import VALUE, meaning, nameless
 from zooft_ct_segmentation.options import CTSegmentationOptions
+from zooft_ct_segmentation.targets import VALUE, meaning, nameless
 from zooft_segmentation import problem as segmentation
 from zooft_segmentation import write_overlays
 
@@ -41,7 +41,7 @@ def zooft_register_tasks() -> list[zooft.Task]:
 
 
 def problem() -> zooft.Problem:
-    """Masks of CT, as a kind of answer: segmentation's, with figures of patients and volumes."""
+    """Masks of CT, as a kind of prediction: segmentation's, with figures of patients and volumes."""
     own = segmentation()
     return replace(
         own,
@@ -61,7 +61,7 @@ def problem() -> zooft.Problem:
 
 
 class _Discover:
-    """`discover_volumes` with the parameters that the core looks for."""
+    """`discover_volumes` with the parameters that the core passes."""
 
     def __call__(
         self, root: Any, options: Any, computing: zooft.Computing = zooft.unseen, *, learning: bool = True
@@ -71,7 +71,7 @@ class _Discover:
 
 
 def network_input(spec: zooft.InputSpec, options: Any) -> zooft.InputSpec:
-    """Of the size that is wanted; the whole field of view is stretched to it."""
+    """Of the size of `options`; the whole field of view is stretched to it."""
     rows, columns = options.size * 2 if len(options.size) == 1 else options.size or (spec.height, spec.width)
     return replace(spec, height=rows, width=columns, mode="stretch")
 
@@ -114,7 +114,7 @@ def _relabel(target: Any, found: Sequence[zooft.Label], known: Sequence[zooft.La
 
 
 def _keys(labels: Sequence[zooft.Label], *, by_value: bool) -> list[Any]:
-    """What classes are told apart by; the background is number 0 in any case."""
+    """What identifies each class; the background is number 0 in any case."""
     if by_value:
         return [label.constants.get(VALUE, float(number)) for number, label in enumerate(labels)]
     return [zooft.spelling(label.name) if number else "" for number, label in enumerate(labels)]

@@ -1,4 +1,4 @@
-"""What segmentation of CT can be told, besides what all tasks with CT can."""
+"""Options of segmentation of CT, besides those of all tasks with CT."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ class MaskOptions:
         "[default: classes.txt, .json or .csv, labels.json or dataset.json in the data folder]",
         local=True,
     )
-    classes_json: str = zooft.option("", "the same as JSON; a run records what stands in the file")
+    classes_json: str = zooft.option("", "the same as JSON; a run records the file's content")
     size: tuple[int, ...] = zooft.option(
         (), "of the network's input, rows,columns or one number for both [default: the backbone's own]"
     )
@@ -39,7 +39,7 @@ class MaskOptions:
     probabilities: bool = zooft.option(False, "the file also gives each class's probability at each pixel")
 
     def __post_init__(self) -> None:
-        """Take the classes from where they stand, and refuse a size that is none.
+        """Read the classes into `classes_json`, and refuse a size that is none.
 
         Raises:
             ConfigError: such a size, a file that can't be read, or classes given twice.

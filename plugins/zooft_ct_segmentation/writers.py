@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import zooft
 from zooft_ct import SliceHeader, require_highdicom, write_nifti, write_segmentation
-from zooft_ct_segmentation.meaning import VALUE
+from zooft_ct_segmentation.targets import VALUE
 from zooft_segmentation import MASK, write_classes
 
 if TYPE_CHECKING:
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class _Series:
-    """The answers to all slices of a series.
+    """The predictions for all slices of a series.
 
     Attributes:
         name: salted, of the group and the series.
@@ -52,7 +52,7 @@ def write_volumes(answers: Iterable[zooft.FileAnswer], labels: Labels, _fitted: 
         write_nifti(path, values[series.labels], series.slices)
         return path
 
-    return _written(answers, folder, write, labels)
+    return _write_all(answers, folder, write, labels)
 
 
 def write_segmentations(
@@ -75,10 +75,10 @@ def write_segmentations(
         write_segmentation(path, series.labels, slices, names, "zooft ct-segmentation")
         return path
 
-    return _written(answers, folder, write, labels)
+    return _write_all(answers, folder, write, labels)
 
 
-def _written(
+def _write_all(
     answers: Iterable[zooft.FileAnswer], folder: Path, write: Callable[[_Series], Path], labels: Labels
 ) -> Sequence[Path]:
     if folder.exists() and any(folder.iterdir()):
@@ -118,7 +118,7 @@ def _series(answers: Iterable[zooft.FileAnswer]) -> Iterator[_Series | str]:
             planes[source.number], slices[source.number] = answer.outputs[MASK], source.middle
             count = source.count
         if len(planes) < count:
-            yield f"{name}: {count - len(planes)} of its {count} slices have no answer"
+            yield f"{name}: {count - len(planes)} of its {count} slices have no prediction"
         else:
             yield _Series(name, np.stack([planes[n] for n in range(count)]), [slices[n] for n in range(count)])
 

@@ -43,7 +43,7 @@ def zooft_register_tasks() -> list[zooft.Task]:
 
 
 def problem() -> zooft.Problem:
-    """Boxes, as a kind of answer."""
+    """Boxes, as a kind of prediction."""
     return zooft.Problem(
         name="detection",
         training=training.training_part(),

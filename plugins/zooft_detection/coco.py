@@ -11,12 +11,12 @@ from pathlib import Path
 from typing import Any
 
 import zooft
-from zooft_detection.listing import (
+from zooft_detection.annotations import (
+    AnnotatedImage,
+    Annotation,
     Claims,
     ClassName,
-    Listed,
     Listing,
-    Noted,
     Split,
     files_below,
     name_in,
@@ -57,8 +57,8 @@ def _looks_so(path: Path) -> bool:
     return any(f'"{word}"'.encode() in head for word in (*_LISTS, "info", "licenses"))
 
 
-def listing(root: Path, files: Sequence[Path], group_key: str) -> Listing:
-    """What the files say.
+def read_annotations(root: Path, files: Sequence[Path], group_key: str) -> Listing:
+    """The content of the files.
 
     Args:
         root: the data.
@@ -80,7 +80,9 @@ def listing(root: Path, files: Sequence[Path], group_key: str) -> Listing:
     context.claims.settle(found)
     crowds = sum(each.ignored for picture in found.pictures for each in picture.objects)
     if crowds:
-        found.notes.append(f"{crowds} regions are crowds, which count nowhere: neither in the loss nor in the figures")
+        found.notes.append(
+            f"{zooft.pluralize(crowds, 'region is a crowd', 'regions are crowds')}, left out of loss and figures"
+        )
     return found
 
 
@@ -156,10 +158,10 @@ def _add(context: _Context, path: Path, content: Mapping[str, Any], split: Split
             if not name:
                 raise zooft.DataError("it has no file_name")
             if ids[key] > 1:
-                raise zooft.DataError(f"the image id {key} stands there {ids[key]} times")
-            listed = _listed(context, path, image, by_image.get(key, []), split)
-            context.claims.add(listed.image, f"{where} (image {key})", listed.objects)
-            context.found.pictures.append(listed)
+                raise zooft.DataError(f"the image id {key} occurs {ids[key]} times")
+            entry = _annotated_image(context, path, image, by_image.get(key, []), split)
+            context.claims.add(entry.image, f"{where} (image {key})", entry.objects)
+            context.found.pictures.append(entry)
         except zooft.DataError as error:
             rejected.append(zooft.Rejection(name or f"{where}, image {position}", f"{where}: {error}"))
     for key in [key for key in by_image if key not in ids]:
@@ -168,9 +170,9 @@ def _add(context: _Context, path: Path, content: Mapping[str, Any], split: Split
         rejected.append(zooft.Rejection(f"{where}, image {key}", reason))
 
 
-def _listed(
+def _annotated_image(
     context: _Context, path: Path, image: Mapping[str, Any], annotations: Sequence[Any], split: Split | None
-) -> Listed:
+) -> AnnotatedImage:
     """One picture.
 
     Raises:
@@ -179,10 +181,10 @@ def _listed(
     where = name_in(context.root, path)
     source = context.pictures.of(path, str(image["file_name"]))
     group = image.get(context.group_key)
-    return Listed(
+    return AnnotatedImage(
         id=name_in(context.root, source),
         image=source,
-        objects=tuple(_noted(each, where, context.numbers) for each in annotations),
+        objects=tuple(_annotation(each, where, context.numbers) for each in annotations),
         where=where,
         split=split,
         group=None if group in (None, "") else str(group),
@@ -194,7 +196,7 @@ def _id(annotation: Any) -> Any:
     return annotation.get("id", "without id") if isinstance(annotation, dict) else annotation
 
 
-def _noted(annotation: Any, where: str, numbers: Mapping[int, int]) -> Noted:
+def _annotation(annotation: Any, where: str, numbers: Mapping[int, int]) -> Annotation:
     key = annotation.get("category_id")
     place = f"{where}, annotation {_id(annotation)}"
     if not isinstance(key, int) or key not in numbers:
@@ -205,7 +207,7 @@ def _noted(annotation: Any, where: str, numbers: Mapping[int, int]) -> Noted:
         raise zooft.DataError(
             f"annotation {_id(annotation)} has the bbox {annotation.get('bbox')}; expected [x, y, width, height]"
         )
-    return Noted(numbers[key], box, place, ignored=bool(annotation.get("iscrowd", 0)))
+    return Annotation(numbers[key], box, place, ignored=bool(annotation.get("iscrowd", 0)))
 
 
 class _Pictures:

@@ -35,7 +35,7 @@ def shapes(root: Path, seed: int) -> None:
         images: list[dict[str, Any]] = []
         annotations: list[dict[str, Any]] = []
         for number in range(count):
-            picture, boxes = _drawn(rng)
+            picture, boxes = _draw(rng)
             name = f"{number:02}.png"
             Image.fromarray(picture).save(root / "images" / split / name)
             images.append({"id": number + 1, "file_name": name, "height": _ROWS, "width": _COLUMNS})
@@ -46,7 +46,7 @@ def shapes(root: Path, seed: int) -> None:
         (root / "annotations" / f"instances_{split}.json").write_text(json.dumps(content))
 
 
-def _drawn(rng: Any) -> tuple[NDArray[Any], list[tuple[int, tuple[int, int, int, int]]]]:
+def _draw(rng: Any) -> tuple[NDArray[Any], list[tuple[int, tuple[int, int, int, int]]]]:
     """A picture ``(96, 128, 3)`` uint8, and of each shape the number of its class and x, y, width, height.
 
     None to four shapes of any colour that isn't the ground's.

@@ -12,7 +12,7 @@ import numpy as np
 import zooft
 from zooft_detection import settings
 from zooft_detection.discover import NUMBER
-from zooft_detection.drawing import drawn
+from zooft_detection.drawing import draw_boxes
 from zooft_detection.evaluation import deployed_columns, likely, thresholds
 
 if TYPE_CHECKING:
@@ -99,7 +99,7 @@ def _agree(
     fitted: Mapping[str, Any],
     _slack: Any,
 ) -> tuple[str, ...]:
-    """Every box above the threshold of its class has one of its own in the other answer, within half a pixel."""
+    """Every box above its threshold has a counterpart of its own in the other prediction, within half a pixel."""
     limits = thresholds(fitted, labels)
     lost = compared = 0
     for row in range(len(torch["count"])):
@@ -109,7 +109,7 @@ def _agree(
             compared, lost = compared + found + without, lost + without
     if not lost:
         return ()
-    return (f"{lost} of {compared} boxes have no counterpart within half a pixel",)
+    return (f"{lost} of {compared} boxes without a counterpart within half a pixel",)
 
 
 def _partners(
@@ -181,7 +181,7 @@ def write_yolo(answers: Iterable[zooft.FileAnswer], labels: Labels, fitted: Any,
         rows, columns = answer.picture().shape[:2]
         written.append(names.path(answer.key, ".txt"))
         lines = []
-        for box, score, label in chosen(answer.outputs, limits):
+        for box, score, label in detections(answer.outputs, limits):
             left, top, right, bottom = (float(each) / side for each, side in zip(box, (columns, rows) * 2, strict=True))
             shares = ((left + right) / 2, (top + bottom) / 2, right - left, bottom - top)
             lines.append(f"{label} {' '.join(f'{share:.6f}' for share in shares)} {score:.4f}\n")
@@ -196,12 +196,12 @@ def write_overlays(answers: Iterable[zooft.FileAnswer], labels: Labels, fitted: 
     limits, names, written = thresholds(fitted, labels), zooft.FileNames(folder, taken=("classes",)), list[Path]()
     for answer in answers:
         written.append(names.path(answer.key, ".png"))
-        boxes = list(chosen(answer.outputs, limits))
-        Image.fromarray(drawn(answer.picture(), boxes, labels)).save(written[-1])
+        boxes = list(detections(answer.outputs, limits))
+        Image.fromarray(draw_boxes(answer.picture(), boxes, labels)).save(written[-1])
     return written
 
 
-def chosen(
+def detections(
     answers: Mapping[str, NDArray[Any]], limits: NDArray[np.float64]
 ) -> Iterable[tuple[NDArray[Any], float, int]]:
     """Corners, score and class of one picture's boxes from their thresholds on."""

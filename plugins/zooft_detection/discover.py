@@ -1,4 +1,4 @@
-"""Pictures and their boxes, every one of them looked at before training starts."""
+"""Pictures and their boxes, every one of them decoded once before training starts."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 import zooft
 from zooft_detection import coco, voc, yolo
-from zooft_detection.listing import Form, Listed, Listing, Noted, corners_of
+from zooft_detection.annotations import AnnotatedImage, Annotation, Form, Listing, corners_of
 from zooft_detection.target import Boxes, Corners, area, cut, fault_of, is_outside
 
 if TYPE_CHECKING:
@@ -30,16 +30,16 @@ _MOST_ODD = 0.05
 
 
 @dataclass(frozen=True, slots=True)
-class _Seen:
+class _Decoded:
     """A picture that can be decoded, upright.
 
     Attributes:
-        listed: what the annotations say.
+        entry: its annotations.
         size: rows and columns.
         facts: of the picture.
     """
 
-    listed: Listed
+    entry: AnnotatedImage
     size: tuple[int, int]
     facts: dict[str, str | float]
 
@@ -50,7 +50,7 @@ def discover(root: Path, options: DetectionOptions, *, computing: zooft.Computin
     Args:
         root: a folder, or a file of annotations.
         options: the task's own.
-        computing: told how far it is.
+        computing: called with the progress.
 
     Raises:
         DataError: no annotations, or none that can be used, or all in another form than theirs.
@@ -59,16 +59,16 @@ def discover(root: Path, options: DetectionOptions, *, computing: zooft.Computin
     listing = _listing(root, options)
     if not listing.classes:
         raise zooft.DataError(f"the annotations in {root} name no class{_why_none(listing.rejected)}")
-    seen: list[_Seen] = []
+    decoded: list[_Decoded] = []
     rejected = list(listing.rejected)
-    for found in _looked_into(listing, computing):
+    for found in _decode_all(listing, computing):
         if isinstance(found, zooft.Rejection):
             rejected.append(found)
         else:
-            seen.append(found)
-    _refuse_other_form(listing, seen)
+            decoded.append(found)
+    _refuse_other_form(listing, decoded)
     boxed = _Boxing(listing, cut_all=options.outside == "cut")
-    samples = [sample for each in seen if (sample := boxed.sample(each)) is not None]
+    samples = [sample for each in decoded if (sample := boxed.sample(each)) is not None]
     rejected += boxed.rejected
     if not samples:
         raise zooft.DataError(f"no picture in {root} can be used{_why_none(rejected)}")
@@ -96,14 +96,14 @@ def _listing(root: Path, options: DetectionOptions) -> Listing:
     there = [name for name, files in (("coco", jsons), ("voc", sheets), ("yolo", data)) if files]
     if len(there) > 1:
         raise zooft.DataError(
-            f"{root} has annotations of several forms: {', '.join(there)}; say which by --annotations"
+            f"{root} has annotations of several forms: {', '.join(there)}; choose one with --annotations"
         )
     if jsons:
-        return coco.listing(root, jsons, options.group_key)
+        return coco.read_annotations(root, jsons, options.group_key)
     if sheets:
-        return voc.listing(root, sheets)
+        return voc.read_annotations(root, sheets)
     if data:
-        return yolo.listing(root, data)
+        return yolo.read_annotations(root, data)
     what = "no annotations" if wanted == "auto" else f"no annotations of the form {wanted}"
     raise zooft.DataError(
         f"{root} has {what}; expected COCO's JSON (images, annotations, categories), Pascal VOC's XML files beside "
@@ -114,41 +114,44 @@ def _listing(root: Path, options: DetectionOptions) -> Listing:
 # pictures
 
 
-def _looked_into(listing: Listing, computing: zooft.Computing) -> Iterator[_Seen | zooft.Rejection]:
+def _decode_all(listing: Listing, computing: zooft.Computing) -> Iterator[_Decoded | zooft.Rejection]:
     """In threads: Pillow's decoders let go of the interpreter."""
-    advance = computing("looking into pictures", len(listing.pictures))
+    advance = computing("decoding pictures", len(listing.pictures))
     with warnings.catch_warnings(), ThreadPoolExecutor(max_workers=min(8, os.cpu_count() or 1)) as pool:
         # once for all threads: the filters belong to the process
         warnings.simplefilter("ignore")
-        for found in pool.map(lambda listed: _look(listed, stored=listing.stored), listing.pictures):
+        for found in pool.map(lambda entry: _decode(entry, stored=listing.stored), listing.pictures):
             advance(1)
             yield found
 
 
-def _look(listed: Listed, *, stored: bool) -> _Seen | zooft.Rejection:
+def _decode(entry: AnnotatedImage, *, stored: bool) -> _Decoded | zooft.Rejection:
     try:
-        with zooft.image_opened(listed.image) as image:
+        with zooft.image_opened(entry.image) as image:
             image.load()
             orientation = image.getexif().get(0x0112, 1)
             turned = orientation in range(_TURNED, _TURNED + 4)
             rows, columns = (image.width, image.height) if turned else (image.height, image.width)
             facts: dict[str, str | float] = {
-                "format": image.format or "", "mode": image.mode, "width": float(columns), "height": float(rows),
-            }  # fmt: skip
+                "format": image.format or "",
+                "mode": image.mode,
+                "width": float(columns),
+                "height": float(rows),
+            }
     except zooft.DataError as error:
-        return zooft.Rejection(listed.id, str(error))
+        return zooft.Rejection(entry.id, str(error))
     if stored and orientation not in (0, 1):
         return zooft.Rejection(
-            listed.id,
-            f"{listed.where}: the picture's EXIF turns it, and boxes are of the pixels as they are stored; save it "
+            entry.id,
+            f"{entry.where}: the picture's EXIF turns it, and boxes are of the pixels as they are stored; save it "
             "upright, or without that entry where the boxes fit what is stored",
         )
-    if listed.size is not None and listed.size != (rows, columns):
+    if entry.size is not None and entry.size != (rows, columns):
         return zooft.Rejection(
-            listed.id,
-            f"{listed.where}: the picture is {columns}x{rows}, and its boxes are of {listed.size[1]}x{listed.size[0]}",
+            entry.id,
+            f"{entry.where}: the picture is {columns}x{rows}, and its boxes are of {entry.size[1]}x{entry.size[0]}",
         )
-    return _Seen(listed, (rows, columns), facts)
+    return _Decoded(entry, (rows, columns), facts)
 
 
 # boxes
@@ -158,22 +161,22 @@ def _scale(listing: Listing, size: tuple[int, int]) -> tuple[float, float]:
     return (float(size[1]), float(size[0])) if listing.relative else (1.0, 1.0)
 
 
-def _refuse_other_form(listing: Listing, seen: Sequence[_Seen]) -> None:
+def _refuse_other_form(listing: Listing, decoded: Sequence[_Decoded]) -> None:
     """Boxes that don't fit as they are, nearly all of which would fit if their numbers meant something else.
 
     Raises:
         DataError: names the form that they seem to have.
     """
-    pairs = [(noted, each.size) for each in seen for noted in each.listed.objects]
+    pairs = [(annotation, each.size) for each in decoded for annotation in each.entry.objects]
     wrong = [pair for pair in pairs if not _fits(listing, pair[0], pair[1], listing.form)]
     if len(pairs) < _FEWEST or not wrong:
         return
     for other in _others(listing.form):
-        odd = sum(not _fits(listing, noted, size, other) for noted, size in pairs)
+        odd = sum(not _fits(listing, annotation, size, other) for annotation, size in pairs)
         if odd <= _MOST_ODD * len(pairs) and len(wrong) > 2 * odd:
             first, size = wrong[0]
             raise zooft.DataError(
-                f"{first.where}: {_shown(first.numbers)} isn't a box in a picture of {size[1]}x{size[0]}. "
+                f"{first.where}: {_format(first.numbers)} isn't a box in a picture of {size[1]}x{size[0]}. "
                 f"{listing.form_words}, and {len(wrong)} of {len(pairs)} boxes don't fit; all but {odd} fit as "
                 f"{_WORDS[other]}. Convert them"
             )
@@ -191,19 +194,19 @@ _WORDS = {
 }
 
 
-def _fits(listing: Listing, noted: Noted, size: tuple[int, int], form: Form) -> bool:
-    return not fault_of(corners_of(noted.numbers, form, _scale(listing, size)), size)
+def _fits(listing: Listing, annotation: Annotation, size: tuple[int, int], form: Form) -> bool:
+    return not fault_of(corners_of(annotation.numbers, form, _scale(listing, size)), size)
 
 
-def _shown(numbers: Corners) -> str:
+def _format(numbers: Corners) -> str:
     return "[" + ", ".join(f"{number:g}" for number in numbers) + "]"
 
 
 class _Boxing:
-    """Makes samples, and notes what of their boxes isn't used.
+    """Makes samples, and records which of their boxes aren't used.
 
     Args:
-        listing: what the annotations say.
+        listing: all annotations.
         cut_all: whether boxes are cut at the border however far they reach beyond it.
     """
 
@@ -212,48 +215,53 @@ class _Boxing:
         self.rejected: list[zooft.Rejection] = []
         self._counts: Counter[str] = Counter()
 
-    def sample(self, seen: _Seen) -> zooft.Sample | None:
+    def sample(self, decoded: _Decoded) -> zooft.Sample | None:
         """Of a picture; None where one of its boxes is wrong."""
-        listed, size = seen.listed, seen.size
-        kept: dict[tuple[int, Corners], bool] = {}
-        empty: list[Noted] = []
-        for noted in listed.objects:
-            corners = corners_of(noted.numbers, self._listing.form, _scale(self._listing, size))
+        entry, size = decoded.entry, decoded.size
+        ignored: dict[tuple[int, Corners], bool] = {}
+        empty: list[Annotation] = []
+        for annotation in entry.objects:
+            corners = corners_of(annotation.numbers, self._listing.form, _scale(self._listing, size))
             fault = fault_of(corners, size)
             if fault and not (self._cut_all and is_outside(corners, size) and "outside" in fault):
-                self.rejected.append(zooft.Rejection(listed.id, f"{noted.where}: the box {fault}"))
+                self.rejected.append(zooft.Rejection(entry.id, f"{annotation.where}: the box {fault}"))
                 return None
             inside = cut(corners, size)
             self._counts["cut"] += inside != corners
             if area(inside) <= 0:
-                empty.append(noted)
+                empty.append(annotation)
                 continue
-            self._counts["twice"] += (noted.number, inside) in kept
-            kept[noted.number, inside] = kept.get((noted.number, inside), True) and noted.ignored
+            self._counts["twice"] += (annotation.number, inside) in ignored
+            ignored[annotation.number, inside] = ignored.get((annotation.number, inside), True) and annotation.ignored
         self.rejected += [
-            zooft.Rejection(each.where, f"the box {_shown(each.numbers)} has no area; its picture is used without it")
+            zooft.Rejection(each.where, f"the box {_format(each.numbers)} has no area; its picture is used without it")
             for each in empty
         ]
-        self._counts["empty"] += not kept
+        self._counts["empty"] += not ignored
         target = Boxes(
             size=size,
-            corners=tuple(corners for _, corners in kept),
-            classes=tuple(number for number, _ in kept),
-            ignored=tuple(kept.values()),
+            corners=tuple(corners for _, corners in ignored),
+            classes=tuple(number for number, _ in ignored),
+            ignored=tuple(ignored.values()),
         )
         return zooft.Sample(
-            id=listed.id, source=listed.image, target=target, group=listed.group, split=listed.split, facts=seen.facts
+            id=entry.id, source=entry.image, target=target, group=entry.group, split=entry.split, facts=decoded.facts
         )
 
     def notes(self) -> Iterator[str]:
         """What the user should know."""
         if self._counts["cut"]:
             how = "" if self._cut_all else ", by a pixel at most,"
-            yield f"{self._counts['cut']} boxes reach beyond their pictures{how} and are cut at the border"
+            yield f"{zooft.pluralize(self._counts['cut'], 'box', 'boxes')} beyond the picture's border{how} cut at it"
         if self._counts["twice"]:
-            yield f"{self._counts['twice']} boxes stand there twice in the same picture and count once"
+            yield (
+                f"{zooft.pluralize(self._counts['twice'], 'box is', 'boxes are')}"
+                " listed twice in the same picture and counted once"
+            )
         if self._counts["empty"]:
-            yield f"{self._counts['empty']} pictures have no object: they teach where nothing is"
+            yield (
+                f"{zooft.pluralize(self._counts['empty'], 'picture has', 'pictures have')} no object: used as negatives"
+            )
 
 
 def _why_none(rejected: Sequence[zooft.Rejection]) -> str:

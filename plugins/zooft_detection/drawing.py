@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 _COLOURS: tuple[Colour, ...] = (
     (230, 25, 75), (0, 130, 200), (60, 180, 75), (245, 130, 48), (145, 30, 180), (0, 128, 128), (170, 110, 40),
     (240, 50, 230), (128, 128, 0), (0, 0, 128), (128, 0, 0), (70, 160, 160),
-)  # fmt: skip
+)  # fmt: skip # a table of colours
 """Dark enough for white letters."""
 _WHITE, _BLACK = (255, 255, 255), (0, 0, 0)
 _READABLE = 400
@@ -31,7 +31,9 @@ def colour_of(number: int) -> Colour:
     return _COLOURS[number % len(_COLOURS)]
 
 
-def drawn(picture: NDArray[np.uint8], boxes: Iterable[tuple[Any, float, int]], labels: Labels) -> NDArray[np.uint8]:
+def draw_boxes(
+    picture: NDArray[np.uint8], boxes: Iterable[tuple[Any, float, int]], labels: Labels
+) -> NDArray[np.uint8]:
     """A picture ``(H, W)`` or ``(H, W, 3)`` with boxes, their classes and scores.
 
     Args:
@@ -45,14 +47,14 @@ def drawn(picture: NDArray[np.uint8], boxes: Iterable[tuple[Any, float, int]], l
     return np.asarray(canvas.image)
 
 
-def compared(
+def draw_comparison(
     picture: NDArray[np.uint8], boxes: Iterable[tuple[Any, float, int]], target: Any, labels: Labels
 ) -> NDArray[np.uint8]:
-    """The answer drawn in as `drawn` does, and the truth, where that is known, in dashes below it."""
+    """The prediction drawn in as `draw_boxes` does, and the truth, where that is known, in dashes below it."""
     canvas = _Canvas(picture, scale=max(1, round(_READABLE / min(picture.shape[:2]))))
     if target is not None:
         for corners, number in zip(target.corners, target.classes, strict=True):
-            canvas.dashed(corners, labels[number].name)
+            canvas.dashed_box(corners, labels[number].name)
     for corners, score, number in boxes:
         canvas.box(corners, f"{labels[number].name} {score:.2f}", colour_of(number))
     return np.asarray(canvas.image)
@@ -82,7 +84,7 @@ class _Canvas:
         _, height = self._size(words)
         self._words((left, top - height if top >= height else top), words, colour, _WHITE)
 
-    def dashed(self, corners: Any, words: str) -> None:
+    def dashed_box(self, corners: Any, words: str) -> None:
         """A box in black and white dashes with words at its foot."""
         left, top, right, bottom = self._places(corners)
         dash = _DASH * self._line
@@ -106,7 +108,7 @@ class _Canvas:
         return round(width) + 4, round(height) + 3
 
     def _words(self, corner: tuple[int, int], words: str, ground: Colour, ink: Colour) -> None:
-        """Kept within the picture."""
+        """Moved to lie within the picture."""
         width, height = self._size(words)
         x, y = (
             max(0, min(place, most - size))

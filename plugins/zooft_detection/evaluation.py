@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 THRESHOLDS = "thresholds"
 """What is fitted: for each class the score from which on a box counts as found."""
 UNFITTED = 0.5
-"""The threshold of a class that validation data says nothing about."""
+"""The threshold of a class that validation data doesn't have."""
 SENSITIVITIES = (0.5, 0.7, 0.8, 0.9, 0.95)
 RECALLS = np.linspace(0.0, 1.0, 101)
 _HALF, _QUARTERS = 0, 5

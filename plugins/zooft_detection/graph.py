@@ -74,30 +74,30 @@ def select(boxes: Tensor, scores: Tensor, *, most: int, iou: float) -> Found:
     wide = (boxes[..., 2:] - boxes[..., :2]).amin(-1, keepdim=True) > _LEAST_SIDE
     scores = (scores * wide).transpose(1, 2)
     places = boxes.shape[1]
-    kept = suppressed(boxes, scores, most=most, iou=iou).flatten(1)
-    if kept.shape[1] < most:
-        kept = nn.functional.pad(kept, (0, most - kept.shape[1]))
-    top, index = kept.topk(most)
+    scores_left = suppress(boxes, scores, most=most, iou=iou).flatten(1)
+    if scores_left.shape[1] < most:
+        scores_left = nn.functional.pad(scores_left, (0, most - scores_left.shape[1]))
+    top, index = scores_left.topk(most)
     there = top > FLOOR
     place, label = index % places, index // places
     corners = boxes.gather(1, place[..., None].expand(-1, -1, 4)) * there[..., None]
     return Found(corners, top * there, torch.where(there, label, NO_LABEL), there.sum(1))
 
 
-def suppressed(boxes: Tensor, scores: Tensor, *, most: int, iou: float) -> Tensor:
+def suppress(boxes: Tensor, scores: Tensor, *, most: int, iou: float) -> Tensor:
     """Scores ``(N, C, P)`` with 0 for all that are no box.
 
     These are below `FLOOR`, overlap likelier boxes ``(N, P, 4)`` of their class, or come behind the first `most`.
     """
     if torch.compiler.is_exporting():
         return _as_operator(boxes, scores, most=most, iou=iou)
-    kept = torch.zeros_like(scores)
+    scores_left = torch.zeros_like(scores)
     for row, column in torch.nonzero((scores > FLOOR).any(-1)).tolist():
         own = scores[row, column]
         which = torch.nonzero(own > FLOOR)[:, 0]
         which = which[torchvision.ops.nms(boxes[row, which], own[which], iou)[:most]]
-        kept[row, column, which] = own[which]
-    return kept
+        scores_left[row, column, which] = own[which]
+    return scores_left
 
 
 def _as_operator(boxes: Tensor, scores: Tensor, *, most: int, iou: float) -> Tensor:

@@ -50,16 +50,16 @@ class BoxLoss(nn.Module):
         squares = outputs[SQUARES].float()
         with torch.no_grad():
             assigned = assign(squares, targets["boxes"], targets["labels"], targets["ignored"])
-            wanted = targets["boxes"].gather(1, assigned.box[..., None].expand(-1, -1, 4))
+            matched = targets["boxes"].gather(1, assigned.box[..., None].expand(-1, -1, 4))
             names = targets["labels"].gather(1, assigned.box)
         found = assigned.found
         one_hot = nn.functional.one_hot(names.clamp_min(0), classes.shape[-1]) * found[..., None]
         focal = sigmoid_focal_loss(classes, one_hot.to(classes), reduction="none").sum(-1)
         total = (focal * ~assigned.left_out).sum()
         ours = boxes_of(distances[found], squares[found])
-        total = total + generalized_box_iou_loss(ours, wanted[found], reduction="sum")
+        total = total + generalized_box_iou_loss(ours, matched[found], reduction="sum")
         near = nn.functional.binary_cross_entropy_with_logits(
-            centreness[found][:, 0], _centreness(squares[found], wanted[found]), reduction="sum"
+            centreness[found][:, 0], _centreness(squares[found], matched[found]), reduction="sum"
         )
         # 0 x: where no place is responsible for a box, there is a gradient all the same
         idle = 0 * (distances.sum() + centreness.sum() + squares.sum())

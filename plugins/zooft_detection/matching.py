@@ -1,7 +1,7 @@
 """Which found boxes are right, by COCO's rule (pycocotools' ``evaluateImg``), a picture at a time, as small rows.
 
 Of our own, since figures must be functions of rows, to be drawn again and again by the bootstrap; faster-coco-eval and
-pycocotools keep what a picture's boxes were matched with to themselves. Tests compare with both.
+pycocotools don't expose what a picture's boxes were matched with. Tests compare with both.
 """
 
 from __future__ import annotations
@@ -112,7 +112,7 @@ def _match(
 
 
 def _last_largest(values: NDArray[np.float64]) -> NDArray[np.int64]:
-    """As COCO's loop, which goes on at equal overlaps."""
+    """As COCO's loop, which takes the last of equal overlaps."""
     found: NDArray[np.int64] = values.shape[-1] - 1 - values[..., ::-1].argmax(-1)
     return found
 

@@ -1,4 +1,4 @@
-"""What detection can be told."""
+"""Options of detection."""
 
 from __future__ import annotations
 
@@ -16,19 +16,20 @@ class DetectionOptions:
     """Flags of the task."""
 
     annotations: Literal["auto", "coco", "voc", "yolo"] = zooft.option(
-        "auto", "form of the annotations; auto takes the one that lies there"
+        "auto", "form of the annotations; auto takes the one that is found"
     )
     outside: Literal["list", "cut"] = zooft.option(
-        "list", "what becomes of pictures with boxes that reach beyond them: listed and not used, or cut at the border"
+        "list",
+        "pictures with boxes that reach beyond them: list them and leave them out, or cut the boxes at the border",
     )
     group_key: str = zooft.option(
-        "group", "key of COCO's images that names what a split must keep together, such as patient_id"
+        "group", "key of COCO's images that names groups that a split must not divide, such as patient_id"
     )
     size: tuple[int, ...] = zooft.option(
         (), "of the network's input, rows,columns or one number for both [default: the backbone's own]"
     )
     fit: Literal["letterbox", "stretch"] = zooft.option(
-        "letterbox", "how pictures are brought to that size: letterbox keeps their shape"
+        "letterbox", "how pictures are resized to it: letterbox preserves their aspect ratio"
     )
     augment: Literal["none", "light", "medium"] = zooft.option(
         "light", "random views in training: flips, scales and crops, colour"

@@ -21,7 +21,7 @@ _LEVELS = ((0, "-", "overlap 0.5"), (5, "--", "overlap 0.75"))
 def precision_recall(predictions: zooft.Predictions, names: Sequence[str]) -> zooft.Picture:
     """A curve a class and overlap."""
     axes, figure = _axes()
-    for number in _shown(predictions, names):
+    for number in _most_frequent(predictions, names):
         curves, _ = evaluation.precisions(evaluation.of_class(predictions, number, areas=1))
         for level, style, _words in _LEVELS:
             axes.plot(
@@ -40,7 +40,7 @@ def precision_recall(predictions: zooft.Predictions, names: Sequence[str]) -> zo
 def froc(predictions: zooft.Predictions, names: Sequence[str]) -> zooft.Picture:
     """A curve a class."""
     axes, figure = _axes()
-    for number in _shown(predictions, names):
+    for number in _most_frequent(predictions, names):
         own = evaluation.of_class(predictions, number, areas=1)
         found, wrong = evaluation.froc_curve(own, len(predictions))
         axes.step(wrong, found, where="post", color=_rgb(number), label=names[number])
@@ -56,7 +56,7 @@ def froc(predictions: zooft.Predictions, names: Sequence[str]) -> zooft.Picture:
     )
 
 
-def _shown(predictions: zooft.Predictions, names: Sequence[str]) -> list[int]:
+def _most_frequent(predictions: zooft.Predictions, names: Sequence[str]) -> list[int]:
     counts = predictions[matching.TRUTHS][:, :, 0].sum(0)
     most = sorted(range(len(names)), key=lambda number: (-int(counts[number]), number))[:_MOST]
     return [number for number in sorted(most) if counts[number]]
@@ -67,7 +67,7 @@ def _about(names: Sequence[str]) -> str:
 
 
 def _only(style: str, name: str) -> str:
-    """A class stands in the legend once; names with a leading underscore aren't shown."""
+    """A class is in the legend once; names with a leading underscore aren't shown."""
     return name if style == "-" else f"_{name}"
 
 

@@ -11,8 +11,8 @@ import numpy as np
 
 import zooft
 from zooft_detection import matching
-from zooft_detection.deploy import chosen
-from zooft_detection.drawing import compared
+from zooft_detection.deploy import detections
+from zooft_detection.drawing import draw_comparison
 from zooft_detection.evaluation import SENSITIVITIES, likely, row_ap50, thresholds
 
 if TYPE_CHECKING:
@@ -93,7 +93,7 @@ def _opening(labels: Labels, fitted: Any) -> Sequence[str]:
 
 
 def _target(target: Any, labels: Labels) -> str:
-    """How many of each class, and what tells pictures of the same numbers apart: the audit compares these texts."""
+    """How many of each class, and what distinguishes pictures of the same numbers: the audit compares these texts."""
     counts = Counter(number for number, ignored in zip(target.classes, target.ignored, strict=True) if not ignored)
     words = _list([counts[number] for number in range(len(labels))], labels)
     if not target.corners:
@@ -168,12 +168,12 @@ def _sizes(evaluation: Any) -> zooft.Table:
         (each["name"], *(_figure(each[f"ap_{name}"]) for name in names))
         for each in evaluation.details.get("classes", ())
     ]
-    mean = ("mean", *(_interval(evaluation, f"ap_{name}", _known(evaluation, f"ap_{name}")) for name in names))
+    mean = ("mean", *(_interval(evaluation, f"ap_{name}", _value(evaluation, f"ap_{name}")) for name in names))
     heads = ("AP by size", "small (up to 32² pixels)", "medium (up to 96²)", "large")
     return zooft.Table(title="By size of the objects", columns=heads, rows=(mean, *rows))
 
 
-def _known(evaluation: Any, name: str) -> float | None:
+def _value(evaluation: Any, name: str) -> float | None:
     found = evaluation.metrics.get(name)
     return None if found is None or math.isnan(found.value) else found.value
 
@@ -214,4 +214,4 @@ def _usage(labels: Labels, fitted: Any, _rule: str, _group_name: str) -> Sequenc
 def _picture(
     picture: NDArray[Any], answers: Mapping[str, NDArray[Any]], target: Any, labels: Labels, fitted: Any
 ) -> NDArray[Any]:
-    return compared(picture, chosen(answers, thresholds(fitted, labels)), target, labels)
+    return draw_comparison(picture, detections(answers, thresholds(fitted, labels)), target, labels)

@@ -1,6 +1,6 @@
 """FCOS (Tian et al. 2019) on a backbone's taps: torchvision's feature pyramid and heads, and places of our own.
 
-A place is a point of one of the pyramid's maps; its square, as wide as the map's stride, says where it lies in the
+A place is a point of one of the pyramid's maps; its square, as wide as the map's stride, gives where it lies in the
 network's input and which sizes of boxes are its business.
 """
 

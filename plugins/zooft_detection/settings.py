@@ -1,4 +1,4 @@
-"""What of the options the graph depends on, as it stands in the first label: how many boxes, and which overlap."""
+"""Options that the graph depends on, as the first label's constants hold them: number of boxes, and overlap."""
 
 from __future__ import annotations
 
@@ -23,13 +23,13 @@ class Settings(NamedTuple):
     iou: float
 
 
-def noted(labels: Sequence[zooft.Label], options: DetectionOptions) -> tuple[zooft.Label, ...]:
+def record(labels: Sequence[zooft.Label], options: DetectionOptions) -> tuple[zooft.Label, ...]:
     """The same labels, with these in the first one's constants."""
     constants = {**labels[0].constants, _MOST: float(options.max_boxes), _IOU: options.nms_iou}
     return (replace(labels[0], constants=constants), *labels[1:])
 
 
 def of(labels: Sequence[zooft.Label]) -> Settings:
-    """What `noted` has noted."""
+    """What `record` has written into the labels."""
     found = labels[0].constants
     return Settings(int(found.get(_MOST, _USUAL[0])), float(found.get(_IOU, _USUAL[1])))

@@ -1,4 +1,4 @@
-"""A picture's boxes as they stand in `Sample.target`, and what is wrong with a box."""
+"""A picture's boxes as `Sample.target` has them, and what is wrong with a box."""
 
 from __future__ import annotations
 

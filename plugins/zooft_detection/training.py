@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     Encoded = Mapping[str, NDArray[Any]]
 
 _SEEN = 0.3
-"""Share of a box that a view must show; less than that of an object can't be told, and counts nowhere."""
+"""Share of a box that a view must show; an object of which it shows less is left out of the loss."""
 
 
 def training_part() -> zooft.TrainingPart:
@@ -55,7 +55,7 @@ def _check(target: Any, labels: Labels) -> str:
 
 
 def _prepare(labels: Labels, _targets: Sequence[Boxes], options: Any) -> Labels:
-    return settings.noted(labels, options)
+    return settings.record(labels, options)
 
 
 def _encode(target: Boxes, _labels: Labels) -> Encoded:
@@ -64,7 +64,7 @@ def _encode(target: Boxes, _labels: Labels) -> Encoded:
 
 
 def _move(encoded: Encoded, geometry: zooft.Geometry) -> Encoded:
-    """Boxes of which a view shows nothing are gone; those of which it shows little count nowhere."""
+    """Boxes of which a view shows nothing are dropped; those of which it shows little are ignored."""
     boxes = geometry.boxes(encoded["boxes"])
     scale = abs(np.linalg.det(geometry.matrix[:, :2]))
     before = (encoded["boxes"][:, 2:] - encoded["boxes"][:, :2]).prod(1) * scale

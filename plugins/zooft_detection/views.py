@@ -20,7 +20,7 @@ _COLOURS = {"light": 0.2, "medium": 0.4}
 
 
 def network_input(spec: zooft.InputSpec, options: DetectionOptions) -> zooft.InputSpec:
-    """Of the size that is wanted, without a crop, which would lose the borders."""
+    """Of the size of `options`, without a crop, which would lose the borders."""
     rows, columns = options.size * 2 if len(options.size) == 1 else options.size or (spec.height, spec.width)
     return replace(spec, height=rows, width=columns, mode=options.fit)
 

@@ -9,12 +9,12 @@ from pathlib import Path
 from xml.parsers import expat
 
 import zooft
-from zooft_detection.listing import (
+from zooft_detection.annotations import (
+    AnnotatedImage,
+    Annotation,
     Claims,
     ClassName,
-    Listed,
     Listing,
-    Noted,
     Split,
     files_below,
     name_in,
@@ -97,8 +97,8 @@ def annotation_files(root: Path) -> list[Path]:
     return [path for path in files_below(root) if path.suffix.lower() == ".xml"]
 
 
-def listing(root: Path, files: Sequence[Path]) -> Listing:
-    """What the files say.
+def read_annotations(root: Path, files: Sequence[Path]) -> Listing:
+    """The content of the files.
 
     Args:
         root: the data.
@@ -106,7 +106,7 @@ def listing(root: Path, files: Sequence[Path]) -> Listing:
     """
     found = Listing(form="corners", form_words="VOC's bndbox has xmin, ymin, xmax, ymax")
     pictures, splits, claims = _Pictures(root), _splits(root), Claims()
-    parsed = dict(_parsed(root, files, found))
+    parsed = dict(_parse_all(root, files, found))
     names = sorted({each.word("name") for node in parsed.values() for each in _objects(node)} - {""})
     found.classes = [ClassName(name, number) for number, name in enumerate(names, 1)]
     numbers = {name: number for number, name in enumerate(names)}
@@ -115,26 +115,31 @@ def listing(root: Path, files: Sequence[Path]) -> Listing:
         try:
             split = splits.split_of(root, path)
             image = pictures.of(path, node.word("filename"))
-            objects = tuple(_noted(each, where, numbers) for each in _objects(node))
+            objects = tuple(_annotation(each, where, numbers) for each in _objects(node))
             claims.add(image, where, objects)
         except zooft.DataError as error:
             found.rejected.append(zooft.Rejection(where, str(error)))
             continue
         name = name_in(root, image)
-        found.pictures.append(Listed(id=name, image=image, objects=objects, where=where, split=split, size=_size(node)))
+        found.pictures.append(
+            AnnotatedImage(id=name, image=image, objects=objects, where=where, split=split, size=_size(node))
+        )
     claims.settle(found)
     stems = {path.stem for path in files}
     found.rejected += splits.missing(stems)
     found.rejected += [
-        zooft.Rejection(name_in(root, each), "no annotation of this picture") for each in pictures.left(stems)
+        zooft.Rejection(name_in(root, each), "no annotation of this picture") for each in pictures.unannotated(stems)
     ]
     left_out = sum(each.ignored for picture in found.pictures for each in picture.objects)
     if left_out:
-        found.notes.append(f"{left_out} objects are marked as difficult and count nowhere, as in VOC's own figures")
+        found.notes.append(
+            f"{zooft.pluralize(left_out, 'object is', 'objects are')}"
+            " marked as difficult and left out of loss and figures, as in VOC's own figures"
+        )
     return found
 
 
-def _parsed(root: Path, files: Sequence[Path], found: Listing) -> Iterator[tuple[Path, Node]]:
+def _parse_all(root: Path, files: Sequence[Path], found: Listing) -> Iterator[tuple[Path, Node]]:
     """Files and what they hold; those that are no annotations are rejected."""
     for path in files:
         try:
@@ -150,7 +155,7 @@ def _objects(node: Node) -> Iterator[Node]:
     return (each for each in node.inner if each.tag == "object")
 
 
-def _noted(each: Node, where: str, numbers: Mapping[str, int]) -> Noted:
+def _annotation(each: Node, where: str, numbers: Mapping[str, int]) -> Annotation:
     place = f"{where}, line {each.line}"
     name, box = each.word("name"), each.first("bndbox")
     if not name:
@@ -159,7 +164,7 @@ def _noted(each: Node, where: str, numbers: Mapping[str, int]) -> Noted:
     numbers_found = numbers_of(words)
     if numbers_found is None:
         raise zooft.DataError(f"line {each.line}: its box is {', '.join(words)}; expected four numbers")
-    return Noted(numbers[name], numbers_found, place, ignored=each.word("difficult") == "1")
+    return Annotation(numbers[name], numbers_found, place, ignored=each.word("difficult") == "1")
 
 
 def _size(node: Node) -> tuple[int | None, int | None] | None:
@@ -203,7 +208,7 @@ class _Pictures:
             raise zooft.DataError(f"{lack} {name or annotation.stem}")
         return found[0]
 
-    def left(self, stems: set[str]) -> Iterator[Path]:
+    def unannotated(self, stems: set[str]) -> Iterator[Path]:
         """Pictures that no annotation is called as."""
         return (path for path in self._all if path.stem not in stems)
 
@@ -214,7 +219,7 @@ class _Splits:
 
     Attributes:
         of: name to split.
-        twice: name to the lists that it stands in.
+        twice: name to the lists that it is in.
         named: the lists.
         lines: name to file and line.
     """
@@ -228,14 +233,14 @@ class _Splits:
         """Of an annotation: by the lists, or where there are none by its folder.
 
         Raises:
-            DataError: it stands in none of them, or in several.
+            DataError: it is in none of them, or in several.
         """
         if not self.named:
             return split_of(path.parent.relative_to(root).as_posix())
         if path.stem not in self.of:
-            raise zooft.DataError(f"it stands in none of {', '.join(self.named)}")
+            raise zooft.DataError(f"it is in none of {', '.join(self.named)}")
         if path.stem in self.twice:
-            raise zooft.DataError(f"it stands in {self.twice[path.stem]}; a picture belongs to one split")
+            raise zooft.DataError(f"it is in {self.twice[path.stem]}; a picture belongs to one split")
         return self.of[path.stem]
 
     def missing(self, stems: set[str]) -> list[zooft.Rejection]:

@@ -8,11 +8,20 @@ from typing import Any
 
 import zooft
 from zooft_detection import needs
-from zooft_detection.listing import ClassName, Listed, Listing, Noted, Split, files_below, name_in, numbers_of
+from zooft_detection.annotations import (
+    AnnotatedImage,
+    Annotation,
+    ClassName,
+    Listing,
+    Split,
+    files_below,
+    name_in,
+    numbers_of,
+)
 
 _ENDINGS = (".yaml", ".yml")
 _SHOWN = 4
-_TWICE = "it stands there twice"
+_TWICE = "it is listed twice"
 
 
 def data_files(root: Path) -> list[Path]:
@@ -32,8 +41,8 @@ def _looks_so(path: Path) -> bool:
     return "names" in keys and bool(keys & {"train", "val", "test"})
 
 
-def listing(root: Path, files: Sequence[Path]) -> Listing:
-    """What the files say.
+def read_annotations(root: Path, files: Sequence[Path]) -> Listing:
+    """The content of the files.
 
     Args:
         root: the data.
@@ -80,11 +89,11 @@ def listing(root: Path, files: Sequence[Path]) -> Listing:
             f"none of the {without} pictures that {path.name} leads to has a text file; for images/a.jpg it is "
             "labels/a.txt"
         )
-    # a picture that stands in two splits belongs to neither
+    # a picture that is in two splits belongs to neither
     both = {rejected.id for rejected in found.rejected if _TWICE in rejected.reason}
     found.pictures = [picture for picture in found.pictures if picture.id not in both]
     if without:
-        found.notes.append(f"{without} pictures have no text file: they count as pictures without any object")
+        found.notes.append(f"{zooft.pluralize(without, 'picture has', 'pictures have')} no text file, and so no object")
     return found
 
 
@@ -179,12 +188,12 @@ def _add(found: Listing, home: Path, image: Path, label: Path | None, where: str
     place = where if label is None else name_in(home, label)
     try:
         objects = () if label is None else tuple(_objects(label, place, found.classes))
-        found.pictures.append(Listed(id=name, image=image, objects=objects, where=place, split=split))
+        found.pictures.append(AnnotatedImage(id=name, image=image, objects=objects, where=place, split=split))
     except zooft.DataError as error:
         found.rejected.append(zooft.Rejection(name, str(error)))
 
 
-def _objects(path: Path, where: str, classes: Sequence[ClassName]) -> Iterator[Noted]:
+def _objects(path: Path, where: str, classes: Sequence[ClassName]) -> Iterator[Annotation]:
     by_number = {each.number: number for number, each in enumerate(classes)}
     try:
         lines = path.read_text("utf-8-sig").splitlines()
@@ -193,10 +202,10 @@ def _objects(path: Path, where: str, classes: Sequence[ClassName]) -> Iterator[N
     for number, line in enumerate(lines, 1):
         words = line.split()
         if words:
-            yield _noted(words, f"{where}, line {number}", by_number)
+            yield _annotation(words, f"{where}, line {number}", by_number)
 
 
-def _noted(words: Sequence[str], place: str, by_number: Mapping[int, int]) -> Noted:
+def _annotation(words: Sequence[str], place: str, by_number: Mapping[int, int]) -> Annotation:
     if len(words) != 5:
         hint = "; outlines (polygons) aren't boxes" if len(words) > 6 and len(words) % 2 else ""
         raise zooft.DataError(f"{place}: {len(words)} words; expected class, x, y, width, height{hint}")
@@ -214,4 +223,4 @@ def _noted(words: Sequence[str], place: str, by_number: Mapping[int, int]) -> No
         raise zooft.DataError(
             f"{place}: {' '.join(words[1:])} look like pixels; expected shares of the picture, 0 to 1"
         )
-    return Noted(by_number[int(key)], numbers, place)
+    return Annotation(by_number[int(key)], numbers, place)

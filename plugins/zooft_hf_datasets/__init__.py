@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 import zooft
-from zooft_hf_datasets import features, folder, rows, stretch
+from zooft_hf_datasets import byte_range, features, folder, rows
 
 
 @zooft.hookimpl
@@ -19,6 +19,6 @@ def zooft_register_sources() -> list[zooft.Source]:
             recognises=folder.recognises,
             columns=features.columns,
             rows=rows.rows,
-            content=stretch.content,
+            content=byte_range.content,
         )
     ]

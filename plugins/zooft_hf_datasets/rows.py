@@ -12,9 +12,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import zooft
+from zooft_hf_datasets.byte_range import ByteRange, Elsewhere, File, stamp
 from zooft_hf_datasets.features import image_column
 from zooft_hf_datasets.folder import Part, parts
-from zooft_hf_datasets.stretch import Elsewhere, File, Stretch, stamp
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -43,7 +43,7 @@ def rows(path: Path, columns: Sequence[str]) -> Iterator[zooft.Row | zooft.Rejec
 
 @dataclass(frozen=True, slots=True)
 class _Reader:
-    """One file of a split, and the columns that are wanted."""
+    """One file of a split, and the columns to read."""
 
     part: Part
     path: Path
@@ -114,7 +114,7 @@ def _of_batch(
             yield zooft.Row(id=name, content=place, values=value, split=reader.part.split)
 
 
-def _stretches(content: pa.Array, mapped: _Mapped) -> list[Stretch | None]:
+def _stretches(content: pa.Array, mapped: _Mapped) -> list[ByteRange | None]:
     """Where each image's file is, by its offsets; None where there is none.
 
     Raises:
@@ -131,7 +131,7 @@ def _stretches(content: pa.Array, mapped: _Mapped) -> list[Stretch | None]:
     if not (first + ends[0] >= 0 and first + ends[-1] <= mapped.file.size):
         raise zooft.DataError("the Arrow file is compressed; save the data again with datasets' save_to_disk")
     return [
-        Stretch(mapped.file, first + start, end - start) if end > start else None
+        ByteRange(mapped.file, first + start, end - start) if end > start else None
         for start, end in itertools.pairwise(ends)
     ]
 

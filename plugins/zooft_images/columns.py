@@ -11,10 +11,10 @@ import zooft
 from zooft_images.from_source import group_column, split_of, text_of
 from zooft_images.listing import Candidate, Listing, printable
 from zooft_images.manifest import Lines, refuse_missing_groups
-from zooft_images.nearest import nearest
 from zooft_images.options import GROUP_COLUMN
-from zooft_images.stored import Stored
-from zooft_images.unused import about_unused
+from zooft_images.source_image import Stored
+from zooft_images.suggestions import nearest
+from zooft_images.unused_columns import about_unused
 
 if TYPE_CHECKING:
     from zooft_images.options import ImageOptions
@@ -147,7 +147,7 @@ def list_columns(
     used = columns if found.columns is None else found.columns
     unused = {name: [row.get(name, "") for row in table.cells] for name in table.columns if name not in used}
     listing = Listing(
-        candidates=zooft.spilled(candidates.values()),
+        candidates=zooft.spill(candidates.values()),
         classes=(),
         rejected=rejected,
         notes=[*table.notes, *notes, *about_unused(table.name, unused, grouped=table.grouped), *found.notes],

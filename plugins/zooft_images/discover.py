@@ -19,15 +19,15 @@ from typing import TYPE_CHECKING, Any
 
 import zooft
 from zooft_images.columns import list_columns, table_of_manifest, table_of_source
+from zooft_images.file_kinds import is_kind
 from zooft_images.from_source import list_rows
 from zooft_images.groups import Groups
-from zooft_images.kinds import is_kind
 from zooft_images.layout import Layout, below, holds_classes, lay_out
 from zooft_images.listing import Candidate, LeftOut, Listing, identity, others, printable
 from zooft_images.manifest import list_manifest
 from zooft_images.options import GROUP_COLUMN, LABEL_COLUMN
 from zooft_images.read import Inspection, inspect, is_picture, kind_of_file
-from zooft_images.sixteen import Depths
+from zooft_images.sixteen_bit import Depths
 from zooft_images.webdataset import holds_shards, is_shard, list_shards
 
 if TYPE_CHECKING:
@@ -133,7 +133,7 @@ def _decode_all(
                 id=c.id, source=c.source, target=targets[c.label], group=c.group, split=c.split, facts=answer.facts
             )
 
-    samples = zooft.spilled(sound())
+    samples = zooft.spill(sound())
     other_kinds = _kinds([*listing.rejected, *undecodable])
     if not samples and other_kinds:
         raise zooft.DataError(f"no images in {root}: {'; '.join(_count_kinds(other_kinds))}")
@@ -163,11 +163,13 @@ def _why_none(root: Path, rejected: Sequence[zooft.Rejection]) -> str:
         table = next((path for path in others(root) if path.suffix.lower() in _TABLES), None) if root.is_dir() else None
         if table is not None:
             return (
-                f"{len(alone):,} files lie beside each other without class folders; if {printable(table.name)} names "
+                f"{zooft.pluralize(len(alone), 'file lies', 'files lie')}"
+                f" beside each other without class folders; if {printable(table.name)} names "
                 "their classes, give it with --data"
             )
         return (
-            f"{len(alone):,} files lie beside each other without class folders, such as {alone[0]}; give each class a "
+            f"{zooft.pluralize(len(alone), 'file lies', 'files lie')}"
+            f" beside each other without class folders, such as {alone[0]}; give each class a "
             f"folder of its own, or name the classes in a {_MANIFEST} with the columns path and label"
         )
     first = f"; the first: {rejected[0].id}: {rejected[0].reason}" if rejected else ""
@@ -233,7 +235,7 @@ def _from_folders(root: Path, options: Any) -> Listing:
                 having.add(folder.split)
                 yield Candidate(identity(root, path), path, folder.label, folder.split)
 
-    candidates = zooft.spilled(list_candidates())
+    candidates = zooft.spill(list_candidates())
     empty = [
         f"the folder {name} has no files in class folders, so there is no split of that name"
         for name, split in layout.splits.items()

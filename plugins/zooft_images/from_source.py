@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING, Any
 
 import zooft
 from zooft_images.listing import Candidate, Listing, Split, printable
-from zooft_images.nearest import nearest
 from zooft_images.options import GROUP_COLUMN, LABEL_COLUMN, SPLIT_COLUMN, refuse_label_used_twice
-from zooft_images.stored import Stored
-from zooft_images.unused import about_unused
+from zooft_images.source_image import Stored
+from zooft_images.suggestions import nearest
+from zooft_images.unused_columns import about_unused
 
 if TYPE_CHECKING:
     from zooft_images.options import ImageOptions
@@ -38,7 +38,7 @@ def list_rows(source: zooft.Source, path: Path, options: Any) -> Listing:
     refuse_label_used_twice(label, group)
     wanted = [name for name in (label, group, SPLIT_COLUMN) if name in columns]
     read = _Read(path, source, columns[label], group)
-    candidates = zooft.spilled(read.candidates(wanted))
+    candidates = zooft.spill(read.candidates(wanted))
     if not candidates:
         first = f"; the first: {read.rejected[0].id}: {read.rejected[0].reason}" if read.rejected else ""
         raise zooft.DataError(f"no row of {printable(str(path))} can be used, which is read as {source.name}{first}")

@@ -127,7 +127,7 @@ def lay_out(root: Path, left_out: LeftOut) -> Layout:
             _refuse_too_high(root, inside)
             _refuse_unnamed_splits(root, inside)
         notes = [
-            f"{_names(splits)}: taken for classes, not for splits, since pictures lie right in them and other classes "
+            f"{_names(splits)}: read as classes, not as splits, since pictures lie right in them and other classes "
             "beside them"
         ] * bool(splits)
         found = [ClassFolder(top, printable(top.name)) for top in tops]
@@ -216,7 +216,7 @@ def _splits_of_classes(
     for top in inside:
         if split := split_of(top.name):
             names.setdefault(split, []).append(printable(top.name))
-    notes = [f"the folders {' and '.join(tops)} are all taken for {split}" for split, tops in names.items() if tops[1:]]
+    notes = [f"the folders {' and '.join(tops)} are all read as {split}" for split, tops in names.items() if tops[1:]]
     return found, beside, [*notes, *_about_nested({each.path: _look(each.path) for each in found})]
 
 
@@ -320,7 +320,8 @@ def _about_nested(inside: Mapping[Path, _Inside]) -> list[str]:
             "and the outer ones splits, call the outer ones train, val and test"
         ]
     return [
-        f"{len(nested)} class folders hold folders, such as {below}: all that lies in them is of the outer one's "
+        f"{zooft.pluralize(len(nested), 'class folder holds', 'class folders hold')}"
+        f" folders, such as {below}: all that lies in them is of the outer one's "
         "class. If the inner ones are subjects (a patient, a part), name them in a manifest's column group, or one "
         "may be on both sides"
     ]

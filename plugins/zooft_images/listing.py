@@ -11,7 +11,7 @@ from typing import Literal
 import zooft
 from zooft_images.names import describe_hidden, kind_of_hidden, looks_like_picture, why_hidden
 from zooft_images.shards import Member
-from zooft_images.stored import Stored
+from zooft_images.source_image import Stored
 
 Split = Literal["train", "val", "test"]
 

@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING, Any
 import zooft
 from zooft_images.listing import Candidate, Listing, identity, printable
 from zooft_images.names import looks_like_picture
-from zooft_images.nearest import nearest
 from zooft_images.options import GROUP_COLUMN, LABEL_COLUMN, refuse_label_used_twice
-from zooft_images.unused import about_unused
+from zooft_images.suggestions import nearest
+from zooft_images.unused_columns import about_unused
 
 if TYPE_CHECKING:
     from zooft_images.options import ImageOptions
@@ -67,7 +67,7 @@ def list_manifest(path: Path, options: Any) -> Listing:
             f"{printable(str(path.parent.absolute()))}"
         )
     return Listing(
-        candidates=zooft.spilled(candidates),
+        candidates=zooft.spill(candidates),
         rejected=read.rejected,
         notes=[
             *table.notes,
@@ -140,9 +140,12 @@ class Lines:
         if self.missing:
             notes.append(f"{self.missing:,} of {lines:,} lines of {name} name files that aren't there")
         if self.slashed:
-            notes.append(f"backslashes in {self.slashed:,} paths of {name} are read as slashes")
+            notes.append(f"backslashes in {zooft.pluralize(self.slashed, 'path')} of {name} are read as slashes")
         if self.repeats:
-            notes.append(f"{self.repeats} lines of {name} repeat a file that is listed above, and count once")
+            notes.append(
+                f"{zooft.pluralize(self.repeats, 'line')}"
+                f" of {name} with a file that is listed above; each file counts once"
+            )
         return notes
 
     def _candidate(self, number: int, row: Mapping[str, str]) -> Candidate | str:

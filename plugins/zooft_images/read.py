@@ -1,6 +1,6 @@
 """One image file to levels 0..255, or a reason why not.
 
-Only sketches, which random views are made of, need torch: deployment reads by this module too.
+Only small_pictures, which random views are made of, need torch: deployment reads by this module too.
 """
 
 from __future__ import annotations
@@ -13,10 +13,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO, TypeVar
 
 import zooft
-from zooft_images.kinds import HEAD, NO_HEIF, RAW_ANSWER, is_heif, is_raw, what_is
+from zooft_images.file_kinds import HEAD, NO_HEIF, RAW_ANSWER, is_heif, is_raw, what_is
 from zooft_images.options import NOT_PICTURES, WHITE
 from zooft_images.shards import Member
-from zooft_images.stored import Encoded, Levels, Stored
+from zooft_images.source_image import Encoded, Levels, Stored
 
 if TYPE_CHECKING:
     import numpy as np
@@ -37,7 +37,7 @@ _MOST_ABOVE = 0.01
 """Of a 16-bit image's values, above the given white: single hot pixels are, another range's aren't single."""
 _DNG_VERSION = 50706
 _SKETCH = 1.5
-"""The shorter side of a sketch over the network's input: a crop of half a sketch's area still fills a view."""
+"""The shorter side of a small picture over the network's input: a crop of half its area fills a view."""
 Source = Path | Member | Stored
 """A file, a file within a shard, or an image in a data source."""
 _Opened = Path | Member | Encoded | Levels
@@ -76,7 +76,7 @@ def decode(source: Source, options: ImageOptions) -> NDArray[np.uint8]:
     return _open(source, options, lambda image: _pixels(image, options))
 
 
-def sketch(source: Source, spec: zooft.InputSpec, options: ImageOptions) -> tuple[NDArray[np.uint8]]:
+def decode_small(source: Source, spec: zooft.InputSpec, options: ImageOptions) -> tuple[NDArray[np.uint8]]:
     """The image as `read` gives it, its shorter side brought down to 1.5 of the network's input where it is longer.
 
     JPEGs are decoded at a half, a quarter or an eighth of their size first, which leaves out most of the work. For
@@ -290,8 +290,8 @@ def _sketch(image: Image, shorter: int, options: ImageOptions) -> NDArray[np.uin
     size = [max(1, round(side * share)) for side in whole.shape[:2]]
     levels = torch.from_numpy(whole).permute(2, 0, 1)[None]
     small = torch.nn.functional.interpolate(levels, size, mode="bicubic", antialias=True)[0].permute(1, 2, 0)
-    sketched: NDArray[np.uint8] = small.contiguous().numpy()
-    return sketched
+    decoded: NDArray[np.uint8] = small.contiguous().numpy()
+    return decoded
 
 
 def _inspect(size: int, image: Image, options: ImageOptions) -> Inspection:

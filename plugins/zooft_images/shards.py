@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 import zooft
-from zooft_images.kinds import what_is
+from zooft_images.file_kinds import what_is
 from zooft_images.names import PICTURES, hidden_part, kind_of_hidden, looks_like_picture, why_hidden
 from zooft_images.options import LABEL_COLUMN
 
@@ -170,7 +170,7 @@ def _refuse_compressed(path: Path, start: bytes) -> None:
 
 
 def _read(file: BinaryIO, shard: Shard, seen: _Seen) -> str:
-    """Tell `seen` of every member; what is damaged, in words, or nothing."""
+    """Call `seen` with every member; what is damaged, in words, or nothing."""
     try:
         for info in _infos(file):
             if info.offset_data + info.size > shard.size:

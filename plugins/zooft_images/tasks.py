@@ -1,4 +1,4 @@
-"""Tasks with images: what images have in common, joined with the kind of answer that is wanted."""
+"""Tasks with images: what images have in common, joined with the kind of prediction."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def image_task(
         "discover": _Columns(partial(discover.discover_columns, problem)),
         "read": read.read,
         "digest": read.digest,
-        "sketch": read.sketch,
+        "decode_small": read.decode_small,
         "of_row": from_source.of_row,
         "port": views.port,
         "channels": options.channels,

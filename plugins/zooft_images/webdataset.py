@@ -18,10 +18,10 @@ from typing import Any, Literal
 import zooft
 from zooft_images.listing import Candidate, LeftOut, Listing, folders, others
 from zooft_images.names import describe_hidden
-from zooft_images.nearest import nearest
 from zooft_images.options import GROUP_COLUMN, LABEL_COLUMN, refuse_label_used_twice
 from zooft_images.shards import LABEL_KEYS, Contents, Entry, printable, scan
-from zooft_images.unused import about_unused
+from zooft_images.suggestions import nearest
+from zooft_images.unused_columns import about_unused
 
 _SUFFIX = ".tar"
 _COMPRESSED = (".tgz", ".tbz2", ".txz", ".tar.gz", ".tar.bz2", ".tar.xz", ".tar.zst")
@@ -47,7 +47,7 @@ def is_shard(path: Path) -> bool:
 def holds_shards(root: Path) -> bool:
     """Whether a folder has shards and no folders, or nothing but split folders of shards.
 
-    Tar files beside class folders are taken for the archive that those were unpacked from.
+    Tar files beside class folders count as the archive that those were unpacked from.
 
     Raises:
         DataError: a folder can't be read.
@@ -81,7 +81,7 @@ def list_shards(root: Path, options: Any, *, computing: zooft.Computing = zooft.
             yield from made.of(path, split, found)
             advance(1)
 
-    listed = zooft.spilled(candidates())
+    listed = zooft.spill(candidates())
     _refuse_missing_keys(root, made.json_keys, options)
     zooft.check_labels(
         [(name, "the list of classes") for name in names]

@@ -79,7 +79,7 @@ class Tracker:
         experiment = os.environ.get(VARIABLE)
         if not experiment:
             return
-        # whoever tracks runs hasn't agreed that MLflow's makers hear of it
+        # whoever tracks runs hasn't agreed to MLflow's telemetry
         os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
         try:
             from mlflow import MlflowClient

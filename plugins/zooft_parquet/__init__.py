@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import zooft
-from zooft_parquet import files, rows, schema, unpacked
+from zooft_parquet import files, rows, schema, unpacking
 
 
 @zooft.hookimpl
@@ -16,6 +16,6 @@ def zooft_register_sources() -> list[zooft.Source]:
             recognises=files.recognises,
             columns=schema.columns,
             rows=rows.rows,
-            content=unpacked.content,
+            content=unpacking.content,
         )
     ]

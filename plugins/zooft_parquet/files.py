@@ -37,7 +37,7 @@ class Found:
 def recognises(path: Path) -> bool:
     """Whether a path is a Parquet file by its name, or a folder of them, or of split folders of them, and of no others.
 
-    Parquet files beside class folders are taken for tables about those.
+    Parquet files beside class folders count as tables about those.
     """
     if path.is_file():
         return _is_parquet(path)

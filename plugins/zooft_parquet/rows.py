@@ -8,7 +8,7 @@ from pathlib import Path
 import zooft
 from zooft_parquet.files import Found, find
 from zooft_parquet.schema import first_line, open_file
-from zooft_parquet.unpacked import Cell
+from zooft_parquet.unpacking import Cell
 
 _AT_ONCE = 1024
 """Rows whose columns are in memory; the images aren't among them."""

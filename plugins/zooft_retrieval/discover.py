@@ -79,7 +79,7 @@ def discover(root: Path, options: RetrievalOptions, *, computing: zooft.Computin
             f"{listing.rejected[0].id}: {listing.rejected[0].reason}"
         )
     return zooft.Discovery(
-        samples=zooft.spilled(samples),
+        samples=zooft.spill(samples),
         labels=(zooft.Label(name=_IDENTITY),),
         rejected=tuple(listing.rejected),
         notes=(*listing.notes, *_about(samples)),
@@ -264,10 +264,10 @@ def _of_folders_and_pairs(root: Path) -> Listing:
     notes = [
         *found.notes,
         *of_list.notes,
-        f"{len(named):,} people of {_PAIRS} are the test split, the others are trained on",
+        f"the test split is the {len(named):,} people of {_PAIRS}, the training data the others",
     ]
     if left:
-        notes.append(f"{left:,} pictures of people of {_PAIRS} that are in none of its pairs aren't used")
+        notes.append(f"{zooft.pluralize(left, 'picture')} of people of {_PAIRS} in none of its pairs: not used")
     if not rest:  # all that can be done with it is to evaluate
         test = [Candidate(each.id, each.path, each.identity, None, each.pairs) for each in of_list.candidates]
     return Listing([*rest, *test], [*found.rejected, *of_list.rejected], notes)
@@ -332,17 +332,22 @@ def _about(samples: Sequence[zooft.Sample]) -> list[str]:
     contents: dict[str, set[str]] = {}
     for sample in samples:
         contents.setdefault(sample.target.name, set()).add(sample.target.content)
-    notes = [f"{len(contents):,} identities in {len(samples):,} pictures"]
+    notes = [
+        f"{zooft.pluralize(len(contents), 'identity', 'identities')} in {zooft.pluralize(len(samples), 'picture')}"
+    ]
     alone = sorted(name for name, own in contents.items() if len(own) == 1)
     if alone:
         notes.append(
-            f"{len(alone):,} identities have one picture only ({_some(alone)}): they are others to learn from, and "
-            "distractors where they are evaluated, never searched for"
+            f"{zooft.pluralize(len(alone), 'identity has', 'identities have')}"
+            f" one picture only ({_some(alone)}): negatives in "
+            "training, distractors in evaluation, never queries"
         )
     copies = len(samples) - sum(map(len, contents.values()))
     if copies:
         notes.append(
-            f"{copies:,} pictures are copies of others of the same identity, and never count as found by these"
+            f"{zooft.pluralize(copies, 'picture is a copy', 'pictures are copies')}"
+            " of another of the same identity; copies never "
+            "count as each other's match"
         )
     spelt: dict[str, list[str]] = {}
     for name in contents:

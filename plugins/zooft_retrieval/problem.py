@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 import zooft
-from zooft_retrieval import showing
-from zooft_retrieval.figures import AUROC, PRIMARY, figures, galleries, normalise, roc
+from zooft_retrieval import presentation
 from zooft_retrieval.identities import Identity, number_of, numbers_of
+from zooft_retrieval.metrics import AUROC, PRIMARY, figures, galleries, normalise, roc
 from zooft_retrieval.options import RetrievalOptions, check
 
 if TYPE_CHECKING:
@@ -50,19 +50,19 @@ def retrieval() -> zooft.Problem:
             guessing=lambda labels: {AUROC: 0.5},
         ),
         deployment=zooft.DeploymentPart(outputs=_outputs, graph=_graph, columns=_deploy_columns, agree=_agree),
-        presentation=showing.presentation(),
+        presentation=presentation.presentation(),
         options=RetrievalOptions,
     )
 
 
 def _loss(_labels: Any, targets: Sequence[Any], options: RetrievalOptions) -> nn.Module:
-    from zooft_retrieval.learning import MetricLoss
+    from zooft_retrieval.losses import MetricLoss
 
     return MetricLoss(targets, options)
 
 
 def _order(targets: Sequence[Any], options: RetrievalOptions, size: int, seed: int) -> Sequence[int]:
-    from zooft_retrieval.learning import order
+    from zooft_retrieval.losses import order
 
     return order(targets, options, size, seed)
 
@@ -86,7 +86,7 @@ def _unlearnable(targets: Sequence[Any], _labels: Any) -> str:
     for target in targets:
         counts[target.name] = counts.get(target.name, 0) + 1
     if len(counts) < 2:
-        return f"all pictures show {next(iter(counts), 'nothing')}; there is nothing to tell apart"
+        return f"all pictures show {next(iter(counts), 'nothing')}; at least two identities are needed"
     if max(counts.values()) < 2:
         return (
             f"each of the {len(counts):,} identities has a single picture; there is nothing to learn what makes one "

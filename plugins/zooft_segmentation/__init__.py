@@ -74,7 +74,7 @@ def zooft_register_tasks() -> list[zooft.Task]:
 
 
 def problem() -> zooft.Problem:
-    """Masks, as a kind of answer."""
+    """Masks, as a kind of prediction."""
     return zooft.Problem(
         name="segmentation",
         training=training.training_part(),

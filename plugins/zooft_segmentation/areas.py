@@ -147,7 +147,7 @@ def _mean(values: NDArray[np.float64]) -> float:
 def details(
     predictions: zooft.Predictions, _groups: zooft.Predictions | None, labels: Labels, _fitted: Any, _intervals: bool
 ) -> Mapping[str, Any]:
-    """A row a class, and the confusion matrix: pixels of a class (rows) that were taken for each (columns)."""
+    """A row a class, and the confusion matrix: pixels of each true class (rows) and predicted class (columns)."""
     rows = predictions[AREAS]
     areas = rows.sum(0)
     iou, dice = overlaps(areas)

@@ -12,7 +12,7 @@ from typing import Any
 import zooft
 
 FILES = ("classes.txt", "classes.json", "classes.csv")
-"""Names that are looked for in a data folder."""
+"""File names that are searched for in a data folder."""
 _NAMES, _VALUES = ("name", "class", "label"), ("value", "id", "index", "number")
 _COLOURS = ("r", "g", "b"), ("red", "green", "blue")
 _LARGEST_FILE = 2**20
@@ -41,7 +41,7 @@ def read_file(path: Path) -> tuple[ClassSpec, ...]:
     """The classes of a file, in its order.
 
     Raises:
-        ConfigError: the file can't be read, or says something else.
+        ConfigError: the file can't be read, or has another content.
     """
     try:
         if path.stat().st_size > _LARGEST_FILE:
@@ -83,7 +83,7 @@ def of_numbers(values: Sequence[int]) -> tuple[ClassSpec, ...]:
 
 
 def palette(count: int) -> list[Colour]:
-    """Colours that tell classes apart, those of Pascal VOC: the bits of a number spread over three channels."""
+    """A colour for each class, those of Pascal VOC: the bits of a number spread over three channels."""
     colours = []
     for number in range(count):
         levels, rest = [0, 0, 0], number
@@ -105,7 +105,7 @@ def labels_of(classes: Sequence[ClassSpec]) -> tuple[zooft.Label, ...]:
 
 
 def colours_of(labels: Sequence[zooft.Label]) -> list[Colour]:
-    """What `labels_of` has noted."""
+    """What `labels_of` has written into the labels."""
     other = palette(len(labels))
     return [
         tuple(int(label.constants.get(channel, given)) for channel, given in zip(_COLOURS[1], colour, strict=True))  # type: ignore[misc]

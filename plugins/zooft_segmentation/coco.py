@@ -88,7 +88,7 @@ class Regions:
                 drawn[ids == region.shape] = region.number
             return drawn
         for region in self.regions:
-            drawn[_covered(region.shape, self.size)] = region.number
+            drawn[_draw_shape(region.shape, self.size)] = region.number
         return drawn
 
     def renumbered(self, numbers: Sequence[int], count: int) -> Regions:
@@ -96,11 +96,11 @@ class Regions:
         counts = [0] * count
         for old, new in enumerate(numbers):
             counts[new] += self.counts[old]
-        moved = tuple(replace(each, number=_moved(each.number, numbers)) for each in self.regions)
-        return replace(self, regions=moved, ground=_moved(self.ground, numbers), counts=tuple(counts))
+        moved = tuple(replace(each, number=_renumber(each.number, numbers)) for each in self.regions)
+        return replace(self, regions=moved, ground=_renumber(self.ground, numbers), counts=tuple(counts))
 
 
-def _moved(number: int, numbers: Sequence[int]) -> int:
+def _renumber(number: int, numbers: Sequence[int]) -> int:
     return number if number == OUTSIDE else numbers[number]
 
 
@@ -111,7 +111,7 @@ def annotation_files(root: Path) -> list[Path]:
     folders = [folder for folder in (root / "annotations", root) if folder.is_dir()]
     found = [path for folder in folders for path in sorted(folder.glob("*.json")) if _FILES.match(path.name)]
     panoptic = [path for path in found if path.name.lower().startswith("panoptic")]
-    return panoptic or found  # panoptic ones say more of the same pictures
+    return panoptic or found  # panoptic ones cover more of the same pictures
 
 
 def discover(
@@ -123,7 +123,7 @@ def discover(
         root: the data.
         files: of annotations.
         options: the task's own.
-        computing: told how far it is.
+        computing: called with the progress.
 
     Raises:
         DataError: not COCO's form, or nothing that can be used.
@@ -153,7 +153,12 @@ def discover(
         raise zooft.DataError(f"no picture of {', '.join(path.name for path in files)} can be used{first}")
     crowds = sum(any(each.number == OUTSIDE for each in sample.target.regions) for sample in samples)
     notes = (
-        [f"{crowds} pictures have regions that are left out: crowds, or classes of --ignore-index"] if crowds else []
+        [
+            f"{zooft.pluralize(crowds, 'picture has', 'pictures have')}"
+            " regions that are left out: crowds, or classes of --ignore-index"
+        ]
+        if crowds
+        else []
     )
     specs = [classes.ClassSpec(name, number) for number, name in enumerate(used)]
     return zooft.Discovery(
@@ -202,7 +207,7 @@ def _samples(
         where = f"{path.name}: {name or 'an image without file_name'}"
         try:
             if not name or name in seen:
-                raise zooft.DataError("it stands there twice" if name else "no file_name")
+                raise zooft.DataError("it is listed twice" if name else "no file_name")
             seen.add(name)
             yield _sample(root, path, image, by_image.get(image.get("id"), []), given, ground, count, split)
         except zooft.DataError as error:
@@ -210,9 +215,15 @@ def _samples(
 
 
 def _sample(
-    root: Path, path: Path, image: Mapping[str, Any], annotations: Sequence[Any], given: Mapping[int, int], ground: int,
-    count: int, split: Split | None,
-) -> zooft.Sample:  # fmt: skip
+    root: Path,
+    path: Path,
+    image: Mapping[str, Any],
+    annotations: Sequence[Any],
+    given: Mapping[int, int],
+    ground: int,
+    count: int,
+    split: Split | None,
+) -> zooft.Sample:
     import numpy as np
 
     source = _picture(path, str(image["file_name"]))
@@ -225,8 +236,11 @@ def _sample(
             )
         size = picture.height, picture.width
         facts: dict[str, str | float] = {
-            "format": picture.format or "", "mode": picture.mode, "width": float(size[1]), "height": float(size[0]),
-        }  # fmt: skip
+            "format": picture.format or "",
+            "mode": picture.mode,
+            "width": float(size[1]),
+            "height": float(size[0]),
+        }
     if (image.get("height"), image.get("width")) != size:
         raise zooft.DataError(
             f"the picture is {size[1]}x{size[0]}, and the annotations are of {image.get('width')}x{image.get('height')}"
@@ -253,7 +267,7 @@ def _target(
         regions = [Region(_number(each, given), int(each["id"])) for each in only["segments_info"]]
         return Regions(size, tuple(regions), png, OUTSIDE)
     needs.require_coco()
-    shapes = [(each, _checked(each, size)) for each in annotations if each.get("segmentation")]
+    shapes = [(each, _check_shape(each, size)) for each in annotations if each.get("segmentation")]
     ordered = sorted(shapes, key=lambda pair: -float(pair[0].get("area") or 0))
     return Regions(size, tuple(Region(_number(each, given), shape) for each, shape in ordered), None, ground)
 
@@ -269,7 +283,7 @@ def _few(given: Mapping[int, int]) -> str:
     return ", ".join(map(str, list(given)[:_SHOWN])) + (" …" if len(given) > _SHOWN else "")
 
 
-def _checked(annotation: Mapping[str, Any], size: tuple[int, int]) -> Any:
+def _check_shape(annotation: Mapping[str, Any], size: tuple[int, int]) -> Any:
     """A shape as COCO has it, whose numbers lie in the picture, a pixel apart at most."""
     shape, key = annotation["segmentation"], annotation.get("id")
     if isinstance(shape, dict):
@@ -297,7 +311,7 @@ def _fault(polygon: Sequence[Any], size: tuple[int, int]) -> str:
     return f"lies outside the picture: {range_} of {size[1]}x{size[0]}"
 
 
-def _covered(shape: Any, size: tuple[int, int]) -> NDArray[np.bool_]:
+def _draw_shape(shape: Any, size: tuple[int, int]) -> NDArray[np.bool_]:
     import numpy as np
 
     needs.require_coco()
@@ -308,10 +322,10 @@ def _covered(shape: Any, size: tuple[int, int]) -> NDArray[np.bool_]:
         codes = coco.frPyObjects(shape, rows, columns) if isinstance(shape["counts"], list) else shape
     else:
         codes = coco.merge(coco.frPyObjects([list(polygon) for polygon in shape], rows, columns))
-    return np.asarray(_decoded(codes), bool)
+    return np.asarray(_decode(codes), bool)
 
 
-def _decoded(codes: Mapping[str, Any]) -> Any:
+def _decode(codes: Mapping[str, Any]) -> Any:
     import numpy as np
     from pycocotools import mask as coco
 

@@ -40,7 +40,7 @@ class Linear(nn.Module):
         return {name: layer(maps[-1]) for name, layer in self.last.items()}
 
 
-class Decoded(nn.Module):
+class DecoderHead(nn.Module):
     """A decoder on four maps, and a 1x1 convolution for each output.
 
     Args:
@@ -88,13 +88,13 @@ class Ladder(nn.Module):
 
     def forward(self, maps: list[Tensor]) -> list[Tensor]:
         """``(N, C, h, w)`` each."""
-        fitted = [_resized(x, size) for x, size in zip(maps, self.sizes, strict=False)]
+        fitted = [_resize(x, size) for x, size in zip(maps, self.sizes, strict=False)]
         for _ in range(self.more):
             fitted.append(nn.functional.max_pool2d(fitted[-1], 2))
         return fitted
 
 
-def _resized(x: Tensor, size: tuple[int, int]) -> Tensor:
+def _resize(x: Tensor, size: tuple[int, int]) -> Tensor:
     if tuple(x.shape[-2:]) == size:
         return x
     return nn.functional.interpolate(x, size, mode="bilinear", align_corners=False)
@@ -108,7 +108,7 @@ def _fpn(channels: list[int]) -> nn.Module:
 
 
 class _Unet(nn.Module):
-    """Up to twice the size of the finest map; at that size there is none to look at."""
+    """Up to twice the size of the finest map; there is no encoder map of that size."""
 
     def __init__(self, channels: list[int]) -> None:
         super().__init__()

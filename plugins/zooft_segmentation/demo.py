@@ -30,7 +30,7 @@ def shapes(root: Path, seed: int) -> None:
         for kind in ("images", "masks"):
             (root / kind / split).mkdir(parents=True, exist_ok=True)
         for number in range(count):
-            picture, mask = _drawn(rng)
+            picture, mask = _draw(rng)
             Image.fromarray(picture).save(root / "images" / split / f"{number:02}.png")
             Image.fromarray(mask).save(root / "masks" / split / f"{number:02}.png")
     with (root / "classes.csv").open("w", newline="", encoding="utf-8") as file:
@@ -39,7 +39,7 @@ def shapes(root: Path, seed: int) -> None:
         writer.writerows([name, value, *colour] for value, (name, colour) in enumerate(_CLASSES))
 
 
-def _drawn(rng: Any) -> tuple[NDArray[Any], NDArray[Any]]:
+def _draw(rng: Any) -> tuple[NDArray[Any], NDArray[Any]]:
     """A picture ``(96, 128, 3)`` and its mask ``(96, 128)``, both uint8.
 
     Two to five shapes of any colour that isn't the ground's.

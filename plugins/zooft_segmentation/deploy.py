@@ -14,7 +14,7 @@ import zooft
 from zooft_segmentation import needs, tiles
 from zooft_segmentation.areas import deployed_columns
 from zooft_segmentation.classes import colours_of, to_cell
-from zooft_segmentation.drawing import painted
+from zooft_segmentation.drawing import paint
 from zooft_segmentation.training import HEAD
 
 if TYPE_CHECKING:
@@ -42,7 +42,7 @@ def deployment_part() -> zooft.DeploymentPart:
 
 
 def gives_probabilities(labels: Labels) -> bool:
-    """Whether the file was asked to, or answers tiles, which are blended by them."""
+    """Whether --probabilities is set, or the file reads tiles, which are blended by their probabilities."""
     known = labels[0].constants
     return bool(known.get(PROBABILITIES, 0) or known.get(tiles.SIZE, 0))
 
@@ -92,7 +92,7 @@ def _agree(
     """Of all pixels, one in a thousand may be a near tie. That there are no others the comparison of `HEAD` proves."""
     pairs = list(zip(torch[MASK], file[MASK], strict=True))
     if wrong := [number for number, (ours, theirs) in enumerate(pairs) if ours.shape != theirs.shape]:
-        return (f"{len(wrong)} masks have another size",)
+        return (f"{zooft.pluralize(len(wrong), 'mask has', 'masks have')} another size",)
     pixels = sum(ours.size for ours, _ in pairs)
     differing = sum(int((ours != theirs).sum()) for ours, theirs in pairs)
     if differing <= _MOST_DIFFERING * pixels:
@@ -133,7 +133,7 @@ def write_overlays(answers: Iterable[zooft.FileAnswer], labels: Labels, _fitted:
     names, written = zooft.FileNames(folder), list[Path]()
     for answer in answers:
         written.append(names.path(answer.key, ".png"))
-        Image.fromarray(painted(answer.picture(), answer.outputs[MASK], labels)).save(written[-1])
+        Image.fromarray(paint(answer.picture(), answer.outputs[MASK], labels)).save(written[-1])
     return written
 
 

@@ -22,7 +22,7 @@ _NAMED = 4
 
 
 @dataclass(frozen=True, slots=True)
-class _Seen:
+class _DecodedPair:
     """What a pair's files hold.
 
     Attributes:
@@ -42,10 +42,10 @@ def discover(root: Path, options: SegmentationOptions, *, computing: zooft.Compu
     Args:
         root: a folder, or a table of pairs.
         options: the task's own.
-        computing: told how far it is.
+        computing: called with the progress.
 
     Raises:
-        DataError: no pairs of pictures and masks, or none that can be used, or classes that can't be told.
+        DataError: no pairs of pictures and masks, or none that can be used, or unknown classes.
         ConfigError: a file of classes that can't be read.
     """
     files = coco.annotation_files(root)
@@ -55,26 +55,26 @@ def discover(root: Path, options: SegmentationOptions, *, computing: zooft.Compu
 
 def _of_pairs(root: Path, options: SegmentationOptions, computing: zooft.Computing) -> zooft.Discovery:
     pairs = find_pairs(root, options)
-    given, notes = _given_classes(root, options)
-    colours = frozenset(masks.packed(each.colour) for each in given if each.colour is not None)
-    seen: list[_Seen] = []
+    given, notes = _specified_classes(root, options)
+    colours = frozenset(masks.pack_colour(each.colour) for each in given if each.colour is not None)
+    decoded: list[_DecodedPair] = []
     rejected = list(pairs.rejected)
-    for found in _looked_into(pairs.found, computing, colours):
+    for found in _decode_all(pairs.found, computing, colours):
         if isinstance(found, zooft.Rejection):
             rejected.append(found)
         else:
-            seen.append(found)
-    if not seen:
+            decoded.append(found)
+    if not decoded:
         raise zooft.DataError(f"no picture with a mask in {root} can be used{_why_none(rejected)}")
-    every = given or _by_values(seen, options)
+    every = given or _by_values(decoded, options)
     code, used = masks.code_of(every, options.ignore_index)
     _refuse_numbers(used, root)
     samples = []
-    for one in seen:
+    for one in decoded:
         if fault := masks.fault_of(one.mask, code):
             rejected.append(zooft.Rejection(one.pair.id, f"{one.pair.mask.name}: {fault}"))
             continue
-        counts, void = masks.counted(one.mask, code, len(used))
+        counts, void = masks.count_pixels(one.mask, code, len(used))
         samples.append(
             zooft.Sample(
                 id=one.pair.id,
@@ -95,7 +95,7 @@ def _of_pairs(root: Path, options: SegmentationOptions, computing: zooft.Computi
     )
 
 
-def _given_classes(root: Path, options: SegmentationOptions) -> tuple[Sequence[classes.ClassSpec], list[str]]:
+def _specified_classes(root: Path, options: SegmentationOptions) -> tuple[Sequence[classes.ClassSpec], list[str]]:
     """By the option, or by a file that lies with the data."""
     if options.classes_json:
         return classes.from_json(options.classes_json), []
@@ -106,10 +106,10 @@ def _given_classes(root: Path, options: SegmentationOptions) -> tuple[Sequence[c
     return classes.read_file(path), [f"the classes are those of {path.name} in the data"]
 
 
-def _by_values(seen: Sequence[_Seen], options: SegmentationOptions) -> Sequence[classes.ClassSpec]:
+def _by_values(decoded: Sequence[_DecodedPair], options: SegmentationOptions) -> Sequence[classes.ClassSpec]:
     """Of masks whose classes have no names."""
     ignored = {int(each) for each in options.ignore_index if each.isdigit()}
-    values = {key for one in seen for key in one.mask.counts}
+    values = {key for one in decoded for key in one.mask.counts}
     if values <= {0, 255} and 255 in values:
         ignored -= {255}  # black and white: what is marked, and what isn't
     left = sorted(values - ignored)
@@ -129,26 +129,27 @@ def _by_values(seen: Sequence[_Seen], options: SegmentationOptions) -> Sequence[
 def _refuse_numbers(used: Sequence[classes.ClassSpec], root: Path) -> None:
     if len(used) < 2:
         raise zooft.DataError(
-            f"{root}: {len(used)} class is left without those of --ignore-index; expected two at least"
+            f"{root}: {zooft.pluralize(len(used), 'class is', 'classes are')}"
+            " left without those of --ignore-index; expected two at least"
         )
     if len(used) > masks.MOST_CLASSES:
         raise zooft.DataError(f"{root} has {len(used)} classes; a mask of 8 bits holds {masks.MOST_CLASSES} at most")
 
 
-def _looked_into(
+def _decode_all(
     pairs: Sequence[Pair], computing: zooft.Computing, colours: frozenset[int]
-) -> Iterator[_Seen | zooft.Rejection]:
+) -> Iterator[_DecodedPair | zooft.Rejection]:
     """In threads: Pillow's decoders let go of the interpreter."""
-    advance = computing("looking into pictures and masks", len(pairs))
+    advance = computing("decoding pictures and masks", len(pairs))
     with warnings.catch_warnings(), ThreadPoolExecutor(max_workers=min(8, os.cpu_count() or 1)) as pool:
         # once for all threads: the filters belong to the process
         warnings.simplefilter("ignore")
-        for found in pool.map(lambda pair: _look(pair, colours), pairs):
+        for found in pool.map(lambda pair: _decode(pair, colours), pairs):
             advance(1)
             yield found
 
 
-def _look(pair: Pair, colours: frozenset[int]) -> _Seen | zooft.Rejection:
+def _decode(pair: Pair, colours: frozenset[int]) -> _DecodedPair | zooft.Rejection:
     try:
         with zooft.image_opened(pair.image) as image:
             image.load()
@@ -171,7 +172,7 @@ def _look(pair: Pair, colours: frozenset[int]) -> _Seen | zooft.Rejection:
         return zooft.Rejection(
             pair.id, f"{pair.mask.name}: the mask is {mask.size[1]}x{mask.size[0]}, the picture {columns}x{rows}{hint}"
         )
-    return _Seen(pair, mask, facts)
+    return _DecodedPair(pair, mask, facts)
 
 
 def _why_none(rejected: Sequence[zooft.Rejection]) -> str:
@@ -194,4 +195,6 @@ def _about(
         yield f"warning: no mask shows {', '.join(list(absent)[:_NAMED])}{' …' if len(absent) > _NAMED else ''}"
     empty = sum(1 for sample in samples if not any(sample.target.counts))
     if empty:
-        yield f"warning: {empty} masks hold nothing but what --ignore-index leaves out; they teach nothing"
+        yield (
+            f"warning: {zooft.pluralize(empty, 'mask holds', 'masks hold')} nothing but what --ignore-index leaves out"
+        )

@@ -20,7 +20,7 @@ _SHARE = 0.5
 _GAP = 4
 
 
-def painted(picture: NDArray[np.uint8], mask: NDArray[np.uint8], labels: Labels) -> NDArray[np.uint8]:
+def paint(picture: NDArray[np.uint8], mask: NDArray[np.uint8], labels: Labels) -> NDArray[np.uint8]:
     """A picture ``(H, W)`` or ``(H, W, 3)`` with each class in its colour; void stays as it is."""
     levels = np.repeat(picture[..., None], 3, -1) if picture.ndim == 2 else picture[..., :3]
     table = np.zeros((256, 3), np.float32)
@@ -29,12 +29,14 @@ def painted(picture: NDArray[np.uint8], mask: NDArray[np.uint8], labels: Labels)
     return np.asarray(np.rint(levels * (1 - share) + table[mask] * share), np.uint8)
 
 
-def compared(picture: NDArray[np.uint8], mask: NDArray[np.uint8], target: Any, labels: Labels) -> NDArray[np.uint8]:
-    """The answer drawn in, and beside it the truth, where that is known."""
-    ours = painted(picture, mask, labels)
+def draw_comparison(
+    picture: NDArray[np.uint8], mask: NDArray[np.uint8], target: Any, labels: Labels
+) -> NDArray[np.uint8]:
+    """The prediction drawn in, and beside it the truth, where that is known."""
+    ours = paint(picture, mask, labels)
     if target is None:
         return ours
-    theirs = painted(picture, target.pixels(), labels)
+    theirs = paint(picture, target.pixels(), labels)
     beside = ours.shape[0] >= ours.shape[1]
     gap = np.full((ours.shape[0], _GAP, 3) if beside else (_GAP, ours.shape[1], 3), 255, np.uint8)
     return np.concatenate([ours, gap, theirs], axis=1 if beside else 0)

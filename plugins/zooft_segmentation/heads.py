@@ -38,6 +38,6 @@ def _linear(taps: Sequence[zooft.Tap], sizes: Mapping[str, int]) -> nn.Module:
 
 def _decode(name: str, taps: Sequence[zooft.Tap], sizes: Mapping[str, int]) -> nn.Module:
     needs.require()
-    from zooft_segmentation.decoders import Decoded
+    from zooft_segmentation.decoders import DecoderHead
 
-    return Decoded(name, taps, sizes)
+    return DecoderHead(name, taps, sizes)

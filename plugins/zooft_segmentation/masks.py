@@ -90,7 +90,7 @@ class Mask:
             DataError: the file can't be read any more, or has changed.
         """
         try:
-            return decoded(self.path, self.code)
+            return decode(self.path, self.code)
         except zooft.DataError as error:
             raise zooft.DataError(f"the mask {self.path.name}: {error}") from error
 
@@ -121,7 +121,7 @@ def code_of(classes: Sequence[ClassSpec], ignored: Sequence[str]) -> tuple[Code,
         if each.value is not None:
             values[each.value] = number
         if each.colour is not None:
-            colours[packed(each.colour)] = number
+            colours[pack_colour(each.colour)] = number
     return Code(_table(values), _table(colours) if colours else None), used
 
 
@@ -130,7 +130,7 @@ def _table(pairs: Mapping[int, int]) -> Table:
     return Table(tuple(key for key, _ in ordered), tuple(number for _, number in ordered))
 
 
-def packed(colour: tuple[int, int, int]) -> int:
+def pack_colour(colour: tuple[int, int, int]) -> int:
     """A colour as one number."""
     return colour[0] << 16 | colour[1] << 8 | colour[2]
 
@@ -191,7 +191,7 @@ def _words(key: int, *, colour: bool) -> str:
     return f"({key >> 16}, {key >> 8 & 255}, {key & 255})" if colour else str(key)
 
 
-def counted(found: Inspection, code: Code, classes: int) -> tuple[tuple[int, ...], int]:
+def count_pixels(found: Inspection, code: Code, classes: int) -> tuple[tuple[int, ...], int]:
     """Pixels of each class, and of none."""
     table = code.table(colours=found.colours)
     numbers = dict(zip(table.keys, table.classes, strict=True))
@@ -205,7 +205,7 @@ def counted(found: Inspection, code: Code, classes: int) -> tuple[tuple[int, ...
     return tuple(counts), void
 
 
-def decoded(path: Path, code: Code) -> NDArray[np.uint8]:
+def decode(path: Path, code: Code) -> NDArray[np.uint8]:
     """``(H, W)``, the number of each pixel's class; `OUTSIDE` where there is none.
 
     Raises:
@@ -226,7 +226,7 @@ def decoded(path: Path, code: Code) -> NDArray[np.uint8]:
         place = np.searchsorted(ordered, keys).clip(0, len(ordered) - 1)
         found = np.where(ordered[place] == keys, np.array(known.classes, np.uint8)[place], np.uint8(_UNKNOWN))
     if (found == _UNKNOWN).any():
-        raise zooft.DataError("it has values that are no class; it has changed since the data was looked into")
+        raise zooft.DataError("it has values that are no class; it has changed since discovery")
     return np.asarray(found)
 
 
@@ -242,14 +242,14 @@ def _keys(path: Path, colours: frozenset[int]) -> tuple[NDArray[Any], bool]:
             )
         if image.mode in _COLOURS:
             if not colours:
-                seen = len(image.getcolors(2**24) or ())
+                count = len(image.getcolors(2**24) or ())
                 raise zooft.DataError(
-                    f"a mask of colours ({seen} of them), and nothing says what they mean; give --classes-file with a "
+                    f"a mask of colours ({count} of them), and nothing says what they mean; give --classes-file with a "
                     "colour for each class (name,r,g,b), or save masks with one channel"
                 )
-            return _packed_levels(image), True
+            return _pack_levels(image), True
         if image.mode == "P" and colours:
-            levels = _packed_levels(image)
+            levels = _pack_levels(image)
             if set(np.unique(levels).tolist()) <= colours:
                 return levels, True  # the palette says it; its numbers may be any
         grey = image.getchannel("L") if image.mode == "LA" else image
@@ -261,7 +261,7 @@ def _keys(path: Path, colours: frozenset[int]) -> tuple[NDArray[Any], bool]:
         return keys if keys.dtype == np.uint8 else keys.astype(np.int32), False
 
 
-def _packed_levels(image: Image) -> NDArray[Any]:
+def _pack_levels(image: Image) -> NDArray[Any]:
     import numpy as np
 
     levels = np.array(image.convert("RGB")).astype(np.int32)

@@ -1,4 +1,4 @@
-"""The library that learning masks needs and that a plain installation lacks; files of masks are answered without it."""
+"""The library that training on masks needs and a plain installation lacks; exported files run without it."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ def require(_options: Any = None) -> None:
         ConfigError: names it and the extra that brings it.
     """
     if importlib.util.find_spec(_LIBRARY) is None:
-        raise zooft.ConfigError(f"learning masks needs {_LIBRARY} (decoders and losses): {EXTRA}")
+        raise zooft.ConfigError(f"training on masks needs {_LIBRARY} (decoders and losses): {EXTRA}")
 
 
 def require_coco() -> None:

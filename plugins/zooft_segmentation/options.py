@@ -1,4 +1,4 @@
-"""What segmentation can be told."""
+"""Options of segmentation."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ class SegmentationOptions:
         "[default: classes.txt, .json or .csv in the data folder]",
         local=True,
     )
-    classes_json: str = zooft.option("", "the same as JSON; a run records what stands in the file")
+    classes_json: str = zooft.option("", "the same as JSON; a run records the file's content")
     ignore_index: tuple[str, ...] = zooft.option(
         ("255",), "values in masks, or names of classes, that are left out of loss and figures, such as 11 or void"
     )
@@ -31,11 +31,11 @@ class SegmentationOptions:
         (), "of the network's input, rows,columns or one number for both [default: the backbone's own]"
     )
     fit: Literal["letterbox", "stretch"] = zooft.option(
-        "letterbox", "how pictures are brought to that size: letterbox keeps their shape"
+        "letterbox", "how pictures are resized to it: letterbox preserves their aspect ratio"
     )
     tiles: int = zooft.option(
         0,
-        "side in pixels of square tiles that pictures are learnt and answered in, at their own resolution; 0 for whole",
+        "side in pixels of square tiles for training and prediction, at the pictures' own resolution; 0 for none",
     )
     tile_overlap: float = zooft.option(0.25, "share of a tile that predict lets neighbours overlap by, up to 0.5")
     augment: Literal["none", "light", "medium"] = zooft.option(
@@ -49,11 +49,11 @@ class SegmentationOptions:
     )
     probabilities: bool = zooft.option(False, "the file also gives each class's probability at each pixel")
     group_column: str = zooft.option(
-        GROUP_COLUMN, "column of a table of pairs that names what a split must keep together"
+        GROUP_COLUMN, "column of a table of pairs that names groups, which a split must not divide"
     )
 
     def __post_init__(self) -> None:
-        """Take what stands in the file of classes in its place, and refuse sizes that are none.
+        """Read the file of classes into `classes_json`, and refuse sizes that are none.
 
         Raises:
             ConfigError: such a size or overlap, or a file that can't be read.

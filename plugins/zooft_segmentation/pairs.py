@@ -51,8 +51,8 @@ class Pair:
         id: of the picture, relative to the data.
         image: its file.
         mask: the other file.
-        split: where the data says so.
-        group: where a table says so.
+        split: where the data gives it.
+        group: where a table gives it.
     """
 
     id: str
@@ -234,7 +234,7 @@ def _of_table(path: Path, options: SegmentationOptions) -> Pairs:
             pair = _of_row(path.parent, cells, image, mask, group)
             first = seen.setdefault(pair.id, line)
             if first != line:
-                raise zooft.DataError(f"the picture stands in line {first}, too; a picture has one mask")
+                raise zooft.DataError(f"the picture is in line {first}, too; a picture has one mask")
             pairs.found.append(pair)
         except zooft.DataError as error:
             name = cells[image] or f"line {line}"

@@ -1,4 +1,4 @@
-"""Pictures of the report's sections: which classes are taken for which, and the colours of masks."""
+"""Pictures of the report's sections: the confusion matrix, and the colours of masks."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _MOST_NAMES = 60
 
 
 def confusion(table: NDArray[Any], names: Sequence[str]) -> zooft.Picture:
-    """Shares of the pixels of each true class (rows) that were taken for each class (columns)."""
+    """Shares of the pixels of each true class (rows) that were predicted as each class (columns)."""
     import numpy as np
     from matplotlib.figure import Figure
 
@@ -57,7 +57,7 @@ def legend(names: Sequence[str], colours: Sequence[Colour]) -> zooft.Picture:
         for name, (red, green, blue) in zip(names, colours, strict=True)
     ]
     figure.legend(handles=patches, loc="center", ncols=4, frameon=False)
-    caption = "The colours in which masks are drawn: the answer first, the truth beside or below it."
+    caption = "The colours in which masks are drawn: the prediction first, the truth beside or below it."
     return zooft.Picture(title="Colours", png=_png(figure), caption=caption)
 
 

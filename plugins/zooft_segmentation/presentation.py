@@ -12,7 +12,7 @@ import zooft
 from zooft_segmentation import tiles
 from zooft_segmentation.areas import AREAS, SHARES, TRUE, row_miou
 from zooft_segmentation.classes import colours_of
-from zooft_segmentation.drawing import compared
+from zooft_segmentation.drawing import draw_comparison
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -86,7 +86,7 @@ def _list(shares: Sequence[float], labels: Labels) -> str:
 
 
 def _target(target: Any, labels: Labels) -> str:
-    """Shares of the classes, and what tells masks of the same shares apart: the audit compares these texts."""
+    """Shares of the classes, and what distinguishes masks of the same shares: the audit compares these texts."""
     pixels = sum(target.counts)
     shares = _list([count / pixels for count in target.counts], labels) if pixels else "nothing but void"
     return f"{shares} ({target.mark})" if target.mark else shares
@@ -157,7 +157,7 @@ def _describe(labels: Labels, _fitted: Any, options: Mapping[str, Any]) -> zooft
     if options.get("class_weights") == "balanced":
         balance.append("Classes with few pixels where they are count more, ten times at most.")
     return zooft.Description(
-        aim=f"tell {some} apart at every pixel",
+        aim=f"classify every pixel as {some}",
         purpose=f"It gives every pixel of a picture one of {len(names)} classes: {some}.",
         head=f"{len(names)} classes a pixel",
         note="pixels that the data leaves out (void) count nowhere",
@@ -180,4 +180,4 @@ def _usage(labels: Labels, _fitted: Any, _rule: str, _group_name: str) -> Sequen
 def _picture(
     picture: NDArray[Any], answers: Mapping[str, NDArray[Any]], target: Any, labels: Labels, _fitted: Any
 ) -> NDArray[Any]:
-    return compared(picture, answers["mask"], target, labels)
+    return draw_comparison(picture, answers["mask"], target, labels)

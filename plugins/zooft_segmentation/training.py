@@ -137,7 +137,7 @@ def _unlearnable(targets: Sequence[Target], labels: Labels) -> str:
 
 
 def _unknown(found: Labels, known: Labels) -> str:
-    """Classes of data that a model doesn't have; data without names of classes is taken by their numbers."""
+    """Classes of data that a model doesn't have; data without names of classes is matched by their numbers."""
     if _by_number(found, known):
         return ""
     names = {label.name for label in known}

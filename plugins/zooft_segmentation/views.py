@@ -20,7 +20,7 @@ _COLOURS = {"light": 0.2, "medium": 0.4}
 
 
 def network_input(spec: zooft.InputSpec, options: SegmentationOptions) -> zooft.InputSpec:
-    """Of the size that is wanted, or of a tile, without a crop, which would lose the borders."""
+    """Of the size of `options`, or of a tile, without a crop, which would lose the borders."""
     size = options.size or ((options.tiles,) if options.tiles else (spec.height, spec.width))
     rows, columns = size * 2 if len(size) == 1 else size
     return replace(spec, height=rows, width=columns, mode=options.fit)

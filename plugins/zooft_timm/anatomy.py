@@ -130,7 +130,7 @@ def _embed(module: Any, x: Tensor) -> Tensor:
 
 
 def _eva(module: Any) -> Mapping[str, zooft.Stage] | None:
-    """Every block asks for the rotary positions again; None with options by which they differ each time."""
+    """Every block computes the rotary positions again; None with options by which they differ each time."""
     if module.dynamic_img_size or module.patch_drop is not None or getattr(module.rope, "aug_active", False):
         return None
 
@@ -205,7 +205,7 @@ def _halves(name: str, module: Any, classifier: tuple[str, ...], spec: zooft.Inp
     late = tuple(key for key in items if key in pooling or key.rpartition(".")[0] in pooling)
     early = tuple(key for key in items if key not in late)
     return {
-        **(_chained(chain.stages(module, watched), early) or _features(early)),
+        **(_chain_stages(chain.stages(module, watched), early) or _features(early)),
         # not pre_logits: some heads have a norm or hidden layer before the classifier, which that would leave out
         "pool": zooft.Stage(late, lambda m, x: m.forward_head(x)),
     }
@@ -215,7 +215,7 @@ def _features(early: tuple[str, ...]) -> dict[str, zooft.Stage]:
     return {"features": zooft.Stage(early, lambda m, x: m.forward_features(x))}
 
 
-def _chained(parts: Mapping[str, tuple[str, ...]], early: tuple[str, ...]) -> dict[str, zooft.Stage]:
+def _chain_stages(parts: Mapping[str, tuple[str, ...]], early: tuple[str, ...]) -> dict[str, zooft.Stage]:
     """Stages of a chain; the last one owns what no image runs through, such as pretraining's mask token."""
     owned = tuple(part for run in parts.values() for part in run)
     unused = tuple(key for key in early if not _inside(key, owned))

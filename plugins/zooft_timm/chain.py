@@ -81,7 +81,7 @@ def stages(module: nn.Module, watch: Watch) -> dict[str, tuple[str, ...]]:
     """
     from torch import nn
 
-    parts = [] if watch.broken else _taken_apart(module, watch.parts)
+    parts = [] if watch.broken else _split_largest(module, watch.parts)
     if len(set(parts)) < len(parts):
         return {}
     grouped: list[list[str]] = []
@@ -95,7 +95,7 @@ def stages(module: nn.Module, watch: Watch) -> dict[str, tuple[str, ...]]:
     return named if len(named) == len(grouped) > 1 else {}
 
 
-def _taken_apart(module: nn.Module, parts: Sequence[str]) -> list[str]:
+def _split_largest(module: nn.Module, parts: Sequence[str]) -> list[str]:
     from torch import nn
 
     sizes = [len(module.get_submodule(part).state_dict()) for part in parts]
@@ -105,7 +105,7 @@ def _taken_apart(module: nn.Module, parts: Sequence[str]) -> list[str]:
     if numbered or 2 * sizes[largest] <= sum(sizes) or type(within).forward is not nn.Sequential.forward:
         return list(parts)
     below = [f"{parts[largest]}.{name}" for name, _ in within.named_children()]
-    return _taken_apart(module, [*parts[:largest], *below, *parts[largest + 1 :]])
+    return _split_largest(module, [*parts[:largest], *below, *parts[largest + 1 :]])
 
 
 def _short(part: str) -> str:

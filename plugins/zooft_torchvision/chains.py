@@ -83,31 +83,31 @@ def _embed(module: Any, x: Tensor) -> Tensor:
     return out
 
 
-def _averaged(module: Any, x: Tensor) -> Tensor:
+def _pool(module: Any, x: Tensor) -> Tensor:
     out: Tensor = module.avgpool(x).flatten(1)
     return out
 
 
-def _averaged_and_classified(module: Any, x: Tensor) -> Tensor:
+def _pool_and_classify(module: Any, x: Tensor) -> Tensor:
     """Hidden layers of the classifier, too."""
-    out: Tensor = module.classifier(_averaged(module, x))
+    out: Tensor = module.classifier(_pool(module, x))
     return out
 
 
 _CONTAINERS = frozenset({"features", "layers", "trunk_output", "blocks"})
 _ENDS = frozenset({"avgpool", "dropout", "fc"})
 _CLASSES: dict[str, tuple[tuple[str, ...], Callable[[Any, Tensor], Tensor]]] = {
-    "AlexNet": (("features",), _averaged_and_classified),
+    "AlexNet": (("features",), _pool_and_classify),
     "ConvNeXt": (("features",), lambda m, x: m.classifier(m.avgpool(x))),
     "DenseNet": (("features",), lambda _m, x: x.relu().mean((2, 3))),
-    "EfficientNet": (("features",), _averaged_and_classified),
-    "GoogLeNet": ((), lambda m, x: m.dropout(_averaged(m, x))),
+    "EfficientNet": (("features",), _pool_and_classify),
+    "GoogLeNet": ((), lambda m, x: m.dropout(_pool(m, x))),
     "Inception3": ((), lambda m, x: m.dropout(m.avgpool(x)).flatten(1)),
     "MNASNet": (("layers",), lambda m, x: m.classifier(x.mean((2, 3)))),
     "MaxVit": (("stem", "blocks"), lambda m, x: m.classifier(x)),
     "MobileNetV2": (("features",), lambda m, x: m.classifier(x.mean((2, 3)))),
-    "MobileNetV3": (("features",), _averaged_and_classified),
-    "RegNet": (("stem", "trunk_output"), _averaged),
+    "MobileNetV3": (("features",), _pool_and_classify),
+    "RegNet": (("stem", "trunk_output"), _pool),
     "ShuffleNetV2": (("conv1", "maxpool", "stage2", "stage3", "stage4", "conv5"), lambda _m, x: x.mean((2, 3))),
     "SqueezeNet": (("features",), lambda m, x: m.classifier(x).flatten(1)),
     "SwinTransformer": (("features", "norm"), lambda m, x: m.flatten(m.avgpool(m.permute(x)))),

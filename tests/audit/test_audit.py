@@ -172,7 +172,7 @@ def test_near_duplicates_within_a_group_are_natural() -> None:
     assert not of_kind(found, "near_duplicates")
 
 
-def test_an_equal_copy_is_not_told_again_as_a_near_one() -> None:
+def test_an_equal_copy_is_not_reported_again_as_a_near_one() -> None:
     assert not of_kind(look([sample("a", scene(1)), sample("b", scene(1))]), "near_duplicates")
 
 
@@ -218,7 +218,7 @@ def test_the_coarse_comparison_misses_no_pair_in_any_block(monkeypatch: pytest.M
 # shortcuts
 
 
-def test_a_fact_that_tells_the_class_is_warned_of() -> None:
+def test_a_fact_that_predicts_the_class_is_warned_of() -> None:
     targets = [index % 2 for index in range(80)]
     found = with_facts([{"format": "JPEG" if target else "PNG", "mode": "RGB"} for target in targets], targets)
     finding = only(found, "shortcut")
@@ -228,7 +228,7 @@ def test_a_fact_that_tells_the_class_is_warned_of() -> None:
     assert (row(found, "mode").values, row(found, "mode").auroc) == (1, None)
 
 
-def test_a_number_tells_the_class_from_both_ends() -> None:
+def test_a_number_predicts_the_class_from_both_ends() -> None:
     rng = np.random.default_rng(0)
     widths = rng.uniform(100, 1000, 200)
     targets = [int(abs(width - 550) > 225) for width in widths]
@@ -263,13 +263,13 @@ def test_facts_that_say_nothing_stand_near_one_half_and_arent_warned_of(per_grou
     assert np.mean(figures) == pytest.approx(0.5, abs=0.02)
 
 
-def test_a_fact_that_only_names_the_group_tells_nothing_of_other_groups() -> None:
+def test_a_fact_that_only_names_the_group_predicts_nothing_of_other_groups() -> None:
     targets = [index // 4 % 2 for index in range(160)]
     found = with_facts([{"room": f"room {index // 4}"} for index in range(160)], targets, per_group=4)
     assert row(found, "room").auroc == pytest.approx(0.5, abs=0.1)
 
 
-def test_facts_that_tell_the_class_only_together_are_warned_of() -> None:
+def test_facts_that_predict_the_class_only_together_are_warned_of() -> None:
     rng = np.random.default_rng(3)
     targets = rng.integers(0, 2, 300)
     facts = [{name: "yes" if rng.random() < 0.5 + 0.1 * (2 * t - 1) else "no" for name in "abcdef"} for t in targets]
@@ -293,7 +293,7 @@ def test_a_value_of_one_class_in_few_groups_is_chance() -> None:
     assert not of_kind(with_facts(facts, targets, per_group=12), "shortcut")
 
 
-def test_several_classes_are_judged_one_against_the_rest() -> None:
+def test_several_classes_are_evaluated_one_against_the_rest() -> None:
     targets = [index % 3 for index in range(90)]
     samples = [
         sample(str(i), np.full((2, 2), i), t, facts={"mode": "L" if t == 2 else "RGB"}) for i, t in enumerate(targets)
@@ -308,7 +308,7 @@ def test_too_few_groups_of_a_class_are_not_evaluated_and_that_is_reported() -> N
     assert "too few groups of a class to test mode" in found.notes
 
 
-def test_a_task_without_facts_is_told_so() -> None:
+def test_a_task_without_facts_is_reported() -> None:
     assert "shortcuts weren't searched" in look([sample("a", scene(1))]).notes[0]
 
 
@@ -323,11 +323,11 @@ def test_the_auroc_equals_scikit_learns_in_every_fold_and_resample() -> None:
     weights = np.stack([np.ones(40, dtype=np.int64), np.bincount(drawn, minlength=40)], axis=1)
     rows = np.concatenate([np.flatnonzero(groups == group) for group in drawn])
     got = shortcuts.aurocs(targets, fold, scores[:, :, None], groups, weights)
-    wanted = [
+    expected = [
         np.mean([roc_auc_score(targets[chosen] == k, scores[chosen, k]) for k in range(3)])
         for chosen in (np.arange(120), rows)
     ]
-    assert got == pytest.approx(wanted)
+    assert got == pytest.approx(expected)
 
 
 def test_the_auroc_compares_only_within_folds() -> None:
@@ -363,7 +363,7 @@ def test_groups_with_several_labels_are_counted() -> None:
     assert finding.text.startswith("1 group of 1 (2 samples) with several labels")
 
 
-def test_samples_without_a_group_are_told() -> None:
+def test_samples_without_a_group_are_reported() -> None:
     found = look([sample("a", scene(1), group="x"), sample("b", scene(2))])
     assert only(found, "unknown_groups").samples == ("b",)
     assert "none of the samples names a group" in only(look([sample("a", scene(1))]), "unknown_groups").text
@@ -379,7 +379,7 @@ def test_classes_that_a_split_leaves_out_are_warned_of() -> None:
     assert not [each for each in whole.findings if each.kind == "absent_classes"]
 
 
-def test_tiny_and_unequal_classes_are_told() -> None:
+def test_tiny_and_unequal_classes_are_reported() -> None:
     found = look([sample(str(i), np.full((2, 2), i), int(i == 0)) for i in range(12)])
     assert only(found, "tiny_classes").text.startswith("fewer than 10 samples of bee (1)")
     assert "11 samples, the rarest 1" in only(found, "imbalance").text
@@ -388,7 +388,7 @@ def test_tiny_and_unequal_classes_are_told() -> None:
 # reading
 
 
-def test_what_cant_be_read_is_told_and_the_rest_is_looked_at() -> None:
+def test_what_cant_be_read_is_reported_and_the_rest_is_checked() -> None:
     def read(one: zooft.Sample) -> Arrays:
         if one.id == "torn":
             raise zooft.DataError("the last row is missing")
@@ -453,7 +453,7 @@ def run(*arguments: str | Path) -> Result:
     return CliRunner().invoke(command, ["audit", *map(str, arguments)])
 
 
-def test_the_command_tells_findings_and_fails_where_there_is_an_error(tmp_path: Path) -> None:
+def test_the_command_reports_findings_and_fails_where_there_is_an_error(tmp_path: Path) -> None:
     example_data.write_classes(tmp_path / "data", {"dark": 12, "light": 12})
     clean = run(tmp_path / "data", "--task", "classification", "--colour", "grey")
     assert clean.exit_code == 0, clean.output
@@ -560,7 +560,7 @@ def test_real_ct_slices_give_their_six_pairs_nine_mixed_patients_and_shortcuts()
     assert not row(found, "age").shortcut
 
 
-def test_looks_of_before_are_looks_now_and_nothing_is_read_again(tmp_path: Path) -> None:
+def test_thumbnails_of_before_are_used_and_nothing_is_read_again(tmp_path: Path) -> None:
     """The third sample can't be read, the fourth is too small for a picture."""
     sizes = {"a": 70, "b": 70, "c": 0, "d": 20}
     samples = [Sample(id=name, source=name, target=0) for name in sizes]

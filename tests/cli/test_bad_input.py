@@ -38,7 +38,7 @@ FINETUNE = (
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """What a command said, its white space evened out, and how it ended."""
+    """A command's output, its white space evened out, and its exit status."""
 
     status: int
     said: str
@@ -153,7 +153,7 @@ def a_single_image(folder: Path) -> Path:
     [
         (nothing, "there is no data at"),
         (empty, "expected class folders with images, or a CSV manifest"),
-        (one_class, "only one class, 'ant'; there is nothing to tell apart"),
+        (one_class, "only one class, 'ant'; at least two are needed"),
         (empty_class, "no usable samples of class wasp"),
         (unreadable_class, "no usable samples of class bee; 1 of its files was rejected, the first: bee/torn.jpg"),
         (two_images, "2 samples in classes of ant 1, bee 1 are too few to hold out"),
@@ -268,7 +268,7 @@ def test_a_value_out_of_bounds_is_refused_before_any_work(
     assert "reading the data" not in answer.said
 
 
-def test_what_is_missing_is_said_together(command: Command, out: Path) -> None:
+def test_what_is_missing_is_reported_together(command: Command, out: Path) -> None:
     answer = command("finetune", "--task", "classification")
     assert_refused(answer, out, status=2, said="backbone is required")
     assert "data is required" in answer.said
@@ -480,7 +480,7 @@ def test_an_output_folder_below_a_file_is_refused_for_that_reason(command: Comma
 # the machine
 
 
-def test_a_full_disk_is_said_and_nothing_is_left(
+def test_a_full_disk_is_reported_and_nothing_is_left(
     command: Command, good: Path, out: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def refuse(_descriptor: int) -> None:
@@ -513,7 +513,7 @@ def on_a_small_disk(place: Path, size: str, *arguments: str | Path) -> str:
     return " ".join((done.stderr + done.stdout).split())
 
 
-def test_a_disk_that_fills_up_while_weights_are_written_is_said(good: Path, tmp_path: Path) -> None:
+def test_a_disk_that_fills_up_while_weights_are_written_is_reported(good: Path, tmp_path: Path) -> None:
     place = tmp_path / "disk"
     said = on_a_small_disk(place, "1m", *FINETUNE, "--data", good, "--out", place / "run")
     assert said.endswith("status 1"), "the disk is empty again, so that nothing stands behind the status"
@@ -536,7 +536,7 @@ def wait_for(stream: Any, text: str, *, seconds: float) -> str:
 
 @dataclass(frozen=True, slots=True)
 class Interrupted:
-    """A run that was stopped in the middle: how the process ended, what it said, where it worked."""
+    """A run that was stopped in the middle: how the process ended, its output, its working folder."""
 
     status: int
     said: str
@@ -575,8 +575,8 @@ def interrupted(good: Path, tmp_path_factory: pytest.TempPathFactory, request: p
 
 def test_an_end_by_a_signal_while_training_leaves_no_run_under_the_final_name(interrupted: Interrupted) -> None:
     assert interrupted.status == 128 + interrupted.number  # as shells count
-    told = "interrupted" if interrupted.number == signal.SIGINT else "ended by the signal SIGTERM"
-    assert f"zooft: {told}\n" in interrupted.said
+    messages = "interrupted" if interrupted.number == signal.SIGINT else "ended by the signal SIGTERM"
+    assert f"zooft: {messages}\n" in interrupted.said
     assert "Traceback" not in interrupted.said
     assert left_beside(interrupted.out) == ["run.incomplete"]
 

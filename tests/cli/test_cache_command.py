@@ -1,4 +1,4 @@
-"""``zooft cache``: what is kept, where, how much; cleaning by age and size; asking before all of it goes."""
+"""``zooft cache``: what is cached, where, how much; cleaning by age and size; a confirmation before everything is removed."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from zooft.storage.cache import Store
 
 FEATURES = {"what": "features", "backbone": "timm:resnet18", "task": "classification", "precision": "float32",
             "stages": ["stem", "layer1"], "view": {"number": 2, "seed": 0}, "tensors": "0" * 64}  # fmt: skip
-SKETCHES = {"what": "sketches", "task": "ct"}
+THUMBNAILS = {"what": "thumbnails", "task": "ct"}
 Call = Callable[..., Result]
 
 
@@ -37,7 +37,7 @@ def call(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Call:
 def store(tmp_path: Path) -> Store:
     """Two entries, of 5 MB and 1 MB, used 40 and 2 days ago."""
     filled = Store(tmp_path / "store", 10**9)
-    for what, days, records in ((FEATURES, 40, 5), (SKETCHES, 2, 1)):
+    for what, days, records in ((FEATURES, 40, 5), (THUMBNAILS, 2, 1)):
         with filled.shelf(what) as shelf:
             shelf.put([f"{n:064x}" for n in range(records)], np.zeros((records, 10**6), np.uint8))
             lock = filled.folder / shelf.key / "lock"
@@ -46,7 +46,7 @@ def store(tmp_path: Path) -> Store:
     return filled
 
 
-def kept(store: Store) -> list[Any]:
+def stored(store: Store) -> list[Any]:
     return [info.what["what"] for info in store.shelves()]
 
 
@@ -54,21 +54,21 @@ def on_disk(folder: Path) -> int:
     return sum(path.stat().st_size for path in folder.glob("*/*"))
 
 
-def test_what_is_kept_is_listed_for_people(call: Call, store: Store) -> None:
+def test_what_is_cached_is_listed_for_people(call: Call, store: Store) -> None:
     shown = call("list")
     assert (shown.exit_code, shown.stderr) == (0, "")
     lines = " ".join(shown.stdout.split())
     assert "features, timm:resnet18, classification, float32, 2 stages, view 2 5 5.0 MB" in lines
-    assert "sketches, ct 1 1.0 MB" in lines
-    assert lines.index("sketches") < lines.index("features")  # the last used first
+    assert "thumbnails, ct 1 1.0 MB" in lines
+    assert lines.index("thumbnails") < lines.index("features")  # the last used first
     assert f"6.0 MB of at most 20.0 MB in {store.folder}" in lines
 
 
-def test_what_is_kept_is_listed_for_programs(call: Call, store: Store) -> None:
+def test_what_is_cached_is_listed_for_programs(call: Call, store: Store) -> None:
     listed = json.loads(call("list", "--json").stdout)
     assert (listed["folder"], listed["most_bytes"]) == (str(store.folder), 20_000_000)
     assert listed["bytes"] == sum(entry["bytes"] for entry in listed["entries"]) == on_disk(store.folder)
-    assert [entry["what"] for entry in listed["entries"]] == [SKETCHES, FEATURES]
+    assert [entry["what"] for entry in listed["entries"]] == [THUMBNAILS, FEATURES]
     assert [entry["records"] for entry in listed["entries"]] == [1, 5]
     assert {entry["key"] for entry in listed["entries"]} == {p.name for p in store.folder.iterdir() if p.is_dir()}
 
@@ -89,31 +89,31 @@ def test_old_entries_are_removed_by_age(call: Call, store: Store) -> None:
     before = on_disk(store.folder)
     shown = call("clean", "--older-than", "30d")
     assert shown.stdout == "removed 5.0 MB, 1 whole entry; 1.0 MB stay\n"
-    assert kept(store) == ["sketches"]
+    assert stored(store) == ["thumbnails"]
     assert before - on_disk(store.folder) > 5_000_000
 
 
 @pytest.mark.parametrize(
     ("age", "stay"),
-    [("41d", ["sketches", "features"]), ("5 weeks", ["sketches"]), ("72h", ["sketches"]), ("1.5d", [])],
+    [("41d", ["thumbnails", "features"]), ("5 weeks", ["thumbnails"]), ("72h", ["thumbnails"]), ("1.5d", [])],
 )
 def test_ages_are_read_as_people_write_them(call: Call, store: Store, age: str, stay: list[str]) -> None:
     assert call("clean", "--older-than", age).exit_code == 0
-    assert kept(store) == stay
+    assert stored(store) == stay
 
 
 def test_entries_are_removed_down_to_a_size(call: Call, store: Store) -> None:
     assert json.loads(call("clean", "--most", "2MB", "--json").stdout)["entries"] == 1
-    assert kept(store) == ["sketches"]
+    assert stored(store) == ["thumbnails"]
 
 
-def test_without_options_the_limit_is_kept_to(call: Call, store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_options_the_limit_holds(call: Call, store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
     assert call("clean").stdout == "removed 0 bytes, 0 whole entries; 6.0 MB stay\n"
     monkeypatch.setenv("ZOOFT_CACHE_BYTES", "2MB")
-    call("clean", "--older-than", "1000d")  # one who asks for ages gets no more than that
-    assert kept(store) == ["sketches", "features"]
+    call("clean", "--older-than", "1000d")  # cleaning by age removes no more than that
+    assert stored(store) == ["thumbnails", "features"]
     call("clean")
-    assert kept(store) == ["sketches"]
+    assert stored(store) == ["thumbnails"]
 
 
 @pytest.mark.parametrize(
@@ -127,7 +127,7 @@ def test_what_isn_t_an_age_or_a_size_is_refused_and_nothing_is_removed(
     assert isinstance(failed.exception, ConfigError)  # the command line's own `main` prints it and exits with 2
     assert arguments[0] in str(failed.exception)
     assert "write " in str(failed.exception)
-    assert len(kept(store)) == 2
+    assert len(stored(store)) == 2
 
 
 def test_a_limit_that_isn_t_a_size_is_refused(call: Call, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -137,11 +137,11 @@ def test_a_limit_that_isn_t_a_size_is_refused(call: Call, monkeypatch: pytest.Mo
 
 @pytest.mark.parametrize("answer", ["n\n", "\n", ""], ids=["no", "the default", "nobody there"])
 def test_everything_goes_only_if_it_is_meant(call: Call, store: Store, answer: str) -> None:
-    asked = call("clear", input=answer)
-    assert asked.exit_code == 1
-    assert f"Remove 6.0 MB from {store.folder}?" in asked.stderr
-    assert "nothing was removed; --yes removes without asking" in asked.stderr
-    assert len(kept(store)) == 2
+    requested = call("clear", input=answer)
+    assert requested.exit_code == 1
+    assert f"Remove 6.0 MB from {store.folder}?" in requested.stderr
+    assert "nothing was removed; --yes removes without asking" in requested.stderr
+    assert len(stored(store)) == 2
 
 
 @pytest.mark.parametrize(("arguments", "answer"), [((), "y\n"), (("--yes",), "")], ids=["asked", "told"])
@@ -152,13 +152,13 @@ def test_everything_goes_where_it_is_meant(call: Call, store: Store, arguments: 
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="locks of POSIX")
-def test_what_a_job_has_open_stays_and_is_told_of(call: Call, store: Store) -> None:
-    with store.shelf(SKETCHES) as shelf:
+def test_what_a_job_has_open_stays_and_is_reported(call: Call, store: Store) -> None:
+    with store.shelf(THUMBNAILS) as shelf:
         shown = call("clear", "--yes")
         assert shown.exit_code == 0
         assert "1 entry couldn't be removed as far as wanted: a running job has it open" in shown.stdout
         assert json.loads(call("clear", "--yes", "--json").stdout) == {"bytes": 0, "entries": 0, "stayed": [shelf.key]}
-    assert kept(store) == ["sketches"]
+    assert stored(store) == ["thumbnails"]
 
 
 @pytest.mark.parametrize("words", [(), ("list",), ("clean",), ("clear",)], ids=" ".join)

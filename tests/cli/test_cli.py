@@ -148,7 +148,7 @@ def test_without_a_command_help_is_shown(call: Call) -> None:
     assert "Usage: zooft" in call().out + call().err
 
 
-def test_the_version_is_told(call: Call) -> None:
+def test_the_version_is_reported(call: Call) -> None:
     assert package.__version__ in call("--version").out
 
 
@@ -182,8 +182,8 @@ def test_what_can_be_named_is_listed_as_json_with_its_plugin(kind: str, call: Ca
     answer = call(kind, "--json")
     assert answer.status == 0
     assert all({"name", "summary", "plugin", "distribution"} <= set(row) for row in answer.json)
-    wanted = {"tasks": "classification", "heads": "linear", "freezers": "last:K"}[kind]
-    assert wanted in [row["name"] for row in answer.json]
+    expected = {"tasks": "classification", "heads": "linear", "freezers": "last:K"}[kind]
+    assert expected in [row["name"] for row in answer.json]
 
 
 @pytest.mark.parametrize("words", [("tasks",), ("heads",), ("freezers",), ("plugins",), ("backbones",)], ids=" ".join)
@@ -264,7 +264,7 @@ def test_predictions_are_json_with_classes_and_probabilities(
         assert row["probability"] == max(row["probabilities"])
 
 
-def test_predictions_are_a_csv_file_when_asked(
+def test_predictions_are_a_csv_file_on_request(
     call: Call, run: package.FinetuneResult, pictures: Path, tmp_path: Path
 ) -> None:
     import csv
@@ -298,7 +298,7 @@ def test_evaluations_are_json_with_figures_table_and_confusion(
     assert sum(map(sum, answer.json["confusion"])) == answer.json["samples"]
 
 
-def test_where_a_run_computes_is_not_asked_of_a_file_nor_a_provider_of_a_run(
+def test_where_a_run_computes_is_no_option_of_a_file_nor_a_provider_of_a_run(
     call: Call, run: package.FinetuneResult
 ) -> None:
     answer = call("evaluate", run.onnx or "", "--device", "cpu")
@@ -324,7 +324,7 @@ def test_verification_is_json_and_says_what_was_compared(call: Call, run: packag
     assert answer.json["top1_agreement"] == 1.0
 
 
-def test_what_cannot_be_read_is_told_beside_the_answers(
+def test_what_cannot_be_read_is_reported_beside_the_answers(
     call: Call, run: package.FinetuneResult, pictures: Path
 ) -> None:
     Path("torn.png").write_bytes(b"no picture")
@@ -425,7 +425,7 @@ def test_a_task_whose_reader_fails_is_named_and_zooft_is_not_blamed(
     assert "a defect of zooft" not in answer.err
 
 
-def test_of_a_private_task_an_unexpected_error_tells_its_kind_alone() -> None:
+def test_of_a_private_task_an_unexpected_error_gives_its_kind_alone() -> None:
     from dataclasses import replace
 
     from zooft.data.samples import read

@@ -124,7 +124,7 @@ def test_without_groups_there_is_one_column(shown: Shown) -> None:
     assert "predicts" not in text
 
 
-def test_the_threshold_is_told_with_its_figures(shown: Shown) -> None:
+def test_the_threshold_is_reported_with_its_figures(shown: Shown) -> None:
     found = evaluation(threshold=0.4)
     text = " ".join(shown(found).split())
     assert "predicts ill at p ≥ 0.4000; per group: sensitivity 0.7500 (0.3006 … 0.9544)" in text
@@ -141,12 +141,12 @@ def test_a_threshold_that_calls_everyone_the_same_is_warned_of(shown: Shown, thr
     assert "warning: at the threshold" not in shown(evaluation(threshold=0.5))
 
 
-def test_groups_with_samples_of_several_classes_are_told(shown: Shown) -> None:
+def test_groups_with_samples_of_several_classes_are_reported(shown: Shown) -> None:
     text = shown(replace(evaluation(), mixed_groups=2))
     assert "groups with samples of several classes: 2; each counts as ill, as any such sample makes it" in text
 
 
-def test_the_rule_for_groups_of_several_classes_is_told_as_it_is_of_three(shown: Shown) -> None:
+def test_the_rule_for_groups_of_several_classes_is_reported_as_it_is_of_three(shown: Shown) -> None:
     found, names = replace(evaluation(), mixed_groups=2), ("x", "healthy", "z")
     unknown, known = (
         " ".join(shown(found, class_labels(names, nothing=nothing)).split()) for nothing in ("", "healthy")
@@ -158,7 +158,7 @@ def test_the_rule_for_groups_of_several_classes_is_told_as_it_is_of_three(shown:
     assert "each counts as something other than healthy: as what most of its other samples are" in known
 
 
-def test_subgroups_are_rows_and_small_ones_are_said_to_be(shown: Shown) -> None:
+def test_subgroups_are_rows_and_small_ones_are_marked(shown: Shown) -> None:
     text = shown(replace(evaluation(), primary="auroc", subgroups=(subgroup("1.25"), subgroup("5", small=True))))
     assert line(text, "slice thickness   1.25").split()[2:] == [
         "1.25",

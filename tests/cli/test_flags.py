@@ -1,4 +1,4 @@
-"""A dataclass's fields as options of a command: what is typed comes back as the field's type says, and help tells the defaults."""
+"""A dataclass's fields as options of a command: what is typed comes back in the field's type, and help shows the defaults."""
 
 from __future__ import annotations
 
@@ -74,9 +74,9 @@ def test_what_was_typed_makes_the_dataclass() -> None:
     assert made == Options(folder=Path("x"), batch=32, names=("a", "b"), inner=Inner(2.0))
 
 
-def test_help_tells_defaults_and_whose_option_it_is() -> None:
-    told = {option.name: option.help for option in flags.of(Options, group="mine")}
-    assert told == {
+def test_help_shows_defaults_and_whose_option_it_is() -> None:
+    messages = {option.name: option.help for option in flags.of(Options, group="mine")}
+    assert messages == {
         "folder": "mine: where it lies  [required]", "kind": "mine: which  [default: a]", "epochs": "mine: passes",
         "batch": "mine: samples a step", "names": "mine: what it is called  [default: x,y]", "fast": "mine: whether to hurry  [default: fast]",
         "safe": "mine: whether not to  [default: no-safe]", "deep_rate": "mine: how deep  [default: 0.5]",

@@ -114,7 +114,7 @@ def test_help_loads_little_more_than_python_itself(folder: Path) -> None:
 
 
 def test_importing_zooft_does_nothing_but_import(folder: Path) -> None:
-    """No file is written, no plugin is looked for, no logging is set up."""
+    """No file is written, no plugin is searched for, no logging is set up."""
     code = dedent("""
         import logging, sys
         import zooft, zooft.cli

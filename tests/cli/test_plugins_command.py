@@ -142,13 +142,13 @@ def test_a_drafted_source_is_learnt_from(installed: Path, pets: Path, tmp_path: 
     }
 
 
-def test_freezers_of_which_some_want_an_argument_are_checked_or_said_not_to_be() -> None:
+def test_freezers_of_which_some_want_an_argument_are_checked_or_reported_not_to_be() -> None:
     lines = command("plugins", "check", "standard").stdout.splitlines()
-    told = {line[12:].partition(" (")[0]: line[:12].strip() for line in lines}
-    assert told["check_freezer backbone"] == "passed"
-    assert told["check_freezer first"] == "not checked"
-    assert told["check_head linear"] == "passed"
-    assert "failed" not in told.values()
+    messages = {line[12:].partition(" (")[0]: line[:12].strip() for line in lines}
+    assert messages["check_freezer backbone"] == "passed"
+    assert messages["check_freezer first"] == "not checked"
+    assert messages["check_head linear"] == "passed"
+    assert "failed" not in messages.values()
 
 
 BROKEN = """
@@ -183,7 +183,7 @@ def install_module(folder: Path, name: str, source: str) -> None:
     (info / "entry_points.txt").write_text(f"[zooft]\n{name} = {name}_module\n")
 
 
-def test_what_is_wrong_is_told_a_line_a_check_and_by_the_exit_status(
+def test_what_is_wrong_is_reported_a_line_a_check_and_by_the_exit_status(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     install_module(tmp_path, "broken", BROKEN)
@@ -208,7 +208,7 @@ def test_a_plugin_that_was_left_out_fails_with_its_reason(tmp_path: Path, monkey
     assert "listens" not in command("plugins").stdout.partition("hookless")[2].partition("\n")[0]
 
 
-def test_a_plugin_whose_hooks_give_nothing_is_said_to_do_nothing(
+def test_a_plugin_whose_hooks_give_nothing_is_reported_to_do_nothing(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     install_module(tmp_path, "idle", "import zooft\n@zooft.hookimpl\ndef zooft_register_heads(): return []")
@@ -290,7 +290,7 @@ def test_an_existing_folder_is_never_written_into(tmp_path: Path, monkeypatch: p
     (tmp_path / "zooft-lamps").mkdir()
     assert "zooft-lamps exists already" in command("plugins", "new", "lamps", "--kind", "task", status=2).stderr
     assert list((tmp_path / "zooft-lamps").iterdir()) == []
-    told = json.loads(command("plugins", "new", "lamps", "--kind", "task", "--out", "other", "--json").stdout)
-    assert told == {
+    messages = json.loads(command("plugins", "new", "lamps", "--kind", "task", "--out", "other", "--json").stdout)
+    assert messages == {
         "folder": "other", "files": ["README.md", "pyproject.toml", "tests/test_plugin.py", "zooft_lamps.py"],
     }  # fmt: skip

@@ -86,11 +86,11 @@ def test_every_format_holds_the_same_answers_with_all_digits_and_says_what_could
         assert (row["error"], "error" in entry) == ("", False)
 
 
-def test_the_exit_status_tells_all_some_and_none_apart(model: Path, pictures: Path) -> None:
+def test_the_exit_status_distinguishes_all_some_and_none(model: Path, pictures: Path) -> None:
     command("predict", model, pictures / "0.png", status=0)
-    told = command("predict", model, pictures / "0.png", pictures / "torn.png", status=3)
-    assert "1 answered; 1 not, or not wholly:" in told.stderr
-    assert f"{pictures / 'torn.png'}: not an image" in told.stderr
+    messages = command("predict", model, pictures / "0.png", pictures / "torn.png", status=3)
+    assert "1 answered; 1 not, or not wholly:" in messages.stderr
+    assert f"{pictures / 'torn.png'}: not an image" in messages.stderr
     command("predict", model, pictures / "torn.png", "nowhere.png", status=1)
 
 
@@ -110,13 +110,13 @@ def test_what_is_left_out_of_a_folder_is_counted_and_named(
         monkeypatch.chdir(pictures)  # names of sockets are short
         one.bind("sock")
         done = command("predict", model, pictures, "--json", status=3)
-    told = json.loads(done.stdout)
-    assert {Path(each["id"]).name: each["reason"] for each in told["left_out"]} == {
+    messages = json.loads(done.stdout)
+    assert {Path(each["id"]).name: each["reason"] for each in messages["left_out"]} == {
         ".hidden.png": "hidden", ".git": "hidden", "__MACOSX": "made by a system, not data",
         "Thumbs.db": "made by a system, not data", "pipe": "not a regular file", "sock": "not a regular file",
         "link.png": "a link that leads nowhere", "loop": "a link to a folder, which isn't followed",
     }  # fmt: skip
-    assert len(told["predictions"]) == 4
+    assert len(messages["predictions"]) == 4
     assert "left out: 2: hidden" in done.stderr
 
 
@@ -178,7 +178,7 @@ def test_answers_are_written_as_they_come(
     assert ["0.png" in seen[1], "1.png" in seen[1], "1.png" in seen[2]] == [True, False, True]
 
 
-# Killed, and gone on with
+# Killed and resumed
 
 
 def several(folder: Path, number: int) -> Path:
@@ -218,25 +218,25 @@ main()
     refused = command("predict", model, many, "--out", out, status=1)
     assert "is what a predict that was stopped has left; resume it with --resume" in refused.stderr
     partial.write_bytes(partial.read_bytes() + b'{"stamp": "1 2')  # as a kill while writing leaves it
-    asked = count_asked(lambda: command("predict", model, many, "--out", out, "--resume"))
-    assert asked == 12 - 5
+    requested = count_asked(lambda: command("predict", model, many, "--out", out, "--resume"))
+    assert requested == 12 - 5
     assert out.read_bytes() == (tmp_path / "whole.csv").read_bytes()
     assert sorted(path.name for path in tmp_path.glob("*a.csv*")) == ["a.csv"]
 
 
 def count_asked(work: Callable[[], Any]) -> int:
-    """How many files the network was asked about."""
+    """How many files the network has predicted."""
     from unittest import mock
 
     from zooft.deploy import predict as answers
 
-    with mock.patch.object(answers, "run_one", side_effect=answers.run_one) as asked:
+    with mock.patch.object(answers, "run_one", side_effect=answers.run_one) as requested:
         work()
-    return asked.call_count
+    return requested.call_count
 
 
 def stopped(model: Path, folder: Path, out: Path, *, known: int = 3) -> None:
-    """A command that was interrupted when the network was asked for the fourth time."""
+    """A command that was interrupted at the network's fourth call."""
     from unittest import mock
 
     from zooft.deploy import predict as answers
@@ -254,7 +254,7 @@ def stopped(model: Path, folder: Path, out: Path, *, known: int = 3) -> None:
     assert f"{known} answers are in {out}.partial; the same command with --resume predicts the others" in done.stderr
 
 
-def test_what_has_changed_meanwhile_or_could_not_be_read_is_asked_again(model: Path, tmp_path: Path) -> None:
+def test_what_has_changed_meanwhile_or_could_not_be_read_is_predicted_again(model: Path, tmp_path: Path) -> None:
     many = several(tmp_path / "p", 6)
     (many / "00.png").write_bytes(b"torn")
     stopped(model, many, tmp_path / "a.json")
@@ -291,13 +291,13 @@ def test_an_interrupt_before_the_first_answer_leaves_nothing(model: Path, tmp_pa
 
 
 def refused(tmp_path: Path, *arguments: str | Path, status: int = 2) -> str:
-    """What is said; nothing is computed and nothing changes."""
+    """The message; nothing is computed and nothing changes."""
     before = contents(tmp_path)
-    said: list[str] = []
-    asked = count_asked(lambda: said.append(command("predict", *arguments, status=status).stderr))
-    assert asked == 0
+    message: list[str] = []
+    requested = count_asked(lambda: message.append(command("predict", *arguments, status=status).stderr))
+    assert requested == 0
     assert contents(tmp_path) == before
-    return said[0]
+    return message[0]
 
 
 def contents(folder: Path) -> dict[str, str]:
@@ -339,14 +339,14 @@ def test_an_earlier_result_and_an_empty_file_are_overwritten(
     assert sorted(path.name for path in tmp_path.iterdir()) == sorted([name, "p"])
 
 
-def test_a_result_among_the_pictures_is_not_asked_about(model: Path, pictures: Path) -> None:
+def test_a_result_among_the_pictures_is_no_input(model: Path, pictures: Path) -> None:
     for _ in range(2):
         done = command("predict", model, pictures, "--out", pictures / "a.csv", status=3)
     assert "written by this command" in done.stderr
     assert len(rows_of((pictures / "a.csv").read_text())) == 4
 
 
-def test_a_disk_that_fills_up_is_told_and_what_was_answered_stays(
+def test_a_disk_that_fills_up_is_reported_and_what_was_answered_stays(
     model: Path, pictures: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Python's own limit on the size of a file stands for a full disk: the third answer doesn't fit."""
@@ -388,7 +388,7 @@ def test_only_one_command_writes_a_file(model: Path, pictures: Path, tmp_path: P
     assert "another predict is writing" in done.stderr
 
 
-def test_under_json_a_written_file_is_told_as_json(model: Path, pictures: Path, tmp_path: Path) -> None:
+def test_under_json_a_written_file_is_reported_as_json(model: Path, pictures: Path, tmp_path: Path) -> None:
     done = command("predict", model, pictures, "--out", tmp_path / "a.json", "--json", status=3)
     assert json.loads(done.stdout) == {"out": str(tmp_path / "a.json"), "answered": 3, "failed": 1}
 
@@ -410,7 +410,7 @@ def test_options_that_do_not_go_together_are_refused(
 # Threads
 
 
-def test_threads_are_those_asked_for(model: Path, pictures: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_threads_are_those_requested(model: Path, pictures: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from unittest import mock
 
     from zooft import runtime
@@ -461,7 +461,7 @@ def spy(task: Any, started: list[Path]) -> Any:
         (RuntimeError("shapes don't fit"), "onnxruntime failed: shapes don't fit"),
     ],
 )
-def test_what_the_network_cannot_take_is_said_and_the_others_are_answered(
+def test_what_the_network_cannot_take_is_reported_and_the_others_are_answered(
     error: Exception, words: str, model: Path, pictures: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from zooft.runtime import OnnxModel
@@ -531,20 +531,20 @@ def test_an_incomplete_and_a_refused_patient_are_in_every_format_and_in_the_exit
         form: command("predict", model, patients, "--format", form, status=3).stdout
         for form in ("csv", "json", "jsonl", "table")
     }
-    wanted = [
+    required = [
         ("patient a", 2, 0, ""), ("patient b", 1, 0, ""), ("patient c", 1, 1, "1 of 2 samples couldn't be predicted: torn"),
         ("patient d", 0, 3, "its slices aren't parallel"), ("x", 0, 2, "no patient is named"),
     ]  # fmt: skip
     rows = rows_of(got["csv"])
     head = ["patient", "class", *(f"p({name})" for name in CLASSES), "samples", "missing", "decisive", "error"]
     assert list(rows[0]) == head
-    assert [(row["patient"], int(row["samples"]), int(row["missing"]), row["error"]) for row in rows] == wanted
+    assert [(row["patient"], int(row["samples"]), int(row["missing"]), row["error"]) for row in rows] == required
     lines = [json.loads(line) for line in got["jsonl"].splitlines()]
     entries = json.loads(got["json"])["predictions"]
     assert lines == entries
-    assert [(e["patient"], e["samples"], e["missing"], e.get("error", "")) for e in entries] == wanted
+    assert [(e["patient"], e["samples"], e["missing"], e.get("error", "")) for e in entries] == required
     assert [bool(row["class"]) for row in rows] == ["class" in e for e in entries] == [True, True, True, False, False]
-    assert all(name in got["table"] and text in got["table"] for name, *_, text in wanted)
+    assert all(name in got["table"] and text in got["table"] for name, *_, text in required)
     mean = np.mean([truth(file) for file in sorted((patients / "a").iterdir())], axis=0)
     np.testing.assert_allclose([float(rows[0][f"p({name})"]) for name in CLASSES], mean, rtol=1e-3)
 
@@ -567,7 +567,7 @@ def test_patients_who_are_all_whole_give_status_0(model: Path, tmp_path: Path, p
     assert (row["missing"], row["error"]) == ("0", "")
 
 
-def test_names_of_all_patients_have_a_column_where_they_are_asked_for(
+def test_names_of_all_patients_have_a_column_where_they_are_requested(
     model: Path, patients: Path, tmp_path: Path
 ) -> None:
     hidden = command("predict", model, patients, "--format", "csv", status=3).stdout
@@ -580,7 +580,7 @@ def test_names_of_all_patients_have_a_column_where_they_are_asked_for(
     assert [row["file"] for row in rows] == ["", "volume.nii", "", "", ""]
 
 
-def test_patients_are_gone_on_with_and_those_whose_files_changed_are_asked_again(
+def test_patients_are_resumed_and_those_whose_files_changed_are_predicted_again(
     model: Path, patients: Path, tmp_path: Path
 ) -> None:
     command("predict", model, patients, "--out", tmp_path / "whole.csv", status=3)

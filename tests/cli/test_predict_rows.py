@@ -106,8 +106,8 @@ def test_every_format_answers_rows_by_id_and_lists_those_that_hold_no_picture(mo
 def test_a_file_of_answers_holds_what_is_written_to_standard_output(name: str, model: Path, tmp_path: Path) -> None:
     path = write(tmp_path / "d.parquet", [png(n) for n in range(3)])
     command("predict", model, path, "--out", tmp_path / name)
-    said = command("predict", model, path, "--format", name.partition(".")[2]).stdout
-    assert (tmp_path / name).read_text() == said
+    message = command("predict", model, path, "--format", name.partition(".")[2]).stdout
+    assert (tmp_path / name).read_text() == message
     command("predict", model, path, "--out", tmp_path / name)  # an earlier result, which may be replaced
 
 
@@ -167,12 +167,12 @@ def test_a_table_within_a_folder_of_pictures_is_listed_with_what_to_do(model: Pa
     (tmp_path / "p" / "ants").mkdir(parents=True)
     (tmp_path / "p" / "ants" / "0.png").write_bytes(png(0))
     write(tmp_path / "p" / "about.parquet", [png(1)])
-    told = json.loads(command("predict", model, tmp_path / "p", "--json", status=3).stdout)["predictions"]
-    assert [(Path(entry["file"]).name, "error" in entry) for entry in told] == [
+    messages = json.loads(command("predict", model, tmp_path / "p", "--json", status=3).stdout)["predictions"]
+    assert [(Path(entry["file"]).name, "error" in entry) for entry in messages] == [
         ("about.parquet", True),
         ("0.png", False),
     ]
-    assert "predict takes it by its own name" in told[0]["error"]
+    assert "predict takes it by its own name" in messages[0]["error"]
 
 
 @pytest.mark.parametrize(
@@ -195,7 +195,7 @@ def test_a_file_that_cannot_be_listed_ends_nothing(
     command("predict", model, torn, status=1)
 
 
-def test_a_table_without_rows_is_said_to_be_empty(model: Path, tmp_path: Path) -> None:
+def test_a_table_without_rows_is_reported_as_empty(model: Path, tmp_path: Path) -> None:
     pq.write_table(pa.table({"image": pa.array([], pa.binary())}), tmp_path / "a.parquet")
     done = command("predict", model, tmp_path / "a.parquet", "--json", status=1)
     assert json.loads(done.stdout)["predictions"] == [
@@ -253,15 +253,15 @@ def test_a_strangers_source_is_predicted_on_and_its_fault_is_listed(
 
 
 def test_every_task_with_images_says_what_a_row_is_and_ct_does_not() -> None:
-    said = {entry.value.name for entry in registry.load().tasks if entry.value.of_row is not None}
-    assert said >= {"classification", "regression", "ordinal", "multilabel", "multitask"}
-    assert "ct" not in said
+    message = {entry.value.name for entry in registry.load().tasks if entry.value.of_row is not None}
+    assert message >= {"classification", "regression", "ordinal", "multilabel", "multitask"}
+    assert "ct" not in message
 
 
-# Killed, and gone on with
+# Killed and resumed
 
 
-def test_resume_asks_about_rows_whose_pictures_have_changed_and_those_without_an_answer(
+def test_resume_predicts_rows_whose_pictures_have_changed_and_those_without_an_answer(
     model: Path, tmp_path: Path
 ) -> None:
     from zooft.deploy import predict as answers
@@ -280,9 +280,9 @@ def test_resume_asks_about_rows_whose_pictures_have_changed_and_those_without_an
         command("predict", model, path, "--out", out, status=130)
     images[1] = png(0, seed=11)
     write(path, images)  # another file with the same rows but one
-    with mock.patch.object(answers, "run_one", side_effect=real) as asked:
+    with mock.patch.object(answers, "run_one", side_effect=real) as requested:
         command("predict", model, path, "--out", out, "--resume")
-    assert asked.call_count == 6 - 2
+    assert requested.call_count == 6 - 2
     given = json.loads(out.read_text())["predictions"]
     for content, entry in zip(images, given, strict=True):
         np.testing.assert_allclose(entry["probabilities"], truth(content), rtol=1e-5)

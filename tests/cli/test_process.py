@@ -1,4 +1,4 @@
-"""What the command line asks of its C libraries."""
+"""What the command line sets in its C libraries."""
 
 from __future__ import annotations
 

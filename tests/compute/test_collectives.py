@@ -48,7 +48,7 @@ def test_the_parts_of_all_processes_are_the_batches_of_one(samples: int, process
 
 
 @pytest.mark.parametrize(
-    ("samples", "size", "wanted"),
+    ("samples", "size", "expected"),
     [
         (33, 32, [33]),
         (34, 32, [32, 2]),
@@ -60,9 +60,9 @@ def test_the_parts_of_all_processes_are_the_batches_of_one(samples: int, process
     ],
 )
 def test_a_last_sample_that_would_be_a_batch_by_itself_goes_into_the_one_before(
-    samples: int, size: int, wanted: list[int]
+    samples: int, size: int, expected: list[int]
 ) -> None:
-    assert [len(batch) for batch in Batches(samples=samples, size=size, seed=0)] == wanted
+    assert [len(batch) for batch in Batches(samples=samples, size=size, seed=0)] == expected
 
 
 def whole_counts(parts: list[Batches], step: int) -> tuple[int, ...]:
@@ -285,7 +285,7 @@ def test_all_agree_or_none(found: list[dict[str, Any]]) -> None:
     assert [result["votes"] for result in found] == [[True, False]] * NUMBER
 
 
-def test_everyone_hears_from_each(found: list[dict[str, Any]]) -> None:
+def test_every_process_gets_each_result(found: list[dict[str, Any]]) -> None:
     assert [result["each"] for result in found] == [[{"rank": 0}, {"rank": 1}, {"rank": 2}]] * NUMBER
 
 
@@ -297,7 +297,7 @@ def test_everyone_hears_from_each(found: list[dict[str, Any]]) -> None:
         ("plain", KeyError, "'missing'"),
     ],
 )
-def test_what_the_main_process_could_not_do_everyone_hears(
+def test_what_the_main_process_could_not_do_reaches_every_process(
     work: str, kind: type[Exception], text: str, found: list[dict[str, Any]]
 ) -> None:
     assert [result[work][:2] for result in found] == [(kind, text)] * NUMBER
@@ -319,17 +319,17 @@ def test_each_process_s_gradient_is_that_of_the_whole_batch(name: str, size: int
     model = tiny()
     value = LOSSES[name](model(inputs(size)[order]), labels(size)[order])
     value.backward()
-    wanted = gradients(model)
+    expected = gradients(model)
     for result in found:
         given_value, given = result[f"{name} {size}"]
         assert given_value == pytest.approx(float(value.detach()), rel=1e-6)
-        for key, gradient in wanted.items():
+        for key, gradient in expected.items():
             torch.testing.assert_close(given[key], gradient, rtol=1e-4, atol=1e-7)
 
 
-def test_counts_that_nobody_gives_are_asked_for(found: list[dict[str, Any]]) -> None:
-    wanted = float(LOSSES["weighted"](tiny()(inputs(7)), labels(7)).detach())
-    assert [result["uncounted"] for result in found] == [pytest.approx(wanted, rel=1e-6)] * NUMBER
+def test_counts_that_nobody_gives_are_requested(found: list[dict[str, Any]]) -> None:
+    expected = float(LOSSES["weighted"](tiny()(inputs(7)), labels(7)).detach())
+    assert [result["uncounted"] for result in found] == [pytest.approx(expected, rel=1e-6)] * NUMBER
 
 
 def test_a_model_is_wrapped_again_when_what_learns_changes(found: list[dict[str, Any]]) -> None:
@@ -352,12 +352,12 @@ def test_synchronous_batch_norms_on_a_cpu_are_refused_where_norms_learn(found: l
 
 
 def test_rows_come_together_in_the_samples_order(found: list[dict[str, Any]]) -> None:
-    wanted = torch.arange(60.0).reshape(12, 5)
+    expected = torch.arange(60.0).reshape(12, 5)
     for result in found:
         scrambled, shared, in_pieces = result["gathered"]
-        assert torch.equal(scrambled, wanted.half())
-        assert torch.equal(shared, wanted.long())
-        assert torch.equal(in_pieces, wanted)
+        assert torch.equal(scrambled, expected.half())
+        assert torch.equal(shared, expected.long())
+        assert torch.equal(in_pieces, expected)
 
 
 # Faults
@@ -390,7 +390,7 @@ def told_to_end(accelerator: Accelerator) -> None:
 
 
 @pytest.mark.skipif(os.name == "nt", reason="Windows has no SIGTERM")
-def test_being_told_to_end_is_an_error_with_a_name(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_request_to_end_is_an_error_with_a_name(monkeypatch: pytest.MonkeyPatch) -> None:
     several = Accelerator(cpu=True)
     monkeypatch.setattr(Accelerator, "num_processes", 2)
     before = signal.getsignal(signal.SIGTERM)
@@ -420,7 +420,7 @@ def loading(accelerator: Accelerator) -> None:
 
 
 @pytest.mark.skipif(os.name == "nt", reason="Windows has no SIGKILL")
-def test_a_killed_loader_process_is_told_with_advice(tmp_path: Path) -> None:
+def test_a_killed_loader_process_is_reported_with_advice(tmp_path: Path) -> None:
     (error,) = run_together(loading, tmp_path, number=1)
     assert isinstance(error, TrainingError)
     assert str(error).startswith("a loader process has ended: ")
@@ -437,14 +437,14 @@ def test_other_errors_pass_as_they_are(error: BaseException) -> None:
     assert caught.value is error
 
 
-def test_a_launcher_that_can_not_be_reached_is_told_of(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_launcher_that_can_not_be_reached_is_reported(monkeypatch: pytest.MonkeyPatch) -> None:
     for name, value in {"RANK": "1", "WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": "no"}.items():
         monkeypatch.setenv(name, value)
     with pytest.raises(TrainingError, match=r"process 1 of 2 can't reach the others: .*check the launcher's address"):
         distributed.start(cpu=True)
 
 
-def test_nothing_of_numpy_is_needed_to_tell_shares() -> None:
+def test_nothing_of_numpy_is_needed_to_compute_shares() -> None:
     assert [list(part) for part in data._parts(7, 3)] == [list(p) for p in np.array_split(np.arange(7), 3)]
 
 

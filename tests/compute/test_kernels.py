@@ -59,9 +59,9 @@ def test_depthwise_convolutions_equal_float64(
     truth = F.conv2d(exact[0], exact[1], exact[2] if bias else None, stride, padding, groups=8)
     limit = 1e-5 if dtype is torch.float32 else 1e-2
     assert far(ours, truth) < limit
-    for own, wanted in zip(gradients(ours, given), gradients(truth, exact), strict=True):
+    for own, requested in zip(gradients(ours, given), gradients(truth, exact), strict=True):
         assert own.dtype is dtype
-        assert far(own, wanted) < limit
+        assert far(own, requested) < limit
 
 
 @pytest.mark.parametrize("bias", [False, True])
@@ -79,8 +79,8 @@ def test_wide_convolutions_equal_float64(bias: bool, required: tuple[bool, bool]
     assert far(ours, truth) < 1e-5
     learning = [(own, true) for own, true in zip(given, exact, strict=True) if own.requires_grad]
     found = gradients(ours, [own for own, _ in learning])
-    wanted = gradients(truth, [true for _, true in learning])
-    assert all(far(own, true) < 1e-5 for own, true in zip(found, wanted, strict=True))
+    requested = gradients(truth, [true for _, true in learning])
+    assert all(far(own, true) < 1e-5 for own, true in zip(found, requested, strict=True))
 
 
 def test_a_wide_convolution_in_bfloat16_is_torchs_own() -> None:
@@ -120,11 +120,11 @@ def test_deep_convolutions_equal_float64(
     assert torch.equal(ours, torchs)
     exact = [t.detach().double().requires_grad_() for t in given]
     truth = F.conv2d(exact[0], exact[1], exact[2] if bias else None, stride, padding)
-    for own, theirs, wanted in zip(
+    for own, theirs, requested in zip(
         gradients(ours, given), gradients(torchs, given), gradients(truth, exact), strict=True
     ):
         assert own.dtype is dtype
-        assert far(own, wanted) < max(1.2 * far(theirs, wanted), 1e-6)
+        assert far(own, requested) < max(1.2 * far(theirs, requested), 1e-6)
 
 
 @pytest.mark.parametrize("stride", [1, 2])
@@ -141,11 +141,11 @@ def test_1x1_convolutions_in_bfloat16_equal_float64(inputs: int, outputs: int, s
     exact = [t.detach().double().requires_grad_() for t in (x, w)]
     truth = F.conv2d(exact[0], exact[1], None, stride)
     assert far(ours, truth) <= 1.2 * far(torchs, truth)
-    for own, theirs, wanted in zip(
+    for own, theirs, requested in zip(
         gradients(ours, [x, w]), gradients(torchs, [x, w]), gradients(truth, exact), strict=True
     ):
         assert own.dtype is torch.bfloat16
-        assert far(own, wanted) < 1.2 * far(theirs, wanted)
+        assert far(own, requested) < 1.2 * far(theirs, requested)
 
 
 @pytest.mark.parametrize(
@@ -163,8 +163,8 @@ def test_what_a_convolution_gives_may_be_changed_in_place(dtype: torch.dtype, ch
     exact = [t.detach().double().requires_grad_() for t in (x, w)]
     truth = F.relu(F.conv2d(exact[0], exact[1], None, 1, kernel // 2, groups=groups))
     assert far(ours, truth) < (1e-2 if dtype is torch.bfloat16 else 1e-5)
-    for own, wanted in zip(gradients(ours, [x, w]), gradients(truth, exact), strict=True):
-        assert far(own, wanted) < (5e-2 if dtype is torch.bfloat16 else 1e-4)
+    for own, requested in zip(gradients(ours, [x, w]), gradients(truth, exact), strict=True):
+        assert far(own, requested) < (5e-2 if dtype is torch.bfloat16 else 1e-4)
 
 
 def test_what_a_linear_layer_gives_may_be_changed_in_place() -> None:
@@ -176,8 +176,8 @@ def test_what_a_linear_layer_gives_may_be_changed_in_place() -> None:
     exact = [t.detach().double().requires_grad_() for t in given]
     truth = F.relu(F.linear(*exact))
     assert far(ours, truth) < 1e-2
-    for own, wanted in zip(gradients(ours, given), gradients(truth, exact), strict=True):
-        assert far(own, wanted) < 5e-2
+    for own, requested in zip(gradients(ours, given), gradients(truth, exact), strict=True):
+        assert far(own, requested) < 5e-2
 
 
 def test_1x1_convolutions_that_gain_nothing_are_left_to_torch() -> None:
@@ -233,8 +233,8 @@ def test_a_strided_depthwise_convolution_in_bfloat16_equals_float64() -> None:
     assert mode.used
     exact = [t.detach().double().requires_grad_() for t in (x, w)]
     truth = F.conv2d(*exact, stride=2, padding=1, groups=16)
-    for own, wanted in zip(gradients(ours, [x, w]), gradients(truth, exact), strict=True):
-        assert far(own, wanted) < 1e-2
+    for own, requested in zip(gradients(ours, [x, w]), gradients(truth, exact), strict=True):
+        assert far(own, requested) < 1e-2
 
 
 @pytest.mark.parametrize("scale", [None, 0.3])
@@ -250,8 +250,8 @@ def test_attention_is_as_near_to_float64_as_torchs_own(keys: int, scale: float |
     assert torch.equal(ours, torchs)
     exact = [t.detach().double().requires_grad_() for t in given]
     truth = gradients(F.scaled_dot_product_attention(*exact, scale=scale), exact)
-    for own, theirs, wanted in zip(gradients(ours, given), gradients(torchs, given), truth, strict=True):
-        assert far(own, wanted) < max(1.2 * far(theirs, wanted), 4e-3)
+    for own, theirs, requested in zip(gradients(ours, given), gradients(torchs, given), truth, strict=True):
+        assert far(own, requested) < max(1.2 * far(theirs, requested), 4e-3)
 
 
 def test_attention_that_torch_answers_otherwise_is_left_to_it() -> None:
@@ -277,7 +277,7 @@ def test_attention_flows_back_in_float32_inside_autocast_and_with_a_graph() -> N
         flowing = torch.randn(ours.shape).to(ours.dtype)
         found = torch.autograd.grad(ours, given, flowing, create_graph=True)
     assert mode.used == {"attention": 1}
-    assert all(far(own, wanted) < 8e-3 for own, wanted in zip(found, truth, strict=True))
+    assert all(far(own, requested) < 8e-3 for own, requested in zip(found, truth, strict=True))
 
 
 def test_what_is_checkpointed_is_left_to_torch() -> None:
@@ -310,9 +310,9 @@ def test_linear_layers_in_bfloat16_are_torchs_own_to_rounding(shape: tuple[int, 
     assert ours.dtype is torchs.dtype is torch.bfloat16
     assert ours.shape == torchs.shape
     exact = [t.detach().bfloat16().double().requires_grad_() for t in given]
-    wanted = F.linear(*exact)
-    assert far(ours, wanted) < max(1.2 * far(torchs, wanted), 4e-3)
-    truth = gradients(wanted, exact)
+    requested = F.linear(*exact)
+    assert far(ours, requested) < max(1.2 * far(torchs, requested), 4e-3)
+    truth = gradients(requested, exact)
     for own, theirs, right in zip(gradients(ours, given), gradients(torchs, given), truth, strict=True):
         assert own.dtype is torch.float32
         assert far(own, right) < max(1.2 * far(theirs, right), 4e-3)
@@ -337,7 +337,7 @@ def test_linear_layers_that_gain_nothing_are_left_to_torch() -> None:
     assert mode.used == {}
 
 
-def test_linear_layers_give_only_the_gradients_that_are_wanted() -> None:
+def test_linear_layers_give_only_the_gradients_that_are_needed() -> None:
     torch.manual_seed(0)
     x, weight, bias = torch.randn(2, 3, 4), torch.randn(5, 4, requires_grad=True), torch.randn(5)
     with torch.autocast("cpu", torch.bfloat16), FastKernels() as mode:
@@ -395,9 +395,9 @@ def test_a_whole_network_learns_the_same(name: str, expected: set[str]) -> None:
         loss = F.cross_entropy(ours(x), y)
     loss.backward()
     assert set(mode.used) == expected
-    for (which, own), wanted in zip(ours.named_parameters(), plain.parameters(), strict=True):
+    for (which, own), requested in zip(ours.named_parameters(), plain.parameters(), strict=True):
         assert own.grad is not None
-        assert wanted.grad is not None
-        assert torch.allclose(own.grad, wanted.grad, rtol=1e-3, atol=1e-4 * float(wanted.grad.abs().max()) + 1e-7), (
-            which
-        )
+        assert requested.grad is not None
+        assert torch.allclose(
+            own.grad, requested.grad, rtol=1e-3, atol=1e-4 * float(requested.grad.abs().max()) + 1e-7
+        ), which

@@ -105,19 +105,19 @@ MEMORY = {
 }
 
 
-@pytest.mark.parametrize(("files", "wanted"), CPU.values(), ids=CPU)
-def test_cores(files: dict[str, str], wanted: int, tmp_path: Path) -> None:
+@pytest.mark.parametrize(("files", "expected"), CPU.values(), ids=CPU)
+def test_cores(files: dict[str, str], expected: int, tmp_path: Path) -> None:
     root = lay(tmp_path, files)
-    assert machine.cores(root) == wanted
-    assert machine.quota_below_affinity(root) is (wanted < 8)
+    assert machine.cores(root) == expected
+    assert machine.quota_below_affinity(root) is (expected < 8)
 
 
-@pytest.mark.parametrize(("files", "wanted"), MEMORY.values(), ids=MEMORY)
-def test_memory(files: dict[str, str], wanted: int, tmp_path: Path) -> None:
-    assert machine.memory(lay(tmp_path, files)) == wanted
+@pytest.mark.parametrize(("files", "expected"), MEMORY.values(), ids=MEMORY)
+def test_memory(files: dict[str, str], expected: int, tmp_path: Path) -> None:
+    assert machine.memory(lay(tmp_path, files)) == expected
 
 
-def test_memory_that_nobody_tells(tmp_path: Path) -> None:
+def test_memory_that_nobody_reports(tmp_path: Path) -> None:
     assert machine.memory(tmp_path) is None
 
 

@@ -41,7 +41,7 @@ def test_products_within_are_as_exact_as_float32_is() -> None:
         assert error_of_products() < 2e-6
 
 
-def test_a_gain_is_taken_and_told_and_given_back(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_gain_is_taken_and_reported_and_given_back(monkeypatch: pytest.MonkeyPatch) -> None:
     claiming(monkeypatch, 1.8)
     notes: list[str] = []
     with fast_matmul(notes.append) as changed:
@@ -53,7 +53,7 @@ def test_a_gain_is_taken_and_told_and_given_back(monkeypatch: pytest.MonkeyPatch
     assert "1.8" in notes[0]
 
 
-def test_what_is_no_faster_isnt_taken(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_is_no_faster_isn_t_used(monkeypatch: pytest.MonkeyPatch) -> None:
     claiming(monkeypatch, 1.1)
     notes: list[str] = []
     with fast_matmul(notes.append) as changed:

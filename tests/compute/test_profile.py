@@ -83,7 +83,7 @@ def test_waiting_for_items_counts(clock: SimpleNamespace) -> None:
 
 
 def test_a_device_is_waited_for_at_both_ends(clock: SimpleNamespace) -> None:
-    """What is still under way when a part begins belongs to what was before."""
+    """What is running when a part begins belongs to the part before."""
     pending = [0.0]
 
     def wait() -> None:

@@ -62,11 +62,11 @@ def test_results_and_gradients_are_those_in_float64(
     generator = torch.Generator().manual_seed(0)
     x = torch.randn(2, channels, *size, generator=generator)
     weight = torch.randn(8, channels // groups, 1, 1, generator=generator)
-    wanted = run(x.double(), weight.double(), stride, groups)
+    expected = run(x.double(), weight.double(), stride, groups)
     with strided.picking():
         found = run(x.contiguous(memory_format=LAST), weight.contiguous(memory_format=LAST), stride, groups)
     assert found[0].is_contiguous(memory_format=LAST)
-    for ours, exact in zip(found, wanted, strict=True):
+    for ours, exact in zip(found, expected, strict=True):
         torch.testing.assert_close(ours.double(), exact, rtol=1e-4, atol=1e-4)
 
 

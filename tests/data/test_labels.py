@@ -68,7 +68,7 @@ def test_different_names_are_different_classes(labels: tuple[str, ...]) -> None:
         ("Crohn's", "Crohn\u2019s"),
     ],
 )
-def test_names_that_differ_in_what_joins_their_words_are_told(one: str, other: str) -> None:
+def test_names_that_differ_in_what_joins_their_words_are_reported(one: str, other: str) -> None:
     (message,) = check(one, "else", other)
     assert message.startswith("warning: classes that differ only in spaces, hyphens, underscores or apostrophes: ")
     assert "labels.csv, line 2" in message
@@ -93,7 +93,7 @@ def test_words_that_mean_the_same_are_one_class_or_an_error(labels: tuple[str, .
     assert "classes that mean the same: " in refusal(*labels)
 
 
-def test_numbers_and_letters_of_classes_arent_taken_for_yes_and_no() -> None:
+def test_numbers_and_letters_of_classes_aren_t_mistaken_for_yes_and_no() -> None:
     assert check(*map(str, range(10))) == ()
     assert check(*"abcdefghijklmnopqrstuvwxyz", in_table=False) == ()
     assert check("Y", "Yes", "N", "No", "Ne", "Na+") == ()
@@ -136,7 +136,7 @@ def test_folders_may_hold_commas() -> None:
     assert zooft.label_fault("x" * 100) is None
 
 
-def test_a_column_of_many_numbers_is_taken_for_a_measurement() -> None:
+def test_a_column_of_many_numbers_is_read_as_a_measurement() -> None:
     rng = np.random.default_rng(0)
     for values in (rng.normal(5, 2, 60).round(3), rng.integers(100, 900, 40), np.arange(6) + 0.25):
         message = refusal(*map(str, values))
@@ -161,7 +161,7 @@ def test_numbers_of_classes_are_classes() -> None:
     assert check(*map(str, range(30)), in_table=False) == ()
 
 
-def test_a_column_of_names_isnt_taken_for_labels_where_people_are_named() -> None:
+def test_a_column_of_names_isn_t_mistaken_for_labels_where_people_are_named() -> None:
     names = [f"DOE^{index}" for index in range(12)]
     message = refusal(*names, private=True)
     assert "12 different labels in 12 lines" in message

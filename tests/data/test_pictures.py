@@ -23,8 +23,8 @@ def test_exif_turns_the_picture_as_pillow_does(tmp_path: Path, turn: int) -> Non
     exif[0x0112] = turn
     Image.fromarray(levels).save(tmp_path / "a.png", exif=exif)
     with Image.open(tmp_path / "a.png") as image:
-        wanted = np.array(ImageOps.exif_transpose(image))
-    assert np.array_equal(zooft.image_read(tmp_path / "a.png"), wanted)
+        expected = np.array(ImageOps.exif_transpose(image))
+    assert np.array_equal(zooft.image_read(tmp_path / "a.png"), expected)
 
 
 def test_real_files_are_read_as_pillow_reads_them_or_refused_in_words() -> None:
@@ -38,8 +38,8 @@ def test_real_files_are_read_as_pillow_reads_them_or_refused_in_words() -> None:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             with Image.open(path) as image:
-                wanted = np.array(ImageOps.exif_transpose(image).convert("RGB"))
-        assert np.array_equal(found, wanted), path.name
+                expected = np.array(ImageOps.exif_transpose(image).convert("RGB"))
+        assert np.array_equal(found, expected), path.name
         read += 1
     assert read > 60
     assert not any(str(folder) in words for words in refused)

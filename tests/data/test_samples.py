@@ -1,4 +1,4 @@
-"""What a task found: its fingerprint, its digests, the tables that are written of it, and what is said of the rest."""
+"""What a task found: its fingerprint, its digests, the tables that are written of it, and what is reported of the rest."""
 
 from __future__ import annotations
 
@@ -118,7 +118,7 @@ def test_data_that_nothing_can_be_learnt_from_is_refused_with_what_was_rejected(
         tables.discover(task(discover=lambda _root, _options: found(*samples, rejected=rejected)), tmp_path, None)
 
 
-def test_of_many_rejections_one_of_the_most_frequent_kind_is_told() -> None:
+def test_of_many_rejections_one_of_the_most_frequent_kind_is_reported() -> None:
     reasons = ["torn", "has 300 pixels", "has 4,500 pixels", "an animation"]
     rejected = tuple(zooft.Rejection(f"{number}.png", reason) for number, reason in enumerate(reasons))
     assert tables.rejected_sentence(found(rejected=rejected)) == (

@@ -1,4 +1,4 @@
-"""Which source reads a path, and rows as samples without a target: what can't be listed is said, and never lost."""
+"""Which source reads a path, and rows as samples without a target: what can't be listed is reported, and never lost."""
 
 from __future__ import annotations
 
@@ -24,8 +24,8 @@ TASK = dataclasses.replace(registry.load().task("classification"), of_row=of_row
 def source(name: str, suffix: str, *items: zooft.Row | zooft.Rejection | Exception) -> zooft.Source:
     """One of files with this ending, with these rows; an exception is raised in its turn."""
 
-    def rows(_path: Path, wanted: Sequence[str]) -> Iterator[zooft.Row | zooft.Rejection]:
-        assert list(wanted) == []
+    def rows(_path: Path, expected: Sequence[str]) -> Iterator[zooft.Row | zooft.Rejection]:
+        assert list(expected) == []
         for item in items:
             if isinstance(item, Exception):
                 raise item
@@ -72,5 +72,5 @@ def test_what_ends_the_rows_is_a_rejection_of_the_whole_and_those_before_stay() 
     assert fault.reason.startswith("the data source rows failed to list the rows of x.r: KeyError: 'lost'")
 
 
-def test_no_rows_are_said_to_be_none() -> None:
+def test_no_rows_are_reported_as_none() -> None:
     assert listed() == [zooft.Rejection("x.r", "holds no rows, read as rows")]

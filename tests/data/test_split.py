@@ -80,7 +80,7 @@ def test_the_seed_alone_decides() -> None:
     assert ids(first.val) != ids(other.val)
 
 
-def test_groups_are_kept_whole_where_they_are_known() -> None:
+def test_groups_stay_whole_where_they_are_known() -> None:
     groups = [f"patient {index // 4}" for index in range(120)]
     found = split(samples([0, 1, 1] * 40, groups), CLASSES[:2], fraction=0.2, seed=0)
     assert all(len(names) == 1 for names in sides(found).values())
@@ -125,7 +125,7 @@ few_groups = st.lists(st.tuples(st.integers(0, 2), st.integers(0, 6).map(str)), 
 
 @given(members=few_groups, fraction=st.sampled_from([0.1, 0.2, 0.4]), seed=st.integers(0, 2**32 - 1))
 @settings(max_examples=150, deadline=None)
-def test_every_class_is_held_out_wherever_any_choice_of_groups_does_and_said_loudly_where_none(
+def test_every_class_is_held_out_wherever_any_choice_of_groups_does_and_reported_loudly_where_none(
     members: list[tuple[int, str]], fraction: float, seed: int
 ) -> None:
     made = samples([target for target, _ in members], [group for _, group in members])
@@ -183,7 +183,7 @@ def test_a_thousand_rare_classes_are_held_out_in_seconds() -> None:
     assert len({sample.target for sample in found.val}) == len({sample.target for sample in found.train}) == 1000
 
 
-def test_a_class_of_one_group_is_learnt_from_and_not_judged_and_that_is_said_loudly() -> None:
+def test_a_class_of_one_group_is_learnt_from_and_not_evaluated_and_that_is_reported_loudly() -> None:
     made = samples([0, 1, 2] * 20, [f"p{i}" if i % 3 else "the only one" for i in range(60)])
     for seed in range(10):
         found = split(made, CLASSES, fraction=0.2, seed=seed)
@@ -196,7 +196,7 @@ def test_a_class_of_one_group_is_learnt_from_and_not_judged_and_that_is_said_lou
 
 
 @pytest.mark.parametrize(("part", "word"), [("val", "validation"), ("test", "test")])
-def test_a_class_that_the_datas_own_split_leaves_out_is_said_loudly(part: str, word: str) -> None:
+def test_a_class_that_the_datas_own_split_leaves_out_is_reported_loudly(part: str, word: str) -> None:
     given_split = ["train"] * 6 + [part] * 3 + ["test" if part == "val" else "val"] * 3
     made = samples([0, 1, 2] * 2 + [0, 2, 2] + [0, 1, 2], given_split=given_split)
     (warning,) = [note for note in split(made, CLASSES, fraction=0.2, seed=0).notes if note.startswith("warning")]
@@ -233,14 +233,14 @@ def test_a_group_that_crosses_the_given_split_is_an_error(across: tuple[str, str
         ["a", "b", "c", "d", "e", "f", "x", "x"],
         ["train", "train", "val", "val", "test", "test", *across],
     )
-    with pytest.raises(DataError, match="1 groups are on both sides of the given split"):
+    with pytest.raises(DataError, match="1 group is on both sides of the given split"):
         split(made, CLASSES[:2], fraction=0.2, seed=0)
 
 
 def test_a_group_in_training_and_test_is_an_error_when_validation_is_made_here() -> None:
     groups = [f"{index}" for index in range(20)] + ["0"]
     made = samples([0, 1] * 10 + [0], groups, ["train"] * 20 + ["test"])
-    with pytest.raises(DataError, match="groups are on both sides"):
+    with pytest.raises(DataError, match="group is on both sides"):
         split(made, CLASSES[:2], fraction=0.2, seed=0)
 
 
@@ -296,7 +296,7 @@ def test_each_sample_is_held_out_once_and_never_beside_its_group(groups: list[in
 
 @pytest.mark.parametrize("groups", [None, ["g9", "g1", None, "g5", "g3", None]], ids=["alone", "grouped"])
 def test_folds_are_scikit_learns_whatever_the_order_of_the_samples(groups: list[str | None] | None) -> None:
-    """A run that goes on after its manifest was sorted must find the folds that it began with."""
+    """A run that is resumed after its manifest was sorted must find the folds that it began with."""
     made = samples([0, 1, 1] * 12, groups and groups * 6)
     named = [f"sample {s.id}" if s.group is None else f"group {s.group}" for s in made]
     targets = [s.target for s in made]

@@ -50,11 +50,11 @@ def test_excels_first_line_says_what_separates(tmp_path: Path) -> None:
     assert table.rows == ((3, {"a": "1", "b,c": "2"}),)
 
 
-def test_missing_cells_and_names_of_columns_are_told(tmp_path: Path) -> None:
+def test_missing_cells_and_names_of_columns_are_reported(tmp_path: Path) -> None:
     table = zooft.read_csv(written(tmp_path, ",a,b,\n0,1,2,\n1,3\n"))
     assert [row for _, row in table.rows] == [{"a": "1", "b": "2"}, {"a": "3", "b": ""}]
-    assert "1 lines of t.csv have fewer fields than columns, the first is line 3" in table.notes[0]
-    assert table.notes[1] == "2 columns of t.csv have no name and aren't used"
+    assert "1 line of t.csv with fewer fields than columns, the first line 3" in table.notes[0]
+    assert table.notes[1] == "2 columns of t.csv without a name, not used"
 
 
 @pytest.mark.parametrize(
@@ -85,7 +85,7 @@ def test_what_cant_be_trusted_is_refused_by_its_line_and_never_repeated(
 
 
 def test_a_private_tables_columns_arent_repeated(tmp_path: Path) -> None:
-    assert "has 1 columns twice" in refusal(tmp_path, "DOE,DOE\n1,2\n", private=True)
+    assert "has 1 column twice" in refusal(tmp_path, "DOE,DOE\n1,2\n", private=True)
 
 
 def test_a_file_that_cant_be_read_is_an_error(tmp_path: Path) -> None:

@@ -71,8 +71,8 @@ def test_attention_over_other_axes_than_the_exporter_takes_is_written_out(
     model = Attending(*front)
     x = torch.randn(5, *SIZE[1:])
     with torch.inference_mode():
-        wanted = model(x).numpy()
-    np.testing.assert_allclose(answer_of_the_file(model, tmp_path, x, []), wanted, atol=1e-6)
+        expected = model(x).numpy()
+    np.testing.assert_allclose(answer_of_the_file(model, tmp_path, x, []), expected, atol=1e-6)
 
 
 @pytest.mark.parametrize(
@@ -95,7 +95,7 @@ def test_queries_in_groups_are_written_out_too() -> None:
     torch.testing.assert_close(found, F.scaled_dot_product_attention(query, key, value, enable_gqa=True))
 
 
-def test_where_the_exporter_refuses_attention_it_is_written_out_and_said(
+def test_where_the_exporter_refuses_attention_it_is_written_out_and_reported(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     real = torch.onnx.export
@@ -206,7 +206,7 @@ class Undecided2(nn.Module):
 
 
 @pytest.mark.parametrize("export", [True, False])
-def test_a_backbone_that_cannot_be_exported_fails_before_it_is_trained_unless_no_file_is_wanted(
+def test_a_backbone_that_cannot_be_exported_fails_before_it_is_trained_unless_export_is_off(
     export: bool, tmp_path: Path
 ) -> None:
     manager = new_manager()
@@ -214,11 +214,11 @@ def test_a_backbone_that_cannot_be_exported_fails_before_it_is_trained_unless_no
     for name, plugin in plugins.items():
         manager.register(plugin, name=name)
     infos = tuple(PluginInfo(name=name, distribution=name, version="1") for name in plugins)
-    told: list[str] = []
+    messages: list[str] = []
 
     class Listening(zooft.pipeline.reporter.LoggingReporter):
         def epoch(self, *_: Any) -> None:
-            told.append("an epoch")
+            messages.append("an epoch")
 
     def run() -> None:
         zooft.finetune(
@@ -246,4 +246,4 @@ def test_a_backbone_that_cannot_be_exported_fails_before_it_is_trained_unless_no
             run()
     else:
         run()
-    assert told == ([] if export else ["an epoch"])
+    assert messages == ([] if export else ["an epoch"])

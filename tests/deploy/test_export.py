@@ -149,10 +149,10 @@ def test_the_preprocessing_can_be_run_alone(exported: Exported) -> None:
     assert alone is not None
     images = np.random.default_rng(2).integers(0, 256, (2, 50, 61, 3), dtype=np.uint8)
     with torch.inference_mode():
-        wanted = exported.model.preprocess(torch.from_numpy(images)).numpy()
+        expected = exported.model.preprocess(torch.from_numpy(images)).numpy()
     level = 1 / (255 * min(SPEC.std))
-    assert alone.run(images).shape == wanted.shape == (2, 3, 32, 32)
-    assert np.abs(alone.run(images) - wanted).max() < 1.01 * level
+    assert alone.run(images).shape == expected.shape == (2, 3, 32, 32)
+    assert np.abs(alone.run(images) - expected).max() < 1.01 * level
 
 
 def test_a_preprocessing_that_does_nothing_has_its_end_named_too(tmp_path: Path) -> None:
@@ -174,8 +174,8 @@ def test_a_preprocessing_that_does_nothing_has_its_end_named_too(tmp_path: Path)
     assert alone is not None
     np.testing.assert_array_equal(alone.run(x), x)
     with torch.inference_mode():
-        wanted = model(torch.from_numpy(x))[1].numpy()
-    np.testing.assert_allclose(runtime.load(path, provider="cpu").run(x)["logits"], wanted, atol=1e-5)
+        expected = model(torch.from_numpy(x))[1].numpy()
+    np.testing.assert_allclose(runtime.load(path, provider="cpu").run(x)["logits"], expected, atol=1e-5)
 
 
 def test_a_file_of_before_that_does_not_name_its_networks_input_has_no_part_to_run_alone(
@@ -252,13 +252,13 @@ def test_temperature_and_threshold_are_in_the_graph(tmp_path: Path) -> None:
     images = np.random.default_rng(3).integers(0, 256, (7, 40, 44, 3), dtype=np.uint8)
     with torch.inference_mode():
         raw = deployed().eval()(torch.from_numpy(images))[1].numpy()
-    wanted = np.exp(raw / 2.5) / np.exp(raw / 2.5).sum(1, keepdims=True)
-    threshold = float(np.median(wanted[:, 1])) + 1e-4
+    expected = np.exp(raw / 2.5) / np.exp(raw / 2.5).sum(1, keepdims=True)
+    threshold = float(np.median(expected[:, 1])) + 1e-4
     path = write(tmp_path / "model.onnx", deployed(fitted={"temperature": 2.5, "threshold": threshold}).eval())
     session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
     probabilities, logits, prediction = session.run(None, {"images": images})
     np.testing.assert_allclose(logits, raw / 2.5, atol=1e-3)
-    np.testing.assert_allclose(probabilities, wanted, atol=1e-3)
+    np.testing.assert_allclose(probabilities, expected, atol=1e-3)
     assert prediction.tolist() == (probabilities[:, 1] >= threshold).astype(int).tolist()
     assert 0 < prediction.sum() < 7
 
@@ -328,8 +328,8 @@ def test_above_the_limit_the_tensors_go_into_one_second_file(tmp_path: Path, mon
         write(path, network, example=[example])
     assert {file.name for file in tmp_path.iterdir()} == {"model.onnx", runtime.DATA_FILE}
     with torch.inference_mode():
-        wanted = network(example)[0].numpy()
-    assert np.allclose(runtime.load(path, provider="cpu").run(example.numpy())["probabilities"], wanted, atol=1e-5)
+        expected = network(example)[0].numpy()
+    assert np.allclose(runtime.load(path, provider="cpu").run(example.numpy())["probabilities"], expected, atol=1e-5)
     alone = runtime.preprocessing(path, provider="cpu")
     assert alone is not None
     assert alone.run(example.numpy()).shape == (2, 3, 32, 32)

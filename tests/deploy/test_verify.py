@@ -312,9 +312,9 @@ def test_a_defect_in_the_preprocessing_is_caught(bench: Bench, tmp_path: Path, d
     assert any("the file's preprocessing" in failure for failure in record.failures)
 
 
-def nearly_alike(wanted: bool) -> dict[str, Any]:
+def nearly_alike(expected: bool) -> dict[str, Any]:
     """One part before a fixed camera: four times the same picture, with a sensor's noise."""
-    if not wanted:
+    if not expected:
         return {}
     rng, still = np.random.default_rng(3), load_sample_image("china.jpg")[:300, :400].astype(float)
     arrays = [(np.clip(still + rng.normal(0, 0.3, still.shape), 0, 255).astype(np.uint8),) for _ in range(4)]
@@ -342,7 +342,7 @@ def test_a_right_file_passes_on_samples_that_are_nearly_alike_though_levels_are_
     assert any("levels are rounded the other way" in note for note in record.notes)
 
 
-def test_samples_that_are_nearly_alike_are_told_and_judged_by_a_wider_spread(bench: Bench) -> None:
+def test_samples_that_are_nearly_alike_are_reported_and_measured_by_a_wider_spread(bench: Bench) -> None:
     given = nearly_alike(True)
     record = bench.judge(bench.path, **given)
     batches = [bench.asked.prepare(array[None]) for (array,) in given["material"].arrays]
@@ -364,8 +364,8 @@ def test_a_prediction_that_is_not_the_likeliest_class_is_caught(bench: Bench, tm
         next(node for node in proto.graph.node if "prediction" in node.output).op_type = "ArgMin"
 
     failures = bench.judge(bench.edited(tmp_path, change)).failures
-    told = "of 4 samples the output prediction isn't the class that probabilities and threshold give"
-    assert {told, f"on generated images, {told}"} <= {*failures}
+    messages = "of 4 samples the output prediction isn't the class that probabilities and threshold give"
+    assert {messages, f"on generated images, {messages}"} <= {*failures}
     assert "a batch of 7 gives other answers than torch" in failures
 
 
@@ -380,7 +380,7 @@ def with_noise_of_rounding(bench: Bench, size: float) -> dict[str, Any]:
     return {"answer": answer}
 
 
-def test_where_rounding_itself_shows_float64_tells_it_from_a_defect(bench: Bench, tmp_path: Path) -> None:
+def test_where_rounding_itself_shows_float64_distinguishes_it_from_a_defect(bench: Bench, tmp_path: Path) -> None:
     shown = bench.asked.reference(**with_noise_of_rounding(bench, 5e-4))
     record = bench.judge(bench.path, reference=shown)
     assert record.failures == ()
@@ -391,7 +391,7 @@ def test_where_rounding_itself_shows_float64_tells_it_from_a_defect(bench: Bench
     assert not bench.judge(wrong, reference=shown).passed
 
 
-def test_a_network_that_cannot_run_in_float64_is_judged_by_the_spread_alone(bench: Bench) -> None:
+def test_a_network_that_cannot_run_in_float64_is_measured_by_the_spread_alone(bench: Bench) -> None:
     def refusing(_x: NDArray[Any], _batch: Sequence[NDArray[Any]]) -> Answers:
         raise RuntimeError("expected scalar type Float but found Double")
 
@@ -399,7 +399,7 @@ def test_a_network_that_cannot_run_in_float64_is_judged_by_the_spread_alone(benc
     assert any("the limit is 1e-04" in failure for failure in bench.judge(bench.path, reference=shown).failures)
 
 
-def test_a_file_that_does_not_say_where_its_preprocessing_ends_is_judged_as_a_whole(bench: Bench) -> None:
+def test_a_file_that_does_not_say_where_its_preprocessing_ends_is_compared_as_a_whole(bench: Bench) -> None:
     record = bench.judge(bench.path, parts=None)
     assert record.passed
     assert (record.preprocessing, record.network_rms) == (None, None)
@@ -466,7 +466,7 @@ def test_a_batch_size_baked_into_the_graph_is_caught(bench: Bench, tmp_path: Pat
     assert any("doesn't run on a batch of 2" in failure for failure in record.failures)
 
 
-def test_where_there_are_no_targets_no_metric_is_told(bench: Bench) -> None:
+def test_where_there_are_no_targets_no_metric_is_reported(bench: Bench) -> None:
     arrays = verify.generate_samples([PORT])
     record = bench.judge(bench.path, material=Material(arrays=arrays, targets=None, available=0, data="generated"))
     assert record.passed
@@ -474,18 +474,18 @@ def test_where_there_are_no_targets_no_metric_is_told(bench: Bench) -> None:
     assert any("generated images only" in note for note in record.notes)
 
 
-def test_every_sample_done_is_told_of(bench: Bench) -> None:
-    told: list[int] = []
-    bench.judge(bench.path, advance=told.append)
-    assert told == [1] * 4
+def test_every_sample_done_is_reported(bench: Bench) -> None:
+    messages: list[int] = []
+    bench.judge(bench.path, advance=messages.append)
+    assert messages == [1] * 4
 
 
-@pytest.mark.parametrize(("count", "most", "wanted"), [
+@pytest.mark.parametrize(("count", "most", "expected"), [
     (3, 5, [0, 1, 2]), (5, 5, [0, 1, 2, 3, 4]), (9, 3, [0, 4, 8]), (100, 1, [0]), (0, 4, []),
 ])  # fmt: skip
-def test_samples_are_spread_evenly_over_the_list(count: int, most: int, wanted: Sequence[int]) -> None:
+def test_samples_are_spread_evenly_over_the_list(count: int, most: int, expected: Sequence[int]) -> None:
     samples = [Sample(id=str(i), source=i, target=0) for i in range(count)]
-    assert verify.spread(samples, most) == wanted
+    assert verify.spread(samples, most) == expected
 
 
 def test_generated_samples_fit_the_port_and_differ_in_size() -> None:

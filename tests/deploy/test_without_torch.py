@@ -92,20 +92,23 @@ def test_torch_is_among_what_is_blocked() -> None:
     assert {"torch", "torchvision", "timm", "sklearn", "scipy", "matplotlib"} <= set(modules_of_training())
 
 
-def test_files_are_used_and_judged_without_torch_as_with_it(tmp_path: Path) -> None:
+def test_files_are_used_and_evaluated_without_torch_as_with_it(tmp_path: Path) -> None:
     model = written(tmp_path, ABOUT_DATA)
     folder = example_data.write_classes(tmp_path / "d", {"zebra": 2, "ant": 2, "bee é": 2})
-    wanted = ["predict", model, folder, "--json"], ["evaluate", model, "--data", folder, "--bootstrap", "20", "--json"]
-    doctor, *used = without(modules_of_training(), ["doctor", "--json"], *wanted)
-    for arguments, (status, out, err) in zip(wanted, used, strict=True):
+    expected = (
+        ["predict", model, folder, "--json"],
+        ["evaluate", model, "--data", folder, "--bootstrap", "20", "--json"],
+    )
+    doctor, *used = without(modules_of_training(), ["doctor", "--json"], *expected)
+    for arguments, (status, out, err) in zip(expected, used, strict=True):
         assert status == 0, err
         assert json.loads(out) == json.loads(command(*arguments).stdout)
-    told = json.loads(doctor[1])
-    assert (doctor[0], told["problems"]) == (0, [])
-    assert (told["devices"], told["runs"]["training"], told["runs"]["verification"]) == ({}, None, "cpu")
+    messages = json.loads(doctor[1])
+    assert (doctor[0], messages["problems"]) == (0, [])
+    assert (messages["devices"], messages["runs"]["training"], messages["runs"]["verification"]) == ({}, None, "cpu")
 
 
-def test_rows_of_tables_are_answered_and_judged_without_torch_as_with_it(
+def test_rows_of_tables_are_answered_and_evaluated_without_torch_as_with_it(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     pa = pytest.importorskip("pyarrow", reason="pyarrow isn't installed: pip install 'zooft[parquet]'")
@@ -118,10 +121,10 @@ def test_rows_of_tables_are_answered_and_judged_without_torch_as_with_it(
     )
     table = pa.table({"image": [path.read_bytes() for path in images], "label": ["ant", "zebra", "bee é", "ant"]})
     pq.write_table(table, tmp_path / "a.parquet")
-    wanted = [["predict", model, tmp_path / "a.parquet", "--json"],
+    expected = [["predict", model, tmp_path / "a.parquet", "--json"],
               ["evaluate", model, "--data", tmp_path / "a.parquet", "--bootstrap", "20", "--json"]]  # fmt: skip
     for arguments, (status, out, err) in zip(
-        wanted, without([*modules_of_training(), "datasets"], *wanted), strict=True
+        expected, without([*modules_of_training(), "datasets"], *expected), strict=True
     ):
         assert status == 0, err
         assert json.loads(out) == json.loads(command(*arguments).stdout)
@@ -129,7 +132,7 @@ def test_rows_of_tables_are_answered_and_judged_without_torch_as_with_it(
 
 def test_what_needs_torch_says_in_one_sentence_what_to_install(tmp_path: Path) -> None:
     folder = example_data.write_classes(tmp_path / "d", {"a": 12, "b": 12})
-    wanted: list[list[str | Path]] = [
+    expected: list[list[str | Path]] = [
         [
             "finetune",
             "--backbone",
@@ -146,19 +149,19 @@ def test_what_needs_torch_says_in_one_sentence_what_to_install(tmp_path: Path) -
         ["weights", "fetch", "timm:test_resnet", "--to", tmp_path / "w"],
         ["demo", "classification", tmp_path / "digits"],
     ]
-    for arguments, (status, _, err) in zip(wanted, without(modules_of_training(), *wanted), strict=True):
+    for arguments, (status, _, err) in zip(expected, without(modules_of_training(), *expected), strict=True):
         assert status == 1, arguments
         assert re.search(r"zooft: this needs \w+, which isn't installed here: .* pip install zooft$", err.strip()), err
         assert "a defect of zooft" not in err
 
 
-def test_the_doctor_tells_of_both_in_one_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_doctor_reports_both_in_one_environment(monkeypatch: pytest.MonkeyPatch) -> None:
     from importlib import metadata
 
     real = metadata.version
     monkeypatch.setattr("importlib.metadata.version", lambda name: "1" if name == "zooft-runtime" else real(name))
-    told = json.loads(command("doctor", "--json", status=1).stdout)
-    assert any("both installed and own the same files" in text for text in told["problems"])
+    messages = json.loads(command("doctor", "--json", status=1).stdout)
+    assert any("both installed and own the same files" in text for text in messages["problems"])
 
 
 def test_of_plugins_that_both_declare_none_is_left_out() -> None:

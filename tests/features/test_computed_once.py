@@ -1,4 +1,4 @@
-"""Whole runs over one store: what the second one doesn't compute, what a change makes it compute, and what is told."""
+"""Whole runs over one store: what the second one doesn't compute, what a change makes it compute, and what is reported."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ BACKBONE = "timm:test_resnet"
 
 @dataclass
 class Told(LoggingReporter):
-    """What a run computed, by title, and what it said."""
+    """What a run computed, by title, and its messages."""
 
     computed: dict[str, int] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
@@ -49,12 +49,12 @@ def pictures(tmp_path: Path) -> Path:
 
 
 def run(folder: Path, out: Path, **changes: Any) -> tuple[Any, Told]:
-    told = Told()
+    messages = Told()
     usual: dict[str, Any] = {
         "backbone": BACKBONE, "task": "classification", "data": folder, "weights": "random", "epochs": 2, "out": out,
         "device": "cpu", "export": False, "bootstrap": 0, "report": False, "audit": False,
     }  # fmt: skip
-    return finetune(reporter=told, **{**usual, **changes}), told
+    return finetune(reporter=messages, **{**usual, **changes}), messages
 
 
 def lines(path: Path) -> list[dict[str, Any]]:
@@ -62,14 +62,14 @@ def lines(path: Path) -> list[dict[str, Any]]:
     return [{key: value for key, value in record.items() if key != "seconds"} for record in records]
 
 
-def frozen(told: Told) -> int:
-    return told.computed.get("frozen stages, once", 0)
+def frozen(messages: Told) -> int:
+    return messages.computed.get("frozen stages, once", 0)
 
 
 def test_the_second_run_computes_no_frozen_stage_and_ends_the_same(pictures: Path, tmp_path: Path) -> None:
-    first, told = run(pictures, tmp_path / "first")
+    first, messages = run(pictures, tmp_path / "first")
     again, told_again = run(pictures, tmp_path / "again")
-    assert (frozen(told), frozen(told_again)) == (40, 0)
+    assert (frozen(messages), frozen(told_again)) == (40, 0)
     assert lines(first.path) == lines(again.path)
     one, other = (load_file(result.path / "model.safetensors") for result in (first, again))
     assert all(torch.equal(tensor, other[name]) for name, tensor in one.items())
@@ -111,63 +111,63 @@ def test_moved_and_renamed_files_are_known_by_their_content(pictures: Path, tmp_
     assert frozen(run(moved, tmp_path / "again")[1]) == 0
 
 
-def test_without_the_cache_nothing_is_kept_and_the_result_is_nearly_the_same(
+def test_without_the_cache_nothing_is_cached_and_the_result_is_nearly_the_same(
     pictures: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    kept, _ = run(pictures, tmp_path / "kept", batch_size=32)
+    stored, _ = run(pictures, tmp_path / "kept", batch_size=32)
     monkeypatch.setenv("ZOOFT_CACHE", str(tmp_path / "unused"))
-    plain, told = run(pictures, tmp_path / "plain", batch_size=32, cache=False)
-    assert frozen(told) == 0
+    plain, messages = run(pictures, tmp_path / "plain", batch_size=32, cache=False)
+    assert frozen(messages) == 0
     assert not (tmp_path / "unused").exists()
-    losses = [[line["val_loss"] for line in lines(result.path)] for result in (kept, plain)]
+    losses = [[line["val_loss"] for line in lines(result.path)] for result in (stored, plain)]
     np.testing.assert_allclose(*losses, rtol=2e-3)
 
 
-def test_figures_from_kept_features_are_those_of_evaluate(pictures: Path, tmp_path: Path) -> None:
+def test_figures_from_cached_features_are_those_of_evaluate(pictures: Path, tmp_path: Path) -> None:
     """Which computes everything anew, in float32."""
     result, _ = run(pictures, tmp_path / "run")
-    said = CliRunner().invoke(
+    message = CliRunner().invoke(
         command, ["evaluate", str(result.path), "--data", str(pictures), "--split", "val", "--json"]
     )
-    assert said.exit_code == 0, said.output
-    fresh = json.loads(said.stdout)
+    assert message.exit_code == 0, message.output
+    fresh = json.loads(message.stdout)
     for name, value in result.evaluations["val"].metrics.items():
         assert fresh["metrics"][name]["value"] == pytest.approx(value.value, abs=2e-3)
 
 
-def test_with_bf16_features_the_run_says_what_moved_and_judges_in_float32(pictures: Path, tmp_path: Path) -> None:
-    result, told = run(pictures, tmp_path / "run", features="bf16")
-    assert any(note.startswith("features in bf16 differ by ") for note in told.notes)
-    assert any("of 8 answers; the figures are of float32" in note for note in told.notes)
+def test_with_bf16_features_the_run_says_what_moved_and_evaluates_in_float32(pictures: Path, tmp_path: Path) -> None:
+    result, messages = run(pictures, tmp_path / "run", features="bf16")
+    assert any(note.startswith("features in bf16 differ by ") for note in messages.notes)
+    assert any("of 8 answers; the figures are of float32" in note for note in messages.notes)
     assert result.evaluations["val"].metrics["accuracy"].value >= 0
 
 
 def test_a_sweep_stands_in_the_record(pictures: Path, tmp_path: Path) -> None:
-    result, told = run(pictures, tmp_path / "run", sweep=True)
+    result, messages = run(pictures, tmp_path / "run", sweep=True)
     record = json.loads((result.path / "run.json").read_text())
     assert len(record["trials"]) == 15
     best = max(record["trials"], key=lambda trial: (trial["primary"], -trial["val_loss"]))
     assert record["resolved"]["lr"] == best["lr"]
     assert record["resolved"]["weight_decay"] == best["weight_decay"]
-    assert frozen(told) == 40
+    assert frozen(messages) == 40
 
 
 def test_views_are_computed_once_and_chosen_by_validation(pictures: Path, tmp_path: Path) -> None:
-    result, told = run(pictures, tmp_path / "run", augment="light", epochs=4)
+    result, messages = run(pictures, tmp_path / "run", augment="light", epochs=4)
     record = json.loads((result.path / "run.json").read_text())
     assert [trial["views"] for trial in record["trials"]] == [0, 4]
     assert record["resolved"]["views"] in {0, 4}
-    assert frozen(told) == 8 + 32 * (1 + 4)
+    assert frozen(messages) == 8 + 32 * (1 + 4)
 
 
-def test_a_head_in_bags_learns_from_kept_features_too(tmp_path: Path) -> None:
+def test_a_head_in_bags_learns_from_cached_features_too(tmp_path: Path) -> None:
     pytest.importorskip("pydicom")
     result = CliRunner().invoke(command, ["demo", "ct", str(tmp_path / "ct")])
     assert result.exit_code == 0, result.output
     changes = {"task": "ct", "mode": "volume", "head": "mean", "hu_cache": "off", "augment": "none"}
-    first, told = run(tmp_path / "ct", tmp_path / "first", **changes)
+    first, messages = run(tmp_path / "ct", tmp_path / "first", **changes)
     again, told_again = run(tmp_path / "ct", tmp_path / "again", **changes)
-    assert frozen(told) > 0
+    assert frozen(messages) > 0
     assert frozen(told_again) == 0
     assert lines(first.path) == lines(again.path)
 
@@ -202,25 +202,25 @@ def test_a_profile_names_every_part_and_sums_to_the_whole(pictures: Path, tmp_pa
     assert record["learning_gflop"] > 0
 
 
-def test_no_report_where_none_is_wanted(pictures: Path, tmp_path: Path) -> None:
+def test_no_report_is_written_where_the_option_is_off(pictures: Path, tmp_path: Path) -> None:
     result, _ = run(pictures, tmp_path / "run")
     assert not (result.path / "report.html").exists()
 
 
 def test_nested_bars_of_the_command_line_do_not_end_a_run(tmp_path: Path) -> None:
-    """A test split that nothing is kept of yet, and a cold sweep over views: work that begins other work."""
+    """A test split that isn't cached yet, and a cold sweep over views: work that begins other work."""
     folder = tmp_path / "pictures"
     for number, split in enumerate(("train", "val", "test")):
         for name, level in example_data.LEVELS.items():
             for index in range(12):
                 example_data.save(folder / split / name / f"{index}.png", level, seed=1000 * number + index)
-    said = CliRunner().invoke(
+    message = CliRunner().invoke(
         command,
         ["finetune", "--backbone", BACKBONE, "--task", "classification", "--data", str(folder), "--weights", "random",
          "--epochs", "1", "--out", str(tmp_path / "run"), "--device", "cpu", "--no-export", "--bootstrap", "0",
          "--no-report", "--no-audit", "--augment", "light", "--sweep"],
     )  # fmt: skip
-    assert said.exit_code == 0, said.output
+    assert message.exit_code == 0, message.output
     record = json.loads((tmp_path / "run" / "run.json").read_text())
     assert set(record["evaluation"]) == {"val", "test"}
     assert len(record["trials"]) == 2 + 15

@@ -21,7 +21,7 @@ from torchvision.transforms.v2.functional import normalize
 from zooft import Anatomy, Family, ImagePreprocess, InputSpec, Sample, Stage, features
 from zooft.compute.distributed import Batches
 from zooft.errors import DataError
-from zooft.features import FeatureCache, SampleDataset, lanes, outputs, prefix
+from zooft.features import FeatureCache, SampleDataset, outputs, parallel, prefix
 from zooft.features import cache as keeping
 from zooft.model.adapted import AdaptedModel
 from zooft.model.backbone import load_backbone
@@ -74,7 +74,7 @@ def test_random_views_in_levels_are_brought_to_scale_as_torchvision_does(workers
 
 
 @pytest.mark.parametrize("workers", [0, 1])
-def test_what_a_loader_process_can_t_read_is_told_as_without_one(workers: int) -> None:
+def test_what_a_loader_process_can_t_read_is_reported_as_without_one(workers: int) -> None:
     """Not torch's way: the whole traceback of the process as the error's text, in which paths may name patients."""
 
     def refuse(one: Sample) -> Any:
@@ -122,10 +122,10 @@ def test_random_views_are_the_same_in_another_process() -> None:
     )
     environment = {**os.environ, "PYTHONHASHSEED": "12345"}
     here = os.path.dirname(__file__)  # noqa: PTH120 -- handed on as text
-    said = subprocess.run(
+    message = subprocess.run(
         [sys.executable, "-c", code, here], capture_output=True, text=True, env=environment, check=True
     )
-    assert float(said.stdout) == float(views(augmented=True, seed=7, epoch=2)[5][0].double().sum())
+    assert float(message.stdout) == float(views(augmented=True, seed=7, epoch=2)[5][0].double().sum())
 
 
 def test_the_order_is_the_seeds_and_every_sample_comes_once() -> None:
@@ -174,7 +174,7 @@ def adapted(seed: int = 0) -> AdaptedModel:
 
 @dataclass
 class Told:
-    """What was computed, and what was said."""
+    """What was computed, and the messages."""
 
     computed: list[int] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
@@ -194,7 +194,7 @@ def everything(data: Any) -> Tensor:
     return data.__getitems__(list(range(len(data))))[0]
 
 
-def wanted(model: AdaptedModel, data: SampleDataset, stop: int = 2) -> Tensor:
+def required(model: AdaptedModel, data: SampleDataset, stop: int = 2) -> Tensor:
     """What the stages give, run plainly."""
     with torch.inference_mode():
         return model.eval().prefix(seen(data)[0], stop).clone()
@@ -203,11 +203,11 @@ def wanted(model: AdaptedModel, data: SampleDataset, stop: int = 2) -> Tensor:
 @pytest.mark.parametrize("stop", [0, 1, 2])
 def test_features_are_those_of_evaluation_mode_in_order_and_rounded_to_halves(tmp_path: Path, stop: int) -> None:
     model, told = adapted().train(), Told()
-    kept = features.inputs(model, views(augmented=False), stop=stop, feature_cache=told.keeping(tmp_path))
-    assert kept is not None
-    torch.testing.assert_close(everything(kept), wanted(model, views(augmented=False), stop), rtol=1e-3, atol=1e-3)
-    assert kept.targets.stacked.tolist() == [sample.target for sample in SAMPLES]
-    assert everything(kept).dtype == torch.float32
+    stored = features.inputs(model, views(augmented=False), stop=stop, feature_cache=told.keeping(tmp_path))
+    assert stored is not None
+    torch.testing.assert_close(everything(stored), required(model, views(augmented=False), stop), rtol=1e-3, atol=1e-3)
+    assert stored.targets.stacked.tolist() == [sample.target for sample in SAMPLES]
+    assert everything(stored).dtype == torch.float32
     assert told.computed == [12]
 
 
@@ -217,7 +217,7 @@ def test_batches_side_by_side_give_the_same_bits_each_in_its_place(
     monkeypatch.setattr(keeping, "AT_A_TIME", 2)
     found = []
     for count in (1, 3):
-        monkeypatch.setattr(lanes, "lanes", lambda _device, count=count: count)
+        monkeypatch.setattr(parallel, "parallel_batches", lambda _device, count=count: count)
         one = Told().keeping(tmp_path / str(count))
         found.append(features.inputs(adapted(), views(augmented=False), stop=1, feature_cache=one))
     assert found[0] is not None
@@ -229,7 +229,7 @@ def test_frozen_stages_are_prepared_by_the_first_batch_whichever_lane_is_faster(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(keeping, "AT_A_TIME", 11)  # and a last one of 1
-    monkeypatch.setattr(lanes, "lanes", lambda _device: 2)
+    monkeypatch.setattr(parallel, "parallel_batches", lambda _device: 2)
     probes, make = [], prefix.runner
 
     def noted(model: AdaptedModel, stop: int, probe: Tensor, **more: Any) -> Any:
@@ -242,7 +242,7 @@ def test_frozen_stages_are_prepared_by_the_first_batch_whichever_lane_is_faster(
     assert probes == [11] * 10
 
 
-def test_what_is_kept_is_not_computed_again(tmp_path: Path) -> None:
+def test_what_is_cached_is_not_computed_again(tmp_path: Path) -> None:
     model, told = adapted(), Told()
     first = features.inputs(model, views(augmented=False), stop=2, feature_cache=told.keeping(tmp_path))
 
@@ -278,21 +278,21 @@ def test_features_of_something_else_are_never_served(tmp_path: Path, other: dict
     made, stop = other.pop("model", adapted)(), other.pop("stop", 2)
     seed, number = other.pop("seed", 0), other.pop("views", 1)
     data = views(augmented=True, seed=seed)
-    kept = features.inputs(made, data, stop=stop, feature_cache=told.keeping(tmp_path, **other), views=number)
+    stored = features.inputs(made, data, stop=stop, feature_cache=told.keeping(tmp_path, **other), views=number)
     assert told.computed[2:] == ([12] if seed or number == 2 else [12, 12])  # the plain view has no seed
-    assert kept is not None
-    for take, view in zip(kept.takers, range(3), strict=False):
-        torch.testing.assert_close(take(range(12)), wanted(made, data.with_view(view), stop), rtol=0.05, atol=0.05)
+    assert stored is not None
+    for take, view in zip(stored.takers, range(3), strict=False):
+        torch.testing.assert_close(take(range(12)), required(made, data.with_view(view), stop), rtol=0.05, atol=0.05)
 
 
 def test_a_change_of_one_weight_is_enough(tmp_path: Path) -> None:
     told, model = Told(), adapted()
     features.inputs(model, views(augmented=False), stop=2, feature_cache=told.keeping(tmp_path))
     model.trunk.get_buffer("body.1.running_mean")[0] += 1
-    kept = features.inputs(model, views(augmented=False), stop=2, feature_cache=told.keeping(tmp_path))
+    stored = features.inputs(model, views(augmented=False), stop=2, feature_cache=told.keeping(tmp_path))
     assert told.computed == [12, 12]
-    assert kept is not None
-    torch.testing.assert_close(everything(kept), wanted(model, views(augmented=False)), rtol=1e-3, atol=1e-3)
+    assert stored is not None
+    torch.testing.assert_close(everything(stored), required(model, views(augmented=False)), rtol=1e-3, atol=1e-3)
 
 
 def test_features_on_disk_are_those_in_memory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -306,7 +306,7 @@ def test_features_on_disk_are_those_in_memory(tmp_path: Path, monkeypatch: pytes
     assert torch.equal(loaded.__getitems__(order)[0], mapped.__getitems__(order)[0])
 
 
-def test_what_the_disk_cannot_keep_is_held_and_what_cannot_be_held_is_run_every_time(
+def test_what_the_disk_cannot_store_stays_in_memory_and_what_cannot_be_stored_is_run_every_time(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     blocked = tmp_path / "file"
@@ -314,7 +314,7 @@ def test_what_the_disk_cannot_keep_is_held_and_what_cannot_be_held_is_run_every_
     model, told = adapted(), Told()
     held = features.inputs(model, views(augmented=False), stop=2, feature_cache=told.keeping(blocked))
     assert held is not None
-    torch.testing.assert_close(everything(held), wanted(model, views(augmented=False)), rtol=1e-3, atol=1e-3)
+    torch.testing.assert_close(everything(held), required(model, views(augmented=False)), rtol=1e-3, atol=1e-3)
     monkeypatch.setattr(keeping, "HELD_BYTES", 12 * 4 * 2 - 1)
     assert features.inputs(model, views(augmented=False), stop=2, feature_cache=told.keeping(blocked)) is None
     train = views(augmented=False)
@@ -323,13 +323,13 @@ def test_what_the_disk_cannot_keep_is_held_and_what_cannot_be_held_is_run_every_
     assert "the frozen stages run in every epoch, because their outputs can't be cached" in told.notes
 
 
-def test_numbers_beyond_half_precision_are_kept_as_they_are(tmp_path: Path) -> None:
+def test_numbers_beyond_half_precision_stay_as_they_are(tmp_path: Path) -> None:
     model = adapted()
     with torch.no_grad():
         model.trunk.get_parameter("body.1.bias")[:] = 1e6
-    kept = features.inputs(model, views(augmented=False), stop=2, feature_cache=Told().keeping(tmp_path))
-    assert kept is not None
-    torch.testing.assert_close(everything(kept), wanted(model, views(augmented=False)))
+    stored = features.inputs(model, views(augmented=False), stop=2, feature_cache=Told().keeping(tmp_path))
+    assert stored is not None
+    torch.testing.assert_close(everything(stored), required(model, views(augmented=False)))
 
 
 @pytest.mark.parametrize("loaded", [0, 2**20])
@@ -340,28 +340,28 @@ def test_numbers_within_and_beyond_half_precision_stand_beside_each_other(
     monkeypatch.setattr(outputs, "LOADED_BYTES", loaded)
     monkeypatch.setattr(keeping, "AT_A_TIME", 1)
     model, told = adapted(), Told()
-    plain = wanted(model, views(augmented=False))
+    plain = required(model, views(augmented=False))
     scale = 65504 / float(plain.max()) * 1.0001
     with torch.no_grad():
         for name in ("body.1.weight", "body.1.bias"):
             model.trunk.get_parameter(name).mul_(scale)
-    kept = features.inputs(model, views(augmented=False), stop=2, feature_cache=told.keeping(tmp_path))
-    assert kept is not None
-    torch.testing.assert_close(everything(kept), wanted(model, views(augmented=False)), rtol=1e-3, atol=1.0)
+    stored = features.inputs(model, views(augmented=False), stop=2, feature_cache=told.keeping(tmp_path))
+    assert stored is not None
+    torch.testing.assert_close(everything(stored), required(model, views(augmented=False)), rtol=1e-3, atol=1.0)
 
 
-def test_an_epoch_sees_each_sample_in_one_of_its_kept_views(tmp_path: Path) -> None:
+def test_an_epoch_sees_each_sample_in_one_of_its_cached_views(tmp_path: Path) -> None:
     model, data = adapted(), views(augmented=True).with_view(0)
-    kept = features.inputs(model, data, stop=2, feature_cache=Told().keeping(tmp_path), views=3)
-    assert kept is not None
-    each = torch.stack([wanted(model, data.with_view(number)) for number in range(4)])
+    stored = features.inputs(model, data, stop=2, feature_cache=Told().keeping(tmp_path), views=3)
+    assert stored is not None
+    each = torch.stack([required(model, data.with_view(number)) for number in range(4)])
     numbers = set()
     for epoch in range(6):
-        rows = everything(kept.at(epoch))
+        rows = everything(stored.at(epoch))
         near = [((each[:, i] - rows[i]) / rows[i].abs().amax()).abs().amax(-1) for i in range(len(rows))]
         assert all(float(distance.min()) < 1e-3 for distance in near)
         numbers |= {int(distance.argmin()) for distance in near}
-        assert torch.equal(rows, everything(kept.at(epoch)))
+        assert torch.equal(rows, everything(stored.at(epoch)))
     assert numbers == {0, 1, 2, 3}
 
 
@@ -380,7 +380,7 @@ def test_random_views_of_decoded_arrays_are_those_of_the_files(tmp_path: Path) -
     assert len(reads) == len(SAMPLES)
 
 
-def test_what_is_changed_while_it_is_read_is_not_kept_under_its_old_content(tmp_path: Path) -> None:
+def test_what_is_changed_while_it_is_read_is_not_cached_under_its_old_content(tmp_path: Path) -> None:
     told = Told()
     changed = told.keeping(tmp_path, unchanged=lambda sample, _digest: sample.source != 7)
     with pytest.raises(DataError, match="7 was changed while this run was reading it"):
@@ -390,8 +390,8 @@ def test_what_is_changed_while_it_is_read_is_not_kept_under_its_old_content(tmp_
     assert told.computed == [12]
 
 
-def test_random_views_of_renamed_samples_are_their_own_whether_kept_or_not(tmp_path: Path) -> None:
-    """A view is seeded by the sample's id, so a renamed sample's is another one than the one that is kept."""
+def test_random_views_of_renamed_samples_are_their_own_whether_cached_or_not(tmp_path: Path) -> None:
+    """A view is seeded by the sample's id, so a renamed sample's is another one than the cached one."""
     model, told = adapted(), Told()
     features.inputs(model, views(augmented=True), stop=2, feature_cache=told.keeping(tmp_path / "warm"), views=1)
     renamed = SampleDataset(
@@ -409,12 +409,12 @@ def test_random_views_of_renamed_samples_are_their_own_whether_kept_or_not(tmp_p
 
 
 @pytest.mark.parametrize("loaded", [0, 2**20])
-def test_kept_features_can_be_sent_to_another_process(
+def test_cached_features_can_be_sent_to_another_process(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, loaded: int
 ) -> None:
     monkeypatch.setattr(outputs, "LOADED_BYTES", loaded)
-    kept = features.inputs(adapted(), views(augmented=False), stop=2, feature_cache=Told().keeping(tmp_path))
-    assert torch.equal(everything(pickle.loads(pickle.dumps(kept))), everything(kept))  # noqa: S301 -- our own
+    stored = features.inputs(adapted(), views(augmented=False), stop=2, feature_cache=Told().keeping(tmp_path))
+    assert torch.equal(everything(pickle.loads(pickle.dumps(stored))), everything(stored))  # noqa: S301 -- our own
 
 
 def test_what_is_held_is_bounded_over_all_views(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -84,9 +84,9 @@ def unfolded(model: AdaptedModel, x: Tensor, stop: int | None = None) -> Tensor:
     return x
 
 
-def difference(found: Tensor, wanted: Tensor) -> float:
-    assert found.shape == wanted.shape
-    return float((found - wanted).abs().max() / wanted.abs().max())
+def difference(found: Tensor, expected: Tensor) -> float:
+    assert found.shape == expected.shape
+    return float((found - expected).abs().max() / expected.abs().max())
 
 
 def fingerprint(model: AdaptedModel) -> str:
@@ -194,9 +194,9 @@ def test_bags_keep_their_axes(dtype: torch.dtype) -> None:
     bags = images(2 * 40, size=48).unflatten(0, (2, 40))  # more instances than run at a time
     found = prefix.runner(model, 3, bags, dtype=dtype, note=quiet)
     assert found.folded == 10
-    wanted = unfolded(model, bags.flatten(0, 1), 3).unflatten(0, (2, 40))
-    assert difference(found.run(bags), wanted) < (EXACT if dtype == torch.float32 else 0.05)
-    assert difference(found.run(bags[:, :7]), wanted[:, :7]) < (EXACT if dtype == torch.float32 else 0.05)
+    expected = unfolded(model, bags.flatten(0, 1), 3).unflatten(0, (2, 40))
+    assert difference(found.run(bags), expected) < (EXACT if dtype == torch.float32 else 0.05)
+    assert difference(found.run(bags[:, :7]), expected[:, :7]) < (EXACT if dtype == torch.float32 else 0.05)
 
 
 # Layers by hand.
@@ -355,16 +355,16 @@ class Standardised(nn.Conv2d):
         return self._conv_forward(x, self.weight / self.weight.norm(), self.bias)
 
 
-def test_what_only_the_comparison_finds_is_told_and_done_without() -> None:
+def test_what_only_the_comparison_finds_is_reported_and_done_without() -> None:
     torch.manual_seed(0)
     model = single(pooled(Standardised(3, 8, 3), nn.BatchNorm2d(8), nn.ReLU()))
-    said: list[str] = []
+    text: list[str] = []
     x = images(size=24)
-    found = prefix.runner(model, 1, x, note=said.append)
+    found = prefix.runner(model, 1, x, note=text.append)
     assert found.folded == 0
     assert difference(found.run(x), unfolded(model, x)) < EXACT
-    assert len(said) == 1
-    assert "moves the features" in said[0]
+    assert len(text) == 1
+    assert "moves the features" in text[0]
 
 
 class Fussy(nn.Module):
@@ -381,12 +381,12 @@ class Fussy(nn.Module):
 def test_a_model_that_fails_when_folded_runs_unfolded_and_says_so() -> None:
     torch.manual_seed(0)
     model = single(Fussy())
-    said: list[str] = []
+    text: list[str] = []
     x = images(size=24)
-    found = prefix.runner(model, 1, x, note=said.append)
+    found = prefix.runner(model, 1, x, note=text.append)
     assert difference(found.run(x), unfolded(model, x)) < EXACT
-    assert len(said) == 1
-    assert "eps" in said[0]
+    assert len(text) == 1
+    assert "eps" in text[0]
 
 
 def test_shared_activations_arent_taken_out() -> None:
@@ -406,10 +406,10 @@ def test_shared_activations_arent_taken_out() -> None:
 def test_bfloat16_says_what_it_moved(name: str) -> None:
     model, x = ZOO[name][0](), images()
     found = prefix.runner(model, len(model.stages), x, dtype=torch.bfloat16, note=quiet)
-    y, wanted = found.run(x), unfolded(model, x)
+    y, expected = found.run(x), unfolded(model, x)
     assert y.dtype == torch.float32
     assert found.folded == ZOO[name][1]
-    moved = float((y - wanted)[:2].norm() / wanted[:2].norm())
+    moved = float((y - expected)[:2].norm() / expected[:2].norm())
     assert found.moved == pytest.approx(moved, rel=0.2)
     assert 1e-4 < found.moved < 0.2
 

@@ -13,7 +13,15 @@ import pytest
 
 import zooft
 from zooft.errors import PluginError
-from zooft.hooks.guard import LARGEST_ROW, ask, first_misfit, guard_functions, misfit_of, place_of, printing_aside
+from zooft.hooks.guard import (
+    LARGEST_ROW,
+    call_plugin,
+    first_misfit,
+    guard_functions,
+    misfit_of,
+    place_of,
+    printing_aside,
+)
 from zooft.hooks.loading import PluginInfo
 
 PLUGIN = PluginInfo(name="mine", distribution="my-package", version="1")
@@ -108,7 +116,7 @@ def test_an_answer_of_another_type_is_shown_and_long_ones_are_cut() -> None:
     assert f": '{'y' * 59}… (str); expected True or False" in str(caught.value)
 
 
-def test_an_iterator_is_gone_through_one_by_one_and_its_later_fault_is_the_plugin_s() -> None:
+def test_an_iterator_is_read_one_by_one_and_its_later_fault_is_the_plugin_s() -> None:
     seen: list[int] = []
 
     def rows(_path: Path, _wanted: Sequence[str]) -> Iterator[Any]:
@@ -136,12 +144,12 @@ def test_an_iterable_is_a_tuple_afterwards_so_that_a_generator_fails_under_guard
         guard_functions(weights, PLUGIN).models()
 
 
-def test_what_was_not_registered_is_guarded_when_it_is_asked() -> None:
+def test_what_was_not_registered_is_guarded_when_it_is_called() -> None:
     plain = zooft.Source(name="form", summary="", recognises=lambda _: 1, columns=list, rows=iter, content=bytes)  # type: ignore[arg-type,return-value]
     with pytest.raises(
         PluginError, match=r"expected True or False \(hook zooft_register_sources, field Source.recognises\)"
     ):
-        ask(plain, "recognises", Path())
+        call_plugin(plain, "recognises", Path())
 
 
 def module_level(content: Any) -> bytes:
@@ -200,5 +208,5 @@ def test_what_a_plugin_prints_goes_to_standard_error(capsys: pytest.CaptureFixtu
     with printing_aside():
         sys.stdout.write("aside\n")
     sys.stdout.write("a result")
-    said = capsys.readouterr()
-    assert (said.out, said.err) == ("a result", "aside\n")
+    text = capsys.readouterr()
+    assert (text.out, text.err) == ("a result", "aside\n")

@@ -560,7 +560,7 @@ def test_the_audit_says_what_a_plugin_gave_amiss(pictures: Path) -> None:
     assert "gives in show: None; expected a numpy array" in (done.path / "audit.json").read_text(encoding="utf-8")
 
 
-def test_an_unknown_hook_is_told_with_the_nearest() -> None:
+def test_an_unknown_hook_is_reported_with_the_nearest() -> None:
     class Misspelt:
         @zooft.hookimpl
         def zooft_register_haeds(self) -> list[Any]:
@@ -604,7 +604,7 @@ def test_an_unknown_model_gets_the_nearest_names_before_any_data_is_read(
         run(pictures, stranger, backbone="toy:onee", task="mine")
 
 
-def test_a_family_without_weights_is_not_told_to_fetch_some(pictures: Path) -> None:
+def test_a_family_without_weights_gives_no_advice_to_fetch_some(pictures: Path) -> None:
     stranger = Stranger(families=[family()], tasks=[task(discover=never)])
     with pytest.raises(
         WeightsError, match=r"toy has no weights of its own.\nGive --weights FILE or --weights random"
@@ -639,7 +639,7 @@ def test_the_list_of_models_says_where_there_are_no_weights_to_download(capsys: 
     assert ["needs a network" in line for line in shown] == [False, True]
 
 
-def test_weights_of_other_names_are_told_as_the_plugin_s(pictures: Path) -> None:
+def test_weights_of_other_names_are_reported_as_the_plugin_s(pictures: Path) -> None:
     other = zooft.LoadedWeights(
         tensors={"stem.weight": family().build("one").state_dict()["0.weight"]}, source="our server"
     )
@@ -691,8 +691,8 @@ def installed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.delitem(sys.modules, "stranger_s_module", raising=False)
     own, known = EntryPoint("stranger", "stranger_s_module", "zooft"), plugins.metadata.entry_points
 
-    def found(**wanted: Any) -> Any:  # others request other groups
-        return [*known(**wanted), own] if wanted == {"group": "zooft"} else known(**wanted)
+    def found(**expected: Any) -> Any:  # others request other groups
+        return [*known(**expected), own] if expected == {"group": "zooft"} else known(**expected)
 
     monkeypatch.setattr(plugins.metadata, "entry_points", found)
     return tmp_path / "stranger_s_module.py"
@@ -761,7 +761,7 @@ def test_a_listener_that_exits_does_not_end_the_run(pictures: Path, caplog: pyte
     ],
     ids=["forgotten-mark", "no-hook"],
 )
-def test_a_module_without_hooks_is_told_what_is_missing(
+def test_a_module_without_hooks_gets_a_message_about_what_is_missing(
     source: str, reason: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     import sys
@@ -773,7 +773,7 @@ def test_a_module_without_hooks_is_told_what_is_missing(
     assert reason in str(info.problem)
 
 
-def test_two_entry_points_to_one_module_are_told_in_a_short_sentence(installed: Path) -> None:
+def test_two_entry_points_to_one_module_are_reported_in_a_short_sentence(installed: Path) -> None:
     one, twin = (EntryPoint(name, "stranger_s_module", "zooft") for name in ("stranger", "twin"))
     (info,) = discover([one, twin]).broken
     assert info.problem == "stranger_s_module is the plugin 'stranger' already; name it by one entry point"

@@ -305,7 +305,7 @@ def test_options_that_are_no_dataclass_are_refused() -> None:
     assert problem_of(load(bad=Tasks(Options)), "bad")
 
 
-def test_what_a_plugin_owns_is_told_by_kind() -> None:
+def test_what_a_plugin_owns_is_reported_by_kind() -> None:
     class Both(Heads):
         @zooft.hookimpl
         def zooft_register_families(self) -> list[zooft.Family]:
@@ -354,7 +354,7 @@ def test_listeners_get_the_arguments_that_they_ask_for_and_no_others() -> None:
     assert ears.heard == [7, "epoch", (Path("r"), Path("m"))]
 
 
-def test_a_failing_listener_is_logged_and_the_others_are_still_told(caplog: pytest.LogCaptureFixture) -> None:
+def test_a_failing_listener_is_logged_and_the_others_are_still_called(caplog: pytest.LogCaptureFixture) -> None:
     ears = Ears()
     registry.announce(load(deaf=Deaf(), ears=ears), "zooft_on_start", run=Path("r"), samples=7)
     assert ears.heard == [7]

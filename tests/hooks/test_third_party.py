@@ -188,7 +188,7 @@ def test_the_file_predicts_through_the_package_reader(machine: Machine, run: Any
 
 
 @pytest.mark.slow
-def test_run_and_file_are_judged_alike(machine: Machine, run: Any) -> None:
+def test_run_and_file_are_evaluated_alike(machine: Machine, run: Any) -> None:
     evaluated = [machine.json("evaluate", machine.work / run[key], "--bootstrap", "0") for key in ("path", "onnx")]
     assert evaluated[0] == evaluated[1]
 

@@ -138,7 +138,7 @@ def test_the_model_may_start_behind_any_stage() -> None:
         torch.testing.assert_close(model(model.prefix(x, stop), stop), whole)
 
 
-def test_a_bag_is_run_instance_by_instance_and_its_stages_keep_the_bags_apart() -> None:
+def test_a_bag_is_run_instance_by_instance_and_its_stages_separate_the_bags() -> None:
     plain = adapted()
     bag = AdaptedModel(load(family()), _Mean(plain.head), bag=True).eval()
     bag.trunk.load_state_dict(plain.trunk.state_dict())
@@ -282,12 +282,12 @@ def test_the_smallest_change_of_a_frozen_tensor_is_found(name: str) -> None:
     assert caught.value.names == (name,)
 
 
-def test_a_freezer_is_asked_about_stages_that_hold_parameters() -> None:
-    asked: list[Any] = []
+def test_a_freezer_gets_the_stages_that_hold_parameters() -> None:
+    requested: list[Any] = []
 
     def plan(stages: Any, argument: str | None, epoch: int) -> FreezePlan:
-        asked.append((tuple(stages), argument, epoch))
+        requested.append((tuple(stages), argument, epoch))
         return FreezePlan(frozen=frozenset())
 
     freeze.plan(adapted(), Freezer(name="curious", summary="", plan=plan), "7", 3)
-    assert set(asked) == {(("low", "high"), "7", 3)}
+    assert set(requested) == {(("low", "high"), "7", 3)}

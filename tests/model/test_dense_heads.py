@@ -81,11 +81,11 @@ def test_rows_and_columns_have_the_shape_of_the_image(shape: Any, size: Any, lay
 def test_from_every_boundary_on_the_answer_is_that_of_the_whole(model: AdaptedModel) -> None:
     x = image()
     with torch.no_grad():
-        wanted = model(x)["logits"]
+        expected = model(x)["logits"]
         for stop in range(1, len(model.stages) + 1):
             row = model.prefix(x, stop)
             assert row.ndim == 2
-            assert torch.equal(model(row, stop)["logits"], wanted), stop
+            assert torch.equal(model(row, stop)["logits"], expected), stop
 
 
 def test_the_maps_are_what_leaves_the_stages(model: AdaptedModel) -> None:

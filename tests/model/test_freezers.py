@@ -1,4 +1,4 @@
-"""What a freezer plans, how a plan is put into force, and the proof that it was kept."""
+"""What a freezer plans, how a plan is put into force, and the proof that it was followed."""
 
 from __future__ import annotations
 
@@ -274,8 +274,8 @@ def test_the_optimizer_holds_what_one_of_the_plans_exempts(adapted: AdaptedModel
     frozen = frozenset({"stem", "body"})
     plans = [FreezePlan(frozen=frozen, exempt=frozenset({name})) for name in ("bn1.bias", "bn2.weight")]
     held = {id(p) for group in make_optimizer(adapted, RECIPE, plans).param_groups for p in group["params"]}
-    wanted = {"trunk.bn1.bias", "trunk.bn2.weight"} | HEAD
-    assert held == {id(p) for name, p in adapted.named_parameters() if name in wanted}
+    expected = {"trunk.bn1.bias", "trunk.bn2.weight"} | HEAD
+    assert held == {id(p) for name, p in adapted.named_parameters() if name in expected}
 
 
 def test_the_proof_is_of_each_tensor_that_is_not_exempt(adapted: AdaptedModel, registry: Registry) -> None:
@@ -342,9 +342,9 @@ def test_training_gives_the_tensors_that_plain_torch_gives(name: str, text: str,
             found = trained(x)
             nn.functional.cross_entropy(found["logits"] if isinstance(found, dict) else found, y).backward()
             optimizer.step()
-    wanted = by_hand.state_dict()
+    expected = by_hand.state_dict()
     for name, tensor in model.trunk.state_dict().items():
-        torch.testing.assert_close(tensor, wanted[name], rtol=1e-5, atol=1e-6, msg=name)
+        torch.testing.assert_close(tensor, expected[name], rtol=1e-5, atol=1e-6, msg=name)
     assert {name for name, p in by_hand.named_parameters() if p.requires_grad} - set(model.trunk.state_dict()) == {
         f"{slot}.weight", f"{slot}.bias"
     }  # fmt: skip
@@ -405,8 +405,8 @@ def test_the_optimizer_leaves_out_what_is_fixed(partly_fixed: AdaptedModel) -> N
 
     optimizer = make_optimizer(partly_fixed, RECIPE, [FreezePlan(frozen=frozenset())])
     held = {id(parameter) for group in optimizer.param_groups for parameter in group["params"]}
-    wanted = {id(p) for name, p in partly_fixed.named_parameters() if name not in {"trunk.conv1.bias", "trunk.scale"}}
-    assert held == wanted
+    expected = {id(p) for name, p in partly_fixed.named_parameters() if name not in {"trunk.conv1.bias", "trunk.scale"}}
+    assert held == expected
 
 
 def test_the_proof_is_of_fixed_parameters_too(partly_fixed: AdaptedModel) -> None:
@@ -555,7 +555,7 @@ def test_a_batch_norm_left_in_training_mode_is_noticed(adapted: AdaptedModel) ->
     assert set(caught.value.names) == {"bn1.running_mean", "bn1.running_var", "bn1.num_batches_tracked"}
 
 
-def test_what_was_kept_passes(adapted: AdaptedModel) -> None:
+def test_what_was_stored_passes(adapted: AdaptedModel) -> None:
     before = freeze.fingerprints(adapted, ["stem"])
     train(adapted, frozen=("stem",))
     freeze.check_unchanged(adapted, before, ["stem"])

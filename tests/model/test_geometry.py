@@ -84,8 +84,8 @@ def test_turned_and_mirrored_masks_are_numpy_s(turn: Any) -> None:
     labels = np.random.default_rng(0).integers(0, 9, (24, 24), np.uint8)
     shift = -np.minimum(turn @ np.array([[24, 0, 24], [0, 24, 24]]), 0).min(1)
     geometry = Geometry(matrix=np.column_stack([turn, shift]), source=(24, 24), view=(24, 24))
-    wanted = {(-1.0, 1.0): labels[:, ::-1], (1.0, -1.0): labels[::-1]}.get(tuple(np.diag(turn)), np.rot90(labels, -1))
-    assert np.array_equal(geometry.mask(labels, outside=255), wanted)
+    expected = {(-1.0, 1.0): labels[:, ::-1], (1.0, -1.0): labels[::-1]}.get(tuple(np.diag(turn)), np.rot90(labels, -1))
+    assert np.array_equal(geometry.mask(labels, outside=255), expected)
 
 
 @pytest.mark.parametrize("size", SIZES)
@@ -93,8 +93,8 @@ def test_turned_and_mirrored_masks_are_numpy_s(turn: Any) -> None:
 def test_stretched_maps_come_back_as_torch_interpolates(size: tuple[int, int], grid: tuple[int, int]) -> None:
     maps = torch.randn(2, 3, *grid, generator=torch.Generator().manual_seed(0))
     back = ImageGeometry(spec("stretch")).back((torch.from_numpy(picture(*size))[None],))
-    wanted = nn.functional.interpolate(maps, size, mode="bilinear", align_corners=False)
-    assert torch.allclose(back.maps(maps), wanted, atol=1e-5)
+    expected = nn.functional.interpolate(maps, size, mode="bilinear", align_corners=False)
+    assert torch.allclose(back.maps(maps), expected, atol=1e-5)
 
 
 @pytest.mark.parametrize("size", SIZES)
@@ -130,8 +130,8 @@ def test_the_graph_s_way_back_is_torch_s_for_any_size(mode: str) -> None:
     session = onnxruntime.InferenceSession(proto.SerializeToString(), providers=["CPUExecutionProvider"])
     for count, (rows, columns) in zip((1, 2, 3, 1, 2), SIZES, strict=True):
         images = rng.integers(0, 256, (count, rows, columns, 3), np.uint8)
-        wanted = module(torch.from_numpy(images))
-        for found, ours in zip(session.run(None, {"images": images}), wanted, strict=True):
+        expected = module(torch.from_numpy(images))
+        for found, ours in zip(session.run(None, {"images": images}), expected, strict=True):
             assert found.shape == tuple(ours.shape)
             assert found == pytest.approx(ours.numpy(), abs=1e-4)
 
@@ -142,11 +142,11 @@ def test_a_letterbox_that_isn_t_square_keeps_the_shape_of_what_it_shows(size: tu
     levels = np.random.default_rng(0).integers(0, 256, (*size, 3), np.uint8)
     factor = min(64 / size[0], 96 / size[1])
     rows, columns = (
-        min(wanted, max(1, int(length * factor + 1e-9))) for length, wanted in zip(size, (64, 96), strict=True)
+        min(expected, max(1, int(length * factor + 1e-9))) for length, expected in zip(size, (64, 96), strict=True)
     )
     small = np.array(Image.fromarray(levels).resize((columns, rows), Image.Resampling.BILINEAR))
     found = Resize(spec("letterbox"))(torch.from_numpy(levels)[None].permute(0, 3, 1, 2))[0].permute(1, 2, 0).numpy()
-    top, left = ((wanted - shown) // 2 for wanted, shown in ((64, rows), (96, columns)))
+    top, left = ((expected - shown) // 2 for expected, shown in ((64, rows), (96, columns)))
     assert np.abs(found[top : top + rows, left : left + columns] - small.astype(float)).max() <= 1
     assert found.sum() == found[top : top + rows, left : left + columns].sum()
 

@@ -24,7 +24,7 @@ from zooft.train.optimizer import make_optimizer
 
 
 class Anchored(nn.Module):
-    """Cross entropy of scaled cosines to class anchors that learn (ArcFace's weights), and how often it was asked."""
+    """Cross entropy of scaled cosines to class anchors that learn (ArcFace's weights), and how often it was called."""
 
     asked: Tensor
 
@@ -59,9 +59,9 @@ def test_one_step_moves_them_as_plain_torch_does() -> None:
     hyperparameters = replace(
         RECIPE, optimizer="sgd", momentum=0.0, weight_decay=0.0, schedule="constant", epochs=1, batch_size=18
     )
-    wanted = by_hand.anchors.detach() - hyperparameters.lr * by_hand.anchors.grad  # type: ignore[operator]
+    expected = by_hand.anchors.detach() - hyperparameters.lr * by_hand.anchors.grad  # type: ignore[operator]
     run(fresh_model(), hyperparameters, loss=loss, plan=lambda _epoch: ALL)
-    torch.testing.assert_close(loss.anchors.detach(), wanted, rtol=1e-5, atol=1e-6)
+    torch.testing.assert_close(loss.anchors.detach(), expected, rtol=1e-5, atol=1e-6)
     assert not torch.equal(loss.anchors, anchored().anchors)
 
 
@@ -266,7 +266,7 @@ def test_the_screen_and_the_record_say_what_is_fixed(folder: Path) -> None:
 
 
 def test_a_stage_s_rate_follows_the_plan_of_each_epoch() -> None:
-    """Scaled by 0 in the second epoch, a stage stands still in it, and nowhere else."""
+    """Scaled by 0 in the second epoch, a stage doesn't change in it, and does in all others."""
     import copy
 
     model = fresh_model()
@@ -283,7 +283,7 @@ def test_a_stage_s_rate_follows_the_plan_of_each_epoch() -> None:
     assert (moved, others) == ([True, False, True], [True, True, True])
 
 
-def test_a_metric_that_is_never_defined_is_told_of() -> None:
+def test_a_metric_that_is_never_defined_is_reported() -> None:
     seen = run(fresh_model(), metrics=lambda _t, _p: {"accuracy": float("nan")})
     assert any(
         "accuracy is undefined on the validation samples after every epoch, so the best epoch was chosen by" in n

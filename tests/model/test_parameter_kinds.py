@@ -123,17 +123,17 @@ def test_of_a_zoo_s_model_the_norms_are_those_of_torch_s_classes(reference: str)
     family, _, name = reference.partition(":")
     module = outline_backbone(load().family(family), name).module
     norms = (nn.modules.batchnorm._BatchNorm, nn.LayerNorm, nn.GroupNorm)
-    wanted = {
+    expected = {
         f"{holder}.{leaf}" for holder, inner in module.named_modules() if isinstance(inner, norms)
         for leaf, _ in inner.named_parameters(recurse=False)
     }  # fmt: skip
     found = infos(reference)
-    assert {one.name for one in found if one.norm} == wanted
+    assert {one.name for one in found if one.norm} == expected
     assert {one.name for one in found if one.bias} == {one.name for one in found if one.name.endswith(".bias")}
     assert sum(one.size for one in found) == sum(p.numel() for p in module.parameters())
 
 
-def test_a_stage_that_tells_what_it_holds_is_its_name() -> None:
+def test_a_stage_that_names_what_it_holds_is_its_name() -> None:
     one = ParameterInfo(name="a.bias", shape=(3,), layer="Linear", norm=False, bias=True)
     stage = StageInfo("block1", [one])
     assert stage == "block1"

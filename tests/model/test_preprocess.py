@@ -84,9 +84,9 @@ def pillows_letterbox(image: Levels, spec: InputSpec) -> NDArray[np.float64]:
     return np.asarray(canvas, dtype=np.float64)
 
 
-def assert_same_picture(got: NDArray[Any], wanted: NDArray[Any], interpolation: str) -> None:
-    assert got.shape == wanted.shape
-    difference = np.abs(got - wanted)
+def assert_same_picture(got: NDArray[Any], expected: NDArray[Any], interpolation: str) -> None:
+    assert got.shape == expected.shape
+    difference = np.abs(got - expected)
     assert difference.max() <= MOST_LEVELS[interpolation]
     assert difference.mean() <= MEAN_LEVELS
 
@@ -132,9 +132,9 @@ def test_the_result_is_normalised_as_torchvision_does() -> None:
     mean, std = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
     spec = InputSpec(height=224, width=224, resize=224, mean=mean, std=std)
     image = photograph(224, 224)
-    wanted = v2.Compose([v2.ToImage(), v2.ToDtype(torch.float32, scale=True), v2.Normalize(mean, std)])(image)
+    expected = v2.Compose([v2.ToImage(), v2.ToDtype(torch.float32, scale=True), v2.Normalize(mean, std)])(image)
     got = ImagePreprocess(spec)(torch.from_numpy(image)[None])[0]
-    torch.testing.assert_close(got, wanted.as_subclass(torch.Tensor), atol=2e-6, rtol=0)
+    torch.testing.assert_close(got, expected.as_subclass(torch.Tensor), atol=2e-6, rtol=0)
 
 
 def test_images_of_a_batch_do_not_bear_on_each_other() -> None:
@@ -181,10 +181,10 @@ def test_outside_the_graph_the_picture_is_that_of_the_products(
 
 
 @pytest.mark.parametrize("interpolation", ["bilinear", "bicubic"])
-@pytest.mark.parametrize(("length", "wanted"), [(500, 224), (224, 500), (333, 1), (1, 9), (17, 17), (1500, 64)])
-def test_outside_the_graph_each_weight_has_the_same_bits(length: int, wanted: int, interpolation: str) -> None:
+@pytest.mark.parametrize(("length", "expected"), [(500, 224), (224, 500), (333, 1), (1, 9), (17, 17), (1500, 64)])
+def test_outside_the_graph_each_weight_has_the_same_bits(length: int, expected: int, interpolation: str) -> None:
     """A row of light at one sample gives that sample's weights."""
-    resize = Resize(plain_spec("stretch", interpolation, height=1, width=wanted), rounded=False)
+    resize = Resize(plain_spec("stretch", interpolation, height=1, width=expected), rounded=False)
     lights = torch.eye(length)[:, None, None]
     assert torch.equal(resize(lights), as_products(resize, lights))
 
@@ -195,8 +195,8 @@ def test_unrounded_levels_are_those_of_pillows_floats(size: tuple[int, int], int
     spec = plain_spec("stretch", interpolation, height=96, width=130)
     levels = np.random.default_rng(0).uniform(-300, 900, size).astype(np.float32)
     got = Resize(spec, rounded=False)(torch.from_numpy(levels)[None, None])[0, 0].numpy()
-    wanted = Image.fromarray(levels).resize((130, 96), Image.Resampling[interpolation.upper()])
-    np.testing.assert_allclose(got, np.asarray(wanted), rtol=0, atol=1e-4 * 900)
+    expected = Image.fromarray(levels).resize((130, 96), Image.Resampling[interpolation.upper()])
+    np.testing.assert_allclose(got, np.asarray(expected), rtol=0, atol=1e-4 * 900)
 
 
 @pytest.mark.parametrize("interpolation", ["bilinear", "bicubic"])
@@ -210,7 +210,7 @@ def test_each_image_may_have_lengths_of_its_own(interpolation: str) -> None:
     assert not together[2, :, :31].any(), "one row, between padding"
 
 
-def test_a_copy_gives_the_same_picture_and_carries_nothing_that_was_kept() -> None:
+def test_a_copy_gives_the_same_picture_and_carries_nothing_that_was_cached() -> None:
     image = photograph(427, 640)
     module = ImagePreprocess(plain_spec("crop", "bicubic"))
     fresh = len(pickle.dumps(module))
@@ -220,7 +220,7 @@ def test_a_copy_gives_the_same_picture_and_carries_nothing_that_was_kept() -> No
         assert torch.equal(copied(torch.from_numpy(image)[None]), before)
 
 
-def test_many_sizes_are_not_all_kept() -> None:
+def test_many_sizes_are_not_all_cached() -> None:
     module = Resize(plain_spec("stretch", "bilinear", height=8, width=8))
     levels = torch.from_numpy(photograph(400, 400)).permute(2, 0, 1)[None]
     first = module(levels[..., :37])
@@ -240,7 +240,7 @@ def test_threads_give_what_one_gives() -> None:
     assert all(torch.equal(one, other) for one, other in zip(alone, together, strict=True))
 
 
-def test_what_inference_kept_serves_training_and_the_other_way_round() -> None:
+def test_what_inference_cached_serves_training_and_the_other_way_round() -> None:
     module, image = ImagePreprocess(plain_spec("crop", "bilinear")), torch.from_numpy(photograph(300, 400))[None]
     with torch.inference_mode():
         first = module(image)

@@ -129,7 +129,7 @@ def test_the_zoo_comes_last_and_a_plugin_without_the_model_is_passed_over() -> N
     assert (backbone.weights.kind, backbone.weights.source, backbone.weights.licence) == ("zoo", "the zoo", "MIT")
 
 
-def test_random_weights_come_only_when_asked_for_by_name(folder: Path) -> None:
+def test_random_weights_come_only_when_requested_by_name(folder: Path) -> None:
     backbone = load("random", sources=(SOURCE,))
     assert backbone.weights.kind == "random"
     assert backbone.weights.file_sha256 is None
@@ -144,9 +144,9 @@ def test_the_hash_of_the_tensors_depends_on_values_names_types_and_shapes_but_no
         {"a": base["a"], "c": base["b"]},
         {**base, "b": torch.tensor([1.0, 1.0000001])},
     ]
-    wanted = weight_files.tensors_sha256(base)
-    assert weight_files.tensors_sha256(dict(reversed(base.items()))) == wanted
-    assert len({wanted, *map(weight_files.tensors_sha256, others)}) == 1 + len(others)
+    expected = weight_files.tensors_sha256(base)
+    assert weight_files.tensors_sha256(dict(reversed(base.items()))) == expected
+    assert len({expected, *map(weight_files.tensors_sha256, others)}) == 1 + len(others)
 
 
 def test_the_run_records_the_hash_of_what_was_loaded() -> None:
@@ -211,13 +211,13 @@ def lightning(tensors: dict[str, Tensor]) -> dict[str, Any]:
     return {"state_dict": {f"model.{n}": t for n, t in tensors.items()}, "epoch": 3, "pytorch-lightning_version": "2.5"}
 
 
-@pytest.mark.parametrize(("write", "told"), [
+@pytest.mark.parametrize(("write", "messages"), [
     (compiled, "_orig_mod."), (averaged, "module. and n_averaged"), (parallel, "module."), (lightning, "model."),
     (lambda tensors: lightning(compiled(tensors)), "_orig_mod. and model."),
 ])  # fmt: skip
 @pytest.mark.parametrize("name", ["w.pth", "w.ckpt", "w.safetensors", "W.SAFETENSORS"])
-def test_checkpoints_as_others_write_them_are_loaded_and_what_was_taken_off_is_told(
-    tmp_path: Path, write: Any, told: str, name: str
+def test_checkpoints_as_others_write_them_are_loaded_and_what_was_taken_off_is_reported(
+    tmp_path: Path, write: Any, messages: str, name: str
 ) -> None:
     content = write(tensors_of(1.0))
     if name.lower().endswith(".safetensors"):
@@ -226,11 +226,11 @@ def test_checkpoints_as_others_write_them_are_loaded_and_what_was_taken_off_is_t
         torch.save(content, tmp_path / name)
     backbone = load(str(tmp_path / name))
     assert filled_with(backbone) == 1.0
-    assert backbone.weights.source == f"{name} (without {told} in its names)"
+    assert backbone.weights.source == f"{name} (without {messages} in its names)"
 
 
 @pytest.mark.parametrize("key", ["state_dict_ema", "model_ema", "ema_state_dict", "ema_model", "params_ema"])
-def test_averaged_weights_beside_the_others_count_and_it_is_told(tmp_path: Path, key: str) -> None:
+def test_averaged_weights_beside_the_others_count_and_it_is_reported(tmp_path: Path, key: str) -> None:
     torch.save({"state_dict": tensors_of(2.0), key: tensors_of(1.0)}, tmp_path / "both.pth")
     backbone = load(str(tmp_path / "both.pth"))
     assert filled_with(backbone) == 1.0
@@ -298,7 +298,7 @@ def refuse_to_download(_name: str) -> LoadedWeights:
     raise OSError("Name or service not known")
 
 
-def test_a_failed_download_says_what_was_tried_and_how_to_go_on(
+def test_a_failed_download_says_what_was_tried_and_what_to_do_next(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("ZOOFT_WEIGHTS", str(tmp_path))
@@ -331,7 +331,7 @@ def test_of_a_model_that_its_zoo_has_no_weights_of_nobody_is_sent_to_fetch_some(
     assert "fetch" not in str(caught.value)
 
 
-def test_a_weights_plugin_that_fails_is_named_and_nothing_else_is_taken_instead() -> None:
+def test_a_weights_plugin_that_fails_is_named_and_nothing_else_is_used_instead() -> None:
     def fail(_model: str, _expected: Any) -> LoadedWeights:
         raise RuntimeError("its file is gone")
 
@@ -395,15 +395,15 @@ def test_a_write_that_fails_half_way_keeps_the_old_file(tmp_path: Path, monkeypa
     assert float(load_file(path)["norm.weight"][0]) == 1.0
 
 
-@pytest.mark.parametrize(("prepared", "served", "cached", "wanted"), [
+@pytest.mark.parametrize(("prepared", "served", "cached", "expected"), [
     (True, True, True, "folder"), (False, True, True, "parcel"), (False, False, True, "zoo"), (False, False, False, None),
 ])  # fmt: skip
-def test_weights_at_hand_are_told_without_a_network(
-    tmp_path: Path, prepared: bool, served: bool, cached: bool, wanted: str | None
+def test_weights_at_hand_are_reported_without_a_network(
+    tmp_path: Path, prepared: bool, served: bool, cached: bool, expected: str | None
 ) -> None:
     if prepared:
         weight_files.write_file(tmp_path / "toy" / "net.safetensors", loaded(2.0, "the hub"))
     zoo = family(pretrained=refuse_to_download, at_hand=lambda _name: cached)
     sources = (SOURCE,) if served else ()
     places = weight_files.Places(family=zoo, model="net", sources=sources, folder=tmp_path)
-    assert weight_files.at_hand(places) == wanted
+    assert weight_files.at_hand(places) == expected

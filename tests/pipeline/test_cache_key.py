@@ -1,4 +1,4 @@
-"""What kept features are found by: a change of code is enough."""
+"""What cached features are found by: a change of code is enough."""
 
 from __future__ import annotations
 

@@ -104,7 +104,7 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def drive(jobs: list[dict[str, Any]]) -> list[list[Any]]:
-    """Groups of processes one after the other, from one Python; what each process said, None where it was killed."""
+    """Groups of processes one after the other, from one Python; each process's result, None where it was killed."""
     for job in jobs:
         job["port"] = free_port()
     done = subprocess.run(
@@ -170,7 +170,7 @@ def test_several_processes_learn_what_one_learns(way: str, trials: dict[str, Tri
 
 
 @pytest.mark.parametrize("way", WAYS)
-def test_every_sample_is_judged_once_in_the_same_order(way: str, trials: dict[str, Trial]) -> None:
+def test_every_sample_is_evaluated_once_in_the_same_order(way: str, trials: dict[str, Trial]) -> None:
     rows = [
         [line.split(",") for line in (run / "predictions.csv").read_text().splitlines()]
         for run in (trials[way].alone, trials[way].together)
@@ -197,7 +197,7 @@ def test_only_one_process_writes(trials: dict[str, Trial]) -> None:
 
 @pytest.fixture(scope="module")
 def deaths(data: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, list[list[Any]]]:
-    """Runs of which a process is killed in its third epoch, gone on with by other numbers of processes."""
+    """Runs of which a process is killed in its third epoch, resumed by other numbers of processes."""
     folder = tmp_path_factory.mktemp("deaths")
     own = {**USUAL, "freeze": "last:1", "epochs": 4, "data": data}
     jobs = [{"arguments": {**own, "out": folder / "unbroken"}, "processes": 1}]
@@ -210,7 +210,7 @@ def deaths(data: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, 
     return folder, drive(jobs)
 
 
-def test_a_process_that_dies_ends_the_other_which_says_who_it_is_and_how_to_go_on(
+def test_a_process_that_dies_ends_the_other_which_says_who_it_is_and_what_to_do_next(
     deaths: tuple[Path, list[list[Any]]],
 ) -> None:
     folder, said = deaths

@@ -1,4 +1,4 @@
-"""What listening plugins hear of a run: an end for every beginning, folds apart, repeated epochs marked."""
+"""Events that plugins get of a run: an end for every beginning, folds apart, repeated epochs marked."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from zooft.run import checkpoint
 
 
 class Tracker:
-    """A plugin that writes down all that it hears, and does something at one event."""
+    """A plugin that records all events, and does something at one of them."""
 
     def __init__(self, at: str = "", act: Callable[..., None] | None = None) -> None:
         self.heard = list[tuple[str, dict[str, Any]]]()
@@ -99,7 +99,7 @@ def test_what_is_announced_are_the_figures_that_the_run_s_record_has(pictures: P
     assert evaluated.best_epoch == result.best_epoch
 
 
-def test_folds_are_told_apart(pictures: Path) -> None:
+def test_folds_are_distinguished(pictures: Path) -> None:
     tracker = Tracker()
     finetune(pictures, tracker, folds=2)
     assert tracker.epochs == [
@@ -141,9 +141,7 @@ def test_epochs_that_were_announced_but_not_saved_are_marked_when_they_come_agai
     assert [record.train_loss for record in first] == [record.train_loss for record in again]
 
 
-def test_of_a_fold_that_is_gone_on_with_the_epochs_of_before_are_marked(
-    pictures: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_of_a_resumed_fold_the_epochs_of_before_are_marked(pictures: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(checkpoint, "SHARE", 1e-9)
 
     def impatient(record: zooft.EpochRecord, fold: int | None, **_facts: Any) -> None:

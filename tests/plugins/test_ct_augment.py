@@ -1,4 +1,4 @@
-"""Random views of CT: air outside, all slices alike, no mirroring unless asked, the network's size and scale."""
+"""Random views of CT: air outside, all slices alike, no mirroring by default, the network's size and scale."""
 
 from __future__ import annotations
 
@@ -156,7 +156,7 @@ def test_noise_is_in_hu_and_differs_from_slice_to_slice() -> None:
     assert 15 < max(spreads) < 35
 
 
-def test_left_stays_left_and_front_stays_front_unless_mirroring_is_asked_for() -> None:
+def test_left_stays_left_and_front_stays_front_unless_mirroring_is_requested() -> None:
     hu = marked((8, 8))
 
     def quarters(*, flip: bool) -> set[tuple[bool, bool]]:

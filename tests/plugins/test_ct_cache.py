@@ -23,41 +23,41 @@ def hu(value: int = -7) -> NDArray[np.int16]:
 
 
 def test_what_is_put_is_got(tmp_path: Path) -> None:
-    kept = Cache(tmp_path / "hu")
-    assert kept.get("ab") is None
-    kept.put("ab", hu())
-    np.testing.assert_array_equal(kept.get("ab"), hu())
+    stored = Cache(tmp_path / "hu")
+    assert stored.get("ab") is None
+    stored.put("ab", hu())
+    np.testing.assert_array_equal(stored.get("ab"), hu())
     np.testing.assert_array_equal(np.load(tmp_path / "hu" / "ab.npy", allow_pickle=False), hu())
 
 
-def test_others_may_not_look_into_it(tmp_path: Path) -> None:
+def test_others_may_not_read_it(tmp_path: Path) -> None:
     Cache(tmp_path / "hu").put("ab", hu())
     assert (tmp_path / "hu").stat().st_mode & 0o777 == 0o700
     assert (tmp_path / "hu" / "ab.npy").stat().st_mode & 0o777 == 0o600
 
 
 def test_a_changed_or_torn_entry_counts_as_missing(tmp_path: Path) -> None:
-    kept, entry = Cache(tmp_path), tmp_path / "ab.npy"
-    kept.put("ab", hu())
+    stored, entry = Cache(tmp_path), tmp_path / "ab.npy"
+    stored.put("ab", hu())
     content = entry.read_bytes()
     for spoilt in (content[:-1], content[:140] + b"\1" + content[141:], b"", b"\x93NUMPY"):
         entry.write_bytes(spoilt)
-        assert kept.get("ab") is None
+        assert stored.get("ab") is None
 
 
 def test_the_oldest_entries_leave_first(tmp_path: Path) -> None:
     size = 4 * 5 * 2 + 128 + 32
-    kept = Cache(tmp_path, most_bytes=2 * size)
+    stored = Cache(tmp_path, most_bytes=2 * size)
     for age, key in enumerate(("a1", "a2", "a3")):
-        kept.put(key, hu())
+        stored.put(key, hu())
         os.utime(tmp_path / f"{key}.npy", ns=(age, age))
-    kept.trim()
+    stored.trim()
     assert sorted(path.stem for path in tmp_path.iterdir()) == ["a2", "a3"]
-    kept.put("00", hu())  # such a key trims by itself
+    stored.put("00", hu())  # such a key trims by itself
     assert sorted(path.stem for path in tmp_path.iterdir()) == ["00", "a3"]
 
 
-def test_a_full_disk_is_told_of_once_and_done_without(
+def test_a_full_disk_is_reported_once_and_done_without(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     def full(*_args: object) -> None:
@@ -122,10 +122,10 @@ def test_a_file_that_moved_is_found_again(tmp_path: Path, monkeypatch: pytest.Mo
 
 def test_the_option_chooses_the_folder(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
-    assert cache.chosen("off") is None
+    assert cache.from_option("off") is None
     with monkeypatch.context() as patch:
         for nowhere in ("here", "~nobody-of-this-name"):
             patch.setenv("XDG_CACHE_HOME", nowhere)
-            assert cache.chosen("auto") is None
-    assert cache.chosen("auto") == Cache(tmp_path / "zooft" / "hu")
-    assert cache.chosen(str(tmp_path / "mine")) == Cache(tmp_path / "mine")
+            assert cache.from_option("auto") is None
+    assert cache.from_option("auto") == Cache(tmp_path / "zooft" / "hu")
+    assert cache.from_option(str(tmp_path / "mine")) == Cache(tmp_path / "mine")

@@ -18,7 +18,7 @@ from pydicom.pixels import pixel_array
 from pydicom.uid import JPEG2000Lossless, JPEGLSLossless, RLELossless
 
 import zooft
-from zooft_ct import complaints, guard
+from zooft_ct import decoder_messages, header_limits
 from zooft_ct.header import read_headers
 from zooft_ct.pixels import hu
 
@@ -119,13 +119,13 @@ def test_what_a_decoder_reports_as_damaged_is_refused(
     assert pixel_array(real(f"dicom_corner/wg04/{name[4:]}/{name}"), decoding_plugin=decoder).any()
     with pytest.raises(RuntimeError, match=f"{decoder}: "):
         pixel_array(path, decoding_plugin=decoder)
-    monkeypatch.setattr(guard, "check_codestream", lambda *_: None)  # so that nobody but the decoder can know
+    monkeypatch.setattr(header_limits, "check_codestream", lambda *_: None)  # so that nobody but the decoder can know
     with pytest.raises(zooft.DataError, match=r"the compressed pixels can't be decoded \(RuntimeError\)"):
         hu(read_headers(path)[0])
 
 
 def test_other_words_on_standard_error_go_their_way(capfd: pytest.CaptureFixture[str]) -> None:
-    with complaints.heard() as lines:
+    with decoder_messages.capture() as lines:
         os.write(2, b"50 % done\rCorrupt luck\nCorrupt JPEG data: 3 extraneous bytes\nthe end")
         assert not lines
     assert lines == ["Corrupt JPEG data: 3 extraneous bytes"]

@@ -57,8 +57,8 @@ def test_dciodvfy_has_nothing_to_say_about_any_file(chests: Path) -> None:
     assert len(files) == 6 * SMALL.slices
     for path in files:
         done = subprocess.run([program, "-new", str(path)], capture_output=True, text=True, check=False)
-        said = [line for line in (done.stdout + done.stderr).splitlines() if line.startswith(("Error", "Warning"))]
-        assert (said, done.returncode) == ([], 0)
+        message = [line for line in (done.stdout + done.stderr).splitlines() if line.startswith(("Error", "Warning"))]
+        assert (message, done.returncode) == ([], 0)
 
 
 def test_simpleitk_reads_the_drawn_hu_in_the_drawn_geometry(chests: Path) -> None:

@@ -109,7 +109,7 @@ def test_two_fragments_of_one_frame_are_put_together(tmp_path: Path) -> None:
 def test_panic_of_a_decoder_is_an_error_like_any_other(
     tmp_path: Path, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("zooft_ct.guard._unpacks", lambda *_: True)  # it would see this one before
+    monkeypatch.setattr("zooft_ct.header_limits._unpacks", lambda *_: True)  # it would see this one before
     runs = b"\x81\x00" * 5000  # each makes 128 bytes of two
     head = np.array([2, 64, 64 + len(runs), *[0] * 13], "<u4").tobytes()
     bomb = encapsulated(head + runs[: len(runs) // 8] * 2, Rows=128, Columns=128)

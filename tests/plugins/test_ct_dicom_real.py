@@ -104,7 +104,7 @@ def test_near_lossless_twin_is_within_its_bound(name: str, references: dict[str,
     assert np.abs(hu(header).astype(int) - references[name]).max() == _NEAR
 
 
-def test_siim_slices_keep_their_copies_apart() -> None:
+def test_siim_slices_separate_their_copies() -> None:
     found = scan(real("siim_ct/dicom"))
     assert sum(len(series.slices) + len(series.copies) for series in found.series) == 100
     assert len(found.rejected) == sum(len(series.copies) for series in found.series) == 5
@@ -133,7 +133,7 @@ def test_order_of_the_siemens_series_is_itks() -> None:
     assert (series.uid, series.patient_id) == ("", "")
 
 
-def test_tilt_and_uneven_spacing_of_the_ge_head_are_told_and_no_gap_is_made_up() -> None:
+def test_tilt_and_uneven_spacing_of_the_ge_head_are_reported_and_no_gap_is_made_up() -> None:
     """Its header says 18.5°; 4 mm slices below, 7 mm above."""
     (series,) = scan(real("ct_series/dcm_qa_ct_GE")).series
     assert len(series.slices) == 28

@@ -178,7 +178,7 @@ def test_different_files_of_one_identifier_are_refused(tmp_path: Path) -> None:
     assert "different files have the same SOPInstanceUID" in _reasons(tmp_path)
 
 
-def test_several_slices_at_one_position_are_refused_unless_acquisitions_tell_them_apart(tmp_path: Path) -> None:
+def test_several_slices_at_one_position_are_refused_unless_acquisitions_distinguish_them(tmp_path: Path) -> None:
     write_series(tmp_path / "early", [0.0, 2.0])
     for index, height in enumerate([0.0, 2.0]):
         write(tmp_path / "late" / f"{index}", ct(height, seed=50 + index))
@@ -328,7 +328,7 @@ def test_a_range_of_padding_that_holds_all_tissue_is_refused_as_that(tmp_path: P
 
 
 def test_bits_above_those_stored_do_not_count(tmp_path: Path) -> None:
-    """Old files kept overlays there; signed numbers may lack their sign's copies."""
+    """Old files have overlays there; signed numbers may lack their sign's copies."""
     overlaid = stored() | np.uint16(0xA000)
     (header,) = read_headers(write(tmp_path / "a", ct(PixelData=overlaid.tobytes())))
     np.testing.assert_array_equal(hu(header), stored().astype(int) - 1024)
@@ -354,9 +354,9 @@ def test_byte_order_and_kind_of_header_do_not_matter(syntax: str, tmp_path: Path
 @pytest.mark.parametrize("syntax", [RLELossless, JPEGLSLossless, JPEG2000Lossless])
 def test_lossless_coding_changes_no_value(syntax: str, signed: bool, tmp_path: Path) -> None:
     truth = stored(rows=64, columns=48).astype(np.int16) - 1024
-    kept = truth if signed else truth + 1024
+    cached = truth if signed else truth + 1024
     scale = {"PixelRepresentation": int(signed), "RescaleIntercept": "0" if signed else "-1024"}
-    dataset = ct(Rows=64, Columns=48, PixelData=kept.tobytes(), **scale)
+    dataset = ct(Rows=64, Columns=48, PixelData=cached.tobytes(), **scale)
     write(tmp_path / "native", dataset)
     dataset.compress(syntax, generate_instance_uid=False)
     (header,) = read_headers(write(tmp_path / "packed", dataset, syntax))
@@ -368,9 +368,9 @@ def test_lossless_coding_changes_no_value(syntax: str, signed: bool, tmp_path: P
 def test_lossless_jpeg_of_gdcm_changes_no_value(process: str, signed: bool, tmp_path: Path) -> None:
     """GDCM's writer calls the unit of its rescale unspecified."""
     truth = stored(rows=64, columns=48).astype(np.int16) - 1024
-    kept = truth if signed else truth + 1024
+    cached = truth if signed else truth + 1024
     scale = {"PixelRepresentation": int(signed), "RescaleIntercept": "0" if signed else "-1024"}
-    write(tmp_path / "native", ct(Rows=64, Columns=48, PixelData=kept.tobytes(), **scale))
+    write(tmp_path / "native", ct(Rows=64, Columns=48, PixelData=cached.tobytes(), **scale))
     reader, change, writer = gdcm.ImageReader(), gdcm.ImageChangeTransferSyntax(), gdcm.ImageWriter()
     reader.SetFileName(str(tmp_path / "native"))
     assert reader.Read()
@@ -613,7 +613,7 @@ def test_a_lone_slice_is_turned_as_those_of_series_are(tmp_path: Path) -> None:
     [([0, 1, 0], [0, 0, -1], [1, 0, 0]), ([-1, 0, 0], [0, 0, -1], [0, 1, 0]), ([0, -1, 0], [-1, 0, 0], [0, 0, 1])],
     ids=["sagittal", "coronal", "axial-transposed"],
 )
-def test_other_planes_stay_as_they_are_stored_which_is_noted(
+def test_other_planes_stay_as_they_are_stored_which_is_reported(
     row: list[int], column: list[int], step: list[int], tmp_path: Path
 ) -> None:
     for index in (1, 0, 2):

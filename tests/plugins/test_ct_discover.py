@@ -46,8 +46,8 @@ def series(
     uid = f"1.2.3.{sum(map(ord, first))}.{number}"
     for i, height in enumerate(heights):
         seed = sum(map(ord, first)) * 100 + i
-        told = {"SeriesInstanceUID": uid, "StudyInstanceUID": uid.replace("1.2.3", "1.2.4"), "PatientID": patient}
-        write(folder / f"{(i * 7) % 11:02}.dcm", ct(height, seed=seed + 1000 * number, **(told | more)))
+        messages = {"SeriesInstanceUID": uid, "StudyInstanceUID": uid.replace("1.2.3", "1.2.4"), "PatientID": patient}
+        write(folder / f"{(i * 7) % 11:02}.dcm", ct(height, seed=seed + 1000 * number, **(messages | more)))
     return uid
 
 
@@ -97,10 +97,10 @@ def test_nobody_is_named(tmp_path: Path) -> None:
     cohort(tmp_path)
     (tmp_path / "files" / "CANARY^X.dcm").write_bytes(b"\0" * 128 + b"DICM" + b"\xff" * 99)
     series(tmp_path / "files" / "CANARY^EVE", "CANARY^EVE")
-    said = texts(found(tmp_path))
-    assert "no label" in said
+    message = texts(found(tmp_path))
+    assert "no label" in message
     for secret in ("CANARY", "1.2.3.", "files/", str(tmp_path)):
-        assert secret not in said
+        assert secret not in message
 
 
 def test_ids_stay_the_same_while_the_key_does(tmp_path: Path) -> None:
@@ -130,7 +130,7 @@ def test_each_mode_reads_its_slices(tmp_path: Path) -> None:
     assert volume.dtype == np.int16
 
 
-def test_spacing_is_given_where_it_is_asked_for(tmp_path: Path) -> None:
+def test_spacing_is_given_where_it_is_requested(tmp_path: Path) -> None:
     options = ClassificationOptions(spacing=1.0)
     sample = discover.discover(cohort(tmp_path), options).samples[0]
     hu, spacing = read.read(sample.source, options)
@@ -230,7 +230,7 @@ def test_a_line_that_names_two_series_is_refused_and_an_old_path_beside_a_series
     assert len(found(tmp_path).samples) == 8
 
 
-def test_a_folder_of_two_series_must_be_told_apart(tmp_path: Path) -> None:
+def test_a_folder_of_two_series_must_be_distinguished(tmp_path: Path) -> None:
     series(tmp_path / "a" / "1", PATIENTS[0])
     series(tmp_path / "a" / "2", PATIENTS[0], number=2)
     (tmp_path / "labels.csv").write_text("path,label\na,no\na/2,yes\n")
@@ -256,7 +256,7 @@ def test_documents_beside_the_images_are_listed_but_not_against_strict(tmp_path:
     (tmp_path / "README.txt").write_text("what this is")
     assert len(found(tmp_path, strict=True).rejected) == 1
     (tmp_path / "broken.dcm").write_bytes(b"\0" * 500)
-    assert "1 files" in refusal(tmp_path, strict=True)
+    assert "1 file" in refusal(tmp_path, strict=True)
 
 
 def test_table_and_files_must_agree_about_the_patient(tmp_path: Path) -> None:
@@ -279,16 +279,16 @@ def test_without_patients_there_is_no_safe_split(tmp_path: Path) -> None:
     table = tmp_path / "labels.csv"
     for patient in PATIENTS:
         table.write_text(table.read_text().replace(f"{patient},", ","))
-    said = refusal(tmp_path)
-    assert said.startswith("can't split safely: of 4 labelled series, 4 name no patient")
-    assert "--group-by study, series, folder" in said
+    message = refusal(tmp_path)
+    assert message.startswith("can't split safely: of 4 labelled series, 4 name no patient")
+    assert "--group-by study, series, folder" in message
     for kind in ("study", "series", "folder"):
         assert len({sample.group for sample in found(tmp_path, group_by=kind).samples}) == 4
     cohort(tmp_path, PatientID="", StudyInstanceUID="", label=False)
     assert "name no study" in refusal(tmp_path, group_by="study")
 
 
-def test_splitting_series_of_one_patient_is_told(tmp_path: Path) -> None:
+def test_splitting_series_of_one_patient_is_reported(tmp_path: Path) -> None:
     cohort(tmp_path, label=False)
     uids = [series(tmp_path / "more" / patient, patient, number=2) for patient in PATIENTS[:2]]
     lines = [f"{uid},no" for uid in uids] + [f"1.2.3.{sum(map(ord, p))}.1,{LABELS[p]}" for p in PATIENTS]
@@ -302,9 +302,9 @@ def test_two_labels_for_one_slice_are_refused(tmp_path: Path) -> None:
     table = tmp_path / "labels.csv"
     lines = [line + "," for line in table.read_text().splitlines()]
     table.write_text("\n".join([lines[0] + "path", *lines[1:], "CANARY^ANN,,yes,files/CANARY^ANN/00.dcm"]))
-    said = refusal(tmp_path)
-    assert "gives 1 slices of 1 series two labels or splits" in said
-    assert re.search(r"first in lines \d+ and \d+;", said)
+    message = refusal(tmp_path)
+    assert "gives 1 slice of 1 series two labels or splits" in message
+    assert re.search(r"first in lines \d+ and \d+;", message)
 
 
 def test_class_folders_of_any_depth_and_splits(tmp_path: Path) -> None:
@@ -336,7 +336,7 @@ def test_slices_of_a_series_in_two_class_folders_are_slice_labels(tmp_path: Path
     assert Counter(sample.target for sample in got.samples) == {0: 12, 1: 4}
     assert "4 series have slices in several class folders (first: series " in refusal(tmp_path, mode="volume")
     shutil.copy(tmp_path / "yes" / PATIENTS[0] / "00.dcm", tmp_path / "no" / PATIENTS[0] / "00.dcm")
-    assert "1 slices lie in two class or split folders each (first: of series " in refusal(tmp_path)
+    assert "1 slice lies in two class or split folders each (first: of series " in refusal(tmp_path)
 
 
 def test_folders_of_patients_dont_become_classes(tmp_path: Path) -> None:
@@ -344,7 +344,7 @@ def test_folders_of_patients_dont_become_classes(tmp_path: Path) -> None:
     assert "look like patients' folders and not like classes" in refusal(tmp_path / "data" / "files")
 
 
-def test_unlabelled_data_is_told_what_is_missing(tmp_path: Path) -> None:
+def test_unlabelled_data_gets_a_message_about_what_is_missing(tmp_path: Path) -> None:
     series(tmp_path, PATIENTS[0])
     assert "there are no labels: write labels.csv" in refusal(tmp_path)
 
@@ -352,8 +352,8 @@ def test_unlabelled_data_is_told_what_is_missing(tmp_path: Path) -> None:
 def test_without_any_ct_reasons_are_counted(tmp_path: Path) -> None:
     (tmp_path / "CANARY.txt").write_text("text")
     series(tmp_path / "a", PATIENTS[0], Modality="MR", SOPClassUID="1.2.840.10008.5.1.4.1.1.4")
-    said = refusal(tmp_path)
-    assert said.startswith("no CT in the data that can be used, of 5 files or series read (4: ")
+    message = refusal(tmp_path)
+    assert message.startswith("no CT in the data that can be used, of 5 files or series read (4: ")
     (tmp_path / "empty").mkdir()
     assert "there are no files" in refusal(tmp_path / "empty")
 
@@ -401,7 +401,7 @@ def test_where_everybody_counts_as_one_class_a_warning_says_so(tmp_path: Path) -
     assert note.startswith("warning: each patient of 4 has a slice of the class 'normal', so each counts as 'normal'")
 
 
-def test_two_classes_of_which_either_may_be_looked_for_are_asked_about(tmp_path: Path) -> None:
+def test_two_classes_of_which_either_may_be_positive_need_an_explicit_choice(tmp_path: Path) -> None:
     by_slice(tmp_path, "left", "right")
     with pytest.raises(zooft.ConfigError, match="name it: --positive left, or --positive right"):
         found(tmp_path)
@@ -416,7 +416,7 @@ def test_classes_are_found_with_the_options_that_all_tasks_share(tmp_path: Path)
     assert (alone.classes, list(alone.samples), alone.notes) == (own.classes, list(own.samples), own.notes)
 
 
-def test_of_several_classes_by_slice_nothing_found_comes_first_and_the_rule_is_said(tmp_path: Path) -> None:
+def test_of_several_classes_by_slice_nothing_found_comes_first_and_the_rule_is_reported(tmp_path: Path) -> None:
     by_slice(tmp_path, "normal", "ischemia")
     table = tmp_path / "labels.csv"
     table.write_text(table.read_text().replace("ischemia", "hemorrhage", 1))
@@ -442,7 +442,7 @@ def test_a_patient_with_one_slice_of_cancer_isnt_healthy_whatever_the_alphabet_s
         assert sorted(got.classes[t] for t in true["target"]) == ["cancer", "cyst", "healthy", "healthy"]
 
 
-def test_healthy_counts_only_where_nothing_else_is_unless_it_is_looked_for(tmp_path: Path) -> None:
+def test_healthy_counts_only_where_nothing_else_is_unless_it_is_the_positive_class(tmp_path: Path) -> None:
     by_slice(tmp_path, "healthy", "cancer")
     table = tmp_path / "labels.csv"
     table.write_text(table.read_text().replace("cancer", "cyst", 1))
@@ -453,7 +453,7 @@ def test_healthy_counts_only_where_nothing_else_is_unless_it_is_looked_for(tmp_p
     assert any("as what most of the slices are" in note and "likeliest 'healthy'" in note for note in got.notes)
 
 
-def test_options_that_dont_go_together_are_told_first(tmp_path: Path) -> None:
+def test_options_that_dont_go_together_are_reported_first(tmp_path: Path) -> None:
     with pytest.raises(zooft.ConfigError, match="takes three"):
         found(tmp_path, mode="windows", window=("bone",))
 
@@ -473,7 +473,9 @@ def test_slices_that_cant_be_decoded_take_their_neighbours_along(tmp_path: Path)
     assert len(found(tmp_path, mode="volume").samples) == 3
 
 
-def test_decoded_slices_are_kept_and_spoilt_ones_decoded_anew(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_decoded_slices_are_cached_and_damaged_ones_decoded_anew(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     for patient in PATIENTS:
         for i, height in enumerate((0, 5)):
             dataset = ct(height, seed=i, PatientID=patient, SeriesInstanceUID=f"1.2.3.{sum(map(ord, patient))}")
@@ -531,7 +533,7 @@ def test_nifti_beside_dicom(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
     assert len(calls) == 1
 
 
-def test_oblique_nifti_is_noted(tmp_path: Path) -> None:
+def test_oblique_nifti_is_reported(tmp_path: Path) -> None:
     hu = np.random.default_rng(0).integers(-1000, 400, (5, 6, 7)).astype(np.int16)
     turn = np.eye(4)
     turn[1:3, 1:3] = [[0.96, 0.28], [-0.28, 0.96]]
@@ -551,7 +553,7 @@ def test_nifti_without_a_patient_isnt_split(tmp_path: Path) -> None:
     assert len(found(tmp_path, group_by="series", mode="volume").samples) == 4
 
 
-def test_gaps_tilt_and_spacing_are_noted(tmp_path: Path) -> None:
+def test_gaps_tilt_and_spacing_are_reported(tmp_path: Path) -> None:
     cohort(tmp_path, heights=(0, 5, 10, 20))
     series(tmp_path / "files" / PATIENTS[0], PATIENTS[0], PixelSpacing=[0.9, 0.9])
     notes = "\n".join(found(tmp_path).notes)

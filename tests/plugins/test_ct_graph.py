@@ -213,7 +213,7 @@ def test_no_tensor_of_it_is_saved_with_the_model() -> None:
 
 
 @pytest.mark.parametrize(
-    ("options", "said"),
+    ("options", "message"),
     [
         (CTOptions(mode="windows", window=("bone",)), "--mode windows takes three --window, and 1 were given: bone"),
         (CTOptions(mode="2.5d", window=("lung", "bone")), "--mode 2.5d takes one --window, and 2 were given"),
@@ -223,17 +223,17 @@ def test_no_tensor_of_it_is_saved_with_the_model() -> None:
         (CTOptions(spacing=float("nan")), "--spacing takes mm from 0"),
     ],
 )
-def test_options_that_do_not_go_together_are_refused_early(options: CTOptions, said: str) -> None:
+def test_options_that_do_not_go_together_are_refused_early(options: CTOptions, message: str) -> None:
     for refuse in (graph.check, graph.port, lambda options: graph.preprocess(levels_spec(32), options)):
         with pytest.raises(zooft.ConfigError) as caught:
             refuse(options)
-        assert said in str(caught.value)
+        assert message in str(caught.value)
 
 
-def test_all_faults_are_told_at_once() -> None:
+def test_all_faults_are_reported_at_once() -> None:
     with pytest.raises(zooft.ConfigError) as caught:
         graph.check(CTOptions(mode="2.5d", window=("lung", "bon"), spacing=-1))
-    assert all(said in str(caught.value) for said in ("'bon'", "2 were given", "-1 was given"))
+    assert all(message in str(caught.value) for message in ("'bon'", "2 were given", "-1 was given"))
 
 
 def test_the_deployed_graph_takes_hu_and_the_spacing_only_where_it_is_needed() -> None:
@@ -305,11 +305,11 @@ def test_onnxruntime_gives_the_same_input_for_any_number_and_size_of_slices(
     options, path = exported
     session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
     arrays = example(shape, options)
-    wanted = graph.preprocess(network_spec(), options)(*arrays).numpy()
+    expected = graph.preprocess(network_spec(), options)(*arrays).numpy()
     feed = {port.name: array.numpy() for port, array in zip(given_ports(options), arrays, strict=True)}
     (got,) = session.run(None, feed)
-    assert got.shape == wanted.shape
-    np.testing.assert_allclose(got, wanted, atol=1e-5)
+    assert got.shape == expected.shape
+    np.testing.assert_allclose(got, expected, atol=1e-5)
 
 
 def test_the_graph_has_no_operator_that_runtimes_disagree_on(exported: tuple[CTOptions, Path]) -> None:
@@ -327,9 +327,9 @@ def test_openvino_shows_the_same_slice_at_the_same_size_in_bfloat16_too(exported
         coarse = torch.from_numpy(noise(shape[0], shape[1], -(-shape[2] // 16), -(-shape[3] // 16)).astype(np.float32))
         hu = F.interpolate(coarse, shape[2:], mode="bilinear").to(torch.int16)
         arrays = (hu, *example(shape, options)[1:])
-        wanted = graph.preprocess(network_spec(), options)(*arrays).numpy()
+        expected = graph.preprocess(network_spec(), options)(*arrays).numpy()
         feed = {port.name: array.numpy() for port, array in zip(given_ports(options), arrays, strict=True)}
-        levels = np.abs(compiled(feed)[0] - wanted) * 255 * np.array(STD, dtype=np.float32)[:, None, None]
+        levels = np.abs(compiled(feed)[0] - expected) * 255 * np.array(STD, dtype=np.float32)[:, None, None]
         assert levels.max() < 16
         assert levels.mean() < 1.5
         assert np.quantile(levels, 0.99) < 4

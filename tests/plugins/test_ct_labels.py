@@ -50,20 +50,20 @@ def test_splits_slices_and_paths_are_read(tmp_path: Path) -> None:
     assert row == labels.Row(line=2, label="yes", patient="7", path="a/b.dcm", sop="1.9", split="val")
 
 
-def test_unused_columns_and_repeated_lines_are_told(tmp_path: Path) -> None:
+def test_unused_columns_and_repeated_lines_are_reported(tmp_path: Path) -> None:
     read = table(tmp_path, "patient_id,series_uid,label,weight\n7,1.2,yes,3\n7,1.2,yes,4\n")
     assert len(read.rows) == 1
     assert read.notes == (
         "columns of labels.csv that aren't used: weight",
-        "1 lines of labels.csv repeat another one, and count once",
+        "1 line of labels.csv repeats another one; each counts once",
     )
 
 
 def test_an_unused_column_that_may_say_who_a_patient_is_is_pointed_out(tmp_path: Path) -> None:
     lines = "".join(f"1.{n},yes,{n // 2},s{n // 2},{30 + n // 2}\n" for n in range(6))
     read = table(tmp_path, "series_uid,label,study_uid,subject_id,age\n" + lines)
-    told = "columns of labels.csv that aren't used: study_uid, subject_id, age"
-    (about,) = [note for note in read.notes if note != told]
+    messages = "columns of labels.csv that aren't used: study_uid, subject_id, age"
+    (about,) = [note for note in read.notes if note != messages]
     assert about.startswith(
         "warning: the column subject_id of labels.csv isn't used; if it holds who a patient is, call it patient_id"
     )
@@ -84,22 +84,22 @@ def test_lines_without_label_or_place_are_rejected_with_their_number(tmp_path: P
 @pytest.mark.parametrize(
     ("text", "words"),
     [
-        (PLAIN + "007,1.2,no\n", "contradicts itself about 1 images (label, patient or split), first in lines 2 and 4"),
-        (PLAIN + "9,1.2,yes\n", "contradicts itself about 1 images"),
+        (PLAIN + "007,1.2,no\n", "contradicts itself about 1 image (label, patient or split), first in lines 2 and 4"),
+        (PLAIN + "9,1.2,yes\n", "contradicts itself about 1 image"),
         ("patient_id,label\n7,yes\n", "lacks the column series_uid or path; it has patient_id, label."),
         ("DOE^JANE,1.2,yes\n", "lacks the column label and series_uid or path; it has none that is known."),
         ("", "lacks the column label"),
         ("series_uid,label,split\n1.2,yes,DOE^JANE\n", "line 2, names a split that isn't train, val or test"),
         ("series_uid,label\n1.2,yes,DOE^JANE\n", "line 2, has more fields than the first line"),
-        ("series_uid,label,label\n1.2,DOE^JANE,no\n", "has 1 columns twice"),
+        ("series_uid,label,label\n1.2,DOE^JANE,no\n", "has 1 column twice"),
         ("series_uid,label,patient,Patient_ID\n1.2,no,DOE^JANE,7\n", "has the columns patient_id and patient"),
     ],
 )
-def test_faults_are_told_by_line_and_never_by_value(tmp_path: Path, text: str, words: str) -> None:
-    said = refusal(tmp_path, text)
-    assert words in said
-    assert "DOE" not in said
-    assert str(tmp_path) not in said
+def test_faults_are_reported_by_line_and_never_by_value(tmp_path: Path, text: str, words: str) -> None:
+    message = refusal(tmp_path, text)
+    assert words in message
+    assert "DOE" not in message
+    assert str(tmp_path) not in message
 
 
 def test_files_that_are_no_text_are_refused(tmp_path: Path) -> None:
@@ -112,9 +112,9 @@ def test_files_that_are_no_text_are_refused(tmp_path: Path) -> None:
 
 def test_a_stray_quote_swallows_nobody(tmp_path: Path) -> None:
     """The cells of the lines behind it would become a class, and stand in every artefact."""
-    said = refusal(tmp_path, 'patient_id,series_uid,label\n7,1.2,yes\n8,1.3,"no\nDOE^JANE,1.4,yes\nDOE^JIM,1.5,no\n')
-    assert said.startswith("labels.csv, line 3: a cell that begins with a quotation mark")
-    assert "DOE" not in said
+    message = refusal(tmp_path, 'patient_id,series_uid,label\n7,1.2,yes\n8,1.3,"no\nDOE^JANE,1.4,yes\nDOE^JIM,1.5,no\n')
+    assert message.startswith("labels.csv, line 3: a cell that begins with a quotation mark")
+    assert "DOE" not in message
 
 
 @pytest.mark.parametrize(
@@ -127,9 +127,9 @@ def test_a_stray_quote_swallows_nobody(tmp_path: Path) -> None:
     ],
 )
 def test_a_class_has_one_spelling(tmp_path: Path, rows: str, words: str) -> None:
-    said = refusal(tmp_path, f"series_uid,label\n{rows}")
-    assert words in said
-    assert "DOE" not in said
+    message = refusal(tmp_path, f"series_uid,label\n{rows}")
+    assert words in message
+    assert "DOE" not in message
 
 
 def test_a_name_of_ones_own_isnt_repeated(tmp_path: Path) -> None:
@@ -146,7 +146,7 @@ def test_slices_go_by_the_table_of_slices_where_there_is_one(tmp_path: Path) -> 
     assert labels.table_of(tmp_path / "labels.csv", by_slice=True) == tmp_path / "labels.csv"
 
 
-def test_folders_tell_class_and_split(tmp_path: Path) -> None:
+def test_folders_give_class_and_split(tmp_path: Path) -> None:
     (tmp_path / "Train" / "yes").mkdir(parents=True)
     (tmp_path / "__MACOSX").mkdir()
     assert labels.has_splits(tmp_path)

@@ -48,7 +48,9 @@ def run(phantoms: Path, tmp_path_factory: pytest.TempPathFactory) -> zooft.Finet
     return zooft.finetune(backbone=BACKBONE, task="ct", data=phantoms, out=out, epochs=30, bootstrap=50)
 
 
-def test_patients_that_it_has_not_seen_are_told_apart_clearly_better_than_by_chance(run: zooft.FinetuneResult) -> None:
+def test_patients_that_it_has_not_seen_are_distinguished_clearly_better_than_by_chance(
+    run: zooft.FinetuneResult,
+) -> None:
     assert run.evaluations["test"].metrics["auroc"].value > 0.75
 
 
@@ -80,9 +82,9 @@ def test_scikit_learn_gives_the_run_s_figures_from_its_predictions(run: zooft.Fi
     assert figures["auroc"].value == pytest.approx(roc_auc_score(target, score), abs=1e-4)
     assert figures["auprc"].value == pytest.approx(average_precision_score(target, score), abs=1e-4)
     assert figures["brier"].value == pytest.approx(brier_score_loss(target, score), abs=1e-4)
-    said = [row["prediction"] == "nodule" for row in test]
+    message = [row["prediction"] == "nodule" for row in test]
     assert details_of(run.evaluations["test"].details).at_threshold["sensitivity"].value == pytest.approx(
-        recall_score(target, said)
+        recall_score(target, message)
     )
 
 
@@ -98,15 +100,15 @@ def test_onnxruntime_alone_gives_what_predict_says(run: zooft.FinetuneResult, ph
     """The deployed graph from HU that another library has read, without zooft: neighbours as the metadata says."""
     assert run.onnx is not None
     folder = sorted((phantoms / "dicom").iterdir())[1]
-    said = json.loads(command("predict", run.onnx, folder, "--json").stdout)["predictions"][0]["probabilities"]
+    message = json.loads(command("predict", run.onnx, folder, "--json").stdout)["predictions"][0]["probabilities"]
     hu = series_by_simpleitk(folder)
     session = onnxruntime.InferenceSession(run.onnx, providers=["CPUExecutionProvider"])
     last = len(hu) - 1
     triples = np.stack([hu[[max(i - 1, 0), i, min(i + 1, last)]] for i in range(len(hu))])
     probabilities = session.run(["probabilities"], {"hu": triples})[0]
     rule = json.loads(session.get_modelmeta().custom_metadata_map["zooft"])["group_rule"]
-    wanted = probabilities.mean(0) if rule == "mean" else probabilities[probabilities[:, 1].argmax()]
-    assert [said["clear"], said["nodule"]] == pytest.approx(wanted.tolist(), abs=1e-5)
+    expected = probabilities.mean(0) if rule == "mean" else probabilities[probabilities[:, 1].argmax()]
+    assert [message["clear"], message["nodule"]] == pytest.approx(expected.tolist(), abs=1e-5)
 
 
 def deployed_by_hand(run: Path, path: Path, folder: Path) -> str:
@@ -131,9 +133,9 @@ def test_the_report_s_lines_deploy_the_file_without_zooft(
     assert run.onnx is not None
     folder = sorted((phantoms / "dicom").iterdir())[2]
     name, probabilities = said_by(deployed_by_hand(run.path, folder, tmp_path))
-    said = json.loads(command("predict", run.onnx, folder, "--json").stdout)["predictions"][0]
-    assert name == said["class"]
-    assert probabilities == pytest.approx(list(said["probabilities"].values()), abs=1e-5)
+    message = json.loads(command("predict", run.onnx, folder, "--json").stdout)["predictions"][0]
+    assert name == message["class"]
+    assert probabilities == pytest.approx(list(message["probabilities"].values()), abs=1e-5)
 
 
 def test_the_threshold_in_the_graph_decides_as_the_run_says(run: zooft.FinetuneResult) -> None:
@@ -149,13 +151,13 @@ def test_the_threshold_in_the_graph_decides_as_the_run_says(run: zooft.FinetuneR
 def test_evaluate_gives_the_run_s_figures_again(run: zooft.FinetuneResult, phantoms: Path, subject: str) -> None:
     assert run.onnx is not None
     what = run.path if subject == "run" else run.onnx
-    told = json.loads(command("evaluate", what, "--data", phantoms, "--bootstrap", "0", "--json").stdout)
-    assert told["split"] == "test"
+    messages = json.loads(command("evaluate", what, "--data", phantoms, "--bootstrap", "0", "--json").stdout)
+    assert messages["split"] == "test"
     for name, interval in run.evaluations["test"].metrics.items():
-        assert told["metrics"][name]["value"] == pytest.approx(interval.value, abs=1e-3), name
+        assert messages["metrics"][name]["value"] == pytest.approx(interval.value, abs=1e-3), name
 
 
-def test_results_come_as_csv_and_name_patients_only_when_asked(run: zooft.FinetuneResult, phantoms: Path) -> None:
+def test_results_come_as_csv_and_name_patients_only_on_request(run: zooft.FinetuneResult, phantoms: Path) -> None:
     assert run.onnx is not None
     folders = sorted((phantoms / "dicom").iterdir())[:2]
     hidden = command("predict", run.onnx, *folders, "--format", "csv").stdout
@@ -168,8 +170,8 @@ def test_results_come_as_csv_and_name_patients_only_when_asked(run: zooft.Finetu
 
 def test_an_id_of_a_run_leads_back_to_its_patient(run: zooft.FinetuneResult, phantoms: Path) -> None:
     rows = list(csv.DictReader((run.path / "samples.csv").read_text().splitlines()))
-    told = json.loads(command("whois", phantoms, rows[0]["group"], "--task", "ct", "--json").stdout)
-    assert told[rows[0]["group"]]["PatientID"].startswith("PHANTOM-")
+    messages = json.loads(command("whois", phantoms, rows[0]["group"], "--task", "ct", "--json").stdout)
+    assert messages[rows[0]["group"]]["PatientID"].startswith("PHANTOM-")
 
 
 def test_what_names_no_patient_is_answered_for_by_itself(
@@ -201,7 +203,7 @@ def incomplete(phantoms: Path, folder: Path) -> tuple[str, str]:
 
 
 @pytest.mark.parametrize("form", ["table", "csv", "json", "jsonl", "dicom-sr"])
-def test_what_wasn_t_judged_is_in_every_format_and_in_the_exit_status(
+def test_what_wasn_t_predicted_is_in_every_format_and_in_the_exit_status(
     run: zooft.FinetuneResult, phantoms: Path, tmp_path: Path, form: str
 ) -> None:
     pytest.importorskip("highdicom", reason="needs the extra 'ct-sr'")
@@ -209,15 +211,15 @@ def test_what_wasn_t_judged_is_in_every_format_and_in_the_exit_status(
     names = incomplete(phantoms, tmp_path / "in")
     out = ("--out", tmp_path / "sr") if form == "dicom-sr" else ()
     done = command("predict", run.onnx, tmp_path / "in", "--format", form, *out, status=3)
-    said = done.stdout + "".join(path.read_text() for path in (tmp_path / "sr").glob("*.csv"))
-    assert not any(name in said + done.stderr for name in names)
-    flat = "".join(said.split())
+    message = done.stdout + "".join(path.read_text() for path in (tmp_path / "sr").glob("*.csv"))
+    assert not any(name in message + done.stderr for name in names)
+    flat = "".join(message.split())
     assert "1of8samplescouldn'tbepredicted" in flat
     assert "aseriesof8slices:theslicesaren'tparallel" in flat
     if form == "dicom-sr":
         (report,) = (pydicom.dcmread(path) for path in (tmp_path / "sr").glob("*.dcm"))
         assert report.PatientID == names[0]
-        assert "INCOMPLETE: 1 slices couldn't be judged" in str(report)
+        assert "INCOMPLETE: 1 slice couldn't be judged" in str(report)
     elif form in ("csv", "json", "jsonl"):
         assert flat.count("missing") >= 1
 
@@ -241,8 +243,8 @@ def test_results_come_as_a_structured_report_marked_as_unverified_research(
     assert record["backbone"]["name"] in report.ManufacturerModelName
     assert report.SoftwareVersions == f"zooft {record['zooft']}"
     if shutil.which("dciodvfy"):
-        said = subprocess.run(["dciodvfy", str(path)], capture_output=True, text=True).stderr
-        assert [line for line in said.splitlines() if line.startswith("Error")] == []
+        message = subprocess.run(["dciodvfy", str(path)], capture_output=True, text=True).stderr
+        assert [line for line in message.splitlines() if line.startswith("Error")] == []
 
 
 def test_folds_hold_every_patient_out_once_and_the_model_learns_from_all(phantoms: Path, tmp_path: Path) -> None:
@@ -270,7 +272,7 @@ def test_folds_hold_every_patient_out_once_and_the_model_learns_from_all(phantom
     assert {row["group"] for row in fold if row["split"] == "val"}.isdisjoint(
         row["group"] for row in fold if row["split"] == "train"
     )
-    told = json.loads(
+    messages = json.loads(
         command(
             "evaluate",
             result.path / "folds" / "2",
@@ -283,7 +285,7 @@ def test_folds_hold_every_patient_out_once_and_the_model_learns_from_all(phantom
             "--json",
         ).stdout
     )
-    assert told["samples"] == sum(row["split"] == "val" for row in fold)
+    assert messages["samples"] == sum(row["split"] == "val" for row in fold)
 
 
 def test_what_cannot_be_predicted_is_listed_and_is_no_defect(run: zooft.FinetuneResult, tmp_path: Path) -> None:
@@ -298,8 +300,8 @@ def test_what_cannot_be_predicted_is_listed_and_is_no_defect(run: zooft.Finetune
 
 def test_series_may_be_named_by_a_pattern(run: zooft.FinetuneResult, phantoms: Path) -> None:
     assert run.onnx is not None
-    told = command("predict", run.onnx, f"{phantoms}/dicom/PHANTOM-000[12]", "--json").stdout
-    assert len(json.loads(told)["predictions"]) == 2
+    messages = command("predict", run.onnx, f"{phantoms}/dicom/PHANTOM-000[12]", "--json").stdout
+    assert len(json.loads(messages)["predictions"]) == 2
 
 
 @pytest.mark.parametrize(
@@ -329,8 +331,8 @@ def test_volumes_and_resampled_windows_are_exported_and_verified_too(
     assert result.onnx is not None
     folder = sorted((phantoms / "dicom").iterdir())[4]
     _, probabilities = said_by(deployed_by_hand(result.path, folder, tmp_path))
-    said = json.loads(command("predict", result.onnx, folder, "--json").stdout)["predictions"][0]
-    assert probabilities == pytest.approx(list(said["probabilities"].values()), abs=1e-5)
+    message = json.loads(command("predict", result.onnx, folder, "--json").stdout)["predictions"][0]
+    assert probabilities == pytest.approx(list(message["probabilities"].values()), abs=1e-5)
 
 
 def test_a_volume_needs_a_head_for_bags(phantoms: Path, tmp_path: Path) -> None:
@@ -407,9 +409,9 @@ def test_no_artefact_and_no_output_names_a_patient(canaries: Path, tmp_path: Pat
         if secret.encode() in content or secret.encode("utf-16-le") in content
     ]
     assert leaks == []
-    told = (done.stdout + done.stderr).replace(str(out), "")
-    assert [secret for secret in SECRETS if secret in told] == []
-    assert "reject" in told
+    messages = (done.stdout + done.stderr).replace(str(out), "")
+    assert [secret for secret in SECRETS if secret in messages] == []
+    assert "reject" in messages
 
 
 def test_error_texts_name_nobody_either(canaries: Path, tmp_path: Path) -> None:

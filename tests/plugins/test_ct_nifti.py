@@ -148,7 +148,7 @@ def test_affines_without_size_angle_or_meaning_are_refused(tmp_path: Path) -> No
     assert "doesn't define how the volume lies" in refusal(patched(path, sform_code=0, qform_code=0))
 
 
-def test_sizes_are_judged_from_the_header(tmp_path: Path) -> None:
+def test_sizes_are_checked_from_the_header(tmp_path: Path) -> None:
     path = save(tmp_path / "v.nii.gz", chest())
     tracemalloc.start()
     assert "aren't a CT volume" in refusal(patched(path, dim=[3, 32767, 32767, 32767, 1, 1, 1, 1]))
@@ -216,7 +216,7 @@ def test_a_file_shorter_than_its_header_is_refused(tmp_path: Path, content: byte
 
 
 @pytest.mark.parametrize("suffix", [".nii", ".nii.gz"])
-def test_data_at_byte_0_are_where_files_have_them_and_that_is_told(suffix: str, tmp_path: Path) -> None:
+def test_data_at_byte_0_are_where_files_have_them_and_that_is_reported(suffix: str, tmp_path: Path) -> None:
     hu = chest()
     path = patched(save(tmp_path / f"v{suffix}", hu), vox_offset=0)
     volume = nifti.open_volume(path)

@@ -1,4 +1,4 @@
-"""Who is one patient: persons of one PatientID kept apart, honest variations not, and what was assumed said by salted ids."""
+"""Who is one patient: persons of one PatientID separated, honest variations not, and what was assumed reported by salted ids."""
 
 from __future__ import annotations
 
@@ -93,16 +93,18 @@ SAME = {
 @pytest.mark.parametrize("what", OTHERS)
 def test_two_persons_of_one_patient_id_get_an_answer_each(tmp_path: Path, what: str) -> None:
     scan(tmp_path, 1, **ANNA)
-    scan(tmp_path, 2, **ANNA | OTHERS[what], StudyInstanceUID=UID.format("1.9"))  # not even the study tells them apart
+    scan(
+        tmp_path, 2, **ANNA | OTHERS[what], StudyInstanceUID=UID.format("1.9")
+    )  # not even the study distinguishes them
     found = gather([tmp_path], SLICE)
     assert len(groups(found)) == 2
     assert [len({s.source.slices[0].patient_id for s in found.samples if s.group == g}) for g in groups(found)] == [
         1,
         1,
     ]
-    told = [note for note in found.notes if note.startswith("warning: 1 PatientIDs")]
-    assert len(told) == 1
-    assert all(group in told[0] for group in groups(found))
+    messages = [note for note in found.notes if note.startswith("warning: 1 PatientID ")]
+    assert len(messages) == 1
+    assert all(group in messages[0] for group in groups(found))
     texts(found)
 
 
@@ -135,7 +137,7 @@ def test_studies_of_one_patient_are_answered_apart_each_report_in_its_study(tmp_
     first, second = groups(found)
     assert first.partition("-")[0] == second.partition("-")[0]
     assert any(
-        "1 patients have several studies, 2 in all; each study gets an answer of its own" in n for n in found.notes
+        "1 patient has several studies, 2 in all; each study gets an answer of its own" in n for n in found.notes
     )
     file = zooft.DeployedFile(
         problem="classification",
@@ -219,7 +221,7 @@ def test_series_of_two_persons_of_one_patient_id_are_left_out_and_listed(
     assert len(groups(found)) == 4
     reasons = [one.reason for one in found.rejected if one.id.startswith("series")]
     assert reasons == [f"its PatientID stands for several persons, whose {what} differs (2 slices)"] * 2
-    (note,) = [note for note in found.notes if note.startswith("warning: 1 PatientIDs stand for several persons each")]
+    (note,) = [note for note in found.notes if note.startswith("warning: 1 PatientID stands for several persons each")]
     assert all(one.id in note for one in found.rejected if one.id.startswith("series"))
     assert "patient_id of labels.csv, which is believed then" in note
     texts(found)
@@ -234,7 +236,7 @@ def test_series_of_two_persons_of_one_patient_id_are_left_out_and_listed(
     )
 
 
-def test_patients_of_several_issuers_are_kept_apart_and_told(tmp_path: Path) -> None:
+def test_patients_of_several_issuers_are_separated_and_reported(tmp_path: Path) -> None:
     rows = cohort(tmp_path)
     rows += [
         ("CANARY1", scan(tmp_path, 1, **ANNA), "no"),
@@ -242,7 +244,7 @@ def test_patients_of_several_issuers_are_kept_apart_and_told(tmp_path: Path) -> 
     ]
     found = discover(table(tmp_path, rows), SLICE)
     assert len(groups(found)) == 6
-    assert "warning: 1 PatientIDs were given by several issuers" in texts(found)
+    assert "warning: 1 PatientID was given by several issuers" in texts(found)
     rows += [("CANARY1", scan(tmp_path, 3, **ANNA | {"IssuerOfPatientID": ""}), "yes")]
     with pytest.raises(
         zooft.DataError, match=r"of 7 labelled series, 1 name no patient, the first is series [0-9a-f]{16}"
@@ -262,7 +264,7 @@ def test_all_series_of_doubtful_patients_are_an_error(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     "ids", [("abc1", "ABC1"), ("A 1", "A  1"), ("007", "7"), ("P-01", "P-1"), ("M\u00fcller", "Mu\u0308ller")]
 )
-def test_patient_ids_that_may_be_one_are_told_of(tmp_path: Path, ids: tuple[str, str]) -> None:
+def test_patient_ids_that_may_be_one_are_reported(tmp_path: Path, ids: tuple[str, str]) -> None:
     rows = cohort(tmp_path) + [(name, scan(tmp_path, i, PatientID=name), "yes") for i, name in enumerate(ids, 1)]
     table(tmp_path, rows)
     for found in (discover(tmp_path, SLICE), discover(tmp_path, SLICE, learning=False), gather([tmp_path], SLICE)):
@@ -285,7 +287,7 @@ def test_patient_ids_of_nifti_volumes_are_compared_too(tmp_path: Path) -> None:
     assert "warning: 2 PatientIDs differ from another one only in case" in texts(found)
 
 
-def test_one_name_and_birth_date_under_two_patient_ids_is_told_of(tmp_path: Path) -> None:
+def test_one_name_and_birth_date_under_two_patient_ids_is_reported(tmp_path: Path) -> None:
     rows = [
         *cohort(tmp_path),
         ("", scan(tmp_path, 1, **ANNA), "yes"),
@@ -309,7 +311,7 @@ def test_the_audit_counts_them_as_warnings(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("name", ["ANONYMOUS", "anonymized", "De-identified", "unknown", "XXXXX", "4711", ""])
-def test_one_patient_id_for_everybody_is_told_as_that_with_the_ways_out(tmp_path: Path, name: str) -> None:
+def test_one_patient_id_for_everybody_is_reported_as_that_with_the_ways_out(tmp_path: Path, name: str) -> None:
     rows = [("", uid, label) for _, uid, label in cohort(tmp_path, PatientID=name)]
     with pytest.raises(zooft.DataError) as caught:
         discover(table(tmp_path, rows), SLICE)
@@ -334,7 +336,7 @@ def test_one_patient_id_for_everybody_is_told_as_that_with_the_ways_out(tmp_path
 
 
 @pytest.mark.parametrize("name", ["ANONYMOUS", "4711"])
-def test_class_folders_of_everybodys_patient_id_arent_taken_for_patients_folders(tmp_path: Path, name: str) -> None:
+def test_class_folders_of_everybodys_patient_id_aren_t_mistaken_for_patients_folders(tmp_path: Path, name: str) -> None:
     for i in range(4):
         scan(tmp_path / ("yes" if i % 2 else "no"), i, PatientID=name)
     with pytest.raises(zooft.DataError, match=r"such as ANONYMOUS|name one PatientID"):
@@ -342,7 +344,7 @@ def test_class_folders_of_everybodys_patient_id_arent_taken_for_patients_folders
     assert len(groups(discover(tmp_path, ClassificationOptions(mode="slice", group_by="study")))) == 4
 
 
-def test_a_finished_model_is_judged_on_data_of_nobody_series_by_series(tmp_path: Path) -> None:
+def test_a_finished_model_is_evaluated_on_data_of_nobody_series_by_series(tmp_path: Path) -> None:
     rows = [("", uid, label) for _, uid, label in cohort(tmp_path, PatientID="ANONYMOUS")]
     found = discover(table(tmp_path, rows), SLICE, learning=False)
     assert len(groups(found)) == 4
@@ -437,5 +439,5 @@ def test_labels_that_name_patients_are_refused(kind: str, tmp_path: Path) -> Non
 
 
 @pytest.mark.parametrize("name", ["0", "1", "0000", "A", "LIDC-IDRI-0001", "Unknown7", "Nanette", "Patience"])
-def test_what_may_be_somebody_isnt_taken_for_nobody(name: str) -> None:
+def test_what_may_be_somebody_isn_t_mistaken_for_nobody(name: str) -> None:
     assert not stands_for_nobody(name)

@@ -58,7 +58,9 @@ TELLING: dict[str, Tag] = {
 
 @pytest.mark.parametrize("shift", [0.0, 2.5, 1.0])
 @pytest.mark.parametrize("name", TELLING)
-def test_volumes_that_alternate_or_share_their_places_are_told_apart(name: str, shift: float, tmp_path: Path) -> None:
+def test_volumes_that_alternate_or_share_their_places_are_distinguished(
+    name: str, shift: float, tmp_path: Path
+) -> None:
     for part in (0, 1):
         volume(tmp_path, part, [5.0 * n + shift * part for n in range(6)], TELLING[name])
     series = found(tmp_path)
@@ -83,7 +85,7 @@ def test_phases_of_two_kernels_each_are_four(tmp_path: Path) -> None:
     assert sorted(map(sorted, volumes_of(found(tmp_path)))) == [["0"], ["1"], ["2"], ["3"]]
 
 
-def test_a_thin_volume_within_a_thick_one_is_told_apart(tmp_path: Path) -> None:
+def test_a_thin_volume_within_a_thick_one_is_distinguished(tmp_path: Path) -> None:
     volume(tmp_path, 0, [5.0 * n + 0.5 for n in range(4)], TELLING["AcquisitionNumber"])
     volume(tmp_path, 1, [1.0 * n for n in range(16)], TELLING["AcquisitionNumber"])
     assert sorted(map(sorted, volumes_of(found(tmp_path)))) == [["0"], ["1"]]
@@ -125,7 +127,7 @@ def test_no_sample_has_slices_of_two_phases(tmp_path: Path) -> None:
         assert len({ref.path.name[0] for ref in sample.source.slices}) == 1
 
 
-def test_phases_within_one_enhanced_file_are_told_apart(tmp_path: Path) -> None:
+def test_phases_within_one_enhanced_file_are_distinguished(tmp_path: Path) -> None:
     slices = [ct(5.0 * number + 2.5 * part, seed=10 * part + number) for number in range(4) for part in (0, 1)]
     dataset = multiframe(slices)
     for index, frame in enumerate(dataset.PerFrameFunctionalGroupsSequence):
@@ -136,7 +138,7 @@ def test_phases_within_one_enhanced_file_are_told_apart(tmp_path: Path) -> None:
     assert [[each.frame % 2 for each in one.slices] for one in found(tmp_path)] == [[0] * 4, [1] * 4]
 
 
-def test_instance_numbers_that_go_through_the_stack_twice_are_told(tmp_path: Path) -> None:
+def test_instance_numbers_that_go_through_the_stack_twice_are_reported(tmp_path: Path) -> None:
     for part in (0, 1):
         volume(tmp_path, part, [5.0 * n + 2.5 * part for n in range(8)], lambda p, n: {"InstanceNumber": 8 * p + n})
     (series,) = found(tmp_path)
@@ -153,7 +155,7 @@ def test_instance_numbers_that_go_through_the_stack_twice_are_told(tmp_path: Pat
         (["DERIVED", "PRIMARY", "AXIAL"], "its slices were computed from other images (ImageType DERIVED)"),
     ],
 )
-def test_derived_series_are_told(kind: list[str], words: str, tmp_path: Path) -> None:
+def test_derived_series_are_reported(kind: list[str], words: str, tmp_path: Path) -> None:
     volume(tmp_path, 0, [5.0 * n for n in range(4)], lambda _part, _number: {"ImageType": kind})
     notes = gather([tmp_path], CTOptions(hu_cache="off")).notes
     assert any(words in note for note in notes)

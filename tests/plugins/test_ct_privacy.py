@@ -23,12 +23,16 @@ def _own_folders(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.M
 
 def test_a_hash_is_the_first_16_digits_of_hmac_sha256() -> None:
     expected = hmac.new(b"k" * 32, b"patient\x00007", hashlib.sha256).hexdigest()[:16]
-    assert privacy.hashed(privacy.Key(b"k" * 32), "patient", "007") == expected
+    assert privacy.hash_value(privacy.Key(b"k" * 32), "patient", "007") == expected
 
 
 def test_kinds_and_keys_give_hashes_of_their_own() -> None:
     one, other = privacy.Key(b"1" * 32), privacy.Key(b"2" * 32)
-    hashes = {privacy.hashed(one, "patient", "7"), privacy.hashed(one, "file", "7"), privacy.hashed(other, "file", "7")}
+    hashes = {
+        privacy.hash_value(one, "patient", "7"),
+        privacy.hash_value(one, "file", "7"),
+        privacy.hash_value(other, "file", "7"),
+    }
     assert len(hashes) == 3
 
 
@@ -47,7 +51,7 @@ def test_a_run_makes_the_key_once_in_the_data_folder_and_for_its_owner_alone(tmp
     assert [path.name for path in tmp_path.iterdir()] == [".zooft-key"]
 
 
-def test_what_only_looks_writes_nothing_beside_the_data_and_a_run_goes_on_with_its_key(tmp_path: Path) -> None:
+def test_what_only_reads_writes_nothing_beside_the_data_and_a_run_reuses_its_key(tmp_path: Path) -> None:
     key = privacy.key_of(tmp_path)
     privacy.key_near([tmp_path])
     privacy.keep_key(tmp_path)
@@ -85,7 +89,7 @@ def test_a_user_without_folders_gets_a_key_for_one_command(
         privacy.keep_key(tmp_path)
 
 
-def test_a_key_that_somebody_left_in_a_folder_open_to_all_isn_t_taken(tmp_path: Path) -> None:
+def test_a_key_that_somebody_left_in_a_folder_open_to_all_isn_t_used(tmp_path: Path) -> None:
     (tmp_path / "own").mkdir()
     (tmp_path / privacy.KEY_FILE).write_bytes(b"k" * 32)
     tmp_path.chmod(0o777)
@@ -129,16 +133,16 @@ def test_the_owner_finds_the_file_behind_an_id(tmp_path: Path) -> None:
     assert privacy.find(tmp_path, "file 0000000000000000") is None
 
 
-def test_libraries_are_kept_from_telling_values(caplog: pytest.LogCaptureFixture) -> None:
+def test_libraries_are_kept_from_printing_values(caplog: pytest.LogCaptureFixture) -> None:
     from pydicom.dataset import Dataset
 
-    with warnings.catch_warnings(record=True) as told, caplog.at_level(logging.DEBUG):
+    with warnings.catch_warnings(record=True) as messages, caplog.at_level(logging.DEBUG):
         warnings.simplefilter("always")
         with privacy.quiet_pydicom():
             Dataset().PatientAge = "Doe John"
             logging.getLogger("pydicom").warning("Doe John")
             logging.getLogger("pydicom.pixels.decoders.base").warning("Doe John")
-        assert not told
+        assert not messages
         assert not caplog.records
         logging.getLogger("pydicom").warning("as before")
         assert [record.message for record in caplog.records] == ["as before"]

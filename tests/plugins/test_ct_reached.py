@@ -40,7 +40,7 @@ def test_nodules_of_8_to_20_mm_are_found_in_patients_never_seen(tmp_path: Path) 
     assert result.verification.outputs["probabilities"].whole < 1e-4
 
 
-def test_contrast_is_told_in_real_slices_of_patients_held_out(tmp_path: Path) -> None:
+def test_contrast_is_recognised_in_real_slices_of_patients_held_out(tmp_path: Path) -> None:
     """A linear probe on the same features, grouped in five folds, gives 0.80."""
     result = zooft.finetune(
         backbone=BACKBONE,
@@ -52,6 +52,6 @@ def test_contrast_is_told_in_real_slices_of_patients_held_out(tmp_path: Path) ->
         folds=5,
         export=False,
     )
-    judged = result.evaluations["cross-validation"]
-    assert (judged.samples, judged.groups, judged.mixed_groups) == (100, 54, 9)
-    assert judged.metrics["auroc"].value >= 0.80
+    evaluated = result.evaluations["cross-validation"]
+    assert (evaluated.samples, evaluated.groups, evaluated.mixed_groups) == (100, 54, 9)
+    assert evaluated.metrics["auroc"].value >= 0.80

@@ -131,14 +131,14 @@ def test_figures_of_patients_are_those_of_an_independent_count_on_written_nifti(
     assert figures["volume_bias/soft tissue"] == pytest.approx(np.mean(errors), rel=1e-5)
 
 
-def test_predict_tells_mm3_and_both_formats_hold_one_mask(run: Path, data: Path, tmp_path: Path) -> None:
+def test_predict_gives_mm3_and_both_formats_hold_one_mask(run: Path, data: Path, tmp_path: Path) -> None:
     folder = data / "dicom" / "PHANTOM-0005"
     mask = labels(written(run, data, "PHANTOM-0005", tmp_path / "nifti"))
     command("predict", run, folder, "--out", tmp_path / "answers.json")
     (answer,) = json.loads((tmp_path / "answers.json").read_text())["predictions"]
     assert answer["structures"] == "soft tissue"
-    told = answer["mm3"]["soft tissue"] if isinstance(answer["mm3"], dict) else answer["mm3"][0]
-    assert told == pytest.approx((mask == 1).sum() * VOXEL, rel=1e-4)
+    messages = answer["mm3"]["soft tissue"] if isinstance(answer["mm3"], dict) else answer["mm3"][0]
+    assert messages == pytest.approx((mask == 1).sum() * VOXEL, rel=1e-4)
     command("predict", run, folder, "--format", "dicom-seg", "--out", tmp_path / "seg")
     (path,) = (tmp_path / "seg").glob("*.dcm")
     seg = highdicom.seg.segread(path)

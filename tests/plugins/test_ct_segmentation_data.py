@@ -23,8 +23,8 @@ import zooft
 import zooft_ct_segmentation
 from zooft_ct import CTOptions, augment, demo, phantom, read, write_nifti, write_segmentation
 from zooft_ct.discover import gather
-from zooft_ct_segmentation.meaning import slice_mask
 from zooft_ct_segmentation.options import CTSegmentationOptions
+from zooft_ct_segmentation.targets import slice_mask
 
 highdicom: Any = pytest.importorskip("highdicom", reason="needs the extra 'ct-sr'")
 SIZE = phantom.Size(pixels=64, slices=6)
@@ -139,9 +139,9 @@ def nifti_case(root: Path, name: str, axes: str, *, mask_axes: str = "") -> tupl
     affine[:3, 3] = [101.5, 87.25, -33.75]
     image = nibabel.Nifti1Image(hu.transpose(), affine)
     mask = nibabel.Nifti1Image((hu.transpose() > BONE).astype(np.uint8), affine)
-    for kind, made, wanted in (("images", image, axes), ("masks", mask, mask_axes or axes)):
+    for kind, made, expected in (("images", image, axes), ("masks", mask, mask_axes or axes)):
         change = nibabel.orientations.ornt_transform(
-            nibabel.orientations.axcodes2ornt("LPS"), nibabel.orientations.axcodes2ornt(wanted)
+            nibabel.orientations.axcodes2ornt("LPS"), nibabel.orientations.axcodes2ornt(expected)
         )
         path = root / kind / f"{name}.nii.gz"
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -410,7 +410,7 @@ def test_an_empty_segmentation_is_written_too(data: Path) -> None:
 
 
 @pytest.mark.parametrize("flip", [False, True])
-def test_a_random_view_tells_where_pixels_have_moved(flip: bool) -> None:
+def test_a_random_view_gives_where_pixels_have_moved(flip: bool) -> None:
     """A square in the image and in a mask lands in one place."""
     spec = zooft.InputSpec(height=96, width=80, resize=96, mean=(0.0,) * 3, std=(1 / 255,) * 3, mode="stretch")
     view = augment.augment(spec, CTOptions(mode="slice", augment="medium", flip=flip, window=("0/2000",)))

@@ -14,7 +14,7 @@ import pytest
 from dicom_files import UID, ct, multiframe, write
 
 import zooft
-from zooft_ct import discover, judging, sr, whois
+from zooft_ct import discover, sr, task_parts, whois
 from zooft_ct.discover import gather
 from zooft_ct.options import ClassificationOptions
 
@@ -60,8 +60,8 @@ def test_a_report_is_valid_though_the_headers_say_nothing_of_the_patient(tmp_pat
     assert report.StudyInstanceUID == UID.format("11.2")
     if shutil.which("dciodvfy") is None:
         pytest.skip("the program dciodvfy judges the report")
-    said = subprocess.run(["dciodvfy", str(path)], capture_output=True, text=True).stderr
-    assert [line for line in said.splitlines() if line.startswith("Error")] == []
+    message = subprocess.run(["dciodvfy", str(path)], capture_output=True, text=True).stderr
+    assert [line for line in message.splitlines() if line.startswith("Error")] == []
 
 
 def test_a_report_overwrites_nothing_but_a_report(tmp_path: Path) -> None:
@@ -76,16 +76,16 @@ def test_a_report_overwrites_nothing_but_a_report(tmp_path: Path) -> None:
         assert path.read_bytes() == other
 
 
-def test_a_report_says_which_class_is_looked_for(tmp_path: Path) -> None:
+def test_a_report_says_which_class_is_positive(tmp_path: Path) -> None:
     (path,) = sr.write([result(tmp_path / "in", "12")], FILE, tmp_path / "out", OPTIONS)
-    told = {
+    messages = {
         item.ConceptNameCodeSequence[0].CodeMeaning: item.ConceptCodeSequence[0].CodeMeaning
         for item in pydicom.dcmread(path).iterall()
         if item.VR == "SQ"
         for item in item.value
         if item.get("ValueType") == "CODE"
     }
-    assert told["Class that is looked for"] == "nodule"
+    assert messages["Class that is looked for"] == "nodule"
 
 
 def test_a_header_that_makes_no_report_costs_the_others_nothing_and_is_not_repeated(
@@ -137,7 +137,7 @@ def test_the_frame_that_decided_is_named_from_one_in_report_identity_and_whois(
     report = pydicom.dcmread(sr.write([answer], FILE, tmp_path / "out", OPTIONS)[0])
     frames = [element.value for element in report.iterall() if element.keyword == "ReferencedFrameNumber"]
     assert [int(number) for number in frames] == [4], "at 15 mm lies the fourth of slices 5 mm apart"
-    assert judging.identify(answer, OPTIONS)["frame"] == "4"
+    assert task_parts.identify(answer, OPTIONS)["frame"] == "4"
     (tmp_path / "data" / "labels.csv").write_text("path,label\na.dcm,clear\n")
     ids = {sample.id: sample for sample in discover.discover(tmp_path / "data", OPTIONS, learning=False).samples}
     known = whois.whois(list(ids.values()), tmp_path / "data", list(ids))
@@ -151,7 +151,7 @@ def test_a_file_of_one_slice_has_no_frame(elements: dict[str, int], tmp_path: Pa
     answer = result(tmp_path / "in", "11", **elements)
     report = pydicom.dcmread(sr.write([answer], FILE, tmp_path / "out", OPTIONS)[0])
     assert "ReferencedFrameNumber" not in {element.keyword for element in report.iterall()}
-    assert "frame" not in judging.identify(answer, OPTIONS)
+    assert "frame" not in task_parts.identify(answer, OPTIONS)
 
 
 @pytest.mark.parametrize(
@@ -161,6 +161,6 @@ def test_a_report_says_whether_slices_are_missing(missing: int, words: str, tmp_
     lost = (zooft.Rejection("file 0", "torn", group="patient11", missing=missing),)
     answer = dataclasses.replace(result(tmp_path / "in", "11"), unjudged=lost)
     report = pydicom.dcmread(sr.write([answer], FILE, tmp_path / "out", OPTIONS)[0])
-    said = [element.value for element in report.iterall() if element.keyword == "CodeMeaning"]
-    assert words in said
-    assert ("Slices that couldn't be judged" in said) == bool(missing)
+    message = [element.value for element in report.iterall() if element.keyword == "CodeMeaning"]
+    assert words in message
+    assert ("Slices that couldn't be judged" in message) == bool(missing)

@@ -62,10 +62,10 @@ def find(name: str, data: Path, options: object) -> zooft.Discovery:
 def test_every_slice_has_the_number_of_its_series(data: Path) -> None:
     write_ages(data)
     found = find("ct-regression", data, RegressionOptions(mode="slice", targets=("age [years]",), hu_cache="off"))
-    wanted = ages(data)
+    expected = ages(data)
     assert len(found.samples) == PATIENTS * SIZE.slices
     for sample in found.samples:
-        assert sample.target == (wanted[sample.source.slices[0].series_uid][1],)
+        assert sample.target == (expected[sample.source.slices[0].series_uid][1],)
     assert found.labels == (zooft.Label(name="age", unit="years"),)
     assert (found.group_rule, found.group_name) == ("", "patient")
     assert len({sample.group for sample in found.samples}) == PATIENTS
@@ -107,8 +107,10 @@ def findings(data: Path) -> dict[str, tuple[str, bool, bool | None]]:
 
 
 def write_findings(data: Path) -> None:
-    said = {True: "1", False: "0", None: ""}
-    rows = [(patient, series, said[odd], said[sharp], "x") for series, (patient, odd, sharp) in findings(data).items()]
+    message = {True: "1", False: "0", None: ""}
+    rows = [
+        (patient, series, message[odd], message[sharp], "x") for series, (patient, odd, sharp) in findings(data).items()
+    ]
     write(data / "labels.csv", ("patient_id", "series_uid", "nodule", "sharp", "note"), rows)
 
 
@@ -116,10 +118,10 @@ def test_every_slice_has_the_labels_of_its_series_and_an_empty_cell_is_unknown(d
     write_findings(data)
     options = MultilabelOptions(mode="slice", targets=("nodule", "sharp"), hu_cache="off")
     found = find("ct-multilabel", data, options)
-    wanted = findings(data)
+    expected = findings(data)
     assert len(found.samples) == PATIENTS * SIZE.slices
     for sample in found.samples:
-        assert sample.target == wanted[sample.source.slices[0].series_uid][1:]
+        assert sample.target == expected[sample.source.slices[0].series_uid][1:]
     assert [label.name for label in found.labels] == ["nodule", "sharp"]
     assert (found.group_rule, found.group_name) == ("mean", "patient")  # as of classes
     assert any("3 of 12 rows don't know sharp (empty cells)" in note for note in found.notes)
@@ -127,9 +129,11 @@ def test_every_slice_has_the_labels_of_its_series_and_an_empty_cell_is_unknown(d
 
 
 def test_one_column_lists_labels_and_an_empty_one_is_left_out_unless_it_means_none(data: Path) -> None:
-    wanted = {series: ["nodule"] * odd + ["sharp"] * bool(sharp) for series, (_, odd, sharp) in findings(data).items()}
-    write(data / "labels.csv", ("series_uid", "labels"), [(series, ";".join(own)) for series, own in wanted.items()])
-    empty = sum(not own for own in wanted.values())
+    expected = {
+        series: ["nodule"] * odd + ["sharp"] * bool(sharp) for series, (_, odd, sharp) in findings(data).items()
+    }
+    write(data / "labels.csv", ("series_uid", "labels"), [(series, ";".join(own)) for series, own in expected.items()])
+    empty = sum(not own for own in expected.values())
     assert empty
     known = find("ct-multilabel", data, MultilabelOptions(mode="volume", slices=4, hu_cache="off"))
     assert len(known.samples) == PATIENTS - empty
@@ -138,7 +142,7 @@ def test_one_column_lists_labels_and_an_empty_one_is_left_out_unless_it_means_no
     assert all("--empty-means none" in reason for reason in faults)
     options = MultilabelOptions(mode="volume", slices=4, empty_means="none", hu_cache="off")
     for sample in find("ct-multilabel", data, options).samples:
-        own = wanted[sample.source.slices[0].series_uid]
+        own = expected[sample.source.slices[0].series_uid]
         assert sample.target == ("nodule" in own, "sharp" in own)
 
 

@@ -78,10 +78,10 @@ SPOILT: dict[str, tuple[NDArray[Any], dict[str, Any], str]] = {
 @pytest.mark.parametrize("name", SPOILT)
 def test_a_slice_whose_header_is_wrong_is_refused_with_what_its_histogram_shows(name: str, tmp_path: Path) -> None:
     numbers, changes, words = SPOILT[name]
-    said = refusal(written(tmp_path / "a.dcm", numbers, **changes))
-    assert said.startswith("the values aren't HU: ")
-    assert words in said
-    assert any(digit in said for digit in "0123456789")
+    message = refusal(written(tmp_path / "a.dcm", numbers, **changes))
+    assert message.startswith("the values aren't HU: ")
+    assert words in message
+    assert any(digit in message for digit in "0123456789")
 
 
 @pytest.mark.parametrize("radius", [0.2, 0.35, 0.5, 0.7, 0.9, 1.5])
@@ -127,7 +127,7 @@ def test_padding_around_a_slice_hides_no_lost_intercept(padding: int, tmp_path: 
     ],
 )
 @pytest.mark.parametrize("suffix", [".nii", ".nii.gz"])
-def test_volumes_are_judged_by_the_same_rules(spoil: Any, words: str, suffix: str, tmp_path: Path) -> None:
+def test_volumes_are_checked_by_the_same_rules(spoil: Any, words: str, suffix: str, tmp_path: Path) -> None:
     volume = np.stack([body(seed=seed) for seed in range(4)]).astype(np.float32)
     path = tmp_path / f"v{suffix}"
     nibabel.save(nibabel.Nifti1Image(spoil(volume).transpose(), np.diag([-1.0, -1, 2, 1])), path)
@@ -150,7 +150,7 @@ def test_real_slices_are_all_read(real_headers: list[SliceHeader]) -> None:
     assert sum(hu(header).size > 0 for header in real_headers) == 148
 
 
-def test_noise_below_the_darkest_number_that_wrapped_around_is_told_and_not_refused(tmp_path: Path) -> None:
+def test_noise_below_the_darkest_number_that_wrapped_around_is_reported_and_not_refused(tmp_path: Path) -> None:
     """Some writers let the darkest noise of air wrap around to the brightest number."""
     noisy = np.where(body() < -950, body() - 5, body()).astype(np.int16)
     wrapped = (noisy.astype(int) + 1024).astype(np.uint16)
@@ -160,7 +160,7 @@ def test_noise_below_the_darkest_number_that_wrapped_around_is_told_and_not_refu
         hu(read_headers(written(tmp_path / "a.dcm", wrapped))[0])[wrapped < 60000], noisy[wrapped < 60000]
     )
     (note, *_) = gather([tmp_path], CTOptions(mode="slice", hu_cache="off")).notes
-    assert note.startswith("1 slices have more than 1% of their values at 3071: metal, or negative numbers that lost")
+    assert note.startswith("1 slice with more than 1% of their values at 3071: metal, or negative numbers that lost")
     assert "(series " in note
 
 
@@ -191,7 +191,7 @@ def test_real_slices_under_a_wrong_header_are_refused(name: str, real_headers: l
     reasons = [reason(header) for header in spoilt]
     assert len(spoilt) > 60
     assert reasons.count("") <= most
-    assert all(said.startswith("the values aren't HU: ") for said in reasons if said)
+    assert all(message.startswith("the values aren't HU: ") for message in reasons if message)
 
 
 def test_what_is_cut_out_of_a_real_lung_is_hu_and_under_another_slope_isnt(real_headers: list[SliceHeader]) -> None:
@@ -219,7 +219,7 @@ def reason(header: SliceHeader) -> str:
     return ""
 
 
-def test_a_slope_that_leaves_everything_among_tissue_is_told(real_headers: list[SliceHeader]) -> None:
+def test_a_slope_that_leaves_everything_among_tissue_is_reported(real_headers: list[SliceHeader]) -> None:
     """Air at -1000 becomes -100, as fat is: with no offset in the numbers, only the lack of air speaks."""
     assert not any(units.oddity(hu(header)) for header in real_headers)
     without_offset = [header for header in real_headers if header.layout.intercept == 0]

@@ -103,8 +103,8 @@ def test_written_boxes_give_the_run_s_figures(run: Path, data: Path, tmp_path: P
 def test_run_and_file_are_evaluated_alike(run: Path, data: Path) -> None:
     figures = recorded(run)
     for words in (("evaluate", run), ("evaluate", run / "model.onnx", "--data", data)):
-        said = json.loads(command(*words, "--json").stdout)
-        assert re.search(rf'"ap50":.*?{re.escape(str(figures["ap50"])[:8])}', json.dumps(said))
+        message = json.loads(command(*words, "--json").stdout)
+        assert re.search(rf'"ap50":.*?{re.escape(str(figures["ap50"])[:8])}', json.dumps(message))
 
 
 def test_other_formats(run: Path, data: Path, tmp_path: Path) -> None:
@@ -116,9 +116,9 @@ def test_other_formats(run: Path, data: Path, tmp_path: Path) -> None:
     command("predict", run, *some, "--format", "yolo", "--out", tmp_path / "yolo")
     assert (tmp_path / "yolo" / "classes.txt").read_text().split() == ["disc", "square", "triangle"]
     answers = json.loads(command("predict", run, *some, "--format", "json").stdout)
-    for path, said in zip(some, answers["predictions"], strict=True):
+    for path, message in zip(some, answers["predictions"], strict=True):
         lines = (tmp_path / "yolo" / f"{path.stem}.txt").read_text().splitlines()
-        assert len(lines) == sum(said["counts"])
+        assert len(lines) == sum(message["counts"])
         shares = np.array([[float(word) for word in line.split()[1:5]] for line in lines]).reshape(-1, 4)
         assert ((shares >= 0) & (shares <= 1)).all()
 
@@ -178,10 +178,10 @@ def test_the_shortest_program_of_the_docs(run: Path, data: Path, tmp_path: Path)
     assert imports == {"json", "sys", "pathlib", "numpy", "onnxruntime", "PIL"}
     some = [data / "images" / "val" / f"{n:02}.png" for n in range(4)]
     words = [sys.executable, "-c", block, run / "model.onnx", *some]
-    said = subprocess.run(words, capture_output=True, text=True, check=True, cwd=tmp_path).stdout
+    message = subprocess.run(words, capture_output=True, text=True, check=True, cwd=tmp_path).stdout
     command("predict", run, *some, "--format", "yolo", "--out", tmp_path / "yolo")
     names = (tmp_path / "yolo" / "classes.txt").read_text().split()
-    found = [line.split() for line in said.splitlines()]
+    found = [line.split() for line in message.splitlines()]
     expected = [
         (path.name, names[int(words[0])], np.array(words[1:5], float), float(words[5]))
         for path in some

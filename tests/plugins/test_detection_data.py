@@ -43,14 +43,14 @@ def test_all_forms_say_the_same(tmp_path: Path, form: str) -> None:
     found = found_in(FORMS[form](tmp_path))
     assert [label.name for label in found.labels] == ["cell", "clump"]
     assert not found.rejected
-    said = {Path(sample.id).stem: (sample.split, sample.target) for sample in found.samples}
+    message = {Path(sample.id).stem: (sample.split, sample.target) for sample in found.samples}
     for split, name in data.names():
         boxes = data.BOXES[split][name]
-        assert said[name][0] == split
-        assert said[name][1].size == (48, 64)
-        assert said[name][1].corners == tuple(pytest.approx(corners) for _, corners in boxes)
-        assert said[name][1].classes == tuple(data.CLASSES.index(word) for word, _ in boxes)
-    assert any("1 pictures have no object" in note for note in found.notes)
+        assert message[name][0] == split
+        assert message[name][1].size == (48, 64)
+        assert message[name][1].corners == tuple(pytest.approx(corners) for _, corners in boxes)
+        assert message[name][1].classes == tuple(data.CLASSES.index(word) for word, _ in boxes)
+    assert any("1 picture has no object" in note for note in found.notes)
 
 
 def test_a_file_of_annotations_is_data_too(tmp_path: Path) -> None:
@@ -63,7 +63,7 @@ def test_a_file_of_annotations_is_data_too(tmp_path: Path) -> None:
 def test_several_forms_in_one_folder_are_a_question(tmp_path: Path) -> None:
     data.coco(tmp_path)
     data.yolo(tmp_path)
-    with pytest.raises(zooft.DataError, match="several forms: coco, yolo; say which by --annotations"):
+    with pytest.raises(zooft.DataError, match="several forms: coco, yolo; choose one with --annotations"):
         found_in(tmp_path)
     assert len(found_in(tmp_path, annotations="yolo").samples) == 6
 
@@ -122,13 +122,13 @@ def test_wrong_boxes_are_listed_with_their_annotation(tmp_path: Path, box: Any, 
     assert re.search(words, reason)
 
 
-def test_boxes_are_cut_where_that_is_wanted_and_where_it_is_rounding(tmp_path: Path) -> None:
+def test_boxes_are_cut_with_outside_cut_and_where_it_is_rounding(tmp_path: Path) -> None:
     root = data.coco(tmp_path)
     path = root / "annotations" / "instances_train.json"
     changed(path, lambda content: content["annotations"][0].update(bbox=[50, 10, 40, 20]))
     found = found_in(root, outside="cut")
     assert found.samples[0].target.corners[0] == (50, 10, 64, 30)
-    assert any("1 boxes reach beyond their pictures and are cut" in note for note in found.notes)
+    assert any("1 box beyond the picture's border cut at it" in note for note in found.notes)
     changed(path, lambda content: content["annotations"][0].update(bbox=[50, 10, 14.6, 20]))
     found = found_in(root)
     assert found.samples[0].target.corners[0] == (50, 10, 64, 30)
@@ -165,9 +165,9 @@ def test_missing_pictures_and_images_are_listed(tmp_path: Path) -> None:
     root = data.coco(tmp_path)
     (root / "images" / "train" / "b.png").unlink()
     changed(root / "annotations" / "instances_val.json", lambda content: content["annotations"][0].update(image_id=99))
-    said = reasons(found_in(root))
-    assert said["b.png"] == "annotations/instances_train.json: there is no picture b.png"
-    assert said["annotations/instances_val.json, image 99"] == "no such image; 1 annotations name it: 1"
+    message = reasons(found_in(root))
+    assert message["b.png"] == "annotations/instances_train.json: there is no picture b.png"
+    assert message["annotations/instances_val.json, image 99"] == "no such image; 1 annotations name it: 1"
 
 
 def test_crowds_count_nowhere(tmp_path: Path) -> None:
@@ -175,7 +175,7 @@ def test_crowds_count_nowhere(tmp_path: Path) -> None:
     changed(root / "annotations" / "instances_train.json", lambda content: content["annotations"][0].update(iscrowd=1))
     found = found_in(root)
     assert found.samples[0].target.ignored == (True, False)
-    assert any("1 regions are crowds" in note for note in found.notes)
+    assert any("1 region is a crowd" in note for note in found.notes)
 
 
 def test_a_picture_listed_twice(tmp_path: Path) -> None:
@@ -186,9 +186,9 @@ def test_a_picture_listed_twice(tmp_path: Path) -> None:
 
     changed(root / "annotations" / "instances_train.json", again)
     found = found_in(root)
-    said = reasons(found)
-    assert "(image 1), too, with other boxes" in said["a.png"]
-    assert "it has other boxes in annotations/instances_train.json (image 50)" in said["images/train/a.png"]
+    message = reasons(found)
+    assert "(image 1), too, with other boxes" in message["a.png"]
+    assert "it has other boxes in annotations/instances_train.json (image 50)" in message["images/train/a.png"]
     assert names_of(found) == "bcdef"
 
 
@@ -248,19 +248,19 @@ def test_damaged_and_hostile_xml(tmp_path: Path) -> None:
     root = data.voc(tmp_path)
     (root / "Annotations" / "a.xml").write_text("<annotation>\n<size>\n</annotation>")
     (root / "Annotations" / "b.xml").write_text('<!DOCTYPE a [<!ENTITY b "c">]>\n<annotation>&b;</annotation>')
-    said = reasons(found_in(root))
-    assert said["Annotations/a.xml"] == "line 3: not XML: mismatched tag"
-    assert "declares a document type" in said["Annotations/b.xml"]
+    message = reasons(found_in(root))
+    assert message["Annotations/a.xml"] == "line 3: not XML: mismatched tag"
+    assert "declares a document type" in message["Annotations/b.xml"]
 
 
 def test_lists_of_splits_are_held_to(tmp_path: Path) -> None:
     root = data.voc(tmp_path)
     lists = root / "ImageSets" / "Main"
     (lists / "train.txt").write_text("a\nb\nnone\ne\n")
-    said = reasons(found_in(root))
-    assert said["Annotations/e.xml"] == "it stands in train.txt and val.txt; a picture belongs to one split"
-    assert said["none"] == "train.txt, line 3: there is no annotation none.xml"
-    assert said["Annotations/c.xml"] == "it stands in none of train.txt, val.txt"
+    message = reasons(found_in(root))
+    assert message["Annotations/e.xml"] == "it is in train.txt and val.txt; a picture belongs to one split"
+    assert message["none"] == "train.txt, line 3: there is no annotation none.xml"
+    assert message["Annotations/c.xml"] == "it is in none of train.txt, val.txt"
 
 
 def test_difficult_objects_count_nowhere(tmp_path: Path) -> None:
@@ -275,9 +275,9 @@ def test_pictures_without_annotation_and_annotations_without_picture(tmp_path: P
     root = data.voc(tmp_path)
     (root / "JPEGImages" / "a.png").unlink()
     data.picture(root / "JPEGImages" / "z.png")
-    said = reasons(found_in(root))
-    assert said["Annotations/a.xml"] == "there is no picture a.png"
-    assert said["JPEGImages/z.png"] == "no annotation of this picture"
+    message = reasons(found_in(root))
+    assert message["Annotations/a.xml"] == "there is no picture a.png"
+    assert message["JPEGImages/z.png"] == "no annotation of this picture"
 
 
 def test_two_annotations_of_one_picture(tmp_path: Path) -> None:
@@ -286,10 +286,10 @@ def test_two_annotations_of_one_picture(tmp_path: Path) -> None:
         path.unlink()
     (root / "Annotations" / "other.xml").write_text(data.sheet("a", [("cell", (1, 1, 9, 9))]))
     found = found_in(root)
-    said = reasons(found)
-    assert said["JPEGImages/a.png"] == "Annotations/a.xml: it has other boxes in Annotations/other.xml"
+    message = reasons(found)
+    assert message["JPEGImages/a.png"] == "Annotations/a.xml: it has other boxes in Annotations/other.xml"
     assert names_of(found) == "bcdef"
-    assert said["Annotations/other.xml"] == ("the picture a.png stands in Annotations/a.xml, too, with other boxes")
+    assert message["Annotations/other.xml"] == ("the picture a.png is in Annotations/a.xml, too, with other boxes")
 
 
 # YOLO
@@ -334,7 +334,7 @@ def test_pictures_without_text_file_have_no_object(tmp_path: Path) -> None:
     root = data.yolo(tmp_path)
     (root / "labels" / "train" / "b.txt").unlink()
     found = found_in(root)
-    assert any("1 pictures have no text file" in note for note in found.notes)
+    assert any("1 picture has no text file" in note for note in found.notes)
     for path in (root / "labels").rglob("*.txt"):
         path.unlink()
     with pytest.raises(zooft.DataError, match=r"none of the 6 pictures .* for images/a.jpg it is labels/a.txt"):
@@ -347,7 +347,7 @@ def test_a_picture_in_two_splits_belongs_to_neither(tmp_path: Path) -> None:
     (root / "data.yaml").write_text(text.replace("val: images/val", "val: [images/val, images/train]"))
     found = found_in(root)
     assert names_of(found) == "ef"
-    assert all("it stands there twice, for train and for val" in reason for reason in reasons(found).values())
+    assert all("it is listed twice, for train and for val" in reason for reason in reasons(found).values())
 
 
 def test_lists_of_pictures(tmp_path: Path) -> None:
@@ -398,7 +398,7 @@ def test_torn_pictures_and_boxes_that_stand_twice(tmp_path: Path) -> None:
     path.write_text(path.read_text() * 2)
     found = found_in(root)
     assert reasons(found) == {"images/train/a.png": "not a picture that Pillow knows"}
-    assert any("1 boxes stand there twice" in note for note in found.notes)
+    assert any("1 box is listed twice" in note for note in found.notes)
 
 
 def test_real_blood_cells() -> None:

@@ -163,7 +163,7 @@ def test_wrong_boxes_where_so_many_objects_are_found() -> None:
     assert found["classes"][0]["froc"] == [0.5, None, None, None, None]
 
 
-def test_a_picture_s_own_figure_tells_good_ones_from_bad_ones() -> None:
+def test_a_picture_s_own_figure_distinguishes_good_ones_from_bad_ones() -> None:
     worst = evaluation.row_ap50(one_class())
     assert worst[0] == pytest.approx((51 + 50 * 2 / 3) / 101)
     assert worst[1] == 0

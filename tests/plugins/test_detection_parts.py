@@ -169,12 +169,12 @@ def test_boxes_are_chosen_as_torchvision_does(most: int) -> None:
     found = graph.select(boxes, scores, most=most, iou=0.5)
     for row in range(len(boxes)):
         place, name = torch.nonzero(scores[row] > graph.FLOOR, as_tuple=True)
-        kept = torchvision.ops.batched_nms(boxes[row, place], scores[row, place, name], name, 0.5)[:most]
+        stored = torchvision.ops.batched_nms(boxes[row, place], scores[row, place, name], name, 0.5)[:most]
         count = int(found.counts[row])
-        assert count == len(kept)
-        assert torch.equal(found.boxes[row, :count], boxes[row, place[kept]])
-        assert torch.equal(found.scores[row, :count], scores[row, place[kept], name[kept]])
-        assert torch.equal(found.labels[row, :count], name[kept])
+        assert count == len(stored)
+        assert torch.equal(found.boxes[row, :count], boxes[row, place[stored]])
+        assert torch.equal(found.scores[row, :count], scores[row, place[stored], name[stored]])
+        assert torch.equal(found.labels[row, :count], name[stored])
         assert not found.boxes[row, count:].any()
         assert not found.scores[row, count:].any()
         assert (found.labels[row, count:] == -1).all()

@@ -105,15 +105,15 @@ def test_blood_cells_are_the_same_samples_in_every_form(tmp_path: Path) -> None:
         example_data.real("bccd"), blood_cells_as_coco(tmp_path / "coco"), blood_cells_as_yolo(tmp_path / "yolo"),
     )  # fmt: skip
     found = [discover(root, DetectionOptions()) for root in roots]
-    said = [{Path(sample.id).name: (sample.split, sample.target) for sample in each.samples} for each in found]
+    message = [{Path(sample.id).name: (sample.split, sample.target) for sample in each.samples} for each in found]
     assert {tuple(label.name for label in each.labels) for each in found} == {CELLS}
-    for name, (split, target) in said[0].items():
-        for other in said[1:]:
+    for name, (split, target) in message[0].items():
+        for other in message[1:]:
             assert other[name][0] == split
             assert other[name][1].classes == target.classes
             for ours, theirs in zip(other[name][1].corners, target.corners, strict=True):
                 assert ours == pytest.approx(theirs, abs=1e-9)
-    assert len({len(each) for each in said}) == 1
+    assert len({len(each) for each in message}) == 1
 
 
 def test_blood_cells_give_the_same_figures_in_every_form(tmp_path: Path) -> None:
@@ -126,11 +126,11 @@ def test_blood_cells_give_the_same_figures_in_every_form(tmp_path: Path) -> None
     )  # fmt: skip
     figures = recorded(result.path)
     for root in roots.values():
-        said = json.loads(
+        message = json.loads(
             command("evaluate", result.path / "model.onnx", "--data", root, "--split", "val", "--json").stdout
         )
         for name in ("ap", "ap50", "recall"):
-            assert said["metrics"][name]["value"] == pytest.approx(figures[name], abs=1e-6)
+            assert message["metrics"][name]["value"] == pytest.approx(figures[name], abs=1e-6)
 
 
 @pytest.mark.parametrize("backbone", BACKBONES)

@@ -72,9 +72,9 @@ def test_lite0_answers_as_the_packages_own_model_does(photograph: str) -> None:
     theirs = original.EfficientNet.from_pretrained("efficientnet-lite0", weights_path=str(convert.weights_path(0)))
     x = seen(photograph, 0)
     with torch.inference_mode():
-        wanted, got = theirs.eval()(x), timms_own_with_packaged_weights(0)(x)
-    assert float(wanted.std()) > 0.3
-    assert float((got - wanted).abs().max()) < 1e-4
+        required, got = theirs.eval()(x), timms_own_with_packaged_weights(0)(x)
+    assert float(required.std()) > 0.3
+    assert float((got - required).abs().max()) < 1e-4
 
 
 @pytest.mark.parametrize("size", [0, 1, 2])

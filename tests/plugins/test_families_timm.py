@@ -146,11 +146,11 @@ def test_maps_between_stages_are_those_of_timms_features_only(name: str) -> None
     plain.load_state_dict({key: tensors[key.replace("_", ".")] for key in plain.state_dict()})
     x, maps = noise(backbone, 1), []
     with torch.inference_mode():
-        wanted = plain(x)
+        expected = plain(x)
         for stage in backbone.stages.values():
             x = stage(backbone.module.eval(), x)
             maps.append(x)
-    for one in [one for one, stride in zip(wanted, plain.feature_info.reduction(), strict=True) if stride >= 4][:-1]:
+    for one in [one for one, stride in zip(expected, plain.feature_info.reduction(), strict=True) if stride >= 4][:-1]:
         assert any(one.shape == each.shape and torch.allclose(one, each, atol=1e-5) for each in maps)
 
 
@@ -166,13 +166,13 @@ def test_a_checkpoint_for_two_classes_loads_strictly_into_plain_timm(name: str) 
     plain.load_state_dict(zoo_state_dict(model), strict=True)
     x = noise(model, size=plain.pretrained_cfg["input_size"][1])
     with torch.inference_mode():
-        wanted = plain(x)
-        assert float(wanted.std()) > 0
-        torch.testing.assert_close(model(x)["logits"], wanted, rtol=1e-4, atol=1e-4 * float(wanted.std()))
+        expected = plain(x)
+        assert float(expected.std()) > 0
+        torch.testing.assert_close(model(x)["logits"], expected, rtol=1e-4, atol=1e-4 * float(expected.std()))
 
 
 @pytest.mark.parametrize(("name", "classifier", "axes"), [("resnetv2_18", "head.fc", 4), ("resnet18", "fc", 2)])
-def test_the_classifiers_own_kind_of_layer_is_kept_in_the_checkpoint(name: str, classifier: str, axes: int) -> None:
+def test_the_classifiers_own_kind_of_layer_is_stored_in_the_checkpoint(name: str, classifier: str, axes: int) -> None:
     plain = timm.create_model(name, num_classes=2).state_dict()
     ours = zoo_state_dict(adapted(name))
     assert {n: t.shape for n, t in ours.items()} == {n: t.shape for n, t in plain.items()}
@@ -241,8 +241,8 @@ def test_one_channel_gives_what_the_grey_image_over_three_channels_gives(name: s
     narrow.module.load_state_dict(rest)
     grey = torch.randn(2, 1, wide.input.height, wide.input.width)
     with torch.inference_mode():
-        wanted = wide.module.eval()(grey.repeat(1, 3, 1, 1))
-        torch.testing.assert_close(narrow.module.eval()(grey), wanted, rtol=1e-4, atol=1e-5)
+        expected = wide.module.eval()(grey.repeat(1, 3, 1, 1))
+        torch.testing.assert_close(narrow.module.eval()(grey), expected, rtol=1e-4, atol=1e-5)
     assert narrow.input.channels == 1
 
 
@@ -251,9 +251,9 @@ def test_the_first_convolution_is_adapted_as_timm_does(channels: int) -> None:
     from timm.models import adapt_input_conv
 
     convolution = nn.Conv2d(3, 8, 3)
-    wanted = adapt_input_conv(channels, convolution.weight.detach().clone())
+    expected = adapt_input_conv(channels, convolution.weight.detach().clone())
     adapt_first_convolution(convolution, channels)
-    torch.testing.assert_close(convolution.weight.detach(), wanted)
+    torch.testing.assert_close(convolution.weight.detach(), expected)
 
 
 def test_short_names_are_resolved_to_the_architecture_and_its_weights() -> None:
@@ -275,7 +275,7 @@ def test_a_name_that_timm_has_given_up_stands_for_the_one_that_it_has_now() -> N
 
 
 @pytest.mark.parametrize("name", ["resnet50.", ".a1_in1k", "resnet50.a1_in1k.more", "hub/resnet50"])
-def test_what_is_no_name_of_timms_is_not_taken_for_one(name: str) -> None:
+def test_what_is_no_name_of_timms_is_not_mistaken_for_one(name: str) -> None:
     with pytest.raises(KeyError):
         zoo.canonical(name)
 
@@ -339,11 +339,11 @@ def test_weights_are_not_at_hand_where_nothing_was_downloaded(tmp_path: Path, mo
     assert not zoo.at_hand("resnet18.a1_in1k")
 
 
-def test_without_a_network_the_hub_is_asked_once_and_not_for_a_minute(monkeypatch: pytest.MonkeyPatch) -> None:
-    asked: list[str] = []
+def test_without_a_network_the_hub_is_queried_once_and_not_for_a_minute(monkeypatch: pytest.MonkeyPatch) -> None:
+    requested: list[str] = []
 
     def unreachable(url: str, **_: object) -> object:
-        asked.append(url)
+        requested.append(url)
         raise OSError("[Errno -2] Name or service not known")
 
     monkeypatch.setattr("huggingface_hub.get_hf_file_metadata", unreachable)
@@ -351,7 +351,7 @@ def test_without_a_network_the_hub_is_asked_once_and_not_for_a_minute(monkeypatc
     monkeypatch.setattr(zoo, "at_hand", lambda _name: False)
     with pytest.raises(WeightsError, match=r"the hub .* can't be reached: .*Name or service not known"):
         zoo.pretrained_weights("resnet18.a1_in1k")
-    assert len(asked) == 1
+    assert len(requested) == 1
 
 
 @pytest.mark.network

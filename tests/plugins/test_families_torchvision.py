@@ -99,9 +99,11 @@ def test_a_checkpoint_for_two_classes_loads_strictly_into_plain_torchvision(name
     plain = get_model(name, num_classes=2).eval()
     plain.load_state_dict(zoo_state_dict(model), strict=True)
     with torch.inference_mode():
-        wanted = plain(noise(model))
-        assert float(wanted.std()) > 0
-        torch.testing.assert_close(model(noise(model))["logits"], wanted, rtol=1e-4, atol=1e-4 * float(wanted.std()))
+        expected = plain(noise(model))
+        assert float(expected.std()) > 0
+        torch.testing.assert_close(
+            model(noise(model))["logits"], expected, rtol=1e-4, atol=1e-4 * float(expected.std())
+        )
 
 
 @pytest.mark.parametrize("name", ["shufflenet_v2_x0_5", "resnet18"])
@@ -133,8 +135,8 @@ def test_one_channel_gives_what_the_grey_image_over_three_channels_gives() -> No
     narrow.module.load_state_dict(tensors)
     grey = torch.randn(2, 1, 224, 224)
     with torch.inference_mode():
-        wanted = wide.module.eval()(grey.repeat(1, 3, 1, 1))
-        torch.testing.assert_close(narrow.module.eval()(grey), wanted, rtol=1e-4, atol=1e-5)
+        expected = wide.module.eval()(grey.repeat(1, 3, 1, 1))
+        torch.testing.assert_close(narrow.module.eval()(grey), expected, rtol=1e-4, atol=1e-5)
     assert (narrow.input.channels, wide.input.channels) == (1, 3)
 
 
@@ -219,9 +221,9 @@ def test_models_that_transform_their_input_see_what_they_were_trained_on(name: s
     levels = torch.rand(2, 3, 96, 96, generator=torch.Generator().manual_seed(0))
     theirs = get_model(name, weights=None, aux_logits=False, init_weights=False, transform_input=True)
     statistics = get_model_weights(name).DEFAULT.transforms()
-    wanted = theirs._transform_input((levels - column(statistics.mean)) / column(statistics.std))
+    expected = theirs._transform_input((levels - column(statistics.mean)) / column(statistics.std))
     spec = outline_backbone(family(), name).input
-    torch.testing.assert_close((levels - column(spec.mean)) / column(spec.std), wanted)
+    torch.testing.assert_close((levels - column(spec.mean)) / column(spec.std), expected)
 
 
 def column(values: Sequence[float]) -> torch.Tensor:

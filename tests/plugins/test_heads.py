@@ -75,8 +75,8 @@ def test_mean_and_max_are_numpys_before_a_linear_layer() -> None:
         head = built(name)
         linear = head.get_submodule("classifier")
         weight, bias = (linear.get_parameter(p).detach().numpy() for p in ("weight", "bias"))
-        wanted = pool(features.numpy(), axis=1) @ weight.T + bias
-        np.testing.assert_allclose(head(features).detach().numpy(), wanted, atol=1e-6)
+        expected = pool(features.numpy(), axis=1) @ weight.T + bias
+        np.testing.assert_allclose(head(features).detach().numpy(), expected, atol=1e-6)
 
 
 def test_attention_is_the_papers_formula() -> None:
@@ -89,8 +89,8 @@ def test_attention_is_the_papers_formula() -> None:
         gate = 1 / (1 + np.exp(-(instances @ weights["gate.weight"].T + weights["gate.bias"])))
         scores = np.exp((value * gate) @ weights["score.weight"][0])
         pooled = (scores / scores.sum()) @ instances
-        wanted = pooled @ weights["classifier.weight"].T + weights["classifier.bias"]
-        np.testing.assert_allclose(head(features)[row].detach().numpy(), wanted, atol=1e-6)
+        expected = pooled @ weights["classifier.weight"].T + weights["classifier.bias"]
+        np.testing.assert_allclose(head(features)[row].detach().numpy(), expected, atol=1e-6)
 
 
 def test_attention_learns_which_instance_makes_a_bag_positive() -> None:

@@ -279,7 +279,7 @@ def test_offsets_that_lead_out_of_the_file_are_not_followed(tmp_path: Path) -> N
         found(saved)
 
 
-def test_a_file_that_is_missing_or_has_changed_is_told(tmp_path: Path) -> None:
+def test_a_file_that_is_missing_or_has_changed_is_reported(tmp_path: Path) -> None:
     saved = save(pictures(6), tmp_path / "d", num_shards=2)
     (sample, *_) = found(saved).samples
     save(pictures(8), tmp_path / "other")

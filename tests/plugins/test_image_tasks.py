@@ -102,7 +102,9 @@ def test_columns_that_the_file_of_targets_leaves_out_are_named(tmp_path: Path) -
         ("file,cells", (), "needs the column path, and has file, cells"),
     ],
 )
-def test_columns_that_are_not_there_are_said(tmp_path: Path, head: str, targets: tuple[str, ...], message: str) -> None:
+def test_columns_that_are_not_there_are_reported(
+    tmp_path: Path, head: str, targets: tuple[str, ...], message: str
+) -> None:
     data = table(tmp_path, head, "train", "val")
     with pytest.raises(zooft.DataError, match=message.replace("(", r"\(")):
         task("regression").discover(data, RegressionOptions(targets=targets))

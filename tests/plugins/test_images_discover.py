@@ -52,7 +52,7 @@ def test_class_folders_name_the_classes_in_the_order_of_their_names(tmp_path: Pa
     assert all(sample.split is None and sample.group is None for sample in found.samples)
 
 
-def test_the_positive_one_of_two_classes_stands_last_and_is_said(tmp_path: Path) -> None:
+def test_the_positive_one_of_two_classes_stands_last_and_is_reported(tmp_path: Path) -> None:
     example_data.write_classes(tmp_path / "parts", {"good": 1, "defect": 2})
     found = discover(tmp_path / "parts", OPTIONS)
     assert found.classes == ("good", "defect")
@@ -106,7 +106,7 @@ def test_hymenoptera_is_the_usual_244_and_153_without_the_gif() -> None:
     assert rejected(found)["train/ants/imageNotFound.gif"].startswith("GIF isn't an accepted format")
 
 
-def test_a_manifest_beside_class_folders_is_not_used_and_that_is_said(tmp_path: Path) -> None:
+def test_a_manifest_beside_class_folders_is_not_used_and_that_is_reported(tmp_path: Path) -> None:
     example_data.write_classes(tmp_path, {"ant": 1, "bee": 1})
     example_data.write_manifest(tmp_path / "labels.csv", ["path", "label"], [["ant/00.png", "bee"]])
     found = discover(tmp_path, OPTIONS)
@@ -114,7 +114,7 @@ def test_a_manifest_beside_class_folders_is_not_used_and_that_is_said(tmp_path: 
     assert any("class folders are used, not labels.csv" in note for note in found.notes)
 
 
-def test_names_of_any_script_are_kept(tmp_path: Path) -> None:
+def test_names_of_any_script_are_preserved(tmp_path: Path) -> None:
     example_data.write_classes(tmp_path, {"Ameise ü": 1, "蜂": 1})
     example_data.save(tmp_path / "蜂" / "фото 🐝.png")
     found = discover(tmp_path, OPTIONS)
@@ -146,9 +146,9 @@ def test_hidden_files_and_folders_are_left_out_counted_and_listed_where_they_loo
     assert found.classes == ("ant", "bee")
     assert set(rejected(found)) == {".cache", "__MACOSX", "ant/.ipynb_checkpoints", "bee/._00.png", "bee/.hidden.png"}
     assert "1 picture" in rejected(found)[".cache"]
-    (told,) = [note for note in found.notes if "left out" in note]
-    assert told.count(" 1 ") == 4
-    assert told.endswith("and 4 other names")
+    (messages,) = [note for note in found.notes if "left out" in note]
+    assert messages.count(" 1 ") == 4
+    assert messages.endswith("and 4 other names")
 
 
 def test_stray_files_are_listed_with_reasons(tmp_path: Path) -> None:
@@ -268,12 +268,12 @@ def test_one_image_under_two_names_with_two_labels_is_an_error(tmp_path: Path) -
         discover(manifest, OPTIONS)
 
 
-def test_repeated_lines_count_once_and_that_is_said(tmp_path: Path) -> None:
+def test_repeated_lines_count_once_and_that_is_reported(tmp_path: Path) -> None:
     manifest = two_files(tmp_path)
     example_data.write_manifest(manifest, ["path", "label"], [["a.png", "yes"], ["a.png", "yes"], ["b.png", "no"]])
     found = discover(manifest, OPTIONS)
     assert len(found.samples) == 2
-    assert any("1 lines of labels.csv repeat" in note for note in found.notes)
+    assert any("1 line of labels.csv with a file that is listed above" in note for note in found.notes)
 
 
 def test_lines_that_cannot_be_used_are_listed_with_reasons(tmp_path: Path) -> None:
@@ -395,7 +395,7 @@ def test_a_blank_group_column_is_allowed_and_class_folders_note_that_they_have_n
 
 
 @pytest.mark.parametrize(
-    ("content", "said"),
+    ("content", "message"),
     [
         (b"", "has nothing"),
         (b"path:label\na.png:yes\n", "has path:label"),
@@ -411,13 +411,13 @@ def test_a_blank_group_column_is_allowed_and_class_folders_note_that_they_have_n
         (b"path,label\n", "no images in"),
     ],
 )
-def test_a_manifest_that_cannot_be_read_is_an_error(tmp_path: Path, content: bytes, said: str) -> None:
+def test_a_manifest_that_cannot_be_read_is_an_error(tmp_path: Path, content: bytes, message: str) -> None:
     two_files(tmp_path).write_bytes(content)
-    with pytest.raises(zooft.DataError, match=said):
+    with pytest.raises(zooft.DataError, match=message):
         discover(tmp_path / "labels.csv", OPTIONS)
 
 
-def test_a_table_of_windows_in_utf_16_is_read_and_that_is_said(tmp_path: Path) -> None:
+def test_a_table_of_windows_in_utf_16_is_read_and_that_is_reported(tmp_path: Path) -> None:
     text = "PATH;Label\r\n.\\a.png;yes\r\nb.png;no\r\n"
     two_files(tmp_path).write_bytes(text.encode("utf-16"))
     found = discover(tmp_path / "labels.csv", OPTIONS)
@@ -457,7 +457,7 @@ def test_a_class_of_nothing_but_unreadable_images_is_an_error_with_the_first_rea
         check(tmp_path)
 
 
-def test_one_class_is_nothing_to_tell_apart(tmp_path: Path) -> None:
+def test_one_class_is_nothing_to_classify(tmp_path: Path) -> None:
     example_data.write_classes(tmp_path, {"ant": 3})
     with pytest.raises(zooft.DataError, match="only one class, 'ant'"):
         check(tmp_path)

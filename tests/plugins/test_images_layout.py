@@ -93,7 +93,7 @@ def test_splits_inside_some_class_folders_only_are_an_error(tmp_path: Path, odd:
 def test_a_class_may_be_called_train_or_test(tmp_path: Path) -> None:
     found = check(lay(tmp_path, {"bus": 2, "train": 3, "test": 1}))
     assert counted(found) == {(None, "bus"): 2, (None, "train"): 3, (None, "test"): 1}
-    assert any(note.startswith("test and train: taken for classes, not for splits") for note in found.notes)
+    assert any(note.startswith("test and train: read as classes, not as splits") for note in found.notes)
 
 
 @pytest.mark.parametrize("levels", ["data", "archive/data", "a/b/c"])
@@ -173,17 +173,17 @@ def test_classes_whose_names_hold_such_words_are_classes(tmp_path: Path, names: 
     assert set(check(lay(tmp_path, dict.fromkeys(names, 2))).classes) == set(names)
 
 
-def test_a_warning_tells_where_the_inner_folders_may_be_the_classes(tmp_path: Path) -> None:
+def test_a_warning_shows_where_the_inner_folders_may_be_the_classes(tmp_path: Path) -> None:
     root = lay(tmp_path, {f"{outer}/{inner}": 1 for outer in ("entrenamiento", "prueba") for inner in ("ant", "bee")})
-    (told,) = [note for note in check(root).notes if note.startswith("warning")]
-    assert "the classes are entrenamiento and prueba, and all of them hold the folders ant, bee" in told
+    (messages,) = [note for note in check(root).notes if note.startswith("warning")]
+    assert "the classes are entrenamiento and prueba, and all of them hold the folders ant, bee" in messages
     plain = check(example_data.write_classes(tmp_path / "p", {"animals/ant": 1, "animals/bee": 1, "plants/oak": 1}))
-    (told,) = [note for note in plain.notes if note.startswith("2 class folders hold folders, such as animals/ant")]
-    assert "all that lies in them is of the outer one's class" in told
-    assert "column group" in told
+    (messages,) = [note for note in plain.notes if note.startswith("2 class folders hold folders, such as animals/ant")]
+    assert "all that lies in them is of the outer one's class" in messages
+    assert "column group" in messages
 
 
-def test_folders_of_subjects_are_not_taken_for_classes_in_silence(tmp_path: Path) -> None:
+def test_folders_of_subjects_are_not_mistaken_for_classes_in_silence(tmp_path: Path) -> None:
     few = check(lay(tmp_path, {f"patient {i}": 2 for i in range(25)}))
     assert any(note.startswith("warning: 25 classes in 50 pictures") for note in few.notes)
     many = check(example_data.write_classes(tmp_path / "m", {f"kind {i}": 3 for i in range(25)}))
@@ -197,16 +197,16 @@ def test_a_folder_twice_by_unpacking_is_an_error_that_says_so(tmp_path: Path) ->
         discover(lay(tmp_path, {"train/train/a/x": 1, "train/train/b/x": 1, "val/a": 1}), OPTIONS)
 
 
-def test_an_empty_split_folder_and_one_under_two_names_are_told(tmp_path: Path) -> None:
+def test_an_empty_split_folder_and_one_under_two_names_are_reported(tmp_path: Path) -> None:
     root = lay(tmp_path, {"train/a": 2, "train/b": 2, "Train/a": 1})
     if len(list(root.iterdir())) < 2:
-        pytest.skip("this file system doesn't tell capitals apart")
+        pytest.skip("this file system doesn't distinguish capitals")
     (root / "val").mkdir()
     (root / "test" / "a").mkdir(parents=True)
     notes = check(root).notes
     assert sum("so there is no split of that name" in note for note in notes) == 2
     assert "the folder val has no files in class folders, so there is no split of that name" in notes
-    assert "the folders Train and train are all taken for train" in notes
+    assert "the folders Train and train are all read as train" in notes
 
 
 @pytest.mark.parametrize("name", ["Testing", "TEST", "dev", "Validation", "valid"])
@@ -215,7 +215,7 @@ def test_more_names_of_splits_are_known(tmp_path: Path, name: str) -> None:
     assert {split for split, _ in counted(found)} == {"train", "test" if name.lower().startswith("test") else "val"}
 
 
-def test_who_gives_one_split_alone_is_told_of_the_others(tmp_path: Path) -> None:
+def test_who_gives_one_split_alone_hears_of_the_others(tmp_path: Path) -> None:
     root = lay(tmp_path, {"train/a": 1, "train/b": 1, "val/a": 1})
     assert (
         "val lies beside train and isn't used; give the folder above to use that split" in check(root / "train").notes
@@ -261,7 +261,7 @@ def test_one_class_in_two_unicode_forms_is_an_error_in_its_own_words(tmp_path: P
         discover(root, OPTIONS)
 
 
-def test_a_class_of_nothing_readable_is_told_with_its_own_files(tmp_path: Path) -> None:
+def test_a_class_of_nothing_readable_is_reported_with_its_own_files(tmp_path: Path) -> None:
     root = lay(tmp_path, {"ant": 2, "bee": 0})
     (root / "ant" / "a.txt").write_text("x")
     for index in range(3):

@@ -32,7 +32,7 @@ GOOD = (("img/A.png", "x"), ("img/b.png", "y"))
 
 
 @pytest.mark.parametrize(
-    ("path", "said"),
+    ("path", "text"),
     [
         ("img/a.png", "there is img/A.png"),
         ("IMG/B.png", "there is img/b.png"),
@@ -50,11 +50,11 @@ GOOD = (("img/A.png", "x"), ("img/b.png", "y"))
         ("img/gone.png", "no such file"),
     ],
 )
-def test_a_file_that_is_not_there_is_named_with_what_may_be_meant(tmp_path: Path, path: str, said: str) -> None:
+def test_a_file_that_is_not_there_is_named_with_what_may_be_meant(tmp_path: Path, path: str, text: str) -> None:
     example_data.save(tmp_path / "beside.png")
     found = discover(table(tmp_path / "d", *GOOD, (path, "x")), OPTIONS)
     assert len(found.samples) == 2
-    assert said in reasons(found)[path]
+    assert text in reasons(found)[path]
     assert "1 of 3 lines of labels.csv name files that aren't there" in found.notes
 
 
@@ -69,7 +69,7 @@ def test_when_no_file_is_there_the_error_says_where_paths_start(tmp_path: Path) 
     assert f"relative to the table's folder, {tmp_path}" in str(refused.value)
 
 
-def test_backslashes_are_read_as_slashes_and_that_is_said(tmp_path: Path) -> None:
+def test_backslashes_are_read_as_slashes_and_that_is_reported(tmp_path: Path) -> None:
     found = discover(table(tmp_path, ("img\\A.png", "x"), ("img\\b.png", "y"), ("img/c.PNG", "y")), OPTIONS)
     assert [sample.id for sample in found.samples] == ["img/A.png", "img/b.png", "img/c.PNG"]
     assert "backslashes in 2 paths of labels.csv are read as slashes" in found.notes
@@ -83,7 +83,7 @@ def test_other_separators_are_read(tmp_path: Path, separator: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("head", "said"),
+    ("head", "text"),
     [
         ("img/A.png,x", "Its first line names a picture already: put the line path,label above it"),
         ("filename,class", "In its first line, call filename path and class label, or give --label-column class"),
@@ -92,10 +92,10 @@ def test_other_separators_are_read(tmp_path: Path, separator: str) -> None:
         ("foo,bar", "path and label are missing"),
     ],
 )
-def test_a_first_line_without_the_columns_is_answered_with_what_to_write(tmp_path: Path, head: str, said: str) -> None:
+def test_a_first_line_without_the_columns_is_answered_with_what_to_write(tmp_path: Path, head: str, text: str) -> None:
     with pytest.raises(zooft.DataError) as refused:
         discover(table(tmp_path, *GOOD, head=head), OPTIONS)
-    assert said in str(refused.value)
+    assert text in str(refused.value)
 
 
 def test_the_column_of_the_classes_can_be_named_in_any_case(tmp_path: Path) -> None:
@@ -140,8 +140,8 @@ def test_one_column_of_a_table_does_not_mean_two_things(tmp_path: Path) -> None:
 @pytest.mark.parametrize("name", ["labels.xlsx", "labels.xls", "labels.ods"])
 def test_a_spreadsheet_is_answered_with_csv(tmp_path: Path, name: str) -> None:
     (tmp_path / name).write_bytes(b"PK\x03\x04")
-    told = command("audit", tmp_path / name, "--task", "classification", status=1)
-    assert "is a spreadsheet: save it as CSV (UTF-8)" in " ".join(told.stderr.split())
+    messages = command("audit", tmp_path / name, "--task", "classification", status=1)
+    assert "is a spreadsheet: save it as CSV (UTF-8)" in " ".join(messages.stderr.split())
 
 
 def test_one_file_with_two_labels_is_an_error_that_names_both_lines(tmp_path: Path) -> None:
@@ -158,7 +158,7 @@ def test_a_misspelt_split_is_an_error_with_its_line(tmp_path: Path) -> None:
 
 def test_splits_of_some_lines_only_are_an_error(tmp_path: Path) -> None:
     rows = (("img/A.png", "x", "train"), ("img/b.png", "y", ""), ("img/c.PNG", "y", "val"))
-    told = command(
+    messages = command(
         "finetune",
         "--backbone",
         "timm:test_resnet",
@@ -172,7 +172,7 @@ def test_splits_of_some_lines_only_are_an_error(tmp_path: Path) -> None:
         tmp_path / "run",
         status=1,
     )
-    assert "1 of 3 samples have no split while the others do" in told.stderr
+    assert "1 of 3 samples have no split while the others do" in messages.stderr
     assert not (tmp_path / "run").exists()
 
 
@@ -183,6 +183,6 @@ def test_groups_that_resemble_each_other_are_warned_of(tmp_path: Path, one: str,
     rows = (("img/A.png", "x", one), ("img/b.png", "y", other), ("img/c.PNG", "y", "else"))
     found = discover(table(tmp_path, *rows, head="path,label,group"), OPTIONS)
     assert {sample.group for sample in found.samples} == {one, other, "else"}
-    (told,) = [note for note in found.notes if note.startswith("warning: groups")]
-    assert ascii(one) in told
-    assert "both sides of the split" in told
+    (messages,) = [note for note in found.notes if note.startswith("warning: groups")]
+    assert ascii(one) in messages
+    assert "both sides of the split" in messages

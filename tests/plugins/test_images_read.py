@@ -25,7 +25,7 @@ from sklearn.datasets import load_sample_image
 
 import zooft
 from zooft_images.options import FORMATS, ClassificationOptions
-from zooft_images.read import MOST_PIXELS, digest, inspect, read, sketch
+from zooft_images.read import MOST_PIXELS, decode_small, digest, inspect, read
 from zooft_images.shards import Member, Shard
 
 OPTIONS = ClassificationOptions()
@@ -90,9 +90,9 @@ def should_be_read(row: dict[str, str]) -> bool:
     return row["result"] == "ok" and row["fmt"] in FORMATS and one_picture and row["mode"] in EIGHT_BIT_MODES
 
 
-def refused(corner: dict[str, NDArray[np.uint8] | str], wanted: Callable[[dict[str, str]], bool]) -> dict[str, str]:
+def refused(corner: dict[str, NDArray[np.uint8] | str], required: Callable[[dict[str, str]], bool]) -> dict[str, str]:
     """Name to reason of the files that the inventory's rows single out; fails where one of them was read."""
-    names = [name for name, row in example_data.inventory().items() if wanted(row)]
+    names = [name for name, row in example_data.inventory().items() if required(row)]
     was_read = [name for name in names if not isinstance(corner[name], str)]
     assert names
     assert not was_read
@@ -132,14 +132,14 @@ def test_several_pictures_in_a_file_are_refused_with_their_number(
     assert all(f"holds {rows[name]['frames']} pictures" in reason for name, reason in reasons.items())
 
 
-def test_gif_is_refused_unless_asked_for(corner: dict[str, NDArray[np.uint8] | str]) -> None:
+def test_gif_is_refused_unless_requested(corner: dict[str, NDArray[np.uint8] | str]) -> None:
     reasons = refused(corner, lambda row: row["fmt"] == "GIF")
     assert all("GIF isn't an accepted format" in reason for reason in reasons.values())
     still = example_data.real("image_corner") / "first_frame_transparency.gif"
     assert np.array_equal(read(still, ClassificationOptions(formats=("GIF",))), pillow(still))
 
 
-def test_formats_are_told_by_content_not_by_name(tmp_path: Path) -> None:
+def test_formats_are_recognised_by_content_not_by_name(tmp_path: Path) -> None:
     disguised = tmp_path / "picture.jpg"
     Image.fromarray(example_data.picture(100)).save(disguised, format="GIF")
     assert "GIF isn't an accepted format" in str(outcome(disguised))
@@ -155,7 +155,7 @@ def test_sixteen_bits_are_refused_with_the_way_out(corner: dict[str, NDArray[np.
     assert all("16 bits a level" in reason and "--sixteen-bit scale" in reason for reason in reasons.values())
 
 
-def test_sixteen_bits_are_scaled_when_asked_for() -> None:
+def test_sixteen_bits_are_scaled_on_request() -> None:
     names = [name for name, row in example_data.inventory().items() if row["mode"] in SIXTEEN_BIT_MODES]
     paths = [example_data.real("image_corner") / name for name in names]
     with warnings.catch_warnings():
@@ -277,7 +277,7 @@ def test_inspection_and_reading_agree_about_damaged_jpegs(tmp_path: Path, kind: 
         assert verdict(damaged) == reason(damaged)
 
 
-def test_inspection_tells_the_size_as_stored(tmp_path: Path) -> None:
+def test_inspection_gives_the_size_as_stored(tmp_path: Path) -> None:
     (tmp_path / "picture.jpg").write_bytes(jpeg("baseline"))
     facts = inspect(tmp_path / "picture.jpg", OPTIONS).facts
     assert (facts["width"], facts["height"], facts["mode"]) == (93, 67, "RGB")
@@ -294,7 +294,7 @@ def photograph(size: tuple[int, int]) -> Image.Image:
 
 @pytest.mark.parametrize("options", [OPTIONS, GREY], ids=["rgb", "grey"])
 @pytest.mark.parametrize(
-    ("size", "wanted"),
+    ("size", "required"),
     [
         ((640, 426), (108, 162)),
         ((216, 432), (216, 108)),
@@ -306,13 +306,13 @@ def photograph(size: tuple[int, int]) -> Image.Image:
     ids=str,
 )
 @pytest.mark.parametrize("format_", ["JPEG", "PNG"])
-def test_sketches_are_brought_down_and_never_up(
-    tmp_path: Path, format_: str, size: tuple[int, int], wanted: tuple[int, int], options: ClassificationOptions
+def test_small_pictures_are_brought_down_and_never_up(
+    tmp_path: Path, format_: str, size: tuple[int, int], required: tuple[int, int], options: ClassificationOptions
 ) -> None:
     photograph(size).save(tmp_path / "picture", format_)
-    (made,) = sketch(tmp_path / "picture", SPEC, options)
+    (made,) = decode_small(tmp_path / "picture", SPEC, options)
     assert made.dtype == np.uint8
-    assert made.shape == (*wanted, 1 if options.colour == "grey" else 3)
+    assert made.shape == (*required, 1 if options.colour == "grey" else 3)
     if min(size) <= SHORTER:
         assert np.array_equal(made, read(tmp_path / "picture", options))
 
@@ -320,10 +320,10 @@ def test_sketches_are_brought_down_and_never_up(
 @pytest.mark.parametrize("orientation", [1, 3, 6])
 @pytest.mark.parametrize("format_", ["JPEG", "PNG"])
 @pytest.mark.parametrize("size", [(1024, 768), (900, 700), (300, 260)], ids=str)
-def test_sketches_show_the_picture_but_for_a_level_or_so(
+def test_small_pictures_show_the_picture_but_for_a_level_or_so(
     tmp_path: Path, format_: str, size: tuple[int, int], orientation: int
 ) -> None:
-    """The centre of the sketch and of the whole picture at one size, by Pillow."""
+    """The centre of the small picture and of the whole one at one size, by Pillow."""
     exif = Image.Exif()
     exif[EXIF_ORIENTATION] = orientation
     photograph(size).save(tmp_path / "picture", format_, quality=90, exif=exif)
@@ -332,7 +332,7 @@ def test_sketches_show_the_picture_but_for_a_level_or_so(
         small = ImageOps.fit(Image.fromarray(levels), (72, 72), Image.Resampling.BICUBIC)
         return np.asarray(small, dtype=np.float64)
 
-    (made,) = sketch(tmp_path / "picture", SPEC, OPTIONS)
+    (made,) = decode_small(tmp_path / "picture", SPEC, OPTIONS)
     difference = np.abs(centre(made) - centre(pillow(tmp_path / "picture")))
     assert difference.mean() < 1.6
 
@@ -342,9 +342,9 @@ def test_odd_pictures_are_sketched_or_refused_as_reading_does(corner: dict[str, 
     for name, found in corner.items():
         if isinstance(found, str):
             with pytest.raises(zooft.DataError):
-                sketch(folder / name, SPEC, OPTIONS)
+                decode_small(folder / name, SPEC, OPTIONS)
             continue
-        (made,) = sketch(folder / name, SPEC, OPTIONS)
+        (made,) = decode_small(folder / name, SPEC, OPTIONS)
         assert min(made.shape[:2]) == min(*found.shape[:2], SHORTER)
         assert made.shape[1] / made.shape[0] == pytest.approx(found.shape[1] / found.shape[0], rel=0.02)
 
@@ -356,10 +356,10 @@ def test_the_digest_is_that_of_the_bytes(tmp_path: Path) -> None:
         assert digest(path, OPTIONS) == hashlib.sha256(content).hexdigest()
 
 
-@pytest.mark.parametrize(("make", "said"), [(lambda path: None, "no such file"), (Path.mkdir, "a folder")])
-def test_what_is_gone_has_no_digest(tmp_path: Path, make: Callable[[Path], None], said: str) -> None:
+@pytest.mark.parametrize(("make", "message"), [(lambda path: None, "no such file"), (Path.mkdir, "a folder")])
+def test_what_is_gone_has_no_digest(tmp_path: Path, make: Callable[[Path], None], message: str) -> None:
     make(tmp_path / "picture.jpg")
-    with pytest.raises(zooft.DataError, match=said):
+    with pytest.raises(zooft.DataError, match=message):
         digest(tmp_path / "picture.jpg", OPTIONS)
 
 
@@ -370,7 +370,7 @@ def test_a_picture_in_a_shard_is_read_as_its_file_is(tmp_path: Path) -> None:
     about = shard.stat()
     member = Member(Shard(str(shard), about.st_size, about.st_mtime_ns), len(b"before"), len(content))
     assert np.array_equal(read(member, OPTIONS), read(file, OPTIONS))
-    assert np.array_equal(sketch(member, SPEC, OPTIONS)[0], sketch(file, SPEC, OPTIONS)[0])
+    assert np.array_equal(decode_small(member, SPEC, OPTIONS)[0], decode_small(file, SPEC, OPTIONS)[0])
     assert inspect(member, OPTIONS) == inspect(file, OPTIONS)
     assert digest(member, OPTIONS) == digest(file, OPTIONS)
 
@@ -445,14 +445,14 @@ def refusal_in_little_memory(path: Path) -> str:
 
 
 @pytest.mark.parametrize(
-    ("width", "height", "said"),
+    ("width", "height", "message"),
     [(10_001, 10_001, f"10001 x 10001 is above {MOST_PIXELS:,} pixels"), (60_000, 60_000, "DecompressionBombError")],
 )
-def test_bombs_are_refused_from_the_header(tmp_path: Path, width: int, height: int, said: str) -> None:
+def test_bombs_are_refused_from_the_header(tmp_path: Path, width: int, height: int, message: str) -> None:
     (tmp_path / "bomb.png").write_bytes(png(width, height))
     reason = refusal_in_little_memory(tmp_path / "bomb.png")
     assert reason.startswith("refused: ")
-    assert said in reason
+    assert message in reason
 
 
 def test_a_text_chunk_bomb_is_refused_in_little_memory(tmp_path: Path) -> None:

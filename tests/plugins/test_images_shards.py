@@ -42,7 +42,7 @@ def labels(found: zooft.Discovery) -> dict[str, str]:
 
 
 def notes(found: zooft.Discovery) -> list[str]:
-    """All but which of two classes is looked for."""
+    """All but which of two classes is positive."""
     return [note for note in found.notes if not note.startswith("the positive class")]
 
 
@@ -161,7 +161,7 @@ def test_one_tar_file_is_data(tmp_path: Path) -> None:
     assert {sample.split for sample in found.samples} == {None}
 
 
-def test_shards_of_one_key_are_told_apart_by_their_names(tmp_path: Path) -> None:
+def test_shards_of_one_key_are_distinguished_by_their_names(tmp_path: Path) -> None:
     for number in range(2):
         write(tmp_path / f"x-{number}.tar", pairs(2))
     found = discover_checked(registry.load().task("classification"), tmp_path, OPTIONS)
@@ -187,7 +187,7 @@ def test_a_word_within_a_word_is_no_split(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("names", "said"),
+    ("names", "message"),
     [
         (("a-train-0.tar", "b-0.tar"), "a-train-0.tar names its split and b-0.tar doesn't"),
         (("train-val-0.tar",), "names several splits: train and val"),
@@ -195,16 +195,18 @@ def test_a_word_within_a_word_is_no_split(tmp_path: Path) -> None:
         (("a.tar.gz",), "compressed with gzip"),
     ],
 )
-def test_what_would_quietly_be_another_experiment_is_an_error(tmp_path: Path, names: Sequence[str], said: str) -> None:
+def test_what_would_quietly_be_another_experiment_is_an_error(
+    tmp_path: Path, names: Sequence[str], message: str
+) -> None:
     for name in names:
         write(tmp_path / name, pairs(2))
         if name.endswith(".gz"):
             (tmp_path / name).write_bytes(gzip.compress((tmp_path / name).read_bytes()))
-    with pytest.raises(zooft.DataError, match=said):
+    with pytest.raises(zooft.DataError, match=message):
         discover(tmp_path, OPTIONS)
 
 
-def test_an_archive_beside_class_folders_is_not_taken_for_a_shard(tmp_path: Path) -> None:
+def test_an_archive_beside_class_folders_is_not_mistaken_for_a_shard(tmp_path: Path) -> None:
     example_data.write_classes(tmp_path, {"ant": 1, "bee": 1})
     write(tmp_path / "archive.tar", pairs(2))
     found = discover(tmp_path, OPTIONS)
@@ -220,7 +222,7 @@ def test_files_beside_shards_are_listed(tmp_path: Path) -> None:
     assert set(rejected(discover(tmp_path, OPTIONS))) == {"_info.json", "train/a.idx"}
 
 
-def test_a_hole_in_the_numbers_is_told(tmp_path: Path) -> None:
+def test_a_hole_in_the_numbers_is_reported(tmp_path: Path) -> None:
     for number in (0, 1, 2, 4, 5):
         write(tmp_path / f"x-{number:06}.tar", pairs(2))
     assert any("x-NUMBER.tar lack 1 of the numbers in between: 3" in note for note in discover(tmp_path, OPTIONS).notes)
@@ -283,7 +285,7 @@ def test_a_label_that_is_a_number_and_another_class_name_is_not_guessed(tmp_path
 
 
 @pytest.mark.parametrize(
-    ("content", "said"),
+    ("content", "message"),
     [
         ("", "no names"),
         ("ant\nant", "ant twice"),
@@ -291,10 +293,10 @@ def test_a_label_that_is_a_number_and_another_class_name_is_not_guessed(tmp_path
         ("ant\nb\x1be", "an empty or unprintable name"),
     ],
 )
-def test_class_names_that_cannot_be_meant_are_an_error(tmp_path: Path, content: str, said: str) -> None:
+def test_class_names_that_cannot_be_meant_are_an_error(tmp_path: Path, content: str, message: str) -> None:
     (tmp_path / "classes.txt").write_text(content)
     write(tmp_path / "x.tar", pairs(2))
-    with pytest.raises(zooft.DataError, match=said):
+    with pytest.raises(zooft.DataError, match=message):
         discover(tmp_path, OPTIONS)
 
 
@@ -326,8 +328,8 @@ def test_a_named_class_without_pictures_is_an_error_as_an_empty_folder_is(tmp_pa
 def test_groups_come_from_json(tmp_path: Path) -> None:
     members: dict[str, bytes | str] = {}
     for index, subject in enumerate(("anna", 7, None, "")):
-        told = {"label": "ab"[index % 2], "subject": subject}
-        members |= {f"{index}.png": png(index), f"{index}.json": json.dumps(told)}
+        messages = {"label": "ab"[index % 2], "subject": subject}
+        members |= {f"{index}.png": png(index), f"{index}.json": json.dumps(messages)}
     path = write(tmp_path / "x.tar", members)
     found = discover(path, ClassificationOptions(group_column="subject"))
     assert [sample.group for sample in found.samples] == ["anna", "7", None, None]
@@ -341,8 +343,8 @@ def test_groups_come_from_json(tmp_path: Path) -> None:
 def test_the_key_of_the_classes_can_be_named_and_then_no_other_label_counts(tmp_path: Path) -> None:
     members: dict[str, bytes | str] = {}
     for index, kind in enumerate(("oak", "elm", None)):
-        told = {"label": "x", "kind": kind}
-        members |= {f"{index}.png": png(index), f"{index}.json": json.dumps(told), f"{index}.cls": "y"}
+        messages = {"label": "x", "kind": kind}
+        members |= {f"{index}.png": png(index), f"{index}.json": json.dumps(messages), f"{index}.cls": "y"}
     path = write(tmp_path / "x.tar", members)
     found = discover(path, ClassificationOptions(label_column="kind"))
     assert labels(found) == {"x.tar/0.png": "oak", "x.tar/1.png": "elm"}
@@ -357,7 +359,7 @@ def test_the_key_of_the_classes_can_be_named_and_then_no_other_label_counts(tmp_
 
 
 @pytest.mark.parametrize(
-    ("more", "name", "said"),
+    ("more", "name", "message"),
     [
         ({"z_png": ""}, "z.png", "no label: neither a .cls nor a .json with label or cls is beside it (nothing else)"),
         ({"z_png": "", "z_txt": "a cat"}, "z.png", "is beside it (.txt)"),
@@ -385,12 +387,12 @@ def test_the_key_of_the_classes_can_be_named_and_then_no_other_label_counts(tmp_
     ],
 )  # fmt: skip
 def test_what_is_not_a_sample_is_listed_with_its_reason(
-    tmp_path: Path, more: dict[str, str], name: str, said: str
+    tmp_path: Path, more: dict[str, str], name: str, message: str
 ) -> None:
     found = one(tmp_path, **more)
     assert list(labels(found)) == ["x.tar/00.png", "x.tar/01.png"]
     assert list(rejected(found)) == [f"x.tar/{name}"]
-    assert said in rejected(found)[f"x.tar/{name}"]
+    assert message in rejected(found)[f"x.tar/{name}"]
 
 
 @pytest.mark.parametrize("extension", ["png", "cls", "json"])
@@ -427,8 +429,8 @@ def test_pickles_and_other_kinds_are_left_alone_and_counted(tmp_path: Path) -> N
     (note,) = notes(found)
     assert note.startswith("members of shards that aren't used: 2 .pth, ")
     assert " and 1 other kinds" in note
-    for told in ("1 .pyd", "1 without extension", "1 .json", "1 .npy"):
-        assert told in note
+    for messages in ("1 .pyd", "1 without extension", "1 .json", "1 .npy"):
+        assert messages in note
 
 
 # names
@@ -464,8 +466,8 @@ def test_hidden_members_are_left_out_counted_and_listed_where_they_look_like_pic
         "x.tar/._00.png": "hidden: what macOS writes beside a picture (AppleDouble)",
         "x.tar/a/.thumbs/00.png": "hidden: the name begins with a dot",
     }
-    (told,) = notes(found)
-    assert told.endswith("are left out: 1 .DS_Store, 1 ._…, 1 .thumbs")
+    (messages,) = notes(found)
+    assert messages.endswith("are left out: 1 .DS_Store, 1 ._…, 1 .thumbs")
 
 
 # hostile and damaged shards
@@ -540,7 +542,7 @@ END = b"\0" * 2 * BLOCK
 
 @pytest.mark.timeout(60)
 @pytest.mark.parametrize(
-    ("tail", "said"),
+    ("tail", "message"),
     [
         (header("z.png", 10**15) + b"x" * BLOCK, "ends inside z.png: it was cut off"),
         (header("z", 10**13, tarfile.GNUTYPE_LONGNAME), "has a header of 10,000,000,000,000 bytes"),
@@ -555,7 +557,7 @@ END = b"\0" * 2 * BLOCK
         (b"", "has no end mark"),
     ],
 )
-def test_damage_ends_a_shard_and_is_told_with_what_is_used(tmp_path: Path, tail: bytes, said: str) -> None:
+def test_damage_ends_a_shard_and_is_reported_with_what_is_used(tmp_path: Path, tail: bytes, message: str) -> None:
     path = tmp_path / "x.tar"
     path.write_bytes(sound() + tail)
     tracemalloc.start()
@@ -564,12 +566,12 @@ def test_damage_ends_a_shard_and_is_told_with_what_is_used(tmp_path: Path, tail:
     tracemalloc.stop()
     assert list(labels(found)) == ["x.tar/00.png", "x.tar/01.png"]
     reason = rejected(found)["x.tar"]
-    assert said in reason
+    assert message in reason
     assert reason.endswith("; the 2 pictures before that are used")
     assert peak < 20e6
 
 
-def test_wherever_a_shard_is_cut_off_its_whole_pictures_are_used_and_the_cut_is_told(tmp_path: Path) -> None:
+def test_wherever_a_shard_is_cut_off_its_whole_pictures_are_used_and_the_cut_is_reported(tmp_path: Path) -> None:
     members = pairs(4)
     whole = write(tmp_path / "whole.tar", members).read_bytes()
     content = {name: raw for name, raw in members.items() if name.endswith("png")}
@@ -655,8 +657,8 @@ def test_a_shard_that_changed_since_is_not_read(tmp_path: Path, change: str) -> 
         os.utime(path, ns=(about.st_atime_ns, about.st_mtime_ns))
     from zooft.data.samples import read
 
-    said = "can't be read: No such file" if change == "gone" else "x.tar has changed since the data was listed"
-    with pytest.raises(zooft.DataError, match=rf"x.tar/00.png was readable when the data was listed.*{said}"):
+    message = "can't be read: No such file" if change == "gone" else "x.tar has changed since the data was listed"
+    with pytest.raises(zooft.DataError, match=rf"x.tar/00.png was readable when the data was listed.*{message}"):
         read(task, OPTIONS, sample)
 
 
@@ -680,7 +682,7 @@ def test_members_go_to_loader_processes(tmp_path: Path) -> None:
         )
 
 
-def test_progress_is_told_for_every_shard_and_picture(tmp_path: Path) -> None:
+def test_progress_is_reported_for_every_shard_and_picture(tmp_path: Path) -> None:
     for number in range(3):
         write(tmp_path / f"x-{number}.tar", pairs(30))
     seen: dict[str, list[int]] = {}

@@ -85,10 +85,10 @@ def given(
 ) -> zooft.Source:
     """A source of these rows, under guard as after registering."""
 
-    def some(_path: Path, wanted: Sequence[str]) -> Iterator[zooft.Row | zooft.Rejection]:
+    def some(_path: Path, required: Sequence[str]) -> Iterator[zooft.Row | zooft.Rejection]:
         for item in items:
             if isinstance(item, zooft.Row):
-                item = dataclasses.replace(item, values={key: item.values.get(key) for key in wanted})
+                item = dataclasses.replace(item, values={key: item.values.get(key) for key in required})
             yield item
 
     source = zooft.Source(
@@ -372,7 +372,7 @@ def test_sixteen_bits_of_decoded_levels_need_their_option(tmp_path: Path) -> Non
     assert reader.read(scaled.source, options)[0, :, 0].tolist() == [0, 128, 255]
 
 
-def test_the_digest_of_levels_tells_shape_and_values_apart(tmp_path: Path) -> None:
+def test_the_digest_of_levels_distinguishes_shape_and_values(tmp_path: Path) -> None:
     arrays = [np.zeros((4, 6), np.uint8), np.zeros((6, 4), np.uint8), np.ones((4, 6), np.uint8)]
     discovery = found(tmp_path, given([row(n, "ab"[n % 2], content=array) for n, array in enumerate(arrays)]))
     assert len({reader.digest(sample.source, OPTIONS) for sample in discovery.samples}) == 3
@@ -387,7 +387,7 @@ def test_an_array_that_is_no_image_is_listed(tmp_path: Path) -> None:
 # a source's own faults
 
 
-def test_what_a_source_raises_while_its_rows_are_gone_through_is_its_plugins(tmp_path: Path) -> None:
+def test_what_a_source_raises_while_its_rows_are_read_is_its_plugins(tmp_path: Path) -> None:
     def broken(_path: Path, _columns: Sequence[str]) -> Iterator[zooft.Row]:
         yield row(0, "a")
         raise KeyError("lost")

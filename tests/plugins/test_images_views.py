@@ -103,8 +103,8 @@ def test_views_are_those_of_torchvisions_transforms(augment: str, spec: zooft.In
     steps += [v2.ToDtype(torch.float32, scale=True), v2.Normalize(spec.mean, spec.std)]
     usual, image = v2.Compose(steps), example_data.picture(128, size=(64, 48))
     for seed in range(30):
-        wanted = seen(lambda array: usual(torch.from_numpy(array).permute(2, 0, 1)), image, seed)
-        torch.testing.assert_close(seen(view_of(spec, augment), image, seed), wanted, rtol=0, atol=1e-5)
+        required = seen(lambda array: usual(torch.from_numpy(array).permute(2, 0, 1)), image, seed)
+        torch.testing.assert_close(seen(view_of(spec, augment), image, seed), required, rtol=0, atol=1e-5)
 
 
 def test_light_moves_and_crops_but_keeps_levels() -> None:

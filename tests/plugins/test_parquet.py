@@ -24,7 +24,7 @@ from zooft.hooks.guard import guard_functions
 from zooft_images import read as reader
 from zooft_images.discover import discover
 from zooft_images.options import ClassificationOptions
-from zooft_parquet import files, unpacked
+from zooft_parquet import files, unpacking
 
 pa = pytest.importorskip("pyarrow", reason="pyarrow isn't installed: pip install 'zooft[parquet]'")
 pq = pytest.importorskip("pyarrow.parquet", reason="pyarrow isn't installed: pip install 'zooft[parquet]'")
@@ -172,8 +172,8 @@ def test_a_column_that_is_called_like_groups_is_pointed_out(tmp_path: Path) -> N
 def test_names_of_numbers_keep_their_order(tmp_path: Path) -> None:
     features = {"image": {"_type": "Image"}, "label": {"names": ["wasp", "ant"], "_type": "ClassLabel"}}
     table = pa.table({"image": [{"bytes": png(n), "path": None} for n in range(3)], "label": [1, 0, 1]})
-    told = {"huggingface": json.dumps({"info": {"features": features}})}
-    pq.write_table(table.replace_schema_metadata(told), tmp_path / "a.parquet")
+    messages = {"huggingface": json.dumps({"info": {"features": features}})}
+    pq.write_table(table.replace_schema_metadata(messages), tmp_path / "a.parquet")
     discovery = found(tmp_path / "a.parquet")
     assert discovery.classes == ("wasp", "ant")
     assert [sample.target for sample in discovery.samples] == [1, 0, 1]
@@ -325,7 +325,7 @@ def test_damage_in_the_labels_takes_the_rest_of_its_row_group(tmp_path: Path) ->
 def test_a_file_that_changes_after_it_was_listed_is_not_read_any_further(tmp_path: Path) -> None:
     path = write(tmp_path / "a.parquet", [png(0), png(1)], ["x", "y"])
     (sample, _) = found(path).samples
-    unpacked.unpack.cache_clear()
+    unpacking.unpack.cache_clear()
     write(path, [png(2), png(3), png(4)], ["x", "y", "x"])
     with pytest.raises(zooft.DataError, match=r"a.parquet has changed since the data was listed"):
         reader.read(sample.source, OPTIONS)
@@ -335,8 +335,8 @@ def test_files_that_name_numbers_in_different_ways_are_refused(tmp_path: Path) -
     for name, names in (("a", ["x", "y"]), ("b", ["y", "x"])):
         features = {"label": {"names": names, "_type": "ClassLabel"}}
         table = pa.table({"image": [png(0), png(1)], "label": [0, 1]})
-        told = {"huggingface": json.dumps({"info": {"features": features}})}
-        pq.write_table(table.replace_schema_metadata(told), tmp_path / f"{name}.parquet")
+        messages = {"huggingface": json.dumps({"info": {"features": features}})}
+        pq.write_table(table.replace_schema_metadata(messages), tmp_path / f"{name}.parquet")
     with pytest.raises(zooft.DataError, match=r"b.parquet names the numbers of the column label otherwise"):
         found(tmp_path)
 
@@ -360,7 +360,7 @@ def test_memory_does_not_grow_with_the_images(tmp_path: Path) -> None:
     before = pa.total_allocated_bytes()
     pool = pa.default_memory_pool()
     tracemalloc.start()
-    made = unpacked.unpack(row.content.file)
+    made = unpacking.unpack(row.content.file)
     python = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
     assert len(made.ends) == 64

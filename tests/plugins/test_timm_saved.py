@@ -36,18 +36,18 @@ def save(folder: Path, name: str = "test_resnet", **settings: Any) -> Path:
 def keep(cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The same, where the hub's library keeps what it has downloaded."""
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(cache))
-    kept = cache / f"models--{REPOSITORY.replace('/', '--')}"
-    save(kept / "snapshots" / "0123456789abcdef0123456789abcdef01234567")
-    (kept / "refs").mkdir()
-    (kept / "refs" / "main").write_text("0123456789abcdef0123456789abcdef01234567")
+    stored = cache / f"models--{REPOSITORY.replace('/', '--')}"
+    save(stored / "snapshots" / "0123456789abcdef0123456789abcdef01234567")
+    (stored / "refs").mkdir()
+    (stored / "refs" / "main").write_text("0123456789abcdef0123456789abcdef01234567")
 
 
-def unreachable(asked: list[str]) -> Any:
-    def ask(url: str, **_: object) -> object:
-        asked.append(url)
+def unreachable(requested: list[str]) -> Any:
+    def call_plugin(url: str, **_: object) -> object:
+        requested.append(url)
         raise OSError("[Errno -2] Name or service not known")
 
-    return ask
+    return call_plugin
 
 
 @pytest.mark.parametrize(
@@ -61,9 +61,9 @@ def test_features_of_a_folder_are_timms_own(name: str, settings: dict[str, Any],
     spec = backbone.input
     x = torch.randn(2, 3, spec.height, spec.width, generator=torch.Generator().manual_seed(1))
     with torch.inference_mode():
-        wanted = plain(x)
-        torch.testing.assert_close(backbone.module.eval()(x), wanted, rtol=1e-5, atol=1e-5)
-    assert float(wanted.std()) > 0
+        expected = plain(x)
+        torch.testing.assert_close(backbone.module.eval()(x), expected, rtol=1e-5, atol=1e-5)
+    assert float(expected.std()) > 0
     config = timm.data.resolve_model_data_config(plain)
     assert (list(spec.mean), (3, spec.height, spec.width)) == ([0.1, 0.2, 0.3], tuple(config["input_size"]))
     assert spec.resize == int(spec.height / 0.8)
@@ -109,19 +109,19 @@ def test_the_hubs_models_come_from_its_download_folder_without_a_network(
     tensors = {n: t for n, t in backbone.module.state_dict().items() if n in plain.state_dict()}
     plain.load_state_dict(tensors, strict=True)
     torch.manual_seed(0)
-    wanted = timm.create_model("test_resnet", num_classes=7).state_dict()
-    assert all(torch.equal(tensor, wanted[name]) for name, tensor in tensors.items())
+    expected = timm.create_model("test_resnet", num_classes=7).state_dict()
+    assert all(torch.equal(tensor, expected[name]) for name, tensor in tensors.items())
 
 
-def test_without_a_network_the_hub_is_asked_once_and_the_way_out_is_said(
+def test_without_a_network_the_hub_is_queried_once_and_the_way_out_is_shown(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    asked: list[str] = []
+    requested: list[str] = []
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
-    monkeypatch.setattr("huggingface_hub.get_hf_file_metadata", unreachable(asked))
+    monkeypatch.setattr("huggingface_hub.get_hf_file_metadata", unreachable(requested))
     with pytest.raises(WeightsError, match=r"somebody/a-model can't be taken .*not known.*timm:local-dir:FOLDER"):
         full_name(FAMILY, f"hf-hub:{REPOSITORY}")
-    assert len(asked) == 1
+    assert len(requested) == 1
 
 
 @pytest.mark.parametrize(

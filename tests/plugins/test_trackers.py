@@ -39,7 +39,7 @@ def pictures(tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def asked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+def requested(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     """Both are switched on, and write below one folder."""
     monkeypatch.setenv("ZOOFT_TENSORBOARD", str(tmp_path / "curves"))
     monkeypatch.setenv("ZOOFT_MLFLOW", "lamps")
@@ -87,15 +87,15 @@ def recorded(folder: Path, name: str) -> list[tuple[int, float]]:
     return [(record["epoch"], record[name]) for record in map(json.loads, lines)]
 
 
-def test_every_epoch_and_every_figure_is_what_the_run_s_files_say(pictures: Path, asked: Path) -> None:
+def test_every_epoch_and_every_figure_is_what_the_run_s_files_say(pictures: Path, requested: Path) -> None:
     result = finetune(pictures, *trackers(), folds=2)
-    shown, run = curves(asked / "curves" / "run"), only_run()
+    shown, run = curves(requested / "curves" / "run"), only_run()
     for fold, folder in ((None, result.path), (1, result.path / "folds" / "1"), (2, result.path / "folds" / "2")):
-        wanted = recorded(folder, "train_loss")
-        assert [step for step, _ in wanted] == [1, 2]
-        of_fold = shown if fold is None else curves(asked / "curves" / "run" / f"fold-{fold}")
-        assert of_fold["loss/train"] == [(step, pytest.approx(value, rel=1e-6)) for step, value in wanted]
-        assert history(run, "train_loss" if fold is None else f"fold-{fold}/train_loss") == wanted
+        expected = recorded(folder, "train_loss")
+        assert [step for step, _ in expected] == [1, 2]
+        of_fold = shown if fold is None else curves(requested / "curves" / "run" / f"fold-{fold}")
+        assert of_fold["loss/train"] == [(step, pytest.approx(value, rel=1e-6)) for step, value in expected]
+        assert history(run, "train_loss" if fold is None else f"fold-{fold}/train_loss") == expected
     assert "loss/val" not in shown, "no sample is left to validate on, and NaN is no point"
 
     figures = json.loads((result.path / "run.json").read_text())["evaluation"]["cross-validation"]["metrics"]
@@ -106,29 +106,29 @@ def test_every_epoch_and_every_figure_is_what_the_run_s_files_say(pictures: Path
         assert shown[f"cross-validation/{name}-high"][-1][1] == pytest.approx(figure["high"], rel=1e-6)
 
 
-def test_options_and_the_end_of_a_run_without_an_export_are_there(pictures: Path, asked: Path) -> None:
+def test_options_and_the_end_of_a_run_without_an_export_are_there(pictures: Path, requested: Path) -> None:
     finetune(pictures, *trackers())
-    run, shown = only_run(), texts(asked / "curves" / "run")
+    run, shown = only_run(), texts(requested / "curves" / "run")
     assert (run.info.status, run.info.run_name, "zooft.error" in run.data.tags) == ("FINISHED", "run", False)
     assert (run.data.params["epochs"], run.data.params["backbone"]) == ("2", "timm:test_resnet.r160_in1k")
     assert int(run.data.params["samples/train"]) + int(run.data.params["samples/val"]) == 17
     assert shown["status"] == "finished"
     assert "| epochs | 2 |" in shown["options"]
-    assert str(asked) not in json.dumps({**run.data.params, **run.data.tags, **shown})
+    assert str(requested) not in json.dumps({**run.data.params, **run.data.tags, **shown})
 
 
-def test_a_run_with_a_verified_file_says_so(pictures: Path, asked: Path) -> None:
+def test_a_run_with_a_verified_file_says_so(pictures: Path, requested: Path) -> None:
     finetune(pictures, *trackers(), export=True)
     run = only_run()
     assert (run.info.status, run.data.tags["zooft.verified"]) == ("FINISHED", "passed")
 
 
-def test_a_failed_run_is_failed_with_its_reason(pictures: Path, asked: Path) -> None:
+def test_a_failed_run_is_failed_with_its_reason(pictures: Path, requested: Path) -> None:
     with pytest.raises(DivergedError) as caught:
         finetune(pictures, *trackers(), **DIVERGES)
     run = only_run()
     assert (run.info.status, run.data.tags["zooft.error"]) == ("FAILED", str(caught.value))
-    assert texts(asked / "curves" / "run")["status"] == f"failed: {caught.value}"
+    assert texts(requested / "curves" / "run")["status"] == f"failed: {caught.value}"
 
 
 class Impatient:
@@ -144,47 +144,47 @@ class Impatient:
 
 
 def test_an_interrupted_run_is_killed_and_goes_on_without_points_that_come_twice(
-    pictures: Path, asked: Path, monkeypatch: pytest.MonkeyPatch
+    pictures: Path, requested: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(checkpoint, "SHARE", 1e-9)  # the first epoch is saved, and no other before the last
     with pytest.raises(KeyboardInterrupt):
         finetune(pictures, *trackers(), Impatient(3), epochs=5)
     killed = only_run()
-    assert (killed.info.status, texts(asked / "curves" / "run")["status"]) == ("KILLED", "interrupted: interrupted")
+    assert (killed.info.status, texts(requested / "curves" / "run")["status"]) == ("KILLED", "interrupted: interrupted")
     assert [step for step, _ in history(killed, "train_loss")] == [1, 2, 3]
 
     result = zooft.finetune(resume=pictures.parent / "run", registry=listening(*trackers()))
     run = only_run()
     assert (run.info.run_id, run.info.status) == (killed.info.run_id, "FINISHED")
     assert (killed.data.tags["zooft.error"], run.data.tags["zooft.error"]) == ("interrupted", "")
-    wanted = recorded(result.path, "train_loss")
-    assert [step for step, _ in wanted] == [1, 2, 3, 4, 5]
-    assert history(run, "train_loss") == wanted
-    assert curves(asked / "curves" / "run")["loss/train"] == [
-        (step, pytest.approx(value, rel=1e-6)) for step, value in wanted
+    expected = recorded(result.path, "train_loss")
+    assert [step for step, _ in expected] == [1, 2, 3, 4, 5]
+    assert history(run, "train_loss") == expected
+    assert curves(requested / "curves" / "run")["loss/train"] == [
+        (step, pytest.approx(value, rel=1e-6)) for step, value in expected
     ]
-    assert [path.name for path in (asked / "curves").iterdir()] == ["run"]
+    assert [path.name for path in (requested / "curves").iterdir()] == ["run"]
 
 
 def test_a_run_that_is_tracked_only_when_it_is_resumed_has_all_that_is_learnt_then(
-    pictures: Path, asked: Path, monkeypatch: pytest.MonkeyPatch
+    pictures: Path, requested: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(checkpoint, "SHARE", 1e-9)
     with pytest.raises(KeyboardInterrupt):
         finetune(pictures, Impatient(3), epochs=4)
     zooft.finetune(resume=pictures.parent / "run", registry=listening(*trackers()))
     assert [step for step, _ in history(only_run(), "train_loss")] == [2, 3, 4]
-    assert [step for step, _ in curves(asked / "curves" / "run")["loss/train"]] == [2, 3, 4]
+    assert [step for step, _ in curves(requested / "curves" / "run")["loss/train"]] == [2, 3, 4]
 
 
-def test_two_runs_of_one_name_have_curves_of_their_own(pictures: Path, asked: Path) -> None:
+def test_two_runs_of_one_name_have_curves_of_their_own(pictures: Path, requested: Path) -> None:
     for folder in ("one", "two"):
-        finetune(pictures, zooft_tensorboard.Tracker(), out=asked / folder / "run", epochs=1)
-    assert [len(curves(asked / "curves" / name)["loss/train"]) for name in ("run", "run-2")] == [1, 1]
+        finetune(pictures, zooft_tensorboard.Tracker(), out=requested / folder / "run", epochs=1)
+    assert [len(curves(requested / "curves" / name)["loss/train"]) for name in ("run", "run-2")] == [1, 1]
 
 
 def test_what_a_request_could_not_bring_the_next_one_brings(
-    pictures: Path, asked: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    pictures: Path, requested: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     right, calls = mlflow.MlflowClient.log_batch, []
 
@@ -205,7 +205,7 @@ def test_what_a_request_could_not_bring_the_next_one_brings(
 # Switched off
 
 
-def test_unless_asked_they_do_nothing_and_load_nothing(
+def test_unless_configured_they_do_nothing_and_load_nothing(
     pictures: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     monkeypatch.delenv("ZOOFT_TENSORBOARD", raising=False)
@@ -237,5 +237,5 @@ def test_where_the_extra_is_missing_the_warning_says_how_it_is_installed(
 
 
 @pytest.mark.parametrize("tracker", [zooft_tensorboard.plugin, zooft_mlflow.plugin], ids=["tensorboard", "mlflow"])
-def test_they_pass_the_conformance_kit_switched_on(tracker: object, asked: Path) -> None:
-    testing.check_plugin(tracker, folder=asked)
+def test_they_pass_the_conformance_kit_switched_on(tracker: object, requested: Path) -> None:
+    testing.check_plugin(tracker, folder=requested)

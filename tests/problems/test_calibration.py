@@ -1,4 +1,4 @@
-"""Temperatures and thresholds are what the data they are fitted on say, and nothing else is looked at."""
+"""Temperatures and thresholds are what the data they are fitted on say, and nothing else is used."""
 
 from __future__ import annotations
 
@@ -28,8 +28,8 @@ def drawn(seed: int, classes: int = 2, *, samples: int = 400, temperature: float
     """Logits that are too large by the factor `temperature`, and targets drawn from what they should say."""
     rng = np.random.default_rng(seed)
     logits = rng.normal(0, 1.5, (samples, classes))
-    said = special.softmax(logits, axis=1)
-    targets = (said.cumsum(1) < rng.random((samples, 1))).sum(1).clip(max=classes - 1)
+    message = special.softmax(logits, axis=1)
+    targets = (message.cumsum(1) < rng.random((samples, 1))).sum(1).clip(max=classes - 1)
     return logits * temperature, targets
 
 
@@ -49,7 +49,7 @@ def fitted(logits: Array, targets: Array, point: OperatingPoint | None = YOUDEN,
 
 
 @pytest.mark.parametrize(
-    ("text", "wanted"),
+    ("text", "expected"),
     [
         ("youden", OperatingPoint(rule="youden")),
         ("sensitivity:0.9", OperatingPoint(rule="sensitivity", at_least=0.9)),
@@ -57,8 +57,8 @@ def fitted(logits: Array, targets: Array, point: OperatingPoint | None = YOUDEN,
         ("sensitivity:1", OperatingPoint(rule="sensitivity", at_least=1.0)),
     ],
 )
-def test_operating_points_are_read(text: str, wanted: OperatingPoint) -> None:
-    assert calibration.parse_point(text) == wanted
+def test_operating_points_are_read(text: str, expected: OperatingPoint) -> None:
+    assert calibration.parse_point(text) == expected
 
 
 @pytest.mark.parametrize(
@@ -82,8 +82,8 @@ def brute_force(logits: Array, targets: Array, activation: str) -> float:
     def loss(temperature: float) -> float:
         if activation == "softmax":
             return -float(np.log((special.softmax(logits / temperature, axis=1) * truth).sum(1)).mean())
-        said = special.expit(np.where(truth, logits, -logits) / temperature)
-        return -float(np.log(said).mean())
+        message = special.expit(np.where(truth, logits, -logits) / temperature)
+        return -float(np.log(message).mean())
 
     return float(grid[int(np.argmin([loss(temperature) for temperature in grid]))])
 
@@ -120,7 +120,7 @@ def test_sigmoids_that_are_all_on_the_right_side_leave_the_temperature_at_1() ->
 
 
 @pytest.mark.parametrize("point", [YOUDEN, None])
-def test_samples_of_one_class_tell_neither_temperature_nor_threshold(point: OperatingPoint | None) -> None:
+def test_samples_of_one_class_fit_neither_temperature_nor_threshold(point: OperatingPoint | None) -> None:
     logits, _ = drawn(0)
     found = fitted(logits, np.zeros(len(logits), np.int64), point)
     assert (found.temperature, found.threshold) == (1.0, None)
@@ -128,7 +128,7 @@ def test_samples_of_one_class_tell_neither_temperature_nor_threshold(point: Oper
     assert ("no threshold" in found.fitted_on) == (point is not None)
 
 
-def test_a_model_that_is_sure_and_wrong_keeps_its_probabilities_and_that_is_said() -> None:
+def test_a_model_that_is_sure_and_wrong_keeps_its_probabilities_and_that_is_reported() -> None:
     targets = np.arange(40) % 2
     found = fitted(np.eye(2)[1 - targets] * 10, targets, None)
     assert found.temperature == 1.0
@@ -166,9 +166,9 @@ def test_enormous_logits_give_certainty_and_no_warning(activation: Literal["soft
 
 def threshold_of(positive: list[float], targets: list[int], text: str) -> float:
     """Of probabilities that are taken as they are, without a temperature."""
-    said = np.array(positive)
+    message = np.array(positive)
     found, _ = calibration.choose_threshold(
-        np.array(targets), np.stack([1 - said, said], 1), calibration.parse_point(text)
+        np.array(targets), np.stack([1 - message, message], 1), calibration.parse_point(text)
     )
     assert found is not None
     return found
@@ -179,7 +179,7 @@ TRUTH = [1, 1, 0, 1, 1, 0, 0, 0]
 
 
 @pytest.mark.parametrize(
-    ("text", "wanted"),
+    ("text", "expected"),
     [
         ("youden", 0.35),  # 4/4 + 3/4 - 1 is the largest
         ("sensitivity:0.9", 0.35),  # all four are needed
@@ -190,8 +190,8 @@ TRUTH = [1, 1, 0, 1, 1, 0, 0, 0]
         ("specificity:0.5", 0.35),
     ],
 )
-def test_thresholds_of_a_hand_made_case(text: str, wanted: float) -> None:
-    assert threshold_of(SCORES, TRUTH, text) == pytest.approx(wanted)
+def test_thresholds_of_a_hand_made_case(text: str, expected: float) -> None:
+    assert threshold_of(SCORES, TRUTH, text) == pytest.approx(expected)
 
 
 @pytest.mark.parametrize("seed", range(20))
@@ -204,7 +204,7 @@ def test_the_threshold_is_the_best_point_of_scikit_learns_curve(seed: int, ties:
     }
     used = calibration.apply(found["youden"], logits.round() if ties else logits, "softmax")
     fpr, tpr, _ = sklearn_metrics.roc_curve(targets, used[:, 1], drop_intermediate=False)
-    wanted = {
+    expected = {
         "youden": (tpr - fpr).max(),
         "sensitivity:0.9": (1 - fpr)[tpr >= 0.9 - 1e-12].max(),
         "specificity:0.9": tpr[1 - fpr >= 0.9 - 1e-12].max(),
@@ -212,12 +212,12 @@ def test_the_threshold_is_the_best_point_of_scikit_learns_curve(seed: int, ties:
         "specificity:1": tpr[fpr == 0].max(),
     }
     for text, fit in found.items():
-        said = decide(used, fit.threshold)
-        sensitivity = sklearn_metrics.recall_score(targets, said)
-        specificity = sklearn_metrics.recall_score(targets, said, pos_label=0)
+        message = decide(used, fit.threshold)
+        sensitivity = sklearn_metrics.recall_score(targets, message)
+        specificity = sklearn_metrics.recall_score(targets, message, pos_label=0)
         rule, _, share = text.partition(":")
         got = {"youden": sensitivity + specificity - 1, "sensitivity": specificity, "specificity": sensitivity}[rule]
-        assert got == pytest.approx(wanted[text])
+        assert got == pytest.approx(expected[text])
         if share:
             assert {"sensitivity": sensitivity, "specificity": specificity}[rule] >= float(share) - 1e-9
 
@@ -259,14 +259,14 @@ def test_a_ranking_that_is_luck_calls_everyone_positive_and_says_so(truth: tuple
     luck = sklearn_metrics.roc_auc_score(truth, scores) <= 0.5 and chance_of_such_a_best_point(truth) > 0.5
     assert ("rank no better than guessing" in reason) == luck
     assert found is not None
-    said = decide(np.stack([1 - scores, scores], 1), found)
+    message = decide(np.stack([1 - scores, scores], 1), found)
     if luck:
-        assert said.all()
+        assert message.all()
     else:
-        assert 2 * sklearn_metrics.balanced_accuracy_score(truth, said) - 1 == pytest.approx((tpr - fpr).max())
+        assert 2 * sklearn_metrics.balanced_accuracy_score(truth, message) - 1 == pytest.approx((tpr - fpr).max())
 
 
-def test_a_ranking_that_tells_some_surely_and_others_last_keeps_its_best_point() -> None:
+def test_a_ranking_that_separates_some_surely_and_others_last_keeps_its_best_point() -> None:
     """Its area is half, and its best point is none that chance reaches."""
     truth = [1] * 50 + [0] * 100 + [1] * 50
     assert sklearn_metrics.roc_auc_score(truth, -np.arange(200)) == 0.5
@@ -274,7 +274,7 @@ def test_a_ranking_that_tells_some_surely_and_others_last_keeps_its_best_point()
 
 
 @pytest.mark.parametrize("text", ["sensitivity:0.5", "specificity:0.9"])
-def test_a_figure_that_is_asked_for_is_reached_by_luck_too(text: str) -> None:
+def test_a_figure_that_is_requested_is_reached_by_luck_too(text: str) -> None:
     assert threshold_of([0.8, 0.6, 0.4, 0.2], [1, 0, 0, 1], text) == pytest.approx(0.7)
 
 
@@ -298,8 +298,8 @@ def test_the_threshold_is_chosen_among_groups_where_they_are_known(score: Litera
     slices = calibration.apply(found, logits, "softmax")[:, 1].astype(np.float64).reshape(40, 4)
     answers = slices.mean(1) if score == "mean" else slices.max(1)
     fpr, tpr, _ = sklearn_metrics.roc_curve(targets[::4], answers, drop_intermediate=False)
-    said = answers >= found.threshold
-    balanced = sklearn_metrics.balanced_accuracy_score(targets[::4], said)
+    message = answers >= found.threshold
+    balanced = sklearn_metrics.balanced_accuracy_score(targets[::4], message)
     assert 2 * balanced - 1 == pytest.approx((tpr - fpr).max())
     assert found.fitted_on == "validation; the threshold on 40 groups"
     assert found.temperature == fitted(logits, targets).temperature
@@ -310,7 +310,7 @@ def test_there_is_no_threshold_without_a_rule_or_for_three_classes() -> None:
     assert fitted(*drawn(0, 3)).threshold is None
 
 
-def test_scores_that_float32_cannot_tell_apart_are_one() -> None:
+def test_scores_that_float32_cannot_distinguish_are_one() -> None:
     """The deployed graph gives 1.0 for both, so no threshold may lie between them."""
     logits = np.array([[0.0, 30.0], [0.0, 34.0], [0.0, -1.0]])
     positive = calibration.apply(Calibration(), logits, "softmax")[:, 1]

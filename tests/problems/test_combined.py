@@ -92,11 +92,11 @@ def test_the_loss_is_the_weighted_sum_over_what_is_known() -> None:
     views = [row for row, target in enumerate(TARGETS) if target.get("view") is not None]
     aged = [row for row, target in enumerate(TARGETS) if target.get("age") is not None]
     ages = np.array([TARGETS[row]["age"][0] for row in aged])
-    wanted = torch.tensor((ages - ages.mean()) / ages.std(), dtype=torch.float32)
+    expected = torch.tensor((ages - ages.mean()) / ages.std(), dtype=torch.float32)
     of_views = F.cross_entropy(
         outputs["view_logits"][views], torch.tensor([TARGETS[row]["view"] for row in views]), reduction="sum"
     )
-    of_ages = F.smooth_l1_loss(outputs["age_standardised"][aged, 0], wanted, reduction="sum")
+    of_ages = F.smooth_l1_loss(outputs["age_standardised"][aged, 0], expected, reduction="sum")
     rows = [row for row, target in enumerate(TARGETS) if target.get("findings") is not None]
     of_findings = torch.tensor(0.0)
     for label in range(2):
@@ -251,7 +251,7 @@ def test_several_numbers_are_one_answer_and_two_columns_of_classes_are_none() ->
         read(classes, {"a": ["x", "y"]})
 
 
-def test_a_target_is_told_by_each_answer_s_words() -> None:
+def test_a_target_is_reported_by_each_answer_s_words() -> None:
     presentation = task().problem.presentation
     assert presentation.target(TARGETS[7], LABELS) == "view side; age 61.0 years; findings (none);?grainy"
     assert presentation.target({"age": (61.0,)}, LABELS) == "age 61.0 years"

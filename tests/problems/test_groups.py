@@ -113,7 +113,7 @@ def test_python_in_the_report_says_the_same_row() -> None:
     names: dict[str, object] = {
         "outputs": {"probabilities": np.array([[0.1, 0.2, 0.7], [0.6, 0.2, 0.2], [0.0, 0.1, 0.9]])}
     }
-    exec("\n".join(lines), names)  # noqa: S102 -- what users are told to run
+    exec("\n".join(lines), names)  # noqa: S102 -- what users are shown to run
     assert np.asarray(names["answer"]).tolist() == [0.6, 0.2, 0.2]
 
 

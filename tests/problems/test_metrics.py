@@ -115,8 +115,8 @@ def test_accuracy_balanced_accuracy_and_f1_equal_scikit_learns(seed: int, classe
 def test_auroc_equals_scikit_learns(seed: int, classes: int) -> None:
     targets, probabilities = drawn(seed, classes)
     score = probabilities[:, 1] if classes == 2 else probabilities
-    wanted = sklearn_metrics.roc_auc_score(targets, score, multi_class="ovr", average="macro")
-    assert ours(targets, probabilities, "auroc") == pytest.approx(wanted)
+    expected = sklearn_metrics.roc_auc_score(targets, score, multi_class="ovr", average="macro")
+    assert ours(targets, probabilities, "auroc") == pytest.approx(expected)
 
 
 @pytest.mark.parametrize("classes", [2, 3])
@@ -146,8 +146,8 @@ def test_figures_are_plain_floats() -> None:
 @pytest.mark.parametrize(("seed", "classes"), CASES)
 def test_the_confusion_matrix_equals_scikit_learns(seed: int, classes: int, leave_out: int | None) -> None:
     targets, probabilities = drawn(seed, classes, leave_out=leave_out)
-    wanted = sklearn_metrics.confusion_matrix(targets, probabilities.argmax(1), labels=range(classes))
-    assert np.array_equal(metrics.confusion(targets, probabilities), wanted)
+    expected = sklearn_metrics.confusion_matrix(targets, probabilities.argmax(1), labels=range(classes))
+    assert np.array_equal(metrics.confusion(targets, probabilities), expected)
 
 
 @pytest.mark.parametrize("leave_out", [None, 1])
@@ -155,11 +155,11 @@ def test_the_confusion_matrix_equals_scikit_learns(seed: int, classes: int, leav
 def test_the_table_of_classes_equals_scikit_learns(seed: int, classes: int, leave_out: int | None) -> None:
     targets, probabilities = drawn(seed, classes, leave_out=leave_out)
     table = evaluated(targets, probabilities).per_class
-    wanted = sklearn_metrics.precision_recall_fscore_support(
+    expected = sklearn_metrics.precision_recall_fscore_support(
         targets, probabilities.argmax(1), labels=range(classes), zero_division=np.nan
     )
     got = np.array([(row.precision, row.recall, row.f1, row.support) for row in table]).T
-    assert np.allclose(got, np.array(wanted, dtype=float), equal_nan=True)
+    assert np.allclose(got, np.array(expected, dtype=float), equal_nan=True)
     assert leave_out is None or np.isnan(table[leave_out].recall)
     assert [row.name for row in table] == [f"class {k}" for k in range(classes)]
 
@@ -236,7 +236,7 @@ def test_the_interval_covers_the_truth_about_as_often_as_it_says() -> None:
 
 
 def test_whole_groups_are_drawn_where_they_are_known() -> None:
-    """Ten patients with twenty equal slices each tell as much as ten samples, not as two hundred."""
+    """Ten patients with twenty equal slices each count as ten samples, not as two hundred."""
     hits = np.repeat([True] * 7 + [False] * 3, 20)
     groups = [f"patient {index // 20}" for index in range(200)]
     by_sample, by_group = interval(hits), interval(hits, groups=groups)
@@ -303,7 +303,7 @@ def test_diagnostic_figures_equal_scikit_learns(seed: int, classes: int) -> None
     targets, probabilities = drawn(seed, classes)
     score, truth = (probabilities[:, 1], targets) if classes == 2 else (probabilities, np.eye(classes)[targets])
     predicted = probabilities.argmax(1)
-    wanted = {
+    expected = {
         "auroc": sklearn_metrics.roc_auc_score(targets, score, multi_class="ovr"),
         "auprc": sklearn_metrics.average_precision_score(truth, score, average="macro"),
         "balanced_accuracy": sklearn_metrics.balanced_accuracy_score(targets, predicted),
@@ -311,7 +311,7 @@ def test_diagnostic_figures_equal_scikit_learns(seed: int, classes: int) -> None
         "brier": sklearn_metrics.brier_score_loss(targets, score),
     }
     got = metrics.diagnostic_metrics(targets, probabilities)
-    assert {name: got[name] for name in wanted} == pytest.approx(wanted)
+    assert {name: got[name] for name in expected} == pytest.approx(expected)
 
 
 @pytest.mark.parametrize("samples", [10, 60, 300])
@@ -327,7 +327,7 @@ def test_figures_at_a_given_specificity_or_sensitivity_are_read_off_scikit_learn
 
 
 def test_the_share_that_is_to_be_reached_may_be_met_exactly() -> None:
-    """One false alarm in ten negatives is a specificity of 0.9, however 0.9 is rounded."""
+    """One false positive in ten negatives is a specificity of 0.9, however 0.9 is rounded."""
     targets = np.array([0] * 9 + [1] * 9 + [0, 1])
     rising = np.linspace(0.05, 0.95, 20)
     got = metrics.diagnostic_metrics(targets, np.stack([1 - rising, rising], 1))
@@ -344,16 +344,16 @@ def test_the_calibration_error_is_the_weighed_gap_of_fifteen_bins(seed: int, cla
         said, true = probabilities[:, 1], targets == 1
     else:
         said, true = probabilities.max(1), probabilities.argmax(1) == targets
-    wanted = 0.0
+    expected = 0.0
     for k in range(15):
         inside = (said > k / 15) & (said <= (k + 1) / 15)
         if inside.any():
-            wanted += inside.mean() * abs(said[inside].mean() - true[inside].mean())
-    assert diagnostic(targets, probabilities, "ece") == pytest.approx(wanted)
+            expected += inside.mean() * abs(said[inside].mean() - true[inside].mean())
+    assert diagnostic(targets, probabilities, "ece") == pytest.approx(expected)
 
 
 def test_the_calibration_error_of_a_hand_made_case() -> None:
-    """Four times 0.75 said and two of them true, four times 0.25 said and one of them true."""
+    """Four times 0.75 predicted and two of them true, four times 0.25 predicted and one of them true."""
     positive = np.array([0.75] * 4 + [0.25] * 4)
     targets = np.array([1, 1, 0, 0, 1, 0, 0, 0])
     assert diagnostic(targets, np.stack([1 - positive, positive], 1), "ece") == pytest.approx(0.125)
@@ -412,12 +412,12 @@ def test_no_python_runs_for_each_sample_of_diagnostic_figures() -> None:
 # Decisions
 
 
-def test_without_a_threshold_the_likeliest_class_is_said() -> None:
+def test_without_a_threshold_the_likeliest_class_is_predicted() -> None:
     probabilities = np.array([[0.5, 0.3, 0.2], [0.1, 0.1, 0.8], [0.4, 0.4, 0.2]])
     assert metrics.decide(probabilities, None).tolist() == [0, 2, 0]
 
 
-def test_at_the_threshold_the_second_class_is_said() -> None:
+def test_at_the_threshold_the_second_class_is_predicted() -> None:
     positive = np.array([0.0, 0.29, 0.3, 0.31, 1.0])
     assert metrics.decide(np.stack([1 - positive, positive], 1), 0.3).tolist() == [0, 0, 1, 1, 1]
 
@@ -425,8 +425,8 @@ def test_at_the_threshold_the_second_class_is_said() -> None:
 @pytest.mark.parametrize("threshold", [0.2, 0.5, 0.8])
 def test_the_confusion_matrix_at_a_threshold_equals_scikit_learns(threshold: float) -> None:
     targets, probabilities = drawn(3, 2)
-    wanted = sklearn_metrics.confusion_matrix(targets, probabilities[:, 1] >= threshold)
-    assert np.array_equal(metrics.confusion(targets, probabilities, threshold=threshold), wanted)
+    expected = sklearn_metrics.confusion_matrix(targets, probabilities[:, 1] >= threshold)
+    assert np.array_equal(metrics.confusion(targets, probabilities, threshold=threshold), expected)
 
 
 # Groups
@@ -444,7 +444,7 @@ def test_a_group_s_answer_is_its_mean_or_its_most_suspicious_sample() -> None:
     assert np.allclose(most.probabilities, [[0.6, 0.4], [0.2, 0.8]])
 
 
-def test_the_most_suspicious_sample_is_judged_by_the_last_class() -> None:
+def test_the_most_suspicious_sample_is_chosen_by_the_last_class() -> None:
     probabilities = np.array([[0.1, 0.9, 0.0], [0.5, 0.2, 0.3]])
     assert by_group(["a", "a"], np.array([0, 0]), probabilities, "max").probabilities.tolist() == [[0.5, 0.2, 0.3]]
 
@@ -475,7 +475,7 @@ def scans(seed: int = 0) -> tuple[Array, Array, list[str]]:
     return targets, np.stack([1 - positive, positive], 1), [f"p{i // SLICES}" for i in range(len(targets))]
 
 
-def judged(
+def scored(
     targets: Array, probabilities: Array, groups: Sequence[str | None], *, resamples: int = 0, **more: Any
 ) -> Any:
     return evaluation_of(
@@ -494,7 +494,7 @@ def judged(
 @pytest.mark.parametrize("score", ["mean", "max"])
 def test_figures_per_group_are_those_of_one_answer_a_group(score: Any) -> None:
     targets, probabilities, groups = scans()
-    found = judged(targets, probabilities, groups, group_score=score)
+    found = scored(targets, probabilities, groups, group_score=score)
     by_patient = probabilities[:, 1].reshape(PATIENTS, SLICES)
     answers = by_patient.mean(1) if score == "mean" else by_patient.max(1)
     truth = np.arange(PATIENTS) % 2
@@ -506,7 +506,7 @@ def test_figures_per_group_are_those_of_one_answer_a_group(score: Any) -> None:
 
 def test_intervals_per_group_are_a_bootstrap_over_groups() -> None:
     targets, probabilities, groups = scans()
-    found = judged(targets, probabilities, groups, resamples=300)
+    found = scored(targets, probabilities, groups, resamples=300)
     means = probabilities.reshape(PATIENTS, SLICES, 2).mean(1)
     alone = intervals(
         metrics.diagnostic_metrics, targets[::SLICES], means, groups=[None] * PATIENTS, resamples=300, seed=0
@@ -515,21 +515,21 @@ def test_intervals_per_group_are_a_bootstrap_over_groups() -> None:
     assert found.group_metrics["auroc"].value > found.metrics["auroc"].value
 
 
-def test_without_groups_nothing_is_said_per_group() -> None:
+def test_without_groups_nothing_is_reported_per_group() -> None:
     targets, probabilities, _ = scans()
-    found = judged(targets, probabilities, [None] * len(targets))
+    found = scored(targets, probabilities, [None] * len(targets))
     assert (found.groups, found.mixed_groups, found.group_metrics, found.group_confusion) == (0, 0, {}, ())
 
 
 def test_groups_of_one_sample_each_are_counted_but_have_no_figures_of_their_own() -> None:
     targets, probabilities, _ = scans()
-    found = judged(targets, probabilities, [f"p{i}" for i in range(len(targets))])
+    found = scored(targets, probabilities, [f"p{i}" for i in range(len(targets))])
     assert (found.groups, found.group_metrics, found.group_confusion) == (len(targets), {}, ())
 
 
 def test_groups_with_samples_of_several_classes_are_counted_and_positive() -> None:
     probabilities = np.array([[0.9, 0.1], [0.2, 0.8], [0.6, 0.4], [0.7, 0.3]])
-    found = judged(np.array([0, 1, 0, 0]), probabilities, ["a", "a", "b", "b"])
+    found = scored(np.array([0, 1, 0, 0]), probabilities, ["a", "a", "b", "b"])
     assert found.mixed_groups == 1
     assert found.group_confusion == ((1, 0), (1, 0))
 
@@ -537,17 +537,17 @@ def test_groups_with_samples_of_several_classes_are_counted_and_positive() -> No
 def test_where_all_groups_count_as_one_class_there_are_no_figures_per_group() -> None:
     """Saying it of everybody would have an accuracy of 1."""
     probabilities = np.array([[0.9, 0.1], [0.2, 0.8], [0.6, 0.4], [0.7, 0.3]])
-    found = judged(np.array([0, 1, 0, 1]), probabilities, ["a", "a", "b", "b"], threshold=0.5)
+    found = scored(np.array([0, 1, 0, 1]), probabilities, ["a", "a", "b", "b"], threshold=0.5)
     assert (found.group_metrics, found.group_confusion, found.at_threshold) == ({}, (), {})
     assert found.one_class == "class 1"
-    whole = judged(np.array([1, 1, 1, 1]), probabilities, ["a", "a", "b", "b"], threshold=0.5)
+    whole = scored(np.array([1, 1, 1, 1]), probabilities, ["a", "a", "b", "b"], threshold=0.5)
     assert whole.one_class == ""
     assert whole.at_threshold["sensitivity"].value == 0.0
 
 
 def test_figures_at_the_threshold_are_those_of_the_confusion_matrix_per_group() -> None:
     targets, probabilities, groups = scans()
-    found = judged(targets, probabilities, groups, threshold=0.6, resamples=50)
+    found = scored(targets, probabilities, groups, threshold=0.6, resamples=50)
     truth, said = np.arange(PATIENTS) % 2, probabilities[:, 1].reshape(PATIENTS, SLICES).mean(1) >= 0.6
     assert found.threshold == 0.6
     assert {name: share.value for name, share in found.at_threshold.items()} == pytest.approx(
@@ -564,13 +564,13 @@ def test_figures_at_the_threshold_are_those_of_the_confusion_matrix_per_group() 
 
 def test_without_groups_figures_at_the_threshold_are_per_sample() -> None:
     targets, probabilities, _ = scans()
-    found = judged(targets, probabilities, [None] * len(targets), threshold=0.6)
-    wanted = sklearn_metrics.recall_score(targets, probabilities[:, 1] >= 0.6)
-    assert found.at_threshold["sensitivity"] == Interval(pytest.approx(wanted), None, None)
+    found = scored(targets, probabilities, [None] * len(targets), threshold=0.6)
+    expected = sklearn_metrics.recall_score(targets, probabilities[:, 1] >= 0.6)
+    assert found.at_threshold["sensitivity"] == Interval(pytest.approx(expected), None, None)
 
 
 def test_without_a_threshold_there_are_no_figures_at_it() -> None:
-    found = judged(*scans())
+    found = scored(*scans())
     assert (found.threshold, found.at_threshold) == (None, {})
 
 
@@ -580,7 +580,7 @@ def test_shares_at_the_threshold_have_wilson_s_interval() -> None:
                                    (1, 29, 0.0061, 0.1718)]:  # fmt: skip
         targets = np.append(np.ones(whole, np.int64), 0)
         positive = np.append((np.arange(whole) < hits) * 1.0, 0.0)
-        found = judged(targets, np.stack([1 - positive, positive], 1), [None] * (whole + 1), threshold=0.5, resamples=2)
+        found = scored(targets, np.stack([1 - positive, positive], 1), [None] * (whole + 1), threshold=0.5, resamples=2)
         share = found.at_threshold["sensitivity"]
         assert (share.low, share.high) == (pytest.approx(low, abs=6e-5), pytest.approx(high, abs=6e-5))
 
@@ -590,13 +590,16 @@ def test_the_interval_of_a_share_is_scipy_s(whole: int) -> None:
     from scipy.stats import binomtest
 
     for part in range(0, whole + 1, max(1, whole // 20)):
-        wanted = binomtest(part, whole).proportion_ci(0.95, method="wilson")
+        expected = binomtest(part, whole).proportion_ci(0.95, method="wilson")
         found = bootstrap.share(part, whole, interval=True)
-        assert (found.low, found.high) == (pytest.approx(wanted.low, abs=1e-12), pytest.approx(wanted.high, abs=1e-12))
+        assert (found.low, found.high) == (
+            pytest.approx(expected.low, abs=1e-12),
+            pytest.approx(expected.high, abs=1e-12),
+        )
 
 
 def test_a_share_of_nothing_is_undefined() -> None:
-    found = judged(np.array([0, 1]), np.array([[0.9, 0.1], [0.8, 0.2]]), [None, None], threshold=0.9, resamples=10)
+    found = scored(np.array([0, 1]), np.array([[0.9, 0.1], [0.8, 0.2]]), [None, None], threshold=0.9, resamples=10)
     assert math.isnan(found.at_threshold["ppv"].value)
     assert (found.at_threshold["ppv"].low, found.at_threshold["sensitivity"].value) == (None, 0.0)
 
@@ -604,15 +607,15 @@ def test_a_share_of_nothing_is_undefined() -> None:
 def test_subgroups_have_the_primary_figure_of_their_samples() -> None:
     targets, probabilities, groups = scans()
     facts = [{"sex": "F" if i // SLICES % 3 else "M"} for i in range(len(targets))]
-    found = judged(targets, probabilities, groups, facts=facts, subgroups=["sex"], primary="auprc", resamples=40)
+    found = scored(targets, probabilities, groups, facts=facts, subgroups=["sex"], primary="auprc", resamples=40)
     women, men = found.subgroups
     assert found.primary == "auprc"
     assert [(row.fact, row.value, row.samples, row.groups, row.positives, row.small) for row in found.subgroups] == [
         ("sex", "F", 160, 40, 80, False), ("sex", "M", 80, 20, 40, False),
     ]  # fmt: skip
     inside = np.array([fact["sex"] == "M" for fact in facts])
-    wanted = sklearn_metrics.average_precision_score(targets[inside], probabilities[inside, 1])
-    assert men.metric.value == pytest.approx(wanted)
+    expected = sklearn_metrics.average_precision_score(targets[inside], probabilities[inside, 1])
+    assert men.metric.value == pytest.approx(expected)
     assert men.metric.low is not None
     assert women.metric.high is not None
 
@@ -622,7 +625,7 @@ def test_small_subgroups_and_those_of_one_class_have_no_figure() -> None:
     names = ["few"] * 9 + ["enough"] * 10 + ["many"] * (len(targets) - 19)
     kernels = ["hard" if target else "soft" for target in targets]
     facts = [{"model": name, "kernel": kernel} for name, kernel in zip(names, kernels, strict=True)]
-    found = judged(targets, probabilities, groups, facts=facts, subgroups=["model", "kernel"], resamples=20)
+    found = scored(targets, probabilities, groups, facts=facts, subgroups=["model", "kernel"], resamples=20)
     small = {row.value: row.small for row in found.subgroups}
     assert small == {"few": True, "enough": False, "many": False, "hard": True, "soft": True}
     for row in found.subgroups:
@@ -631,7 +634,7 @@ def test_small_subgroups_and_those_of_one_class_have_no_figure() -> None:
 
 
 def test_there_are_no_subgroups_without_facts() -> None:
-    assert judged(*scans(), subgroups=[]).subgroups == ()
+    assert scored(*scans(), subgroups=[]).subgroups == ()
 
 
 def rows_of(fact: str, values: Sequence[Any]) -> dict[str, list[int]]:
@@ -673,7 +676,7 @@ def test_a_resample_of_a_whole_evaluation_costs_few_calls() -> None:
     facts = [{"age": float(i // 5), "kernel": f"k{i // 5 % 12}", "sex": "FM"[i // 5 % 2]} for i in range(500)]
 
     def whole(resamples: int) -> None:
-        judged(
+        scored(
             targets,
             probabilities,
             [f"p{i // 5}" for i in range(500)],
@@ -693,7 +696,7 @@ def test_each_fold_is_decided_by_its_own_threshold_per_sample_and_per_group() ->
     scores = np.array([0.2, 0.4, 0.6, 0.8])
     probabilities = np.stack([1 - scores, scores], 1)
     targets, groups = np.array([0, 1, 0, 0]), ["a", "a", "b", "b"]
-    judged = evaluation_of(
+    scored = evaluation_of(
         metrics.classification_metrics,
         targets,
         probabilities,
@@ -706,7 +709,7 @@ def test_each_fold_is_decided_by_its_own_threshold_per_sample_and_per_group() ->
         threshold=0.5,
         thresholds=np.array([0.3, 0.3, 0.9, 0.9]),
     )
-    assert judged.confusion == ((3, 0), (0, 1))  # by hand: 0.4 is said at 0.3, 0.6 and 0.8 aren't at 0.9
-    assert judged.group_confusion == ((1, 0), (0, 1))
-    assert judged.at_threshold["sensitivity"].value == 1.0
-    assert judged.threshold == 0.5
+    assert scored.confusion == ((3, 0), (0, 1))  # by hand: 0.4 is predicted at 0.3, 0.6 and 0.8 aren't at 0.9
+    assert scored.group_confusion == ((1, 0), (0, 1))
+    assert scored.at_threshold["sensitivity"].value == 1.0
+    assert scored.threshold == 0.5

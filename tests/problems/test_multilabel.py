@@ -56,15 +56,15 @@ def predictions(count: int = 80) -> Predictions:
 def test_halves_of_a_batch_add_up_to_torch_s_mean_over_the_known_labels(kind: Any) -> None:
     values = targets(11)
     found = torch.randn(11, 3, generator=torch.Generator().manual_seed(0), requires_grad=True)
-    wanted = torch.from_numpy(np.stack([PROBLEM.training.encode(row, LABELS) for row in values]))
+    required = torch.from_numpy(np.stack([PROBLEM.training.encode(row, LABELS) for row in values]))
     loss = PROBLEM.training.loss(LABELS, values, zooft.MultilabelOptions(multilabel_loss=kind))
-    halves = [loss({HEAD: found[rows]}, wanted[rows]) for rows in (slice(0, 4), slice(4, 11))]
+    halves = [loss({HEAD: found[rows]}, required[rows]) for rows in (slice(0, 4), slice(4, 11))]
     mean = sum(half.total for half in halves) / sum(half.weight for half in halves)
     mean.backward()
     weights = torch.tensor(positive_weights(values, LABELS)) if kind == "weighted-bce" else torch.ones(3)
     other = found.detach().clone().requires_grad_()
-    each = F.binary_cross_entropy_with_logits(other, wanted.nan_to_num(), pos_weight=weights, reduction="none")
-    whole = each[~wanted.isnan()].mean()
+    each = F.binary_cross_entropy_with_logits(other, required.nan_to_num(), pos_weight=weights, reduction="none")
+    whole = each[~required.isnan()].mean()
     whole.backward()
     torch.testing.assert_close(mean, whole)
     torch.testing.assert_close(found.grad, other.grad)
@@ -102,7 +102,7 @@ def test_a_split_spreads_the_rarest_label_of_each_sample() -> None:
 
 
 def test_labels_that_all_samples_or_none_have_cannot_be_learnt() -> None:
-    assert "nothing to tell apart" in PROBLEM.training.unlearnable([(True, False, None)] * 3, LABELS)
+    assert "nothing can be learnt" in PROBLEM.training.unlearnable([(True, False, None)] * 3, LABELS)
     assert PROBLEM.training.unlearnable([(True, False, None), (False, False, None)], LABELS) == ""
 
 
@@ -265,12 +265,12 @@ def test_the_file_decides_by_the_fitted_thresholds_at_every_batch_size() -> None
     graph = _OfHead(deployment.graph(LABELS, fitted)).eval()
     proto = conversion.convert(graph, [torch.randn(2, 3)], inputs=["x"], outputs=names, axes=({0: "batch"},))
     session = onnxruntime.InferenceSession(proto.SerializeToString(), providers=["CPUExecutionProvider"])
-    wanted = PROBLEM.evaluation.apply(raw, fitted, LABELS)
+    required = PROBLEM.evaluation.apply(raw, fitted, LABELS)
     for size in (1, 80):
         answers = dict(zip(names, session.run(None, {"x": raw["logits"][:size]}), strict=True))
         found = deployment.columns(answers, [sample.target for sample in raw.samples[:size]], LABELS, fitted)
-        np.testing.assert_allclose(found["probabilities"], wanted["probabilities"][:size], rtol=1e-5)
-        np.testing.assert_array_equal(found["present"], wanted["present"][:size])
+        np.testing.assert_allclose(found["probabilities"], required["probabilities"][:size], rtol=1e-5)
+        np.testing.assert_array_equal(found["present"], required["present"][:size])
         assert deployment.agree(answers, answers, LABELS, fitted, {"logits": 0.0}) == ()
     wrong = {**answers, "present": 1 - answers["present"]}
     assert len(deployment.agree(answers, wrong, LABELS, fitted, {"logits": 0.0})) == 2

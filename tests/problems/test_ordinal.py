@@ -248,7 +248,7 @@ def test_moved_grades_and_grades_that_contradict_their_logits_do_not_agree() -> 
     ours = {"cumulative_logits": np.array([[1.0, -1.0, -2.0]]), "grade": np.array([1])}
     near = {"cumulative_logits": np.array([[1.0, 1e-3, -2.0]]), "grade": np.array([2])}
     agree = PROBLEM.deployment.agree
-    assert "1 samples get another grade" in agree(ours, near, LABELS, {}, {"cumulative_logits": 0.1})[0]
+    assert "1 sample gets another grade" in agree(ours, near, LABELS, {}, {"cumulative_logits": 0.1})[0]
     close = {"cumulative_logits": np.array([[1.0, -1e-3, -2.0]]), "grade": np.array([1])}
     assert agree(close, near, LABELS, {}, {"cumulative_logits": 0.1}) == ()
     assert "isn't the one that" in agree(ours, {**ours, "grade": np.array([3])}, LABELS, {}, {})[0]

@@ -64,14 +64,14 @@ def test_targets_are_standardised_as_scikit_learn_does_and_unknown_ones_stay_unk
 def test_halves_of_a_batch_add_up_to_torch_s_mean_over_the_known_numbers(kind: Any) -> None:
     rng = torch.Generator().manual_seed(0)
     found = torch.randn(9, 2, generator=rng, requires_grad=True)
-    wanted = torch.randn(9, 2, generator=rng) * 2
-    wanted[::3, 0] = math.nan
+    required = torch.randn(9, 2, generator=rng) * 2
+    required[::3, 0] = math.nan
     loss = PROBLEM.training.loss(LABELS, [], zooft.RegressionOptions(loss=kind))
-    halves = [loss({HEAD: found[rows]}, wanted[rows]) for rows in (slice(0, 4), slice(4, 9))]
+    halves = [loss({HEAD: found[rows]}, required[rows]) for rows in (slice(0, 4), slice(4, 9))]
     (sum(half.total for half in halves) / sum(half.weight for half in halves)).backward()
-    known = ~wanted.isnan()
+    known = ~required.isnan()
     other = found.detach().clone().requires_grad_()
-    whole = (F.mse_loss if kind == "mse" else F.smooth_l1_loss)(other[known], wanted[known])
+    whole = (F.mse_loss if kind == "mse" else F.smooth_l1_loss)(other[known], required[known])
     whole.backward()
     torch.testing.assert_close(sum(half.total for half in halves) / sum(half.weight for half in halves), whole)
     torch.testing.assert_close(found.grad, other.grad)
@@ -102,7 +102,7 @@ def test_a_split_spreads_quarters_evenly_and_a_record_counts_by_those_of_the_tra
     assert set(of_few.numbers) == {0}
 
 
-def test_what_cannot_be_learnt_is_said() -> None:
+def test_what_cannot_be_learnt_is_reported() -> None:
     assert "diameter is 3 in all samples" in PROBLEM.training.unlearnable([(3.0,), (3.0,)], LABELS[:1])
     assert "no sample has a value of diameter" in PROBLEM.training.unlearnable([(None, 1.0), (None, 2.0)], LABELS)
     assert PROBLEM.training.unlearnable(targets(5), LABELS) == ""

@@ -162,7 +162,7 @@ def _task_with(spots: ModuleType, monkeypatch: pytest.MonkeyPatch, **fields: Any
         ({"augment": lambda spec, options: lambda array: spots_view(spec, array)}, "augment doesn't report how it moves pixels"),
     ],
 )  # fmt: skip
-def test_a_task_that_can_t_have_targets_with_places_is_told_why(
+def test_a_task_that_can_t_have_targets_with_places_is_refused_with_the_reason(
     spots: ModuleType, data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, fields: dict[str, Any], words: str
 ) -> None:
     _task_with(spots, monkeypatch, **fields)

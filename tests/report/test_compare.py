@@ -116,7 +116,7 @@ def test_a_comparison_that_misleads_says_so(tmp_path: Path, other: dict[str, Any
         assert "measured on different samples" in comparison.tables(found)[0].title
 
 
-def test_the_best_of_several_runs_by_validation_is_noted_to_be_optimistic(tmp_path: Path) -> None:
+def test_the_best_of_several_runs_by_validation_is_reported_to_be_optimistic(tmp_path: Path) -> None:
     found = comparison.compare([write(tmp_path / "a"), write(tmp_path / "b")])
     assert any("optimistic" in note for note in found.notes)
 
@@ -166,7 +166,7 @@ def test_a_damaged_run_is_refused(tmp_path: Path) -> None:
         comparison.compare(paths)
 
 
-def test_folders_of_one_name_are_told_apart(tmp_path: Path) -> None:
+def test_folders_of_one_name_are_distinguished(tmp_path: Path) -> None:
     found = comparison.compare([write(tmp_path / "x" / "run"), write(tmp_path / "y" / "run")])
     assert len(set(found.runs)) == 2
 

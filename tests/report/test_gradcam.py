@@ -199,7 +199,7 @@ def test_a_transformer_that_reads_its_class_token_is_hot_at_the_patch_that_decid
     assert outside.max() < 0.05
 
 
-def test_where_everything_contradicts_a_class_the_least_of_it_is_shown_and_noted() -> None:
+def test_where_everything_contradicts_a_class_the_least_of_it_is_shown_and_reported() -> None:
     found = explained(run(Convolution(), CONVOLUTION), np.maximum(spot(4, 8), 140), 0)  # all brighter than grey
     assert found.against
     assert found.words == "dark"

@@ -268,10 +268,10 @@ def test_the_page_needs_nothing_but_itself(parsed: Parsed, text: str) -> None:
 def test_ids_are_unique_and_links_lead_to_them(parsed: Parsed, text: str) -> None:
     ids = [value for _, name, value in parsed.attributes if name == "id"]
     assert len(ids) == len(set(ids))
-    wanted = {value[1:] for _, name, value in parsed.attributes if name == "href" and value.startswith("#")}
-    wanted |= set(re.findall(r"url\(#([^)]*)\)", text))
-    wanted |= {value for _, name, value in parsed.attributes if name == "aria-labelledby"}
-    assert wanted <= set(ids)
+    required = {value[1:] for _, name, value in parsed.attributes if name == "href" and value.startswith("#")}
+    required |= set(re.findall(r"url\(#([^)]*)\)", text))
+    required |= {value for _, name, value in parsed.attributes if name == "aria-labelledby"}
+    assert required <= set(ids)
 
 
 def test_headings_are_in_order_and_tables_and_pictures_can_be_read_out(parsed: Parsed) -> None:
@@ -341,7 +341,7 @@ def test_what_the_run_settled_by_itself_stands_on_the_page_best_way_first(parsed
     assert text.index("0.6000") < text.index("0.2000")
 
 
-def test_the_settings_on_the_page_ask_for_the_same_again(text: str) -> None:
+def test_the_settings_on_the_page_reproduce_the_run(text: str) -> None:
     recorded = record(("a", "b"))
     found = tomllib.loads(to_toml({**recorded.config, **recorded.options}))
     expected = {**recorded.config, **recorded.options}
@@ -420,11 +420,11 @@ def test_only_the_first_rejected_files_are_listed_and_the_rest_counted() -> None
 def test_many_classes_are_shown_by_their_most_frequent_confusions() -> None:
     shown = page.render(inputs(classes=tuple(f"class {i}" for i in range(15)), grouped=False, split="test"))
     assert "Most frequent confusions" in shown
-    assert "the 6 of 15 that are told apart worst" in shown
+    assert "the 6 of 15 that are recognised worst" in shown
     Parsed(shown)
 
 
-def test_cross_validation_is_what_a_run_with_folds_is_judged_by() -> None:
+def test_cross_validation_is_what_a_run_with_folds_is_evaluated_by() -> None:
     shown = page.render(inputs(split="cross-validation", epochs=[epoch(1, validated=False)]))
     assert "Results: cross-validation samples" in shown
     assert "before temperature" not in shown  # each fold has its own

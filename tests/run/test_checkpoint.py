@@ -1,4 +1,4 @@
-"""What a killed run goes on from: whole at every moment, and as it was."""
+"""What a killed run resumes from: whole at every moment, and as it was."""
 
 from __future__ import annotations
 
@@ -68,8 +68,8 @@ def listed(folder: Path) -> list[str]:
     return [path.name for path in folder.iterdir()]
 
 
-def same(given: Any, wanted: Any) -> bool:
-    return set(given) == set(wanted) and all(torch.equal(given[name], wanted[name]) for name in wanted)
+def same(given: Any, expected: Any) -> bool:
+    return set(given) == set(expected) and all(torch.equal(given[name], expected[name]) for name in expected)
 
 
 # What is saved comes back
@@ -174,7 +174,7 @@ def saved(folder: Path, epochs: int, name: str = "last") -> None:
 
 
 @pytest.mark.parametrize(
-    ("there", "wanted"),
+    ("there", "expected"),
     [
         ({"last": 4}, 4),
         ({"last.old": 3}, 3),  # killed between the two renames, the new one lost
@@ -185,19 +185,19 @@ def saved(folder: Path, epochs: int, name: str = "last") -> None:
     ],
 )
 def test_the_newest_whole_state_is_found_and_put_in_its_place(
-    there: dict[str, int], wanted: int | None, tmp_path: Path
+    there: dict[str, int], expected: int | None, tmp_path: Path
 ) -> None:
     for name, epochs in there.items():
         saved(tmp_path, epochs, name)
     found = state.load(tmp_path)
-    assert (found.checkpoint.progress.epoch if found.checkpoint else None) == wanted
+    assert (found.checkpoint.progress.epoch if found.checkpoint else None) == expected
     assert found.notes == ()
-    assert listed(tmp_path) == ([] if wanted is None else ["last"])
+    assert listed(tmp_path) == ([] if expected is None else ["last"])
 
 
 @pytest.mark.parametrize("name", ["model.safetensors", "optimizer.safetensors", "state.json"])
 @pytest.mark.parametrize("damage", ["flipped", "short", "gone"])
-def test_a_damaged_state_is_told_of_and_the_one_before_taken(name: str, damage: str, tmp_path: Path) -> None:
+def test_a_damaged_state_is_reported_and_the_one_before_taken(name: str, damage: str, tmp_path: Path) -> None:
     saved(tmp_path, 4)
     saved(tmp_path, 3, "last.old")
     DAMAGES[damage](tmp_path / "last" / name)

@@ -120,7 +120,7 @@ def test_a_run_under_work_is_refused_and_left_alone(tmp_path: Path) -> None:
     assert first.path.is_dir()
 
 
-def test_a_file_where_a_parent_folder_should_be_is_told_from_a_run_under_work(tmp_path: Path) -> None:
+def test_a_file_where_a_parent_folder_should_be_is_distinguished_from_a_run_under_work(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(RunError, match="can't be made"):
         claim(tmp_path / "file" / "mine")
@@ -164,7 +164,7 @@ def holding(run: Path) -> subprocess.Popen[str]:
     return process
 
 
-def test_a_run_says_what_it_was_told_from_its_first_moment(tmp_path: Path) -> None:
+def test_a_run_records_its_settings_from_its_first_moment(tmp_path: Path) -> None:
     folder = runs.claim(tmp_path / "mine", task="t", model="m", settings=SETTINGS, local={"data": "/somewhere"})
     assert runs.read_settings(folder.path) == {**SETTINGS, "data": "/somewhere"}
     assert tomllib.loads((folder.path / runs.SETTINGS_FILE).read_text()) == SETTINGS
@@ -175,7 +175,7 @@ def test_a_finished_run_does_not_say_where_things_lay(tmp_path: Path) -> None:
     assert [path.name for path in folder.publish().iterdir()] == [runs.SETTINGS_FILE]
 
 
-def test_no_moment_has_a_run_s_folder_without_what_it_was_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_no_moment_has_a_run_s_folder_without_its_settings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     seen = []
     write = runs.write_text
 
@@ -196,7 +196,7 @@ def test_what_a_kill_left_of_making_the_folder_does_no_harm(tmp_path: Path) -> N
 
 @pytest.mark.skipif(os.name == "nt", reason="Windows has no SIGKILL")
 @pytest.mark.parametrize("name", ["mine", "mine.incomplete"])
-def test_a_killed_run_is_taken_up_by_either_of_its_names(name: str, killed: Path) -> None:
+def test_a_killed_run_is_resumed_by_either_of_its_names(name: str, killed: Path) -> None:
     folder = runs.reopen(killed.with_name(name))
     assert (folder.path, folder.final, folder.resumed) == (killed.with_name("mine.incomplete"), killed, True)
     assert folder.publish() == killed
@@ -221,7 +221,7 @@ def test_a_killed_run_is_distinguished_from_a_live_one(tmp_path: Path) -> None:
     runs.reopen(tmp_path / "mine").publish()
 
 
-def test_a_run_is_taken_up_by_one_process_only(tmp_path: Path) -> None:
+def test_a_run_is_resumed_by_one_process_only(tmp_path: Path) -> None:
     claim(tmp_path / "mine").lock.release()  # type: ignore[union-attr]
     first = runs.reopen(tmp_path / "mine")
     with pytest.raises(RunError, match="another run is at work in"):

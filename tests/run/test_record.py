@@ -200,7 +200,7 @@ def test_an_incomplete_run_is_refused_as_such(tmp_path: Path) -> None:
         read_record(claim(tmp_path / "mine", task="classification", model="tiny").path)
 
 
-def test_a_run_is_told_from_other_folders(tmp_path: Path) -> None:
+def test_a_run_is_distinguished_from_other_folders(tmp_path: Path) -> None:
     assert is_run(written(tmp_path))
     assert not is_run(written(tmp_path, schema=1))
 

@@ -164,7 +164,7 @@ def test_other_tools_find_the_classes_in_order(tmp_path: Path) -> None:
     ],
     ids=lambda b: f"{b.dtype}{b.shape}",
 )
-def test_a_batch_of_another_type_or_shape_is_refused_with_what_is_wanted(opened: OnnxModel, batch: Any) -> None:
+def test_a_batch_of_another_type_or_shape_is_refused_with_what_is_expected(opened: OnnxModel, batch: Any) -> None:
     with pytest.raises(RuntimeModelError) as caught:
         opened.run(batch)
     assert "takes images: uint8 ('batch', 'height', 'width', 3)" in str(caught.value)
@@ -232,7 +232,9 @@ def test_a_file_whose_metadata_contradicts_its_graph_is_refused(
         runtime.load(written(tmp_path, change), provider="cpu")
 
 
-def test_names_for_other_numbers_than_the_graph_gives_are_refused_where_only_running_tells(opened: OnnxModel) -> None:
+def test_names_for_other_numbers_than_the_graph_gives_are_refused_where_only_running_shows_it(
+    opened: OnnxModel,
+) -> None:
     two = tuple(DEPLOYMENT.outputs(class_labels(("zebra", "ant")), {}))
     fewer = replace(opened, metadata=replace(METADATA, outputs=two))
     with pytest.raises(
@@ -429,7 +431,7 @@ def test_on_a_machine_without_a_driver_the_drivers_library_is_named(tmp_path: Pa
         runtime.load(written(tmp_path), provider="cuda")
 
 
-def test_two_onnxruntimes_in_one_environment_are_told_of(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_two_onnxruntimes_in_one_environment_are_reported(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("importlib.metadata.version", lambda name: "1.27" if "directml" not in name else "1.0")
     assert "are both installed and overwrite each other" in (providers.conflict() or "")
 

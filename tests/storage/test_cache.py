@@ -108,12 +108,12 @@ def finish(process: subprocess.Popen[str]) -> str:
 # What is put is got
 
 
-def test_rows_come_back_in_the_order_asked_for(store: Store) -> None:
+def test_rows_come_back_in_the_requested_order(store: Store) -> None:
     fill(store, range(50))
-    wanted = [7, 3, 3, 49, 0]
+    expected = [7, 3, 3, 49, 0]
     with store.shelf(WHAT) as shelf:
-        assert shelf.missing([name(n) for n in (*wanted, 50)]) == [5]
-        np.testing.assert_array_equal(shelf.gather([name(n) for n in wanted]), [row(n) for n in wanted])
+        assert shelf.missing([name(n) for n in (*expected, 50)]) == [5]
+        np.testing.assert_array_equal(shelf.gather([name(n) for n in expected]), [row(n) for n in expected])
         assert shelf.gather([name(7)]).dtype == np.float16
         assert name(7) in shelf
         assert name(50) not in shelf
@@ -432,7 +432,9 @@ def test_a_file_cut_anywhere_never_gives_a_wrong_array(small: tuple[Store, Path,
     assert {check_never_wrong(store, path, content[:end], notes) for end in range(len(content))} == {3}
 
 
-def test_damage_is_said_once_and_an_unreadable_file_is_removed(small: tuple[Store, Path, bytes], notes: Notes) -> None:
+def test_damage_is_reported_once_and_an_unreadable_file_is_removed(
+    small: tuple[Store, Path, bytes], notes: Notes
+) -> None:
     store, path, content = small
     path.write_bytes(content[:-1] + b"?")
     with store.shelf(WHAT) as shelf:
@@ -712,7 +714,7 @@ def refuse(code: int) -> Callable[..., Any]:
 
 @pytest.mark.parametrize("code", [errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EROFS, errno.EIO], ids=os.strerror)
 @pytest.mark.parametrize("where", ["os.fsync", "tempfile.mkstemp", "os.open"])
-def test_a_disk_that_can_t_is_told_of_once_and_done_without(
+def test_a_disk_that_can_t_is_reported_once_and_done_without(
     store: Store, notes: Notes, monkeypatch: pytest.MonkeyPatch, where: str, code: int
 ) -> None:
     if where != "os.open":
@@ -795,7 +797,7 @@ def test_a_lock_that_may_only_be_read_is_enough_to_read(
 
 
 @pytest.mark.skipif(not Path("/proc/self").exists(), reason="no folder there where nothing can be made")
-def test_where_no_folder_can_be_made_nothing_is_kept(notes: Notes) -> None:
+def test_where_no_folder_can_be_made_nothing_is_cached(notes: Notes) -> None:
     with Store(Path("/proc/self/zooft"), 10**9, notes).shelf(WHAT) as shelf:
         shelf.put([name(0)], [row(0)])
         assert shelf.missing([name(0)]) == [0]
@@ -827,7 +829,7 @@ def test_a_folder_of_another_user_isn_t_trusted(store: Store, notes: Notes, monk
 
 
 @posix
-def test_others_may_not_look_into_it(store: Store) -> None:
+def test_others_may_not_read_it(store: Store) -> None:
     mask = os.umask(0)
     try:
         fill(store, range(2))
@@ -888,7 +890,7 @@ def test_an_old_shelf_loses_no_more_than_it_must(tmp_path: Path, notes: Notes) -
 
 
 @pytest.mark.parametrize("most", [0, 1000, 25_000])
-def test_at_its_limit_it_keeps_no_more_and_says_so_once(tmp_path: Path, notes: Notes, most: int) -> None:
+def test_at_its_limit_it_caches_no_more_and_says_so_once(tmp_path: Path, notes: Notes, most: int) -> None:
     store = Store(tmp_path / "store", most, notes, segment_bytes=10_000)
     with store.shelf(WHAT) as shelf:
         for n in range(20):
@@ -956,7 +958,7 @@ def test_cleaning_where_nothing_is_does_nothing(store: Store) -> None:
     assert not store.folder.exists()
 
 
-def test_what_a_shelf_holds_is_told(store: Store) -> None:
+def test_what_a_shelf_holds_is_reported(store: Store) -> None:
     fill(store, range(7))
     (info,) = store.shelves()
     files = list((store.folder / info.key).iterdir())

@@ -152,7 +152,7 @@ def test_a_log_line_that_nobody_handles_is_harmless_too(capsys: pytest.CaptureFi
     assert capsys.readouterr().err == "left out \\x1b[31m\n  zooft: all is well\n"
 
 
-def test_a_log_line_is_said_once_in_a_command(capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_log_line_is_reported_once_in_a_command(capsys: pytest.CaptureFixture[str]) -> None:
     from zooft.cli import process
 
     assert logging.lastResort is not None
@@ -171,7 +171,7 @@ def test_a_log_line_is_said_once_in_a_command(capsys: pytest.CaptureFixture[str]
 def test_only_one_module_of_the_command_line_writes() -> None:
     """So that nothing reaches a terminal but through it."""
     folder = example_data.REPOSITORY / "zooft" / "cli"
-    allowed = {"screen.py", "endings.py"}
+    allowed = {"screen.py", "exit_status.py"}
     writing = [
         path.name
         for path in folder.glob("*.py")

@@ -46,9 +46,9 @@ def sample(number: int) -> zooft.Sample:
 
 
 def test_few_items_are_a_tuple_and_many_come_back_equal(tiny: None) -> None:
-    assert zooft.spilled(iter([1, 2, 3, 4])) == (1, 2, 3, 4)
+    assert zooft.spill(iter([1, 2, 3, 4])) == (1, 2, 3, 4)
     truth = [sample(number) for number in range(50)]
-    items = zooft.spilled(iter(truth))
+    items = zooft.spill(iter(truth))
     assert not isinstance(items, tuple)
     assert list(items) == truth
     assert (len(items), items[0], items[-1], items[17]) == (50, truth[0], truth[-1], truth[17])
@@ -71,7 +71,7 @@ def test_picked_items_are_those_of_a_list(rows: list[int], again: list[int]) -> 
 
 
 def test_another_process_gets_the_items_by_any_way_of_starting_it(tiny: None) -> None:
-    items = zooft.spilled(map(sample, range(20)))
+    items = zooft.spill(map(sample, range(20)))
     picked = spill.pick(items, [3, 7])
     copy = pickle.loads(pickle.dumps((items, picked)))  # noqa: S301
     assert copy == (items, (sample(3), sample(7)))
@@ -81,7 +81,7 @@ def test_another_process_gets_the_items_by_any_way_of_starting_it(tiny: None) ->
 
 
 def test_threads_may_read_side_by_side(tiny: None) -> None:
-    items = zooft.spilled(range(2000))
+    items = zooft.spill(range(2000))
     with ThreadPoolExecutor(8) as pool:
         assert list(pool.map(items.__getitem__, range(2000))) == list(range(2000))
 
@@ -90,7 +90,7 @@ def test_an_item_on_disk_takes_a_few_bytes_of_memory(tiny: None) -> None:
     held = []
     for count in (1000, 21000):
         tracemalloc.start()
-        items = zooft.spilled(f"a sample of a long name, number {number}" for number in range(count))
+        items = zooft.spill(f"a sample of a long name, number {number}" for number in range(count))
         held.append(tracemalloc.get_traced_memory()[0])
         tracemalloc.stop()
         assert len(items) == count
@@ -98,7 +98,7 @@ def test_an_item_on_disk_takes_a_few_bytes_of_memory(tiny: None) -> None:
 
 
 @pytest.mark.parametrize("what", ["items", "blocks"])
-def test_a_full_disk_is_told_with_what_to_do(tiny: None, monkeypatch: pytest.MonkeyPatch, what: str) -> None:
+def test_a_full_disk_is_reported_with_what_to_do(tiny: None, monkeypatch: pytest.MonkeyPatch, what: str) -> None:
     class Full:
         def write(self, _content: bytes) -> int:
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
@@ -107,20 +107,20 @@ def test_a_full_disk_is_told_with_what_to_do(tiny: None, monkeypatch: pytest.Mon
 
     monkeypatch.setattr(tempfile, "TemporaryFile", lambda **_: Full())
     with pytest.raises(DataError, match=r"No space left on device.*TMPDIR"):
-        spill.spilled(range(10)) if what == "items" else spill.stack([np.zeros(80), np.zeros(80)])
+        spill.spill(range(10)) if what == "items" else spill.stack([np.zeros(80), np.zeros(80)])
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="limits are POSIX's")
 @pytest.mark.parametrize(
     "code",
     [
-        "spill.spilled(str(n) * 50 for n in range(20_000))",
-        "spill.spilled(str(n) for n in range(2_000))",  # refused only as the last of it is flushed
+        "spill.spill(str(n) * 50 for n in range(20_000))",
+        "spill.spill(str(n) for n in range(2_000))",  # refused only as the last of it is flushed
         "spill.stack(np.zeros((1000, 8)) for _ in range(20))",
         "Lookup().update((f'{n:064}', 'x' * 64) for n in range(50_000))",
     ],
 )
-def test_the_system_s_own_refusal_is_told_too(code: str) -> None:
+def test_the_system_s_own_refusal_is_reported_too(code: str) -> None:
     head = """
         import resource
         import numpy as np
@@ -141,20 +141,19 @@ def test_the_system_s_own_refusal_is_told_too(code: str) -> None:
     assert "TMPDIR" in done.stdout
 
 
-def test_without_any_temporary_folder_the_same_is_told(tiny: None, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_any_temporary_folder_the_same_is_reported(tiny: None, monkeypatch: pytest.MonkeyPatch) -> None:
     def none(**_: object) -> Any:
         raise FileNotFoundError(errno.ENOENT, "No usable temporary directory found in ['/tmp']")
 
     monkeypatch.setattr(tempfile, "TemporaryFile", none)
     with pytest.raises(DataError, match=r"No usable temporary directory.*TMPDIR"):
-        spill.spilled(range(10))
+        spill.spill(range(10))
 
 
 def test_sequences_are_equal_where_their_items_are(tiny: None) -> None:
     """The conformance kit checks that two discoveries of the same data are equal."""
     first, again = (
-        zooft.Discovery(samples=zooft.spilled(map(sample, range(9))), labels=zooft.class_labels(("a",)))
-        for _ in range(2)
+        zooft.Discovery(samples=zooft.spill(map(sample, range(9))), labels=zooft.class_labels(("a",))) for _ in range(2)
     )
     assert first == again
     assert first.samples == tuple(map(sample, range(9)))
@@ -164,13 +163,13 @@ def test_sequences_are_equal_where_their_items_are(tiny: None) -> None:
     assert spill.pick(first.samples, [1, 2]) != (sample(1), sample(3))
 
 
-def test_an_error_of_the_items_own_is_not_taken_for_the_disk_s(tiny: None) -> None:
+def test_an_error_of_the_items_own_is_not_mistaken_for_the_disk_s(tiny: None) -> None:
     def items() -> Any:
         yield from range(10)
         raise PermissionError(errno.EACCES, "their own")
 
     with pytest.raises(PermissionError, match="their own"):
-        zooft.spilled(items())
+        zooft.spill(items())
 
 
 def test_stacked_blocks_are_those_of_numpy(tiny: None) -> None:

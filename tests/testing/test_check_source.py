@@ -32,13 +32,13 @@ def columns(_path: Path) -> list[zooft.Column]:
     return [zooft.Column(name="label", categories=("dark", "light")), zooft.Column(name="note")]
 
 
-def rows(path: Path, wanted: Sequence[str]) -> Iterator[zooft.Row | zooft.Rejection]:
+def rows(path: Path, expected: Sequence[str]) -> Iterator[zooft.Row | zooft.Rejection]:
     for number, line in enumerate(path.read_text().split()):
         if line == "-":
             yield zooft.Rejection(f"{number}", "no level")
             continue
         values = {"label": int(int(line) > 99), "note": float("nan")}
-        yield zooft.Row(id=f"{number}", content=int(line), values={name: values[name] for name in wanted})
+        yield zooft.Row(id=f"{number}", content=int(line), values={name: values[name] for name in expected})
 
 
 def content(level: int) -> bytes:
@@ -58,8 +58,8 @@ def levels(tmp_path: Path) -> Path:
 
 
 def changed(change: Callable[[zooft.Row], zooft.Row]) -> Callable[[Path, Sequence[str]], Iterator[Any]]:
-    def some(path: Path, wanted: Sequence[str]) -> Iterator[Any]:
-        for row in rows(path, wanted):
+    def some(path: Path, expected: Sequence[str]) -> Iterator[Any]:
+        for row in rows(path, expected):
             yield change(row) if isinstance(row, zooft.Row) else row
 
     return some
@@ -75,8 +75,8 @@ def empty(_path: Path, _wanted: Sequence[str]) -> Iterator[Any]:
     yield from ()
 
 
-def fewer(path: Path, wanted: Sequence[str]) -> Iterator[Any]:
-    yield from list(rows(path, wanted))[: None if wanted else 1]
+def fewer(path: Path, expected: Sequence[str]) -> Iterator[Any]:
+    yield from list(rows(path, expected))[: None if expected else 1]
 
 
 class Shared:

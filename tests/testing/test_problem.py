@@ -245,7 +245,7 @@ def test_a_run_names_a_graph_that_gives_other_figures(task: zooft.Task, tmp_path
 
 
 def test_targets_that_are_no_numbers_are_evaluated_row_by_row(task: zooft.Task, tmp_path: Path) -> None:
-    """A tuple a sample, which must not be taken for a batch of tuples where features are kept."""
+    """A tuple a sample, which must not be mistaken for a batch of tuples where features are cached."""
     assert task.demo is not None
     task.demo(tmp_path / "data", 0)
 

@@ -185,16 +185,16 @@ def test_a_family_s_mistake_is_named(mistake: str, tmp_path: Path) -> None:
     assert "hook zooft_register_families, field Family." in str(caught.value)
 
 
-def test_stages_that_answer_by_the_batch_or_keep_what_they_saw_are_told_apart() -> None:
+def test_stages_that_answer_by_the_batch_or_keep_what_they_saw_are_distinguished() -> None:
     """Each by itself, since a mean over the batch shows itself first in the whole check."""
-    kept: dict[str, Tensor] = {}
+    stored: dict[str, Tensor] = {}
 
     def low(module: Any, x: Tensor) -> Tensor:
-        kept["mean"] = x.mean((1, 2, 3))
+        stored["mean"] = x.mean((1, 2, 3))
         return module.drop(module.low(x))  # type: ignore[no-any-return]
 
     def high(module: Any, x: Tensor) -> Tensor:
-        return module.high(x).mean((2, 3)) * (1 + kept["mean"][:, None])  # type: ignore[no-any-return]
+        return module.high(x).mean((2, 3)) * (1 + stored["mean"][:, None])  # type: ignore[no-any-return]
 
     class Each(Net):
         def forward(self, x: Tensor) -> Tensor:
@@ -516,7 +516,7 @@ def test_a_weights_source_s_mistake_is_named(mistake: str) -> None:
         testing.check_weights(given, family(aliases={"small": "one"}))
 
 
-def test_weights_of_a_folder_aren_t_taken_for_the_source_s(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_weights_of_a_folder_aren_t_mistaken_for_the_source_s(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "toy").mkdir()
     save_file(right(), tmp_path / "toy" / "one.safetensors")
     monkeypatch.setenv("ZOOFT_WEIGHTS", str(tmp_path))
@@ -578,7 +578,7 @@ def test_the_plugins_that_come_with_zooft_pass(name: str, tmp_path: Path) -> Non
     testing.check_plugin(importlib.import_module(name), folder=tmp_path)
 
 
-def test_a_listener_that_uses_all_that_it_is_told_passes(tmp_path: Path) -> None:
+def test_a_listener_that_uses_all_that_it_gets_passes(tmp_path: Path) -> None:
     code = """
 @zooft.hookimpl
 def zooft_on_epoch_end(run, record): (run / "log").write_text(f"{record.epoch} {record.val_loss:.3f} {record.metrics.get('accuracy')}")

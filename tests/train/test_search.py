@@ -42,9 +42,14 @@ def watch(notes: list[str] | None = None, records: list[EpochRecord] | None = No
 
 
 def chosen(
-    given: Job, *, sweep: bool, asked: int | str = "auto", hyperparameters: Hyperparameters = RECIPE, notes: Any = None
+    given: Job,
+    *,
+    sweep: bool,
+    requested: int | str = "auto",
+    hyperparameters: Hyperparameters = RECIPE,
+    notes: Any = None,
 ) -> Any:
-    return search.choose(given, hyperparameters, Accelerator(cpu=True), watch(notes), views=asked, sweep=sweep)
+    return search.choose(given, hyperparameters, Accelerator(cpu=True), watch(notes), views=requested, sweep=sweep)
 
 
 def by_hand(given: Job, hyperparameters: Hyperparameters) -> tuple[float, float]:
@@ -94,33 +99,35 @@ def test_validation_chooses_whether_frozen_stages_see_random_views(tmp_path: Pat
 
 def test_a_number_of_views_is_a_number_of_views(tmp_path: Path) -> None:
     given = job(fresh_model(), tmp_path, train=views(range(18), flipped))
-    choice = chosen(given, sweep=False, asked=2)
+    choice = chosen(given, sweep=False, requested=2)
     assert (choice.job.views, choice.trials) == (2, ())
 
 
 @pytest.mark.parametrize(
-    ("changes", "wanted"),
+    ("changes", "expected"),
     [({"feature_cache": None}, None), ({"train": views(range(18))}, None), ({"val": None}, search.SOME_VIEWS), ({"keep_last": True}, search.SOME_VIEWS)],
     ids=["nothing is kept", "not augmented", "no validation", "folds"],
 )  # fmt: skip
 def test_where_validation_cannot_choose_views_it_does_not(
-    tmp_path: Path, changes: dict[str, Any], wanted: int | None
+    tmp_path: Path, changes: dict[str, Any], expected: int | None
 ) -> None:
     given = job(fresh_model(), tmp_path, **{"train": views(range(18), flipped), **changes})
     choice = chosen(given, sweep=False)
-    assert (choice.job.views, choice.trials) == (wanted, ())
+    assert (choice.job.views, choice.trials) == (expected, ())
 
 
 @pytest.mark.parametrize(
-    ("changes", "told"),
+    ("changes", "messages"),
     [
         ({"keep_last": True}, "--folds"),
         ({"feature_cache": None}, "--no-cache"),
         ({"plan": lambda _epoch: FreezePlan(frozen=frozenset({"low"}))}, "--freeze backbone"),
     ],
 )
-def test_a_sweep_that_cannot_be_is_refused_with_the_reason(tmp_path: Path, changes: dict[str, Any], told: str) -> None:
-    with pytest.raises(ConfigError, match=told):
+def test_a_sweep_that_cannot_be_is_refused_with_the_reason(
+    tmp_path: Path, changes: dict[str, Any], messages: str
+) -> None:
+    with pytest.raises(ConfigError, match=messages):
         chosen(job(fresh_model(), tmp_path, **changes), sweep=True)
 
 
@@ -145,7 +152,7 @@ def test_a_way_that_diverges_is_left_out_and_only_all_of_them_end_the_run(tmp_pa
 def test_features_are_fetched_once_for_all_ways_from_a_model_that_is_in_place(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """On another device than the features are wanted on, the model couldn't run at all."""
+    """On another device than the features are on, the model couldn't run at all."""
     layouts: list[bool] = []
 
     def fed(model: AdaptedModel, *given: Any, **named: Any) -> Any:

@@ -40,7 +40,7 @@ class Net(nn.Module):
 
 
 class Slow(nn.Module):
-    """Takes as long as it is told in float32 and in bfloat16."""
+    """Takes the given time in float32 and in bfloat16."""
 
     def __init__(self, clock: list[float], *, full: float, half: float, fine: bool = True) -> None:
         super().__init__()
@@ -68,7 +68,7 @@ def probed(model: nn.Module, *, batch: int = 32, steps: int = 10_000) -> Precisi
     return speed.choose_precision(model, model, nn.CrossEntropyLoss(), (x, y), steps=steps)
 
 
-def test_the_faster_precision_is_taken(clock: list[float]) -> None:
+def test_the_faster_precision_is_used(clock: list[float]) -> None:
     assert probed(Slow(clock, full=0.2, half=0.1)).dtype is torch.bfloat16
     assert probed(Slow(clock, full=0.1, half=0.2)).dtype is torch.float32
 
@@ -78,17 +78,17 @@ def test_a_gain_too_small_to_matter_stays_exact(clock: list[float]) -> None:
     assert probed(Slow(clock, full=2e-7, half=1e-7)).dtype is torch.float32
 
 
-def test_a_precision_that_loses_the_loss_isnt_taken(clock: list[float]) -> None:
+def test_a_precision_that_loses_the_loss_isn_t_used(clock: list[float]) -> None:
     chosen = probed(Slow(clock, full=0.2, half=0.1, fine=False))
     assert chosen.dtype is torch.float32
     assert "bfloat16" not in chosen.reason
 
 
 def test_it_says_what_it_measured(clock: list[float]) -> None:
-    said = probed(Slow(clock, full=0.2, half=0.1)).reason
-    assert "bfloat16" in said
-    assert "6400 ms" in said
-    assert "3200 ms" in said
+    message = probed(Slow(clock, full=0.2, half=0.1)).reason
+    assert "bfloat16" in message
+    assert "6400 ms" in message
+    assert "3200 ms" in message
 
 
 @pytest.mark.parametrize("steps", [30, 100, 200, 500, 2000])
@@ -199,12 +199,12 @@ def test_unknown_optimizers_and_devices_get_no_settings() -> None:
 
 
 @pytest.mark.parametrize(
-    ("choice", "device", "steps", "wanted"),
+    ("choice", "device", "steps", "expected"),
     [("on", "cpu", 1, True), ("off", "cuda", 10**6, False), ("auto", "cpu", 10**6, False),
      ("auto", "cuda", 10**6, True), ("auto", "cuda", 10, False)],
 )  # fmt: skip
-def test_compiling(choice: Any, device: str, steps: int, wanted: bool) -> None:
-    assert speed.compile_wanted(choice, torch.device(device), steps=steps) is wanted
+def test_compiling(choice: Any, device: str, steps: int, expected: bool) -> None:
+    assert speed.compile_wanted(choice, torch.device(device), steps=steps) is expected
 
 
 def test_the_footprint_counts_what_autograd_saves() -> None:
@@ -223,13 +223,13 @@ def test_the_footprint_predicts_what_a_larger_batch_saves() -> None:
     x, y = torch.randn(2, 3, 16, 16), torch.zeros(2, dtype=torch.long)
     found = speed.footprint(model, model, loss, (x, y), optimizer="sgd", precision=Precision())
     total: dict[int, int] = {}
-    kept: list[Tensor] = []
+    stored: list[Tensor] = []
     parameters = {p.untyped_storage().data_ptr() for p in (*model.parameters(), *model.buffers())}
 
     def pack(tensor: Tensor) -> Tensor:
         if tensor.untyped_storage().data_ptr() not in parameters:
             total[tensor.untyped_storage().data_ptr()] = tensor.untyped_storage().nbytes()
-            kept.append(tensor)
+            stored.append(tensor)
         return tensor
 
     with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
@@ -256,7 +256,7 @@ def test_a_batch_stays_below_the_callers_limit() -> None:
     assert speed.find_batch_size(Footprint(fixed=0, per_sample=1), 10**9, at_most=100)[0] == 64
 
 
-def test_lack_of_memory_is_told_from_other_faults() -> None:
+def test_lack_of_memory_is_distinguished_from_other_faults() -> None:
     with pytest.raises(RuntimeError) as real:
         torch.empty(2**60, dtype=torch.uint8)
     assert speed.is_out_of_memory(real.value)

@@ -55,10 +55,10 @@ def test_where_memory_runs_out_batches_are_halved_once_and_the_result_is_the_sam
     )
     assert hungry.tries[:3] == [4, 2, 2]
     assert hungry.tries.count(4) == 1  # halves from there on
-    told = [note for note in seen.notes if "memory" in note]
-    assert len(told) == 1
-    assert "4 samples" in told[0]
-    assert "two halves" in told[0]
+    messages = [note for note in seen.notes if "memory" in note]
+    assert len(messages) == 1
+    assert "4 samples" in messages[0]
+    assert "two halves" in messages[0]
 
 
 def test_where_a_half_does_not_fit_either_training_stops_with_advice() -> None:
@@ -66,7 +66,7 @@ def test_where_a_half_does_not_fit_either_training_stops_with_advice() -> None:
         run(fresh_model(), loss=Hungry(1, OUT_OF_MEMORY["CPU"]))
 
 
-def test_other_errors_are_not_taken_for_a_lack_of_memory() -> None:
+def test_other_errors_are_not_mistaken_for_a_lack_of_memory() -> None:
     with pytest.raises(PluginError, match="RuntimeError: of another kind"):
         run(fresh_model(), loss=Hungry(1, RuntimeError("of another kind")))
 
@@ -113,21 +113,21 @@ def test_halves_give_the_gradients_of_the_whole(count: int) -> None:
     torch.testing.assert_close(found[0][1], found[1][1])
 
 
-@pytest.mark.parametrize("asked", ["fp32", "bf16"])
-def test_a_precision_that_is_asked_for_is_used_without_measuring(asked: Any) -> None:
+@pytest.mark.parametrize("requested", ["fp32", "bf16"])
+def test_a_precision_that_is_requested_is_used_without_measuring(requested: Any) -> None:
     def none() -> Any:
         raise AssertionError
 
     probe = step.Probe(
         model=fresh_model(),
         loss=task_loss(nn.CrossEntropyLoss()),
-        hyperparameters=replace(RECIPE, precision=asked),
+        hyperparameters=replace(RECIPE, precision=requested),
         accelerator=Accelerator(cpu=True),
         start=0,
         batch=none,
     )
     chosen = step.choose_precision(probe, steps=10**6, head_only=False)
-    assert chosen.dtype == {"fp32": torch.float32, "bf16": torch.bfloat16}[asked]
+    assert chosen.dtype == {"fp32": torch.float32, "bf16": torch.bfloat16}[requested]
     assert step.from_values(step.as_values(chosen)) == replace(chosen, reason="")
 
 

@@ -90,7 +90,7 @@ def read(sample: Sample) -> tuple[NDArray[Any], ...]:
 
 
 def keeping(folder: Path, **changes: Any) -> FeatureCache:
-    """Kept in a folder, under the pictures' own numbers."""
+    """Cached in a folder, under the pictures' own numbers."""
     number = {"digest": lambda sample: f"{sample.source:064x}"}
     return FeatureCache(store=Store(folder, 2**30), of={"test": "train"}, **{**number, **changes})
 
@@ -117,7 +117,7 @@ def accuracy(targets: NDArray[Any], probabilities: NDArray[Any]) -> Mapping[str,
 
 
 def of_classes(metrics: Callable[..., Mapping[str, float]]) -> Callable[..., Mapping[str, float]]:
-    """Of targets and probabilities, as the loop asks: of outputs and targets."""
+    """Of targets and probabilities, as the loop calls it: of outputs and targets."""
 
     def of_outputs(outputs: Mapping[str, NDArray[Any]], targets: Sequence[Any]) -> Mapping[str, float]:
         return metrics(np.array(targets), torch.from_numpy(outputs["logits"]).softmax(1).numpy())
@@ -133,7 +133,7 @@ def task_loss(own: nn.Module) -> TaskLoss:
 
 @dataclass(frozen=True)
 class Seen:
-    """What a run told its watcher."""
+    """What a run reported."""
 
     records: list[EpochRecord]
     notes: list[str]
@@ -185,50 +185,50 @@ def tensors(model: nn.Module) -> dict[str, Tensor]:
 
 
 @pytest.mark.parametrize("optimizer", ["sgd", "adam", "adamw"])
-def test_every_optimizer_learns_to_tell_dark_from_light(optimizer: str) -> None:
+def test_every_optimizer_learns_to_classify_dark_and_light(optimizer: str) -> None:
     seen = run(fresh_model(), replace(RECIPE, optimizer=optimizer, epochs=6))
     assert seen.records[-1].train_loss < 0.5 * seen.records[0].train_loss
     assert max(r.metrics["accuracy"] for r in seen.records) == 1.0
 
 
 @pytest.mark.parametrize("frozen", [(), ("low",), ("low", "high")])
-def test_features_kept_from_frozen_stages_give_the_losses_of_running_everything(
+def test_features_cached_from_frozen_stages_give_the_losses_of_running_everything(
     frozen: tuple[str, ...], tmp_path: Path
 ) -> None:
     hyperparameters = replace(RECIPE, optimizer="sgd")  # Adam makes steps of the rounding in gradients that are zero
-    kept = run(fresh_model(), hyperparameters, frozen=frozen, store=tmp_path)
+    stored = run(fresh_model(), hyperparameters, frozen=frozen, store=tmp_path)
     title = "frozen stages, once" if frozen else "reading the samples, once"
-    assert kept.computed[:2] == [title, title]  # of validation and of training
+    assert stored.computed[:2] == [title, title]  # of validation and of training
     everything = run(fresh_model(), hyperparameters, frozen=frozen)
-    np.testing.assert_allclose(kept.losses(), everything.losses(), atol=1e-4, rtol=0)
+    np.testing.assert_allclose(stored.losses(), everything.losses(), atol=1e-4, rtol=0)
     again = run(fresh_model(), hyperparameters, frozen=frozen, store=tmp_path)
     assert title not in again.computed
-    assert again.losses() == kept.losses()
+    assert again.losses() == stored.losses()
 
 
-def test_fresh_views_in_every_epoch_keep_the_frozen_stages_running_and_the_user_hears_of_it(tmp_path: Path) -> None:
+def test_fresh_views_in_every_epoch_keep_the_frozen_stages_running_and_the_user_is_warned(tmp_path: Path) -> None:
     seen = run(fresh_model(), frozen=("low",), train=views(range(18), flipped), store=tmp_path, views=None)
     assert seen.notes == ["the frozen stages run in every epoch, because every epoch sees views of its own"]
 
 
-def test_frozen_stages_see_each_kept_view_once_whatever_the_epochs(tmp_path: Path) -> None:
-    told: list[int] = []
+def test_frozen_stages_see_each_cached_view_once_whatever_the_epochs(tmp_path: Path) -> None:
+    messages: list[int] = []
 
     def computing(title: str, total: int) -> Callable[[int], None]:
-        told.extend([total] if title == "frozen stages, once" else [])
+        messages.extend([total] if title == "frozen stages, once" else [])
         return lambda _done: None
 
-    kept = keeping(tmp_path, computing=computing)
+    stored = keeping(tmp_path, computing=computing)
     hyperparameters = replace(RECIPE, epochs=5)
     run(
         fresh_model(),
         hyperparameters,
         frozen=("low", "high"),
         train=views(range(18), flipped),
-        feature_cache=kept,
+        feature_cache=stored,
         views=2,
     )
-    assert told == [10, 18, 18, 18]
+    assert messages == [10, 18, 18, 18]
 
 
 @pytest.mark.parametrize("workers", [0, 2])
@@ -244,14 +244,14 @@ def test_another_seed_gives_another_order() -> None:
     assert run(fresh_model()).losses() != run(fresh_model(), replace(RECIPE, seed=1)).losses()
 
 
-@pytest.mark.parametrize("kept", [False, True])
+@pytest.mark.parametrize("stored", [False, True])
 @pytest.mark.parametrize("frozen", [("low",), ("high",), ("low", "high")])
 def test_frozen_stages_are_bit_equal_after_training_and_the_others_have_learnt(
-    frozen: tuple[str, ...], kept: bool, tmp_path: Path
+    frozen: tuple[str, ...], stored: bool, tmp_path: Path
 ) -> None:
     model = fresh_model()
     before = tensors(model.trunk)
-    run(model, frozen=frozen, store=tmp_path if kept else None)
+    run(model, frozen=frozen, store=tmp_path if stored else None)
     same = {name for name, t in model.trunk.state_dict().items() if torch.equal(t, before[name])}
     assert same == {name for name in before if name.split(".")[0] in frozen}
 
@@ -284,7 +284,7 @@ def test_a_plan_may_thaw_stages_as_epochs_go_on() -> None:
 
 
 def test_features_move_with_the_boundary(tmp_path: Path) -> None:
-    """Kept outputs of the stages frozen at the time give the losses of running everything in every epoch."""
+    """Cached outputs of the stages frozen at the time give the losses of running everything in every epoch."""
     thawing = [("low", "high"), ("low", "high"), ("low",), ()]
     plans = [FreezePlan(frozen=frozenset(stages)) for stages in thawing]
     hyperparameters = replace(RECIPE, epochs=4, optimizer="sgd")
@@ -296,12 +296,12 @@ def test_features_move_with_the_boundary(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("samples", "head_only", "wanted"), [(600, False, 32), (600, True, 32), (5000, True, 128), (10**6, True, 256)]
+    ("samples", "head_only", "expected"), [(600, False, 32), (600, True, 32), (5000, True, 128), (10**6, True, 256)]
 )
 def test_a_head_alone_takes_larger_batches_where_steps_enough_remain(
-    samples: int, head_only: bool, wanted: int
+    samples: int, head_only: bool, expected: int
 ) -> None:
-    assert loop.usual_batch(samples, head_only=head_only) == wanted
+    assert loop.usual_batch(samples, head_only=head_only) == expected
 
 
 def test_the_best_epoch_is_the_one_with_the_best_primary_metric() -> None:
@@ -378,9 +378,9 @@ def test_backbone_and_head_have_their_own_rates_and_stages_their_factors() -> No
     model = fresh_model()
     optimizer = make_optimizer(model, RECIPE, [FreezePlan(frozen=frozenset(), scales={"low": 0.5})])
     rate = {id(p): group["lr"] for group in optimizer.param_groups for p in group["params"]}
-    wanted = {"trunk.low": 0.005, "trunk.high": 0.01, "head": 0.05}
+    expected = {"trunk.low": 0.005, "trunk.high": 0.01, "head": 0.05}
     for name, parameter in model.named_parameters():
-        assert rate[id(parameter)] == pytest.approx(next(v for k, v in wanted.items() if name.startswith(k)))
+        assert rate[id(parameter)] == pytest.approx(next(v for k, v in expected.items() if name.startswith(k)))
 
 
 def test_parameters_that_no_epoch_trains_are_left_out_of_the_optimizer() -> None:
@@ -441,8 +441,8 @@ def test_predictions_come_in_order_and_none_twice() -> None:
     logits, targets = loop.predict(model, data, accelerator)
     assert targets.tolist() == [i % 2 for i in range(11)]
     with torch.inference_mode():
-        wanted = model.eval()(together(views(range(11)))[0])
-    torch.testing.assert_close(logits, wanted)
+        expected = model.eval()(together(views(range(11)))[0])
+    torch.testing.assert_close(logits, expected)
 
 
 def test_each_epoch_says_what_learnt_and_at_which_rate() -> None:
@@ -450,8 +450,8 @@ def test_each_epoch_says_what_learnt_and_at_which_rate() -> None:
     assert [r.epoch for r in seen.records] == [1, 2, 3]
     assert all(r.learning == ("high", "head") for r in seen.records)
     steps = math.ceil(18 / RECIPE.batch_size)
-    wanted = [RECIPE.lr * rate_factor(steps * e, steps, RECIPE) for e in (1, 2, 3)]
-    assert [r.learning_rate for r in seen.records] == pytest.approx(wanted)
+    expected = [RECIPE.lr * rate_factor(steps * e, steps, RECIPE) for e in (1, 2, 3)]
+    assert [r.learning_rate for r in seen.records] == pytest.approx(expected)
 
 
 def test_training_mode_is_restored_after_each_validation() -> None:

@@ -6,7 +6,8 @@ from collections import defaultdict
 from collections.abc import Callable, Collection, Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
-from zooft.audit.findings import MOST_SHOWN, Finding, pluralize
+from zooft.audit.findings import MOST_SHOWN, Finding
+from zooft.contracts.plurals import pluralize
 
 if TYPE_CHECKING:
     from zooft.audit.findings import Kind, Severity

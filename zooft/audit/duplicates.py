@@ -16,7 +16,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from zooft.audit.findings import MOST_SHOWN, Finding, pluralize
+from zooft.audit.findings import MOST_SHOWN, Finding
+from zooft.contracts.plurals import pluralize
 from zooft.storage.sequences import stack
 
 if TYPE_CHECKING:

@@ -100,11 +100,6 @@ class Audit:
         return any(finding.severity == "error" for finding in self.findings)
 
 
-def pluralize(number: int, noun: str) -> str:
-    """``1 sample``, ``2 samples``."""
-    return f"{number:,} {noun}" if number == 1 else f"{number:,} {noun}s"
-
-
 def by_severity(findings: Iterable[Finding]) -> tuple[Finding, ...]:
     """Errors, then warnings, then the rest; otherwise in the given order."""
     return tuple(sorted(findings, key=lambda finding: _ORDER.index(finding.severity)))

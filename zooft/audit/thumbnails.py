@@ -12,9 +12,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from zooft.audit.findings import MOST_SHOWN, Finding, pluralize
+from zooft.audit.findings import MOST_SHOWN, Finding
 from zooft.compute.machine import cores
 from zooft.contracts import Rejection
+from zooft.contracts.plurals import pluralize
 from zooft.errors import DataError, PluginError, ZooftError
 from zooft.storage.sequences import pick, stack
 
@@ -188,7 +189,10 @@ def unreadable(seen: Seen) -> list[Finding]:
         Finding(
             kind="unreadable",
             severity="warning",
-            text=f"{len(ids)} samples can't be read, the first because: {seen.unread[0].reason}; fix or remove them",
+            text=(
+                f"{pluralize(len(ids), 'sample')}"
+                f" can't be read, the first because: {seen.unread[0].reason}; fix or remove them"
+            ),
             samples=ids[:MOST_SHOWN],
             count=len(ids),
         )

@@ -1,6 +1,6 @@
 """The command ``zooft``: a file a command, loaded when it is called.
 
-Owns the group. What a user sees of an error is `zooft.cli.endings`' matter: the message, notes, an exit status;
+Owns the group. What a user sees of an error is `zooft.cli.exit_status`' matter: the message, notes, an exit status;
 never a traceback unless ``ZOOFT_TRACEBACK`` is set.
 """
 
@@ -11,7 +11,7 @@ from importlib import import_module
 
 import click
 
-from zooft.cli import endings, process
+from zooft.cli import exit_status, process
 from zooft.compute import launcher
 from zooft.errors import AmbiguousNameError, ConfigError, UnknownNameError
 from zooft.version import __version__
@@ -88,7 +88,7 @@ def main() -> None:
     process.tune()
     process.write_safely()
     try:
-        with endings.interrupt_on_signals():
+        with exit_status.interrupt_on_signals():
             status = zooft.main(prog_name="zooft", standalone_mode=False)
     except click.exceptions.Abort as error:  # click's word for Ctrl-C; the notes are on the cause
         _stop(error.__cause__ or KeyboardInterrupt())
@@ -97,8 +97,8 @@ def main() -> None:
     except BrokenPipeError:
         sys.exit(141)
     except Exception as error:
-        if endings.wants_traceback():
-            endings.point_at_plugin(error)
+        if exit_status.wants_traceback():
+            exit_status.point_at_plugin(error)
             raise
         _stop(error)
     else:
@@ -106,5 +106,5 @@ def main() -> None:
 
 
 def _stop(error: BaseException) -> None:
-    as_json = endings.wants_json() and launcher.process() == 0
-    sys.exit(endings.show(error, as_json=as_json))
+    as_json = exit_status.wants_json() and launcher.process() == 0
+    sys.exit(exit_status.show(error, as_json=as_json))

@@ -11,7 +11,7 @@ import click
 from zooft import config
 from zooft.cli.output import json_flag, print_json, print_table
 from zooft.cli.screen import echo, label
-from zooft.cli.tasked import TaskCommand
+from zooft.cli.task_command import TaskCommand
 
 if TYPE_CHECKING:
     from zooft.audit import Audit, FactRow

@@ -11,8 +11,8 @@ import click
 
 from zooft.cli.output import json_flag, print_json, print_table
 from zooft.cli.screen import echo
+from zooft.contracts.plurals import pluralize
 from zooft.errors import ConfigError
-from zooft.report.words import count
 from zooft.storage.escapes import visible
 
 if TYPE_CHECKING:
@@ -138,7 +138,7 @@ def _words(what: Mapping[str, Any]) -> str:
     """What an entry is of, as far as a word describes it; all of it is in the JSON."""
     words = [str(what[name]) for name in _NAMED if isinstance(what.get(name), str)]
     if isinstance(what.get("stages"), list):
-        words.append(count(len(what["stages"]), "stage"))
+        words.append(pluralize(len(what["stages"]), "stage"))
     if isinstance(what.get("view"), dict) and "number" in what["view"]:
         words.append(f"view {what['view']['number']}")
     return ", ".join(words) or "unknown"
@@ -151,9 +151,9 @@ def _tell(cleaned: Cleaned, store: Store, *, as_json: bool) -> None:
         print_json({"bytes": cleaned.bytes, "entries": cleaned.shelves, "stayed": sorted(cleaned.stayed)})
         return
     echo(
-        f"removed {size_text(cleaned.bytes)}, {count(cleaned.shelves, 'whole entry', 'whole entries')}; "
+        f"removed {size_text(cleaned.bytes)}, {pluralize(cleaned.shelves, 'whole entry', 'whole entries')}; "
         f"{size_text(store.nbytes())} stay"
     )
     if cleaned.stayed:
-        stayed = count(len(cleaned.stayed), "entry", "entries")
+        stayed = pluralize(len(cleaned.stayed), "entry", "entries")
         echo(f"{stayed} couldn't be removed as far as wanted: a running job has it open, or the folder is read-only")

@@ -256,10 +256,10 @@ def _of_weights(source: WeightsSource, found: Registry) -> _Check:
 def _of_source(source: Source, examples: Examples, *, alone: bool) -> _Check:
     """Where the data may be meant for something else of the plugin's, such as its task, a source need not know it."""
     from zooft import testing
-    from zooft.hooks.guard import ask
+    from zooft.hooks.guard import call_plugin
 
     def check(_folder: Path) -> None:
-        if examples.data is None or not (alone or ask(source, "recognises", examples.data)):
+        if examples.data is None or not (alone or call_plugin(source, "recognises", examples.data)):
             raise _NoExample("--data PATH checks it on a few rows of its form")
         testing.check_source(source, examples.data)
 

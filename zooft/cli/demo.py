@@ -7,6 +7,7 @@ from pathlib import Path
 import click
 
 from zooft.cli.screen import echo
+from zooft.contracts.plurals import pluralize
 from zooft.errors import ConfigError, RunError
 
 
@@ -34,5 +35,5 @@ def demo(task: str, folder: Path, masks: bool, seed: int) -> None:
     if folder.exists():
         folder.rmdir()
     partial.replace(folder)
-    echo(f"wrote {sum(1 for path in folder.rglob('*') if path.is_file())} files to {folder}")
+    echo(f"wrote {pluralize(sum(1 for path in folder.rglob('*') if path.is_file()), 'file')} to {folder}")
     echo(f"next: zooft finetune --backbone timm:tf_efficientnet_lite0 --task {task} --data {folder}")

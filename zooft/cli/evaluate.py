@@ -7,13 +7,15 @@ from typing import TYPE_CHECKING
 
 import click
 
-from zooft.cli import subject
+from zooft import runtime
+from zooft.cli import model_argument
 from zooft.cli.live import Live
 from zooft.cli.output import json_flag, print_evaluation, print_json
+from zooft.compute import machine
 from zooft.config import Device
 
 if TYPE_CHECKING:
-    from zooft.cli.subject import Subject
+    from zooft.cli.model_argument import ModelArgument
     from zooft.contracts import Labels, Problem
     from zooft.evaluation.evaluate import Evaluation
 
@@ -25,7 +27,7 @@ Examples:
   zooft evaluate model.onnx --data DIR --split test""",
 )
 @click.argument("run_or_model", type=click.Path(path_type=Path), required=False)
-@subject.data_flag
+@model_argument.data_flag
 @click.option(
     "--split",
     type=click.Choice(["auto", "train", "val", "test", "all"]),
@@ -43,7 +45,7 @@ Examples:
 @click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True, help="of the resamples")
 @click.option("--device", type=click.Choice(Device.__args__), help="where a run computes [default: auto]")  # type: ignore[attr-defined]
 @click.option("--workers", type=click.IntRange(min=0), help="loader processes for a run [default: by the machine]")
-@subject.provider_flag
+@model_argument.provider_flag
 @json_flag
 def evaluate(
     run_or_model: Path | None,
@@ -61,7 +63,7 @@ def evaluate(
     RUN_OR_MODEL is a run folder (evaluated in torch) or an .onnx file (evaluated by onnxruntime, without torch); the
     latest run where none is given.
     """
-    chosen = subject.find(run_or_model)
+    chosen = model_argument.find(run_or_model)
     if chosen.file and (device, workers) != (None, None):
         raise click.UsageError("--device and --workers are for runs; an .onnx file runs in onnxruntime: --provider")
     if not chosen.file and provider != "auto":
@@ -76,9 +78,9 @@ def evaluate(
 
 
 def _run(
-    chosen: Subject, data: Path, *, split: str, bootstrap: int, seed: int, device: str, workers: int | None
+    chosen: ModelArgument, data: Path, *, split: str, bootstrap: int, seed: int, device: str, workers: int | None
 ) -> tuple[Evaluation, Problem, Labels]:
-    from zooft.compute import distributed, machine
+    from zooft.compute import distributed
     from zooft.deploy import saved
     from zooft.evaluation.evaluate import evaluate as evaluated
     from zooft.hooks import registry
@@ -121,10 +123,9 @@ def _run(
 
 
 def _file(
-    chosen: Subject, data: Path, *, split: str, bootstrap: int, seed: int, provider: str
+    chosen: ModelArgument, data: Path, *, split: str, bootstrap: int, seed: int, provider: str
 ) -> tuple[Evaluation, Problem, Labels]:
-    from zooft import runtime
-    from zooft.deploy import declared, saved
+    from zooft.deploy import metadata_check, saved
     from zooft.evaluation.evaluate import evaluate as evaluated
     from zooft.hooks import registry
 
@@ -143,7 +144,7 @@ def _file(
             computing=live.computing,
             trained_on_val=about.data["val"] == 0,
         )
-        for text in (*declared.doubts(model, chosen.file, task.problem), *notes, *filter(None, [model.note])):
+        for text in (*metadata_check.doubts(model, chosen.file, task.problem), *notes, *filter(None, [model.note])):
             live.note(text)
         advance = live.computing(f"{name} samples", len(samples))
         predictions = saved.predict_file(model, task, options, samples, advance=advance)

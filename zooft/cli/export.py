@@ -7,7 +7,7 @@ from pathlib import Path
 import click
 
 from zooft import runtime
-from zooft.cli import subject
+from zooft.cli import model_argument
 from zooft.cli.live import Live
 from zooft.cli.output import json_flag, print_json, print_verification
 from zooft.cli.screen import echo
@@ -21,7 +21,7 @@ Example:
   zooft export runs/classification-vit_base-1 --provider cuda""",
 )
 @click.argument("run", type=click.Path(path_type=Path), required=False)
-@subject.data_flag
+@model_argument.data_flag
 @click.option(
     "--samples",
     type=click.IntRange(min=1),
@@ -29,7 +29,7 @@ Example:
     show_default=True,
     help="how many to verify on at most",
 )
-@subject.provider_flag
+@model_argument.provider_flag
 @json_flag
 def export(run: Path | None, data: Path | None, samples: int, provider: str, as_json: bool) -> None:
     """Export a run to ONNX and verify the file on the run's validation samples.
@@ -40,7 +40,7 @@ def export(run: Path | None, data: Path | None, samples: int, provider: str, as_
     from zooft.hooks import registry
 
     runtime.choose(provider)
-    chosen = subject.find(run)
+    chosen = model_argument.find(run)
     if chosen.run is None:
         raise RunError(f"{run} doesn't lie in a run folder; name a run")
     folder = chosen.run

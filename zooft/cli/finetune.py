@@ -9,7 +9,7 @@ import click
 
 from zooft.cli.output import json_flag, print_evaluation, print_json, print_table, print_verification
 from zooft.cli.screen import echo
-from zooft.cli.tasked import TaskCommand
+from zooft.cli.task_command import TaskCommand
 from zooft.compute import launcher
 from zooft.config import FinetuneConfig, read_toml
 

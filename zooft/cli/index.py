@@ -9,11 +9,12 @@ from typing import TYPE_CHECKING
 import click
 
 from zooft import runtime
-from zooft.cli import paths, subject
-from zooft.cli.delivery import Tally
+from zooft.cli import model_argument, paths
 from zooft.cli.live import Live
 from zooft.cli.output import json_flag, print_json
+from zooft.cli.predict_output import Tally
 from zooft.cli.screen import echo
+from zooft.contracts.plurals import pluralize
 from zooft.errors import ConfigError
 from zooft.run.folder import ONNX_FILE
 
@@ -31,7 +32,7 @@ _SOME_FAILED = 3
 @click.option("--model", type=click.Path(path_type=Path), required=True, help="file that gives embeddings, or its run")
 @click.option("--out", type=click.Path(path_type=Path), required=True, help="index to write")
 @click.option("--threads", type=click.IntRange(min=1), help="that compute [default: OMP_NUM_THREADS, else the cores]")
-@subject.provider_flag
+@model_argument.provider_flag
 @json_flag
 def index(folder: Path, model: Path, out: Path, threads: int | None, provider: str, as_json: bool) -> None:
     """Keep the embeddings of all pictures below a folder in one file, to search among; torch isn't needed.
@@ -65,7 +66,7 @@ def index(folder: Path, model: Path, out: Path, threads: int | None, provider: s
         faults = [{"file": answer.key, "error": answer.error} for answer in lacking]
         print_json({"index": str(out), "pictures": len(made.files), "threshold": made.threshold, "errors": faults})
     else:
-        echo(f"{len(made.files):,} pictures are in {out}; next: zooft search {out} FILE")
+        echo(f"{pluralize(len(made.files), 'picture is', 'pictures are')} in {out}; next: zooft search {out} FILE")
     if lacking:
         raise click.exceptions.Exit(_SOME_FAILED)
 
@@ -96,14 +97,14 @@ def _embed(
     """The index, not yet written; None where no picture could be read."""
     import numpy as np
 
-    from zooft.deploy import declared, embeddings, predict, saved
+    from zooft.deploy import embeddings, metadata_check, predict, saved
     from zooft.hooks import registry
     from zooft.model.weights import file_sha256
 
     opened = runtime.load(file, provider=provider, threads=threads)
     embeddings.refuse_other_model(opened, file)
     task, options = saved.task_of_file(opened, registry.load())
-    for text in declared.doubts(opened, file, task.problem):
+    for text in metadata_check.doubts(opened, file, task.problem):
         echo(text, err=True)
     advance = live.computing("pictures", len(files))
     names, rows = [], []

@@ -5,6 +5,7 @@ On standard error. Where that isn't a terminal, one plain line for each thing wo
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -31,8 +32,6 @@ class Live:
     """
 
     def __init__(self, *, drawn: bool = True) -> None:
-        import sys
-
         from rich.console import Console
         from rich.live import Live as RichLive
         from rich.progress import (

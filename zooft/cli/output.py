@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import json
 import math
+import sys
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from zooft.cli.screen import echo, label, write
-from zooft.report.words import difference, plural
+from zooft.report.formatting import difference, plural
 from zooft.storage.escapes import in_json, visible
 
 if TYPE_CHECKING:
@@ -41,8 +42,6 @@ def _flat(value: Any) -> Any:
 
 def print_table(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
     """A table, as wide as it needs to be where output isn't a terminal."""
-    import sys
-
     from rich.console import Console
     from rich.table import Table
     from rich.text import Text

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from zooft.contracts import Rejection
-from zooft.data.hidden import is_hidden
+from zooft.data.hidden_files import is_hidden
 from zooft.data.sources import source_of
 from zooft.errors import DataError
 
@@ -63,7 +63,7 @@ def files(typed: Sequence[str], *, leave: Collection[Path] = (), sources: Sequen
 
 
 def places(typed: Sequence[str]) -> list[Path]:
-    """Files and folders, for a task that looks into folders by itself.
+    """Files and folders, for a task that reads folders by itself.
 
     Raises:
         DataError: a path that leads nowhere, or a pattern that matches nothing.

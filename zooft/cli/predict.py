@@ -12,18 +12,18 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from zooft import runtime
-from zooft.cli import paths, subject
-from zooft.cli.delivery import Tally, writing
+from zooft.cli import model_argument, paths
 from zooft.cli.live import Live
 from zooft.cli.output import json_flag
+from zooft.cli.predict_arguments import Job, PredictArguments, check_folder, check_format, check_out, check_overwritten
+from zooft.cli.predict_output import Tally, writing
 from zooft.cli.screen import echo
-from zooft.cli.wanted import Job, Wanted, check_folder, check_format, check_out, check_overwritten
 from zooft.contracts import DeployedFile
 from zooft.run.folder import ONNX_FILE, to_json, write_text
 from zooft.storage.sequences import pick
 
 if TYPE_CHECKING:
-    from zooft.cli.delivery import Sink
+    from zooft.cli.predict_output import Sink
     from zooft.contracts import GroupResult, Rejection
     from zooft.deploy.predict import Answer, Group, Input
 
@@ -58,7 +58,7 @@ Examples:
     "--threads", type=click.IntRange(min=1), help="that compute [default: OMP_NUM_THREADS, else this machine's cores]"
 )
 @click.option("--identify", is_flag=True, help="name patients and series, where the task hides them")
-@subject.provider_flag
+@model_argument.provider_flag
 @json_flag
 def predict(model: Path, typed: tuple[str, ...], as_json: bool, **given: Any) -> None:
     """Predict on files, folders or globs with an exported file, or a run's; torch isn't needed.
@@ -71,9 +71,11 @@ def predict(model: Path, typed: tuple[str, ...], as_json: bool, **given: Any) ->
 
     The exit status is 0 where everything was answered, 3 where some wasn't or only in part, 1 where nothing was.
     """
-    wanted = Wanted(model=model / ONNX_FILE if model.is_dir() else model, as_json=as_json, typed=typed, **given)
+    wanted = PredictArguments(
+        model=model / ONNX_FILE if model.is_dir() else model, as_json=as_json, typed=typed, **given
+    )
     check_out(wanted)  # before anything is opened that takes its time
-    from zooft.deploy import declared, saved
+    from zooft.deploy import metadata_check, saved
     from zooft.hooks import registry
 
     opened = runtime.load(wanted.model, provider=wanted.provider, threads=wanted.threads or 0)
@@ -83,7 +85,7 @@ def predict(model: Path, typed: tuple[str, ...], as_json: bool, **given: Any) ->
     job = Job(wanted=wanted, opened=opened, task=task, options=options, sources=sources)
     check_format(job)
     check_overwritten(job)
-    for text in declared.doubts(opened, wanted.model, task.problem):
+    for text in metadata_check.doubts(opened, wanted.model, task.problem):
         echo(text, err=True)
     tally = _by_file(job) if task.gather is None else _by_group(job)
     for text in tally.sentences():
@@ -278,7 +280,7 @@ def _write_missing(folder: Path, lacking: Sequence[Answer], *, key: str = "patie
 
 
 @contextlib.contextmanager
-def _live(wanted: Wanted) -> Iterator[Live]:
+def _live(wanted: PredictArguments) -> Iterator[Live]:
     """Progress, but where rows run over the same terminal."""
     with Live(drawn=not (wanted.streams and sys.stdout.isatty())) as live:
         yield live

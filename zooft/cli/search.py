@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from zooft import runtime
-from zooft.cli import paths, subject
-from zooft.cli.delivery import Tally
+from zooft.cli import model_argument, paths
 from zooft.cli.output import json_flag, print_json, print_table
+from zooft.cli.predict_output import Tally
 from zooft.cli.screen import echo
 from zooft.errors import RuntimeModelError
 from zooft.run.folder import ONNX_FILE
@@ -39,7 +39,7 @@ Examples:
 )
 @click.option("--top", type=click.IntRange(min=1), default=5, show_default=True, help="how many of the nearest to show")
 @click.option("--threads", type=click.IntRange(min=1), help="that compute [default: OMP_NUM_THREADS, else the cores]")
-@subject.provider_flag
+@model_argument.provider_flag
 @json_flag
 def search(
     index: Path, typed: tuple[str, ...], model: Path | None, top: int, threads: int | None, provider: str, as_json: bool

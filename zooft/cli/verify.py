@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from zooft.cli import subject
+from zooft.cli import model_argument
 from zooft.cli.live import Live
 from zooft.cli.output import json_flag, print_json, print_label_verification, print_verification
 from zooft.errors import DataError, RuntimeModelError
@@ -32,9 +32,9 @@ Examples:
     type=click.Path(path_type=Path),
     help="the run it was exported from [default: the folder it lies in]",
 )
-@subject.data_flag
+@model_argument.data_flag
 @click.option("--samples", type=click.IntRange(min=1), default=500, show_default=True, help="how many at most")
-@subject.provider_flag
+@model_argument.provider_flag
 @json_flag
 def verify(model: Path | None, run: Path | None, data: Path | None, samples: int, provider: str, as_json: bool) -> None:
     """Compare an ONNX file with the run's model, on real validation samples.
@@ -44,7 +44,7 @@ def verify(model: Path | None, run: Path | None, data: Path | None, samples: int
     Away from its run, and where torch isn't installed, a file is run on the labelled samples of --data, and how
     well it does is compared with the figures in its metadata.
     """
-    chosen = subject.find(model)
+    chosen = model_argument.find(model)
     folder = run or chosen.run
     file = chosen.file or (folder or Path()) / runs.ONNX_FILE
     record: Verification | LabelVerification
@@ -68,7 +68,7 @@ def _with_torch(file: Path, folder: Path, data: Path | None, *, samples: int, pr
 
     with Live() as live:
         opened = saved.open_run(folder, registry.load())
-        found = data or subject.Subject(folder, None).own_data()
+        found = data or model_argument.ModelArgument(folder, None).own_data()
         picked, available, notes = (
             saved.samples_to_verify(opened, found, run=folder, most=samples) if found else ([], 0, ())
         )
@@ -85,12 +85,12 @@ def _with_torch(file: Path, folder: Path, data: Path | None, *, samples: int, pr
 
 
 def _by_labels(file: Path, folder: Path | None, data: Path | None, *, samples: int, provider: str) -> LabelVerification:
-    from zooft.deploy import labelled
+    from zooft.deploy import label_verification
     from zooft.hooks import registry
 
     if not file.is_file():
         raise RuntimeModelError(f"there is no file {file}; 'zooft export RUN' writes a run's model.onnx")
-    where = data or subject.Subject(folder, None).own_data()
+    where = data or model_argument.ModelArgument(folder, None).own_data()
     if where is None:
         raise DataError(
             f"nothing to verify {file} by: give labelled samples with --data"
@@ -103,7 +103,9 @@ def _by_labels(file: Path, folder: Path | None, data: Path | None, *, samples: i
     with Live() as live:
         if folder is not None:
             live.note("torch isn't installed, so the file is compared with labels, not with its run's model")
-        return labelled.verify(file, where, registry.load(), most=samples, provider=provider, computing=live.computing)
+        return label_verification.verify(
+            file, where, registry.load(), most=samples, provider=provider, computing=live.computing
+        )
 
 
 def _has_torch() -> bool:

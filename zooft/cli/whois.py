@@ -10,7 +10,7 @@ import click
 from zooft import config
 from zooft.cli.output import json_flag, print_json, print_table
 from zooft.cli.screen import echo
-from zooft.cli.tasked import TaskCommand
+from zooft.cli.task_command import TaskCommand
 from zooft.errors import ConfigError
 
 
@@ -23,7 +23,7 @@ from zooft.errors import ConfigError
 @click.option("--task", required=True, help="how the data is read; 'zooft tasks' lists them")
 @json_flag
 def whois(data: Path, ids: tuple[str, ...], task: str, as_json: bool, **typed: Any) -> None:
-    """Tell what salted ids of runs, reports and audits stand for: patients, series, files.
+    """Look up what salted ids of runs, reports and audits stand for: patients, series, files.
 
     Needs DATA and the key that was made for it; give the task's own options as they were in the run. Exits with 1 where
     an id isn't of this data.

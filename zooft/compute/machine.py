@@ -72,7 +72,7 @@ def cores(root: Path = Path("/")) -> int:
 
 
 def memory(root: Path = Path("/")) -> int | None:
-    """Bytes that this process may still take without swapping or being killed; None where that is unknown."""
+    """Free bytes that this process may take without swapping or being killed; None where that is unknown."""
     if sys.platform != "linux" and root == Path("/"):
         return _physical()
     limits = [value for value in (_available(root), *_bytes_left(root)) if value is not None]

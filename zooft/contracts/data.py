@@ -119,7 +119,7 @@ class Discovery:
     """What a task found below a data folder. Nothing is left out silently.
 
     Attributes:
-        samples: what can be used; of very many, as `zooft.spilled` stores them outside of memory.
+        samples: what can be used; of very many, as `zooft.spill` stores them outside of memory.
         labels: the meaning of the targets, such as one label with the names of the classes in the order of the targets.
         rejected: what can't, and why.
         notes: what the user should know.

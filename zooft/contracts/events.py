@@ -1,4 +1,4 @@
-"""What plugins that listen hear of a run, as types: how it begins, what it is worth, how it ends.
+"""Events of a run for plugins that listen, as types: how it begins, what it is worth, how it ends.
 
 Plain numbers and texts, without paths of this machine but for the run's folder: listeners may send them elsewhere.
 """

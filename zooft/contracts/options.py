@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import MISSING, dataclass, field, fields, make_dataclass
-from typing import Any
+from typing import Any, get_type_hints
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,11 +41,9 @@ def join_options(name: str, *types: type[Any]) -> type[Any]:
                 check(self)
 
     made = make_dataclass(name, list(found.values()), frozen=True, slots=True, namespace={"__post_init__": check_all})
-    made.__module__ = types[0].__module__  # where whoever pickles an instance looks for the type
+    made.__module__ = types[0].__module__  # where pickle searches for an instance's type
     return made
 
 
 def _hint(kind: type[Any], name: str) -> Any:
-    from typing import get_type_hints
-
     return get_type_hints(kind, include_extras=True)[name]

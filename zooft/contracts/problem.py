@@ -1,4 +1,4 @@
-"""What kind of answer is wanted, as types: a problem's four parts, each read by one room of the core.
+"""The kind of prediction, as types: a problem's four parts, each read by one room of the core.
 
 A task defines the data and how it becomes a network's input; a problem defines what a target is, what is trained
 on it, how good an answer is, what the deployed file gives, and how an answer is shown. The two combine freely.
@@ -457,7 +457,7 @@ class PresentationPart:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Problem:
-    """What kind of answer is wanted.
+    """The kind of prediction.
 
     Attributes:
         name: such as ``classification``.

@@ -19,5 +19,5 @@ class Computing(Protocol):
 
 
 def unseen(_title: str, _total: int) -> Advance:
-    """A progress bar that nobody looks at."""
+    """A progress bar that isn't shown."""
     return lambda _done: None

@@ -89,8 +89,8 @@ class Task:
             several inputs; deterministic. Must not import torch.
         digest: ``(source, options)`` to the SHA-256 (hexadecimal) of the content that `read` would read, without
             decoding it: what was computed from a sample is cached under it. None hashes the arrays that were read.
-        sketch: ``(source, spec, options)`` to arrays that stand for those of `read` where random views are made:
-            smaller, or decoded faster, never where a plain view is wanted. None takes those of `read`.
+        decode_small: ``(source, spec, options)`` to arrays that stand for those of `read` where random views are made:
+            smaller, or decoded faster, never for a plain view. None takes those of `read`.
         port: the deployed graph's input, or a tuple of them.
         preprocess: native units ``(N, …)``, one tensor for each port, to the network's input ``(N, C, H, W)``
             float32, or ``(N, Z, C, H, W)`` for a bag, as a module that can be exported.
@@ -100,7 +100,7 @@ class Task:
             targets have places; `zooft.image_geometry` for that of images. None where that isn't known: such problems
             refuse the task.
         explain: `preprocess` in words, for the ONNX metadata.
-        problem: what kind of answer is wanted of it.
+        problem: the kind of prediction.
         options: a frozen dataclass; its fields become flags, config keys and arguments.
         augment: ``(spec, options) -> (arrays -> network input (C, H, W))``, the arrays as `read` gives them and one
             argument each, or None for the plain view. In place of a view it may give `View`, which holds how pixels
@@ -142,7 +142,7 @@ class Task:
     options: type[Any] = NoOptions
     begin: Callable[[Path, Any], None] = _nothing_to_begin
     digest: Callable[[Any, Any], str] | None = None
-    sketch: Callable[[Any, InputSpec, Any], Arrays] | None = None
+    decode_small: Callable[[Any, InputSpec, Any], Arrays] | None = None
     explain: Callable[[InputSpec, Any], str] = _image_steps
     input: Callable[[InputSpec, Any], InputSpec] = _as_trained
     geometry: Callable[[InputSpec, Any], InputGeometry] | None = None

@@ -16,7 +16,7 @@ import numpy as np
 
 from zooft.contracts import Port, Sample, unseen
 from zooft.errors import DataError
-from zooft.hooks.guard import ask, code_of, misfit_of, place_of
+from zooft.hooks.guard import call_plugin, code_of, misfit_of, place_of
 from zooft.storage import csv_files
 
 if TYPE_CHECKING:
@@ -37,7 +37,7 @@ def begin(task: Task, data: Path, options: Any) -> None:
         ZooftError: raised by the task itself.
         PluginError: the task failed.
     """
-    ask(task, "begin", data, options, doing="before reading the data")
+    call_plugin(task, "begin", data, options, doing="before reading the data")
 
 
 def discover(
@@ -61,7 +61,7 @@ def discover(
         raise DataError(f"there is no data at {data}; give a folder or a manifest with --data")
     known = inspect.signature(task.discover).parameters
     extra = {name: value for name, value in (("computing", computing), ("learning", learning)) if name in known}
-    found: Discovery = ask(task, "discover", data, options, doing="to read the data", **extra)
+    found: Discovery = call_plugin(task, "discover", data, options, doing="to read the data", **extra)
     check_targets(task, found)
     _check_samples(task, found)
     if learning:
@@ -71,7 +71,7 @@ def discover(
 
 def ports(task: Task, options: Any) -> tuple[Port, ...]:
     """The deployed graph's inputs."""
-    given = ask(task, "port", options)
+    given = call_plugin(task, "port", options)
     found: tuple[Port, ...] = (given,) if isinstance(given, Port) else tuple(given)
     for port in found:
         if not _is_dtype(port.dtype):
@@ -99,7 +99,7 @@ def read(task: Task, options: Any, sample: Sample) -> Arrays:
         PluginError: the task failed.
     """
     try:
-        given = ask(task, "read", sample.source, options, doing=f"to read {sample.id}")
+        given = call_plugin(task, "read", sample.source, options, doing=f"to read {sample.id}")
     except DataError as error:
         raise DataError(f"{sample.id} was readable when the data was listed, and isn't any more: {error}") from error
     arrays = as_arrays(given, sample.id)
@@ -151,7 +151,7 @@ def digest(task: Task, options: Any, sample: Sample) -> str:
     if task.digest is None:
         return _arrays_sha256(read(task, options, sample))
     try:
-        own: str = ask(task, "digest", sample.source, options, doing=f"to read {sample.id}")
+        own: str = call_plugin(task, "digest", sample.source, options, doing=f"to read {sample.id}")
     except DataError as error:
         raise DataError(f"{sample.id} was readable when the data was listed, and isn't any more: {error}") from error
     return own
@@ -159,20 +159,20 @@ def digest(task: Task, options: Any, sample: Sample) -> str:
 
 def is_unchanged(task: Task, options: Any, sample: Sample, digest: str) -> bool:
     """Whether a sample's content still has this digest; True where only reading it would show that."""
-    return task.digest is None or ask(task, "digest", sample.source, options) == digest
+    return task.digest is None or call_plugin(task, "digest", sample.source, options) == digest
 
 
-def sketch(task: Task, spec: InputSpec, options: Any, sample: Sample) -> Arrays:
+def decode_small(task: Task, spec: InputSpec, options: Any, sample: Sample) -> Arrays:
     """What random views of a sample are computed from, in the form of `read`: the task's own, or what `read` returns.
 
     Raises:
         DataError: it can't be read any more; names the sample.
         PluginError: the task failed.
     """
-    if task.sketch is None:
+    if task.decode_small is None:
         return read(task, options, sample)
     try:
-        own: Arrays = ask(task, "sketch", sample.source, spec, options, doing=f"to read {sample.id}")
+        own: Arrays = call_plugin(task, "decode_small", sample.source, spec, options, doing=f"to read {sample.id}")
     except DataError as error:
         raise DataError(f"{sample.id} was readable when the data was listed, and isn't any more: {error}") from error
     return tuple(own)
@@ -189,12 +189,12 @@ def _arrays_sha256(arrays: Arrays) -> str:
 def show(task: Task, options: Any, sample: Sample) -> NDArray[Any]:
     """One sample as a picture for people, ``(H, W)`` or ``(H, W, 3)`` uint8."""
     arrays = read(task, options, sample)
-    return picture(task, options, arrays if task.redact is None else ask(task, "redact", arrays, options))
+    return picture(task, options, arrays if task.redact is None else call_plugin(task, "redact", arrays, options))
 
 
 def picture(task: Task, options: Any, arrays: Arrays) -> NDArray[Any]:
     """Arrays that were read, as the task draws them: for comparisons, not for people, since nothing is redacted."""
-    shown: NDArray[Any] = ask(task, "show", arrays, options)
+    shown: NDArray[Any] = call_plugin(task, "show", arrays, options)
     return shown.squeeze()
 
 

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from zooft.contracts import Rejection
 from zooft.errors import DataError, ZooftError
-from zooft.hooks.guard import ask
+from zooft.hooks.guard import call_plugin
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -42,8 +42,8 @@ def unlabelled_rows(source: Source, path: Path, task: Task, options: Any) -> Ite
     """
     count = 0
     try:
-        for row in ask(source, "rows", path, [], doing=f"to list the rows of {path.name}"):
-            yield row if isinstance(row, Rejection) else ask(task, "of_row", source, row, options)
+        for row in call_plugin(source, "rows", path, [], doing=f"to list the rows of {path.name}"):
+            yield row if isinstance(row, Rejection) else call_plugin(task, "of_row", source, row, options)
             count += 1
     except ZooftError as error:
         yield Rejection(str(path), str(error))

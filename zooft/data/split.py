@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
+from zooft.contracts.plurals import pluralize
 from zooft.data import holdout
 from zooft.errors import DataError
 from zooft.storage.sequences import pick
@@ -172,10 +173,13 @@ def _folds(everyone: NDArray[np.int64], known: _Known, *, count: int, seed: int)
         having = len(np.unique(groups[targets == index]))
         if having < count:
             raise DataError(
-                f"class {name} has samples of {having} groups, too few for {count} folds; "
+                f"class {name} has samples of {pluralize(int(having), 'group')}, too few for {count} folds; "
                 f"use --folds {having} or less, or add data"
                 if having >= 2
-                else f"class {name} has samples of {having} groups, too few for cross-validation; add data"
+                else (
+                    f"class {name} has samples of {pluralize(int(having), 'group')}"
+                    ", too few for cross-validation; add data"
+                )
             )
     parts = holdout.fold(targets, groups, count=count, seed=seed)
     rest = [np.setdiff1d(np.arange(len(everyone)), held_out) for held_out in parts]
@@ -227,13 +231,15 @@ def _hold_out(
     except ValueError as error:
         alone = [name for index, name in enumerate(known.classes) if (targets == index).sum() == 1]
         raise DataError(
-            f"{len(everyone)} samples in classes of {_count_classes(targets, known.classes)} are too few to hold out "
+            f"{pluralize(len(everyone), 'sample')}"
+            f" in classes of {_count_classes(targets, known.classes)} are too few to hold out "
             f"{fraction:.0%} for validation; add samples{f' of {_some(alone)}' if alone else ''}, "
             "or give a split of your own"
         ) from error
     if not len(val):
         raise DataError(
-            f"{len(everyone)} samples in {len(np.unique(groups))} groups are too few to hold out {fraction:.0%} for "
+            f"{pluralize(len(everyone), 'sample')}"
+            f" in {pluralize(len(np.unique(groups)), 'group')} are too few to hold out {fraction:.0%} for "
             f"validation: {'all lie in one' if len(np.unique(groups)) == 1 else 'each class lies in one'}, and a group "
             "isn't torn; add groups, or name what the samples of one subject have in common more finely"
         )
@@ -291,7 +297,8 @@ def _refuse_leaks(parts: _Parts, known: _Known) -> None:
     torn = int((np.unique(np.concatenate(sides), return_counts=True)[1] > 1).sum())
     if torn:
         raise DataError(
-            f"{torn} groups are on both sides of the given split, so its figures would be too good; "
+            f"{pluralize(torn, 'group is', 'groups are')}"
+            " on both sides of the given split, so its figures would be too good; "
             "move each group to one side, or leave the split out and let zooft make one"
         )
 

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import NoReturn, TextIO
 
+from zooft.contracts.plurals import pluralize
 from zooft.errors import DataError
 
 CELL_LIMIT = 2_000
@@ -205,7 +206,9 @@ def _refuse_unwritten(cells: Sequence[str], number: int, name: str) -> None:
 def _refuse_twice(columns: Sequence[str], name: str, *, private: bool) -> None:
     twice = list(dict.fromkeys(column for column in columns if column and columns.count(column) > 1))
     if twice:
-        twice_named = f"{len(twice)} columns twice" if private else f"the column {' and '.join(twice)} twice"
+        twice_named = (
+            f"{pluralize(len(twice), 'column')} twice" if private else f"the column {' and '.join(twice)} twice"
+        )
         raise DataError(f"{name} has {twice_named}; leave each once, since it would be unclear which of them counts")
 
 
@@ -221,11 +224,12 @@ def _about_short(short: Sequence[int], name: str) -> list[str]:
     if not short:
         return []
     return [
-        f"{len(short)} lines of {name} have fewer fields than columns, the first is line {short[0]}; they count as "
-        "empty there"
+        f"{pluralize(len(short), 'line')}"
+        f" of {name} with fewer fields than columns, the first line {short[0]}; the missing "
+        "cells count as empty"
     ]
 
 
 def _about_unnamed(columns: Sequence[str], name: str) -> list[str]:
     count = sum(not column for column in columns)
-    return [f"{count} columns of {name} have no name and aren't used"] if count else []
+    return [f"{pluralize(count, 'column')} of {name} without a name, not used"] if count else []

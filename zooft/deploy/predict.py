@@ -26,8 +26,8 @@ from zooft.deploy.saved import columns_of
 from zooft.errors import DataError, PluginError, RuntimeModelError, ZooftError
 from zooft.evaluation.groups import group_predictions, missing_by_group, missing_groups
 from zooft.evaluation.predictions import Predictions
-from zooft.hooks.guard import ask
-from zooft.storage.sequences import spilled
+from zooft.hooks.guard import call_plugin
+from zooft.storage.sequences import spill
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -76,9 +76,9 @@ def list_inputs(files: Sequence[Path], sources: Mapping[Path, Source], task: Tas
         options: the task's.
 
     Raises:
-        DataError: two rows of one id, which couldn't be told apart.
+        DataError: two rows of one id, which couldn't be distinguished.
     """
-    return spilled(_each(files, sources, task, options))
+    return spill(_each(files, sources, task, options))
 
 
 def _each(files: Sequence[Path], sources: Mapping[Path, Source], task: Task, options: Any) -> Iterator[Input]:
@@ -88,8 +88,8 @@ def _each(files: Sequence[Path], sources: Mapping[Path, Source], task: Task, opt
         for one in [path] if source is None else data_sources.unlabelled_rows(source, path, task, options):
             if sources and key_of(one) in known:
                 raise DataError(
-                    f"two rows are called {key_of(one)!r}, one of them in {path}, and their answers couldn't be told "
-                    "apart; predict on one file or folder after the other"
+                    f"two rows are called {key_of(one)!r}, one of them in {path}, and their predictions couldn't be "
+                    "distinguished; predict on one file or folder after the other"
                 )
             if sources:
                 known.add(key_of(one))
@@ -194,7 +194,7 @@ def _read(task: Task, options: Any, item: Input) -> _Read:
         return _Read(key, error=fault)
     source, name = (item, item.name) if isinstance(item, Path) else (item.source, key)
     try:
-        arrays = sample_tables.as_arrays(ask(task, "read", source, options, doing="to read it"), name)
+        arrays = sample_tables.as_arrays(call_plugin(task, "read", source, options, doing="to read it"), name)
     except DataError as error:
         return _Read(key, error=str(error))
     except (ZooftError, MemoryError) as error:
@@ -387,6 +387,6 @@ def discover_groups(task: Task, paths: Sequence[Path], options: Any, computing: 
         PluginError: the task failed.
     """
     assert task.gather is not None  # noqa: S101 -- the caller has checked
-    found: Discovery = ask(task, "gather", paths, options, computing, doing="to find samples")
+    found: Discovery = call_plugin(task, "gather", paths, options, computing, doing="to find samples")
     sample_tables.check_targets(task, found, unlabelled=True, field="gather")
     return found

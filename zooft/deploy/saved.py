@@ -21,13 +21,13 @@ from zooft.contracts import Advance, Computing, Sample, Verification, unseen
 from zooft.data import samples as sample_tables
 from zooft.errors import ConfigError, DataError, RunError, RuntimeModelError
 from zooft.evaluation.predictions import Predictions
-from zooft.hooks.guard import ask, part_within, within
+from zooft.hooks.guard import call_plugin, part_within, within
 from zooft.run import folder as runs
 from zooft.run.record import RunRecord, read_record
 from zooft.runtime.metadata import SCHEMA
 from zooft.storage import csv_files
 from zooft.storage.lookup import Lookup
-from zooft.storage.sequences import pick, spilled_as
+from zooft.storage.sequences import pick, spill_like
 from zooft.version import __version__
 
 if TYPE_CHECKING:
@@ -122,7 +122,7 @@ def open_run(path: Path, registry: Registry, *, like: Backbone | None = None) ->
     )
     backbone = for_task(backbone, task, options)
     _check_taps(path, record, backbone)
-    outputs = ask(task.problem.training, "outputs", record.labels, options)
+    outputs = call_plugin(task.problem.training, "outputs", record.labels, options)
     adapted = adapt(backbone, registry.head(record.head), outputs, known_taps=record.backbone.taps)
     weights = path / runs.WEIGHTS_FILE
     load_zoo_state_dict(adapted, read_file(weights).tensors, what=weights.name)
@@ -210,7 +210,7 @@ def samples_of(
         raise DataError(unknown)
     relabel = relabelling(problem, found.labels, labels)
     known = _known_splits(run, found, relabel)
-    everyone = spilled_as(
+    everyone = spill_like(
         [found.samples], (_as_the_model_has(sample, relabel, known, trained_on_val) for sample in found.samples)
     )
     named = np.array([sample.split for sample in everyone])
@@ -396,8 +396,8 @@ def export_run(saved: SavedRun, path: Path, *, note: Callable[[str], None] = lam
     Raises:
         ExportError: it can't be exported.
     """
-    from zooft.deploy.declared import refuse_undeclared
     from zooft.deploy.export import export
+    from zooft.deploy.metadata_check import refuse_undeclared
 
     ports = sample_tables.ports(saved.task, saved.options)
     model, outputs, example = deployed_model(saved), _outputs(saved), [_example(port) for port in ports]
@@ -446,7 +446,7 @@ def verify_file(
     saved: SavedRun, path: Path, samples: Sequence[Sample], *, available: int, provider: str, advance: Advance
 ) -> Verification:
     """Compare an exported file with its run's model, on `samples` or, where there are none, on generated images."""
-    from zooft.deploy import declared, verify
+    from zooft.deploy import metadata_check, verify
 
     model = runtime.load(path, provider=provider)
     expected = _describe(saved, model.metadata.weights_sha256)
@@ -468,7 +468,7 @@ def verify_file(
         answering=verify.Answering(problem=saved.problem, labels=saved.labels, fitted=saved.fitted),
         requested=provider,
         advance=advance,
-        declaration=declared.against_run(model, path, expected, saved.problem, version=__version__),
+        declaration=metadata_check.against_run(model, path, expected, saved.problem, version=__version__),
     )
 
 
@@ -528,7 +528,7 @@ def geometry_of(task: Task, spec: InputSpec, options: Any) -> InputGeometry:
             f"the task {task.name} crops its samples, so that targets of the problem {task.problem.name} would be "
             "lost at the borders; its plugin has to ask for stretch or letterbox (Task.input)"
         )
-    found: InputGeometry = ask(task, "geometry", spec, options)
+    found: InputGeometry = call_plugin(task, "geometry", spec, options)
     return found
 
 

@@ -29,8 +29,8 @@ import numpy as np
 
 from zooft.contracts import LevelDifference, OutputDifference, Verification
 from zooft.deploy import differences
-from zooft.deploy.declared import Declaration
 from zooft.deploy.differences import Answers
+from zooft.deploy.metadata_check import Declaration
 from zooft.errors import RuntimeModelError
 from zooft.evaluation.predictions import Predictions
 from zooft.model.weights import file_sha256

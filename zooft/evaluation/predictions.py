@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from zooft.storage.sequences import pick, spilled_as
+from zooft.storage.sequences import pick, spill_like
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -62,6 +62,6 @@ def join(parts: Sequence[Predictions]) -> Predictions:
     """
     names = [name for name in parts[0].columns if all(name in part.columns for part in parts)]
     return Predictions(
-        samples=spilled_as([part.samples for part in parts], chain(*(part.samples for part in parts))),
+        samples=spill_like([part.samples for part in parts], chain(*(part.samples for part in parts))),
         columns={name: np.concatenate([part.columns[name] for part in parts]) for name in names},
     )

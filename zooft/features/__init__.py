@@ -1,7 +1,7 @@
 """What leaves the frozen prefix, computed once and not every epoch.
 
 `dataset` is what a run reads, `loading` makes batches of them; `prefix` runs frozen stages as fast as they go,
-`lanes` runs several batches side by side, and `cache` does all that once, with `outputs` for where the results lie;
+`parallel` runs several batches at a time, and `cache` does all that once, with `outputs` for where the results lie;
 `small_images` are what random views are made of.
 """
 

@@ -19,14 +19,14 @@ from zooft.compute.kernels import numerics
 from zooft.compute.profile import Stopwatch
 from zooft.contracts import Computing, unseen
 from zooft.errors import DataError
-from zooft.features import lanes
+from zooft.features import parallel
 from zooft.features.dataset import CachedFeatures, EpochDataset, FixedTargets, MovedTargets, SampleDataset, Take
 from zooft.features.loading import loader, to_device
 from zooft.features.outputs import Outputs, to_half
 from zooft.features.small_images import part_of, with_small_images
 from zooft.model import freeze
 from zooft.storage.lookup import Lookup
-from zooft.storage.sequences import pick, spilled
+from zooft.storage.sequences import pick, spill
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -100,7 +100,7 @@ class FeatureCache:
     def names(self, members: Sequence[Sample]) -> Sequence[str]:
         """The samples' digests, each computed once."""
         self.compute_digests(members)
-        return spilled(self.digests[sample.id] for sample in members)
+        return spill(self.digests[sample.id] for sample in members)
 
     def compute_digests(self, members: Sequence[Sample]) -> None:
         """Compute the digests that aren't known yet."""
@@ -206,7 +206,7 @@ def inputs(
     takers, geometries = [], []
     for number in range(views + 1):
         # a random view is seeded by the sample's id, so that is part of what it is found by
-        own = spilled(part_of(name, s.id) for name, s in zip(names, members.samples, strict=True)) if number else names
+        own = spill(part_of(name, s.id) for name, s in zip(names, members.samples, strict=True)) if number else names
         taken = _take(members.with_view(number), own, stop=stop, feature_cache=feature_cache, runner=run, exact=exact)
         if taken is None:
             return None
@@ -327,7 +327,7 @@ def _rows(
 ) -> Generator[tuple[NDArray[Any], Any]]:
     """What is cached of each batch, and what stands in the place of its targets."""
     # batches of bags are large, and nothing is computed before the first stage
-    count = lanes.lanes(feature_cache.device) if runner.stop and not runner.bag else 1
+    count = parallel.parallel_batches(feature_cache.device) if runner.stop and not runner.bag else 1
 
     def read() -> Iterator[tuple[Tensor, Any]]:
         # not a part of its own beside others: their CPU seconds would be counted for it
@@ -339,7 +339,7 @@ def _rows(
         rows = runner(both[0]).numpy()
         return (rows if exact else to_half(rows)), both[1]
 
-    return lanes.map_in_order(read(), run, count=count)
+    return parallel.map_in_order(read(), run, count=count)
 
 
 def _what(views: SampleDataset, feature_cache: FeatureCache, runner: _Runners) -> dict[str, Any]:

@@ -71,7 +71,7 @@ class SampleDataset(Dataset[tuple[Tensor, Any]]):
         preprocess: for the plain view.
         augment: arrays to a random view: the network's input, or levels in uint8; None where there are only plain ones.
         scale: levels ``(N, C, H, W)`` in float32 to the network's input, in place.
-        sketch: a sample to the arrays that random views are made of; None for those of `read`.
+        decode_small: a sample to the arrays that random views are made of; None for those of `read`.
         small_images: a sample's position to such arrays, as far as they are cached; None where none are.
         seed: of the random views.
         number: 0 for the plain view, from 1 for random ones.
@@ -87,7 +87,7 @@ class SampleDataset(Dataset[tuple[Tensor, Any]]):
         preprocess: Callable[..., Tensor],
         augment: Callable[..., Tensor | View] | None = None,
         scale: Callable[[Tensor], Tensor] = _identity,
-        sketch: Callable[[Sample], Arrays] | None = None,
+        decode_small: Callable[[Sample], Arrays] | None = None,
         small_images: Callable[[int], Arrays | None] | None = None,
         seed: int = 0,
         number: int = 0,
@@ -95,7 +95,12 @@ class SampleDataset(Dataset[tuple[Tensor, Any]]):
         placing: Placing | None = None,
     ) -> None:
         self.samples, self.read, self.preprocess = members, read, preprocess
-        self.augment, self.scale, self.sketch, self.small_images = augment, scale, sketch or read, small_images
+        self.augment, self.scale, self.decode_small, self.small_images = (
+            augment,
+            scale,
+            decode_small or read,
+            small_images,
+        )
         self.seed, self.number, self.encode, self.placing = seed, number, encode, placing
 
     def __len__(self) -> int:
@@ -148,7 +153,7 @@ class SampleDataset(Dataset[tuple[Tensor, Any]]):
         small = None if self.small_images is None else self.small_images(index)
         # seeded by sample and view, so that a view is the same in any process, order and data set
         with _temporary_seed(_seed(self.seed, self.number, sample.id)):
-            made = self.augment(*(self.sketch(sample) if small is None else small))
+            made = self.augment(*(self.decode_small(sample) if small is None else small))
         image, geometry = (made.image, made.geometry) if isinstance(made, View) else (made, None)
         return image, self._target(sample, lambda _placing: geometry)
 

@@ -94,5 +94,5 @@ class _Loader:
 
 
 def collate(items: Any) -> Any:
-    """Kept features come as a batch; samples are stacked."""
+    """Cached features come as a batch; samples are stacked."""
     return items if isinstance(items, tuple | _Refused) else default_collate(items)

@@ -12,7 +12,7 @@ from torch.utils.data import Dataset
 
 from zooft.contracts import unseen
 from zooft.features.loading import data_loader
-from zooft.storage.sequences import spilled
+from zooft.storage.sequences import spill
 
 if TYPE_CHECKING:
     from zooft.contracts import Arrays
@@ -26,12 +26,12 @@ def with_small_images(train: SampleDataset, feature_cache: FeatureCache) -> Samp
     if train.augment is None:
         return train
     names = feature_cache.names(train.samples)
-    shelf = feature_cache.store.shelf({**feature_cache.of, "what": "sketches"})
+    shelf = feature_cache.store.shelf({**feature_cache.of, "what": "small_pictures"})
     for share in (
         feature_cache.share,
         range,
     ):  # what another process has stored where this one can't see it is decoded here
-        absent = shelf.missing(spilled(part_of(name, "parts") for name in names))
+        absent = shelf.missing(spill(part_of(name, "parts") for name in names))
         feature_cache.agree(True)
         _decode_absent(train, names, [absent[i] for i in share(len(absent))], shelf, feature_cache)
         feature_cache.agree(True)
@@ -64,7 +64,7 @@ class _Raw(Dataset[Any]):
         return len(self.positions)
 
     def __getitem__(self, index: int) -> Arrays:
-        return self.views.sketch(self.views.samples[self.positions[index]])
+        return self.views.decode_small(self.views.samples[self.positions[index]])
 
 
 @dataclass(frozen=True, slots=True)

@@ -277,7 +277,7 @@ def _wrong_rows(value: Any, rows: int) -> Misfit | None:
     return None
 
 
-def ask(value: Any, field: str, *args: Any, doing: str | None = None, **kwargs: Any) -> Any:
+def call_plugin(value: Any, field: str, *args: Any, doing: str | None = None, **kwargs: Any) -> Any:
     """Call a function of something that a plugin provides, registered or not, under guard.
 
     Args:

@@ -164,9 +164,9 @@ def zooft_register_sources() -> Iterable[Source]:  # type: ignore[empty-body]
             names = {name: None for record in records(path) for name in record if name != "file"}
             return [zooft.Column(name=name) for name in names]
 
-        def rows(path, wanted):
+        def rows(path, columns):
             for number, record in enumerate(records(path), 1):
-                values = {name: record.get(name) for name in wanted}
+                values = {name: record.get(name) for name in columns}
                 yield zooft.Row(id=f"{path.name}/{number}", content=path.parent / record["file"], values=values)
 
         def content(file):

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from zooft.compute.kernels import strided
 from zooft.errors import ModelError
-from zooft.hooks.guard import ask, code_of, place_of
+from zooft.hooks.guard import call_plugin, code_of, place_of
 from zooft.model import taps
 from zooft.model.backbone import Backbone
 from zooft.model.loading import load_strictly
@@ -188,7 +188,7 @@ def _adapt_dense(
     measured = taps.measure(backbone, known)
     readings = taps.choose(backbone, head.reads, measured.taps)
     seen = tuple(reading.seen for reading in readings)
-    module: nn.Module = ask(head, "build", seen, outputs)
+    module: nn.Module = call_plugin(head, "build", seen, outputs)
     maps = [torch.zeros(2, tap.channels, tap.rows, tap.columns) for tap in seen]
     probe = _try_head(head, module, maps, f"zeros {', '.join(str(tuple(each.shape)) for each in maps)}")
     check_outputs(head, probe, outputs, rows=2)
@@ -224,7 +224,7 @@ def check_outputs(head: Head, made: Any, sizes: Mapping[str, int], *, rows: int)
 
 
 def _build(backbone: Backbone, head: Head, outputs: int) -> nn.Module:
-    module: nn.Module = ask(head, "build", backbone.width, outputs)
+    module: nn.Module = call_plugin(head, "build", backbone.width, outputs)
     place, code = place_of(head, "build"), code_of(head, "build")
     shape = (2, 3, backbone.width) if head.reads == "bag" else (2, backbone.width)
     probe = _try_head(head, module, torch.zeros(shape), f"zeros {shape}")

@@ -11,12 +11,12 @@ from torch import nn
 
 from zooft.contracts import Family, WeightsRecord
 from zooft.errors import ModelError
-from zooft.hooks.guard import ask, place_of
+from zooft.hooks.guard import call_plugin, place_of
 from zooft.model import weights as weight_files
-from zooft.model.blank import outline
 from zooft.model.building import build_module, check_first_convolution, read_anatomy, shapes_of, weight_places
 from zooft.model.loading import load_strictly
 from zooft.model.names import full_name
+from zooft.model.skip_init import on_meta
 from zooft.model.stages import check_composition, check_ownership
 
 if TYPE_CHECKING:
@@ -109,7 +109,7 @@ def outline_backbone(family: Family, name: str) -> Backbone:
     """
     full = full_name(family, name)
     record = WeightsRecord(kind="random", source="none", licence=None, file_sha256=None, tensors_sha256="")
-    module = outline(lambda: ask(family, "build", full, doing=f"to build {full}"))
+    module = on_meta(lambda: call_plugin(family, "build", full, doing=f"to build {full}"))
     with torch.device("meta"):
         anatomy = read_anatomy(family, full, module)
         return _assemble(family, full, module, anatomy, channels=anatomy.input.channels, record=record)
@@ -141,7 +141,7 @@ def rebuild_backbone(
 
 def for_task(backbone: Backbone, task: Task, options: Any) -> Backbone:
     """The same with the input that a task wants it to get."""
-    return replace(backbone, input=ask(task, "input", backbone.input, options))
+    return replace(backbone, input=call_plugin(task, "input", backbone.input, options))
 
 
 def adapt_first_convolution(convolution: nn.Conv2d, channels: int) -> None:

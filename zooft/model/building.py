@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING
 from torch import nn
 
 from zooft.contracts import Family
-from zooft.hooks.guard import ask, code_of, place_of
+from zooft.hooks.guard import call_plugin, code_of, place_of
 from zooft.model import weights as weight_files
-from zooft.model.blank import blank
+from zooft.model.skip_init import skip_init
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -39,15 +39,15 @@ def build_module(family: Family, name: str, *, drawn: bool = True) -> nn.Module:
     """The zoo's module; with random values only if `drawn`, since others will be loaded."""
 
     def build() -> nn.Module:
-        module: nn.Module = ask(family, "build", name, doing=f"to build {name}")
+        module: nn.Module = call_plugin(family, "build", name, doing=f"to build {name}")
         return module
 
-    return build() if drawn else blank(build)
+    return build() if drawn else skip_init(build)
 
 
 def read_anatomy(family: Family, name: str, module: nn.Module) -> Anatomy:
     """The family's map of a module, its names and its input checked."""
-    anatomy: Anatomy = ask(family, "anatomy", name, module, doing=f"to describe {name}")
+    anatomy: Anatomy = call_plugin(family, "anatomy", name, module, doing=f"to describe {name}")
     _check_names(family, name, module, anatomy)
     _check_input(family, anatomy.input)
     return anatomy

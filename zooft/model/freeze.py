@@ -13,7 +13,7 @@ import math
 from typing import TYPE_CHECKING
 
 from zooft.errors import FrozenChangedError
-from zooft.hooks.guard import ask, code_of, place_of
+from zooft.hooks.guard import call_plugin, code_of, place_of
 from zooft.model.parameter_kinds import stage_infos
 from zooft.model.stages import owners
 from zooft.model.weights import tensors_sha256
@@ -64,9 +64,9 @@ def plan(model: AdaptedModel, freezer: Freezer, argument: str | None, epoch: int
         PluginError: it isn't a plan for this model's stages, or not twice the same.
     """
     stages = learnable_stages(model)
-    wanted: FreezePlan = ask(freezer, "plan", stages, argument, epoch)
+    wanted: FreezePlan = call_plugin(freezer, "plan", stages, argument, epoch)
     check_plan(freezer, wanted, stages, epoch, idle=_idle(model))
-    if ask(freezer, "plan", stages, argument, epoch) != wanted:
+    if call_plugin(freezer, "plan", stages, argument, epoch) != wanted:
         raise place_of(freezer, "plan").error(
             f"gives two different plans for epoch {epoch}; expected the same each time, from stages, argument and "
             "epoch alone",

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from zooft.contracts import Family
 from zooft.errors import UnknownNameError
-from zooft.hooks.guard import ask
+from zooft.hooks.guard import call_plugin
 
 if TYPE_CHECKING:
     pass
@@ -21,12 +21,12 @@ def full_name(family: Family, name: str) -> str:
         UnknownNameError: with the nearest names.
     """
     try:
-        full: str = ask(family, "canonical", family.aliases.get(name, name))
-        if _knows_full_names(family) or full in set(ask(family, "models")):
+        full: str = call_plugin(family, "canonical", family.aliases.get(name, name))
+        if _knows_full_names(family) or full in set(call_plugin(family, "models")):
             return full
         raise KeyError(full)
     except KeyError:
-        known = [*family.aliases, *ask(family, "models")]
+        known = [*family.aliases, *call_plugin(family, "models")]
         near = difflib.get_close_matches(name, known, n=4, cutoff=0.4)
         near = near or [candidate for candidate in known if name in candidate][:4]
         hint = f"; nearest: {', '.join(near)}" if near else ""

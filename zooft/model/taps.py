@@ -253,7 +253,7 @@ def _spread(taps: Sequence[Tap]) -> list[Tap]:
 
 
 def _resample(tap: Tap, stride: int) -> Tap:
-    """The same map with a stride nearest to the one that is wanted, of those that halving and doubling reach."""
+    """The same map with a stride nearest to the requested one, of those that halving and doubling reach."""
     rows, columns, now = tap.rows, tap.columns, tap.stride
     while now >= 2 * stride * 0.75:
         rows, columns, now = 2 * rows, 2 * columns, now // 2

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 from zooft.contracts import LoadedWeights, WeightsRecord
 from zooft.errors import NoWeightsError, PluginError, WeightsError, ZooftError
-from zooft.hooks.guard import ask, place_of
+from zooft.hooks.guard import call_plugin, place_of
 from zooft.model.checkpoint_names import own_names
 
 if TYPE_CHECKING:
@@ -102,7 +102,7 @@ def at_hand(places: Places) -> str | None:
     for source in places.sources:
         if reference in _list_served(source):
             return source.name
-    return "zoo" if ask(places.family, "at_hand", places.model) else None
+    return "zoo" if call_plugin(places.family, "at_hand", places.model) else None
 
 
 def origin(places: Places, found: FoundWeights) -> str:
@@ -188,7 +188,7 @@ def _find_pretrained(places: Places, expected: Mapping[str, tuple[int, ...]]) ->
         tried.append(f"{places.family.name} has no weights of its own")
         raise _nowhere(reference, tried, fetched=False)
     try:
-        found = ask(places.family, "pretrained", places.model)
+        found = call_plugin(places.family, "pretrained", places.model)
     except PluginError as error:  # offline it fails in a different way for each hub
         if error.__cause__ is None:
             raise
@@ -211,7 +211,7 @@ def check_any(places: Places) -> None:
 def _list_served(source: WeightsSource) -> frozenset[str]:
     """What a source serves: nothing where it fails, since other sources may still serve."""
     try:
-        return frozenset(ask(source, "models"))
+        return frozenset(call_plugin(source, "models"))
     except PluginError as error:
         logger.warning("%s", error)
         return frozenset()
@@ -228,7 +228,7 @@ def _nowhere(reference: str, tried: list[str], *, fetched: bool = True) -> Weigh
 
 
 def _ask(source: WeightsSource, reference: str, expected: Mapping[str, tuple[int, ...]]) -> LoadedWeights:
-    found: LoadedWeights = ask(source, "load", reference, expected, doing=f"to load {reference}")
+    found: LoadedWeights = call_plugin(source, "load", reference, expected, doing=f"to load {reference}")
     return found
 
 

@@ -7,12 +7,12 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from zooft.contracts import Family, LoadedWeights, WeightsRecord, parse_reference
-from zooft.hooks.guard import ask
+from zooft.hooks.guard import call_plugin
 from zooft.model import weights as weight_files
-from zooft.model.blank import outline
 from zooft.model.building import build_module, first_line, read_anatomy, shapes_of, weight_places
 from zooft.model.loading import load_strictly
 from zooft.model.names import full_name
+from zooft.model.skip_init import on_meta
 from zooft.model.stages import owners
 
 if TYPE_CHECKING:
@@ -68,9 +68,9 @@ def describe(registry: Registry, family: Family, name: str) -> dict[str, Any]:
     )
     try:
         row["weights"] = weight_files.at_hand(places)
-        module = outline(lambda: ask(family, "build", full))
+        module = on_meta(lambda: call_plugin(family, "build", full))
         with torch.device("meta"):
-            anatomy = ask(family, "anatomy", full, module)
+            anatomy = call_plugin(family, "anatomy", full, module)
     except Exception as error:  # plugin code; one odd model mustn't end the list
         return {**row, "problem": first_line(error.__cause__ or error)}
     sizes = {key: parameter.numel() for key, parameter in module.named_parameters()}

@@ -1,6 +1,6 @@
 """What features depend on besides tensors and pictures: code, versions, preprocessing, options.
 
-Kept features are found again by this and by nothing else, so whatever could change them must stand here.
+Cached features are found again by this and by nothing else, so whatever could change them must be in it.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ _CORE = (
     "zooft.model.resampling",
     "zooft.model.adapted",
     "zooft.model.backbone",
-    "zooft.model.blank",
+    "zooft.model.skip_init",
     "zooft.model.building",
     "zooft.model.stages",
     "zooft.model.taps",
@@ -50,7 +50,7 @@ def feature_key(plan: Plan, backbone: Backbone) -> dict[str, Any]:
     """What features depend on, as JSON has it."""
     spec = backbone.input
     task = plan.task
-    own = [task.preprocess, task.augment, task.sketch, task.geometry, plan.family.anatomy]
+    own = [task.preprocess, task.augment, task.decode_small, task.geometry, plan.family.anatomy]
     return {
         **reading_key(plan),
         "backbone": backbone.reference,
@@ -74,7 +74,7 @@ def code_sha256(functions: Iterable[Callable[..., Any]]) -> str:
     """SHA-256 over the source of the core's part and of the packages that `functions` come from.
 
     A version number would miss what a plugin's author changes between two runs. Code without a file, typed into an
-    interpreter, is taken for new in every process.
+    interpreter, counts as new in every process.
     """
     files = {path for name in _CORE for path in _sources(name)}
     digest = hashlib.sha256()

@@ -1,4 +1,4 @@
-"""What plugins that listen hear of one run, in order: an end for every beginning, and epochs marked that come again."""
+"""Events of one run for plugins that listen, in order: an end for every beginning, and repeated epochs marked."""
 
 from __future__ import annotations
 

@@ -22,6 +22,7 @@ from zooft.compute import profile as timing
 from zooft.compute.profile import Profile, Stopwatch
 from zooft.compute.resources import Clock
 from zooft.contracts import Verification
+from zooft.contracts.plurals import pluralize
 from zooft.data import samples as sample_tables
 from zooft.data.split import Splits, split
 from zooft.deploy import saved as finished
@@ -64,7 +65,7 @@ class FinetuneResult:
         path: the run folder.
         best_epoch: from 1; the one whose weights are saved.
         evaluations: by split, ``val`` first.
-        problem: what kind of answer is wanted.
+        problem: the kind of prediction.
         labels: what the answers mean.
         verification: of the ONNX file; None with ``export=False``.
         profile: where the time went, with ``profile=True``.
@@ -193,7 +194,8 @@ def _finetune(
     if backbone.fixed:
         shown = ", ".join(sorted(backbone.fixed)[:3]) + (", …" if len(backbone.fixed) > 3 else "")
         reporter.note(
-            f"{len(backbone.fixed)} parameters stay as they are, whatever --freeze is, as {plan.family.name} has "
+            f"{pluralize(len(backbone.fixed), 'parameter stays', 'parameters stay')}"
+            f" frozen, whatever --freeze is, as {plan.family.name} has "
             f"fixed them: {shown}"
         )
     main_only(

@@ -13,7 +13,7 @@ from zooft.config import FinetuneConfig
 from zooft.contracts import parse_reference
 from zooft.data import samples as sample_tables
 from zooft.errors import ConfigError, UnknownNameError, WeightsError
-from zooft.hooks.guard import ask, code_of, place_of
+from zooft.hooks.guard import call_plugin, code_of, place_of
 from zooft.model import weights
 
 if TYPE_CHECKING:
@@ -56,8 +56,8 @@ def resolve(registry: Registry, values: Mapping[str, Any]) -> Plan:
     registry.freezer(config.model.freeze)
     sample_tables.ports(task, options)  # these refuse options that don't go together
     for field in ("channels", "bag", "reader"):
-        ask(task, field, options)
-    ask(task.problem.training, "check_options", options)
+        call_plugin(task, field, options)
+    call_plugin(task.problem.training, "check_options", options)
     if config.training.sweep and (config.evaluation.folds or not config.caching.cache):
         other = "--folds" if config.evaluation.folds else "--no-cache"
         raise ConfigError(
@@ -86,11 +86,13 @@ def _without_place(registry: Registry, config: FinetuneConfig) -> FinetuneConfig
     """Of a model that lies on this machine, the name that others can build it by, and the file of its weights."""
     family_name, model = parse_reference(config.model.backbone)
     family = registry.family(family_name)
-    file = ask(family, "local", model)
+    file = call_plugin(family, "local", model)
     if file is None:
         return config
     weights = str(file) if config.model.weights == "pretrained" else config.model.weights
-    model_options = replace(config.model, backbone=f"{family_name}:{ask(family, 'canonical', model)}", weights=weights)
+    model_options = replace(
+        config.model, backbone=f"{family_name}:{call_plugin(family, 'canonical', model)}", weights=weights
+    )
     return replace(config, model=model_options)
 
 
@@ -100,8 +102,8 @@ def _head(registry: Registry, named: str | None, task: Task, options: Any) -> st
     Raises:
         ConfigError: it doesn't.
     """
-    name: str = named or ask(task, "head", options)
-    bag = ask(task, "bag", options)
+    name: str = named or call_plugin(task, "head", options)
+    bag = call_plugin(task, "bag", options)
     gives = task.problem.training.gives
     alike = [entry for entry in registry.heads if entry.value.name == name]
     fitting = [e for e in alike if e.value.gives == gives and (e.value.reads == "bag") == bag]

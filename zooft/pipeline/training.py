@@ -23,7 +23,7 @@ from zooft.data.split import Fold, Splits
 from zooft.deploy import saved as finished
 from zooft.errors import WeightsError
 from zooft.evaluation.predictions import Predictions, join
-from zooft.hooks.guard import ask, part_place, within
+from zooft.hooks.guard import call_plugin, part_place, within
 from zooft.pipeline import resume
 from zooft.pipeline.cache_key import feature_key
 from zooft.run import folder as runs
@@ -71,7 +71,7 @@ class TrainingContext:
         contents: of the samples that are trained on, as far as it is known.
         reporter: gets notes and progress.
         clock: measures what takes how long.
-        events: what plugins hear of the run.
+        events: of the run, for plugins.
     """
 
     plan: Plan
@@ -150,13 +150,15 @@ def adapt(plan: Plan, labels: Labels) -> tuple[Backbone, AdaptedModel]:
     )
     backbone = for_task(backbone, plan.task, plan.options)
     torch.manual_seed(plan.config.seed)
-    outputs = ask(plan.task.problem.training, "outputs", labels, plan.options)
+    outputs = call_plugin(plan.task.problem.training, "outputs", labels, plan.options)
     return backbone, adapted.adapt(backbone, plan.registry.head(plan.head), outputs)
 
 
 def prepare(plan: Plan, labels: Labels, members: Sequence[Sample]) -> Labels:
     """Labels with what the problem computes from the targets of `members`, which are trained on."""
-    found: Labels = ask(plan.task.problem.training, "prepare", labels, sample_tables.targets(members), plan.options)
+    found: Labels = call_plugin(
+        plan.task.problem.training, "prepare", labels, sample_tables.targets(members), plan.options
+    )
     return found
 
 
@@ -366,7 +368,7 @@ def _order(plan: Plan, targets: Sequence[Any], size: int, seed: int) -> Sequence
     Raises:
         PluginError: they aren't as many as there are, or aren't samples.
     """
-    found: Sequence[int] = ask(plan.task.problem.training, "order", targets, plan.options, size, seed)
+    found: Sequence[int] = call_plugin(plan.task.problem.training, "order", targets, plan.options, size, seed)
     if len(found) == len(targets) and all(0 <= number < len(targets) for number in found):
         return found
     expected = f"{len(targets)} numbers of samples, from 0 to {len(targets) - 1}"
@@ -425,7 +427,7 @@ def _target_text(plan: Plan, labels: Labels, target: Any) -> str:
 
 
 def _encode(plan: Plan, labels: Labels, target: Any) -> Any:
-    """A target as it is stacked to a batch; a number for samples without one, whose targets nobody looks at."""
+    """A target as it is stacked to a batch; a number for samples without one, whose targets aren't used."""
     return 0 if target is None else plan.task.problem.training.encode(target, labels)
 
 
@@ -439,7 +441,7 @@ def _views(plan: Plan, backbone: Backbone, labels: Labels, samples: Sequence[Any
         preprocess=within(plan.task, "preprocess", plan.task.preprocess(backbone.input, plan.options)),
         augment=augment,
         scale=ImagePreprocess(backbone.input).normalise_,
-        sketch=partial(sample_tables.sketch, plan.task, backbone.input, plan.options),
+        decode_small=partial(sample_tables.decode_small, plan.task, backbone.input, plan.options),
         seed=plan.config.seed,
         encode=partial(_encode, plan, labels),
         placing=_placing(plan, backbone),

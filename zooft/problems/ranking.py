@@ -62,7 +62,7 @@ def ranking(positive: NDArray[np.bool_], scores: NDArray[Any]) -> Ranking:
 
 
 def one_class_only(rank: Ranking) -> bool:
-    """Whether there is nothing to tell apart."""
+    """Whether there is only one class."""
     return not (rank.positives and rank.negatives)
 
 

@@ -9,7 +9,8 @@ from __future__ import annotations
 from collections import Counter
 from typing import TYPE_CHECKING
 
-from zooft.report import results, words
+from zooft.contracts.plurals import pluralize
+from zooft.report import formatting, results
 from zooft.report.blocks import Card, CardRow, Section, Text
 
 if TYPE_CHECKING:
@@ -64,8 +65,8 @@ def _purpose(inputs: ReportInputs) -> Card:
 def _data(inputs: ReportInputs) -> Card:
     data, description = inputs.record.data, inputs.labels[0].name
     held = {"train": data.train, "val": data.val, "test": data.test}
-    counts = [f"{words.split(name)} {number:,}" for name, number in held.items() if number]
-    rejected = words.count(len(inputs.rejected), "file")
+    counts = [f"{formatting.split(name)} {number:,}" for name, number in held.items() if number]
+    rejected = pluralize(len(inputs.rejected), "file")
     return Card(
         "Data",
         (
@@ -139,7 +140,7 @@ def _method(inputs: ReportInputs) -> Card:
     if inputs.record.resolved is not None:
         lr, batch_size = inputs.record.resolved.lr, inputs.record.resolved.batch_size
     frozen = [
-        name if not trained else f"{name} but for {words.parameters(trained)} parameters"
+        name if not trained else f"{name} but for {formatting.parameters(trained)} parameters"
         for name, size, trained in inputs.stages
         if trained < size
     ]
@@ -170,9 +171,11 @@ def _evidence(inputs: ReportInputs) -> Card:
     best = results.headline(inputs)
     evaluation = inputs.evaluations.get(inputs.main_split)
     shown = (
-        f"{best[0]} {words.with_interval(best[1])} on {words.split(inputs.main_split)} samples." if best else "None."
+        f"{best[0]} {formatting.with_interval(best[1])} on {formatting.split(inputs.main_split)} samples."
+        if best
+        else "None."
     )
-    measured = ", ".join(words.metric(name) for name in evaluation.metrics) if evaluation else "none"
+    measured = ", ".join(formatting.metric(name) for name in evaluation.metrics) if evaluation else "none"
     subgroups = sorted({row.fact.replace("_", " ") for row in evaluation.subgroups}) if evaluation else []
     return Card(
         "Evidence",
@@ -274,14 +277,14 @@ def _balance(inputs: ReportInputs) -> tuple[str, ...]:
     by_count = sorted(inputs.categories, key=lambda name: counts[name])
     least, most = by_count[0], by_count[-1]
     span = f"from {counts[least]:,} ({least}) to {counts[most]:,} ({most})"
-    return (f"Among {words.split(inputs.main_split)} samples {span}.", *inputs.description.balance)
+    return (f"Among {formatting.split(inputs.main_split)} samples {span}.", *inputs.description.balance)
 
 
 def _choice(inputs: ReportInputs) -> str:
     if inputs.record.config.get("folds"):
         return "One model, no ensemble, trained on all samples; the last epoch's weights."
     best = inputs.record.best_epoch
-    by = f", the best on validation samples by {words.metric(inputs.primary)}" if inputs.primary else ""
+    by = f", the best on validation samples by {formatting.metric(inputs.primary)}" if inputs.primary else ""
     return f"One model, no ensemble; the weights of epoch {best}{by}." if best else "One model, no ensemble."
 
 

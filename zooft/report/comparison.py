@@ -12,7 +12,7 @@ from typing import Any
 from zooft.contracts import Label, Measure, Table
 from zooft.errors import RunError
 from zooft.evaluation.bootstrap import Interval
-from zooft.report import html, words
+from zooft.report import formatting, html
 from zooft.report.blocks import Block, Grid, Page, Section, Text
 from zooft.run import folder as runs
 from zooft.run.record import RunRecord, read_record
@@ -112,7 +112,7 @@ def tables(comparison: Comparison) -> tuple[Table, ...]:
     made = [Table(title="Settings that differ", columns=("Setting", *names), rows=settings)] if settings else []
     for figures in comparison.figures:
         warning = "" if figures.comparable else "; measured on different samples"
-        title = f"{words.split(figures.split).capitalize()} samples, per {figures.level}{warning}"
+        title = f"{formatting.split(figures.split).capitalize()} samples, per {figures.level}{warning}"
         rows = tuple((_metric(name, figures), *map(_figure, values)) for name, values in figures.metrics.items())
         made.append(Table(title=title, columns=("Figure (95 % interval)", *names), rows=rows))
     for title, lines in (("Cost", comparison.cost), ("Verification", comparison.proof)):
@@ -278,11 +278,11 @@ def _notes(opened: Sequence[_Run], figures: Sequence[Figures]) -> Iterator[str]:
 
 
 def _metric(name: str, figures: Figures) -> str:
-    return words.metric(name) + (" (smaller is better)" if name in figures.smaller else "")
+    return formatting.metric(name) + (" (smaller is better)" if name in figures.smaller else "")
 
 
 def _figure(value: Interval | None) -> str:
-    return "" if value is None else words.with_interval(value)
+    return "" if value is None else formatting.with_interval(value)
 
 
 def _text(value: Cell) -> str:
@@ -299,9 +299,9 @@ def _quantity(name: str, value: Cell) -> str:
     if value is None or isinstance(value, str):
         return value or ""
     if name.endswith("(bytes)"):
-        return words.size(value)
+        return formatting.size(value)
     if name.endswith("(seconds)"):
-        return words.seconds(value)
+        return formatting.seconds(value)
     if isinstance(value, float) and value < 0.01:
         return f"{value:.1e}"
     return f"{value:,.4f}".rstrip("0").rstrip(".") if isinstance(value, float) else f"{value:,}"

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from zooft.report import drawing, words
+from zooft.report import drawing, formatting
 from zooft.report.blocks import Drawing
 
 if TYPE_CHECKING:
@@ -51,7 +51,7 @@ def progress(epochs: Sequence[Mapping[str, Any]], names: Sequence[str], *, best:
                 values,
                 color=drawing.SERIES[index],
                 linestyle=drawing.DASHES[index],
-                label=words.metric(name),
+                label=formatting.metric(name),
                 marker=".",
             )
         if best is not None:

@@ -6,6 +6,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import torch
+from torch import nn
 
 from zooft.model import taps
 
@@ -13,7 +15,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
 
     from numpy.typing import NDArray
-    from torch import Tensor, nn
+    from torch import Tensor
 
     from zooft.contracts import Answer, Arrays, InputSpec, Sample
     from zooft.deploy.saved import SavedRun
@@ -68,7 +70,6 @@ def grad_cam(
         None where the problem explains nothing, or where no stage's output has places: a backbone that is one stage
         without a usable convolution.
     """
-    import torch
     from captum.attr import LayerAttribution
 
     scalar = _scalar(saved, row, answer)
@@ -149,7 +150,6 @@ def _attribution(model: AdaptedModel, spec: InputSpec, x: Tensor, scalar: _Scala
 
     Where there is none, the contradiction, not positive, from the deepest layer at which places differ.
     """
-    import torch
     from captum.attr import LayerGradCam
 
     against: Tensor | None = None
@@ -168,8 +168,6 @@ def _layers(model: AdaptedModel, spec: InputSpec, x: Tensor, scalar: _Scalar) ->
     Within them where no stage's output supports the prediction: a class token that mixes with the patches only inside
     the last stage, as in CaiT, leaves its output patches without influence.
     """
-    import torch
-
     behind: list[tuple[int, Tensor]] = []
     out = x
     with torch.no_grad():  # no gradient is needed before the explained layer
@@ -205,7 +203,6 @@ def _behind_layer(model: AdaptedModel, spec: InputSpec, scalar: _Scalar, layer: 
 
 def _interrupt(run: Callable[[Tensor, nn.Module], Tensor]) -> tuple[nn.Module, nn.Module]:
     """A module around `run`, and the identity in it that passes features as ``(N, C, h, w)``, for captum to hook."""
-    from torch import nn
 
     class Interrupted(nn.Module):
         def __init__(self) -> None:
@@ -228,8 +225,6 @@ def _through(out: Tensor, here: nn.Module, spec: InputSpec) -> Tensor:
 
 def _inner_layers(model: AdaptedModel, spec: InputSpec, x: Tensor, scalar: _Scalar) -> list[nn.Module]:
     """Layers of the deeper half whose output has places on which the prediction depends, in the order they run."""
-    import torch
-
     ran: list[tuple[nn.Module, Tensor]] = []
     instances = x.shape[0] * x.shape[1] if model.bag else x.shape[0]  # layers over patches or windows have more rows
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-from zooft.report import figures, words
+from zooft.contracts.plurals import pluralize
+from zooft.report import figures, formatting
 from zooft.report.blocks import Block, Drawing, Facts, Grid, Heading, Row, Section, Step, Strip, Text
 
 _MOST_METRICS = 4
@@ -27,7 +28,7 @@ def network(inputs: ReportInputs) -> Section:
         where = " Only the new head was trained; the dashed line marks where features leave the frozen part."
     share = f"{frozen / total:.0%}" if total else "none"
     text = (
-        f"{inputs.backbone}: {words.parameters(total)} parameters in {len(inputs.stages)} stages, {share} of them "
+        f"{inputs.backbone}: {formatting.parameters(total)} parameters in {len(inputs.stages)} stages, {share} of them "
         f"frozen in the last epoch, and a new head for {inputs.description.head}.{where}"
     )
     return Section("network", "Trained and frozen parts", (Text(text), Strip(_steps(inputs, cut))))
@@ -40,7 +41,7 @@ def learning(inputs: ReportInputs) -> Section:
     best = next((epoch["epoch"] for epoch in reversed(inputs.epochs) if epoch.get("best")), None)
     drawings = [figures.losses(inputs.epochs), figures.progress(inputs.epochs, _plot(inputs), best=best)]
     shown: tuple[Drawing, ...] = tuple(drawing for drawing in drawings if drawing is not None)
-    text = f"{words.count(len(inputs.epochs), 'epoch')} were run; {_describe_best_epoch(inputs, best)}."
+    text = f"{pluralize(len(inputs.epochs), 'epoch')} were run; {_describe_best_epoch(inputs, best)}."
     return Section("learning", "Training", (Text(text), Row(blocks=shown), *_choices(inputs)))
 
 
@@ -72,7 +73,7 @@ def _choices(inputs: ReportInputs) -> list[Block]:
             "Weight decay",
             "Random views",
             "Best epoch",
-            words.metric(inputs.primary),
+            formatting.metric(inputs.primary),
             "Loss",
         )
         blocks.append(
@@ -108,7 +109,7 @@ def _trial(one: TrialRecord) -> tuple[str, ...]:
 def _describe_best_epoch(inputs: ReportInputs, best: int | None) -> str:
     if inputs.record.config.get("folds"):
         return "the last one's weights were saved, since all samples were trained on and none was left to choose by"
-    by = f", the best by {words.metric(inputs.primary)} on the validation samples" if inputs.primary else ""
+    by = f", the best by {formatting.metric(inputs.primary)} on the validation samples" if inputs.primary else ""
     return f"the weights of epoch {best} were saved{by}"
 
 
@@ -118,11 +119,13 @@ def cost(inputs: ReportInputs) -> Section:
     pairs: list[tuple[str, str]] = []
     if seconds:
         middle = sorted(seconds)[len(seconds) // 2]
-        pairs.append(("An epoch", f"{words.seconds(middle)} in the median, {words.seconds(max(seconds))} at most"))
-        pairs.append(("All epochs", words.seconds(sum(seconds))))
+        pairs.append(
+            ("An epoch", f"{formatting.seconds(middle)} in the median, {formatting.seconds(max(seconds))} at most")
+        )
+        pairs.append(("All epochs", formatting.seconds(sum(seconds))))
     resources = inputs.record.resources
     for name, value in resources.seconds.items() if resources is not None else ():
-        pairs.append((f"Part: {name.replace('_', ' ')}", words.seconds(value)))
+        pairs.append((f"Part: {name.replace('_', ' ')}", formatting.seconds(value)))
     if resources is not None and resources.peak_memory_mb is not None:
         pairs.append(("Peak memory", f"{resources.peak_memory_mb:,} MB"))
     pairs.append(("Requested device", str(inputs.record.config.get("device", "auto"))))
@@ -145,8 +148,8 @@ def _parameters(size: int, trained: int) -> str:
     """Such as 2.1 M, or 9.6 k of 2.1 M where only some of them were trained."""
     if not size:
         return ""
-    whole = words.parameters(size)
-    return whole if trained in (0, size) else f"{words.parameters(trained)} of {whole}"
+    whole = formatting.parameters(size)
+    return whole if trained in (0, size) else f"{formatting.parameters(trained)} of {whole}"
 
 
 def _steps(inputs: ReportInputs, cut: int) -> tuple[Step, ...]:

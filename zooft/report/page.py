@@ -5,7 +5,8 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING
 
-from zooft.report import card, html, learning, pictures, results, settings, verification, words
+from zooft.contracts.plurals import pluralize
+from zooft.report import card, formatting, html, learning, pictures, results, settings, verification
 from zooft.report.blocks import Key, Page, Section
 from zooft.report.inputs import ReportInputs
 from zooft.run.folder import write_text
@@ -65,15 +66,15 @@ def _keys(inputs: ReportInputs) -> Iterator[Key]:
         name, value = best
         evaluation = inputs.evaluations[inputs.main_split]
         level = f"per {evaluation.group_name}, " if evaluation.group_metrics else ""
-        ends = words.interval(value)
-        detail = f"{level}{words.split(inputs.main_split)} samples" + (f"; 95 % interval {ends}" if ends else "")
-        yield Key(label=name, value=words.figure(value.value), detail=detail)
+        ends = formatting.interval(value)
+        detail = f"{level}{formatting.split(inputs.main_split)} samples" + (f"; 95 % interval {ends}" if ends else "")
+        yield Key(label=name, value=formatting.figure(value.value), detail=detail)
     wrong, total = results.wrong(inputs)
     if total:
         yield Key(
             label="Wrong predictions",
             value=f"{wrong:,} of {total:,}",
-            detail=f"{words.split(inputs.main_split)} samples",
+            detail=f"{formatting.split(inputs.main_split)} samples",
         )
     if inputs.audit is not None:
         yield _audit_key(inputs)
@@ -87,12 +88,12 @@ def _audit_key(inputs: ReportInputs) -> Key:
     if errors:
         return Key(
             label="Audit of the data",
-            value=words.count(errors, "error"),
+            value=pluralize(errors, "error"),
             tone="error",
-            detail=words.count(warnings, "warning"),
+            detail=pluralize(warnings, "warning"),
         )
     if warnings:
-        return Key(label="Audit of the data", value=words.count(warnings, "warning"), tone="warning", detail="no error")
+        return Key(label="Audit of the data", value=pluralize(warnings, "warning"), tone="warning", detail="no error")
     return Key(label="Audit of the data", value="No warning", tone="good", detail="no copies, leaks or shortcuts found")
 
 

@@ -6,7 +6,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from zooft.report import photos, results, words
+from zooft.contracts.plurals import pluralize
+from zooft.report import embedded_images, formatting, results
 from zooft.report.blocks import Block, Heading, Photo, Row, Section, Text
 
 if TYPE_CHECKING:
@@ -37,14 +38,14 @@ def mistakes(inputs: ReportInputs) -> Section:
     main = inputs.main
     if main is None or not len(main.predictions):
         return Section("mistakes", "Mistakes", (Text("There are no predictions for held-out samples."),))
-    name, title = words.split(inputs.main_split), "The most confident mistakes"
+    name, title = formatting.split(inputs.main_split), "The most confident mistakes"
     chosen = worst(inputs, main, MOST_MISTAKES)
     if inputs.problem.presentation.wrong is None:
         title = "The largest errors"
-        text = f"The {len(chosen)} of {words.count(len(main.predictions), f'{name} sample')} with the largest errors:"
+        text = f"The {len(chosen)} of {pluralize(len(main.predictions), f'{name} sample')} with the largest errors:"
     else:
         wrong, total = results.wrong(inputs)
-        of_all = words.count(total, f"{name} sample")
+        of_all = pluralize(total, f"{name} sample")
         if not wrong:
             return Section("mistakes", "Mistakes", (Text(f"None of {of_all} is predicted wrongly.", "good"),))
         text = f"{wrong:,} of {of_all} are predicted wrongly ({wrong / total:.1%})"
@@ -144,10 +145,13 @@ def _photo(inputs: ReportInputs, evaluated: Evaluated, row: int) -> Photo:
     draw = inputs.problem.presentation.picture
     if draw is None or inputs.answer is None:
         return Photo(
-            sources=(photos.source(picture),), alt=f"Sample {sample.id}", title=title, lines=(*lines, sample.id)
+            sources=(embedded_images.source(picture),),
+            alt=f"Sample {sample.id}",
+            title=title,
+            lines=(*lines, sample.id),
         )
     drawn = draw(picture, inputs.answer(sample), sample.target, inputs.labels, inputs.fitted)
-    sources = (photos.source(picture), photos.source(drawn, longest=photos.DRAWN))
+    sources = (embedded_images.source(picture), embedded_images.source(drawn, longest=embedded_images.DRAWN))
     return Photo(sources=sources, alt=f"Sample {sample.id}, and its answer", title=title, lines=(*lines, sample.id))
 
 
@@ -164,7 +168,7 @@ def _explanation(inputs: ReportInputs, evaluated: Evaluated, row: int) -> Photo 
     if found.against:
         where = "; yellow is where it is contradicted least" if found.heat.any() else ""
         lines = (*lines, f"no place in it supports {found.words}{where}")
-    sources = (photos.source(found.picture), photos.overlaid(found.picture, found.heat))
+    sources = (embedded_images.source(found.picture), embedded_images.overlaid(found.picture, found.heat))
     return Photo(sources=sources, alt=f"Sample {sample.id}, and its Grad-CAM", title=title, lines=tuple(lines))
 
 

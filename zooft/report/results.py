@@ -5,7 +5,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from zooft.contracts import Picture, Table
-from zooft.report import photos, words
+from zooft.contracts.plurals import pluralize
+from zooft.report import embedded_images, formatting
 from zooft.report.blocks import Block, Grid, Heading, Photo, Section, Text
 
 if TYPE_CHECKING:
@@ -31,7 +32,7 @@ def headline(inputs: ReportInputs) -> tuple[str, Interval] | None:
     evaluation = inputs.main.evaluation
     figures_of = evaluation.group_metrics or evaluation.metrics
     name = inputs.primary or next(iter(figures_of))
-    return (words.metric(name), figures_of[name]) if name in figures_of else None
+    return (formatting.metric(name), figures_of[name]) if name in figures_of else None
 
 
 def wrong(inputs: ReportInputs) -> tuple[int, int]:
@@ -51,7 +52,9 @@ def _block(item: Picture | Table | Block) -> Block:
     if isinstance(item, Table):
         return Grid(title=item.title, columns=item.columns, rows=item.rows, numbers=False)
     if isinstance(item, Picture):
-        return Photo(sources=(photos.png_source(item.png),), alt=item.caption, title=item.title, lines=(item.caption,))
+        return Photo(
+            sources=(embedded_images.png_source(item.png),), alt=item.caption, title=item.title, lines=(item.caption,)
+        )
     return item
 
 
@@ -60,7 +63,7 @@ def _section(inputs: ReportInputs, name: str, evaluated: Evaluated) -> Section:
     blocks: list[Block] = [Text(_about(inputs, evaluation)), _metrics(evaluation)]
     blocks += _of_answers(inputs, name)
     blocks += _subgroups(inputs, evaluation)
-    return Section(f"results-{name}", f"Results: {words.split(name)} samples", tuple(blocks))
+    return Section(f"results-{name}", f"Results: {formatting.split(name)} samples", tuple(blocks))
 
 
 def _of_answers(inputs: ReportInputs, split: str) -> list[Block]:
@@ -73,7 +76,7 @@ def _of_answers(inputs: ReportInputs, split: str) -> list[Block]:
         own = inputs.of(answer)
         blocks.append(Heading(answer.name))
         if split in own.evaluated:
-            count = words.count(len(own.evaluated[split].predictions), "sample")
+            count = pluralize(len(own.evaluated[split].predictions), "sample")
             blocks += [Text(f"It is known of {count}."), *_of_problem(own, own.evaluated[split])]
         else:
             blocks.append(Text("It is known of no sample."))
@@ -89,11 +92,11 @@ def _of_problem(inputs: ReportInputs, evaluated: Evaluated) -> list[Block]:
 
 
 def _about(inputs: ReportInputs, evaluation: Evaluation) -> str:
-    one, many = evaluation.group_name, words.plural(evaluation.group_name)
-    of = f" of {words.count(evaluation.groups, one, many)}" if evaluation.groups else ""
-    mixed = words.count(evaluation.mixed_groups, f"{one} has", f"{many} have")
+    one, many = evaluation.group_name, formatting.plural(evaluation.group_name)
+    of = f" of {pluralize(evaluation.groups, one, many)}" if evaluation.groups else ""
+    mixed = pluralize(evaluation.mixed_groups, f"{one} has", f"{many} have")
     sentences = (
-        f"{words.count(evaluation.samples, 'sample')}{of}.",
+        f"{pluralize(evaluation.samples, 'sample')}{of}.",
         _role(inputs, evaluation.split),
         f"{mixed} samples with different targets." if evaluation.mixed_groups else "",
     )
@@ -129,13 +132,13 @@ def _metrics(evaluation: Evaluation) -> Grid:
     )
     rows = []
     for name, value in evaluation.metrics.items():
-        label = words.metric(name) + (" (smaller is better)" if name in evaluation.smaller else "")
-        row = [label, words.figure(value.value), words.interval(value)]
+        label = formatting.metric(name) + (" (smaller is better)" if name in evaluation.smaller else "")
+        row = [label, formatting.figure(value.value), formatting.interval(value)]
         if by_group:
             other = by_group.get(name)
-            row += [words.figure(other.value), words.interval(other)] if other else ["", ""]
+            row += [formatting.figure(other.value), formatting.interval(other)] if other else ["", ""]
         rows.append(tuple(row))
-    drawn = words.plural(evaluation.group_name) if evaluation.groups else "samples"
+    drawn = formatting.plural(evaluation.group_name) if evaluation.groups else "samples"
     return Grid(title=f"Figures; intervals by bootstrap over {drawn}", columns=columns, rows=tuple(rows))
 
 
@@ -149,13 +152,13 @@ def _subgroups(inputs: ReportInputs, evaluation: Evaluation) -> list[Block]:
             f"{row.samples:,}",
             f"{row.groups:,}" if row.groups else "",
             *(f"{row.positives:,}" for _ in last),
-            "too few to evaluate" if row.small else words.figure(row.metric.value),
-            "" if row.small else words.interval(row.metric),
+            "too few to evaluate" if row.small else formatting.figure(row.metric.value),
+            "" if row.small else formatting.interval(row.metric),
         )
         for row in evaluation.subgroups[:MOST_SUBGROUPS]
     )
-    groups = words.plural(evaluation.group_name).capitalize()
-    metric = words.metric(inputs.primary) if inputs.primary else "Primary metric"
+    groups = formatting.plural(evaluation.group_name).capitalize()
+    metric = formatting.metric(inputs.primary) if inputs.primary else "Primary metric"
     columns = ("Subgroup", "Samples", groups, *_of_last(last), metric, "95 % interval")
     blocks: list[Block] = [Grid(title="Subgroups, per sample", columns=columns, rows=rows)]
     if len(evaluation.subgroups) > MOST_SUBGROUPS:

@@ -8,7 +8,8 @@ from itertools import chain
 from typing import TYPE_CHECKING
 
 from zooft.config import to_toml
-from zooft.report import photos, words
+from zooft.contracts.plurals import pluralize
+from zooft.report import embedded_images, formatting
 from zooft.report.blocks import Block, Code, Facts, Folded, Grid, Heading, Items, Photo, Row, Section, Text
 
 if TYPE_CHECKING:
@@ -61,7 +62,7 @@ def audit(inputs: ReportInputs) -> Section | None:
     if inputs.audit is None:
         return None
     found = inputs.audit
-    blocks: list[Block] = [Text(f"{words.count(found.samples, 'sample')} audited before training.")]
+    blocks: list[Block] = [Text(f"{pluralize(found.samples, 'sample')} audited before training.")]
     blocks += [Text(_finding(finding), _TONES[finding.severity]) for finding in found.findings]
     if not found.findings:
         blocks.append(Text("Nothing was found: no copies, no leaks, no shortcuts in the known facts.", "good"))
@@ -84,7 +85,9 @@ def _counts(inputs: ReportInputs) -> Block:
     splits = [name for name in by_split if sum(by_split[name].values())]
     if not splits:
         numbers = {"train": data.train, "val": data.val, "test": data.test}
-        plain = tuple((words.split(name).capitalize(), f"{number:,}") for name, number in numbers.items() if number)
+        plain = tuple(
+            (formatting.split(name).capitalize(), f"{number:,}") for name, number in numbers.items() if number
+        )
         return Grid(title="Samples", columns=("Split", "Samples"), rows=plain)
     label, shown = inputs.labels[0].name, inputs.categories[:MOST_CATEGORIES]
     rows: tuple[tuple[str, ...], ...] = tuple(
@@ -96,12 +99,12 @@ def _counts(inputs: ReportInputs) -> Block:
         rows += ((f"{len(rest)} more", *(f"{number:,}" for number in others)),)
     rows += (("All", *(f"{sum(by_split[split].values()):,}" for split in splits)),)
     groups, one = _groups(inputs, splits), data.group_name
-    columns = (label.capitalize(), *(words.split(split).capitalize() for split in splits))
+    columns = (label.capitalize(), *(formatting.split(split).capitalize() for split in splits))
     title = f"Samples by {label} and split"
     if not any(groups) and data.groups:
-        title += f", of {words.count(data.groups, one, words.plural(one))}"
+        title += f", of {pluralize(data.groups, one, formatting.plural(one))}"
     if any(groups):
-        rows += ((words.plural(one).capitalize(), *(f"{number:,}" for number in groups)),)
+        rows += ((formatting.plural(one).capitalize(), *(f"{number:,}" for number in groups)),)
     return Grid(title=title, columns=columns, rows=rows)
 
 
@@ -127,7 +130,7 @@ def _rejections(rejected: Sequence[Rejection]) -> list[Block]:
     if not rejected:
         return [Text("Every file could be used.")]
     rows = tuple((rejection.id, rejection.reason) for rejection in rejected[:MOST_REJECTED])
-    title = f"{words.count(len(rejected), 'file')} not used, and why"
+    title = f"{pluralize(len(rejected), 'file')} not used, and why"
     blocks: list[Block] = [Grid(title=title, columns=("File", "Reason"), rows=rows, numbers=False)]
     if len(rejected) > MOST_REJECTED:
         blocks.append(Text(f"And {len(rejected) - MOST_REJECTED:,} more; rejected.csv in the run folder has them all."))
@@ -149,7 +152,7 @@ def _facts(inputs: ReportInputs, rows: Sequence[FactRow]) -> Block:
             row.name.replace("_", " "),
             f"{row.values:,}" if row.values else "",
             f"{row.stated:,}",
-            "" if row.auroc is None else words.figure(row.auroc),
+            "" if row.auroc is None else formatting.figure(row.auroc),
             "" if row.low is None or row.high is None else f"{row.low:.3f} to {row.high:.3f}",
             f"predicts the {label}" if row.shortcut else "",
         )
@@ -178,5 +181,5 @@ def _pairs(inputs: ReportInputs) -> list[Block]:
 
 def _pair(inputs: ReportInputs, first: Sample, second: Sample, why: str) -> Photo:
     sides = [f"{sample.id}: {inputs.text(sample.target)}" for sample in (first, second)]
-    sources = tuple(photos.source(inputs.show(sample)) for sample in (first, second))
+    sources = tuple(embedded_images.source(inputs.show(sample)) for sample in (first, second))
     return Photo(sources=sources, alt=f"Two samples: {why}", title=why.capitalize(), lines=tuple(sides))

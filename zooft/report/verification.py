@@ -6,7 +6,8 @@ import json
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
-from zooft.report import words
+from zooft.contracts.plurals import pluralize
+from zooft.report import formatting
 from zooft.report.blocks import Block, Code, Facts, Grid, Items, Section, Text
 from zooft.run import folder as runs
 
@@ -30,7 +31,7 @@ def verification(inputs: ReportInputs) -> Section:
         return Section("verification", "Verification", (Text(text, "note"),))
     proven = (
         f"model.onnx was run by onnxruntime and gives the outputs of the model in torch, on {found.samples:,} of "
-        f"{words.count(found.available, 'real sample')}."
+        f"{pluralize(found.available, 'real sample')}."
         if found.data == "real"
         else "The file was run by onnxruntime on generated images only, which proves much less than real samples would."
     )
@@ -42,7 +43,10 @@ def verification(inputs: ReportInputs) -> Section:
         blocks.append(Items(found.failures, "error"))
     blocks.append(Facts(_numbers(found)))
     if found.metrics:
-        rows = tuple((words.metric(k), words.figure(a, 4), words.figure(b, 4)) for k, (a, b) in found.metrics.items())
+        rows = tuple(
+            (formatting.metric(k), formatting.figure(a, 4), formatting.figure(b, 4))
+            for k, (a, b) in found.metrics.items()
+        )
         blocks.append(Grid(title="Figures on these samples", columns=("Figure", "Model in torch", "File"), rows=rows))
     if found.notes:
         blocks.append(Items(found.notes))
@@ -125,7 +129,7 @@ def _variable(port: Port) -> str:
 def _numbers(found: Verification) -> tuple[tuple[str, str], ...]:
     nodes = ", ".join(f"{n} on {name.removesuffix('ExecutionProvider')}" for name, n in found.placement.items())
     return (
-        *((f"Output {name}", words.difference(one, one.whole)) for name, one in found.outputs.items()),
+        *((f"Output {name}", formatting.difference(one, one.whole)) for name, one in found.outputs.items()),
         *_parts(found),
         *((("Same exact outputs", f"{found.agreement:.2%} of the samples"),) if found.agreement is not None else ()),
         ("Samples", f"{found.samples:,} {found.data}"),
@@ -145,4 +149,4 @@ def _parts(found: Verification) -> Iterator[tuple[str, str]]:
         yield "Preprocessing alone", f"{differing}, the largest by {level.largest:.2g}"
     for name, one in found.outputs.items():
         if one.network is not None:
-            yield f"Network alone, output {name}", words.difference(one, one.network)
+            yield f"Network alone, output {name}", formatting.difference(one, one.network)

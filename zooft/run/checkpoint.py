@@ -196,7 +196,7 @@ def save(
 
 
 def load(folder: Path) -> Found:
-    """The newest complete state in `folder`, moved to its place; incomplete ones are left out and noted.
+    """The newest complete state in `folder`, moved to its place; incomplete ones are left out and reported.
 
     Raises:
         RunError: it was written by a zooft with another schema.

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from zooft.compute import machine
 from zooft.contracts import Port
+from zooft.contracts.plurals import pluralize
 from zooft.errors import ProviderError, RuntimeModelError
 from zooft.runtime import metadata as file_metadata
 from zooft.runtime import policy, providers
@@ -66,7 +67,9 @@ class OnnxModel:
         """
         if len(batch) != len(self.ports):
             names = ", ".join(port.name for port in self.ports)
-            raise RuntimeModelError(f"the model takes {len(self.ports)} inputs ({names}), but got {len(batch)}")
+            raise RuntimeModelError(
+                f"the model takes {pluralize(len(self.ports), 'input')} ({names}), but got {len(batch)}"
+            )
         for port, array in zip(self.ports, batch, strict=True):
             _check(port, array)
         if not len(batch[0]):

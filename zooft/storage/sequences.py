@@ -25,7 +25,7 @@ _BUFFER = 2**20
 T = TypeVar("T")
 
 
-def spilled(items: Iterable[T]) -> Sequence[T]:
+def spill(items: Iterable[T]) -> Sequence[T]:
     """Items in order: as a tuple where they are few, else from a file without a name, which ends with the process.
 
     In the file, an item takes eight bytes of memory, and about ten microseconds to be decoded into an equal object.
@@ -44,9 +44,9 @@ def spilled(items: Iterable[T]) -> Sequence[T]:
     return _OnDisk(file, range(len(file.ends)))
 
 
-def spilled_as(like: Iterable[Sequence[T]], items: Iterable[T]) -> Sequence[T]:
-    """`items` stored as `like` is: as a tuple where all of it are tuples, else `spilled`."""
-    return tuple(items) if all(isinstance(one, tuple) for one in like) else spilled(items)
+def spill_like(like: Iterable[Sequence[T]], items: Iterable[T]) -> Sequence[T]:
+    """`items` stored as `like` is: as a tuple where all of it are tuples, else `spill`."""
+    return tuple(items) if all(isinstance(one, tuple) for one in like) else spill(items)
 
 
 def pick(items: Sequence[T], rows: Sequence[int] | NDArray[Any]) -> Sequence[T]:

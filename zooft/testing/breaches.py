@@ -54,7 +54,7 @@ def expect_close(got: Tensor, wanted: Tensor, what: str) -> None:
 
 
 def difference(got: Tensor, wanted: Tensor) -> float:
-    """The largest, over the root mean square of what is wanted.
+    """The largest, over the root mean square of what is expected.
 
     The spread of a few numbers may be nothing by chance.
     """

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import torch
 
 from zooft.errors import UnknownNameError
-from zooft.hooks.guard import ask, place_of
+from zooft.hooks.guard import call_plugin, place_of
 from zooft.model.backbone import load_backbone
 from zooft.model.names import full_name
 from zooft.testing.breaches import accept, conforming, expect
@@ -59,7 +59,7 @@ def _check_names(family: Family, model: str) -> None:
     if again != full:
         words = f"gives {full!r} for {model!r}, and {again!r} for that; expected a full name to be its own"
         raise place_of(family, "canonical").error(words)
-    known = set(ask(family, "models"))
+    known = set(call_plugin(family, "models"))
     for alias, meant in family.aliases.items():
         if alias in known:
             raise place_of(family, "aliases").error(f"has the alias {alias!r}, which is also the name of a model")

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from zooft.contracts import ParameterInfo, StageInfo
 from zooft.errors import ConfigError, ConformanceError, ZooftError
-from zooft.hooks.guard import ask, place_of
+from zooft.hooks.guard import call_plugin, place_of
 from zooft.model import freeze
 from zooft.testing.breaches import accept, conforming
 
@@ -39,9 +39,9 @@ def check_freezer(freezer: Freezer, argument: str | None) -> None:
     for names in (_SHALLOW, _DEEP):
         stages = tuple(StageInfo(name, _parameters(name)) for name in names)
         for epoch in _EPOCHS:
-            plan = ask(freezer, "plan", stages, argument, epoch)
+            plan = call_plugin(freezer, "plan", stages, argument, epoch)
             freeze.check_plan(freezer, plan, stages, epoch)
-            if any(ask(freezer, "plan", stages, argument, epoch) != plan for _ in range(_TIMES)):
+            if any(call_plugin(freezer, "plan", stages, argument, epoch) != plan for _ in range(_TIMES)):
                 raise place_of(freezer, "plan").error(
                     f"gives two different plans for epoch {epoch}; expected the same each time"
                 )
@@ -53,7 +53,7 @@ def _check_odd_arguments(freezer: Freezer, stages: Sequence[StageInfo]) -> None:
     """Each is either of use or refused by a ConfigError, which names what would work."""
     for odd in (None, *_ODD):
         try:
-            freeze.check_plan(freezer, ask(freezer, "plan", stages, odd, 0), stages, 0)
+            freeze.check_plan(freezer, call_plugin(freezer, "plan", stages, odd, 0), stages, 0)
         except ConfigError:
             continue
         except ZooftError as error:

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from zooft.contracts import Tap
 from zooft.deploy import conversion
 from zooft.errors import ExportError, ZooftError
-from zooft.hooks.guard import ask, place_of
+from zooft.hooks.guard import call_plugin, place_of
 from zooft.model.adapted import adapt, check_outputs
 from zooft.testing.breaches import TOLERANCE, accept, conforming, difference
 
@@ -43,9 +43,9 @@ def check_head(head: Head, sizes: Mapping[str, int] | None = None) -> None:
     place = place_of(head, "build")
     if head.dense:
         sizes = sizes or {"logits": _OUTPUTS}
-        module: nn.Module = _Flat(ask(head, "build", _taps(head), sizes), head, sizes)
+        module: nn.Module = _Flat(call_plugin(head, "build", _taps(head), sizes), head, sizes)
     else:
-        module = ask(head, "build", _WIDTH, _OUTPUTS)
+        module = call_plugin(head, "build", _WIDTH, _OUTPUTS)
     _check_gradients(place, module, _features(head, 5, 7))
     module.eval()
     with torch.no_grad():

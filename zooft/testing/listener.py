@@ -26,13 +26,13 @@ Event = tuple[str, dict[str, Any]]
 _VERIFIED: Mapping[str, Any] = {
     "passed": True, "provider": "CPUExecutionProvider", "requested_provider": "cpu", "placement": {}, "onnx_sha256": "",
     "batch_sizes": (1,), "metrics": {}, "failures": (), "notes": (), "data": "real",
-}  # fmt: skip
+}  # fmt: skip # a table of values
 _MODEL = b"an ONNX file"
 
 
 @conforming()
 def check_listener(plugin: object, *, folder: Path) -> None:
-    """No event makes a listener fail or exit, and listeners change neither what they hear nor the ONNX file.
+    """No event makes a listener fail or exit, and listeners change neither the events nor the ONNX file.
 
     Three runs send events: one that finishes; one that resumes, with folds, without validation samples and with
     undefined metrics, and fails; one that is interrupted before its first epoch and leaves no folder.

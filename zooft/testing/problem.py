@@ -18,12 +18,12 @@ from torch.utils.data import default_collate
 
 from zooft.compute import trees
 from zooft.contracts import InputSpec, Sample, Tap
-from zooft.deploy.declared import refuse_undeclared
+from zooft.deploy.metadata_check import refuse_undeclared
 from zooft.deploy.saved import geometry_of
 from zooft.errors import UnknownNameError
 from zooft.evaluation.predictions import Predictions
 from zooft.hooks import registry
-from zooft.hooks.guard import ask, part_place, part_within, place_of
+from zooft.hooks.guard import call_plugin, part_place, part_within, place_of
 from zooft.testing.breaches import accept, conforming, expect
 from zooft.train.loss import collate, loss_parameters, make_loss, random_outputs, try_out
 
@@ -63,17 +63,17 @@ def check_problem(
     """
     task = accept(task)
     options = task.options() if options is None else options
-    ask(task.problem.training, "check_options", options)
+    call_plugin(task.problem.training, "check_options", options)
     expect(len(targets) >= _FEWEST, f"{task.name}: give at least {_FEWEST} targets to try its problem on")
     for number, target in enumerate(targets):
-        expected = ask(task.problem.training, "check", target, labels)
+        expected = call_plugin(task.problem.training, "check", target, labels)
         if expected:
             raise part_place(task, "training", "check").error(
                 f"refuses target {number}, {target!r}; it expects {expected}"
             )
     _check_strata(task, labels, targets)
     _check_order(task, targets, options)
-    labels = ask(task.problem.training, "prepare", labels, targets, options)
+    labels = call_plugin(task.problem.training, "prepare", labels, targets, options)
     trial = _trial(task, labels, targets, options, arrays, heads)
     _check_loss(trial)
     trained = _train_outputs(trial)
@@ -120,7 +120,7 @@ class _Trial:
     def predictions(self, outputs: Mapping[str, Tensor]) -> Predictions:
         """Columns of outputs."""
         given = {name: tensor.numpy() for name, tensor in outputs.items()}
-        columns = ask(self.task.problem.evaluation, "columns", given, self.seen, self.labels)
+        columns = call_plugin(self.task.problem.evaluation, "columns", given, self.seen, self.labels)
         samples = [
             Sample(id=str(i), source=None, target=target, group=f"group {i // 2}")
             for i, target in enumerate(self.targets)
@@ -145,7 +145,7 @@ def _trial(
         expect(len(arrays) == len(targets), f"{task.name}: give check_problem the arrays of the {len(targets)} samples")
         geometry = geometry_of(task, task.input(_SPEC, options), options)
         moved = [
-            ask(training, "move", ask(training, "encode", target, labels), geometry.of(each))
+            call_plugin(training, "move", call_plugin(training, "encode", target, labels), geometry.of(each))
             for target, each in zip(targets, arrays, strict=True)
         ]
         encoded = (training.collate or default_collate)(moved)
@@ -173,10 +173,10 @@ def _of_head(task: Task, labels: Labels, rows: int, options: Any, heads: Sequenc
     taps = [_tap(stride) for stride in ((4, 8, 16, 32) if head.reads == "pyramid" else (32,))]
     random = torch.Generator().manual_seed(0)
     maps = [torch.randn(rows, tap.channels, tap.rows, tap.columns, generator=random) for tap in taps]
-    sizes = ask(task.problem.training, "outputs", labels, options)
+    sizes = call_plugin(task.problem.training, "outputs", labels, options)
     with torch.random.fork_rng(devices=[]), torch.no_grad():
         torch.manual_seed(0)
-        made: dict[str, Tensor] = ask(head, "build", tuple(taps), sizes).eval()(maps)
+        made: dict[str, Tensor] = call_plugin(head, "build", tuple(taps), sizes).eval()(maps)
     return made
 
 
@@ -193,7 +193,7 @@ def default_head(task: Task, options: Any, heads: Sequence[Head]) -> Head:
         options: its own.
         heads: of a plugin that isn't installed.
     """
-    name = ask(task, "head", options)
+    name = call_plugin(task, "head", options)
     own = [head for head in heads if head.name == name.rpartition("/")[2]]
     try:
         return own[0] if own else registry.load().head(name)
@@ -203,7 +203,7 @@ def default_head(task: Task, options: Any, heads: Sequence[Head]) -> Head:
 
 def _check_strata(task: Task, labels: Labels, targets: Sequence[Any]) -> None:
     place = part_place(task, "training", "strata")
-    strata = ask(task.problem.training, "strata", targets, labels)
+    strata = call_plugin(task.problem.training, "strata", targets, labels)
     if len(strata.numbers) != len(targets):
         raise place.error(f"gives {len(strata.numbers)} strata for {len(targets)} targets")
     if not all(0 <= int(number) < len(strata.names) for number in strata.numbers):
@@ -216,7 +216,7 @@ def _check_order(task: Task, targets: Sequence[Any], options: Any) -> None:
         return
     place = part_place(task, "training", "order")
     for size in (2, len(targets), 4 * len(targets)):
-        found, again = (list(ask(task.problem.training, "order", targets, options, size, 1)) for _ in range(2))
+        found, again = (list(call_plugin(task.problem.training, "order", targets, options, size, 1)) for _ in range(2))
         if len(found) != len(targets) or not all(0 <= number < len(targets) for number in found):
             raise place.amiss(found, f"{len(targets)} numbers of samples, from 0 to {len(targets) - 1}")
         if found != again:
@@ -251,7 +251,7 @@ def _check_figures(trial: _Trial, trained: Mapping[str, Tensor]) -> None:
     task, labels, options = trial.task, trial.labels, trial.options
     part, place = task.problem.evaluation, part_place(task, "evaluation", "metrics")
     before, after = (trial.predictions(outputs) for outputs in (trial.outputs, trained))
-    figures = [ask(part, "metrics", given, labels) for given in (before, after)]
+    figures = [call_plugin(part, "metrics", given, labels) for given in (before, after)]
     if set(figures[0]) != set(figures[1]):
         raise place.error(f"gives {', '.join(figures[0])} for some predictions and {', '.join(figures[1])} for others")
     primary = [float(values[part.primary]) for values in figures]
@@ -259,7 +259,9 @@ def _check_figures(trial: _Trial, trained: Mapping[str, Tensor]) -> None:
         if not math.isfinite(value):
             raise place.amiss(value, "a finite number", what=f"the primary metric, {part.primary},")
     some = _without_one_stratum(task, labels, trial.targets)
-    ask(part, "metrics", Predictions(samples=(), columns=after.rows(some)), labels)  # NaN is fine, an error isn't
+    call_plugin(
+        part, "metrics", Predictions(samples=(), columns=after.rows(some)), labels
+    )  # NaN is fine, an error isn't
     _check_smaller(task, figures[0])
     better = primary[1] < primary[0] if part.primary in part.smaller else primary[1] > primary[0]
     if not better:
@@ -268,9 +270,9 @@ def _check_figures(trial: _Trial, trained: Mapping[str, Tensor]) -> None:
             f"loss has led to; the primary metric must be {'smaller' if part.primary in part.smaller else 'larger'} "
             "for better answers, since it chooses the best epoch (name it in `smaller` where smaller is better)"
         )
-    fitted = ask(part, "fit", after, labels, "", options)
-    applied = ask(part, "apply", after, fitted, labels)
-    ask(part, "details", applied, None, labels, fitted, False)
+    fitted = call_plugin(part, "fit", after, labels, "", options)
+    applied = call_plugin(part, "apply", after, fitted, labels)
+    call_plugin(part, "details", applied, None, labels, fitted, False)
     _check_groups(task, labels, applied)
     _check_presentation(task, labels, trial.targets, applied, fitted)
 
@@ -287,7 +289,7 @@ def _check_smaller(task: Task, figures: Mapping[str, float]) -> None:
 
 def _without_one_stratum(task: Task, labels: Labels, targets: Sequence[Any]) -> NDArray[Any]:
     """Rows as a small split may have them, which lacks a class."""
-    numbers = np.asarray(ask(task.problem.training, "strata", targets, labels).numbers)
+    numbers = np.asarray(call_plugin(task.problem.training, "strata", targets, labels).numbers)
     some: NDArray[Any] = np.flatnonzero(numbers != numbers.max())
     return some if len(some) else np.arange(len(targets))
 
@@ -298,35 +300,35 @@ def _check_groups(task: Task, labels: Labels, given: Predictions) -> None:
         return
     members = [np.array(rows) for rows in np.array_split(np.arange(len(given)), max(2, len(given) // 2))]
     for rule in part.rules or ("",):
-        columns = ask(part, "group", given, members, labels, rule)
-        ask(part, "metrics", Predictions(samples=(), columns=columns), labels)
+        columns = call_plugin(part, "group", given, members, labels, rule)
+        call_plugin(part, "metrics", Predictions(samples=(), columns=columns), labels)
 
 
 def _check_presentation(task: Task, labels: Labels, targets: Sequence[Any], given: Predictions, fitted: Any) -> None:
     part = task.problem.presentation
-    cells, names = ask(part, "cells", given, labels, fitted), list(ask(part, "columns", labels))
+    cells, names = call_plugin(part, "cells", given, labels, fitted), list(call_plugin(part, "columns", labels))
     if list(cells) != names:
         raise part_place(task, "presentation", "cells").error(
             f"gives the columns {', '.join(cells)}, and `columns` gives {', '.join(names)}"
         )
-    ask(part, "worst", given, labels)
+    call_plugin(part, "worst", given, labels)
     if part.wrong is not None:
-        ask(part, "wrong", given, labels)
+        call_plugin(part, "wrong", given, labels)
     if part.caption is not None:
-        ask(part, "caption", given.take(np.arange(1)), labels, fitted)
-    ask(part, "target", targets[0], labels)
+        call_plugin(part, "caption", given.take(np.arange(1)), labels, fitted)
+    call_plugin(part, "target", targets[0], labels)
     first = {name: column[0] for name, column in cells.items()}
-    ask(part, "brief", first, labels)
-    ask(part, "record", first, labels)
+    call_plugin(part, "brief", first, labels)
+    call_plugin(part, "record", first, labels)
 
 
 def _check_deployment(trial: _Trial, trained: Mapping[str, Tensor]) -> None:
     task, labels, targets = trial.task, trial.labels, trial.targets
     part, place = task.problem.deployment, part_place(task, "deployment", "graph")
     given = trial.predictions(trained)
-    fitted = ask(task.problem.evaluation, "fit", given, labels, "", trial.options)
-    declared = ask(part, "outputs", labels, fitted)
-    graph = part_within(task, "deployment", "graph", ask(part, "graph", labels, fitted).eval())
+    fitted = call_plugin(task.problem.evaluation, "fit", given, labels, "", trial.options)
+    declared = call_plugin(part, "outputs", labels, fitted)
+    graph = part_within(task, "deployment", "graph", call_plugin(part, "graph", labels, fitted).eval())
     batch = (torch.zeros(len(targets), 8, 8, 3, dtype=torch.uint8),)
     with torch.inference_mode():
         found = graph(dict(trained), batch)
@@ -341,9 +343,9 @@ def _check_deployment(trial: _Trial, trained: Mapping[str, Tensor]) -> None:
                 f"makes a module that gives other values of {output.name} for the same samples in a smaller batch"
             )
     answers = {output.name: tensor.numpy() for output, tensor in zip(declared, found, strict=True)}
-    columns = ask(part, "columns", answers, targets, labels, fitted)
+    columns = call_plugin(part, "columns", answers, targets, labels, fitted)
     deployed = replace(given, columns=columns)
-    wanted = ask(task.problem.evaluation, "apply", given, fitted, labels)
+    wanted = call_plugin(task.problem.evaluation, "apply", given, fitted, labels)
     _expect_same_figures(task, labels, deployed, wanted)
     _expect_agreement(task, labels, fitted, declared, answers)
 
@@ -355,9 +357,9 @@ def _check_placed(trial: _Trial, trained: Mapping[str, Tensor]) -> None:
     """
     task, labels, part = trial.task, trial.labels, trial.task.problem.deployment
     given = trial.predictions(trained)
-    fitted = ask(task.problem.evaluation, "fit", given, labels, "", trial.options)
-    declared = ask(part, "outputs", labels, fitted)
-    graph = part_within(task, "deployment", "graph", ask(part, "graph", labels, fitted).eval())
+    fitted = call_plugin(task.problem.evaluation, "fit", given, labels, "", trial.options)
+    declared = call_plugin(part, "outputs", labels, fitted)
+    graph = part_within(task, "deployment", "graph", call_plugin(part, "graph", labels, fitted).eval())
     geometry = geometry_of(task, task.input(_SPEC, trial.options), trial.options)
     for row, (target, arrays) in enumerate(zip(trial.targets, trial.arrays, strict=True)):
         batch = tuple(torch.from_numpy(array)[None] for array in arrays)
@@ -365,9 +367,9 @@ def _check_placed(trial: _Trial, trained: Mapping[str, Tensor]) -> None:
             found = graph(trees.rows(dict(trained), slice(row, row + 1)), batch, geometry.back(batch))
         refuse_undeclared(task, declared, found, rows=1)
         answers = {output.name: tensor.numpy() for output, tensor in zip(declared, found, strict=True)}
-        columns = ask(part, "columns", answers, [target], labels, fitted)
-        figures = ask(task.problem.evaluation, "metrics", Predictions(samples=(), columns=columns), labels)
-        lost = set(ask(task.problem.evaluation, "metrics", given, labels)) - set(figures)
+        columns = call_plugin(part, "columns", answers, [target], labels, fitted)
+        figures = call_plugin(task.problem.evaluation, "metrics", Predictions(samples=(), columns=columns), labels)
+        lost = set(call_plugin(task.problem.evaluation, "metrics", given, labels)) - set(figures)
         if lost:
             raise part_place(task, "deployment", "columns").error(
                 f"gives columns without the figures {', '.join(sorted(lost))}"
@@ -377,7 +379,7 @@ def _check_placed(trial: _Trial, trained: Mapping[str, Tensor]) -> None:
 
 def _expect_agreement(task: Task, labels: Labels, fitted: Any, declared: Sequence[Output], answers: Any) -> None:
     slack = {output.name: 0.0 for output in declared if output.measure == "spread"}
-    disagreeing = ask(task.problem.deployment, "agree", answers, answers, labels, fitted, slack)
+    disagreeing = call_plugin(task.problem.deployment, "agree", answers, answers, labels, fitted, slack)
     if disagreeing:
         raise part_place(task, "deployment", "agree").error(
             f"finds that an answer doesn't agree with itself: {'; '.join(disagreeing)}"
@@ -385,7 +387,7 @@ def _expect_agreement(task: Task, labels: Labels, fitted: Any, declared: Sequenc
 
 
 def _expect_same_figures(task: Task, labels: Labels, deployed: Predictions, wanted: Predictions) -> None:
-    ours, theirs = (ask(task.problem.evaluation, "metrics", given, labels) for given in (deployed, wanted))
+    ours, theirs = (call_plugin(task.problem.evaluation, "metrics", given, labels) for given in (deployed, wanted))
     for name, value in theirs.items():
         if name not in ours:
             raise part_place(task, "deployment", "columns").error(f"gives columns without the figure {name}")

@@ -15,7 +15,7 @@ import numpy as np
 import PIL.Image
 
 from zooft.contracts import Column, Rejection, Row, Source
-from zooft.hooks.guard import ask, place_of
+from zooft.hooks.guard import call_plugin, place_of
 from zooft.testing.breaches import accept, conforming
 
 if TYPE_CHECKING:
@@ -37,7 +37,7 @@ def check_source(source: Source, path: Path) -> None:
     """
     source = accept(source)
     _check_recognition(source, path)
-    columns = ask(source, "columns", path)
+    columns = call_plugin(source, "columns", path)
     _check_columns(source, columns)
     rows = _rows(source, path, columns)
     _check_ids(source, rows)
@@ -48,7 +48,7 @@ def check_source(source: Source, path: Path) -> None:
 
 def _check_recognition(source: Source, path: Path) -> None:
     place = place_of(source, "recognises")
-    if not ask(source, "recognises", path):
+    if not call_plugin(source, "recognises", path):
         raise place.error(f"rejects {path.name}; expected True for data of its own form")
     with tempfile.TemporaryDirectory() as folder:
         root = Path(folder)
@@ -62,7 +62,7 @@ def _check_recognition(source: Source, path: Path) -> None:
             "a picture": root / "classes" / "ants" / "1.png",
         }
         for words, other in others.items():
-            if ask(source, "recognises", other):
+            if call_plugin(source, "recognises", other):
                 raise place.error(f"accepts {words}; expected False, since it would take the place of what reads that")
 
 
@@ -73,16 +73,16 @@ def _check_columns(source: Source, columns: Sequence[Column]) -> None:
 
 
 def _rows(source: Source, path: Path, columns: Sequence[Column]) -> list[Row]:
-    """All of them, which are the same whichever columns are wanted."""
+    """All of them, which are the same whichever columns are requested."""
     place, names = place_of(source, "rows"), [column.name for column in columns]
-    found: list[Row | Rejection] = list(ask(source, "rows", path, names))
+    found: list[Row | Rejection] = list(call_plugin(source, "rows", path, names))
     rows = [row for row in found if isinstance(row, Row)]
     if not rows:
         raise place.error(f"gives no row of {path.name} that can be used; expected one at least")
-    if [_comparable(row) for row in ask(source, "rows", path, names)] != [_comparable(row) for row in found]:
+    if [_comparable(row) for row in call_plugin(source, "rows", path, names)] != [_comparable(row) for row in found]:
         raise place.error("gives other rows the second time; expected the same")
     for wanted in (names, names[:1], []):
-        some = [row for row in ask(source, "rows", path, wanted) if isinstance(row, Row)]
+        some = [row for row in call_plugin(source, "rows", path, wanted) if isinstance(row, Row)]
         if [row.id for row in some] != [row.id for row in rows]:
             raise place.error(
                 f"gives other rows where the columns {wanted} are wanted than where all are; expected the same"
@@ -134,7 +134,7 @@ def _check_content(source: Source, rows: Sequence[Row]) -> None:
             sent.append(pickle.loads(pickle.dumps((source.content, row.content))))  # noqa: S301 -- made in this line
         except Exception as error:  # a lambda, an open file: pickle fails in many ways
             raise place.error(f"of {row.id} can't be sent to a loader process: {error}") from error
-    alone = [ask(source, "content", row.content, doing=f"to read {row.id}") for row in rows]
+    alone = [call_plugin(source, "content", row.content, doing=f"to read {row.id}") for row in rows]
     for row, found in zip(rows, alone, strict=True):
         _check_image(source, row, found)
     with ThreadPoolExecutor(_THREADS) as pool:

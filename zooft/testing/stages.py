@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from zooft.errors import ModelError
-from zooft.hooks.guard import ask, place_of
+from zooft.hooks.guard import call_plugin, place_of
 from zooft.model import building
 from zooft.model.backbone import load_backbone
 from zooft.testing.breaches import TOLERANCE, conforming, difference
@@ -123,8 +123,8 @@ def _check_ways(place: Place, module: nn.Module, run: Callable[[nn.Module, Tenso
 
 
 def _check_first_convolution(family: Family, backbone: Backbone) -> None:
-    module = ask(family, "build", backbone.name)
-    anatomy = ask(family, "anatomy", backbone.name, module)
+    module = call_plugin(family, "build", backbone.name)
+    anatomy = call_plugin(family, "anatomy", backbone.name, module)
     if anatomy.first_convolution is not None:
         building.check_first_convolution(family, backbone.name, module, anatomy)
         _check_grey(family, backbone.name, anatomy.first_convolution)

@@ -15,7 +15,7 @@ import torch
 from zooft.contracts import InputSpec, Row, Sample, Source, View
 from zooft.data import samples
 from zooft.errors import ZooftError
-from zooft.hooks.guard import ask, place_of, within
+from zooft.hooks.guard import call_plugin, place_of, within
 from zooft.testing.breaches import accept, conforming, expect
 from zooft.testing.problem import check_problem, default_head
 
@@ -49,7 +49,7 @@ def check_task(task: Task, data: Path, options: Any = None, *, heads: Sequence[H
     )
     _check_default_head(task, options, heads)
     _check_reader(task, options)
-    ask(task, "report", found.samples, options)
+    call_plugin(task, "report", found.samples, options)
     for sample in found.samples[:: math.ceil(len(found.samples) / _MOST_READ)]:
         samples.read(task, options, sample)  # refuses arrays that aren't as the ports define
     _check_reading(task, found.samples[0], options)
@@ -63,8 +63,8 @@ def check_task(task: Task, data: Path, options: Any = None, *, heads: Sequence[H
 
 
 def _check_default_head(task: Task, options: Any, heads: Sequence[Head]) -> None:
-    head, bag = default_head(task, options, heads), ask(task, "bag", options)
-    name = ask(task, "head", options)
+    head, bag = default_head(task, options, heads), call_plugin(task, "bag", options)
+    name = call_plugin(task, "head", options)
     if (head.reads == "bag") != bag:
         raise place_of(task, "head").error(f"names {name}, which reads a {head.reads}; its own bag is {bag}")
     gives = task.problem.training.gives
@@ -73,7 +73,7 @@ def _check_default_head(task: Task, options: Any, heads: Sequence[Head]) -> None
 
 
 def _check_reader(task: Task, options: Any) -> None:
-    source = ask(task, "reader", options)
+    source = call_plugin(task, "reader", options)
     try:
         tree = ast.parse(source)
     except SyntaxError as error:
@@ -89,23 +89,23 @@ def _check_reading(task: Task, sample: Sample, options: Any) -> None:
     if task.digest is not None:
         digest = samples.digest(task, options, sample)
         expect(digest == samples.digest(task, options, sample), f"{task.name}: a sample's digest isn't the same twice")
-    channels = ask(task, "channels", options)
+    channels = call_plugin(task, "channels", options)
     spec = InputSpec(height=32, width=32, resize=36, mean=(0.5,) * channels, std=(0.5,) * channels)
-    preprocess = within(task, "preprocess", ask(task, "preprocess", spec, options))
+    preprocess = within(task, "preprocess", call_plugin(task, "preprocess", spec, options))
     x = preprocess(*(torch.from_numpy(array)[None] for array in arrays))
-    wanted = (1, len(arrays[0]), channels, 32, 32) if ask(task, "bag", options) else (1, channels, 32, 32)
+    wanted = (1, len(arrays[0]), channels, 32, 32) if call_plugin(task, "bag", options) else (1, channels, 32, 32)
     expect(
         tuple(x.shape) == wanted and x.dtype == torch.float32,
         f"{task.name}: preprocessing gives {x.dtype} {tuple(x.shape)}, expected float32 {wanted}",
     )
-    view = ask(task, "augment", spec, options)
+    view = call_plugin(task, "augment", spec, options)
     if view is not None:
-        made = within(task, "augment", view)(*samples.sketch(task, spec, options, sample))
+        made = within(task, "augment", view)(*samples.decode_small(task, spec, options, sample))
         seen = made.image if isinstance(made, View) else made
         expect(
             tuple(seen.shape) == wanted[1:], f"{task.name}: augment gives {tuple(seen.shape)}, expected {wanted[1:]}"
         )
-    ask(task, "explain", spec, options)
+    call_plugin(task, "explain", spec, options)
     picture = samples.show(task, options, sample)
     expect(
         picture.dtype == np.uint8 and picture.ndim in (2, 3),
@@ -131,7 +131,7 @@ def _check_row(task: Task, options: Any) -> None:
         rows=lambda _path, _wanted: iter(()),
         content=_content,
     )
-    sample: Sample = ask(task, "of_row", source, Row(id="rows/7", content=file.getvalue()), options)
+    sample: Sample = call_plugin(task, "of_row", source, Row(id="rows/7", content=file.getvalue()), options)
     if sample.id != "rows/7" or sample.target is not None:
         raise place.error(
             f"makes {sample.id!r} with the target {sample.target!r} of the row 'rows/7'; expected its id, and no target"

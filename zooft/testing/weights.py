@@ -6,7 +6,7 @@ import re
 from pathlib import PurePosixPath, PureWindowsPath
 from typing import TYPE_CHECKING
 
-from zooft.hooks.guard import ask, place_of
+from zooft.hooks.guard import call_plugin, place_of
 from zooft.model.backbone import load_backbone
 from zooft.model.names import full_name
 from zooft.testing.breaches import accept, conforming, expect
@@ -29,7 +29,7 @@ def check_weights(source: WeightsSource, family: Family) -> None:
         family: of which it serves models.
     """
     source, family = accept(source), accept(family)
-    served = [model for model in ask(source, "models") if model.startswith(f"{family.name}:")]
+    served = [model for model in call_plugin(source, "models") if model.startswith(f"{family.name}:")]
     place = place_of(source, "models")
     if not served:
         raise place.error(f"names no model of {family.name}; expected names such as {family.name}:MODEL")

@@ -17,7 +17,7 @@ from torch.utils.data import default_collate
 from zooft.compute import trees
 from zooft.contracts import Loss
 from zooft.errors import ZooftError
-from zooft.hooks.guard import ask, code_of, error_location, part_place
+from zooft.hooks.guard import call_plugin, code_of, error_location, part_place
 from zooft.train.speed import is_out_of_memory
 
 if TYPE_CHECKING:
@@ -122,7 +122,7 @@ def make_loss(task: Task, labels: Labels, targets: Sequence[Any], options: Any, 
     training = task.problem.training
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        own: nn.Module = ask(training, "loss", labels, targets, options)
+        own: nn.Module = call_plugin(training, "loss", labels, targets, options)
     if any(isinstance(parameter, nn.parameter.UninitializedParameter) for parameter in own.parameters()):
         text = "makes a loss with parameters whose shapes aren't known yet; give them their shapes when it is made"
         raise part_place(task, "training", "loss").error(text, code=code_of(training, "loss"))
@@ -170,7 +170,7 @@ def try_out(
 
 def random_outputs(task: Task, labels: Labels, rows: int, options: Any) -> dict[str, Tensor]:
     """What a head that gives vectors may give for so many samples, by name ``(rows, size)``."""
-    sizes = ask(task.problem.training, "outputs", labels, options)
+    sizes = call_plugin(task.problem.training, "outputs", labels, options)
     if not sizes:
         raise part_place(task, "training", "outputs").amiss(sizes, "at least one output of the head")
     random = torch.Generator().manual_seed(0)
@@ -183,7 +183,7 @@ def collate(task: Task, labels: Labels, targets: Sequence[Any]) -> Any:
     Raises:
         PluginError: they can't be.
     """
-    encoded = [ask(task.problem.training, "encode", target, labels) for target in targets]
+    encoded = [call_plugin(task.problem.training, "encode", target, labels) for target in targets]
     try:
         return default_collate(encoded)
     except (RuntimeError, TypeError, ValueError) as error:

@@ -1,7 +1,7 @@
 """How to learn fast on this machine: by measuring the step that is to be repeated, not by belief.
 
-Chooses the precision, compiling, the batch size and the optimizer's implementation, and tells a lack of memory from
-other errors. Nothing here trains; what is probed is left as it was.
+Chooses the precision, compiling, the batch size and the optimizer's implementation, and distinguishes a lack of memory
+from other errors. Nothing here trains; what is probed is left as it was.
 """
 
 from __future__ import annotations

@@ -51,7 +51,7 @@ def global_loss(
         return loss(outputs, targets)
     known = tuple(counts) if counts is not None else _all_counts(trees.length(outputs), accelerator)
     process, number = accelerator.process_index, int(accelerator.num_processes)
-    # rows that are left out get a gradient of zero: a process without samples still takes part in the exchange
+    # rows that are left out get a gradient of zero: a process without samples takes part in the exchange, too
     return loss(_of_all(outputs, known, process), _of_all(targets, known, None)) * number
 
 

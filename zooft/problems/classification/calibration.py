@@ -1,6 +1,6 @@
 """What is fitted after training, on validation data: a temperature and an operating threshold; and the curves of both.
 
-It looks at nothing but the logits and targets that it is given.
+It uses nothing but the logits and targets that it is given.
 """
 
 from __future__ import annotations
@@ -281,7 +281,7 @@ def _is_luck(rank: Ranking) -> bool:
     """Whether a ranking is no better than guessing, and guessing reaches its largest Youden index more often than not.
 
     That index is the one-sided Kolmogorov-Smirnov statistic of the scores of positives and negatives. Both are tried,
-    since a ranking may tell some positives surely and put the others last.
+    since a ranking may separate some positives surely and put the others last.
     """
     if auroc(rank) > 0.5:
         return False

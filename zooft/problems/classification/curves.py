@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from zooft.problems.ranking import Curve
 
 MOST_CURVES = 6
-"""Classes with a curve of their own; of more, those that are told apart worst."""
+"""Classes with a curve of their own; of more, those that are recognised worst."""
 
 
 def roc(
@@ -193,7 +193,7 @@ def _whose(curves: Mapping[int, Curve], classes: Sequence[str], more: str) -> st
     if len(curves) == 1:
         first = f"For {classes[next(iter(curves))]}."
     elif len(curves) < len(classes):
-        first = f"Each class against the rest: the {len(curves)} of {len(classes)} that are told apart worst."
+        first = f"Each class against the rest: the {len(curves)} of {len(classes)} that are recognised worst."
     else:
         first = "Each class against the rest."
     return f"{first} {more}".strip()

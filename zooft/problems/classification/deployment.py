@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from zooft.contracts import DeploymentPart, Output
+from zooft.contracts.plurals import pluralize
 from zooft.errors import ConfigError
 from zooft.problems.classification.evaluation import calibration_of, targets_column
 from zooft.problems.classification.metrics import decide
@@ -103,7 +104,9 @@ def _agree(
         faults.append(f"of {wrong} samples the output prediction isn't the class that probabilities and threshold give")
     flipped = _clear_flips(torch["logits"], file["logits"], slack["logits"])
     if flipped:
-        faults.append(f"{flipped} samples get another best class, though torch's choice is clear")
+        faults.append(
+            f"{pluralize(flipped, 'sample gets', 'samples get')} another best class, though torch's choice is clear"
+        )
     return tuple(faults)
 
 

@@ -10,10 +10,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from zooft.contracts import Description, PresentationPart, Table
+from zooft.contracts.plurals import pluralize
 from zooft.evaluation.predictions import Predictions
 from zooft.problems.classification.evaluation import calibration_of, details_of, predicted_classes
 from zooft.problems.classification.groups import nothing_index, truth_in_words
-from zooft.report import words
+from zooft.report import formatting
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -181,7 +182,7 @@ def mixed_groups(evaluation: Evaluation, labels: Labels) -> Sequence[str]:
     """How many groups have samples of several classes, and what they count as; nothing where none has."""
     if not evaluation.mixed_groups:
         return ()
-    many = words.plural(evaluation.group_name)
+    many = formatting.plural(evaluation.group_name)
     return (f"{many} with samples of several classes: {evaluation.mixed_groups}; {truth_in_words(labels)}",)
 
 
@@ -190,7 +191,7 @@ def one_class(evaluation: Evaluation, labels: Labels) -> Sequence[str]:
     one = evaluation.one_class
     if not one:
         return ()
-    many = words.plural(evaluation.group_name)
+    many = formatting.plural(evaluation.group_name)
     rule = "one sample decides" if len(labels[0].categories) == 2 else "most samples decide"
     if nothing_index(labels) is not None:
         rule = f"{labels[0].nothing} gives way to anything else"
@@ -215,7 +216,7 @@ def one_answer(evaluation: Evaluation, labels: Labels) -> Sequence[str]:
     one = labels[0].categories[predicted.index(max(predicted))]
     return (
         f"at the threshold, every {per} of these {sum(predicted)} is called {one}: the answers don't tell the classes "
-        f"apart here, and the predicted class has no meaning; train longer, or on more {words.plural(per)}",
+        f"apart here, and the predicted class has no meaning; train longer, or on more {formatting.plural(per)}",
     )
 
 
@@ -232,7 +233,7 @@ def _threshold(evaluation: Evaluation, details: Details, classes: Sequence[str])
 
 
 def _figure(value: float) -> str:
-    return words.figure(value, 4)
+    return formatting.figure(value, 4)
 
 
 def _with_ends(found: Interval) -> str:
@@ -251,11 +252,11 @@ def _sections(evaluated: Evaluated, labels: Labels, fitted: Fitted, rule: str) -
 
 def _describe(labels: Labels, fitted: Fitted, options: Mapping[str, Any]) -> Description:
     classes, weights = labels[0].categories, options.get("class_weights")
-    number = words.count(len(classes), "class", "classes")
+    number = pluralize(len(classes), "class", "classes")
     listed = ", ".join(classes[:_LISTED_ON_CARD]) + (", …" if len(classes) > _LISTED_ON_CARD else "")
     return Description(
-        aim=f"tell {_list(classes)} apart",
-        purpose=f"It tells {number} apart: {listed}.",
+        aim=f"distinguish {_list(classes)}",
+        purpose=f"It distinguishes {number}: {listed}.",
         head=number,
         note=f"the positive class is {classes[1]}" if len(classes) == 2 else "",
         output=_output(classes, fitted),

@@ -16,7 +16,7 @@ from zooft.problems.classification.calibration import Calibration
 from zooft.problems.classification.evaluation import calibration_of, details_of
 from zooft.problems.classification.groups import RULES, group_answers, nothing_index
 from zooft.problems.classification.presentation import mixed_groups, one_answer, one_class
-from zooft.report import photos, words
+from zooft.report import embedded_images, formatting
 from zooft.report.blocks import Block, Drawing, Folded, Grid, Photo, Row, Shaded, Text
 
 if TYPE_CHECKING:
@@ -80,7 +80,7 @@ def _at_the_decision(evaluation: Evaluation, details: Details, classes: Sequence
 
 def _at_threshold(evaluation: Evaluation, details: Details) -> Grid:
     rows = tuple(
-        (words.metric(name), words.figure(value.value), words.interval(value))
+        (formatting.metric(name), formatting.figure(value.value), formatting.interval(value))
         for name, value in details.at_threshold.items()
     )
     level = evaluation.group_name if evaluation.groups else "sample"
@@ -106,7 +106,7 @@ def _many_classes(matrix: NDArray[Any], classes: Sequence[str]) -> list[Block]:
     rows = tuple((classes[true], classes[other], f"{int(wrong[true, other]):,}") for true, other in pairs)
     table = Grid(title="Most frequent confusions", columns=("True", "Predicted", "Samples"), rows=rows)
     picture = Photo(
-        sources=(photos.shares(matrix),),
+        sources=(embedded_images.shares(matrix),),
         alt="Confusion matrix as a picture",
         title="Confusion matrix",
         lines=("Rows are true classes, columns predicted ones, in the classes' order; darker is a larger share.",),
@@ -116,7 +116,13 @@ def _many_classes(matrix: NDArray[Any], classes: Sequence[str]) -> list[Block]:
 
 def _per_class(per_class: Sequence[ClassRow]) -> Block:
     rows = tuple(
-        (row.name, words.figure(row.precision), words.figure(row.recall), words.figure(row.f1), f"{row.support:,}")
+        (
+            row.name,
+            formatting.figure(row.precision),
+            formatting.figure(row.recall),
+            formatting.figure(row.f1),
+            f"{row.support:,}",
+        )
         for row in per_class
     )
     grid = Grid(title="Per class", columns=("Class", "Precision", "Recall", "F1", "Samples"), rows=rows)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from zooft.contracts import Strata, Targets, TrainingPart, class_labels
 from zooft.data.labels import check_labels
-from zooft.data.positive import nothing_of, order_classes
+from zooft.data.positive_class import nothing_of, order_classes
 from zooft.errors import DataError
 from zooft.problems.classification.calibration import OperatingPoint
 
@@ -134,7 +134,7 @@ def _absent(targets: Sequence[Any], labels: Labels) -> tuple[str, ...]:
 
 def _unlearnable(_targets: Sequence[Any], labels: Labels) -> str:
     classes = labels[0].categories
-    return f"only one class, {classes[0]!r}; there is nothing to tell apart" if len(classes) < 2 else ""
+    return f"only one class, {classes[0]!r}; at least two are needed" if len(classes) < 2 else ""
 
 
 def _unknown(found: Labels, known: Labels) -> str:

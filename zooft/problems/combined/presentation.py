@@ -12,8 +12,8 @@ import numpy as np
 from zooft.contracts import Answer, Description, PresentationPart, Table
 from zooft.problems.combined.evaluation import PRIMARY
 from zooft.problems.combined.parts import Kinds, Part
-from zooft.report import words
-from zooft.storage.sequences import spilled_as
+from zooft.report import formatting
+from zooft.storage.sequences import spill_like
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -179,7 +179,7 @@ def _about_score(kinds: Kinds, labels: Labels) -> str:
     for part in kinds.parts(labels):
         evaluation = part.problem.evaluation
         turned = " with its sign changed" if evaluation.primary in evaluation.smaller else ""
-        names.append(words.metric(part.figure(evaluation.primary)) + turned)
+        names.append(formatting.metric(part.figure(evaluation.primary)) + turned)
     return f"{PRIMARY} is the mean of {_list(names)}" if len(names) > 1 else f"{PRIMARY} is {names[0]}"
 
 
@@ -209,7 +209,7 @@ def _own_evaluated(part: Part, evaluated: Evaluated) -> Evaluated | None:
     rows = part.known_rows(evaluated.predictions)
     own = part.predictions(evaluated.predictions).take(rows)
     samples = (replace(sample, target=sample.target[part.name]) for sample in own.samples)
-    own = replace(own, samples=spilled_as([own.samples], samples))
+    own = replace(own, samples=spill_like([own.samples], samples))
     return replace(evaluated, predictions=own, evaluation=replace(evaluation, samples=len(rows)))
 
 

@@ -129,7 +129,7 @@ def _some(names: Sequence[str]) -> str:
 
 
 def _refuse_separators(names: Sequence[str]) -> None:
-    """Answers are shown as lists, which must be told apart."""
+    """Predictions are shown as lists, which must be distinguishable."""
     odd = [name for name in names if _BETWEEN.search(name) or name.startswith("?")]
     if odd:
         raise DataError(

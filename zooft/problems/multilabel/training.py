@@ -104,7 +104,7 @@ def _unlearnable(targets: Sequence[Any], labels: Labels) -> str:
     if ((table == 1).any(0) & (table == 0).any(0)).any():
         return ""
     names = ", ".join(label.name for label in labels)
-    return f"no label ({names}) is there in some samples and not in others; there is nothing to tell apart"
+    return f"no label ({names}) is there in some samples and not in others, so nothing can be learnt"
 
 
 def _unknown(found: Labels, known: Labels) -> str:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from zooft.contracts import DeploymentPart, Output
+from zooft.contracts.plurals import pluralize
 from zooft.problems.ordinal.evaluation import targets_column
 
 if TYPE_CHECKING:
@@ -92,7 +93,7 @@ def _agree(
     clear = np.abs(torch[LOGITS]) > slack.get(LOGITS, np.inf)
     moved = int((crossed & clear).any(1).sum())
     if moved:
-        faults.append(f"{moved} samples get another grade, though torch's is clear")
+        faults.append(f"{pluralize(moved, 'sample gets', 'samples get')} another grade, though torch's is clear")
     return tuple(faults)
 
 
