@@ -13,7 +13,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
@@ -215,10 +215,29 @@ def _finetune(
         checkpoint=training.load_checkpoint(context, path),
     )
     clock.lap("training")
-    return first(
+    made = first(
         accelerator,
         lambda: _complete(context.alone(), training.on_main(folder), found, splits, crossed, audited, clock),
     )
+    return FinetuneResult(
+        path=made.path,
+        best_epoch=made.best_epoch,
+        evaluations=made.evaluations,
+        problem=plan.task.problem,
+        labels=found.labels,
+        verification=made.verification,
+        profile=made.profile,
+    )
+
+
+class _Completed(NamedTuple):
+    """What the main process sends the others of a result: no problem, whose functions can't be pickled."""
+
+    path: Path
+    best_epoch: int
+    evaluations: Mapping[str, Evaluation]
+    verification: Verification | None
+    profile: Profile | None
 
 
 def _complete(
@@ -229,7 +248,7 @@ def _complete(
     crossed: Predictions | None,
     audited: Audit | None,
     clock: Clock,
-) -> FinetuneResult:
+) -> _Completed:
     """The main process evaluates, exports, reports and publishes the trained weights."""
     plan, reporter = context.plan, context.reporter
     reporter.step("evaluating the last epoch" if splits.folds else "evaluating the best epoch")
@@ -250,15 +269,7 @@ def _complete(
     path = folder.publish()
     _refuse_failure(verification, path)
     evaluations = {name: part.evaluation for name, part in evaluated.items()}
-    return FinetuneResult(
-        path=path,
-        best_epoch=runs.best_epoch(path),
-        evaluations=evaluations,
-        problem=plan.task.problem,
-        labels=found.labels,
-        verification=verification,
-        profile=profile,
-    )
+    return _Completed(path, runs.best_epoch(path), evaluations, verification, profile)
 
 
 def _profile(context: training.TrainingContext, folder: Path) -> Profile | None:

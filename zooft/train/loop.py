@@ -367,6 +367,7 @@ def _learner(
         clock=watch.clock,
         note=watch.note,
         coupled=job.coupled,
+        summed=job.rows is not None and not job.coupled,
     )
     if watch.clock.on:
         watch.clock.dtype = str(chosen.dtype).removeprefix("torch.")

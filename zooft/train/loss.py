@@ -80,6 +80,21 @@ class TaskLoss(nn.Module):
         self._check(found.total if isinstance(found, Loss) else found, outputs)
         return found
 
+    def only_sums(self, outputs: Mapping[str, Tensor], targets: Any) -> Loss:
+        """The sums, of a loss of which each process computes its own samples' part.
+
+        Raises:
+            PluginError: as `forward`, or the loss is no `Loss`.
+        """
+        found = self.sums(outputs, targets)
+        if not isinstance(found, Loss):
+            raise self._amiss(
+                found,
+                "a zooft.Loss, the sums over the samples: with places in the image, each of several processes "
+                "computes the loss of its own; or coupled=True where it needs the whole batch",
+            )
+        return found
+
     def _check(self, value: Any, outputs: Mapping[str, Tensor]) -> None:
         if not isinstance(value, Tensor):
             raise self._amiss(value)

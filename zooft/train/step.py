@@ -50,6 +50,7 @@ class Learner:
         gflop: of a forward and a backward pass, a sample; 0 where nobody counts.
         parts: into which a batch is cut; 2 once memory has run out.
         coupled: whether the loss needs the whole batch, so that it is never cut.
+        summed: whether each of several processes computes the loss of its own samples, as sums.
     """
 
     module: nn.Module
@@ -63,6 +64,7 @@ class Learner:
     gflop: float = 0.0
     parts: int = 1
     coupled: bool = False
+    summed: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -269,12 +271,18 @@ def _backward(learner: Learner, x: Tensor, y: Any, counts: tuple[int, ...]) -> T
     with learner.clock.part("forward"):
         with learner.precision(accelerator.device):
             outputs = learner.module(x, learner.start)
-        value = distributed.global_loss(learner.loss, trees.floats(outputs), y, accelerator, counts=counts)
+        value = _global_loss(learner, trees.floats(outputs), y, counts)
     with learner.clock.part("backward"):
         value.backward()  # type: ignore[no-untyped-call]
-        distributed.average_gradients(learner.loss, accelerator)
+        distributed.average_gradients(learner.loss, accelerator, summed=learner.summed)
     own: Tensor = value.detach() / accelerator.num_processes
     return own
+
+
+def _global_loss(learner: Learner, outputs: Any, y: Any, counts: tuple[int, ...]) -> Tensor:
+    if learner.summed and learner.accelerator.num_processes > 1:
+        return distributed.global_sums(learner.loss.only_sums, outputs, y, learner.accelerator, counts=counts)
+    return distributed.global_loss(learner.loss, outputs, y, learner.accelerator, counts=counts)
 
 
 @contextlib.contextmanager

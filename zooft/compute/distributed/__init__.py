@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from zooft.compute.distributed.collectives import agree, all_gather_object, first, main_only, main_process_first
 from zooft.compute.distributed.faults import faults
-from zooft.compute.distributed.gradients import average_gradients, broadcast_buffers, global_loss, wrap
+from zooft.compute.distributed.gradients import average_gradients, broadcast_buffers, global_loss, global_sums, wrap
 from zooft.compute.distributed.process import alone, check_device, finish, start
 from zooft.compute.distributed.shards import Batches, batches, gather, seed_of, share, steps
 
@@ -27,6 +27,7 @@ __all__ = [
     "first",
     "gather",
     "global_loss",
+    "global_sums",
     "main_only",
     "main_process_first",
     "seed_of",

@@ -17,6 +17,8 @@ if TYPE_CHECKING:
 
     from accelerate import Accelerator
 
+    from zooft.contracts import Loss
+
 _SYNC_BUFFERS = next(
     name
     for name in ("forward_sync_buffers", "broadcast_buffers")  # the name in newer and in older versions of torch
@@ -55,6 +57,32 @@ def global_loss(
     return loss(_of_all(outputs, known, process), _of_all(targets, known, None)) * number
 
 
+def global_sums(
+    sums: Callable[[Any, Any], Loss], outputs: Any, targets: Any, accelerator: Accelerator, *, counts: Sequence[int]
+) -> Tensor:
+    """As `global_loss`, of a loss that is a sum over samples: each process computes its own samples' part.
+
+    Outputs and targets stay where they are, so targets may have another size in each process, as boxes have, and
+    maps of the image aren't sent around. Only the gradient of its own part flows back in each process; their sum is
+    the global batch's.
+
+    Args:
+        sums: ``(outputs, targets) -> Loss``.
+        outputs: as in `global_loss`.
+        targets: theirs.
+        accelerator: of this process.
+        counts: as in `global_loss`.
+    """
+    # a process that has a sample only so that it takes part in the exchange counts for nothing
+    factor = float(counts[accelerator.process_index] > 0)
+    own = sums(outputs, targets)
+    total = own.total * factor
+    both = torch.stack([total.detach().double(), torch.as_tensor(own.weight, device=total.device).double() * factor])
+    distributed.all_reduce(both)
+    part = total / both[1].to(total.dtype)
+    return (part + ((both[0] / both[1]).to(total.dtype) - part.detach())) * int(accelerator.num_processes)
+
+
 def _of_all(tree: Any, counts: Sequence[int], own: int | None) -> Any:
     """All processes' rows of each tensor; those of process `own` carry their gradient."""
 
@@ -91,11 +119,12 @@ def wrap(model: nn.Module, accelerator: Accelerator, *, sync_bn: bool = False) -
     )
 
 
-def average_gradients(loss: object, accelerator: Accelerator) -> None:
+def average_gradients(loss: object, accelerator: Accelerator, *, summed: bool = False) -> None:
     """Average the gradients of the loss's own parameters over all processes.
 
     `global_loss` computes it everywhere from all logits, so each process has the whole gradient already, times their
     number; the mean makes it the same to the last bit, and is the one that a single process would have computed.
+    After `global_sums` (`summed`) each has its own part, times their number.
     """
     if accelerator.num_processes == 1 or not isinstance(loss, nn.Module):
         return
@@ -103,7 +132,8 @@ def average_gradients(loss: object, accelerator: Accelerator) -> None:
         if parameter.grad is not None:
             parameter.grad /= accelerator.num_processes
             distributed.all_reduce(parameter.grad)
-            parameter.grad /= accelerator.num_processes
+            if not summed:
+                parameter.grad /= accelerator.num_processes
 
 
 def broadcast_buffers(model: nn.Module, accelerator: Accelerator) -> None:
