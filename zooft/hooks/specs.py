@@ -95,7 +95,7 @@ def zooft_register_freezers() -> Iterable[Freezer]:  # type: ignore[empty-body]
 
         @zooft.hookimpl
         def zooft_register_freezers():
-            return [zooft.Freezer(name="every-other", summary="every other stage stays", plan=plan)]
+            return [zooft.Freezer(name="every-other", summary="every other stage is frozen", plan=plan)]
     """
 
 
