@@ -43,16 +43,36 @@ class Browser:
         for domain in ("Page", "Runtime", "Log", "Network"):
             self.send(f"{domain}.enable")
 
-    def open(self, page: Path, *, width: int, dark: bool = False) -> None:
-        """Load a file at a width in CSS pixels, and wait for it."""
+    def open(self, page: Path | str, *, width: int, dark: bool = False) -> None:
+        """Load a file or an address at a width in CSS pixels, and wait for it."""
         self.send(
             "Emulation.setDeviceMetricsOverride", width=width, height=900, deviceScaleFactor=1, mobile=width < 600
         )
         scheme = {"name": "prefers-color-scheme", "value": "dark" if dark else "light"}
         self.send("Emulation.setEmulatedMedia", features=[scheme])
-        self.send("Page.navigate", url=page.as_uri())
+        self.send("Page.navigate", url=page if isinstance(page, str) else page.as_uri())
         self.evaluate(
             "new Promise(done => document.readyState == 'complete' ? done() : addEventListener('load', done))"
+        )
+
+    def choose(self, selector: str, *files: Path) -> None:
+        """Choose files in an input, as a user does."""
+        root = self.send("DOM.getDocument")["root"]["nodeId"]
+        node = self.send("DOM.querySelector", nodeId=root, selector=selector)["nodeId"]
+        self.send("DOM.setFileInputFiles", nodeId=node, files=[str(file) for file in files])
+
+    def press(self, key: str, *, code: int, text: str = "") -> None:
+        """One key, by its name and number."""
+        for kind in ("keyDown", "keyUp"):
+            self.send(
+                "Input.dispatchKeyEvent", type=kind, key=key, code=key, windowsVirtualKeyCode=code,
+                **({"text": text} if text and kind == "keyDown" else {}),
+            )  # fmt: skip
+
+    def wait(self, condition: str) -> None:
+        """Until a JavaScript expression is true."""
+        self.evaluate(
+            f"new Promise(done => {{ const look = () => {condition} ? done() : setTimeout(look, 50); look(); }})"
         )
 
     def paper(self) -> None:

@@ -76,6 +76,7 @@ ALWAYS_LIGHT = {
     "zooft cache --help": command("cache", "--help"),
     "zooft finetune --help": command("finetune", "--help"),
     "zooft predict --help": command("predict", "--help"),
+    "zooft serve --help": command("serve", "--help"),
     "zooft weights fetch --help": command("weights", "fetch", "--help"),
 }
 THROUGH_THE_REGISTRY = {

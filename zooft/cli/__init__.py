@@ -24,6 +24,7 @@ COMMANDS = {
     "export": "Export a run to ONNX and verify the file.",
     "verify": "Compare a run's ONNX file with its model.",
     "predict": "Classify files with an ONNX file.",
+    "serve": "Answer requests over HTTP with ONNX files, and show a page.",
     "index": "Keep pictures' embeddings in a file to search among.",
     "search": "Find the pictures of an index that are nearest to others.",
     "whois": "Tell which patient, series or file a salted id stands for.",

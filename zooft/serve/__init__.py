@@ -1,0 +1,1 @@
+"""Exported files behind HTTP: Open Inference Protocol v2, image endpoints and a page; never torch."""
