@@ -17,7 +17,7 @@ from zooft.runtime.parts import (
 )
 from zooft.runtime.policy import DATA_FILE
 from zooft.runtime.providers import Choice, choose, missing_library, usable
-from zooft.runtime.session import OnnxModel, load
+from zooft.runtime.session import OnnxModel, default_threads, load, read_metadata
 
 __all__ = [
     "DATA_FILE",
@@ -27,11 +27,13 @@ __all__ = [
     "OnnxModel",
     "Preprocessing",
     "choose",
+    "default_threads",
     "file_tensors_sha256",
     "in_two_files",
     "load",
     "missing_library",
     "preprocessing",
+    "read_metadata",
     "tensors_sha256",
     "usable",
 ]
