@@ -15,6 +15,7 @@ import example_data
 import onnx
 import pytest
 from commands import command
+from onnx import numpy_helper
 from test_without_torch import modules_of_training, without
 
 import zooft
@@ -191,6 +192,27 @@ def test_a_backbone_of_random_weights_that_has_learnt_nothing_is_reported_as_tha
 
 
 # Away from the run: by labels, without torch
+
+
+def test_where_a_file_begins_to_differ_is_in_the_record(copied: Path, pictures: Path) -> None:
+    file = copied / "model.onnx"
+    assert json.loads(command("verify", file, "--data", pictures, "--json").stdout)["deviation"] is None
+    proto = onnx.load(file)
+    tensor = next(each for each in proto.graph.initializer if len(each.dims) == 4)  # others may not matter yet
+    module = tensor.name.removeprefix("model.network.").removesuffix(".weight")
+    values = numpy_helper.to_array(tensor).copy()
+    values[:] = -values
+    tensor.CopyFrom(numpy_helper.from_array(values, tensor.name))
+    (reads,) = (node for node in proto.graph.node if tensor.name in node.input)
+    onnx.save(proto, file)
+    record = json.loads(command("verify", file, "--data", pictures, "--json", status=1).stdout)
+    found = record["deviation"]
+    assert found, record
+    assert (found["kind"], found["node"], found["operator"]) == ("weights", reads.name, "Conv")
+    assert found["place"].startswith(f"{module}, stage ")
+    assert f"{values.size:,} of the {values.size:,} values of {tensor.name}" in found["what"]
+    shown = command("verify", file, "--data", pictures, status=1).stdout
+    assert f"it begins at {reads.name}, Conv ({module}, stage " in " ".join(shown.split())
 
 
 @pytest.fixture
