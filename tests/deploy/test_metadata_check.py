@@ -215,6 +215,19 @@ def test_where_a_file_begins_to_differ_is_in_the_record(copied: Path, pictures: 
     assert f"it begins at {reads.name}, Conv ({module}, stage " in " ".join(shown.split())
 
 
+def test_export_writes_a_model_server_s_folder_of_a_verified_file(copied: Path, pictures: Path, tmp_path: Path) -> None:
+    arguments = ["export", copied, "--data", pictures, "--layout", "triton"]
+    assert "--layout and --out belong together" in command(*arguments, status=2).stderr
+    out = tmp_path / "served" / "lights"
+    done = json.loads(command(*arguments, "--out", out, "--json").stdout)
+    assert done["layout"] == str(out)
+    served = out / "models" / "lights" / "1" / "model.onnx"
+    assert hashlib.sha256(served.read_bytes()).hexdigest() == done["verification"]["onnx_sha256"]
+    assert (out / "models" / "lights" / "labels.txt").read_text().split() == ["dark", "light"]
+    assert json.loads((out / "verification.json").read_text())["passed"]
+    assert "isn't empty, and nothing is overwritten" in command(*arguments, "--out", out, status=2).stderr
+
+
 @pytest.fixture
 def alone(run: Path, tmp_path: Path) -> Path:
     """The file, and nothing beside it."""

@@ -320,5 +320,5 @@ def _module(graph: _Graph, name: str) -> str:
     maker = graph.makers[name]
     for given in maker.input:
         if given in graph.constants and ".network." in f".{given}":
-            return given.split("network.", 1)[1].rpartition(".")[0]
+            return str(given).split("network.", 1)[1].rpartition(".")[0]
     return ""
