@@ -13,7 +13,8 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +24,12 @@ import pytest
 from commands import command
 from PIL import Image
 from test_runtime import METADATA, written
+
+from zooft import runtime
+from zooft.deploy import predict as answers
+from zooft.deploy import saved
+from zooft.hooks import registry
+from zooft.runtime import OnnxModel
 
 CLASSES = list(METADATA.labels[0].categories)
 
@@ -196,18 +203,18 @@ def test_after_a_kill_resume_goes_on_and_ends_with_the_same_file(model: Path, tm
 import os, signal, sys
 from zooft.deploy import predict as answers
 real = answers._of_arrays
-def counted(model, task, read, seen=[]):
+def counted(model, task, read, turn, seen=[]):
     seen.append(1)
     if len(seen) > 5:
         os.kill(os.getpid(), signal.SIGKILL)
-    return real(model, task, read)
+    return real(model, task, read, turn)
 answers._of_arrays = counted
 from zooft.cli import main
 sys.argv = ["zooft", *sys.argv[1:]]
 main()
 """
     done = subprocess.run(
-        [sys.executable, "-c", die_after, "predict", model, many, "--out", out],
+        [sys.executable, "-c", die_after, "predict", model, many, "--out", out, "--threads", "1"],
         check=False,
         env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
     )
@@ -420,18 +427,24 @@ def test_threads_are_those_requested(model: Path, pictures: Path, monkeypatch: p
     assert load.call_args.kwargs["threads"] == 3
 
 
-def test_the_next_file_is_read_while_the_network_works_but_not_with_one_thread(model: Path, pictures: Path) -> None:
-    from zooft import runtime
-    from zooft.deploy import predict as answers
-    from zooft.deploy import saved
-    from zooft.hooks import registry
+def test_many_files_are_predicted_side_by_side_each_by_one_thread(
+    model: Path, pictures: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from unittest import mock
 
-    opened = runtime.load(model, provider="cpu")
-    task, options = saved.task_of_file(opened, registry.load())
-    for ahead, expected in ((True, 2), (False, 1)):
+    from zooft import runtime
+
+    with mock.patch.object(runtime, "load", side_effect=runtime.load) as load:
+        command("predict", model, pictures, "--threads", "3", status=3)
+    assert load.call_args.kwargs["threads"] == 1
+
+
+def test_files_are_read_while_the_network_works_but_not_with_one_thread(model: Path, pictures: Path) -> None:
+    opened, task, options = of_file(model)
+    for threads, expected in ((2, 3), (1, 1)):
         started: list[Path] = []
         slow = spy(task, started)
-        first = answers.of_each(opened, slow, options, sorted(pictures.glob("[012].png")), ahead=ahead)
+        first = answers.of_each(opened, slow, options, sorted(pictures.glob("[012].png")), threads=threads)
         next(first)
         end = time.monotonic() + 300
         while len(started) < expected and time.monotonic() < end:
@@ -440,9 +453,102 @@ def test_the_next_file_is_read_while_the_network_works_but_not_with_one_thread(m
         first.close()
 
 
-def spy(task: Any, started: list[Path]) -> Any:
-    from dataclasses import replace
+@pytest.mark.parametrize("threads", [1, 2, 5])
+def test_answers_are_in_order_whichever_thread_is_first_and_only_some_are_ahead(
+    threads: int, model: Path, pictures: Path
+) -> None:
+    opened, task, options = of_file(model)
+    files, taken = [pictures / f"{n % 3}.png" for n in range(40)], list[Path]()
 
+    def given() -> Iterator[Path]:
+        for path in files:
+            taken.append(path)
+            yield path
+
+    delays = iter(np.random.default_rng(0).permutation(40) / 5000)
+
+    def read(path: Path, options: Any) -> Any:
+        time.sleep(next(delays))
+        return task.read(path, options)
+
+    most = 0
+    found = []
+    for answer in answers.of_each(opened, replace(task, read=read), options, given(), threads=threads):
+        found.append(answer)
+        most = max(most, len(taken) - len(found))
+    assert [answer.key for answer in found] == [str(path) for path in files]
+    for path, answer in zip(files, found, strict=True):
+        np.testing.assert_allclose(list(answer.cells.values())[1:], truth(path), rtol=1e-6)
+    assert most <= threads + 3
+
+
+def test_what_lacks_memory_beside_others_is_predicted_alone(
+    model: Path, pictures: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    opened, task, options = of_file(model)
+    busy, lock = [0], threading.Lock()
+    real = OnnxModel.run
+
+    def run(self: OnnxModel, *batch: Any) -> Any:
+        with lock:
+            busy[0] += 1
+        try:
+            time.sleep(0.02)
+            if busy[0] > 1:
+                raise MemoryError
+            return real(self, *batch)
+        finally:
+            with lock:
+                busy[0] -= 1
+
+    monkeypatch.setattr(OnnxModel, "run", run)
+    files = [pictures / f"{n % 3}.png" for n in range(12)]
+    found = list(answers.of_each(opened, task, options, files, threads=4))
+    assert [answer.error for answer in found] == [""] * 12
+
+
+def test_a_device_runs_one_image_after_the_other(model: Path, pictures: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    opened, task, options = of_file(model)
+    busy, most = [0], [0]
+    real = OnnxModel.run
+
+    def run(self: OnnxModel, *batch: Any) -> Any:
+        busy[0] += 1
+        most[0] = max(most[0], busy[0])
+        time.sleep(0.01)
+        busy[0] -= 1
+        return real(self, *batch)
+
+    monkeypatch.setattr(OnnxModel, "run", run)
+    device = replace(opened, provider="CUDAExecutionProvider")
+    found = list(answers.of_each(device, task, options, [pictures / f"{n % 3}.png" for n in range(9)], threads=3))
+    assert (most, len(found)) == ([1], 9)
+
+
+def test_many_files_are_predicted_without_torch(model: Path, pictures: Path) -> None:
+    code = (
+        "import sys; from zooft.cli import main\n"
+        "try: main()\n"
+        "except SystemExit as end: pass\n"
+        "print([name for name in ('torch', 'scipy', 'sklearn', 'pandas') if name in sys.modules])"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code, "predict", str(model), str(pictures), "--threads", "2", "--format", "csv"],
+        capture_output=True,
+        text=True,
+        check=True,
+        env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
+    )
+    assert done.stdout.splitlines()[-1] == "[]"
+
+
+def of_file(model: Path) -> tuple[OnnxModel, Any, Any]:
+    """The model, its task and its options."""
+    opened = runtime.load(model, provider="cpu", threads=1)
+    return (opened, *saved.task_of_file(opened, registry.load()))
+
+
+def spy(task: Any, started: list[Path]) -> Any:
     def read(path: Path, options: Any) -> Any:
         started.append(path)
         return task.read(path, options)

@@ -15,6 +15,7 @@ import example_data
 import onnx
 import pytest
 from commands import command
+from onnx import numpy_helper
 from test_without_torch import modules_of_training, without
 
 import zooft
@@ -191,6 +192,40 @@ def test_a_backbone_of_random_weights_that_has_learnt_nothing_is_reported_as_tha
 
 
 # Away from the run: by labels, without torch
+
+
+def test_where_a_file_begins_to_differ_is_in_the_record(copied: Path, pictures: Path) -> None:
+    file = copied / "model.onnx"
+    assert json.loads(command("verify", file, "--data", pictures, "--json").stdout)["deviation"] is None
+    proto = onnx.load(file)
+    tensor = next(each for each in proto.graph.initializer if len(each.dims) == 4)  # others may not matter yet
+    module = tensor.name.removeprefix("model.network.").removesuffix(".weight")
+    values = numpy_helper.to_array(tensor).copy()
+    values[:] = -values
+    tensor.CopyFrom(numpy_helper.from_array(values, tensor.name))
+    (reads,) = (node for node in proto.graph.node if tensor.name in node.input)
+    onnx.save(proto, file)
+    record = json.loads(command("verify", file, "--data", pictures, "--json", status=1).stdout)
+    found = record["deviation"]
+    assert found, record
+    assert (found["kind"], found["node"], found["operator"]) == ("weights", reads.name, "Conv")
+    assert found["place"].startswith(f"{module}, stage ")
+    assert f"{values.size:,} of the {values.size:,} values of {tensor.name}" in found["what"]
+    shown = command("verify", file, "--data", pictures, status=1).stdout
+    assert f"it begins at {reads.name}, Conv ({module}, stage " in " ".join(shown.split())
+
+
+def test_export_writes_a_model_server_s_folder_of_a_verified_file(copied: Path, pictures: Path, tmp_path: Path) -> None:
+    arguments = ["export", copied, "--data", pictures, "--layout", "triton"]
+    assert "--layout and --out belong together" in command(*arguments, status=2).stderr
+    out = tmp_path / "served" / "lights"
+    done = json.loads(command(*arguments, "--out", out, "--json").stdout)
+    assert done["layout"] == str(out)
+    served = out / "models" / "lights" / "1" / "model.onnx"
+    assert hashlib.sha256(served.read_bytes()).hexdigest() == done["verification"]["onnx_sha256"]
+    assert (out / "models" / "lights" / "labels.txt").read_text().split() == ["dark", "light"]
+    assert json.loads((out / "verification.json").read_text())["passed"]
+    assert "isn't empty, and nothing is overwritten" in command(*arguments, "--out", out, status=2).stderr
 
 
 @pytest.fixture

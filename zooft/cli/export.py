@@ -7,6 +7,7 @@ from pathlib import Path
 import click
 
 from zooft import runtime
+from zooft.cli import layout as layouts
 from zooft.cli import model_argument
 from zooft.cli.live import Live
 from zooft.cli.output import json_flag, print_json, print_verification
@@ -17,8 +18,9 @@ from zooft.run import folder as runs
 
 @click.command(
     epilog="""\b
-Example:
-  zooft export runs/classification-vit_base-1 --provider cuda""",
+Examples:
+  zooft export runs/classification-vit_base-1 --provider cuda
+  zooft export runs/classification-vit_base-1 --layout triton --out serving/ants""",
 )
 @click.argument("run", type=click.Path(path_type=Path), required=False)
 @model_argument.data_flag
@@ -29,13 +31,26 @@ Example:
     show_default=True,
     help="how many to verify on at most",
 )
+@layouts.flags
 @model_argument.provider_flag
 @json_flag
-def export(run: Path | None, data: Path | None, samples: int, provider: str, as_json: bool) -> None:
+def export(
+    run: Path | None,
+    data: Path | None,
+    samples: int,
+    layout: str | None,
+    out: Path | None,
+    provider: str,
+    as_json: bool,
+) -> None:
     """Export a run to ONNX and verify the file on the run's validation samples.
 
     A file that fails is saved as model.unverified.onnx, and the exit status is 1.
+
+    With --layout, a verified file is copied into a folder with the configuration of a model server, and with a
+    Dockerfile that needs onnxruntime alone.
     """
+    layouts.check(layout, out)
     from zooft.deploy import saved
     from zooft.hooks import registry
 
@@ -62,8 +77,12 @@ def export(run: Path | None, data: Path | None, samples: int, provider: str, as_
             advance=live.computing("samples, in torch and from the file", len(picked)),
         )
         target = saved.settle(folder, candidate, record)
-    print_json({"model": target, "verification": record}) if as_json else print_verification(record)
+    written = layouts.write(layout, out, target, provider) if record.passed else None
+    more = {} if layout is None else {"layout": written}
+    print_json({"model": target, "verification": record, **more}) if as_json else print_verification(record)
     if not as_json:
         echo(f"model:   {target}")
+    if not as_json and written is not None:
+        echo(f"layout:  {written}")
     if not record.passed:
         raise click.exceptions.Exit(1)

@@ -101,7 +101,7 @@ def _embed(
     from zooft.hooks import registry
     from zooft.model.weights import file_sha256
 
-    opened = runtime.load(file, provider=provider, threads=threads)
+    opened = runtime.load(file, provider=provider, threads=1)  # pictures are read and embedded side by side
     embeddings.refuse_other_model(opened, file)
     task, options = saved.task_of_file(opened, registry.load())
     for text in metadata_check.doubts(opened, file, task.problem):
@@ -113,7 +113,8 @@ def _embed(
         report(answer)
         advance(1)
 
-    for answer in predict.draw_files(opened, task, options, files, report=count):
+    side_by_side = threads or runtime.default_threads()
+    for answer in predict.draw_files(opened, task, options, files, report=count, threads=side_by_side):
         names.append(Path(os.path.relpath(answer.key, folder)).as_posix())
         rows.append(answer.outputs[embeddings.OUTPUT])
     if not rows:

@@ -154,7 +154,8 @@ def print_verification(verification: Verification) -> None:
             f"  preprocessing: {level.differing:,} of {level.values:,} levels differ, by at most {level.largest:.2g}"
             + (f"; network, on the same input: {', '.join(network)}" if network else "")
         )
-    for text in (*verification.failures, *verification.notes):
+    where = [] if verification.deviation is None else [str(verification.deviation)]
+    for text in (*verification.failures, *where, *verification.notes):
         echo(f"  {text}")
 
 

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from zooft.cli.predict_output import Sink
     from zooft.contracts import GroupResult, Rejection
     from zooft.deploy.predict import Answer, Group, Input
+    from zooft.hooks.registry import Registry
 
 _MISSING_FILE = "not_judged.csv"
 _LINES_EACH = 10
@@ -78,8 +79,8 @@ def predict(model: Path, typed: tuple[str, ...], as_json: bool, **given: Any) ->
     from zooft.deploy import metadata_check, saved
     from zooft.hooks import registry
 
-    opened = runtime.load(wanted.model, provider=wanted.provider, threads=wanted.threads or 0)
     installed = registry.load()
+    opened = runtime.load(wanted.model, provider=wanted.provider, threads=_threads_each(wanted, installed))
     task, options = saved.task_of_file(opened, installed)
     sources = [entry.value for entry in installed.sources] if task.of_row is not None else []
     job = Job(wanted=wanted, opened=opened, task=task, options=options, sources=sources)
@@ -94,6 +95,17 @@ def predict(model: Path, typed: tuple[str, ...], as_json: bool, **given: Any) ->
         raise click.exceptions.Exit(1)
     if tally.failed:
         raise click.exceptions.Exit(_SOME_FAILED)
+
+
+def _threads_each(wanted: PredictArguments, installed: Registry) -> int:
+    """Computing threads of one run of the network: one where many files are predicted side by side.
+
+    Of patients' volumes one is predicted after the other, and so are few files.
+    """
+    few = all(Path(text).is_file() for text in wanted.typed) and len(wanted.typed) < wanted.side_by_side
+    if few or installed.task(runtime.read_metadata(wanted.model).task).gather is not None:
+        return wanted.threads or 0
+    return 1
 
 
 def _by_file(job: Job) -> Tally:
@@ -125,7 +137,7 @@ def _by_file(job: Job) -> Tally:
         advance(len(items) - len(open_))
         for one, answer in zip(
             open_,
-            answers.of_each(job.opened, job.task, job.options, open_, ahead=job.wanted.threads != 1),
+            answers.of_each(job.opened, job.task, job.options, open_, threads=job.wanted.side_by_side),
             strict=True,
         ):
             sink.add(answer, answers.stamp(one, job.task, job.options) if sink.resumable else "")
@@ -154,7 +166,9 @@ def _by_writer(job: Job, items: Sequence[Input], tally: Tally, live: Live) -> Ta
         lacking.extend([answer] if answer.error else [])
         advance(1)
 
-    made = answers.draw_files(job.opened, job.task, job.options, items, report=report)
+    # patients' volumes are large: one is read while the network works on another
+    threads = job.wanted.side_by_side if job.task.gather is None else min(2, job.wanted.side_by_side)
+    made = answers.draw_files(job.opened, job.task, job.options, items, report=report, threads=threads)
     writer = job.task.problem.deployment.writers[job.wanted.format]
     written = writer(made, metadata.labels, metadata.fitted, folder)
     echo(f"{len(written)} files in {folder}" if len(written) != 1 else written[0])

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from zooft import runtime
 from zooft.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -40,6 +41,11 @@ class PredictArguments:
         if self.as_json:
             return "json"
         return "table" if self.out is None else formats.BY_SUFFIX.get(self.out.suffix.lower(), "csv")
+
+    @property
+    def side_by_side(self) -> int:
+        """Files that are read and predicted at a time."""
+        return self.threads or runtime.default_threads()
 
     @property
     def streams(self) -> bool:

@@ -11,7 +11,8 @@ import click
 from zooft.cli import model_argument
 from zooft.cli.live import Live
 from zooft.cli.output import json_flag, print_json, print_label_verification, print_verification
-from zooft.errors import DataError, RuntimeModelError
+from zooft.cli.screen import echo
+from zooft.errors import ConfigError, DataError, RuntimeModelError
 from zooft.run import folder as runs
 
 if TYPE_CHECKING:
@@ -23,7 +24,8 @@ if TYPE_CHECKING:
 Examples:
   zooft verify runs/classification-vit_base-1/model.onnx
   zooft verify model.onnx --data DIR
-  zooft verify model.onnx --run runs/classification-vit_base-1 --data DIR --provider cuda""",
+  zooft verify model.onnx --run runs/classification-vit_base-1 --data DIR --provider cuda
+  zooft verify model.onnx --signature model.onnx.minisig --key minisign.pub""",
 )
 @click.argument("model", type=click.Path(path_type=Path), required=False)
 @click.option(
@@ -34,19 +36,35 @@ Examples:
 )
 @model_argument.data_flag
 @click.option("--samples", type=click.IntRange(min=1), default=500, show_default=True, help="how many at most")
+@click.option("--signature", type=click.Path(path_type=Path), help="of the file by minisign, checked before all else")
+@click.option("--key", type=click.Path(path_type=Path), help="the signer's public key")
 @model_argument.provider_flag
 @json_flag
-def verify(model: Path | None, run: Path | None, data: Path | None, samples: int, provider: str, as_json: bool) -> None:
+def verify(
+    model: Path | None,
+    run: Path | None,
+    data: Path | None,
+    samples: int,
+    signature: Path | None,
+    key: Path | None,
+    provider: str,
+    as_json: bool,
+) -> None:
     """Compare an ONNX file with the run's model, on real validation samples.
 
     Exits with 1 where they don't agree. Without data that can be found, generated images are used, which is stated.
 
     Away from its run, and where torch isn't installed, a file is run on the labelled samples of --data, and how
     well it does is compared with the figures in its metadata.
+
+    With --signature and --key, a file that somebody else signed, or that was changed, is refused before it is opened;
+    where there is neither run nor data, signature and SHA-256 of the tensors are all that is verified.
     """
     chosen = model_argument.find(model)
     folder = run or chosen.run
     file = chosen.file or (folder or Path()) / runs.ONNX_FILE
+    if _signed(file, signature, key, as_json=as_json, alone=folder is None and data is None):
+        return
     record: Verification | LabelVerification
     if folder is None or not _has_torch():
         record = _by_labels(file, folder, data, samples=samples, provider=provider)
@@ -60,6 +78,30 @@ def verify(model: Path | None, run: Path | None, data: Path | None, samples: int
         print_verification(record)
     if not record.passed:
         raise click.exceptions.Exit(1)
+
+
+def _signed(file: Path, signature: Path | None, key: Path | None, *, as_json: bool, alone: bool) -> bool:
+    """Whether that was all to verify; raises where the signature doesn't hold."""
+    if (signature is None) != (key is None):
+        raise ConfigError("--signature and --key belong together: the signature, and the signer's public key")
+    if signature is None or key is None:
+        return False
+    from zooft.deploy import signature as signatures
+
+    if not file.is_file():
+        raise RuntimeModelError(f"there is no file {file}; 'zooft export RUN' writes a run's model.onnx")
+    comment = signatures.check(file, signature, key)
+    if not alone:
+        echo(f"the signature is of this file, by the key {key}: {comment}", err=True)
+        return False
+    tensors = signatures.check_tensors(file)
+    if as_json:
+        print_json({"signature": "valid", "trusted_comment": comment, "weights_sha256": tensors})
+    else:
+        echo(f"the signature is of this file, by the key {key}: {comment}")
+        echo(f"its tensors are those that its metadata names, SHA-256 {tensors}")
+        echo("what it answers wasn't verified: give --data, or --run")
+    return True
 
 
 def _with_torch(file: Path, folder: Path, data: Path | None, *, samples: int, provider: str) -> Verification:

@@ -31,6 +31,7 @@ from zooft.contracts.progress import Advance, Computing, unseen
 from zooft.contracts.results import (
     DeployedFile,
     Description,
+    Deviation,
     EpochRecord,
     FileAnswer,
     GroupResult,
@@ -70,6 +71,7 @@ __all__ = [
     "DeployedFile",
     "DeploymentPart",
     "Description",
+    "Deviation",
     "Direction",
     "Discovery",
     "EpochRecord",

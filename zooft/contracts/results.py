@@ -198,6 +198,38 @@ class OutputDifference:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Deviation:
+    """Where a file begins to differ from its run: the first operator whose inputs are right and whose output isn't.
+
+    Attributes:
+        kind: ``weights`` that aren't the run's, another ``operator`` than in an export of the run, ``precision``:
+            fewer digits, or ``preprocessing``: it lies before the network.
+        node: the operator's name in the file.
+        operator: its type, such as ``Conv``.
+        place: the module of the model and its stage; may be empty.
+        inputs: how far its inputs are apart, of their spread.
+        output: how far its output is; infinite where shapes differ, or numbers aren't finite in one alone.
+        what: is different, in words.
+    """
+
+    kind: str
+    node: str
+    operator: str
+    place: str
+    inputs: float
+    output: float
+    what: str
+
+    def __str__(self) -> str:
+        """One sentence."""
+        where = f" ({self.place})" if self.place else ""
+        return (
+            f"it begins at {self.node}, {self.operator}{where}: inputs differ by {self.inputs:.1e} of their spread, "
+            f"its output by {self.output:.1e}; {self.kind}: {self.what}"
+        )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Verification:
     """The content of ``verification.json``: the file on disk against the model in torch.
 
@@ -225,6 +257,7 @@ class Verification:
         declared: what of the file's metadata was compared with the run, the graph and the tensors.
         outputs: by name, how far each is from torch's.
         figures: what the problem adds to these; beside the others in JSON.
+        deviation: of a file that differs, where that begins; None where it doesn't, or where that wasn't found.
     """
 
     passed: bool
@@ -248,6 +281,7 @@ class Verification:
     declared: tuple[str, ...] = ()
     outputs: Mapping[str, OutputDifference] = field(default_factory=dict)
     figures: Mapping[str, float] = field(default_factory=dict)
+    deviation: Deviation | None = None
 
     def as_json(self) -> dict[str, Any]:
         """As ``verification.json`` and the command line give it, the problem's figures beside the others."""

@@ -86,7 +86,7 @@ class Task:
         begin: ``(data, options)``, called once before a run's own `discover` and by no other command: the only place
             where a task may write into the data folder, such as the key of its ids. Must not import torch.
         read: one sample's array in native units, without the batch axis, or a tuple of arrays where the graph has
-            several inputs; deterministic. Must not import torch.
+            several inputs; deterministic; several threads may call it at once. Must not import torch.
         digest: ``(source, options)`` to the SHA-256 (hexadecimal) of the content that `read` would read, without
             decoding it: what was computed from a sample is cached under it. None hashes the arrays that were read.
         decode_small: ``(source, spec, options)`` to arrays that stand for those of `read` where random views are made:

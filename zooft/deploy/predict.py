@@ -7,14 +7,19 @@ Whatever can't be read or predicted gets an answer too, with the reason; nothing
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import stat
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+import threading
+import warnings
+from collections import deque
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor, wait
+from contextlib import AbstractContextManager
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import TYPE_CHECKING, Any, Generic, TypeAlias, TypeVar
 
 import numpy as np
 
@@ -35,6 +40,7 @@ if TYPE_CHECKING:
     from zooft.contracts import Arrays, Discovery, Source, Task
     from zooft.runtime import OnnxModel
 
+T = TypeVar("T")
 Input: TypeAlias = Path | Sample | Rejection
 """What gets an answer of its own: a file, a row of a data source, or one that can't be used."""
 
@@ -58,12 +64,27 @@ class Answer:
 
 @dataclass(frozen=True, slots=True)
 class _Read:
-    """An input's arrays, or why there are none."""
+    """An input's arrays, or why there are none, and whether that is for want of memory."""
 
     key: str
     arrays: Arrays = ()
     error: str = ""
     sample: Sample | None = None
+    starved: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class _Tried(Generic[T]):
+    """What came of an input, and whether it lacks an answer for want of memory."""
+
+    made: T
+    starved: bool = False
+
+
+_Turn: TypeAlias = AbstractContextManager[Any]
+_CPU = "CPUExecutionProvider"
+_AHEAD = 2
+"""Inputs beyond the one of each thread: what the others go on with while the oldest takes longer."""
 
 
 def list_inputs(files: Sequence[Path], sources: Mapping[Path, Source], task: Task, options: Any) -> Sequence[Input]:
@@ -126,65 +147,117 @@ def stamp_of(path: Path) -> str:
 
 
 def of_each(
-    model: OnnxModel, task: Task, options: Any, items: Iterable[Input], *, ahead: bool = True
-) -> Iterator[Answer]:
-    """One for each file and row, in their order.
+    model: OnnxModel, task: Task, options: Any, items: Iterable[Input], *, threads: int = 1
+) -> Generator[Answer]:
+    """One for each file and row, in their order; not many more are in memory at a time than there are threads.
 
     Args:
-        model: that answers.
+        model: that answers. With several threads, one opened with one computing thread is fastest: threads that share
+            an image wait for each other behind every layer.
         task: that reads the files.
         options: the task's.
         items: files, rows and what can't be used; those that can't be read get an answer that states so.
-        ahead: whether the next one is read while the network works on this one.
+        threads: that read and predict side by side; with one, nothing is read ahead.
     """
-    read = _ahead if ahead else map
-    for found in read(lambda one: _read(task, options, one), items):
-        yield Answer(key=found.key, error=found.error) if found.error else _of_arrays(model, task, found)
+    turn = _turns(model)
+
+    def answer(item: Input) -> _Tried[Answer]:
+        found = _read(task, options, item)
+        return _of_arrays(model, task, found, turn) if not found.error else _Tried(_lacking(found), found.starved)
+
+    yield from _side_by_side(answer, items, threads)
 
 
 def draw_files(
-    model: OnnxModel, task: Task, options: Any, items: Iterable[Input], *, report: Callable[[Answer], None]
-) -> Iterator[FileAnswer]:
+    model: OnnxModel,
+    task: Task,
+    options: Any,
+    items: Iterable[Input],
+    *,
+    report: Callable[[Answer], None],
+    threads: int = 1,
+) -> Generator[FileAnswer]:
     """What the model gives of each file whole, in their order.
 
     Args:
-        model: that answers.
+        model: that answers; see `of_each`.
         task: that reads the files.
         options: the task's.
         items: files, rows and what can't be used.
         report: called with every file's answer, also of those that give none.
+        threads: that read and predict side by side.
     """
-    for found in _ahead(lambda one: _read(task, options, one), items):
-        key, sample = found.key, found.sample
-        try:
-            if found.error:
-                raise RuntimeModelError(found.error)
+    turn = _turns(model)
+
+    def draw(item: Input) -> _Tried[tuple[Answer, FileAnswer | None]]:
+        found = _read(task, options, item)
+        return _drawn(model, task, options, found, turn) if not found.error else _undrawn(found)
+
+    for answer, drawn in _side_by_side(draw, items, threads):
+        report(answer)
+        if drawn is not None:
+            yield drawn
+
+
+def _undrawn(found: _Read) -> _Tried[tuple[Answer, FileAnswer | None]]:
+    return _Tried((_lacking(found), None), found.starved)
+
+
+def _drawn(
+    model: OnnxModel, task: Task, options: Any, found: _Read, turn: _Turn
+) -> _Tried[tuple[Answer, FileAnswer | None]]:
+    try:
+        with turn:
             outputs = _whole(model, task, found.arrays)
-        except RuntimeModelError as error:
-            report(Answer(key=key, error=str(error)))
-            continue
-        columns = columns_of(model, task, outputs, [None])
-        known = () if sample is None else (sample,)
-        report(Answer(key=key, cells=_cells(model, task, Predictions(samples=known, columns=columns))))
-        yield FileAnswer(
-            key=key,
-            outputs={name: output[0] for name, output in outputs.items()},
-            picture=partial(sample_tables.picture, task, options, found.arrays),
-            sample=sample,
-        )
+    except RuntimeModelError as error:
+        return _undrawn(replace(found, error=str(error), starved=machine.lacks_memory(error)))
+    columns = columns_of(model, task, outputs, [None])
+    known = () if found.sample is None else (found.sample,)
+    answer = Answer(key=found.key, cells=_cells(model, task, Predictions(samples=known, columns=columns)))
+    drawn = FileAnswer(
+        key=found.key,
+        outputs={name: output[0] for name, output in outputs.items()},
+        picture=partial(sample_tables.picture, task, options, found.arrays),
+        sample=found.sample,
+    )
+    return _Tried((answer, drawn))
 
 
-def _ahead(work: Callable[[Input], _Read], items: Iterable[Input]) -> Iterator[_Read]:
-    """What `map` gives, with one result made in advance."""
-    with ThreadPoolExecutor(max_workers=1) as pool:
-        waiting = None
-        for one in items:
-            following = pool.submit(work, one)
-            if waiting is not None:
-                yield waiting.result()
-            waiting = following
-        if waiting is not None:
-            yield waiting.result()
+def _turns(model: OnnxModel) -> _Turn:
+    """What a thread enters to run the network: on a CPU side by side, on a device one after the other."""
+    return contextlib.nullcontext() if model.provider == _CPU else threading.Lock()
+
+
+def _side_by_side(work: Callable[[Input], _Tried[T]], items: Iterable[Input], threads: int) -> Generator[T]:
+    """What `map` gives, by several threads, some items ahead.
+
+    Where memory wasn't enough for several at once, an item gets it for itself.
+    """
+    if threads == 1:
+        yield from (work(item).made for item in items)
+        return
+    waiting = deque[tuple[Input, Future[_Tried[T]]]]()
+
+    def oldest() -> T:
+        item, future = waiting.popleft()
+        found = future.result()
+        if found.starved:
+            wait([other for _, other in waiting])
+            found = work(item)
+        return found.made
+
+    with warnings.catch_warnings(), ThreadPoolExecutor(max_workers=threads) as pool:
+        # readers change the process's filters and put them back, each in its thread: what they put back is this
+        warnings.simplefilter("ignore")
+        try:
+            for item in items:
+                waiting.append((item, pool.submit(work, item)))
+                if len(waiting) > threads + _AHEAD:
+                    yield oldest()
+            while waiting:
+                yield oldest()
+        finally:
+            pool.shutdown(cancel_futures=True)
 
 
 def _read(task: Task, options: Any, item: Input) -> _Read:
@@ -198,8 +271,13 @@ def _read(task: Task, options: Any, item: Input) -> _Read:
     except DataError as error:
         return _Read(key, error=str(error))
     except (ZooftError, MemoryError) as error:
-        return _Read(key, error="there isn't enough memory to read it" if machine.lacks_memory(error) else str(error))
+        starved = machine.lacks_memory(error)
+        return _Read(key, error="there isn't enough memory to read it" if starved else str(error), starved=starved)
     return _Read(key, arrays, sample=item if isinstance(item, Sample) else None)
+
+
+def _lacking(found: _Read) -> Answer:
+    return Answer(key=found.key, error=found.error)
 
 
 def _fault(path: Path) -> str:
@@ -214,12 +292,14 @@ def _fault(path: Path) -> str:
     return "" if stat.S_ISREG(mode) else "not a regular file"
 
 
-def _of_arrays(model: OnnxModel, task: Task, read: _Read) -> Answer:
+def _of_arrays(model: OnnxModel, task: Task, read: _Read, turn: _Turn) -> _Tried[Answer]:
     try:
-        columns = columns_of(model, task, _whole(model, task, read.arrays), [None])
+        with turn:
+            outputs = _whole(model, task, read.arrays)
+        columns = columns_of(model, task, outputs, [None])
     except RuntimeModelError as error:
-        return Answer(key=read.key, error=str(error))
-    return Answer(key=read.key, cells=_cells(model, task, Predictions(samples=(), columns=columns)))
+        return _Tried(Answer(key=read.key, error=str(error)), machine.lacks_memory(error))
+    return _Tried(Answer(key=read.key, cells=_cells(model, task, Predictions(samples=(), columns=columns))))
 
 
 def _cells(model: OnnxModel, task: Task, one: Predictions) -> dict[str, Any]:

@@ -7,6 +7,7 @@ what lies on disk.
 from __future__ import annotations
 
 import copy
+import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cache, partial
@@ -19,7 +20,7 @@ from zooft import config as configuration
 from zooft import runtime
 from zooft.contracts import Advance, Computing, Sample, Verification, unseen
 from zooft.data import samples as sample_tables
-from zooft.errors import ConfigError, DataError, RunError, RuntimeModelError
+from zooft.errors import ConfigError, DataError, RunError, RuntimeModelError, ZooftError
 from zooft.evaluation.predictions import Predictions
 from zooft.hooks.guard import call_plugin, part_within, within
 from zooft.run import folder as runs
@@ -35,6 +36,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from zooft.contracts import (
+        Arrays,
         Columns,
         Discovery,
         Fitted,
@@ -459,7 +461,7 @@ def verify_file(
     if not samples:
         arrays = verify.generate_samples(sample_tables.ports(saved.task, saved.options))
         material = verify.Material(arrays=arrays, targets=None, available=0, data="generated")
-    return verify.verify(
+    record = verify.verify(
         model,
         path,
         parts=runtime.preprocessing(path, provider=provider),
@@ -470,6 +472,42 @@ def verify_file(
         advance=advance,
         declaration=metadata_check.against_run(model, path, expected, saved.problem, version=__version__),
     )
+    if record.passed or not verify.differs(record):
+        return record
+    generated = verify.generate_samples(model.ports)
+    return _located(saved, path, record, (material.arrays[0], generated[1]))
+
+
+def _located(saved: SavedRun, path: Path, record: Verification, arrays: Sequence[Arrays]) -> Verification:
+    """A record of a file that differs, with the operator where that begins, by an export of the run."""
+    from zooft.deploy import deviation
+
+    try:
+        with tempfile.TemporaryDirectory() as scratch:
+            fresh = Path(scratch) / runs.ONNX_FILE
+            export_run(saved, fresh)
+            found = deviation.locate(
+                path, fresh, arrays, provider=record.requested_provider, stages=_stages_of_modules(saved)
+            )
+    except (ZooftError, OSError) as error:
+        note = f"where it begins to differ couldn't be found: {error}"
+    else:
+        if found is not None:
+            return replace(record, deviation=found)
+        note = (
+            "every tensor is that of a file exported from the run just now, so the exporter or what runs the file "
+            "makes the difference: try --provider cpu, or another backbone"
+        )
+    return replace(record, notes=(*record.notes, note))
+
+
+def _stages_of_modules(saved: SavedRun) -> dict[str, str]:
+    """Modules of the model that have tensors, to their stages."""
+    from zooft.model.stages import owners
+
+    model = saved.model
+    found = owners(model.trunk.state_dict(), model.stages)
+    return {f"trunk.{name}".rpartition(".")[0]: stages[0] for name, stages in found.items() if stages}
 
 
 def settle(run: Path, candidate: Path, verification: Verification) -> Path:

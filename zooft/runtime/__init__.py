@@ -12,12 +12,14 @@ from zooft.runtime.parts import (
     Preprocessing,
     file_tensors_sha256,
     in_two_files,
+    part,
     preprocessing,
+    read_by,
     tensors_sha256,
 )
 from zooft.runtime.policy import DATA_FILE
 from zooft.runtime.providers import Choice, choose, missing_library, usable
-from zooft.runtime.session import OnnxModel, load
+from zooft.runtime.session import OnnxModel, default_threads, load, parse_file, read_metadata
 
 __all__ = [
     "DATA_FILE",
@@ -27,11 +29,16 @@ __all__ = [
     "OnnxModel",
     "Preprocessing",
     "choose",
+    "default_threads",
     "file_tensors_sha256",
     "in_two_files",
     "load",
     "missing_library",
+    "parse_file",
+    "part",
     "preprocessing",
+    "read_by",
+    "read_metadata",
     "tensors_sha256",
     "usable",
 ]

@@ -7,7 +7,7 @@ the same care.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -49,21 +49,38 @@ def preprocessing(path: Path, *, provider: str) -> Preprocessing | None:
     Raises:
         RuntimeModelError: they can't be run alone.
     """
-    import onnxruntime
-
     whole = parse_file(path)
     if not any(NETWORK_INPUT in node.output for node in whole.graph.node):
         return None
-    part = _before(whole, path.parent)
-    options = onnxruntime.SessionOptions()
-    options.log_severity_level = 3
     try:
-        session = onnxruntime.InferenceSession(
-            part.SerializeToString(), options, providers=providers.choose(provider).chain
-        )
-    except Exception as error:  # onnxruntime raises its own kinds, which it doesn't export as one
+        session = part(whole, path.parent, [NETWORK_INPUT], provider=provider)
+    except RuntimeModelError as error:
         raise RuntimeModelError(f"onnxruntime can't run the preprocessing of {path} alone: {error}") from error
     return Preprocessing(tuple(given.name for given in whole.graph.input), session)
+
+
+def part(whole: onnx.ModelProto, folder: Path, names: Sequence[str], *, provider: str) -> Any:
+    """A session of the operators that lead to some of a graph's tensors, which are its outputs.
+
+    Args:
+        whole: the graph, which stays as it is.
+        folder: with the tensors that aren't in the graph itself.
+        names: of the tensors.
+        provider: auto, cpu, cuda or tensorrt.
+
+    Raises:
+        RuntimeModelError: they can't be run alone.
+    """
+    import onnxruntime
+
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = 4  # errors are raised anyway
+    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+    chain = providers.choose(provider).chain
+    try:
+        return onnxruntime.InferenceSession(_before(whole, folder, names).SerializeToString(), options, providers=chain)
+    except Exception as error:  # onnxruntime raises its own kinds, which it doesn't export as one
+        raise RuntimeModelError(str(error)) from error
 
 
 def tensors_sha256(model: onnx.ModelProto, folder: Path | None = None) -> str:
@@ -110,22 +127,22 @@ def _content(tensor: onnx.TensorProto, folder: Path | None) -> Iterator[bytes]:
             yield piece
 
 
-def _before(whole: onnx.ModelProto, folder: Path) -> onnx.ModelProto:
-    """A model of the operators that lead to `NETWORK_INPUT`."""
+def _before(whole: onnx.ModelProto, folder: Path, names: Sequence[str]) -> onnx.ModelProto:
+    """A model of the operators that lead to some tensors."""
     import onnx
     from onnx.external_data_helper import load_external_data_for_tensor, uses_external_data
 
-    wanted, nodes = {NETWORK_INPUT}, []
+    wanted, nodes = set(names), []
     for node in reversed(whole.graph.node):
         if wanted.intersection(node.output):
             nodes.append(node)
-            wanted.update(_read_by(node))
+            wanted.update(read_by(node))
     tensors = [tensor for tensor in whole.graph.initializer if tensor.name in wanted]
     graph = onnx.helper.make_graph(
         nodes[::-1],
-        "preprocessing",
+        "part",
         [given for given in whole.graph.input if given.name in wanted],
-        [onnx.helper.make_tensor_value_info(NETWORK_INPUT, onnx.TensorProto.FLOAT, None)],
+        [onnx.ValueInfoProto(name=name) for name in names],
         tensors,
     )
     for tensor in graph.initializer:
@@ -136,11 +153,11 @@ def _before(whole: onnx.ModelProto, folder: Path) -> onnx.ModelProto:
     return onnx.helper.make_model(graph, opset_imports=list(whole.opset_import), ir_version=whole.ir_version)
 
 
-def _read_by(node: onnx.NodeProto) -> Iterator[str]:
+def read_by(node: onnx.NodeProto) -> Iterator[str]:
     """The names that an operator reads, in its branches too."""
     yield from node.input
     for attribute in node.attribute:
         for inner in (*attribute.graphs, *([attribute.g] if attribute.HasField("g") else [])):
             for own in inner.node:
-                yield from _read_by(own)
+                yield from read_by(own)
             yield from (output.name for output in inner.output)

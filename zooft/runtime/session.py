@@ -134,7 +134,7 @@ def load(path: str | Path, *, provider: str = "auto", threads: int = 0) -> OnnxM
     choice = providers.choose(provider)
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 4  # errors are raised anyway
-    options.intra_op_num_threads = threads or _threads()
+    options.intra_op_num_threads = threads or default_threads()
     # idle threads release their cores: spinning costs twice the CPU time for the same speed on few cores
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     options.add_session_config_entry("session.record_ep_graph_assignment_info", "1")
@@ -154,7 +154,21 @@ def load(path: str | Path, *, provider: str = "auto", threads: int = 0) -> OnnxM
     return OnnxModel(metadata, actual, _placement(session), choice.note, properties, session)
 
 
-def _threads() -> int:
+def read_metadata(path: str | Path) -> Metadata:
+    """What an exported file states of itself, without opening it in onnxruntime.
+
+    Raises:
+        RuntimeModelError: the file can't be read, or is refused.
+    """
+    path = Path(path)
+    proto = parse_file(path)
+    policy.check(proto, path)
+    properties = {entry.key: entry.value for entry in proto.metadata_props}
+    return file_metadata.parse(properties, {output.name for output in proto.graph.output})
+
+
+def default_threads() -> int:
+    """Computing threads where none are asked for: ``OMP_NUM_THREADS``, else the cores that this process may use."""
     value = os.environ.get("OMP_NUM_THREADS", "").partition(",")[0].strip()
     return int(value) if value.isdigit() and int(value) else machine.cores()
 
