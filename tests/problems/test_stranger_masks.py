@@ -26,7 +26,7 @@ from zooft.hooks.loading import discover
 PACKAGE = Path(__file__).parent / "stranger_masks"
 SOURCE = PACKAGE / "zooft_spots.py"
 OPTIONS: dict[str, Any] = {
-    "task": "spots", "backbone": "timm:tf_efficientnet_lite0", "weights": "random", "epochs": 2, "batch_size": 8, "lr": 0.003,
+    "task": "spots", "backbone": "timm:test_efficientnet", "weights": "random", "epochs": 2, "batch_size": 8, "lr": 0.003,
     "bootstrap": 0, "views": 2,
 }  # fmt: skip
 
