@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -15,6 +16,7 @@ from torch import nn
 import zooft
 from zooft import testing
 from zooft_segmentation import areas, borders, classes, heads, masks, views
+from zooft_segmentation.graph import Masks
 from zooft_segmentation.losses import PictureLoss
 from zooft_segmentation.options import SegmentationOptions
 from zooft_segmentation.training import class_weights
@@ -34,6 +36,17 @@ def batch(rows: int = 4, seed: int = 0) -> tuple[torch.Tensor, torch.Tensor]:
 def value(kind: str, logits: torch.Tensor, targets: torch.Tensor, weights: list[float] | None = None) -> float:
     total, weight, _ = PictureLoss(kind, weights)({"logits": logits}, targets)
     return float(total / weight)
+
+
+def test_the_likeliest_class_is_numpy_s_and_of_equals_the_first() -> None:
+    outputs = {"logits": torch.randint(0, 3, (2, 5, 8, 9)).float()}  # most places have a tie
+    back = SimpleNamespace(maps=lambda maps: maps)
+    mask, _ = Masks(probabilities=False)(outputs, (), back)
+    wanted = outputs["logits"].numpy().argmax(1)
+    assert np.array_equal(mask.numpy(), wanted)
+    labels = tuple(zooft.Label(name=str(n)) for n in range(5))
+    part = areas.evaluation_part().columns({"logits": outputs["logits"].numpy()}, list(wanted.astype(np.uint8)), labels)
+    assert (part[areas.AREAS][..., areas.BOTH] == part[areas.AREAS][..., areas.TRUE]).all()
 
 
 # losses
