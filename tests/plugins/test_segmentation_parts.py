@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -18,6 +19,7 @@ from torch import nn
 import zooft
 from zooft import testing
 from zooft_segmentation import areas, borders, classes, heads, masks, views
+from zooft_segmentation.decoders import Ladder
 from zooft_segmentation.graph import Masks
 from zooft_segmentation.losses import PictureLoss
 from zooft_segmentation.options import SegmentationOptions
@@ -372,3 +374,31 @@ def test_borders_of_void_and_of_the_picture_are_none() -> None:
     assert boundary_f1(anything, true, 2)[0] == 1  # no border in truth, none found beside void
     anything[20:30, 5:15] = 1
     assert boundary_f1(anything, true, 2)[0] == 0
+
+
+@pytest.mark.parametrize("size", [(224, 224), (240, 320), (100, 180), (200, 300)])
+@pytest.mark.parametrize("rounded", [math.ceil, math.floor])
+def test_a_place_is_the_same_part_of_the_image_at_every_level(size: tuple[int, int], rounded: Any) -> None:
+    """A bright square, averaged over the part of the image that each place of a stride's map is of.
+
+    It doesn't reach the last row or column of maps that end before the image, since these are repeated there.
+    """
+    strides, share = (4, 8, 16, 32), 0.75 if rounded is math.ceil else 0.45
+    middle = [share * side for side in size]
+    taps, maps = [], []
+    image = torch.zeros(1, 1, *(4 * side for side in size))  # what lies behind its end, too
+    square = [slice(round(place) - 16, round(place) + 16) for place in middle]
+    image[:, :, square[0], square[1]] = 1
+    for number, stride in enumerate(strides):
+        rows, columns = (rounded(side / stride) for side in size)
+        taps.append(zooft.Tap(stage=str(number), layout="map", channels=1, rows=rows, columns=columns, stride=stride))
+        maps.append(nn.functional.avg_pool2d(image, stride)[:, :, :rows, :columns])
+    ladder = Ladder(taps)
+    fitted = ladder(maps)
+    for level, found in enumerate(fitted):
+        assert tuple(found.shape[-2:]) == tuple(side // 2**level for side in fitted[0].shape[-2:])
+        for axis, place in enumerate(middle):
+            weights = found[0, 0].sum(1 - axis)
+            centre = ((torch.arange(len(weights)) + 0.5) * weights).sum() / weights.sum() * strides[level]
+            assert float(centre) == pytest.approx(round(place), abs=1)
+    assert tuple(ladder.cut(fitted[0]).shape[-2:]) == (taps[0].rows, taps[0].columns)
