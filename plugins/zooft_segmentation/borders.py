@@ -1,6 +1,10 @@
-"""How well borders of classes lie: boundary F1 (Csurka, Larlus, Perronnin and Meylan 2013), of each picture and class.
+"""How well borders of classes lie, of each picture and class.
 
-The share of found border pixels near a true one, and the share of true ones near a found one, and their harmonic mean.
+Boundary F1 (Csurka, Larlus, Perronnin and Meylan 2013): the share of found border pixels near a true one, and the share
+of true ones near a found one, and their harmonic mean.
+
+HD95, the 95th percentile of the Hausdorff distance (Huttenlocher, Klanderman and Rucklidge 1993): of the distances of
+found border pixels to the nearest true one, and the other way round, the larger percentile.
 """
 
 from __future__ import annotations
@@ -19,8 +23,13 @@ NEAR = 0.0075
 """Of a picture's diagonal: how far a border may lie from the other."""
 
 
-def boundary_f1(found: NDArray[np.uint8], true: NDArray[np.uint8], classes: int) -> NDArray[np.float32]:
-    """``(classes,)``; NaN of classes that aren't there in truth.
+_SHARE = 95
+
+
+def border_figures(found: NDArray[np.uint8], true: NDArray[np.uint8], classes: int) -> NDArray[np.float32]:
+    """Boundary F1, and HD95 in pixels, ``(2, classes)``; NaN of classes that aren't there in truth.
+
+    HD95 is the picture's diagonal where one of both has no border.
 
     A border is where a pixel of the class has one of another class beside it, not where void or the picture ends.
 
@@ -29,12 +38,12 @@ def boundary_f1(found: NDArray[np.uint8], true: NDArray[np.uint8], classes: int)
         true: the same, `OUTSIDE` where nothing is known.
         classes: how many there are.
     """
-    limit = max(1.0, NEAR * math.hypot(*true.shape))
+    diagonal = math.hypot(*true.shape)
     known = np.where(true == OUTSIDE, np.uint8(OUTSIDE), found)
     ours, theirs = _edges(known), _edges(true)
-    figures = np.full(classes, np.nan, np.float32)
+    figures = np.full((2, classes), np.nan, np.float32)
     for number in np.unique(true[true != OUTSIDE]).tolist():
-        figures[number] = _f1(ours & (known == number), theirs & (true == number), limit)
+        figures[:, number] = _compared(ours & (known == number), theirs & (true == number), diagonal)
     return figures
 
 
@@ -57,16 +66,22 @@ def can_measure() -> bool:
     return True
 
 
-def _f1(ours: NDArray[np.bool_], theirs: NDArray[np.bool_], limit: float) -> float:
+def _compared(ours: NDArray[np.bool_], theirs: NDArray[np.bool_], diagonal: float) -> tuple[float, float]:
+    """Boundary F1 and HD95 of two borders."""
     if not ours.any() or not theirs.any():
-        return float(ours.any() == theirs.any())  # a class that fills the picture has no border
-    precision, recall = _share_near(ours, theirs, limit), _share_near(theirs, ours, limit)
-    return 2 * precision * recall / (precision + recall) if precision + recall else 0.0
+        alike = ours.any() == theirs.any()  # a class that fills the picture has no border
+        return float(alike), 0.0 if alike else diagonal
+    ways = _distances(ours, theirs), _distances(theirs, ours)
+    limit = max(1.0, NEAR * diagonal)
+    precision, recall = (float((distances <= limit).mean()) for distances in ways)
+    f1 = 2 * precision * recall / (precision + recall) if precision + recall else 0.0
+    return f1, max(float(np.percentile(distances, _SHARE)) for distances in ways)
 
 
-def _share_near(these: NDArray[np.bool_], those: NDArray[np.bool_], limit: float) -> float:
+def _distances(these: NDArray[np.bool_], those: NDArray[np.bool_]) -> NDArray[np.float64]:
+    """Of each pixel of `these` to the nearest of `those`."""
     from scipy.ndimage import distance_transform_edt
 
     rows, columns = (np.flatnonzero((these | those).any(axis)) for axis in (1, 0))
-    part = slice(rows[0], rows[-1] + 1), slice(columns[0], columns[-1] + 1)  # the rest is far from both
-    return float((distance_transform_edt(~those[part])[these[part]] <= limit).mean())
+    part = slice(rows[0], rows[-1] + 1), slice(columns[0], columns[-1] + 1)  # the rest has none of both
+    return np.asarray(distance_transform_edt(~those[part])[these[part]], np.float64)

@@ -63,15 +63,17 @@ class DecoderHead(nn.Module):
 
     def forward(self, maps: list[Tensor]) -> dict[str, Tensor]:
         """The pyramid's maps ``(N, C, h, w)`` to ``(N, size, h, w)`` of each output."""
-        x = self.decoder(self.ladder(maps))
+        x = self.ladder.cut(self.decoder(self.ladder(maps)))
         return {name: layer(x) for name, layer in self.last.items()}
 
 
 class Ladder(nn.Module):
     """Maps to four of which each is exactly half as large as the one before, as decoders expect.
 
-    A network's input that the largest stride divides gives such maps by itself. Others are resized to the nearest such
-    sizes above; where there are fewer than four, the deepest one is halved.
+    A network's input that the largest stride divides gives such maps by itself. Others end before or behind the image,
+    since strides round up or down; they are padded at their ends, so that a place is the same part of the image in
+    all of them, and `cut` takes that away again. Maps whose strides don't double are resized. Where there are fewer
+    than four, the deepest one is halved.
 
     Args:
         taps: of the maps, shallow to deep, four at most.
@@ -80,18 +82,39 @@ class Ladder(nn.Module):
     def __init__(self, taps: Sequence[zooft.Tap]) -> None:
         super().__init__()
         self.more = LEVELS - len(taps)
+        both = [tap.rows for tap in taps], [tap.columns for tap in taps]
         rows, columns = (
-            max(math.ceil(sides[level] / 2 ** (LEVELS - 1 - level)) for level in range(len(taps)))
-            for sides in ([tap.rows for tap in taps], [tap.columns for tap in taps])
+            max(math.ceil(sides[level] / 2 ** (LEVELS - 1 - level)) for level in range(len(taps))) for sides in both
         )
         self.sizes = [(rows << level, columns << level) for level in range(LEVELS - 1, -1, -1)]
+        self.pads = all(_halves(sides) for sides in both)
+        self.finest = (taps[0].rows, taps[0].columns) if self.pads else self.sizes[0]
 
     def forward(self, maps: list[Tensor]) -> list[Tensor]:
         """``(N, C, h, w)`` each."""
-        fitted = [_resize(x, size) for x, size in zip(maps, self.sizes, strict=False)]
+        fit = _pad if self.pads else _resize
+        fitted = [fit(x, size) for x, size in zip(maps, self.sizes, strict=False)]
         for _ in range(self.more):
             fitted.append(nn.functional.max_pool2d(fitted[-1], 2))
         return fitted
+
+    def cut(self, x: Tensor) -> Tensor:
+        """What a decoder makes of the maps, ``(N, C, h, w)``, up to where the finest of them ended."""
+        rows, columns = (
+            own * (side // size) for own, side, size in zip(self.finest, x.shape[-2:], self.sizes[0], strict=True)
+        )
+        return x[:, :, :rows, :columns]
+
+
+def _halves(sides: Sequence[int]) -> bool:
+    """Whether each side is half of the one before, rounded up or down, so that strides double."""
+    return all(abs(side - sides[0] / 2**level) < 1 for level, side in enumerate(sides))
+
+
+def _pad(x: Tensor, size: tuple[int, int]) -> Tensor:
+    """With the last row and column repeated."""
+    down, across = size[0] - x.shape[-2], size[1] - x.shape[-1]
+    return nn.functional.pad(x, (0, across, 0, down), mode="replicate") if down or across else x
 
 
 def _resize(x: Tensor, size: tuple[int, int]) -> Tensor:

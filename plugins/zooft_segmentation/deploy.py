@@ -37,6 +37,7 @@ def deployment_part() -> zooft.DeploymentPart:
         agree=_agree,
         properties=_properties,
         whole=tiles.whole_answer,
+        whole_samples=tiles.whole_samples,
         writers={"masks": write_masks, "overlays": write_overlays, "coco-rle": write_coco},
     )
 

@@ -120,10 +120,11 @@ def _tables(evaluation: Any, _labels: Labels) -> Sequence[zooft.Table]:
             _figure(each["precision"]),
             _figure(each["recall"]),
             _figure(each.get("boundary_f1")),
+            "undefined" if each.get("hd95") is None else f"{each['hd95']:.1f}",
         )
         for each in classes
     )
-    columns = ("Class", "Images", "Pixels", "IoU", "Dice", "Precision", "Recall", "Boundary F1")
+    columns = ("Class", "Images", "Pixels", "IoU", "Dice", "Precision", "Recall", "Boundary F1", "HD95, px")
     return (zooft.Table(title="Per class", columns=columns, rows=rows),)
 
 

@@ -1,8 +1,8 @@
 """Large pictures in tiles of their own resolution.
 
-For training and figures a picture becomes samples, one a tile, side by side: the last of a row or column ends with the
-picture, and pixels that the tile before it has are void there, so that each counts once. `predict` answers a whole
-picture by tiles that overlap, and blends their probabilities.
+For training a picture becomes samples, one a tile, side by side: the last of a row or column ends with the picture, and
+pixels that the tile before it has are void there, so that each counts once. A whole picture is answered by tiles that
+overlap, their probabilities blended: in `predict`, and where figures are computed of a finished run or file.
 """
 
 from __future__ import annotations
@@ -162,6 +162,19 @@ def _tiles_of(sample: zooft.Sample, size: int) -> Iterator[zooft.Sample]:
 
 def _shared(begins: Sequence[int], number: int, size: int) -> int:
     return max(0, begins[number - 1] + size - begins[number]) if number else 0
+
+
+def whole_samples(samples: Sequence[zooft.Sample]) -> Sequence[zooft.Sample]:
+    """The pictures that tiles were cut from, each once, in the order of their first tiles; others as they are."""
+    if not samples or not isinstance(samples[0].source, Tile):
+        return samples
+    pictures: dict[str, zooft.Sample] = {}
+    for sample in samples:
+        name = sample.id.rpartition("@")[0]
+        if name not in pictures:
+            target: Any = sample.target
+            pictures[name] = replace(sample, id=name, source=sample.source.path, target=target.whole)
+    return tuple(pictures.values())
 
 
 def read(source: Path | Tile, options: Any) -> NDArray[np.uint8]:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -10,11 +12,15 @@ import pytest
 import torch
 from numpy.typing import NDArray
 from PIL import Image
+from scipy.ndimage import binary_erosion
+from scipy.spatial.distance import cdist, directed_hausdorff
 from torch import nn
 
 import zooft
 from zooft import testing
 from zooft_segmentation import areas, borders, classes, heads, masks, views
+from zooft_segmentation.decoders import Ladder
+from zooft_segmentation.graph import Masks
 from zooft_segmentation.losses import PictureLoss
 from zooft_segmentation.options import SegmentationOptions
 from zooft_segmentation.training import class_weights
@@ -34,6 +40,17 @@ def batch(rows: int = 4, seed: int = 0) -> tuple[torch.Tensor, torch.Tensor]:
 def value(kind: str, logits: torch.Tensor, targets: torch.Tensor, weights: list[float] | None = None) -> float:
     total, weight, _ = PictureLoss(kind, weights)({"logits": logits}, targets)
     return float(total / weight)
+
+
+def test_the_likeliest_class_is_numpy_s_and_of_equals_the_first() -> None:
+    outputs = {"logits": torch.randint(0, 3, (2, 5, 8, 9)).float()}  # most places have a tie
+    back = SimpleNamespace(maps=lambda maps: maps)
+    mask, _ = Masks(probabilities=False)(outputs, (), back)
+    wanted = outputs["logits"].numpy().argmax(1)
+    assert np.array_equal(mask.numpy(), wanted)
+    labels = tuple(zooft.Label(name=str(n)) for n in range(5))
+    part = areas.evaluation_part().columns({"logits": outputs["logits"].numpy()}, list(wanted.astype(np.uint8)), labels)
+    assert (part[areas.AREAS][..., areas.BOTH] == part[areas.AREAS][..., areas.TRUE]).all()
 
 
 # losses
@@ -293,27 +310,95 @@ def test_coco_s_run_lengths_are_read_back_by_pycocotools(tmp_path: Path) -> None
         assert found["area"] == (mask == number).sum()
 
 
+def boundary_f1(found: NDArray[Any], true: NDArray[Any], classes: int) -> NDArray[Any]:
+    return borders.border_figures(found, true, classes)[0]
+
+
+def hd95(found: NDArray[Any], true: NDArray[Any], classes: int) -> NDArray[Any]:
+    return borders.border_figures(found, true, classes)[1]
+
+
 def test_boundary_f1_by_hand() -> None:
     true = np.zeros((100, 100), np.uint8)
     true[:, 50:] = 1
     found = np.zeros_like(true)
     found[:, 51:] = 1  # one pixel off, as far as 0.75 % of the diagonal allows
-    assert borders.boundary_f1(found, true, 3)[:2] == pytest.approx(1)
+    assert boundary_f1(found, true, 3)[:2] == pytest.approx(1)
     far = np.where(np.arange(100) < 60, 0, 1).astype(np.uint8)[None].repeat(100, 0)
-    assert borders.boundary_f1(far, true, 3)[:2] == pytest.approx(0)
+    assert boundary_f1(far, true, 3)[:2] == pytest.approx(0)
     half = true.copy()
     half[:50] = far[:50]  # half of the border lies right; its corner is near both
     precision, recall = 51 / 110, 51 / 100
-    assert borders.boundary_f1(half, true, 3)[1] == pytest.approx(
-        2 * precision * recall / (precision + recall), abs=0.02
-    )
-    assert np.isnan(borders.boundary_f1(found, true, 3)[2])
+    assert boundary_f1(half, true, 3)[1] == pytest.approx(2 * precision * recall / (precision + recall), abs=0.02)
+    assert np.isnan(boundary_f1(found, true, 3)[2])
+
+
+def blobs(seed: int) -> NDArray[np.uint8]:
+    """Three classes, of which two are blobs that touch neither each other nor the picture's end."""
+    y, x = np.mgrid[:90, :160]
+    rng = np.random.default_rng(seed)
+    mask = np.zeros((90, 160), np.uint8)
+    for number, middle in ((1, 45), (2, 115)):
+        row, column, high, wide = 45 + rng.normal(0, 4), middle + rng.normal(0, 4), *rng.uniform(8, 24, 2)
+        mask[((y - row) / high) ** 2 + ((x - column) / wide) ** 2 < 1] = number
+    return mask
+
+
+def test_hd95_is_the_percentile_of_all_distances_between_borders() -> None:
+    """Pixels of borders by scipy's erosion, every distance between them; the largest of all by its own function."""
+    for seed in range(6):
+        found, true = blobs(seed), blobs(seed + 10)
+        figures = hd95(found, true, 4)
+        for number in (1, 2):
+            ours, theirs = (np.argwhere((mask == number) ^ binary_erosion(mask == number)) for mask in (found, true))
+            table = cdist(ours, theirs)
+            wanted = max(np.percentile(table.min(1), 95), np.percentile(table.min(0), 95))
+            assert figures[number] == pytest.approx(wanted, abs=1e-5)
+            largest = max(directed_hausdorff(ours, theirs)[0], directed_hausdorff(theirs, ours)[0])
+            assert figures[number] <= largest + 1e-5
+        assert np.isnan(figures[3])
+    assert hd95(true, true, 3) == pytest.approx(0)
+
+
+def test_hd95_of_a_class_that_is_found_nowhere_is_the_picture_s_diagonal() -> None:
+    true = blobs(0)
+    figures = hd95(np.where(true == 2, 0, true).astype(np.uint8), true, 3)
+    assert figures[1] == 0
+    assert figures[2] == pytest.approx(np.hypot(90, 160))
 
 
 def test_borders_of_void_and_of_the_picture_are_none() -> None:
     true = np.zeros((60, 60), np.uint8)
     true[:, 30:] = masks.OUTSIDE
     anything = np.where(true == masks.OUTSIDE, 1, 0).astype(np.uint8)
-    assert borders.boundary_f1(anything, true, 2)[0] == 1  # no border in truth, none found beside void
+    assert boundary_f1(anything, true, 2)[0] == 1  # no border in truth, none found beside void
     anything[20:30, 5:15] = 1
-    assert borders.boundary_f1(anything, true, 2)[0] == 0
+    assert boundary_f1(anything, true, 2)[0] == 0
+
+
+@pytest.mark.parametrize("size", [(224, 224), (240, 320), (100, 180), (200, 300)])
+@pytest.mark.parametrize("rounded", [math.ceil, math.floor])
+def test_a_place_is_the_same_part_of_the_image_at_every_level(size: tuple[int, int], rounded: Any) -> None:
+    """A bright square, averaged over the part of the image that each place of a stride's map is of.
+
+    It doesn't reach the last row or column of maps that end before the image, since these are repeated there.
+    """
+    strides, share = (4, 8, 16, 32), 0.75 if rounded is math.ceil else 0.45
+    middle = [share * side for side in size]
+    taps, maps = [], []
+    image = torch.zeros(1, 1, *(4 * side for side in size))  # what lies behind its end, too
+    square = [slice(round(place) - 16, round(place) + 16) for place in middle]
+    image[:, :, square[0], square[1]] = 1
+    for number, stride in enumerate(strides):
+        rows, columns = (rounded(side / stride) for side in size)
+        taps.append(zooft.Tap(stage=str(number), layout="map", channels=1, rows=rows, columns=columns, stride=stride))
+        maps.append(nn.functional.avg_pool2d(image, stride)[:, :, :rows, :columns])
+    ladder = Ladder(taps)
+    fitted = ladder(maps)
+    for level, found in enumerate(fitted):
+        assert tuple(found.shape[-2:]) == tuple(side // 2**level for side in fitted[0].shape[-2:])
+        for axis, place in enumerate(middle):
+            weights = found[0, 0].sum(1 - axis)
+            centre = ((torch.arange(len(weights)) + 0.5) * weights).sum() / weights.sum() * strides[level]
+            assert float(centre) == pytest.approx(round(place), abs=1)
+    assert tuple(ladder.cut(fitted[0]).shape[-2:]) == (taps[0].rows, taps[0].columns)

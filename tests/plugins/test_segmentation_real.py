@@ -68,6 +68,19 @@ def test_every_kind_of_backbone_comes_to_a_verified_file(tmp_path: Path, backbon
     assert result.verification.passed, result.verification.failures
 
 
+@pytest.mark.parametrize("head", ["fpn", "unet", "upernet"])
+@pytest.mark.parametrize("backbone", ["torchvision:resnet18", "timm:convnext_atto"])
+def test_sizes_that_strides_do_not_divide_come_to_a_verified_file(tmp_path: Path, backbone: str, head: str) -> None:
+    """Strides of the one round up, of the other down."""
+    demo.shapes(tmp_path / "data", 0)
+    result = zooft.finetune(
+        data=tmp_path / "data", out=tmp_path / "run", task="segmentation", backbone=backbone, head=head, weights="random", freeze="none",
+        size=(100, 180), epochs=1, batch_size=8, bootstrap=0, report=False, verify_samples=8,
+    )  # fmt: skip
+    assert result.verification is not None
+    assert result.verification.passed, result.verification.failures
+
+
 def test_a_second_run_on_a_frozen_backbone_saves_the_trunk_s_time(tmp_path: Path) -> None:
     """CPU seconds of all threads; ten epochs. The decoder, which learns in both, costs as much as this trunk."""
     demo.shapes(tmp_path / "data", 0)

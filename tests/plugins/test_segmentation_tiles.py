@@ -120,6 +120,19 @@ def test_tiles_from_data_to_masks_of_whole_pictures(data: Path, tmp_path: Path) 
     figures = recorded(result.path)
     assert re.search(rf'"miou":.*?{re.escape(str(figures["miou"])[:8])}', json.dumps(answered))
 
+    names = [f"{n:02}.png" for n in range(16)]
+    command("predict", result.path, data / "images" / "val", "--format", "masks", "--out", tmp_path / "of_val")
+    found, true = (
+        [pixels(folder / name) for name in names] for folder in (tmp_path / "of_val", data / "masks" / "val")
+    )
+    counted = pytest.approx(independent_miou(found, true), abs=1e-6)
+    assert figures["miou"] == counted
+    for subject in (result.path, result.path / "model.onnx"):
+        own = json.loads(command("evaluate", subject, "--data", data, "--json").stdout)
+        assert own["metrics"]["miou"]["value"] == counted
+        assert own["samples"] == len(names)
+    assert command("verify", result.path / "model.onnx", "--data", data).exit_code == 0
+
     large, mask = tmp_path / "large.png", tmp_path / "masks" / "large.png"
     four = [[pixels(data / kind / "val" / f"{n:02}.png") for n in range(4)] for kind in ("images", "masks")]
     both = [np.concatenate([np.concatenate(some[:2], 1), np.concatenate(some[2:], 1)]) for some in four]

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
-from zooft.contracts.data import Arrays, Label
+from zooft.contracts.data import Arrays, Label, Sample
 from zooft.contracts.geometry import Geometry
 from zooft.contracts.options import NoOptions
 from zooft.contracts.parts import Gives
@@ -301,6 +301,10 @@ def _all_agree(
     return ()
 
 
+def _as_given(samples: Sequence[Sample]) -> Sequence[Sample]:
+    return samples
+
+
 def _no_properties(_labels: Labels) -> Mapping[str, str]:
     return {}
 
@@ -333,6 +337,8 @@ class DeploymentPart:
             a problem that learns from tiles cuts the sample's arrays here, gives those of each tile to ``run``,
             whose outputs have the batch axis, and puts these together. Must not import torch. None where a sample is
             answered at once.
+        whole_samples: samples to those that figures are computed of. Where they were cut into tiles to learn from,
+            these are the samples as they were before, each answered by `whole`; elsewhere what it was given.
         figures: ``(differences by output)`` to what ``verification.json`` has of them under names of the problem's
             own.
     """
@@ -346,6 +352,7 @@ class DeploymentPart:
         default_factory=dict
     )
     whole: Callable[[Callable[[Arrays], Columns], Arrays, Labels], Columns] | None = None
+    whole_samples: Callable[[Sequence[Sample]], Sequence[Sample]] = _as_given
     figures: Callable[[Mapping[str, OutputDifference]], Mapping[str, float]] = _no_figures
 
 

@@ -98,6 +98,7 @@ def verify(
     split, members, notes = saved.samples_of(
         problem, found, about.labels, run=None, trained_on_val=about.data.get("val") == 0
     )
+    cut, members = members, saved.whole_samples(problem, members)
     chosen = [members[i] for i in spread(members, most)]
     answers = saved.predict_file(model, task, options, chosen, advance=computing(f"{split} samples", len(chosen)))
     evaluation = evaluate(
@@ -114,8 +115,9 @@ def verify(
     )
     whole = len(chosen) == len(members) and about.data.get("fingerprint") in _fingerprints(problem, found, about.labels)
     recorded = _record(about.metrics, split, problem, whole=whole)
+    asked = chosen if cut is members else [cut[i] for i in spread(cut, most)]  # the file itself takes tiles
     own = metadata_check.alone(model, path, problem)
-    disagreeing = _disagreements(model, task, options, [chosen[i] for i in spread(chosen, _DECIDED)])
+    disagreeing = _disagreements(model, task, options, [asked[i] for i in spread(asked, _DECIDED)])
     faults = [*own.faults, *disagreeing, *_faults(problem, evaluation, recorded, about.labels)]
     return LabelVerification(
         passed=not faults,

@@ -271,7 +271,7 @@ def predict_run(
     feature_cache: FeatureCache | None = None,
     stop: int = 0,
 ) -> Predictions:
-    """A run's answers, in torch.
+    """A run's answers, in torch; to samples that were cut into tiles, those to the whole ones.
 
     Args:
         saved: the run.
@@ -287,6 +287,9 @@ def predict_run(
     from zooft.compute.kernels.numerics import exact_convolutions
     from zooft.features import AT_A_TIME, inputs, loader, to_device
 
+    whole = whole_samples(saved.problem, samples)
+    if whole is not samples:
+        return _predict_whole(saved, whole, device=device, advance=advance)
     views = make_views(saved, samples)
     saved.model.to(device, memory_format=torch.channels_last).eval()  # type: ignore[call-overload]
     exact = saved.problem.training.move is not None
@@ -311,6 +314,49 @@ def predict_run(
         columns = saved.problem.evaluation.columns(columns, [sample.target for sample in samples], saved.labels)
     raw = Predictions(samples=samples, columns=columns)
     return saved.problem.evaluation.apply(raw, saved.fitted, saved.labels) if saved.fitted else raw
+
+
+def whole_samples(problem: Problem, samples: Sequence[Sample]) -> Sequence[Sample]:
+    """Those that figures are computed of: the same, or what they were cut from."""
+    return samples if problem.deployment.whole is None else problem.deployment.whole_samples(samples)
+
+
+def _predict_whole(saved: SavedRun, samples: Sequence[Sample], *, device: str, advance: Advance) -> Predictions:
+    """As `predict_run`, of samples that are put together from several answers each."""
+    run, rows = _running(saved, device), []
+    for sample in samples:
+        answers = _answered_whole(saved, run, sample)
+        rows.append(saved.problem.deployment.columns(answers, [sample.target], saved.labels, {}))
+        advance(1)
+    raw = Predictions(samples=samples, columns=_join(rows))
+    return saved.problem.evaluation.apply(raw, saved.fitted, saved.labels) if saved.fitted else raw
+
+
+def _answered_whole(saved: SavedRun, run: Callable[[Arrays], Columns], sample: Sample) -> Columns:
+    whole = saved.problem.deployment.whole
+    assert whole is not None  # noqa: S101 -- the caller has checked
+    return whole(run, sample_tables.read(saved.task, saved.options, sample), saved.labels)
+
+
+def _running(saved: SavedRun, device: str) -> Callable[[Arrays], Columns]:
+    """From the arrays of one sample to what the deployed graph gives in torch, with the batch axis, nothing fitted."""
+    import torch
+
+    from zooft.compute.kernels.numerics import exact_convolutions
+
+    preprocess = saved.task.preprocess(saved.input, saved.options).to(device).eval()
+    network = saved.model.to(device, memory_format=torch.channels_last).eval()  # type: ignore[call-overload]
+    last = _last(saved, {}).to(device).eval()
+    names = [output.name for output in saved.problem.deployment.outputs(saved.labels, {})]
+
+    def run(arrays: Arrays) -> Columns:
+        batch = tuple(torch.from_numpy(array)[None].to(device) for array in arrays)
+        with torch.inference_mode(), exact_convolutions():
+            outputs = {name: found.float() for name, found in network(preprocess(*batch)).items()}
+            made = last(outputs, batch)
+        return {name: found.cpu().numpy() for name, found in zip(names, made, strict=True)}
+
+    return run
 
 
 def _join(rows: Sequence[Columns]) -> Columns:
@@ -371,10 +417,17 @@ class _Folded:
 def predict_file(
     model: OnnxModel, task: Task, options: Any, samples: Sequence[Sample], *, advance: Advance
 ) -> Predictions:
-    """An exported file's answers, without torch."""
+    """An exported file's answers, without torch; to samples that were cut into tiles, those to the whole ones."""
     rows = []
+    given, samples = samples, whole_samples(task.problem, samples)
+    whole = None if samples is given else task.problem.deployment.whole
+
+    def run(arrays: Arrays) -> Columns:
+        return model.run(*(array[None] for array in arrays))
+
     for sample in samples:
-        answers = model.run(*(array[None] for array in sample_tables.read(task, options, sample)))
+        arrays = sample_tables.read(task, options, sample)
+        answers = run(arrays) if whole is None else whole(run, arrays, model.metadata.labels)
         rows.append(columns_of(model, task, answers, [sample.target]))
         advance(1)
     columns = _join(rows) if rows else columns_of(model, task, model.nothing(), [])
@@ -576,11 +629,15 @@ def answering(saved: SavedRun) -> Callable[[Sample], Columns]:
 
     module, names = deployed_model(saved), [output.name for output in _outputs(saved)]
 
-    def answer(sample: Sample) -> Columns:
-        arrays = sample_tables.read(saved.task, saved.options, sample)
+    def run(arrays: Arrays) -> Columns:
         with torch.inference_mode():
             made = module(*(torch.from_numpy(array)[None] for array in arrays))
-        return {name: found[0].numpy() for name, found in zip(names, made, strict=True)}
+        return {name: found.numpy() for name, found in zip(names, made, strict=True)}
+
+    def answer(sample: Sample) -> Columns:
+        whole, arrays = saved.problem.deployment.whole, sample_tables.read(saved.task, saved.options, sample)
+        made = run(arrays) if whole is None else whole(run, arrays, saved.labels)
+        return {name: found[0] for name, found in made.items()}
 
     return answer
 

@@ -422,7 +422,7 @@ def _evaluate(
         )
         for name, part in predictions.items()
     }
-    fold_of = {sample.id: number for number, fold in enumerate(splits.folds, 1) for sample in fold.held_out}
+    fold_of = {name: number + 1 for name, number in _folds(plan, splits).items()}
     predictions_file.write(folder / runs.PREDICTIONS_FILE, evaluated, problem, labels, fitted, fold_of)
     figures = {name: part.evaluation for name, part in evaluated.items()}
     best_epoch = runs.best_epoch(folder)
@@ -440,9 +440,18 @@ def _fit(plan: Plan, raw: Predictions, saved: SavedRun, fitted_on: str) -> Fitte
     return {**fitted, "fitted_on": "; ".join(filter(None, [fitted_on, fitted.get("fitted_on", "")]))}
 
 
+def _folds(plan: Plan, splits: Splits) -> Mapping[str, int]:
+    """The id of each sample that figures are computed of to the number of the fold that holds it out, from 0."""
+    return {
+        sample.id: number
+        for number, fold in enumerate(splits.folds)
+        for sample in finished.whole_samples(plan.task.problem, fold.held_out)
+    }
+
+
 def _cross_fitted(plan: Plan, raw: Predictions, splits: Splits, saved: SavedRun) -> Predictions:
     """Every fold's predictions with what was fitted on the other folds."""
-    of_fold = {sample.id: number for number, fold in enumerate(splits.folds) for sample in fold.held_out}
+    of_fold = _folds(plan, splits)
     numbers = np.array([of_fold[sample.id] for sample in raw.samples])
     parts = []
     for number in range(len(splits.folds)):
