@@ -225,6 +225,8 @@ class Verification:
         declared: what of the file's metadata was compared with the run, the graph and the tensors.
         outputs: by name, how far each is from torch's.
         figures: what the problem adds to these; beside the others in JSON.
+        precision: of a file in lower precision what it states of it and by what it was measured; None of others, and
+            then not in JSON.
     """
 
     passed: bool
@@ -248,10 +250,12 @@ class Verification:
     declared: tuple[str, ...] = ()
     outputs: Mapping[str, OutputDifference] = field(default_factory=dict)
     figures: Mapping[str, float] = field(default_factory=dict)
+    precision: Mapping[str, Any] | None = None
 
     def as_json(self) -> dict[str, Any]:
         """As ``verification.json`` and the command line give it, the problem's figures beside the others."""
-        found = {one.name: getattr(self, one.name) for one in fields(self) if one.name != "figures"}
+        left_out = {"figures"} if self.precision is not None else {"figures", "precision"}
+        found = {one.name: getattr(self, one.name) for one in fields(self) if one.name not in left_out}
         return {**found, **{name: value for name, value in self.figures.items() if name not in found}}
 
 

@@ -113,7 +113,8 @@ def verify(
         facts=task.subgroups,
     )
     whole = len(chosen) == len(members) and about.data.get("fingerprint") in _fingerprints(problem, found, about.labels)
-    recorded = _record(about.metrics, split, problem, whole=whole)
+    lower = model.precision.name != "fp32"
+    recorded = _record(about.metrics, split, problem, whole=whole and not lower)
     own = metadata_check.alone(model, path, problem)
     disagreeing = _disagreements(model, task, options, [chosen[i] for i in spread(chosen, _DECIDED)])
     faults = [*own.faults, *disagreeing, *_faults(problem, evaluation, recorded, about.labels)]

@@ -23,6 +23,8 @@ if TYPE_CHECKING:
 
 NETWORK_INPUT = "zooft_network_input"
 """The tensor in the graph where the preprocessing ends and the network begins."""
+NETWORK_OUTPUTS = "zooft_network_outputs"
+"""The key of ``metadata_props`` with a JSON list of the tensors where the network ends."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,7 +121,7 @@ def _before(whole: onnx.ModelProto, folder: Path) -> onnx.ModelProto:
     for node in reversed(whole.graph.node):
         if wanted.intersection(node.output):
             nodes.append(node)
-            wanted.update(_read_by(node))
+            wanted.update(read_by(node))
     tensors = [tensor for tensor in whole.graph.initializer if tensor.name in wanted]
     graph = onnx.helper.make_graph(
         nodes[::-1],
@@ -136,11 +138,11 @@ def _before(whole: onnx.ModelProto, folder: Path) -> onnx.ModelProto:
     return onnx.helper.make_model(graph, opset_imports=list(whole.opset_import), ir_version=whole.ir_version)
 
 
-def _read_by(node: onnx.NodeProto) -> Iterator[str]:
+def read_by(node: onnx.NodeProto) -> Iterator[str]:
     """The names that an operator reads, in its branches too."""
     yield from node.input
     for attribute in node.attribute:
         for inner in (*attribute.graphs, *([attribute.g] if attribute.HasField("g") else [])):
             for own in inner.node:
-                yield from _read_by(own)
+                yield from read_by(own)
             yield from (output.name for output in inner.output)
