@@ -258,6 +258,8 @@ class Verification:
         outputs: by name, how far each is from torch's.
         figures: what the problem adds to these; beside the others in JSON.
         deviation: of a file that differs, where that begins; None where it doesn't, or where that wasn't found.
+        precision: of a file in lower precision what it states of it and by what it was measured; None of others, and
+            then not in JSON.
     """
 
     passed: bool
@@ -282,10 +284,12 @@ class Verification:
     outputs: Mapping[str, OutputDifference] = field(default_factory=dict)
     figures: Mapping[str, float] = field(default_factory=dict)
     deviation: Deviation | None = None
+    precision: Mapping[str, Any] | None = None
 
     def as_json(self) -> dict[str, Any]:
         """As ``verification.json`` and the command line give it, the problem's figures beside the others."""
-        found = {one.name: getattr(self, one.name) for one in fields(self) if one.name != "figures"}
+        left_out = {"figures"} if self.precision is not None else {"figures", "precision"}
+        found = {one.name: getattr(self, one.name) for one in fields(self) if one.name not in left_out}
         return {**found, **{name: value for name, value in self.figures.items() if name not in found}}
 
 

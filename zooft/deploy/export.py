@@ -6,15 +6,17 @@ stripped from the file: stack traces with local paths above all.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING
 
+import torch
 from torch import Tensor, nn
 
 from zooft.deploy import conversion
 from zooft.deploy.conversion import OPSET
 from zooft.errors import ExportError
-from zooft.runtime import DATA_FILE, NETWORK_INPUT, tensors_sha256
+from zooft.runtime import DATA_FILE, NETWORK_INPUT, NETWORK_OUTPUTS, tensors_sha256
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -78,10 +80,11 @@ class Placed(nn.Module):
         return made
 
 
-class _InTwoParts(nn.Module):
-    """A deployed model that gives the network's input too.
+class _InParts(nn.Module):
+    """A deployed model that gives the network's input and the head's outputs too.
 
-    The exporter leaves an output's tensor apart, whatever it folds and fuses around it.
+    The exporter leaves an output's tensor apart, whatever it folds and fuses around it: so the file can be taken apart
+    into preprocessing, network and what is made of the network's outputs.
     """
 
     def __init__(self, model: DeployedModel) -> None:
@@ -90,7 +93,8 @@ class _InTwoParts(nn.Module):
 
     def forward(self, *batch: Tensor) -> tuple[Tensor, ...]:
         x = self.model.preprocess(*batch)
-        return (*self.model.answer(x, batch), x)
+        heads = self.model.network(x)
+        return (*self.model.last(heads, batch), x, *heads.values())
 
 
 class _Flat(nn.Module):
@@ -133,31 +137,48 @@ def export(
     """
     if any(tensor.shape[0] != 2 for tensor in example):
         raise ValueError("the example must hold two samples")
-    proto = _to_proto(model.eval(), example, ports, outputs, note)
-    _keep_boundary(proto.graph, outputs)
+    heads = _head_outputs(model.eval(), example)
+    proto = _to_proto(model, example, ports, [output.name for output in outputs], heads, note)
+    del proto.graph.output[len(outputs) :]
+    _keep_input(proto.graph)
+    network_outputs = [_keep_output(proto.graph, _marked(name)) for name in heads]
     _strip(proto)
     _refuse(proto)
     proto.ir_version = IR_VERSION
     metadata = describe(tensors_sha256(proto))
     proto.producer_name, proto.producer_version = "zooft", metadata.version
-    _set_properties(proto, metadata.to_properties(others))
+    _set_properties(proto, metadata.to_properties(others) | {NETWORK_OUTPUTS: json.dumps(network_outputs)})
     _write(proto, path)
+
+
+def _head_outputs(model: DeployedModel, example: Sequence[Tensor]) -> list[str]:
+    """Names of what the network gives; none where it doesn't run, which the exporter will explain."""
+    try:
+        with torch.no_grad():
+            return list(model.network(model.preprocess(*example)))
+    except Exception:
+        return []
+
+
+def _marked(name: str) -> str:
+    return f"zooft_network_output_{name}"
 
 
 def _to_proto(
     model: DeployedModel,
     example: Sequence[Tensor],
     ports: Sequence[Port],
-    outputs: Sequence[Output],
+    outputs: Sequence[str],
+    heads: Sequence[str],
     note: Callable[[str], None],
 ) -> onnx.ModelProto:
     axes = tuple({index: axis for index, axis in enumerate(port.axes) if isinstance(axis, str)} for port in ports)
     try:
         return conversion.convert(
-            _InTwoParts(model).eval(),
+            _InParts(model).eval(),
             example,
             inputs=[port.name for port in ports],
-            outputs=[*(output.name for output in outputs), NETWORK_INPUT],
+            outputs=[*outputs, NETWORK_INPUT, *map(_marked, heads)],
             axes=(axes,),
             note=note,
         )
@@ -186,12 +207,20 @@ def try_out(network: nn.Module, example: Tensor, *, axes: Mapping[int, str]) -> 
         ) from error
 
 
-def _keep_boundary(graph: onnx.GraphProto, outputs: Sequence[Output]) -> None:
-    """The network's input is an output no more, but a tensor that everything behind it reads, by the same name.
+def _keep_output(graph: onnx.GraphProto, marked: str) -> str:
+    """The tensor that one of the network's outputs is; a copy that is an output no more goes."""
+    node = next(node for node in graph.node if marked in node.output)
+    if node.op_type != "Identity" or any(marked in other.input for other in graph.node):
+        return marked
+    graph.node.remove(node)
+    return str(node.input[0])
+
+
+def _keep_input(graph: onnx.GraphProto) -> None:
+    """The network's input is a tensor that everything behind it reads, by the same name.
 
     A preprocessing that does nothing is exported as a copy that nobody reads.
     """
-    del graph.output[len(outputs)]
     copy = next((node for node in graph.node if NETWORK_INPUT in node.output), None)
     if copy is None or copy.op_type != "Identity" or any(NETWORK_INPUT in node.input for node in graph.node):
         return

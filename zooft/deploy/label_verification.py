@@ -114,7 +114,8 @@ def verify(
         facts=task.subgroups,
     )
     whole = len(chosen) == len(members) and about.data.get("fingerprint") in _fingerprints(problem, found, about.labels)
-    recorded = _record(about.metrics, split, problem, whole=whole)
+    lower = model.precision.name != "fp32"
+    recorded = _record(about.metrics, split, problem, whole=whole and not lower)
     asked = chosen if cut is members else [cut[i] for i in spread(cut, most)]  # the file itself takes tiles
     own = metadata_check.alone(model, path, problem)
     disagreeing = _disagreements(model, task, options, [asked[i] for i in spread(asked, _DECIDED)])

@@ -88,7 +88,7 @@ def doubts(model: OnnxModel, path: Path, problem: Problem) -> tuple[str, ...]:
     Beside a ``verification.json`` its SHA-256 must be the recorded one, else its tensors those that its metadata names,
     and what it gives other tools, such as the names of labels, the same.
     """
-    record, name = path.parent / runs.VERIFICATION_FILE, path.name
+    record, name = record_of(model, path), path.name
     if record.is_file():
         return tuple(_against_record(record, path, model.metadata))
     found = (*_tensor_faults(path, model.metadata), *_other_tools(model, problem))
@@ -99,6 +99,13 @@ def doubts(model: OnnxModel, path: Path, problem: Problem) -> tuple[str, ...]:
             f"{path.parent}' writes and verifies it again"
         )
     return tuple(faults)
+
+
+def record_of(model: OnnxModel, path: Path) -> Path:
+    """Where a file's record of verification lies: each precision has its own."""
+    precision = model.precision.name
+    own = runs.VERIFICATION_FILE if precision == "fp32" else runs.PRECISION_VERIFICATION_FILE.format(precision)
+    return path.parent / own
 
 
 def _against_record(record: Path, path: Path, metadata: Metadata) -> Iterator[str]:

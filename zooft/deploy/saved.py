@@ -520,7 +520,9 @@ def verify_file(
         parts=runtime.preprocessing(path, provider=provider),
         reference=_reference(saved),
         material=material,
-        answering=verify.Answering(problem=saved.problem, labels=saved.labels, fitted=saved.fitted),
+        answering=verify.Answering(
+            problem=saved.problem, labels=saved.labels, fitted=saved.fitted, precision=model.precision
+        ),
         requested=provider,
         advance=advance,
         declaration=metadata_check.against_run(model, path, expected, saved.problem, version=__version__),

@@ -22,7 +22,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -31,6 +31,7 @@ from zooft.contracts import LevelDifference, OutputDifference, Verification
 from zooft.deploy import differences
 from zooft.deploy.differences import Answers
 from zooft.deploy.metadata_check import Declaration
+from zooft.deploy.precision_gate import worse
 from zooft.errors import RuntimeModelError
 from zooft.evaluation.predictions import Predictions
 from zooft.model.weights import file_sha256
@@ -42,7 +43,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from zooft.contracts import Arrays, Columns, Fitted, InputSpec, Labels, Output, Port, Problem, Sample
-    from zooft.runtime import OnnxModel, Preprocessing
+    from zooft.runtime import OnnxModel, Precision, Preprocessing
 
 WHOLE = 10
 """Times: how much more such an output may differ of a file that doesn't mark where its preprocessing ends, since
@@ -52,6 +53,9 @@ _CLEARLY = 100
 LEVEL_LIMITS = {True: (2.01, 0.02), False: (0.1, 0.002)}
 """Largest and mean difference of levels: where they are rounded to whole ones, and where not."""
 VACUOUS_SPREAD = 1e-3
+LOWER = {"fp16": (0.03, 0.03), "int8": (0.5, math.inf)}
+"""By precision, of networks that aren't float32: the limits of outputs that are measured by their spread, and by the
+largest difference. What they are good for is decided by the problem's own figure."""
 BATCH_SIZES = (2, 3, 7)
 _ROUNDED = 1e-2
 """Of the largest number of a column, what rounding may move it by."""
@@ -109,19 +113,37 @@ class Answering:
         problem: whose they are.
         labels: what they mean.
         fitted: on validation data.
+        precision: of the file's network, by the file.
     """
 
     problem: Problem
     labels: Labels
     fitted: Fitted
+    precision: Precision | None = None
+
+    @property
+    def lower(self) -> Precision | None:
+        """The precision, where it isn't float32."""
+        return None if self.precision is None or self.precision.name == "fp32" else self.precision
 
     def outputs(self, measure: str = "") -> list[Output]:
-        """Of the graph, in order: those with a measure, or all."""
+        """Of the graph, in order: those with a measure, or all; with the tolerance that fits the precision."""
         found = self.problem.deployment.outputs(self.labels, self.fitted)
-        return [output for output in found if measure in ("", output.measure)]
+        return [self._tolerant(output) for output in found if measure in ("", output.measure)]
+
+    def _tolerant(self, output: Output) -> Output:
+        if self.lower is None or output.measure not in ("spread", "absolute"):
+            return output
+        spread, absolute = LOWER[self.lower.name]
+        return replace(output, tolerance=spread if output.measure == "spread" else absolute)
 
     def faults(self, torch: Columns, file: Columns, slack: Mapping[str, float]) -> tuple[str, ...]:
-        """What of the answers doesn't agree by the problem's own lights."""
+        """What of the answers doesn't agree by the problem's own lights.
+
+        Of a network in lower precision, some decisions are others: its figure is compared instead, and here its own
+        outputs with each other.
+        """
+        torch = file if self.lower is not None else torch
         return self.problem.deployment.agree(torch, file, self.labels, self.fitted, slack)
 
     def metrics(self, answers: Columns, targets: Sequence[Any]) -> Mapping[str, float]:
@@ -264,6 +286,7 @@ def verify(
         declared=declared.compared,
         outputs=found.numbers.outputs,
         figures=answering.problem.deployment.figures(found.numbers.outputs),
+        precision=None if answering.lower is None else asdict(answering.lower),
     )
 
 
@@ -459,6 +482,8 @@ def _compare(trial: _Trial, material: Material, *, advance: Callable[[int], None
         failures.append(str(error))
     else:
         answers, others = alone.answers, generally.answers if generally else None
+        if trial.answering.lower is not None:  # ranges of activations are those of real samples
+            others = None
         level += [*alone.levels, *(generally.levels if generally else ())]
         numbers = _numbers(trial, answers, others)
         found, explained = _evaluate(trial, numbers, answers, others, material)
@@ -658,7 +683,23 @@ def _metrics(
     ours, same, theirs = (answering.metrics(way, targets) for way in ways)
     moved = [name for name in ours if not _close(float(same[name]), float(theirs[name]), len(targets))]
     faults = [f"the file's {', '.join(moved)} isn't the model's"] if moved else []
+    if answering.lower is not None:
+        faults = _beyond(answering, answering.lower, ours, theirs)
     return {name: (float(ours[name]), float(theirs[name])) for name in ours}, faults
+
+
+def _beyond(
+    answering: Answering, stated: Precision, ours: Mapping[str, float], theirs: Mapping[str, float]
+) -> list[str]:
+    """Whether the file in lower precision is worse than it may be, by what it states itself."""
+    part = answering.problem.evaluation
+    drop = worse(float(ours[part.primary]), float(theirs[part.primary]), smaller=part.primary in part.smaller)
+    if not drop > stated.max_drop + 1e-12:
+        return []
+    return [
+        f"the file's {part.primary} is {theirs[part.primary]:.4f}, the model's {ours[part.primary]:.4f}: worse by "
+        f"{drop:.4f}, and its metadata states {stated.max_drop:g} at most"
+    ]
 
 
 def _close(ours: float, theirs: float, samples: int) -> bool:
@@ -698,6 +739,14 @@ def _about(numbers: _Numbers, parts: Preprocessing | None) -> list[str]:
 
 def _notes(model: OnnxModel, material: Material) -> list[str]:
     notes = [model.note] if model.note else []
+    if model.precision.name != "fp32":
+        spread, absolute = LOWER[model.precision.name]
+        notes.append(
+            f"its network is {model.precision.name}: outputs may differ by {spread:g} of their spread"
+            + ("" if math.isinf(absolute) else f" or by {absolute:g}")
+            + f", and {model.precision.primary.replace('_', ' ')} may be worse by {model.precision.max_drop:g}; "
+            "its preprocessing is compared as ever, and its answers with each other"
+        )
     if material.data == "generated":
         notes.append("compared on generated images only: give --data to verify on real samples")
     elif len(material.arrays) < material.available:

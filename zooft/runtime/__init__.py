@@ -9,6 +9,7 @@ model.metadata.outputs
 from zooft.runtime.metadata import Metadata
 from zooft.runtime.parts import (
     NETWORK_INPUT,
+    NETWORK_OUTPUTS,
     Preprocessing,
     file_tensors_sha256,
     in_two_files,
@@ -18,15 +19,18 @@ from zooft.runtime.parts import (
     tensors_sha256,
 )
 from zooft.runtime.policy import DATA_FILE
+from zooft.runtime.precision import Precision
 from zooft.runtime.providers import Choice, choose, missing_library, usable
 from zooft.runtime.session import OnnxModel, default_threads, load, parse_file, read_metadata
 
 __all__ = [
     "DATA_FILE",
     "NETWORK_INPUT",
+    "NETWORK_OUTPUTS",
     "Choice",
     "Metadata",
     "OnnxModel",
+    "Precision",
     "Preprocessing",
     "choose",
     "default_threads",

@@ -23,6 +23,8 @@ if TYPE_CHECKING:
 
 NETWORK_INPUT = "zooft_network_input"
 """The tensor in the graph where the preprocessing ends and the network begins."""
+NETWORK_OUTPUTS = "zooft_network_outputs"
+"""The key of ``metadata_props`` with a JSON list of the tensors where the network ends."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -70,6 +70,24 @@ def choose(requested: str) -> Choice:
     )
 
 
+def refusal(provider: str, precision: str) -> str:
+    """Why a provider can't run a file's network in its precision; empty where it can."""
+    if (provider, precision) == ("tensorrt", "int8"):
+        return (
+            "TensorRT takes 8-bit activations with a sign and a zero at 0 only, and the file's have neither; use "
+            "--provider cpu, or the fp16 or float32 file"
+        )
+    return ""
+
+
+def remark(provider: str, precision: str) -> str:
+    """What the user should know of a provider and a precision; may be empty."""
+    return {
+        ("cuda", "int8"): "int8 files are made for the CPU; on CUDA, most of their operators compute in float32",
+        ("cpu", "fp16"): "the CPU computes fp16 files in float32: the file is smaller, not faster; fp16 is for CUDA",
+    }.get((provider, precision), "")
+
+
 def missing_library(name: str) -> str | None:
     """Why a provider can't be used, naming the missing library; None where its libraries load."""
     import ctypes

@@ -17,7 +17,7 @@ from zooft.contracts import Port
 from zooft.contracts.plurals import pluralize
 from zooft.errors import ProviderError, RuntimeModelError
 from zooft.runtime import metadata as file_metadata
-from zooft.runtime import policy, providers
+from zooft.runtime import policy, precision, providers
 
 if TYPE_CHECKING:
     import onnx
@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 
     from zooft.contracts import Output
     from zooft.runtime.metadata import Metadata
+    from zooft.runtime.precision import Precision
 
 _KINDS = {"tensor(float)": "float32", "tensor(double)": "float64", "tensor(float16)": "float16"} | {
     f"tensor({kind})": kind
@@ -56,6 +57,11 @@ class OnnxModel:
     def ports(self) -> tuple[Port, ...]:
         """The inputs."""
         return self.metadata.ports
+
+    @property
+    def precision(self) -> Precision:
+        """In which the network computes."""
+        return precision.parse(self.properties)
 
     def run(self, *batch: NDArray[Any]) -> dict[str, NDArray[Any]]:
         """Run a batch: an array in native units for each port; the outputs of `Metadata.outputs` by name.
@@ -130,8 +136,13 @@ def load(path: str | Path, *, provider: str = "auto", threads: int = 0) -> OnnxM
     import onnxruntime
 
     path = Path(path)
-    policy.check(parse_file(path), path)
+    graph = parse_file(path)
+    policy.check(graph, path)
     choice = providers.choose(provider)
+    stated = precision.parse({entry.key: entry.value for entry in graph.metadata_props})
+    refusal = providers.refusal(choice.name, stated.name)
+    if refusal:
+        raise ProviderError(f"{path} can't be used with the provider {choice.name}: {refusal}")
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 4  # errors are raised anyway
     options.intra_op_num_threads = threads or default_threads()
@@ -141,7 +152,8 @@ def load(path: str | Path, *, provider: str = "auto", threads: int = 0) -> OnnxM
     try:
         session = onnxruntime.InferenceSession(str(path), options, providers=choice.chain)
     except Exception as error:  # onnxruntime raises its own kinds, which it doesn't export as one
-        raise RuntimeModelError(f"onnxruntime can't open {path}: {error}") from error
+        kind = "" if stated.name == "fp32" else f" (its network is {stated.name}, on {choice.name})"
+        raise RuntimeModelError(f"onnxruntime can't open {path}{kind}: {error}") from error
     actual = session.get_providers()[0]
     if actual != choice.onnx_name:
         raise ProviderError(
@@ -151,7 +163,8 @@ def load(path: str | Path, *, provider: str = "auto", threads: int = 0) -> OnnxM
     properties = session.get_modelmeta().custom_metadata_map
     metadata = file_metadata.parse(properties, {output.name for output in session.get_outputs()})
     _refuse_contradictions(session, metadata, path)
-    return OnnxModel(metadata, actual, _placement(session), choice.note, properties, session)
+    note = "; ".join(filter(None, [choice.note, providers.remark(choice.name, stated.name)]))
+    return OnnxModel(metadata, actual, _placement(session), note, properties, session)
 
 
 def read_metadata(path: str | Path) -> Metadata:

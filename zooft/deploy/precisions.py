@@ -1,0 +1,308 @@
+"""A verified file in lower precision, made from a run's verified float32 file, or none.
+
+Owns the order of things: ranges on training samples, a network in 8 bits, the gate on validation samples, and layers
+that go back to float32 one after the other, the worst first, until it holds (as NNCF's accuracy control does).
+"""
+
+from __future__ import annotations
+
+import functools
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from zooft import runtime
+from zooft.contracts import Computing, unseen
+from zooft.data import samples as sample_tables
+from zooft.deploy import network as networks
+from zooft.deploy import precision_gate, quantize, saved
+from zooft.errors import DataError, ExportError, VerificationError
+from zooft.model.weights import file_sha256
+from zooft.run import folder as runs
+from zooft.runtime.metadata import KEY
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
+    import onnx
+
+    from zooft.contracts import Sample, Verification
+    from zooft.deploy.precision_gate import Drop
+    from zooft.deploy.saved import SavedRun
+    from zooft.evaluation.predictions import Predictions
+    from zooft.runtime import Precision
+
+FEWEST = 8
+"""Training samples below which ranges of activations mean nothing."""
+_FEW = 32
+_TRIED = 16
+"""Of the calibration's samples: those on which errors of layers are measured."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Settings:
+    """How a file in lower precision is made.
+
+    Attributes:
+        name: ``fp16`` or ``int8``.
+        max_drop: by how much the primary figure may be worse.
+        calibration: training samples at most.
+        resamples: of the bootstrap.
+        seed: of it, and of the choice of samples.
+        provider: that runs the files.
+    """
+
+    name: str
+    max_drop: float = 0.01
+    calibration: int = 128
+    resamples: int = 1000
+    seed: int = 0
+    provider: str = "cpu"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Lowered:
+    """A file in lower precision that the gate let through, not yet verified.
+
+    Attributes:
+        path: of the file.
+        precision: what it states.
+        drop: by how much it is worse than the float32 file.
+    """
+
+    path: Path
+    precision: Precision
+    drop: Drop
+
+
+def usable_source(folder: Path) -> bool:
+    """Whether a run's ``model.onnx`` can be lowered: verified, unchanged, and marked by this version."""
+    path, record = folder / runs.ONNX_FILE, folder / runs.VERIFICATION_FILE
+    try:
+        about = json.loads(record.read_text(encoding="utf-8"))
+        passed = bool(about["passed"]) and about["onnx_sha256"] == file_sha256(path)
+    except (OSError, ValueError, KeyError, TypeError):
+        return False
+    return passed and networks.is_marked(runtime.parse_file(path))
+
+
+def calibration_samples(samples: Sequence[Sample], *, most: int, seed: int) -> tuple[list[Sample], tuple[str, ...]]:
+    """A random choice of training samples, of each class equally many as far as there are, and notes.
+
+    Args:
+        samples: the run's training samples.
+        most: samples at most.
+        seed: of the choice.
+
+    Raises:
+        DataError: too few, or of one class alone.
+    """
+    if len(samples) < FEWEST:
+        raise DataError(
+            f"there are {len(samples)} training samples to calibrate 8-bit activations on, and fewer than {FEWEST} "
+            "say nothing of their ranges; give more with --data, or use --precision fp16, which needs none"
+        )
+    rng = np.random.default_rng(seed)
+    order = [int(place) for place in rng.permutation(len(samples))]
+    by_class: dict[Any, list[int]] = {}
+    for place in order:
+        target = samples[place].target
+        by_class.setdefault(target if isinstance(target, (int, np.integer)) else "", []).append(place)
+    if len(by_class) == 1 and "" not in by_class:
+        raise DataError(
+            f"all {len(samples)} training samples are of one class, and ranges of activations measured on them don't "
+            "hold for others; give data with all classes with --data, or use --precision fp16, which needs none"
+        )
+    turns = [place for turn in _turns(list(by_class.values())) for place in turn]
+    chosen = sorted(turns[:most])
+    notes = (
+        (f"calibrated on {len(chosen)} training samples only; ranges of activations may be too narrow",)
+        if len(chosen) < _FEW
+        else ()
+    )
+    return [samples[place] for place in chosen], notes
+
+
+def _turns(groups: Sequence[Sequence[int]]) -> list[list[int]]:
+    """One of each group, then the next of each."""
+    return [[group[turn] for group in groups if turn < len(group)] for turn in range(max(map(len, groups)))]
+
+
+def lower(
+    run: SavedRun,
+    source: Path,
+    candidate: Path,
+    *,
+    settings: Settings,
+    calibration: Sequence[Sample],
+    samples: Sequence[Sample],
+    note: Callable[[str], None] = lambda _text: None,
+    computing: Computing = unseen,
+) -> Lowered:
+    """Make a file in lower precision that is good enough, or none.
+
+    Args:
+        run: whose file.
+        source: its verified float32 file.
+        candidate: where the new file is written.
+        settings: how.
+        calibration: training samples, for int8.
+        samples: validation samples with targets, for the gate.
+        note: called with a sentence on what was chosen.
+        computing: shows progress.
+
+    Raises:
+        ExportError: the network has nothing to quantise, or the file can't be taken apart.
+        DataError: no sample has a target.
+        VerificationError: the gate doesn't hold; nothing is left.
+    """
+    if not samples or any(sample.target is None for sample in samples):
+        raise DataError(
+            "the gate compares figures on validation samples with targets, and there are none; give labelled data "
+            "with --data"
+        )
+    if runtime.in_two_files(source):
+        raise ExportError(f"{source} is above 2 GB and in two files, which can't be lowered in precision")
+    apart = networks.take_apart(runtime.parse_file(source))
+    answer = functools.partial(_answers, run, samples=samples, provider=settings.provider, computing=computing)
+    before = answer(source)
+    gate = functools.partial(precision_gate.drop, run.problem, run.labels, before)
+    stated = runtime.Precision(
+        name=settings.name,
+        source_sha256=file_sha256(source),
+        layers=len(quantize.layers(apart.network)),
+        primary=run.problem.evaluation.primary,
+        max_drop=settings.max_drop,
+    )
+    try:
+        if settings.name == "fp16":
+            write(apart, quantize.halve(apart.network), candidate, stated)
+            now = answer(candidate)
+            found = gate(now)
+            if not found.holds(settings.max_drop):
+                raise VerificationError(_refusal(found, settings, "--max-drop allows more"))
+        else:
+            stated, now = _search(run, apart, candidate, stated, settings, calibration, answer, gate, note, computing)
+    except BaseException:
+        candidate.unlink(missing_ok=True)
+        raise
+    return Lowered(path=candidate, precision=stated, drop=gate(now, resamples=settings.resamples, seed=settings.seed))
+
+
+def _search(
+    run: SavedRun,
+    apart: networks.TakenApart,
+    candidate: Path,
+    stated: Precision,
+    settings: Settings,
+    calibration: Sequence[Sample],
+    answer: Callable[[Path], Predictions],
+    gate: Callable[..., Drop],
+    note: Callable[[str], None],
+    computing: Computing,
+) -> tuple[Precision, Predictions]:
+    """Leave layers out, the worst first, until the gate holds."""
+    feeds = networks.feeds(apart)
+    advance = computing("training samples, for the ranges of activations", len(calibration))
+
+    def feed(sample: Sample) -> dict[str, Any]:
+        advance(1)
+        return feeds.of(sample_tables.read(run.task, run.options, sample))
+
+    calibrated = quantize.calibrate(apart.network, map(feed, calibration))
+    few = [feed(sample) for sample in calibration[:: max(1, len(calibration) // _TRIED)][:_TRIED]]
+    operators, errors = quantize.choose_operators(calibrated, few)
+    note(
+        "quantised: "
+        + (", ".join(operators) if operators else "all operators that can be")
+        + "; error of the network's outputs, as a share of their spread: "
+        + ", ".join(f"{value:.3f} with {name} operators" for name, value in errors.items())
+    )
+    stated = replace(stated, calibration=calibrated.samples, operators=tuple(operators))
+    left: list[quantize.Layer] = []
+    ranked: list[tuple[quantize.Layer, float]] = []
+    while True:
+        names = [name for layer in left for name in layer.nodes]
+        network = quantize.quantize(calibrated, operators=operators, left_out=names)
+        stated = replace(stated, left_out=tuple(layer.name for layer in left))
+        write(apart, network, candidate, stated)
+        now = answer(candidate)
+        found = gate(now)
+        if found.holds(settings.max_drop):
+            return stated, now
+        ranked = ranked or quantize.rank(calibrated, network, few)
+        if len(left) >= len(ranked) // 2:
+            found = gate(now, resamples=settings.resamples, seed=settings.seed)
+            raise VerificationError(
+                _refusal(
+                    found,
+                    settings,
+                    "--precision fp16 differs less, more --calibration samples may help, and --max-drop allows more",
+                    f", with {len(left)} of {len(ranked)} layers left in float32",
+                )
+            )
+        worst, added = ranked[len(left)]
+        left.append(worst)
+        note(f"{found.describe()}: {worst.name} goes back to float32 (rounding around it: {added:.2g} of the variance)")
+
+
+def _refusal(found: Drop, settings: Settings, advice: str, state: str = "") -> str:
+    return (
+        f"{settings.name} reaches {found.describe()} on {found.samples} samples{state}; at most {settings.max_drop:g} "
+        f"is allowed, so nothing was written: {advice}"
+    )
+
+
+def _answers(
+    run: SavedRun, path: Path, *, samples: Sequence[Sample], provider: str, computing: Computing
+) -> Predictions:
+    model = runtime.load(path, provider=provider)
+    advance = computing(f"validation samples, by {path.name.removesuffix('.candidate')}", len(samples))
+    return saved.predict_file(model, run.task, run.options, samples, advance=advance)
+
+
+def write(apart: networks.TakenApart, network: onnx.ModelProto, path: Path, stated: Precision) -> None:
+    """A file whole or not at all: another network in the float32 file's graph, and what it states of it.
+
+    Args:
+        apart: the float32 file.
+        network: instead of its.
+        path: where to.
+        stated: of the new file.
+    """
+    import onnx
+
+    whole = networks.put_back(apart, network)
+    onnx.checker.check_model(whole, full_check=True)
+    properties = {entry.key: entry.value for entry in whole.metadata_props} | stated.to_properties()
+    about = json.loads(properties[KEY]) | {"weights_sha256": runtime.tensors_sha256(whole)}
+    properties[KEY] = json.dumps(about, sort_keys=True, ensure_ascii=False)
+    onnx.helper.set_model_props(whole, properties)
+    partial = path.with_name(path.name + ".partial")
+    try:
+        partial.write_bytes(whole.SerializeToString(deterministic=True))
+        partial.replace(path)
+    finally:
+        partial.unlink(missing_ok=True)
+
+
+def settle(folder: Path, lowered: Lowered, verification: Verification) -> Path:
+    """Give a file that passed its name, and write its own record of verification.
+
+    Raises:
+        VerificationError: it didn't pass; nothing is left of it.
+    """
+    name = lowered.precision.name
+    if not verification.passed:
+        lowered.path.unlink(missing_ok=True)
+        raise VerificationError(
+            f"the {name} file failed its verification, so nothing was written: {'; '.join(verification.failures)}"
+        )
+    target = folder / runs.PRECISION_FILE.format(name)
+    lowered.path.replace(target)
+    runs.write_json(folder / runs.PRECISION_VERIFICATION_FILE.format(name), verification.as_json())
+    return target

@@ -1,0 +1,361 @@
+"""A network in 8-bit integers, and in half precision: graphs in, graphs out, without torch.
+
+Owns onnxruntime's quantiser and its settings: activations of 8 bits without, weights of 8 bits with a sign, each output
+channel with a scale of its own; what is quantised is given by the operators, and which of them a network bears is
+measured. The network's own outputs are never quantised: 256 levels are too few for an answer in millimetres.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import tempfile
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from zooft.deploy.network import open_session
+from zooft.errors import ExportError
+from zooft.runtime.parts import read_by
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    import onnx
+    from numpy.typing import NDArray
+
+    Feed = Mapping[str, NDArray[Any]]
+
+LAYERS = ("Conv", "Gemm", "MatMul", "ConvTranspose")
+"""Operators with weights, or products of matrices: what takes the time."""
+NARROW = (*LAYERS, "Relu", "Clip")
+"""With what belongs to a convolution: without it, ranges are taken before the activation cuts them."""
+_ROUNDING = ("QuantizeLinear", "DequantizeLinear")
+_BEARABLE = 1.25
+"""Times the error of the narrow choice, up to which all operators are quantised, which is faster."""
+
+
+@dataclass(frozen=True, slots=True)
+class Layer:
+    """Operators that are quantised or left in float32 together.
+
+    Attributes:
+        name: of the one with weights.
+        nodes: names of all: it, and what follows it up to the next one with weights.
+    """
+
+    name: str
+    nodes: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Calibrated:
+    """A network and the ranges of its activations.
+
+    Attributes:
+        network: with the shapes of its tensors.
+        ranges: as onnxruntime's calibrator gives them.
+        samples: how many they were measured on.
+    """
+
+    network: onnx.ModelProto
+    ranges: Any
+    samples: int
+
+
+class _Reader:
+    """Samples as onnxruntime's calibrator asks for them."""
+
+    def __init__(self, feeds: Iterable[Feed]) -> None:
+        self._feeds, self.count = iter(feeds), 0
+
+    def get_next(self) -> Feed | None:
+        found = next(self._feeds, None)
+        self.count += found is not None
+        return found
+
+
+def calibrate(network: onnx.ModelProto, feeds: Iterable[Feed]) -> Calibrated:
+    """Measure the least and the largest value of each activation.
+
+    Args:
+        network: in float32, without what comes before and after it.
+        feeds: of each sample the network's inputs by name, ``(1, …)``; read one after the other.
+
+    Raises:
+        ExportError: the network has nothing to quantise.
+    """
+    import onnx
+    from onnxruntime.quantization import calibrate as calibrators
+
+    if not layers(network):
+        raise ExportError(
+            f"the network has nothing that can be quantised: none of {', '.join(LAYERS)} among its operators, "
+            f"{', '.join(sorted({node.op_type for node in network.graph.node}))}"
+        )
+    reader = _Reader(feeds)
+    with tempfile.TemporaryDirectory(prefix="zooft-") as name, _quiet():
+        path = Path(name) / "network.onnx"
+        onnx.save(network, str(path))
+        calibrator = calibrators.create_calibrator(path, augmented_model_path=str(Path(name) / "augmented.onnx"))
+        calibrator.collect_data(reader)
+        ranges = calibrator.compute_data()
+    return Calibrated(onnx.shape_inference.infer_shapes(network), ranges, reader.count)
+
+
+def layers(network: onnx.ModelProto) -> list[Layer]:
+    """What can be quantised, from the input to the outputs."""
+    groups, of = dict[str, list[str]](), dict[str, str]()
+    for node in network.graph.node:
+        owner = next((of[name] for name in node.input if name in of), "")
+        if node.op_type in LAYERS:
+            owner = node.name
+            groups[owner] = []
+        if owner:
+            groups[owner].append(node.name)
+            of.update(dict.fromkeys(node.output, owner))
+    return [Layer(name, tuple(nodes)) for name, nodes in groups.items()]
+
+
+def quantize(calibrated: Calibrated, *, operators: Sequence[str] = (), left_out: Sequence[str] = ()) -> onnx.ModelProto:
+    """The network with its activations and weights in 8 bits.
+
+    Args:
+        calibrated: the network.
+        operators: types that are quantised; all that onnxruntime can where there are none.
+        left_out: names of nodes that stay in float32.
+    """
+    import onnx
+    from onnxruntime.quantization import QuantType
+    from onnxruntime.quantization.qdq_quantizer import QDQQuantizer
+    from onnxruntime.quantization.registry import QDQRegistry, QLinearOpsRegistry
+
+    copy = onnx.ModelProto()
+    copy.CopyFrom(calibrated.network)
+    kinds = list(operators or dict.fromkeys((*QLinearOpsRegistry, *QDQRegistry)))
+    with _quiet():
+        quantizer = QDQQuantizer(
+            copy,
+            True,
+            False,
+            QuantType.QInt8,
+            QuantType.QUInt8,
+            calibrated.ranges,
+            [],
+            list(left_out),
+            kinds,
+            {},
+        )
+        quantizer.quantize_model()
+    made: onnx.ModelProto = quantizer.model.model
+    _free_outputs(made.graph)
+    _plain_tensors(made.graph)
+    return made
+
+
+def choose_operators(calibrated: Calibrated, feeds: Sequence[Feed]) -> tuple[Sequence[str], dict[str, float]]:
+    """Which types of operators are quantised, and the errors by which that was chosen.
+
+    All of them, unless that costs much more than convolutions and matrix products alone, as with transformers, whose
+    norms and softmaxes don't bear it.
+
+    Args:
+        calibrated: the network.
+        feeds: of some samples.
+    """
+    wanted = answers(calibrated.network, feeds)
+    found = {
+        name: error(wanted, answers(quantize(calibrated, operators=kinds), feeds))
+        for name, kinds in (("all", ()), ("narrow", NARROW))
+    }
+    return (() if found["all"] <= _BEARABLE * found["narrow"] else NARROW), found
+
+
+def rank(calibrated: Calibrated, quantized: onnx.ModelProto, feeds: Sequence[Feed]) -> list[tuple[Layer, float]]:
+    """Quantised layers by the error of rounding what they read and give, the worst first.
+
+    The sum over a layer's input, weights and output of the mean square of the rounding over the variance: what all
+    layers around a bad range share, so that leaving them out one after the other gets rid of it.
+
+    Args:
+        calibrated: the network in float32.
+        quantized: the same in 8 bits.
+        feeds: of some samples.
+    """
+    of_tensors = _rounding_of_activations(calibrated.network, quantized, feeds) | _rounding_of_weights(
+        calibrated.network, quantized
+    )
+    source = {node.output[0]: node.input[0] for node in quantized.graph.node if node.op_type in _ROUNDING}
+    eight, nodes = quantized_nodes(quantized), {node.name: node for node in quantized.graph.node}
+    found = []
+    for layer in layers(calibrated.network):
+        if layer.name in eight:
+            node = nodes[layer.name]
+            around = {_origin(name, source) for name in node.input[:2]} | {node.output[0]}
+            found.append((layer, sum(of_tensors.get(name, 0.0) for name in around)))
+    return sorted(found, key=lambda pair: -pair[1])
+
+
+def _origin(name: str, source: Mapping[str, str]) -> str:
+    while name in source:
+        name = source[name]
+    return name
+
+
+def _rounding_of_activations(
+    network: onnx.ModelProto, quantized: onnx.ModelProto, feeds: Sequence[Feed]
+) -> dict[str, float]:
+    """By tensor: mean square of what rounding it to 256 levels changes, over its variance."""
+    from onnx import numpy_helper
+
+    values = {tensor.name: tensor for tensor in quantized.graph.initializer}
+    steps = {
+        node.input[0]: tuple(float(numpy_helper.to_array(values[name])) for name in node.input[1:3])
+        for node in quantized.graph.node
+        if node.op_type == "QuantizeLinear"
+    }
+    names = [
+        name for name in dict.fromkeys(name for node in network.graph.node for name in node.output) if name in steps
+    ]
+    session = open_session(_giving(network, names))
+    squares, variances = dict.fromkeys(steps, 0.0), dict.fromkeys(steps, 0.0)
+    for feed in feeds:
+        read = {name: array for name, array in feed.items() if name in steps}
+        for name, array in (read | dict(zip(names, session.run(names, dict(feed)), strict=True))).items():
+            scale, zero = steps[name]
+            rounded = (np.clip(np.rint(array / scale) + zero, 0, 255) - zero) * scale
+            squares[name] += float(np.square(array - rounded, dtype=np.float64).mean())
+            variances[name] += float(np.var(array, dtype=np.float64))
+    return {name: squares[name] / max(variances[name], 1e-30) for name in steps}
+
+
+def _rounding_of_weights(network: onnx.ModelProto, quantized: onnx.ModelProto) -> dict[str, float]:
+    """The same of weights, by the name of the rounded tensor."""
+    from onnx import numpy_helper
+    from onnxruntime.quantization.quant_utils import TENSOR_NAME_QUANT_SUFFIX
+
+    exact = {tensor.name: tensor for tensor in network.graph.initializer}
+    values = {tensor.name: tensor for tensor in quantized.graph.initializer}
+    found = {}
+    for node in quantized.graph.node:
+        name = node.input[0] if node.op_type == "DequantizeLinear" else ""
+        original = exact.get(name.removesuffix(TENSOR_NAME_QUANT_SUFFIX))
+        if original is None or name not in values:
+            continue
+        whole, scale, zero = (numpy_helper.to_array(values[one]).astype(np.float64) for one in node.input[:3])
+        axis = next((attribute.i for attribute in node.attribute if attribute.name == "axis"), 1)
+        if scale.ndim:
+            shape = [-1 if place == axis % whole.ndim else 1 for place in range(whole.ndim)]
+            scale, zero = scale.reshape(shape), zero.reshape(shape)
+        right = numpy_helper.to_array(original).astype(np.float64)
+        found[name] = float(np.square(right - (whole - zero) * scale).mean() / max(right.var(), 1e-30))
+    return found
+
+
+def _giving(model: onnx.ModelProto, tensors: Sequence[str]) -> onnx.ModelProto:
+    """The same graph with other tensors as outputs."""
+    import onnx
+
+    copy = onnx.ModelProto()
+    copy.CopyFrom(model)
+    del copy.graph.output[:]
+    copy.graph.output.extend(onnx.helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, None) for name in tensors)
+    return copy
+
+
+def answers(network: onnx.ModelProto, feeds: Sequence[Feed]) -> list[list[NDArray[Any]]]:
+    """The network's outputs of each sample."""
+    session = open_session(network)
+    return [session.run(None, dict(feed)) for feed in feeds]
+
+
+def error(wanted: Sequence[Sequence[NDArray[Any]]], found: Sequence[Sequence[NDArray[Any]]]) -> float:
+    """Root mean square of the outputs' differences over their standard deviation; the largest of several outputs."""
+    worst = 0.0
+    for ours, theirs in zip(zip(*wanted, strict=True), zip(*found, strict=True), strict=True):
+        right, other = (np.concatenate([np.ravel(one) for one in some]).astype(np.float64) for some in (ours, theirs))
+        worst = max(worst, float(np.sqrt(((right - other) ** 2).mean()) / max(right.std(), 1e-12)))
+    return worst
+
+
+def quantized_nodes(network: onnx.ModelProto) -> set[str]:
+    """Names of the layers that compute in 8 bits: all that they read comes from integers."""
+    dequantized = {name for node in network.graph.node if node.op_type == "DequantizeLinear" for name in node.output}
+    return {
+        node.name
+        for node in network.graph.node
+        if node.op_type in LAYERS and all(name in dequantized for name in node.input[:2])
+    }
+
+
+def halve(network: onnx.ModelProto) -> onnx.ModelProto:
+    """The network in half precision; what it reads and gives stays float32.
+
+    Operators that need more, by onnxruntime's own list, are left in float32.
+    """
+    import onnx
+    from onnxruntime.transformers.float16 import convert_float_to_float16
+
+    copy = onnx.ModelProto()
+    copy.CopyFrom(network)
+    with _quiet():
+        made: onnx.ModelProto = convert_float_to_float16(copy, keep_io_types=True)
+    _plain_tensors(made.graph)
+    return made
+
+
+def _free_outputs(graph: onnx.GraphProto) -> None:
+    """The network's outputs as they are before they would be rounded to 256 levels."""
+    makers = {name: node for node in graph.node for name in node.output}
+    readers: dict[str, int] = {}
+    for node in graph.node:
+        for name in node.input:
+            readers[name] = readers.get(name, 0) + 1
+    for output in graph.output:
+        last = makers.get(output.name)
+        rounding = makers.get(last.input[0]) if last is not None and last.op_type == "DequantizeLinear" else None
+        if last is None or rounding is None or rounding.op_type != "QuantizeLinear" or readers.get(output.name):
+            continue
+        exact = rounding.input[0]
+        _rename(graph, exact, output.name)
+        graph.node.remove(last)
+        if readers[last.input[0]] == 1:
+            graph.node.remove(rounding)
+
+
+def _rename(graph: onnx.GraphProto, old: str, new: str) -> None:
+    for node in graph.node:
+        for names in (node.input, node.output):
+            for place, name in enumerate(names):
+                if name == old and not (node.op_type == "DequantizeLinear" and new in node.output):
+                    names[place] = new
+
+
+def _plain_tensors(graph: onnx.GraphProto) -> None:
+    """Values that are read, as raw bytes, which `tensors_sha256` needs, in an order that doesn't depend on sets."""
+    from onnx import numpy_helper
+
+    read = {name for node in graph.node for name in read_by(node)} | {output.name for output in graph.output}
+    plain = [_raw(numpy_helper.to_array(tensor), tensor) for tensor in graph.initializer if tensor.name in read]
+    del graph.initializer[:]
+    graph.initializer.extend(sorted(plain, key=lambda tensor: str(tensor.name)))
+
+
+def _raw(values: NDArray[Any], tensor: onnx.TensorProto) -> onnx.TensorProto:
+    import onnx
+
+    return onnx.helper.make_tensor(tensor.name, tensor.data_type, list(tensor.dims), values.tobytes(), raw=True)
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """The quantiser logs advice for its own developers."""
+    disabled = logging.root.manager.disable
+    logging.disable(logging.WARNING)
+    try:
+        yield
+    finally:
+        logging.disable(disabled)
