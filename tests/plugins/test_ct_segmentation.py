@@ -184,7 +184,7 @@ def test_a_series_with_a_slice_that_cannot_be_read_is_not_written_and_others_are
     dataset.save_as(torn, enforce_file_format=True)
     done = command("predict", run, tmp_path / "in", "--format", "nifti", "--out", tmp_path / "out", status=1)
     assert "1 of 2 series weren't written" in str(done.exception)
-    assert "1 of its 6 slices have no answer" in str(done.exception)
+    assert "1 of its 6 slices have no prediction" in str(done.exception)
     assert len(list((tmp_path / "out").glob("*.nii.gz"))) == 1
     assert not list((tmp_path / "out").glob("*partial*"))
 
