@@ -169,7 +169,7 @@ def _predict_files(served: Served, given: ReceivedFiles, draw: bool) -> dict[str
             if len(pictures) < _MOST_DRAWN:
                 pictures[one.key] = draw_answer(served, one)
     else:
-        rows += answers.of_each(served.model, served.task, served.options, items, ahead=len(items) > 1)
+        rows += answers.of_each(served.model, served.task, served.options, items)
     entries = []
     for row in rows:
         entry = formats.as_record(layout, row, by_name=draw)

@@ -88,10 +88,12 @@ class TaskLoss(nn.Module):
         """
         found = self.sums(outputs, targets)
         if not isinstance(found, Loss):
-            raise self._amiss(
+            raise self._place.amiss(
                 found,
                 "a zooft.Loss, the sums over the samples: with places in the image, each of several processes "
                 "computes the loss of its own; or coupled=True where it needs the whole batch",
+                what="the loss",
+                code=self._code,
             )
         return found
 
