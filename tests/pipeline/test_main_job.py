@@ -282,9 +282,13 @@ def test_every_flag_and_command_in_the_documents_exists() -> None:
         # launchers have flags of their own
         text = re.sub(r"^(torchrun|accelerate launch) .* -m zooft", "", path.read_text(), flags=re.MULTILINE)
         for flag in re.findall(r"(?<![\w-])--[a-z][a-z-]+", text):
-            assert flag in known or flag in {"--no-deps", "--nproc-per-node", "--logdir", "--data-binary"}, (
-                f"{path.name}: {flag}"
-            )
+            assert flag in known or flag in {
+                "--no-deps",
+                "--nproc-per-node",
+                "--logdir",
+                "--data-binary",
+                "--model-repository",
+            }, f"{path.name}: {flag}"
         for command in re.findall(r"zooft ([a-z]+)\b", text):
             assert command in COMMANDS or f"`zooft {command}" not in text, f"{path.name}: zooft {command}"
 

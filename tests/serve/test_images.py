@@ -138,14 +138,14 @@ def test_archives_that_would_do_harm_are_refused(
 
 def test_a_full_disk_is_not_blamed_on_the_archive(monkeypatch: pytest.MonkeyPatch) -> None:
     from zooft.serve import images
-    from zooft.serve.limits import Limits, RefusedError
+    from zooft.serve.limits import Limits, RequestRefused
 
     def fill(*_given: object) -> int:
         raise OSError(errno.ENOSPC, "No space left on device")
 
     monkeypatch.setattr("zooft.serve.archives._write", fill)
     with (
-        pytest.raises(RefusedError, match="No space left") as caught,
+        pytest.raises(RequestRefused, match="No space left") as caught,
         images.receive_files(zipped({"a": b"x"}), Limits()),
     ):
         pass

@@ -29,7 +29,7 @@ from test_runtime import written
 
 from zooft.errors import RuntimeModelError
 from zooft.serve.batching import Batcher, Pool
-from zooft.serve.limits import Bodies, Limits, RefusedError
+from zooft.serve.limits import Bodies, Limits, RequestRefused
 
 INFER = "v2/models/one/infer"
 
@@ -127,9 +127,9 @@ def test_a_full_queue_and_a_late_answer_are_refused_and_whoever_leaves_is_not_co
         assert results[0]["twice"].item() == 0
         assert isinstance(results[1], asyncio.CancelledError)
         late, many = results[2:]
-        assert isinstance(late, RefusedError)
+        assert isinstance(late, RequestRefused)
         assert late.status == 504
-        assert isinstance(many, RefusedError)
+        assert isinstance(many, RequestRefused)
         assert (many.status, many.headers) == (503, {"Retry-After": "1"})
         await asyncio.sleep(0.5)
 
@@ -144,7 +144,7 @@ def test_threads_for_pictures_have_a_bounded_queue() -> None:
 
     *done, refused = asyncio.run(story())
     assert done == [None, None]
-    assert isinstance(refused, RefusedError)
+    assert isinstance(refused, RequestRefused)
 
 
 # Who may ask
@@ -249,7 +249,7 @@ def test_a_slow_client_is_given_up() -> None:
     async def story() -> int:
         scope = {"type": "http", "method": "POST", "path": "/", "headers": [], "query_string": b""}
         bodies = Bodies(Limits(reading=0.1))
-        with pytest.raises(RefusedError) as caught:
+        with pytest.raises(RequestRefused) as caught:
             async with bodies.read(Request(scope, never)):
                 pass
         assert bodies.held == 0

@@ -20,7 +20,7 @@ from starlette.routing import Route
 
 from zooft.errors import RuntimeModelError
 from zooft.serve import access, card, images, occlusion, page, protocol
-from zooft.serve.limits import Bodies, Limits, RefusedError
+from zooft.serve.limits import Bodies, Limits, RequestRefused
 from zooft.version import __version__
 
 if TYPE_CHECKING:
@@ -67,7 +67,7 @@ def application(services: Services, *, token: str = "", hosts: Collection[str] =
     inner = Starlette(
         routes=[Route(path, partial(answer, services), methods=[method]) for path, method, answer in _routes()],
         exception_handlers={
-            RefusedError: _refusal_response,
+            RequestRefused: _refusal_response,
             RuntimeModelError: _model_error_response,
             HTTPException: _http_error_response,
             ClientDisconnect: _client_disconnected,
@@ -178,7 +178,7 @@ async def _index(services: Services, request: Request) -> Response:
 async def _load(services: Services, request: Request) -> Response:
     async with services.bodies.read(request) as body:
         if protocol.json_object(body).get("parameters"):
-            raise RefusedError(400, "models are loaded from the server's own files as they are, without parameters")
+            raise RequestRefused(400, "models are loaded from the server's own files as they are, without parameters")
     await asyncio.to_thread(services.repository.load, request.path_params["model"])
     return JSONResponse({})
 
@@ -229,7 +229,7 @@ async def _wait_for_disconnect(request: Request) -> None:
 
 
 async def _refusal_response(_request: Request, error: Exception) -> Response:
-    assert isinstance(error, RefusedError)  # noqa: S101 -- as registered
+    assert isinstance(error, RequestRefused)  # noqa: S101 -- as registered
     return JSONResponse({"error": str(error)}, error.status, headers=error.headers)
 
 

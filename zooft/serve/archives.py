@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from zooft.contracts import Rejection
 from zooft.data.hidden_files import is_hidden
-from zooft.serve.limits import RefusedError
+from zooft.serve.limits import RequestRefused
 
 if TYPE_CHECKING:
     from zooft.serve.limits import Limits
@@ -34,7 +34,7 @@ def unpack(path: Path, folder: Path, limits: Limits) -> list[Rejection]:
         what was left out.
 
     Raises:
-        RefusedError: it is no sound archive, or holds what is refused: more than `Limits` allow, encrypted or nested
+        RequestRefused: it is no sound archive, or holds what is refused: more than `Limits` allow, encrypted or nested
             archives, links, names that lead elsewhere.
     """
     try:
@@ -46,27 +46,27 @@ def unpack(path: Path, folder: Path, limits: Limits) -> list[Rejection]:
             for one in data:
                 written += _write(archive, one, folder, limits.unpacked - written)
             if not data:
-                raise RefusedError(422, "the archive holds no files")
+                raise RequestRefused(422, "the archive holds no files")
             return [Rejection(one.filename, _reason(one)) for one in entries if _reason(one)]
     except (zipfile.BadZipFile, NotImplementedError, EOFError, ValueError, RuntimeError, zipfile.LargeZipFile):
-        raise RefusedError(400, "the archive is damaged, or packed in a way that isn't read; pack it again") from None
+        raise RequestRefused(400, "the archive is damaged, or packed in a way that isn't read; pack it again") from None
     except Exception as error:
-        if isinstance(error, RefusedError) or (isinstance(error, OSError) and error.errno in _OF_THE_DISK):
+        if isinstance(error, RequestRefused) or (isinstance(error, OSError) and error.errno in _OF_THE_DISK):
             raise
-        raise RefusedError(400, "the archive is damaged; pack it again") from error  # zlib's own kind
+        raise RequestRefused(400, "the archive is damaged; pack it again") from error  # zlib's own kind
 
 
 def _check(entries: list[zipfile.ZipInfo], limits: Limits) -> None:
     if len(entries) > limits.files:
-        raise RefusedError(413, f"the archive holds {len(entries):,} files, and at most {limits.files:,} are taken")
+        raise RequestRefused(413, f"the archive holds {len(entries):,} files, and at most {limits.files:,} are taken")
     if sum(one.file_size for one in entries) > limits.unpacked:
-        raise RefusedError(413, f"the archive unpacks to more than {limits.unpacked:,} bytes")
+        raise RequestRefused(413, f"the archive unpacks to more than {limits.unpacked:,} bytes")
     names = [one.filename for one in entries]
     if len(set(names)) < len(names):
-        raise RefusedError(400, "the archive holds two files of one name")
+        raise RequestRefused(400, "the archive holds two files of one name")
     for fault in map(_fault, entries):
         if fault:
-            raise RefusedError(400, f"the archive holds {fault}")
+            raise RequestRefused(400, f"the archive holds {fault}")
 
 
 def _fault(entry: zipfile.ZipInfo) -> str:
@@ -99,10 +99,10 @@ def _write(archive: zipfile.ZipFile, entry: zipfile.ZipInfo, folder: Path, left:
     with archive.open(entry) as source, target.open("xb") as file:
         for chunk in _chunks(source.read):
             if not had and chunk.startswith(_NESTED):
-                raise RefusedError(400, "the archive holds another archive; pack its files themselves")
+                raise RequestRefused(400, "the archive holds another archive; pack its files themselves")
             had += len(chunk)
             if had > min(left, entry.file_size):
-                raise RefusedError(413, "the archive unpacks to more than it states, or than is taken")
+                raise RequestRefused(413, "the archive unpacks to more than it states, or than is taken")
             file.write(chunk)
     return had
 

@@ -9,7 +9,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from zooft.serve.limits import RefusedError, busy
+from zooft.serve.limits import RequestRefused, busy
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -65,7 +65,7 @@ class Batcher:
         """Outputs by name for a request's samples: one array a port, with the batch axis.
 
         Raises:
-            RefusedError: too many wait, or it took too long.
+            RequestRefused: too many wait, or it took too long.
             RuntimeModelError: the network can't answer these samples.
         """
         if len(self._waiting) >= self._limits.queue:
@@ -80,7 +80,7 @@ class Batcher:
             async with asyncio.timeout(self._limits.seconds):
                 return await request.answer
         except TimeoutError:
-            raise RefusedError(504, f"there was no answer within {self._limits.seconds:g} s") from None
+            raise RequestRefused(504, f"there was no answer within {self._limits.seconds:g} s") from None
         finally:
             request.answer.cancel()  # whoever has gone isn't computed for
 
@@ -171,7 +171,7 @@ class Pool:
         """What `work` gives, in a thread.
 
         Raises:
-            RefusedError: too many wait, or it took too long.
+            RequestRefused: too many wait, or it took too long.
         """
         if self._held >= self._most:
             raise busy(f"{self._limits.queue} requests with pictures wait already")
@@ -184,7 +184,7 @@ class Pool:
                 return await asyncio.shield(wrapped)
         except TimeoutError:
             future.cancel()
-            raise RefusedError(504, f"there was no answer within {self._limits.seconds:g} s") from None
+            raise RequestRefused(504, f"there was no answer within {self._limits.seconds:g} s") from None
         except asyncio.CancelledError:
             future.cancel()
             raise

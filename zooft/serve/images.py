@@ -16,7 +16,7 @@ from zooft.contracts import unseen
 from zooft.data import samples as sample_tables
 from zooft.errors import ZooftError
 from zooft.serve import archives
-from zooft.serve.limits import RefusedError
+from zooft.serve.limits import RequestRefused
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -62,17 +62,17 @@ def receive_files(body: bytes, limits: Limits) -> Iterator[ReceivedFiles]:
     """A request's body as files: one picture, or those of a zip file.
 
     Raises:
-        RefusedError: the archive is refused, or a picture has too many pixels.
+        RequestRefused: the archive is refused, or a picture has too many pixels.
     """
     if not body:
-        raise RefusedError(400, "the request is empty; send a picture or a zip file of DICOM as its body")
+        raise RequestRefused(400, "the request is empty; send a picture or a zip file of DICOM as its body")
     with tempfile.TemporaryDirectory(prefix="zooft-serve-") as top:
         folder = Path(top).resolve() / "data"
         try:
             found = _write_files(body, folder, limits)
         except OSError as error:
             reason = f"the server can't store the request: {error.strerror}; tell whoever runs it"
-            raise RefusedError(507, reason) from error
+            raise RequestRefused(507, reason) from error
         for path in found.files():
             _check_pixels(path, limits)
         yield found
@@ -99,11 +99,11 @@ def _check_pixels(path: Path, limits: Limits) -> None:
             with PIL.Image.open(path) as image:
                 width, height = image.size
     except PIL.Image.DecompressionBombError:
-        raise RefusedError(413, f"a picture has more than {limits.pixels:,} pixels (--max-pixels)") from None
+        raise RequestRefused(413, f"a picture has more than {limits.pixels:,} pixels (--max-pixels)") from None
     except Exception:  # a hostile file fails in any way; the task reads it and gives the reason
         return
     if width * height > limits.pixels:
-        raise RefusedError(
+        raise RequestRefused(
             413, f"a picture of {width} x {height} pixels, and at most {limits.pixels:,} are taken (--max-pixels)"
         )
 
@@ -119,7 +119,7 @@ def predict(served: Served, body: bytes, limits: Limits, *, draw: bool) -> dict[
             and boxes drawn in: a PNG as a ``data:`` address.
 
     Raises:
-        RefusedError: nothing could be predicted.
+        RequestRefused: nothing could be predicted.
     """
     with receive_files(body, limits) as given:
         try:
@@ -129,11 +129,11 @@ def predict(served: Served, body: bytes, limits: Limits, *, draw: bool) -> dict[
                 else _predict_groups(served, given, draw)
             )
         except ZooftError as error:
-            raise RefusedError(422, given.name(str(error))) from error
+            raise RequestRefused(422, given.name(str(error))) from error
         if not any(
             set(row) - {"file", "patient", "samples", "missing", "decisive", "error"} for row in answer["predictions"]
         ):
-            raise RefusedError(422, given.name(_why(answer)))
+            raise RequestRefused(422, given.name(_why(answer)))
         return answer
 
 

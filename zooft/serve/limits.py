@@ -17,7 +17,7 @@ _DRAINED = 2**30
 """Bytes of a refused body that are read and dropped, so that its sender gets to read why."""
 
 
-class RefusedError(Exception):
+class RequestRefused(Exception):  # noqa: N818 -- an answer of HTTP, as starlette's HTTPException is
     """A request that isn't answered.
 
     Args:
@@ -31,9 +31,9 @@ class RefusedError(Exception):
         self.status, self.headers = status, headers or {}
 
 
-def busy(what: str) -> RefusedError:
+def busy(what: str) -> RequestRefused:
     """The refusal of one request too many."""
-    return RefusedError(503, f"{what}; try again later", headers={"Retry-After": RETRY_AFTER})
+    return RequestRefused(503, f"{what}; try again later", headers={"Retry-After": RETRY_AFTER})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -77,10 +77,10 @@ class Bodies:
         """A request's body, counted until it is dropped.
 
         Raises:
-            RefusedError: it is too large, comes too slowly, is compressed, or there are too many.
+            RequestRefused: it is too large, comes too slowly, is compressed, or there are too many.
         """
         if request.headers.get("content-encoding", "identity").lower() != "identity":
-            raise RefusedError(415, "compressed requests aren't taken; send it without Content-Encoding")
+            raise RequestRefused(415, "compressed requests aren't taken; send it without Content-Encoding")
         stated = request.headers.get("content-length", "")
         if stated.isdigit() and int(stated) > self.limits.body:
             raise await self._too_large(request, int(stated))
@@ -99,15 +99,15 @@ class Bodies:
                         raise busy("the requests being answered hold as much memory as they may")
             yield b"".join(chunks) if len(chunks) != 1 else chunks[0]
         except TimeoutError:
-            raise RefusedError(
+            raise RequestRefused(
                 408, f"the request didn't arrive within {self.limits.reading:g} s", headers={"Connection": "close"}
             ) from None
         finally:
             self.held -= had
 
-    async def _too_large(self, request: Request, size: int) -> RefusedError:
+    async def _too_large(self, request: Request, size: int) -> RequestRefused:
         await _drain(request, self.limits.reading)
-        return RefusedError(
+        return RequestRefused(
             413,
             f"the request has {size:,} bytes or more, and at most {self.limits.body:,} are taken (--max-body)",
             headers={"Connection": "close"},

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from zooft.data import samples as sample_tables
 from zooft.errors import ZooftError
 from zooft.serve.images import png, receive_files
-from zooft.serve.limits import RefusedError
+from zooft.serve.limits import RequestRefused
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -36,14 +36,14 @@ def occlude(served: Served, body: bytes, limits: Limits) -> dict[str, Any]:
         changes, in words; ``picture``.
 
     Raises:
-        RefusedError: the picture can't be read, or its answer has nothing that could be compared.
+        RequestRefused: the picture can't be read, or its answer has nothing that could be compared.
     """
     with receive_files(body, limits) as given:
         try:
             arrays, picture = _read_sample(served, given)
             changes, words = _measure_changes(served, arrays)
         except ZooftError as error:
-            raise RefusedError(422, given.name(str(error))) from error
+            raise RequestRefused(422, given.name(str(error))) from error
     return {"of": words, "changes": changes.round(6).tolist(), "picture": png(picture)}
 
 
@@ -60,7 +60,7 @@ def _read_sample(served: Served, given: ReceivedFiles) -> tuple[Arrays, NDArray[
     found = answers.discover_groups(task, [given.folder], options, lambda _title, _total: lambda _done: None)
     if not found.samples:
         reasons = "; ".join(dict.fromkeys(each.reason for each in found.rejected))
-        raise RefusedError(422, given.name(f"there is nothing that the model reads: {reasons}"))
+        raise RequestRefused(422, given.name(f"there is nothing that the model reads: {reasons}"))
     sample = found.samples[len(found.samples) // 2]
     return sample_tables.read(task, options, sample), sample_tables.show(task, options, sample)
 
@@ -131,4 +131,4 @@ def _compare(
             for one, box in zip(differs, boxes, strict=True):
                 one[box] = False  # what is covered itself says nothing
             return "the share of other pixels whose class changes", differs.mean(axis=(1, 2))
-    raise RefusedError(422, "answers of this model have nothing that an occlusion map compares")
+    raise RequestRefused(422, "answers of this model have nothing that an occlusion map compares")

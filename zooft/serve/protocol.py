@@ -13,7 +13,7 @@ from math import prod
 from typing import TYPE_CHECKING, Any
 
 from zooft.serve import checks
-from zooft.serve.limits import RefusedError
+from zooft.serve.limits import RequestRefused
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -67,18 +67,18 @@ def parse(
         limits: of pixels and batch.
 
     Raises:
-        RefusedError: with what doesn't fit.
+        RequestRefused: with what doesn't fit.
     """
     whole, binary = _split(body, json_length)
     given = _inputs(whole, binary)
     names = [port.name for port in ports]
     if sorted(given) != sorted(names):
-        raise RefusedError(400, f"the model takes the inputs {', '.join(names)}; got {', '.join(given) or 'none'}")
+        raise RequestRefused(400, f"the model takes the inputs {', '.join(names)}; got {', '.join(given) or 'none'}")
     arrays = tuple(_array(port, *given[port.name], limits) for port in ports)
     checks.check_batch(ports, arrays, limits)
     identifier = whole.get("id", "")
     if not isinstance(identifier, str):
-        raise RefusedError(400, "id isn't a text")
+        raise RequestRefused(400, "id isn't a text")
     return InferRequest(
         id=identifier, arrays=arrays, outputs=_requested_outputs(whole, [output.name for output in outputs])
     )
@@ -90,7 +90,7 @@ def encode(
     """The body and headers of an answer.
 
     Raises:
-        RefusedError: it is too large for JSON.
+        RequestRefused: it is too large for JSON.
     """
     import numpy as np
 
@@ -102,7 +102,7 @@ def encode(
             tensors.append(array.astype(array.dtype.newbyteorder("<"), copy=False).tobytes())
             entry["parameters"] = {"binary_data_size": len(tensors[-1])}
         elif array.size > _MOST_NUMBERS:
-            raise RefusedError(413, f"{name} has {array.size:,} numbers, too many for JSON; ask for binary_data")
+            raise RequestRefused(413, f"{name} has {array.size:,} numbers, too many for JSON; ask for binary_data")
         else:
             entry["data"] = array.reshape(-1).tolist()
         entries.append(entry)
@@ -117,20 +117,20 @@ def json_object(body: bytes) -> dict[str, Any]:
     """A JSON object; an empty one of an empty body.
 
     Raises:
-        RefusedError: it is none.
+        RequestRefused: it is none.
     """
     if not body.strip():
         return {}
     if len(body) > _MOST_JSON:
-        raise RefusedError(
+        raise RequestRefused(
             413, f"{len(body):,} bytes of JSON, and at most {_MOST_JSON:,} are taken; send binary tensors"
         )
     try:
         found = json.loads(body, parse_constant=_no_number)
     except (ValueError, RecursionError) as error:
-        raise RefusedError(400, f"the request isn't JSON: {error}") from None
+        raise RequestRefused(400, f"the request isn't JSON: {error}") from None
     if not isinstance(found, dict):
-        raise RefusedError(400, "the request isn't a JSON object")
+        raise RequestRefused(400, "the request isn't a JSON object")
     return found
 
 
@@ -142,7 +142,7 @@ def _split(body: bytes, json_length: str | None) -> tuple[dict[str, Any], memory
     if json_length is None:
         return json_object(body), memoryview(b"")
     if not json_length.isdecimal() or int(json_length) > len(body):
-        raise RefusedError(400, f"{HEADER} is {json_length[:20]!r}, and the request has {len(body)} bytes")
+        raise RequestRefused(400, f"{HEADER} is {json_length[:20]!r}, and the request has {len(body)} bytes")
     return json_object(body[: int(json_length)]), memoryview(body)[int(json_length) :]
 
 
@@ -152,7 +152,7 @@ def _entries(whole: Mapping[str, Any], name: str) -> list[dict[str, Any]]:
         isinstance(one, dict) and isinstance(one.get("name"), str) and isinstance(one.get("parameters", {}), dict)
         for one in found
     ):
-        raise RefusedError(400, f"{name} isn't a list of objects with a name")
+        raise RequestRefused(400, f"{name} isn't a list of objects with a name")
     for one in found:
         _check_parameters(one.get("parameters", {}))
     return found
@@ -161,7 +161,7 @@ def _entries(whole: Mapping[str, Any], name: str) -> list[dict[str, Any]]:
 def _check_parameters(parameters: Mapping[str, Any]) -> None:
     for name in _UNSUPPORTED:
         if parameters.get(name):
-            raise RefusedError(400, f"the parameter {name} isn't supported")
+            raise RequestRefused(400, f"the parameter {name} isn't supported")
 
 
 def _inputs(whole: Mapping[str, Any], binary: memoryview) -> dict[str, tuple[dict[str, Any], memoryview | None]]:
@@ -171,18 +171,18 @@ def _inputs(whole: Mapping[str, Any], binary: memoryview) -> dict[str, tuple[dic
     for entry in _entries(whole, "inputs"):
         size = entry.get("parameters", {}).get("binary_data_size")
         if entry["name"] in given:
-            raise RefusedError(400, f"the input {entry['name']} is given twice")
+            raise RequestRefused(400, f"the input {entry['name']} is given twice")
         if size is None:
             given[entry["name"]] = (entry, None)
             continue
         if type(size) is not int or size < 0 or at + size > len(binary):
-            raise RefusedError(
+            raise RequestRefused(
                 400, f"binary_data_size of {entry['name']} is {size!r}, and {len(binary) - at} bytes are left"
             )
         given[entry["name"]] = (entry, binary[at : at + size])
         at += size
     if at != len(binary):
-        raise RefusedError(400, f"{len(binary) - at} bytes follow the last binary tensor")
+        raise RequestRefused(400, f"{len(binary) - at} bytes follow the last binary tensor")
     return given
 
 
@@ -191,9 +191,9 @@ def _array(port: Port, entry: Mapping[str, Any], raw: memoryview | None, limits:
 
     shape, datatype = entry.get("shape"), entry.get("datatype")
     if not isinstance(shape, list) or not all(type(size) is int and size >= 0 for size in shape):
-        raise RefusedError(400, f"the shape of {port.name} isn't a list of whole numbers")
+        raise RequestRefused(400, f"the shape of {port.name} isn't a list of whole numbers")
     if not isinstance(datatype, str) or datatype not in _DTYPES:
-        raise RefusedError(400, f"the datatype of {port.name} is none of {', '.join(_DTYPES)}")
+        raise RequestRefused(400, f"the datatype of {port.name} is none of {', '.join(_DTYPES)}")
     checks.check_shape(port, tuple(shape), _DTYPES[datatype])
     checks.check_size(tuple(shape), port, limits)
     if raw is None:
@@ -201,7 +201,9 @@ def _array(port: Port, entry: Mapping[str, Any], raw: memoryview | None, limits:
     dtype = np.dtype(port.dtype)
     needed = prod(shape) * dtype.itemsize
     if len(raw) != needed:
-        raise RefusedError(400, f"{port.name} of shape {shape} and type {datatype} has {needed} bytes, got {len(raw)}")
+        raise RequestRefused(
+            400, f"{port.name} of shape {shape} and type {datatype} has {needed} bytes, got {len(raw)}"
+        )
     found: NDArray[Any] = np.frombuffer(raw, dtype.newbyteorder("<")).reshape(shape)
     return found.astype(dtype, copy=False)
 
@@ -212,22 +214,22 @@ def _from_json(port: Port, data: Any, shape: tuple[int, ...]) -> NDArray[Any]:
     try:
         found = np.asarray(data)
     except (ValueError, OverflowError, RecursionError) as error:
-        raise RefusedError(400, f"data of {port.name} isn't an array: {error}") from None
+        raise RequestRefused(400, f"data of {port.name} isn't an array: {error}") from None
     if found.size != prod(shape):
-        raise RefusedError(400, f"{port.name} of shape {list(shape)} has {prod(shape)} numbers, got {found.size}")
+        raise RequestRefused(400, f"{port.name} of shape {list(shape)} has {prod(shape)} numbers, got {found.size}")
     dtype = np.dtype(port.dtype)
     kinds = {"f": "iuf", "b": "b"}.get(dtype.kind, "iu")
     if found.dtype.kind not in kinds:
-        raise RefusedError(400, f"data of {port.name} aren't numbers of the type {port.dtype}")
+        raise RequestRefused(400, f"data of {port.name} aren't numbers of the type {port.dtype}")
     if dtype.kind in "iu" and not np.iinfo(dtype).min <= found.min() <= found.max() <= np.iinfo(dtype).max:
-        raise RefusedError(400, f"data of {port.name} don't fit into {port.dtype}: {found.min()} to {found.max()}")
+        raise RequestRefused(400, f"data of {port.name} don't fit into {port.dtype}: {found.min()} to {found.max()}")
     return found.astype(dtype).reshape(shape)
 
 
 def _requested_outputs(whole: Mapping[str, Any], known: Sequence[str]) -> dict[str, bool]:
     parameters = whole.get("parameters", {})
     if not isinstance(parameters, dict):
-        raise RefusedError(400, "parameters isn't an object")
+        raise RequestRefused(400, "parameters isn't an object")
     _check_parameters(parameters)
     usual = bool(parameters.get("binary_data_output", False))
     entries = _entries(whole, "outputs")
@@ -235,5 +237,5 @@ def _requested_outputs(whole: Mapping[str, Any], known: Sequence[str]) -> dict[s
         return dict.fromkeys(known, usual)
     unknown = [entry["name"] for entry in entries if entry["name"] not in known]
     if unknown:
-        raise RefusedError(400, f"the model has the outputs {', '.join(known)}, not {', '.join(unknown)}")
+        raise RequestRefused(400, f"the model has the outputs {', '.join(known)}, not {', '.join(unknown)}")
     return {entry["name"]: bool(entry.get("parameters", {}).get("binary_data", usual)) for entry in entries}

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from zooft.errors import ConfigError, ZooftError
-from zooft.serve.limits import RefusedError
+from zooft.serve.limits import RequestRefused
 
 if TYPE_CHECKING:
     from zooft.contracts import Task
@@ -160,16 +160,16 @@ class Repository:
         """One version of a model; the newest where none is named.
 
         Raises:
-            RefusedError: there is none, or it isn't loaded.
+            RequestRefused: there is none, or it isn't loaded.
         """
         if name not in self._places:
-            raise RefusedError(404, f"there is no model {name[:100]!r}; there are {', '.join(self._places)}")
+            raise RequestRefused(404, f"there is no model {name[:100]!r}; there are {', '.join(self._places)}")
         versions = self._served.get(name, {})
         if not versions:
-            raise RefusedError(404, f"the model {name} isn't loaded; POST /v2/repository/models/{name}/load loads it")
+            raise RequestRefused(404, f"the model {name} isn't loaded; POST /v2/repository/models/{name}/load loads it")
         number = max(versions) if not version else int(version) if version.isdecimal() else -1
         if number not in versions:
-            raise RefusedError(
+            raise RequestRefused(
                 404, f"the model {name} has no version {version[:20]!r}; it has {', '.join(map(str, versions))}"
             )
         return versions[number]
@@ -187,10 +187,10 @@ class Repository:
         """Open all versions of a model anew; what ran before answers until that is done, and if it fails.
 
         Raises:
-            RefusedError: there is no such model, or a file of it is refused.
+            RequestRefused: there is no such model, or a file of it is refused.
         """
         if name not in self._places:
-            raise RefusedError(404, f"there is no model {name[:100]!r}; there are {', '.join(self._places)}")
+            raise RequestRefused(404, f"there is no model {name[:100]!r}; there are {', '.join(self._places)}")
         places = self._places[name]
         folder = next(iter(places.values())).parent.parent
         # versions may have come and gone since
@@ -200,7 +200,7 @@ class Repository:
             opened = {number: self._open(name, number, path) for number, path in places.items()}
         except ZooftError as error:
             self._reasons[name] = _without_paths(str(error), places.values())
-            raise RefusedError(400, self._reasons[name]) from error
+            raise RequestRefused(400, self._reasons[name]) from error
         self._places[name], self._served[name] = places, opened
         self._reasons.pop(name, None)
 
@@ -208,10 +208,10 @@ class Repository:
         """Answer no more requests with a model; those that it has been given are finished.
 
         Raises:
-            RefusedError: there is no such model.
+            RequestRefused: there is no such model.
         """
         if name not in self._places:
-            raise RefusedError(404, f"there is no model {name[:100]!r}; there are {', '.join(self._places)}")
+            raise RequestRefused(404, f"there is no model {name[:100]!r}; there are {', '.join(self._places)}")
         self._served.pop(name, None)
         self._reasons[name] = "unloaded"
 
