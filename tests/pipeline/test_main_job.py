@@ -288,6 +288,7 @@ def test_every_flag_and_command_in_the_documents_exists() -> None:
                 "--logdir",
                 "--data-binary",
                 "--model-repository",
+                "--check",
             }, f"{path.name}: {flag}"
         for command in re.findall(r"zooft ([a-z]+)\b", text):
             assert command in COMMANDS or f"`zooft {command}" not in text, f"{path.name}: zooft {command}"
