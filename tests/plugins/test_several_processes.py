@@ -22,7 +22,7 @@ from zooft_detection import demo as detection_demo
 from zooft_retrieval import demo as retrieval_demo
 from zooft_segmentation import demo as segmentation_demo
 
-pytestmark = pytest.mark.skipif(os.name == "nt", reason="Windows has no fork")
+pytestmark = [pytest.mark.slow, pytest.mark.skipif(os.name == "nt", reason="Windows has no fork")]
 
 TASKS = ("segmentation", "detection", "retrieval", "ct-segmentation")
 USUAL: dict[str, Any] = {

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import numpy as np
 import PIL.Image
+import pytest
 
 import zooft
 
@@ -47,6 +48,7 @@ def write_pictures(folder: Path) -> Path:
     return folder / "labels.csv"
 
 
+@pytest.mark.slow
 def test_several_labels_train_where_classification_is_deleted(tmp_path: Path) -> None:
     copy_without_classification(tmp_path / "copy")
     data = write_pictures(tmp_path / "data")
