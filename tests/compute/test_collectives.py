@@ -95,7 +95,7 @@ def test_one_process_does_the_plain_thing() -> None:
     model, x, y = tiny(), inputs(5), labels(5)
     assert distributed.wrap(model, alone) is model
     assert distributed.first(alone, lambda: "done") == "done"
-    assert distributed.share(5, alone) == range(5)
+    assert distributed.shard(5, alone) == range(5)
     assert torch.equal(
         distributed.global_loss(nn.functional.cross_entropy, model(x), y, alone),
         nn.functional.cross_entropy(model(x), y),
@@ -164,7 +164,7 @@ def exchanged(accelerator: Accelerator) -> dict[str, Any]:
     found["main first"] = distributed.main_process_first(
         accelerator, lambda: (time.sleep(0.3 * (rank == 0)), began, time.monotonic())
     )
-    found["votes"] = [distributed.agree(accelerator, True), distributed.agree(accelerator, rank != 1)]
+    found["votes"] = [distributed.all_true(accelerator, True), distributed.all_true(accelerator, rank != 1)]
     found["each"] = distributed.all_gather_object({"rank": rank}, accelerator)
     for name, work in WORKS.items():
         try:
@@ -176,7 +176,7 @@ def exchanged(accelerator: Accelerator) -> dict[str, Any]:
     for name, loss in LOSSES.items():
         for size in SIZES:
             found[f"{name} {size}"] = step(accelerator, model, wrapped, loss, size)
-    own = distributed.share(7, accelerator)
+    own = distributed.shard(7, accelerator)
     uneven = distributed.global_loss(LOSSES["weighted"], model(inputs(7)[list(own)]), labels(7)[list(own)], accelerator)
     found["uncounted"] = float(uneven.detach()) / NUMBER
     found["loss gradients"] = loss_gradients(accelerator)
@@ -210,7 +210,7 @@ def gathered(accelerator: Accelerator) -> list[Tensor]:
     owned = [[7, 1, 0, 11, 3, 2, 9], [], [4, 10, 5, 8, 6]][rank]
     own = [all_of_it[[index]].half() for index in owned]
     results = [distributed.gather(own, owned, accelerator)]
-    shared = distributed.share(12, accelerator)
+    shared = distributed.shard(12, accelerator)
     results.append(distributed.gather([all_of_it[list(shared)].long()], shared, accelerator))
     data.PIECE = 3 * all_of_it[0].nbytes
     results.append(distributed.gather([all_of_it[list(owned)]] if owned else [], owned, accelerator))
@@ -247,7 +247,7 @@ class Scaled(nn.Module):
 
 def loss_gradients(accelerator: Accelerator) -> Tensor:
     loss, model = Scaled(), distributed.wrap(tiny(), accelerator)
-    mine = list(distributed.share(7, accelerator))
+    mine = list(distributed.shard(7, accelerator))
     value = distributed.global_loss(loss, model(inputs(7)[mine]), labels(7)[mine], accelerator)
     value.backward()  # type: ignore[no-untyped-call]
     distributed.average_gradients(loss, accelerator)

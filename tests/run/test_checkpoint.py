@@ -96,14 +96,14 @@ def test_a_state_comes_back_as_it_was(tmp_path: Path) -> None:
 
 def test_numbers_that_json_does_not_have_come_back_too(tmp_path: Path) -> None:
     odd = record(1, val_loss=math.nan, metrics={"auroc": math.nan})
-    state.save(tmp_path, progress(1, records=(odd,), rank=(-math.inf, -0.5)), TENSORS, learner("SGD")[1])
+    state.save(tmp_path, progress(1, records=(odd,), score=(-math.inf, -0.5)), TENSORS, learner("SGD")[1])
     text = (tmp_path / "last" / "state.json").read_text()
     json.loads(text, parse_constant=lambda name: pytest.fail(f"{name} isn't JSON"))
     saved = state.load(tmp_path).checkpoint
     assert saved is not None
     assert math.isnan(saved.progress.records[0].val_loss)
     assert math.isnan(saved.progress.records[0].metrics["auroc"])
-    assert saved.progress.rank == (-math.inf, -0.5)
+    assert saved.progress.score == (-math.inf, -0.5)
 
 
 @pytest.mark.parametrize(

@@ -155,12 +155,12 @@ def apply(model: AdaptedModel, frozen: Iterable[str], exempt: Collection[str] = 
     To be called at the start of every epoch: `nn.Module.train` undoes the evaluation mode of all submodules.
     """
     # a stage that holds nothing to learn goes with the stages before it, whether or not parameters in these are exempt
-    still = set(frozen) | set(list(model.stages)[: frozen_prefix(model, frozen)]) | model.unread
+    all_frozen = set(frozen) | set(list(model.stages)[: frozen_prefix(model, frozen)]) | model.unread
     model.train()
     for stage, named in parameters_by_stage(model).items():
         for name, parameter in named:
-            parameter.requires_grad_((stage not in still or name in exempt) and name not in model.fixed)
-    for module in _still_modules(model, still):
+            parameter.requires_grad_((stage not in all_frozen or name in exempt) and name not in model.fixed)
+    for module in _frozen_modules(model, all_frozen):
         module.training = False
 
 
@@ -169,12 +169,14 @@ def frozen_prefix(model: AdaptedModel, frozen: Iterable[str], exempt: Collection
 
     Frozen ones, and those without parameters among or behind them.
     """
-    still = set(frozen) | (set(model.stages) - set(learnable_stages(model)))
+    all_frozen = set(frozen) | (set(model.stages) - learnable_by_stage(model).keys())
     if exempt:
-        still -= {stage for stage, named in learnable_by_stage(model).items() if any(n in exempt for n, _ in named)}
+        all_frozen -= {
+            stage for stage, named in learnable_by_stage(model).items() if any(n in exempt for n, _ in named)
+        }
     count = 0
     for name in model.stages:
-        if name not in still:
+        if name not in all_frozen:
             break
         count += 1
     return count
@@ -185,8 +187,8 @@ def fingerprints(model: AdaptedModel, stages: Sequence[str], exempt: Collection[
     tensors = model.trunk.state_dict()
     owned = owners(tensors, model.stages)
     held = {*stages, *model.unread}
-    still = [name for name in tensors if (held & set(owned[name]) and name not in exempt) or name in model.fixed]
-    return {name: tensors_sha256({name: tensors[name]}) for name in still}
+    proven = [name for name in tensors if (held & set(owned[name]) and name not in exempt) or name in model.fixed]
+    return {name: tensors_sha256({name: tensors[name]}) for name in proven}
 
 
 def prefix_sha256(model: AdaptedModel, stop: int) -> str:
@@ -221,7 +223,7 @@ def check_unchanged(
         )
 
 
-def _still_modules(model: AdaptedModel, still: set[str]) -> Iterator[nn.Module]:
+def _frozen_modules(model: AdaptedModel, all_frozen: set[str]) -> Iterator[nn.Module]:
     """Every submodule with nothing below it that learns, and the trunk itself where anything is frozen.
 
     The mode of a module that holds no tensors counts too: dropout, and attention that drops by its own flag.
@@ -233,7 +235,7 @@ def _still_modules(model: AdaptedModel, still: set[str]) -> Iterator[nn.Module]:
             below.setdefault(".".join(pieces[:length]), set()).update(owned_by)
     for name, module in model.trunk.named_modules():
         stages = below.get(name, set())
-        if (stages and stages <= still) or (name == "" and stages & still):
+        if (stages and stages <= all_frozen) or (name == "" and stages & all_frozen):
             yield module
 
 

@@ -110,7 +110,7 @@ def prepare_context(
     contents = None
     if feature_cache is not None:
         for members in splits.by_name().values():
-            feature_cache.compute_digests(pick(members, distributed.share(len(members), accelerator)))
+            feature_cache.compute_digests(pick(members, distributed.shard(len(members), accelerator)))
         if accelerator.num_processes > 1:
             for theirs in distributed.all_gather_object(list(feature_cache.digests.items()), accelerator):
                 feature_cache.digests.update(theirs)
@@ -486,8 +486,8 @@ def _feature_cache(
         workers=_workers(plan.config.machine, accelerator),
         computing=reporter.computing,
         note=reporter.note,
-        share=partial(distributed.share, accelerator=accelerator),
-        agree=partial(distributed.agree, accelerator),
+        share=partial(distributed.shard, accelerator=accelerator),
+        agree=partial(distributed.all_true, accelerator),
         clock=clock,
         digests=digests,
         unchanged=partial(sample_tables.is_unchanged, plan.task, plan.options),

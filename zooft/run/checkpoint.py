@@ -45,13 +45,13 @@ class Progress:
 
     Attributes:
         records: of the finished epochs, in order.
-        rank: of the best one, the larger the better; None where there is none yet.
+        score: of the best one, the larger the better; None where there is none yet.
         best: its number, from 1; 0 where there is none yet.
         resolved: what was measured or chosen on the way, such as batch size and precision: plain values.
     """
 
     records: tuple[EpochRecord, ...]
-    rank: tuple[float, ...] | None
+    score: tuple[float, ...] | None
     best: int
     resolved: Mapping[str, Any]
 
@@ -60,12 +60,12 @@ class Progress:
         """How many epochs are finished."""
         return len(self.records)
 
-    def after(self, record: EpochRecord, rank: tuple[float, ...] | None) -> Progress:
-        """The progress one epoch later; `rank` is that of its record."""
+    def after(self, record: EpochRecord, score: tuple[float, ...] | None) -> Progress:
+        """The progress one epoch later; `score` is that of its record."""
         return replace(
             self,
             records=(*self.records, record),
-            rank=rank if record.best else self.rank,
+            score=score if record.best else self.score,
             best=record.epoch if record.best else self.best,
         )
 
@@ -181,7 +181,7 @@ def save(
                 "schema": SCHEMA,
                 "epoch": progress.epoch,
                 "best": progress.best,
-                "rank": progress.rank,
+                "rank": progress.score,
                 "resolved": progress.resolved,
                 "optimizer": settings,
                 "records": progress.records,
@@ -403,7 +403,7 @@ def _load_checkpoint(state: Path) -> Checkpoint:
             progress=Progress(
                 records=tuple(map(_record, content["records"])),
                 best=int(content["best"]),
-                rank=_rank(content["rank"]),
+                score=_score(content["rank"]),
                 resolved=content["resolved"],
             ),
             model=read_file(state / WEIGHTS_FILE).tensors,
@@ -429,8 +429,8 @@ def _number(value: float | None) -> float:
     return math.nan if value is None else float(value)
 
 
-def _rank(values: Sequence[float | None] | None) -> tuple[float, ...] | None:
-    """JSON has no infinity, and only the lowest one can be a rank."""
+def _score(values: Sequence[float | None] | None) -> tuple[float, ...] | None:
+    """JSON has no infinity, and only the lowest one can be a score."""
     return None if values is None else tuple(-math.inf if value is None else float(value) for value in values)
 
 

@@ -249,8 +249,8 @@ def fit(
             distributed.broadcast_buffers(job.loss, accelerator)
             with watch.clock.part("validation"), learner.precision(accelerator.device):
                 val_loss, values = _validate(job, model, epoch_data, hyperparameters, accelerator, epoch=epoch)
-            rank = None if job.keep_last or epoch_data.val is None else score_of(job, values, val_loss)
-            is_best = _is_best(rank, progress, final=epoch == hyperparameters.epochs - 1)
+            score = None if job.keep_last or epoch_data.val is None else score_of(job, values, val_loss)
+            is_best = _is_best(score, progress, final=epoch == hyperparameters.epochs - 1)
             record = EpochRecord(
                 epoch=epoch + 1,
                 train_loss=train_loss,
@@ -261,7 +261,7 @@ def fit(
                 learning=_learning(model, plan),
                 best=is_best,
             )
-            progress = progress.after(record, rank)
+            progress = progress.after(record, score)
             watch.save(progress, optimizer)
             watch.epoch(record)
         if (
@@ -299,7 +299,7 @@ def _begin(
         "weight_decay": hyperparameters.weight_decay,
         "views": job.views,
     }
-    return Progress(records=(), rank=None, best=0, resolved=resolved)
+    return Progress(records=(), score=None, best=0, resolved=resolved)
 
 
 def epoch_data_of(job: Job, plan: FreezePlan, before: EpochData | None = None) -> EpochData:
@@ -320,11 +320,11 @@ def _without_cache(job: Job) -> EpochData:
     return features.feed(job.model, job.train, job.val, boundary=0, views=None, feature_cache=None)
 
 
-def _is_best(rank: tuple[float, float] | None, progress: Progress, *, final: bool) -> bool:
-    """Without a rank, the last epoch is the best."""
-    if rank is None:
+def _is_best(score: tuple[float, float] | None, progress: Progress, *, final: bool) -> bool:
+    """Without a score, the last epoch is the best."""
+    if score is None:
         return final
-    return progress.rank is None or rank > progress.rank
+    return progress.score is None or score > progress.score
 
 
 def _learner(
@@ -420,7 +420,7 @@ def _validate(
     if epoch_data.val is None:
         return math.nan, {}
     total = len(epoch_data.val)  # type: ignore[arg-type]
-    own = distributed.share(total, accelerator)
+    own = distributed.shard(total, accelerator)
     part = epoch_data.val if len(own) == total else Subset(epoch_data.val, own)
     if job.rows is not None:
         batches = features.loader(part, batch_size=features.AT_A_TIME, workers=hyperparameters.workers)

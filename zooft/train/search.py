@@ -115,7 +115,7 @@ def _try_all(
     initial = [copy.deepcopy(module.state_dict()) for module in learning]
     feeds = {} if given.epoch_data is None else {given.job.views: given.epoch_data}
     advance = watch.computing("trying", len(ways))
-    best, best_rank, trials = given, None, []
+    best, best_score, trials = given, None, []
     diverged: DivergedError | None = None
     for hyperparameters, views in ways:
         job = replace(given.job, views=views)
@@ -131,10 +131,10 @@ def _try_all(
         if record is None:
             continue
         trials.append(_trial(record, hyperparameters, views, job.primary))
-        rank = score_of(job, record.metrics, record.val_loss)
-        if best_rank is None or rank > best_rank:
-            best_rank, best = rank, Choice(job=job, hyperparameters=hyperparameters, epoch_data=epoch_data)
-    if best_rank is None and diverged is not None:
+        score = score_of(job, record.metrics, record.val_loss)
+        if best_score is None or score > best_score:
+            best_score, best = score, Choice(job=job, hyperparameters=hyperparameters, epoch_data=epoch_data)
+    if best_score is None and diverged is not None:
         raise diverged
     return replace(best, trials=(*given.trials, *trials))
 

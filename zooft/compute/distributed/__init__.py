@@ -7,16 +7,16 @@ processes share it, up to rounding and to what is random or normalised within a 
 
 from __future__ import annotations
 
-from zooft.compute.distributed.collectives import agree, all_gather_object, first, main_only, main_process_first
+from zooft.compute.distributed.collectives import all_gather_object, all_true, first, main_only, main_process_first
 from zooft.compute.distributed.faults import faults
 from zooft.compute.distributed.gradients import average_gradients, broadcast_buffers, global_loss, global_sums, wrap
 from zooft.compute.distributed.process import alone, check_device, finish, start
-from zooft.compute.distributed.shards import Batches, batches, gather, seed_of, share, steps
+from zooft.compute.distributed.shards import Batches, batches, gather, seed_of, shard, steps
 
 __all__ = [
     "Batches",
-    "agree",
     "all_gather_object",
+    "all_true",
     "alone",
     "average_gradients",
     "batches",
@@ -31,7 +31,7 @@ __all__ = [
     "main_only",
     "main_process_first",
     "seed_of",
-    "share",
+    "shard",
     "start",
     "steps",
     "wrap",

@@ -72,7 +72,7 @@ def main_process_first(accelerator: Accelerator, work: Callable[[], T]) -> T:
     return made[0] if made else work()
 
 
-def agree(accelerator: Accelerator, yes: bool) -> bool:
+def all_true(accelerator: Accelerator, yes: bool) -> bool:
     """Whether `yes` holds in all processes; each waits for the others."""
     if accelerator.num_processes == 1:
         return yes

@@ -98,7 +98,7 @@ def seed_of(*numbers: int) -> int:
     return int(np.random.SeedSequence(numbers).generate_state(1, np.uint64)[0] >> np.uint64(1))
 
 
-def share(n: int, accelerator: Accelerator) -> range:
+def shard(n: int, accelerator: Accelerator) -> range:
     """The samples, of `n`, that this process computes."""
     number: int = accelerator.process_index
     return _parts(n, accelerator.num_processes)[number]
