@@ -40,7 +40,7 @@ def record(epoch: int, **changes: Any) -> EpochRecord:
 def progress(epochs: int, **changes: Any) -> Progress:
     values: dict[str, Any] = {
         "records": tuple(record(n) for n in range(1, epochs + 1)),
-        "rank": (2 / 3, -0.3),
+        "score": (2 / 3, -0.3),
         "best": epochs,
         "resolved": {"batch_size": 48, "precision": "bf16"},
     }
