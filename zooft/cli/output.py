@@ -137,7 +137,7 @@ def _cells(interval: Interval) -> tuple[str, str]:
 def print_verification(verification: Verification) -> None:
     """One line on what was verified, and a line a failure."""
     label("verified" if verification.passed else "NOT verified", fg="green" if verification.passed else "red")
-    outputs = [f"{name} {difference(one, one.whole)}" for name, one in verification.outputs.items()]
+    outputs = [f"output {name} {difference(one, one.whole)}" for name, one in verification.outputs.items()]
     echo(
         f" with onnxruntime on {verification.provider.removesuffix('ExecutionProvider')}, "
         f"{verification.samples} {verification.data} samples, batch sizes "
@@ -146,7 +146,7 @@ def print_verification(verification: Verification) -> None:
     level = verification.preprocessing
     if level is not None:
         network = [
-            f"{name} {difference(one, one.network)}"
+            f"output {name} {difference(one, one.network)}"
             for name, one in verification.outputs.items()
             if one.network is not None
         ]

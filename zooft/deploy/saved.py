@@ -648,10 +648,6 @@ def _outputs(saved: SavedRun) -> tuple[Output, ...]:
     return tuple(saved.problem.deployment.outputs(saved.labels, saved.fitted))
 
 
-def _no_target(_target: Any) -> int:
-    return 0
-
-
 def make_views(saved: SavedRun, samples: Sequence[Sample]) -> SampleDataset:
     """Samples as the network's input, plain; their targets, of whatever kind, are none of its business."""
     from zooft.features import SampleDataset, reader
