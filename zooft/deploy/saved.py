@@ -121,6 +121,7 @@ def open_run(path: Path, registry: Registry, *, like: Backbone | None = None) ->
         channels=task.channels(options),
         record=record.weights,
         like=like,
+        pruned=None if record.pruned is None else record.pruned.sizes,
     )
     backbone = for_task(backbone, task, options)
     _check_taps(path, record, backbone)

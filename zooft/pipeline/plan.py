@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -17,13 +17,39 @@ from zooft.hooks.guard import call_plugin, code_of, place_of
 from zooft.model import weights
 
 if TYPE_CHECKING:
-    from zooft.contracts import Family, Task
+    from zooft.contracts import Family, Labels, Sample, Task, Verification
+    from zooft.deploy.saved import SavedRun
     from zooft.hooks.registry import Registry
+    from zooft.model.adapted import AdaptedModel
+    from zooft.model.backbone import Backbone
+    from zooft.run.record import PrunedRecord
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Beginning:
+    """A model that training begins with instead of the zoo's: one that was pruned.
+
+    Attributes:
+        before: the run that was pruned, or that goes on.
+        model: the backbone, and its model with a head, from the plan and the labels.
+        pruned: what was taken out.
+        accept: ``(run, its validation samples, verification) -> what was pruned, with figures``, called before the run
+            is published; an error that it raises leaves nothing of it. None for a run that goes on.
+    """
+
+    before: Path
+    model: Callable[[Plan, Labels], tuple[Backbone, AdaptedModel]]
+    pruned: PrunedRecord
+    accept: Callable[[SavedRun, Sequence[Sample], Verification | None], PrunedRecord] | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Plan:
-    """The configuration with every name in it resolved."""
+    """The configuration with every name in it resolved.
+
+    Attributes that aren't the configuration's own:
+        begin: what training begins with, where that isn't the zoo's model.
+    """
 
     config: FinetuneConfig
     registry: Registry
@@ -33,9 +59,10 @@ class Plan:
     family: Family
     family_name: str
     model: str
+    begin: Beginning | None = None
 
 
-def resolve(registry: Registry, values: Mapping[str, Any]) -> Plan:
+def resolve(registry: Registry, values: Mapping[str, Any], begin: Beginning | None = None) -> Plan:
     """Look up every name and check every value before any work is done."""
     from zooft.model.names import full_name
 
@@ -44,7 +71,8 @@ def resolve(registry: Registry, values: Mapping[str, Any]) -> Plan:
     task = registry.task(str(values["task"]))
     config, options = configuration.read(values, FinetuneConfig, task.options)
     config = _without_place(registry, config)
-    if config.model.weights not in {"pretrained", "random"} and not Path(config.model.weights).is_file():
+    named = config.model.weights not in {"pretrained", "random"}
+    if begin is None and named and not Path(config.model.weights).is_file():
         raise WeightsError(
             f"there is no weights file {config.model.weights}; --weights takes pretrained, random, or a .safetensors "
             "or .pth file"
@@ -65,7 +93,7 @@ def resolve(registry: Registry, values: Mapping[str, Any]) -> Plan:
             f"--sweep or {other}"
         )
     model = full_name(family, model)
-    if config.model.weights == "pretrained" and config.resume is None:
+    if begin is None and config.model.weights == "pretrained" and config.resume is None:
         sources = [entry.value for entry in registry.weights]
         weights.check_any(
             weights.Places(family=family, model=model, sources=sources, folder=weights.folder_from_environment())
@@ -79,6 +107,7 @@ def resolve(registry: Registry, values: Mapping[str, Any]) -> Plan:
         family=family,
         family_name=family_name,
         model=model,
+        begin=begin,
     )
 
 

@@ -14,7 +14,7 @@ from functools import cache
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from zooft.compute.resources import Resources
-from zooft.contracts import InputSpec, Label, WeightsRecord
+from zooft.contracts import InputSpec, Label, PrunedSizes, WeightsRecord
 from zooft.errors import RunError
 from zooft.run.folder import RUN_FILE, SUFFIX, write_json
 from zooft.runtime import schema_2, schemas
@@ -130,6 +130,31 @@ class TrialRecord:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class PrunedRecord:
+    """What ``zooft prune`` took out of the backbone.
+
+    Attributes:
+        ratio: of the channels of each group of layers, as requested.
+        sizes: of the backbone's tensors and layers, where they differ from the zoo's.
+        groups: of layers that share channels, which lost some.
+        whole: groups that lost none.
+        before: channels of the groups that lost some.
+        after: the same, afterwards.
+        gate: the primary figure of the run that was pruned and of this one, on validation samples.
+        table: what each costs: the run that was pruned, this one, and one with a smaller backbone.
+    """
+
+    ratio: float
+    sizes: PrunedSizes
+    groups: int
+    whole: int
+    before: int
+    after: int
+    gate: Mapping[str, Any] = field(default_factory=dict)
+    table: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class RunRecord:
     """``run.json``. What a run finds out is None, or empty, until then.
 
@@ -156,6 +181,7 @@ class RunRecord:
         profile: where the time went, with ``--profile``.
         resumed: how often the run was resumed.
         ended_at: the number of epochs after which it had ended, where it was continued for more.
+        pruned: what was taken out of the backbone; None where it is as the zoo builds it.
     """
 
     # strict, for the types of its parts too: an unknown field is a fault, and a text is no number
@@ -183,6 +209,7 @@ class RunRecord:
     profile: Mapping[str, Any] | None = None
     resumed: int = 0
     ended_at: tuple[int, ...] = ()
+    pruned: PrunedRecord | None = None
 
     @property
     def classes(self) -> tuple[str, ...]:
