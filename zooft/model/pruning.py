@@ -73,8 +73,8 @@ def prune(model: AdaptedModel, spec: InputSpec, ratio: float, *, seed: int = 0) 
         roots, whole = _roots(graph, model, image, ratio, generator)
         if not roots:
             raise ModelError(
-                f"nothing can be pruned: of {whole} groups of layers that share channels, none can lose any without "
-                "changing what the head reads or how the network computes; take a smaller backbone instead"
+                f"nothing can be pruned by {ratio:g}: of {whole} groups of layers that share channels none can lose "
+                "any without changing what the head reads or how the network computes; take a smaller backbone instead"
             )
         shapes = [each.shape for each in _without_gradients(model, image)]
         before = after = 0
