@@ -784,7 +784,7 @@ def _describe(saved: SavedRun, sha256: str) -> Metadata:
         ports=sample_tables.ports(saved.task, saved.options),
         group_rule=saved.group_rule,
         preprocessing=f"inside the graph: {saved.task.explain(saved.input, saved.options)}",
-        backbone=record.backbone.reference,
+        backbone=record.backbone_in_words,
         weights=runs.to_json(record.weights),
         weights_sha256=sha256,
         data={key: value for key, value in runs.to_json(record.data).items() if key != "path"},

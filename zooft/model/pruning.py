@@ -119,7 +119,7 @@ def resize(module: nn.Module, wanted: PrunedSizes, *, what: str) -> None:
         if not isinstance(old, Tensor) or not _is_part(shape, old.shape):
             found = tuple(old.shape) if isinstance(old, Tensor) else "no tensor"
             raise ModelError(f"{what} gives {name} the shape {tuple(shape)}, and the zoo's module has {found}")
-        part = old.detach()[tuple(slice(size) for size in shape)].clone()
+        part = old.detach()[tuple(slice(size) for size in shape)].clone().contiguous()
         if isinstance(old, nn.Parameter):
             setattr(holder, leaf, nn.Parameter(part, requires_grad=old.requires_grad))
         else:

@@ -323,13 +323,14 @@ def _train_smaller(
         "out": out.with_name(f"{out.name}-{runs.slug(parse_reference(reference)[1])}"),
         "audit": False,
     }
-    reporter.step(f"training {reference} to compare with, {chosen['epochs']} epochs")
+    name = reference.rpartition("/")[2]
+    reporter.step(f"training {name} to compare with, {chosen['epochs']} epochs")
     try:
         return finetune(reporter=reporter, registry=registry, **chosen).path
     except ZooftError as error:
         if settings.smaller is not None:  # the user wants this one
             raise
-        reporter.note(f"{reference} couldn't be trained to compare with: {error}")
+        reporter.note(f"{name} couldn't be trained to compare with: {error}")
         return None
 
 

@@ -216,6 +216,12 @@ class RunRecord:
         """The categories of all labels, one after the other."""
         return tuple(name for label in self.labels for name in label.categories)
 
+    @property
+    def backbone_in_words(self) -> str:
+        """``family:name``, and how much of it was pruned."""
+        pruned = "" if self.pruned is None else f" (pruned, ratio {self.pruned.ratio:g})"
+        return self.backbone.reference + pruned
+
     def figures(self, split: str) -> Mapping[str, Any]:
         """A split's figures as `Evaluation` has them, in JSON's types; empty where it wasn't evaluated."""
         return self.evaluation.get(split, {})
