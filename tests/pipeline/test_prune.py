@@ -26,6 +26,7 @@ from zooft.hooks import registry
 from zooft.model import pruning, relatives
 from zooft.model.adapted import AdaptedModel, adapt, load_zoo_state_dict, zoo_state_dict
 from zooft.model.backbone import Backbone, load_backbone, rebuild_backbone
+from zooft.pipeline import prune
 from zooft.run.record import read_record
 
 ORCHARD = '''
@@ -201,6 +202,41 @@ def test_whatever_takes_a_run_takes_a_pruned_one(run: Path, pruned: Path, data: 
     assert load_file(tmp_path / "longer" / "model.safetensors")["first.deep.weight"].shape == (20, 1, 3, 3)
 
 
+def test_a_smaller_run_is_used_again_where_it_was_trained_in_the_same_way(
+    run: Path, pruned: Path, tmp_path: Path
+) -> None:
+    there, before = run.with_name("whole-pruned-tree_base"), saved.open_run(run, registry.load())
+    assert prune._is_trained(there, before, "tree_base", 8)
+    assert not prune._is_trained(there, before, "tree_base", 9)
+    assert not prune._is_trained(there, before, "tree_small", 8)
+    assert not prune._is_trained(pruned, before, "tree_large", 2)
+    assert prune._folder(there, lambda _path: True) == (there, True)
+    assert prune._folder(there, lambda _path: False) == (run.with_name("whole-pruned-tree_base-2"), False)
+    changed = replace(before, record=replace(before.record, config={**before.record.config, "seed": 1}))
+    assert not prune._is_trained(there, changed, "tree_base", 8)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("task", "options"), [("segmentation", ("--size", "64")), ("ct", ("--mode", "volume", "--slices", "4"))]
+)
+def test_masks_and_bags_are_pruned_too(task: str, options: tuple[str, ...], tmp_path: Path) -> None:
+    data = tmp_path / "data"
+    command("demo", task, data)
+    command(
+        "finetune", "--task", task, *options, "--data", data, "--backbone", "timm:test_resnet", "--weights", "random", "--freeze",
+        "none", "--epochs", "2", "--backbone-lr", "0.01", "--no-audit", "--no-report", "--workers", "0", "--out", tmp_path / "run",
+    )  # fmt: skip
+    command(
+        "prune", tmp_path / "run", "--data", data, "--ratio", "0.4", "--epochs", "1", "--no-smaller", "--max-drop", "1"
+    )
+    command("verify", tmp_path / "run-pruned", "--data", data)
+    gate = read_record(tmp_path / "run-pruned").pruned
+    assert gate is not None
+    assert gate.table["pruned"]["multiplications"] < gate.table["original"]["multiplications"]
+
+
+@pytest.mark.slow
 def test_a_pruned_run_is_pruned_further(pruned: Path, tmp_path: Path) -> None:
     again = tmp_path / "again"
     command(

@@ -6,8 +6,9 @@ asks before it publishes.
 
 from __future__ import annotations
 
-import logging
-from collections.abc import Mapping, Sequence
+import itertools
+import re
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -19,6 +20,7 @@ from zooft.compute import launcher
 from zooft.contracts import parse_reference
 from zooft.contracts.plurals import pluralize
 from zooft.deploy import contenders as comparison
+from zooft.deploy import precisions
 from zooft.deploy import saved as finished
 from zooft.deploy.contenders import Contender
 from zooft.errors import ConfigError, DataError, ModelError, PruningError, RunError, VerificationError, ZooftError
@@ -43,11 +45,14 @@ if TYPE_CHECKING:
     from zooft.pipeline.plan import Plan
     from zooft.pipeline.reporter import Reporter
 
-logger = logging.getLogger("zooft")
-
 ORIGINAL, PRUNED = "original", "pruned"
 """Rows of the table; a smaller backbone's row has its name."""
 _FEWEST_EPOCHS = 3
+_COMPARED = re.compile(
+    "head|freeze|batch_size|optimizer|lr|backbone_lr|momentum|weight_decay|schedule|warmup|step_epochs|step_factor|power"
+    "|val_fraction|seed"
+)
+"""Options that a smaller backbone's run must share to be of use again."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -115,6 +120,7 @@ def prune(
         ZooftError: the run can't be pruned, or the gate doesn't hold; nothing is left of the pruned run.
     """
     reporter, known = reporter or LoggingReporter(), registry or registries.load()
+    run = run if run.name else run.resolve()  # of "." there is no name to make others of
     out = out or run.with_name(f"{run.name}-pruned")
     values = _values(known, run, settings, data=data, out=out, local=local or {})
     reporter.step(f"pruning {run}")
@@ -313,18 +319,24 @@ def _train_smaller(
             "with --smaller"
         )
         return None
-    out = Path(values["out"])
+    epochs = int(own["epochs"]) + int(values["epochs"])
+    name = reference.rpartition("/")[2]
+    base = Path(values["out"])
+    base = base.with_name(f"{base.name}-{runs.slug(parse_reference(reference)[1])}")
+    out, is_there = _folder(base, lambda path: _is_trained(path, before, parse_reference(reference)[1], epochs))
+    if is_there:
+        reporter.note(f"{name} was trained before, in the same way: {out}")
+        return out
     chosen = {
         **values,
         "backbone": reference,
         "freeze": own["freeze"],
-        "epochs": int(own["epochs"]) + int(values["epochs"]),
+        "epochs": epochs,
         "weights": "random" if before.record.weights.kind == "random" else "pretrained",
-        "out": out.with_name(f"{out.name}-{runs.slug(parse_reference(reference)[1])}"),
+        "out": out,
         "audit": False,
     }
-    name = reference.rpartition("/")[2]
-    reporter.step(f"training {name} to compare with, {chosen['epochs']} epochs")
+    reporter.step(f"training {name} to compare with, {epochs} epochs")
     try:
         return finetune(reporter=reporter, registry=registry, **chosen).path
     except ZooftError as error:
@@ -332,6 +344,37 @@ def _train_smaller(
             raise
         reporter.note(f"{name} couldn't be trained to compare with: {error}")
         return None
+
+
+def _folder(base: Path, fits: Callable[[Path], bool]) -> tuple[Path, bool]:
+    """The first of ``base``, ``base-2``, … that is free, or that has what is wanted already."""
+    for number in itertools.count(1):
+        path = base if number == 1 else base.with_name(f"{base.name}-{number}")
+        if not runs.working_or_final(path).exists():
+            return path, False
+        if fits(path):
+            return path, True
+    raise AssertionError("there is no end of numbers")
+
+
+def _is_trained(path: Path, before: SavedRun, model: str, epochs: int) -> bool:
+    """Whether a finished run is of a model on the same data with the same options, with a file."""
+    try:
+        record, first = read_record(path), before.record
+    except RunError:
+        return False
+    options = {name: value for name, value in record.config.items() if _COMPARED.fullmatch(name)}
+    return (
+        runs.is_finished(path)
+        and precisions.usable_source(path)
+        and record.pruned is None
+        and (record.weights.kind == "random") == (first.weights.kind == "random")
+        and model in (record.backbone.name, record.backbone.name.partition(".")[0])
+        and record.config["epochs"] == epochs
+        and record.data.fingerprint == first.data.fingerprint
+        and record.options == first.options
+        and options == {name: value for name, value in first.config.items() if _COMPARED.fullmatch(name)}
+    )
 
 
 def _find_smaller(before: SavedRun, registry: Registry) -> str | None:
