@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 import shutil
+import sys
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -21,7 +22,7 @@ from torch import Tensor, nn
 
 from zooft.contracts import PrunedSizes, Stage
 from zooft.deploy import benchmark, precision_gate, saved
-from zooft.errors import ModelError
+from zooft.errors import ConfigError, ModelError
 from zooft.hooks import registry
 from zooft.model import pruning, relatives
 from zooft.model.adapted import AdaptedModel, adapt, load_zoo_state_dict, zoo_state_dict
@@ -398,6 +399,13 @@ def test_a_backbone_that_cannot_be_traced_is_refused() -> None:
     backbone, model = model_of("torchvision:shufflenet_v2_x0_5")
     with pytest.raises(ModelError, match="torch-pruning can't trace this backbone"):
         pruning.prune(model, replace(backbone.input, height=64, width=64), 0.3)
+
+
+def test_without_torch_pruning_it_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "torch_pruning.dependency", None)
+    backbone, model = model_of("timm:test_resnet")
+    with pytest.raises(ConfigError, match=r"pip install 'zooft\[prune\]'"):
+        pruning.prune(model, backbone.input, 0.3)
 
 
 def test_sizes_build_the_module_again_and_damaged_ones_are_refused() -> None:

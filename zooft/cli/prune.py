@@ -16,6 +16,8 @@ from zooft.errors import ConfigError, PruningError
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+    from zooft.pipeline.prune import Pruned
+
 
 @click.command(
     epilog="""\b
@@ -92,7 +94,6 @@ def prune(
         if not as_json:
             print_rows(error.record)
         raise
-    verification = made.result.verification
     if as_json:
         print_json(
             {
@@ -100,13 +101,17 @@ def prune(
                 "onnx": made.result.onnx,
                 "smaller": made.smaller,
                 "gate": made.drop,
-                "verification": verification,
+                "verification": made.result.verification,
                 "table": made.table,
             }
         )
         return
-    if verification is not None:
-        print_verification(verification)
+    _print(made)
+
+
+def _print(made: Pruned) -> None:
+    if made.result.verification is not None:
+        print_verification(made.result.verification)
     print_rows(made.table)
     echo(f"run:     {made.result.path}")
     if made.smaller is not None:

@@ -125,9 +125,9 @@ def prune(
     values = _values(known, run, settings, data=data, out=out, local=local or {})
     reporter.step(f"pruning {run}")
     before = finished.open_run(run, known)
-    _refuse_frozen(before, known)
+    _refuse_frozen(before, known, reporter)
     begun, state = _shrink(before, known, settings, reporter)
-    smaller = _train_smaller(before, known, values, settings, begun, reporter) if settings.compare else None
+    smaller = _train_smaller(before, known, values, settings, reporter) if settings.compare else None
     reporter.step("training the pruned model")
     gate = _Gate(before, known, smaller, settings, int(values["seed"]), reporter)
     beginning = Beginning(
@@ -194,8 +194,8 @@ def _is_begun(run: Path) -> bool:
     return runs.working_or_final(run).is_dir()
 
 
-def _refuse_frozen(before: SavedRun, registry: Registry) -> None:
-    """Raise RunError where no epoch of a run has trained anything of its backbone."""
+def _refuse_frozen(before: SavedRun, registry: Registry, reporter: Reporter) -> None:
+    """Raise RunError where no epoch of a run has trained anything of its backbone; note what was frozen."""
     from zooft.model import freeze
 
     config = before.record.config
@@ -207,6 +207,8 @@ def _refuse_frozen(before: SavedRun, registry: Registry) -> None:
             "channels, and fewer would have to learn anew, which a frozen backbone doesn't; train a run with "
             "--freeze none, or last:2, and prune that one"
         )
+    if any(plan.frozen for plan in plans):
+        reporter.note(f"the run was trained with --freeze {config['freeze']}; from here on everything learns")
 
 
 def _shrink(
@@ -307,7 +309,6 @@ def _train_smaller(
     registry: Registry,
     values: Mapping[str, Any],
     settings: Settings,
-    begun: PrunedRecord,
     reporter: Reporter,
 ) -> Path | None:
     """Train a smaller backbone for as many epochs as the pruned one will have seen; None, with a note, if it can't."""
