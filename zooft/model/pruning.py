@@ -50,15 +50,19 @@ class Outcome:
     after: int
 
 
-def prune(model: AdaptedModel, spec: InputSpec, ratio: float, *, seed: int = 0) -> Outcome:
+def prune(
+    model: AdaptedModel, spec: InputSpec, ratio: float, *, images: Sequence[Tensor] = (), seed: int = 0
+) -> Outcome:
     """Take channels out of a model's trunk, in place; what the head reads keeps its shape.
 
-    Each group of layers that share channels loses about the share `ratio` of them, those with the smallest weights.
+    Each group of layers that share channels loses about the share `ratio` of them: those that move least what their
+    readers give.
 
     Args:
         model: on the CPU.
         spec: of its backbone's input.
         ratio: between 0 and 1.
+        images: batches ``(n, C, H, W)`` that this is measured on; noise where there are none.
         seed: of the noise that it is tried on.
 
     Raises:
@@ -70,7 +74,7 @@ def prune(model: AdaptedModel, spec: InputSpec, ratio: float, *, seed: int = 0) 
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of parameters that it doesn't know: groups with these stay whole
         graph = _trace(model, image)
-        roots, whole = _roots(graph, model, image, ratio, generator)
+        roots, whole = _roots(graph, model, image, ratio, generator, _variances(model, images or [image]))
         if not roots:
             raise ModelError(
                 f"nothing can be pruned by {ratio:g}: of {whole} groups of layers that share channels none can lose "
@@ -78,13 +82,10 @@ def prune(model: AdaptedModel, spec: InputSpec, ratio: float, *, seed: int = 0) 
             )
         shapes = [each.shape for each in _without_gradients(model, image)]
         before = after = 0
-        for layer, remove in roots:
+        for layer, gone in roots:
             size = _channels(layer)
-            group = _group(graph, layer, range(size))
-            gone = _chosen(_importance(group), _split(graph, group), ratio)
             _group(graph, layer, gone).prune(record_history=False)
             before, after = before + size, after + size - len(gone)
-            assert len(gone) == remove  # noqa: S101 -- our own invariant: as many as were tried
     made = _without_gradients(model, image)
     if [each.shape for each in made] != shapes or not all(bool(torch.isfinite(each).all()) for each in made):
         raise ModelError("the pruned backbone gives the head something of another shape, so it can't be pruned")
@@ -131,6 +132,26 @@ def resize(module: nn.Module, wanted: PrunedSizes, *, what: str) -> None:
             if not _is_number(old) or not _is_smaller(value, old):
                 raise ModelError(f"{what} gives {name}.{attribute} the value {value!r}, and the zoo's module has {old}")
             setattr(holder, attribute, value)
+
+
+def measure_norms(model: AdaptedModel, images: Sequence[Tensor]) -> None:
+    """Give batch norms the statistics that they have in the pruned trunk.
+
+    Args:
+        model: in evaluation mode; its trunk's statistics are replaced.
+        images: batches ``(n, C, H, W)`` of more than one image.
+    """
+    norms = [layer for layer in model.trunk.modules() if isinstance(layer, _BatchNorm) and layer.track_running_stats]
+    momenta = [layer.momentum for layer in norms]
+    for layer in norms:
+        layer.reset_running_stats()
+        layer.momentum = None  # the mean of all batches
+        layer.train()
+    for batch in images:
+        _without_gradients(model, batch)
+    for layer, momentum in zip(norms, momenta, strict=True):
+        layer.momentum = momentum
+        layer.eval()
 
 
 def multiplications(model: AdaptedModel, spec: InputSpec) -> int:
@@ -191,10 +212,15 @@ def _trace(model: AdaptedModel, image: Tensor) -> Any:
 
 
 def _roots(
-    graph: Any, model: AdaptedModel, image: Tensor, ratio: float, generator: torch.Generator
-) -> tuple[list[tuple[nn.Module, int]], int]:
-    """The first layer of each group that can lose channels and how many it loses; how many groups can't."""
-    found: list[tuple[nn.Module, int]] = []
+    graph: Any,
+    model: AdaptedModel,
+    image: Tensor,
+    ratio: float,
+    generator: torch.Generator,
+    variances: Mapping[nn.Module, Tensor],
+) -> tuple[list[tuple[nn.Module, list[int]]], int]:
+    """The first layer of each group that can lose channels and which it loses; how many groups can't."""
+    found: list[tuple[nn.Module, list[int]]] = []
     whole = 0
     for group in list(graph.get_all_groups(root_module_types=[_ConvNd, nn.Linear])):
         layer = group[0].dep.target.module
@@ -205,7 +231,7 @@ def _roots(
             continue
         gone = _chosen(noise, parts, ratio)
         if gone and _holds(graph, model, image[:1], layer, gone):
-            found.append((layer, len(gone)))
+            found.append((layer, _chosen(_importance(graph, group, variances, len(noise)), parts, ratio)))
         else:
             whole += 1
     return found, whole
@@ -219,12 +245,59 @@ def _channels(layer: nn.Module) -> int:
     return int(layer.out_features if isinstance(layer, nn.Linear) else layer.out_channels)  # type: ignore[arg-type]
 
 
-def _importance(group: Any) -> Tensor:
-    """Of each channel: the norm of the weights that make it and that read it."""
-    from torch_pruning.pruner.importance import GroupMagnitudeImportance
+def _variances(model: AdaptedModel, images: Sequence[Tensor]) -> dict[nn.Module, Tensor]:
+    """Of what every convolution and linear layer of the trunk reads, by channel, over images and places."""
+    sums: dict[nn.Module, tuple[int, Tensor, Tensor]] = {}
 
-    found: Tensor = GroupMagnitudeImportance(p=2)(group)
-    return found.detach().cpu()
+    def add(layer: nn.Module, inputs: tuple[Tensor, ...]) -> None:
+        x = inputs[0].movedim(-1 if isinstance(layer, nn.Linear) else 1, 0).flatten(1).double()
+        count, total, squares = sums.get(layer, (0, torch.zeros(len(x)), torch.zeros(len(x))))
+        sums[layer] = (count + x.shape[1], total + x.sum(1), squares + x.square().sum(1))
+
+    with ExitStack() as stack:
+        for layer in model.trunk.modules():
+            if isinstance(layer, (_ConvNd, nn.Linear)):
+                stack.callback(layer.register_forward_pre_hook(add).remove)
+        for batch in images:
+            _without_gradients(model, batch)
+    return {
+        layer: (squares / count - (total / count).square()).clamp(min=0)
+        for layer, (count, total, squares) in sums.items()
+    }
+
+
+def _importance(graph: Any, group: Any, variances: Mapping[nn.Module, Tensor], size: int) -> Tensor:
+    """Of each channel: its share of the variance that all channels bring into what each layer that reads them gives.
+
+    What a channel has on average doesn't count: norms and shifts behind it learn that at once.
+    """
+    found = torch.zeros(size, dtype=torch.double)
+    for item in group:
+        layer = item.dep.target.module
+        if layer in variances and _reads(graph, item.dep) and len(variances[layer]) == _inputs(layer):
+            brought = variances[layer] * _weight_by_input(layer)
+            share = brought / brought.sum().clamp(min=1e-30)
+            found.index_add_(0, torch.tensor(item.root_idxs), share[torch.tensor(item.idxs)])
+    return found
+
+
+def _inputs(layer: nn.Module) -> int:
+    return int(layer.in_features if isinstance(layer, nn.Linear) else layer.in_channels)  # type: ignore[arg-type]
+
+
+def _weight_by_input(layer: Any) -> Tensor:
+    """Sum of the squared weights that read each input channel."""
+    weight, parts = layer.weight.detach().double(), getattr(layer, "groups", 1)
+    split = weight.reshape(parts, weight.shape[0] // parts, weight.shape[1], -1)
+    found: Tensor = split.square().sum((1, 3)).flatten()
+    return found
+
+
+def _reads(graph: Any, dependency: Any) -> bool:
+    """Whether it is a layer's reading of channels, which it mixes."""
+    module = dependency.target.module
+    reads = graph.is_in_channel_pruning_fn(dependency.handler)
+    return bool(reads) and isinstance(module, (_ConvNd, nn.Linear)) and not _is_depthwise(module)
 
 
 def _split(graph: Any, group: Any) -> int:
@@ -290,11 +363,8 @@ def _unread(graph: Any, group: Sequence[Any]) -> Iterator[None]:
     """While it is entered, layers that read the group's channels get zeros in their place."""
     with ExitStack() as stack:
         for dependency, indices in group:
-            module = dependency.target.module
-            reads = graph.is_in_channel_pruning_fn(dependency.handler)
-            if reads and isinstance(module, (_ConvNd, nn.Linear)) and not _is_depthwise(module):
-                handle = module.register_forward_pre_hook(_zeroing(indices))
-                stack.callback(handle.remove)
+            if _reads(graph, dependency):
+                stack.callback(dependency.target.module.register_forward_pre_hook(_zeroing(indices)).remove)
         yield
 
 

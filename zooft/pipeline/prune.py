@@ -19,6 +19,7 @@ from zooft import runtime
 from zooft.compute import launcher
 from zooft.contracts import parse_reference
 from zooft.contracts.plurals import pluralize
+from zooft.data import samples as sample_tables
 from zooft.deploy import contenders as comparison
 from zooft.deploy import precisions
 from zooft.deploy import saved as finished
@@ -48,6 +49,8 @@ if TYPE_CHECKING:
 ORIGINAL, PRUNED = "original", "pruned"
 """Rows of the table; a smaller backbone's row has its name."""
 _FEWEST_EPOCHS = 3
+_IMAGES, _AT_A_TIME = 128, 16
+"""Training samples on which channels are compared, and images of a batch of them."""
 _COMPARED = re.compile(
     "head|freeze|batch_size|optimizer|lr|backbone_lr|momentum|weight_decay|schedule|warmup|step_epochs|step_factor|power"
     "|val_fraction|seed"
@@ -126,7 +129,8 @@ def prune(
     reporter.step(f"pruning {run}")
     before = finished.open_run(run, known)
     _refuse_frozen(before, known, reporter)
-    begun, state = _shrink(before, known, settings, reporter)
+    images = _training_images(before, values, reporter)
+    begun, state = _shrink(before, known, settings, images, reporter)
     smaller = _train_smaller(before, known, values, settings, reporter) if settings.compare else None
     reporter.step("training the pruned model")
     gate = _Gate(before, known, smaller, settings, int(values["seed"]), reporter)
@@ -211,8 +215,31 @@ def _refuse_frozen(before: SavedRun, registry: Registry, reporter: Reporter) -> 
         reporter.note(f"the run was trained with --freeze {config['freeze']}; from here on everything learns")
 
 
+def _training_images(before: SavedRun, values: Mapping[str, Any], reporter: Reporter) -> list[Tensor]:
+    """Some training samples as the trunk sees them, in batches of more than one image.
+
+    Raises:
+        DataError: the data isn't the run's.
+    """
+    import torch
+
+    from zooft.deploy.verify import spread
+
+    wanted = configuration.names(before.task.options)
+    options = configuration.build(before.task.options, {n: value for n, value in values.items() if n in wanted})
+    sample_tables.begin(before.task, values["data"], options)
+    found = sample_tables.discover(before.task, values["data"], options, computing=reporter.computing)
+    resume.check_data(before.path, found)
+    _, members, _ = finished.samples_of(before.problem, found, before.labels, run=before.path, split="train")
+    views = finished.make_views(before, members)
+    instances = views[0][0].shape[0] if before.model.bag else 1
+    made = [views[index][0] for index in spread(members, max(2, _IMAGES // instances))]
+    images = torch.cat(made) if before.model.bag else torch.stack(made)
+    return [part for part in torch.split(images, _AT_A_TIME) if len(part) > 1]
+
+
 def _shrink(
-    before: SavedRun, registry: Registry, settings: Settings, reporter: Reporter
+    before: SavedRun, registry: Registry, settings: Settings, images: Sequence[Tensor], reporter: Reporter
 ) -> tuple[PrunedRecord, dict[str, Tensor]]:
     """What is taken out of a run's model, and the tensors that are left, under the zoo's names.
 
@@ -224,7 +251,9 @@ def _shrink(
 
     model = before.model
     size, cost = _count(model), pruning.multiplications(model, before.input)
-    outcome = pruning.prune(model, before.input, settings.ratio, seed=int(before.record.config["seed"]))
+    seed = int(before.record.config["seed"])
+    outcome = pruning.prune(model, before.input, settings.ratio, images=images, seed=seed)
+    pruning.measure_norms(model, images)
     sizes = pruning.sizes(_plain(before, registry).module, model.trunk)
     state = zoo_state_dict(model)
     _check_rebuilt(before, registry, sizes, state)
