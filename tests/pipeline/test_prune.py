@@ -367,6 +367,42 @@ def _kept(rows: Tensor, left: Tensor, whole: Tensor) -> list[int]:
     return found
 
 
+@torch.no_grad()
+def test_channels_go_whose_readers_miss_them_least() -> None:
+    """Four constant channels that are read with large weights, and twelve that carry the image."""
+    torch.manual_seed(0)
+    module = nn.Sequential(
+        nn.Conv2d(3, 16, 3), nn.ReLU(), nn.Conv2d(16, 8, 3), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Identity()
+    )
+    constant = [1, 6, 7, 15]
+    module[0].weight[constant], module[0].bias[constant] = 0.0, 5.0
+    module[2].weight[:, constant] = 50.0
+    backbone, _ = model_of("timm:test_resnet")
+    backbone = replace(backbone, module=module, stages={"all": Stage(("0", "1", "2", "3", "4"))}, width=8)
+    model = adapt(backbone, registry.load().head("standard/linear"), {"logits": 3})
+    before = module[0].bias.clone()
+    pruning.prune(model, backbone.input, 0.25, images=[torch.randn(8, 3, 32, 32)])
+    assert torch.equal(module[0].bias, before[[index for index in range(16) if index not in constant]])
+
+
+@torch.no_grad()
+def test_norms_get_the_statistics_of_what_they_see() -> None:
+    _, model = model_of("timm:test_resnet")
+    first = next(layer for layer in model.trunk.modules() if isinstance(layer, nn.BatchNorm2d))
+    seen: list[Tensor] = []
+    handle = first.register_forward_pre_hook(lambda _layer, inputs: seen.append(inputs[0].clone()))
+    momentum = first.momentum
+    pruning.measure_norms(model.eval(), list(torch.randn(3, 4, 3, 64, 64)))
+    handle.remove()
+    means = torch.stack([x.mean((0, 2, 3)) for x in seen])
+    variances = torch.stack([x.movedim(1, 0).flatten(1).var(1, unbiased=True) for x in seen])
+    assert len(seen) == 3
+    assert torch.allclose(first.running_mean, means.mean(0), atol=1e-5)
+    assert torch.allclose(first.running_var, variances.mean(0), atol=1e-5)
+    assert first.momentum == momentum
+    assert not any(layer.training for layer in model.trunk.modules())
+
+
 def test_attention_and_what_the_head_reads_stay_whole() -> None:
     backbone, model = model_of("timm:test_vit")
     before = {name: tuple(t.shape) for name, t in model.trunk.state_dict().items()}
