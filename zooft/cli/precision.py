@@ -99,7 +99,7 @@ def export_float32(folder: Path, data: Path, *, samples: int, provider: str, liv
         provider=provider,
         advance=live.computing("samples, in torch and from the file", len(picked)),
     )
-    return record, saved.settle(folder, candidate, record)
+    return record, saved.settle(folder, candidate, record, note=live.note)
 
 
 def _make(
@@ -187,6 +187,8 @@ def _record(
     run: SavedRun, folder: Path, made: dict[str, tuple[Path, Lowered, Verification]], costs: dict[str, Cost]
 ) -> dict[str, dict[str, Any]]:
     """Rows by precision, which the records of verification get, too."""
+    from zooft.deploy import bill
+
     rows: dict[str, dict[str, Any]] = {name: asdict(cost) for name, cost in costs.items()}
     for name, (_, lowered, verification) in made.items():
         drop, primary = lowered.drop, lowered.drop.metric
@@ -205,6 +207,7 @@ def _record(
         precision = {**(verification.precision or {}), "table": rows}
         path = folder / runs.PRECISION_VERIFICATION_FILE.format(name)
         runs.write_json(path, replace(verification, precision=precision).as_json())
+    bill.describe_exports(folder)
     return rows
 
 

@@ -118,7 +118,7 @@ def _copy(file: Served, draft: Path) -> None:
 def _describe(file: Served, draft: Path) -> None:
     """What it is made of, under which licences, and the checksums of all."""
     made = bill.bill_of_materials(file.metadata, file.path, name=file.name)
-    (draft / bill.FILE).write_text(json.dumps(made, indent=2) + "\n", encoding="utf-8")
+    (draft / bill.FILE).write_text(bill.as_text(made), encoding="utf-8")
     (draft / bill.LICENCES).write_text(bill.licences(file.metadata), encoding="utf-8")
     (draft / bill.CHECKSUMS).write_text(bill.checksums(draft), encoding="utf-8")
 

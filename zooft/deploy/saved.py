@@ -20,9 +20,11 @@ from zooft import config as configuration
 from zooft import runtime
 from zooft.contracts import Advance, Computing, Sample, Verification, unseen
 from zooft.data import samples as sample_tables
+from zooft.deploy import bill
 from zooft.errors import ConfigError, DataError, RunError, RuntimeModelError, ZooftError
 from zooft.evaluation.predictions import Predictions
 from zooft.hooks.guard import call_plugin, part_within, within
+from zooft.model.weights import file_sha256
 from zooft.run import folder as runs
 from zooft.run.record import RunRecord, read_record
 from zooft.runtime.metadata import SCHEMA
@@ -565,8 +567,18 @@ def _stages_of_modules(saved: SavedRun) -> dict[str, str]:
     return {f"trunk.{name}".rpartition(".")[0]: stages[0] for name, stages in found.items() if stages}
 
 
-def settle(run: Path, candidate: Path, verification: Verification) -> Path:
-    """Give a candidate its name by how it did, and write ``verification.json``.
+def settle(
+    run: Path, candidate: Path, verification: Verification, *, note: Callable[[str], None] = lambda _text: None
+) -> Path:
+    """Give a candidate its name by how it did, and write ``verification.json`` and what the file is made of.
+
+    Files in lower precision that were made from another one are removed: they hold an older model.
+
+    Args:
+        run: the run's folder.
+        candidate: the new file.
+        verification: of it.
+        note: called with a sentence on each file that was removed.
 
     Returns:
         ``model.onnx`` for a file that passed; ``model.unverified.onnx`` for one that failed, with any
@@ -577,7 +589,32 @@ def settle(run: Path, candidate: Path, verification: Verification) -> Path:
     other.unlink(missing_ok=True)
     candidate.replace(target)
     runs.write_json(run / runs.VERIFICATION_FILE, verification.as_json())
+    _remove_stale(run, note)
+    bill.describe_exports(run)
     return target
+
+
+def _remove_stale(run: Path, note: Callable[[str], None]) -> None:
+    """Remove files in lower precision that weren't made from the float32 file as it is now."""
+    source = run / runs.ONNX_FILE
+    sha256 = file_sha256(source) if source.is_file() else ""
+    for name in runtime.PRECISIONS:
+        path = run / runs.PRECISION_FILE.format(name)
+        if path.is_file() and _made_from(path) != sha256:
+            path.unlink()
+            (run / runs.PRECISION_VERIFICATION_FILE.format(name)).unlink(missing_ok=True)
+            note(
+                f"{path.name} was made from another {runs.ONNX_FILE}, so it was removed; 'zooft export {run} "
+                f"--precision {name}' makes it again"
+            )
+
+
+def _made_from(path: Path) -> str:
+    """SHA-256 of the float32 file that one in lower precision states; nothing where it can't be read."""
+    try:
+        return runtime.read_precision(path).source_sha256
+    except RuntimeModelError:
+        return ""
 
 
 def deployed_model(saved: SavedRun) -> DeployedModel:

@@ -480,7 +480,7 @@ def _export(context: training.TrainingContext, saved: SavedRun, splits: Splits) 
         provider=plan.config.deployment.provider,
         advance=reporter.computing("samples, in torch and from the file", len(chosen)),
     )
-    finished.settle(saved.path, candidate, verification)
+    finished.settle(saved.path, candidate, verification, note=reporter.note)
     context.events.on_verified(verification)
     return verification
 
