@@ -42,6 +42,7 @@ Examples:
   zooft predict model.onnx folder 'more/*.png' --json
   zooft predict model.onnx pictures.parquet --out answers.csv
   zooft predict model.onnx folder --out answers.csv --resume
+  zooft predict model.onnx folder --out answers.parquet
   zooft predict model.onnx SERIES_DIR --format dicom-sr --out results""",
 )
 @click.argument("model", type=click.Path(path_type=Path))
@@ -50,7 +51,7 @@ Examples:
     "--format",
     "form",
     metavar="FORMAT",
-    help="table, csv, json, jsonl, or a format of the task's own, such as dicom-sr of ct "
+    help="table, csv, json, jsonl, parquet (with --out), or a format of the task's own, such as dicom-sr of ct "
     "[default: as --out ends, else csv with --out, table without]",
 )
 @click.option("--out", type=click.Path(path_type=Path), help="file, or folder for a task's own format, to write")

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import contextlib
 import io
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, BinaryIO
 
 from zooft.cli.output import print_json, print_table
 from zooft.cli.screen import echo, write
@@ -105,8 +105,11 @@ class Sink:
         for key in keys:
             self._tally.count(journal.answer(key))
         layout = formats.with_names(self._layout, (journal.answer(key) for key in keys))
-        form = self._wanted.format
-        journal.publish(lambda file: formats.write(file, layout, (journal.answer(key) for key in keys), form))
+
+        def publish(file: BinaryIO) -> None:
+            _write_file(file, layout, lambda: (journal.answer(key) for key in keys), self._wanted.format)
+
+        journal.publish(publish)
         if self._wanted.as_json:
             print_json({"out": self._wanted.out, "answered": self._tally.answered, "failed": self._tally.failed})
         else:
@@ -136,6 +139,17 @@ class Sink:
         self._begin()
         csv = self._wanted.format == "csv"
         write(formats.csv_line(formats.cells(self._layout, answer)) if csv else formats.line(self._layout, answer))
+
+
+def _write_file(file: BinaryIO, layout: Layout, answers: Callable[[], Iterable[Answer]], form: str) -> None:
+    from zooft.deploy import formats, parquet
+
+    if form == "parquet":
+        parquet.write(file, layout, answers)
+        return
+    text = io.TextIOWrapper(file, encoding="utf-8", newline="")
+    formats.write(text, layout, answers(), form)
+    text.detach()  # writes what is left, and leaves the file open
 
 
 @contextlib.contextmanager
