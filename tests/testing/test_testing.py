@@ -423,6 +423,35 @@ def unreadable(source: Any, _options: Any) -> Any:
     return np.zeros((8, 8, 3), np.uint8)
 
 
+class SharedBuffer:
+    """Reads into one array for all threads."""
+
+    def __init__(self) -> None:
+        self.buffer = np.zeros((8, 8, 3), np.uint8)
+
+    def __call__(self, source: Any, _options: Any) -> Any:
+        import time
+
+        self.buffer[:] = int(Path(source).stem) + 1
+        time.sleep(0.002)
+        return self.buffer.copy()
+
+
+class SharedPlace:
+    """Seeks and reads one open file for all threads, and notices that it isn't where it was."""
+
+    place: Any = None
+
+    def __call__(self, source: Any, _options: Any) -> Any:
+        import time
+
+        self.place = source
+        time.sleep(0.002)
+        if self.place != source:
+            raise zooft.DataError("the file ends early")
+        return np.zeros((8, 8, 3), np.uint8)
+
+
 TASKS: dict[str, tuple[dict[str, Any], str]] = {
     "always-nan": ({"metrics": lambda t, p: {"accuracy": float("nan")}}, "the primary metric, accuracy,? is nan"),
     "fails-without-a-class": ({"metrics": lacking}, "failed in metrics: ValueError: a class is missing"),
@@ -449,6 +478,8 @@ TASKS: dict[str, tuple[dict[str, Any], str]] = {
     "of-row-stays": ({"of_row": lambda s, row, o: zooft.Sample(id=row.id, source=lambda: row)}, "can't be sent to another process"),
     "of-row-is-none": ({"of_row": lambda s, row, o: None}, "gives in of_row: None; expected a Sample"),
     "of-row-unread": ({"of_row": lambda s, row, o: zooft.Sample(id=row.id, source=row)}, "gives a sample that can't be read: rows/7 .*Task.of_row"),
+    "read-shares-an-array": ({"read": SharedBuffer()}, "gives other arrays of .* where threads read at once; expected the same.*Task.read"),
+    "read-shares-a-file": ({"read": SharedPlace()}, "fails on .* where threads read at once: .*the file ends early.*Task.read"),
     "another-dtype": ({"read": lambda s, o: np.zeros((8, 8, 3), np.float32)}, "dark/00.png is float32 of shape .8, 8, 3.; expected uint8 of shape .height, width, 3."),
 }  # fmt: skip
 
