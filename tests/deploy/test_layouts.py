@@ -120,6 +120,18 @@ def test_openvino_computes_what_onnxruntime_does(model: Path) -> None:
     np.testing.assert_allclose(compiled([images])["probabilities"], ours, atol=1e-6)
 
 
+def test_openvino_s_own_format_would_answer_the_same_to_the_last_bit(model: Path, tmp_path: Path) -> None:
+    openvino = pytest.importorskip("openvino", reason="openvino isn't installed")
+    ir = tmp_path / "model.xml"
+    openvino.save_model(openvino.convert_model(str(model)), str(ir), compress_to_fp16=False)
+    images = np.random.default_rng(1).integers(0, 4, (2, 20, 30, 3)).astype(np.uint8)
+    exact = {"INFERENCE_PRECISION_HINT": "f32"}
+    as_onnx, as_ir = (
+        openvino.Core().compile_model(str(path), "CPU", exact)([images])["probabilities"] for path in (model, ir)
+    )
+    assert np.array_equal(as_onnx, as_ir)
+
+
 def test_the_script_in_the_image_answers_as_the_runtime_does(model: Path, tmp_path: Path) -> None:
     out = folder(model, "triton")
     levels = np.zeros((20, 30, 3), np.uint8)
