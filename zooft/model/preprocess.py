@@ -33,7 +33,7 @@ from zooft.model.resampling import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Sequence
 
     from zooft.contracts import InputSpec, Interpolation, ResizeMode
 
@@ -92,9 +92,11 @@ class _Tiles:
     width: int
     bytes: Tensor
 
-    def each(self) -> zip[tuple[Tensor, Tensor]]:
-        """First input sample ``(1,)`` and weights ``(2 * samples, width)`` of one tile after the other."""
-        return zip(torch.split(self.starts, 1), self.bytes, strict=True)
+    def each(self) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
+        """First input sample ``(1,)``, higher and lower bytes ``(samples, width)`` of one tile after the other."""
+        for start, both in zip(torch.split(self.starts, 1), self.bytes, strict=True):
+            high, low = both.chunk(2)
+            yield start, high, low
 
 
 class Resize(nn.Module):
@@ -225,18 +227,15 @@ class Resize(nn.Module):
         """
         vertical, horizontal = self._tiles(images.shape[1], images.shape[2])
         none, zero = (torch.tensor(number, dtype=torch.uint8) for number in (0, _ZERO))
-        narrow = [
-            _sums(
-                _product(_cut(images, start, horizontal.width, axis=2).permute(0, 3, 1, 2), weights.T, none, zero),
-                axis=3,
-            )
-            for start, weights in horizontal.each()
-        ]
+        narrow, small = [], []
+        # a product for the higher bytes and one for the lower: to split the sums of both would copy them
+        for start, high, low in horizontal.each():
+            some = _cut(images, start, horizontal.width, axis=2).permute(0, 3, 1, 2)
+            narrow.append(256 * _product(some, high.T, none, zero) + _product(some, low.T, none, zero))
         levels = _levels(torch.cat(narrow, dim=3)[..., : self.width])
-        small = [
-            _sums(_product(weights, _cut(levels, start, vertical.width, axis=2), zero, none), axis=2)
-            for start, weights in vertical.each()
-        ]
+        for start, high, low in vertical.each():
+            some = _cut(levels, start, vertical.width, axis=2)
+            small.append(256 * _product(high, some, zero, none) + _product(low, some, zero, none))
         return _levels(torch.cat(small, dim=2)[:, :, : self.height], torch.float32)
 
     def _tiles(self, rows: int, columns: int) -> list[_Tiles]:
@@ -392,12 +391,6 @@ def _product(one: Tensor, other: Tensor, *zeros: Tensor) -> Tensor:
     shape = [*many.shape[:-2], one.shape[-2], other.shape[-1]]
     product: Tensor = torch.onnx.ops.symbolic("MatMulInteger", (one, other, *zeros), dtype=torch.int32, shape=shape)
     return product
-
-
-def _sums(parts: Tensor, *, axis: int) -> Tensor:
-    """Whole sums of those over the weights' higher bytes and, after them along `axis`, those over the lower."""
-    high, low = parts.chunk(2, dim=axis)
-    return 256 * high + low
 
 
 def _levels(sums: Tensor, dtype: torch.dtype = torch.uint8) -> Tensor:
