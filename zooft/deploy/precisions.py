@@ -224,7 +224,7 @@ def _search(
     note(
         "quantised: "
         + (", ".join(operators) if operators else "all operators that can be")
-        + "; error of the network's outputs, as a share of their spread: "
+        + "; error of the network's outputs, as a share of their standard deviation: "
         + ", ".join(f"{value:.3f} with {name} operators" for name, value in errors.items())
     )
     stated = replace(stated, calibration=calibrated.samples, operators=tuple(operators))
@@ -313,6 +313,11 @@ def write(apart: networks.TakenApart, network: onnx.ModelProto, path: Path, stat
         partial.unlink(missing_ok=True)
 
 
+def _advice(name: str) -> str:
+    training = "a model that answers nearly the same to everything, as after few epochs, differs most: train it longer"
+    return training if name == "fp16" else f"--precision fp16 differs less, and {training}"
+
+
 def settle(folder: Path, lowered: Lowered, verification: Verification) -> Path:
     """Give a file that passed its name, and write its own record of verification.
 
@@ -324,6 +329,7 @@ def settle(folder: Path, lowered: Lowered, verification: Verification) -> Path:
         lowered.path.unlink(missing_ok=True)
         raise VerificationError(
             f"the {name} file failed its verification, so nothing was written: {'; '.join(verification.failures)}"
+            f"; {_advice(name)}"
         )
     target = folder / runs.PRECISION_FILE.format(name)
     lowered.path.replace(target)
