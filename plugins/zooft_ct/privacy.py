@@ -15,6 +15,8 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path, PurePath
 
+import click
+
 import zooft
 
 KEY_FILE = ".zooft-key"
@@ -174,8 +176,6 @@ def _own(data: Path | None) -> Path | None:
 
     None for a user without one, which would end in the working directory.
     """
-    import click
-
     application = Path(click.get_app_dir("zooft")) / "keys"
     if not application.is_absolute():
         return None

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 import zooft
-from zooft_detection import matching
+from zooft_detection import matching, plots
 from zooft_detection.deploy import detections
 from zooft_detection.drawing import draw_comparison
 from zooft_detection.evaluation import SENSITIVITIES, likely, row_ap50, thresholds
@@ -153,8 +153,6 @@ def _figure(value: float | None) -> str:
 
 
 def _sections(evaluated: Any, labels: Labels, _fitted: Any, _rule: str) -> Sequence[Any]:
-    from zooft_detection import plots
-
     evaluation = evaluated.evaluation
     found: list[Any] = [*_tables(evaluation, labels), _sizes(evaluation), _froc(evaluation)]
     found.append(plots.precision_recall(evaluated.predictions, [label.name for label in labels]))

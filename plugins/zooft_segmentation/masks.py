@@ -13,11 +13,12 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 import zooft
 from zooft_segmentation.classes import ClassSpec
 
 if TYPE_CHECKING:
-    import numpy as np
     from numpy.typing import NDArray
     from PIL.Image import Image
 
@@ -162,8 +163,6 @@ def inspect(path: Path, colours: frozenset[int]) -> Inspection:
     Raises:
         DataError: it isn't a mask; the message is the reason alone.
     """
-    import numpy as np
-
     keys, by_colour = _keys(path, colours)
     mark = f"{zlib.crc32(keys.tobytes()):08x}"
     if keys.dtype == np.uint8:
@@ -211,8 +210,6 @@ def decode(path: Path, code: Code) -> NDArray[np.uint8]:
     Raises:
         DataError: it isn't such a mask; the message is the reason alone.
     """
-    import numpy as np
-
     keys, by_colour = _keys(path, frozenset(code.colours.keys if code.colours else ()))
     known = code.table(colours=by_colour)
     if keys.dtype == np.uint8:
@@ -232,8 +229,6 @@ def decode(path: Path, code: Code) -> NDArray[np.uint8]:
 
 def _keys(path: Path, colours: frozenset[int]) -> tuple[NDArray[Any], bool]:
     """``(H, W)``: uint8 or int32 values, or packed colours as int32; and whether they are colours."""
-    import numpy as np
-
     with zooft.image_opened(path) as image:
         if image.format in _LOSSY and not image.info.get("lossless"):
             raise zooft.DataError(
@@ -262,7 +257,5 @@ def _keys(path: Path, colours: frozenset[int]) -> tuple[NDArray[Any], bool]:
 
 
 def _pack_levels(image: Image) -> NDArray[Any]:
-    import numpy as np
-
     levels = np.array(image.convert("RGB")).astype(np.int32)
     return np.asarray(levels[..., 0] << 16 | levels[..., 1] << 8 | levels[..., 2])

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 import zooft
-from zooft_segmentation import tiles
+from zooft_segmentation import plots, tiles
 from zooft_segmentation.areas import AREAS, SHARES, TRUE, row_miou
 from zooft_segmentation.classes import colours_of
 from zooft_segmentation.drawing import draw_comparison
@@ -140,8 +140,6 @@ def _figure(value: float | None) -> str:
 
 
 def _sections(evaluated: Any, labels: Labels, _fitted: Any, _rule: str) -> Sequence[Any]:
-    from zooft_segmentation import plots
-
     found: list[Any] = list(_tables(evaluated.evaluation, labels))
     confusion = evaluated.evaluation.details.get("confusion")
     if confusion:

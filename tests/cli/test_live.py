@@ -89,8 +89,10 @@ def test_the_first_rejected_are_named_and_the_others_counted(log: io.StringIO) -
         shown.rejected([zooft.Rejection(f"{n}.png", "torn") for n in range(7)])
         shown.rejected([])
     assert [line.strip() for line in log.getvalue().splitlines()] == [
-        "rejected: 7 (all in the run's rejected.csv)", *(f"{n}.png: torn" for n in range(5)), "and 2 more",
-    ]  # fmt: skip
+        "rejected: 7 (all in the run's rejected.csv)",
+        *(f"{n}.png: torn" for n in range(5)),
+        "and 2 more",
+    ]
 
 
 def test_on_a_terminal_the_last_epochs_and_the_best_one_remain(terminal: Terminal) -> None:

@@ -38,7 +38,7 @@ PLUGIN = PluginInfo(name="mine", distribution="my-package", version="1")
         (int | None, None), (Literal["a", "b"], "b"), (Callable[[int], int], len), (Any, object()), (Path, Path("x")),
         (Sequence[int], range(3)),
     ],
-)  # fmt: skip
+)  # fmt: skip # a table of cases
 def test_what_is_of_a_type_fits_it(hint: Any, value: Any) -> None:
     assert first_misfit(hint, value) is None
 
@@ -53,7 +53,7 @@ def test_what_is_of_a_type_fits_it(hint: Any, value: Any) -> None:
         (Mapping[str, tuple[str, ...]], {"a": ("x", 7)}, "['a'][1]", "text"), (int | None, "x", "", "a whole number or None"),
         (Literal["a", "b"], "c", "", "'a' or 'b'"), (Callable[[int], int], 3, "", "a function"),
     ],
-)  # fmt: skip
+)  # fmt: skip # a table of cases
 def test_what_is_not_is_named_with_its_place(hint: Any, value: Any, where: str, expected: str) -> None:
     found = first_misfit(hint, value)
     assert found is not None

@@ -99,14 +99,17 @@ def test_what_this_process_has_checked_is_built_again_without_looking() -> None:
     assert looked
 
 
-@pytest.mark.parametrize(("changed", "message"), [
-    ({"high": Stage(("high.0",))}, r"in no stage: high\.1\.weight"),
-    ({"high": Stage(("high", "low.0"))}, r"in several stages: low\.0\.weight \(low and high\)"),
-    ({"pool": Stage((), lambda m, x: x.amax((2, 3)))}, "don't compose to its trunk: they differ by"),
-    ({"pool": Stage((), lambda m, x: x)}, r"should give \(N, width\), stage by stage and whole; it gives"),
-    ({"low": Stage(("low",), lambda m, x: (m.low(x), x))}, "the stage low of net gives tuple, expected a tensor"),
-    ({"pool": Stage((), lambda m, x: m.no_such_thing(x))}, "the stages of net don't run: pool: AttributeError"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("changed", "message"),
+    [
+        ({"high": Stage(("high.0",))}, r"in no stage: high\.1\.weight"),
+        ({"high": Stage(("high", "low.0"))}, r"in several stages: low\.0\.weight \(low and high\)"),
+        ({"pool": Stage((), lambda m, x: x.amax((2, 3)))}, "don't compose to its trunk: they differ by"),
+        ({"pool": Stage((), lambda m, x: x)}, r"should give \(N, width\), stage by stage and whole; it gives"),
+        ({"low": Stage(("low",), lambda m, x: (m.low(x), x))}, "the stage low of net gives tuple, expected a tensor"),
+        ({"pool": Stage((), lambda m, x: m.no_such_thing(x))}, "the stages of net don't run: pool: AttributeError"),
+    ],
+)
 def test_a_wrong_map_is_refused_with_what_is_wrong(changed: Mapping[str, Stage], message: str) -> None:
     with pytest.raises(ModelError, match=message):
         load(family(stages={**STAGES, **changed}))
@@ -120,10 +123,13 @@ def test_a_family_that_fails_to_build_is_named() -> None:
         load(family(build=fail))
 
 
-@pytest.mark.parametrize("build", [
-    lambda width, outputs: nn.Linear(width, outputs + 1),
-    lambda width, outputs: nn.Sequential(nn.Linear(width, outputs), nn.Threshold(1e9, float("nan"))),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    "build",
+    [
+        lambda width, outputs: nn.Linear(width, outputs + 1),
+        lambda width, outputs: nn.Sequential(nn.Linear(width, outputs), nn.Threshold(1e9, float("nan"))),
+    ],
+)
 def test_a_head_that_does_not_give_finite_logits_for_each_class_is_refused(
     build: Callable[[int, int], nn.Module],
 ) -> None:

@@ -10,7 +10,10 @@ import click
 from zooft.cli.live import Live
 from zooft.cli.output import json_flag, print_json, print_table
 from zooft.cli.screen import echo
+from zooft.contracts import parse_reference
 from zooft.errors import ZooftError
+from zooft.hooks import registry
+from zooft.model.names import full_name
 
 if TYPE_CHECKING:
     from zooft.contracts import Family
@@ -31,8 +34,6 @@ def backbones(pattern: str | None, as_json: bool) -> None:
 
     PATTERN is FAMILY:MODEL with * and ?; without it, the families are listed.
     """
-    from zooft.hooks import registry
-
     found = registry.load()
     if pattern is None:
         _families(found, as_json=as_json)
@@ -66,8 +67,6 @@ def _count(family: Family) -> dict[str, Any]:
 
 
 def _rows(found: Registry, pattern: str) -> list[dict[str, Any]]:
-    from zooft.contracts import parse_reference
-    from zooft.model.names import full_name
     from zooft.model.zoo import describe
 
     name, wanted = parse_reference(pattern)

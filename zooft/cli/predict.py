@@ -19,6 +19,9 @@ from zooft.cli.predict_arguments import Job, PredictArguments, check_folder, che
 from zooft.cli.predict_output import Tally, writing
 from zooft.cli.screen import echo
 from zooft.contracts import DeployedFile
+from zooft.deploy import formats
+from zooft.deploy.formats import Layout
+from zooft.hooks import registry
 from zooft.run.folder import ONNX_FILE, to_json, write_text
 from zooft.storage.sequences import pick
 
@@ -77,7 +80,6 @@ def predict(model: Path, typed: tuple[str, ...], as_json: bool, **given: Any) ->
     )
     check_out(wanted)  # before anything is opened that takes its time
     from zooft.deploy import metadata_check, saved
-    from zooft.hooks import registry
 
     installed = registry.load()
     opened = runtime.load(wanted.model, provider=wanted.provider, threads=_threads_each(wanted, installed))
@@ -110,7 +112,6 @@ def _threads_each(wanted: PredictArguments, installed: Registry) -> int:
 
 def _by_file(job: Job) -> Tally:
     from zooft.deploy import predict as answers
-    from zooft.deploy.formats import Layout
     from zooft.deploy.journal import path_of
 
     out = job.wanted.out
@@ -228,7 +229,6 @@ def _write_groups(
     job: Job, groups: Sequence[Group], rejected: Sequence[Rejection], advance: Callable[[int], None], tally: Tally
 ) -> None:
     from zooft.deploy import predict as answers
-    from zooft.deploy.formats import Layout
 
     about = to_json({**job.about, "intended_use": job.opened.metadata.intended_use, "rejected": rejected})
     layout = Layout(
@@ -281,8 +281,6 @@ def _write_own(job: Job, groups: Sequence[Group], results: Sequence[GroupResult 
 
 def _write_missing(folder: Path, lacking: Sequence[Answer], *, key: str = "patient") -> None:
     """Those who weren't answered, or only in part; an earlier command's entries of others are removed."""
-    from zooft.deploy import formats
-
     path, head = folder / _MISSING_FILE, formats.csv_line((key, "missing", "error"))
     if lacking:
         folder.mkdir(parents=True, exist_ok=True)

@@ -12,6 +12,8 @@ import click
 from zooft.cli import model_argument
 from zooft.cli.screen import echo
 from zooft.errors import ConfigError
+from zooft.hooks import registry
+from zooft.serve.limits import Limits
 
 TOKEN = "ZOOFT_SERVE_TOKEN"  # noqa: S105 -- a variable's name
 _NEEDED = ("starlette", "uvicorn", "prometheus_client")
@@ -56,7 +58,6 @@ def serve(**given: Any) -> None:
     missing = [name for name in _NEEDED if find_spec(name) is None]
     if missing:
         raise ConfigError(f"serving needs {', '.join(missing)}, not installed here: pip install 'zooft[serve]'")
-    from zooft.hooks import registry
     from zooft.serve import server
 
     options = _options(**given)
@@ -78,7 +79,6 @@ def _options(
     timeout: float,
     **others: Any,
 ) -> Any:
-    from zooft.serve.limits import Limits
     from zooft.serve.server import Options
 
     limits = Limits(

@@ -12,7 +12,9 @@ from zooft.cli import model_argument
 from zooft.cli.live import Live
 from zooft.cli.output import json_flag, print_json, print_label_verification, print_verification
 from zooft.cli.screen import echo
+from zooft.deploy import signature as signatures
 from zooft.errors import ConfigError, DataError, RuntimeModelError
+from zooft.hooks import registry
 from zooft.run import folder as runs
 
 if TYPE_CHECKING:
@@ -86,7 +88,6 @@ def _signed(file: Path, signature: Path | None, key: Path | None, *, as_json: bo
         raise ConfigError("--signature and --key belong together: the signature, and the signer's public key")
     if signature is None or key is None:
         return False
-    from zooft.deploy import signature as signatures
 
     if not file.is_file():
         raise RuntimeModelError(f"there is no file {file}; 'zooft export RUN' writes a run's model.onnx")
@@ -106,7 +107,6 @@ def _signed(file: Path, signature: Path | None, key: Path | None, *, as_json: bo
 
 def _with_torch(file: Path, folder: Path, data: Path | None, *, samples: int, provider: str) -> Verification:
     from zooft.deploy import saved
-    from zooft.hooks import registry
 
     with Live() as live:
         opened = saved.open_run(folder, registry.load())
@@ -128,7 +128,6 @@ def _with_torch(file: Path, folder: Path, data: Path | None, *, samples: int, pr
 
 def _by_labels(file: Path, folder: Path | None, data: Path | None, *, samples: int, provider: str) -> LabelVerification:
     from zooft.deploy import label_verification
-    from zooft.hooks import registry
 
     if not file.is_file():
         raise RuntimeModelError(f"there is no file {file}; 'zooft export RUN' writes a run's model.onnx")

@@ -20,9 +20,13 @@ from zooft import config as configuration
 from zooft import runtime
 from zooft.contracts import Advance, Computing, Sample, Verification, unseen
 from zooft.data import samples as sample_tables
+from zooft.deploy import deviation, metadata_check, verify
+from zooft.deploy.metadata_check import refuse_undeclared
+from zooft.deploy.verify import Reference, spread
 from zooft.errors import ConfigError, DataError, RunError, RuntimeModelError, ZooftError
 from zooft.evaluation.predictions import Predictions
 from zooft.hooks.guard import call_plugin, part_within, within
+from zooft.model.weights import read_file
 from zooft.run import folder as runs
 from zooft.run.record import RunRecord, read_record
 from zooft.runtime.metadata import SCHEMA
@@ -49,7 +53,6 @@ if TYPE_CHECKING:
         Task,
     )
     from zooft.deploy.export import DeployedModel
-    from zooft.deploy.verify import Reference
     from zooft.features import FeatureCache, SampleDataset
     from zooft.features.prefix import Prefix
     from zooft.hooks.registry import Registry
@@ -111,7 +114,6 @@ def open_run(path: Path, registry: Registry, *, like: Backbone | None = None) ->
     """
     from zooft.model.adapted import adapt, load_zoo_state_dict
     from zooft.model.backbone import for_task, rebuild_backbone
-    from zooft.model.weights import read_file
 
     record = read_record(path)
     task, options = _task(registry, record.task, record.options)
@@ -245,8 +247,6 @@ def samples_to_verify(
 
     Training samples where there are no others: for comparing two ways to the same answer any will do.
     """
-    from zooft.deploy.verify import spread
-
     all_trained_on = saved.record.data.val == 0
     _, members, notes = find_samples(
         saved.task,
@@ -452,7 +452,6 @@ def export_run(saved: SavedRun, path: Path, *, note: Callable[[str], None] = lam
         ExportError: it can't be exported.
     """
     from zooft.deploy.export import export
-    from zooft.deploy.metadata_check import refuse_undeclared
 
     ports = sample_tables.ports(saved.task, saved.options)
     model, outputs, example = deployed_model(saved), _outputs(saved), [_example(port) for port in ports]
@@ -501,8 +500,6 @@ def verify_file(
     saved: SavedRun, path: Path, samples: Sequence[Sample], *, available: int, provider: str, advance: Advance
 ) -> Verification:
     """Compare an exported file with its run's model, on `samples` or, where there are none, on generated images."""
-    from zooft.deploy import metadata_check, verify
-
     model = runtime.load(path, provider=provider)
     expected = _describe(saved, model.metadata.weights_sha256)
     material = verify.Material(
@@ -535,8 +532,6 @@ def verify_file(
 
 def _located(saved: SavedRun, path: Path, record: Verification, arrays: Sequence[Arrays]) -> Verification:
     """A record of a file that differs, with the operator where that begins, by an export of the run."""
-    from zooft.deploy import deviation
-
     try:
         with tempfile.TemporaryDirectory() as scratch:
             fresh = Path(scratch) / runs.ONNX_FILE
@@ -714,8 +709,6 @@ def _task(registry: Registry, name: str, options: Mapping[str, Any]) -> tuple[Ta
 
 def _reference(saved: SavedRun) -> Reference:
     import torch
-
-    from zooft.deploy.verify import Reference
 
     module = deployed_model(saved)
 

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 from zooft import config as configuration
 from zooft.data import samples as sample_tables
 from zooft.errors import ConfigError, DataError, RunError, WeightsError
+from zooft.run import checkpoint as checkpoints
 from zooft.run import folder as runs
 from zooft.run.record import RunRecord, read_record
 
@@ -85,8 +86,6 @@ def resume_options(registry: Registry, values: Mapping[str, Any]) -> dict[str, A
 
 def _extend(registry: Registry, run: Path, given: Mapping[str, Any]) -> dict[str, Any]:
     """The options of a run that continues where a finished one ended."""
-    from zooft.run import checkpoint as checkpoints
-
     before = read_record(run)
     own = configuration.read_toml(run / runs.SETTINGS_FILE)
     # where things lie was removed when the run was finished

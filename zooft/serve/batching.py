@@ -9,6 +9,8 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from zooft.serve.limits import RequestRefused, busy
 
 if TYPE_CHECKING:
@@ -148,8 +150,6 @@ class Batcher:
                 await self._answer([one])
 
     def _compute(self, requests: Sequence[Arrays]) -> Mapping[str, NDArray[Any]]:
-        import numpy as np
-
         if len(requests) == 1:
             return self._run(*requests[0])
         return self._run(*(np.concatenate(parts) for parts in zip(*requests, strict=True)))

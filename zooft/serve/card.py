@@ -18,7 +18,7 @@ def card(served: Served) -> dict[str, Any]:
     names = (
         "task", "problem", "labels", "ports", "outputs", "fitted", "group_rule", "preprocessing", "backbone", "weights",
         "weights_sha256", "data", "metrics", "intended_use",
-    )  # fmt: skip
+    )  # fmt: skip # a table of fields
     return {
         "name": served.name,
         "version": str(served.version),

@@ -14,6 +14,9 @@ from typing import TYPE_CHECKING, Any
 
 from zooft.contracts import unseen
 from zooft.data import samples as sample_tables
+from zooft.deploy import formats
+from zooft.deploy import predict as answers
+from zooft.deploy.formats import Layout
 from zooft.errors import ZooftError
 from zooft.serve import archives
 from zooft.serve.limits import RequestRefused
@@ -22,7 +25,6 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from zooft.contracts import FileAnswer, Rejection, Sample
-    from zooft.deploy.formats import Layout
     from zooft.deploy.predict import Answer, Input
     from zooft.serve.limits import Limits
     from zooft.serve.repository import Served
@@ -30,7 +32,7 @@ if TYPE_CHECKING:
 _SUFFIXES = {
     b"\xff\xd8\xff": ".jpg", b"\x89PNG": ".png", b"RIFF": ".webp", b"II*\0": ".tif", b"MM\0*": ".tif", b"BM": ".bmp",
     b"\x1f\x8b": ".nii.gz",
-}  # fmt: skip
+}  # fmt: skip # a table of suffixes
 _MOST_DRAWN = 12
 _LONGEST = 1024
 """Pixels of the longer side of a picture that is sent back."""
@@ -144,8 +146,6 @@ def _why(answer: dict[str, Any]) -> str:
 
 
 def _layout(served: Served, key: str, facts: tuple[str, ...]) -> Layout:
-    from zooft.deploy.formats import Layout
-
     about, presentation = served.model.metadata, served.task.problem.presentation
     return Layout(
         key=key,
@@ -157,9 +157,6 @@ def _layout(served: Served, key: str, facts: tuple[str, ...]) -> Layout:
 
 
 def _predict_files(served: Served, given: ReceivedFiles, draw: bool) -> dict[str, Any]:
-    from zooft.deploy import formats
-    from zooft.deploy import predict as answers
-
     layout = _layout(served, "file", ())
     rows: list[Answer] = []
     pictures: dict[str, str] = {}
@@ -181,9 +178,6 @@ def _predict_files(served: Served, given: ReceivedFiles, draw: bool) -> dict[str
 
 
 def _predict_groups(served: Served, given: ReceivedFiles, draw: bool) -> dict[str, Any]:
-    from zooft.deploy import formats
-    from zooft.deploy import predict as answers
-
     task, options = served.task, served.options
     found = answers.discover_groups(task, [given.folder], options, unseen)
     layout = _layout(served, "patient", ("samples", "missing", "decisive"))
@@ -210,8 +204,6 @@ def _predict_groups(served: Served, given: ReceivedFiles, draw: bool) -> dict[st
 
 
 def _draw_decisive(served: Served, sample: Sample) -> str:
-    from zooft.deploy import predict as answers
-
     shown = list(answers.draw_files(served.model, served.task, served.options, [sample], report=lambda _answer: None))
     return draw_answer(served, shown[0], sample_tables.show(served.task, served.options, sample)) if shown else ""
 

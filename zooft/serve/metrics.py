@@ -27,9 +27,12 @@ class Metrics:
         ProcessCollector(registry=self._registry)
         self._requests = Counter("zooft_requests", "answered requests", ("route", "status"), registry=self._registry)
         self._seconds = Histogram(
-            "zooft_request_seconds", "from a request's first byte to its answer", ("route",),
-            buckets=_SECONDS, registry=self._registry,
-        )  # fmt: skip
+            "zooft_request_seconds",
+            "from a request's first byte to its answer",
+            ("route",),
+            buckets=_SECONDS,
+            registry=self._registry,
+        )
         self._batches = Histogram(
             "zooft_batch_samples", "samples in a batch", ("model",), buckets=_ROWS, registry=self._registry
         )

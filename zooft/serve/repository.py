@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from zooft import runtime
 from zooft.errors import ConfigError, ZooftError
 from zooft.serve.limits import RequestRefused
 
@@ -57,7 +58,6 @@ def open_served(
     """
 
     def open_(name: str, version: int, path: Path) -> Served:
-        from zooft import runtime
         from zooft.deploy import metadata_check, saved
 
         model = runtime.load(path, provider=provider, threads=threads)

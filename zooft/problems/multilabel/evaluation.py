@@ -13,7 +13,8 @@ from zooft.contracts import EvaluationPart
 from zooft.evaluation.groups import members_of
 from zooft.evaluation.predictions import Predictions
 from zooft.problems.multilabel import metrics
-from zooft.problems.multilabel.training import HEAD, targets_column
+from zooft.problems.multilabel.head import HEAD
+from zooft.problems.multilabel.training import targets_column
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from zooft.contracts import Description, PresentationPart, Table
+from zooft.problems.multilabel import plots
 from zooft.problems.multilabel.evaluation import rows_of, thresholds_of
-from zooft.problems.multilabel.training import HEAD
+from zooft.problems.multilabel.head import HEAD
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -157,8 +158,6 @@ def _figure(value: float) -> str:
 
 
 def _sections(evaluated: Evaluated, labels: Labels, _fitted: Fitted, _rule: str) -> Sequence[Any]:
-    from zooft.problems.multilabel import plots
-
     return [*_tables(evaluated.evaluation, labels), *plots.of_split(evaluated, labels)]
 
 
