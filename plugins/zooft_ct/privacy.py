@@ -56,7 +56,7 @@ def key_of(data: Path | None) -> Key:
     if own is not None:
         with contextlib.suppress(OSError):
             return _create(own)
-    return _fleeting()
+    return _temporary_key()
 
 
 def key_near(paths: Sequence[Path]) -> Key:
@@ -188,7 +188,7 @@ def _first(places: Iterable[Path]) -> Key | None:
 
 
 @functools.cache
-def _fleeting() -> Key:
+def _temporary_key() -> Key:
     """A key that isn't stored."""
     _logger.warning(
         "the key of the hashes can't be stored in the user's folder: they are of this command alone and no other will "

@@ -57,7 +57,7 @@ class SliceMask:
         """``(H, W)``, the number of each pixel's class."""
         return np.frombuffer(zlib.decompress(self.packed), np.uint8).reshape(self.shape)
 
-    def renumbered(self, numbers: Sequence[int], count: int) -> SliceMask:
+    def renumber(self, numbers: Sequence[int], count: int) -> SliceMask:
         """With other numbers of the classes: ``numbers[old]``, of `count` ones."""
         table = np.full(256, OUTSIDE, np.uint8)
         table[: len(numbers)] = numbers

@@ -34,7 +34,7 @@ class Boxes:
     classes: tuple[int, ...] = ()
     ignored: tuple[bool, ...] = ()
 
-    def renumbered(self, numbers: Sequence[int]) -> Boxes:
+    def renumber(self, numbers: Sequence[int]) -> Boxes:
         """With other numbers of the classes: ``numbers[old]``."""
         return replace(self, classes=tuple(numbers[each] for each in self.classes))
 

@@ -90,7 +90,7 @@ class Regions:
             drawn[_draw_shape(region.shape, self.size)] = region.number
         return drawn
 
-    def renumbered(self, numbers: Sequence[int], count: int) -> Regions:
+    def renumber(self, numbers: Sequence[int], count: int) -> Regions:
         """With other numbers of the classes: ``numbers[old]``, of `count` ones."""
         counts = [0] * count
         for old, new in enumerate(numbers):

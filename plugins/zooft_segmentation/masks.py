@@ -44,7 +44,7 @@ class Table:
     keys: tuple[int, ...]
     classes: tuple[int, ...]
 
-    def renumbered(self, numbers: Sequence[int]) -> Table:
+    def renumber(self, numbers: Sequence[int]) -> Table:
         """With other numbers of the classes: ``numbers[old]``."""
         return replace(self, classes=tuple(each if each == OUTSIDE else numbers[each] for each in self.classes))
 
@@ -95,13 +95,13 @@ class Mask:
         except zooft.DataError as error:
             raise zooft.DataError(f"the mask {self.path.name}: {error}") from error
 
-    def renumbered(self, numbers: Sequence[int], count: int) -> Mask:
+    def renumber(self, numbers: Sequence[int], count: int) -> Mask:
         """With other numbers of the classes: ``numbers[old]``, of `count` ones."""
         counts = [0] * count
         for old, new in enumerate(numbers):
             counts[new] += self.counts[old]
-        colours = None if self.code.colours is None else self.code.colours.renumbered(numbers)
-        return replace(self, code=Code(self.code.values.renumbered(numbers), colours), counts=tuple(counts))
+        colours = None if self.code.colours is None else self.code.colours.renumber(numbers)
+        return replace(self, code=Code(self.code.values.renumber(numbers), colours), counts=tuple(counts))
 
 
 def code_of(classes: Sequence[ClassSpec], ignored: Sequence[str]) -> tuple[Code, list[ClassSpec]]:

@@ -31,7 +31,7 @@ def model(tmp_path: Path) -> Path:
 def folder(model: Path, layout: str, name: str = "ants_2") -> Path:
     record = model.with_name("verification.json")
     record.write_text("{}")
-    file = layouts.served(runtime.load(model, provider="cpu"), model, name=name, beside=[record])
+    file = layouts.to_serve(runtime.load(model, provider="cpu"), model, name=name, beside=[record])
     return layouts.write(layout, file, model.parent.parent / "served" / name)
 
 
@@ -150,7 +150,7 @@ def test_nothing_is_overwritten(model: Path, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(("name", "slug"), [("Ants & Bees 2", "ants-bees-2"), ("ü", "model"), ("a" * 80, "a" * 50)])
 def test_names_are_such_as_servers_take(name: str, slug: str, model: Path) -> None:
-    assert layouts.served(runtime.load(model, provider="cpu"), model, name=name).name == slug
+    assert layouts.to_serve(runtime.load(model, provider="cpu"), model, name=name).name == slug
 
 
 @pytest.mark.slow

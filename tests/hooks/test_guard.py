@@ -20,7 +20,7 @@ from zooft.hooks.guard import (
     guard_functions,
     misfit_of,
     place_of,
-    printing_aside,
+    redirect_prints,
 )
 from zooft.hooks.loading import PluginInfo
 
@@ -205,7 +205,7 @@ def test_columns_have_a_small_row_for_each_target(columns: Mapping[str, Any], me
 
 
 def test_what_a_plugin_prints_goes_to_standard_error(capsys: pytest.CaptureFixture[str]) -> None:
-    with printing_aside():
+    with redirect_prints():
         sys.stdout.write("aside\n")
     sys.stdout.write("a result")
     text = capsys.readouterr()

@@ -112,7 +112,7 @@ def test_panoptic(tmp_path: Path) -> None:
     expected = np.select([ids == 70_000, ids == 300], [0, 1], default=255)
     assert np.array_equal(seen.samples[0].target.pixels(), expected)
     assert np.array_equal(
-        seen.samples[0].target.renumbered([1, 0], 2).pixels(), np.where(expected == 255, 255, 1 - expected)
+        seen.samples[0].target.renumber([1, 0], 2).pixels(), np.where(expected == 255, 255, 1 - expected)
     )
 
 

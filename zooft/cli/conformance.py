@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from zooft.errors import ConfigError, ConformanceError, UnknownNameError, ZooftError
 from zooft.hooks import registry
-from zooft.hooks.guard import call_plugin, printing_aside
+from zooft.hooks.guard import call_plugin, redirect_prints
 
 if TYPE_CHECKING:
     from zooft.contracts import Family, Freezer, Head, Source, Task, WeightsSource
@@ -128,7 +128,7 @@ def _outcome(check: _Check, folder: Path) -> Outcome:
         return Outcome(check=check.name, subject=check.subject, status=status, text=text, seconds=seconds)
 
     try:
-        with printing_aside():
+        with redirect_prints():
             check.run(folder)
     except _NoExample as error:
         return outcome("not checked", str(error))

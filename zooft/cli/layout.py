@@ -45,5 +45,5 @@ def write(layout: str | None, out: Path | None, model: Path, provider: str) -> P
 
     record = model.with_name(runs.VERIFICATION_FILE)
     opened = runtime.load(model, provider=provider)
-    file = layouts.served(opened, model, name=out.absolute().name, beside=[record] if record.is_file() else [])
+    file = layouts.to_serve(opened, model, name=out.absolute().name, beside=[record] if record.is_file() else [])
     return layouts.write(layout, file, out)

@@ -16,7 +16,7 @@ from zooft.cli import model_argument, paths
 from zooft.cli.live import Live
 from zooft.cli.output import json_flag
 from zooft.cli.predict_arguments import Job, PredictArguments, check_folder, check_format, check_out, check_overwritten
-from zooft.cli.predict_output import Tally, writing
+from zooft.cli.predict_output import Tally, open_sink
 from zooft.cli.screen import echo
 from zooft.contracts import DeployedFile
 from zooft.deploy import formats
@@ -129,7 +129,7 @@ def _by_file(job: Job) -> Tally:
     if job.wanted.format in job.task.problem.deployment.writers:
         with _live(job.wanted) as live:
             return _by_writer(job, answers.list_inputs(meant.files, meant.sources, job.task, job.options), tally, live)
-    with _live(job.wanted) as live, writing(job, layout, tally) as sink:
+    with _live(job.wanted) as live, open_sink(job, layout, tally) as sink:
         for path, source in meant.sources.items():
             live.note(f"{path} is read as {source.name}")
         items = answers.list_inputs(meant.files, meant.sources, job.task, job.options)
@@ -238,7 +238,7 @@ def _write_groups(
         facts=("samples", "missing", "decisive"),
         about=about,
     )
-    with writing(job, layout, tally) as sink:
+    with open_sink(job, layout, tally) as sink:
         for group in groups:
             stamp = group.stamp(job.task, job.options) if sink.resumable else ""
             if sink.knows(group.name, stamp):

@@ -134,7 +134,7 @@ class Sink:
 
 
 @contextlib.contextmanager
-def writing(job: Job, layout: Layout, tally: Tally) -> Iterator[Sink]:
+def open_sink(job: Job, layout: Layout, tally: Tally) -> Iterator[Sink]:
     """A sink; what stops the work leaves what `--resume` continues, and reports it."""
     out = job.wanted.out
     if out is None:

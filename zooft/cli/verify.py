@@ -65,7 +65,7 @@ def verify(
     chosen = model_argument.find(model)
     folder = run or chosen.run
     file = chosen.file or (folder or Path()) / runs.ONNX_FILE
-    if _signed(file, signature, key, as_json=as_json, alone=folder is None and data is None):
+    if _verify_signature(file, signature, key, as_json=as_json, alone=folder is None and data is None):
         return
     record: Verification | LabelVerification
     if folder is None or not _has_torch():
@@ -82,7 +82,7 @@ def verify(
         raise click.exceptions.Exit(1)
 
 
-def _signed(file: Path, signature: Path | None, key: Path | None, *, as_json: bool, alone: bool) -> bool:
+def _verify_signature(file: Path, signature: Path | None, key: Path | None, *, as_json: bool, alone: bool) -> bool:
     """Whether that was all to verify; raises where the signature doesn't hold."""
     if (signature is None) != (key is None):
         raise ConfigError("--signature and --key belong together: the signature, and the signer's public key")

@@ -61,7 +61,7 @@ class Served:
     beside: Sequence[Path] = ()
 
 
-def served(model: OnnxModel, path: Path, *, name: str, beside: Sequence[Path] = ()) -> Served:
+def to_serve(model: OnnxModel, path: Path, *, name: str, beside: Sequence[Path] = ()) -> Served:
     """An opened file, to be served under a name that servers and addresses take."""
     about = model.metadata
     slug = re.sub(r"[^a-z0-9]+", "-", name.lower()).strip("-")[:50].strip("-") or "model"

@@ -212,7 +212,7 @@ def samples_of(
     unknown = problem.training.unknown(found.labels, labels)
     if unknown:
         raise DataError(unknown)
-    relabel = relabelling(problem, found.labels, labels)
+    relabel = make_relabel(problem, found.labels, labels)
     known = _known_splits(run, found, relabel)
     everyone = spill_like(
         [found.samples], (_as_the_model_has(sample, relabel, known, trained_on_val) for sample in found.samples)
@@ -323,22 +323,22 @@ def whole_samples(problem: Problem, samples: Sequence[Sample]) -> Sequence[Sampl
 
 def _predict_whole(saved: SavedRun, samples: Sequence[Sample], *, device: str, advance: Advance) -> Predictions:
     """As `predict_run`, of samples that are put together from several answers each."""
-    run, rows = _running(saved, device), []
+    run, rows = _make_runner(saved, device), []
     for sample in samples:
-        answers = _answered_whole(saved, run, sample)
+        answers = _answer_whole(saved, run, sample)
         rows.append(saved.problem.deployment.columns(answers, [sample.target], saved.labels, {}))
         advance(1)
     raw = Predictions(samples=samples, columns=_join(rows))
     return saved.problem.evaluation.apply(raw, saved.fitted, saved.labels) if saved.fitted else raw
 
 
-def _answered_whole(saved: SavedRun, run: Callable[[Arrays], Columns], sample: Sample) -> Columns:
+def _answer_whole(saved: SavedRun, run: Callable[[Arrays], Columns], sample: Sample) -> Columns:
     whole = saved.problem.deployment.whole
     assert whole is not None  # noqa: S101 -- the caller has checked
     return whole(run, sample_tables.read(saved.task, saved.options, sample), saved.labels)
 
 
-def _running(saved: SavedRun, device: str) -> Callable[[Arrays], Columns]:
+def _make_runner(saved: SavedRun, device: str) -> Callable[[Arrays], Columns]:
     """From the arrays of one sample to what the deployed graph gives in torch, with the batch axis, nothing fitted."""
     import torch
 
@@ -527,10 +527,10 @@ def verify_file(
     if record.passed or not verify.differs(record):
         return record
     generated = verify.generate_samples(model.ports)
-    return _located(saved, path, record, (material.arrays[0], generated[1]))
+    return _locate_deviation(saved, path, record, (material.arrays[0], generated[1]))
 
 
-def _located(saved: SavedRun, path: Path, record: Verification, arrays: Sequence[Arrays]) -> Verification:
+def _locate_deviation(saved: SavedRun, path: Path, record: Verification, arrays: Sequence[Arrays]) -> Verification:
     """A record of a file that differs, with the operator where that begins, by an export of the run."""
     try:
         with tempfile.TemporaryDirectory() as scratch:
@@ -620,7 +620,7 @@ def geometry_of(task: Task, spec: InputSpec, options: Any) -> InputGeometry:
     return found
 
 
-def answering(saved: SavedRun) -> Callable[[Sample], Columns]:
+def make_answer(saved: SavedRun) -> Callable[[Sample], Columns]:
     """From a sample to what the deployed graph gives of it in torch, by name and without the batch axis."""
     import torch
 
@@ -799,7 +799,7 @@ def _example(port: Port) -> torch.Tensor:
     return torch.randint(0, 256, shape, generator=torch.Generator().manual_seed(0)).to(dtype)
 
 
-def relabelling(problem: Problem, found: Labels, known: Labels) -> Callable[[Any], Any]:
+def make_relabel(problem: Problem, found: Labels, known: Labels) -> Callable[[Any], Any]:
     """From a target of data to the same one as a model has it; None, of what is only to be predicted, stays None."""
     relabel = problem.training.relabel
     return lambda target: None if target is None else relabel(target, found, known)

@@ -319,7 +319,7 @@ def _read_data(plan: Plan, folder: Path, reporter: Reporter) -> tuple[Discovery,
     )
     sample_tables.write_rejected(folder / runs.REJECTED_FILE, found.rejected)
     found = replace(found, labels=training.prepare(plan, found.labels, splits.train))
-    reporter.rejected(found.rejected)
+    reporter.list_rejected(found.rejected)
     for text in (*found.notes, *splits.notes):
         reporter.note(text)
     return found, splits
@@ -526,7 +526,7 @@ def _report(
             ports=sample_tables.ports(plan.task, plan.options),
             intended_use=plan.task.intended_use,
             reader=plan.task.reader(plan.options),
-            answer=finished.answering(saved) if plan.task.problem.presentation.picture is not None else None,
+            answer=finished.make_answer(saved) if plan.task.problem.presentation.picture is not None else None,
         ),
     )
 

@@ -65,7 +65,7 @@ def resume_options(registry: Registry, values: Mapping[str, Any]) -> dict[str, A
         ConfigError: other options were given, or it isn't known where the data is.
     """
     run = Path(values["resume"])
-    cut_off = runs.cut_off(run)
+    cut_off = runs.find_cut_off(run)
     if cut_off is not None:
         runs.complete(cut_off)
     given = {name: value for name, value in values.items() if name != "resume" and value is not None}

@@ -446,11 +446,11 @@ def _views(plan: Plan, backbone: Backbone, labels: Labels, samples: Sequence[Any
         decode_small=partial(sample_tables.decode_small, plan.task, backbone.input, plan.options),
         seed=plan.config.seed,
         encode=partial(_encode, plan, labels),
-        placing=_placing(plan, backbone),
+        placing=_make_placing(plan, backbone),
     )
 
 
-def _placing(plan: Plan, backbone: Backbone) -> Placing | None:
+def _make_placing(plan: Plan, backbone: Backbone) -> Placing | None:
     """How targets follow their image, where the problem's have places in it.
 
     Raises:

@@ -167,7 +167,7 @@ def is_finished(run: Path) -> bool:
     return run == final and (final / RUN_FILE).is_file() and not working.exists()
 
 
-def cut_off(run: Path) -> Path | None:
+def find_cut_off(run: Path) -> Path | None:
     """The finished run, where it was killed before its last steps; else None."""
     _, final = _names(run)
     return final if (final / RUN_FILE).is_file() and (final / RESUME_FILE).is_file() else None

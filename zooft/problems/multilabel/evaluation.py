@@ -69,7 +69,7 @@ def evaluation_part() -> EvaluationPart:
         apply=_apply,
         details=_details,
         telling=("auroc", "micro_f1"),
-        guessing=_guessing,
+        guessing=_chance_level,
         moved=_move,
     )
 
@@ -150,7 +150,7 @@ def _decisive(predictions: Predictions, _labels: Labels) -> int:
     return int((predictions["probabilities"] - predictions["threshold"]).max(1).argmax())
 
 
-def _guessing(_labels: Labels) -> Mapping[str, float]:
+def _chance_level(_labels: Labels) -> Mapping[str, float]:
     return {"auroc": 0.5}
 
 
