@@ -12,11 +12,13 @@ from torch import Tensor, nn
 
 from zooft import Anatomy, Family, FreezePlan, Freezer, Head, InputSpec, ModelError, Stage, WeightsError
 from zooft.errors import FrozenChangedError, PluginError, UnknownNameError
+from zooft.hooks import registry
 from zooft.model import freeze
 from zooft.model.adapted import AdaptedModel, adapt, load_zoo_state_dict, zoo_state_dict
 from zooft.model.backbone import Backbone, load_backbone, rebuild_backbone
 from zooft.model.loading import load_strictly
 from zooft.model.names import full_name
+from zooft.model.zoo import describe
 
 SPEC = InputSpec(height=16, width=16, resize=18, mean=(0.2, 0.4, 0.6), std=(0.1, 0.2, 0.3))
 
@@ -113,6 +115,17 @@ def test_what_this_process_has_checked_is_built_again_without_looking() -> None:
 def test_a_wrong_map_is_refused_with_what_is_wrong(changed: Mapping[str, Stage], message: str) -> None:
     with pytest.raises(ModelError, match=message):
         load(family(stages={**STAGES, **changed}))
+
+
+@pytest.mark.parametrize(
+    ("changed", "problem"),
+    [({}, None), ({"high": Stage(("high.0",))}, "in no stage"), ({"pool": Stage((), lambda m, x: x)}, "should give")],
+)
+def test_a_single_model_that_is_listed_is_checked(changed: Mapping[str, Stage], problem: str | None) -> None:
+    zoo = family(stages={**STAGES, **changed})
+    quick, checked = (describe(registry.load(), zoo, "net", check=check) for check in (False, True))
+    assert quick["problem"] is None
+    assert (checked == quick) if problem is None else (problem in checked["problem"])
 
 
 def test_a_family_that_fails_to_build_is_named() -> None:

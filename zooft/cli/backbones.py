@@ -32,7 +32,8 @@ Examples:
 def backbones(pattern: str | None, as_json: bool) -> None:
     """List backbones: parameters, input size, stages, and whether their weights are at hand offline.
 
-    PATTERN is FAMILY:MODEL with * and ?; without it, the families are listed.
+    PATTERN is FAMILY:MODEL with * and ?; without it, the families are listed. Of a single model, it is also checked
+    whether its stages hold every tensor once and fit together.
     """
     found = registry.load()
     if pattern is None:
@@ -76,7 +77,7 @@ def _rows(found: Registry, pattern: str) -> list[dict[str, Any]]:
         advance = live.computing("models", len(names))
         rows = []
         for model in names:
-            rows.append(describe(found, family, model))
+            rows.append(describe(found, family, model, check=len(names) == 1))
             advance(1)
     return rows
 
