@@ -24,6 +24,7 @@ _NEEDED = ("starlette", "uvicorn", "prometheus_client")
 Examples:
   zooft serve runs/ants/model.onnx
   zooft serve ants=a.onnx lungs=runs/ct --port 9000
+  zooft serve runs/faces --index faces.index
   ZOOFT_SERVE_TOKEN=... zooft serve models --host 0.0.0.0 --cert cert.pem --key key.pem""",
 )
 @click.argument("models", nargs=-1, required=True, metavar="MODELS...")
@@ -36,6 +37,14 @@ Examples:
 )
 @click.option("--cert", type=click.Path(path_type=Path, exists=True, dir_okay=False), help="TLS certificate, PEM")
 @click.option("--key", type=click.Path(path_type=Path, exists=True, dir_okay=False), help="its key, PEM")
+@click.option(
+    "--index",
+    "indexes",
+    type=click.Path(path_type=Path),
+    multiple=True,
+    metavar="FILE",
+    help="of 'zooft index', made with one of MODELS: pictures get what is nearest in it; may be repeated",
+)
 @click.option("--threads", type=click.IntRange(min=1), help="that compute, for each model [default: all cores]")
 @click.option(
     "--max-batch", type=click.IntRange(1, 1024), default=16, show_default=True, help="samples computed at once"

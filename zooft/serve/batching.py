@@ -178,7 +178,7 @@ class Pool:
         self._held += 1
         future = self._threads.submit(work)
         wrapped = asyncio.wrap_future(future)
-        wrapped.add_done_callback(self._done)
+        wrapped.add_done_callback(self._release)
         try:
             async with asyncio.timeout(self._limits.seconds):
                 return await asyncio.shield(wrapped)
@@ -189,7 +189,7 @@ class Pool:
             future.cancel()
             raise
 
-    def _done(self, future: asyncio.Future[Any]) -> None:
+    def _release(self, future: asyncio.Future[Any]) -> None:
         self._held -= 1
         if not future.cancelled():
             future.exception()  # of a client that has gone

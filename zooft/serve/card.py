@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
+from zooft.serve import search
 from zooft.serve.occlusion import GRID
 
 if TYPE_CHECKING:
@@ -28,5 +29,6 @@ def card(served: Served) -> dict[str, Any]:
         "series": served.task.gather is not None,
         "unverified": list(served.doubts),
         "grid": GRID,
+        **search.describe(served.model, served.index),
         **{name: whole[name] for name in names},
     }

@@ -18,7 +18,7 @@ from zooft.deploy import formats
 from zooft.deploy import predict as answers
 from zooft.deploy.formats import Layout
 from zooft.errors import ZooftError
-from zooft.serve import archives
+from zooft.serve import archives, search
 from zooft.serve.limits import RequestRefused
 
 if TYPE_CHECKING:
@@ -110,8 +110,8 @@ def _check_pixels(path: Path, limits: Limits) -> None:
         )
 
 
-def predict(served: Served, body: bytes, limits: Limits, *, draw: bool) -> dict[str, Any]:
-    """The same as ``zooft predict --format json`` writes.
+def predict(served: Served, body: bytes, limits: Limits, *, draw: bool, top: int) -> dict[str, Any]:
+    """The same as ``zooft predict --format json`` writes, and what is nearest in the model's index, if it has one.
 
     Args:
         served: that answers.
@@ -119,6 +119,7 @@ def predict(served: Served, body: bytes, limits: Limits, *, draw: bool) -> dict[
         limits: of archives and pixels.
         draw: for people: entries stand by themselves, as those of JSON lines do, and have a ``picture`` too, with masks
             and boxes drawn in: a PNG as a ``data:`` address.
+        top: identities of the index that each picture gets.
 
     Raises:
         RequestRefused: nothing could be predicted.
@@ -126,7 +127,7 @@ def predict(served: Served, body: bytes, limits: Limits, *, draw: bool) -> dict[
     with receive_files(body, limits) as given:
         try:
             answer = (
-                _predict_files(served, given, draw)
+                _predict_files(served, given, draw, top)
                 if served.task.gather is None
                 else _predict_groups(served, given, draw)
             )
@@ -156,23 +157,23 @@ def _layout(served: Served, key: str, facts: tuple[str, ...]) -> Layout:
     )
 
 
-def _predict_files(served: Served, given: ReceivedFiles, draw: bool) -> dict[str, Any]:
+def _predict_files(served: Served, given: ReceivedFiles, draw: bool, top: int) -> dict[str, Any]:
     layout = _layout(served, "file", ())
     rows: list[Answer] = []
-    pictures: dict[str, str] = {}
+    more: dict[str, dict[str, Any]] = {}
     items: list[Input] = list(given.files())
-    if draw:
+    if draw or served.index is not None:
         for one in answers.draw_files(served.model, served.task, served.options, items, report=rows.append):
-            if len(pictures) < _MOST_DRAWN:
-                pictures[one.key] = draw_answer(served, one)
+            more[one.key] = {} if served.index is None else {"nearest": search.nearest(served.index, one, top)}
+            if draw and len(more) <= _MOST_DRAWN:
+                more[one.key]["picture"] = draw_answer(served, one)
     else:
         rows += answers.of_each(served.model, served.task, served.options, items)
     entries = []
     for row in rows:
         entry = formats.as_record(layout, row, by_name=draw)
-        shown = {"picture": pictures[row.key]} if row.key in pictures else {}
         error = {"error": given.name(entry["error"])} if "error" in entry else {}
-        entries.append({**entry, "file": given.name(row.key), **error, **shown})
+        entries.append({**entry, "file": given.name(row.key), **error, **more.get(row.key, {})})
     left = [{"id": each.id, "reason": each.reason} for each in given.left_out]
     return {**layout.about, "left_out": left, "predictions": entries}
 

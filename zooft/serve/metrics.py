@@ -50,6 +50,6 @@ class Metrics:
     def text(self) -> bytes:
         """In Prometheus' format."""
         self._waiting.clear()
-        for served in self._repository().served():
+        for served in self._repository().open_models():
             self._waiting.labels(f"{served.name}/{served.version}").set(len(served.batcher))
         return generate_latest(self._registry)
