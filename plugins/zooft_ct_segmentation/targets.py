@@ -182,11 +182,8 @@ def _targets(
         else:
             table[value] = number
     if unknown:
-        some = ", ".join(name for name, _ in unknown.most_common(_SHOWN))
-        more = f" and {len(unknown) - _SHOWN} more" if len(unknown) > _SHOWN else ""
-        return (
-            f"values that are no class: {some}{more}, {sum(unknown.values()):,} voxels; name them with --classes-file"
-        )
+        some = zooft.list_some([name for name, _ in unknown.most_common()], _SHOWN)
+        return f"values that are no class: {some}, {sum(unknown.values()):,} voxels; name them with --classes-file"
     return {number: slice_mask(table[plane.values()], classes) for number, plane in volume.planes.items()}
 
 

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from zooft.contracts import Description, PresentationPart, Table
+from zooft.contracts.words import format_figure
 from zooft.problems.multilabel import plots
 from zooft.problems.multilabel.evaluation import rows_of, thresholds_of
 from zooft.problems.multilabel.head import HEAD
@@ -154,7 +155,7 @@ def _tables(evaluation: Evaluation, _labels: Labels) -> Sequence[Table]:
 
 
 def _figure(value: float) -> str:
-    return "undefined" if math.isnan(value) else f"{value:.3f}"
+    return format_figure(value)
 
 
 def _sections(evaluated: Evaluated, labels: Labels, _fitted: Fitted, _rule: str) -> Sequence[Any]:
