@@ -158,10 +158,14 @@ def read(path: Path) -> Index:
         raise DataError(f"there is no index {path}; 'zooft index DIR --model MODEL --out {path}' makes one")
     try:
         # opened here, since numpy leaves a torn file open
-        with path.open("rb") as file, np.load(file, allow_pickle=False) as arrays:
-            about = json.loads(arrays["about"].tobytes())
-            embeddings = arrays["embeddings"]
-            graph = arrays["graph"].tobytes() if "graph" in arrays.files else None
+        with path.open("rb") as file:
+            if not zipfile.is_zipfile(file):  # numpy would advise to unpickle it
+                raise ValueError("no npz archive")
+            file.seek(0)
+            with np.load(file, allow_pickle=False) as arrays:
+                about = json.loads(arrays["about"].tobytes())
+                embeddings = arrays["embeddings"]
+                graph = arrays["graph"].tobytes() if "graph" in arrays.files else None
         found = _check(about, embeddings, graph)
     except (
         ValueError,
