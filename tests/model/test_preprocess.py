@@ -251,7 +251,7 @@ def test_what_inference_cached_serves_training_and_the_other_way_round() -> None
 
 @pytest.fixture(scope="module", params=[
     ("crop", 96), ("letterbox", 96), ("letterbox", 128), pytest.param(("stretch", 96), marks=pytest.mark.slow),
-], ids=lambda param: f"{param[0]}-{param[1]}")  # fmt: skip
+], ids=lambda param: f"{param[0]}-{param[1]}")  # fmt: skip # a table of cases
 def exported(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> tuple[InputSpec, Path]:
     """The module alone as an ONNX file, its batch, height and width free."""
     mode, width = request.param

@@ -63,7 +63,7 @@ def test_the_run_folder_is_whole(run: zooft.FinetuneResult) -> None:
     assert names == {
         "run.json", "samples.csv", "rejected.csv", "metrics.jsonl", "model.safetensors", "last/model.safetensors",
         "last/optimizer.safetensors", "last/state.json", "model.onnx", "verification.json", "audit.json", "report.html", "predictions.csv", "settings.toml",
-    }  # fmt: skip
+    }  # fmt: skip # a table of expected values
     assert not run.path.with_name(run.path.name + ".incomplete").exists()
 
 

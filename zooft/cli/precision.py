@@ -11,6 +11,7 @@ from zooft.cli.live import Live
 from zooft.cli.output import print_json, print_table, print_verification
 from zooft.cli.screen import echo
 from zooft.errors import DataError, VerificationError
+from zooft.hooks import registry
 from zooft.run import folder as runs
 
 if TYPE_CHECKING:
@@ -48,7 +49,6 @@ def export(
         as_json: whether the result is printed as JSON.
     """
     from zooft.deploy import precisions, saved
-    from zooft.hooks import registry
 
     with Live() as live:
         if anew or not precisions.usable_source(folder):
@@ -81,7 +81,6 @@ def export(
 def export_float32(folder: Path, data: Path, *, samples: int, provider: str, live: Live) -> tuple[Verification, Path]:
     """Export a run's model as it is and verify the file."""
     from zooft.deploy import saved
-    from zooft.hooks import registry
 
     opened = saved.open_run(folder, registry.load())
     picked, available, notes = saved.samples_to_verify(opened, data, run=folder, most=samples)

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from zooft import runtime
+from zooft.deploy import formats
 from zooft.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -34,8 +35,6 @@ class PredictArguments:
     @property
     def format(self) -> str:
         """The format's name."""
-        from zooft.deploy import formats
-
         if self.form is not None and not (self.form == "table" and self.out is not None):
             return self.form
         if self.as_json:
@@ -81,8 +80,6 @@ def check_out(wanted: PredictArguments) -> None:
         ConfigError: names what lies there.
         RunError: a command that was stopped has left something there.
     """
-    from zooft.deploy import formats
-
     if wanted.as_json and wanted.form not in (None, "json"):
         raise ConfigError(f"--json is --format json, and --format {wanted.form} was given too; give one of them")
     if wanted.form not in (None, *formats.FORMATS):  # a task's own: it writes a folder
@@ -127,8 +124,6 @@ def check_overwritten(job: Job) -> None:
     Raises:
         ConfigError: it is something else.
     """
-    from zooft.deploy import formats
-
     out = job.wanted.out
     if out is None or not out.is_file() or formats.is_result(out, job.task.problem.presentation, job.labels):
         return
@@ -151,8 +146,6 @@ def check_format(job: Job) -> None:
     Raises:
         ConfigError: with those that there are.
     """
-    from zooft.deploy import formats
-
     form, writers = job.wanted.format, {**job.task.writers, **job.task.problem.deployment.writers}
     if form not in (*formats.FORMATS, *writers):
         known = ", ".join((*formats.FORMATS, *writers))

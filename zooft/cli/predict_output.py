@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import io
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
@@ -10,6 +11,8 @@ from typing import TYPE_CHECKING, Any
 
 from zooft.cli.output import print_json, print_table
 from zooft.cli.screen import echo, write
+from zooft.deploy import formats
+from zooft.runtime import DATA_FILE
 from zooft.version import __version__
 
 if TYPE_CHECKING:
@@ -100,8 +103,6 @@ class Sink:
             self._show()
 
     def _publish(self, journal: Journal, keys: Sequence[str]) -> None:
-        from zooft.deploy import formats
-
         for key in keys:
             self._tally.count(journal.answer(key))
         layout = formats.with_names(self._layout, (journal.answer(key) for key in keys))
@@ -113,8 +114,6 @@ class Sink:
             echo(self._wanted.out)
 
     def _show(self) -> None:
-        from zooft.deploy import formats
-
         layout = formats.with_names(self._layout, self._waiting)
         if self._wanted.format == "table":
             print_table("", *formats.for_screen(layout, self._waiting))
@@ -124,22 +123,18 @@ class Sink:
         write(buffer.getvalue())
 
     def _begin(self) -> None:
-        from zooft.deploy import formats
-
         if not self._begun and self._wanted.format == "csv":
             write(formats.csv_line(formats.columns(self._layout)))
         self._begun = True
 
     def _write_row(self, answer: Answer) -> None:
-        from zooft.deploy import formats
-
         self._begin()
         csv = self._wanted.format == "csv"
         write(formats.csv_line(formats.cells(self._layout, answer)) if csv else formats.line(self._layout, answer))
 
 
 @contextlib.contextmanager
-def writing(job: Job, layout: Layout, tally: Tally) -> Iterator[Sink]:
+def open_sink(job: Job, layout: Layout, tally: Tally) -> Iterator[Sink]:
     """A sink; what stops the work leaves what `--resume` continues, and reports it."""
     out = job.wanted.out
     if out is None:
@@ -159,10 +154,7 @@ def writing(job: Job, layout: Layout, tally: Tally) -> Iterator[Sink]:
 
 def _depends_on(job: Job) -> dict[str, Any]:
     """What makes another command's answers useless for this one."""
-    import hashlib
-
     from zooft.deploy.predict import stamp_of
-    from zooft.runtime import DATA_FILE
 
     with job.wanted.model.open("rb") as file:
         model = hashlib.file_digest(file, "sha256").hexdigest()

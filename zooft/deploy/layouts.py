@@ -35,7 +35,7 @@ _DELAY = 2000
 _TRITON = {
     "uint8": "UINT8", "int8": "INT8", "uint16": "UINT16", "int16": "INT16", "uint32": "UINT32", "int32": "INT32",
     "uint64": "UINT64", "int64": "INT64", "float16": "FP16", "float32": "FP32", "float64": "FP64", "bool": "BOOL",
-}  # fmt: skip
+}  # fmt: skip # a table of types
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -61,7 +61,7 @@ class Served:
     beside: Sequence[Path] = ()
 
 
-def served(model: OnnxModel, path: Path, *, name: str, beside: Sequence[Path] = ()) -> Served:
+def to_serve(model: OnnxModel, path: Path, *, name: str, beside: Sequence[Path] = ()) -> Served:
     """An opened file, to be served under a name that servers and addresses take."""
     about = model.metadata
     slug = re.sub(r"[^a-z0-9]+", "-", name.lower()).strip("-")[:50].strip("-") or "model"

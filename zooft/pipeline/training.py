@@ -26,8 +26,11 @@ from zooft.evaluation.predictions import Predictions, join
 from zooft.hooks.guard import call_plugin, part_place, within
 from zooft.pipeline import resume
 from zooft.pipeline.cache_key import feature_key
+from zooft.run import checkpoint as checkpoints
 from zooft.run import folder as runs
+from zooft.run.checkpoint import CheckpointWriter
 from zooft.run.record import ResolvedRecord, TrialRecord, read_record, update_record, write_record
+from zooft.storage.cache import default_store
 from zooft.storage.sequences import pick
 
 if TYPE_CHECKING:
@@ -215,7 +218,6 @@ def load_checkpoint(context: TrainingContext, folder: Path | None) -> Checkpoint
         DataError: it was trained on other files.
     """
     from zooft.compute.distributed import first
-    from zooft.run import checkpoint as checkpoints
 
     if context.plan.config.resume is None:
         return None
@@ -444,11 +446,11 @@ def _views(plan: Plan, backbone: Backbone, labels: Labels, samples: Sequence[Any
         decode_small=partial(sample_tables.decode_small, plan.task, backbone.input, plan.options),
         seed=plan.config.seed,
         encode=partial(_encode, plan, labels),
-        placing=_placing(plan, backbone),
+        placing=_make_placing(plan, backbone),
     )
 
 
-def _placing(plan: Plan, backbone: Backbone) -> Placing | None:
+def _make_placing(plan: Plan, backbone: Backbone) -> Placing | None:
     """How targets follow their image, where the problem's have places in it.
 
     Raises:
@@ -473,7 +475,6 @@ def _feature_cache(
 
     from zooft.compute import distributed
     from zooft.features import FeatureCache
-    from zooft.storage.cache import default_store
 
     if not plan.config.caching.cache:
         return None
@@ -531,7 +532,6 @@ def _watch(
 ) -> Watch:
     """What happens as epochs end: the main process saves them, reports them, and notifies plugins."""
     from zooft.model.adapted import zoo_state_dict
-    from zooft.run.checkpoint import CheckpointWriter
     from zooft.train import Watch
 
     plan, reporter = context.plan, context.reporter

@@ -16,7 +16,7 @@ from zooft.contracts import InputSpec, Row, Sample, Source, View
 from zooft.data import samples
 from zooft.errors import ZooftError
 from zooft.hooks.guard import call_plugin, place_of, within
-from zooft.testing.breaches import accept, conforming, expect
+from zooft.testing.breaches import accept, expect, report_breaches
 from zooft.testing.problem import check_problem, default_head
 
 if TYPE_CHECKING:
@@ -30,7 +30,7 @@ _MOST_PLACED = 8
 """Samples whose targets have places in the image, each of which is read and answered at its own size."""
 
 
-@conforming()
+@report_breaches()
 def check_task(task: Task, data: Path, options: Any = None, *, heads: Sequence[Head] = ()) -> None:
     """Discovery and reading are deterministic and fit the port; preprocessing and problem give what is promised.
 
