@@ -16,6 +16,7 @@ from zooft.hooks.guard import call_plugin, code_of, place_of
 from zooft.model import taps
 from zooft.model.backbone import Backbone
 from zooft.model.loading import load_strictly
+from zooft.model.stages import owners
 
 if TYPE_CHECKING:
     from zooft.contracts import Head
@@ -61,6 +62,7 @@ class AdaptedModel(nn.Module):
         self.head = head
         self.outputs = tuple(outputs)
         self.stages = dict(backbone.stages)
+        self.owners = owners(backbone.module.state_dict(), backbone.stages)  # each tensor's stage, in a tuple
         self.slots = backbone.slots
         self.fixed = backbone.fixed
         self.bag = bag

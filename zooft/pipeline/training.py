@@ -569,11 +569,8 @@ def _resolve(progress: Progress) -> ResolvedRecord:
 
 def _never_trained(plan: Plan, adapted: AdaptedModel) -> frozenset[str]:
     """The zoo's names of tensors that no epoch changes."""
-    from zooft.model.stages import owners
-
     frozen = set(list(adapted.stages)[: _untrained_prefix(plan, adapted)])
-    owned = owners(adapted.trunk.state_dict(), adapted.stages)
-    return frozenset(name for name, stages in owned.items() if stages and set(stages) <= frozen)
+    return frozenset(name for name, stages in adapted.owners.items() if stages and set(stages) <= frozen)
 
 
 def predict(context: TrainingContext, saved: SavedRun, members: Sequence[Sample]) -> Predictions:
