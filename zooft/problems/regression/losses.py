@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from zooft.contracts import Loss
-from zooft.problems.regression.training import HEAD
+from zooft.problems.regression.scaling import HEAD
 
 
 class NumbersLoss(nn.Module):
