@@ -335,6 +335,8 @@ def _split(plan: Plan, found: Discovery, reporter: Reporter) -> Splits:
         folds=options.folds,
         given="the data's own split" if taken is None else "the teacher's split",
     )
+    if taken is not None:
+        splits = teachers.in_its_order(teacher, splits)
     notes = teachers.refuse_seen(teacher, plan.task, plan.options, found, splits, reporter.computing)
     return replace(splits, notes=(*splits.notes, *notes))
 

@@ -14,6 +14,8 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from zooft import config as configuration
 from zooft.contracts.plurals import pluralize
 from zooft.data import samples as sample_tables
@@ -23,7 +25,7 @@ from zooft.hooks.guard import within
 from zooft.run import folder as runs
 from zooft.run.record import DistillationRecord, RunRecord, read_record
 from zooft.storage import csv_files
-from zooft.storage.sequences import spill_like
+from zooft.storage.sequences import pick, spill_like
 
 if TYPE_CHECKING:
     from torch import nn
@@ -166,6 +168,16 @@ def with_its_split(teacher: TeacherRun, found: Discovery) -> Sequence[Sample] | 
             "so none is left to choose and evaluate this run by; train the teacher without --folds, or give other data"
         )
     return spill_like([found.samples], (replace(sample, split=split_of[sample.id]) for sample in found.samples))
+
+
+def in_its_order(teacher: TeacherRun, splits: Splits) -> Splits:
+    """The same samples in the order of the teacher's: with its seed, as in a run without a teacher."""
+    places = {row["id"]: number for number, row in enumerate(_rows(teacher))}
+
+    def order(members: Sequence[Sample]) -> Sequence[Sample]:
+        return pick(members, np.argsort([places[sample.id] for sample in members], kind="stable"))
+
+    return replace(splits, train=order(splits.train), val=order(splits.val), test=order(splits.test))
 
 
 def refuse_seen(
