@@ -83,7 +83,7 @@ def resolve(registry: Registry, values: Mapping[str, Any]) -> Plan:
         family=family,
         family_name=family_name,
         model=model,
-        teacher=teachers.find(registry, config, task, reads=registry.head(head).reads),
+        teacher=teachers.find(registry, config, task, options, reads=registry.head(head).reads),
     )
 
 

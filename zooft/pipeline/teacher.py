@@ -21,7 +21,7 @@ from zooft.contracts.plurals import pluralize
 from zooft.data import samples as sample_tables
 from zooft.deploy import saved as finished
 from zooft.errors import ConfigError, DataError, RunError, ZooftError
-from zooft.hooks.guard import within
+from zooft.hooks.guard import call_plugin, within
 from zooft.run import folder as runs
 from zooft.run.record import DistillationRecord, RunRecord, read_record
 from zooft.storage import csv_files
@@ -69,13 +69,14 @@ class TeacherRun:
 # Whether it can teach.
 
 
-def find(registry: Registry, config: FinetuneConfig, task: Task, *, reads: str) -> TeacherRun | None:
+def find(registry: Registry, config: FinetuneConfig, task: Task, options: Any, *, reads: str) -> TeacherRun | None:
     """The run that is to teach; None where none is.
 
     Args:
         registry: where the task's full name is found.
         config: as given.
         task: what is to be learnt.
+        options: the task's own.
         reads: what the head reads.
 
     Raises:
@@ -98,6 +99,12 @@ def find(registry: Registry, config: FinetuneConfig, task: Task, *, reads: str) 
         raise ConfigError(
             f"--distill: a teacher's answers of the kind {task.problem.name} can't be learnt from: its plugin defines "
             "no distance between them (TrainingPart.distill); leave --distill out"
+        )
+    theirs = configuration.build(task.options, record.options)
+    if call_plugin(task, "bag", theirs) != call_plugin(task, "bag", options):
+        raise ConfigError(
+            f"--distill {path}: a sample is a bag of instances for one of the two and a single image for the other, by "
+            "their options; name a run whose samples are the same"
         )
     if config.distillation.distill_features and reads != "vector":
         raise ConfigError(

@@ -19,6 +19,7 @@ import numpy as np
 
 from zooft import config as configuration
 from zooft.compute import machine
+from zooft.contracts.plurals import pluralize
 from zooft.data import samples as sample_tables
 from zooft.data.split import Fold, Splits
 from zooft.deploy import saved as finished
@@ -329,6 +330,11 @@ def fit_model(
             way, checkpoint = _resume(context, job, hyperparameters, checkpoint)
         else:
             way = _choose(context, job, hyperparameters, watch, folder)
+        if teacher is not None and way.job.views is not None:
+            context.reporter.note(
+                f"every epoch sees each sample in one of {pluralize(way.job.views + 1, 'view')}, the plain one among "
+                "them, to which the teacher answers once"
+            )
         train.fit(way.job, way.hyperparameters, accelerator, watch, epoch_data=way.epoch_data, checkpoint=checkpoint)
 
 
