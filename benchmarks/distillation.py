@@ -1,6 +1,6 @@
 """What small students learn from a larger teacher on ants and bees, with and without it, for several seeds.
 
-    python benchmarks/distillation.py DATA [--seeds 3] [--out FOLDER]
+    python benchmarks/distillation.py DATA [--seeds 3] [--teacher RUN] [--out FOLDER]
 
 DATA is the data set of PyTorch's transfer-learning tutorial (244 training and 153 validation images, its own split, so
 that the teacher has learnt from none of the latter). The teacher is EfficientNet-Lite2, frozen but for its head. Prints
@@ -48,16 +48,17 @@ class Measured(NamedTuple):
 
 def main() -> None:
     arguments = _arguments()
-    teacher = zooft.finetune(**TEACHER, **_usual(arguments, "teacher", 0))
-    metrics = teacher.evaluations["val"].metrics
-    print(f"teacher: accuracy {metrics['accuracy'].value:.3f}, AUROC {metrics['auroc'].value:.3f}", flush=True)
+    teacher = arguments.teacher or zooft.finetune(**TEACHER, **_usual(arguments, "teacher", 0)).path
+    figures = json.loads((teacher / "run.json").read_text(encoding="utf-8"))["evaluation"]["val"]["metrics"]
+    print(f"teacher: accuracy {figures['accuracy']['value']:.3f}, AUROC {figures['auroc']['value']:.3f}", flush=True)
     print("| student | way | accuracy | each seed | AUROC | cross entropy | seconds a run |", flush=True)
     print("|---|---|---|---|---|---|---|", flush=True)
     for student in arguments.students:
-        for way, own in WAYS.items():
+        for way in arguments.ways:
+            own = WAYS[way]
             if "distill_features" in own and "freeze" not in STUDENTS[student]:
                 continue  # nothing of the backbone learns
-            given = {**own, "distill": teacher.path} if own else {}
+            given = {**own, "distill": teacher} if own else {}
             runs = [_run(arguments, student, way, given, seed) for seed in range(arguments.seeds)]
             print(_row(student, way, runs), flush=True)
 
@@ -95,6 +96,8 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("data", type=Path)
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--students", nargs="+", default=list(STUDENTS), choices=list(STUDENTS))
+    parser.add_argument("--ways", nargs="+", default=list(WAYS), choices=list(WAYS))
+    parser.add_argument("--teacher", type=Path, help="a finished run, in place of one that is trained first")
     parser.add_argument("--out", type=Path, default=Path("runs/distillation"))
     return parser.parse_args()
 

@@ -462,3 +462,31 @@ def test_the_command_line_takes_them(pictures: Path, teacher: Path, tmp_path: Pa
     config = read_record(tmp_path / "run").config
     assert (config["distill_weight"], config["temperature"], config["distill_features"]) == (0.25, 2.0, 0.0)
     assert "--distill RUN" in command("finetune", "--help").stdout
+
+
+def test_answers_for_which_there_is_no_room_are_an_error(
+    pictures: Path, teacher: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from zooft.features import cache
+
+    monkeypatch.setattr(cache, "HELD_BYTES", 0)
+    with pytest.raises(ConfigError, match=r"the teacher's answers to 2. samples fit neither into the cache nor"):
+        train(tmp_path / "run", pictures, distill=teacher, cache=False)
+
+
+def test_a_teacher_that_was_taught_on_other_data_is_noted(pictures: Path, teacher: Path, tmp_path: Path) -> None:
+    from zooft.run.record import DistillationRecord
+
+    _, heard = train(tmp_path / "first", pictures, distill=teacher)
+    taught = DistillationRecord(backbone="timm:vit_base", weights_sha256="0" * 64, data_fingerprint="f" * 64)
+    copied = shutil.copytree(tmp_path / "first", tmp_path / "copied")
+    update_record(copied, distillation=taught)
+    own = [
+        train(tmp_path / name, pictures, distill=tmp_path / name_of)[1].notes
+        for name, name_of in (("a", "first"), ("b", "copied"))
+    ]
+    assert [sum("has learnt from another, timm:vit_base on other data" in note for note in notes) for notes in own] == [
+        0,
+        1,
+    ]
+    assert heard.computed["the teacher, once"] > 0

@@ -201,8 +201,9 @@ def refuse_seen(
         computing: a progress bar.
 
     Returns:
-        A note on what couldn't be compared.
+        Notes on what couldn't be compared.
     """
+    same_data = _is_same_data(teacher, found)
     held_out = [*splits.val, *splits.test, *(sample for fold in splits.folds for sample in fold.held_out)]
     learnt = [row for row in _rows(teacher) if row["split"] == "train"]
     groups = {row["group"] for row in learnt if row["group"]}
@@ -211,13 +212,15 @@ def refuse_seen(
         names = len({sample.group for sample in by_group})
         _refuse(teacher, len(by_group), len(held_out), f"of {pluralize(names, 'group')} by name", splits)
     ids = {row["id"] for row in learnt}
-    contents = None if _is_same_data(teacher, found) else _contents(teacher, task, ids, computing)
+    contents = None if same_data else _contents(teacher, task, ids, computing)
+    notes = _about_its_own_teacher(teacher)
     if contents is None:
         same = [sample for sample in held_out if sample.id in ids]
         _refuse(teacher, len(same), len(held_out), "by id", splits)
-        if _is_same_data(teacher, found):
-            return ()
+        if same_data:
+            return notes
         return (
+            *notes,
             "the teacher's data isn't where it was, so that its training samples were compared with this run's by id "
             "and group, and not by content",
         )
@@ -227,7 +230,17 @@ def refuse_seen(
         seen += sample_tables.digest(task, options, sample) in contents
         advance(1)
     _refuse(teacher, seen, len(held_out), "by content", splits)
-    return ()
+    return notes
+
+
+def _about_its_own_teacher(teacher: TeacherRun) -> tuple[str, ...]:
+    its_own = teacher.record.distillation
+    if its_own is None or its_own.data_fingerprint == teacher.record.data.fingerprint:
+        return ()
+    return (
+        f"the teacher has learnt from another, {its_own.backbone} on other data, of which nobody knows here whether it "
+        "has seen the samples that this run's figures are of",
+    )
 
 
 def _refuse(teacher: TeacherRun, seen: int, held_out: int, how: str, splits: Splits) -> None:

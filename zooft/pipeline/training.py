@@ -43,7 +43,7 @@ if TYPE_CHECKING:
     from zooft.config import FinetuneConfig, MachineOptions
     from zooft.contracts import EpochRecord, Labels, Problem, Sample
     from zooft.deploy.saved import SavedRun
-    from zooft.features import FeatureCache, Placing, SampleDataset
+    from zooft.features import FeatureCache, Placing, SampleDataset, Teacher
     from zooft.model.adapted import AdaptedModel
     from zooft.model.backbone import Backbone
     from zooft.pipeline.events import RunEvents
@@ -293,14 +293,11 @@ def fit_model(
     views = _views(plan, backbone, labels, members, augment=augment)
     outputs, each = _try_loss(plan, adapted, labels, loss, views, targets)
     planned = functools.cache(lambda epoch: freeze.plan(adapted, freezer, argument, epoch))
+    teacher = _teacher(context, backbone, members, augmented=augment is not None)
     taught: TaskLoss | DistilledLoss = loss
-    teacher = None
-    if context.teacher is not None and context.teacher_cache is not None:
+    if context.teacher is not None:
         learning = freeze.learning_by_stage(adapted, map(planned, range(plan.config.training.epochs)))
         teachers.refuse_idle_features(plan, learning=any(learning.values()))
-        teacher = teachers.with_teacher(
-            plan, context.teacher, backbone, members, context.teacher_cache, augmented=augment is not None
-        )
         taught = teachers.distilled(
             plan, context.teacher, loss, labels, outputs, weight=each, model=adapted, backbone=backbone
         )
@@ -336,6 +333,16 @@ def fit_model(
                 "them, to which the teacher answers once"
             )
         train.fit(way.job, way.hyperparameters, accelerator, watch, epoch_data=way.epoch_data, checkpoint=checkpoint)
+
+
+def _teacher(
+    context: TrainingContext, backbone: Backbone, members: Sequence[Sample], *, augmented: bool
+) -> Teacher | None:
+    """Who answers to these samples too; None where nobody does."""
+    saved, cache = context.teacher, context.teacher_cache
+    if saved is None or cache is None:
+        return None
+    return teachers.with_teacher(context.plan, saved, backbone, members, cache, augmented=augmented)
 
 
 def _resume(
