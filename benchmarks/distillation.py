@@ -26,14 +26,14 @@ STUDENTS: dict[str, dict[str, Any]] = {
     },
     "test_resnet, random": {
         "backbone": "timm:test_resnet", "weights": "random", "freeze": "none", "epochs": 30, "augment": "light",
-        "backbone_lr": 2e-3, "views": 16,
+        "backbone_lr": 2e-3, "views": 8,
     },
 }  # fmt: skip
 WAYS: dict[str, dict[str, Any]] = {
     "alone": {},
-    "--distill": {"distill": True},
-    "--distill-weight 0.9": {"distill": True, "distill_weight": 0.9},
-    "--distill-features 1": {"distill": True, "distill_features": 1.0},
+    "distilled": {"distill": True},
+    "weight 0.9": {"distill": True, "distill_weight": 0.9},
+    "features 1": {"distill": True, "distill_features": 1.0},
 }
 
 

@@ -105,7 +105,7 @@ class DistillOptions:
         None, "a finished run on the same task whose answers are learnt from too, as a teacher's", local=True
     )
     distill_weight: Annotated[float, Ge(0), Le(1)] = option(0.5, "share of the teacher's answers in the loss")
-    temperature: Annotated[float, Gt(0), Lt(math.inf)] = option(4.0, "that softens both models' answers for --distill")
+    temperature: Annotated[float, Gt(0), Lt(math.inf)] = option(4.0, "divides both models' logits for --distill")
     distill_features: Annotated[float, Ge(0), Lt(math.inf)] = option(
         0.0, "weight of the teacher's pooled features, added to the loss: 1 - cosine after a projection that learns"
     )

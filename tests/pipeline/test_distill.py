@@ -30,6 +30,7 @@ WAYS: dict[str, dict[str, Any]] = {
     "all, augmented, features": {"freeze": "none", "augment": "light", "views": 2, "distill_features": 0.5},
     "gradual": {"freeze": "gradual:1", "augment": "light", "views": 1, "epochs": 3},
 }
+EACH = [pytest.param(way, marks=pytest.mark.slow if "all" not in way else ()) for way in WAYS]
 
 
 class Heard(LoggingReporter):
@@ -147,7 +148,7 @@ def test_a_student_that_hears_the_teacher_alone_comes_to_answer_as_it_does(
         train(tmp_path / "other", turned, **alike, distill_weight=1.0)
 
 
-@pytest.mark.parametrize("way", WAYS)
+@pytest.mark.parametrize("way", EACH)
 def test_a_weight_of_0_is_the_run_without_a_teacher_to_the_bit(
     way: str, pictures: Path, teacher: Path, tmp_path: Path
 ) -> None:
@@ -274,7 +275,7 @@ def test_student_and_teacher_see_the_same_crops(teacher: Path, tmp_path: Path) -
 # What is resumed
 
 
-@pytest.mark.parametrize("way", WAYS)
+@pytest.mark.parametrize("way", EACH)
 def test_a_resumed_run_ends_as_an_unbroken_one(way: str, pictures: Path, teacher: Path, tmp_path: Path) -> None:
     own = {**WAYS[way], "distill": teacher, "epochs": 4}
     unbroken, _ = train(tmp_path / "unbroken", pictures, **own)
