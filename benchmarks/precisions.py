@@ -35,7 +35,7 @@ MODELS = (
     "tf_efficientnet_lite0", "resnet18", "resnet50", "vit_base_patch16_224", "vit_tiny_patch16_224", "deit3_small_patch16_224",
     "convnext_tiny", "swin_tiny_patch4_window7_224", "mobilenetv3_large_100", "efficientnet_b0", "regnety_008", "densenet121",
     "mobilenetv4_conv_small", "resnext50_32x4d",
-)  # fmt: skip
+)  # fmt: skip # a table of models
 LABELS = class_labels([f"class {number}" for number in range(10)])
 PORT = Port(name="images", dtype="uint8", axes=("batch", "height", "width", 3), meaning="RGB levels 0..255")
 CALIBRATION = 12
@@ -66,9 +66,23 @@ def write(name: str, path: Path) -> DeployedModel:
 
     def describe(sha256: str) -> Metadata:
         return Metadata(
-            version="0", task="classification", options={}, problem="classification", labels=LABELS, outputs=outputs, fitted={}, ports=(PORT,), group_rule="mean",
-            preprocessing="inside the graph", backbone=f"timm:{name}", weights={}, weights_sha256=sha256, data={}, metrics={}, intended_use="",
-        )  # fmt: skip
+            version="0",
+            task="classification",
+            options={},
+            problem="classification",
+            labels=LABELS,
+            outputs=outputs,
+            fitted={},
+            ports=(PORT,),
+            group_rule="mean",
+            preprocessing="inside the graph",
+            backbone=f"timm:{name}",
+            weights={},
+            weights_sha256=sha256,
+            data={},
+            metrics={},
+            intended_use="",
+        )
 
     example = torch.randint(0, 256, (2, 250, 260, 3), dtype=torch.uint8)
     export(deployed, path, ports=[PORT], outputs=outputs, example=[example], describe=describe, others={})

@@ -55,8 +55,10 @@ def bare(model: Path, threads: int) -> dict[str, tuple[float, float]]:
     for size in (1, 2, 4, 8, 16):
         done = subprocess.run(
             [sys.executable, "-c", BARE, str(model), str(threads), str(size), "0"],
-            capture_output=True, text=True, check=True,
-        )  # fmt: skip
+            capture_output=True,
+            text=True,
+            check=True,
+        )
         rate, cpu = map(float, done.stdout.split())
         found[str(size)] = (rate, cpu)
     return found
@@ -65,14 +67,22 @@ def bare(model: Path, threads: int) -> dict[str, tuple[float, float]]:
 def request(picture: np.ndarray) -> bytes:
     """Of one picture, with its headers."""
     size = picture.nbytes
-    entry = {"name": "images", "shape": [1, *picture.shape], "datatype": "UINT8",
-             "parameters": {"binary_data_size": size}}  # fmt: skip
+    entry = {
+        "name": "images",
+        "shape": [1, *picture.shape],
+        "datatype": "UINT8",
+        "parameters": {"binary_data_size": size},
+    }
     wanted = [{"name": "probabilities", "parameters": {"binary_data": True}}]
     head = json.dumps({"inputs": [entry], "outputs": wanted}).encode()
     return (
-        f"POST /v2/models/served/infer HTTP/1.1\r\nHost: 127.0.0.1\r\nAuthorization: Bearer {TOKEN}\r\n"
-        f"Inference-Header-Content-Length: {len(head)}\r\nContent-Length: {len(head) + size}\r\n\r\n"
-    ).encode() + head + picture.tobytes()  # fmt: skip
+        (
+            f"POST /v2/models/served/infer HTTP/1.1\r\nHost: 127.0.0.1\r\nAuthorization: Bearer {TOKEN}\r\n"
+            f"Inference-Header-Content-Length: {len(head)}\r\nContent-Length: {len(head) + size}\r\n\r\n"
+        ).encode()
+        + head
+        + picture.tobytes()
+    )
 
 
 async def answer(reader: asyncio.StreamReader) -> tuple[int, bytes, bytes]:
@@ -129,12 +139,16 @@ async def load(port: int, process: int, texts: list[bytes], truths: np.ndarray, 
     pairs = zip(texts, truths, strict=True)
     await asyncio.gather(look(), *(client(port, text, truth, until, seen, faults) for text, truth in pairs))
     return {
-        "clients": len(texts), "requests": len(seen), "per_second": len(seen) / seconds, "faults": dict(faults),
-        "p50_ms": float(np.percentile(seen, 50) * 1000), "p99_ms": float(np.percentile(seen, 99) * 1000),
+        "clients": len(texts),
+        "requests": len(seen),
+        "per_second": len(seen) / seconds,
+        "faults": dict(faults),
+        "p50_ms": float(np.percentile(seen, 50) * 1000),
+        "p99_ms": float(np.percentile(seen, 99) * 1000),
         "server_cpu_ms": (cpu_seconds(process) - begin) / len(seen) * 1000,
         "clients_cpu_ms": (time.process_time() - own) / len(seen) * 1000,
         "memory_MB": used,
-    }  # fmt: skip
+    }
 
 
 def bomb() -> bytes:
@@ -203,10 +217,24 @@ def main() -> None:
         log = Path(folder) / "log"
         with log.open("wb") as file:
             server = subprocess.Popen(
-                [sys.executable, "-m", "zooft", "serve", f"served={typed.model}", "--port", "0",
-                 "--threads", str(typed.threads), "--max-batch", str(typed.max_batch), "--delay", str(typed.delay)],
-                stderr=file, env={**os.environ, "ZOOFT_SERVE_TOKEN": TOKEN},
-            )  # fmt: skip
+                [
+                    sys.executable,
+                    "-m",
+                    "zooft",
+                    "serve",
+                    f"served={typed.model}",
+                    "--port",
+                    "0",
+                    "--threads",
+                    str(typed.threads),
+                    "--max-batch",
+                    str(typed.max_batch),
+                    "--delay",
+                    str(typed.delay),
+                ],
+                stderr=file,
+                env={**os.environ, "ZOOFT_SERVE_TOKEN": TOKEN},
+            )
         try:
             while not (found := re.search(r"serving at .*:(\d+)/", log.read_text())):
                 time.sleep(0.2)

@@ -65,9 +65,13 @@ class Browser:
         """One key, by its name and number."""
         for kind in ("keyDown", "keyUp"):
             self.send(
-                "Input.dispatchKeyEvent", type=kind, key=key, code=key, windowsVirtualKeyCode=code,
+                "Input.dispatchKeyEvent",
+                type=kind,
+                key=key,
+                code=key,
+                windowsVirtualKeyCode=code,
                 **({"text": text} if text and kind == "keyDown" else {}),
-            )  # fmt: skip
+            )
 
     def wait(self, condition: str) -> None:
         """Until a JavaScript expression is true."""
@@ -138,9 +142,13 @@ def browser(folder: Path) -> Iterator[Browser]:
     to_read, to_write = os.pipe()
     from_read, from_write = os.pipe()
     flags = (
-        "--headless=new", "--no-sandbox", "--disable-gpu", "--no-first-run", "--remote-debugging-pipe",
+        "--headless=new",
+        "--no-sandbox",
+        "--disable-gpu",
+        "--no-first-run",
+        "--remote-debugging-pipe",
         f"--user-data-dir={folder}",
-    )  # fmt: skip
+    )
     process = subprocess.Popen(
         [sys.executable, "-c", _ONTO_3_AND_4, str(to_read), str(from_write), program, *flags],
         pass_fds=(to_read, from_write),

@@ -16,7 +16,7 @@ _OF_THE_SHELL = (
     "COLUMNS", "LINES", "NO_COLOR", "FORCE_COLOR", "CLICOLOR", "CLICOLOR_FORCE", "TTY_COMPATIBLE", "TTY_INTERACTIVE",
     "RANK", "LOCAL_RANK", "WORLD_SIZE", "LOCAL_WORLD_SIZE", "GROUP_RANK", "MASTER_ADDR", "MASTER_PORT",
     "OMP_WAIT_POLICY", "MALLOC_TRIM_THRESHOLD_", "MALLOC_ARENA_MAX", "PYTHONWARNINGS", "PYTHONOPTIMIZE",
-)  # fmt: skip
+)  # fmt: skip # a table of variables
 """Variables that change what commands do or how it looks; where the tests are run mustn't matter."""
 
 

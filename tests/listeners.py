@@ -12,7 +12,7 @@ from zooft.hooks.registry import load as load_registry
 SMALL: dict[str, Any] = {
     "backbone": "timm:test_resnet", "weights": "random", "task": "classification", "epochs": 2, "batch_size": 8,
     "audit": False, "export": False, "report": False, "bootstrap": 20, "workers": 0, "lr": 0.01, "device": "cpu",
-}  # fmt: skip
+}  # fmt: skip # a table of options
 
 
 def listening(*listeners: object) -> Registry:

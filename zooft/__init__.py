@@ -69,6 +69,7 @@ if TYPE_CHECKING:
         unseen,
     )
     from zooft.contracts.plurals import pluralize
+    from zooft.contracts.words import format_figure, list_some
     from zooft.data.group_columns import likely_groups
     from zooft.data.hidden_files import is_hidden
     from zooft.data.labels import check_labels, label_fault, spelling
@@ -187,6 +188,7 @@ __all__ = [
     "diagnostic_metrics",
     "finetune",
     "floor_divide",
+    "format_figure",
     "hookimpl",
     "image_decode",
     "image_decoding",
@@ -202,6 +204,7 @@ __all__ = [
     "join_options",
     "label_fault",
     "likely_groups",
+    "list_some",
     "looks_like_picture",
     "multilabel",
     "nothing_first",
@@ -279,6 +282,7 @@ _HOMES = {
         "unseen",
     ),
     "zooft.contracts.plurals": ("pluralize",),
+    "zooft.contracts.words": ("format_figure", "list_some"),
     "zooft.errors": ("ConfigError", "DataError", "ModelError", "NoWeightsError", "WeightsError", "ZooftError"),
     "zooft.data.group_columns": ("likely_groups",),
     "zooft.data.hidden_files": ("is_hidden",),

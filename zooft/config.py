@@ -9,6 +9,7 @@ import dataclasses
 import difflib
 import json
 import math
+import tomllib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -259,8 +260,6 @@ def read_toml(path: Path, *, errors: str = "strict") -> dict[str, Any]:
     Raises:
         ConfigError: no such file, or not TOML.
     """
-    import tomllib
-
     try:
         values = tomllib.loads(path.read_text(encoding="utf-8", errors=errors))
     except OSError as error:

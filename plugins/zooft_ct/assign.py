@@ -110,7 +110,7 @@ def by_table(table: Table, stacks: Sequence[Stack], root: Path, patients: Patien
     matches: list[_Match] = []
     rejected = list(table.rejected)
     for row in table.rows:
-        meant = _meant(row, index, root, table.name)
+        meant = _find_matches(row, index, root, table.name)
         if whole and not isinstance(meant, str):
             meant = _whole(meant, stacks)
         if isinstance(meant, str):
@@ -214,7 +214,7 @@ def _copy(stacks: Sequence[Stack]) -> Mapping[str, Sequence[_Copy]]:
     return copies
 
 
-def _meant(row: Row, index: _Index, root: Path, name: str) -> list[_Match] | str:
+def _find_matches(row: Row, index: _Index, root: Path, name: str) -> list[_Match] | str:
     """Stacks and their slices that a line speaks of, or why there are none."""
     matches = _by_series(row, index) if row.series else _by_path(row, index, root, name)
     if row.series and row.path:

@@ -341,7 +341,7 @@ def gather(paths: Sequence[Path], options: CTOptions, computing: zooft.Computing
     samples = [sample for stack in found.stacks for sample in _unlabelled_samples(stack, answers, names, options)]
     sound = decode_check.sound(samples, options, names.file, computing)
     rejected = _with_groups(found, answers, names)
-    rejected += _lost(found, answers, names, rejected)
+    rejected += _missing_slices(found, answers, names, rejected)
     return zooft.Discovery(
         samples=sound.samples,
         rejected=(*rejected, *sound.rejected),
@@ -372,7 +372,7 @@ def _with_groups(found: stacks.Found, answers: PredictionGroups, names: _Names) 
     ]
 
 
-def _lost(
+def _missing_slices(
     found: stacks.Found, answers: PredictionGroups, names: _Names, refused: Sequence[zooft.Rejection]
 ) -> list[zooft.Rejection]:
     """Slices that nobody has given; those that were refused leave gaps, too, and are counted by then."""

@@ -149,7 +149,7 @@ class Elements:
         numbers = self.numbers(keyword, 1)
         return numbers[0] if numbers else None
 
-    def unsigned(self, keyword: str) -> int | None:
+    def unsigned_number(self, keyword: str) -> int | None:
         """The first 16-bit number, taken as unsigned whatever the file states of it."""
         content = self._bytes(keyword)
         order = ">H" if self.big_endian else "<H"

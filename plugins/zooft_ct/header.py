@@ -187,7 +187,7 @@ def _slices(path: Path, parsed: Parsed, file_size: int) -> list[SliceHeader]:
     sop_class = ct.text("SOPClassUID") or parsed.media_class
     if not parsed.offset:
         raise zooft.DataError("no pixels in the file, or it ends before them")
-    rows, columns, frames = ct.unsigned("Rows") or 0, ct.unsigned("Columns") or 0, _frames(ct)
+    rows, columns, frames = ct.unsigned_number("Rows") or 0, ct.unsigned_number("Columns") or 0, _frames(ct)
     header_limits.check_dimensions(rows, columns, frames)
     _refuse_other_pixels(ct)
     _refuse_unreadable_pixels(parsed, file_size, 2 * rows * columns * frames)
@@ -238,10 +238,10 @@ def _kind(uid: str) -> str:
 
 def _refuse_other_pixels(ct: Elements) -> None:
     photometric = ct.text("PhotometricInterpretation").upper()
-    if ct.unsigned("SamplesPerPixel") not in {1, None} or photometric not in {"MONOCHROME1", "MONOCHROME2", ""}:
+    if ct.unsigned_number("SamplesPerPixel") not in {1, None} or photometric not in {"MONOCHROME1", "MONOCHROME2", ""}:
         raise zooft.DataError("a colour image, not HU")
-    allocated, stored = ct.unsigned("BitsAllocated"), ct.unsigned("BitsStored")
-    if allocated != 16 or not stored or stored > allocated or ct.unsigned("HighBit") not in {stored - 1, None}:
+    allocated, stored = ct.unsigned_number("BitsAllocated"), ct.unsigned_number("BitsStored")
+    if allocated != 16 or not stored or stored > allocated or ct.unsigned_number("HighBit") not in {stored - 1, None}:
         raise zooft.DataError(f"pixels of {stored} bits in {allocated}; CT has up to 16 in 16, from the lowest")
 
 
@@ -268,7 +268,7 @@ def _frames(ct: Elements) -> int:
 
 def _slice(path: Path, parsed: Parsed, frames: int, index: int, groups: Sequence[Elements]) -> SliceHeader:
     ct = parsed.elements
-    rows, columns = ct.unsigned("Rows") or 0, ct.unsigned("Columns") or 0
+    rows, columns = ct.unsigned_number("Rows") or 0, ct.unsigned_number("Columns") or 0
     plane = _macro(ct, groups, "PlanePositionSequence")
     position = plane.numbers("ImagePositionPatient", 3)
     spacing = _macro(ct, groups, "PixelMeasuresSequence").numbers("PixelSpacing", 2)
@@ -345,14 +345,14 @@ def _layout(parsed: Parsed, frames: int, groups: Sequence[Elements]) -> Layout:
         raise zooft.DataError("no usable rescale slope and intercept: the values can't be made HU")
     if scale.text("RescaleType").upper() not in _UNITS or "ModalityLUTSequence" in ct:
         raise zooft.DataError("the header states that its values aren't rescaled to HU")
-    signed = ct.unsigned("PixelRepresentation") == 1
+    signed = ct.unsigned_number("PixelRepresentation") == 1
     return Layout(
         offset=parsed.offset,
         frames=frames,
         compressed=parsed.transfer_syntax not in NATIVE,
         big_endian=parsed.transfer_syntax == elements.BIG_ENDIAN,
         signed=signed,
-        bits=ct.unsigned("BitsStored") or 16,
+        bits=ct.unsigned_number("BitsStored") or 16,
         slope=slope,
         intercept=intercept,
         padding=_padding(ct, signed=signed),
@@ -361,10 +361,10 @@ def _layout(parsed: Parsed, frames: int, groups: Sequence[Elements]) -> Layout:
 
 def _padding(ct: Elements, *, signed: bool) -> tuple[int, int] | None:
     """Writers give -2000 as 63536 and the other way round: the 16 bits count, and the pixels' own sign."""
-    first = ct.unsigned("PixelPaddingValue")
+    first = ct.unsigned_number("PixelPaddingValue")
     if first is None:
         return None
-    last = ct.unsigned("PixelPaddingRangeLimit")
+    last = ct.unsigned_number("PixelPaddingRangeLimit")
     ends = [value - 2**16 if signed and value >= 2**15 else value for value in (first, first if last is None else last)]
     return min(ends), max(ends)
 
@@ -375,7 +375,7 @@ def _facts(parsed: Parsed, groups: Sequence[Elements], matrix: str) -> dict[str,
     sex = ct.text("PatientSex").upper()
     agents = ct.items("ContrastBolusAgentSequence")
     contrast = bool(agents) or ct.text("ContrastBolusAgent").upper() not in _NO_CONTRAST
-    sign = "signed" if ct.unsigned("PixelRepresentation") == 1 else "unsigned"
+    sign = "signed" if ct.unsigned_number("PixelRepresentation") == 1 else "unsigned"
     facts = {
         "manufacturer": _word(ct.text("Manufacturer")),
         "model": _word(ct.text("ManufacturerModelName")),
@@ -388,7 +388,7 @@ def _facts(parsed: Parsed, groups: Sequence[Elements], matrix: str) -> dict[str,
         "body_part": _word(ct.text("BodyPartExamined")),
         "transfer_syntax": _kind(parsed.transfer_syntax),
         "matrix": matrix,
-        "bits": f"{ct.unsigned('BitsStored')} {sign}",
+        "bits": f"{ct.unsigned_number('BitsStored')} {sign}",
     }
     return {name: value for name, value in facts.items() if value is not None and value != ""}
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import gzip
+import itertools
 import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -285,8 +286,6 @@ def _extend(behind: bytes, order: Literal["big", "little"]) -> int:
 
 def _about_forms(header: Any, stored: tuple[int, int, int]) -> list[str]:
     """Two statements of how a volume lies, where they aren't one."""
-    import itertools
-
     import nibabel
     import numpy as np
 

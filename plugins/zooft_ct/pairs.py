@@ -122,7 +122,7 @@ def _by_names(folder: Path, found: stacks.Found) -> Pairs:
         files[key] = (mask,)
         relative = image.relative_to(folder)
         rows.append(labels.Row(line=0, label=key, path=str(relative), split=_split(relative)))
-    for uid, paths in _referring(found).items():
+    for uid, paths in _segmentations_by_series(found).items():
         key = f"{_BETWEEN}{len(files)}"
         files[key] = tuple(paths)
         rows.append(labels.Row(line=0, label=key, series=uid))
@@ -131,7 +131,7 @@ def _by_names(folder: Path, found: stacks.Found) -> Pairs:
     )
 
 
-def _referring(found: stacks.Found) -> Mapping[str, Sequence[Path]]:
+def _segmentations_by_series(found: stacks.Found) -> Mapping[str, Sequence[Path]]:
     """DICOM segmentations by the series that they are about."""
     known = {stack.series for stack in found.stacks}
     by: defaultdict[str, list[Path]] = defaultdict(list)

@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 import zooft
-from zooft_ct.person import Person, differ, differing, fingerprint, merge, name_key, stands_for_nobody
+from zooft_ct.person import Person, all_differences, differ, fingerprint, merge, name_key, stands_for_nobody
 
 _SHOWN = 3
 
@@ -65,7 +65,7 @@ def examine(found: Iterable[tuple[str, frozenset[Person]]]) -> Patients:
     own: defaultdict[str, set[Person]] = defaultdict(set)
     for name, persons in series:
         own[only.of(name, persons)] |= persons
-    torn = {name: what for name, persons in own.items() if name and (what := differing(persons))}
+    torn = {name: what for name, persons in own.items() if name and (what := all_differences(persons))}
     return Patients(shared=shared, torn=torn, everybodys=everybodys)
 
 

@@ -90,7 +90,7 @@ def differences(one: Person, other: Person) -> tuple[str, ...]:
     return tuple(what for what, differs in found.items() if differs)
 
 
-def differing(persons: Iterable[Person]) -> tuple[str, ...]:
+def all_differences(persons: Iterable[Person]) -> tuple[str, ...]:
     """What differs among persons that should be one; nothing where they may be."""
     known = sorted(set(persons), key=fingerprint)[:_MOST_COMPARED]
     return tuple(dict.fromkeys(what for one, other in combinations(known, 2) for what in differences(one, other)))

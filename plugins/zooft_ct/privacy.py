@@ -15,6 +15,8 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path, PurePath
 
+import click
+
 import zooft
 
 KEY_FILE = ".zooft-key"
@@ -54,7 +56,7 @@ def key_of(data: Path | None) -> Key:
     if own is not None:
         with contextlib.suppress(OSError):
             return _create(own)
-    return _fleeting()
+    return _temporary_key()
 
 
 def key_near(paths: Sequence[Path]) -> Key:
@@ -174,8 +176,6 @@ def _own(data: Path | None) -> Path | None:
 
     None for a user without one, which would end in the working directory.
     """
-    import click
-
     application = Path(click.get_app_dir("zooft")) / "keys"
     if not application.is_absolute():
         return None
@@ -188,7 +188,7 @@ def _first(places: Iterable[Path]) -> Key | None:
 
 
 @functools.cache
-def _fleeting() -> Key:
+def _temporary_key() -> Key:
     """A key that isn't stored."""
     _logger.warning(
         "the key of the hashes can't be stored in the user's folder: they are of this command alone and no other will "

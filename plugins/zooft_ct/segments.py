@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -32,8 +33,6 @@ def require() -> None:
     Raises:
         ConfigError: it isn't, with the extra that brings it.
     """
-    import importlib.util
-
     if importlib.util.find_spec("highdicom") is None:
         raise zooft.ConfigError(f"DICOM segmentations need highdicom: {EXTRA}")
 

@@ -260,7 +260,7 @@ def _refuse_mixture(slices: Sequence[SliceHeader]) -> None:
             "slices of several studies in one series (StudyInstanceUID, StudyDate); they were mixed up when the data "
             "were made"
         )
-    differing = person.differing(each.person for each in slices)
+    differing = person.all_differences(each.person for each in slices)
     if differing:
         raise zooft.DataError(
             f"slices of several persons in one series: {person.differ(differing)}; they were mixed up when the data "
@@ -309,7 +309,7 @@ def _stack(placed: Sequence[_Placed], *, acquisition: str, max_gap: float) -> Se
     return replace(
         series,
         gaps=gaps,
-        lost=_lost(steps, [each.marks.get("InstanceNumber", "") for each in slices]),
+        lost=_count_lost(steps, [each.marks.get("InstanceNumber", "") for each in slices]),
         increment=statistics.median(distances),
         tilt=tilt,
         notes=(*_notes(distances, gaps, tilt), *series.notes),
@@ -349,7 +349,7 @@ def _gaps(steps: Sequence[float], max_gap: float) -> tuple[int, ...]:
     return tuple(index for index, step in enumerate(steps) if step > _GAP)
 
 
-def _lost(steps: Sequence[float], numbers: Sequence[str]) -> int:
+def _count_lost(steps: Sequence[float], numbers: Sequence[str]) -> int:
     """Slices that both the distance and the InstanceNumbers of two neighbours leave out."""
     if not all(re.fullmatch(r"\d{1,9}", number) for number in numbers):
         return 0

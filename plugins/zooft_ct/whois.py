@@ -27,7 +27,7 @@ def whois(samples: Sequence[zooft.Sample], data: Path, ids: Sequence[str]) -> Ma
 
 
 def _of_samples(text: str, samples: Sequence[zooft.Sample]) -> Mapping[str, str]:
-    depth, matching = _matching(text, samples)
+    depth, matching = _find_samples(text, samples)
     if not matching:
         return {}
     slices = matching[0].source.slices
@@ -43,7 +43,7 @@ def _of_samples(text: str, samples: Sequence[zooft.Sample]) -> Mapping[str, str]
     return facts
 
 
-def _matching(text: str, samples: Sequence[zooft.Sample]) -> tuple[int, list[zooft.Sample]]:
+def _find_samples(text: str, samples: Sequence[zooft.Sample]) -> tuple[int, list[zooft.Sample]]:
     """How deep the id names (0 a group, 1 a series, 2 a slice), and the samples that it names."""
     if text not in {part for sample in samples for part in sample.id.split("/")}:
         text = text.partition("-")[0]  # zooft predict puts a study behind a patient with several

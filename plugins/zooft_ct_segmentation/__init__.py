@@ -110,7 +110,7 @@ def _relabel(target: Any, found: Sequence[zooft.Label], known: Sequence[zooft.La
     by_value = nameless(found)
     there: Mapping[Any, int] = {key: number for number, key in enumerate(_keys(known, by_value=by_value))}
     own = [there[key] for key in _keys(found, by_value=by_value)]
-    return target if own == list(range(len(known))) else target.renumbered(own, len(known))
+    return target if own == list(range(len(known))) else target.renumber(own, len(known))
 
 
 def _keys(labels: Sequence[zooft.Label], *, by_value: bool) -> list[Any]:

@@ -94,9 +94,8 @@ def _caption(predictions: zooft.Predictions, labels: Labels, _fitted: Any) -> tu
     lines = []
     for name, part in (("predicted", FOUND), ("true", TRUE)):
         pixels = [(label.name, int(areas[0, n, part])) for n, label in enumerate(labels) if n and areas[0, n, part]]
-        listed = ", ".join(f"{structure} {count:,}" for structure, count in pixels[:_LISTED])
-        more = f" and {len(pixels) - _LISTED} more" if len(pixels) > _LISTED else ""
-        lines.append(f"{name}: {f'{listed}{more} pixels' if pixels else _NONE}")
+        listed = zooft.list_some([f"{structure} {count:,}" for structure, count in pixels], _LISTED)
+        lines.append(f"{name}: {f'{listed} pixels' if pixels else _NONE}")
     return title, lines
 
 
@@ -127,10 +126,10 @@ def _structures(evaluation: Any, labels: Labels) -> Sequence[zooft.Table]:
     rows = tuple(
         (
             label.name,
-            _interval(figures[f"dice/{label.name}"], ".3f"),
-            _interval(figures[f"volume_error/{label.name}"], ",.0f"),
-            _interval(figures[f"volume_bias/{label.name}"], "+,.0f"),
-            _interval(figures[f"false_positives/{label.name}"], ".0%"),
+            _figure(figures[f"dice/{label.name}"], ".3f"),
+            _figure(figures[f"volume_error/{label.name}"], ",.0f"),
+            _figure(figures[f"volume_bias/{label.name}"], "+,.0f"),
+            _figure(figures[f"false_positives/{label.name}"], ".0%"),
         )
         for label in labels[1:]
     )
@@ -138,12 +137,8 @@ def _structures(evaluation: Any, labels: Labels) -> Sequence[zooft.Table]:
     return (zooft.Table(title=f"Per structure, the mean over {evaluation.group_name}s", columns=columns, rows=rows),)
 
 
-def _interval(figure: Any, form: str) -> str:
-    if np.isnan(figure.value):
-        return "undefined"
-    if figure.low is None or np.isnan(figure.low):
-        return f"{figure.value:{form}}"
-    return f"{figure.value:{form}} ({figure.low:{form}} to {figure.high:{form}})"
+def _figure(found: Any, form: str) -> str:
+    return zooft.format_figure(found.value, found, form=form)
 
 
 def _rank(dice: float | None) -> float:

@@ -10,6 +10,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 import zooft
 from zooft_ct import LabelVolume, Meaning
 from zooft_segmentation import (
@@ -24,7 +26,6 @@ from zooft_segmentation import (
 )
 
 if TYPE_CHECKING:
-    import numpy as np
     from numpy.typing import NDArray
 
 BACKGROUND = "background"
@@ -54,14 +55,10 @@ class SliceMask:
 
     def pixels(self) -> NDArray[np.uint8]:
         """``(H, W)``, the number of each pixel's class."""
-        import numpy as np
-
         return np.frombuffer(zlib.decompress(self.packed), np.uint8).reshape(self.shape)
 
-    def renumbered(self, numbers: Sequence[int], count: int) -> SliceMask:
+    def renumber(self, numbers: Sequence[int], count: int) -> SliceMask:
         """With other numbers of the classes: ``numbers[old]``, of `count` ones."""
-        import numpy as np
-
         table = np.full(256, OUTSIDE, np.uint8)
         table[: len(numbers)] = numbers
         return slice_mask(table[self.pixels()], count)
@@ -69,8 +66,6 @@ class SliceMask:
 
 def slice_mask(pixels: NDArray[np.uint8], classes: int) -> SliceMask:
     """Of pixels ``(H, W)``."""
-    import numpy as np
-
     counts = np.bincount(pixels.ravel(), minlength=classes)[:classes]
     raw = np.ascontiguousarray(pixels).tobytes()
     return SliceMask(
@@ -177,8 +172,6 @@ def _targets(
     volume: LabelVolume, numbers: Mapping[int | None, int], names: Mapping[str, int], classes: int
 ) -> Mapping[int, SliceMask] | str:
     """Of each slice; or what is wrong with the volume's values."""
-    import numpy as np
-
     table = np.zeros(max(volume.counts, default=0) + 1, np.uint8)
     unknown: Counter[str] = Counter()
     for value, count in volume.counts.items():
@@ -189,11 +182,8 @@ def _targets(
         else:
             table[value] = number
     if unknown:
-        some = ", ".join(name for name, _ in unknown.most_common(_SHOWN))
-        more = f" and {len(unknown) - _SHOWN} more" if len(unknown) > _SHOWN else ""
-        return (
-            f"values that are no class: {some}{more}, {sum(unknown.values()):,} voxels; name them with --classes-file"
-        )
+        some = zooft.list_some([name for name, _ in unknown.most_common()], _SHOWN)
+        return f"values that are no class: {some}, {sum(unknown.values()):,} voxels; name them with --classes-file"
     return {number: slice_mask(table[plane.values()], classes) for number, plane in volume.planes.items()}
 
 

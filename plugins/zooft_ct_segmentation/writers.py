@@ -8,13 +8,14 @@ from itertools import groupby
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 import zooft
 from zooft_ct import SliceHeader, require_highdicom, write_nifti, write_segmentation
 from zooft_ct_segmentation.targets import VALUE
 from zooft_segmentation import MASK, write_classes
 
 if TYPE_CHECKING:
-    import numpy as np
     from numpy.typing import NDArray
 
     Labels = tuple[zooft.Label, ...]
@@ -42,8 +43,6 @@ def write_volumes(answers: Iterable[zooft.FileAnswer], labels: Labels, _fitted: 
         ConfigError: the folder holds something.
         DataError: some weren't written; the others are.
     """
-    import numpy as np
-
     values = np.array([int(label.constants.get(VALUE, n)) for n, label in enumerate(labels)])
     values = values.astype(np.uint8 if values.max() < 256 else np.uint16)
 
@@ -106,8 +105,6 @@ def _write_all(
 
 def _series(answers: Iterable[zooft.FileAnswer]) -> Iterator[_Series | str]:
     """Series by series; of one that lacks slices, what is missing."""
-    import numpy as np
-
     for name, of_series in groupby(answers, key=_name):
         planes: dict[int, NDArray[Any]] = {}
         slices: dict[int, Any] = {}

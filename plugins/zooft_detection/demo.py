@@ -6,6 +6,8 @@ import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
@@ -24,7 +26,6 @@ def shapes(root: Path, seed: int) -> None:
         root: an empty or new folder.
         seed: of what is drawn.
     """
-    import numpy as np
     from PIL import Image
 
     rng = np.random.default_rng(seed)
@@ -51,8 +52,6 @@ def _draw(rng: Any) -> tuple[NDArray[Any], list[tuple[int, tuple[int, int, int, 
 
     None to four shapes of any colour that isn't the ground's.
     """
-    import numpy as np
-
     down, across = np.mgrid[:_ROWS, :_COLUMNS]
     waves = np.sin(down / rng.uniform(3, 9)) * np.cos(across / rng.uniform(3, 9))
     levels = np.repeat(90 + 25 * waves[..., None], 3, -1) + rng.integers(-15, 16, 3)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
@@ -10,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 import zooft
-from zooft_detection import matching
+from zooft_detection import matching, plots
 from zooft_detection.deploy import detections
 from zooft_detection.drawing import draw_comparison
 from zooft_detection.evaluation import SENSITIVITIES, likely, row_ap50, thresholds
@@ -68,8 +67,7 @@ def _counts(predictions: zooft.Predictions, labels: Labels, fitted: Any) -> NDAr
 def _list(counts: Sequence[Any] | NDArray[Any], labels: Labels) -> str:
     """Such as ``12 RBC, 1 WBC``, the most first."""
     order = sorted((n for n, count in enumerate(counts) if count), key=lambda n: -int(counts[n]))
-    more = f" and {len(order) - _LISTED} more" if len(order) > _LISTED else ""
-    return ", ".join(f"{int(counts[n])} {labels[n].name}" for n in order[:_LISTED]) + more or "nothing"
+    return zooft.list_some([f"{int(counts[n])} {labels[n].name}" for n in order], _LISTED) or "nothing"
 
 
 def _brief(cells: Mapping[str, Any], _labels: Labels) -> Mapping[str, Any]:
@@ -128,12 +126,12 @@ def _tables(evaluation: Any, _labels: Labels) -> Sequence[zooft.Table]:
             each["name"],
             f"{each['objects']:,}",
             f"{each['images']:,}",
-            _interval(evaluation, f"ap/{each['name']}", each["ap"]),
-            _figure(each["ap50"]),
-            _figure(each["ap75"]),
+            zooft.format_figure(each["ap"], evaluation.metrics.get(f"ap/{each['name']}")),
+            zooft.format_figure(each["ap50"]),
+            zooft.format_figure(each["ap75"]),
             f"{each['threshold']:.2f}",
-            _figure(each["precision"]),
-            _figure(each["recall"]),
+            zooft.format_figure(each["precision"]),
+            zooft.format_figure(each["recall"]),
         )
         for each in classes
     )
@@ -141,20 +139,7 @@ def _tables(evaluation: Any, _labels: Labels) -> Sequence[zooft.Table]:
     return (zooft.Table(title="Per class", columns=heads, rows=rows),)
 
 
-def _interval(evaluation: Any, name: str, value: float | None) -> str:
-    found = evaluation.metrics.get(name)
-    if found is None or value is None or found.low is None or math.isnan(found.low):
-        return _figure(value)
-    return f"{value:.3f} ({found.low:.3f} to {found.high:.3f})"
-
-
-def _figure(value: float | None) -> str:
-    return "undefined" if value is None else f"{value:.3f}"
-
-
 def _sections(evaluated: Any, labels: Labels, _fitted: Any, _rule: str) -> Sequence[Any]:
-    from zooft_detection import plots
-
     evaluation = evaluated.evaluation
     found: list[Any] = [*_tables(evaluation, labels), _sizes(evaluation), _froc(evaluation)]
     found.append(plots.precision_recall(evaluated.predictions, [label.name for label in labels]))
@@ -165,17 +150,17 @@ def _sections(evaluated: Any, labels: Labels, _fitted: Any, _rule: str) -> Seque
 def _sizes(evaluation: Any) -> zooft.Table:
     names = [name for name in matching.AREAS if name != "all"]
     rows = [
-        (each["name"], *(_figure(each[f"ap_{name}"]) for name in names))
+        (each["name"], *(zooft.format_figure(each[f"ap_{name}"]) for name in names))
         for each in evaluation.details.get("classes", ())
     ]
-    mean = ("mean", *(_interval(evaluation, f"ap_{name}", _value(evaluation, f"ap_{name}")) for name in names))
+    mean = ("mean", *(_with_interval(evaluation, f"ap_{name}") for name in names))
     heads = ("AP by size", "small (up to 32² pixels)", "medium (up to 96²)", "large")
     return zooft.Table(title="By size of the objects", columns=heads, rows=(mean, *rows))
 
 
-def _value(evaluation: Any, name: str) -> float | None:
+def _with_interval(evaluation: Any, name: str) -> str:
     found = evaluation.metrics.get(name)
-    return None if found is None or math.isnan(found.value) else found.value
+    return zooft.format_figure(None if found is None else found.value, found)
 
 
 def _froc(evaluation: Any) -> zooft.Table:
@@ -189,7 +174,7 @@ def _froc(evaluation: Any) -> zooft.Table:
 
 def _describe(labels: Labels, _fitted: Any, options: Mapping[str, Any]) -> zooft.Description:
     names = [label.name for label in labels]
-    some = ", ".join(names[:_LISTED]) + (f" and {len(names) - _LISTED} more" if len(names) > _LISTED else "")
+    some = zooft.list_some(names, _LISTED)
     return zooft.Description(
         aim=f"find {some} and draw a box around each",
         purpose=f"It draws boxes around objects of {len(names)} classes: {some}.",

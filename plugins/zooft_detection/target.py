@@ -7,8 +7,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
+import numpy as np
+
 if TYPE_CHECKING:
-    import numpy as np
     from numpy.typing import NDArray
 
 Corners = tuple[float, float, float, float]
@@ -33,14 +34,12 @@ class Boxes:
     classes: tuple[int, ...] = ()
     ignored: tuple[bool, ...] = ()
 
-    def renumbered(self, numbers: Sequence[int]) -> Boxes:
+    def renumber(self, numbers: Sequence[int]) -> Boxes:
         """With other numbers of the classes: ``numbers[old]``."""
         return replace(self, classes=tuple(numbers[each] for each in self.classes))
 
     def arrays(self) -> tuple[NDArray[np.float64], NDArray[np.int64], NDArray[np.bool_]]:
         """Corners ``(n, 4)``, classes ``(n,)`` and whether they are ignored ``(n,)``."""
-        import numpy as np
-
         corners = np.array(self.corners, np.float64).reshape(-1, 4)
         return corners, np.array(self.classes, np.int64), np.array(self.ignored, np.bool_)
 

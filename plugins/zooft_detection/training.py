@@ -129,4 +129,4 @@ def _unknown(found: Labels, known: Labels) -> str:
 def _relabel(target: Boxes, found: Labels, known: Labels) -> Boxes:
     numbers = {label.name: number for number, label in enumerate(known)}
     own = [numbers[label.name] for label in found]
-    return target if own == list(range(len(own))) else target.renumbered(own)
+    return target if own == list(range(len(own))) else target.renumber(own)

@@ -128,7 +128,8 @@ def read_annotations(root: Path, files: Sequence[Path]) -> Listing:
     stems = {path.stem for path in files}
     found.rejected += splits.missing(stems)
     found.rejected += [
-        zooft.Rejection(name_in(root, each), "no annotation of this picture") for each in pictures.unannotated(stems)
+        zooft.Rejection(name_in(root, each), "no annotation of this picture")
+        for each in pictures.without_annotation(stems)
     ]
     left_out = sum(each.ignored for picture in found.pictures for each in picture.objects)
     if left_out:
@@ -208,7 +209,7 @@ class _Pictures:
             raise zooft.DataError(f"{lack} {name or annotation.stem}")
         return found[0]
 
-    def unannotated(self, stems: set[str]) -> Iterator[Path]:
+    def without_annotation(self, stems: set[str]) -> Iterator[Path]:
         """Pictures that no annotation is called as."""
         return (path for path in self._all if path.stem not in stems)
 

@@ -245,7 +245,7 @@ def _missing(root: Path, text: str) -> str:
         return f"{_MISSING}: it is a path of a machine with Windows; write paths relative to the table"
     relative = Path(plain.lstrip("/"))
     for folder, where in _places(root):
-        found = _resembling(folder, relative)
+        found = _find_alike(folder, relative)
         if found is not None and not (where == "" and str(found) == text):
             there = printable(f"{where}{found}")
             same = str(found) == str(relative)
@@ -264,7 +264,7 @@ def _places(root: Path) -> list[tuple[Path, str]]:
     return [(root, ""), (root.absolute().parent, "../"), *((path, f"{path.name}/") for path in inner)]
 
 
-def _resembling(folder: Path, relative: Path) -> Path | None:
+def _find_alike(folder: Path, relative: Path) -> Path | None:
     """A file below a folder by this path, but for capitals or an ending that is left out."""
     found = Path()
     for index, part in enumerate(relative.parts):

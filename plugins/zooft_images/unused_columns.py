@@ -35,9 +35,8 @@ def about_unused(
     if not unused:
         return []
     names = [printable(name) for name in unused]
-    more = f" and {len(names) - _MOST} more" if len(names) > _MOST else ""
     hint = "" if grouped else " (--group-column names the one to split by)"
-    notes = [f"{what}s of {printable(where)} that aren't used: {', '.join(names[:_MOST])}{more}{hint}"]
+    notes = [f"{what}s of {printable(where)} that aren't used: {zooft.list_some(names, _MOST)}{hint}"]
     likely = () if grouped else zooft.likely_groups(unused)
     return [*notes, _point_out(where, likely[0], unused[likely[0]], what, rename)] if likely else notes
 

@@ -9,7 +9,6 @@ import numpy as np
 if TYPE_CHECKING:
     from pathlib import Path
 
-    import numpy as np
 
 IDENTITIES, EACH, SIDE = 24, 8, 96
 _README = """Synthetic, made by 'zooft demo retrieval': patterns of shapes, one folder for each,

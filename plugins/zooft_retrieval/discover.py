@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import warnings
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -339,7 +339,7 @@ def _about(samples: Sequence[zooft.Sample]) -> list[str]:
     if alone:
         notes.append(
             f"{zooft.pluralize(len(alone), 'identity has', 'identities have')}"
-            f" one picture only ({_some(alone)}): negatives in "
+            f" one picture only ({zooft.list_some(alone, _NAMED)}): negatives in "
             "training, distractors in evaluation, never queries"
         )
     copies = len(samples) - sum(map(len, contents.values()))
@@ -359,9 +359,3 @@ def _about(samples: Sequence[zooft.Sample]) -> list[str]:
             "are one, it may be on both sides of the split: spell it the same"
         )
     return notes
-
-
-def _some(names: Iterable[str]) -> str:
-    listed = list(names)
-    more = f" and {len(listed) - _NAMED:,} more" if len(listed) > _NAMED else ""
-    return ", ".join(listed[:_NAMED]) + more

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from importlib.util import find_spec
 from typing import Literal
 
 import zooft
@@ -42,7 +43,5 @@ class RetrievalOptions:
 
 def check(_options: RetrievalOptions) -> None:
     """Raise ConfigError where what training needs isn't installed."""
-    from importlib.util import find_spec
-
     if find_spec("pytorch_metric_learning") is None:
         raise zooft.ConfigError(MISSING)

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 import zooft
+from zooft_retrieval import report
 from zooft_retrieval.metrics import galleries, nearest, normalise
 
 if TYPE_CHECKING:
@@ -114,8 +115,6 @@ def _remarks(evaluation: Any, _labels: Any) -> Sequence[str]:
 
 
 def _sections(evaluated: Any, labels: Any, fitted: Mapping[str, Any], _rule: str) -> Sequence[Any]:
-    from zooft_retrieval import report
-
     return [_words(evaluated.evaluation, labels), *report.of_split(evaluated, fitted)]
 
 

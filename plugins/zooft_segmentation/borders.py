@@ -43,7 +43,7 @@ def border_figures(found: NDArray[np.uint8], true: NDArray[np.uint8], classes: i
     ours, theirs = _edges(known), _edges(true)
     figures = np.full((2, classes), np.nan, np.float32)
     for number in np.unique(true[true != OUTSIDE]).tolist():
-        figures[:, number] = _compared(ours & (known == number), theirs & (true == number), diagonal)
+        figures[:, number] = _compare(ours & (known == number), theirs & (true == number), diagonal)
     return figures
 
 
@@ -66,7 +66,7 @@ def can_measure() -> bool:
     return True
 
 
-def _compared(ours: NDArray[np.bool_], theirs: NDArray[np.bool_], diagonal: float) -> tuple[float, float]:
+def _compare(ours: NDArray[np.bool_], theirs: NDArray[np.bool_], diagonal: float) -> tuple[float, float]:
     """Boundary F1 and HD95 of two borders."""
     if not ours.any() or not theirs.any():
         alike = ours.any() == theirs.any()  # a class that fills the picture has no border

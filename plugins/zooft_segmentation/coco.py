@@ -16,12 +16,13 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 import zooft
 from zooft_segmentation import classes, masks, needs
 from zooft_segmentation.masks import OUTSIDE
 
 if TYPE_CHECKING:
-    import numpy as np
     from numpy.typing import NDArray
 
     from zooft_segmentation.options import SegmentationOptions
@@ -75,8 +76,6 @@ class Regions:
             DataError: the panoptic PNG can't be read.
             ConfigError: the library that draws shapes is missing.
         """
-        import numpy as np
-
         drawn = np.full(self.size, self.ground, np.uint8)
         if self.panoptic is not None:
             ids = _ids(self.panoptic)
@@ -91,7 +90,7 @@ class Regions:
             drawn[_draw_shape(region.shape, self.size)] = region.number
         return drawn
 
-    def renumbered(self, numbers: Sequence[int], count: int) -> Regions:
+    def renumber(self, numbers: Sequence[int], count: int) -> Regions:
         """With other numbers of the classes: ``numbers[old]``, of `count` ones."""
         counts = [0] * count
         for old, new in enumerate(numbers):
@@ -224,8 +223,6 @@ def _sample(
     count: int,
     split: Split | None,
 ) -> zooft.Sample:
-    import numpy as np
-
     source = _picture(path, str(image["file_name"]))
     with zooft.image_opened(source) as picture:
         picture.load()
@@ -312,8 +309,6 @@ def _fault(polygon: Sequence[Any], size: tuple[int, int]) -> str:
 
 
 def _draw_shape(shape: Any, size: tuple[int, int]) -> NDArray[np.bool_]:
-    import numpy as np
-
     needs.require_coco()
     from pycocotools import mask as coco
 
@@ -326,7 +321,6 @@ def _draw_shape(shape: Any, size: tuple[int, int]) -> NDArray[np.bool_]:
 
 
 def _decode(codes: Mapping[str, Any]) -> Any:
-    import numpy as np
     from pycocotools import mask as coco
 
     rows, columns = codes["size"]
@@ -337,8 +331,6 @@ def _decode(codes: Mapping[str, Any]) -> Any:
 
 def _ids(path: Path) -> NDArray[Any]:
     """Of a panoptic PNG ``(H, W)``: red + 256 green + 65536 blue."""
-    import numpy as np
-
     with zooft.image_opened(path) as image:
         levels = np.array(image.convert("RGB")).astype(np.int32)
     return np.asarray(levels[..., 0] + 256 * levels[..., 1] + 65536 * levels[..., 2])

@@ -6,6 +6,8 @@ import csv
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
@@ -22,7 +24,6 @@ def shapes(root: Path, seed: int) -> None:
         root: an empty or new folder.
         seed: of what is drawn.
     """
-    import numpy as np
     from PIL import Image
 
     rng = np.random.default_rng(seed)
@@ -44,8 +45,6 @@ def _draw(rng: Any) -> tuple[NDArray[Any], NDArray[Any]]:
 
     Two to five shapes of any colour that isn't the ground's.
     """
-    import numpy as np
-
     down, across = np.mgrid[:_ROWS, :_COLUMNS]
     mask = np.zeros((_ROWS, _COLUMNS), np.uint8)
     waves = np.sin(down / rng.uniform(3, 9)) * np.cos(across / rng.uniform(3, 9))

@@ -13,11 +13,12 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 import zooft
 from zooft_segmentation.classes import ClassSpec
 
 if TYPE_CHECKING:
-    import numpy as np
     from numpy.typing import NDArray
     from PIL.Image import Image
 
@@ -43,7 +44,7 @@ class Table:
     keys: tuple[int, ...]
     classes: tuple[int, ...]
 
-    def renumbered(self, numbers: Sequence[int]) -> Table:
+    def renumber(self, numbers: Sequence[int]) -> Table:
         """With other numbers of the classes: ``numbers[old]``."""
         return replace(self, classes=tuple(each if each == OUTSIDE else numbers[each] for each in self.classes))
 
@@ -94,13 +95,13 @@ class Mask:
         except zooft.DataError as error:
             raise zooft.DataError(f"the mask {self.path.name}: {error}") from error
 
-    def renumbered(self, numbers: Sequence[int], count: int) -> Mask:
+    def renumber(self, numbers: Sequence[int], count: int) -> Mask:
         """With other numbers of the classes: ``numbers[old]``, of `count` ones."""
         counts = [0] * count
         for old, new in enumerate(numbers):
             counts[new] += self.counts[old]
-        colours = None if self.code.colours is None else self.code.colours.renumbered(numbers)
-        return replace(self, code=Code(self.code.values.renumbered(numbers), colours), counts=tuple(counts))
+        colours = None if self.code.colours is None else self.code.colours.renumber(numbers)
+        return replace(self, code=Code(self.code.values.renumber(numbers), colours), counts=tuple(counts))
 
 
 def code_of(classes: Sequence[ClassSpec], ignored: Sequence[str]) -> tuple[Code, list[ClassSpec]]:
@@ -162,8 +163,6 @@ def inspect(path: Path, colours: frozenset[int]) -> Inspection:
     Raises:
         DataError: it isn't a mask; the message is the reason alone.
     """
-    import numpy as np
-
     keys, by_colour = _keys(path, colours)
     mark = f"{zlib.crc32(keys.tobytes()):08x}"
     if keys.dtype == np.uint8:
@@ -211,8 +210,6 @@ def decode(path: Path, code: Code) -> NDArray[np.uint8]:
     Raises:
         DataError: it isn't such a mask; the message is the reason alone.
     """
-    import numpy as np
-
     keys, by_colour = _keys(path, frozenset(code.colours.keys if code.colours else ()))
     known = code.table(colours=by_colour)
     if keys.dtype == np.uint8:
@@ -232,8 +229,6 @@ def decode(path: Path, code: Code) -> NDArray[np.uint8]:
 
 def _keys(path: Path, colours: frozenset[int]) -> tuple[NDArray[Any], bool]:
     """``(H, W)``: uint8 or int32 values, or packed colours as int32; and whether they are colours."""
-    import numpy as np
-
     with zooft.image_opened(path) as image:
         if image.format in _LOSSY and not image.info.get("lossless"):
             raise zooft.DataError(
@@ -262,7 +257,5 @@ def _keys(path: Path, colours: frozenset[int]) -> tuple[NDArray[Any], bool]:
 
 
 def _pack_levels(image: Image) -> NDArray[Any]:
-    import numpy as np
-
     levels = np.array(image.convert("RGB")).astype(np.int32)
     return np.asarray(levels[..., 0] << 16 | levels[..., 1] << 8 | levels[..., 2])

@@ -6,6 +6,8 @@ import io
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 import zooft
 
 if TYPE_CHECKING:
@@ -19,7 +21,6 @@ _MOST_NAMES = 60
 
 def confusion(table: NDArray[Any], names: Sequence[str]) -> zooft.Picture:
     """Shares of the pixels of each true class (rows) that were predicted as each class (columns)."""
-    import numpy as np
     from matplotlib.figure import Figure
 
     sums = table.sum(1, keepdims=True)

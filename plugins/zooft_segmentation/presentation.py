@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 import zooft
-from zooft_segmentation import tiles
+from zooft_segmentation import plots, tiles
 from zooft_segmentation.areas import AREAS, SHARES, TRUE, row_miou
 from zooft_segmentation.classes import colours_of
 from zooft_segmentation.drawing import draw_comparison
@@ -81,8 +81,7 @@ def _about(labels: Labels, _fitted: Any) -> Mapping[str, Any]:
 def _list(shares: Sequence[float], labels: Labels) -> str:
     """Such as ``road 41 %, sky 20 %``, the largest first; what has no pixel isn't there."""
     order = sorted((n for n, share in enumerate(shares) if share > 0), key=lambda n: -shares[n])
-    more = f" and {len(order) - _LISTED} more" if len(order) > _LISTED else ""
-    return ", ".join(f"{labels[n].name} {shares[n]:.1%}" for n in order[:_LISTED]) + more
+    return zooft.list_some([f"{labels[n].name} {shares[n]:.1%}" for n in order], _LISTED)
 
 
 def _target(target: Any, labels: Labels) -> str:
@@ -115,12 +114,12 @@ def _tables(evaluation: Any, _labels: Labels) -> Sequence[zooft.Table]:
             each["name"],
             f"{each['images']:,}",
             f"{each['pixels']:,}",
-            _interval(evaluation, f"iou/{each['name']}", each["iou"]),
-            _figure(each["dice"]),
-            _figure(each["precision"]),
-            _figure(each["recall"]),
-            _figure(each.get("boundary_f1")),
-            "undefined" if each.get("hd95") is None else f"{each['hd95']:.1f}",
+            zooft.format_figure(each["iou"], evaluation.metrics.get(f"iou/{each['name']}")),
+            zooft.format_figure(each["dice"]),
+            zooft.format_figure(each["precision"]),
+            zooft.format_figure(each["recall"]),
+            zooft.format_figure(each.get("boundary_f1")),
+            zooft.format_figure(each.get("hd95"), form=".1f"),
         )
         for each in classes
     )
@@ -128,20 +127,7 @@ def _tables(evaluation: Any, _labels: Labels) -> Sequence[zooft.Table]:
     return (zooft.Table(title="Per class", columns=columns, rows=rows),)
 
 
-def _interval(evaluation: Any, name: str, value: float | None) -> str:
-    found = evaluation.metrics.get(name)
-    if found is None or value is None or found.low is None or math.isnan(found.low):
-        return _figure(value)
-    return f"{value:.3f} ({found.low:.3f} to {found.high:.3f})"
-
-
-def _figure(value: float | None) -> str:
-    return "undefined" if value is None else f"{value:.3f}"
-
-
 def _sections(evaluated: Any, labels: Labels, _fitted: Any, _rule: str) -> Sequence[Any]:
-    from zooft_segmentation import plots
-
     found: list[Any] = list(_tables(evaluated.evaluation, labels))
     confusion = evaluated.evaluation.details.get("confusion")
     if confusion:
@@ -152,7 +138,7 @@ def _sections(evaluated: Any, labels: Labels, _fitted: Any, _rule: str) -> Seque
 
 def _describe(labels: Labels, _fitted: Any, options: Mapping[str, Any]) -> zooft.Description:
     names = [label.name for label in labels]
-    some = ", ".join(names[:_LISTED]) + (f" and {len(names) - _LISTED} more" if len(names) > _LISTED else "")
+    some = zooft.list_some(names, _LISTED)
     kind = _LOSSES.get(str(options.get("segmentation_loss")), "")
     balance = [f"The loss is {kind}, of each picture."] if kind else []
     if options.get("class_weights") == "balanced":

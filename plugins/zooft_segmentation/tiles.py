@@ -87,12 +87,12 @@ class TileTarget:
         part[:, : self.shared[1]] = OUTSIDE
         return part
 
-    def renumbered(self, numbers: Sequence[int], count: int) -> TileTarget:
+    def renumber(self, numbers: Sequence[int], count: int) -> TileTarget:
         """With other numbers of the classes: ``numbers[old]``, of `count` ones."""
         counts = [0] * count
         for old, new in enumerate(numbers):
             counts[new] += self.counts[old]
-        return replace(self, whole=self.whole.renumbered(numbers, count), counts=tuple(counts))
+        return replace(self, whole=self.whole.renumber(numbers, count), counts=tuple(counts))
 
 
 def cut(array: NDArray[Any], top: int, left: int, size: int, *, fill: int) -> NDArray[Any]:
@@ -141,7 +141,7 @@ def _tiles_of(sample: zooft.Sample, size: int) -> Iterator[zooft.Sample]:
     rows, columns = (starts(length, size, 0) for length in mask.shape)
     for row, top in enumerate(rows):
         for column, left in enumerate(columns):
-            shared = (_shared(rows, row, size), _shared(columns, column, size))
+            shared = (_overlap(rows, row, size), _overlap(columns, column, size))
             part = TileTarget(target, top, left, size, shared)
             pixels = part.of(mask)
             counts = np.bincount(pixels.ravel(), minlength=OUTSIDE + 1)
@@ -160,7 +160,7 @@ def _tiles_of(sample: zooft.Sample, size: int) -> Iterator[zooft.Sample]:
                 )
 
 
-def _shared(begins: Sequence[int], number: int, size: int) -> int:
+def _overlap(begins: Sequence[int], number: int, size: int) -> int:
     return max(0, begins[number - 1] + size - begins[number]) if number else 0
 
 

@@ -38,7 +38,7 @@ class Target(Protocol):
     def pixels(self) -> NDArray[np.uint8]:
         """``(H, W)``, the number of each pixel's class; 255 where there is none."""
 
-    def renumbered(self, numbers: Sequence[int], count: int) -> Target:
+    def renumber(self, numbers: Sequence[int], count: int) -> Target:
         """With other numbers of the classes: ``numbers[old]``, of `count` ones."""
 
 
@@ -163,7 +163,7 @@ def _relabel(target: Target, found: Labels, known: Labels) -> Target:
     own = [number if by_number else numbers[label.name] for number, label in enumerate(found)]
     if own == list(range(len(known))):
         return target
-    return target.renumbered(own, len(known))
+    return target.renumber(own, len(known))
 
 
 def _by_number(found: Labels, known: Labels) -> bool:

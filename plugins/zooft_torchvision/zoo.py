@@ -5,6 +5,7 @@ The stages of ResNet and VGG are here, those of the other classes in `chains`.
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import zooft
@@ -71,8 +72,6 @@ def pretrained_weights(name: str) -> zooft.LoadedWeights:
 
 def at_hand(name: str) -> bool:
     """Whether the weights are in torch's download folder."""
-    from pathlib import Path
-
     import torch
 
     file = _default_weights(name).url.rpartition("/")[2]

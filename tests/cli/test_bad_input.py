@@ -33,7 +33,7 @@ BACKBONE = "timm:test_resnet.r160_in1k"
 FINETUNE = (
     "finetune", "--backbone", BACKBONE, "--task", "classification", "--weights", "random", "--epochs", "1",
     "--bootstrap", "0", "--no-export", "--device", "cpu",
-)  # fmt: skip
+)  # fmt: skip # a table of arguments
 
 
 @dataclass(frozen=True, slots=True)
@@ -256,10 +256,11 @@ def test_an_unknown_command_gets_the_nearest_one(command: Command, out: Path) ->
         (["--seed", "-1"], "seed: input should be greater than or equal to 0"),
         (["--config", "no-such-file.toml"], "the config file no-such-file.toml can't be read: No such file"),
         pytest.param(
-            ["--lr", "inf"], "lr: ",
+            ["--lr", "inf"],
+            "lr: ",
         ),
     ],
-)  # fmt: skip
+)
 def test_a_value_out_of_bounds_is_refused_before_any_work(
     command: Command, good: Path, out: Path, arguments: list[str], said: str
 ) -> None:
@@ -376,17 +377,27 @@ def a_folder(path: Path, _tensors: dict[str, torch.Tensor]) -> None:
         (no_file, "w.pth", "there is no weights file"),
         (a_folder, "w.pth", "there is no weights file"),
         pytest.param(
-            not_a_number, "w.safetensors", "conv1.0.weight",
+            not_a_number,
+            "w.safetensors",
+            "conv1.0.weight",
         ),
         pytest.param(
-            whole_numbers, "w.safetensors", "conv1.0.weight",
+            whole_numbers,
+            "w.safetensors",
+            "conv1.0.weight",
         ),
     ],
-)  # fmt: skip
+)
 def test_weights_that_do_not_fit_or_cannot_be_read_are_refused(
-    command: Command, good: Path, tmp_path: Path, out: Path, tensors: dict[str, torch.Tensor],
-    make: Callable[[Path, dict[str, torch.Tensor]], None], name: str, said: str,
-) -> None:  # fmt: skip
+    command: Command,
+    good: Path,
+    tmp_path: Path,
+    out: Path,
+    tensors: dict[str, torch.Tensor],
+    make: Callable[[Path, dict[str, torch.Tensor]], None],
+    name: str,
+    said: str,
+) -> None:
     make(tmp_path / name, tensors)
     answer = command(*FINETUNE, "--data", good, "--out", out, "--weights", tmp_path / name)
     assert_refused(answer, out, status=1, said=said)

@@ -21,7 +21,7 @@ from zooft.errors import ConfigError
 from zooft.storage.cache import Store
 
 FEATURES = {"what": "features", "backbone": "timm:resnet18", "task": "classification", "precision": "float32",
-            "stages": ["stem", "layer1"], "view": {"number": 2, "seed": 0}, "tensors": "0" * 64}  # fmt: skip
+            "stages": ["stem", "layer1"], "view": {"number": 2, "seed": 0}, "tensors": "0" * 64}  # fmt: skip # a table of fields
 THUMBNAILS = {"what": "thumbnails", "task": "ct"}
 Call = Callable[..., Result]
 
@@ -117,9 +117,10 @@ def test_without_options_the_limit_holds(call: Call, store: Store, monkeypatch: 
 
 
 @pytest.mark.parametrize(
-    "arguments", [("--older-than", "soon"), ("--older-than", "3 months"), ("--older-than", "1" + "0" * 30 + "d"), ("--most", "all")],
+    "arguments",
+    [("--older-than", "soon"), ("--older-than", "3 months"), ("--older-than", "1" + "0" * 30 + "d"), ("--most", "all")],
     ids=" ".join,
-)  # fmt: skip
+)
 def test_what_isn_t_an_age_or_a_size_is_refused_and_nothing_is_removed(
     call: Call, store: Store, arguments: tuple[str, ...]
 ) -> None:

@@ -197,9 +197,13 @@ def test_plugins_are_listed_as_json_with_distribution_version_and_what_they_regi
     rows = {row["plugin"]: row for row in call("plugins", "--json").json}
     assert rows["timm"].pop("import_seconds") > 0
     assert rows["timm"] == {
-        "plugin": "timm", "distribution": "zooft", "version": package.__version__,
-        "registers": {"families": ["timm"]}, "listens_to": [], "problem": None,
-    }  # fmt: skip
+        "plugin": "timm",
+        "distribution": "zooft",
+        "version": package.__version__,
+        "registers": {"families": ["timm"]},
+        "listens_to": [],
+        "problem": None,
+    }
 
 
 def test_of_two_plugins_with_one_name_only_the_one_left_out_shows_a_problem(
@@ -377,7 +381,7 @@ def test_a_command_near_to_nothing_points_at_the_list(call: Call) -> None:
         (("predict",), ("MODEL",)),
     ],
     ids=lambda value: " ".join(value) if isinstance(value[0], str) and value[0] in COMMANDS else "",
-)  # fmt: skip
+)  # fmt: skip # a table of cases
 def test_what_was_misworded_exits_with_2_and_says_what_would_do(
     arguments: tuple[str, ...], words: tuple[str, ...], call: Call
 ) -> None:
@@ -396,12 +400,15 @@ def test_what_was_misworded_exits_with_2_and_says_what_would_do(
         (("export", "nowhere"), "isn't a run folder"),
         (("verify", "nowhere.onnx"), "there is no file nowhere.onnx"),
         (("predict", "nowhere.onnx", "a.png"), "there is no file nowhere.onnx"),
-        (("finetune", "--task", "classification", "--backbone", "timm:test_vit", "--data", "nowhere"), "no data at nowhere"),
+        (
+            ("finetune", "--task", "classification", "--backbone", "timm:test_vit", "--data", "nowhere"),
+            "no data at nowhere",
+        ),
         (("demo", "classification", "."), "isn't empty"),
         (("demo", "classification", __file__), "is a file; name a new folder"),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, tuple) else "",
-)  # fmt: skip
+)
 def test_what_cannot_be_done_exits_with_1_and_says_why(arguments: tuple[str, ...], words: str, call: Call) -> None:
     Path("something").touch()
     answer = call(*arguments)

@@ -94,7 +94,7 @@ def test_figures_per_sample_and_per_group_stand_side_by_side(shown: Shown) -> No
     assert line(text, "brier (smaller is better)").split()[4:] == [
         f"{each.value:.4f}", f"{each.low:.4f}", "…", f"{each.high:.4f}",
         f"{grouped.value:.4f}", f"{grouped.low:.4f}", "…", f"{grouped.high:.4f}",
-    ]  # fmt: skip
+    ]  # fmt: skip # a table of expected values
 
 
 def test_where_everybody_counts_as_one_class_a_warning_stands_in_place_of_figures_per_group(shown: Shown) -> None:
@@ -113,6 +113,7 @@ def test_where_everybody_counts_as_one_class_a_warning_stands_in_place_of_figure
     assert (
         "warning: no figures per patient: by the rule that one sample decides, all 2 patients count as healthy" in text
     )
+    assert "positive class (--positive), and whether the data has enough of both" in " ".join(text.split())
     assert "per patient: " not in text.replace("no figures per patient: ", "")
     assert len(line(text, "accuracy").split()) == 2
 

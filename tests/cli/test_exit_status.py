@@ -74,7 +74,10 @@ def test_the_format_json_asks_for_it_too(requested: tuple[str, ...]) -> None:
 
 
 def test_an_unforeseen_error_and_an_interrupt_are_json_too(monkeypatch: pytest.MonkeyPatch) -> None:
-    for error, kind, status in ((ZeroDivisionError("x"), "ZeroDivisionError", 1), (KeyboardInterrupt(), "Interrupted", 130)):  # fmt: skip
+    for error, kind, status in (
+        (ZeroDivisionError("x"), "ZeroDivisionError", 1),
+        (KeyboardInterrupt(), "Interrupted", 130),
+    ):
         failing(error, monkeypatch)
         messages = json.loads(command("tasks", "--json", status=status).stdout)["error"]
         assert (messages["kind"], messages["status"]) == (kind, status)
@@ -97,19 +100,23 @@ def wrapped() -> RuntimeModelError:
     "error",
     [
         MemoryError(),
-        RuntimeError("[enforce fail at alloc_cpu.cpp:121] . DefaultCPUAllocator: can't allocate memory: you tried to allocate 9 bytes"),
+        RuntimeError(
+            "[enforce fail at alloc_cpu.cpp:121] . DefaultCPUAllocator: can't allocate memory: you tried to allocate 9 bytes"
+        ),
         RuntimeError("Failed to allocate memory for requested buffer of size 4000000000"),
         RuntimeError("std::bad_alloc"),
         RuntimeError("can't start new thread"),
         RuntimeError("could not create a primitive"),
-        PluginError("the family timm failed to build x: RuntimeError: DefaultCPUAllocator: can't allocate memory: 9 bytes"),
+        PluginError(
+            "the family timm failed to build x: RuntimeError: DefaultCPUAllocator: can't allocate memory: 9 bytes"
+        ),
         RuntimeError("CUDA out of memory. Tried to allocate 2.00 GiB"),
         ImportError("libtorch_cpu.so: failed to map segment from shared object"),
         OSError(12, "Cannot allocate memory"),
         wrapped(),
     ],
     ids=lambda error: str(error)[:40],
-)  # fmt: skip
+)
 def test_what_libraries_say_when_memory_ran_out_is_called_that(error: Exception) -> None:
     ending = exit_status.of(error)
     assert ending.message.startswith("memory ran out")

@@ -55,7 +55,7 @@ def test_what_is_not_typed_is_none_so_that_a_config_file_can_say_it() -> None:
         (("--batch", "auto"), "batch", "auto"), (("--batch", "32"), "batch", "32"), (("--names", "a, b,,c "), "names", ("a", "b", "c")),
         (("--names", ""), "names", ()), (("--no-fast",), "fast", False), (("--safe",), "safe", True), (("--deep-rate", "1e-3"), "deep_rate", 1e-3),
     ],
-)  # fmt: skip
+)  # fmt: skip # a table of cases
 def test_what_is_typed_has_the_field_s_type(arguments: tuple[str, ...], name: str, value: Any) -> None:
     found = parsed(*arguments)[name]
     assert (found, type(found)) == (value, type(value)) or isinstance(found, Path)
@@ -80,4 +80,4 @@ def test_help_shows_defaults_and_whose_option_it_is() -> None:
         "folder": "mine: where it lies  [required]", "kind": "mine: which  [default: a]", "epochs": "mine: passes",
         "batch": "mine: samples a step", "names": "mine: what it is called  [default: x,y]", "fast": "mine: whether to hurry  [default: fast]",
         "safe": "mine: whether not to  [default: no-safe]", "deep_rate": "mine: how deep  [default: 0.5]",
-    }  # fmt: skip
+    }  # fmt: skip # a table of expected values

@@ -86,11 +86,13 @@ def test_names_act_neither_on_the_terminal_nor_as_markup(log: io.StringIO) -> No
 
 def test_the_first_rejected_are_named_and_the_others_counted(log: io.StringIO) -> None:
     with contextlib.redirect_stderr(log), Live() as shown:
-        shown.rejected([zooft.Rejection(f"{n}.png", "torn") for n in range(7)])
-        shown.rejected([])
+        shown.list_rejected([zooft.Rejection(f"{n}.png", "torn") for n in range(7)])
+        shown.list_rejected([])
     assert [line.strip() for line in log.getvalue().splitlines()] == [
-        "rejected: 7 (all in the run's rejected.csv)", *(f"{n}.png: torn" for n in range(5)), "and 2 more",
-    ]  # fmt: skip
+        "rejected: 7 (all in the run's rejected.csv)",
+        *(f"{n}.png: torn" for n in range(5)),
+        "and 2 more",
+    ]
 
 
 def test_on_a_terminal_the_last_epochs_and_the_best_one_remain(terminal: Terminal) -> None:

@@ -29,8 +29,9 @@ def test_a_folder_s_files_are_those_of_a_walk_in_order(tree: Path) -> None:
     meant = paths.files([str(tree)])
     assert list(meant.files) == walked(tree)
     assert {each.id: each.reason for each in meant.left_out} == {
-        str(tree / ".git"): "hidden", str(tree / "in" / ".hidden"): "hidden",
-    }  # fmt: skip
+        str(tree / ".git"): "hidden",
+        str(tree / "in" / ".hidden"): "hidden",
+    }
     assert meant.sources == {}
 
 
@@ -38,8 +39,13 @@ def test_what_is_named_stays_in_its_order_and_each_once(tree: Path, monkeypatch:
     monkeypatch.chdir(tree)
     meant = paths.files(["in/c.png", "nowhere.png", "*.png", "in", "in/.hidden"])
     assert [str(path) for path in meant.files] == [
-        "in/c.png", "nowhere.png", "a.png", "b.png", "in/deeper/d.png", "in/.hidden",
-    ]  # fmt: skip
+        "in/c.png",
+        "nowhere.png",
+        "a.png",
+        "b.png",
+        "in/deeper/d.png",
+        "in/.hidden",
+    ]
 
 
 def test_a_file_whose_name_is_a_pattern_is_meant_by_it(tree: Path) -> None:
@@ -58,8 +64,10 @@ def test_links_in_folders_that_end_no_walk_are_left_out(tree: Path) -> None:
     meant = paths.files([str(tree / "in")])
     assert [path.name for path in meant.files] == ["c.png", "d.png", "good.png"]
     assert {Path(each.id).name: each.reason for each in meant.left_out} == {
-        ".hidden": "hidden", "loop": "a link to a folder, which isn't followed", "dangling": "a link that leads nowhere",
-    }  # fmt: skip
+        ".hidden": "hidden",
+        "loop": "a link to a folder, which isn't followed",
+        "dangling": "a link that leads nowhere",
+    }
 
 
 def test_what_the_command_writes_is_not_read(tree: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -97,8 +105,10 @@ def test_nothing_found_is_an_error_that_counts_what_was_left_out(tree: Path) -> 
 
 def test_places_are_folders_too_and_must_be_there(tree: Path) -> None:
     assert paths.places([str(tree / "in"), f"{tree}/*.png", str(tree / "in")]) == [
-        tree / "in", tree / "a.png", tree / "b.png",
-    ]  # fmt: skip
+        tree / "in",
+        tree / "a.png",
+        tree / "b.png",
+    ]
     with pytest.raises(zooft.DataError, match="there is nothing at nowhere"):
         paths.places([str(tree), "nowhere*"])
 

@@ -33,8 +33,20 @@ def site(drafts: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     copies, target = tmp_path_factory.mktemp("copies"), tmp_path_factory.mktemp("site")
     for kind in KINDS:
         shutil.copytree(drafts / kind, copies / kind)
-    call = [sys.executable, "-m", "pip", "install", "--quiet", "--no-deps", "--no-build-isolation", "--no-index",
-            "--disable-pip-version-check", "--target", str(target), *(str(copies / kind) for kind in KINDS)]  # fmt: skip
+    call = [
+        sys.executable,
+        "-m",
+        "pip",
+        "install",
+        "--quiet",
+        "--no-deps",
+        "--no-build-isolation",
+        "--no-index",
+        "--disable-pip-version-check",
+        "--target",
+        str(target),
+        *(str(copies / kind) for kind in KINDS),
+    ]
     done = subprocess.run(call, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     return target
@@ -93,14 +105,18 @@ def test_they_are_listed_with_what_they_do_and_how_long_their_import_took(instal
     [
         ("my-family", [], {"check_plugin my-family": "passed", "check_family my-family": "passed"}),
         ("my-head", [], {"check_plugin my-head": "passed", "check_head my-head": "passed"}),
-        ("my-freezer", ["--freeze", "my-freezer:3"], {"check_plugin my-freezer": "passed", "check_freezer my-freezer:3": "passed"}),
+        (
+            "my-freezer",
+            ["--freeze", "my-freezer:3"],
+            {"check_plugin my-freezer": "passed", "check_freezer my-freezer:3": "passed"},
+        ),
         ("my-task", [], {"check_plugin my-task": "passed", "check_task my-task": "passed"}),
         ("my-weights", [], {"check_plugin my-weights": "passed", "check_weights my-weights": "not checked"}),
         ("my-source", [], {"check_plugin my-source": "passed", "check_source my-source": "not checked"}),
         ("my-events", [], {"check_plugin my-events": "passed"}),
     ],
     ids=KINDS,
-)  # fmt: skip
+)
 def test_the_kit_is_run_on_all_that_a_plugin_registers(
     name: str, options: list[str], outcomes: dict[str, str], installed: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -131,9 +147,27 @@ def test_a_drafted_source_is_checked_on_data_of_its_form_and_fails_on_others(ins
 
 def test_a_drafted_source_is_learnt_from(installed: Path, pets: Path, tmp_path: Path) -> None:
     command(
-        "finetune", "--task", "classification", "--data", pets, "--backbone", "timm:test_resnet", "--weights", "random",
-        "--freeze", "none", "--epochs", "1", "--bootstrap", "0", "--no-export", "--device", "cpu", "--out", tmp_path / "run",
-    )  # fmt: skip
+        "finetune",
+        "--task",
+        "classification",
+        "--data",
+        pets,
+        "--backbone",
+        "timm:test_resnet",
+        "--weights",
+        "random",
+        "--freeze",
+        "none",
+        "--epochs",
+        "1",
+        "--bootstrap",
+        "0",
+        "--no-export",
+        "--device",
+        "cpu",
+        "--out",
+        tmp_path / "run",
+    )
     record = json.loads((tmp_path / "run" / "run.json").read_text())
     assert [label["categories"] for label in record["labels"]] == [["cat", "dog"]]
     known = csv.DictReader((tmp_path / "run" / "samples.csv").read_text().splitlines())
@@ -242,8 +276,11 @@ def test_a_family_of_many_models_is_checked_by_the_one_that_is_named() -> None:
 def test_a_draft_is_a_package_of_its_own(drafts: Path) -> None:
     folder = drafts / "task"
     assert sorted(str(path.relative_to(folder)) for path in folder.rglob("*.*")) == [
-        "README.md", "pyproject.toml", "tests/test_plugin.py", "zooft_my_task.py",
-    ]  # fmt: skip
+        "README.md",
+        "pyproject.toml",
+        "tests/test_plugin.py",
+        "zooft_my_task.py",
+    ]
     project = tomllib.loads((folder / "pyproject.toml").read_text())["project"]
     assert (project["name"], project["entry-points"]) == ("zooft-my-task", {"zooft": {"my-task": "zooft_my_task"}})
     assert "zooft plugins check my-task" in (folder / "README.md").read_text()
@@ -292,5 +329,6 @@ def test_an_existing_folder_is_never_written_into(tmp_path: Path, monkeypatch: p
     assert list((tmp_path / "zooft-lamps").iterdir()) == []
     messages = json.loads(command("plugins", "new", "lamps", "--kind", "task", "--out", "other", "--json").stdout)
     assert messages == {
-        "folder": "other", "files": ["README.md", "pyproject.toml", "tests/test_plugin.py", "zooft_lamps.py"],
-    }  # fmt: skip
+        "folder": "other",
+        "files": ["README.md", "pyproject.toml", "tests/test_plugin.py", "zooft_lamps.py"],
+    }

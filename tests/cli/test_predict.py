@@ -122,7 +122,7 @@ def test_what_is_left_out_of_a_folder_is_counted_and_named(
         ".hidden.png": "hidden", ".git": "hidden", "__MACOSX": "made by a system, not data",
         "Thumbs.db": "made by a system, not data", "pipe": "not a regular file", "sock": "not a regular file",
         "link.png": "a link that leads nowhere", "loop": "a link to a folder, which isn't followed",
-    }  # fmt: skip
+    }  # fmt: skip # a table of expected values
     assert len(messages["predictions"]) == 4
     assert "left out: 2: hidden" in done.stderr
 
@@ -328,7 +328,7 @@ def test_nothing_but_an_earlier_result_is_overwritten(model: Path, pictures: Pat
         (tmp_path / "sizes.csv", "isn't what predict writes"), (tmp_path / "words.jsonl", "isn't what predict writes"),
         (tmp_path / "link.csv", "isn't what predict writes"), (pictures, "is a folder; name a file in it"), (tmp_path / "pipe", "isn't a regular file"),
         (tmp_path / "no" / "a.csv", "there is no folder"),
-    ):  # fmt: skip
+    ):  # fmt: skip # a table of cases
         assert words in refused(tmp_path, mine, pictures / "0.png", "--out", out), out
     assert "is a folder" in refused(tmp_path, mine, pictures, "--format", "csv", "--out", pictures)
 
@@ -615,9 +615,11 @@ def patients(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         files = [file for path in paths for file in sorted(path.rglob("*.png"))]
         samples = [Sample(id=f"{f.parent.name}/{f.stem}", source=f, group=f"patient {f.parent.name}") for f in files]
         rejected = (
-            Rejection("c/1", "torn", group="patient c", missing=1), Rejection("d", "its slices aren't parallel", group="patient d", missing=3),
-            Rejection("notes.txt", "not a picture"), Rejection("x", "no patient is named", missing=2),
-        )  # fmt: skip
+            Rejection("c/1", "torn", group="patient c", missing=1),
+            Rejection("d", "its slices aren't parallel", group="patient d", missing=3),
+            Rejection("notes.txt", "not a picture"),
+            Rejection("x", "no patient is named", missing=2),
+        )
         return Discovery(samples=samples, rejected=rejected)
 
     def identify(result: Any, _options: Any) -> dict[str, str]:
@@ -638,9 +640,12 @@ def test_an_incomplete_and_a_refused_patient_are_in_every_format_and_in_the_exit
         for form in ("csv", "json", "jsonl", "table")
     }
     required = [
-        ("patient a", 2, 0, ""), ("patient b", 1, 0, ""), ("patient c", 1, 1, "1 of 2 samples couldn't be predicted: torn"),
-        ("patient d", 0, 3, "its slices aren't parallel"), ("x", 0, 2, "no patient is named"),
-    ]  # fmt: skip
+        ("patient a", 2, 0, ""),
+        ("patient b", 1, 0, ""),
+        ("patient c", 1, 1, "1 of 2 samples couldn't be predicted: torn"),
+        ("patient d", 0, 3, "its slices aren't parallel"),
+        ("x", 0, 2, "no patient is named"),
+    ]
     rows = rows_of(got["csv"])
     head = ["patient", "class", *(f"p({name})" for name in CLASSES), "samples", "missing", "decisive", "error"]
     assert list(rows[0]) == head

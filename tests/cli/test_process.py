@@ -72,7 +72,11 @@ else:
 """
     environment = {name: value for name, value in os.environ.items() if not name.startswith("MALLOC_")}
     found = [
-        int(subprocess.run([sys.executable, "-c", code, how, where], capture_output=True, text=True, check=True, env=environment).stdout)
+        int(
+            subprocess.run(
+                [sys.executable, "-c", code, how, where], capture_output=True, text=True, check=True, env=environment
+            ).stdout
+        )
         for how in ("plain", "tuned")
-    ]  # fmt: skip
+    ]
     assert found[1] * 10 < found[0]

@@ -21,7 +21,7 @@ def by(each: int, form: str) -> list[str]:
     ["patient", "Patient ID", "patient_id", "PatientID", "patientid", "subject", "subject_id", "Subject No.", "person", "case",
      "case_id", "participant_id", "StudyInstanceUID", "seriesinstanceuid", "series_uid", "animal", "mouse_id", "slide_id", "video",
      "user_id", "group"],
-)  # fmt: skip
+)  # fmt: skip # a table of cases
 def test_names_of_subjects_and_recordings_are_known(name: str) -> None:
     assert likely_groups({"age": (), name: (), "sex": ()}) == (name,)
     assert likely_groups({name: by(4, "{}")}) == (name,)
@@ -31,7 +31,7 @@ def test_names_of_subjects_and_recordings_are_known(name: str) -> None:
     "name",
     ["age", "sex", "patient_age", "age of the patient", "scanner", "image_id", "id", "file", "width", "diameter [mm]", "caption",
      "study date", "note", "keyword", "license", "url", "name", ""],
-)  # fmt: skip
+)  # fmt: skip # a table of cases
 def test_other_names_are_not(name: str) -> None:
     assert likely_groups({name: ()}) == ()
 

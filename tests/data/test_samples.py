@@ -139,8 +139,10 @@ def test_the_tables_are_csv_with_a_row_each_and_nothing_that_computes(tmp_path: 
     with (tmp_path / "samples.csv").open(newline="", encoding="utf-8") as file:
         rows = list(csv.DictReader(file))
     assert [tuple(row.values()) for row in rows] == [
-        ("'=a", "ant", "p", "train"), ("b,c", "bee", "", "train"), ("d\\x0ae", "wasp", "", "val"),
-    ]  # fmt: skip
+        ("'=a", "ant", "p", "train"),
+        ("b,c", "bee", "", "train"),
+        ("d\\x0ae", "wasp", "", "val"),
+    ]
     with (tmp_path / "rejected.csv").open(newline="", encoding="utf-8") as file:
         assert list(csv.reader(file)) == [["id", "reason"], ["x.png", "torn, twice"]]
 

@@ -59,8 +59,10 @@ def test_the_source_is_the_one_that_knows_the_path() -> None:
 def test_rows_become_samples_by_the_task_and_rejections_stay() -> None:
     torn = zooft.Rejection("r/9", "torn")
     assert listed(A, torn, B) == [
-        zooft.Sample(id="r/0", source=(0, "options")), torn, zooft.Sample(id="r/1", source=(1, "options")),
-    ]  # fmt: skip
+        zooft.Sample(id="r/0", source=(0, "options")),
+        torn,
+        zooft.Sample(id="r/1", source=(1, "options")),
+    ]
 
 
 def test_what_ends_the_rows_is_a_rejection_of_the_whole_and_those_before_stay() -> None:

@@ -56,10 +56,29 @@ def test_a_licence_that_is_not_known_is_called_so(tmp_path: Path) -> None:
     assert "find out" not in bill.licences(replace(METADATA, weights={"kind": "random", "licence": None}))
 
 
+def test_a_run_s_exports_are_described_and_what_is_gone_isnt(tmp_path: Path) -> None:
+    run = tmp_path / "john doe"
+    run.mkdir()
+    model = written(run)
+    (run / "verification.json").write_text("{}")
+    (run / "samples.csv").write_text("id")
+    bill.describe_exports(run)
+    texts = {name: (run / name).read_text() for name in ("model.cdx.json", "LICENSES.txt", "SHA256SUMS")}
+    assert not any("john" in text or str(tmp_path) in text for text in texts.values())
+    listed = dict(line.split("  ")[::-1] for line in texts["SHA256SUMS"].splitlines())
+    assert list(listed) == sorted(["LICENSES.txt", "model.cdx.json", "model.onnx", "verification.json"])
+    assert listed["model.onnx"] == hashlib.sha256(model.read_bytes()).hexdigest()
+    bill.describe_exports(run)
+    assert texts == {name: (run / name).read_text() for name in texts}, "the same files give the same"
+    model.unlink()
+    bill.describe_exports(run)
+    assert sorted(path.name for path in run.iterdir()) == ["samples.csv", "verification.json"]
+
+
 def test_checksums_are_those_of_coreutils(tmp_path: Path) -> None:
     (tmp_path / "run").mkdir()
     model = written(tmp_path / "run")
-    file = layouts.served(runtime.load(model, provider="cpu"), model, name="ants")
+    file = layouts.to_serve(runtime.load(model, provider="cpu"), model, name="ants")
     out = layouts.write("triton", file, tmp_path / "out")
     listed = (out / "SHA256SUMS").read_text().splitlines()
     places = {path.relative_to(out).as_posix() for path in out.rglob("*") if path.is_file()}

@@ -191,11 +191,13 @@ class Choosy:
         stages = {"all": zooft.Stage(("0", "1", "2"))}
         return [
             zooft.Family(
-                name="choosy", summary="", models=lambda: ["net"],
+                name="choosy",
+                summary="",
+                models=lambda: ["net"],
                 build=lambda _name: nn.Sequential(nn.Conv2d(3, 4, 3, 2), nn.Flatten(2), Undecided2(), nn.Linear(4, 5)),
                 anatomy=lambda _name, _module: zooft.Anatomy(stages=stages, classifier=("3",), input=spec),
             )
-        ]  # fmt: skip
+        ]
 
 
 class Undecided2(nn.Module):

@@ -141,16 +141,19 @@ def test_a_part_that_cannot_be_run_is_an_error(bench: Bench, tmp_path: Path) -> 
         deviation.locate(path, bench.path, photographs()[:1], provider="cpu")
 
 
-@pytest.mark.parametrize(("ours", "theirs", "apart"), [
-    (np.array([1.0, 3.0], np.float32), np.array([1.0, 3.0], np.float32), 0.0),
-    (np.array([1.0, 3.0]), np.array([1.0, 4.0]), np.sqrt(0.5)),
-    (np.array([2.0, 2.0]), np.array([2.0, 3.0]), np.sqrt(0.5) / 2),
-    (np.array([1, 2, 3, 4]), np.array([1, 2, 3, 5]), 0.25),
-    (np.zeros((2, 3)), np.zeros((3, 2)), np.inf),
-    (np.array([1.0, np.nan]), np.array([1.0, np.nan]), 0.0),
-    (np.array([1.0, 2.0]), np.array([1.0, np.nan]), np.inf),
-    (np.zeros(2), np.ones(2), np.inf),
-    (np.zeros(0, int), np.zeros(0, int), 0.0),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("ours", "theirs", "apart"),
+    [
+        (np.array([1.0, 3.0], np.float32), np.array([1.0, 3.0], np.float32), 0.0),
+        (np.array([1.0, 3.0]), np.array([1.0, 4.0]), np.sqrt(0.5)),
+        (np.array([2.0, 2.0]), np.array([2.0, 3.0]), np.sqrt(0.5) / 2),
+        (np.array([1, 2, 3, 4]), np.array([1, 2, 3, 5]), 0.25),
+        (np.zeros((2, 3)), np.zeros((3, 2)), np.inf),
+        (np.array([1.0, np.nan]), np.array([1.0, np.nan]), 0.0),
+        (np.array([1.0, 2.0]), np.array([1.0, np.nan]), np.inf),
+        (np.zeros(2), np.ones(2), np.inf),
+        (np.zeros(0, int), np.zeros(0, int), 0.0),
+    ],
+)
 def test_differences_are_by_the_spread_or_a_share(ours: object, theirs: object, apart: float) -> None:
     assert deviation.difference(ours, theirs) == pytest.approx(apart)

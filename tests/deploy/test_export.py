@@ -61,10 +61,23 @@ class Named(nn.Module):
 
 def metadata(sha256: str) -> Metadata:
     return Metadata(
-        version="0.1.0", task="classification", options={}, problem="classification", labels=LABELS, outputs=OUTPUTS, fitted={}, ports=(PORT,), group_rule="mean",
-        preprocessing="inside the graph", backbone="toy:net", weights={"licence": "MIT", "source": "a package"},
-        weights_sha256=sha256, data={"train": 7}, metrics={"val": {"accuracy": 0.5}}, intended_use="A test.",
-    )  # fmt: skip
+        version="0.1.0",
+        task="classification",
+        options={},
+        problem="classification",
+        labels=LABELS,
+        outputs=OUTPUTS,
+        fitted={},
+        ports=(PORT,),
+        group_rule="mean",
+        preprocessing="inside the graph",
+        backbone="toy:net",
+        weights={"licence": "MIT", "source": "a package"},
+        weights_sha256=sha256,
+        data={"train": 7},
+        metrics={"val": {"accuracy": 0.5}},
+        intended_use="A test.",
+    )
 
 
 def deployed(network: nn.Module | None = None, *, fitted: Any = (), activation: Any = "softmax") -> DeployedModel:

@@ -31,7 +31,7 @@ def model(tmp_path: Path) -> Path:
 def folder(model: Path, layout: str, name: str = "ants_2") -> Path:
     record = model.with_name("verification.json")
     record.write_text("{}")
-    file = layouts.served(runtime.load(model, provider="cpu"), model, name=name, beside=[record])
+    file = layouts.to_serve(runtime.load(model, provider="cpu"), model, name=name, beside=[record])
     return layouts.write(layout, file, model.parent.parent / "served" / name)
 
 
@@ -64,8 +64,10 @@ def test_triton_reads_types_sizes_classes_and_batching(model: Path) -> None:
     made = {one.name: (kinds[one.data_type].name, list(one.dims)) for one in config.output}  # type: ignore[attr-defined]
     assert given == {"images": ("TYPE_UINT8", [-1, -1, 3])}
     assert made == {
-        "probabilities": ("TYPE_FP32", [3]), "logits": ("TYPE_FP32", [3]), "prediction": ("TYPE_INT64", [1]),
-    }  # fmt: skip
+        "probabilities": ("TYPE_FP32", [3]),
+        "logits": ("TYPE_FP32", [3]),
+        "prediction": ("TYPE_INT64", [1]),
+    }
     by_name = {one.name: one for one in config.output}  # type: ignore[attr-defined]
     assert by_name["prediction"].HasField("reshape"), "a number for each sample has no axis of its own"
     assert not by_name["probabilities"].HasField("reshape")
@@ -76,7 +78,7 @@ def test_triton_reads_types_sizes_classes_and_batching(model: Path) -> None:
 
 def test_every_type_that_a_port_can_have_is_triton_s(tmp_path: Path) -> None:
     (tmp_path / "m.onnx").write_bytes(b"")
-    kinds = ["uint8", "int8", "uint16", "int16", "uint32", "int32", "uint64", "int64", "float16", "float32", "float64", "bool"]  # fmt: skip
+    kinds = ["uint8", "int8", "uint16", "int16", "uint32", "int32", "uint64", "int64", "float16", "float32", "float64", "bool"]  # fmt: skip # a table of types
     ports = [Port(name=kind, dtype=kind, axes=("batch", "slices", 7), meaning="") for kind in kinds]
     masks = Output(
         name="mask", dtype="uint8", axes=("batch", "height", "width"), meaning="", measure="own", tolerance=0
@@ -120,6 +122,18 @@ def test_openvino_computes_what_onnxruntime_does(model: Path) -> None:
     np.testing.assert_allclose(compiled([images])["probabilities"], ours, atol=1e-6)
 
 
+def test_openvino_s_own_format_would_answer_the_same_to_the_last_bit(model: Path, tmp_path: Path) -> None:
+    openvino = pytest.importorskip("openvino", reason="openvino isn't installed")
+    ir = tmp_path / "model.xml"
+    openvino.save_model(openvino.convert_model(str(model)), str(ir), compress_to_fp16=False)
+    images = np.random.default_rng(1).integers(0, 4, (2, 20, 30, 3)).astype(np.uint8)
+    exact = {"INFERENCE_PRECISION_HINT": "f32"}
+    as_onnx, as_ir = (
+        openvino.Core().compile_model(str(path), "CPU", exact)([images])["probabilities"] for path in (model, ir)
+    )
+    assert np.array_equal(as_onnx, as_ir)
+
+
 def test_the_script_in_the_image_answers_as_the_runtime_does(model: Path, tmp_path: Path) -> None:
     out = folder(model, "triton")
     levels = np.zeros((20, 30, 3), np.uint8)
@@ -148,7 +162,7 @@ def test_nothing_is_overwritten(model: Path, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(("name", "slug"), [("Ants & Bees 2", "ants-bees-2"), ("ü", "model"), ("a" * 80, "a" * 50)])
 def test_names_are_such_as_servers_take(name: str, slug: str, model: Path) -> None:
-    assert layouts.served(runtime.load(model, provider="cpu"), model, name=name).name == slug
+    assert layouts.to_serve(runtime.load(model, provider="cpu"), model, name=name).name == slug
 
 
 @pytest.mark.slow

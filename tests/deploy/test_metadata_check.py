@@ -45,9 +45,18 @@ def pictures(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def run(pictures: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A finished run; tests copy it."""
     return zooft.finetune(
-        backbone="timm:test_resnet", weights="random", task="classification", data=pictures, epochs=4, bootstrap=100,
-        lr=0.05, out=tmp_path_factory.mktemp("runs") / "run", audit=False, report=False, cache=False,
-    ).path  # fmt: skip
+        backbone="timm:test_resnet",
+        weights="random",
+        task="classification",
+        data=pictures,
+        epochs=4,
+        bootstrap=100,
+        lr=0.05,
+        out=tmp_path_factory.mktemp("runs") / "run",
+        audit=False,
+        report=False,
+        cache=False,
+    ).path
 
 
 @pytest.fixture
@@ -93,8 +102,9 @@ def nudge_a_weight(path: Path) -> None:
 PORT = {"name": "images", "dtype": "uint8", "axes": ["batch", "height", "width", 3], "meaning": "BGR levels 0..255"}
 FITTED = {"temperature": 1.0, "threshold": 1.0, "fitted_on": ""}
 SIGMOID = [
-    asdict(output) for output in classification(activation="sigmoid").deployment.outputs(zooft.class_labels(("dark", "light")), {})
-]  # fmt: skip
+    asdict(output)
+    for output in classification(activation="sigmoid").deployment.outputs(zooft.class_labels(("dark", "light")), {})
+]
 LIES: dict[str, tuple[Change, str]] = {
     "classes in another order": (
         say(labels=labels("light", "dark")),

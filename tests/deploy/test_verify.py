@@ -42,10 +42,23 @@ LIMIT = 1e-4
 
 def metadata(sha256: str) -> Metadata:
     return Metadata(
-        version="0.1.0", task="classification", options={}, problem="classification", labels=LABELS, outputs=tuple(ANSWERING.outputs()), fitted={}, ports=(PORT,), group_rule="mean",
-        preprocessing="inside the graph", backbone="timm:tf_efficientnet_lite0", weights={}, weights_sha256=sha256,
-        data={}, metrics={}, intended_use="A test.",
-    )  # fmt: skip
+        version="0.1.0",
+        task="classification",
+        options={},
+        problem="classification",
+        labels=LABELS,
+        outputs=tuple(ANSWERING.outputs()),
+        fitted={},
+        ports=(PORT,),
+        group_rule="mean",
+        preprocessing="inside the graph",
+        backbone="timm:tf_efficientnet_lite0",
+        weights={},
+        weights_sha256=sha256,
+        data={},
+        metrics={},
+        intended_use="A test.",
+    )
 
 
 def photographs() -> list[tuple[NDArray[Any], ...]]:
@@ -97,8 +110,12 @@ class Asked:
 
     def reference(self, **changes: Any) -> Reference:
         given: dict[str, Any] = {
-            "prepare": self.prepare, "answer": self.answer, "exact": self.exact, "input": self.spec, "advice": "train it",
-        }  # fmt: skip
+            "prepare": self.prepare,
+            "answer": self.answer,
+            "exact": self.exact,
+            "input": self.spec,
+            "advice": "train it",
+        }
         return Reference(**{**given, **changes})
 
 
@@ -258,12 +275,16 @@ def test_a_good_file_passes_with_numbers_near_to_rounding(bench: Bench) -> None:
     assert record.agreement == 1.0
     of = record.outputs
     assert [(name, one.measure) for name, one in of.items()] == [
-        ("probabilities", "absolute"), ("logits", "spread"), ("prediction", "exact"),
-    ]  # fmt: skip
+        ("probabilities", "absolute"),
+        ("logits", "spread"),
+        ("prediction", "exact"),
+    ]
     assert 0 < of["probabilities"].whole < 1e-3
     assert (of["logits"].whole, of["logits"].network, of["logits"].spread) == (
-        record.relative_rms, record.network_rms, record.spread,
-    )  # fmt: skip
+        record.relative_rms,
+        record.network_rms,
+        record.spread,
+    )
     assert of["prediction"].whole == 0.0
     assert record.batch_sizes == (1, 2, 3, 7)
     assert (record.samples, record.available, record.data, record.against) == (4, 20, "real", "torch")
@@ -292,7 +313,7 @@ def test_the_record_says_what_ran_where_on_which_file(bench: Bench) -> None:
 @pytest.mark.parametrize(("defect", "alike"), [
     *((defect, False) for defect in IN_THE_NETWORK),
     ("a channel set to zero", True), ("weights rounded to half precision", True),
-])  # fmt: skip
+])  # fmt: skip # a table of cases
 def test_a_defect_in_the_network_is_caught(bench: Bench, tmp_path: Path, defect: str, alike: bool) -> None:
     record = bench.judge(bench.edited(tmp_path, IN_THE_NETWORK[defect]), **nearly_alike(alike))
     assert not record.passed
@@ -305,7 +326,7 @@ def test_a_defect_in_the_network_is_caught(bench: Bench, tmp_path: Path, defect:
 @pytest.mark.parametrize(("defect", "alike"), [
     *((defect, False) for defect in IN_THE_PREPROCESSING),
     ("the mean off by a tenth of a level", True), ("the image shifted by one row", True),
-])  # fmt: skip
+])  # fmt: skip # a table of cases
 def test_a_defect_in_the_preprocessing_is_caught(bench: Bench, tmp_path: Path, defect: str, alike: bool) -> None:
     record = bench.judge(bench.edited(tmp_path, IN_THE_PREPROCESSING[defect]), **nearly_alike(alike))
     assert not record.passed
@@ -480,9 +501,10 @@ def test_every_sample_done_is_reported(bench: Bench) -> None:
     assert messages == [1] * 4
 
 
-@pytest.mark.parametrize(("count", "most", "expected"), [
-    (3, 5, [0, 1, 2]), (5, 5, [0, 1, 2, 3, 4]), (9, 3, [0, 4, 8]), (100, 1, [0]), (0, 4, []),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("count", "most", "expected"),
+    [(3, 5, [0, 1, 2]), (5, 5, [0, 1, 2, 3, 4]), (9, 3, [0, 4, 8]), (100, 1, [0]), (0, 4, [])],
+)
 def test_samples_are_spread_evenly_over_the_list(count: int, most: int, expected: Sequence[int]) -> None:
     samples = [Sample(id=str(i), source=i, target=0) for i in range(count)]
     assert verify.spread(samples, most) == expected

@@ -20,8 +20,9 @@ from test_runtime import changed_metadata, written
 
 PROJECT = example_data.REPOSITORY / "packaging" / "zooft-runtime"
 WHOLE, RUNTIME = (
-    tomllib.loads((folder / "pyproject.toml").read_text(encoding="utf-8"))["project"] for folder in (example_data.REPOSITORY, PROJECT)
-)  # fmt: skip
+    tomllib.loads((folder / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    for folder in (example_data.REPOSITORY, PROJECT)
+)
 
 COMMANDS = """
 import contextlib, io, json, sys
@@ -121,8 +122,10 @@ def test_rows_of_tables_are_answered_and_evaluated_without_torch_as_with_it(
     )
     table = pa.table({"image": [path.read_bytes() for path in images], "label": ["ant", "zebra", "bee é", "ant"]})
     pq.write_table(table, tmp_path / "a.parquet")
-    expected = [["predict", model, tmp_path / "a.parquet", "--json"],
-              ["evaluate", model, "--data", tmp_path / "a.parquet", "--bootstrap", "20", "--json"]]  # fmt: skip
+    expected = [
+        ["predict", model, tmp_path / "a.parquet", "--json"],
+        ["evaluate", model, "--data", tmp_path / "a.parquet", "--bootstrap", "20", "--json"],
+    ]
     for arguments, (status, out, err) in zip(
         expected, without([*modules_of_training(), "datasets"], *expected), strict=True
     ):

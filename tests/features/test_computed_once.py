@@ -53,7 +53,7 @@ def run(folder: Path, out: Path, **changes: Any) -> tuple[Any, Told]:
     usual: dict[str, Any] = {
         "backbone": BACKBONE, "task": "classification", "data": folder, "weights": "random", "epochs": 2, "out": out,
         "device": "cpu", "export": False, "bootstrap": 0, "report": False, "audit": False,
-    }  # fmt: skip
+    }  # fmt: skip # a table of options
     return finetune(reporter=messages, **{**usual, **changes}), messages
 
 
@@ -216,10 +216,32 @@ def test_nested_bars_of_the_command_line_do_not_end_a_run(tmp_path: Path) -> Non
                 example_data.save(folder / split / name / f"{index}.png", level, seed=1000 * number + index)
     message = CliRunner().invoke(
         command,
-        ["finetune", "--backbone", BACKBONE, "--task", "classification", "--data", str(folder), "--weights", "random",
-         "--epochs", "1", "--out", str(tmp_path / "run"), "--device", "cpu", "--no-export", "--bootstrap", "0",
-         "--no-report", "--no-audit", "--augment", "light", "--sweep"],
-    )  # fmt: skip
+        [
+            "finetune",
+            "--backbone",
+            BACKBONE,
+            "--task",
+            "classification",
+            "--data",
+            str(folder),
+            "--weights",
+            "random",
+            "--epochs",
+            "1",
+            "--out",
+            str(tmp_path / "run"),
+            "--device",
+            "cpu",
+            "--no-export",
+            "--bootstrap",
+            "0",
+            "--no-report",
+            "--no-audit",
+            "--augment",
+            "light",
+            "--sweep",
+        ],
+    )
     assert message.exit_code == 0, message.output
     record = json.loads((tmp_path / "run" / "run.json").read_text())
     assert set(record["evaluation"]) == {"val", "test"}

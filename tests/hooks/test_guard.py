@@ -20,7 +20,7 @@ from zooft.hooks.guard import (
     guard_functions,
     misfit_of,
     place_of,
-    printing_aside,
+    redirect_prints,
 )
 from zooft.hooks.loading import PluginInfo
 
@@ -38,7 +38,7 @@ PLUGIN = PluginInfo(name="mine", distribution="my-package", version="1")
         (int | None, None), (Literal["a", "b"], "b"), (Callable[[int], int], len), (Any, object()), (Path, Path("x")),
         (Sequence[int], range(3)),
     ],
-)  # fmt: skip
+)  # fmt: skip # a table of cases
 def test_what_is_of_a_type_fits_it(hint: Any, value: Any) -> None:
     assert first_misfit(hint, value) is None
 
@@ -53,7 +53,7 @@ def test_what_is_of_a_type_fits_it(hint: Any, value: Any) -> None:
         (Mapping[str, tuple[str, ...]], {"a": ("x", 7)}, "['a'][1]", "text"), (int | None, "x", "", "a whole number or None"),
         (Literal["a", "b"], "c", "", "'a' or 'b'"), (Callable[[int], int], 3, "", "a function"),
     ],
-)  # fmt: skip
+)  # fmt: skip # a table of cases
 def test_what_is_not_is_named_with_its_place(hint: Any, value: Any, where: str, expected: str) -> None:
     found = first_misfit(hint, value)
     assert found is not None
@@ -205,7 +205,7 @@ def test_columns_have_a_small_row_for_each_target(columns: Mapping[str, Any], me
 
 
 def test_what_a_plugin_prints_goes_to_standard_error(capsys: pytest.CaptureFixture[str]) -> None:
-    with printing_aside():
+    with redirect_prints():
         sys.stdout.write("aside\n")
     sys.stdout.write("a result")
     text = capsys.readouterr()

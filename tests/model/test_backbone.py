@@ -12,11 +12,13 @@ from torch import Tensor, nn
 
 from zooft import Anatomy, Family, FreezePlan, Freezer, Head, InputSpec, ModelError, Stage, WeightsError
 from zooft.errors import FrozenChangedError, PluginError, UnknownNameError
+from zooft.hooks import registry
 from zooft.model import freeze
 from zooft.model.adapted import AdaptedModel, adapt, load_zoo_state_dict, zoo_state_dict
 from zooft.model.backbone import Backbone, load_backbone, rebuild_backbone
 from zooft.model.loading import load_strictly
 from zooft.model.names import full_name
+from zooft.model.zoo import describe
 
 SPEC = InputSpec(height=16, width=16, resize=18, mean=(0.2, 0.4, 0.6), std=(0.1, 0.2, 0.3))
 
@@ -99,17 +101,31 @@ def test_what_this_process_has_checked_is_built_again_without_looking() -> None:
     assert looked
 
 
-@pytest.mark.parametrize(("changed", "message"), [
-    ({"high": Stage(("high.0",))}, r"in no stage: high\.1\.weight"),
-    ({"high": Stage(("high", "low.0"))}, r"in several stages: low\.0\.weight \(low and high\)"),
-    ({"pool": Stage((), lambda m, x: x.amax((2, 3)))}, "don't compose to its trunk: they differ by"),
-    ({"pool": Stage((), lambda m, x: x)}, r"should give \(N, width\), stage by stage and whole; it gives"),
-    ({"low": Stage(("low",), lambda m, x: (m.low(x), x))}, "the stage low of net gives tuple, expected a tensor"),
-    ({"pool": Stage((), lambda m, x: m.no_such_thing(x))}, "the stages of net don't run: pool: AttributeError"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("changed", "message"),
+    [
+        ({"high": Stage(("high.0",))}, r"in no stage: high\.1\.weight"),
+        ({"high": Stage(("high", "low.0"))}, r"in several stages: low\.0\.weight \(low and high\)"),
+        ({"pool": Stage((), lambda m, x: x.amax((2, 3)))}, "don't compose to its trunk: they differ by"),
+        ({"pool": Stage((), lambda m, x: x)}, r"should give \(N, width\), stage by stage and whole; it gives"),
+        ({"low": Stage(("low",), lambda m, x: (m.low(x), x))}, "the stage low of net gives tuple, expected a tensor"),
+        ({"pool": Stage((), lambda m, x: m.no_such_thing(x))}, "the stages of net don't run: pool: AttributeError"),
+    ],
+)
 def test_a_wrong_map_is_refused_with_what_is_wrong(changed: Mapping[str, Stage], message: str) -> None:
     with pytest.raises(ModelError, match=message):
         load(family(stages={**STAGES, **changed}))
+
+
+@pytest.mark.parametrize(
+    ("changed", "problem"),
+    [({}, None), ({"high": Stage(("high.0",))}, "in no stage"), ({"pool": Stage((), lambda m, x: x)}, "should give")],
+)
+def test_a_single_model_that_is_listed_is_checked(changed: Mapping[str, Stage], problem: str | None) -> None:
+    zoo = family(stages={**STAGES, **changed})
+    quick, checked = (describe(registry.load(), zoo, "net", check=check) for check in (False, True))
+    assert quick["problem"] is None
+    assert (checked == quick) if problem is None else (problem in checked["problem"])
 
 
 def test_a_family_that_fails_to_build_is_named() -> None:
@@ -120,10 +136,13 @@ def test_a_family_that_fails_to_build_is_named() -> None:
         load(family(build=fail))
 
 
-@pytest.mark.parametrize("build", [
-    lambda width, outputs: nn.Linear(width, outputs + 1),
-    lambda width, outputs: nn.Sequential(nn.Linear(width, outputs), nn.Threshold(1e9, float("nan"))),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    "build",
+    [
+        lambda width, outputs: nn.Linear(width, outputs + 1),
+        lambda width, outputs: nn.Sequential(nn.Linear(width, outputs), nn.Threshold(1e9, float("nan"))),
+    ],
+)
 def test_a_head_that_does_not_give_finite_logits_for_each_class_is_refused(
     build: Callable[[int, int], nn.Module],
 ) -> None:

@@ -64,11 +64,14 @@ def test_a_pyramid_s_maps_double_their_stride(model: AdaptedModel) -> None:
 @pytest.mark.parametrize(
     ("shape", "size", "layout", "stride"),
     [
-        ((1, 40, 36, 48), (288, 384), "map", 8), ((1, 36, 48, 40), (288, 384), "channels last", 8),
-        ((1, 48, 48, 36), (384, 288), "map", 8), ((1, 9, 12, 768), (288, 384), "channels last", 32),
-        ((1, 768, 14, 14), (224, 224), "map", 16), ((1, 14, 14, 768), (224, 224), "channels last", 16),
+        ((1, 40, 36, 48), (288, 384), "map", 8),
+        ((1, 36, 48, 40), (288, 384), "channels last", 8),
+        ((1, 48, 48, 36), (384, 288), "map", 8),
+        ((1, 9, 12, 768), (288, 384), "channels last", 32),
+        ((1, 768, 14, 14), (224, 224), "map", 16),
+        ((1, 14, 14, 768), (224, 224), "channels last", 16),
     ],
-)  # fmt: skip
+)
 def test_rows_and_columns_have_the_shape_of_the_image(shape: Any, size: Any, layout: str, stride: int) -> None:
     """Also where there are as many channels as columns, nearly."""
     spec = zooft.InputSpec(height=size[0], width=size[1], resize=size[0], mean=(0.5,) * 3, std=(0.5,) * 3)

@@ -45,11 +45,16 @@ def family() -> zooft.Family:
 def build() -> nn.Module:
     module = nn.Sequential()
     for name, layer in {
-        "conv1": nn.Conv2d(3, 4, 3, 2), "bn1": nn.BatchNorm2d(4),
+        "conv1": nn.Conv2d(3, 4, 3, 2),
+        "bn1": nn.BatchNorm2d(4),
         "drop": nn.Dropout(0.5),
-        "conv2": nn.Conv2d(4, 6, 3, 2), "bn2": nn.BatchNorm2d(6), "drop2": nn.Dropout(0.5),
-        "pool": nn.AdaptiveAvgPool2d(1), "flat": nn.Flatten(), "fc": nn.Linear(6, 5),
-    }.items():  # fmt: skip
+        "conv2": nn.Conv2d(4, 6, 3, 2),
+        "bn2": nn.BatchNorm2d(6),
+        "drop2": nn.Dropout(0.5),
+        "pool": nn.AdaptiveAvgPool2d(1),
+        "flat": nn.Flatten(),
+        "fc": nn.Linear(6, 5),
+    }.items():
         module.add_module(name, layer)
     return module
 
@@ -107,7 +112,7 @@ def test_a_plan_freezes_the_shallow_stages(text: str, frozen: tuple[str, ...], r
         "norm:", "norm:last", "bias:2",
         "layerwise", "layerwise:0", "layerwise:-0.5", "layerwise:1.1", "layerwise:nan", "layerwise:x",
     ],
-)  # fmt: skip
+)  # fmt: skip # a table of cases
 def test_an_argument_that_cannot_be_used_says_what_would_do(text: str, registry: Registry) -> None:
     name, colon, argument = text.partition(":")
     with pytest.raises(ConfigError, match=f"--freeze {name}") as caught:
@@ -128,7 +133,7 @@ def test_the_standard_plans_are_the_same_in_every_epoch(text: str, epoch: int, r
 @pytest.mark.parametrize(("text", "learning"), [
     ("gradual:1", [0, 1, 2, 3, 4, 4]), ("gradual:2", [0, 0, 1, 1, 2, 2]), ("warmup:1", [0, 4, 4]),
     ("warmup:3", [0, 0, 0, 4]), ("layerwise:0.5", [4, 4]),
-])  # fmt: skip
+])  # fmt: skip # a table of cases
 def test_plans_that_move_let_more_stages_learn_the_deepest_first(
     text: str, learning: list[int], registry: Registry
 ) -> None:
@@ -182,7 +187,7 @@ WRONG_PLANS = {
     "no-mapping": (FreezePlan(frozen=frozenset(), scales=[0.5]), "scales is [0.5] (list); expected a mapping of text to a number"),  # type: ignore[arg-type]
     "none": (None, "gives in plan: None; expected a FreezePlan"),
     "set": ({"stem"}, "gives in plan: {'stem'} (set); expected a FreezePlan"),
-}  # fmt: skip
+}  # fmt: skip # a table of mistakes
 
 
 def odd(given: object) -> zooft.Freezer:
@@ -346,8 +351,9 @@ def test_training_gives_the_tensors_that_plain_torch_gives(name: str, text: str,
     for name, tensor in model.trunk.state_dict().items():
         torch.testing.assert_close(tensor, expected[name], rtol=1e-5, atol=1e-6, msg=name)
     assert {name for name, p in by_hand.named_parameters() if p.requires_grad} - set(model.trunk.state_dict()) == {
-        f"{slot}.weight", f"{slot}.bias"
-    }  # fmt: skip
+        f"{slot}.weight",
+        f"{slot}.bias",
+    }
 
 
 # What the zoo has fixed
@@ -519,9 +525,14 @@ def test_frozen_is_bit_equal_on_models_of_the_zoos(reference: str, registry: Reg
 
 def test_fingerprints_are_of_every_parameter_and_buffer_of_the_stages(adapted: AdaptedModel) -> None:
     assert set(freeze.fingerprints(adapted, ["stem"])) == {
-        "conv1.weight", "conv1.bias", "bn1.weight", "bn1.bias",
-        "bn1.running_mean", "bn1.running_var", "bn1.num_batches_tracked",
-    }  # fmt: skip
+        "conv1.weight",
+        "conv1.bias",
+        "bn1.weight",
+        "bn1.bias",
+        "bn1.running_mean",
+        "bn1.running_var",
+        "bn1.num_batches_tracked",
+    }
 
 
 def test_fingerprints_of_no_stage_are_none(adapted: AdaptedModel) -> None:

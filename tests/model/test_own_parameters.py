@@ -164,7 +164,7 @@ def finetuned(folder: Path, stranger: Stranger, **values: Any) -> Path:
     given = {
         "backbone": "toy:one", "task": "mine", "data": folder.parent / "pictures", "weights": "random", "freeze": "none", "epochs": 4,
         "batch_size": 4, "bootstrap": 0, "export": False, "report": False, "audit": False, "device": "cpu", "workers": 0, "out": folder,
-    }  # fmt: skip
+    }  # fmt: skip # a table of options
     registry = load(stranger=stranger)
     if "resume" in values:
         return zooft.finetune(registry=registry, resume=values["resume"]).path
@@ -224,7 +224,7 @@ def test_neither_the_weights_nor_the_exported_file_hold_them(folder: Path) -> No
     "values",
     [{"freeze": "none"}, {"freeze": "layerwise:0.5"}, {"freeze": "gradual:1"}, {"freeze": "backbone", "sweep": True, "epochs": 1}, {"folds": 2, "epochs": 1}],
     ids=["none", "layerwise", "gradual", "sweep", "folds"],
-)  # fmt: skip
+)  # fmt: skip # a table of cases
 def test_what_the_zoo_has_fixed_ends_a_run_bit_equal(values: dict[str, Any], folder: Path) -> None:
     made = finetuned(folder / "run", mine(), **values, lr=0.1, backbone_lr=0.1, weight_decay=0.5)
     torch.manual_seed(0)

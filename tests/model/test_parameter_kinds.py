@@ -42,7 +42,7 @@ def test_a_parameter_is_described_by_its_name_shape_and_layer() -> None:
     "layer",
     [nn.BatchNorm1d(4), nn.InstanceNorm2d(4, affine=True), nn.LayerNorm(4), nn.GroupNorm(2, 4), nn.RMSNorm(4), nn.SyncBatchNorm(4)],
     ids=lambda layer: type(layer).__name__,
-)  # fmt: skip
+)  # fmt: skip # a table of cases
 def test_every_norm_of_torch_is_one_and_so_is_what_derives_from_it(layer: nn.Module) -> None:
     assert is_norm(layer)
     layer.__class__ = type("Standardise", (type(layer),), {})
@@ -124,9 +124,11 @@ def test_of_a_zoo_s_model_the_norms_are_those_of_torch_s_classes(reference: str)
     module = outline_backbone(load().family(family), name).module
     norms = (nn.modules.batchnorm._BatchNorm, nn.LayerNorm, nn.GroupNorm)
     expected = {
-        f"{holder}.{leaf}" for holder, inner in module.named_modules() if isinstance(inner, norms)
+        f"{holder}.{leaf}"
+        for holder, inner in module.named_modules()
+        if isinstance(inner, norms)
         for leaf, _ in inner.named_parameters(recurse=False)
-    }  # fmt: skip
+    }
     found = infos(reference)
     assert {one.name for one in found if one.norm} == expected
     assert {one.name for one in found if one.bias} == {one.name for one in found if one.name.endswith(".bias")}

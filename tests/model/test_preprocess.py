@@ -251,7 +251,7 @@ def test_what_inference_cached_serves_training_and_the_other_way_round() -> None
 
 @pytest.fixture(scope="module", params=[
     ("crop", 96), ("letterbox", 96), ("letterbox", 128), pytest.param(("stretch", 96), marks=pytest.mark.slow),
-], ids=lambda param: f"{param[0]}-{param[1]}")  # fmt: skip
+], ids=lambda param: f"{param[0]}-{param[1]}")  # fmt: skip # a table of cases
 def exported(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> tuple[InputSpec, Path]:
     """The module alone as an ONNX file, its batch, height and width free."""
     mode, width = request.param
@@ -328,6 +328,34 @@ def test_the_graph_reaches_levels_by_whole_numbers_and_operators_that_runtimes_a
     floats = [node.op_type for node in graph.node if kinds.get(node.output[0]) == onnx.TensorProto.FLOAT]
     # the levels, then brought to the backbone's scale
     assert [name for name in floats if name not in {"Transpose", "Identity"}] == ["Cast", "Mul"]
+
+
+@pytest.mark.parametrize(("mode", "interpolation"), [(mode, kind) for mode in ("crop", "stretch", "letterbox") for kind in ("bilinear", "bicubic")])  # fmt: skip
+def test_tiles_are_wide_enough_for_every_size(mode: str, interpolation: str) -> None:
+    """By Pillow's rule: an output sample reaches as far as the filter, times the scale where that shrinks."""
+    rng, radius = np.random.default_rng(0), {"bilinear": 1, "bicubic": 2}[interpolation]
+    sizes = [(1, 1), (1, 4000), (4000, 1), (95, 97), (96, 96), *(tuple(rng.integers(1, 3000, 2)) for _ in range(300))]
+    for resize in (96, 97, 110, 250):
+        spec = plain_spec(mode, interpolation, height=96, width=96, resize=resize)
+        resizer = Resize(spec)
+        each = [24, 12]
+        for rows, columns in sizes:
+            around, widths = resizer._bounds(int(rows), int(columns), each)
+            new = {
+                "crop": [side * resize // min(rows, columns) for side in (rows, columns)],
+                "stretch": [96, 96],
+                "letterbox": [max(1, side * 96 // max(rows, columns)) for side in (rows, columns)],
+            }[mode]
+            for length, resized, some, width in zip((rows, columns), new, each, widths, strict=True):
+                scale = length / resized
+                middles = np.floor((np.arange(resized) + 0.5) * scale + 1e-9).astype(int)
+                reached = int(radius * max(scale, 1) + 1e-9) + 1
+                assert around >= reached
+                shown = middles[max(0, (resized - 96) // 2) :][:96]
+                spans = (
+                    shown[some - 1 :] - shown[: len(shown) - some + 1] if len(shown) >= some else shown[-1:] - shown[:1]
+                )
+                assert width >= min(length, spans.max() + 2 * reached + 1)
 
 
 LARGE = """

@@ -214,7 +214,7 @@ def lightning(tensors: dict[str, Tensor]) -> dict[str, Any]:
 @pytest.mark.parametrize(("write", "messages"), [
     (compiled, "_orig_mod."), (averaged, "module. and n_averaged"), (parallel, "module."), (lightning, "model."),
     (lambda tensors: lightning(compiled(tensors)), "_orig_mod. and model."),
-])  # fmt: skip
+])  # fmt: skip # a table of cases
 @pytest.mark.parametrize("name", ["w.pth", "w.ckpt", "w.safetensors", "W.SAFETENSORS"])
 def test_checkpoints_as_others_write_them_are_loaded_and_what_was_taken_off_is_reported(
     tmp_path: Path, write: Any, messages: str, name: str
@@ -397,7 +397,7 @@ def test_a_write_that_fails_half_way_keeps_the_old_file(tmp_path: Path, monkeypa
 
 @pytest.mark.parametrize(("prepared", "served", "cached", "expected"), [
     (True, True, True, "folder"), (False, True, True, "parcel"), (False, False, True, "zoo"), (False, False, False, None),
-])  # fmt: skip
+])  # fmt: skip # a table of cases
 def test_weights_at_hand_are_reported_without_a_network(
     tmp_path: Path, prepared: bool, served: bool, cached: bool, expected: str | None
 ) -> None:

@@ -80,7 +80,7 @@ def test_every_module_that_computes_features_counts() -> None:
         "zooft.contracts", "zooft.errors", "zooft.hooks", "zooft.storage", "zooft.compute.profile", "zooft.data.lookup",
         "zooft.model.checkpoint_names", "zooft.model.freeze", "zooft.model.loading", "zooft.model.names",
         "zooft.model.parameter_kinds", "zooft.model.weights",
-    )  # fmt: skip
+    )  # fmt: skip # a table of modules
     imported = set()
     package = Path(zooft.__file__).parent
     own = [package / "model" / f"{name}.py" for name in ("preprocess", "adapted", "backbone", "building", "stages")]

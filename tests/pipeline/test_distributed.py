@@ -23,7 +23,7 @@ pytestmark = pytest.mark.skipif(os.name == "nt", reason="Windows has no fork")
 USUAL: dict[str, Any] = {
     "backbone": "timm:test_vit", "weights": "random", "task": "classification", "epochs": 3, "batch_size": 8, "lr": 0.01,
     "audit": False, "export": False, "bootstrap": 0, "workers": 0, "val_fraction": 0.4, "precision": "fp32",
-}  # fmt: skip
+}  # fmt: skip # a table of options
 WAYS: dict[str, dict[str, Any]] = {
     "head": {"backbone": "timm:test_resnet"},
     "head, chosen by validation": {"backbone": "timm:test_resnet", "sweep": True, "batch_size": 16},
@@ -281,9 +281,26 @@ COMMAND = ["finetune", *(f"--{n.replace('_', '-')}={v}" for n, v in USUAL.items(
 def test_launchers_run_the_command_as_it_is(launcher: list[str], data: Path, tmp_path: Path) -> None:
     out = tmp_path / "run"
     done = subprocess.run(
-        [sys.executable, "-m", *launcher, "-m", "zooft", *COMMAND, "--no-audit", "--no-export", "--data", data, "--out", out],
-        cwd=REPOSITORY, capture_output=True, text=True, check=False, env={**os.environ, "OMP_NUM_THREADS": "1"},
-    )  # fmt: skip
+        [
+            sys.executable,
+            "-m",
+            *launcher,
+            "-m",
+            "zooft",
+            *COMMAND,
+            "--no-audit",
+            "--no-export",
+            "--data",
+            data,
+            "--out",
+            out,
+        ],
+        cwd=REPOSITORY,
+        capture_output=True,
+        text=True,
+        check=False,
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+    )
     assert done.returncode == 0, done.stderr
     assert done.stdout.count("report:") == 1
     assert done.stderr.count("training on 2 processes, cpu") == 1

@@ -103,8 +103,13 @@ def test_folds_are_distinguished(pictures: Path) -> None:
     tracker = Tracker()
     finetune(pictures, tracker, folds=2)
     assert tracker.epochs == [
-        (1, 1, False), (1, 2, False), (2, 1, False), (2, 2, False), (None, 1, False), (None, 2, False),
-    ]  # fmt: skip
+        (1, 1, False),
+        (1, 2, False),
+        (2, 1, False),
+        (2, 2, False),
+        (None, 1, False),
+        (None, 2, False),
+    ]
     assert list(tracker.last("evaluated")["evaluated"].figures) == ["cross-validation"]
 
 

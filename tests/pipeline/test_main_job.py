@@ -62,8 +62,8 @@ def test_the_run_folder_is_whole(run: zooft.FinetuneResult) -> None:
     names = {str(path.relative_to(run.path)) for path in run.path.rglob("*") if path.is_file()}
     assert names == {
         "run.json", "samples.csv", "rejected.csv", "metrics.jsonl", "model.safetensors", "last/model.safetensors",
-        "last/optimizer.safetensors", "last/state.json", "model.onnx", "verification.json", "audit.json", "report.html", "predictions.csv", "settings.toml",
-    }  # fmt: skip
+        "last/optimizer.safetensors", "last/state.json", "model.onnx", "verification.json", "model.cdx.json", "LICENSES.txt", "SHA256SUMS", "audit.json", "report.html", "predictions.csv", "settings.toml",
+    }  # fmt: skip # a table of expected values
     assert not run.path.with_name(run.path.name + ".incomplete").exists()
 
 

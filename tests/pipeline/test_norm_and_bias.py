@@ -30,7 +30,7 @@ def finetuned(folder: Path, stranger: Stranger | None = None, **values: Any) -> 
     given = {
         "task": "classification", "data": folder.parent / "pictures", "epochs": 2, "batch_size": 4, "bootstrap": 0, "export": False,
         "report": False, "audit": False, "device": "cpu", "workers": 0, "out": folder, "lr": 0.1, "backbone_lr": 0.1, "weight_decay": 0.5,
-    }  # fmt: skip
+    }  # fmt: skip # a table of options
     registry = load(stranger=stranger) if stranger is not None else None
     return zooft.finetune(
         registry=registry, **({"resume": values["resume"]} if "resume" in values else {**given, **values})
@@ -56,9 +56,11 @@ def test_every_tensor_but_those_of_the_kind_and_the_head_s_ends_bit_equal(name: 
     made = finetuned(folder / "run", backbone=f"timm:{name}", weights=file, freeze=rule)
     learnt = load_file(made / "model.safetensors")
     expected = {
-        f"{holder}.{leaf}" for holder, inner in module.named_modules() for leaf, _ in inner.named_parameters(recurse=False)
+        f"{holder}.{leaf}"
+        for holder, inner in module.named_modules()
+        for leaf, _ in inner.named_parameters(recurse=False)
         if (isinstance(inner, NORMS) if rule == "norm" else leaf == "bias")
-    }  # fmt: skip
+    }
     head = {"head.weight", "head.bias", "fc.weight", "fc.bias"}
     moved = {
         key for key, tensor in module.state_dict().items() if key not in head and not torch.equal(tensor, learnt[key])

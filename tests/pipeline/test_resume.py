@@ -25,7 +25,7 @@ needs_kill = pytest.mark.skipif(os.name == "nt", reason="Windows has neither for
 USUAL: dict[str, Any] = {
     "backbone": "timm:test_resnet", "weights": "random", "task": "classification", "epochs": 4, "batch_size": 8,
     "audit": False, "export": False, "bootstrap": 0, "workers": 0, "lr": 0.01,
-}  # fmt: skip
+}  # fmt: skip # a table of options
 WAYS: dict[str, dict[str, Any]] = {
     "head, chosen by validation": {"sweep": True, "batch_size": 16},
     "all, augmented": {"freeze": "none", "augment": "light"},
@@ -366,7 +366,7 @@ def long(data: Path, out: Path, **changes: Any) -> Path:
 
 @pytest.mark.parametrize("changes", [
     {}, {"freeze": "none", "augment": "light"}, {"optimizer": "sgd"}, {"schedule": "step", "step_epochs": 1}, {"folds": 2},
-], ids=str)  # fmt: skip
+], ids=str)  # fmt: skip # a table of cases
 def test_a_finished_run_goes_on_to_the_end_of_one_that_was_as_long_from_the_start(
     changes: dict[str, Any], data: Path, tmp_path: Path
 ) -> None:

@@ -47,9 +47,15 @@ def coco(root: Path) -> Path:
             images.append({"id": number, "file_name": f"{name}.png", "height": ROWS, "width": COLUMNS})
             for word, (left, top, right, bottom) in boxes:
                 annotations.append(
-                    {"id": len(annotations) + 1, "image_id": number, "category_id": CLASSES.index(word) + 1,
-                     "bbox": [left, top, right - left, bottom - top], "area": 1, "iscrowd": 0}
-                )  # fmt: skip
+                    {
+                        "id": len(annotations) + 1,
+                        "image_id": number,
+                        "category_id": CLASSES.index(word) + 1,
+                        "bbox": [left, top, right - left, bottom - top],
+                        "area": 1,
+                        "iscrowd": 0,
+                    }
+                )
         categories = [{"id": number, "name": word} for number, word in enumerate(CLASSES, 1)]
         content = {"images": images, "annotations": annotations, "categories": categories}
         (root / "annotations").mkdir(exist_ok=True)

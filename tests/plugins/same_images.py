@@ -65,9 +65,21 @@ def assert_trained_alike(both: tuple[Path, Path], out: Path) -> None:
 def _trained(data: Path, out: Path) -> tuple[list[Any], list[dict[str, str]]]:
     """Each epoch's figures, and predictions.csv, of a short run with options of the task."""
     run = zooft.finetune(
-        backbone="timm:test_resnet", task="classification", data=data, out=out, weights="random", freeze="none",
-        epochs=2, bootstrap=0, export=False, device="cpu", seed=3, augment="light", class_weights="balanced", colour="grey",
-    ).path  # fmt: skip
+        backbone="timm:test_resnet",
+        task="classification",
+        data=data,
+        out=out,
+        weights="random",
+        freeze="none",
+        epochs=2,
+        bootstrap=0,
+        export=False,
+        device="cpu",
+        seed=3,
+        augment="light",
+        class_weights="balanced",
+        colour="grey",
+    ).path
     epochs = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
     figures = [(line["train_loss"], line["val_loss"], line["metrics"]) for line in epochs]
     return figures, list(csv.DictReader((run / "predictions.csv").read_text().splitlines()))

@@ -159,9 +159,13 @@ def test_the_tissues_of_a_chest_have_their_hu(seed: int) -> None:
     shares = {
         name: np.mean((hu >= low) & (hu < high))
         for name, (low, high) in {
-            "air": (-1024, -950), "lung": (-930, -700), "fat": (-160, -50), "soft": (0, 110), "bone": (250, 1500),
+            "air": (-1024, -950),
+            "lung": (-930, -700),
+            "fat": (-160, -50),
+            "soft": (0, 110),
+            "bone": (250, 1500),
         }.items()
-    }  # fmt: skip
+    }
     assert shares["air"] > 0.3
     assert 0.08 < shares["lung"] < 0.35
     assert 0.02 < shares["fat"] < 0.2

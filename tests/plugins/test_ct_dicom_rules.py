@@ -436,7 +436,7 @@ def test_legacy_converted_series_equals_its_single_slices(tmp_path: Path) -> Non
         "AccessionNumber": "", "ReferringPhysicianName": "", "Manufacturer": "M", "SeriesNumber": 1,
         "PositionReferenceIndicator": "", "KVP": None, "AcquisitionNumber": 1,
         "FrameOfReferenceUID": UID.format(5), "SliceThickness": 2,
-    }  # fmt: skip
+    }  # fmt: skip # a table of elements
     slices = []
     for index, height in enumerate([4.0, 0.0, 2.0]):
         single = ct(height, seed=index, InstanceNumber=index + 1)

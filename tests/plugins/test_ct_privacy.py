@@ -81,7 +81,7 @@ def test_a_user_without_folders_gets_a_key_for_one_command(
 ) -> None:
     monkeypatch.setenv("XDG_CONFIG_HOME", home)
     monkeypatch.chdir(tmp_path)
-    privacy._fleeting.cache_clear()
+    privacy._temporary_key.cache_clear()
     assert privacy.key_of(None) == privacy.key_of(None)
     assert not list(tmp_path.iterdir())
     assert "of this command alone" in caplog.text

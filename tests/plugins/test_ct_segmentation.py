@@ -31,7 +31,7 @@ VOXEL = SIZE.spacing**2 * SIZE.increment
 OPTIONS: dict[str, Any] = {
     "task": "ct-segmentation", "backbone": "timm:tf_efficientnet_lite0", "mode": "slice", "freeze": "backbone", "epochs": 2, "batch_size": 8,
     "lr": 0.005, "bootstrap": 20, "views": 0, "size": (64,), "hu_cache": "off", "verify_samples": 6, "precision": "fp32", "audit": False,
-}  # fmt: skip
+}  # fmt: skip # a table of options
 
 
 def install(patch: pytest.MonkeyPatch, site: Path, keys: Path) -> None:

@@ -124,8 +124,10 @@ def test_labels_of_a_dicom_series_are_written_where_simpleitk_has_it(data: Path,
     image, back = series(folder), SimpleITK.ReadImage(str(data / "back.nii.gz"))
     assert np.array_equal(SimpleITK.GetArrayFromImage(back), SimpleITK.GetArrayFromImage(image) > BONE)
     for ours, theirs in (
-        (back.GetOrigin(), image.GetOrigin()), (back.GetSpacing(), image.GetSpacing()), (back.GetDirection(), image.GetDirection()),
-    ):  # fmt: skip
+        (back.GetOrigin(), image.GetOrigin()),
+        (back.GetSpacing(), image.GetSpacing()),
+        (back.GetDirection(), image.GetDirection()),
+    ):
         assert ours == pytest.approx(theirs, abs=1e-4)
 
 
@@ -199,7 +201,7 @@ def beyond(labels: NDArray[Any], affine: NDArray[Any]) -> Any:
     ("change", "words"),
     [(moved, r"affine isn't the image's.* 5 mm"), (cut, "6 x 64 x 63 voxels.*6 x 64 x 64"), (coarser, "against"),
      (broken, "whole numbers"), (beyond, "no class: 7, .* voxels")],
-)  # fmt: skip
+)  # fmt: skip # a table of cases
 def test_a_mask_that_does_not_fit_is_listed_and_the_other_is_used(
     tmp_path: Path, change: Any, words: str, request: pytest.FixtureRequest
 ) -> None:
@@ -261,9 +263,14 @@ def test_a_table_names_masks_patients_and_splits_and_the_data_set_s_values_stay(
     (root / "labels.json").write_text('{"background": 0, "bone": 7}')
     with (root / "labels.csv").open("w", newline="") as file:
         csv.writer(file).writerows(
-            [["patient_id", "path", "mask", "split"], ["007", "images/a.nii.gz", "a drawn.nii.gz", "train"],
-             ["008", "images/b.nii.gz", "b drawn.nii.gz", "val"], ["009", "images/b.nii.gz", "", "val"], ["010", "images/b.nii.gz", "no.nii.gz", "val"]]
-        )  # fmt: skip
+            [
+                ["patient_id", "path", "mask", "split"],
+                ["007", "images/a.nii.gz", "a drawn.nii.gz", "train"],
+                ["008", "images/b.nii.gz", "b drawn.nii.gz", "val"],
+                ["009", "images/b.nii.gz", "", "val"],
+                ["010", "images/b.nii.gz", "no.nii.gz", "val"],
+            ]
+        )
     found = discovered(root)
     assert [label.name for label in found.labels] == ["background", "bone"]
     assert [label.constants["value"] for label in found.labels] == [0, 7]
@@ -287,9 +294,15 @@ def segmentation(folder: Path, masks: NDArray[Any], names: Sequence[str], path: 
             highdicom.seg.SegmentDescription(number, name, codes.SCT.Tissue, codes.SCT.Bone, "MANUAL")
             for number, name in enumerate(names, start=1)
         ],
-        series_instance_uid=highdicom.UID(), series_number=2, sop_instance_uid=highdicom.UID(), instance_number=1, manufacturer="a",
-        manufacturer_model_name="b", software_versions="c", device_serial_number="d",
-    )  # fmt: skip
+        series_instance_uid=highdicom.UID(),
+        series_number=2,
+        sop_instance_uid=highdicom.UID(),
+        instance_number=1,
+        manufacturer="a",
+        manufacturer_model_name="b",
+        software_versions="c",
+        device_serial_number="d",
+    )
     made.save_as(path)
 
 

@@ -28,9 +28,17 @@ def test_nodules_of_unseen_phantoms(tmp_path: Path) -> None:
     """Trained on the demo, evaluated on twenty other patients with nodules and twenty without."""
     command("demo", "ct", "--masks", tmp_path / "data")
     result = zooft.finetune(
-        data=tmp_path / "data", out=tmp_path / "run", task="ct-segmentation", backbone="timm:tf_efficientnet_lite0", freeze="none",
-        epochs=6, batch_size=16, lr=2e-3, backbone_lr=5e-4, seed=0,
-    )  # fmt: skip
+        data=tmp_path / "data",
+        out=tmp_path / "run",
+        task="ct-segmentation",
+        backbone="timm:tf_efficientnet_lite0",
+        freeze="none",
+        epochs=6,
+        batch_size=16,
+        lr=2e-3,
+        backbone_lr=5e-4,
+        seed=0,
+    )
     assert result.verification is not None
     assert result.verification.passed, result.verification.failures
     demo.generate(tmp_path / "unseen", patients=40, seed=123, size=phantom.Size(slices=12), masks=True)
@@ -59,9 +67,19 @@ def test_totalsegmentator_s_example_is_read_learnt_and_written_back(tmp_path: Pa
             path.parent.mkdir(parents=True, exist_ok=True)
             nibabel.save(volume.slicer[:, :, part], path)
     result = zooft.finetune(
-        data=tmp_path / "data", out=tmp_path / "run", task="ct-segmentation", backbone="timm:tf_efficientnet_lite0", freeze="backbone",
-        epochs=2, batch_size=8, lr=2e-3, window=("mediastinum",), group_by="series", bootstrap=0, verify_samples=8,
-    )  # fmt: skip
+        data=tmp_path / "data",
+        out=tmp_path / "run",
+        task="ct-segmentation",
+        backbone="timm:tf_efficientnet_lite0",
+        freeze="backbone",
+        epochs=2,
+        batch_size=8,
+        lr=2e-3,
+        window=("mediastinum",),
+        group_by="series",
+        bootstrap=0,
+        verify_samples=8,
+    )
     assert result.verification is not None
     assert result.verification.passed, result.verification.failures
     ct = root / "totalseg_example_ct.nii.gz"

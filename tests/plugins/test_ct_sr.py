@@ -142,8 +142,12 @@ def test_the_frame_that_decided_is_named_from_one_in_report_identity_and_whois(
     ids = {sample.id: sample for sample in discover.discover(tmp_path / "data", OPTIONS, learning=False).samples}
     known = whois.whois(list(ids.values()), tmp_path / "data", list(ids))
     assert {known[name]["frame"]: sample.source.slices[0].position[2] for name, sample in ids.items()} == {
-        "1": 0.0, "2": 5.0, "3": 10.0, "4": 15.0, "5": 20.0,
-    }  # fmt: skip
+        "1": 0.0,
+        "2": 5.0,
+        "3": 10.0,
+        "4": 15.0,
+        "5": 20.0,
+    }
 
 
 @pytest.mark.parametrize("elements", [{}, {"NumberOfFrames": 1}], ids=["none", "one"])

@@ -252,9 +252,28 @@ def test_numbers_are_learnt_from_series_to_a_verified_file_that_predicts_them(da
     write_ages(data)
     run = tmp_path / "run"
     command(
-        "finetune", "--task", "ct-regression", "--targets", "age [years]", "--mode", "slice", "--backbone", "timm:test_resnet",
-        "--weights", "random", "--data", data, "--out", run, "--epochs", "3", "--bootstrap", "0", "--hu-cache", "off",
-    )  # fmt: skip
+        "finetune",
+        "--task",
+        "ct-regression",
+        "--targets",
+        "age [years]",
+        "--mode",
+        "slice",
+        "--backbone",
+        "timm:test_resnet",
+        "--weights",
+        "random",
+        "--data",
+        data,
+        "--out",
+        run,
+        "--epochs",
+        "3",
+        "--bootstrap",
+        "0",
+        "--hu-cache",
+        "off",
+    )
     assert json.loads((run / "verification.json").read_text())["passed"] is True
     with (run / "predictions.csv").open(newline="") as file:
         rows = [row for row in csv.DictReader(file) if row["split"] == "val"]
@@ -273,9 +292,30 @@ def test_several_labels_are_learnt_from_series_to_a_verified_file_that_finds_the
     write_findings(data)
     run = tmp_path / "run"
     command(
-        "finetune", "--task", "ct-multilabel", "--targets", "nodule,sharp", "--mode", "slice", "--backbone", "timm:tf_efficientnet_lite0",
-        "--data", data, "--out", run, "--epochs", "4", "--lr", "0.05", "--bootstrap", "0", "--hu-cache", "off", "--val-fraction", "0.5",
-    )  # fmt: skip
+        "finetune",
+        "--task",
+        "ct-multilabel",
+        "--targets",
+        "nodule,sharp",
+        "--mode",
+        "slice",
+        "--backbone",
+        "timm:tf_efficientnet_lite0",
+        "--data",
+        data,
+        "--out",
+        run,
+        "--epochs",
+        "4",
+        "--lr",
+        "0.05",
+        "--bootstrap",
+        "0",
+        "--hu-cache",
+        "off",
+        "--val-fraction",
+        "0.5",
+    )
     assert json.loads((run / "verification.json").read_text())["passed"] is True
     with (run / "predictions.csv").open(newline="") as file:
         rows = [row for row in csv.DictReader(file) if row["split"] == "val"]
@@ -341,9 +381,30 @@ def test_several_answers_about_one_series_have_one_file(data: Path, tmp_path: Pa
     (tmp_path / "targets.toml").write_text(TOML)
     run = tmp_path / "run"
     command(
-        "finetune", "--task", "ct-multitask", "--targets-file", tmp_path / "targets.toml", "--mode", "slice", "--backbone", "timm:test_resnet",
-        "--weights", "random", "--data", data, "--out", run, "--epochs", "2", "--bootstrap", "0", "--hu-cache", "off", "--val-fraction", "0.5",
-    )  # fmt: skip
+        "finetune",
+        "--task",
+        "ct-multitask",
+        "--targets-file",
+        tmp_path / "targets.toml",
+        "--mode",
+        "slice",
+        "--backbone",
+        "timm:test_resnet",
+        "--weights",
+        "random",
+        "--data",
+        data,
+        "--out",
+        run,
+        "--epochs",
+        "2",
+        "--bootstrap",
+        "0",
+        "--hu-cache",
+        "off",
+        "--val-fraction",
+        "0.5",
+    )
     assert json.loads((run / "verification.json").read_text())["passed"] is True
     figures = json.loads(command("evaluate", run, "--data", data, "--json", "--bootstrap", "0").stdout)
     of_file = json.loads(

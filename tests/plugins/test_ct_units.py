@@ -42,8 +42,13 @@ def body(*, radius: float = 0.7, seed: int = 0, bone: bool = True) -> NDArray[np
 
 def written(path: Path, numbers: NDArray[Any], *, bits: int = 16, **changes: Any) -> Path:
     elements = {
-        "Rows": SIDE, "Columns": SIDE, "BitsStored": bits, "HighBit": bits - 1, "PixelData": numbers.tobytes(), **changes,
-    }  # fmt: skip
+        "Rows": SIDE,
+        "Columns": SIDE,
+        "BitsStored": bits,
+        "HighBit": bits - 1,
+        "PixelData": numbers.tobytes(),
+        **changes,
+    }
     return write(path, ct(**elements))
 
 
@@ -56,9 +61,15 @@ def refusal(path: Path) -> str:
 TWELVE = {"bits": 12}
 SPOILT: dict[str, tuple[NDArray[Any], dict[str, Any], str]] = {
     "intercept lost": ((body() + 1024).clip(0).astype(np.uint16), {"RescaleIntercept": "0", **TWELVE}, "lost"),
-    "intercept lost, small body": ((body(radius=0.35) + 1024).clip(0).astype(np.uint16), {"RescaleIntercept": "0"}, "air"),
+    "intercept lost, small body": (
+        (body(radius=0.35) + 1024).clip(0).astype(np.uint16),
+        {"RescaleIntercept": "0"},
+        "air",
+    ),
     "intercept lost, signed": (
-        body(radius=0.5) + np.int16(1024), {"RescaleIntercept": "0", "PixelRepresentation": 1}, "that air is near 0",
+        body(radius=0.5) + np.int16(1024),
+        {"RescaleIntercept": "0", "PixelRepresentation": 1},
+        "that air is near 0",
     ),
     "intercept twice": (body(), {"PixelRepresentation": 1}, "lie below -1100"),
     "slope 0.1": ((body() + 1024).clip(0).astype(np.uint16), {"RescaleSlope": "0.1"}, "neither that nor air"),
@@ -71,7 +82,7 @@ SPOILT: dict[str, tuple[NDArray[Any], dict[str, Any], str]] = {
         {"PixelRepresentation": 1, **TWELVE},
         "stored without a sign and read with one",
     ),
-}  # fmt: skip
+}
 """Name to the stored numbers, what the header says, and words of the reason."""
 
 
@@ -91,9 +102,12 @@ def test_the_same_slices_under_the_right_header_are_read_exactly(radius: float, 
     unsigned = (truth + 1024).clip(0).astype(np.uint16)
     signed = {"RescaleIntercept": "0", "PixelRepresentation": 1}
     for numbers, changes in (
-        (unsigned, TWELVE), (unsigned, {}), (truth, signed), (truth & np.int16(0xFFF), {**signed, **TWELVE}),
+        (unsigned, TWELVE),
+        (unsigned, {}),
+        (truth, signed),
+        (truth & np.int16(0xFFF), {**signed, **TWELVE}),
         (truth * np.int16(10), {**signed, "RescaleSlope": "0.1"}),
-    ):  # fmt: skip
+    ):
         read = hu(read_headers(written(tmp_path / "a.dcm", numbers, **changes))[0])
         np.testing.assert_array_equal(read, truth.clip(-1024))
 

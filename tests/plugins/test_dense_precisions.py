@@ -33,9 +33,19 @@ def test_an_int8_file_passes_its_gate_and_answers_everywhere(
     monkeypatch.setattr(benchmark, "_MOST", 1)
     importlib.import_module(f"zooft_{task}.demo").shapes(tmp_path / "data", 0)
     run = zooft.finetune(
-        data=tmp_path / "data", out=tmp_path / "run", task=task, backbone="timm:tf_efficientnet_lite0", freeze="backbone",
-        batch_size=8, lr=0.003, bootstrap=0, views=0, verify_samples=8, report=False, **OPTIONS[task],
-    ).path  # fmt: skip
+        data=tmp_path / "data",
+        out=tmp_path / "run",
+        task=task,
+        backbone="timm:tf_efficientnet_lite0",
+        freeze="backbone",
+        batch_size=8,
+        lr=0.003,
+        bootstrap=0,
+        views=0,
+        verify_samples=8,
+        report=False,
+        **OPTIONS[task],
+    ).path
     command("export", run, "--precision", "int8", "--max-drop", "0.05", "--provider", "cpu", "--calibration", "24")
     file, record = run / "model.int8.onnx", json.loads((run / "verification.int8.json").read_text())
     assert record["passed"]

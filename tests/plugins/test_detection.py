@@ -30,7 +30,7 @@ DEPLOY = example_data.REPOSITORY / "docs" / "deploy.md"
 OPTIONS: dict[str, Any] = {
     "task": "detection", "backbone": "timm:tf_efficientnet_lite0", "freeze": "backbone", "epochs": 5, "batch_size": 8, "lr": 0.003,
     "bootstrap": 10, "views": 0, "size": (96, 128), "max_boxes": 20, "verify_samples": 8,
-}  # fmt: skip
+}  # fmt: skip # a table of options
 NAMES = ("ap", "ap50", "ap75", "ap_small", "ap_medium")
 
 

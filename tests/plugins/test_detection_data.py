@@ -105,14 +105,17 @@ def test_coco_groups_and_categories_own_numbers(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("box", "words"),
     [
-        ([50, 10, 40, 20], r"annotations/instances_train.json, annotation 1: the box lies outside the picture of 64x48: x 50 to 90"),
+        (
+            [50, 10, 40, 20],
+            r"annotations/instances_train.json, annotation 1: the box lies outside the picture of 64x48: x 50 to 90",
+        ),
         ([-5, 10, 20, 20], "lies outside the picture"),
         ([5, 10, -3, 20], "has a negative width or height"),
         ([float("nan"), 1, 2, 3], "isn't made of numbers"),
         ([1, 2, 3], r"annotation 1 has the bbox \[1, 2, 3\]; expected \[x, y, width, height\]"),
         (None, "annotation 1 has the bbox None"),
     ],
-)  # fmt: skip
+)
 def test_wrong_boxes_are_listed_with_their_annotation(tmp_path: Path, box: Any, words: str) -> None:
     root = data.coco(tmp_path)
     changed(root / "annotations" / "instances_train.json", lambda content: content["annotations"][0].update(bbox=box))
@@ -407,8 +410,9 @@ def test_real_blood_cells() -> None:
     assert len(found.samples) == 292
     assert [label.name for label in found.labels] == ["Platelets", "RBC", "WBC"]
     assert sorted(reasons(found)) == [
-        "Annotations/BloodImage_00338.xml, line 158", "Annotations/BloodImage_00343.xml, line 50",
-    ]  # fmt: skip
+        "Annotations/BloodImage_00338.xml, line 158",
+        "Annotations/BloodImage_00343.xml, line 50",
+    ]
 
 
 def test_real_coco128() -> None:

@@ -64,9 +64,15 @@ def as_coco(targets: list[Boxes], answers: dict[str, NDArray[Any]]) -> tuple[dic
         for (x, y, right, bottom), name, crowd in zip(target.corners, target.classes, target.ignored, strict=True):
             box = [x, y, right - x, bottom - y]
             annotations.append(
-                {"id": len(annotations) + 1, "image_id": image, "category_id": name, "bbox": box, "area": box[2] * box[3],
-                 "iscrowd": int(crowd)}
-            )  # fmt: skip
+                {
+                    "id": len(annotations) + 1,
+                    "image_id": image,
+                    "category_id": name,
+                    "bbox": box,
+                    "area": box[2] * box[3],
+                    "iscrowd": int(crowd),
+                }
+            )
         for (x, y, right, bottom), score, name in zip(
             *(answers[k][image] for k in ("boxes", "scores", "labels")), strict=True
         ):

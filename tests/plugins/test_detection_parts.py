@@ -110,10 +110,14 @@ def a_batch() -> tuple[dict[str, Tensor], dict[str, Tensor]]:
         "squares": squares.expand(3, -1, -1),
     }
     items = [
-        {"boxes": np.array([[10, 10, 60, 70], [70, 20, 120, 60.0]]), "labels": np.array([0, 1]), "ignored": np.zeros(2, bool)},
+        {
+            "boxes": np.array([[10, 10, 60, 70], [70, 20, 120, 60.0]]),
+            "labels": np.array([0, 1]),
+            "ignored": np.zeros(2, bool),
+        },
         {"boxes": np.zeros((0, 4)), "labels": np.zeros(0, int), "ignored": np.zeros(0, bool)},
         {"boxes": np.array([[0, 0, 30, 30.0]]), "labels": np.array([1]), "ignored": np.array([False])},
-    ]  # fmt: skip
+    ]
     return outputs, training.collate(items)
 
 

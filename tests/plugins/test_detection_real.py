@@ -20,8 +20,11 @@ from zooft_detection.options import DetectionOptions
 pytestmark = pytest.mark.slow
 CELLS = ("Platelets", "RBC", "WBC")
 BACKBONES = (
-    "torchvision:resnet18", "timm:vit_tiny_patch16_224", "timm:swin_tiny_patch4_window7_224", "timm:convnext_atto",
-)  # fmt: skip
+    "torchvision:resnet18",
+    "timm:vit_tiny_patch16_224",
+    "timm:swin_tiny_patch4_window7_224",
+    "timm:convnext_atto",
+)
 
 
 @pytest.fixture(autouse=True)
@@ -52,9 +55,15 @@ def as_coco(split: str) -> dict[str, Any]:
         for word, (left, top, right, bottom) in boxes:
             box = [left, top, right - left, bottom - top]
             annotations.append(
-                {"id": len(annotations) + 1, "image_id": number, "category_id": CELLS.index(word) + 1, "bbox": box,
-                 "area": box[2] * box[3], "iscrowd": 0}
-            )  # fmt: skip
+                {
+                    "id": len(annotations) + 1,
+                    "image_id": number,
+                    "category_id": CELLS.index(word) + 1,
+                    "bbox": box,
+                    "area": box[2] * box[3],
+                    "iscrowd": 0,
+                }
+            )
     categories = [{"id": number, "name": name} for number, name in enumerate(CELLS, 1)]
     return {"images": images, "annotations": annotations, "categories": categories}
 
@@ -85,9 +94,19 @@ def blood_cells_as_yolo(root: Path) -> Path:
 
 def test_blood_cells(tmp_path: Path) -> None:
     result = zooft.finetune(
-        data=example_data.real("bccd"), out=tmp_path / "run", task="detection", backbone="timm:tf_efficientnet_lite0", freeze="none",
-        size=(256, 320), batch_size=4, epochs=12, lr=1e-3, backbone_lr=3e-4, seed=0, bootstrap=100,
-    )  # fmt: skip
+        data=example_data.real("bccd"),
+        out=tmp_path / "run",
+        task="detection",
+        backbone="timm:tf_efficientnet_lite0",
+        freeze="none",
+        size=(256, 320),
+        batch_size=4,
+        epochs=12,
+        lr=1e-3,
+        backbone_lr=3e-4,
+        seed=0,
+        bootstrap=100,
+    )
     assert result.verification is not None
     assert result.verification.passed
     figures = recorded(result.path)
@@ -101,9 +120,7 @@ def test_blood_cells(tmp_path: Path) -> None:
 
 
 def test_blood_cells_are_the_same_samples_in_every_form(tmp_path: Path) -> None:
-    roots = (
-        example_data.real("bccd"), blood_cells_as_coco(tmp_path / "coco"), blood_cells_as_yolo(tmp_path / "yolo"),
-    )  # fmt: skip
+    roots = (example_data.real("bccd"), blood_cells_as_coco(tmp_path / "coco"), blood_cells_as_yolo(tmp_path / "yolo"))
     found = [discover(root, DetectionOptions()) for root in roots]
     message = [{Path(sample.id).name: (sample.split, sample.target) for sample in each.samples} for each in found]
     assert {tuple(label.name for label in each.labels) for each in found} == {CELLS}
@@ -118,12 +135,24 @@ def test_blood_cells_are_the_same_samples_in_every_form(tmp_path: Path) -> None:
 
 def test_blood_cells_give_the_same_figures_in_every_form(tmp_path: Path) -> None:
     roots = {
-        "voc": example_data.real("bccd"), "coco": blood_cells_as_coco(tmp_path / "coco"), "yolo": blood_cells_as_yolo(tmp_path / "yolo"),
-    }  # fmt: skip
+        "voc": example_data.real("bccd"),
+        "coco": blood_cells_as_coco(tmp_path / "coco"),
+        "yolo": blood_cells_as_yolo(tmp_path / "yolo"),
+    }
     result = zooft.finetune(
-        data=roots["voc"], out=tmp_path / "run", task="detection", backbone="timm:tf_efficientnet_lite0", freeze="backbone",
-        size=(96, 128), epochs=2, batch_size=8, bootstrap=0, report=False, lr=3e-3, verify_samples=8,
-    )  # fmt: skip
+        data=roots["voc"],
+        out=tmp_path / "run",
+        task="detection",
+        backbone="timm:tf_efficientnet_lite0",
+        freeze="backbone",
+        size=(96, 128),
+        epochs=2,
+        batch_size=8,
+        bootstrap=0,
+        report=False,
+        lr=3e-3,
+        verify_samples=8,
+    )
     figures = recorded(result.path)
     for root in roots.values():
         message = json.loads(
@@ -137,9 +166,18 @@ def test_blood_cells_give_the_same_figures_in_every_form(tmp_path: Path) -> None
 def test_every_kind_of_backbone_comes_to_a_verified_file(tmp_path: Path, backbone: str) -> None:
     demo.shapes(tmp_path / "data", 0)
     result = zooft.finetune(
-        data=tmp_path / "data", out=tmp_path / "run", task="detection", backbone=backbone, weights="random", freeze="none",
-        epochs=1, batch_size=8, bootstrap=0, report=False, verify_samples=8,
-    )  # fmt: skip
+        data=tmp_path / "data",
+        out=tmp_path / "run",
+        task="detection",
+        backbone=backbone,
+        weights="random",
+        freeze="none",
+        epochs=1,
+        batch_size=8,
+        bootstrap=0,
+        report=False,
+        verify_samples=8,
+    )
     assert result.verification is not None
     assert result.verification.passed, result.verification.failures
 
@@ -147,10 +185,18 @@ def test_every_kind_of_backbone_comes_to_a_verified_file(tmp_path: Path, backbon
 def test_coco128_goes_to_the_end(tmp_path: Path) -> None:
     """80 classes, of which few are learnt from 128 pictures: the path, not the figure."""
     result = zooft.finetune(
-        data=example_data.real("coco128") / "object_detection" / "config.yaml", out=tmp_path / "run", task="detection",
-        backbone="timm:tf_efficientnet_lite0", freeze="backbone", epochs=2, batch_size=8, bootstrap=0, report=False, lr=2e-3,
+        data=example_data.real("coco128") / "object_detection" / "config.yaml",
+        out=tmp_path / "run",
+        task="detection",
+        backbone="timm:tf_efficientnet_lite0",
+        freeze="backbone",
+        epochs=2,
+        batch_size=8,
+        bootstrap=0,
+        report=False,
+        lr=2e-3,
         verify_samples=20,
-    )  # fmt: skip
+    )
     assert result.verification is not None
     assert result.verification.passed, result.verification.failures
     assert 0 <= recorded(result.path)["ap"] <= 1

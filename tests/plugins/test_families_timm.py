@@ -58,13 +58,13 @@ EVERY_CLASS = [
     "efficientvit_l1", "inception_resnet_v2", "mobilenetv5_base", "pnasnet5large", "samvit_base_patch16_224",
     "naflexvit_base_patch16_parfac_gap", "beit_base_patch16_224", "qwen3_vit_88m", "nasnetalarge", "vgg11",
     "gemma4_vit_167m", "deepseek_vit_412m", "volo_d1_224", "levit_384_s8",
-]  # fmt: skip
+]  # fmt: skip # a table of models
 # what no name of was usable for a while, or whose own description in timm misleads, a small one of each kind
 UNTRAINED = [
     "test_vit4", "convnext_atto_rms", "cs3darknet_s", "dpn48b", "ese_vovnet19b_slim_dw", "ghostnetv3_050", "gmlp_ti16_224",
     "halonet_h1", "lcnet_035", "levit_384_s8", "mobilenetv2_035", "regnetz_005", "rexnetr_100", "seresnet18", "starnet_s100",
     "vit_small_resnet50d_s16_224", "volo_d1_224",
-]  # fmt: skip
+]  # fmt: skip # a table of models
 REFUSED = {
     "crossvit_tiny_240": r"2 classifiers of different widths \(192, 96\)",
     "efficientvim_m1": "4 classifiers of different widths",

@@ -200,9 +200,13 @@ def test_empty_cells_are_listed_by_their_row(tmp_path: Path) -> None:
     discovery = found(save(data, tmp_path / "d"))
     empty, unlabelled = "no image: the cell is empty", "no label: the column label "
     assert rejected(discovery) == {
-        "row/1": empty, "row/2": f"{unlabelled}is empty", "row/3": empty, "row/5": empty, "row/6": f"{unlabelled}is -1",
+        "row/1": empty,
+        "row/2": f"{unlabelled}is empty",
+        "row/3": empty,
+        "row/5": empty,
+        "row/6": f"{unlabelled}is -1",
         "row/7": empty,
-    }  # fmt: skip
+    }
     assert [sample.id for sample in discovery.samples] == ["row/0", "row/4"]
 
 

@@ -149,9 +149,26 @@ def test_red_cells_are_counted_better_than_by_their_mean_and_the_file_counts_ali
     data = _counted(example_data.real("bccd").absolute(), tmp_path / "data")
     run = tmp_path / "run"
     command(
-        "finetune", "--task", "regression", "--backbone", "timm:tf_efficientnet_lite0", "--freeze", "backbone", "--data", data,
-        "--out", run, "--epochs", "40", "--lr", "1e-3", "--loss", "mse", "--bootstrap", "0",
-    )  # fmt: skip
+        "finetune",
+        "--task",
+        "regression",
+        "--backbone",
+        "timm:tf_efficientnet_lite0",
+        "--freeze",
+        "backbone",
+        "--data",
+        data,
+        "--out",
+        run,
+        "--epochs",
+        "40",
+        "--lr",
+        "1e-3",
+        "--loss",
+        "mse",
+        "--bootstrap",
+        "0",
+    )
     with (run / "predictions.csv").open(newline="") as file:
         rows = [row for row in csv.DictReader(file) if row["split"] == "val"]
     true, predicted = (np.array([float(row[name]) for row in rows]) for name in ("target", "prediction"))

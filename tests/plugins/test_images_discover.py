@@ -237,8 +237,10 @@ def test_a_manifest_gives_paths_labels_groups_and_splits(tmp_path: Path) -> None
     found = discover(manifest, OPTIONS)
     assert found.classes == ("no", "yes")
     assert [(s.id, s.group, s.split) for s in found.samples] == [
-        ("a.png", "p1", "train"), ("b.png", "p2", "val"), ("c.png", None, "test"),
-    ]  # fmt: skip
+        ("a.png", "p1", "train"),
+        ("b.png", "p2", "val"),
+        ("c.png", None, "test"),
+    ]
 
 
 def test_a_folder_with_nothing_but_files_is_read_by_its_manifest(tmp_path: Path) -> None:
@@ -280,9 +282,7 @@ def test_lines_that_cannot_be_used_are_listed_with_reasons(tmp_path: Path) -> No
     manifest = two_files(tmp_path)
     (tmp_path / "circle.png").symlink_to("circle.png")
     (tmp_path / "folder").mkdir()
-    bad = {
-        "gone.png": "yes", "c.png": "", "circle.png": "no", "folder": "no", "x" * 300 + ".png": "no",
-    }  # fmt: skip
+    bad = {"gone.png": "yes", "c.png": "", "circle.png": "no", "folder": "no", "x" * 300 + ".png": "no"}
     rows = [["a.png", "yes", "train"], ["b.png", "no", "train"], *([p, label, "train"] for p, label in bad.items())]
     example_data.write_manifest(manifest, ["path", "label", "split"], [*rows, ["", "yes", ""]])
     found = discover(manifest, OPTIONS)

@@ -40,8 +40,12 @@ def test_splits_inside_class_folders_are_used(tmp_path: Path) -> None:
     (root / "ant" / "notes.txt").write_text("x")
     found = check(root)
     assert counted(found) == {
-        ("train", "ant"): 3, ("val", "ant"): 2, ("train", "bee"): 3, ("val", "bee"): 1, ("test", "bee"): 1
-    }  # fmt: skip
+        ("train", "ant"): 3,
+        ("val", "ant"): 2,
+        ("train", "bee"): 3,
+        ("val", "bee"): 1,
+        ("test", "bee"): 1,
+    }
     assert "each class folder holds folders of splits, which are used as such" in found.notes
     assert [rejection.id for rejection in found.rejected] == ["ant/notes.txt"]
 
@@ -282,9 +286,25 @@ def test_names_that_are_not_unicode_go_through_every_command(tmp_path: Path) -> 
         pytest.skip("this file system takes Unicode names only")
     run = tmp_path / "run"
     command(
-        "finetune", "--backbone", "timm:test_resnet", "--task", "classification", "--data", odd, "--weights", "random",
-        "--no-cache", "--no-export", "--no-audit", "--bootstrap", "0", "--epochs", "1", "--out", run,
-    )  # fmt: skip
+        "finetune",
+        "--backbone",
+        "timm:test_resnet",
+        "--task",
+        "classification",
+        "--data",
+        odd,
+        "--weights",
+        "random",
+        "--no-cache",
+        "--no-export",
+        "--no-audit",
+        "--bootstrap",
+        "0",
+        "--epochs",
+        "1",
+        "--out",
+        run,
+    )
     assert "fine-tuned on \\udcfc\\udcff" in (run / "report.html").read_text(encoding="utf-8")
     assert "udcff.png,a,,train" in (run / "samples.csv").read_text(encoding="utf-8")
     command(

@@ -103,8 +103,10 @@ def test_the_column_of_the_classes_can_be_named_in_any_case(tmp_path: Path) -> N
     path = table(tmp_path, *rows, head="path,label,Verdict,group")
     found = discover(path, ClassificationOptions(label_column="Verdict", positive="bad"))
     assert [(sample.id, found.classes[sample.target]) for sample in found.samples] == [
-        ("img/A.png", "good"), ("img/b.png", "bad"), ("img/c.PNG", "bad"),
-    ]  # fmt: skip
+        ("img/A.png", "good"),
+        ("img/b.png", "bad"),
+        ("img/c.PNG", "bad"),
+    ]
     assert any("aren't used: label" in note for note in found.notes)
 
 

@@ -134,11 +134,20 @@ def test_finetuning_on_shards_ends_as_on_folders(tmp_path: Path) -> None:
         write(tmp_path / "shards" / f"all-{number:03}.tar", members)
     results = [
         zooft.finetune(
-            backbone="timm:test_resnet", task="classification", data=place, out=tmp_path / "runs" / place.name,
-            weights="random", freeze="none", epochs=1, bootstrap=0, export=False, device="cpu", seed=3,
+            backbone="timm:test_resnet",
+            task="classification",
+            data=place,
+            out=tmp_path / "runs" / place.name,
+            weights="random",
+            freeze="none",
+            epochs=1,
+            bootstrap=0,
+            export=False,
+            device="cpu",
+            seed=3,
         )
         for place in (folder, tmp_path / "shards")
-    ]  # fmt: skip
+    ]
     losses = [
         [
             (line["train_loss"], line["val_loss"], line["metrics"])
@@ -370,9 +379,17 @@ def test_the_key_of_the_classes_can_be_named_and_then_no_other_label_counts(tmp_
         ({"z_png": "", "z_json": "[]"}, "z.png", ".json isn't a JSON object"),
         ({"z_png": "", "z_json": '{"label": 1.5}'}, "z.png", ".json has label as float"),
         ({"z_png": "", "z_json": '{"label": true}'}, "z.png", ".json has label as bool"),
-        ({"z_png": "", "z_json": '{"label": "ant", "cls": "bee"}'}, "z.png", "a label and a cls that differ: ant and bee"),
+        (
+            {"z_png": "", "z_json": '{"label": "ant", "cls": "bee"}'},
+            "z.png",
+            "a label and a cls that differ: ant and bee",
+        ),
         ({"z_png": "", "z_json": '{"label": "ant", "group": []}'}, "z.png", ".json has group as list"),
-        ({"z_png": "", "z_cls": "ant", "z_json": '{"label": "bee"}'}, "z.png", "its .cls and its .json differ: ant and bee"),
+        (
+            {"z_png": "", "z_cls": "ant", "z_json": '{"label": "bee"}'},
+            "z.png",
+            "its .cls and its .json differ: ant and bee",
+        ),
         ({"z_png": "", "z_cls": " \n"}, "z.png", ".cls has the label empty"),
         ({"z_png": "", "z_cls": "ant\nbee"}, "z.png", "of several lines"),
         ({"z_png": "", "z_cls": "a" * 201}, "z.png", "above 200 characters"),
@@ -385,7 +402,7 @@ def test_the_key_of_the_classes_can_be_named_and_then_no_other_label_counts(tmp_
         ({"z_dcm": "x", "z_cls": "ant"}, "z", "use --task ct"),
         ({"z_2024_png": "", "z_2024_cls": "ant"}, "z.2024.png", "several dots: WebDataset's key ends at the first"),
     ],
-)  # fmt: skip
+)
 def test_what_is_not_a_sample_is_listed_with_its_reason(
     tmp_path: Path, more: dict[str, str], name: str, message: str
 ) -> None:
@@ -481,9 +498,12 @@ def with_odd_members(path: Path) -> Path:
             info.size = len(raw)
             tar.addfile(info, io.BytesIO(raw))
         for name, kind in (
-            ("soft.png", tarfile.SYMTYPE), ("hard.png", tarfile.LNKTYPE), ("pipe.png", tarfile.FIFOTYPE),
-            ("device.png", tarfile.CHRTYPE), ("folder", tarfile.DIRTYPE),
-        ):  # fmt: skip
+            ("soft.png", tarfile.SYMTYPE),
+            ("hard.png", tarfile.LNKTYPE),
+            ("pipe.png", tarfile.FIFOTYPE),
+            ("device.png", tarfile.CHRTYPE),
+            ("folder", tarfile.DIRTYPE),
+        ):
             info = tarfile.TarInfo(name)
             info.type, info.linkname = kind, "/etc/passwd"
             tar.addfile(info)

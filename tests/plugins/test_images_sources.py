@@ -139,12 +139,23 @@ def test_a_strangers_source_trains_as_folders_do_with_all_options_of_the_task(
 ) -> None:
     runs = [
         zooft.finetune(
-            backbone="timm:test_resnet", task="classification", data=place, out=tmp_path / "runs" / place.stem,
-            weights="random", freeze="none", epochs=2, bootstrap=0, export=False, device="cpu", seed=3,
-            augment="light", class_weights="balanced", colour="grey",
+            backbone="timm:test_resnet",
+            task="classification",
+            data=place,
+            out=tmp_path / "runs" / place.stem,
+            weights="random",
+            freeze="none",
+            epochs=2,
+            bootstrap=0,
+            export=False,
+            device="cpu",
+            seed=3,
+            augment="light",
+            class_weights="balanced",
+            colour="grey",
         ).path
         for place in both
-    ]  # fmt: skip
+    ]
     ours, theirs = ([json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()] for run in runs)
     keys = ("train_loss", "val_loss", "metrics")
     assert [[line[key] for key in keys] for line in ours] == [[line[key] for key in keys] for line in theirs]
@@ -254,8 +265,9 @@ def test_what_a_source_rejects_and_what_cannot_be_decoded_are_listed(tmp_path: P
     rows = [row(0, "a"), row(1, "b"), zooft.Rejection("r/2", "no image"), row(3, "a", content=b"no picture")]
     discovery = found(tmp_path, given(rows))
     assert {each.id: each.reason for each in discovery.rejected} == {
-        "r/2": "no image", "r/3": "not an image that Pillow knows"
-    }  # fmt: skip
+        "r/2": "no image",
+        "r/3": "not an image that Pillow knows",
+    }
 
 
 def test_columns_that_are_missing_are_named_beside_those_that_are_there(tmp_path: Path) -> None:
@@ -287,10 +299,19 @@ def test_the_column_of_the_classes_can_be_named_beside_a_label_that_is_not_meant
 def test_a_column_that_is_not_there_gets_the_nearest_in_any_case(tmp_path: Path) -> None:
     columns = [zooft.Column(name=name) for name in ("Species", "Patient_ID", "label")]
     for options, message in (
-        (ClassificationOptions(label_column="specie"), "has no column 'specie'; .*; nearest: Species; name the one with the classes"),
-        (ClassificationOptions(label_column="xyz"), "has no column 'xyz'; its columns are Species, Patient_ID, label; name"),
-        (ClassificationOptions(group_column="patient"), "no column 'patient' to group by; .*; nearest: Patient_ID; name one of these"),
-    ):  # fmt: skip
+        (
+            ClassificationOptions(label_column="specie"),
+            "has no column 'specie'; .*; nearest: Species; name the one with the classes",
+        ),
+        (
+            ClassificationOptions(label_column="xyz"),
+            "has no column 'xyz'; its columns are Species, Patient_ID, label; name",
+        ),
+        (
+            ClassificationOptions(group_column="patient"),
+            "no column 'patient' to group by; .*; nearest: Patient_ID; name one of these",
+        ),
+    ):
         with pytest.raises(zooft.DataError, match=message):
             found(tmp_path, given([row(0, "a")], *columns), options)
 

@@ -39,7 +39,7 @@ from zooft_retrieval.options import RetrievalOptions
 OPTIONS: dict[str, Any] = {
     "task": "retrieval", "backbone": "timm:tf_efficientnet_lite0", "weights": "random", "epochs": 2, "batch_size": 16, "bootstrap": 20,
     "embedding_size": 32, "device": "cpu", "workers": 0,
-}  # fmt: skip
+}  # fmt: skip # a table of options
 DEPLOY = example_data.REPOSITORY / "docs" / "deploy.md"
 
 
@@ -171,9 +171,11 @@ def test_the_threshold_is_in_the_file_and_parts_pairs_best(run: Path) -> None:
 def test_a_false_accept_rate_sets_the_threshold() -> None:
     random = np.random.default_rng(0)
     columns = {
-        "identity": np.repeat(np.arange(30), 4), "content": np.arange(120), "pairs": np.empty((120, 0), np.int64),
+        "identity": np.repeat(np.arange(30), 4),
+        "content": np.arange(120),
+        "pairs": np.empty((120, 0), np.int64),
         "embedding": np.repeat(random.normal(size=(30, 6)), 4, 0) + random.normal(size=(120, 6)),
-    }  # fmt: skip
+    }
     predictions = zooft.Predictions(samples=(), columns=columns)
     for far in (0.05, 0.001):
         fitted = problem.retrieval().evaluation.fit(predictions, (), "", RetrievalOptions(far=far))
@@ -349,7 +351,12 @@ def test_every_batch_has_several_of_each_identity() -> None:
     names = [given[number].name for number in order]
     assert "alone" not in names
     for begin in range(0, len(names) - 16, 16):
-        assert sorted(names.count(name) and names[begin : begin + 16].count(name) for name in set(names[begin : begin + 16])) == [4] * 4  # fmt: skip
+        assert (
+            sorted(
+                names.count(name) and names[begin : begin + 16].count(name) for name in set(names[begin : begin + 16])
+            )
+            == [4] * 4
+        )
 
 
 def test_few_identities_are_drawn_at_random() -> None:
@@ -377,7 +384,11 @@ def test_people_who_were_never_seen_are_distinguished(tmp_path: Path) -> None:
     people = sorted(path.name for path in faces.iterdir() if path.is_dir())
     for seed in range(5):
         unseen = set(np.random.default_rng(seed).permutation(people)[:10])
-        rows = [(str(path), who, "val" if who in unseen else "train") for who in people for path in sorted((faces / who).glob("*.pgm"))]  # fmt: skip
+        rows = [
+            (str(path), who, "val" if who in unseen else "train")
+            for who in people
+            for path in sorted((faces / who).glob("*.pgm"))
+        ]
         table = example_data.write_manifest(tmp_path / f"{seed}.csv", ("path", "identity", "split"), rows)
         found = zooft.finetune(
             task="retrieval",

@@ -113,8 +113,13 @@ def test_what_is_no_picture_is_listed(tmp_path: Path) -> None:
 
 def test_a_table(tmp_path: Path) -> None:
     people(tmp_path, {"ann": 2, "bob": 2})
-    rows = [("ann/ann_0001.png", "a", "train"), ("ann/ann_0002.png", "a", "train"), ("bob/bob_0001.png", "b", "val"),
-            ("bob/none.png", "b", "val"), ("bob/bob_0002.png", "", "val")]  # fmt: skip
+    rows = [
+        ("ann/ann_0001.png", "a", "train"),
+        ("ann/ann_0002.png", "a", "train"),
+        ("bob/bob_0001.png", "b", "val"),
+        ("bob/none.png", "b", "val"),
+        ("bob/bob_0002.png", "", "val"),
+    ]
     write_manifest(tmp_path / "who.csv", ("path", "identity", "split"), rows)
     discovery = found(tmp_path / "who.csv")
     assert [(s.target.name, s.split) for s in discovery.samples] == [("a", "train"), ("a", "train"), ("b", "val")]
@@ -172,7 +177,12 @@ def test_people_of_pairs_are_for_testing(tmp_path: Path) -> None:
     people(tmp_path, {"ann": 3, "bob": 2, "cy": 2, "dan": 2})
     (tmp_path / "pairs.txt").write_text(LFW)
     discovery = found(tmp_path)
-    assert {s.target.name: s.split for s in discovery.samples} == {"ann": "test", "bob": "test", "cy": "train", "dan": "train"}  # fmt: skip
+    assert {s.target.name: s.split for s in discovery.samples} == {
+        "ann": "test",
+        "bob": "test",
+        "cy": "train",
+        "dan": "train",
+    }
     assert not any(s.target.pairs for s in discovery.samples if s.split == "train")
 
 

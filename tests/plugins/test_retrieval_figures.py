@@ -121,7 +121,10 @@ def test_listed_pairs_alone_are_compared() -> None:
 
 def test_models_of_several_folds_are_separated() -> None:
     random = np.random.default_rng(0)
-    parts = [columns(np.repeat(np.arange(4), 3) + 10 * f, random.normal(size=(12, 5)), 100 * f + np.arange(12)) for f in (1, 2)]  # fmt: skip
+    parts = [
+        columns(np.repeat(np.arange(4), 3) + 10 * f, random.normal(size=(12, 5)), 100 * f + np.arange(12))
+        for f in (1, 2)
+    ]
     joined = {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
     joined["fold"] = np.repeat([1, 2], 12)
     found = figures(joined)

@@ -32,7 +32,7 @@ DEPLOY = example_data.REPOSITORY / "docs" / "deploy.md"
 OPTIONS: dict[str, Any] = {
     "task": "segmentation", "backbone": "timm:tf_efficientnet_lite0", "freeze": "backbone", "epochs": 2, "batch_size": 8, "lr": 0.003,
     "bootstrap": 20, "views": 0, "size": (96, 128), "probabilities": True,
-}  # fmt: skip
+}  # fmt: skip # a table of options
 
 
 @pytest.fixture(autouse=True)
@@ -249,8 +249,12 @@ def test_named_classes_are_part_of_the_run_s_settings(data: Path, tmp_path: Path
 
 def test_a_head_called_as_another_plugin_s_is_the_one_that_fits(data: Path, tmp_path: Path) -> None:
     result = zooft.finetune(
-        data=data, out=tmp_path / "run", export=False, report=False, **{**OPTIONS, "head": "linear", "weights": "random", "epochs": 1}
-    )  # fmt: skip
+        data=data,
+        out=tmp_path / "run",
+        export=False,
+        report=False,
+        **{**OPTIONS, "head": "linear", "weights": "random", "epochs": 1},
+    )
     assert json.loads((result.path / "run.json").read_text())["head"] == "segmentation/linear"
 
 

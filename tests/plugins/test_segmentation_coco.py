@@ -100,8 +100,10 @@ def test_panoptic(tmp_path: Path) -> None:
     png.parent.mkdir(parents=True)
     Image.fromarray(np.stack([ids % 256, ids // 256 % 256, ids // 65536], -1).astype(np.uint8)).save(png)
     segments = [
-        {"id": 70_000, "category_id": 3, "iscrowd": 0}, {"id": 300, "category_id": 7, "iscrowd": 0}, {"id": 9, "category_id": 7, "iscrowd": 1},
-    ]  # fmt: skip
+        {"id": 70_000, "category_id": 3, "iscrowd": 0},
+        {"id": 300, "category_id": 7, "iscrowd": 0},
+        {"id": 9, "category_id": 7, "iscrowd": 1},
+    ]
     write(
         tmp_path, [{"image_id": 1, "file_name": "a_ids.png", "segments_info": segments}], name="panoptic_train2017.json"
     )
@@ -110,7 +112,7 @@ def test_panoptic(tmp_path: Path) -> None:
     expected = np.select([ids == 70_000, ids == 300], [0, 1], default=255)
     assert np.array_equal(seen.samples[0].target.pixels(), expected)
     assert np.array_equal(
-        seen.samples[0].target.renumbered([1, 0], 2).pixels(), np.where(expected == 255, 255, 1 - expected)
+        seen.samples[0].target.renumber([1, 0], 2).pixels(), np.where(expected == 255, 255, 1 - expected)
     )
 
 
@@ -120,10 +122,13 @@ def test_panoptic(tmp_path: Path) -> None:
         (instance(1, 9, [SQUARE]), "the category 9 isn't among the categories; there are 3, 7"),
         (instance(5, 3, [[2, 2, 40, 2, 8, 8]]), "annotation 5 lies outside the picture: x 2 to 40, y 2 to 8 of 12x10"),
         (instance(5, 3, [[2, 2, 8]]), "annotation 5 has a polygon of 3 numbers"),
-        (instance(5, 3, [[2, 2, float("nan"), 2, 8, 8]]), "annotation 5 has a polygon with something else than numbers"),
+        (
+            instance(5, 3, [[2, 2, float("nan"), 2, 8, 8]]),
+            "annotation 5 has a polygon with something else than numbers",
+        ),
         (instance(5, 3, {"size": [4, 4], "counts": [16]}), r"the run lengths of annotation 5 are of \[4, 4\]"),
     ],
-)  # fmt: skip
+)
 def test_bad_annotations_are_listed(tmp_path: Path, annotation: dict[str, Any], words: str) -> None:
     import re
 

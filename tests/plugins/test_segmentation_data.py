@@ -212,7 +212,7 @@ def test_coco_s_categories_are_values(tmp_path: Path) -> None:
         (coloured(RED, BLUE), r"a mask of colours \(2 of them\), and nothing says what they mean; give --classes-file"),
         (mask(0, 1).astype(np.float32), "a mask of mode F; expected one channel of whole numbers"),
     ],
-)  # fmt: skip
+)
 def test_bad_masks_are_listed(tmp_path: Path, bad: NDArray[Any], words: str) -> None:
     import re
 

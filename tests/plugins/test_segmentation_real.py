@@ -18,13 +18,14 @@ import zooft
 from zooft_segmentation import demo
 
 pytestmark = pytest.mark.slow
-CAMVID = (
-    "sky", "building", "pole", "road", "pavement", "tree", "sign", "fence", "car", "pedestrian", "bicyclist",
-)  # fmt: skip
+CAMVID = ("sky", "building", "pole", "road", "pavement", "tree", "sign", "fence", "car", "pedestrian", "bicyclist")
 BACKBONES = (
-    "torchvision:resnet18", "timm:vit_tiny_patch16_224", "timm:swin_tiny_patch4_window7_224", "timm:convnext_atto",
+    "torchvision:resnet18",
+    "timm:vit_tiny_patch16_224",
+    "timm:swin_tiny_patch4_window7_224",
+    "timm:convnext_atto",
     "timm:tf_efficientnet_lite0",
-)  # fmt: skip
+)
 
 
 @pytest.fixture(autouse=True)
@@ -37,7 +38,7 @@ def street_scenes(tmp_path: Path, **more: Any) -> zooft.FinetuneResult:
     options = {
         "task": "segmentation", "backbone": "timm:tf_efficientnet_lite0", "classes_file": tmp_path / "classes.txt", "ignore_index": ("11",),
         "size": (240, 320), "batch_size": 8, "epochs": 12, "lr": 2e-3, "backbone_lr": 5e-4, "seed": 0,
-    }  # fmt: skip
+    }  # fmt: skip # a table of options
     return zooft.finetune(data=example_data.real("camvid"), out=tmp_path / "run", **{**options, **more})
 
 
@@ -61,9 +62,19 @@ def test_street_scenes(tmp_path: Path) -> None:
 def test_every_kind_of_backbone_comes_to_a_verified_file(tmp_path: Path, backbone: str, head: str) -> None:
     demo.shapes(tmp_path / "data", 0)
     result = zooft.finetune(
-        data=tmp_path / "data", out=tmp_path / "run", task="segmentation", backbone=backbone, head=head, weights="random", freeze="none",
-        epochs=1, batch_size=8, bootstrap=0, report=False, verify_samples=8,
-    )  # fmt: skip
+        data=tmp_path / "data",
+        out=tmp_path / "run",
+        task="segmentation",
+        backbone=backbone,
+        head=head,
+        weights="random",
+        freeze="none",
+        epochs=1,
+        batch_size=8,
+        bootstrap=0,
+        report=False,
+        verify_samples=8,
+    )
     assert result.verification is not None
     assert result.verification.passed, result.verification.failures
 
@@ -74,9 +85,20 @@ def test_sizes_that_strides_do_not_divide_come_to_a_verified_file(tmp_path: Path
     """Strides of the one round up, of the other down."""
     demo.shapes(tmp_path / "data", 0)
     result = zooft.finetune(
-        data=tmp_path / "data", out=tmp_path / "run", task="segmentation", backbone=backbone, head=head, weights="random", freeze="none",
-        size=(100, 180), epochs=1, batch_size=8, bootstrap=0, report=False, verify_samples=8,
-    )  # fmt: skip
+        data=tmp_path / "data",
+        out=tmp_path / "run",
+        task="segmentation",
+        backbone=backbone,
+        head=head,
+        weights="random",
+        freeze="none",
+        size=(100, 180),
+        epochs=1,
+        batch_size=8,
+        bootstrap=0,
+        report=False,
+        verify_samples=8,
+    )
     assert result.verification is not None
     assert result.verification.passed, result.verification.failures
 
@@ -88,9 +110,21 @@ def test_a_second_run_on_a_frozen_backbone_saves_the_trunk_s_time(tmp_path: Path
     for name, cache in (("first", True), ("second", True), ("plain", False)):
         before = resource.getrusage(resource.RUSAGE_SELF)
         zooft.finetune(
-            data=tmp_path / "data", out=tmp_path / name, task="segmentation", backbone="timm:tf_efficientnet_lite0", freeze="backbone",
-            epochs=10, batch_size=8, size=(192, 256), augment="none", bootstrap=0, report=False, export=False, cache=cache, precision="fp32",
-        )  # fmt: skip
+            data=tmp_path / "data",
+            out=tmp_path / name,
+            task="segmentation",
+            backbone="timm:tf_efficientnet_lite0",
+            freeze="backbone",
+            epochs=10,
+            batch_size=8,
+            size=(192, 256),
+            augment="none",
+            bootstrap=0,
+            report=False,
+            export=False,
+            cache=cache,
+            precision="fp32",
+        )
         after = resource.getrusage(resource.RUSAGE_SELF)
         seconds[name] = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
     assert seconds["plain"] / seconds["second"] >= 1.7, seconds
@@ -110,9 +144,19 @@ def test_coco128_goes_to_the_end(tmp_path: Path) -> None:
         names[name.strip()] = int(number)
     (tmp_path / "classes.json").write_text(json.dumps(names))
     result = zooft.finetune(
-        data=tmp_path / "pairs.csv", out=tmp_path / "run", task="segmentation", backbone="timm:tf_efficientnet_lite0", freeze="backbone",
-        epochs=3, batch_size=8, bootstrap=0, report=False, ignore_index=("0",), lr=2e-3, verify_samples=20,
-    )  # fmt: skip
+        data=tmp_path / "pairs.csv",
+        out=tmp_path / "run",
+        task="segmentation",
+        backbone="timm:tf_efficientnet_lite0",
+        freeze="backbone",
+        epochs=3,
+        batch_size=8,
+        bootstrap=0,
+        report=False,
+        ignore_index=("0",),
+        lr=2e-3,
+        verify_samples=20,
+    )
     assert result.verification is not None
     assert result.verification.passed, result.verification.failures
     assert np.isfinite(recorded(result.path)["miou"])

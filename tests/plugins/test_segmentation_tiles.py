@@ -144,8 +144,13 @@ def test_tiles_from_data_to_masks_of_whole_pictures(data: Path, tmp_path: Path) 
 
     block = next(b for b in re.findall(r"```python\n(.*?)```", DEPLOY.read_text(), re.DOTALL) if '"overlap"' in b)
     assert set(re.findall(r"^(?:import|from) (\w+)", block, re.MULTILINE)) == {
-        "json", "sys", "pathlib", "numpy", "onnxruntime", "PIL",
-    }  # fmt: skip
+        "json",
+        "sys",
+        "pathlib",
+        "numpy",
+        "onnxruntime",
+        "PIL",
+    }
     words = [sys.executable, "-c", block, result.path / "model.onnx", large, small]
     subprocess.run(words, check=True, cwd=tmp_path)
     for path in (large, small):

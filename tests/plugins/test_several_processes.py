@@ -28,7 +28,7 @@ TASKS = ("segmentation", "detection", "retrieval", "ct-segmentation")
 USUAL: dict[str, Any] = {
     "backbone": "timm:test_vit", "weights": "random", "freeze": "last:1", "epochs": 2, "batch_size": 8, "lr": 0.003, "bootstrap": 0, "workers": 0,
     "precision": "fp32", "audit": False, "export": False, "report": False, "device": "cpu",
-}  # fmt: skip
+}  # fmt: skip # a table of options
 OWN: dict[str, dict[str, Any]] = {
     "segmentation": {"size": (64, 64), "head": "linear"},  # no dropout, which is random in each process
     "detection": {"size": (64, 64)},

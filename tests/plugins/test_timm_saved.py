@@ -82,9 +82,25 @@ def test_a_run_from_a_folder_is_evaluated_and_exported_without_it_and_names_no_p
     saved, data, run = save(tmp_path / "secret-place"), tmp_path / "data", tmp_path / "run"
     write_classes(data, {"dark": 6, "light": 6})
     command(
-        "finetune", "--backbone", f"timm:local-dir:{saved}", "--task", "classification", "--data", data, "--out", run, "--epochs", 1,
-        "--bootstrap", 0, "--no-audit", "--device", "cpu", "--workers", 0,
-    )  # fmt: skip
+        "finetune",
+        "--backbone",
+        f"timm:local-dir:{saved}",
+        "--task",
+        "classification",
+        "--data",
+        data,
+        "--out",
+        run,
+        "--epochs",
+        1,
+        "--bootstrap",
+        0,
+        "--no-audit",
+        "--device",
+        "cpu",
+        "--workers",
+        0,
+    )
     shutil.rmtree(saved)
     record = json.loads((run / "run.json").read_text())
     assert record["backbone"]["name"].startswith("test_resnet?")
@@ -133,7 +149,7 @@ def test_without_a_network_the_hub_is_queried_once_and_the_way_out_is_shown(
         ('{"architecture": "resnet1802", "pretrained_cfg": {}}', "the architecture 'resnet1802', which this timm doesn't have"),
         ('{"architecture": "resnet18", "pretrained_cfg": {}, "model_args": {"checkpoint_path": "/x"}}', "gives checkpoint_path"),
     ],
-)  # fmt: skip
+)  # fmt: skip # a table of cases
 def test_a_folder_that_timm_has_not_written_says_what_is_wrong(content: str | None, words: str, tmp_path: Path) -> None:
     if content is not None:
         (tmp_path / "config.json").write_text(content)

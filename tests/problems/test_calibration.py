@@ -65,7 +65,7 @@ def test_operating_points_are_read(text: str, expected: OperatingPoint) -> None:
     "text",
     ["", "Youden", "youden:0.9", "sensitivity", "sensitivity:", "sensitivity:90", "sensitivity:0", "specificity:-1",
      "sensitivity:nan", "specificity:high", "accuracy:0.9", "sensitivity:0.9:1"],
-)  # fmt: skip
+)  # fmt: skip # a table of cases
 def test_anything_else_is_refused_with_what_can_be_given(text: str) -> None:
     with pytest.raises(ConfigError, match="give 'youden', 'sensitivity:X' or 'specificity:X'"):
         calibration.parse_point(text)

@@ -47,11 +47,12 @@ LABELS = (
 )
 TARGETS: list[dict[str, Any]] = [
     {
-        "view": number % 2, "age": None if number % 4 < 2 else (40.0 + 3 * number,),
+        "view": number % 2,
+        "age": None if number % 4 < 2 else (40.0 + 3 * number,),
         "findings": None if number % 5 == 4 else (number % 3 == 0, None if number % 7 == 0 else number % 4 == 1),
     }
     for number in range(16)
-] + [{"age": (61.0,)}]  # fmt: skip
+] + [{"age": (61.0,)}]
 OPTIONS = MultitaskOptions(targets_toml=TOML)
 
 
@@ -286,9 +287,24 @@ def test_images_are_not_cropped_where_an_answer_is_of_several_labels() -> None:
 def test_two_heads_are_learnt_from_a_manifest_to_one_verified_file_with_named_outputs(tmp_path: Path) -> None:
     data, run = write(tmp_path / "data"), tmp_path / "run"
     command(
-        "finetune", "--task", "multitask", "--targets-file", data / "targets.toml", "--data", data, "--out", run,
-        "--backbone", "timm:test_resnet", "--weights", "random", "--epochs", "3", "--bootstrap", "0",
-    )  # fmt: skip
+        "finetune",
+        "--task",
+        "multitask",
+        "--targets-file",
+        data / "targets.toml",
+        "--data",
+        data,
+        "--out",
+        run,
+        "--backbone",
+        "timm:test_resnet",
+        "--weights",
+        "random",
+        "--epochs",
+        "3",
+        "--bootstrap",
+        "0",
+    )
     assert json.loads((run / "verification.json").read_text())["passed"] is True
     session = onnxruntime.InferenceSession(run / "model.onnx", providers=["CPUExecutionProvider"])
     names = [output.name for output in session.get_outputs()]
@@ -328,8 +344,14 @@ def test_two_heads_are_learnt_from_a_manifest_to_one_verified_file_with_named_ou
     with (run / "predictions.csv").open(newline="") as file:
         table = list(csv.DictReader(file))
     assert list(table[0])[5:] == [
-        "view class", "view p(front)", "view p(side)", "age [years]", "findings labels", "findings p(dark)", "findings p(grainy)",
-    ]  # fmt: skip
+        "view class",
+        "view p(front)",
+        "view p(side)",
+        "age [years]",
+        "findings labels",
+        "findings p(dark)",
+        "findings p(grainy)",
+    ]
     page, shown = (run / "report.html").read_text(), 0
     for row in table:
         view, _, age = row["target"].partition("; findings ")[0].removeprefix("view ").partition("; age ")

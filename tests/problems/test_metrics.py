@@ -38,10 +38,20 @@ def predictions_of(targets: Array, probabilities: Array, groups: Sequence[str | 
 
 
 def evaluation_of(
-    figures: Metrics, targets: Array, probabilities: Array, *, classes: Sequence[str], groups: Sequence[str | None],
-    group_score: str = "mean", threshold: float | None = None, facts: Any = (), subgroups: Sequence[str] = (), primary: str = "",
-    thresholds: Array | None = None, **more: Any,
-) -> Any:  # fmt: skip
+    figures: Metrics,
+    targets: Array,
+    probabilities: Array,
+    *,
+    classes: Sequence[str],
+    groups: Sequence[str | None],
+    group_score: str = "mean",
+    threshold: float | None = None,
+    facts: Any = (),
+    subgroups: Sequence[str] = (),
+    primary: str = "",
+    thresholds: Array | None = None,
+    **more: Any,
+) -> Any:
     """An evaluation and the details of classes, side by side."""
     given = predictions_of(targets, probabilities, groups, facts)
     given = with_threshold(given, threshold) if thresholds is None else given.with_columns(threshold=thresholds)
@@ -381,8 +391,13 @@ def test_a_model_that_is_always_right_has_perfect_diagnostic_figures() -> None:
 
 def test_figures_at_a_given_share_are_left_out_for_three_classes() -> None:
     assert set(metrics.diagnostic_metrics(*drawn(0, 3))) == {
-        "auroc", "auprc", "balanced_accuracy", "accuracy", "brier", "ece",
-    }  # fmt: skip
+        "auroc",
+        "auprc",
+        "balanced_accuracy",
+        "accuracy",
+        "brier",
+        "ece",
+    }
 
 
 def calls(work: Callable[[], object]) -> int:
@@ -577,7 +592,7 @@ def test_without_a_threshold_there_are_no_figures_at_it() -> None:
 def test_shares_at_the_threshold_have_wilson_s_interval() -> None:
     """Newcombe (Stat Med 1998, 17:857), table I, method 3: 81 of 263, 15 of 148, 0 of 20, 1 of 29."""
     for hits, whole, low, high in [(81, 263, 0.2553, 0.3662), (15, 148, 0.0624, 0.1605), (0, 20, 0.0, 0.1611),
-                                   (1, 29, 0.0061, 0.1718)]:  # fmt: skip
+                                   (1, 29, 0.0061, 0.1718)]:  # fmt: skip # a table of cases
         targets = np.append(np.ones(whole, np.int64), 0)
         positive = np.append((np.arange(whole) < hits) * 1.0, 0.0)
         found = scored(targets, np.stack([1 - positive, positive], 1), [None] * (whole + 1), threshold=0.5, resamples=2)
@@ -611,8 +626,9 @@ def test_subgroups_have_the_primary_figure_of_their_samples() -> None:
     women, men = found.subgroups
     assert found.primary == "auprc"
     assert [(row.fact, row.value, row.samples, row.groups, row.positives, row.small) for row in found.subgroups] == [
-        ("sex", "F", 160, 40, 80, False), ("sex", "M", 80, 20, 40, False),
-    ]  # fmt: skip
+        ("sex", "F", 160, 40, 80, False),
+        ("sex", "M", 80, 20, 40, False),
+    ]
     inside = np.array([fact["sex"] == "M" for fact in facts])
     expected = sklearn_metrics.average_precision_score(targets[inside], probabilities[inside, 1])
     assert men.metric.value == pytest.approx(expected)
@@ -643,9 +659,7 @@ def rows_of(fact: str, values: Sequence[Any]) -> dict[str, list[int]]:
 
 def test_ages_are_banded_in_years() -> None:
     ages = [80.0, 0.0, 17.9, 18.0, 39.0, 40.0, 59.5, 60.0, 79.0, 101.0]
-    assert rows_of("age", ages) == {
-        "0-17": [1, 2], "18-39": [3, 4], "40-59": [5, 6], "60-79": [7, 8], "80+": [0, 9],
-    }  # fmt: skip
+    assert rows_of("age", ages) == {"0-17": [1, 2], "18-39": [3, 4], "40-59": [5, 6], "60-79": [7, 8], "80+": [0, 9]}
     assert list(rows_of("age", ages)) == ["0-17", "18-39", "40-59", "60-79", "80+"]
 
 

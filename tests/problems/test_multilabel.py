@@ -20,7 +20,8 @@ from zooft.errors import DataError
 from zooft.evaluation.evaluate import Evaluated, evaluate
 from zooft.evaluation.predictions import Predictions
 from zooft.pipeline.reporter import LoggingReporter
-from zooft.problems.multilabel.training import HEAD, positive_weights
+from zooft.problems.multilabel.head import HEAD
+from zooft.problems.multilabel.training import positive_weights
 from zooft.report.blocks import Drawing
 from zooft.testing.problem import check_problem
 
@@ -90,7 +91,7 @@ def test_rare_labels_weigh_as_often_as_they_are_rarer_and_ten_times_at_most() ->
 @pytest.mark.parametrize(
     ("target", "right"),
     [((True, None, False), True), ((None, None, None), False), ((True, False), False), ((1, 0, 1), False), ("cat", False)],
-)  # fmt: skip
+)  # fmt: skip # a table of cases
 def test_a_target_is_a_tuple_of_bools_of_which_one_is_known(target: object, right: bool) -> None:
     assert (PROBLEM.training.check(target, LABELS) == "") is right
 
@@ -180,8 +181,10 @@ def test_every_figure_is_scikit_learn_s() -> None:
         true, given = found["target"][known, index], found["probabilities"][known, index]
         present = given >= np.float32(fitted["thresholds"][index])
         expected = (
-            theirs.average_precision_score(true, given), theirs.roc_auc_score(true, given), theirs.f1_score(true, present),
-        )  # fmt: skip
+            theirs.average_precision_score(true, given),
+            theirs.roc_auc_score(true, given),
+            theirs.f1_score(true, present),
+        )
         assert (row["ap"], row["auroc"], row["f1"]) == pytest.approx(expected, abs=1e-12)
         assert row["precision"] == pytest.approx(theirs.precision_score(true, present))
         assert row["recall"] == pytest.approx(theirs.recall_score(true, present))

@@ -261,9 +261,10 @@ def test_answers_are_shown_by_name_and_the_farthest_first() -> None:
     row = {name: column[0] for name, column in cells.items()}
     assert shown.record(row, LABELS)["grade"] == row["stage"] == LABELS[0].categories[found["prediction"][0]]
     sure = {
-        "target": np.array([0, 0, 0]), "prediction": np.array([0, 1, 3]),
+        "target": np.array([0, 0, 0]),
+        "prediction": np.array([0, 1, 3]),
         "probabilities": np.array([[1, 0, 0, 0], [0, 1, 0, 0], [0, 0, 0, 1.0]]),
-    }  # fmt: skip
+    }
     given = Predictions(samples=(), columns=sure)
     assert shown.worst(given, LABELS).tolist() == [0, 1, 3]
     assert shown.wrong is not None

@@ -19,7 +19,7 @@ from zooft.deploy import conversion
 from zooft.errors import ConfigError, DataError
 from zooft.evaluation.evaluate import Evaluated, evaluate
 from zooft.evaluation.predictions import Predictions
-from zooft.problems.regression.training import HEAD
+from zooft.problems.regression.scaling import HEAD
 from zooft.report.blocks import Drawing, Row
 
 LABELS = (zooft.Label(name="diameter", unit="mm"), zooft.Label(name="age", unit="years"))
@@ -83,7 +83,7 @@ def test_halves_of_a_batch_add_up_to_torch_s_mean_over_the_known_numbers(kind: A
         ((1.0, 2.0), True), ((None, 2), True), ((None, None), False), ((1.0,), False), ([1.0, 2.0], False),
         ((math.nan, 1.0), False), ((math.inf, 1.0), False), (("1", 1.0), False), ((True, 1.0), False), (1.0, False),
     ],
-)  # fmt: skip
+)  # fmt: skip # a table of cases
 def test_a_target_is_a_tuple_of_a_number_for_each_label(target: object, right: bool) -> None:
     found = PROBLEM.training.check(target, LABELS)
     assert bool(found) is not right
@@ -212,8 +212,10 @@ def test_every_figure_is_scikit_learn_s() -> None:
         known = ~np.isnan(found["target"][:, index])
         pair = found["target"][known, index], found["prediction"][known, index]
         expected = {
-            "r2": theirs.r2_score(*pair), "mae": theirs.mean_absolute_error(*pair), "rmse": theirs.root_mean_squared_error(*pair),
-        }  # fmt: skip
+            "r2": theirs.r2_score(*pair),
+            "mae": theirs.mean_absolute_error(*pair),
+            "rmse": theirs.root_mean_squared_error(*pair),
+        }
         for name, value in expected.items():
             scores[name].append(value)
             assert mine[f"{name}/{label.name}"] == pytest.approx(value, rel=1e-12, abs=1e-12)
@@ -282,8 +284,11 @@ def test_an_evaluation_has_intervals_errors_by_number_and_plots() -> None:
     blocks = sections(Evaluated(predictions=found, evaluation=evaluation), labels, {}, "")
     drawings = [one for block in blocks if isinstance(block, Row) for one in block.blocks]
     assert [one.title for one in drawings if isinstance(one, Drawing)] == [
-        "diameter: predicted and true", "diameter: errors", "age: predicted and true", "age: errors",
-    ]  # fmt: skip
+        "diameter: predicted and true",
+        "diameter: errors",
+        "age: predicted and true",
+        "age: errors",
+    ]
     assert all(isinstance(one, Drawing) and "<svg" in one.svg for one in drawings)
 
 

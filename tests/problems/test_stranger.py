@@ -56,8 +56,20 @@ def machine(tmp_path_factory: pytest.TempPathFactory) -> Machine:
     made = Machine(site=folder / "site", data=folder / "dots", work=folder / "work")
     made.work.mkdir()
     shutil.copytree(PACKAGE, folder / "source", ignore=shutil.ignore_patterns("__pycache__"))
-    command = [sys.executable, "-m", "pip", "install", "--quiet", "--no-deps", "--no-build-isolation", "--no-index",
-               "--disable-pip-version-check", "--target", str(made.site), str(folder / "source")]  # fmt: skip
+    command = [
+        sys.executable,
+        "-m",
+        "pip",
+        "install",
+        "--quiet",
+        "--no-deps",
+        "--no-build-isolation",
+        "--no-index",
+        "--disable-pip-version-check",
+        "--target",
+        str(made.site),
+        str(folder / "source"),
+    ]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     made.zooft("demo", "tally", made.data)
@@ -67,9 +79,24 @@ def machine(tmp_path_factory: pytest.TempPathFactory) -> Machine:
 @pytest.fixture(scope="module")
 def run(machine: Machine) -> Any:
     return machine.json(
-        "finetune", "--backbone", "timm:tf_efficientnet_lite0", "--freeze", "backbone", "--task", "tally", "--data",
-        machine.data, "--epochs", "4", "--lr", "0.01", "--bootstrap", "20", "--out", "run",
-    )  # fmt: skip
+        "finetune",
+        "--backbone",
+        "timm:tf_efficientnet_lite0",
+        "--freeze",
+        "backbone",
+        "--task",
+        "tally",
+        "--data",
+        machine.data,
+        "--epochs",
+        "4",
+        "--lr",
+        "0.01",
+        "--bootstrap",
+        "20",
+        "--out",
+        "run",
+    )
 
 
 @pytest.fixture

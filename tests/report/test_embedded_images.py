@@ -49,7 +49,7 @@ def test_the_longer_side_of_a_large_one_is_brought_down_and_its_shape_stays() ->
 def test_heat_colours_where_it_is_and_leaves_the_picture_elsewhere() -> None:
     heat = np.zeros((2, 2))
     heat[0, 1] = 1
-    seen = shown(embedded_images.overlaid(np.full((64, 64), 100, np.uint8), heat))
+    seen = shown(embedded_images.overlay(np.full((64, 64), 100, np.uint8), heat))
     cold, hot = seen[60, 4], seen[4, 60]
     assert np.abs(cold - 100).max() <= _LOSS
     # inferno at 1 is (252, 255, 164), laid on by three quarters

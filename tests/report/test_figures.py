@@ -13,9 +13,14 @@ from zooft.report import drawing, figures
 from zooft.report.blocks import Drawing
 
 EPOCHS: list[dict[str, Any]] = [
-    {"epoch": n, "train_loss": 1 / n, "val_loss": None if n == 2 else 0.5 + 0.1 * n, "metrics": {"accuracy": 0.1 * n, "auroc": None}}
+    {
+        "epoch": n,
+        "train_loss": 1 / n,
+        "val_loss": None if n == 2 else 0.5 + 0.1 * n,
+        "metrics": {"accuracy": 0.1 * n, "auroc": None},
+    }
     for n in (1, 2, 3, 4)
-]  # fmt: skip
+]
 
 
 def root(found: Drawing | None) -> ElementTree.Element:

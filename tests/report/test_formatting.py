@@ -33,7 +33,7 @@ def test_an_interval_stands_behind_its_figure_where_there_is_one() -> None:
         ("ap_small", "AP small"), ("ap50/cell", "AP50 of cell"), ("macro_f1", "Macro F1"),
         ("sensitivity_at_specificity_95", "Sensitivity at specificity 95 %"),
     ],
-)  # fmt: skip
+)  # fmt: skip # a table of cases
 def test_metrics_are_called_as_the_field_calls_them(name: str, text: str) -> None:
     assert formatting.metric(name) == text
 
@@ -44,7 +44,7 @@ def test_metrics_are_called_as_the_field_calls_them(name: str, text: str) -> Non
         (0.02, "0.02 s"), (0.94, "0.94 s"), (1.26, "1.3 s"), (9.94, "9.9 s"), (9.96, "10 s"), (59.4, "59 s"), (59.6, "1 min 0 s"),
         (200, "3 min 20 s"), (3599.7, "1 h 0 min"), (7500, "2 h 5 min"), (90_000, "25 h 0 min"),
     ],
-)  # fmt: skip
+)  # fmt: skip # a table of cases
 def test_durations_are_in_the_units_of_a_clock(value: float, text: str) -> None:
     assert formatting.seconds(value) == text
 
@@ -52,7 +52,7 @@ def test_durations_are_in_the_units_of_a_clock(value: float, text: str) -> None:
 @pytest.mark.parametrize(
     ("value", "text"),
     [(999, "999 B"), (1000, "1.0 kB"), (4_240_000, "4.2 MB"), (999_960, "1.0 MB"), (999_960_000, "1.0 GB"), (5e12, "5000.0 GB")],
-)  # fmt: skip
+)  # fmt: skip # a table of cases
 def test_sizes_are_in_powers_of_ten(value: float, text: str) -> None:
     assert formatting.size(value) == text
 
@@ -84,10 +84,11 @@ def test_plurals_of_group_names() -> None:
 @pytest.mark.parametrize(
     ("measure", "text"),
     [
-        ("spread", "differs by 2.0e-03 of its spread among samples"), ("absolute", "differs by at most 2.0e-03"),
+        ("spread", "differs by 2.0e-03 of its spread among samples"),
+        ("absolute", "differs by at most 2.0e-03"),
         ("exact", "differs in 0.20% of the samples"),
     ],
-)  # fmt: skip
+)
 def test_a_difference_says_what_it_is_measured_by(measure: str, text: str) -> None:
     found = OutputDifference(measure=measure, whole=0.002, network=None, limit=0.01)  # type: ignore[arg-type]
     assert formatting.difference(found, 0.002) == text

@@ -83,8 +83,9 @@ def test_an_archive_gets_the_rows_of_predict_and_leaves_nothing_behind(
     got = server.post("predict/one", zipped({**files, "__MACOSX/1.png": b"", ".DS_Store": b""})).json()
     assert got["predictions"] == rows_of_predict(model, tmp_path)
     assert {each["id"]: each["reason"] for each in got["left_out"]} == {
-        "__MACOSX/1.png": "made by a system, not data", ".DS_Store": "hidden",
-    }  # fmt: skip
+        "__MACOSX/1.png": "made by a system, not data",
+        ".DS_Store": "hidden",
+    }
     assert not list(unpacked.glob("zooft*"))
 
 
@@ -124,7 +125,7 @@ ARCHIVES = {
     "a file that is a folder too": (lambda: zipped({"a": b"x", "a/b": b"y"}), 400, "damaged"),
     "nothing": (lambda: zipped({".hidden": b"x"}), 422, "holds no files"),
     "half an archive": (lambda: zipped({"a.png": encoded("PNG")})[:-30], 400, "damaged"),
-}  # fmt: skip
+}
 
 
 @pytest.mark.parametrize(("made", "status", "reason"), ARCHIVES.values(), ids=ARCHIVES)
@@ -164,9 +165,7 @@ def test_a_picture_of_too_many_pixels_is_refused_by_its_header(server: Running) 
 
 def test_what_is_no_picture_is_refused_with_predicts_reason(server: Running) -> None:
     got = server.post("predict/one", b"no picture")
-    assert (got.status_code, got.json()["error"]) == (
-        422, "nothing could be predicted: not an image that Pillow knows",
-    )  # fmt: skip
+    assert (got.status_code, got.json()["error"]) == (422, "nothing could be predicted: not an image that Pillow knows")
     assert server.post("predict/one").status_code == 400
 
 
@@ -204,9 +203,13 @@ def of_hounsfield_units(folder: Path) -> Path:
     (port,) = port if isinstance(port, tuple) else (port,)
     labels = class_labels(("dense", "airy"))
     about = replace(
-        METADATA, task="ct/ct", options=asdict(options), ports=(port,), labels=labels,
+        METADATA,
+        task="ct/ct",
+        options=asdict(options),
+        ports=(port,),
+        labels=labels,
         outputs=tuple(task.problem.deployment.outputs(labels, {})),
-    )  # fmt: skip
+    )
     nodes = [
         helper.make_node("Cast", ["hu"], ["values"], to=TensorProto.FLOAT),
         helper.make_node("ReduceMean", ["values", "axes"], ["mean"], keepdims=0),

@@ -201,9 +201,10 @@ def test_prometheus_reads_the_metrics(server: Running) -> None:
         family.name: family for family in text_string_to_metric_families(server.get("metrics", headers=HEADERS).text)
     }
     (count,) = [
-        one.value for one in families["zooft_requests"].samples
+        one.value
+        for one in families["zooft_requests"].samples
         if one.name.endswith("_total") and one.labels == {"route": "/v2/models/{model}/infer", "status": "200"}
-    ]  # fmt: skip
+    ]
     assert count >= 1
     assert "zooft_batch_samples" in families
 
@@ -308,9 +309,28 @@ def test_after_a_kill_clients_try_again_and_finish(tmp_path: Path, model: Path) 
 
 def test_tls_is_spoken_where_a_certificate_is_given(tmp_path: Path, model: Path) -> None:
     made = subprocess.run(
-        ["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "2", "-subj", "/CN=localhost", "-addext",
-         "subjectAltName=IP:127.0.0.1", "-keyout", "key.pem", "-out", "cert.pem"], cwd=tmp_path, capture_output=True, check=False,
-    )  # fmt: skip
+        [
+            "openssl",
+            "req",
+            "-x509",
+            "-newkey",
+            "rsa:2048",
+            "-nodes",
+            "-days",
+            "2",
+            "-subj",
+            "/CN=localhost",
+            "-addext",
+            "subjectAltName=IP:127.0.0.1",
+            "-keyout",
+            "key.pem",
+            "-out",
+            "cert.pem",
+        ],
+        cwd=tmp_path,
+        capture_output=True,
+        check=False,
+    )
     if made.returncode:
         pytest.skip("no openssl on the PATH")
     with running(tmp_path, f"one={model}", "--cert", tmp_path / "cert.pem", "--key", tmp_path / "key.pem") as server:

@@ -69,8 +69,9 @@ def test_tritons_client_finds_server_models_and_versions(client: Any) -> None:
     assert about["outputs"][0] == {"name": "probabilities", "datatype": "FP32", "shape": [-1, 3]}
     index = client.get_model_repository_index()
     assert [(one["name"], one["version"], one["state"]) for one in index] == [
-        ("colour", "1", "READY"), ("colour", "3", "READY"),
-    ]  # fmt: skip
+        ("colour", "1", "READY"),
+        ("colour", "3", "READY"),
+    ]
 
 
 @pytest.mark.parametrize("binary", [True, False])
@@ -134,7 +135,7 @@ MALFORMED = {
     "NaN": (request().replace(b"[1, 2, 3]", b"[1, 2, NaN]"), "isn't JSON"),
     "shared memory": (request(parameters={"shared_memory_region": "a"}), "isn't supported"),
     "binary data that isn't there": (request(parameters={"binary_data_size": 3}), "0 bytes are left"),
-}  # fmt: skip
+}
 
 
 @pytest.mark.parametrize(("body", "reason"), MALFORMED.values(), ids=MALFORMED)
@@ -236,9 +237,20 @@ def test_tritons_client_gets_the_answers_of_predict_on_a_hundred_photographs(tmp
     assert len(photographs) == 100
     run = tmp_path / "run"
     command(
-        "finetune", "--backbone", "timm:tf_efficientnet_lite0.in1k", "--task", "classification", "--data",
-        example_data.real("hymenoptera"), "--epochs", "1", "--freeze", "backbone", "--out", run,
-    )  # fmt: skip
+        "finetune",
+        "--backbone",
+        "timm:tf_efficientnet_lite0.in1k",
+        "--task",
+        "classification",
+        "--data",
+        example_data.real("hymenoptera"),
+        "--epochs",
+        "1",
+        "--freeze",
+        "backbone",
+        "--out",
+        run,
+    )
     done = command("predict", run / "model.onnx", *photographs, "--format", "json")
     wanted = [row["probabilities"] for row in json.loads(done.stdout)["predictions"]]
     with running(tmp_path, f"colour={run / 'model.onnx'}") as server:

@@ -142,19 +142,30 @@ MISTAKES: dict[str, tuple[dict[str, Any], str]] = {
     "other rows each time": ({"rows": counted()}, "gives other rows the second time"),
     "rows by columns": ({"rows": fewer}, "where the columns [] are wanted"),
     "more columns than wanted": (
-        {"rows": lambda p, _: rows(p, ["label", "note"])}, "where ['label'] were wanted; expected those alone"
+        {"rows": lambda p, _: rows(p, ["label", "note"])},
+        "where ['label'] were wanted; expected those alone",
     ),
-    "one id for two": ({"rows": changed(lambda r: dataclasses.replace(r, id="same"))}, "calls 'same' more than one row"),
-    "an id of two lines": ({"rows": changed(lambda r: dataclasses.replace(r, id=f"{r.id}\n"))}, "expected text that can be printed"),
+    "one id for two": (
+        {"rows": changed(lambda r: dataclasses.replace(r, id="same"))},
+        "calls 'same' more than one row",
+    ),
+    "an id of two lines": (
+        {"rows": changed(lambda r: dataclasses.replace(r, id=f"{r.id}\n"))},
+        "expected text that can be printed",
+    ),
     "names in place of numbers": (
-        {"rows": changed(lambda r: dataclasses.replace(r, values=r.values | ({"label": "dark"} if "label" in r.values else {})))},
+        {
+            "rows": changed(
+                lambda r: dataclasses.replace(r, values=r.values | ({"label": "dark"} if "label" in r.values else {}))
+            )
+        },
         "gives 'dark' in the column label of 0; expected a whole number below 2",
     ),
     "content that can't be sent": ({"content": lambda level: png(level)}, "can't be sent to a loader process"),
     "content that threads mix up": ({"content": shared}, "gives another image of"),
     "no image": ({"content": text}, "gives bytes of 0 that Pillow doesn't open"),
     "floats": ({"content": floats}, "gives float64 of shape (4, 5, 3) of 0; expected uint8"),
-}  # fmt: skip
+}
 
 
 @pytest.mark.parametrize(("change", "message"), MISTAKES.values(), ids=MISTAKES)

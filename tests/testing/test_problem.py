@@ -136,7 +136,7 @@ MISTAKES: dict[str, tuple[str, str, dict[str, Any], str]] = {
     "graph-fails": ("deployment", "graph", graph(lambda rate: rate[0, 0]), "failed in graph: IndexError"),
     "graph-in-other-units": ("deployment", "columns", graph(lambda rate: (rate.log(),)), "by which mae is .*, and .* by those of the head's outputs"),
     "agrees-with-nothing": ("deployment", "agree", {"agree": lambda ours, theirs, labels, fitted, slack: ("they differ",)}, "doesn't agree with itself: they differ"),
-}  # fmt: skip
+}  # fmt: skip # a table of mistakes
 
 
 @pytest.mark.filterwarnings("ignore:divide by zero:RuntimeWarning", "ignore:invalid value:RuntimeWarning")
@@ -236,7 +236,7 @@ IN_A_RUN = (
     "loss-not-additive", "weight-not-additive", "loss-leaves-an-output-out", "loss-of-each", "loss-is-nan", "loss-fails", "encodes-other-shapes",
     "column-too-short", "pictures-in-rows", "without-primary", "cells-too-few", "graph-of-two", "graph-of-another-type",
     "graph-of-another-shape", "graph-fails",
-)  # fmt: skip
+)  # fmt: skip # a table of mistakes
 
 
 @pytest.mark.parametrize("mistake", IN_A_RUN)

@@ -174,7 +174,7 @@ FAMILIES: dict[str, tuple[Callable[[], zooft.Family], str]] = {
     "levels-for-0-to-255": (lambda: net_family(input=spec(mean=(123.7, 116.3, 103.5))), r"input.mean\[0\] is 123.7 .float.; expected a number on the scale 0..1"),
     "if-on-what-it-computes": (lambda: replace(net_family(None, doubled), build=lambda _name: Doubling()), "can't be written as ONNX, such as by Python's if on what was computed"),
     "build-gives-none": (lambda: family(build=lambda _name: None), "gives in build: None; expected a torch.nn.Module"),
-}  # fmt: skip
+}  # fmt: skip # a table of mistakes
 
 
 @pytest.mark.parametrize("mistake", FAMILIES)
@@ -336,7 +336,7 @@ HEADS = {
     "if-on-what-it-computes": (head(Branching), "can't be written as ONNX: GuardOnDataDependentSymNode"),
     "loop-over-instances": (head(Looping, reads="bag"), "can't be written as ONNX|answers .* otherwise than torch does"),
     "unused": (head(lambda w, o: fixed(w, o, marked=False)), "doesn't use 1.layer.weight, 1.layer.bias; use it, or mark what is to stay fixed with requires_grad_"),
-}  # fmt: skip
+}  # fmt: skip # a table of mistakes
 
 
 @pytest.mark.parametrize("mistake", HEADS)
@@ -378,7 +378,7 @@ FREEZERS = {
     "exempt-kind": (freezer(lambda s, a, e: zooft.FreezePlan(frozen=frozenset(s), exempt=frozenset({"norm"}))), "exempt in epoch 0 is 'norm' .str.; expected a parameter that may learn"),
     "exempt-module": (freezer(lambda s, a, e: zooft.FreezePlan(frozen=frozenset(s), exempt=frozenset({"stem.linear"}))), "such as stem.linear.weight, stem.linear.bias"),
     "draws": (freezer(drawn), "gives two different plans for epoch 0"),
-}  # fmt: skip
+}  # fmt: skip # a table of mistakes
 
 
 @pytest.mark.parametrize("mistake", FREEZERS)
@@ -423,6 +423,35 @@ def unreadable(source: Any, _options: Any) -> Any:
     return np.zeros((8, 8, 3), np.uint8)
 
 
+class SharedBuffer:
+    """Reads into one array for all threads."""
+
+    def __init__(self) -> None:
+        self.buffer = np.zeros((8, 8, 3), np.uint8)
+
+    def __call__(self, source: Any, _options: Any) -> Any:
+        import time
+
+        self.buffer[:] = int(Path(source).stem) + 1
+        time.sleep(0.002)
+        return self.buffer.copy()
+
+
+class SharedPlace:
+    """Seeks and reads one open file for all threads, and notices that it isn't where it was."""
+
+    place: Any = None
+
+    def __call__(self, source: Any, _options: Any) -> Any:
+        import time
+
+        self.place = source
+        time.sleep(0.002)
+        if self.place != source:
+            raise zooft.DataError("the file ends early")
+        return np.zeros((8, 8, 3), np.uint8)
+
+
 TASKS: dict[str, tuple[dict[str, Any], str]] = {
     "always-nan": ({"metrics": lambda t, p: {"accuracy": float("nan")}}, "the primary metric, accuracy,? is nan"),
     "fails-without-a-class": ({"metrics": lacking}, "failed in metrics: ValueError: a class is missing"),
@@ -449,8 +478,10 @@ TASKS: dict[str, tuple[dict[str, Any], str]] = {
     "of-row-stays": ({"of_row": lambda s, row, o: zooft.Sample(id=row.id, source=lambda: row)}, "can't be sent to another process"),
     "of-row-is-none": ({"of_row": lambda s, row, o: None}, "gives in of_row: None; expected a Sample"),
     "of-row-unread": ({"of_row": lambda s, row, o: zooft.Sample(id=row.id, source=row)}, "gives a sample that can't be read: rows/7 .*Task.of_row"),
+    "read-shares-an-array": ({"read": SharedBuffer()}, "gives other arrays of .* where threads read at once; expected the same.*Task.read"),
+    "read-shares-a-file": ({"read": SharedPlace()}, "fails on .* where threads read at once: .*the file ends early.*Task.read"),
     "another-dtype": ({"read": lambda s, o: np.zeros((8, 8, 3), np.float32)}, "dark/00.png is float32 of shape .8, 8, 3.; expected uint8 of shape .height, width, 3."),
-}  # fmt: skip
+}  # fmt: skip # a table of mistakes
 
 
 def discovered(*targets: Any) -> zooft.Discovery:
@@ -506,7 +537,7 @@ WEIGHTS = {
     "no-digest": (saying(file_sha256="one"), "the file_sha256 of toy:one is 'one' .str.; expected 64 hexadecimal digits"),
     "an-alias": (source(right, models=("toy:small",)), "names toy:small; expected the full name, toy:one"),
     "no-such-model": (source(right, models=("toy:three",)), "toy has no model 'three'"),
-}  # fmt: skip
+}  # fmt: skip # a table of mistakes
 
 
 @pytest.mark.parametrize("mistake", WEIGHTS)
@@ -535,7 +566,7 @@ PLUGINS = {
     "head-is-text": ("@zooft.hookimpl\ndef zooft_register_heads(): return ['linear']", "expected Head, got str"),
     "listener-raises": ("@zooft.hookimpl\ndef zooft_on_epoch_end(record): record.loss", "zooft_on_epoch_end failed in a run that finishes: AttributeError"),
     "listener-exits": ("@zooft.hookimpl\ndef zooft_on_start(run, samples): raise SystemExit(0)", "zooft_on_start failed in a run that finishes: SystemExit: 0"),
-}  # fmt: skip
+}  # fmt: skip # a table of mistakes
 
 
 LISTENERS = {
@@ -546,7 +577,7 @@ LISTENERS = {
     "changes-the-metrics": ("def zooft_on_epoch_end(record): record.metrics['mine'] = 1.0", "zooft_on_epoch_end changes record, which the run and other listeners use; take a copy"),
     "moves-the-model": ("def zooft_on_exported(run, model): model.rename(run / 'mine.onnx')", "zooft_on_exported changes or removes the ONNX file"),
     "unknown-argument": ("def zooft_on_end(run, result): pass", "result"),
-}  # fmt: skip
+}  # fmt: skip # a table of mistakes
 
 
 @pytest.mark.parametrize("mistake", LISTENERS)

@@ -107,7 +107,7 @@ def test_a_number_of_views_is_a_number_of_views(tmp_path: Path) -> None:
     ("changes", "expected"),
     [({"feature_cache": None}, None), ({"train": views(range(18))}, None), ({"val": None}, search.SOME_VIEWS), ({"keep_last": True}, search.SOME_VIEWS)],
     ids=["nothing is kept", "not augmented", "no validation", "folds"],
-)  # fmt: skip
+)  # fmt: skip # a table of cases
 def test_where_validation_cannot_choose_views_it_does_not(
     tmp_path: Path, changes: dict[str, Any], expected: int | None
 ) -> None:

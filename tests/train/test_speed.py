@@ -202,7 +202,7 @@ def test_unknown_optimizers_and_devices_get_no_settings() -> None:
     ("choice", "device", "steps", "expected"),
     [("on", "cpu", 1, True), ("off", "cuda", 10**6, False), ("auto", "cpu", 10**6, False),
      ("auto", "cuda", 10**6, True), ("auto", "cuda", 10, False)],
-)  # fmt: skip
+)  # fmt: skip # a table of cases
 def test_compiling(choice: Any, device: str, steps: int, expected: bool) -> None:
     assert speed.compile_wanted(choice, torch.device(device), steps=steps) is expected
 

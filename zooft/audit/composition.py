@@ -37,7 +37,7 @@ def _groups(samples: Sequence[Sample], targets: Targets, splits: Sequence[str | 
             groups[sample.group].append(row)
         else:
             alone.append(row)
-    yield from _differing(
+    yield from _find_mixed(
         samples,
         groups.values(),
         lambda row: splits[row],
@@ -45,7 +45,7 @@ def _groups(samples: Sequence[Sample], targets: Targets, splits: Sequence[str | 
         severity="error",
         words="on both sides of the split, so figures are too good; move each to one side, or leave the split out",
     )
-    yield from _differing(
+    yield from _find_mixed(
         samples,
         groups.values(),
         lambda row: _known_target(targets, row),
@@ -65,7 +65,7 @@ def _groups(samples: Sequence[Sample], targets: Targets, splits: Sequence[str | 
         )
 
 
-def _differing(
+def _find_mixed(
     samples: Sequence[Sample],
     groups: Collection[Sequence[int]],
     key: Callable[[int], Any],

@@ -6,6 +6,7 @@ never a traceback unless ``ZOOFT_TRACEBACK`` is set.
 
 from __future__ import annotations
 
+import difflib
 import sys
 from importlib import import_module
 
@@ -60,8 +61,6 @@ class LazyGroup(click.Group):
         self, ctx: click.Context, args: list[str]
     ) -> tuple[str | None, click.Command | None, list[str]]:
         """Suggest the nearest command for a mistyped one."""
-        import difflib
-
         if args and args[0] not in COMMANDS and not args[0].startswith("-"):
             near = difflib.get_close_matches(args[0], COMMANDS, n=1)
             hint = f" Did you mean '{near[0]}'?" if near else " 'zooft --help' lists them."

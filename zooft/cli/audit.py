@@ -9,13 +9,15 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from zooft import config
+from zooft.cli.live import Live
 from zooft.cli.output import json_flag, print_json, print_table
 from zooft.cli.screen import echo, label
 from zooft.cli.task_command import TaskCommand
+from zooft.hooks import registry
+from zooft.run.folder import write_json
 
 if TYPE_CHECKING:
     from zooft.audit import Audit, FactRow
-    from zooft.cli.live import Live
 
 _COLOURS = {"error": "red", "warning": "yellow", "info": "blue"}
 
@@ -38,13 +40,9 @@ def audit(data: Path, task: str, out: Path | None, as_json: bool, **typed: Any) 
     Duplicates, also across splits and labels; labels that can be predicted without the image; groups on both sides of a
     split. Exits with 1 where figures would be wrong.
     """
-    from zooft.cli.live import Live
-
     with Live() as live:
         found = _audit(data, task, {name: value for name, value in typed.items() if value is not None}, live)
     if out is not None:
-        from zooft.run.folder import write_json
-
         write_json(out, found)
     print_json(found) if as_json else _print(found)
     if found.failed:
@@ -54,7 +52,6 @@ def audit(data: Path, task: str, out: Path | None, as_json: bool, **typed: Any) 
 def _audit(data: Path, name: str, values: dict[str, Any], live: Live) -> Audit:
     from zooft import audit as audits
     from zooft.data import samples
-    from zooft.hooks import registry
 
     task = registry.load().task(name)
     options = config.build(task.options, values)

@@ -10,7 +10,10 @@ import click
 from zooft.cli.live import Live
 from zooft.cli.output import json_flag, print_json, print_table
 from zooft.cli.screen import echo
+from zooft.contracts import parse_reference
 from zooft.errors import ZooftError
+from zooft.hooks import registry
+from zooft.model.names import full_name
 
 if TYPE_CHECKING:
     from zooft.contracts import Family
@@ -29,10 +32,9 @@ Examples:
 def backbones(pattern: str | None, as_json: bool) -> None:
     """List backbones: parameters, input size, stages, and whether their weights are at hand offline.
 
-    PATTERN is FAMILY:MODEL with * and ?; without it, the families are listed.
+    PATTERN is FAMILY:MODEL with * and ?; without it, the families are listed. Of a single model, it is also checked
+    whether its stages hold every tensor once and fit together.
     """
-    from zooft.hooks import registry
-
     found = registry.load()
     if pattern is None:
         _families(found, as_json=as_json)
@@ -66,8 +68,6 @@ def _count(family: Family) -> dict[str, Any]:
 
 
 def _rows(found: Registry, pattern: str) -> list[dict[str, Any]]:
-    from zooft.contracts import parse_reference
-    from zooft.model.names import full_name
     from zooft.model.zoo import describe
 
     name, wanted = parse_reference(pattern)
@@ -77,7 +77,7 @@ def _rows(found: Registry, pattern: str) -> list[dict[str, Any]]:
         advance = live.computing("models", len(names))
         rows = []
         for model in names:
-            rows.append(describe(found, family, model))
+            rows.append(describe(found, family, model, check=len(names) == 1))
             advance(1)
     return rows
 

@@ -9,6 +9,7 @@ import click
 from zooft.cli.output import json_flag, print_json, print_table
 from zooft.cli.screen import echo
 from zooft.errors import ConfigError
+from zooft.run.folder import write_text
 
 _PAGE = b"<!doctype html>"
 """What a page begins with, in lower case."""
@@ -26,7 +27,6 @@ Examples:
 def compare(runs: tuple[Path, ...], page: Path | None, as_json: bool) -> None:
     """Put runs side by side: settings that differ, figures with intervals, time, size and verification."""
     from zooft.report import comparison
-    from zooft.run.folder import write_text
 
     if len(runs) < 2:
         raise click.UsageError("one run can't be compared; name two or more run folders")

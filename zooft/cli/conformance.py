@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import difflib
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -11,6 +12,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from zooft.errors import ConfigError, ConformanceError, UnknownNameError, ZooftError
+from zooft.hooks import registry
+from zooft.hooks.guard import call_plugin, redirect_prints
 
 if TYPE_CHECKING:
     from zooft.contracts import Family, Freezer, Head, Source, Task, WeightsSource
@@ -73,8 +76,6 @@ def run(name: str, examples: Examples) -> Iterator[Outcome]:
         UnknownNameError: no such plugin.
         ConfigError: an example is of something that the plugin doesn't register.
     """
-    from zooft.hooks import registry
-
     found = registry.load()
     info = _find_plugin(found, name)
     problem = found.problems.get(info)
@@ -90,8 +91,6 @@ def run(name: str, examples: Examples) -> Iterator[Outcome]:
 
 
 def _find_plugin(found: Registry, name: str) -> PluginInfo:
-    import difflib
-
     known = [info.name for info in found.plugins.infos]
     if name in known:
         return found.plugins.info(name)
@@ -122,8 +121,6 @@ def _refuse_strange(found: Registry, info: PluginInfo, examples: Examples) -> No
 
 
 def _outcome(check: _Check, folder: Path) -> Outcome:
-    from zooft.hooks.guard import printing_aside
-
     began = time.perf_counter()
 
     def outcome(status: Literal["passed", "failed", "not checked"], text: str = "") -> Outcome:
@@ -131,7 +128,7 @@ def _outcome(check: _Check, folder: Path) -> Outcome:
         return Outcome(check=check.name, subject=check.subject, status=status, text=text, seconds=seconds)
 
     try:
-        with printing_aside():
+        with redirect_prints():
             check.run(folder)
     except _NoExample as error:
         return outcome("not checked", str(error))
@@ -256,7 +253,6 @@ def _of_weights(source: WeightsSource, found: Registry) -> _Check:
 def _of_source(source: Source, examples: Examples, *, alone: bool) -> _Check:
     """Where the data may be meant for something else of the plugin's, such as its task, a source need not know it."""
     from zooft import testing
-    from zooft.hooks.guard import call_plugin
 
     def check(_folder: Path) -> None:
         if examples.data is None or not (alone or call_plugin(source, "recognises", examples.data)):

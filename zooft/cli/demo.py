@@ -9,6 +9,7 @@ import click
 from zooft.cli.screen import echo
 from zooft.contracts.plurals import pluralize
 from zooft.errors import ConfigError, RunError
+from zooft.hooks import registry
 
 
 @click.command(epilog="\b\nExample:\n  zooft demo classification digits")
@@ -18,8 +19,6 @@ from zooft.errors import ConfigError, RunError
 @click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True, help="of generated data")
 def demo(task: str, folder: Path, masks: bool, seed: int) -> None:
     """Write a task's small real data set to FOLDER, offline."""
-    from zooft.hooks import registry
-
     found = registry.load()
     task = f"{task}-segmentation" if masks else task
     chosen = found.task(task)

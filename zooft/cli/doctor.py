@@ -10,6 +10,7 @@ import click
 
 from zooft.cli.output import json_flag, print_json, print_table
 from zooft.cli.screen import echo
+from zooft.runtime import providers
 
 _PACKAGES = (
     "zooft",
@@ -45,8 +46,6 @@ def doctor(as_json: bool) -> None:
 
     Exits with 1 where something needs mending.
     """
-    from zooft.runtime import providers
-
     versions = {name: _version(name) for name in _PACKAGES}
     devices = _devices()
     usable = providers.usable()

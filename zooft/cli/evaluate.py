@@ -13,6 +13,7 @@ from zooft.cli.live import Live
 from zooft.cli.output import json_flag, print_evaluation, print_json
 from zooft.compute import machine
 from zooft.config import Device
+from zooft.hooks import registry
 
 if TYPE_CHECKING:
     from zooft.cli.model_argument import ModelArgument
@@ -83,7 +84,6 @@ def _run(
     from zooft.compute import distributed
     from zooft.deploy import saved
     from zooft.evaluation.evaluate import evaluate as evaluated
-    from zooft.hooks import registry
 
     assert chosen.run is not None  # noqa: S101 -- find() gives a run or a file
     accelerator = distributed.alone(device)
@@ -127,7 +127,6 @@ def _file(
 ) -> tuple[Evaluation, Problem, Labels]:
     from zooft.deploy import metadata_check, saved
     from zooft.evaluation.evaluate import evaluate as evaluated
-    from zooft.hooks import registry
 
     assert chosen.file is not None  # noqa: S101 -- find() gives a run or a file
     with Live() as live:

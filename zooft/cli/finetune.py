@@ -7,10 +7,12 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from zooft.cli.live import Live
 from zooft.cli.output import json_flag, print_evaluation, print_json, print_table, print_verification
 from zooft.cli.screen import echo
 from zooft.cli.task_command import TaskCommand
 from zooft.compute import launcher
+from zooft.compute import profile as timing
 from zooft.config import FinetuneConfig, read_toml
 
 if TYPE_CHECKING:
@@ -45,7 +47,6 @@ def finetune(config_file: Path | None, as_json: bool, **typed: Any) -> None:
     if launcher.process() != 0:
         _in_silence(values)
         return
-    from zooft.cli.live import Live
 
     with Live() as live:
         result = run(reporter=live, **values)
@@ -75,8 +76,6 @@ def finetune(config_file: Path | None, as_json: bool, **typed: Any) -> None:
 
 
 def _print_profile(profile: Profile) -> None:
-    from zooft.compute import profile as timing
-
     print_table("where the time went", timing.COLUMNS, timing.rows(profile))
     text = timing.sentence(profile)
     if text:

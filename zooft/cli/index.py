@@ -16,6 +16,8 @@ from zooft.cli.predict_output import Tally
 from zooft.cli.screen import echo
 from zooft.contracts.plurals import pluralize
 from zooft.errors import ConfigError
+from zooft.hooks import registry
+from zooft.model.weights import file_sha256
 from zooft.run.folder import ONNX_FILE
 
 if TYPE_CHECKING:
@@ -98,8 +100,6 @@ def _embed(
     import numpy as np
 
     from zooft.deploy import embeddings, metadata_check, predict, saved
-    from zooft.hooks import registry
-    from zooft.model.weights import file_sha256
 
     opened = runtime.load(file, provider=provider, threads=1)  # pictures are read and embedded side by side
     embeddings.refuse_other_model(opened, file)

@@ -9,6 +9,7 @@ from typing import Any, TypeVar
 import click
 
 from zooft import runtime
+from zooft.deploy import layouts
 from zooft.errors import ConfigError
 from zooft.run import folder as runs
 
@@ -41,9 +42,8 @@ def write(layout: str | None, out: Path | None, model: Path, provider: str) -> P
     """Write a verified file's folder, where one is wanted."""
     if layout is None or out is None:
         return None
-    from zooft.deploy import layouts
 
     record = model.with_name(runs.VERIFICATION_FILE)
     opened = runtime.load(model, provider=provider)
-    file = layouts.served(opened, model, name=out.absolute().name, beside=[record] if record.is_file() else [])
+    file = layouts.to_serve(opened, model, name=out.absolute().name, beside=[record] if record.is_file() else [])
     return layouts.write(layout, file, out)

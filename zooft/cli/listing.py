@@ -8,14 +8,13 @@ from typing import Any
 import click
 
 from zooft.cli.output import json_flag, print_json, print_table
+from zooft.hooks import registry
 
 
 @click.command(epilog="\b\nExample:\n  zooft tasks --json")
 @json_flag
 def tasks(as_json: bool) -> None:
     """List what can be trained: the values of --task."""
-    from zooft.hooks import registry
-
     _show("task", registry.load().tasks, as_json=as_json)
 
 
@@ -23,8 +22,6 @@ def tasks(as_json: bool) -> None:
 @json_flag
 def heads(as_json: bool) -> None:
     """List what can replace a classifier: the values of --head."""
-    from zooft.hooks import registry
-
     _show("head", registry.load().heads, as_json=as_json)
 
 
@@ -32,8 +29,6 @@ def heads(as_json: bool) -> None:
 @json_flag
 def freezers(as_json: bool) -> None:
     """List the rules for what stays as it is: the values of --freeze."""
-    from zooft.hooks import registry
-
     _show("freezer", registry.load().freezers, as_json=as_json)
 
 

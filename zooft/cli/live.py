@@ -92,7 +92,7 @@ class Live:
         """A sentence."""
         self._line(f"  {_safe(text)}")
 
-    def rejected(self, rejected: Sequence[Rejection]) -> None:
+    def list_rejected(self, rejected: Sequence[Rejection]) -> None:
         """How many files, the first few by name."""
         if not rejected:
             return

@@ -12,6 +12,7 @@ import click
 
 from zooft.cli.screen import echo, label, write
 from zooft.report.formatting import difference, plural
+from zooft.run.folder import to_json
 from zooft.storage.escapes import in_json, visible
 
 if TYPE_CHECKING:
@@ -28,8 +29,6 @@ json_flag = click.option("--json", "as_json", is_flag=True, help="print the resu
 
 def print_json(value: Any) -> None:
     """One JSON value."""
-    from zooft.run.folder import to_json
-
     write(in_json(json.dumps(to_json(_flat(value)), indent=2, ensure_ascii=False)) + "\n")
 
 

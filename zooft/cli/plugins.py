@@ -8,8 +8,10 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from zooft.cli import conformance, scaffold
 from zooft.cli.output import json_flag, print_json, print_table
 from zooft.cli.screen import echo, label
+from zooft.hooks import registry
 
 if TYPE_CHECKING:
     from zooft.cli.conformance import Outcome
@@ -34,7 +36,6 @@ def plugins(ctx: click.Context, as_json: bool) -> None:
         if as_json:
             raise click.UsageError(f"--json goes behind '{ctx.invoked_subcommand}', where it prints a result")
         return
-    from zooft.hooks import registry
 
     found = registry.load()
     rows = [_row(found, info) for info in found.plugins.infos]
@@ -98,8 +99,6 @@ Examples:
 @json_flag
 def check(name: str, backbones: Sequence[str], freezers: Sequence[str], data: Path | None, as_json: bool) -> None:
     """Run the conformance kit on the installed plugin NAME: one line a check, exit status 1 where one fails."""
-    from zooft.cli import conformance
-
     examples = conformance.Examples(backbones=tuple(backbones), freezers=tuple(freezers), data=data)
     outcomes = []
     for outcome in conformance.run(name, examples):
@@ -130,8 +129,6 @@ def new(name: str, kind: str, out: Path | None, as_json: bool) -> None:
 
     What it registers is called NAME as well. From there on, change it and run its tests.
     """
-    from zooft.cli import scaffold
-
     folder = scaffold.write(name, kind, out)
     if as_json:
         print_json({"folder": folder, "files": sorted(path.relative_to(folder) for path in folder.rglob("*.*"))})

@@ -11,6 +11,7 @@ from zooft.cli.live import Live
 from zooft.cli.output import print_json, print_table, print_verification
 from zooft.cli.screen import echo
 from zooft.errors import DataError, VerificationError
+from zooft.hooks import registry
 from zooft.run import folder as runs
 
 if TYPE_CHECKING:
@@ -48,7 +49,6 @@ def export(
         as_json: whether the result is printed as JSON.
     """
     from zooft.deploy import precisions, saved
-    from zooft.hooks import registry
 
     with Live() as live:
         if anew or not precisions.usable_source(folder):
@@ -81,7 +81,6 @@ def export(
 def export_float32(folder: Path, data: Path, *, samples: int, provider: str, live: Live) -> tuple[Verification, Path]:
     """Export a run's model as it is and verify the file."""
     from zooft.deploy import saved
-    from zooft.hooks import registry
 
     opened = saved.open_run(folder, registry.load())
     picked, available, notes = saved.samples_to_verify(opened, data, run=folder, most=samples)
@@ -99,7 +98,7 @@ def export_float32(folder: Path, data: Path, *, samples: int, provider: str, liv
         provider=provider,
         advance=live.computing("samples, in torch and from the file", len(picked)),
     )
-    return record, saved.settle(folder, candidate, record)
+    return record, saved.settle(folder, candidate, record, note=live.note)
 
 
 def _make(
@@ -187,6 +186,8 @@ def _record(
     run: SavedRun, folder: Path, made: dict[str, tuple[Path, Lowered, Verification]], costs: dict[str, Cost]
 ) -> dict[str, dict[str, Any]]:
     """Rows by precision, which the records of verification get, too."""
+    from zooft.deploy import bill
+
     rows: dict[str, dict[str, Any]] = {name: asdict(cost) for name, cost in costs.items()}
     for name, (_, lowered, verification) in made.items():
         drop, primary = lowered.drop, lowered.drop.metric
@@ -205,6 +206,7 @@ def _record(
         precision = {**(verification.precision or {}), "table": rows}
         path = folder / runs.PRECISION_VERIFICATION_FILE.format(name)
         runs.write_json(path, replace(verification, precision=precision).as_json())
+    bill.describe_exports(folder)
     return rows
 
 

@@ -16,9 +16,12 @@ from zooft.cli import model_argument, paths
 from zooft.cli.live import Live
 from zooft.cli.output import json_flag
 from zooft.cli.predict_arguments import Job, PredictArguments, check_folder, check_format, check_out, check_overwritten
-from zooft.cli.predict_output import Tally, writing
+from zooft.cli.predict_output import Tally, open_sink
 from zooft.cli.screen import echo
 from zooft.contracts import DeployedFile
+from zooft.deploy import formats
+from zooft.deploy.formats import Layout
+from zooft.hooks import registry
 from zooft.run.folder import ONNX_FILE, to_json, write_text
 from zooft.storage.sequences import pick
 
@@ -42,6 +45,7 @@ Examples:
   zooft predict model.onnx folder 'more/*.png' --json
   zooft predict model.onnx pictures.parquet --out answers.csv
   zooft predict model.onnx folder --out answers.csv --resume
+  zooft predict model.onnx folder --out answers.parquet
   zooft predict model.onnx SERIES_DIR --format dicom-sr --out results""",
 )
 @click.argument("model", type=click.Path(path_type=Path))
@@ -50,7 +54,7 @@ Examples:
     "--format",
     "form",
     metavar="FORMAT",
-    help="table, csv, json, jsonl, or a format of the task's own, such as dicom-sr of ct "
+    help="table, csv, json, jsonl, parquet (with --out), or a format of the task's own, such as dicom-sr of ct "
     "[default: as --out ends, else csv with --out, table without]",
 )
 @click.option("--out", type=click.Path(path_type=Path), help="file, or folder for a task's own format, to write")
@@ -77,7 +81,6 @@ def predict(model: Path, typed: tuple[str, ...], as_json: bool, **given: Any) ->
     )
     check_out(wanted)  # before anything is opened that takes its time
     from zooft.deploy import metadata_check, saved
-    from zooft.hooks import registry
 
     installed = registry.load()
     opened = runtime.load(wanted.model, provider=wanted.provider, threads=_threads_each(wanted, installed))
@@ -110,7 +113,6 @@ def _threads_each(wanted: PredictArguments, installed: Registry) -> int:
 
 def _by_file(job: Job) -> Tally:
     from zooft.deploy import predict as answers
-    from zooft.deploy.formats import Layout
     from zooft.deploy.journal import path_of
 
     out = job.wanted.out
@@ -128,7 +130,7 @@ def _by_file(job: Job) -> Tally:
     if job.wanted.format in job.task.problem.deployment.writers:
         with _live(job.wanted) as live:
             return _by_writer(job, answers.list_inputs(meant.files, meant.sources, job.task, job.options), tally, live)
-    with _live(job.wanted) as live, writing(job, layout, tally) as sink:
+    with _live(job.wanted) as live, open_sink(job, layout, tally) as sink:
         for path, source in meant.sources.items():
             live.note(f"{path} is read as {source.name}")
         items = answers.list_inputs(meant.files, meant.sources, job.task, job.options)
@@ -228,7 +230,6 @@ def _write_groups(
     job: Job, groups: Sequence[Group], rejected: Sequence[Rejection], advance: Callable[[int], None], tally: Tally
 ) -> None:
     from zooft.deploy import predict as answers
-    from zooft.deploy.formats import Layout
 
     about = to_json({**job.about, "intended_use": job.opened.metadata.intended_use, "rejected": rejected})
     layout = Layout(
@@ -238,7 +239,7 @@ def _write_groups(
         facts=("samples", "missing", "decisive"),
         about=about,
     )
-    with writing(job, layout, tally) as sink:
+    with open_sink(job, layout, tally) as sink:
         for group in groups:
             stamp = group.stamp(job.task, job.options) if sink.resumable else ""
             if sink.knows(group.name, stamp):
@@ -281,8 +282,6 @@ def _write_own(job: Job, groups: Sequence[Group], results: Sequence[GroupResult 
 
 def _write_missing(folder: Path, lacking: Sequence[Answer], *, key: str = "patient") -> None:
     """Those who weren't answered, or only in part; an earlier command's entries of others are removed."""
-    from zooft.deploy import formats
-
     path, head = folder / _MISSING_FILE, formats.csv_line((key, "missing", "error"))
     if lacking:
         folder.mkdir(parents=True, exist_ok=True)

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from zooft import runtime
+from zooft.deploy import formats, parquet
 from zooft.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -34,8 +35,6 @@ class PredictArguments:
     @property
     def format(self) -> str:
         """The format's name."""
-        from zooft.deploy import formats
-
         if self.form is not None and not (self.form == "table" and self.out is not None):
             return self.form
         if self.as_json:
@@ -81,8 +80,7 @@ def check_out(wanted: PredictArguments) -> None:
         ConfigError: names what lies there.
         RunError: a command that was stopped has left something there.
     """
-    from zooft.deploy import formats
-
+    _check_parquet(wanted)
     if wanted.as_json and wanted.form not in (None, "json"):
         raise ConfigError(f"--json is --format json, and --format {wanted.form} was given too; give one of them")
     if wanted.form not in (None, *formats.FORMATS):  # a task's own: it writes a folder
@@ -102,6 +100,20 @@ def check_out(wanted: PredictArguments) -> None:
         )
     if wanted.form in (None, *formats.FORMATS):
         _check_file(wanted.out, wanted)
+
+
+def _check_parquet(wanted: PredictArguments) -> None:
+    if wanted.format != "parquet":
+        return
+    parquet.refuse_without_pyarrow()
+    if wanted.out is None:
+        raise ConfigError("--format parquet writes a file: name it with --out, such as --out answers.parquet")
+    inside = next((text for text in wanted.typed if Path(text).resolve() in wanted.out.resolve().parents), None)
+    if inside is not None:
+        raise ConfigError(
+            f"--out {wanted.out} lies in {inside}, which is read, and where the next command would take a Parquet file "
+            "for data; name another folder"
+        )
 
 
 def _check_file(out: Path, wanted: PredictArguments) -> None:
@@ -127,10 +139,10 @@ def check_overwritten(job: Job) -> None:
     Raises:
         ConfigError: it is something else.
     """
-    from zooft.deploy import formats
-
     out = job.wanted.out
     if out is None or not out.is_file() or formats.is_result(out, job.task.problem.presentation, job.labels):
+        return
+    if parquet.is_result(out):
         return
     raise ConfigError(f"--out {out} exists and isn't what predict writes, so it stays; name another file, or remove it")
 
@@ -151,8 +163,6 @@ def check_format(job: Job) -> None:
     Raises:
         ConfigError: with those that there are.
     """
-    from zooft.deploy import formats
-
     form, writers = job.wanted.format, {**job.task.writers, **job.task.problem.deployment.writers}
     if form not in (*formats.FORMATS, *writers):
         known = ", ".join((*formats.FORMATS, *writers))

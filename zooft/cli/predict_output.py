@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import io
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, BinaryIO
 
 from zooft.cli.output import print_json, print_table
 from zooft.cli.screen import echo, write
+from zooft.deploy import formats, parquet
+from zooft.runtime import DATA_FILE
 from zooft.version import __version__
 
 if TYPE_CHECKING:
@@ -100,21 +103,20 @@ class Sink:
             self._show()
 
     def _publish(self, journal: Journal, keys: Sequence[str]) -> None:
-        from zooft.deploy import formats
-
         for key in keys:
             self._tally.count(journal.answer(key))
         layout = formats.with_names(self._layout, (journal.answer(key) for key in keys))
-        form = self._wanted.format
-        journal.publish(lambda file: formats.write(file, layout, (journal.answer(key) for key in keys), form))
+
+        def publish(file: BinaryIO) -> None:
+            _write_file(file, layout, lambda: (journal.answer(key) for key in keys), self._wanted.format)
+
+        journal.publish(publish)
         if self._wanted.as_json:
             print_json({"out": self._wanted.out, "answered": self._tally.answered, "failed": self._tally.failed})
         else:
             echo(self._wanted.out)
 
     def _show(self) -> None:
-        from zooft.deploy import formats
-
         layout = formats.with_names(self._layout, self._waiting)
         if self._wanted.format == "table":
             print_table("", *formats.for_screen(layout, self._waiting))
@@ -124,22 +126,27 @@ class Sink:
         write(buffer.getvalue())
 
     def _begin(self) -> None:
-        from zooft.deploy import formats
-
         if not self._begun and self._wanted.format == "csv":
             write(formats.csv_line(formats.columns(self._layout)))
         self._begun = True
 
     def _write_row(self, answer: Answer) -> None:
-        from zooft.deploy import formats
-
         self._begin()
         csv = self._wanted.format == "csv"
         write(formats.csv_line(formats.cells(self._layout, answer)) if csv else formats.line(self._layout, answer))
 
 
+def _write_file(file: BinaryIO, layout: Layout, answers: Callable[[], Iterable[Answer]], form: str) -> None:
+    if form == "parquet":
+        parquet.write(file, layout, answers)
+        return
+    text = io.TextIOWrapper(file, encoding="utf-8", newline="")
+    formats.write(text, layout, answers(), form)
+    text.detach()  # writes what is left, and leaves the file open
+
+
 @contextlib.contextmanager
-def writing(job: Job, layout: Layout, tally: Tally) -> Iterator[Sink]:
+def open_sink(job: Job, layout: Layout, tally: Tally) -> Iterator[Sink]:
     """A sink; what stops the work leaves what `--resume` continues, and reports it."""
     out = job.wanted.out
     if out is None:
@@ -159,10 +166,7 @@ def writing(job: Job, layout: Layout, tally: Tally) -> Iterator[Sink]:
 
 def _depends_on(job: Job) -> dict[str, Any]:
     """What makes another command's answers useless for this one."""
-    import hashlib
-
     from zooft.deploy.predict import stamp_of
-    from zooft.runtime import DATA_FILE
 
     with job.wanted.model.open("rb") as file:
         model = hashlib.file_digest(file, "sha256").hexdigest()

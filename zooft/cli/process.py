@@ -9,6 +9,7 @@ process instead of going back to the kernel page by page.
 
 from __future__ import annotations
 
+import ctypes
 import io
 import logging
 import os
@@ -45,8 +46,6 @@ def write_safely() -> None:
 
 
 def _keep_freed_memory() -> None:
-    import ctypes
-
     try:
         mallopt = ctypes.CDLL(None).mallopt
     except (AttributeError, OSError):  # another C library than glibc

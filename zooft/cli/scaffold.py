@@ -12,6 +12,7 @@ from pathlib import Path
 from string import Template
 
 from zooft.errors import ConfigError
+from zooft.hooks import registry
 from zooft.version import __version__
 
 _NAME = re.compile(r"[a-z][a-z0-9]*(-[a-z0-9]+)*")
@@ -79,8 +80,6 @@ def _refuse_unfit(name: str) -> None:
 
 def _refuse_taken(name: str, kind: str) -> None:
     """Two plugins can't have one name; of two heads of one name each would have to be called PLUGIN/NAME."""
-    from zooft.hooks import registry
-
     found = registry.load()
     for info in found.plugins.infos:
         if name.replace("-", "_") == info.name.replace("-", "_"):

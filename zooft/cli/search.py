@@ -14,6 +14,8 @@ from zooft.cli.output import json_flag, print_json, print_table
 from zooft.cli.predict_output import Tally
 from zooft.cli.screen import echo
 from zooft.errors import RuntimeModelError
+from zooft.hooks import registry
+from zooft.model.weights import file_sha256
 from zooft.run.folder import ONNX_FILE
 
 if TYPE_CHECKING:
@@ -81,8 +83,6 @@ def _model(given: Path | None, known: Index, index: Path) -> Path:
     Raises:
         RuntimeModelError: it isn't there, or is another.
     """
-    from zooft.model.weights import file_sha256
-
     file = given if given is not None else index.absolute().parent / known.model
     file = file / ONNX_FILE if file.is_dir() else file
     if not file.is_file():
@@ -101,7 +101,6 @@ def _answers(
     file: Path, known: Index, files: Sequence[Path], *, report: Any, top: int, threads: int, provider: str
 ) -> _Found:
     from zooft.deploy import embeddings, predict, saved
-    from zooft.hooks import registry
 
     opened = runtime.load(file, provider=provider, threads=threads)
     embeddings.refuse_other_model(opened, file)

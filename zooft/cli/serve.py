@@ -12,6 +12,8 @@ import click
 from zooft.cli import model_argument
 from zooft.cli.screen import echo
 from zooft.errors import ConfigError
+from zooft.hooks import registry
+from zooft.serve.limits import Limits
 
 TOKEN = "ZOOFT_SERVE_TOKEN"  # noqa: S105 -- a variable's name
 _NEEDED = ("starlette", "uvicorn", "prometheus_client")
@@ -22,6 +24,7 @@ _NEEDED = ("starlette", "uvicorn", "prometheus_client")
 Examples:
   zooft serve runs/ants/model.onnx
   zooft serve ants=a.onnx lungs=runs/ct --port 9000
+  zooft serve runs/faces --index faces.index
   ZOOFT_SERVE_TOKEN=... zooft serve models --host 0.0.0.0 --cert cert.pem --key key.pem""",
 )
 @click.argument("models", nargs=-1, required=True, metavar="MODELS...")
@@ -34,6 +37,14 @@ Examples:
 )
 @click.option("--cert", type=click.Path(path_type=Path, exists=True, dir_okay=False), help="TLS certificate, PEM")
 @click.option("--key", type=click.Path(path_type=Path, exists=True, dir_okay=False), help="its key, PEM")
+@click.option(
+    "--index",
+    "indexes",
+    type=click.Path(path_type=Path),
+    multiple=True,
+    metavar="FILE",
+    help="of 'zooft index', made with one of MODELS: pictures get what is nearest in it; may be repeated",
+)
 @click.option("--threads", type=click.IntRange(min=1), help="that compute, for each model [default: all cores]")
 @click.option(
     "--max-batch", type=click.IntRange(1, 1024), default=16, show_default=True, help="samples computed at once"
@@ -56,7 +67,6 @@ def serve(**given: Any) -> None:
     missing = [name for name in _NEEDED if find_spec(name) is None]
     if missing:
         raise ConfigError(f"serving needs {', '.join(missing)}, not installed here: pip install 'zooft[serve]'")
-    from zooft.hooks import registry
     from zooft.serve import server
 
     options = _options(**given)
@@ -78,7 +88,6 @@ def _options(
     timeout: float,
     **others: Any,
 ) -> Any:
-    from zooft.serve.limits import Limits
     from zooft.serve.server import Options
 
     limits = Limits(

@@ -9,6 +9,7 @@ import click
 
 from zooft.cli import flags
 from zooft.config import read_toml
+from zooft.hooks import registry
 
 _OWN = "zooft.task_options"
 
@@ -28,8 +29,6 @@ class TaskCommand(click.Command):
         """Find the task first, then parse with its options."""
         name = _find_task(args)
         if name is not None:
-            from zooft.hooks import registry
-
             task = registry.load().task(name)
             ctx.meta[_OWN] = flags.of(task.options, group=task.name)
         return super().parse_args(ctx, args)

@@ -12,7 +12,9 @@ from zooft.cli import model_argument
 from zooft.cli.live import Live
 from zooft.cli.output import json_flag, print_json, print_label_verification, print_verification
 from zooft.cli.screen import echo
+from zooft.deploy import signature as signatures
 from zooft.errors import ConfigError, DataError, RuntimeModelError
+from zooft.hooks import registry
 from zooft.run import folder as runs
 
 if TYPE_CHECKING:
@@ -63,7 +65,7 @@ def verify(
     chosen = model_argument.find(model)
     folder = run or chosen.run
     file = chosen.file or (folder or Path()) / runs.ONNX_FILE
-    if _signed(file, signature, key, as_json=as_json, alone=folder is None and data is None):
+    if _verify_signature(file, signature, key, as_json=as_json, alone=folder is None and data is None):
         return
     record: Verification | LabelVerification
     if folder is None or not _has_torch():
@@ -80,13 +82,12 @@ def verify(
         raise click.exceptions.Exit(1)
 
 
-def _signed(file: Path, signature: Path | None, key: Path | None, *, as_json: bool, alone: bool) -> bool:
+def _verify_signature(file: Path, signature: Path | None, key: Path | None, *, as_json: bool, alone: bool) -> bool:
     """Whether that was all to verify; raises where the signature doesn't hold."""
     if (signature is None) != (key is None):
         raise ConfigError("--signature and --key belong together: the signature, and the signer's public key")
     if signature is None or key is None:
         return False
-    from zooft.deploy import signature as signatures
 
     if not file.is_file():
         raise RuntimeModelError(f"there is no file {file}; 'zooft export RUN' writes a run's model.onnx")
@@ -106,7 +107,6 @@ def _signed(file: Path, signature: Path | None, key: Path | None, *, as_json: bo
 
 def _with_torch(file: Path, folder: Path, data: Path | None, *, samples: int, provider: str) -> Verification:
     from zooft.deploy import saved
-    from zooft.hooks import registry
 
     with Live() as live:
         opened = saved.open_run(folder, registry.load())
@@ -128,7 +128,6 @@ def _with_torch(file: Path, folder: Path, data: Path | None, *, samples: int, pr
 
 def _by_labels(file: Path, folder: Path | None, data: Path | None, *, samples: int, provider: str) -> LabelVerification:
     from zooft.deploy import label_verification
-    from zooft.hooks import registry
 
     if not file.is_file():
         raise RuntimeModelError(f"there is no file {file}; 'zooft export RUN' writes a run's model.onnx")

@@ -8,6 +8,7 @@ import click
 
 from zooft.cli.output import json_flag, print_json
 from zooft.cli.screen import echo
+from zooft.hooks import registry
 
 
 @click.group(epilog="\b\nExample:\n  zooft weights fetch timm:vit_base --to weights")
@@ -24,7 +25,6 @@ def fetch(backbones: tuple[str, ...], folder: Path, as_json: bool) -> None:
 
     Bring the folder to the machine without network and set ZOOFT_WEIGHTS to it.
     """
-    from zooft.hooks import registry
     from zooft.model.zoo import fetch_weights
 
     found = registry.load()

@@ -12,6 +12,7 @@ from zooft.cli.output import json_flag, print_json, print_table
 from zooft.cli.screen import echo
 from zooft.cli.task_command import TaskCommand
 from zooft.errors import ConfigError
+from zooft.hooks import registry
 
 
 @click.command(
@@ -28,8 +29,6 @@ def whois(data: Path, ids: tuple[str, ...], task: str, as_json: bool, **typed: A
     Needs DATA and the key that was made for it; give the task's own options as they were in the run. Exits with 1 where
     an id isn't of this data.
     """
-    from zooft.hooks import registry
-
     chosen = registry.load().task(task)
     if chosen.whois is None:
         raise ConfigError(f"ids of the task {chosen.name} are no secrets: they are paths below the data folder")

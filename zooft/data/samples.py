@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from zooft.contracts import Port, Sample, unseen
+from zooft.contracts.words import list_some
 from zooft.errors import DataError
 from zooft.hooks.guard import call_plugin, code_of, misfit_of, place_of
 from zooft.storage import csv_files
@@ -213,8 +214,9 @@ def by_stratum(problem: Problem, samples: Iterable[Sample], labels: Labels) -> d
 def about_absent(problem: Problem, samples: Iterable[Sample], labels: Labels, *, where: str) -> list[str]:
     """A warning where the evaluated samples lack some of the model's categories, which the figures don't show."""
     absent = problem.training.absent(targets(samples), labels)
-    some = ", ".join(absent[:8]) + (f" and {len(absent) - 8} more" if len(absent) > 8 else "")
-    return [f"warning: none of {where} is of class {some}, so the figures don't cover it"] if absent else []
+    if not absent:
+        return []
+    return [f"warning: none of {where} is of class {list_some(absent, 8)}, so the figures don't cover it"]
 
 
 def fingerprint(found: Discovery, relabel: Callable[[Any], Any] = lambda target: target) -> str:

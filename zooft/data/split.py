@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from zooft.contracts.plurals import pluralize
+from zooft.contracts.words import list_some
 from zooft.data import holdout
 from zooft.errors import DataError
 from zooft.storage.sequences import pick
@@ -24,6 +25,8 @@ _Parts = dict[str, NDArray[np.int64]]
 """Rows of samples by the split's name."""
 _ORDER: tuple[SplitName, ...] = ("train", "val", "test")
 _NONE = np.empty(0, np.int64)
+_NAMED = 8
+"""Classes that a message names."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -199,7 +202,8 @@ def _folds(everyone: NDArray[np.int64], known: _Known, *, count: int, seed: int)
         for train, held_out in zip(rest, parts, strict=True)
     ]
     return made, [
-        f"warning: fold {number} holds out no samples of class {_some([known.classes[label] for label in absent])}, "
+        f"warning: fold {number} holds out no samples of class "
+        f"{list_some([known.classes[label] for label in absent], _NAMED)}, "
         "since groups aren't torn"
         for number, held_out in enumerate(parts, 1)
         if (absent := _absent(everyone[held_out], known))
@@ -242,7 +246,7 @@ def _hold_out(
         raise DataError(
             f"{pluralize(len(everyone), 'sample')}"
             f" in classes of {_count_classes(targets, known.classes)} are too few to hold out "
-            f"{fraction:.0%} for validation; add samples{f' of {_some(alone)}' if alone else ''}, "
+            f"{fraction:.0%} for validation; add samples{f' of {list_some(alone, _NAMED)}' if alone else ''}, "
             "or give a split of your own"
         ) from error
     if not len(val):
@@ -269,7 +273,8 @@ def _about_absent(parts: _Parts, known: _Known, *, given: Mapping[str, bool]) ->
             why += " and are needed for training; add groups of it"
         names = [known.classes[label] for label in absent]
         notes.append(
-            f"warning: no {word} samples of class {_some(names)}, so no figure shows how well it is predicted: {why}"
+            f"warning: no {word} samples of class {list_some(names, _NAMED)}, so no figure shows how well it is "
+            f"predicted: {why}"
         )
     return notes
 
@@ -279,10 +284,6 @@ def _absent(rows: NDArray[np.int64], known: _Known) -> list[int]:
     if not known.needed:
         return []
     return np.flatnonzero(np.bincount(known.targets[rows], minlength=len(known.classes)) == 0).tolist()
-
-
-def _some(names: Sequence[str], most: int = 8) -> str:
-    return ", ".join(names[:most]) + (f" and {len(names) - most} more" if len(names) > most else "")
 
 
 def _about_groups(samples: Sequence[Sample]) -> list[str]:

@@ -1,13 +1,19 @@
-"""What an exported file is made of, and under which licences: CycloneDX 1.6, and checksums of a folder's files."""
+"""What an exported file is made of, and under which licences: CycloneDX 1.6, and checksums of a folder's files.
+
+Owns these files' names, beside a run's exports and in the folders of model servers.
+"""
 
 from __future__ import annotations
 
+import json
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from zooft import runtime
 from zooft.model.weights import file_sha256
+from zooft.run import folder as runs
 
 if TYPE_CHECKING:
     from zooft.runtime import Metadata
@@ -15,7 +21,49 @@ if TYPE_CHECKING:
 FILE = "model.cdx.json"
 LICENCES = "LICENSES.txt"
 CHECKSUMS = "SHA256SUMS"
+_SUFFIX = ".cdx.json"
+_LOWER = tuple(name for name in runtime.PRECISIONS if name != "fp32")
 UNKNOWN = "unknown"
+
+
+def describe_exports(run: Path) -> None:
+    """Write beside a run's exported files what each is made of, the licences, and checksums of all that is deployed.
+
+    What describes files that are gone is removed.
+
+    Args:
+        run: its folder.
+    """
+    exported = [path for path in _exports(run) if path.is_file()]
+    for path in _exports(run):
+        path.with_suffix(_SUFFIX).unlink(missing_ok=True)
+    described: list[Path] = []
+    for path in exported:
+        about = runtime.read_metadata(path)
+        runs.write_text(path.with_suffix(_SUFFIX), as_text(bill_of_materials(about, path, name=_name(about))))
+        runs.write_text(run / LICENCES, licences(about))
+        described += [path, path.with_suffix(_SUFFIX), path.with_name(runtime.DATA_FILE), run / LICENCES]
+    if not exported:
+        (run / LICENCES).unlink(missing_ok=True)
+        (run / CHECKSUMS).unlink(missing_ok=True)
+        return
+    records = (run / name for name in (runs.VERIFICATION_FILE, *map(runs.PRECISION_VERIFICATION_FILE.format, _LOWER)))
+    runs.write_text(run / CHECKSUMS, _sums(run, (path for path in {*described, *records} if path.is_file())))
+
+
+def _exports(run: Path) -> list[Path]:
+    """Where a run's verified files lie, there or not."""
+    return [run / runs.ONNX_FILE, *(run / runs.PRECISION_FILE.format(name) for name in _LOWER)]
+
+
+def _name(about: Metadata) -> str:
+    """Of a run's model: a folder's name may be a person's."""
+    return f"{about.task.rpartition('/')[2]}-{about.backbone.rpartition(':')[2]}"
+
+
+def as_text(bill: dict[str, Any]) -> str:
+    """A bill of materials as a file has it."""
+    return json.dumps(bill, indent=2, ensure_ascii=False) + "\n"
 
 
 def bill_of_materials(about: Metadata, path: Path, *, name: str) -> dict[str, Any]:
@@ -72,8 +120,11 @@ def licences(about: Metadata) -> str:
 
 def checksums(folder: Path) -> str:
     """SHA-256 of every file below a folder, as ``sha256sum --check`` reads them."""
-    files = sorted(path for path in folder.rglob("*") if path.is_file() and path.name != CHECKSUMS)
-    return "".join(f"{file_sha256(path)}  {path.relative_to(folder).as_posix()}\n" for path in files)
+    return _sums(folder, (path for path in folder.rglob("*") if path.is_file() and path.name != CHECKSUMS))
+
+
+def _sums(folder: Path, files: Iterable[Path]) -> str:
+    return "".join(f"{file_sha256(path)}  {path.relative_to(folder).as_posix()}\n" for path in sorted(files))
 
 
 def _weights(about: Metadata) -> dict[str, Any]:

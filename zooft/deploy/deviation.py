@@ -202,7 +202,7 @@ def difference(ours: Any, theirs: Any) -> float:
 def _explain(pair: _Pair, found: _Found, stages: Mapping[str, str]) -> Deviation:
     ours, theirs = pair.wanted.makers[found.name], pair.file.makers[found.name]
     kind, what = _other_operator(pair, ours, theirs) or _other_constants(pair, ours, theirs) or _alike(pair, found)
-    if kind in ("weights", "precision") and (others := _changed(pair) - 1) > 0:
+    if kind in ("weights", "precision") and (others := _count_changed(pair) - 1) > 0:
         what += f"; {others:,} more of the file's constants aren't the run's"
     if kind != "precision" and (found.name == NETWORK_INPUT or found.name in pair.wanted.before(NETWORK_INPUT)):
         kind = "preprocessing"
@@ -246,7 +246,7 @@ def _other_constants(pair: _Pair, ours: onnx.NodeProto, theirs: onnx.NodeProto) 
             return "weights", f"{other} has the shape {found.shape}, and {wanted.shape} in the run"
         if found.size == 1 and ".network." not in f".{one}":
             return "operator", f"its {other} is {found.item():g}, and {wanted.item():g} in an export of the run"
-        rounded = _rounded(wanted, found)
+        rounded = _narrower_type(wanted, found)
         if rounded:
             return "precision", f"{other} is rounded to {rounded}"
         apart = wanted.astype(np.float64) != found.astype(np.float64)
@@ -258,13 +258,13 @@ def _other_constants(pair: _Pair, ours: onnx.NodeProto, theirs: onnx.NodeProto) 
     return None
 
 
-def _changed(pair: _Pair) -> int:
+def _count_changed(pair: _Pair) -> int:
     """Constants of the run that have other values in the file."""
     both = pair.wanted.constants.keys() & pair.file.constants.keys()
     return sum(not np.array_equal(pair.wanted.constant(name), pair.file.constant(name)) for name in both)  # type: ignore[arg-type]
 
 
-def _rounded(wanted: NDArray[Any], found: NDArray[Any]) -> str:
+def _narrower_type(wanted: NDArray[Any], found: NDArray[Any]) -> str:
     """The type with fewer digits that a constant was rounded to; empty where it wasn't."""
     if wanted.dtype != np.float32:
         return ""

@@ -9,9 +9,11 @@ from __future__ import annotations
 
 import hashlib
 import json
+import threading
 import zipfile
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import PurePosixPath
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -67,15 +69,23 @@ class Neighbour:
     same: bool | None
 
 
+def embedding_of(model: OnnxModel) -> Output | None:
+    """The output that holds embeddings, where a model has one."""
+    for output in model.metadata.outputs:
+        if output.name == OUTPUT and len(output.axes) == 2 and output.dtype == "float32":
+            return output
+    return None
+
+
 def refuse_other_model(model: OnnxModel, path: Path) -> Output:
     """The output that holds embeddings.
 
     Raises:
         RuntimeModelError: the file has none.
     """
-    for output in model.metadata.outputs:
-        if output.name == OUTPUT and len(output.axes) == 2 and output.dtype == "float32":
-            return output
+    output = embedding_of(model)
+    if output is not None:
+        return output
     names = ", ".join(output.name for output in model.metadata.outputs)
     raise RuntimeModelError(
         f"{path} gives no embeddings but {names}; an index needs a model that was trained with --task retrieval"
@@ -86,6 +96,12 @@ def threshold_of(model: OnnxModel) -> float | None:
     """The distance up to which two are of the same, where validation data has fitted one."""
     found = model.metadata.fitted.get("threshold")
     return float(found) if isinstance(found, (int, float)) else None
+
+
+def identity_of(file: str) -> str:
+    """Who or what a file shows: the name of the folder that it lies in, else its own."""
+    path = PurePosixPath(file)
+    return path.parent.name or path.name
 
 
 def make_graph(embeddings: NDArray[np.float32], *, threads: int) -> bytes | None:
@@ -142,10 +158,14 @@ def read(path: Path) -> Index:
         raise DataError(f"there is no index {path}; 'zooft index DIR --model MODEL --out {path}' makes one")
     try:
         # opened here, since numpy leaves a torn file open
-        with path.open("rb") as file, np.load(file, allow_pickle=False) as arrays:
-            about = json.loads(arrays["about"].tobytes())
-            embeddings = arrays["embeddings"]
-            graph = arrays["graph"].tobytes() if "graph" in arrays.files else None
+        with path.open("rb") as file:
+            if not zipfile.is_zipfile(file):  # numpy would advise to unpickle it
+                raise ValueError("no npz archive")
+            file.seek(0)
+            with np.load(file, allow_pickle=False) as arrays:
+                about = json.loads(arrays["about"].tobytes())
+                embeddings = arrays["embeddings"]
+                graph = arrays["graph"].tobytes() if "graph" in arrays.files else None
         found = _check(about, embeddings, graph)
     except (
         ValueError,
@@ -197,6 +217,8 @@ class Searcher:
 
     def __init__(self, index: Index) -> None:
         self._index, self._graph = index, None
+        self._lock = threading.Lock()
+        self.identities = len({identity_of(file) for file in index.files})
         if index.graph is not None:
             self._graph = _usearch(index.embeddings.shape[1])
             self._graph.load(index.graph)
@@ -221,6 +243,23 @@ class Searcher:
             for at in order
         ]
 
+    def nearest_identities(self, embedding: NDArray[np.float32], count: int) -> list[tuple[str, Neighbour]]:
+        """At most `count` of them, by name, each with its nearest picture; the nearest first.
+
+        Args:
+            embedding: ``(D,)`` of length 1.
+            count: how many.
+        """
+        everyone, wanted = len(self._index.files), min(count, self.identities)
+        pictures = wanted
+        while True:
+            found: dict[str, Neighbour] = {}
+            for each in self.nearest(embedding, pictures):
+                found.setdefault(identity_of(each.file), each)
+            if len(found) >= wanted or pictures >= everyone:
+                return list(found.items())[:wanted]
+            pictures = min(4 * pictures, everyone)
+
     def _candidates(self, embedding: NDArray[np.float32], count: int) -> NDArray[np.int64]:
         everyone = len(self._index.files)
         if self._graph is None:
@@ -228,7 +267,8 @@ class Searcher:
             rows = np.argpartition(-similar, count)[: count + 1] if count < everyone else np.arange(everyone)
             # those as near as the last, so that rounding and order decide nothing
             return np.flatnonzero(similar >= similar[rows].min() - 1e-6)
-        keys = np.asarray(self._graph.search(embedding, max(count, _CANDIDATES)).keys, np.int64)
+        with self._lock:  # threads that search one graph at once would share its scratch space
+            keys = np.asarray(self._graph.search(embedding, max(count, _CANDIDATES)).keys, np.int64)
         return np.unique(keys[(keys >= 0) & (keys < everyone)])
 
 

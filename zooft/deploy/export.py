@@ -141,7 +141,7 @@ def export(
     proto = _to_proto(model, example, ports, [output.name for output in outputs], heads, note)
     del proto.graph.output[len(outputs) :]
     _keep_input(proto.graph)
-    network_outputs = [_keep_output(proto.graph, _marked(name)) for name in heads]
+    network_outputs = [_keep_output(proto.graph, _network_output_name(name)) for name in heads]
     _strip(proto)
     _refuse(proto)
     proto.ir_version = IR_VERSION
@@ -160,7 +160,7 @@ def _head_outputs(model: DeployedModel, example: Sequence[Tensor]) -> list[str]:
         return []
 
 
-def _marked(name: str) -> str:
+def _network_output_name(name: str) -> str:
     return f"zooft_network_output_{name}"
 
 
@@ -178,7 +178,7 @@ def _to_proto(
             _InParts(model).eval(),
             example,
             inputs=[port.name for port in ports],
-            outputs=[*outputs, NETWORK_INPUT, *map(_marked, heads)],
+            outputs=[*outputs, NETWORK_INPUT, *map(_network_output_name, heads)],
             axes=(axes,),
             note=note,
         )

@@ -1,6 +1,6 @@
 """The formats of `zooft predict`.
 
-One table for files and patients, the same as CSV, JSON, JSON lines and on the screen.
+One table for files and patients, the same as CSV, JSON, JSON lines and on the screen; Parquet's is in `parquet`.
 """
 
 from __future__ import annotations
@@ -21,8 +21,8 @@ if TYPE_CHECKING:
     from zooft.contracts import Labels, PresentationPart
     from zooft.deploy.predict import Answer
 
-FORMATS = ("table", "csv", "json", "jsonl")
-BY_SUFFIX = {".json": "json", ".jsonl": "jsonl", ".ndjson": "jsonl"}
+FORMATS = ("table", "csv", "json", "jsonl", "parquet")
+BY_SUFFIX = {".json": "json", ".jsonl": "jsonl", ".ndjson": "jsonl", ".parquet": "parquet"}
 """Of the file that is written, where no format is named; CSV else."""
 
 

@@ -13,7 +13,7 @@ import os
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict
 from pathlib import Path
-from typing import IO, Any, TextIO
+from typing import IO, Any, BinaryIO
 
 from zooft.deploy.predict import Answer
 from zooft.errors import RunError
@@ -94,11 +94,11 @@ class Journal:
         self._file.seek(self._places[key][0])
         return _answer(json.loads(self._file.readline())["answer"])
 
-    def publish(self, write: Callable[[TextIO], None]) -> None:
+    def publish(self, write: Callable[[BinaryIO], None]) -> None:
         """Make the file itself, whole or not at all, and remove this one."""
         draft = self._out.with_name(f".{self._out.name}.new")
         try:
-            with draft.open("w", encoding="utf-8", newline="") as file:
+            with draft.open("wb") as file:
                 write(file)
                 file.flush()
                 os.fsync(file.fileno())

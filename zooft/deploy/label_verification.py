@@ -143,7 +143,7 @@ def _fingerprints(problem: Problem, found: Discovery, labels: Labels) -> set[str
     """The data's, in the file's order of categories and, as that may be what is wrong with it, in others."""
     backwards = tuple(replace(label, categories=label.categories[::-1]) for label in labels)
     orders = (labels, found.labels, backwards)
-    return {sample_tables.fingerprint(found, saved.relabelling(problem, found.labels, order)) for order in orders}
+    return {sample_tables.fingerprint(found, saved.make_relabel(problem, found.labels, order)) for order in orders}
 
 
 def _disagreements(model: OnnxModel, task: Task, options: Any, samples: Sequence[Sample]) -> tuple[str, ...]:

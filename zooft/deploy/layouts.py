@@ -35,7 +35,7 @@ _DELAY = 2000
 _TRITON = {
     "uint8": "UINT8", "int8": "INT8", "uint16": "UINT16", "int16": "INT16", "uint32": "UINT32", "int32": "INT32",
     "uint64": "UINT64", "int64": "INT64", "float16": "FP16", "float32": "FP32", "float64": "FP64", "bool": "BOOL",
-}  # fmt: skip
+}  # fmt: skip # a table of types
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -61,7 +61,7 @@ class Served:
     beside: Sequence[Path] = ()
 
 
-def served(model: OnnxModel, path: Path, *, name: str, beside: Sequence[Path] = ()) -> Served:
+def to_serve(model: OnnxModel, path: Path, *, name: str, beside: Sequence[Path] = ()) -> Served:
     """An opened file, to be served under a name that servers and addresses take."""
     about = model.metadata
     slug = re.sub(r"[^a-z0-9]+", "-", name.lower()).strip("-")[:50].strip("-") or "model"
@@ -118,7 +118,7 @@ def _copy(file: Served, draft: Path) -> None:
 def _describe(file: Served, draft: Path) -> None:
     """What it is made of, under which licences, and the checksums of all."""
     made = bill.bill_of_materials(file.metadata, file.path, name=file.name)
-    (draft / bill.FILE).write_text(json.dumps(made, indent=2) + "\n", encoding="utf-8")
+    (draft / bill.FILE).write_text(bill.as_text(made), encoding="utf-8")
     (draft / bill.LICENCES).write_text(bill.licences(file.metadata), encoding="utf-8")
     (draft / bill.CHECKSUMS).write_text(bill.checksums(draft), encoding="utf-8")
 

@@ -184,10 +184,10 @@ def _outputs(whole: onnx.ModelProto) -> list[str]:
 
 def _between(graph: onnx.GraphProto, outputs: Sequence[str]) -> set[int]:
     """Places of the nodes that lead to `outputs` and not to the network's input."""
-    return _leading_to(graph, outputs, stop=NETWORK_INPUT) - _leading_to(graph, [NETWORK_INPUT])
+    return _ancestors(graph, outputs, stop=NETWORK_INPUT) - _ancestors(graph, [NETWORK_INPUT])
 
 
-def _leading_to(graph: onnx.GraphProto, names: Sequence[str], *, stop: str = "") -> set[int]:
+def _ancestors(graph: onnx.GraphProto, names: Sequence[str], *, stop: str = "") -> set[int]:
     wanted, found = set(names), set()
     for place in reversed(range(len(graph.node))):
         node = graph.node[place]

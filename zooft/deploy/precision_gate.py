@@ -1,6 +1,7 @@
 """Whether a file in lower precision is still good enough: the problem's own figure, against the float32 file's.
 
-Owns what a drop is, and its interval: both files answer the same samples, and groups are drawn for both at once.
+Owns what a drop is, and its interval: both files answer the same samples, and groups are drawn for both at once. On few
+samples, one of them may weigh more than what is allowed.
 """
 
 from __future__ import annotations
@@ -8,6 +9,8 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
+
+import numpy as np
 
 from zooft.evaluation.bootstrap import intervals
 from zooft.evaluation.predictions import Predictions
@@ -105,6 +108,25 @@ def drop(
         samples=count,
         relative=name in part.smaller,
     )
+
+
+def heaviest(problem: Problem, labels: Labels, before: Predictions, now: Predictions) -> float:
+    """The largest drop that one sample alone makes, answered by the other file and all others by the float32 file.
+
+    Where it is more than what is allowed, the gate goes by one sample's chance. Arguments as `drop`'s.
+    """
+    part = problem.evaluation
+    name, smaller = part.primary, part.primary in part.smaller
+    columns = {column: np.array(rows) for column, rows in before.columns.items()}
+    mixed = Predictions(samples=before.samples, columns=columns)
+    reference, most = float(part.metrics(before, labels)[name]), 0.0
+    for row in range(len(before)):
+        for column, rows in columns.items():
+            rows[row] = now.columns[column][row]
+        most = max(most, worse(reference, float(part.metrics(mixed, labels)[name]), smaller=smaller))
+        for column, rows in columns.items():
+            rows[row] = before.columns[column][row]
+    return most
 
 
 def worse(before: float, now: float, *, smaller: bool) -> float:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import functools
 import json
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
@@ -171,6 +172,7 @@ def lower(
     answer = functools.partial(_answers, run, samples=samples, provider=settings.provider, computing=computing)
     before = answer(source)
     gate = functools.partial(precision_gate.drop, run.problem, run.labels, before)
+    weigh = functools.partial(_too_few, run, before, settings)
     stated = runtime.Precision(
         name=settings.name,
         source_sha256=file_sha256(source),
@@ -184,9 +186,11 @@ def lower(
             now = answer(candidate)
             found = gate(now)
             if not found.holds(settings.max_drop):
-                raise VerificationError(_refusal(found, settings, "--max-drop allows more"))
+                raise VerificationError(_refusal(found, settings, weigh(found, now) or "--max-drop allows more"))
         else:
-            stated, now = _search(run, apart, candidate, stated, settings, calibration, answer, gate, note, computing)
+            stated, now = _search(
+                run, apart, candidate, stated, settings, calibration, answer, gate, weigh, note, computing
+            )
     except BaseException:
         candidate.unlink(missing_ok=True)
         raise
@@ -202,6 +206,7 @@ def _search(
     calibration: Sequence[Sample],
     answer: Callable[[Path], Predictions],
     gate: Callable[..., Drop],
+    weigh: Callable[[Drop, Predictions], str],
     note: Callable[[str], None],
     computing: Computing,
 ) -> tuple[Precision, Predictions]:
@@ -219,12 +224,13 @@ def _search(
     note(
         "quantised: "
         + (", ".join(operators) if operators else "all operators that can be")
-        + "; error of the network's outputs, as a share of their spread: "
+        + "; error of the network's outputs, as a share of their standard deviation: "
         + ", ".join(f"{value:.3f} with {name} operators" for name, value in errors.items())
     )
     stated = replace(stated, calibration=calibrated.samples, operators=tuple(operators))
     left: list[quantize.Layer] = []
     ranked: list[tuple[quantize.Layer, float]] = []
+    few_samples = ""
     while True:
         names = [name for layer in left for name in layer.nodes]
         network = quantize.quantize(calibrated, operators=operators, left_out=names)
@@ -234,20 +240,37 @@ def _search(
         found = gate(now)
         if found.holds(settings.max_drop):
             return stated, now
-        ranked = ranked or quantize.rank(calibrated, network, few)
+        if not ranked:
+            ranked, few_samples = quantize.rank(calibrated, network, few), weigh(found, now)
+            if few_samples:
+                note(few_samples)
         if len(left) >= len(ranked) // 2:
             found = gate(now, resamples=settings.resamples, seed=settings.seed)
             raise VerificationError(
                 _refusal(
                     found,
                     settings,
-                    "--precision fp16 differs less, more --calibration samples may help, and --max-drop allows more",
+                    few_samples
+                    or "--precision fp16 differs less, more --calibration samples may help, and --max-drop allows more",
                     f", with {len(left)} of {len(ranked)} layers left in float32",
                 )
             )
         worst, added = ranked[len(left)]
         left.append(worst)
         note(f"{found.describe()}: {worst.name} goes back to float32 (rounding around it: {added:.2g} of the variance)")
+
+
+def _too_few(run: SavedRun, before: Predictions, settings: Settings, found: Drop, now: Predictions) -> str:
+    """What to do where one sample alone weighs more than what is allowed; nothing where none does."""
+    alone = precision_gate.heaviest(run.problem, run.labels, before, now)
+    if alone <= settings.max_drop + 1e-12 or not math.isfinite(alone):
+        return ""
+    metric = found.metric.replace("_", " ")
+    return (
+        f"one of the {found.samples} validation samples alone makes {metric} worse by {alone:.4f}, more than the "
+        f"{settings.max_drop:g} of --max-drop, so that the gate goes by single samples: give more of them (--samples, "
+        "or --data with more), or allow more by --max-drop"
+    )
 
 
 def _refusal(found: Drop, settings: Settings, advice: str, state: str = "") -> str:
@@ -290,6 +313,11 @@ def write(apart: networks.TakenApart, network: onnx.ModelProto, path: Path, stat
         partial.unlink(missing_ok=True)
 
 
+def _advice(name: str) -> str:
+    training = "a model that answers nearly the same to everything, as after few epochs, differs most: train it longer"
+    return training if name == "fp16" else f"--precision fp16 differs less, and {training}"
+
+
 def settle(folder: Path, lowered: Lowered, verification: Verification) -> Path:
     """Give a file that passed its name, and write its own record of verification.
 
@@ -301,6 +329,7 @@ def settle(folder: Path, lowered: Lowered, verification: Verification) -> Path:
         lowered.path.unlink(missing_ok=True)
         raise VerificationError(
             f"the {name} file failed its verification, so nothing was written: {'; '.join(verification.failures)}"
+            f"; {_advice(name)}"
         )
     target = folder / runs.PRECISION_FILE.format(name)
     lowered.path.replace(target)

@@ -163,7 +163,7 @@ def of_each(
 
     def answer(item: Input) -> _Tried[Answer]:
         found = _read(task, options, item)
-        return _of_arrays(model, task, found, turn) if not found.error else _Tried(_lacking(found), found.starved)
+        return _of_arrays(model, task, found, turn) if not found.error else _Tried(_failure(found), found.starved)
 
     yield from _side_by_side(answer, items, threads)
 
@@ -191,7 +191,7 @@ def draw_files(
 
     def draw(item: Input) -> _Tried[tuple[Answer, FileAnswer | None]]:
         found = _read(task, options, item)
-        return _drawn(model, task, options, found, turn) if not found.error else _undrawn(found)
+        return _draw(model, task, options, found, turn) if not found.error else _draw_nothing(found)
 
     for answer, drawn in _side_by_side(draw, items, threads):
         report(answer)
@@ -199,18 +199,18 @@ def draw_files(
             yield drawn
 
 
-def _undrawn(found: _Read) -> _Tried[tuple[Answer, FileAnswer | None]]:
-    return _Tried((_lacking(found), None), found.starved)
+def _draw_nothing(found: _Read) -> _Tried[tuple[Answer, FileAnswer | None]]:
+    return _Tried((_failure(found), None), found.starved)
 
 
-def _drawn(
+def _draw(
     model: OnnxModel, task: Task, options: Any, found: _Read, turn: _Turn
 ) -> _Tried[tuple[Answer, FileAnswer | None]]:
     try:
         with turn:
             outputs = _whole(model, task, found.arrays)
     except RuntimeModelError as error:
-        return _undrawn(replace(found, error=str(error), starved=machine.lacks_memory(error)))
+        return _draw_nothing(replace(found, error=str(error), starved=machine.lacks_memory(error)))
     columns = columns_of(model, task, outputs, [None])
     known = () if found.sample is None else (found.sample,)
     answer = Answer(key=found.key, cells=_cells(model, task, Predictions(samples=known, columns=columns)))
@@ -276,7 +276,7 @@ def _read(task: Task, options: Any, item: Input) -> _Read:
     return _Read(key, arrays, sample=item if isinstance(item, Sample) else None)
 
 
-def _lacking(found: _Read) -> Answer:
+def _failure(found: _Read) -> Answer:
     return Answer(key=found.key, error=found.error)
 
 

@@ -220,7 +220,7 @@ def _rounding_of_activations(
     names = [
         name for name in dict.fromkeys(name for node in network.graph.node for name in node.output) if name in steps
     ]
-    session = open_session(_giving(network, names))
+    session = open_session(_with_outputs(network, names))
     squares, variances = dict.fromkeys(steps, 0.0), dict.fromkeys(steps, 0.0)
     for feed in feeds:
         read = {name: array for name, array in feed.items() if name in steps}
@@ -255,7 +255,7 @@ def _rounding_of_weights(network: onnx.ModelProto, quantized: onnx.ModelProto) -
     return found
 
 
-def _giving(model: onnx.ModelProto, tensors: Sequence[str]) -> onnx.ModelProto:
+def _with_outputs(model: onnx.ModelProto, tensors: Sequence[str]) -> onnx.ModelProto:
     """The same graph with other tensors as outputs."""
     import onnx
 

@@ -20,9 +20,13 @@ from zooft import config as configuration
 from zooft import runtime
 from zooft.contracts import Advance, Computing, Sample, Verification, unseen
 from zooft.data import samples as sample_tables
+from zooft.deploy import bill, deviation, metadata_check, verify
+from zooft.deploy.metadata_check import refuse_undeclared
+from zooft.deploy.verify import Reference, spread
 from zooft.errors import ConfigError, DataError, RunError, RuntimeModelError, ZooftError
 from zooft.evaluation.predictions import Predictions
 from zooft.hooks.guard import call_plugin, part_within, within
+from zooft.model.weights import file_sha256, read_file
 from zooft.run import folder as runs
 from zooft.run.record import RunRecord, read_record
 from zooft.runtime.metadata import SCHEMA
@@ -49,7 +53,6 @@ if TYPE_CHECKING:
         Task,
     )
     from zooft.deploy.export import DeployedModel
-    from zooft.deploy.verify import Reference
     from zooft.features import FeatureCache, SampleDataset
     from zooft.features.prefix import Prefix
     from zooft.hooks.registry import Registry
@@ -111,7 +114,6 @@ def open_run(path: Path, registry: Registry, *, like: Backbone | None = None) ->
     """
     from zooft.model.adapted import adapt, load_zoo_state_dict
     from zooft.model.backbone import for_task, rebuild_backbone
-    from zooft.model.weights import read_file
 
     record = read_record(path)
     task, options = _task(registry, record.task, record.options)
@@ -210,7 +212,7 @@ def samples_of(
     unknown = problem.training.unknown(found.labels, labels)
     if unknown:
         raise DataError(unknown)
-    relabel = relabelling(problem, found.labels, labels)
+    relabel = make_relabel(problem, found.labels, labels)
     known = _known_splits(run, found, relabel)
     everyone = spill_like(
         [found.samples], (_as_the_model_has(sample, relabel, known, trained_on_val) for sample in found.samples)
@@ -245,8 +247,6 @@ def samples_to_verify(
 
     Training samples where there are no others: for comparing two ways to the same answer any will do.
     """
-    from zooft.deploy.verify import spread
-
     all_trained_on = saved.record.data.val == 0
     _, members, notes = find_samples(
         saved.task,
@@ -323,22 +323,22 @@ def whole_samples(problem: Problem, samples: Sequence[Sample]) -> Sequence[Sampl
 
 def _predict_whole(saved: SavedRun, samples: Sequence[Sample], *, device: str, advance: Advance) -> Predictions:
     """As `predict_run`, of samples that are put together from several answers each."""
-    run, rows = _running(saved, device), []
+    run, rows = _make_runner(saved, device), []
     for sample in samples:
-        answers = _answered_whole(saved, run, sample)
+        answers = _answer_whole(saved, run, sample)
         rows.append(saved.problem.deployment.columns(answers, [sample.target], saved.labels, {}))
         advance(1)
     raw = Predictions(samples=samples, columns=_join(rows))
     return saved.problem.evaluation.apply(raw, saved.fitted, saved.labels) if saved.fitted else raw
 
 
-def _answered_whole(saved: SavedRun, run: Callable[[Arrays], Columns], sample: Sample) -> Columns:
+def _answer_whole(saved: SavedRun, run: Callable[[Arrays], Columns], sample: Sample) -> Columns:
     whole = saved.problem.deployment.whole
     assert whole is not None  # noqa: S101 -- the caller has checked
     return whole(run, sample_tables.read(saved.task, saved.options, sample), saved.labels)
 
 
-def _running(saved: SavedRun, device: str) -> Callable[[Arrays], Columns]:
+def _make_runner(saved: SavedRun, device: str) -> Callable[[Arrays], Columns]:
     """From the arrays of one sample to what the deployed graph gives in torch, with the batch axis, nothing fitted."""
     import torch
 
@@ -452,7 +452,6 @@ def export_run(saved: SavedRun, path: Path, *, note: Callable[[str], None] = lam
         ExportError: it can't be exported.
     """
     from zooft.deploy.export import export
-    from zooft.deploy.metadata_check import refuse_undeclared
 
     ports = sample_tables.ports(saved.task, saved.options)
     model, outputs, example = deployed_model(saved), _outputs(saved), [_example(port) for port in ports]
@@ -501,8 +500,6 @@ def verify_file(
     saved: SavedRun, path: Path, samples: Sequence[Sample], *, available: int, provider: str, advance: Advance
 ) -> Verification:
     """Compare an exported file with its run's model, on `samples` or, where there are none, on generated images."""
-    from zooft.deploy import metadata_check, verify
-
     model = runtime.load(path, provider=provider)
     expected = _describe(saved, model.metadata.weights_sha256)
     material = verify.Material(
@@ -530,13 +527,11 @@ def verify_file(
     if record.passed or not verify.differs(record):
         return record
     generated = verify.generate_samples(model.ports)
-    return _located(saved, path, record, (material.arrays[0], generated[1]))
+    return _locate_deviation(saved, path, record, (material.arrays[0], generated[1]))
 
 
-def _located(saved: SavedRun, path: Path, record: Verification, arrays: Sequence[Arrays]) -> Verification:
+def _locate_deviation(saved: SavedRun, path: Path, record: Verification, arrays: Sequence[Arrays]) -> Verification:
     """A record of a file that differs, with the operator where that begins, by an export of the run."""
-    from zooft.deploy import deviation
-
     try:
         with tempfile.TemporaryDirectory() as scratch:
             fresh = Path(scratch) / runs.ONNX_FILE
@@ -558,15 +553,22 @@ def _located(saved: SavedRun, path: Path, record: Verification, arrays: Sequence
 
 def _stages_of_modules(saved: SavedRun) -> dict[str, str]:
     """Modules of the model that have tensors, to their stages."""
-    from zooft.model.stages import owners
-
-    model = saved.model
-    found = owners(model.trunk.state_dict(), model.stages)
-    return {f"trunk.{name}".rpartition(".")[0]: stages[0] for name, stages in found.items() if stages}
+    owners = saved.model.owners
+    return {f"trunk.{name}".rpartition(".")[0]: stages[0] for name, stages in owners.items() if stages}
 
 
-def settle(run: Path, candidate: Path, verification: Verification) -> Path:
-    """Give a candidate its name by how it did, and write ``verification.json``.
+def settle(
+    run: Path, candidate: Path, verification: Verification, *, note: Callable[[str], None] = lambda _text: None
+) -> Path:
+    """Give a candidate its name by how it did, and write ``verification.json`` and what the file is made of.
+
+    Files in lower precision that were made from another one are removed: they hold an older model.
+
+    Args:
+        run: the run's folder.
+        candidate: the new file.
+        verification: of it.
+        note: called with a sentence on each file that was removed.
 
     Returns:
         ``model.onnx`` for a file that passed; ``model.unverified.onnx`` for one that failed, with any
@@ -577,7 +579,32 @@ def settle(run: Path, candidate: Path, verification: Verification) -> Path:
     other.unlink(missing_ok=True)
     candidate.replace(target)
     runs.write_json(run / runs.VERIFICATION_FILE, verification.as_json())
+    _remove_stale(run, note)
+    bill.describe_exports(run)
     return target
+
+
+def _remove_stale(run: Path, note: Callable[[str], None]) -> None:
+    """Remove files in lower precision that weren't made from the float32 file as it is now."""
+    source = run / runs.ONNX_FILE
+    sha256 = file_sha256(source) if source.is_file() else ""
+    for name in runtime.PRECISIONS:
+        path = run / runs.PRECISION_FILE.format(name)
+        if path.is_file() and _made_from(path) != sha256:
+            path.unlink()
+            (run / runs.PRECISION_VERIFICATION_FILE.format(name)).unlink(missing_ok=True)
+            note(
+                f"{path.name} was made from another {runs.ONNX_FILE}, so it was removed; 'zooft export {run} "
+                f"--precision {name}' makes it again"
+            )
+
+
+def _made_from(path: Path) -> str:
+    """SHA-256 of the float32 file that one in lower precision states; nothing where it can't be read."""
+    try:
+        return runtime.read_precision(path).source_sha256
+    except RuntimeModelError:
+        return ""
 
 
 def deployed_model(saved: SavedRun) -> DeployedModel:
@@ -625,7 +652,7 @@ def geometry_of(task: Task, spec: InputSpec, options: Any) -> InputGeometry:
     return found
 
 
-def answering(saved: SavedRun) -> Callable[[Sample], Columns]:
+def make_answer(saved: SavedRun) -> Callable[[Sample], Columns]:
     """From a sample to what the deployed graph gives of it in torch, by name and without the batch axis."""
     import torch
 
@@ -714,8 +741,6 @@ def _task(registry: Registry, name: str, options: Mapping[str, Any]) -> tuple[Ta
 
 def _reference(saved: SavedRun) -> Reference:
     import torch
-
-    from zooft.deploy.verify import Reference
 
     module = deployed_model(saved)
 
@@ -806,7 +831,7 @@ def _example(port: Port) -> torch.Tensor:
     return torch.randint(0, 256, shape, generator=torch.Generator().manual_seed(0)).to(dtype)
 
 
-def relabelling(problem: Problem, found: Labels, known: Labels) -> Callable[[Any], Any]:
+def make_relabel(problem: Problem, found: Labels, known: Labels) -> Callable[[Any], Any]:
     """From a target of data to the same one as a model has it; None, of what is only to be predicted, stays None."""
     relabel = problem.training.relabel
     return lambda target: None if target is None else relabel(target, found, known)

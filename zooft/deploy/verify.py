@@ -443,10 +443,10 @@ def _batches(trial: _Trial, arrays: Sequence[Arrays]) -> tuple[dict[int, _Result
 
 
 def _common(samples: Sequence[Arrays]) -> list[NDArray[Any]]:
-    return [_cut_and_stacked(arrays) for arrays in zip(*samples, strict=True)]
+    return [_cut_and_stack(arrays) for arrays in zip(*samples, strict=True)]
 
 
-def _cut_and_stacked(arrays: Sequence[NDArray[Any]]) -> NDArray[Any]:
+def _cut_and_stack(arrays: Sequence[NDArray[Any]]) -> NDArray[Any]:
     least = tuple(min(sizes) for sizes in zip(*(array.shape for array in arrays), strict=True))
     window = tuple(slice(0, size) for size in least)
     return np.stack([array[window] for array in arrays])

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from statistics import NormalDist
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -55,8 +56,6 @@ def share(part: int, whole: int, *, interval: bool) -> Interval:
 
     The bootstrap would give 10 of 10 an interval of no width. Without scipy, which evaluating a file shouldn't need.
     """
-    from statistics import NormalDist
-
     if not whole:
         return Interval(math.nan, None, None)
     if not interval:

@@ -19,7 +19,7 @@ from zooft.compute.kernels import numerics
 from zooft.compute.profile import Stopwatch
 from zooft.contracts import Computing, unseen
 from zooft.errors import DataError
-from zooft.features import parallel
+from zooft.features import parallel, prefix
 from zooft.features.dataset import (
     CachedFeatures,
     EpochDataset,
@@ -293,8 +293,6 @@ class _Runners:
         return self._made
 
     def _make(self, x: Tensor) -> Prefix:
-        from zooft.features import prefix
-
         self._model.eval()
         made = prefix.runner(self._model, self.stop, x, dtype=self._feature_cache.dtype, note=self._feature_cache.note)
         if self._feature_cache.dtype != torch.float32 and self.stop:

@@ -218,7 +218,7 @@ class Guarded:
         """
         place, returned = self.place, _return_type(self.place.kind, self.place.field) if self.checked else Any  # type: ignore[arg-type]  # a class is hashable
         try:
-            with printing_aside():
+            with redirect_prints():
                 value = self.function(*args, **kwargs)
                 if typing.get_origin(returned) is collections.abc.Iterable and first_misfit(returned, value) is None:
                     value = tuple(value)  # a generator fails while it is iterated
@@ -243,7 +243,7 @@ class Guarded:
         """Iterate, with each step and each item checked under guard: they may be too many to hold."""
         while True:
             try:
-                with printing_aside():
+                with redirect_prints():
                     item = next(items)
             except StopIteration:
                 return
@@ -447,7 +447,7 @@ def _is_meant(error: BaseException, place: Place) -> bool:
 
 
 @contextlib.contextmanager
-def printing_aside() -> Iterator[None]:
+def redirect_prints() -> Iterator[None]:
     """Send what a plugin prints to standard error, since a program may read standard output.
 
     In the main thread only, since all threads share one standard output.

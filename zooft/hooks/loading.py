@@ -18,7 +18,7 @@ import pluggy
 
 from zooft.contracts import API_VERSION
 from zooft.hooks import specs as hookspecs
-from zooft.hooks.guard import printing_aside
+from zooft.hooks.guard import redirect_prints
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -126,7 +126,7 @@ def _register(manager: pluggy.PluginManager, entry_point: metadata.EntryPoint) -
     if manager.has_plugin(entry_point.name):
         return f"another package's plugin is called {entry_point.name!r} as well, and came first"
     try:
-        with printing_aside():
+        with redirect_prints():
             plugin = entry_point.load()
     except (Exception, SystemExit) as error:  # a third party's import may fail in any way; the others must still load
         return f"importing {entry_point.value} failed: {type(error).__name__}: {error}"

@@ -20,7 +20,7 @@ from zooft.config import FinetuneConfig, names
 from zooft.contracts import Family, Freezer, Head, Source, Task, WeightsSource
 from zooft.errors import AmbiguousNameError, ConfigError, UnknownNameError
 from zooft.hooks import loading as plugin_loading
-from zooft.hooks.guard import HOOKS, guard_functions, misfit_of, printing_aside
+from zooft.hooks.guard import HOOKS, guard_functions, misfit_of, redirect_prints
 
 if TYPE_CHECKING:
     from zooft.hooks.guard import Guarded
@@ -142,17 +142,17 @@ def load(plugins: Plugins | None = None) -> Registry:
     problems = {info: info.problem for info in found.broken if info.problem is not None}
     collected = {hook: _collect(found, hook, kind, problems) for hook, kind in HOOKS.items()}
 
-    def working(hook: str) -> tuple[Entry[Any], ...]:
+    def entries_of(hook: str) -> tuple[Entry[Any], ...]:
         return tuple(entry for entry in collected[hook] if entry.owner not in problems)
 
     return Registry(
         plugins=found,
-        families=working("zooft_register_families"),
-        heads=working("zooft_register_heads"),
-        freezers=working("zooft_register_freezers"),
-        tasks=working("zooft_register_tasks"),
-        weights=working("zooft_register_weights"),
-        sources=working("zooft_register_sources"),
+        families=entries_of("zooft_register_families"),
+        heads=entries_of("zooft_register_heads"),
+        freezers=entries_of("zooft_register_freezers"),
+        tasks=entries_of("zooft_register_tasks"),
+        weights=entries_of("zooft_register_weights"),
+        sources=entries_of("zooft_register_sources"),
         problems=problems,
     )
 
@@ -177,7 +177,7 @@ def announce(registry: Registry, event: str, *, named: set[tuple[str, str]] | No
     """
     for listener in registry.plugins.implementations(event):
         try:
-            with printing_aside():
+            with redirect_prints():
                 listener.function(*(facts[name] for name in listener.argnames))
         except KeyboardInterrupt:  # from the user
             raise
@@ -195,7 +195,7 @@ def _collect(plugins: Plugins, hook: str, kind: type[Any], problems: dict[Plugin
     for implementation in plugins.implementations(hook):
         plugin = plugins.info(implementation.plugin_name)
         try:
-            with printing_aside():
+            with redirect_prints():
                 values = _check_registered(cast("Iterable[Any]", implementation.function()), kind)
         except (Exception, SystemExit) as error:  # plugin code
             problems[plugin] = f"{hook} failed: {type(error).__name__}: {error}"

@@ -16,6 +16,7 @@ from zooft.hooks.guard import call_plugin, code_of, place_of
 from zooft.model import taps
 from zooft.model.backbone import Backbone
 from zooft.model.loading import load_strictly
+from zooft.model.stages import owners
 
 if TYPE_CHECKING:
     from zooft.contracts import Head
@@ -67,6 +68,7 @@ class AdaptedModel(nn.Module):
         self.head = head
         self.outputs = tuple(outputs)
         self.stages = dict(backbone.stages)
+        self.owners = owners(backbone.module.state_dict(), backbone.stages)  # each tensor's stage, in a tuple
         self.slots = backbone.slots
         self.fixed = backbone.fixed
         self.bag = bag
@@ -108,7 +110,7 @@ class AdaptedModel(nn.Module):
         order = list(self.stages)[:stop]
         if not (self.readings and stop):
             return self.run(x, order)
-        x, taken = self._taking(x, order[: self._depth])
+        x, taken = self._collect_taps(x, order[: self._depth])
         parts = [taken[stage] for stage in self._taps_before(stop)] + ([x] if self._passes_on(stop) else [])
         return torch.cat([part.flatten(1) for part in parts], 1)
 
@@ -129,10 +131,10 @@ class AdaptedModel(nn.Module):
         taken: dict[str, Tensor] = {}
         if start:
             x, taken = self._unpack(x, start)
-        taken |= self._taking(x, list(self.stages)[start : self._depth])[1]
+        taken |= self._collect_taps(x, list(self.stages)[start : self._depth])[1]
         return [reading.map(taken[reading.tap.stage]) for reading in self.readings]
 
-    def _taking(self, x: Tensor, stages: Sequence[str]) -> tuple[Tensor, dict[str, Tensor]]:
+    def _collect_taps(self, x: Tensor, stages: Sequence[str]) -> tuple[Tensor, dict[str, Tensor]]:
         """What leaves the last of `stages`, and what leaves those of them that are read."""
         read, taken = {reading.tap.stage for reading in self.readings}, {}
         for stage in stages:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor, nn
 
+from zooft.contracts.words import list_some
 from zooft.errors import WeightsError
 from zooft.model.checkpoint_names import beginnings
 
@@ -63,5 +64,4 @@ def list_names(what: str, names: Sequence[str]) -> str:
     """How many names there are, and the first of them; nothing for none."""
     if not names:
         return ""
-    more = f" and {len(names) - 3} more" if len(names) > 3 else ""
-    return f"{len(names)} {what}: {', '.join(names[:3])}{more}"
+    return f"{len(names)} {what}: {list_some(names, 3)}"

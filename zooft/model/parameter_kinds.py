@@ -11,8 +11,10 @@ from zooft.contracts import ParameterInfo, StageInfo
 
 _NORMS = (
     nn.modules.batchnorm._NormBase,  # batch and instance norms of all dimensions
-    nn.LayerNorm, nn.GroupNorm, nn.RMSNorm,
-)  # fmt: skip # a line a kind of norm
+    nn.LayerNorm,
+    nn.GroupNorm,
+    nn.RMSNorm,
+)
 _NORM_NAME = re.compile("norm(?!al)|abn", re.IGNORECASE)
 """Zoos write norms that don't derive from torch's, such as timm's RmsNorm, EvoNorm2dS0 and InplaceAbn."""
 _BIAS_NAME = re.compile(r"bias|bias_.+|.+_bias")

@@ -33,7 +33,7 @@ from zooft.model.resampling import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Sequence
 
     from zooft.contracts import InputSpec, Interpolation, ResizeMode
 
@@ -92,9 +92,11 @@ class _Tiles:
     width: int
     bytes: Tensor
 
-    def each(self) -> zip[tuple[Tensor, Tensor]]:
-        """First input sample ``(1,)`` and weights ``(2 * samples, width)`` of one tile after the other."""
-        return zip(torch.split(self.starts, 1), self.bytes, strict=True)
+    def each(self) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
+        """First input sample ``(1,)``, higher and lower bytes ``(samples, width)`` of one tile after the other."""
+        for start, both in zip(torch.split(self.starts, 1), self.bytes, strict=True):
+            high, low = both.chunk(2)
+            yield start, high, low
 
 
 class Resize(nn.Module):
@@ -225,19 +227,16 @@ class Resize(nn.Module):
         """
         vertical, horizontal = self._tiles(images.shape[1], images.shape[2])
         none, zero = (torch.tensor(number, dtype=torch.uint8) for number in (0, _ZERO))
-        narrow = [
-            _sums(
-                _product(_cut(images, start, horizontal.width, axis=2).permute(0, 3, 1, 2), weights.T, none, zero),
-                axis=3,
-            )
-            for start, weights in horizontal.each()
-        ]
+        narrow, small = [], []
+        # a product for the higher bytes and one for the lower: to split the sums of both would copy them
+        for start, high, low in horizontal.each():
+            some = _cut(images, start, horizontal.width, axis=2).permute(0, 3, 1, 2)
+            narrow.append(256 * _product(some, high.T, none, zero) + _product(some, low.T, none, zero))
         levels = _levels(torch.cat(narrow, dim=3)[..., : self.width])
-        small = [
-            _sums(_product(weights, _cut(levels, start, vertical.width, axis=2), zero, none), axis=2)
-            for start, weights in vertical.each()
-        ]
-        return _levels(torch.cat(small, dim=2)[:, :, : self.height]).to(torch.float32)
+        for start, high, low in vertical.each():
+            some = _cut(levels, start, vertical.width, axis=2)
+            small.append(256 * _product(high, some, zero, none) + _product(low, some, zero, none))
+        return _levels(torch.cat(small, dim=2)[:, :, : self.height], torch.float32)
 
     def _tiles(self, rows: int, columns: int) -> list[_Tiles]:
         """The two axes' weights, computed only where they can't be zero."""
@@ -265,24 +264,39 @@ class Resize(nn.Module):
     def _bounds(self, rows: int, columns: int, each: Sequence[int]) -> tuple[int, list[int]]:
         """Samples on either side of a centre's that can count, and, for each axis, samples of a tile, at most.
 
-        From sizes alone, as a graph's shapes can't depend on what it computes. Where rounding makes the resized axis
-        shorter than the mode requires, by half at most, as much less of it is shown.
+        From sizes alone, as a graph's shapes can't depend on what it computes.
         """
         radius = RADIUS[self.interpolation]
+        if self.mode == "letterbox":
+            return self._letterbox_bounds(rows, columns, each)
         if self.mode == "stretch":
             scales = [(rows, self.height), (columns, self.width)]
-        elif self.mode == "crop":
-            scales = [(_least(rows, columns), self.resize)] * 2
-        elif self.height == self.width:
-            scales = [(_most(rows, columns), self.height)] * 2
-        else:  # both axes by the larger of rows / height and columns / width
-            scales = [(_most(rows * self.width, columns * self.height), self.height * self.width)] * 2
-        around = [2 * radius * many // few + radius + 2 for many, few in scales]
+        else:  # the length after resizing is at least resize, so that rounding it down shortens it by 1/resize at most
+            scales = [(_least(rows, columns) * (self.resize + 1), self.resize**2)] * 2
+        around = [_most(radius, radius * many // few) + 1 for many, few in scales]
         widths = [
-            _least(samples, (some + 4 * radius) * many // few + 2 * radius + 6)
-            for samples, some, (many, few) in zip((rows, columns), each, scales, strict=True)
+            _least(samples, (some - 1) * many // few + 2 * reached + 2)
+            for samples, some, reached, (many, few) in zip((rows, columns), each, around, scales, strict=True)
         ]
         return _most(*around), widths
+
+    def _letterbox_bounds(self, rows: int, columns: int, each: Sequence[int]) -> tuple[int, list[int]]:
+        """The same of `letterbox`.
+
+        Where rounding makes the resized axis shorter than the mode requires, by half at most, as much less of it is
+        shown.
+        """
+        radius = RADIUS[self.interpolation]
+        if self.height == self.width:
+            many, few = _most(rows, columns), self.height
+        else:  # both axes by the larger of rows / height and columns / width
+            many, few = _most(rows * self.width, columns * self.height), self.height * self.width
+        around = 2 * radius * many // few + radius + 2
+        widths = [
+            _least(samples, (some + 4 * radius) * many // few + 2 * radius + 6)
+            for samples, some in zip((rows, columns), each, strict=True)
+        ]
+        return around, widths
 
 
 class ImagePreprocess(nn.Module):
@@ -379,15 +393,9 @@ def _product(one: Tensor, other: Tensor, *zeros: Tensor) -> Tensor:
     return product
 
 
-def _sums(parts: Tensor, *, axis: int) -> Tensor:
-    """Whole sums of those over the weights' higher bytes and, after them along `axis`, those over the lower."""
-    high, low = parts.chunk(2, dim=axis)
-    return 256 * high + low
-
-
-def _levels(sums: Tensor) -> Tensor:
-    """Sums in shares of `ONE` as levels, uint8."""
-    return floor_shares(sums.clamp(0, 255 * ONE) + ONE // 2, ONE).to(torch.uint8)
+def _levels(sums: Tensor, dtype: torch.dtype = torch.uint8) -> Tensor:
+    """Sums in shares of `ONE` as levels."""
+    return floor_shares(sums.clamp(0, 255 * ONE) + ONE // 2, ONE).to(dtype)
 
 
 def _resize_rounded(image: Tensor, vertical: _Band, horizontal: _Band, out: Tensor) -> None:

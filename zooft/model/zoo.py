@@ -9,6 +9,7 @@ import torch
 from zooft.contracts import Family, LoadedWeights, WeightsRecord, parse_reference
 from zooft.hooks.guard import call_plugin
 from zooft.model import weights as weight_files
+from zooft.model.backbone import outline_backbone
 from zooft.model.building import build_module, first_line, read_anatomy, shapes_of, weight_places
 from zooft.model.loading import load_strictly
 from zooft.model.names import full_name
@@ -47,8 +48,15 @@ def fetch_weights(registry: Registry, reference: str, folder: Path) -> tuple[Pat
     return path, found.record
 
 
-def describe(registry: Registry, family: Family, name: str) -> dict[str, Any]:
-    """What ``zooft backbones`` shows of a model, built without memory for its tensors."""
+def describe(registry: Registry, family: Family, name: str, *, check: bool = False) -> dict[str, Any]:
+    """What ``zooft backbones`` shows of a model, built without memory for its tensors.
+
+    Args:
+        registry: what the plugins register.
+        family: the model zoo.
+        name: a model of it, alias or full name.
+        check: whether its stages are tried, too; of many models that takes long.
+    """
     full = full_name(family, name)
     row: dict[str, Any] = {
         "name": name,
@@ -71,6 +79,8 @@ def describe(registry: Registry, family: Family, name: str) -> dict[str, Any]:
         module = on_meta(lambda: call_plugin(family, "build", full))
         with torch.device("meta"):
             anatomy = call_plugin(family, "anatomy", full, module)
+        if check:
+            outline_backbone(family, full)
     except Exception as error:  # plugin code; one odd model mustn't end the list
         return {**row, "problem": first_line(error.__cause__ or error)}
     sizes = {key: parameter.numel() for key, parameter in module.named_parameters()}

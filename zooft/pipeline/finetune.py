@@ -17,6 +17,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
+from zooft.audit import audit
+from zooft.audit.thumbnails import ThumbnailCache
 from zooft.compute import launcher
 from zooft.compute import profile as timing
 from zooft.compute.profile import Profile, Stopwatch
@@ -26,6 +28,7 @@ from zooft.contracts.plurals import pluralize
 from zooft.data import samples as sample_tables
 from zooft.data.split import Splits, split
 from zooft.deploy import saved as finished
+from zooft.deploy.verify import spread
 from zooft.errors import PluginError, VerificationError
 from zooft.evaluation import predictions_file
 from zooft.evaluation.evaluate import Evaluated, evaluate
@@ -38,8 +41,10 @@ from zooft.pipeline.events import RunEvents
 from zooft.pipeline.plan import Plan, resolve
 from zooft.pipeline.record import begin_record
 from zooft.pipeline.reporter import LoggingReporter, Reporter, SilentReporter
+from zooft.report import page
 from zooft.run import folder as runs
 from zooft.run.record import read_record, update_record, write_record
+from zooft.storage.cache import default_store
 from zooft.storage.lookup import Lookup
 
 if TYPE_CHECKING:
@@ -47,7 +52,6 @@ if TYPE_CHECKING:
     from torch.nn import Parameter
 
     from zooft.audit import Audit
-    from zooft.audit.thumbnails import ThumbnailCache
     from zooft.contracts import Discovery, Fitted, Labels, Problem, Sample
     from zooft.deploy.saved import SavedRun
     from zooft.evaluation.evaluate import Evaluation
@@ -313,7 +317,7 @@ def _read_data(plan: Plan, folder: Path, reporter: Reporter) -> tuple[Discovery,
     )
     sample_tables.write_rejected(folder / runs.REJECTED_FILE, found.rejected)
     found = replace(found, labels=training.prepare(plan, found.labels, splits.train))
-    reporter.rejected(found.rejected)
+    reporter.list_rejected(found.rejected)
     for text in (*found.notes, *splits.notes):
         reporter.note(text)
     return found, splits
@@ -342,8 +346,6 @@ def _split(plan: Plan, found: Discovery, reporter: Reporter) -> Splits:
 
 
 def _audit(plan: Plan, folder: Path, found: Discovery, splits: Splits, reporter: Reporter, digests: Lookup) -> Audit:
-    from zooft.audit import audit
-
     reporter.step("looking for leaks and shortcuts")
     audited = audit(
         found.samples,
@@ -367,9 +369,6 @@ def _audit(plan: Plan, folder: Path, found: Discovery, splits: Splits, reporter:
 
 def _thumbnail_cache(plan: Plan, reporter: Reporter, digests: Lookup) -> ThumbnailCache | None:
     """The cache of thumbnails; None with ``--no-cache``."""
-    from zooft.audit.thumbnails import ThumbnailCache
-    from zooft.storage.cache import default_store
-
     if not plan.config.caching.cache:
         return None
     shelf = default_store(reporter.note).shelf({**reading_key(plan), "what": "looks"})
@@ -483,8 +482,6 @@ def _cross_fitted(plan: Plan, raw: Predictions, splits: Splits, saved: SavedRun)
 
 
 def _export(context: training.TrainingContext, saved: SavedRun, splits: Splits) -> Verification:
-    from zooft.deploy.verify import spread
-
     plan, reporter = context.plan, context.reporter
     reporter.step("exporting to ONNX")
     candidate = saved.path / (runs.ONNX_FILE + ".candidate")
@@ -501,7 +498,7 @@ def _export(context: training.TrainingContext, saved: SavedRun, splits: Splits) 
         provider=plan.config.deployment.provider,
         advance=reporter.computing("samples, in torch and from the file", len(chosen)),
     )
-    finished.settle(saved.path, candidate, verification)
+    finished.settle(saved.path, candidate, verification, note=reporter.note)
     context.events.on_verified(verification)
     return verification
 
@@ -527,7 +524,6 @@ def _report(
     verification: Verification | None,
 ) -> None:
     """What people look at."""
-    from zooft.report import page
     from zooft.report.gradcam import grad_cam
 
     epochs = [json.loads(line) for line in (saved.path / runs.EPOCHS_FILE).read_text(encoding="utf-8").splitlines()]
@@ -551,7 +547,7 @@ def _report(
             ports=sample_tables.ports(plan.task, plan.options),
             intended_use=plan.task.intended_use,
             reader=plan.task.reader(plan.options),
-            answer=finished.answering(saved) if plan.task.problem.presentation.picture is not None else None,
+            answer=finished.make_answer(saved) if plan.task.problem.presentation.picture is not None else None,
         ),
     )
 

@@ -15,6 +15,7 @@ from zooft.data import samples as sample_tables
 from zooft.errors import ConfigError, UnknownNameError, WeightsError
 from zooft.hooks.guard import call_plugin, code_of, place_of
 from zooft.model import weights
+from zooft.model.names import full_name
 from zooft.pipeline import teacher as teachers
 
 if TYPE_CHECKING:
@@ -40,8 +41,6 @@ class Plan:
 
 def resolve(registry: Registry, values: Mapping[str, Any]) -> Plan:
     """Look up every name and check every value before any work is done."""
-    from zooft.model.names import full_name
-
     if "task" not in values:
         configuration.build(FinetuneConfig, values)  # reports it, along with all other faults
     task = registry.task(str(values["task"]))

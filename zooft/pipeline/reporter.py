@@ -21,7 +21,7 @@ class Reporter(Protocol):
     def note(self, text: str) -> None:
         """Something that the user should know."""
 
-    def rejected(self, rejected: Sequence[Rejection]) -> None:
+    def list_rejected(self, rejected: Sequence[Rejection]) -> None:
         """Files that aren't used."""
 
     def computing(self, title: str, total: int) -> Callable[[int], None]:
@@ -42,7 +42,7 @@ class LoggingReporter:
         """Log it."""
         logger.info("%s", text)
 
-    def rejected(self, rejected: Sequence[Rejection]) -> None:
+    def list_rejected(self, rejected: Sequence[Rejection]) -> None:
         """Log how many, and the first few with their reasons."""
         for rejection in rejected[:5]:
             logger.warning("rejected %s: %s", rejection.id, rejection.reason)
@@ -67,7 +67,7 @@ class SilentReporter:
     def note(self, text: str) -> None:
         """Nothing."""
 
-    def rejected(self, rejected: Sequence[Rejection]) -> None:
+    def list_rejected(self, rejected: Sequence[Rejection]) -> None:
         """Nothing."""
 
     def computing(self, title: str, total: int) -> Callable[[int], None]:

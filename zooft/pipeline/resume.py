@@ -15,6 +15,7 @@ from zooft import config as configuration
 from zooft.data import samples as sample_tables
 from zooft.errors import ConfigError, DataError, RunError, WeightsError
 from zooft.pipeline import teacher as teachers
+from zooft.run import checkpoint as checkpoints
 from zooft.run import folder as runs
 from zooft.run.record import RunRecord, read_record
 
@@ -67,7 +68,7 @@ def resume_options(registry: Registry, values: Mapping[str, Any]) -> dict[str, A
         ConfigError: other options were given, or it isn't known where the data is.
     """
     run = Path(values["resume"])
-    cut_off = runs.cut_off(run)
+    cut_off = runs.find_cut_off(run)
     if cut_off is not None:
         runs.complete(cut_off)
     given = {name: value for name, value in values.items() if name != "resume" and value is not None}
@@ -88,8 +89,6 @@ def resume_options(registry: Registry, values: Mapping[str, Any]) -> dict[str, A
 
 def _extend(registry: Registry, run: Path, given: Mapping[str, Any]) -> dict[str, Any]:
     """The options of a run that continues where a finished one ended."""
-    from zooft.run import checkpoint as checkpoints
-
     before = read_record(run)
     own = configuration.read_toml(run / runs.SETTINGS_FILE)
     # where things lie was removed when the run was finished

@@ -29,8 +29,11 @@ from zooft.hooks.guard import call_plugin, part_place, within
 from zooft.pipeline import resume
 from zooft.pipeline import teacher as teachers
 from zooft.pipeline.cache_key import feature_key
+from zooft.run import checkpoint as checkpoints
 from zooft.run import folder as runs
+from zooft.run.checkpoint import CheckpointWriter
 from zooft.run.record import ResolvedRecord, TrialRecord, read_record, update_record, write_record
+from zooft.storage.cache import default_store
 from zooft.storage.sequences import pick
 
 if TYPE_CHECKING:
@@ -231,7 +234,6 @@ def load_checkpoint(context: TrainingContext, folder: Path | None) -> Checkpoint
         DataError: it was trained on other files.
     """
     from zooft.compute.distributed import first
-    from zooft.run import checkpoint as checkpoints
 
     if context.plan.config.resume is None:
         return None
@@ -485,11 +487,11 @@ def _views(plan: Plan, backbone: Backbone, labels: Labels, samples: Sequence[Any
         decode_small=partial(sample_tables.decode_small, plan.task, backbone.input, plan.options),
         seed=plan.config.seed,
         encode=partial(_encode, plan, labels),
-        placing=_placing(plan, backbone),
+        placing=_make_placing(plan, backbone),
     )
 
 
-def _placing(plan: Plan, backbone: Backbone) -> Placing | None:
+def _make_placing(plan: Plan, backbone: Backbone) -> Placing | None:
     """How targets follow their image, where the problem's have places in it.
 
     Raises:
@@ -514,7 +516,6 @@ def _feature_cache(
 
     from zooft.compute import distributed
     from zooft.features import FeatureCache
-    from zooft.storage.cache import default_store
 
     if not plan.config.caching.cache:
         return None
@@ -609,7 +610,6 @@ def _watch(
 ) -> Watch:
     """What happens as epochs end: the main process saves them, reports them, and notifies plugins."""
     from zooft.model.adapted import zoo_state_dict
-    from zooft.run.checkpoint import CheckpointWriter
     from zooft.train import Watch
 
     plan, reporter = context.plan, context.reporter
@@ -647,11 +647,8 @@ def _resolve(progress: Progress) -> ResolvedRecord:
 
 def _never_trained(plan: Plan, adapted: AdaptedModel) -> frozenset[str]:
     """The zoo's names of tensors that no epoch changes."""
-    from zooft.model.stages import owners
-
     frozen = set(list(adapted.stages)[: _untrained_prefix(plan, adapted)])
-    owned = owners(adapted.trunk.state_dict(), adapted.stages)
-    return frozenset(name for name, stages in owned.items() if stages and set(stages) <= frozen)
+    return frozenset(name for name, stages in adapted.owners.items() if stages and set(stages) <= frozen)
 
 
 def predict(context: TrainingContext, saved: SavedRun, members: Sequence[Sample]) -> Predictions:

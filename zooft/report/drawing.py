@@ -12,6 +12,7 @@ import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
+from xml.etree import ElementTree
 
 if TYPE_CHECKING:
     from markupsafe import Markup
@@ -83,8 +84,6 @@ def to_svg(axes: Axes, *, name: str, label: str) -> Markup:
         name: unique on the page; letters, digits and dashes.
         label: for screen readers.
     """
-    from xml.etree import ElementTree
-
     import matplotlib as mpl
     from markupsafe import Markup
 

@@ -24,7 +24,7 @@ def source(picture: NDArray[Any], *, longest: int = LONGEST) -> str:
     return _encode(_small(picture, longest))
 
 
-def overlaid(picture: NDArray[Any], heat: NDArray[Any]) -> str:
+def overlay(picture: NDArray[Any], heat: NDArray[Any]) -> str:
     """A picture with heat ``(h, w)`` in 0..1 overlaid, more yellow where it is hotter."""
     from matplotlib import colormaps
     from PIL import Image

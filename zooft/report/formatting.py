@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-import math
 from typing import TYPE_CHECKING
+
+from zooft.contracts.words import format_figure
 
 if TYPE_CHECKING:
     from zooft.contracts import OutputDifference
@@ -21,7 +22,7 @@ _SHORT = {"auroc", "auprc", "ece", "mae", "npv", "ppv", "r2", "rmse"}
 
 def figure(value: float | None, digits: int = 3) -> str:
     """A figure of merit; ``undefined`` for NaN."""
-    return "undefined" if value is None or not math.isfinite(value) else f"{value:.{digits}f}"
+    return format_figure(value, form=f".{digits}f")
 
 
 def interval(value: Interval) -> str:
@@ -33,8 +34,7 @@ def interval(value: Interval) -> str:
 
 def with_interval(value: Interval) -> str:
     """A figure and its interval."""
-    ends = interval(value)
-    return f"{figure(value.value)} ({ends})" if ends else figure(value.value)
+    return format_figure(value.value, value)
 
 
 _WITHIN = {

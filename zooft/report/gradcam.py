@@ -9,6 +9,8 @@ import numpy as np
 import torch
 from torch import nn
 
+from zooft.data import samples
+from zooft.features import SampleDataset, reader
 from zooft.model import taps
 
 if TYPE_CHECKING:
@@ -120,8 +122,6 @@ class _Scalar:
 
 
 def _network_input(saved: SavedRun, sample: Sample, *, redact: Callable[[Arrays, Any], Arrays] | None = None) -> Tensor:
-    from zooft.features import SampleDataset, reader
-
     device, read = next(saved.model.parameters()).device, reader(saved.task, saved.options)
     views = SampleDataset(
         (sample,),
@@ -133,8 +133,6 @@ def _network_input(saved: SavedRun, sample: Sample, *, redact: Callable[[Arrays,
 
 
 def _is_grey(saved: SavedRun, sample: Sample) -> bool:
-    from zooft.data import samples
-
     return samples.show(saved.task, saved.options, sample).ndim == 2
 
 

@@ -168,7 +168,7 @@ def _explanation(inputs: ReportInputs, evaluated: Evaluated, row: int) -> Photo 
     if found.against:
         where = "; yellow is where it is contradicted least" if found.heat.any() else ""
         lines = (*lines, f"no place in it supports {found.words}{where}")
-    sources = (embedded_images.source(found.picture), embedded_images.overlaid(found.picture, found.heat))
+    sources = (embedded_images.source(found.picture), embedded_images.overlay(found.picture, found.heat))
     return Photo(sources=sources, alt=f"Sample {sample.id}, and its Grad-CAM", title=title, lines=tuple(lines))
 
 

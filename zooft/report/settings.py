@@ -7,6 +7,7 @@ from collections import Counter
 from itertools import chain
 from typing import TYPE_CHECKING
 
+from zooft.audit import pairs_to_show
 from zooft.config import to_toml
 from zooft.contracts.plurals import pluralize
 from zooft.report import embedded_images, formatting
@@ -165,8 +166,6 @@ def _facts(inputs: ReportInputs, rows: Sequence[FactRow]) -> Block:
 
 def _pairs(inputs: ReportInputs) -> list[Block]:
     """Pictures of pairs, where both samples are known here."""
-    from zooft.audit import pairs_to_show
-
     assert inputs.audit is not None  # noqa: S101 -- the section is about it
     found = pairs_to_show(inputs.audit)
     wanted = {name for a, b, _ in found for name in (a, b)}

@@ -12,6 +12,7 @@ import json
 import math
 import os
 import re
+import shutil
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -95,7 +96,6 @@ class WorkingFolder:
             )
         if self.resumed:  # by somebody who means to finish it
             return onwards if self.path.exists() else ""
-        import shutil
 
         shutil.rmtree(self.path, ignore_errors=True)
         return ""
@@ -167,7 +167,7 @@ def is_finished(run: Path) -> bool:
     return run == final and (final / RUN_FILE).is_file() and not working.exists()
 
 
-def cut_off(run: Path) -> Path | None:
+def find_cut_off(run: Path) -> Path | None:
     """The finished run, where it was killed before its last steps; else None."""
     _, final = _names(run)
     return final if (final / RUN_FILE).is_file() and (final / RESUME_FILE).is_file() else None
@@ -318,8 +318,6 @@ def _refuse_leftover(working: Path) -> None:
 
 def _make(working: Path, settings: Mapping[str, Any], local: Mapping[str, Any], after: Path | None) -> None:
     """Make the folder with the run's options in it at once, so that a killed process leaves one that can be resumed."""
-    import shutil
-
     draft = working.with_name(f".{working.name}.new")
     shutil.rmtree(draft, ignore_errors=True)
     draft.mkdir()
@@ -337,8 +335,6 @@ def _make(working: Path, settings: Mapping[str, Any], local: Mapping[str, Any], 
 
 def _copy_epochs(finished: Path, draft: Path) -> None:
     """Copy the files of a run's epochs, and the record of what they were trained on."""
-    import shutil
-
     for name in (RUN_FILE, EPOCHS_FILE, WEIGHTS_FILE):
         shutil.copyfile(finished / name, draft / name)
     for name in (LAST_FOLDER, FOLDS_FOLDER):

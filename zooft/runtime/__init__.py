@@ -19,14 +19,16 @@ from zooft.runtime.parts import (
     tensors_sha256,
 )
 from zooft.runtime.policy import DATA_FILE
+from zooft.runtime.precision import NAMES as PRECISIONS
 from zooft.runtime.precision import Precision
 from zooft.runtime.providers import Choice, choose, missing_library, usable
-from zooft.runtime.session import OnnxModel, default_threads, load, parse_file, read_metadata
+from zooft.runtime.session import OnnxModel, default_threads, load, parse_file, read_metadata, read_precision
 
 __all__ = [
     "DATA_FILE",
     "NETWORK_INPUT",
     "NETWORK_OUTPUTS",
+    "PRECISIONS",
     "Choice",
     "Metadata",
     "OnnxModel",
@@ -43,6 +45,7 @@ __all__ = [
     "preprocessing",
     "read_by",
     "read_metadata",
+    "read_precision",
     "tensors_sha256",
     "usable",
 ]

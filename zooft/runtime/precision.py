@@ -1,13 +1,16 @@
 """In which precision a file's network computes, as the file states it.
 
-Owns the entry of ``metadata_props``; a file without one is float32 throughout.
+Owns the entry of ``metadata_props``; a file without one is float32 throughout. One in lower precision belongs to the
+float32 file that it was made from.
 """
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import Any, Literal, get_args
 
 from zooft.errors import RuntimeModelError
@@ -70,3 +73,27 @@ def parse(properties: Mapping[str, str]) -> Precision:
             f"the ONNX file states the precision {str(found.name)[:40]!r}; this zooft knows {', '.join(NAMES)}"
         )
     return found
+
+
+def is_stale(path: Path, stated: Precision) -> bool:
+    """Whether the float32 file beside a file in lower precision is another one than it was made from.
+
+    Args:
+        path: such as ``model.int8.onnx``; beside it, ``model.onnx`` is meant.
+        stated: by the file.
+    """
+    ending = f".{stated.name}.onnx"
+    source = path.with_name(path.name.removesuffix(ending) + ".onnx")
+    if not stated.source_sha256 or not path.name.endswith(ending) or not source.is_file():
+        return False
+    with source.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest() != stated.source_sha256
+
+
+def refuse_stale(path: Path, stated: Precision) -> None:
+    """Raise RuntimeModelError where `is_stale`: its answers would be those of an older model."""
+    if is_stale(path, stated):
+        raise RuntimeModelError(
+            f"{path} was made from another float32 file than the one beside it, which has been exported anew since; "
+            f"'zooft export RUN --precision {stated.name}' makes it again, or move it away from there if it is meant"
+        )

@@ -7,6 +7,7 @@ the missing one can be named, and afterwards the session is checked for the prov
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import sys
 from dataclasses import dataclass
 from importlib import metadata
@@ -90,8 +91,6 @@ def remark(provider: str, precision: str) -> str:
 
 def missing_library(name: str) -> str | None:
     """Why a provider can't be used, naming the missing library; None where its libraries load."""
-    import ctypes
-
     import onnxruntime
 
     if name == "cpu":

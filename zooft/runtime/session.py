@@ -140,6 +140,7 @@ def load(path: str | Path, *, provider: str = "auto", threads: int = 0) -> OnnxM
     policy.check(graph, path)
     choice = providers.choose(provider)
     stated = precision.parse({entry.key: entry.value for entry in graph.metadata_props})
+    precision.refuse_stale(path, stated)
     refusal = providers.refusal(choice.name, stated.name)
     if refusal:
         raise ProviderError(f"{path} can't be used with the provider {choice.name}: {refusal}")
@@ -178,6 +179,15 @@ def read_metadata(path: str | Path) -> Metadata:
     policy.check(proto, path)
     properties = {entry.key: entry.value for entry in proto.metadata_props}
     return file_metadata.parse(properties, {output.name for output in proto.graph.output})
+
+
+def read_precision(path: Path) -> Precision:
+    """In which precision a file states to compute, without opening it in onnxruntime.
+
+    Raises:
+        RuntimeModelError: the file can't be read.
+    """
+    return precision.parse({entry.key: entry.value for entry in parse_file(path).metadata_props})
 
 
 def default_threads() -> int:

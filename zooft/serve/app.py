@@ -19,7 +19,7 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
 from zooft.errors import RuntimeModelError
-from zooft.serve import access, card, images, occlusion, page, protocol
+from zooft.serve import access, card, images, occlusion, page, protocol, search
 from zooft.serve.limits import Bodies, Limits, RequestRefused
 from zooft.version import __version__
 
@@ -31,6 +31,8 @@ if TYPE_CHECKING:
     from zooft.serve.repository import Repository, Served
 
 _log = logging.getLogger("zooft.serve")
+_TOP = 5
+"""Nearest identities of an index where a client doesn't say how many."""
 _EXTENSIONS = ["binary_tensor_data", "model_repository"]
 
 
@@ -100,7 +102,7 @@ def _routes() -> list[tuple[str, str, Answer]]:
     return found
 
 
-def _served(services: Services, request: Request) -> Served:
+def _find_model(services: Services, request: Request) -> Served:
     return services.repository.get(request.path_params["model"], request.path_params.get("version", ""))
 
 
@@ -113,7 +115,7 @@ async def _page(_services: Services, _request: Request) -> Response:
 
 
 async def _cards(services: Services, _request: Request) -> Response:
-    return JSONResponse([card.card(one) for one in services.repository.served()])
+    return JSONResponse([card.card(one) for one in services.repository.open_models()])
 
 
 async def _metrics(services: Services, _request: Request) -> Response:
@@ -138,8 +140,8 @@ async def _ready(services: Services, _request: Request) -> Response:
 
 
 async def _metadata(services: Services, request: Request) -> Response:
-    one = _served(services, request)
-    versions = [each for each in services.repository.served() if each.name == one.name]
+    one = _find_model(services, request)
+    versions = [each for each in services.repository.open_models() if each.name == one.name]
     return JSONResponse(
         {
             "name": one.name,
@@ -152,11 +154,11 @@ async def _metadata(services: Services, request: Request) -> Response:
 
 
 async def _model_ready(services: Services, request: Request) -> Response:
-    return JSONResponse({"name": _served(services, request).name, "ready": True})
+    return JSONResponse({"name": _find_model(services, request).name, "ready": True})
 
 
 async def _infer(services: Services, request: Request) -> Response:
-    one = _served(services, request)
+    one = _find_model(services, request)
     model = one.model
     async with services.bodies.read(request) as body:
         parsed = protocol.parse(
@@ -193,14 +195,15 @@ async def _unload(services: Services, request: Request) -> Response:
 
 
 async def _predict(services: Services, request: Request) -> Response:
-    one, draw = _served(services, request), request.query_params.get("draw") == "1"
+    one, draw = _find_model(services, request), request.query_params.get("draw") == "1"
+    top = search.count_from(request.query_params.get("top"), default=_TOP)
     async with services.bodies.read(request) as body:
-        work = partial(images.predict, one, body, services.limits, draw=draw)
+        work = partial(images.predict, one, body, services.limits, draw=draw, top=top)
         return JSONResponse(await _until_disconnect(request, services.pool.run(work)))
 
 
 async def _occlusion(services: Services, request: Request) -> Response:
-    one = _served(services, request)
+    one = _find_model(services, request)
     async with services.bodies.read(request) as body:
         work = partial(occlusion.occlude, one, body, services.limits)
         return JSONResponse(await _until_disconnect(request, services.pool.run(work)))

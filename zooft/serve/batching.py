@@ -9,6 +9,8 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from zooft.serve.limits import RequestRefused, busy
 
 if TYPE_CHECKING:
@@ -148,8 +150,6 @@ class Batcher:
                 await self._answer([one])
 
     def _compute(self, requests: Sequence[Arrays]) -> Mapping[str, NDArray[Any]]:
-        import numpy as np
-
         if len(requests) == 1:
             return self._run(*requests[0])
         return self._run(*(np.concatenate(parts) for parts in zip(*requests, strict=True)))
@@ -178,7 +178,7 @@ class Pool:
         self._held += 1
         future = self._threads.submit(work)
         wrapped = asyncio.wrap_future(future)
-        wrapped.add_done_callback(self._done)
+        wrapped.add_done_callback(self._release)
         try:
             async with asyncio.timeout(self._limits.seconds):
                 return await asyncio.shield(wrapped)
@@ -189,7 +189,7 @@ class Pool:
             future.cancel()
             raise
 
-    def _done(self, future: asyncio.Future[Any]) -> None:
+    def _release(self, future: asyncio.Future[Any]) -> None:
         self._held -= 1
         if not future.cancelled():
             future.exception()  # of a client that has gone

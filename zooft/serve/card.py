@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
+from zooft.serve import search
 from zooft.serve.occlusion import GRID
 
 if TYPE_CHECKING:
@@ -18,7 +19,7 @@ def card(served: Served) -> dict[str, Any]:
     names = (
         "task", "problem", "labels", "ports", "outputs", "fitted", "group_rule", "preprocessing", "backbone", "weights",
         "weights_sha256", "data", "metrics", "intended_use",
-    )  # fmt: skip
+    )  # fmt: skip # a table of fields
     return {
         "name": served.name,
         "version": str(served.version),
@@ -28,5 +29,6 @@ def card(served: Served) -> dict[str, Any]:
         "series": served.task.gather is not None,
         "unverified": list(served.doubts),
         "grid": GRID,
+        **search.describe(served.model, served.index),
         **{name: whole[name] for name in names},
     }

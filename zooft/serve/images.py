@@ -14,15 +14,17 @@ from typing import TYPE_CHECKING, Any
 
 from zooft.contracts import unseen
 from zooft.data import samples as sample_tables
+from zooft.deploy import formats
+from zooft.deploy import predict as answers
+from zooft.deploy.formats import Layout
 from zooft.errors import ZooftError
-from zooft.serve import archives
+from zooft.serve import archives, search
 from zooft.serve.limits import RequestRefused
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from zooft.contracts import FileAnswer, Rejection, Sample
-    from zooft.deploy.formats import Layout
     from zooft.deploy.predict import Answer, Input
     from zooft.serve.limits import Limits
     from zooft.serve.repository import Served
@@ -30,7 +32,7 @@ if TYPE_CHECKING:
 _SUFFIXES = {
     b"\xff\xd8\xff": ".jpg", b"\x89PNG": ".png", b"RIFF": ".webp", b"II*\0": ".tif", b"MM\0*": ".tif", b"BM": ".bmp",
     b"\x1f\x8b": ".nii.gz",
-}  # fmt: skip
+}  # fmt: skip # a table of suffixes
 _MOST_DRAWN = 12
 _LONGEST = 1024
 """Pixels of the longer side of a picture that is sent back."""
@@ -108,8 +110,8 @@ def _check_pixels(path: Path, limits: Limits) -> None:
         )
 
 
-def predict(served: Served, body: bytes, limits: Limits, *, draw: bool) -> dict[str, Any]:
-    """The same as ``zooft predict --format json`` writes.
+def predict(served: Served, body: bytes, limits: Limits, *, draw: bool, top: int) -> dict[str, Any]:
+    """The same as ``zooft predict --format json`` writes, and what is nearest in the model's index, if it has one.
 
     Args:
         served: that answers.
@@ -117,6 +119,7 @@ def predict(served: Served, body: bytes, limits: Limits, *, draw: bool) -> dict[
         limits: of archives and pixels.
         draw: for people: entries stand by themselves, as those of JSON lines do, and have a ``picture`` too, with masks
             and boxes drawn in: a PNG as a ``data:`` address.
+        top: identities of the index that each picture gets.
 
     Raises:
         RequestRefused: nothing could be predicted.
@@ -124,7 +127,7 @@ def predict(served: Served, body: bytes, limits: Limits, *, draw: bool) -> dict[
     with receive_files(body, limits) as given:
         try:
             answer = (
-                _predict_files(served, given, draw)
+                _predict_files(served, given, draw, top)
                 if served.task.gather is None
                 else _predict_groups(served, given, draw)
             )
@@ -144,8 +147,6 @@ def _why(answer: dict[str, Any]) -> str:
 
 
 def _layout(served: Served, key: str, facts: tuple[str, ...]) -> Layout:
-    from zooft.deploy.formats import Layout
-
     about, presentation = served.model.metadata, served.task.problem.presentation
     return Layout(
         key=key,
@@ -156,34 +157,28 @@ def _layout(served: Served, key: str, facts: tuple[str, ...]) -> Layout:
     )
 
 
-def _predict_files(served: Served, given: ReceivedFiles, draw: bool) -> dict[str, Any]:
-    from zooft.deploy import formats
-    from zooft.deploy import predict as answers
-
+def _predict_files(served: Served, given: ReceivedFiles, draw: bool, top: int) -> dict[str, Any]:
     layout = _layout(served, "file", ())
     rows: list[Answer] = []
-    pictures: dict[str, str] = {}
+    more: dict[str, dict[str, Any]] = {}
     items: list[Input] = list(given.files())
-    if draw:
+    if draw or served.index is not None:
         for one in answers.draw_files(served.model, served.task, served.options, items, report=rows.append):
-            if len(pictures) < _MOST_DRAWN:
-                pictures[one.key] = draw_answer(served, one)
+            more[one.key] = {} if served.index is None else {"nearest": search.nearest(served.index, one, top)}
+            if draw and len(more) <= _MOST_DRAWN:
+                more[one.key]["picture"] = draw_answer(served, one)
     else:
         rows += answers.of_each(served.model, served.task, served.options, items)
     entries = []
     for row in rows:
         entry = formats.as_record(layout, row, by_name=draw)
-        shown = {"picture": pictures[row.key]} if row.key in pictures else {}
         error = {"error": given.name(entry["error"])} if "error" in entry else {}
-        entries.append({**entry, "file": given.name(row.key), **error, **shown})
+        entries.append({**entry, "file": given.name(row.key), **error, **more.get(row.key, {})})
     left = [{"id": each.id, "reason": each.reason} for each in given.left_out]
     return {**layout.about, "left_out": left, "predictions": entries}
 
 
 def _predict_groups(served: Served, given: ReceivedFiles, draw: bool) -> dict[str, Any]:
-    from zooft.deploy import formats
-    from zooft.deploy import predict as answers
-
     task, options = served.task, served.options
     found = answers.discover_groups(task, [given.folder], options, unseen)
     layout = _layout(served, "patient", ("samples", "missing", "decisive"))
@@ -210,8 +205,6 @@ def _predict_groups(served: Served, given: ReceivedFiles, draw: bool) -> dict[st
 
 
 def _draw_decisive(served: Served, sample: Sample) -> str:
-    from zooft.deploy import predict as answers
-
     shown = list(answers.draw_files(served.model, served.task, served.options, [sample], report=lambda _answer: None))
     return draw_answer(served, shown[0], sample_tables.show(served.task, served.options, sample)) if shown else ""
 

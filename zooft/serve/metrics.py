@@ -27,9 +27,12 @@ class Metrics:
         ProcessCollector(registry=self._registry)
         self._requests = Counter("zooft_requests", "answered requests", ("route", "status"), registry=self._registry)
         self._seconds = Histogram(
-            "zooft_request_seconds", "from a request's first byte to its answer", ("route",),
-            buckets=_SECONDS, registry=self._registry,
-        )  # fmt: skip
+            "zooft_request_seconds",
+            "from a request's first byte to its answer",
+            ("route",),
+            buckets=_SECONDS,
+            registry=self._registry,
+        )
         self._batches = Histogram(
             "zooft_batch_samples", "samples in a batch", ("model",), buckets=_ROWS, registry=self._registry
         )
@@ -47,6 +50,6 @@ class Metrics:
     def text(self) -> bytes:
         """In Prometheus' format."""
         self._waiting.clear()
-        for served in self._repository().served():
+        for served in self._repository().open_models():
             self._waiting.labels(f"{served.name}/{served.version}").set(len(served.batcher))
         return generate_latest(self._registry)

@@ -8,7 +8,10 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from zooft.data import samples as sample_tables
+from zooft.deploy import predict as answers
 from zooft.errors import ZooftError
 from zooft.serve.images import png, receive_files
 from zooft.serve.limits import RequestRefused
@@ -49,8 +52,6 @@ def occlude(served: Served, body: bytes, limits: Limits) -> dict[str, Any]:
 
 def _read_sample(served: Served, given: ReceivedFiles) -> tuple[Arrays, NDArray[Any]]:
     """The arrays of the picture, or of the middle one of a series, and how people see it."""
-    from zooft.deploy import predict as answers
-
     task, options = served.task, served.options
     if task.gather is None:
         path = given.files()[0]
@@ -66,7 +67,6 @@ def _read_sample(served: Served, given: ReceivedFiles) -> tuple[Arrays, NDArray[
 
 
 def _shrink(port: Port, picture: NDArray[Any]) -> NDArray[Any]:
-    import numpy as np
     import PIL.Image
 
     if port.dtype != "uint8" or max(picture.shape[:2]) <= _LONGEST:
@@ -77,8 +77,6 @@ def _shrink(port: Port, picture: NDArray[Any]) -> NDArray[Any]:
 
 
 def _measure_changes(served: Served, arrays: Arrays) -> tuple[NDArray[Any], str]:
-    import numpy as np
-
     plain = served.model.run(*(array[None] for array in arrays))
     found: list[NDArray[Any]] = []
     words = ""
@@ -90,8 +88,6 @@ def _measure_changes(served: Served, arrays: Arrays) -> tuple[NDArray[Any], str]
 
 def _cover_places(port: Port, arrays: Arrays) -> Iterator[tuple[list[tuple[slice, slice]], Arrays]]:
     """Batches of the picture with one place after the other in its mean colour."""
-    import numpy as np
-
     first, colours = arrays[0], port.axes[-1] in (1, 3)
     height, width = first.shape[-3:-1] if colours else first.shape[-2:]
     rows, columns = (np.linspace(0, size, GRID + 1).round().astype(int) for size in (height, width))
@@ -112,8 +108,6 @@ def _compare(
     served: Served,
 ) -> tuple[str, NDArray[Any]]:
     """What is compared, in words, and how much it changes ``(N,)``: of the first output that has it."""
-    import numpy as np
-
     if "probabilities" in plain and plain["probabilities"].ndim == 2:
         top = int(plain["probabilities"][0].argmax())
         names = [name for label in served.model.metadata.labels for name in label.categories or (label.name,)]

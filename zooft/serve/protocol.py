@@ -12,6 +12,8 @@ from dataclasses import dataclass
 from math import prod
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from zooft.serve import checks
 from zooft.serve.limits import RequestRefused
 
@@ -92,8 +94,6 @@ def encode(
     Raises:
         RequestRefused: it is too large for JSON.
     """
-    import numpy as np
-
     entries, tensors = [], []
     for name, as_binary in request.outputs.items():
         array = np.ascontiguousarray(answers[name])
@@ -187,8 +187,6 @@ def _inputs(whole: Mapping[str, Any], binary: memoryview) -> dict[str, tuple[dic
 
 
 def _array(port: Port, entry: Mapping[str, Any], raw: memoryview | None, limits: Limits) -> NDArray[Any]:
-    import numpy as np
-
     shape, datatype = entry.get("shape"), entry.get("datatype")
     if not isinstance(shape, list) or not all(type(size) is int and size >= 0 for size in shape):
         raise RequestRefused(400, f"the shape of {port.name} isn't a list of whole numbers")
@@ -209,8 +207,6 @@ def _array(port: Port, entry: Mapping[str, Any], raw: memoryview | None, limits:
 
 
 def _from_json(port: Port, data: Any, shape: tuple[int, ...]) -> NDArray[Any]:
-    import numpy as np
-
     try:
         found = np.asarray(data)
     except (ValueError, OverflowError, RecursionError) as error:

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from zooft import runtime
 from zooft.errors import ConfigError, ZooftError
 from zooft.serve.limits import RequestRefused
 
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
     from zooft.hooks.registry import Registry
     from zooft.runtime import OnnxModel
     from zooft.serve.batching import Batcher
+    from zooft.serve.search import Indexes, IndexFile
 
 FILE = "model.onnx"
 _log = logging.getLogger("zooft.serve")
@@ -37,6 +39,7 @@ class Served:
         options: the task's.
         doubts: why the file may not be the one that was verified.
         batcher: that joins requests.
+        index: that its embeddings are searched in.
     """
 
     name: str
@@ -46,10 +49,16 @@ class Served:
     options: Any
     doubts: tuple[str, ...]
     batcher: Batcher
+    index: IndexFile | None = None
 
 
 def open_served(
-    registry: Registry, *, provider: str, threads: int, batcher: Callable[[str, OnnxModel], Batcher]
+    registry: Registry,
+    *,
+    provider: str,
+    threads: int,
+    batcher: Callable[[str, OnnxModel], Batcher],
+    indexes: Indexes,
 ) -> Callable[[str, int, Path], Served]:
     """What opens a file of a name and a version, by the rules that `zooft predict` has.
 
@@ -57,7 +66,6 @@ def open_served(
     """
 
     def open_(name: str, version: int, path: Path) -> Served:
-        from zooft import runtime
         from zooft.deploy import metadata_check, saved
 
         model = runtime.load(path, provider=provider, threads=threads)
@@ -73,6 +81,7 @@ def open_served(
             options=options,
             doubts=doubts,
             batcher=batcher(name, model),
+            index=indexes.of(name, version, path),
         )
 
     return open_
@@ -152,7 +161,7 @@ class Repository:
         """Of all models, open or not."""
         return list(self._places)
 
-    def served(self) -> list[Served]:
+    def open_models(self) -> list[Served]:
         """Every version that is open."""
         return [one for versions in self._served.values() for one in versions.values()]
 

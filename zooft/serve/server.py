@@ -23,6 +23,7 @@ from zooft.serve.app import Services, application
 from zooft.serve.batching import Batcher, Pool
 from zooft.serve.limits import Bodies, Limits
 from zooft.serve.metrics import Metrics
+from zooft.serve.search import Indexes
 
 if TYPE_CHECKING:
     from starlette.types import ASGIApp
@@ -48,6 +49,7 @@ class Options:
         provider: of onnxruntime.
         threads: that compute, for each model; 0 for this machine's cores.
         limits: of requests.
+        indexes: files of ``zooft index``.
     """
 
     models: Sequence[str]
@@ -59,6 +61,7 @@ class Options:
     provider: str = "auto"
     threads: int = 0
     limits: Limits = field(default_factory=Limits)
+    indexes: Sequence[Path] = ()
 
 
 def build(options: Options, registry: Registry) -> ASGIApp:
@@ -73,10 +76,14 @@ def build(options: Options, registry: Registry) -> ASGIApp:
         return Batcher(model.run, limits, report=lambda rows: metrics.count_batch(name, rows))
 
     metrics = Metrics(lambda: models)
-    open_ = repository.open_served(registry, provider=options.provider, threads=options.threads, batcher=batcher)
+    indexes = Indexes(options.indexes)
+    open_ = repository.open_served(
+        registry, provider=options.provider, threads=options.threads, batcher=batcher, indexes=indexes
+    )
     places = repository.find(options.models)
     models = repository.Repository(places, open_)
     models.load_all()
+    indexes.refuse_unused([each.index for each in models.open_models()], models.names())
     services = Services(
         repository=models,
         limits=limits,

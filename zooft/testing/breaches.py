@@ -20,7 +20,7 @@ TOLERANCE = 1e-4
 
 
 @contextlib.contextmanager
-def conforming() -> Iterator[None]:
+def report_breaches() -> Iterator[None]:
     """Whatever zooft finds wrong is a breach of the contract here."""
     try:
         yield

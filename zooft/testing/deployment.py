@@ -12,7 +12,7 @@ from zooft.deploy.export import DeployedModel, export
 from zooft.errors import ConformanceError, ExportError
 from zooft.model.adapted import AdaptedModel, zoo_state_dict
 from zooft.model.preprocess import ImagePreprocess
-from zooft.testing.breaches import conforming, expect, expect_close
+from zooft.testing.breaches import expect, expect_close, report_breaches
 from zooft.testing.inputs import noise
 from zooft.version import __version__
 
@@ -37,7 +37,7 @@ class _AsTheyAre(torch.nn.Module):
         return tuple(outputs.values())
 
 
-@conforming()
+@report_breaches()
 def check_round_trip(family: Family, backbone: Backbone) -> None:
     """A head of the zoo's own number of classes goes into the zoo's own model, strictly, with the same logits."""
     zoo = family.build(backbone.name).eval()
@@ -55,7 +55,7 @@ def check_round_trip(family: Family, backbone: Backbone) -> None:
         expect_close(zoo(x), adapted(x)["logits"], f"{backbone.reference}: the zoo's own model with the checkpoint")
 
 
-@conforming()
+@report_breaches()
 def check_export(backbone: Backbone, folder: Path) -> None:
     """The ONNX file answers as torch does, for batches of 1 and 3 and images of two sizes."""
     adapted = AdaptedModel(backbone, torch.nn.Linear(backbone.width, _OUTPUTS)).eval()

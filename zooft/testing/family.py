@@ -10,7 +10,7 @@ from zooft.errors import UnknownNameError
 from zooft.hooks.guard import call_plugin, place_of
 from zooft.model.backbone import load_backbone
 from zooft.model.names import full_name
-from zooft.testing.breaches import accept, conforming, expect
+from zooft.testing.breaches import accept, expect, report_breaches
 from zooft.testing.deployment import check_export, check_round_trip
 from zooft.testing.freezing import check_freezing
 from zooft.testing.stages import check_stages
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from zooft.model.backbone import Backbone
 
 
-@conforming()
+@report_breaches()
 def check_family(family: Family, model: str, *, folder: Path) -> None:
     """Everything that zooft relies on in a family, tried on one of its models with random weights.
 

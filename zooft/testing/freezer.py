@@ -8,7 +8,7 @@ from zooft.contracts import ParameterInfo, StageInfo
 from zooft.errors import ConfigError, ConformanceError, ZooftError
 from zooft.hooks.guard import call_plugin, place_of
 from zooft.model import freeze
-from zooft.testing.breaches import accept, conforming
+from zooft.testing.breaches import accept, report_breaches
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -24,7 +24,7 @@ _ODD = ("", "-1", "99999", "1.5", "no-such-thing")
 """Arguments that some user will give."""
 
 
-@conforming()
+@report_breaches()
 def check_freezer(freezer: Freezer, argument: str | None) -> None:
     """Plans name stages and parameters that exist and factors that are some, and are the same each time.
 

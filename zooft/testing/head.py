@@ -14,7 +14,7 @@ from zooft.deploy import conversion
 from zooft.errors import ExportError, ZooftError
 from zooft.hooks.guard import call_plugin, place_of
 from zooft.model.adapted import adapt, check_outputs
-from zooft.testing.breaches import TOLERANCE, accept, conforming, difference
+from zooft.testing.breaches import TOLERANCE, accept, difference, report_breaches
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -26,7 +26,7 @@ _WIDTH = 16
 _OUTPUTS = 3
 
 
-@conforming()
+@report_breaches()
 def check_head(head: Head, sizes: Mapping[str, int] | None = None) -> None:
     """What it reads to what it gives, finite, with gradients to all that learns and to what it reads.
 

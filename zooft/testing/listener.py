@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING, Any
 
 from zooft.contracts import EpochRecord, Figure, RunEnded, RunEvaluated, RunStarted, Verification
 from zooft.errors import ConformanceError
-from zooft.hooks.guard import printing_aside
-from zooft.testing.breaches import conforming
+from zooft.hooks.guard import redirect_prints
+from zooft.testing.breaches import report_breaches
 from zooft.testing.registration import register
 
 if TYPE_CHECKING:
@@ -31,7 +31,7 @@ _VERIFIED: Mapping[str, Any] = {
 _MODEL = b"an ONNX file"
 
 
-@conforming()
+@report_breaches()
 def check_listener(plugin: object, *, folder: Path) -> None:
     """No event makes a listener fail or exit, and listeners change neither the events nor the ONNX file.
 
@@ -62,7 +62,7 @@ def _notify(found: Registry, event: str, facts: dict[str, Any], *, doing: str) -
     for listener in found.plugins.implementations(event):
         before = copy.deepcopy(facts)
         try:
-            with printing_aside():
+            with redirect_prints():
                 listener.function(*(facts[name] for name in listener.argnames))
         except KeyboardInterrupt:  # the author's
             raise

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from zooft.testing.breaches import conforming
+from zooft.testing.breaches import report_breaches
 from zooft.testing.listener import check_listener
 from zooft.testing.registration import register
 
@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 
-@conforming()
+@report_breaches()
 def check_plugin(plugin: object, *, folder: Path) -> None:
     """The module as a whole: it has hooks, all marked; what they register is of the right types.
 

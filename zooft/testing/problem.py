@@ -24,7 +24,7 @@ from zooft.errors import UnknownNameError
 from zooft.evaluation.predictions import Predictions
 from zooft.hooks import registry
 from zooft.hooks.guard import call_plugin, code_of, part_place, part_within, place_of
-from zooft.testing.breaches import accept, conforming, expect
+from zooft.testing.breaches import accept, expect, report_breaches
 from zooft.train.distillation import make_divergence, try_divergence
 from zooft.train.loss import collate, loss_parameters, make_loss, random_outputs, try_out
 
@@ -43,7 +43,7 @@ _SPEC = InputSpec(height=64, width=64, resize=64, mean=(0.5,) * 3, std=(0.5,) * 
 """Of a network that there isn't, for heads that read maps."""
 
 
-@conforming()
+@report_breaches()
 def check_problem(
     task: Task,
     labels: Labels,

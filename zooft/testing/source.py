@@ -16,7 +16,7 @@ import PIL.Image
 
 from zooft.contracts import Column, Rejection, Row, Source
 from zooft.hooks.guard import call_plugin, place_of
-from zooft.testing.breaches import accept, conforming
+from zooft.testing.breaches import accept, report_breaches
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -27,7 +27,7 @@ _THREADS = 4
 _CHANNELS = (1, 3, 4)
 
 
-@conforming()
+@report_breaches()
 def check_source(source: Source, path: Path) -> None:
     """It knows its own form of data, gives the same rows each time, and images to threads and other processes.
 

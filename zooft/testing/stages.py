@@ -13,7 +13,7 @@ from zooft.errors import ModelError
 from zooft.hooks.guard import call_plugin, place_of
 from zooft.model import building
 from zooft.model.backbone import load_backbone
-from zooft.testing.breaches import TOLERANCE, conforming, difference
+from zooft.testing.breaches import TOLERANCE, difference, report_breaches
 from zooft.testing.inputs import noise
 
 if TYPE_CHECKING:
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from zooft.model.backbone import Backbone
 
 
-@conforming()
+@report_breaches()
 def check_stages(family: Family, backbone: Backbone) -> None:
     """Stages run the module that they are given, twice alike, each image for itself, and in training as the zoo does.
 

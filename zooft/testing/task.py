@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import ast
+import hashlib
 import io
 import math
 import pickle
+import warnings
+from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -16,7 +19,7 @@ from zooft.contracts import InputSpec, Row, Sample, Source, View
 from zooft.data import samples
 from zooft.errors import ZooftError
 from zooft.hooks.guard import call_plugin, place_of, within
-from zooft.testing.breaches import accept, conforming, expect
+from zooft.testing.breaches import accept, expect, report_breaches
 from zooft.testing.problem import check_problem, default_head
 
 if TYPE_CHECKING:
@@ -26,11 +29,14 @@ if TYPE_CHECKING:
     from zooft.contracts import Head, Task
 
 _MOST_READ = 100
+_MOST_AT_ONCE = 8
+"""Samples that threads read at once, each of them by several."""
+_THREADS = 4
 _MOST_PLACED = 8
 """Samples whose targets have places in the image, each of which is read and answered at its own size."""
 
 
-@conforming()
+@report_breaches()
 def check_task(task: Task, data: Path, options: Any = None, *, heads: Sequence[Head] = ()) -> None:
     """Discovery and reading are deterministic and fit the port; preprocessing and problem give what is promised.
 
@@ -53,6 +59,7 @@ def check_task(task: Task, data: Path, options: Any = None, *, heads: Sequence[H
     for sample in found.samples[:: math.ceil(len(found.samples) / _MOST_READ)]:
         samples.read(task, options, sample)  # refuses arrays that aren't as the ports define
     _check_reading(task, found.samples[0], options)
+    _check_threads(task, found.samples[:: math.ceil(len(found.samples) / _MOST_AT_ONCE)], options)
     if task.of_row is not None:
         _check_row(task, options)
     if task.problem.training.move is None:
@@ -111,6 +118,37 @@ def _check_reading(task: Task, sample: Sample, options: Any) -> None:
         picture.dtype == np.uint8 and picture.ndim in (2, 3),
         f"{task.name}: shows {picture.dtype} {picture.shape}, expected a uint8 picture",
     )
+
+
+def _check_threads(task: Task, some: Sequence[Sample], options: Any) -> None:
+    """The same arrays in several threads at once, as `zooft predict` reads, as one after the other."""
+    place = place_of(task, "read")
+
+    def read(sample: Sample) -> str:
+        try:
+            return _sha256(samples.read(task, options, sample))
+        except ZooftError as error:
+            raise place.error(f"fails on {sample.id} where threads read at once: {error}") from error
+
+    alone = [_sha256(samples.read(task, options, sample)) for sample in some]
+    # other samples at once, then the same one at once
+    order = [*range(len(some))] * _THREADS + [number for number in range(len(some)) for _ in range(_THREADS)]
+    with warnings.catch_warnings(), ThreadPoolExecutor(_THREADS) as pool:
+        # readers change the process's filters and put them back, each in its thread: what they put back is this
+        warnings.simplefilter("ignore")
+        together = list(pool.map(lambda number: read(some[number]), order))
+    for number, found in zip(order, together, strict=True):
+        if found != alone[number]:
+            raise place.error(f"gives other arrays of {some[number].id} where threads read at once; expected the same")
+
+
+def _sha256(arrays: Sequence[Any]) -> str:
+    """Of volumes, several don't fit into memory."""
+    found = hashlib.sha256()
+    for array in arrays:
+        found.update(f"{array.dtype} {array.shape}".encode())
+        found.update(np.ascontiguousarray(array).tobytes())
+    return found.hexdigest()
 
 
 def _content(image: bytes) -> bytes:

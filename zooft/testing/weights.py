@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from zooft.hooks.guard import call_plugin, place_of
 from zooft.model.backbone import load_backbone
 from zooft.model.names import full_name
-from zooft.testing.breaches import accept, conforming, expect
+from zooft.testing.breaches import accept, expect, report_breaches
 
 if TYPE_CHECKING:
     from zooft.contracts import Family, WeightsRecord, WeightsSource
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 _SHA256 = re.compile("[0-9a-f]{64}")
 
 
-@conforming()
+@report_breaches()
 def check_weights(source: WeightsSource, family: Family) -> None:
     """What the source serves of a family's models loads strictly: every name and shape fits, but for the classifier's.
 

@@ -19,7 +19,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from zooft.compute import trees
+from zooft.compute import machine, trees
 from zooft.compute.kernels.operations import FastKernels
 
 LARGEST_BATCH, SMALLEST_BATCH = 512, 8
@@ -380,7 +380,6 @@ def available_memory(device: torch.device) -> int | None:
         free, _ = torch.cuda.mem_get_info(device)
         unused = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
         return int(free + unused)
-    from zooft.compute import machine
 
     return machine.memory()
 
@@ -389,6 +388,5 @@ def is_out_of_memory(error: BaseException) -> bool:
     """Whether `error` means that memory ran out, on a device or on the host."""
     if isinstance(error, torch.OutOfMemoryError | MemoryError):
         return True
-    from zooft.compute import machine
 
     return isinstance(error, RuntimeError) and machine.lacks_memory(error)

@@ -10,12 +10,6 @@ def check(target, labels):
     return "" if whole else "a whole number from 0"
 
 
-def encode(target, labels):
-    import numpy as np
-
-    return np.float32(target)
-
-
 def make_loss(labels, targets, options):
     from torch import nn
 
@@ -86,18 +80,24 @@ def sections(evaluated, labels, fitted, rule):
 
 counting = zooft.Problem(
     name="counting",
-    training=zooft.TrainingPart(outputs=lambda labels, options: {"log_rate": 1}, loss=make_loss, check=check, encode=encode),
-    evaluation=zooft.EvaluationPart(columns=columns, metrics=metrics, primary="deviance",
-                                    smaller=frozenset({"mae", "deviance"}), details=details),
+    training=zooft.TrainingPart(outputs=lambda labels, options: {"log_rate": 1}, loss=make_loss, check=check),
+    evaluation=zooft.EvaluationPart(
+        columns=columns, metrics=metrics, primary="deviance", smaller=frozenset({"mae", "deviance"}), details=details
+    ),
     deployment=zooft.DeploymentPart(
-        outputs=outputs_of_the_file, graph=make_graph,
-        columns=lambda answers, targets, labels, fitted: table(targets, answers["rate"])),
+        outputs=outputs_of_the_file,
+        graph=make_graph,
+        columns=lambda answers, targets, labels, fitted: table(targets, answers["rate"]),
+    ),
     presentation=zooft.PresentationPart(
         cells=lambda predictions, labels, fitted: {"count": predictions["prediction"].tolist()},
-        columns=lambda labels: ["count"], target=lambda target, labels: str(target),
+        columns=lambda labels: ["count"],
+        target=lambda target, labels: str(target),
         worst=lambda predictions, labels: abs(predictions["prediction"] - predictions["target"]),
-        tables=tables, sections=sections),
-)  # fmt: skip
+        tables=tables,
+        sections=sections,
+    ),
+)
 
 
 # The task: pictures of bright dots, whose names say how many there are, such as dots_3_07.png
@@ -132,5 +132,15 @@ def draw(folder, seed):
 
 @zooft.hookimpl
 def zooft_register_tasks():
-    return [zooft.Task(name="tally", summary="how many dots", discover=discover, read=read, demo=draw,
-                       port=zooft.image_port, preprocess=zooft.image_preprocess, problem=counting)]  # fmt: skip
+    return [
+        zooft.Task(
+            name="tally",
+            summary="how many dots",
+            discover=discover,
+            read=read,
+            demo=draw,
+            port=zooft.image_port,
+            preprocess=zooft.image_preprocess,
+            problem=counting,
+        )
+    ]

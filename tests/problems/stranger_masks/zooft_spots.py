@@ -124,18 +124,38 @@ def build(taps, sizes):
 
 bright = zooft.Problem(
     name="bright",
-    training=zooft.TrainingPart(outputs=lambda labels, options: {"logits": 2}, gives="map", loss=make_loss, check=check,
-                                encode=encode, move=lambda mask, geometry: geometry.mask(mask, outside=OUTSIDE)),
+    training=zooft.TrainingPart(
+        outputs=lambda labels, options: {"logits": 2},
+        gives="map",
+        loss=make_loss,
+        check=check,
+        encode=encode,
+        move=lambda mask, geometry: geometry.mask(mask, outside=OUTSIDE),
+    ),
     evaluation=zooft.EvaluationPart(columns=columns, metrics=metrics, primary="iou"),
     deployment=zooft.DeploymentPart(
-        outputs=lambda labels, fitted: [zooft.Output(name="mask", dtype="uint8", axes=("batch", "height", "width"),
-                                                     meaning="1 where it is bright", measure="exact")],
-        graph=make_graph, columns=deployed_columns, agree=agree, writers={"masks": write}),
+        outputs=lambda labels, fitted: [
+            zooft.Output(
+                name="mask",
+                dtype="uint8",
+                axes=("batch", "height", "width"),
+                meaning="1 where it is bright",
+                measure="exact",
+            )
+        ],
+        graph=make_graph,
+        columns=deployed_columns,
+        agree=agree,
+        writers={"masks": write},
+    ),
     presentation=zooft.PresentationPart(
         cells=lambda predictions, labels, fitted: {"bright": predictions["overlap"][:, 1].tolist()},
-        columns=lambda labels: ["bright"], target=lambda target, labels: target.name, picture=draw,
-        worst=lambda predictions, labels: -predictions["overlap"][:, 0]),
-)  # fmt: skip
+        columns=lambda labels: ["bright"],
+        target=lambda target, labels: target.name,
+        picture=draw,
+        worst=lambda predictions, labels: -predictions["overlap"][:, 0],
+    ),
+)
 
 
 def discover(root, options):
@@ -208,6 +228,19 @@ def zooft_register_heads():
 
 @zooft.hookimpl
 def zooft_register_tasks():
-    return [zooft.Task(name="spots", summary="which pixels are bright", discover=discover, read=read, demo=demo,
-                       port=zooft.image_port, preprocess=zooft.image_preprocess, input=letterbox, augment=augment,
-                       geometry=zooft.image_geometry, head=lambda options: "spots/sum", problem=bright)]  # fmt: skip
+    return [
+        zooft.Task(
+            name="spots",
+            summary="which pixels are bright",
+            discover=discover,
+            read=read,
+            demo=demo,
+            port=zooft.image_port,
+            preprocess=zooft.image_preprocess,
+            input=letterbox,
+            augment=augment,
+            geometry=zooft.image_geometry,
+            head=lambda options: "spots/sum",
+            problem=bright,
+        )
+    ]

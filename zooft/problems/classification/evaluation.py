@@ -86,7 +86,7 @@ def evaluation_part(
         apply=partial(_apply, activation),
         details=_details,
         telling=("accuracy", "balanced_accuracy"),
-        guessing=_guessing,
+        guessing=_chance_level,
         moved=_move,
     )
 
@@ -207,7 +207,7 @@ def _details(
     )
 
 
-def _guessing(labels: Labels) -> Mapping[str, float]:
+def _chance_level(labels: Labels) -> Mapping[str, float]:
     return {"balanced_accuracy": 1 / len(labels[0].categories), "auroc": 0.5}
 
 

@@ -15,7 +15,7 @@ from zooft.problems.classification import curves
 from zooft.problems.classification.calibration import Calibration
 from zooft.problems.classification.evaluation import calibration_of, details_of
 from zooft.problems.classification.groups import RULES, group_answers, nothing_index
-from zooft.problems.classification.presentation import mixed_groups, one_answer, one_class
+from zooft.problems.classification.remarks import mixed_groups, one_answer, one_class
 from zooft.report import embedded_images, formatting
 from zooft.report.blocks import Block, Drawing, Folded, Grid, Photo, Row, Shaded, Text
 

@@ -34,7 +34,7 @@ def evaluation_part(kinds: Kinds) -> EvaluationPart:
         fit=partial(_fit, kinds),
         apply=partial(_apply, kinds),
         details=partial(_details, kinds),
-        guessing=partial(_guessing, kinds),
+        guessing=partial(_chance_level, kinds),
     )
 
 
@@ -70,7 +70,7 @@ def _metrics(kinds: Kinds, predictions: Predictions, labels: Labels) -> Mapping[
     return {PRIMARY: float(np.mean(primary)), **found}
 
 
-def _guessing(kinds: Kinds, labels: Labels) -> Mapping[str, float]:
+def _chance_level(kinds: Kinds, labels: Labels) -> Mapping[str, float]:
     return {
         part.figure(name): share
         for part in kinds.parts(labels)

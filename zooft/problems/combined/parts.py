@@ -12,7 +12,6 @@ import numpy as np
 from zooft.evaluation.predictions import Predictions
 
 if TYPE_CHECKING:
-    import numpy as np
     from numpy.typing import NDArray
 
     from zooft.contracts import Labels, Problem

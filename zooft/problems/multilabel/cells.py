@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from zooft.contracts import Label, Targets
+from zooft.contracts.words import list_some
 from zooft.data.labels import check_labels
 from zooft.errors import DataError
 
@@ -109,7 +110,10 @@ def _from_lists(cells: Sequence[str], column: str, empty_is_no: bool) -> Targets
             )
         values.append(None if index in faults else tuple(name in found for name in names))
     labels = tuple(Label(name=name, constants={LISTED: 1.0}) for name in names)
-    read_as = f"{column} is read as lists: a label that a row doesn't name isn't there; the labels are {_some(names)}"
+    read_as = (
+        f"{column} is read as lists: a label that a row doesn't name isn't there; the labels are "
+        f"{list_some(names, _NAMED)}"
+    )
     return Targets(
         labels=labels, values=values, faults=faults, notes=(read_as, *_about_commas(lists), *_notes(values, labels))
     )
@@ -119,10 +123,6 @@ def _about_commas(lists: Sequence[Sequence[str]]) -> tuple[str, ...]:
     if not any("," in name for found in lists for name in found):
         return ()
     return ("some labels have a comma in their names; a list has ; or | between its labels",)
-
-
-def _some(names: Sequence[str]) -> str:
-    return ", ".join(names[:_NAMED]) + (f" and {len(names) - _NAMED} more" if len(names) > _NAMED else "")
 
 
 # ------------------------------------------------------------------------------------------------- both

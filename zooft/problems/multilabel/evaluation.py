@@ -13,7 +13,8 @@ from zooft.contracts import EvaluationPart
 from zooft.evaluation.groups import members_of
 from zooft.evaluation.predictions import Predictions
 from zooft.problems.multilabel import metrics
-from zooft.problems.multilabel.training import HEAD, targets_column
+from zooft.problems.multilabel.head import HEAD
+from zooft.problems.multilabel.training import targets_column
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -68,7 +69,7 @@ def evaluation_part() -> EvaluationPart:
         apply=_apply,
         details=_details,
         telling=("auroc", "micro_f1"),
-        guessing=_guessing,
+        guessing=_chance_level,
         moved=_move,
     )
 
@@ -149,7 +150,7 @@ def _decisive(predictions: Predictions, _labels: Labels) -> int:
     return int((predictions["probabilities"] - predictions["threshold"]).max(1).argmax())
 
 
-def _guessing(_labels: Labels) -> Mapping[str, float]:
+def _chance_level(_labels: Labels) -> Mapping[str, float]:
     return {"auroc": 0.5}
 
 

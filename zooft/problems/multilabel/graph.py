@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 import torch
 from torch import Tensor, nn
 
-from zooft.problems.multilabel.training import HEAD
+from zooft.problems.multilabel.head import HEAD
 
 
 class LabelsGraph(nn.Module):

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from zooft.contracts import Loss
-from zooft.problems.multilabel.training import HEAD
+from zooft.problems.multilabel.head import HEAD
 
 
 class WeightedLoss(nn.Module):

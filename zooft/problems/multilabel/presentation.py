@@ -9,8 +9,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from zooft.contracts import Description, PresentationPart, Table
+from zooft.contracts.words import format_figure
+from zooft.problems.multilabel import plots
 from zooft.problems.multilabel.evaluation import rows_of, thresholds_of
-from zooft.problems.multilabel.training import HEAD
+from zooft.problems.multilabel.head import HEAD
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -153,12 +155,10 @@ def _tables(evaluation: Evaluation, _labels: Labels) -> Sequence[Table]:
 
 
 def _figure(value: float) -> str:
-    return "undefined" if math.isnan(value) else f"{value:.3f}"
+    return format_figure(value)
 
 
 def _sections(evaluated: Evaluated, labels: Labels, _fitted: Fitted, _rule: str) -> Sequence[Any]:
-    from zooft.problems.multilabel import plots
-
     return [*_tables(evaluated.evaluation, labels), *plots.of_split(evaluated, labels)]
 
 

@@ -10,6 +10,7 @@ import numpy as np
 
 from zooft.contracts import Strata, TrainingPart
 from zooft.problems.multilabel import cells
+from zooft.problems.multilabel.head import HEAD
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -17,8 +18,6 @@ if TYPE_CHECKING:
 
     from zooft.contracts import Labels
 
-HEAD = "logits"
-"""The head's output, ``(N, L)``."""
 HEAVIEST = 10.0
 """Of a rarer label, single pictures would drive the training."""
 

@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from zooft.contracts import Label, Targets
+from zooft.contracts.words import list_some
 from zooft.errors import ConfigError, DataError
 
 MOST_GRADES = 50
@@ -88,8 +89,7 @@ def _name(cell: str, known: Mapping[str, int]) -> str:
 
 
 def _fault(cell: str, column: str, scale: Sequence[str]) -> str:
-    shown = ", ".join(scale[:_SHOWN]) + (f" and {len(scale) - _SHOWN} more" if len(scale) > _SHOWN else "")
-    return f"{column} is {repr(cell) if cell else 'empty'}; expected one of the grades {shown}"
+    return f"{column} is {repr(cell) if cell else 'empty'}; expected one of the grades {list_some(scale, _SHOWN)}"
 
 
 def _about_absent(values: Sequence[int | None], column: str, scale: Sequence[str]) -> tuple[str, ...]:

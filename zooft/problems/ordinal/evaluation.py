@@ -53,7 +53,7 @@ def evaluation_part() -> EvaluationPart:
         one_answer=_one_grade,
         details=_details,
         telling=("mae", "accuracy"),
-        guessing=_guessing,
+        guessing=_chance_level,
         moved=_move,
     )
 
@@ -116,7 +116,7 @@ def _one_grade(predictions: Predictions, groups: Predictions, labels: Labels) ->
     return labels[0].categories[groups["target"][0]] if alike else ""
 
 
-def _guessing(_labels: Labels) -> Mapping[str, float]:
+def _chance_level(_labels: Labels) -> Mapping[str, float]:
     return {"quadratic_kappa": 0.0}
 
 

@@ -11,6 +11,7 @@ import numpy as np
 from zooft.contracts import Description, PresentationPart, Table
 from zooft.problems.ordinal.evaluation import details_of
 from zooft.problems.ordinal.links import HEAD
+from zooft.report.blocks import Row, Shaded
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -19,7 +20,6 @@ if TYPE_CHECKING:
     from zooft.contracts import Fitted, Labels
     from zooft.evaluation.evaluate import Evaluated, Evaluation
     from zooft.evaluation.predictions import Predictions
-    from zooft.report.blocks import Shaded
 
 _FEW = 4
 """Grades that have a column each on the screen."""
@@ -113,8 +113,6 @@ def _per_grade(evaluation: Evaluation, labels: Labels) -> Table:
 
 
 def _sections(evaluated: Evaluated, labels: Labels, _fitted: Fitted, _rule: str) -> Sequence[Any]:
-    from zooft.report.blocks import Row
-
     evaluation, grades = evaluated.evaluation, labels[0].categories
     details = details_of(evaluation.details)
     tables = [_shade("Grades per sample", details.confusion, grades)]
@@ -125,8 +123,6 @@ def _sections(evaluated: Evaluated, labels: Labels, _fitted: Fitted, _rule: str)
 
 
 def _shade(title: str, counts: Sequence[Sequence[int]], grades: Sequence[str]) -> Shaded:
-    from zooft.report.blocks import Shaded
-
     shares = tuple(tuple(round(100 * count / max(sum(row), 1)) for count in row) for row in counts)
     return Shaded(title=title, names=tuple(grades), counts=tuple(map(tuple, counts)), shares=shares)
 

@@ -11,8 +11,7 @@ import numpy as np
 
 from zooft.contracts import EvaluationPart
 from zooft.problems.regression.metrics import SMALLER_IS_BETTER, all_figures, figures
-from zooft.problems.regression.scaling import numbers_of, scale_of
-from zooft.problems.regression.training import HEAD
+from zooft.problems.regression.scaling import HEAD, numbers_of, scale_of
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

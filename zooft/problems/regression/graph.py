@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor, nn
 
-from zooft.problems.regression.training import HEAD
+from zooft.problems.regression.scaling import HEAD
 
 if TYPE_CHECKING:
     from zooft.problems.regression.scaling import Scale

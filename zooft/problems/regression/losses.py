@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from zooft.contracts import Loss
-from zooft.problems.regression.training import HEAD
+from zooft.problems.regression.scaling import HEAD
 
 if TYPE_CHECKING:
     from zooft.problems.regression.scaling import Scale

@@ -9,9 +9,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from zooft.contracts import Description, PresentationPart, Table
+from zooft.problems.regression import plots
 from zooft.problems.regression.evaluation import as_table, rows_of
-from zooft.problems.regression.scaling import scale_of
-from zooft.problems.regression.training import HEAD, name_with_unit
+from zooft.problems.regression.scaling import HEAD, scale_of
+from zooft.problems.regression.training import name_with_unit
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -130,8 +131,6 @@ def _figure(value: float, unit: str) -> str:
 
 
 def _sections(evaluated: Evaluated, labels: Labels, _fitted: Fitted, _rule: str) -> Sequence[Any]:
-    from zooft.problems.regression import plots
-
     return [*_tables(evaluated.evaluation, labels), *plots.of_split(evaluated, labels)]
 
 

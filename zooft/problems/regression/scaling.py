@@ -24,6 +24,9 @@ if TYPE_CHECKING:
 
 QUARTILES = {"lower_quartile": 0.25, "median": 0.5, "upper_quartile": 0.75}
 
+HEAD = "standardised"
+"""The head's output, ``(N, L)``."""
+
 
 @dataclass(frozen=True, slots=True)
 class Scale:

@@ -11,16 +11,13 @@ import numpy as np
 
 from zooft.contracts import Strata, TrainingPart
 from zooft.problems.regression import cells
-from zooft.problems.regression.scaling import QUARTILES, numbers_of, prepare, scale_of
+from zooft.problems.regression.scaling import HEAD, QUARTILES, numbers_of, prepare, scale_of
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
     from torch import nn
 
     from zooft.contracts import Labels
-
-HEAD = "standardised"
-"""The head's output, ``(N, L)``."""
 
 
 def training_part() -> TrainingPart:

@@ -59,6 +59,8 @@ function showModel() {
   find("zooft").textContent = `zooft ${about.zooft}`;
   find("doubts").hidden = !about.unverified.length;
   find("doubts").textContent = about.unverified.join(" ");
+  find("hint").hidden = !about.index_hint;
+  find("hint").textContent = about.index_hint;
   find("files").accept = about.series ? ".zip,.dcm,.nii,.gz,application/zip" : "image/*,.zip,application/zip";
   find("about").hidden = false;
   const rows = {
@@ -69,6 +71,7 @@ function showModel() {
     "Backbone": about.backbone,
     "Weights": [about.weights.kind, about.weights.licence && `licence ${about.weights.licence}`].filter(Boolean).join(", "),
     "Figures": figures(about.metrics),
+    "Index": about.index ? `${number(about.index.pictures)} pictures, ${number(about.index.identities)} identities` : "",
     "Runs on": about.provider.replace("ExecutionProvider", ""),
     "SHA-256 of the weights": about.weights_sha256,
   };
@@ -120,15 +123,17 @@ function entry(about, answer, given, file, seconds) {
     make("h3", {}, heading || name),
     make("p", { className: "caption" }, `${heading ? `${name} · ` : ""}${seconds < 1 ? `${Math.round(seconds * 1000)} ms` : `${number(seconds)} s`} from sending to answer`),
     row.error ? make("p", { className: "error" }, row.error) : null,
-    bars(about, answer, row), table(about, row));
+    bars(about, answer, row), neighbours(about, row), table(about, row));
   if (row.picture && (single || about.series)) words.append(...occlusion(about, file, shown));
   return make("article", { className: "answer" }, shown, words);
 }
 
 const isNumbers = (value) => Array.isArray(value) && value.length && value.every((one) => typeof one === "number");
-const hidden = new Set(["file", "patient", "id", "picture", "error", "decisive", "probability", "probabilities"]);
+const hidden = new Set(["file", "patient", "id", "picture", "error", "decisive", "probability", "probabilities", "nearest"]);
 
 function headline(about, row) {
+  const first = row.nearest?.[0];
+  if (first) return first.same === false ? "Not in the index" : `${first.same ? "" : "Nearest: "}${first.identity}`;
   const name = about.labels[0]?.name;
   if (about.labels.length === 1 && name in row && typeof row[name] !== "object") {
     return `${name}: ${number(row[name])}${about.labels[0].unit ? ` ${about.labels[0].unit}` : ""}`;
@@ -169,6 +174,18 @@ function bars(about, answer, row) {
   if (Object.keys(limits).length) box.append(make("p", { className: "caption" }, "Orange lines: the thresholds."));
   else if (typeof limit === "number") box.append(make("p", { className: "caption" }, `Orange line: the threshold${positive ? ` of ${positive}` : ""}, ${percent(limit)}.`));
   return box;
+}
+
+function neighbours(about, row) {
+  if (!row.nearest?.length) return null;
+  const limit = about.index.threshold;
+  const line = (one) => make("tr", { className: one.same ? "same" : "" },
+    make("th", { scope: "row" }, one.identity, one.file === one.identity ? null : make("span", { className: "caption" }, one.file)),
+    make("td", {}, one.distance.toFixed(4)), make("td", {}, one.same === null ? "not known" : one.same ? "same" : "other"));
+  const names = ["nearest", "distance", "same or other"].map((name) => make("th", { scope: "col" }, name));
+  const rule = typeof limit === "number" ? `The same up to a distance of ${limit.toFixed(4)}.` : "The model has no threshold: no distance is known up to which two are the same.";
+  return make("div", {}, make("table", { className: "neighbours" }, make("thead", {}, make("tr", {}, ...names)),
+    make("tbody", {}, ...row.nearest.map(line))), make("p", { className: "caption" }, rule));
 }
 
 function table(about, row) {
