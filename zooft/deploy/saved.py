@@ -553,11 +553,8 @@ def _locate_deviation(saved: SavedRun, path: Path, record: Verification, arrays:
 
 def _stages_of_modules(saved: SavedRun) -> dict[str, str]:
     """Modules of the model that have tensors, to their stages."""
-    from zooft.model.stages import owners
-
-    model = saved.model
-    found = owners(model.trunk.state_dict(), model.stages)
-    return {f"trunk.{name}".rpartition(".")[0]: stages[0] for name, stages in found.items() if stages}
+    owners = saved.model.owners
+    return {f"trunk.{name}".rpartition(".")[0]: stages[0] for name, stages in owners.items() if stages}
 
 
 def settle(

@@ -50,10 +50,10 @@ def learnable_by_stage(model: AdaptedModel) -> dict[str, list[tuple[str, nn.Para
 
 def parameters_by_stage(model: AdaptedModel) -> dict[str, list[tuple[str, nn.Parameter]]]:
     """Stage to its named parameters; stages without any are left out."""
-    named = dict(model.trunk.named_parameters())
     held: dict[str, list[tuple[str, nn.Parameter]]] = {}
-    for name, (stage,) in owners(named, model.stages).items():
-        held.setdefault(stage, []).append((name, named[name]))
+    for name, parameter in model.trunk.named_parameters():
+        (stage,) = model.owners[name]
+        held.setdefault(stage, []).append((name, parameter))
     return held
 
 
@@ -185,18 +185,18 @@ def frozen_prefix(model: AdaptedModel, frozen: Iterable[str], exempt: Collection
 def fingerprints(model: AdaptedModel, stages: Sequence[str], exempt: Collection[str] = ()) -> dict[str, str]:
     """SHA-256 of tensors of `stages` that aren't exempt, of stages that never run, and of what the zoo has fixed."""
     tensors = model.trunk.state_dict()
-    owned = owners(tensors, model.stages)
     held = {*stages, *model.unread}
-    proven = [name for name in tensors if (held & set(owned[name]) and name not in exempt) or name in model.fixed]
+    proven = [
+        name for name in tensors if (held & set(model.owners[name]) and name not in exempt) or name in model.fixed
+    ]
     return {name: tensors_sha256({name: tensors[name]}) for name in proven}
 
 
 def prefix_sha256(model: AdaptedModel, stop: int) -> str:
     """SHA-256 of every parameter and buffer of the first `stop` stages."""
     tensors = model.trunk.state_dict()
-    owned = owners(tensors, model.stages)
     prefix = set(list(model.stages)[:stop])
-    return tensors_sha256({name: t for name, t in tensors.items() if set(owned[name]) & prefix})
+    return tensors_sha256({name: t for name, t in tensors.items() if set(model.owners[name]) & prefix})
 
 
 def check_unchanged(

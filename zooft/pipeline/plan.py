@@ -16,10 +16,12 @@ from zooft.errors import ConfigError, UnknownNameError, WeightsError
 from zooft.hooks.guard import call_plugin, code_of, place_of
 from zooft.model import weights
 from zooft.model.names import full_name
+from zooft.pipeline import teacher as teachers
 
 if TYPE_CHECKING:
     from zooft.contracts import Family, Task
     from zooft.hooks.registry import Registry
+    from zooft.pipeline.teacher import TeacherRun
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -34,6 +36,7 @@ class Plan:
     family: Family
     family_name: str
     model: str
+    teacher: TeacherRun | None = None
 
 
 def resolve(registry: Registry, values: Mapping[str, Any]) -> Plan:
@@ -69,15 +72,17 @@ def resolve(registry: Registry, values: Mapping[str, Any]) -> Plan:
         weights.check_any(
             weights.Places(family=family, model=model, sources=sources, folder=weights.folder_from_environment())
         )
+    head = _head(registry, config.model.head, task, options)
     return Plan(
         config=config,
         registry=registry,
         task=task,
         options=options,
-        head=_head(registry, config.model.head, task, options),
+        head=head,
         family=family,
         family_name=family_name,
         model=model,
+        teacher=teachers.find(registry, config, task, options, reads=registry.head(head).reads),
     )
 
 
