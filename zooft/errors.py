@@ -18,6 +18,7 @@
     ├── RuntimeModelError      an ONNX file that is refused or can't be read
     ├── ProviderError          the requested execution provider isn't available
     ├── VerificationError      the ONNX file predicts something else than the model did
+    │   └── PruningError       a pruned model is worse than is allowed
     └── ConformanceError       a plugin breaks its contract (zooft.testing)
 
 A message states what was wrong, what was found, and what to do next. The command line prints it and exits
@@ -125,6 +126,10 @@ class VerificationError(ZooftError):
     def __init__(self, message: str, record: Any = None) -> None:
         super().__init__(message)
         self.record = record
+
+
+class PruningError(VerificationError):
+    """A pruned model's figure is worse than is allowed; carries the table of what was reached."""
 
 
 class ConformanceError(ZooftError):

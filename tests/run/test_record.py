@@ -16,6 +16,7 @@ from example_data import REPOSITORY
 from run_records import data_record, run_record
 
 from zooft.compute.resources import Resources
+from zooft.contracts import PrunedSizes
 from zooft.errors import RunError
 from zooft.problems.classification.calibration import Calibration
 from zooft.problems.classification.evaluation import calibration_of
@@ -23,6 +24,7 @@ from zooft.run.folder import claim
 from zooft.run.record import (
     READABLE,
     SCHEMA,
+    PrunedRecord,
     ResolvedRecord,
     RunRecord,
     TrialRecord,
@@ -53,6 +55,19 @@ FULL = run_record(
     profile={"parts": []},
     resumed=2,
     ended_at=(2, 4),
+    pruned=PrunedRecord(
+        ratio=0.3,
+        sizes=PrunedSizes(
+            tensors={"conv1.weight": (12, 3, 3, 3)},
+            attributes={"conv1": {"out_channels": 12}, "norm": {"shape": (12,)}},
+        ),
+        groups=1,
+        whole=2,
+        before=16,
+        after=12,
+        gate={"drop": 0.01, "drop_low": None},
+        table={"original": {"parameters": 5}},
+    ),
 )
 
 

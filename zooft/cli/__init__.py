@@ -23,6 +23,7 @@ COMMANDS = {
     "evaluate": "Judge a run or an ONNX file on data.",
     "compare": "Put runs side by side.",
     "export": "Export a run to ONNX and verify the file.",
+    "prune": "Take channels out of a run's backbone, train on, and compare with a smaller one.",
     "verify": "Compare a run's ONNX file with its model.",
     "predict": "Classify files with an ONNX file.",
     "serve": "Answer requests over HTTP with ONNX files, and show a page.",

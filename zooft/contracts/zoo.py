@@ -116,6 +116,19 @@ class WeightsRecord:
     tensors_sha256: str
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PrunedSizes:
+    """In what sizes a pruned module differs from the zoo's: enough to build it again for weights to be loaded.
+
+    Attributes:
+        tensors: the zoo's names of parameters and buffers to their shapes.
+        attributes: the zoo's names of modules to their sizes, such as ``out_channels``.
+    """
+
+    tensors: Mapping[str, tuple[int, ...]]
+    attributes: Mapping[str, Mapping[str, int | tuple[int, ...]]]
+
+
 def _same_name(name: str) -> str:
     return name
 

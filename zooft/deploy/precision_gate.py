@@ -51,9 +51,9 @@ class Drop:
         """Whether it is at most so much; not where a figure isn't defined."""
         return self.value <= most + 1e-12
 
-    def describe(self) -> str:
-        """In words, with the interval."""
-        kind = " of the float32 file's" if self.relative else ""
+    def describe(self, of: str = "the float32 file's") -> str:
+        """In words, with the interval; `of` is whose figure it is a share of."""
+        kind = f" of {of}" if self.relative else ""
         ends = "" if self.low is None or self.high is None else f" (95 % interval {self.low:+.4f} … {self.high:+.4f})"
         return (
             f"{self.metric.replace('_', ' ')} {self.now:.4f} instead of {self.before:.4f}, worse by "

@@ -123,6 +123,7 @@ def open_run(path: Path, registry: Registry, *, like: Backbone | None = None) ->
         channels=task.channels(options),
         record=record.weights,
         like=like,
+        pruned=None if record.pruned is None else record.pruned.sizes,
     )
     backbone = for_task(backbone, task, options)
     _check_taps(path, record, backbone)
@@ -808,7 +809,7 @@ def _describe(saved: SavedRun, sha256: str) -> Metadata:
         ports=sample_tables.ports(saved.task, saved.options),
         group_rule=saved.group_rule,
         preprocessing=f"inside the graph: {saved.task.explain(saved.input, saved.options)}",
-        backbone=record.backbone.reference,
+        backbone=record.backbone_in_words,
         weights=runs.to_json(record.weights),
         weights_sha256=sha256,
         data={key: value for key, value in runs.to_json(record.data).items() if key != "path"},

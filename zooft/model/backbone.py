@@ -9,9 +9,10 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import nn
 
-from zooft.contracts import Family, WeightsRecord
+from zooft.contracts import Family, PrunedSizes, WeightsRecord
 from zooft.errors import ModelError
 from zooft.hooks.guard import call_plugin, place_of
+from zooft.model import pruning
 from zooft.model import weights as weight_files
 from zooft.model.building import build_module, check_first_convolution, read_anatomy, shapes_of, weight_places
 from zooft.model.loading import load_strictly
@@ -46,6 +47,7 @@ class Backbone:
         input: what the trunk wants to see.
         weights: where its tensors come from.
         fixed: names of parameters that the zoo has built with ``requires_grad=False``; they stay as they are, always.
+        pruned: its sizes, where channels were taken out.
     """
 
     family: str
@@ -57,6 +59,7 @@ class Backbone:
     input: InputSpec
     weights: WeightsRecord
     fixed: frozenset[str] = frozenset()
+    pruned: PrunedSizes | None = None
 
     @property
     def reference(self) -> str:
@@ -116,7 +119,13 @@ def outline_backbone(family: Family, name: str) -> Backbone:
 
 
 def rebuild_backbone(
-    family: Family, name: str, *, channels: int, record: WeightsRecord, like: Backbone | None = None
+    family: Family,
+    name: str,
+    *,
+    channels: int,
+    record: WeightsRecord,
+    like: Backbone | None = None,
+    pruned: PrunedSizes | None = None,
 ) -> Backbone:
     """The same module without weights, for tensors that a run has saved.
 
@@ -126,6 +135,10 @@ def rebuild_backbone(
         channels: of the input.
         record: of the weights that the run began with.
         like: the same backbone, where this process has built and checked it before: it isn't checked again.
+        pruned: the sizes that it was pruned to.
+
+    Raises:
+        ModelError: it has no such sizes.
     """
     module = build_module(family, name, drawn=like is None)
     return _assemble(
@@ -136,6 +149,7 @@ def rebuild_backbone(
         channels=channels,
         record=record,
         width=None if like is None else like.width,
+        pruned=pruned,
     )
 
 
@@ -169,12 +183,15 @@ def _assemble(
     channels: int,
     record: WeightsRecord,
     width: int | None = None,
+    pruned: PrunedSizes | None = None,
 ) -> Backbone:
     """The parts, checked; where the `width` is known, they have been checked before."""
     spec = anatomy.input
     if channels != spec.channels:
         spec = _adapt_channels(family, name, module, anatomy, channels)
     slots = tuple(_take_out(module, classifier) for classifier in anatomy.classifier)
+    if pruned is not None:
+        pruning.resize(module, pruned, what="the run's record")
     if width is None:
         width = _check_width(family, name, module, anatomy, spec)
     return Backbone(
@@ -187,6 +204,7 @@ def _assemble(
         input=spec,
         weights=record,
         fixed=frozenset(key for key, parameter in module.named_parameters() if not parameter.requires_grad),
+        pruned=pruned,
     )
 
 

@@ -37,6 +37,7 @@ _CORE = (
     "zooft.model.backbone",
     "zooft.model.skip_init",
     "zooft.model.building",
+    "zooft.model.pruning",
     "zooft.model.stages",
     "zooft.model.taps",
     "zooft.model.geometry",

@@ -38,7 +38,7 @@ from zooft.pipeline import resume, training
 from zooft.pipeline import teacher as teachers
 from zooft.pipeline.cache_key import reading_key
 from zooft.pipeline.events import RunEvents
-from zooft.pipeline.plan import Plan, resolve
+from zooft.pipeline.plan import Beginning, Plan, resolve
 from zooft.pipeline.record import begin_record
 from zooft.pipeline.reporter import LoggingReporter, Reporter, SilentReporter
 from zooft.report import page
@@ -104,10 +104,17 @@ def finetune(*, reporter: Reporter | None = None, registry: Registry | None = No
     Raises:
         ZooftError: states what was wrong and what to do; nothing half-made is left under the run's name.
     """
+    return finetune_from(None, reporter=reporter, registry=registry, **values)
+
+
+def finetune_from(
+    begin: Beginning | None, *, reporter: Reporter | None = None, registry: Registry | None = None, **values: Any
+) -> FinetuneResult:
+    """As `finetune`, from a model that isn't the zoo's."""
     reporter = reporter or LoggingReporter() if launcher.process() == 0 else SilentReporter()
     if launcher.processes() > 1:
         return _finetune_together(registry, values, reporter)
-    plan = _resolve(registry, values)  # before torch is loaded: most faults are found here
+    plan = _resolve(registry, values, begin)  # before torch is loaded: most faults are found here
     from zooft.compute import distributed
 
     accelerator = distributed.alone(plan.config.machine.device)
@@ -132,9 +139,11 @@ def _finetune_together(registry: Registry | None, values: Mapping[str, Any], rep
     return result
 
 
-def _resolve(registry: Registry | None, values: Mapping[str, Any]) -> Plan:
+def _resolve(registry: Registry | None, values: Mapping[str, Any], begin: Beginning | None = None) -> Plan:
     known = registry or registries.load()
-    return resolve(known, resume.resume_options(known, values) if values.get("resume") is not None else values)
+    if values.get("resume") is None:
+        return resolve(known, values, begin)
+    return resolve(known, resume.resume_options(known, values), resume.beginning(Path(values["resume"])))
 
 
 @contextmanager
@@ -148,6 +157,9 @@ def _working_folder(plan: Plan, accelerator: Accelerator) -> Iterator[tuple[runs
         try:
             yield folder, events
         except BaseException as error:  # Ctrl-C too
+            if folder is not None and resume.is_nothing_yet(plan):
+                folder.discard()
+                raise
             checkpoint = folder.abandon() if folder is not None else ""
             if checkpoint:
                 error.add_note(checkpoint)
@@ -269,6 +281,8 @@ def _complete(
         with context.clock.part("export and verification"):
             verification = _export(context, saved, splits)
     clock.lap("export")
+    if plan.begin is not None and plan.begin.accept is not None:
+        update_record(folder.path, pruned=plan.begin.accept(saved, splits.val, verification))
     update_record(folder.path, resources=clock.resources())
     if plan.config.report:
         with context.clock.part("report"), _without_report(reporter):
@@ -310,6 +324,8 @@ def _read_data(plan: Plan, folder: Path, reporter: Reporter) -> tuple[Discovery,
     found = sample_tables.discover(plan.task, plan.config.data, plan.options, computing=reporter.computing)
     if plan.config.resume is not None:
         resume.check_data(folder, found)
+    elif plan.begin is not None:
+        resume.check_data(plan.begin.before, found)
     problem = plan.task.problem
     splits = _split(plan, found, reporter)
     sample_tables.write_samples(
@@ -393,6 +409,8 @@ def _write_record(
 ) -> None:
     """``run.json``, and the news that the run has begun."""
     begun = begin_record(plan, backbone, adapted, splits, found)
+    if plan.begin is not None:
+        begun = replace(begun, pruned=plan.begin.pruned)
     if plan.config.resume is not None:
         resume.check_weights(folder, backbone)
         resume.check_stages(folder, backbone)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -19,14 +19,40 @@ from zooft.model.names import full_name
 from zooft.pipeline import teacher as teachers
 
 if TYPE_CHECKING:
-    from zooft.contracts import Family, Task
+    from zooft.contracts import Family, Labels, Sample, Task, Verification
+    from zooft.deploy.saved import SavedRun
     from zooft.hooks.registry import Registry
+    from zooft.model.adapted import AdaptedModel
+    from zooft.model.backbone import Backbone
     from zooft.pipeline.teacher import TeacherRun
+    from zooft.run.record import PrunedRecord
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Beginning:
+    """A model that training begins with instead of the zoo's: one that was pruned.
+
+    Attributes:
+        before: the run that was pruned, or that goes on.
+        model: the backbone, and its model with a head, from the plan and the labels.
+        pruned: what was taken out.
+        accept: ``(run, its validation samples, verification) -> what was pruned, with figures``, called before the run
+            is published; an error that it raises leaves nothing of it. None for a run that goes on.
+    """
+
+    before: Path
+    model: Callable[[Plan, Labels], tuple[Backbone, AdaptedModel]]
+    pruned: PrunedRecord
+    accept: Callable[[SavedRun, Sequence[Sample], Verification | None], PrunedRecord] | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Plan:
-    """The configuration with every name in it resolved."""
+    """The configuration with every name in it resolved.
+
+    Attributes that aren't the configuration's own:
+        begin: what training begins with, where that isn't the zoo's model.
+    """
 
     config: FinetuneConfig
     registry: Registry
@@ -37,16 +63,18 @@ class Plan:
     family_name: str
     model: str
     teacher: TeacherRun | None = None
+    begin: Beginning | None = None
 
 
-def resolve(registry: Registry, values: Mapping[str, Any]) -> Plan:
+def resolve(registry: Registry, values: Mapping[str, Any], begin: Beginning | None = None) -> Plan:
     """Look up every name and check every value before any work is done."""
     if "task" not in values:
         configuration.build(FinetuneConfig, values)  # reports it, along with all other faults
     task = registry.task(str(values["task"]))
     config, options = configuration.read(values, FinetuneConfig, task.options)
     config = _without_place(registry, config)
-    if config.model.weights not in {"pretrained", "random"} and not Path(config.model.weights).is_file():
+    named = config.model.weights not in {"pretrained", "random"}
+    if begin is None and named and not Path(config.model.weights).is_file():
         raise WeightsError(
             f"there is no weights file {config.model.weights}; --weights takes pretrained, random, or a .safetensors "
             "or .pth file"
@@ -67,7 +95,7 @@ def resolve(registry: Registry, values: Mapping[str, Any]) -> Plan:
             f"--sweep or {other}"
         )
     model = full_name(family, model)
-    if config.model.weights == "pretrained" and config.resume is None:
+    if begin is None and config.model.weights == "pretrained" and config.resume is None:
         sources = [entry.value for entry in registry.weights]
         weights.check_any(
             weights.Places(family=family, model=model, sources=sources, folder=weights.folder_from_environment())
@@ -83,6 +111,7 @@ def resolve(registry: Registry, values: Mapping[str, Any]) -> Plan:
         family_name=family_name,
         model=model,
         teacher=teachers.find(registry, config, task, options, reads=registry.head(head).reads),
+        begin=begin,
     )
 
 

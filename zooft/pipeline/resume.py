@@ -8,20 +8,24 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from zooft import config as configuration
 from zooft.data import samples as sample_tables
 from zooft.errors import ConfigError, DataError, RunError, WeightsError
+from zooft.hooks.guard import call_plugin
 from zooft.pipeline import teacher as teachers
+from zooft.pipeline.plan import Beginning
 from zooft.run import checkpoint as checkpoints
 from zooft.run import folder as runs
 from zooft.run.record import RunRecord, read_record
 
 if TYPE_CHECKING:
-    from zooft.contracts import Discovery
+    from zooft.contracts import Discovery, Labels, PrunedSizes
     from zooft.hooks.registry import Registry
+    from zooft.model.adapted import AdaptedModel
     from zooft.model.backbone import Backbone
     from zooft.pipeline.plan import Plan
     from zooft.run.checkpoint import Checkpoint
@@ -33,6 +37,8 @@ _LOCAL, _UNSAVED = "local_options", "asked_again"
 
 The task's options for where things lie, and those of them that aren't saved.
 """
+_PRUNING = "pruning"
+"""The same, where ``zooft prune`` is at work."""
 
 
 def settings(plan: Plan) -> dict[str, Any]:
@@ -52,7 +58,55 @@ def local_settings(plan: Plan) -> dict[str, Any]:
     if not plan.task.private:
         held["data"] = str(plan.config.data.resolve())
     unsaved = [name for name in own if name not in saved]
-    return {**held, **saved, _LOCAL: list(own), _UNSAVED: unsaved}
+    pruning = {_PRUNING: True} if is_nothing_yet(plan) else {}
+    return {**held, **saved, _LOCAL: list(own), _UNSAVED: unsaved, **pruning}
+
+
+def is_nothing_yet(plan: Plan) -> bool:
+    """Whether the run is nothing until its figures are accepted, so that no half of it is of use."""
+    return plan.begin is not None and plan.begin.accept is not None
+
+
+def beginning(run: Path) -> Beginning | None:
+    """The model that a run to be resumed is of, where it was pruned; its weights are in the state to resume from."""
+    record = _record(runs.working_or_final(run))
+    if record is None or record.pruned is None:
+        return None
+    return Beginning(before=run, model=partial(_rebuilt, record), pruned=record.pruned)
+
+
+def _rebuilt(record: RunRecord, plan: Plan, labels: Labels) -> tuple[Backbone, AdaptedModel]:
+    return build_pruned(record, None if record.pruned is None else record.pruned.sizes, plan, labels)
+
+
+def build_pruned(
+    record: RunRecord, sizes: PrunedSizes | None, plan: Plan, labels: Labels
+) -> tuple[Backbone, AdaptedModel]:
+    """A run's backbone in other sizes, and its model with a head; weights are to be loaded.
+
+    Args:
+        record: of the run.
+        sizes: to build it in.
+        plan: of what is to be trained.
+        labels: of its targets.
+    """
+    import torch
+
+    from zooft.model import adapted
+    from zooft.model.backbone import for_task, rebuild_backbone
+
+    torch.manual_seed(plan.config.seed)
+    backbone = rebuild_backbone(
+        plan.family,
+        plan.model,
+        channels=plan.task.channels(plan.options),
+        record=record.weights,
+        pruned=sizes,
+    )
+    backbone = for_task(backbone, plan.task, plan.options)
+    outputs = call_plugin(plan.task.problem.training, "outputs", labels, plan.options)
+    model = adapted.adapt(backbone, plan.registry.head(plan.head), outputs, known_taps=record.backbone.taps)
+    return backbone, model
 
 
 def _names_nobody(value: str) -> bool:
@@ -75,6 +129,11 @@ def resume_options(registry: Registry, values: Mapping[str, Any]) -> dict[str, A
     if "epochs" in given and runs.is_finished(run):
         return _extend(registry, run, given)
     own = dict(runs.read_settings(run))
+    if own.pop(_PRUNING, False):
+        raise RunError(
+            f"{run} is what 'zooft prune' was at work on when it was killed, and can't be resumed; remove the folder "
+            "and run 'zooft prune' again"
+        )
     local, unsaved = own.pop(_LOCAL, []), own.pop(_UNSAVED, [])
     _refuse_foreign(given, (*ALLOWED, *local))
     wanted = [name for name in ("data", *unsaved) if name not in {**own, **given}]
@@ -93,7 +152,7 @@ def _extend(registry: Registry, run: Path, given: Mapping[str, Any]) -> dict[str
     own = configuration.read_toml(run / runs.SETTINGS_FILE)
     # where things lie was removed when the run was finished
     local = configuration.local_names(registry.task(before.task).options)
-    placed = () if own["weights"] in {"pretrained", "random"} else ("weights",)
+    placed = () if before.pruned is not None or own["weights"] in {"pretrained", "random"} else ("weights",)
     if before.distillation is not None:
         placed = (*placed, "distill")
     _refuse_foreign(given, (*ALLOWED, "epochs", "out", *placed, *local))

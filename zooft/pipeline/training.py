@@ -154,6 +154,8 @@ def prepare_context(
 
 def adapt(plan: Plan, labels: Labels) -> tuple[Backbone, AdaptedModel]:
     """The backbone, and its model with a new head: the same in every process, by the seed."""
+    if plan.begin is not None:
+        return plan.begin.model(plan, labels)
     import torch
 
     from zooft.model import adapted

@@ -153,8 +153,8 @@ class ReportInputs:
 
     @property
     def backbone(self) -> str:
-        """``family:name``."""
-        return self.record.backbone.reference
+        """``family:name``, and how much of it was pruned."""
+        return self.record.backbone_in_words
 
     @property
     def software(self) -> str:

@@ -42,10 +42,17 @@ def settings(inputs: ReportInputs) -> Section:
     )
     blocks: tuple[Block, ...] = (
         Facts(facts),
-        Code(f"zooft finetune --config settings.toml --data {_data(inputs)}", "To repeat the run:"),
+        Code(_again(inputs), "To repeat the run:"),
         Folded("All settings: settings.toml", (Code(to_toml({**config, **inputs.record.options})),)),
     )
     return Section("settings", "Settings", blocks)
+
+
+def _again(inputs: ReportInputs) -> str:
+    pruned = inputs.record.pruned
+    if pruned is not None:
+        return f"zooft prune RUN --ratio {pruned.ratio:g} --epochs {inputs.record.config['epochs']}"
+    return f"zooft finetune --config settings.toml --data {_data(inputs)}"
 
 
 def data(inputs: ReportInputs) -> Section:

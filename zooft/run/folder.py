@@ -82,6 +82,15 @@ class WorkingFolder:
         finally:
             exclusive.release(self.lock)
 
+    def discard(self) -> None:
+        """Remove what was made, of a run that is nothing until it is complete."""
+        import shutil
+
+        try:
+            shutil.rmtree(self.path, ignore_errors=True)
+        finally:
+            exclusive.release(self.lock)
+
     def _describe_rest(self) -> str:
         onwards = f"'zooft finetune --resume {self.path}' resumes it{self._last_saved()}"
         if (self.path / WEIGHTS_FILE).exists():
@@ -131,14 +140,13 @@ def claim(
     Raises:
         RunError: the folder is in use, or can't be made.
     """
-    final = out if out is not None else _next_free(RUNS, f"{task}-{_slug(model)}")
+    final = out if out is not None else _next_free(RUNS, f"{task}-{slug(model)}")
     if not final.name or final.name == "..":
         raise RunError(
             f"{final} can't be the run's own folder; give --out a new folder's name, such as {final / 'run'}"
         )
     working = final.with_name(final.name + SUFFIX)
-    if final.exists() and (not final.is_dir() or any(final.iterdir())):
-        raise RunError(f"{final} exists already; choose another --out, or remove it")
+    refuse_taken(final)
     try:
         final.parent.mkdir(parents=True, exist_ok=True)
     except OSError as error:
@@ -155,6 +163,12 @@ def claim(
     return WorkingFolder(working, final, lock=lock)
 
 
+def refuse_taken(final: Path) -> None:
+    """Raise RunError where something lies at the path of a run to be."""
+    if final.exists() and (not final.is_dir() or any(final.iterdir())):
+        raise RunError(f"{final} exists already; choose another --out, or remove it")
+
+
 def complete(final: Path) -> None:
     """Do the last steps of a finished run, also where a kill has prevented them."""
     write_text(final.parent / LATEST_FILE, final.name + "\n", errors="surrogateescape")
@@ -165,6 +179,12 @@ def is_finished(run: Path) -> bool:
     """Whether `run` is the folder of a finished run."""
     working, final = _names(run)
     return run == final and (final / RUN_FILE).is_file() and not working.exists()
+
+
+def working_or_final(run: Path) -> Path:
+    """Where a run lies: while it is worked on, or was when its process died, else its own name."""
+    working, final = _names(run)
+    return working if working.is_dir() else final
 
 
 def find_cut_off(run: Path) -> Path | None:
@@ -350,5 +370,6 @@ def _next_free(folder: Path, stem: str) -> Path:
     return folder / f"{stem}-{number}"
 
 
-def _slug(text: str) -> str:
+def slug(text: str) -> str:
+    """A name as part of a folder's."""
     return re.sub(r"[^A-Za-z0-9_.]+", "-", text)

@@ -14,7 +14,7 @@ from functools import cache
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from zooft.compute.resources import Resources
-from zooft.contracts import InputSpec, Label, WeightsRecord
+from zooft.contracts import InputSpec, Label, PrunedSizes, WeightsRecord
 from zooft.errors import RunError
 from zooft.run.folder import RUN_FILE, SUFFIX, write_json
 from zooft.runtime import schema_2, schemas
@@ -145,6 +145,31 @@ class DistillationRecord:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class PrunedRecord:
+    """What ``zooft prune`` took out of the backbone.
+
+    Attributes:
+        ratio: of the channels of each group of layers, as requested.
+        sizes: of the backbone's tensors and layers, where they differ from the zoo's.
+        groups: of layers that share channels, which lost some.
+        whole: groups that lost none.
+        before: channels of the groups that lost some.
+        after: the same, afterwards.
+        gate: the primary figure of the run that was pruned and of this one, on validation samples.
+        table: what each costs: the run that was pruned, this one, and one with a smaller backbone.
+    """
+
+    ratio: float
+    sizes: PrunedSizes
+    groups: int
+    whole: int
+    before: int
+    after: int
+    gate: Mapping[str, Any] = field(default_factory=dict)
+    table: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class RunRecord:
     """``run.json``. What a run finds out is None, or empty, until then.
 
@@ -172,6 +197,7 @@ class RunRecord:
         resumed: how often the run was resumed.
         ended_at: the number of epochs after which it had ended, where it was continued for more.
         distillation: the teacher, with ``--distill``.
+        pruned: what was taken out of the backbone; None where it is as the zoo builds it.
     """
 
     # strict, for the types of its parts too: an unknown field is a fault, and a text is no number
@@ -200,11 +226,18 @@ class RunRecord:
     resumed: int = 0
     ended_at: tuple[int, ...] = ()
     distillation: DistillationRecord | None = None
+    pruned: PrunedRecord | None = None
 
     @property
     def classes(self) -> tuple[str, ...]:
         """The categories of all labels, one after the other."""
         return tuple(name for label in self.labels for name in label.categories)
+
+    @property
+    def backbone_in_words(self) -> str:
+        """``family:name``, and how much of it was pruned."""
+        pruned = "" if self.pruned is None else f" (pruned, ratio {self.pruned.ratio:g})"
+        return self.backbone.reference + pruned
 
     def figures(self, split: str) -> Mapping[str, Any]:
         """A split's figures as `Evaluation` has them, in JSON's types; empty where it wasn't evaluated."""

@@ -39,7 +39,7 @@ class Metadata:
         ports: the inputs.
         group_rule: how the samples of a group, such as a patient, are combined into one prediction.
         preprocessing: what the graph does to its input, in words.
-        backbone: ``family:full_name``.
+        backbone: ``family:full_name``, and how much of it was pruned.
         weights: what the pretrained weights were: kind, source, licence, SHA-256.
         weights_sha256: of the tensors in this file.
         data: fingerprint and counts of the training data.
