@@ -210,7 +210,7 @@ def test_faults_name_the_option_and_never_its_group(values: dict[str, Any], mess
 
 
 def test_no_two_groups_have_an_option_of_one_name() -> None:
-    assert len(set(config.names(FinetuneConfig))) == len(config.names(FinetuneConfig)) == 39
+    assert len(set(config.names(FinetuneConfig))) == len(config.names(FinetuneConfig)) == 43
 
 
 def test_only_the_pipeline_and_the_doors_name_the_whole_configuration() -> None:

@@ -99,6 +99,20 @@ class OptimizerOptions:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class DistillOptions:
+    """What is learnt from a teacher besides the targets."""
+
+    distill: Path | None = option(
+        None, "a finished run on the same task whose answers are learnt from too, as a teacher's", local=True
+    )
+    distill_weight: Annotated[float, Ge(0), Le(1)] = option(0.5, "share of the teacher's answers in the loss")
+    temperature: Annotated[float, Gt(0), Lt(math.inf)] = option(4.0, "divides both models' logits for --distill")
+    distill_features: Annotated[float, Ge(0), Lt(math.inf)] = option(
+        0.0, "weight of the teacher's pooled features, added to the loss: 1 - cosine after a projection that learns"
+    )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class EvaluationOptions:
     """What is held out, and how its figures are made."""
 
@@ -156,6 +170,7 @@ class FinetuneConfig:
     out: Path | None = option(None, "run folder to make [default: runs/TASK-MODEL-N]", local=True)
     training: TrainingOptions = group(TrainingOptions)
     optimization: OptimizerOptions = group(OptimizerOptions)
+    distillation: DistillOptions = group(DistillOptions)
     evaluation: EvaluationOptions = group(EvaluationOptions)
     machine: MachineOptions = group(MachineOptions)
     caching: CacheOptions = group(CacheOptions)

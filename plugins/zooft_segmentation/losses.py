@@ -115,3 +115,29 @@ class _Pixels:
                 for n in range(len(logits))
             ]
         )
+
+
+class SoftenedPixels(nn.Module):
+    """The divergence of a teacher's probabilities at each place of a map from these, the mean over a picture's places.
+
+    As of classes, at a temperature and times its square (Hinton et al. 2015; of places Liu et al. 2019). Both maps
+    show the same view; a teacher's of another size is resized.
+
+    Args:
+        temperature: that divides the logits.
+    """
+
+    def __init__(self, temperature: float) -> None:
+        super().__init__()
+        self.temperature = temperature
+
+    def forward(self, outputs: dict[str, Tensor], theirs: dict[str, Tensor]) -> zooft.Loss:
+        """Logits ``(N, C, h, w)`` and the teacher's, of any size."""
+        ours, wanted = outputs["logits"], theirs["logits"]
+        if wanted.shape[-2:] != ours.shape[-2:]:
+            wanted = nn.functional.interpolate(
+                wanted, ours.shape[-2:], mode="bilinear", align_corners=False, antialias=True
+            )
+        ours, wanted = ((each / self.temperature).log_softmax(1) for each in (ours, wanted))
+        total = nn.functional.kl_div(ours, wanted, reduction="sum", log_target=True) / ours[0, 0].numel()
+        return zooft.Loss(self.temperature**2 * total, float(len(ours)))

@@ -61,6 +61,7 @@ def training_part() -> zooft.TrainingPart:
         check_options=needs.require,
         unknown=_unknown,
         relabel=_relabel,
+        distill=_distill,
     )
 
 
@@ -96,6 +97,12 @@ def _loss(_labels: Labels, targets: Sequence[Target], options: Any) -> nn.Module
 
     weights = class_weights(targets) if options.class_weights == "balanced" else None
     return PictureLoss(options.segmentation_loss, weights)
+
+
+def _distill(_labels: Labels, _theirs: Labels, _options: Any, temperature: float) -> nn.Module:
+    from zooft_segmentation.losses import SoftenedPixels
+
+    return SoftenedPixels(temperature)
 
 
 def class_weights(targets: Sequence[Target]) -> list[float]:

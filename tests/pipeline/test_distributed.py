@@ -233,6 +233,33 @@ def test_another_number_of_processes_goes_on_to_the_end_of_an_unbroken_run(
     assert read_record(folder / name).resumed == 1
 
 
+@pytest.fixture(scope="module")
+def taught(data: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, tuple[Path, Path]]:
+    """Runs with a teacher, by one process and by two, each with a store of its own."""
+    folder = tmp_path_factory.mktemp("taught")
+    jobs = [{"arguments": {**USUAL, "lr": 0.05, "data": data, "out": folder / "teacher"}, "processes": 1}]
+    own = {"data": data, "distill": folder / "teacher", "freeze": "last:1", "augment": "light", "views": 2}
+    ways = {
+        "cached": {"distill_features": 0.5, "class_weights": "balanced"},
+        "in memory": {"cache": False, "distill_weight": 0.9},
+    }
+    for way, more in ways.items():
+        for processes in (1, 2):
+            arguments = {**USUAL, **own, **more, "out": folder / f"{way}-{processes}"}
+            jobs.append({"arguments": arguments, "processes": processes})
+    drive(jobs)
+    return {way: (folder / f"{way}-1", folder / f"{way}-2") for way in ways}
+
+
+@pytest.mark.parametrize("way", ["cached", "in memory"])
+def test_several_processes_learn_from_a_teacher_what_one_learns(way: str, taught: dict[str, tuple[Path, Path]]) -> None:
+    alone, together = taught[way]
+    assert_same_curves(together, alone)
+    one, other = (load_file(run / "model.safetensors") for run in (alone, together))
+    for name in one:
+        np.testing.assert_allclose(other[name], one[name], rtol=1e-3, atol=1e-4, err_msg=name)
+
+
 def test_what_all_could_say_one_says(deaths: tuple[Path, list[list[Any]]]) -> None:
     refused = deaths[1][-1]
     assert [one["error"] for one in refused] == ["UnknownNameError"] * 2

@@ -47,6 +47,11 @@ def loss(function: Any) -> dict[str, Any]:
     return {"loss": lambda labels, targets, options: Made(function)}
 
 
+def taught(function: Any) -> dict[str, Any]:
+    own = Made(lambda outputs, theirs: function(outputs["log_rate"], theirs["log_rate"]))
+    return {"distill": lambda labels, theirs, options, temperature: own}
+
+
 def each(outputs: Mapping[str, Tensor], targets: Tensor) -> Tensor:
     rates = outputs["log_rate"][:, 0]
     return rates.exp() - targets * rates
@@ -104,6 +109,13 @@ MISTAKES: dict[str, tuple[str, str, dict[str, Any], str]] = {
     "check-refuses-all": ("training", "check", {"check": lambda target, labels: "something else"}, "refuses target 0, 0; it expects something else"),
     "check-says-nothing": ("training", "check", {"check": lambda target, labels: None}, "gives in check: None; expected text"),
     "strata-too-few": ("training", "strata", {"strata": lambda targets, labels: zooft.Strata([0], ("all",))}, "gives 1 strata for 7 targets"),
+    "taught-by-itself": ("training", "distill", taught(lambda z, y: zooft.Loss((z - y + 1).square().sum(), len(z))), "a loss that is 7 between the same outputs of 7 samples; expected 0"),
+    "taught-nothing": ("training", "distill", taught(lambda z, y: zooft.Loss(0 * (z - y).sum(), len(z))), "the total between two different answers is 0.0 .float.; expected a positive number"),
+    "taught-apart-from-outputs": ("training", "distill", taught(lambda z, y: zooft.Loss((z - y).square().sum().detach() + 0 * z.sum(), len(z))), "a loss from which the outputs learn nothing"),
+    "taught-not-additive": ("training", "distill", taught(lambda z, y: zooft.Loss((z - y).sum() ** 2, len(z))), "whose total doesn't add up: .* for the parts of a batch, .* for the whole"),
+    "taught-mean": ("training", "distill", taught(lambda z, y: zooft.Loss((z - y).square().mean(), 1.0)), "doesn't add up: .* for the parts of a batch"),
+    "taught-a-tensor": ("training", "distill", taught(lambda z, y: (z - y).square().mean()), "what its module makes is .*; expected a zooft.Loss, sums over samples"),
+    "taught-fails": ("training", "distill", taught(lambda z, y: z @ y), "failed in distill: RuntimeError"),
     "column-too-short": ("evaluation", "columns", columns(prediction=lambda y: y[1:]), r"the length of \['prediction'\] is 6 .int.; expected 7, a row each"),
     "column-of-one-number": ("evaluation", "columns", columns(prediction=lambda y: np.float64(3)), r"\['prediction'\] is .*; expected a numpy array"),
     "pictures-in-rows": ("evaluation", "columns", columns(picture=lambda y: np.zeros((7, 200, 200))), r"the numbers in a row of \['picture'\] is 40000 .int.; expected at most 10,000"),
@@ -140,6 +152,12 @@ def test_a_problem_s_mistake_is_named(mistake: str, task: zooft.Task) -> None:
 
 def test_a_loss_that_needs_the_whole_batch_says_so(task: zooft.Task) -> None:
     training = replace(task.problem.training, coupled=True, **loss(lambda z, y: sums(z, y, weight=1.0)))
+    testing.check_problem(replace(task, problem=replace(task.problem, training=training)), LABELS, TARGETS)
+
+
+def test_a_divergence_without_mistakes_passes(task: zooft.Task) -> None:
+    own = taught(lambda z, y: zooft.Loss((y.exp() * (y - z) - y.exp() + z.exp()).sum(), len(z)))  # of two Poisson rates
+    training = replace(task.problem.training, **own)
     testing.check_problem(replace(task, problem=replace(task.problem, training=training)), LABELS, TARGETS)
 
 

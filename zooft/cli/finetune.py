@@ -28,6 +28,7 @@ Examples:
   zooft finetune --backbone torchvision:resnet18 --task classification --data DIR --freeze last:2 --augment light
   zooft finetune --resume runs/classification-resnet18-1
   zooft finetune --resume runs/classification-resnet18-1 --epochs 30
+  zooft finetune --backbone timm:tf_efficientnet_lite0 --task classification --data DIR --freeze none --distill RUN
   torchrun --nproc-per-node 2 -m zooft finetune --backbone timm:resnet50 --task classification --data DIR --freeze none
 Name a task before --help to see its own options: zooft finetune --task classification --help""",
 )

@@ -193,6 +193,11 @@ class TrainingPart:
             as a class; "" where it can be evaluated on it.
         relabel: ``(target, labels of data, labels of a model)`` to the same target as the model has it, such as the
             index of a class in the model's order; only where `unknown` gives "".
+        distill: ``(labels, the teacher's labels, options, temperature)`` to a module ``(outputs, the teacher's outputs)
+            -> Loss`` for ``--distill``: how far answers are from those that a teacher gives to the same samples, 0
+            where they are the same, as sums over samples. It needs no targets. The labels differ in `Label.constants`
+            alone; the temperature divides logits, and what it takes from the gradient the module multiplies back
+            (Hinton et al. 2015). Outputs ``map`` may be of other sizes. None where answers aren't taught that way.
     """
 
     outputs: Callable[[Labels, Any], Mapping[str, int]]
@@ -213,6 +218,7 @@ class TrainingPart:
     order: Callable[[Sequence[Any], Any, int, int], Sequence[int]] | None = None
     unknown: Callable[[Labels, Labels], str] = _others
     relabel: Callable[[Any, Labels, Labels], Any] = _of_the_same
+    distill: Callable[[Labels, Labels, Any, float], nn.Module] | None = None
 
 
 def _nothing_fitted(_predictions: Predictions, _labels: Labels, _rule: GroupRule, _options: Any) -> Fitted:

@@ -62,7 +62,15 @@ class Fold:
     held_out: Sequence[Sample]
 
 
-def split(samples: Sequence[Sample], strata: Strata, *, fraction: float, seed: int, folds: int | None = None) -> Splits:
+def split(
+    samples: Sequence[Sample],
+    strata: Strata,
+    *,
+    fraction: float,
+    seed: int,
+    folds: int | None = None,
+    given: str = "the data's own split",
+) -> Splits:
     """Use the data's own split, or hold out a validation share, or make folds for cross-validation.
 
     Args:
@@ -71,12 +79,13 @@ def split(samples: Sequence[Sample], strata: Strata, *, fraction: float, seed: i
         fraction: share of samples held out where the data has no validation split.
         seed: of the random choice.
         folds: their number, made of all samples but the data's own test split.
+        given: what a split that samples have is, in words.
 
     Raises:
         DataError: a group on both sides, a class without training samples, too few samples to split.
     """
     known = _Known.of(samples, strata)
-    parts, notes = _own_split(samples)
+    parts, notes = _own_split(samples, given)
     if folds is not None:
         return _cross_validation(parts, notes, known, folds=folds, seed=seed)
     own = bool(len(parts["val"]))
@@ -201,7 +210,7 @@ def _folds(everyone: NDArray[np.int64], known: _Known, *, count: int, seed: int)
     ]
 
 
-def _own_split(samples: Sequence[Sample]) -> tuple[_Parts, list[str]]:
+def _own_split(samples: Sequence[Sample], given: str) -> tuple[_Parts, list[str]]:
     numbers = np.fromiter((-1 if s.split is None else _ORDER.index(s.split) for s in samples), np.int8)
     unnamed = int((numbers < 0).sum())
     if unnamed == len(numbers):
@@ -219,8 +228,8 @@ def _own_split(samples: Sequence[Sample]) -> tuple[_Parts, list[str]]:
             "name no split"
         )
     if not len(parts["val"]):
-        return parts, ["the data's own split is used, which has no validation samples"]
-    return parts, ["the data's own split is used"]
+        return parts, [f"{given} is used, which has no validation samples"]
+    return parts, [f"{given} is used"]
 
 
 def _hold_out(

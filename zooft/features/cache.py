@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 import torch
 from torch import Tensor
@@ -20,7 +20,15 @@ from zooft.compute.profile import Stopwatch
 from zooft.contracts import Computing, unseen
 from zooft.errors import DataError
 from zooft.features import parallel, prefix
-from zooft.features.dataset import CachedFeatures, EpochDataset, FixedTargets, MovedTargets, SampleDataset, Take
+from zooft.features.dataset import (
+    CachedFeatures,
+    EpochDataset,
+    FixedTargets,
+    MovedTargets,
+    SampleDataset,
+    Take,
+    ViewPool,
+)
 from zooft.features.loading import loader, to_device
 from zooft.features.outputs import Outputs, to_half
 from zooft.features.small_images import part_of, with_small_images
@@ -34,7 +42,7 @@ if TYPE_CHECKING:
     from zooft.contracts import Advance, Sample
     from zooft.features.prefix import Prefix
     from zooft.model.adapted import AdaptedModel
-    from zooft.storage.cache import Store
+    from zooft.storage.cache import MemoryStore, Store
 
 AT_A_TIME = 32
 """Samples that run through frozen stages together. Fixed, since rounding differs a little between sizes."""
@@ -66,7 +74,7 @@ class FeatureCache:
     """How outputs of frozen stages are computed and cached.
 
     Attributes:
-        store: on disk.
+        store: on disk; in memory where nothing is to be written.
         of: what it depends on besides tensors, stages and view: versions, preprocessing, the task's options.
         digest: a sample's content.
         dtype: float32, or bfloat16 for the faster way that moves features.
@@ -82,7 +90,7 @@ class FeatureCache:
         room: bytes that may still be held in memory where the disk can't store them.
     """
 
-    store: Store
+    store: Store | MemoryStore
     of: Mapping[str, Any]
     digest: Callable[[Sample], str]
     dtype: torch.dtype = torch.float32
@@ -131,6 +139,7 @@ def feed(
     boundary: int,
     views: int | None,
     feature_cache: FeatureCache | None,
+    pooled: bool = False,
 ) -> EpochData:
     """The first learning stage's inputs, computed as far as they aren't cached.
 
@@ -141,11 +150,14 @@ def feed(
         boundary: how many leading stages are frozen.
         views: random views of each sample that are cached beside the plain one; None for a fresh one in every epoch.
         feature_cache: None to run frozen stages in every epoch.
+        pooled: whether random views are the same `views` ones in every epoch, also where they aren't cached.
     """
+    pool = views or 0 if pooled and train.augment is not None else None
     if feature_cache is None:
-        return EpochData(boundary=boundary, start=0, train=train, val_start=0, val=val)
+        seen = train if pool is None else ViewPool(train, pool)
+        return EpochData(boundary=boundary, start=0, train=seen, val_start=0, val=val)
     with feature_cache.clock.part("frozen stages"):
-        return _epoch_data(model, train, val, boundary, views, feature_cache)
+        return _epoch_data(model, train, val, boundary, views, pool, feature_cache)
 
 
 def _epoch_data(
@@ -154,6 +166,7 @@ def _epoch_data(
     val: SampleDataset | None,
     boundary: int,
     views: int | None,
+    pool: int | None,
     feature_cache: FeatureCache,
 ) -> EpochData:
     runner = _Runners(model, boundary, feature_cache)
@@ -174,7 +187,8 @@ def _epoch_data(
     elif boundary:
         feature_cache.note("the frozen stages run in every epoch, because every epoch sees views of its own")
     # targets that have places lie by the pixels of the samples themselves, not by those of smaller ones
-    train_views = train if cached_train is not None or train.placing else with_small_images(train, feature_cache)
+    small = train if cached_train is not None or train.placing else with_small_images(train, feature_cache)
+    train_views = small if pool is None else ViewPool(small, pool)
     return EpochData(
         boundary=boundary,
         start=0 if cached_train is None else boundary,
@@ -202,15 +216,12 @@ def inputs(
     compared with.
     """
     run = runner or _Runners(model, stop, feature_cache)
-    names = feature_cache.names(members.samples)
     takers, geometries = [], []
     for number in range(views + 1):
-        # a random view is seeded by the sample's id, so that is part of what it is found by
-        own = spill(part_of(name, s.id) for name, s in zip(names, members.samples, strict=True)) if number else names
-        taken = _take(members.with_view(number), own, stop=stop, feature_cache=feature_cache, runner=run, exact=exact)
+        taken = compute_once(members.with_view(number), feature_cache, run, exact=exact)
         if taken is None:
             return None
-        takers.append(taken.take)
+        takers.append(taken.takers[0])
         geometries.append(taken.geometries)
     placed = tuple(each for each in geometries if each is not None)
     targets = MovedTargets(members, placed) if placed else FixedTargets(members.targets())
@@ -218,30 +229,62 @@ def inputs(
 
 
 @dataclass(frozen=True, slots=True)
-class _Taken:
-    """What is cached of one view: what reads the rows, and of targets that have places a row ``(N, 10)`` each."""
+class Taken:
+    """What is cached of one view.
 
-    take: Take
+    Attributes:
+        takers: what reads the rows, one for each kind of them.
+        geometries: of targets that have places a row ``(N, 10)`` each; None of others.
+    """
+
+    takers: tuple[Take, ...]
     geometries: NDArray[Any] | None
+
+
+class Runner(Protocol):
+    """What computes rows from batches, once for each sample.
+
+    Attributes:
+        what: all that they depend on besides the samples and how these are read.
+        kinds: of rows, each on a shelf of its own; "" for one that is alone.
+        title: of the progress bar.
+        parallel: batches that run at a time.
+    """
+
+    what: Mapping[str, Any]
+    kinds: tuple[str, ...]
+    title: str
+    parallel: int
+
+    def ready(self, x: Tensor) -> object:
+        """Prepare, by the first batch; once that is done, several threads may call."""
+
+    def __call__(self, x: Tensor) -> tuple[Tensor, ...]:
+        """The rows of a batch, float32 on the CPU, one tensor for each kind."""
 
 
 class _Runners:
     """What runs the frozen stages, made when it is first needed: a run that finds everything cached needs none."""
 
+    kinds: tuple[str, ...] = ("",)
+
     def __init__(self, model: AdaptedModel, stop: int, feature_cache: FeatureCache) -> None:
-        self._model, self.stop, self.bag, self._feature_cache = model, stop, model.bag, feature_cache
-        self.what = {
+        self._model, self.stop, self._feature_cache = model, stop, feature_cache
+        self.title = "frozen stages, once" if stop else "reading the samples, once"
+        # batches of bags are large, and nothing is computed before the first stage
+        self.parallel = parallel.parallel_batches(feature_cache.device) if stop and not model.bag else 1
+        maps = {"maps": [reading.tap.stage for reading in model.readings]} if model.readings else {}
+        self.what: Mapping[str, Any] = {
             "what": "features",
             "stages": list(model.stages)[:stop],
             "tensors": freeze.prefix_sha256(model, stop),
+            **maps,
         }
-        if model.readings:
-            self.what["maps"] = [reading.tap.stage for reading in model.readings]
         self._made: Prefix | None = None
 
-    def __call__(self, x: Tensor) -> Tensor:
-        """What leaves the last frozen stage, float32 on the CPU; once `ready`, several threads may ask at once."""
-        return self.ready(x).run(to_device(x, self._feature_cache.device)).float().cpu()
+    def __call__(self, x: Tensor) -> tuple[Tensor]:
+        """What leaves the last frozen stage."""
+        return (self.ready(x).run(to_device(x, self._feature_cache.device)).float().cpu(),)
 
     def ready(self, x: Tensor) -> Prefix:
         """What runs them, made for the first batch that is seen."""
@@ -257,21 +300,25 @@ class _Runners:
         return made
 
 
-def _take(
-    views: SampleDataset,
-    names: Sequence[str],
-    *,
-    stop: int,
-    feature_cache: FeatureCache,
-    runner: _Runners,
-    exact: bool,
-) -> _Taken | None:
-    """Reads what is cached of one view, after computing what isn't."""
+def compute_once(
+    views: SampleDataset, feature_cache: FeatureCache, runner: Runner, *, exact: bool = False
+) -> Taken | None:
+    """What reads what is cached of one view, after computing what isn't; None where it can't be cached.
+
+    Args:
+        views: the samples in one view.
+        feature_cache: where.
+        runner: what computes the rows.
+        exact: in float32, not in half precision.
+    """
+    names = feature_cache.names(views.samples)
+    if views.number:  # a random view is seeded by the sample's id, so that is part of what it is found by
+        names = spill(part_of(name, s.id) for name, s in zip(names, views.samples, strict=True))
     what = _what(views, feature_cache, runner) | ({"exact": True} if exact else {})
-    outputs = Outputs(names, feature_cache.store.shelf(what))
+    shelves = [feature_cache.store.shelf({**what, "kind": kind} if kind else what) for kind in runner.kinds]
+    outputs = [Outputs(names, shelf) for shelf in shelves]
     placed = None if views.placing is None else Outputs(names, feature_cache.store.shelf({**what, "what": "geometry"}))
-    both = [outputs] if placed is None else [outputs, placed]
-    title = "frozen stages, once" if stop else "reading the samples, once"
+    both = outputs if placed is None else [*outputs, placed]
     for share in (
         feature_cache.share,
         range,
@@ -279,21 +326,21 @@ def _take(
         absent = sorted(set().union(*(each.absent() for each in both)))
         feature_cache.agree(True)  # all have listed what is missing before anyone writes
         mine = [absent[i] for i in share(len(absent))]
-        advance = feature_cache.computing(title, len(mine)) if mine else unseen(title, 0)
+        advance = feature_cache.computing(runner.title, len(mine)) if mine else unseen("", 0)
         if not feature_cache.agree(_compute(views, mine, outputs, placed, feature_cache, runner, advance, exact)):
             return None
     if not feature_cache.agree(not any(each.absent() for each in both)):
         return None
-    return _Taken(outputs.taker(), None if placed is None else placed.rows(names))
+    return Taken(tuple(each.taker() for each in outputs), None if placed is None else placed.rows(names))
 
 
 def _compute(
     views: SampleDataset,
     wanted: Sequence[int],
-    outputs: Outputs,
+    outputs: Sequence[Outputs],
     placed: Outputs | None,
     feature_cache: FeatureCache,
-    runner: _Runners,
+    runner: Runner,
     advance: Advance,
     exact: bool,
 ) -> bool:
@@ -303,29 +350,28 @@ def _compute(
     data = loader(Subset(of, wanted), batch_size=AT_A_TIME, workers=feature_cache.workers)
     with numerics.exact_convolutions(), closing(_rows(data, feature_cache, runner, exact)) as batches:
         for rows, geometries in batches:
-            if not done and rows[0].nbytes * len(views) > max(feature_cache.store.most_bytes, HELD_BYTES):
+            size = sum(kind[0].nbytes for kind in rows)
+            if not done and size * len(views) > max(feature_cache.store.most_bytes, HELD_BYTES):
                 return False
-            members = wanted[done : done + len(rows)]
+            members = wanted[done : done + len(rows[0])]
             feature_cache.check_unchanged(views.samples[i] for i in members)
-            feature_cache.room[0] -= outputs.put(members, rows)
+            feature_cache.room[0] -= sum(each.put(members, kind) for each, kind in zip(outputs, rows, strict=True))
             if placed is not None:
                 placed.put(members, geometries.numpy())
             if feature_cache.room[0] < 0:
                 return False
-            done += len(rows)
-            advance(len(rows))
-    for each in (outputs, placed):
-        if each is not None:
-            each.shelf.flush()
+            done += len(members)
+            advance(len(members))
+    for each in outputs if placed is None else [*outputs, placed]:
+        each.shelf.flush()
     return True
 
 
 def _rows(
-    data: Iterable[Any], feature_cache: FeatureCache, runner: _Runners, exact: bool
-) -> Generator[tuple[NDArray[Any], Any]]:
-    """What is cached of each batch, and what stands in the place of its targets."""
-    # batches of bags are large, and nothing is computed before the first stage
-    count = parallel.parallel_batches(feature_cache.device) if runner.stop and not runner.bag else 1
+    data: Iterable[Any], feature_cache: FeatureCache, runner: Runner, exact: bool
+) -> Generator[tuple[list[NDArray[Any]], Any]]:
+    """What is cached of each batch, a row a sample of each kind, and what stands in the place of its targets."""
+    count = runner.parallel
 
     def read() -> Iterator[tuple[Tensor, Any]]:
         # not a part of its own beside others: their CPU seconds would be counted for it
@@ -333,14 +379,14 @@ def _rows(
             runner.ready(x)  # by the first batch, whichever lane is faster
             yield x, y
 
-    def run(both: tuple[Tensor, Any]) -> tuple[NDArray[Any], Any]:
-        rows = runner(both[0]).numpy()
-        return (rows if exact else to_half(rows)), both[1]
+    def run(both: tuple[Tensor, Any]) -> tuple[list[NDArray[Any]], Any]:
+        rows = [kind.numpy() for kind in runner(both[0])]
+        return (rows if exact else [to_half(kind) for kind in rows]), both[1]
 
     return parallel.map_in_order(read(), run, count=count)
 
 
-def _what(views: SampleDataset, feature_cache: FeatureCache, runner: _Runners) -> dict[str, Any]:
+def _what(views: SampleDataset, feature_cache: FeatureCache, runner: Runner) -> dict[str, Any]:
     """Everything that what leaves the frozen stages depends on, but for the sample's content."""
     view = {"number": views.number, "seed": views.seed} if views.number else None
     return {

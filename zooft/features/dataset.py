@@ -135,15 +135,22 @@ class SampleDataset(Dataset[tuple[Tensor, Any]]):
 
     def __getitems__(self, indices: Sequence[int]) -> tuple[Tensor, Any]:
         """A batch: views ``(n, …)`` float32, targets collated. Levels are brought to scale all at once."""
-        seen = [self._view(index) for index in indices]
-        views = default_collate([view for view, _ in seen])
+        return self.batch([self.view(index) for index in indices])
+
+    def batch(self, seen: Sequence[tuple[Tensor, Any]]) -> tuple[Tensor, Any]:
+        """What `view` has given of several samples, together."""
+        given = [view for view, _ in seen]
+        if len({view.dtype for view in given}) > 1:  # plain views, brought to scale already, among random ones
+            given = [self.scale(view[None].float())[0] if view.dtype == torch.uint8 else view for view in given]
+        views = default_collate(given)
         targets = (self.placing.collate if self.placing else default_collate)([target for _, target in seen])
         if views.dtype == torch.uint8:
             # channel by channel: with the channels last, as torchvision leaves them, scaling takes four times as long
             views = self.scale(views.to(torch.float32, memory_format=torch.contiguous_format))
         return views, targets
 
-    def _view(self, index: int) -> tuple[Tensor, Any]:
+    def view(self, index: int) -> tuple[Tensor, Any]:
+        """The view of one sample, not yet to scale where it is in uint8, and its target."""
         sample = self.samples[index]
         if self.augment is None or self.number == 0:
             with torch.no_grad():
@@ -168,6 +175,43 @@ class SampleDataset(Dataset[tuple[Tensor, Any]]):
                 "give --augment none, or a task whose augment gives zooft.View"
             )
         return self.placing.move(encoded, geometry)
+
+
+@dataclass(frozen=True, slots=True)
+class ViewPool(Dataset[Any]):
+    """Samples in a few random views and the plain one, the same ones in every epoch, each made when it is read.
+
+    Attributes:
+        own: the samples, with random views.
+        count: of random views.
+        which: the view ``(N,)`` that each sample is seen in; None for the plain one.
+    """
+
+    own: SampleDataset
+    count: int
+    which: NDArray[np.int64] | None = None
+
+    def __len__(self) -> int:
+        return len(self.own)
+
+    def at(self, epoch: int) -> ViewPool:
+        """What an epoch (from 0) sees: one view of each sample by lot, as `CachedFeatures` draws it."""
+        return replace(self, which=draw_views(self.own.seed, epoch, views=self.count + 1, samples=len(self)))
+
+    def __getitem__(self, index: int) -> tuple[Tensor, Any]:
+        """One sample's view and target."""
+        x, y = self.__getitems__([index])
+        return x[0], trees.rows(y, 0)
+
+    def __getitems__(self, indices: Sequence[int]) -> tuple[Tensor, Any]:
+        """A batch: views ``(n, …)`` float32, targets collated."""
+        numbers = [0] * len(indices) if self.which is None else self.which[list(indices)].tolist()
+        return self.own.batch([self.own.with_view(n).view(i) for n, i in zip(numbers, indices, strict=True)])
+
+
+def draw_views(seed: int, epoch: int, *, views: int, samples: int) -> NDArray[np.int64]:
+    """The number of the view that an epoch sees each sample in, ``(samples,)``."""
+    return np.random.default_rng([seed, epoch]).integers(0, views, samples)
 
 
 def to_row(geometry: Geometry) -> NDArray[np.float64]:
@@ -262,8 +306,8 @@ class CachedFeatures(Dataset[Any]):
         """What an epoch (from 0) sees: of several views, one of each sample by lot."""
         if len(self.takers) == 1:
             return self
-        lot = np.random.default_rng([self.seed, epoch]).integers(0, len(self.takers), len(self))
-        return CachedFeatures(self.takers, self.targets, self.seed, lot)
+        which = draw_views(self.seed, epoch, views=len(self.takers), samples=len(self))
+        return CachedFeatures(self.takers, self.targets, self.seed, which)
 
     def __getitem__(self, index: int) -> tuple[Tensor, Any]:
         """One sample's input and target."""

@@ -34,7 +34,8 @@ def loader(
     Raises:
         ZooftError: while iterating: as the data set raises it, also where a loader process has read.
     """
-    if isinstance(data.dataset if isinstance(data, Subset) else data, CachedFeatures):
+    read = data.dataset if isinstance(data, Subset) else data
+    if isinstance(getattr(read, "own", read), CachedFeatures):  # also with a teacher's answers beside them
         workers = 0  # picking rows costs less than sending them
     order: dict[str, Any] = {"batch_size": batch_size} if batches is None else {"batch_sampler": batches}
     return data_loader(data, workers, collate_fn=collate, **order)

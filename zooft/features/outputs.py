@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from zooft.features.dataset import Take
-    from zooft.storage.cache import Shelf
+    from zooft.storage.cache import MemoryShelf, Shelf
 
 LOADED_BYTES = 256 * 2**20
 """Features up to this are read into memory; more stay on disk, memory-mapped."""
@@ -29,12 +29,12 @@ class Outputs:
 
     Attributes:
         names: the samples', in order; equal ones share a row.
-        shelf: of rows on disk.
+        shelf: of rows, on disk or, where nothing is to be written, in memory.
         held: rows in memory that couldn't be stored, by name.
     """
 
     names: Sequence[str]
-    shelf: Shelf
+    shelf: Shelf | MemoryShelf
     held: dict[str, NDArray[Any]] = field(default_factory=dict)
 
     def absent(self) -> list[int]:

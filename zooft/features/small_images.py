@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from zooft.contracts import Arrays
     from zooft.features.cache import FeatureCache
     from zooft.features.dataset import SampleDataset
-    from zooft.storage.cache import Shelf
+    from zooft.storage.cache import MemoryShelf, Shelf
 
 
 def with_small_images(train: SampleDataset, feature_cache: FeatureCache) -> SampleDataset:
@@ -39,7 +39,11 @@ def with_small_images(train: SampleDataset, feature_cache: FeatureCache) -> Samp
 
 
 def _decode_absent(
-    train: SampleDataset, names: Sequence[str], wanted: Sequence[int], shelf: Shelf, feature_cache: FeatureCache
+    train: SampleDataset,
+    names: Sequence[str],
+    wanted: Sequence[int],
+    shelf: Shelf | MemoryShelf,
+    feature_cache: FeatureCache,
 ) -> None:
     advance = feature_cache.computing("decoding, once", len(wanted)) if wanted else unseen("", 0)
     raw = data_loader(_Raw(train, wanted), feature_cache.workers, batch_size=None, collate_fn=collate_nothing)
@@ -71,7 +75,7 @@ class _Raw(Dataset[Any]):
 class _SmallImages:
     """Samples' arrays from the store."""
 
-    shelf: Shelf
+    shelf: Shelf | MemoryShelf
     names: Sequence[str]
 
     def __call__(self, index: int) -> Arrays | None:

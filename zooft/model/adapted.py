@@ -25,6 +25,8 @@ if TYPE_CHECKING:
 HEAD_PREFIX = "zooft_head."
 
 
+FEATURES = "zooft.features"
+"""The name among a model's outputs of what its head reads, see `AdaptedModel.gives_features`."""
 INSTANCES_AT_A_TIME = 32
 """Instances of bags that run together where no gradients are wanted."""
 
@@ -42,6 +44,10 @@ class AdaptedModel(nn.Module):
         readings: of a head that reads maps, which; stages behind the deepest of them don't run.
         measured: with `readings`, what leaves the backbone's stages.
         logit_std: how widely the head's outputs are expected to spread, as `Head.logit_std`.
+
+    Attributes:
+        gives_features: whether the outputs in training mode have what the head reads too, under `FEATURES`; not of
+            maps.
     """
 
     def __init__(
@@ -71,6 +77,7 @@ class AdaptedModel(nn.Module):
         self.taps = () if measured is None else tuple(tap.stage for tap in measured.taps)
         self.logit_std = logit_std
         self.picks = strided.is_needed(backbone.module)
+        self.gives_features = False
 
     @property
     def unread(self) -> frozenset[str]:
@@ -89,10 +96,11 @@ class AdaptedModel(nn.Module):
             made: dict[str, Tensor] = self.head(self.maps(x, start))
             return {name: made[name] for name in self.outputs}
         features = self.run(x, list(self.stages)[start:])
+        also = {FEATURES: features} if self.gives_features and self.training else {}
         if len(self.outputs) == 1:
-            return {self.outputs[0]: self.head(features)}
+            return {self.outputs[0]: self.head(features), **also}
         assert isinstance(self.head, nn.ModuleDict)  # noqa: S101 -- our own invariant
-        return {name: self.head[name](features) for name in self.outputs}
+        return {name: self.head[name](features) for name in self.outputs} | also
 
     def prefix(self, x: Tensor, stop: int) -> Tensor:
         """All that later stages and the head read of the first `stop` stages: what leaves the last of them.

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 
     from zooft.model.backbone import Backbone
     from zooft.pipeline.plan import Plan
+    from zooft.run.record import BackboneRecord
 
 _LIBRARIES = ("torch", "torchvision", "timm", "numpy", "pillow", "scipy")
 _CORE = (
@@ -47,7 +48,7 @@ _CORE = (
 )
 
 
-def feature_key(plan: Plan, backbone: Backbone) -> dict[str, Any]:
+def feature_key(plan: Plan, backbone: Backbone | BackboneRecord) -> dict[str, Any]:
     """What features depend on, as JSON has it."""
     spec = backbone.input
     task = plan.task

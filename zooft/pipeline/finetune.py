@@ -35,6 +35,7 @@ from zooft.evaluation.evaluate import Evaluated, evaluate
 from zooft.evaluation.predictions import Predictions, join
 from zooft.hooks import registry as registries
 from zooft.pipeline import resume, training
+from zooft.pipeline import teacher as teachers
 from zooft.pipeline.cache_key import reading_key
 from zooft.pipeline.events import RunEvents
 from zooft.pipeline.plan import Beginning, Plan, resolve
@@ -217,7 +218,11 @@ def _finetune(
     main_only(
         accelerator, lambda: _write_record(plan, training.on_main(path), backbone, adapted, splits, found, events)
     )
-    context = training.prepare_context(plan, backbone, splits, accelerator, reporter, stopwatch, digests, events)
+    with stopwatch.part("opening the teacher"):
+        teacher = main_process_first(accelerator, lambda: teachers.open_teacher(plan))
+    context = training.prepare_context(
+        plan, backbone, splits, accelerator, reporter, stopwatch, digests, events, teacher=teacher
+    )
     crossed = training.cross_validate(context, splits, found.labels, path) if splits.folds else None
     reporter.step(f"training on {_where(accelerator)}" + (", with all samples" if splits.folds else ""))
     training.fit_model(
@@ -322,14 +327,7 @@ def _read_data(plan: Plan, folder: Path, reporter: Reporter) -> tuple[Discovery,
     elif plan.begin is not None:
         resume.check_data(plan.begin.before, found)
     problem = plan.task.problem
-    strata = problem.training.strata(sample_tables.targets(found.samples), found.labels)
-    splits = split(
-        found.samples,
-        strata,
-        fraction=plan.config.evaluation.val_fraction,
-        seed=plan.config.seed,
-        folds=plan.config.evaluation.folds,
-    )
+    splits = _split(plan, found, reporter)
     sample_tables.write_samples(
         folder / runs.SAMPLES_FILE, splits, lambda target: problem.presentation.target(target, found.labels)
     )
@@ -339,6 +337,28 @@ def _read_data(plan: Plan, folder: Path, reporter: Reporter) -> tuple[Discovery,
     for text in (*found.notes, *splits.notes):
         reporter.note(text)
     return found, splits
+
+
+def _split(plan: Plan, found: Discovery, reporter: Reporter) -> Splits:
+    """The teacher's own split where the data is its own; else the data's, or a new one."""
+    teacher, options = plan.teacher, plan.config.evaluation
+    strata = plan.task.problem.training.strata(sample_tables.targets(found.samples), found.labels)
+    if teacher is None:
+        return split(found.samples, strata, fraction=options.val_fraction, seed=plan.config.seed, folds=options.folds)
+    teachers.refuse_other_labels(teacher, found.labels)
+    taken = None if options.folds else teachers.with_its_split(teacher, found)
+    splits = split(
+        found.samples if taken is None else taken,
+        strata,
+        fraction=options.val_fraction,
+        seed=plan.config.seed,
+        folds=options.folds,
+        given="the data's own split" if taken is None else "the teacher's split",
+    )
+    if taken is not None:
+        splits = teachers.in_its_order(teacher, splits)
+    notes = teachers.refuse_seen(teacher, plan.task, plan.options, found, splits, reporter.computing)
+    return replace(splits, notes=(*splits.notes, *notes))
 
 
 def _audit(plan: Plan, folder: Path, found: Discovery, splits: Splits, reporter: Reporter, digests: Lookup) -> Audit:
@@ -394,6 +414,7 @@ def _write_record(
     if plan.config.resume is not None:
         resume.check_weights(folder, backbone)
         resume.check_stages(folder, backbone)
+        resume.check_teacher(folder, plan)
         begun = resume.carry_over(folder, begun, epochs=plan.config.training.epochs)
     write_record(folder, begun)
     events.on_start(

@@ -16,6 +16,7 @@ from zooft.errors import ConfigError, UnknownNameError, WeightsError
 from zooft.hooks.guard import call_plugin, code_of, place_of
 from zooft.model import weights
 from zooft.model.names import full_name
+from zooft.pipeline import teacher as teachers
 
 if TYPE_CHECKING:
     from zooft.contracts import Family, Labels, Sample, Task, Verification
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
     from zooft.hooks.registry import Registry
     from zooft.model.adapted import AdaptedModel
     from zooft.model.backbone import Backbone
+    from zooft.pipeline.teacher import TeacherRun
     from zooft.run.record import PrunedRecord
 
 
@@ -60,6 +62,7 @@ class Plan:
     family: Family
     family_name: str
     model: str
+    teacher: TeacherRun | None = None
     begin: Beginning | None = None
 
 
@@ -97,15 +100,17 @@ def resolve(registry: Registry, values: Mapping[str, Any], begin: Beginning | No
         weights.check_any(
             weights.Places(family=family, model=model, sources=sources, folder=weights.folder_from_environment())
         )
+    head = _head(registry, config.model.head, task, options)
     return Plan(
         config=config,
         registry=registry,
         task=task,
         options=options,
-        head=_head(registry, config.model.head, task, options),
+        head=head,
         family=family,
         family_name=family_name,
         model=model,
+        teacher=teachers.find(registry, config, task, options, reads=registry.head(head).reads),
         begin=begin,
     )
 

@@ -57,6 +57,7 @@ def begin_record(plan: Plan, backbone: Backbone, adapted: AdaptedModel, splits: 
         data=_data(plan, splits, found),
         notes=(*found.notes, *splits.notes),
         config={**configuration.plain(plan.config), "weights": Path(plan.config.model.weights).name},
+        distillation=None if plan.teacher is None else plan.teacher.describe(),
     )
 
 

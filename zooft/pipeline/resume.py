@@ -16,6 +16,7 @@ from zooft import config as configuration
 from zooft.data import samples as sample_tables
 from zooft.errors import ConfigError, DataError, RunError, WeightsError
 from zooft.hooks.guard import call_plugin
+from zooft.pipeline import teacher as teachers
 from zooft.pipeline.plan import Beginning
 from zooft.run import checkpoint as checkpoints
 from zooft.run import folder as runs
@@ -50,6 +51,8 @@ def local_settings(plan: Plan) -> dict[str, Any]:
     """Where things lie, for as long as the run isn't finished; of private data, whose path may name people, nothing."""
     weights = Path(plan.config.model.weights)
     own = {name: value for name, value in configuration.local(plan.options).items() if value is not None}
+    if plan.teacher is not None:
+        own["distill"] = plan.teacher.path.resolve()
     held = {"weights": str(weights.resolve()) if weights.is_file() else plan.config.model.weights}
     saved = {name: str(value) for name, value in own.items() if not plan.task.private or _names_nobody(str(value))}
     if not plan.task.private:
@@ -149,14 +152,16 @@ def _extend(registry: Registry, run: Path, given: Mapping[str, Any]) -> dict[str
     own = configuration.read_toml(run / runs.SETTINGS_FILE)
     # where things lie was removed when the run was finished
     local = configuration.local_names(registry.task(before.task).options)
-    weights = () if before.pruned is not None or own["weights"] in {"pretrained", "random"} else ("weights",)
-    _refuse_foreign(given, (*ALLOWED, "epochs", "out", *weights, *local))
+    placed = () if before.pruned is not None or own["weights"] in {"pretrained", "random"} else ("weights",)
+    if before.distillation is not None:
+        placed = (*placed, "distill")
+    _refuse_foreign(given, (*ALLOWED, "epochs", "out", *placed, *local))
     done = int(before.config["epochs"])
     if int(given["epochs"]) <= done:
         raise ConfigError(f"{run} has {done} epochs already; give --epochs the number of all, more than {done}")
     checkpoints.refuse_unfit(run)
     where = {"data": before.data.path} if before.data.path is not None else {}
-    missing = [name for name in ("data", *weights) if name not in {**where, **given}]
+    missing = [name for name in ("data", *placed) if name not in {**where, **given}]
     if missing:
         raise ConfigError(
             f"{run} doesn't record where things lie; give {' and '.join(map(_flag, missing))} as when it was started"
@@ -202,6 +207,13 @@ def check_weights(folder: Path, backbone: Backbone) -> None:
             f"{was.tensors_sha256[:12]}…) and are {now.source} ({now.tensors_sha256[:12]}…) now; bring them back, or "
             "train anew with another --out"
         )
+
+
+def check_teacher(folder: Path, plan: Plan) -> None:
+    """Raise RunError where the teacher isn't the one that the run in `folder` was started with."""
+    before = _record(folder)
+    if before is not None:
+        teachers.check_same(before, plan.teacher)
 
 
 def check_stages(folder: Path, backbone: Backbone) -> None:

@@ -17,7 +17,9 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 
+from zooft import config as configuration
 from zooft.compute import machine
+from zooft.contracts.plurals import pluralize
 from zooft.data import samples as sample_tables
 from zooft.data.split import Fold, Splits
 from zooft.deploy import saved as finished
@@ -25,6 +27,7 @@ from zooft.errors import WeightsError
 from zooft.evaluation.predictions import Predictions, join
 from zooft.hooks.guard import call_plugin, part_place, within
 from zooft.pipeline import resume
+from zooft.pipeline import teacher as teachers
 from zooft.pipeline.cache_key import feature_key
 from zooft.run import checkpoint as checkpoints
 from zooft.run import folder as runs
@@ -36,13 +39,14 @@ from zooft.storage.sequences import pick
 if TYPE_CHECKING:
     from accelerate import Accelerator
     from numpy.typing import NDArray
+    from torch import Tensor
     from torch.optim import Optimizer
 
     from zooft.compute.profile import Stopwatch
     from zooft.config import FinetuneConfig, MachineOptions
     from zooft.contracts import EpochRecord, Labels, Problem, Sample
     from zooft.deploy.saved import SavedRun
-    from zooft.features import FeatureCache, Placing, SampleDataset
+    from zooft.features import FeatureCache, Placing, SampleDataset, Teacher
     from zooft.model.adapted import AdaptedModel
     from zooft.model.backbone import Backbone
     from zooft.pipeline.events import RunEvents
@@ -51,6 +55,7 @@ if TYPE_CHECKING:
     from zooft.run.checkpoint import Checkpoint, Progress
     from zooft.storage.lookup import Lookup
     from zooft.train import Job, Watch
+    from zooft.train.distillation import DistilledLoss
     from zooft.train.loss import TaskLoss
     from zooft.train.optimizer import Hyperparameters
     from zooft.train.search import Choice
@@ -75,6 +80,8 @@ class TrainingContext:
         reporter: gets notes and progress.
         clock: measures what takes how long.
         events: of the run, for plugins.
+        teacher: whose answers are learnt from too; None where there is none.
+        teacher_cache: where they are cached.
     """
 
     plan: Plan
@@ -85,6 +92,8 @@ class TrainingContext:
     reporter: Reporter
     clock: Stopwatch
     events: RunEvents
+    teacher: SavedRun | None = None
+    teacher_cache: FeatureCache | None = None
 
     def alone(self) -> TrainingContext:
         """For what one process does while the others wait."""
@@ -101,6 +110,8 @@ def prepare_context(
     clock: Stopwatch,
     digests: Lookup,
     events: RunEvents,
+    *,
+    teacher: SavedRun | None = None,
 ) -> TrainingContext:
     """A context with every sample's digest, of which each process computes its share, and has the same weights.
 
@@ -124,6 +135,9 @@ def prepare_context(
             f"the processes have loaded {len(same)} different versions of {backbone.reference}; give all the same with "
             "--weights FILE"
         )
+    teacher_cache = None
+    if teacher is not None:
+        teacher_cache = _teacher_cache(plan, teacher, backbone, accelerator, reporter, clock, digests)
     return TrainingContext(
         plan=plan,
         accelerator=accelerator,
@@ -133,6 +147,8 @@ def prepare_context(
         reporter=reporter,
         clock=clock,
         events=events,
+        teacher=teacher,
+        teacher_cache=teacher_cache,
     )
 
 
@@ -279,24 +295,34 @@ def fit_model(
     targets = sample_tables.targets(members)
     loss = make_loss(plan.task, labels, targets, plan.options, seed=plan.config.seed)
     views = _views(plan, backbone, labels, members, augment=augment)
-    weight = len(targets) * _try_loss(plan, adapted, labels, loss, views, targets)
+    outputs, each = _try_loss(plan, adapted, labels, loss, views, targets)
+    planned = functools.cache(lambda epoch: freeze.plan(adapted, freezer, argument, epoch))
+    teacher = _teacher(context, backbone, members, augmented=augment is not None)
+    taught: TaskLoss | DistilledLoss = loss
+    if context.teacher is not None:
+        learning = freeze.learning_by_stage(adapted, map(planned, range(plan.config.training.epochs)))
+        teachers.refuse_idle_features(plan, learning=any(learning.values()))
+        taught = teachers.distilled(
+            plan, context.teacher, loss, labels, outputs, weight=each, model=adapted, backbone=backbone
+        )
     placed = problem.training.move is not None
     job = train.Job(
         model=adapted,
         train=views,
         val=_views(plan, backbone, labels, val, augment=None) if val else None,
         keep_last=keep_last,
-        loss=loss,
+        loss=taught,
         metrics=partial(_metrics, problem, labels),
         rows=partial(_columns, problem, labels) if placed else None,
         figures=partial(_figures, problem, labels) if placed else None,
         primary=problem.evaluation.primary,
         smaller=problem.evaluation.primary in problem.evaluation.smaller,
         coupled=problem.training.coupled,
-        penalty=weight_penalty(adapted, backbone.width, weight),
+        penalty=weight_penalty(adapted, backbone.width, len(targets) * each),
         order=partial(_order, plan, targets) if problem.training.order is not None else None,
-        plan=functools.cache(lambda epoch: freeze.plan(adapted, freezer, argument, epoch)),
+        plan=planned,
         feature_cache=context.feature_cache,
+        teacher=teacher,
     )
     watch = _watch(context, job, folder, frozen=_never_trained(plan, adapted), fold=fold)
     hyperparameters = _hyperparameters(plan.config, accelerator)
@@ -305,7 +331,22 @@ def fit_model(
             way, checkpoint = _resume(context, job, hyperparameters, checkpoint)
         else:
             way = _choose(context, job, hyperparameters, watch, folder)
+        if teacher is not None and way.job.views is not None:
+            context.reporter.note(
+                f"every epoch sees each sample in one of {pluralize(way.job.views + 1, 'view')}, the plain one among "
+                "them, to which the teacher answers once"
+            )
         train.fit(way.job, way.hyperparameters, accelerator, watch, epoch_data=way.epoch_data, checkpoint=checkpoint)
+
+
+def _teacher(
+    context: TrainingContext, backbone: Backbone, members: Sequence[Sample], *, augmented: bool
+) -> Teacher | None:
+    """Who answers to these samples too; None where nobody does."""
+    saved, cache = context.teacher, context.teacher_cache
+    if saved is None or cache is None:
+        return None
+    return teachers.with_teacher(context.plan, saved, backbone, members, cache, augmented=augmented)
 
 
 def _resume(
@@ -398,8 +439,8 @@ def _figures(problem: Problem, labels: Labels, columns: Mapping[str, NDArray[Any
 
 def _try_loss(
     plan: Plan, adapted: AdaptedModel, labels: Labels, loss: TaskLoss, views: SampleDataset, targets: Sequence[Any]
-) -> float:
-    """The loss on random outputs and some targets; the weight of a sample in its mean.
+) -> tuple[Mapping[str, Tensor], float]:
+    """The loss on random outputs and some targets; these outputs, and the weight of a sample in its mean.
 
     Where these have places, on outputs of the head that is to learn, of a few samples.
     """
@@ -410,11 +451,11 @@ def _try_loss(
     if plan.task.problem.training.move is None:
         some = targets[:: math.ceil(len(targets) / _TRIED)]
         outputs = random_outputs(plan.task, labels, len(some), plan.options)
-        return try_out(loss, plan.task, outputs, collate(plan.task, labels, some))
+        return outputs, try_out(loss, plan.task, outputs, collate(plan.task, labels, some))
     x, encoded = views.with_view(0).__getitems__(range(min(_FEW, len(views))))
     with torch.random.fork_rng(devices=[]), torch.no_grad():
         outputs = copy.deepcopy(adapted).cpu().eval()(x)
-    return try_out(loss, plan.task, outputs, encoded, what="what the untrained head gives")
+    return outputs, try_out(loss, plan.task, outputs, encoded, what="what the untrained head gives")
 
 
 def weight_penalty(adapted: AdaptedModel, width: int, weight: float) -> float:
@@ -494,6 +535,43 @@ def _feature_cache(
         clock=clock,
         digests=digests,
         unchanged=partial(sample_tables.is_unchanged, plan.task, plan.options),
+    )
+
+
+def _teacher_cache(
+    plan: Plan,
+    teacher: SavedRun,
+    backbone: Backbone,
+    accelerator: Accelerator,
+    reporter: Reporter,
+    clock: Stopwatch,
+    digests: Lookup,
+) -> FeatureCache:
+    """Where a teacher's answers are cached: with ``--no-cache`` in memory, since they are computed once in any case."""
+    from zooft.compute import distributed
+    from zooft.features import FeatureCache
+    from zooft.features.cache import HELD_BYTES
+    from zooft.storage.cache import MemoryStore, default_store
+    from zooft.storage.lookup import Lookup
+
+    theirs = replace(plan, options=teacher.options, family=plan.registry.family(teacher.record.backbone.family))
+    of = feature_key(theirs, teacher.record.backbone)
+    if plan.task.augment(backbone.input, plan.options) is not None:  # random views are made by this run's options
+        of |= {"views by": [configuration.plain(plan.options), runs.to_json(backbone.input)]}
+    alike = teacher.options == plan.options  # else what a digest is of may differ
+    return FeatureCache(
+        store=default_store(reporter.note) if plan.config.caching.cache else MemoryStore(HELD_BYTES),
+        of=of,
+        digest=partial(sample_tables.digest, plan.task, teacher.options),
+        device=accelerator.device,
+        workers=_workers(plan.config.machine, accelerator),
+        computing=reporter.computing,
+        note=reporter.note,
+        share=partial(distributed.shard, accelerator=accelerator),
+        agree=partial(distributed.all_true, accelerator),
+        clock=clock,
+        digests=digests if alike else Lookup(),
+        unchanged=partial(sample_tables.is_unchanged, plan.task, teacher.options),
     )
 
 

@@ -130,6 +130,21 @@ class TrialRecord:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class DistillationRecord:
+    """The finished run whose answers were learnt from too; how, is in the options.
+
+    Attributes:
+        backbone: the teacher's, ``family:name``.
+        weights_sha256: of its ``model.safetensors``.
+        data_fingerprint: of what it was trained and held out on, as in its own record.
+    """
+
+    backbone: str
+    weights_sha256: str
+    data_fingerprint: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class PrunedRecord:
     """What ``zooft prune`` took out of the backbone.
 
@@ -181,6 +196,7 @@ class RunRecord:
         profile: where the time went, with ``--profile``.
         resumed: how often the run was resumed.
         ended_at: the number of epochs after which it had ended, where it was continued for more.
+        distillation: the teacher, with ``--distill``.
         pruned: what was taken out of the backbone; None where it is as the zoo builds it.
     """
 
@@ -209,6 +225,7 @@ class RunRecord:
     profile: Mapping[str, Any] | None = None
     resumed: int = 0
     ended_at: tuple[int, ...] = ()
+    distillation: DistillationRecord | None = None
     pruned: PrunedRecord | None = None
 
     @property

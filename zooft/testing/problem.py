@@ -17,14 +17,15 @@ import torch
 from torch.utils.data import default_collate
 
 from zooft.compute import trees
-from zooft.contracts import InputSpec, Sample, Tap
+from zooft.contracts import InputSpec, Loss, Sample, Tap
 from zooft.deploy.metadata_check import refuse_undeclared
 from zooft.deploy.saved import geometry_of
 from zooft.errors import UnknownNameError
 from zooft.evaluation.predictions import Predictions
 from zooft.hooks import registry
-from zooft.hooks.guard import call_plugin, part_place, part_within, place_of
+from zooft.hooks.guard import call_plugin, code_of, part_place, part_within, place_of
 from zooft.testing.breaches import accept, expect, report_breaches
+from zooft.train.distillation import make_divergence, try_divergence
 from zooft.train.loss import collate, loss_parameters, make_loss, random_outputs, try_out
 
 if TYPE_CHECKING:
@@ -37,6 +38,7 @@ if TYPE_CHECKING:
 _FEWEST = 4
 _STEPS, _RATE = 200, 0.1
 _TOLERANCE = 1e-4
+_TEMPERATURE = 4.0
 _SPEC = InputSpec(height=64, width=64, resize=64, mean=(0.5,) * 3, std=(0.5,) * 3, mode="stretch")
 """Of a network that there isn't, for heads that read maps."""
 
@@ -76,6 +78,7 @@ def check_problem(
     labels = call_plugin(task.problem.training, "prepare", labels, targets, options)
     trial = _trial(task, labels, targets, options, arrays, heads)
     _check_loss(trial)
+    _check_divergence(trial)
     trained = _train_outputs(trial)
     _check_figures(trial, trained)
     if trial.placed:
@@ -233,6 +236,49 @@ def _check_loss(trial: _Trial) -> None:
             f"makes a loss that doesn't use {', '.join(idle)}; use it, or mark what is to stay fixed with "
             "requires_grad_(False)"
         )
+
+
+def _check_divergence(trial: _Trial) -> None:
+    """Of answers from a teacher's: 0 from the same, positive from others, a sum over samples to learn from."""
+    task, labels = trial.task, trial.labels
+    if task.problem.training.distill is None:
+        return
+    place, code = part_place(task, "training", "distill"), code_of(task.problem.training, "distill")
+    module = make_divergence(task, labels, labels, trial.options, temperature=_TEMPERATURE)
+    try_divergence(task, module, trial.outputs)
+    measured = part_within(task, "training", "distill", module)
+    random = torch.Generator().manual_seed(1)
+    theirs = {name: each + torch.randn(each.shape, generator=random) for name, each in trial.outputs.items()}
+    ours = {name: each.detach().clone().requires_grad_() for name, each in trial.outputs.items()}
+    found = measured(ours, theirs)
+    whole = {name: _value(found, name) for name in ("total", "weight")}
+    for name, value in whole.items():
+        if not 0 < value < math.inf:
+            raise place.amiss(value, "a positive number", what=f"the {name} between two different answers", code=code)
+    found.total.backward()
+    if not any(each.grad is not None and bool(each.grad.any()) for each in ours.values()):
+        raise place.error("makes a loss from which the outputs learn nothing", code=code)
+    cut = len(trial.targets) // 3 + 1
+    for name, value in whole.items():
+        parts = [
+            _value(measured(trees.rows(dict(trial.outputs), rows), trees.rows(theirs, rows)), name)
+            for rows in (slice(0, cut), slice(cut, None))
+        ]
+        if not math.isclose(math.fsum(parts), value, rel_tol=_TOLERANCE, abs_tol=_TOLERANCE):
+            raise place.error(
+                f"makes a loss whose {name} doesn't add up: {math.fsum(parts):.6g} for the parts of a batch, "
+                f"{value:.6g} for the whole; give sums over the samples",
+                code=code,
+            )
+    if task.problem.training.gives == "map":  # of a teacher whose input or stride is another
+        smaller = {name: torch.nn.functional.avg_pool2d(each, 2) for name, each in theirs.items()}
+        value = float(measured(dict(trial.outputs), smaller).total)
+        if not 0 < value < math.inf:
+            raise place.amiss(value, "a positive number", what="the total from maps of half the size", code=code)
+
+
+def _value(found: Loss, name: str) -> float:
+    return float(torch.as_tensor(getattr(found, name)).detach())
 
 
 def _train_outputs(trial: _Trial) -> dict[str, Tensor]:

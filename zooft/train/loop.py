@@ -35,9 +35,10 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from zooft.contracts import Columns, FreezePlan
-    from zooft.features import EpochData, FeatureCache, SampleDataset
+    from zooft.features import EpochData, FeatureCache, SampleDataset, Teacher
     from zooft.model.adapted import AdaptedModel
     from zooft.run.checkpoint import Checkpoint
+    from zooft.train.distillation import DistilledLoss
     from zooft.train.loss import TaskLoss
 
 USUAL_BATCH = 32
@@ -68,13 +69,15 @@ class Job:
         coupled: whether the loss needs the whole batch at once.
         penalty: of the squares of the head's weights, beside the mean loss.
         order: ``(size of a batch, seed)`` to the samples of an epoch in their order; None for each once, at random.
+        teacher: whose answers to the training samples are learnt from too; random views are then the same `views` ones
+            in every epoch. None where there is none.
     """
 
     model: AdaptedModel
     train: SampleDataset
     val: SampleDataset | None
     keep_last: bool
-    loss: TaskLoss
+    loss: TaskLoss | DistilledLoss
     metrics: Callable[[Mapping[str, NDArray[Any]], Sequence[Any]], Mapping[str, float]]
     primary: str
     plan: Callable[[int], FreezePlan]
@@ -86,6 +89,7 @@ class Job:
     coupled: bool = False
     penalty: float = 0.0
     order: Callable[[int, int], Sequence[int]] | None = None
+    teacher: Teacher | None = None
 
 
 def _save_nothing(_progress: Progress, _optimizer: torch.optim.Optimizer) -> None:
@@ -310,14 +314,25 @@ def epoch_data_of(job: Job, plan: FreezePlan, before: EpochData | None = None) -
     boundary = freeze.frozen_prefix(job.model, plan.frozen, plan.exempt)
     if before is not None and before.boundary == boundary:
         return before
-    return features.feed(
-        job.model, job.train, job.val, boundary=boundary, views=job.views, feature_cache=job.feature_cache
+    return _feed(job, boundary, job.feature_cache)
+
+
+def _feed(job: Job, boundary: int, feature_cache: FeatureCache | None) -> EpochData:
+    data = features.feed(
+        job.model,
+        job.train,
+        job.val,
+        boundary=boundary,
+        views=job.views,
+        feature_cache=feature_cache,
+        pooled=job.teacher is not None,
     )
+    return data if job.teacher is None else features.with_teacher(data, job.teacher, views=job.views)
 
 
 def _without_cache(job: Job) -> EpochData:
     """The samples themselves."""
-    return features.feed(job.model, job.train, job.val, boundary=0, views=None, feature_cache=None)
+    return _feed(job, 0, None)
 
 
 def _is_best(score: tuple[float, float] | None, progress: Progress, *, final: bool) -> bool:

@@ -100,8 +100,8 @@ def choose(
 
 
 def _views(job: Job, count: int | str) -> int | None:
-    """How many random views are cached where validation doesn't choose; None without augmentation."""
-    if job.feature_cache is None or job.train.augment is None:
+    """How many random views there are where validation doesn't choose; None for fresh ones, or none at all."""
+    if job.train.augment is None or (job.feature_cache is None and job.teacher is None):
         return None
     return SOME_VIEWS if count == "auto" else int(count)
 

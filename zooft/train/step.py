@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 
     from zooft.compute.distributed import Batches
     from zooft.contracts import FreezePlan
+    from zooft.train.distillation import DistilledLoss
     from zooft.train.loss import TaskLoss
     from zooft.train.optimizer import Hyperparameters
 
@@ -54,7 +55,7 @@ class Learner:
     """
 
     module: nn.Module
-    loss: TaskLoss
+    loss: TaskLoss | DistilledLoss
     plan: FreezePlan
     start: int
     precision: Precision

@@ -53,3 +53,23 @@ class _CrossEntropySums(nn.Module):
         mean = F.cross_entropy(outputs["logits"], targets, own.weight, label_smoothing=own.label_smoothing)
         weight = float(len(targets)) if own.weight is None else own.weight[targets].sum()
         return Loss(mean * weight, weight, mean)
+
+
+class SoftenedClasses(nn.Module):
+    """The divergence of a teacher's probabilities from these, both at a temperature (Hinton et al. 2015).
+
+    Times the square of the temperature, so that gradients stay as large as they are at temperature 1.
+
+    Args:
+        temperature: that divides the logits.
+    """
+
+    def __init__(self, temperature: float) -> None:
+        super().__init__()
+        self.temperature = temperature
+
+    def forward(self, outputs: Mapping[str, Tensor], theirs: Mapping[str, Tensor]) -> Loss:
+        """Of logits ``(N, C)`` and the teacher's."""
+        ours, wanted = (F.log_softmax(each["logits"] / self.temperature, dim=1) for each in (outputs, theirs))
+        total = F.kl_div(ours, wanted, reduction="sum", log_target=True)
+        return Loss(self.temperature**2 * total, float(len(ours)))

@@ -41,6 +41,7 @@ def training_part(loss: ClassLoss, point: Callable[[Any], OperatingPoint | None]
         unknown=_unknown,
         relabel=_relabel,
         check_options=partial(_check_options, point),
+        distill=_distill,
     )
 
 
@@ -58,6 +59,12 @@ class _Made:
         from zooft.problems.classification.losses import sums_of
 
         return sums_of(self.__wrapped__(targets, options))
+
+
+def _distill(_labels: Labels, _theirs: Labels, _options: Any, temperature: float) -> nn.Module:
+    from zooft.problems.classification.losses import SoftenedClasses
+
+    return SoftenedClasses(temperature)
 
 
 def cross_entropy(_targets: Sequence[int], _options: Any) -> nn.Module:

@@ -36,9 +36,35 @@ class SummedLosses(nn.Module):
             known = torch.nonzero(targets[name]["known"]).flatten()
             if not len(known):
                 continue
-            start = name + BETWEEN
-            own = {key[len(start) :]: tensor[known] for key, tensor in outputs.items() if key.startswith(start)}
+            own = {key: tensor[known] for key, tensor in _own(outputs, name).items()}
             found = loss(own, trees.rows(targets[name]["target"], known))
             summed = found.total if isinstance(found, Loss) else found * len(known)
             total = total + self.weights[name] * summed
         return Loss(total, float(trees.length(outputs)))
+
+
+class SummedDivergences(nn.Module):
+    """The weighted sum of how far each answer is from the teacher's, per sample; also where its target isn't known.
+
+    Args:
+        divergences: name of an answer to its own.
+        weights: the same names.
+    """
+
+    def __init__(self, divergences: Mapping[str, nn.Module], weights: Mapping[str, float]) -> None:
+        super().__init__()
+        self.divergences, self.weights = nn.ModuleDict(divergences), dict(weights)
+
+    def forward(self, outputs: Mapping[str, Tensor], theirs: Mapping[str, Tensor]) -> Loss:
+        """Of outputs under the answers' names, and the teacher's."""
+        totals = [
+            self.weights[name] * own(_own(outputs, name), _own(theirs, name)).total
+            for name, own in self.divergences.items()
+        ]
+        return Loss(torch.stack(totals).sum(), float(trees.length(outputs)))
+
+
+def _own(outputs: Mapping[str, Tensor], name: str) -> dict[str, Tensor]:
+    """Those of one answer, under the names that its problem knows."""
+    start = name + BETWEEN
+    return {key[len(start) :]: tensor for key, tensor in outputs.items() if key.startswith(start)}

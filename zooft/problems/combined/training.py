@@ -36,6 +36,7 @@ def training_part(kinds: Kinds) -> TrainingPart:
         check_options=partial(_check_options, kinds),
         unknown=partial(_unknown, kinds),
         relabel=partial(_relabel, kinds),
+        distill=partial(_distill, kinds),
     )
 
 
@@ -61,6 +62,27 @@ def _loss(kinds: Kinds, labels: Labels, targets: Sequence[Any], options: Any) ->
         known = [target for target in part.targets(targets) if target is not None]
         losses[part.name] = part.problem.training.loss(part.labels, known, options)
     return SummedLosses(losses, {name: weights.get(name, 1.0) for name in losses})
+
+
+def _distill(kinds: Kinds, labels: Labels, theirs: Labels, options: Any, temperature: float) -> nn.Module:
+    """Each answer's own, weighted as in the loss.
+
+    Raises:
+        ConfigError: one of them isn't taught that way.
+    """
+    from zooft.problems.combined.losses import SummedDivergences
+
+    weights = {spec.name: spec.weight for spec in _specs(kinds, options)}
+    known = {part.name: part.labels for part in kinds.parts(theirs)}
+    made = {}
+    for part in kinds.parts(labels):
+        own = part.problem.training.distill
+        if own is None:
+            raise ConfigError(
+                f"--distill: a teacher's answers of the kind {part.problem.name} (of {part.name}) can't be learnt from"
+            )
+        made[part.name] = own(part.labels, known[part.name], options, temperature)
+    return SummedDivergences(made, {name: weights.get(name, 1.0) for name in made})
 
 
 def _specs(kinds: Kinds, options: Any) -> Sequence[TargetSpec]:

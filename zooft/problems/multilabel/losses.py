@@ -54,3 +54,25 @@ class AsymmetricLoss(nn.Module):
         )  # finite, since no shifted probability is above 1 - margin
         each = torch.where(targets == 1, F.logsigmoid(logits), absent)
         return Loss(-(each * known).sum(), known.sum())
+
+
+class SoftenedLabels(nn.Module):
+    """The divergence of a teacher's probability of each label from this one, both at a temperature.
+
+    As of two classes (Hinton et al. 2015), the mean over labels: also of those that aren't known of a sample, since
+    the teacher answers about all.
+
+    Args:
+        temperature: that divides the logits.
+    """
+
+    def __init__(self, temperature: float) -> None:
+        super().__init__()
+        self.temperature = temperature
+
+    def forward(self, outputs: Mapping[str, Tensor], theirs: Mapping[str, Tensor]) -> Loss:
+        """Of logits ``(N, L)`` and the teacher's."""
+        ours, wanted = (each[HEAD] / self.temperature for each in (outputs, theirs))
+        present = torch.sigmoid(wanted) * (F.logsigmoid(wanted) - F.logsigmoid(ours))
+        absent = torch.sigmoid(-wanted) * (F.logsigmoid(-wanted) - F.logsigmoid(-ours))
+        return Loss(self.temperature**2 * (present + absent).sum(), float(ours.numel()))

@@ -35,6 +35,7 @@ def training_part() -> TrainingPart:
         unlearnable=_unlearnable,
         unknown=_unknown,
         relabel=_relabel,
+        distill=_distill,
     )
 
 
@@ -68,6 +69,12 @@ def _loss(labels: Labels, targets: Sequence[Any], options: Any) -> nn.Module:
     if options.multilabel_loss == "asymmetric":
         return AsymmetricLoss()
     return WeightedLoss(positive_weights(targets, labels) if options.multilabel_loss == "weighted-bce" else None)
+
+
+def _distill(_labels: Labels, _theirs: Labels, _options: Any, temperature: float) -> nn.Module:
+    from zooft.problems.multilabel.losses import SoftenedLabels
+
+    return SoftenedLabels(temperature)
 
 
 def _check(target: Any, labels: Labels) -> str:

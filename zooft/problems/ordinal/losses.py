@@ -42,3 +42,31 @@ class CumulativeLinkLoss(nn.Module):
             + torch.where(lower & upper, torch.log(-torch.expm1(-gap)), 0.0)
         )
         return Loss(-log_likelihood.sum(), float(len(targets)))
+
+
+class SoftenedGrades(nn.Module):
+    """The divergence of a teacher's probabilities of grades from these, both at a temperature.
+
+    It divides the cumulative logits, which stay in their order. Times its square, as of classes (Hinton et al. 2015).
+
+    Args:
+        temperature: that divides the cumulative logits.
+    """
+
+    def __init__(self, temperature: float) -> None:
+        super().__init__()
+        self.temperature = temperature
+
+    def forward(self, outputs: Mapping[str, Tensor], theirs: Mapping[str, Tensor]) -> Loss:
+        """Of the output ``(N, K - 1)`` and the teacher's."""
+        ours, wanted = (_log_probabilities(each[HEAD], self.temperature) for each in (outputs, theirs))
+        total = F.kl_div(ours, wanted, reduction="sum", log_target=True)
+        return Loss(self.temperature**2 * total, float(len(ours)))
+
+
+def _log_probabilities(steps: Tensor, temperature: float) -> Tensor:
+    """Of each grade ``(N, K)``, exact where probabilities themselves would round to 0, as `CumulativeLinkLoss` is."""
+    logits = cumulative(steps) / temperature
+    gaps = (F.softplus(steps[:, 1:]) + NARROWEST) / temperature
+    inner = F.logsigmoid(logits[:, :-1]) + F.logsigmoid(-logits[:, 1:]) + torch.log(-torch.expm1(-gaps))
+    return torch.cat([F.logsigmoid(-logits[:, :1]), inner, F.logsigmoid(logits[:, -1:])], dim=1)

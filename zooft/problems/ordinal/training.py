@@ -28,6 +28,7 @@ def training_part() -> TrainingPart:
         unlearnable=_unlearnable,
         unknown=_unknown,
         relabel=_relabel,
+        distill=_distill,
     )
 
 
@@ -39,6 +40,12 @@ def _loss(_labels: Labels, _targets: Sequence[Any], _options: Any) -> nn.Module:
     from zooft.problems.ordinal.losses import CumulativeLinkLoss
 
     return CumulativeLinkLoss()
+
+
+def _distill(_labels: Labels, _theirs: Labels, _options: Any, temperature: float) -> nn.Module:
+    from zooft.problems.ordinal.losses import SoftenedGrades
+
+    return SoftenedGrades(temperature)
 
 
 def _check(target: Any, labels: Labels) -> str:

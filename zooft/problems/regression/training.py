@@ -34,6 +34,7 @@ def training_part() -> TrainingPart:
         unlearnable=_unlearnable,
         unknown=_unknown,
         relabel=_relabel,
+        distill=_distill,
     )
 
 
@@ -50,6 +51,12 @@ def _loss(_labels: Labels, _targets: Sequence[Any], options: Any) -> nn.Module:
     from zooft.problems.regression.losses import NumbersLoss
 
     return NumbersLoss(squared=options.loss == "mse")
+
+
+def _distill(labels: Labels, theirs: Labels, _options: Any, _temperature: float) -> nn.Module:
+    from zooft.problems.regression.losses import TaughtNumbers
+
+    return TaughtNumbers(scale_of(theirs), scale_of(labels))
 
 
 def _check(target: Any, labels: Labels) -> str:

@@ -9,7 +9,19 @@ and what can't be read is missing.
 from __future__ import annotations
 
 from zooft.storage.cache.folders import Cleaned, ShelfInfo
+from zooft.storage.cache.memory import MemoryShelf, MemoryStore
 from zooft.storage.cache.shelf import Shelf, Store, default_folder, default_store
 from zooft.storage.cache.sizes import parse_size, size_text
 
-__all__ = ["Cleaned", "Shelf", "ShelfInfo", "Store", "default_folder", "default_store", "parse_size", "size_text"]
+__all__ = [
+    "Cleaned",
+    "MemoryShelf",
+    "MemoryStore",
+    "Shelf",
+    "ShelfInfo",
+    "Store",
+    "default_folder",
+    "default_store",
+    "parse_size",
+    "size_text",
+]
