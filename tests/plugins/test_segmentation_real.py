@@ -104,7 +104,7 @@ def test_sizes_that_strides_do_not_divide_come_to_a_verified_file(tmp_path: Path
 
 
 def test_a_second_run_on_a_frozen_backbone_saves_the_trunk_s_time(tmp_path: Path) -> None:
-    """CPU seconds of all threads; ten epochs. The decoder, which learns in both, costs as much as this trunk."""
+    """CPU seconds of all threads; ten epochs. The decoder learns in both."""
     demo.shapes(tmp_path / "data", 0)
     seconds = {}
     for name, cache in (("first", True), ("second", True), ("plain", False)):
@@ -127,7 +127,7 @@ def test_a_second_run_on_a_frozen_backbone_saves_the_trunk_s_time(tmp_path: Path
         )
         after = resource.getrusage(resource.RUSAGE_SELF)
         seconds[name] = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
-    assert seconds["plain"] / seconds["second"] >= 1.7, seconds
+    assert seconds["plain"] / seconds["second"] >= 2, seconds
 
 
 def test_coco128_goes_to_the_end(tmp_path: Path) -> None:
