@@ -555,7 +555,13 @@ class Interrupted:
     number: signal.Signals
 
 
-@pytest.fixture(scope="module", params=[signal.SIGINT, signal.SIGTERM], ids=["SIGINT", "SIGTERM"])
+@pytest.fixture(
+    scope="module",
+    params=[
+        pytest.param(signal.SIGTERM, id="SIGTERM"),
+        pytest.param(signal.SIGINT, id="SIGINT", marks=pytest.mark.slow),
+    ],
+)
 def interrupted(good: Path, tmp_path_factory: pytest.TempPathFactory, request: pytest.FixtureRequest) -> Interrupted:
     """Ctrl-C, or what a system sends that shuts down, in the third epoch of very many."""
     if sys.platform == "win32":

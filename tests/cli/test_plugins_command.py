@@ -58,6 +58,7 @@ def installed(site: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return site
 
 
+@pytest.mark.slow
 def test_the_tests_of_every_draft_pass_on_what_is_installed(drafts: Path, site: Path, tmp_path: Path) -> None:
     """Copied away from their packages, so that they find the installed modules alone."""
     for kind in KINDS:
