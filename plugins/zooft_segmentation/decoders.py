@@ -19,11 +19,7 @@ import zooft
 LEVELS = 4
 """Maps that a decoder reads."""
 _MOST_GROUPS = 32
-_FPN_DROPOUT = 0.1
-_FPN_WIDTH = 64
-_WIDE_FPN_WIDTH = 128
-_NARROW = 64
-"""Channels of the finest map up to which a pyramid is narrow: a wide one takes half as long again to learn."""
+_FPN_WIDTHS: Mapping[str, Any] = {"pyramid_channels": 128, "segmentation_channels": 64, "dropout": 0.1}
 _UNET_WIDTHS = (256, 128, 64, 32)
 _UPERNET_WIDTH = 128
 _POOLED = (1, 2, 3, 6)
@@ -133,13 +129,7 @@ def _resize(x: Tensor, size: tuple[int, int]) -> Tensor:
 def _fpn(channels: list[int]) -> nn.Module:
     from segmentation_models_pytorch.decoders.fpn.decoder import FPNDecoder
 
-    decoder: Any = FPNDecoder(
-        channels,
-        encoder_depth=LEVELS - 1,
-        pyramid_channels=_FPN_WIDTH if channels[0] <= _NARROW else _WIDE_FPN_WIDTH,
-        segmentation_channels=_FPN_WIDTH,
-        dropout=_FPN_DROPOUT,
-    )
+    decoder: Any = FPNDecoder(channels, encoder_depth=LEVELS - 1, **_FPN_WIDTHS)
     for branch in decoder.seg_blocks[:-1]:
         branch.block[-1].upsample = False
     decoder.merge = _Merge()
@@ -218,7 +208,7 @@ class _Pooled(nn.Module):
 
 
 _DECODERS: Mapping[str, tuple[Callable[[list[int]], nn.Module], int]] = {
-    "fpn": (_fpn, _FPN_WIDTH),
+    "fpn": (_fpn, _FPN_WIDTHS["segmentation_channels"]),
     "unet": (_Unet, _UNET_WIDTHS[-1]),
     "upernet": (_Upernet, _UPERNET_WIDTH),
 }

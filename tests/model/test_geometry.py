@@ -65,6 +65,26 @@ def test_what_the_sample_doesn_t_show_is_outside() -> None:
     assert (moved[:, 40] == 7).sum() == pytest.approx(64 - 96 * 50 / 130, abs=1)
 
 
+@pytest.mark.parametrize("turned", [0.0, 0.3])
+def test_a_mask_s_pixel_is_what_lies_under_its_centre(turned: float) -> None:
+    """Place by place, of maps with and without rotation."""
+    rng = np.random.default_rng(0)
+    for _ in range(20):
+        source, view = ((int(rows), int(columns)) for rows, columns in rng.integers(1, 25, (2, 2)))
+        across, down = rng.choice([-1, 1], 2) * rng.uniform(0.2, 3, 2)
+        matrix = np.array([[across, turned, 0], [-turned, down, 0]])
+        matrix[:, 2] = rng.uniform(-9, 9, 2)
+        labels = rng.integers(0, 9, source).astype(np.uint8)
+        back = np.linalg.inv(matrix[:, :2])
+        expected = np.full(view, 255)
+        for row, column in np.ndindex(*view):
+            x, y = np.floor(back @ (np.array([column + 0.5, row + 0.5]) - matrix[:, 2])).astype(int)
+            if 0 <= y < source[0] and 0 <= x < source[1]:
+                expected[row, column] = labels[y, x]
+        found = Geometry(matrix=matrix, source=source, view=view).mask(labels, outside=255)
+        assert np.array_equal(found, expected)
+
+
 @pytest.mark.parametrize("size", SIZES)
 def test_boxes_move_as_torchvision_s_do(size: tuple[int, int]) -> None:
     boxes = np.array([[3.0, 4.0, 20.0, 25.0], [0.0, 0.0, size[1], size[0]], [10.5, 2.25, 30.75, 28.0]])

@@ -58,7 +58,7 @@ def test_the_pyramid_decoder_gives_what_the_library_s_gives() -> None:
 
     torch.manual_seed(0)
     channels = [8, 12, 16, 20]
-    library = FPNDecoder(channels, encoder_depth=3, pyramid_channels=64, segmentation_channels=64).eval()
+    library = FPNDecoder(channels, encoder_depth=3, **decoders._FPN_WIDTHS).eval()
     ours = decoders._fpn(channels).eval()
     ours.load_state_dict(library.state_dict())
     maps = [torch.randn(2, size, 32 >> level, 48 >> level) for level, size in enumerate(channels)]

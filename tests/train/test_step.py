@@ -126,7 +126,7 @@ def test_a_precision_that_is_requested_is_used_without_measuring(requested: Any)
         start=0,
         batch=none,
     )
-    chosen = step.choose_precision(probe, steps=10**6, head_only=False)
+    chosen = step.choose_precision(probe, steps=10**6, small=False)
     assert chosen.dtype == {"fp32": torch.float32, "bf16": torch.bfloat16}[requested]
     assert step.from_values(step.as_values(chosen)) == replace(chosen, reason="")
 

@@ -47,10 +47,17 @@ class Geometry:
         linear, shift = self.matrix[:, :2], self.matrix[:, 2]
         inverse = np.linalg.inv(linear)
         across, down = (np.arange(size) + 0.5 for size in (self.view[1], self.view[0]))
+        moved = np.full(self.view, outside, labels.dtype)
+        if inverse[0, 1] == inverse[1, 0] == 0:  # each row of the view is one of the sample's, each column too
+            columns = np.floor(inverse[0, 0] * (across - shift[0]))
+            rows = np.floor(inverse[1, 1] * (down - shift[1]))
+            shown = (rows >= 0) & (rows < self.source[0]), (columns >= 0) & (columns < self.source[1])
+            taken = rows[shown[0]].astype(int), columns[shown[1]].astype(int)
+            moved[np.ix_(*shown)] = labels[np.ix_(*taken)]
+            return moved
         columns = np.floor(inverse[0, 0] * (across - shift[0])[None] + inverse[0, 1] * (down - shift[1])[:, None])
         rows = np.floor(inverse[1, 0] * (across - shift[0])[None] + inverse[1, 1] * (down - shift[1])[:, None])
         inside = (rows >= 0) & (rows < self.source[0]) & (columns >= 0) & (columns < self.source[1])
-        moved = np.full(self.view, outside, labels.dtype)
         moved[inside] = labels[rows[inside].astype(int), columns[inside].astype(int)]
         return moved
 

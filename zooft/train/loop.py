@@ -361,8 +361,8 @@ def _learner(
     size = int(progress.resolved["batch_size"])
     left = distributed.steps(len(job.train), size) * (hyperparameters.epochs - progress.epoch)
     probe = _probe(job, hyperparameters, accelerator, epoch_data, size)
-    head_only = epoch_data.start == len(job.model.stages)
-    chosen = step.from_values(known) if known else step.choose_precision(probe, steps=left, head_only=head_only)
+    small = epoch_data.start == len(job.model.stages) and not job.model.readings
+    chosen = step.from_values(known) if known else step.choose_precision(probe, steps=left, small=small)
     if chosen.reason:
         watch.note(chosen.reason)
     progress = replace(

@@ -99,17 +99,17 @@ class Probe:
         return outputs
 
 
-def choose_precision(probe: Probe, *, steps: int, head_only: bool) -> Precision:
-    """As set, or by a short measurement in the main process; a head alone is too small to gain.
+def choose_precision(probe: Probe, *, steps: int, small: bool) -> Precision:
+    """As set, or by a short measurement in the main process; the head of a vector, alone, is too small to gain.
 
     Where a precision is set, our kernels aren't left to the clock: the same run gives the same numbers again.
 
     Args:
         probe: a step.
         steps: that are to come.
-        head_only: whether nothing but the head runs in a step.
+        small: whether nothing but such a head runs in a step.
     """
-    if head_only and probe.hyperparameters.precision != "bf16":
+    if small and probe.hyperparameters.precision != "bf16":
         return Precision()
     if probe.hyperparameters.precision != "auto":
         dtype = torch.bfloat16 if probe.hyperparameters.precision == "bf16" else torch.float32
