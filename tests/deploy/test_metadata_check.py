@@ -204,6 +204,7 @@ def test_a_backbone_of_random_weights_that_has_learnt_nothing_is_reported_as_tha
 # Away from the run: by labels, without torch
 
 
+@pytest.mark.slow
 def test_where_a_file_begins_to_differ_is_in_the_record(copied: Path, pictures: Path) -> None:
     file = copied / "model.onnx"
     assert json.loads(command("verify", file, "--data", pictures, "--json").stdout)["deviation"] is None

@@ -186,6 +186,7 @@ def test_a_run_is_built_again_to_the_bit_and_its_file_answers_the_same(pruned: P
     assert json.loads((pruned / "verification.json").read_text())["passed"]
 
 
+@pytest.mark.slow
 def test_whatever_takes_a_run_takes_a_pruned_one(run: Path, pruned: Path, data: Path, tmp_path: Path) -> None:
     accuracy = re.search(r"accuracy +([0-9.]+)", command("evaluate", pruned, "--data", data).stdout)
     assert accuracy is not None
