@@ -224,7 +224,7 @@ class Impatient:
     def note(self, text: str) -> None:
         self.notes.append(text)
 
-    def rejected(self, rejected: Any) -> None:
+    def list_rejected(self, rejected: Any) -> None:
         pass
 
     def computing(self, title: str, total: int) -> Any:
