@@ -22,13 +22,21 @@ TEACHER: dict[str, Any] = {"backbone": "timm:tf_efficientnet_lite2"}
 STUDENTS: dict[str, dict[str, Any]] = {
     "lite0, its head": {"backbone": "timm:tf_efficientnet_lite0"},
     "lite0, last:2": {
-        "backbone": "timm:tf_efficientnet_lite0", "freeze": "last:2", "epochs": 8, "augment": "light",
+        "backbone": "timm:tf_efficientnet_lite0",
+        "freeze": "last:2",
+        "epochs": 8,
+        "augment": "light",
     },
     "test_resnet, random": {
-        "backbone": "timm:test_resnet", "weights": "random", "freeze": "none", "epochs": 30, "augment": "light",
-        "backbone_lr": 2e-3, "views": 8,
+        "backbone": "timm:test_resnet",
+        "weights": "random",
+        "freeze": "none",
+        "epochs": 30,
+        "augment": "light",
+        "backbone_lr": 2e-3,
+        "views": 8,
     },
-}  # fmt: skip
+}
 WAYS: dict[str, dict[str, Any]] = {
     "alone": {},
     "distilled": {"distill": True},
@@ -65,9 +73,15 @@ def main() -> None:
 
 def _usual(arguments: argparse.Namespace, name: str, seed: int) -> dict[str, Any]:
     return {
-        "task": "classification", "data": arguments.data, "seed": seed, "out": arguments.out / name,
-        "audit": False, "export": False, "report": False, "bootstrap": 0,
-    }  # fmt: skip
+        "task": "classification",
+        "data": arguments.data,
+        "seed": seed,
+        "out": arguments.out / name,
+        "audit": False,
+        "export": False,
+        "report": False,
+        "bootstrap": 0,
+    }
 
 
 def _run(arguments: argparse.Namespace, student: str, way: str, given: dict[str, Any], seed: int) -> Measured:

@@ -29,11 +29,23 @@ from zooft.model.adapted import AdaptedModel, adapt
 from zooft.model.backbone import Backbone, load_backbone
 
 MODELS = (
-    "timm:tf_efficientnet_lite0", "torchvision:resnet18", "timm:resnet50", "timm:resnext50_32x4d", "timm:regnety_008",
-    "timm:mobilenetv3_large_100", "timm:mobilenetv4_conv_small", "timm:convnext_tiny", "timm:vit_small_patch16_224",
-    "timm:swin_tiny_patch4_window7_224", "torchvision:vgg11_bn", "torchvision:squeezenet1_1", "timm:densenet121",
-    "torchvision:shufflenet_v2_x1_0", "timm:hrnet_w18_small", "timm:inception_v3",
-)  # fmt: skip
+    "timm:tf_efficientnet_lite0",
+    "torchvision:resnet18",
+    "timm:resnet50",
+    "timm:resnext50_32x4d",
+    "timm:regnety_008",
+    "timm:mobilenetv3_large_100",
+    "timm:mobilenetv4_conv_small",
+    "timm:convnext_tiny",
+    "timm:vit_small_patch16_224",
+    "timm:swin_tiny_patch4_window7_224",
+    "torchvision:vgg11_bn",
+    "torchvision:squeezenet1_1",
+    "timm:densenet121",
+    "torchvision:shufflenet_v2_x1_0",
+    "timm:hrnet_w18_small",
+    "timm:inception_v3",
+)
 
 
 def parameters(model: AdaptedModel) -> int:
@@ -67,7 +79,7 @@ def row(reference: str, ratio: float, seconds: float, folder: Path) -> str:
         f"| {reference} | {outcome.groups} of {outcome.groups + outcome.whole} | {before[0] / 1e6:.2f} → {after[0] / 1e6:.2f} "
         f"| {before[1] / 1e9:.2f} → {after[1] / 1e9:.2f} | {ms['whole']:.1f} → {ms['pruned']:.1f} (× {ms['whole'] / ms['pruned']:.2f}) "
         f"| {took:.0f} |"
-    )  # fmt: skip
+    )
 
 
 def main() -> None:

@@ -330,7 +330,10 @@ def test_the_graph_reaches_levels_by_whole_numbers_and_operators_that_runtimes_a
     assert [name for name in floats if name not in {"Transpose", "Identity"}] == ["Cast", "Mul"]
 
 
-@pytest.mark.parametrize(("mode", "interpolation"), [(mode, kind) for mode in ("crop", "stretch", "letterbox") for kind in ("bilinear", "bicubic")])  # fmt: skip
+@pytest.mark.parametrize(
+    ("mode", "interpolation"),
+    [(mode, kind) for mode in ("crop", "stretch", "letterbox") for kind in ("bilinear", "bicubic")],
+)
 def test_tiles_are_wide_enough_for_every_size(mode: str, interpolation: str) -> None:
     """By Pillow's rule: an output sample reaches as far as the filter, times the scale where that shrinks."""
     rng, radius = np.random.default_rng(0), {"bilinear": 1, "bicubic": 2}[interpolation]

@@ -456,10 +456,29 @@ def test_the_command_line_takes_them(pictures: Path, teacher: Path, tmp_path: Pa
 
     (tmp_path / "options.toml").write_text("distill-weight = 0.25\ntemperature = 2.0\n")
     command(
-        "finetune", "--config", tmp_path / "options.toml", "--backbone", "timm:test_resnet", "--weights", "random",
-        "--task", "classification", "--data", pictures, "--epochs", "1", "--distill", teacher, "--out", tmp_path / "run",
-        "--no-export", "--no-audit", "--no-report", "--bootstrap", "0",
-    )  # fmt: skip
+        "finetune",
+        "--config",
+        tmp_path / "options.toml",
+        "--backbone",
+        "timm:test_resnet",
+        "--weights",
+        "random",
+        "--task",
+        "classification",
+        "--data",
+        pictures,
+        "--epochs",
+        "1",
+        "--distill",
+        teacher,
+        "--out",
+        tmp_path / "run",
+        "--no-export",
+        "--no-audit",
+        "--no-report",
+        "--bootstrap",
+        "0",
+    )
     config = read_record(tmp_path / "run").config
     assert (config["distill_weight"], config["temperature"], config["distill_features"]) == (0.25, 2.0, 0.0)
     assert "--distill RUN" in command("finetune", "--help").stdout

@@ -87,10 +87,27 @@ def zooft_register_families():
     return [zooft.Family(name="orchard", summary="blocks", models=lambda: models, build=build, anatomy=anatomy)]
 '''
 TRAIN = (
-    "--task", "classification", "--backbone", "orchard:tree_large", "--weights", "random", "--freeze", "none",
-    "--epochs", "6", "--backbone-lr", "0.01", "--batch-size", "8", "--no-audit", "--no-report", "--workers", "0",
-    "--bootstrap", "0",
-)  # fmt: skip
+    "--task",
+    "classification",
+    "--backbone",
+    "orchard:tree_large",
+    "--weights",
+    "random",
+    "--freeze",
+    "none",
+    "--epochs",
+    "6",
+    "--backbone-lr",
+    "0.01",
+    "--batch-size",
+    "8",
+    "--no-audit",
+    "--no-report",
+    "--workers",
+    "0",
+    "--bootstrap",
+    "0",
+)
 
 
 @pytest.fixture(scope="module")
@@ -226,9 +243,29 @@ def test_masks_and_bags_are_pruned_too(task: str, options: tuple[str, ...], tmp_
     data = tmp_path / "data"
     command("demo", task, data)
     command(
-        "finetune", "--task", task, *options, "--data", data, "--backbone", "timm:test_resnet", "--weights", "random", "--freeze",
-        "none", "--epochs", "2", "--backbone-lr", "0.01", "--no-audit", "--no-report", "--workers", "0", "--out", tmp_path / "run",
-    )  # fmt: skip
+        "finetune",
+        "--task",
+        task,
+        *options,
+        "--data",
+        data,
+        "--backbone",
+        "timm:test_resnet",
+        "--weights",
+        "random",
+        "--freeze",
+        "none",
+        "--epochs",
+        "2",
+        "--backbone-lr",
+        "0.01",
+        "--no-audit",
+        "--no-report",
+        "--workers",
+        "0",
+        "--out",
+        tmp_path / "run",
+    )
     command(
         "prune", tmp_path / "run", "--data", data, "--ratio", "0.4", "--epochs", "1", "--no-smaller", "--max-drop", "1"
     )
@@ -241,9 +278,7 @@ def test_masks_and_bags_are_pruned_too(task: str, options: tuple[str, ...], tmp_
 @pytest.mark.slow
 def test_a_pruned_run_is_pruned_further(pruned: Path, tmp_path: Path) -> None:
     again = tmp_path / "again"
-    command(
-        "prune", pruned, "--ratio", "0.5", "--epochs", "1", "--max-drop", "1", "--no-smaller", "--out", again
-    )  # fmt: skip
+    command("prune", pruned, "--ratio", "0.5", "--epochs", "1", "--max-drop", "1", "--no-smaller", "--out", again)
     assert load_file(again / "model.safetensors")["first.deep.weight"].shape == (8, 1, 3, 3)
     command("verify", again)
 

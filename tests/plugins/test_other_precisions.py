@@ -80,9 +80,19 @@ def test_tables_of_targets(name: str, table: Path, tmp_path: Path, monkeypatch: 
     data = Path(shutil.copytree(table, tmp_path / "data"))
     monkeypatch.chdir(data)
     run = zooft.finetune(
-        data=data / "labels.csv", out=tmp_path / "run", task=name, backbone=BACKBONE, freeze="backbone", epochs=6, lr=0.01,
-        bootstrap=0, views=0, verify_samples=8, report=False, **options,
-    ).path  # fmt: skip
+        data=data / "labels.csv",
+        out=tmp_path / "run",
+        task=name,
+        backbone=BACKBONE,
+        freeze="backbone",
+        epochs=6,
+        lr=0.01,
+        bootstrap=0,
+        views=0,
+        verify_samples=8,
+        report=False,
+        **options,
+    ).path
     record = lowered(run, data / "labels.csv", monkeypatch, primary=primary)
     if name == "regression":
         assert record["precision"]["gate"]["now"] == pytest.approx(r2_by_sklearn(run, data), abs=1e-6)
@@ -124,9 +134,20 @@ def test_ct(task: str, options: dict[str, Any], tmp_path: Path, monkeypatch: pyt
             sizes = [[*row[:2], 3 if row[2] == "clear" else 12] for row in rows]
             csv.writer(file).writerows([["patient_id", "series_uid", "size [mm]"], *sizes])
     run = zooft.finetune(
-        data=data, out=tmp_path / "run", task=task, backbone=BACKBONE, freeze="backbone", epochs=20, lr=0.01, bootstrap=0,
-        views=0, verify_samples=8, report=False, hu_cache="off", **options,
-    ).path  # fmt: skip
+        data=data,
+        out=tmp_path / "run",
+        task=task,
+        backbone=BACKBONE,
+        freeze="backbone",
+        epochs=20,
+        lr=0.01,
+        bootstrap=0,
+        views=0,
+        verify_samples=8,
+        report=False,
+        hu_cache="off",
+        **options,
+    ).path
     monkeypatch.setattr(benchmark, "_MOST", 1)
     words = ("export", run, "--data", data, "--provider", "cpu", "--samples", "16")
     command(*words, "--precision", "fp16", "--max-drop", "0.1")

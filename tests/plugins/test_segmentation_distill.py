@@ -23,9 +23,19 @@ pytest.importorskip("segmentation_models_pytorch")
 from zooft_segmentation import demo
 
 USUAL: dict[str, Any] = {
-    "task": "segmentation", "weights": "random", "head": "linear", "epochs": 1, "batch_size": 512, "lr": 0.01, "bootstrap": 0,
-    "workers": 0, "audit": False, "export": False, "report": False, "device": "cpu",
-}  # fmt: skip
+    "task": "segmentation",
+    "weights": "random",
+    "head": "linear",
+    "epochs": 1,
+    "batch_size": 512,
+    "lr": 0.01,
+    "bootstrap": 0,
+    "workers": 0,
+    "audit": False,
+    "export": False,
+    "report": False,
+    "device": "cpu",
+}
 
 
 @pytest.fixture(autouse=True)
@@ -59,9 +69,15 @@ def test_the_loss_is_the_divergence_at_each_place_of_a_teacher_with_another_size
         out=tmp_path / "teacher",
     )
     run = zooft.finetune(
-        **{**USUAL, "lr": 1e-12}, backbone="timm:test_vit", size=(64, 64), data=data, out=tmp_path / "run",
-        distill=teacher.path, distill_weight=1.0, temperature=2.0,
-    )  # fmt: skip
+        **{**USUAL, "lr": 1e-12},
+        backbone="timm:test_vit",
+        size=(64, 64),
+        data=data,
+        out=tmp_path / "run",
+        distill=teacher.path,
+        distill_weight=1.0,
+        temperature=2.0,
+    )
     task = registry.load().task("segmentation")
     trained = {row["id"] for row in csv_files.read(run.path / "samples.csv") if row["split"] == "train"}
     samples = [sample for sample in task.discover(data, task.options()).samples if sample.id in trained]

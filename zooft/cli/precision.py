@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from zooft.cli.live import Live
 from zooft.cli.output import print_json, print_table, print_verification
 from zooft.cli.screen import echo
+from zooft.deploy import bill
 from zooft.errors import DataError, VerificationError
 from zooft.hooks import registry
 from zooft.run import folder as runs
@@ -186,8 +187,6 @@ def _record(
     run: SavedRun, folder: Path, made: dict[str, tuple[Path, Lowered, Verification]], costs: dict[str, Cost]
 ) -> dict[str, dict[str, Any]]:
     """Rows by precision, which the records of verification get, too."""
-    from zooft.deploy import bill
-
     rows: dict[str, dict[str, Any]] = {name: asdict(cost) for name, cost in costs.items()}
     for name, (_, lowered, verification) in made.items():
         drop, primary = lowered.drop, lowered.drop.metric

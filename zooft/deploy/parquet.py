@@ -93,12 +93,15 @@ def _types(layout: Layout, answers: Iterable[Answer]) -> list[pa.DataType]:
             if cell is not None:
                 found.add(type(cell))
     return [
-        pa.bool_() if found == {bool}
-        else pa.int64() if found == {int}
-        else pa.float64() if found and found <= {int, float}
+        pa.bool_()
+        if found == {bool}
+        else pa.int64()
+        if found == {int}
+        else pa.float64()
+        if found and found <= {int, float}
         else pa.string()
         for found in kinds
-    ]  # fmt: skip
+    ]
 
 
 def _as(kind: pa.DataType, cell: Any) -> Any:

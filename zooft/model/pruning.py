@@ -17,8 +17,10 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.modules.conv import _ConvNd
+from torch.utils.flop_counter import FlopCounterMode
 
 from zooft.contracts import PrunedSizes
 from zooft.errors import ConfigError, ModelError
@@ -156,9 +158,6 @@ def measure_norms(model: AdaptedModel, images: Sequence[Tensor]) -> None:
 
 def multiplications(model: AdaptedModel, spec: InputSpec) -> int:
     """Multiply-accumulate operations for one image of the input's size, by torch's own counter."""
-    from torch.nn.attention import SDPBackend, sdpa_kernel
-    from torch.utils.flop_counter import FlopCounterMode
-
     image = torch.zeros(1, *([1] if model.bag else []), spec.channels, spec.height, spec.width)
     model.eval()
     # the counter doesn't count the CPU's fused attention; the plain one consists of products that it counts

@@ -24,8 +24,10 @@ from zooft.deploy import contenders as comparison
 from zooft.deploy import precisions
 from zooft.deploy import saved as finished
 from zooft.deploy.contenders import Contender
+from zooft.deploy.verify import spread
 from zooft.errors import ConfigError, DataError, ModelError, PruningError, RunError, VerificationError, ZooftError
 from zooft.hooks import registry as registries
+from zooft.hooks.guard import call_plugin
 from zooft.pipeline import resume
 from zooft.pipeline.finetune import FinetuneResult, finetune, finetune_from
 from zooft.pipeline.plan import Beginning
@@ -222,8 +224,6 @@ def _training_images(before: SavedRun, values: Mapping[str, Any], reporter: Repo
         DataError: the data isn't the run's.
     """
     import torch
-
-    from zooft.deploy.verify import spread
 
     wanted = configuration.names(before.task.options)
     options = configuration.build(before.task.options, {n: value for n, value in values.items() if n in wanted})
@@ -426,7 +426,6 @@ def _find_smaller(before: SavedRun, registry: Registry) -> str | None:
 
 def _whole_size(registry: Registry, before: SavedRun) -> int:
     """Parameters of the zoo's model, its own classifier's among them."""
-    from zooft.hooks.guard import call_plugin
     from zooft.model.skip_init import on_meta
 
     family = registry.family(before.record.backbone.family)
@@ -457,8 +456,6 @@ class _Gate:
         Raises:
             VerificationError: the file isn't the model, or the figures are too much worse.
         """
-        from zooft.deploy.verify import spread
-
         if verification is None or not verification.passed:
             failures = "" if verification is None else f": {'; '.join(verification.failures)}"
             raise VerificationError(f"the pruned model's file failed its verification{failures}; nothing was written")

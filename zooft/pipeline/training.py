@@ -33,7 +33,8 @@ from zooft.run import checkpoint as checkpoints
 from zooft.run import folder as runs
 from zooft.run.checkpoint import CheckpointWriter
 from zooft.run.record import ResolvedRecord, TrialRecord, read_record, update_record, write_record
-from zooft.storage.cache import default_store
+from zooft.storage.cache import MemoryStore, default_store
+from zooft.storage.lookup import Lookup
 from zooft.storage.sequences import pick
 
 if TYPE_CHECKING:
@@ -53,7 +54,6 @@ if TYPE_CHECKING:
     from zooft.pipeline.plan import Plan
     from zooft.pipeline.reporter import Reporter
     from zooft.run.checkpoint import Checkpoint, Progress
-    from zooft.storage.lookup import Lookup
     from zooft.train import Job, Watch
     from zooft.train.distillation import DistilledLoss
     from zooft.train.loss import TaskLoss
@@ -551,8 +551,6 @@ def _teacher_cache(
     from zooft.compute import distributed
     from zooft.features import FeatureCache
     from zooft.features.cache import HELD_BYTES
-    from zooft.storage.cache import MemoryStore, default_store
-    from zooft.storage.lookup import Lookup
 
     theirs = replace(plan, options=teacher.options, family=plan.registry.family(teacher.record.backbone.family))
     of = feature_key(theirs, teacher.record.backbone)

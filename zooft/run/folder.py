@@ -84,8 +84,6 @@ class WorkingFolder:
 
     def discard(self) -> None:
         """Remove what was made, of a run that is nothing until it is complete."""
-        import shutil
-
         try:
             shutil.rmtree(self.path, ignore_errors=True)
         finally:
