@@ -39,9 +39,7 @@ class PictureLoss(nn.Module):
 
     def forward(self, outputs: dict[str, Tensor], targets: Tensor) -> zooft.Loss:
         """Logits ``(N, C, h, w)`` of any size, masks ``(N, H, W)`` uint8."""
-        logits = nn.functional.interpolate(
-            outputs["logits"].to(torch.float32), targets.shape[-2:], mode="bilinear", align_corners=False
-        )
+        logits = _enlarge(outputs["logits"].to(torch.float32).contiguous(), targets.shape[-2:])
         pixels = _Pixels.of(logits, targets)
         each = sum(getattr(self, f"_{kind}")(pixels) for kind in self.kinds)
         counting = pixels.seen.any(1)
@@ -76,6 +74,21 @@ class PictureLoss(nn.Module):
 
     def _lovasz(self, pixels: _Pixels) -> Tensor:
         return pixels.one_by_one(self.lovasz)
+
+
+def _enlarge(logits: Tensor, size: torch.Size) -> Tensor:
+    """Bilinear interpolation of ``(N, C, h, w)`` as two matrix products, for along each axis it is one.
+
+    What flows back takes a quarter of the time of torch's own gradient, and the softmax that follows is faster on
+    planes than on channels-last pixels.
+    """
+    down, across = (_weights_between(*sides).to(logits) for sides in zip(logits.shape[-2:], size, strict=True))
+    return down @ (logits @ across.T)
+
+
+def _weights_between(few: int, many: int) -> Tensor:
+    """``(many, few)``: the weights of the given places in each of the new ones."""
+    return nn.functional.interpolate(torch.eye(few)[None], many, mode="linear", align_corners=False)[0].T
 
 
 @dataclass(frozen=True, slots=True)

@@ -70,3 +70,10 @@ def test_floats_are_float32_and_a_move_goes_to_every_leaf() -> None:
     given = {"a": torch.ones(2, dtype=torch.bfloat16), "b": [torch.ones(1, dtype=torch.float64)]}
     assert {tensor.dtype for tensor in trees.tensors(trees.floats(given))} == {torch.float32}
     assert {tensor.device.type for tensor in trees.tensors(trees.to_device(given, torch.device("meta")))} == {"meta"}
+
+
+def test_the_size_is_what_numpy_and_torch_say() -> None:
+    whole = batch(4)
+    expected = whole["logits"].nbytes + whole["more"]["value"].nbytes + sum(each.nbytes for each in whole["boxes"])
+    assert trees.size(whole) == expected
+    assert trees.size({"mask": trees.arrays(whole)["logits"], "count": 3}) == whole["logits"].nbytes + 8

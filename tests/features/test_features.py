@@ -18,11 +18,12 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torchvision.transforms.v2.functional import normalize
 
-from zooft import Anatomy, Family, ImagePreprocess, InputSpec, Sample, Stage, features
+from zooft import Anatomy, Family, Geometry, ImagePreprocess, InputSpec, Sample, Stage, features
 from zooft.compute.distributed import Batches
 from zooft.errors import DataError
 from zooft.features import FeatureCache, SampleDataset, outputs, parallel, prefix
 from zooft.features import cache as keeping
+from zooft.features.dataset import InMemory, MovedTargets, to_row
 from zooft.model.adapted import AdaptedModel
 from zooft.model.backbone import load_backbone
 from zooft.storage.cache import Store
@@ -427,3 +428,28 @@ def test_what_is_held_is_bounded_over_all_views(tmp_path: Path, monkeypatch: pyt
         features.inputs(adapted(), views(augmented=True), stop=2, feature_cache=Told().keeping(blocked), views=2)
         is None
     )
+
+
+def test_moved_targets_stay_in_memory_as_far_as_they_fit() -> None:
+    made: list[int] = []
+
+    def encode(target: int) -> NDArray[np.uint8]:
+        made.append(target)
+        return np.full((4, 4), target, np.uint8)
+
+    def move(mask: NDArray[np.uint8], geometry: Geometry) -> NDArray[np.uint8]:
+        return mask + np.uint8(geometry.view[0])
+
+    placing = features.Placing(
+        geometry=lambda _arrays: Geometry(matrix=np.eye(2, 3), source=(4, 4), view=(4, 4)), move=move
+    )
+    members = SampleDataset(SAMPLES, read=read, preprocess=ImagePreprocess(SPEC), encode=encode, placing=placing)
+    rows = [
+        np.stack([to_row(Geometry(matrix=np.eye(2, 3), source=(4, 4), view=(size, 4))) for _ in SAMPLES])
+        for size in (4, 8)
+    ]
+    targets = MovedTargets(members, tuple(rows), InMemory(most=3 * 16))
+    for _ in range(2):
+        found = targets.rows([0, 5, 0, 1], [0, 0, 1, 1])
+        assert [int(mask[0, 0]) for mask in found] == [0 + 4, 2 + 4, 0 + 8, 1 + 8]
+    assert made == [0, 2, 0, 1, 1]  # the first three fit, the last is made anew

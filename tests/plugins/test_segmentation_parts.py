@@ -42,6 +42,21 @@ def value(kind: str, logits: torch.Tensor, targets: torch.Tensor, weights: list[
     return float(total / weight)
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_logits_of_a_coarse_map_are_enlarged_as_torch_does(dtype: torch.dtype) -> None:
+    logits, targets = batch()
+    given = logits.to(dtype).contiguous(memory_format=torch.channels_last).requires_grad_()
+    total, weight, _ = PictureLoss("ce", None)({"logits": given}, targets)
+    (found,) = torch.autograd.grad(total / weight, given)
+    exact = given.detach().double().requires_grad_()
+    large = nn.functional.interpolate(exact, targets.shape[-2:], mode="bilinear", align_corners=False)
+    truth = nn.functional.cross_entropy(large, targets.long(), ignore_index=masks.OUTSIDE)
+    assert (total / weight).item() == pytest.approx(truth.item(), rel=1e-6)
+    (expected,) = torch.autograd.grad(truth, exact)
+    tolerance = 1e-6 if dtype is torch.float32 else 1e-2
+    torch.testing.assert_close(found.double(), expected, rtol=tolerance, atol=tolerance * float(expected.abs().max()))
+
+
 def test_the_likeliest_class_is_numpy_s_and_of_equals_the_first() -> None:
     outputs = {"logits": torch.randint(0, 3, (2, 5, 8, 9)).float()}  # most places have a tie
     back = SimpleNamespace(maps=lambda maps: maps)

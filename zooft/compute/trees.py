@@ -78,6 +78,15 @@ def tensors(tree: Any) -> list[Tensor]:
     return found
 
 
+def size(tree: Any) -> int:
+    """Bytes of its tensors and arrays; a number, or what else there is, counts as eight."""
+    if isinstance(tree, Mapping):
+        return sum(size(value) for value in tree.values())
+    if isinstance(tree, list | tuple):
+        return sum(size(value) for value in tree)
+    return int(getattr(tree, "nbytes", 8))
+
+
 def arrays(tree: Any) -> Any:
     """The same tree of numpy's arrays."""
     if isinstance(tree, Tensor):

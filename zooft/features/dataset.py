@@ -6,7 +6,7 @@ import contextlib
 import copy
 import hashlib
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -256,31 +256,63 @@ class FixedTargets:
         return trees.rows(self.stacked, list(indices))
 
 
+@dataclass(slots=True)
+class InMemory:
+    """What has been made, as far as it fits; what comes first stays.
+
+    Attributes:
+        most: bytes.
+        values: those that fit.
+        used: their bytes.
+    """
+
+    most: int = 512 * 2**20
+    values: dict[tuple[int, int], Any] = field(default_factory=dict)
+    used: int = 0
+
+    def get(self, key: tuple[int, int], make: Callable[[], Any]) -> Any:
+        """What was made before, or is now."""
+        if key in self.values:
+            return self.values[key]
+        made = make()
+        size = trees.size(made)
+        if self.used + size <= self.most:
+            self.values[key] = made
+            self.used += size
+        return made
+
+
 @dataclass(frozen=True, slots=True)
 class MovedTargets:
-    """Encoded anew and moved each time, as all of them may be more than memory holds.
+    """Encoded and moved when they are first read, or each time where memory doesn't hold all of them.
 
     Attributes:
         members: whose samples.
         geometries: of each view, a row a sample ``(N, 10)``.
+        cached: of sample and view.
     """
 
     members: SampleDataset
     geometries: tuple[NDArray[Any], ...]
+    cached: InMemory = field(default_factory=InMemory)
 
     def __len__(self) -> int:
         return len(self.members)
 
     def rows(self, indices: Sequence[int], views: Sequence[int]) -> Any:
         """As `CachedTargets`."""
-        placing, encode, samples = self.members.placing, self.members.encode, self.members.samples
+        placing = self.members.placing
         assert placing is not None  # noqa: S101 -- such are made for placed targets alone
         return placing.collate(
             [
-                placing.move(encode(samples[index].target), _from_row(self.geometries[view][index]))
+                self.cached.get((index, view), partial(self._make, placing, index, view))
                 for index, view in zip(indices, views, strict=True)
             ]
         )
+
+    def _make(self, placing: Placing, index: int, view: int) -> Any:
+        encoded = self.members.encode(self.members.samples[index].target)
+        return placing.move(encoded, _from_row(self.geometries[view][index]))
 
 
 @dataclass(frozen=True, slots=True)
