@@ -1,7 +1,8 @@
 """Decoders of segmentation_models_pytorch, fed by a backbone's taps in place of that library's encoders.
 
-Their batch normalisation is replaced by group normalisation (Wu and He 2018): batches of masks are small, and a
-sample's answer then doesn't depend on the others in its batch.
+Their normalisation is by groups of 16 channels (Wu and He 2018, the best of table 3): batches of masks are small, and a
+sample's answer then doesn't depend on the others in its batch. The library's groups of two channels are less accurate
+there, and PyTorch's kernels for them take 10 times as long in bfloat16.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ import zooft
 
 LEVELS = 4
 """Maps that a decoder reads."""
-_MOST_GROUPS = 32
+_CHANNELS_OF_GROUP = 16
 _FPN_WIDTHS: Mapping[str, Any] = {"pyramid_channels": 128, "segmentation_channels": 64, "dropout": 0.1}
 _UNET_WIDTHS = (256, 128, 64, 32)
 _UPERNET_WIDTH = 128
@@ -216,11 +217,15 @@ _DECODERS: Mapping[str, tuple[Callable[[list[int]], nn.Module], int]] = {
 
 def _normalise_by_groups(module: nn.Module) -> None:
     for name, child in module.named_children():
-        if isinstance(child, nn.BatchNorm2d):
-            groups = math.gcd(_MOST_GROUPS, child.num_features)
-            setattr(module, name, nn.GroupNorm(groups, child.num_features))
+        if isinstance(child, nn.BatchNorm2d | nn.GroupNorm):
+            channels = child.num_features if isinstance(child, nn.BatchNorm2d) else child.num_channels
+            setattr(module, name, nn.GroupNorm(_groups(channels), channels))
         else:
             _normalise_by_groups(child)
+
+
+def _groups(channels: int) -> int:
+    return channels // math.gcd(channels, _CHANNELS_OF_GROUP)
 
 
 def _last(width: int, sizes: Mapping[str, int]) -> nn.ModuleDict:
