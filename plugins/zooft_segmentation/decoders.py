@@ -12,6 +12,7 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -201,11 +202,11 @@ class _Pooled(nn.Module):
 
     def _means(self, length: int) -> Tensor:
         """``(size, length)``: which places each mean is of."""
-        rows = torch.zeros(self.size, length)
+        rows = np.zeros((self.size, length), np.float32)
         for number in range(self.size):
             first, end = number * length // self.size, -(-(number + 1) * length // self.size)
             rows[number, first:end] = 1 / (end - first)
-        return rows
+        return torch.from_numpy(rows)
 
 
 _DECODERS: Mapping[str, tuple[Callable[[list[int]], nn.Module], int]] = {

@@ -325,9 +325,13 @@ def test_the_graph_reaches_levels_by_whole_numbers_and_operators_that_runtimes_a
     assert operators.isdisjoint({"Resize", "Upsample", "GridSample", "AffineGrid", "MatMul"})
     assert "MatMulInteger" in operators
     kinds = {value.name: value.type.tensor_type.elem_type for value in graph.value_info}
-    floats = [node.op_type for node in graph.node if kinds.get(node.output[0]) == onnx.TensorProto.FLOAT]
-    # the levels, then brought to the backbone's scale
-    assert [name for name in floats if name not in {"Transpose", "Identity"}] == ["Cast", "Mul"]
+    real = onnx.TensorProto.FLOAT
+    floats = [node.op_type for node in graph.node if kinds.get(node.output[0]) == real]
+    # levels without the bits that rounding drops, at either axis, then brought to the backbone's scale
+    assert [name for name in floats if name not in {"Transpose", "Identity"}] == ["Cast", "Mul", "Clip"] * 2 + ["Mul"]
+    makers = {name: node.op_type for node in graph.node for name in node.output}
+    casts = [node for node in graph.node if node.op_type == "Cast" and kinds.get(node.output[0]) == real]
+    assert [makers[node.input[0]] for node in casts] == ["BitwiseAnd", "BitwiseAnd"]
 
 
 @pytest.mark.parametrize(

@@ -123,7 +123,6 @@ def test_a_second_run_on_a_frozen_backbone_saves_the_trunk_s_time(tmp_path: Path
             report=False,
             export=False,
             cache=cache,
-            precision="fp32",
         )
         after = resource.getrusage(resource.RUSAGE_SELF)
         seconds[name] = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime

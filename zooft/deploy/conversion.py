@@ -40,13 +40,14 @@ _LONGEST = 200
 """Characters of the exporter's own words in a message."""
 _PLAIN = frozenset(
     """
-    _assert_tensor_metadata _softmax _upsample_bicubic2d_aa adaptive_avg_pool2d add add_ amax arange
-    avg_pool2d batch_norm cat chunk clone contiguous conv2d detach_ div dropout dropout_ expand
-    feature_dropout flatten gelu group_norm hardsigmoid hardsigmoid_ hardswish hardswish_ hardtanh hardtanh_ layer_norm
-    lift_fresh_copy linear matmul max_pool2d mean mul mul_ pad permute relu relu6 relu6_ relu_ reshape roll
-    scaled_dot_product_attention select sigmoid sigmoid_ silu silu_ slice softmax split squeeze sub sum
-    sym_size tanh to transpose unbind unflatten unsqueeze upsample_nearest2d view
-    """.split()  # noqa: SIM905  -- quotes around each of seventy words make them no clearer
+    _assert_tensor_metadata _softmax _upsample_bicubic2d_aa adaptive_avg_pool2d add add_ amax arange avg_pool2d
+    batch_norm cat chunk clone contiguous conv2d detach_ div dropout dropout_ expand feature_dropout
+    feature_dropout_ flatten gelu group_norm hardsigmoid hardsigmoid_ hardswish hardswish_ hardtanh hardtanh_
+    layer_norm lift_fresh_copy linear matmul max_pool2d mean mul mul_ new_zeros numpy_T pad permute relu relu6
+    relu6_ relu_ reshape roll scaled_dot_product_attention select sigmoid sigmoid_ silu silu_ slice softmax
+    softplus split squeeze sub sum sym_size tanh to transpose unbind unflatten unsqueeze upsample_bilinear2d
+    upsample_nearest2d view
+    """.split()  # noqa: SIM905  -- quotes around each of eighty words make them no clearer
 )
 """Operations of torch that its exporter translates whatever they are given."""
 

@@ -9,7 +9,8 @@ from __future__ import annotations
 import functools
 import json
 import math
-from collections.abc import Sequence
+import time
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
@@ -18,8 +19,8 @@ import numpy as np
 from zooft import runtime
 from zooft.contracts import Computing, unseen
 from zooft.data import samples as sample_tables
+from zooft.deploy import benchmark, precision_gate, quantize, saved
 from zooft.deploy import network as networks
-from zooft.deploy import precision_gate, quantize, saved
 from zooft.errors import DataError, ExportError, VerificationError
 from zooft.model.weights import file_sha256
 from zooft.run import folder as runs
@@ -42,6 +43,10 @@ FEWEST = 8
 _FEW = 32
 _TRIED = 16
 """Of the calibration's samples: those on which errors of layers are measured."""
+_SECONDS = 3.0
+"""Of measuring where the first layers take less time."""
+_WORTH = 1.02
+"""Times the least time up to which more of them are quantised."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -228,13 +233,13 @@ def _search(
         + ", ".join(f"{value:.3f} with {name} operators" for name, value in errors.items())
     )
     stated = replace(stated, calibration=calibrated.samples, operators=tuple(operators))
+    slow = slow_stem(calibrated, operators, few[0], note)
     left: list[quantize.Layer] = []
     ranked: list[tuple[quantize.Layer, float]] = []
     few_samples = ""
     while True:
-        names = [name for layer in left for name in layer.nodes]
-        network = quantize.quantize(calibrated, operators=operators, left_out=names)
-        stated = replace(stated, left_out=tuple(layer.name for layer in left))
+        network = quantize.quantize(calibrated, operators=operators, left_out=_nodes([*slow, *left]))
+        stated = replace(stated, left_out=tuple(layer.name for layer in (*slow, *left)))
         write(apart, network, candidate, stated)
         now = answer(candidate)
         found = gate(now)
@@ -258,6 +263,43 @@ def _search(
         worst, added = ranked[len(left)]
         left.append(worst)
         note(f"{found.describe()}: {worst.name} goes back to float32 (rounding around it: {added:.2g} of the variance)")
+
+
+def slow_stem(
+    calibrated: quantize.Calibrated,
+    operators: Sequence[str],
+    feed: Mapping[str, Any],
+    note: Callable[[str], None] = lambda _text: None,
+) -> list[quantize.Layer]:
+    """The first layers that stay in float32, as the network takes less time so on this machine.
+
+    Args:
+        calibrated: the network.
+        operators: types that are quantised.
+        feed: of one sample.
+        note: called with a sentence on what was measured.
+    """
+    stem = quantize.stem(calibrated.network)
+    if not stem:
+        return []
+    sessions = [
+        networks.open_session(
+            quantize.quantize(calibrated, operators=operators, left_out=_nodes(stem[:count])), threads=1
+        )
+        for count in range(len(stem) + 1)
+    ]
+    runs = {str(count): functools.partial(each.run, None, dict(feed)) for count, each in enumerate(sessions)}
+    ms = list(benchmark.alternate(runs, _SECONDS, clock=time.process_time).values())
+    best = next(count for count, each in enumerate(ms) if each <= _WORTH * min(ms))
+    note(
+        f"layers at the network's start that stay in float32: {best}; ms of the network with 0, 1, … of them: "
+        + ", ".join(f"{each:.1f}" for each in ms)
+    )
+    return stem[:best]
+
+
+def _nodes(layers: Sequence[quantize.Layer]) -> list[str]:
+    return [name for layer in layers for name in layer.nodes]
 
 
 def _too_few(run: SavedRun, before: Predictions, settings: Settings, found: Drop, now: Predictions) -> str:

@@ -34,6 +34,7 @@ LAYERS = ("Conv", "Gemm", "MatMul", "ConvTranspose")
 NARROW = (*LAYERS, "Relu", "Clip")
 """With what belongs to a convolution: without it, ranges are taken before the activation cuts them."""
 _ROUNDING = ("QuantizeLinear", "DequantizeLinear")
+_MANY_CHANNELS, _STEM = 16, 3
 _BEARABLE = 1.25
 """Times the error of the narrow choice, up to which all operators are quantised, which is faster."""
 
@@ -118,6 +119,20 @@ def layers(network: onnx.ModelProto) -> list[Layer]:
             groups[owner].append(node.name)
             of.update(dict.fromkeys(node.output, owner))
     return [Layer(name, tuple(nodes)) for name, nodes in groups.items()]
+
+
+def stem(network: onnx.ModelProto) -> list[Layer]:
+    """The first three layers, half of all at most, where the first is a convolution of an image's few channels.
+
+    Kernels of 8 bits are slow there: they are made for many channels and few places. None of other networks.
+    """
+    shapes = {tensor.name: tensor.dims for tensor in network.graph.initializer}
+    first = next((node for node in network.graph.node if node.op_type in LAYERS), None)
+    if first is None or first.op_type != "Conv" or first.input[0] not in {each.name for each in network.graph.input}:
+        return []
+    few = shapes.get(first.input[1], (0, _MANY_CHANNELS))[1] < _MANY_CHANNELS
+    found = layers(network)
+    return found[: min(_STEM, len(found) // 2)] if few else []
 
 
 def quantize(calibrated: Calibrated, *, operators: Sequence[str] = (), left_out: Sequence[str] = ()) -> onnx.ModelProto:
