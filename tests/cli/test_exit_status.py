@@ -15,7 +15,7 @@ import pytest
 from commands import command
 
 from zooft.cli import COMMANDS, exit_status, zooft
-from zooft.errors import DataError, PluginError, RuntimeModelError
+from zooft.errors import DataError, PluginError, PruningError, RuntimeModelError
 
 
 def with_json() -> list[tuple[str, ...]]:
@@ -81,6 +81,12 @@ def test_an_unforeseen_error_and_an_interrupt_are_json_too(monkeypatch: pytest.M
         failing(error, monkeypatch)
         messages = json.loads(command("tasks", "--json", status=status).stdout)["error"]
         assert (messages["kind"], messages["status"]) == (kind, status)
+
+
+def test_a_pruning_that_the_gate_refuses_has_its_table(monkeypatch: pytest.MonkeyPatch) -> None:
+    table = {"original": {"value": 0.95}, "pruned": {"value": 0.75}}
+    failing(PruningError("pruned by 0.3 it reaches 0.75", table), monkeypatch)
+    assert json.loads(command("tasks", "--json", status=1).stdout)["error"]["table"] == table
 
 
 def failing(error: BaseException, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -26,6 +26,7 @@ from zooft.errors import (
     ConfigError,
     ExportError,
     PluginError,
+    PruningError,
     RuntimeModelError,
     UnknownNameError,
     ZooftError,
@@ -170,6 +171,7 @@ def show(error: BaseException, *, as_json: bool) -> int:
     ending = of(error)
     if as_json:
         values = {"kind": ending.kind, "message": ending.message, "notes": ending.notes, "status": ending.status}
+        values |= {"table": error.record} if isinstance(error, PruningError) else {}
         screen.write(in_json(json.dumps({"error": values}, indent=2, ensure_ascii=False)) + "\n")
     if isinstance(error, click.ClickException):
         _as_click_does(error)
