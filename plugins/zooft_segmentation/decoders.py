@@ -62,6 +62,8 @@ class DecoderHead(nn.Module):
         self.ladder = Ladder(taps)
         self.decoder = make(channels)
         _normalise_by_groups(self.decoder)
+        # weights don't show by which groups they were learnt: by others they would fit, and answer wrongly
+        self.register_buffer(f"groups_of_{_CHANNELS_OF_GROUP}_channels", torch.ones((), dtype=torch.bool))
         initialize_decoder(self.decoder)
         self.decoder.to(memory_format=torch.channels_last)  # a step takes a fifth less time
         self.last = _last(width, sizes)
