@@ -1,8 +1,8 @@
 """Decoders of segmentation_models_pytorch, fed by a backbone's taps in place of that library's encoders.
 
-Their normalisation is by groups of 16 channels (Wu and He 2018, the best of table 3): batches of masks are small, and a
-sample's answer then doesn't depend on the others in its batch. The library's groups of two channels are less accurate
-there, and PyTorch's kernels for them take 10 times as long in bfloat16.
+Their normalisation is by groups of 16 channels (the best number in table 3 of Wu and He 2018): batches of masks are
+small, and a sample's answer then doesn't depend on the others in its batch. The library's groups of two channels are
+less accurate there, and PyTorch's kernels for them take 10 times as long in bfloat16.
 """
 
 from __future__ import annotations

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import click
 import example_data
+import numpy as np
 import pytest
 from commands import command
 
@@ -84,9 +85,10 @@ def test_an_unforeseen_error_and_an_interrupt_are_json_too(monkeypatch: pytest.M
 
 
 def test_a_pruning_that_the_gate_refuses_has_its_table(monkeypatch: pytest.MonkeyPatch) -> None:
-    table = {"original": {"value": 0.95}, "pruned": {"value": 0.75}}
-    failing(PruningError("pruned by 0.3 it reaches 0.75", table), monkeypatch)
-    assert json.loads(command("tasks", "--json", status=1).stdout)["error"]["table"] == table
+    table = {"original": {"value": np.float32(0.5)}, "pruned": {"value": float("nan")}}
+    failing(PruningError("pruned by 0.3 it reaches nan", table), monkeypatch)
+    found = json.loads(command("tasks", "--json", status=1).stdout)["error"]["table"]
+    assert found == {"original": {"value": 0.5}, "pruned": {"value": None}}
 
 
 def failing(error: BaseException, monkeypatch: pytest.MonkeyPatch) -> None:

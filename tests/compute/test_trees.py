@@ -77,3 +77,4 @@ def test_the_size_is_what_numpy_and_torch_say() -> None:
     expected = whole["logits"].nbytes + whole["more"]["value"].nbytes + sum(each.nbytes for each in whole["boxes"])
     assert trees.size(whole) == expected
     assert trees.size({"mask": trees.arrays(whole)["logits"], "count": 3}) == whole["logits"].nbytes + 8
+    assert trees.size({"mask": whole["logits"], "name": object()}) == float("inf")

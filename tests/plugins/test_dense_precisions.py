@@ -19,7 +19,7 @@ from zooft.deploy import benchmark
 
 OPTIONS: dict[str, dict[str, Any]] = {
     "segmentation": {"epochs": 2, "size": (96, 128)},
-    "detection": {"epochs": 4, "size": (96, 128), "max_boxes": 20},
+    "detection": {"epochs": 16, "size": (96, 128), "max_boxes": 20},
 }
 
 

@@ -38,14 +38,15 @@ TASKS: dict[str, tuple[dict[str, Any], str]] = {
 
 @pytest.fixture(scope="module")
 def table(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Pictures of one colour and some noise, and columns about it."""
+    """Pictures of patches around one colour, and columns about it."""
     root, rng = tmp_path_factory.mktemp("table"), np.random.default_rng(0)
     (root / "targets.toml").write_text(TARGETS)
     rows = [["path", "light", "grade", "bright", "red", "kind"]]
     for number in range(64):
         level, red = rng.integers(20, 230), int(rng.integers(0, 2))
-        image = np.clip(level + np.array([40 * red, 0, 0]) + rng.normal(0, 8, (48, 56, 3)), 0, 255).astype(np.uint8)
-        Image.fromarray(image).save(root / f"{number:02}.png")
+        patches = rng.normal(0, 25, (6, 7, 1)).repeat(8, 0).repeat(8, 1)
+        image = np.clip(level + patches + np.array([60 * red, 0, 0]) + rng.normal(0, 8, (48, 56, 3)), 0, 255)
+        Image.fromarray(image.astype(np.uint8)).save(root / f"{number:02}.png")
         kind = "red" if red else "grey"
         rows.append([f"{number:02}.png", *map(str, (level, level // 60, int(level > 120), red)), kind])
     with (root / "labels.csv").open("w", newline="") as file:
@@ -85,7 +86,7 @@ def test_tables_of_targets(name: str, table: Path, tmp_path: Path, monkeypatch: 
         task=name,
         backbone=BACKBONE,
         freeze="backbone",
-        epochs=6,
+        epochs=20,
         lr=0.01,
         bootstrap=0,
         views=0,
@@ -139,7 +140,7 @@ def test_ct(task: str, options: dict[str, Any], tmp_path: Path, monkeypatch: pyt
         task=task,
         backbone=BACKBONE,
         freeze="backbone",
-        epochs=20,
+        epochs=60,
         lr=0.01,
         bootstrap=0,
         views=0,

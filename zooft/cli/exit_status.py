@@ -163,6 +163,11 @@ def _missing(error: BaseException | None) -> str | None:
     return None
 
 
+def _finite(record: Any) -> Any:
+    """Numbers that aren't finite as null, which JSON has no word for; without `to_json`, which loads much more."""
+    return json.loads(json.dumps(record, default=float), parse_constant=lambda _word: None)
+
+
 def show(error: BaseException, *, as_json: bool) -> int:
     """Print an error, on standard error and, with --json, as JSON on standard output.
 
@@ -171,7 +176,7 @@ def show(error: BaseException, *, as_json: bool) -> int:
     ending = of(error)
     if as_json:
         values = {"kind": ending.kind, "message": ending.message, "notes": ending.notes, "status": ending.status}
-        values |= {"table": error.record} if isinstance(error, PruningError) else {}
+        values |= {"table": _finite(error.record)} if isinstance(error, PruningError) else {}
         screen.write(in_json(json.dumps({"error": values}, indent=2, ensure_ascii=False)) + "\n")
     if isinstance(error, click.ClickException):
         _as_click_does(error)

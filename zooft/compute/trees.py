@@ -5,6 +5,7 @@ A list holds one item a sample, such as the boxes of each image; everything else
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -78,13 +79,13 @@ def tensors(tree: Any) -> list[Tensor]:
     return found
 
 
-def size(tree: Any) -> int:
-    """Bytes of its tensors and arrays; a number, or what else there is, counts as eight."""
+def size(tree: Any) -> float:
+    """Bytes of its tensors, arrays and numbers; infinite with anything else in it, whose size isn't known."""
     if isinstance(tree, Mapping):
         return sum(size(value) for value in tree.values())
     if isinstance(tree, list | tuple):
         return sum(size(value) for value in tree)
-    return int(getattr(tree, "nbytes", 8))
+    return float(getattr(tree, "nbytes", 8 if isinstance(tree, int | float) else math.inf))
 
 
 def arrays(tree: Any) -> Any:

@@ -177,7 +177,7 @@ class TrainingPart:
             `collate` joins others. `EvaluationPart.columns` and the loss get these. None where moving an image leaves
             its target as it is.
         collate: a list of encoded (and moved) targets to a batch: a tensor, a mapping of tensors, or a list with one
-            item a sample. None to stack them.
+            item a sample; a copy, since encoded targets may be used again. None to stack them.
         placeholder: ``(labels)`` to any target of the shape that targets have, for samples of which this one isn't
             known while others are. None where such samples can't be trained on.
         strata: ``(targets, labels)`` to what a split spreads evenly among its sides.

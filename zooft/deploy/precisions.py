@@ -249,7 +249,7 @@ def _search(
             ranked, few_samples = quantize.rank(calibrated, network, few), weigh(found, now)
             if few_samples:
                 note(few_samples)
-        if len(left) >= len(ranked) // 2:
+        if len(slow) + len(left) >= (len(slow) + len(ranked)) // 2:
             found = gate(now, resamples=settings.resamples, seed=settings.seed)
             raise VerificationError(
                 _refusal(
@@ -257,7 +257,7 @@ def _search(
                     settings,
                     few_samples
                     or "--precision fp16 differs less, more --calibration samples may help, and --max-drop allows more",
-                    f", with {len(left)} of {len(ranked)} layers left in float32",
+                    f", with {len(slow) + len(left)} of {len(slow) + len(ranked)} layers left in float32",
                 )
             )
         worst, added = ranked[len(left)]

@@ -268,7 +268,7 @@ class InMemory:
 
     most: int = 512 * 2**20
     values: dict[tuple[int, int], Any] = field(default_factory=dict)
-    used: int = 0
+    used: float = 0
 
     def get(self, key: tuple[int, int], make: Callable[[], Any]) -> Any:
         """What was made before, or is now."""
