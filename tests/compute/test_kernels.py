@@ -366,6 +366,48 @@ def test_relu6_in_place_gives_the_same_bits_and_saves_nothing_more_than_its_outp
     assert torch.equal(gradients(ours, [x])[0], gradients(plain, [x])[0])
 
 
+@pytest.mark.parametrize(("groups", "sides"), [(32, (8, 12)), (16, (40, 48))])
+def test_group_norm_of_channels_last_maps_is_torchs_own_to_rounding(groups: int, sides: tuple[int, int]) -> None:
+    torch.manual_seed(0)
+    x = (3 * torch.randn(2, 64, *sides) + 1).bfloat16().contiguous(memory_format=torch.channels_last)
+    given = [t.requires_grad_() for t in (x, torch.rand(64) + 0.5, torch.randn(64))]
+    with FastKernels() as mode:
+        ours = nn.ReLU(inplace=True)(F.group_norm(given[0], groups, given[1], given[2]))
+    assert mode.used == {"group norm": 1}
+    torchs = F.relu(F.group_norm(given[0], groups, given[1], given[2]))
+    assert ours.dtype is torchs.dtype is torch.bfloat16
+    assert ours.is_contiguous(memory_format=torch.channels_last)
+    exact = [t.detach().double().requires_grad_() for t in given]
+    truth = F.relu(F.group_norm(exact[0], groups, exact[1], exact[2]))
+    assert far(ours, truth) < max(1.2 * far(torchs, truth), 4e-3)
+    found, theirs, right = gradients(ours, given), gradients(torchs, given), gradients(truth, exact)
+    for own, other, requested in zip(found, theirs, right, strict=True):
+        assert own.dtype is other.dtype
+        assert far(own, requested) < max(1.2 * far(other, requested), 4e-3)
+
+
+def test_group_norm_gives_only_the_gradients_that_are_needed_and_leaves_the_rest_to_torch() -> None:
+    x = torch.randn(2, 8, 4, 6).bfloat16().contiguous(memory_format=torch.channels_last)
+    weight, bias = torch.ones(8, requires_grad=True), torch.zeros(8)
+    with FastKernels() as mode:
+        F.group_norm(x, 4, weight, bias).float().square().sum().backward()
+    assert mode.used == {"group norm": 1}
+    assert weight.grad is not None
+    with FastKernels() as mode, torch.inference_mode():
+        assert torch.equal(F.group_norm(x, 4, weight, bias), F.group_norm(x.contiguous(), 4, weight, bias))
+    assert mode.used == {"group norm": 1}
+    large = torch.randn(1, 8, 40, 40).bfloat16().contiguous(memory_format=torch.channels_last)
+    with FastKernels() as mode:
+        F.group_norm(large, 4, torch.ones(8), bias)  # nothing learns, and torch is fast
+        F.group_norm(x.contiguous(), 4, weight, bias)  # rows of pixels already
+        F.group_norm(x.float(), 4, weight, bias)
+        F.group_norm(x.requires_grad_(), 4)
+        F.group_norm(torch.zeros(2, 64, 4, 6).bfloat16().to(memory_format=torch.channels_last).requires_grad_(), 1)
+        with pytest.raises(RuntimeError, match="divisible"):
+            F.group_norm(x, 3, weight, bias)
+    assert mode.used == {}
+
+
 def test_other_calls_are_torchs_own() -> None:
     x = torch.randn(2, 6, 8, 8, requires_grad=True)
     with FastKernels() as mode:

@@ -18,7 +18,6 @@ from torch import nn
 
 import zooft
 from zooft import testing
-from zooft.model.loading import load_strictly
 from zooft_segmentation import areas, borders, classes, decoders, heads, masks, views
 from zooft_segmentation.decoders import Ladder
 from zooft_segmentation.graph import Masks
@@ -79,22 +78,6 @@ def test_the_pyramid_decoder_gives_what_the_library_s_gives() -> None:
     ours.load_state_dict(library.state_dict())
     maps = [torch.randn(2, size, 32 >> level, 48 >> level) for level, size in enumerate(channels)]
     torch.testing.assert_close(ours(maps), library(maps), rtol=1e-5, atol=1e-5)
-
-
-def test_a_decoder_normalises_by_groups_and_weights_learnt_with_others_do_not_fit() -> None:
-    taps = tuple(
-        zooft.Tap(stage=str(n), layout="map", channels=16, rows=32 >> n, columns=48 >> n, stride=4 << n)
-        for n in range(4)
-    )
-    for name in ("fpn", "unet", "upernet"):
-        head = decoders.DecoderHead(name, taps, {"logits": 3})
-        norms = [module for module in head.modules() if isinstance(module, nn.GroupNorm)]
-        assert norms
-        assert {norm.num_channels // norm.num_groups for norm in norms} == {16}
-        assert not any(isinstance(module, nn.BatchNorm2d) for module in head.modules())
-        older = {key: value for key, value in head.state_dict().items() if "groups_of" not in key}
-        with pytest.raises(zooft.WeightsError, match="1 missing: groups_of_16_channels"):
-            load_strictly(head, older, without=(), what="an older run")
 
 
 # losses
