@@ -385,6 +385,7 @@ def test_from_a_run_to_a_verified_int8_file_that_every_command_takes(run: Path, 
     )
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("quick")
 def test_a_file_of_an_older_model_is_refused_and_goes_with_the_next_export(run: Path, data: Path) -> None:
     command("export", run, "--precision", "fp16", "--provider", "cpu")

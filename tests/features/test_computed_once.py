@@ -160,6 +160,7 @@ def test_views_are_computed_once_and_chosen_by_validation(pictures: Path, tmp_pa
     assert frozen(messages) == 8 + 32 * (1 + 4)
 
 
+@pytest.mark.slow
 def test_a_head_in_bags_learns_from_cached_features_too(tmp_path: Path) -> None:
     pytest.importorskip("pydicom")
     result = CliRunner().invoke(command, ["demo", "ct", str(tmp_path / "ct")])

@@ -78,6 +78,7 @@ def test_the_name_of_a_folders_model_has_no_path_and_is_enough_to_build_it(tmp_p
     assert zoo.build(full).pretrained_cfg["mean"] == (0.1, 0.2, 0.3)
 
 
+@pytest.mark.slow
 def test_a_run_from_a_folder_is_evaluated_and_exported_without_it_and_names_no_path(tmp_path: Path) -> None:
     saved, data, run = save(tmp_path / "secret-place"), tmp_path / "data", tmp_path / "run"
     write_classes(data, {"dark": 6, "light": 6})
