@@ -99,9 +99,8 @@ def row(name: str, images: list[np.ndarray], folder: Path, seconds: float) -> st
     few = given[CALIBRATION:]
     operators, errors = quantize.choose_operators(calibrated, few[:8])
     slow = precisions.slow_stem(calibrated, operators, few[0])
-    left_out = [name for layer in slow for name in layer.nodes]
     made = {
-        "int8": quantize.quantize(calibrated, operators=operators, left_out=left_out),
+        "int8": quantize.quantize(calibrated, operators=operators, left_out=quantize.nodes(slow)),
         "fp16": quantize.halve(apart.network),
     }
     wanted = quantize.answers(apart.network, few)

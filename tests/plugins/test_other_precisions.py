@@ -21,6 +21,9 @@ from zooft import runtime
 from zooft.deploy import benchmark
 
 BACKBONE = "timm:tf_efficientnet_lite0"
+TRAINED: dict[str, Any] = {
+    "backbone": BACKBONE, "freeze": "backbone", "lr": 0.01, "bootstrap": 0, "views": 0, "verify_samples": 8, "report": False,
+}  # fmt: skip # a table of options
 TARGETS = """
 [targets.light]
 problem = "regression"
@@ -84,14 +87,8 @@ def test_tables_of_targets(name: str, table: Path, tmp_path: Path, monkeypatch: 
         data=data / "labels.csv",
         out=tmp_path / "run",
         task=name,
-        backbone=BACKBONE,
-        freeze="backbone",
         epochs=20,
-        lr=0.01,
-        bootstrap=0,
-        views=0,
-        verify_samples=8,
-        report=False,
+        **TRAINED,
         **options,
     ).path
     record = lowered(run, data / "labels.csv", monkeypatch, primary=primary)
@@ -138,14 +135,8 @@ def test_ct(task: str, options: dict[str, Any], tmp_path: Path, monkeypatch: pyt
         data=data,
         out=tmp_path / "run",
         task=task,
-        backbone=BACKBONE,
-        freeze="backbone",
         epochs=60,
-        lr=0.01,
-        bootstrap=0,
-        views=0,
-        verify_samples=8,
-        report=False,
+        **TRAINED,
         hu_cache="off",
         **options,
     ).path

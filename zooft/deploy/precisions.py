@@ -238,7 +238,7 @@ def _search(
     ranked: list[tuple[quantize.Layer, float]] = []
     few_samples = ""
     while True:
-        network = quantize.quantize(calibrated, operators=operators, left_out=_nodes([*slow, *left]))
+        network = quantize.quantize(calibrated, operators=operators, left_out=quantize.nodes([*slow, *left]))
         stated = replace(stated, left_out=tuple(layer.name for layer in (*slow, *left)))
         write(apart, network, candidate, stated)
         now = answer(candidate)
@@ -284,7 +284,7 @@ def slow_stem(
         return []
     sessions = [
         networks.open_session(
-            quantize.quantize(calibrated, operators=operators, left_out=_nodes(stem[:count])), threads=1
+            quantize.quantize(calibrated, operators=operators, left_out=quantize.nodes(stem[:count])), threads=1
         )
         for count in range(len(stem) + 1)
     ]
@@ -296,10 +296,6 @@ def slow_stem(
         + ", ".join(f"{each:.1f}" for each in ms)
     )
     return stem[:best]
-
-
-def _nodes(layers: Sequence[quantize.Layer]) -> list[str]:
-    return [name for layer in layers for name in layer.nodes]
 
 
 def _too_few(run: SavedRun, before: Predictions, settings: Settings, found: Drop, now: Predictions) -> str:

@@ -34,7 +34,10 @@ LAYERS = ("Conv", "Gemm", "MatMul", "ConvTranspose")
 NARROW = (*LAYERS, "Relu", "Clip")
 """With what belongs to a convolution: without it, ranges are taken before the activation cuts them."""
 _ROUNDING = ("QuantizeLinear", "DequantizeLinear")
-_MANY_CHANNELS, _STEM = 16, 3
+_MANY_CHANNELS = 16
+"""Of a convolution's input, from which on its kernels of 8 bits aren't slow."""
+_STEM = 3
+"""First layers that may be faster in float32; measured: a fourth was never worth it."""
 _BEARABLE = 1.25
 """Times the error of the narrow choice, up to which all operators are quantised, which is faster."""
 
@@ -119,6 +122,11 @@ def layers(network: onnx.ModelProto) -> list[Layer]:
             groups[owner].append(node.name)
             of.update(dict.fromkeys(node.output, owner))
     return [Layer(name, tuple(nodes)) for name, nodes in groups.items()]
+
+
+def nodes(found: Sequence[Layer]) -> list[str]:
+    """Names of all operators of several layers."""
+    return [name for layer in found for name in layer.nodes]
 
 
 def stem(network: onnx.ModelProto) -> list[Layer]:
