@@ -490,5 +490,7 @@ def test_a_full_disk_leaves_nothing_half_written(run: Path, monkeypatch: pytest.
 
 def test_unknown_precisions_and_data_that_is_gone_are_errors(run: Path, tmp_path: Path) -> None:
     assert "'int4' is not one of" in command("export", run, "--precision", "int4", status=2).stderr
+    few = command("export", run, "--precision", "int8", "--calibration", "7", status=2)
+    assert "7 is not in the range x>=8" in few.stderr
     done = command("export", run, "--precision", "int8", "--data", tmp_path / "gone", status=1)
     assert "gone" in done.stderr

@@ -49,7 +49,7 @@ Examples:
 )
 @click.option(
     "--calibration",
-    type=click.IntRange(min=1),
+    type=click.IntRange(min=8),  # fewer say nothing of ranges
     default=128,
     show_default=True,
     help="training samples at most that int8 measures ranges of activations on",
