@@ -14,6 +14,7 @@ from __future__ import annotations
 import argparse
 import tempfile
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -25,7 +26,7 @@ from torch import Tensor, nn
 
 from zooft import ImagePreprocess, InputSpec, Port, class_labels
 from zooft.deploy import network as networks
-from zooft.deploy import precisions, quantize
+from zooft.deploy import precisions, quantize, rounding
 from zooft.deploy.benchmark import alternate
 from zooft.deploy.export import DeployedModel, export
 from zooft.problems.classification import classification
@@ -97,10 +98,11 @@ def row(name: str, images: list[np.ndarray], folder: Path, seconds: float) -> st
     given = [feeds.of([image]) for image in images]
     calibrated = quantize.calibrate(apart.network, given[:CALIBRATION])
     few = given[CALIBRATION:]
-    operators, errors = quantize.choose_operators(calibrated, few[:8])
-    slow = precisions.slow_stem(calibrated, operators, few[0])
+    choices, errors = quantize.choose_operators(calibrated, few[:8])
+    calibrated, left = precisions.fastest(choices, few[0])
+    calibrated = replace(calibrated, shifts=rounding.shifts(calibrated, given[:CALIBRATION]))
     made = {
-        "int8": quantize.quantize(calibrated, operators=operators, left_out=quantize.nodes(slow)),
+        "int8": quantize.quantize(calibrated, left_out=quantize.nodes(left)),
         "fp16": quantize.halve(apart.network),
     }
     wanted = quantize.answers(apart.network, few)
@@ -127,7 +129,7 @@ def row(name: str, images: list[np.ndarray], folder: Path, seconds: float) -> st
     return (
         f"| {name} | {mega['fp32']:.1f} / {mega['fp16']:.1f} / {mega['int8']:.1f} | {ms['fp32']:.1f} | {ms['torch'] / ms['fp32']:.2f} "
         f"| {ms['fp32'] / ms['fp16']:.2f} | {ms['fp32'] / ms['int8']:.2f} | {apart_by['fp16']:.4f} / {agree['fp16']:.0%} "
-        f"| {apart_by['int8']:.3f} / {agree['int8']:.0%} | {'narrow' if operators else 'all'}{' but the first' if slow else ''} ({errors['all']:.3f}, {errors['narrow']:.3f}) |"
+        f"| {apart_by['int8']:.3f} / {agree['int8']:.0%} | {'narrow' if calibrated.operators else 'all'}{f' but {len(left)}' if left else ''} ({errors['all']:.3f}, {errors['narrow']:.3f}) |"
     )
 
 

@@ -7,6 +7,7 @@ import hashlib
 import json
 import shutil
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +27,7 @@ from torch import Tensor, nn
 import zooft
 from zooft import runtime
 from zooft.contracts import Sample
-from zooft.deploy import benchmark, precision_gate, precisions, quantize
+from zooft.deploy import benchmark, precision_gate, precisions, quantize, rounding
 from zooft.deploy import network as networks
 from zooft.errors import DataError, ExportError, ProviderError, RuntimeModelError
 from zooft.evaluation.predictions import Predictions
@@ -140,33 +141,145 @@ def test_a_file_without_marks_isnt_taken_apart(small: Path) -> None:
         networks.take_apart(model)
 
 
+def calibrated_on(source: Path, count: int = 16) -> tuple[quantize.Calibrated, list[dict[str, Any]]]:
+    apart = networks.take_apart(onnx.load(source))
+    feeds = networks.feeds(apart)
+    given = [feeds.of([one]) for one in images(count)]
+    return quantize.calibrate(apart.network, given), given
+
+
+def convolutions(network: onnx.ModelProto) -> list[onnx.NodeProto]:
+    return [node for node in network.graph.node if node.op_type == "Conv"]
+
+
 def test_layers_are_ranked_by_the_error_that_each_adds(small: Path) -> None:
     """A layer whose ranges are absurd is found among the others."""
-    apart = networks.take_apart(onnx.load(small))
-    feeds = networks.feeds(apart)
-    given = [feeds.of([one]) for one in images(16)]
-    calibrated = quantize.calibrate(apart.network, given)
-    second = [node for node in apart.network.graph.node if node.op_type == "Conv"][1]
+    calibrated, given = calibrated_on(small)
+    second = convolutions(calibrated.network)[1]
     widened = next(name for name in (second.output[0],) if name in calibrated.ranges.data)
-    clip = next(node for node in apart.network.graph.node if widened in node.input)
+    clip = next(node for node in calibrated.network.graph.node if widened in node.input)
     for name in (widened, clip.output[0]):
         calibrated.ranges.data[name].lowest, calibrated.ranges.data[name].highest = np.float32(-900), np.float32(900)
-    network = quantize.quantize(calibrated)
-    ranked = quantize.rank(calibrated, network, given[:4])
+    seen: list[int] = []
+    ranked = rounding.rank(calibrated, quantize.layers(calibrated.network), given[:4], seen.append)
+    assert len(seen) == len(ranked) == 3
     # the range is that of an edge: the layer before it and the one behind it, the head, bear it
     assert ranked[0][0].name == second.name
     assert ranked[0][1] > 10 * ranked[-1][1]
+    network = quantize.quantize(calibrated)
     without = quantize.quantize(calibrated, left_out=ranked[0][0].nodes)
     assert quantize.quantized_nodes(network) - quantize.quantized_nodes(without) == {second.name}
 
 
-@pytest.mark.parametrize(("ms", "count"), [([5.0, 4.0], 1), ([5.0, 4.95], 0), ([5.0, 6.0], 0)])
-def test_the_first_layers_stay_in_float32_where_that_takes_less_time(
-    small: Path, monkeypatch: pytest.MonkeyPatch, ms: list[float], count: int
+class Uneven(nn.Module):
+    """A convolution in the middle with large weights for a channel that is always 0, as pretrained networks have."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.body = nn.Sequential(
+            nn.Conv2d(3, 8, 3), nn.ReLU6(), nn.Conv2d(8, 8, 3, groups=8), nn.ReLU6(), nn.Conv2d(8, 8, 1), nn.ReLU6()
+        )
+        with torch.no_grad():
+            self.body[0].weight[0], self.body[0].bias[0], self.body[2].weight[0] = 0, -1, 500
+        self.head = nn.Linear(8, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.head(self.body(x).mean((2, 3)))
+
+
+def test_a_layer_that_stays_in_float32_isnt_rounded_by_onnxruntime_s_optimiser(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    source = write(tmp_path / FP32, deployed(Named(Uneven()), fitted=()))
+    calibrated, given = calibrated_on(source)
+    middle = quantize.layers(calibrated.network)[1]
+    made = quantize.quantize(calibrated, left_out=middle.nodes)
+    options = onnxruntime.SessionOptions()
+    options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
+    plain = onnxruntime.InferenceSession(made.SerializeToString(), options, providers=["CPUExecutionProvider"])
+    as_written = quantize.error(quantize.answers(calibrated.network, given), [plain.run(None, feed) for feed in given])
+    assert quantize.error(quantize.answers(calibrated.network, given), quantize.answers(made, given)) < 2 * as_written
+    weights = {tensor.name: tensor for tensor in made.graph.initializer}
+    reading = next(node for node in made.graph.node if node.name == middle.name)
+    assert weights[reading.input[1]].data_type == onnx.TensorProto.FLOAT
+
+
+def test_biases_make_up_for_what_rounding_moves_as_torch_s_fake_quantisation_has_it(small: Path) -> None:
+    calibrated, given = calibrated_on(small)
+    shifts = rounding.shifts(calibrated, given)
+    quantized = quantize.quantize(calibrated)
+    second = convolutions(calibrated.network)[1]
+    assert set(shifts) == {layer.name for layer in quantize.layers(calibrated.network)}
+    exact = {tensor.name: onnx.numpy_helper.to_array(tensor) for tensor in calibrated.network.graph.initializer}
+    values = {tensor.name: onnx.numpy_helper.to_array(tensor) for tensor in quantized.graph.initializer}
+    makers = {name: node for node in quantized.graph.node for name in node.output}
+    rounded = next(node for node in quantized.graph.node if node.name == second.name)
+    scale, zero = (values[name].item() for name in makers[rounded.input[0]].input[1:3])
+    by_channel = torch.tensor(values[makers[rounded.input[1]].input[1]])
+    weights, bias = (torch.tensor(exact[name]) for name in second.input[1:3])
+    probe = onnx.ModelProto()
+    probe.CopyFrom(calibrated.network)
+    probe.graph.output.append(onnx.helper.make_tensor_value_info(second.input[0], onnx.TensorProto.FLOAT, None))
+    session = networks.open_session(probe)
+    less = []
+    for feed in given:
+        x = torch.tensor(session.run([second.input[0]], feed)[0])
+        near = torch.fake_quantize_per_tensor_affine(x, scale, int(zero), 0, 255)
+        few = torch.fake_quantize_per_channel_affine(
+            weights, by_channel, torch.zeros(8, dtype=torch.int32), 0, -128, 127
+        )
+        with torch.no_grad():
+            right, other = (nn.functional.conv2d(a, b, bias, stride=2) for a, b in ((x, weights), (near, few)))
+        less.append((right - other).mean((0, 2, 3)))
+    assert shifts[second.name] == pytest.approx(torch.stack(less).mean(0).numpy(), abs=1e-5)
+    assert np.abs(shifts[second.name]).max() > 1e-4
+    moved = quantize.quantize(replace(calibrated, shifts=shifts))
+    wanted, before, after = (quantize.answers(each, given) for each in (calibrated.network, quantized, moved))
+    logits = [np.concatenate([sample[0] for sample in each]).mean(0) for each in (wanted, before, after)]
+    assert np.abs(logits[2] - logits[0]).max() < 0.5 * np.abs(logits[1] - logits[0]).max()
+
+
+def test_the_bias_of_a_product_is_the_addition_behind_it() -> None:
+    helper, rng = onnx.helper, np.random.default_rng(0)
+    nodes = [
+        helper.make_node("MatMul", ["x", "w"], ["y"], name="product"),
+        helper.make_node("Add", ["b", "y"], ["z"], name="bias"),
+    ]
+    ends = [helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, [1, 900, 16]) for name in ("x", "z")]
+    tensors = {"w": rng.normal(size=(16, 16)), "b": rng.normal(size=16)}
+    graph = helper.make_graph(
+        nodes,
+        "g",
+        ends[:1],
+        ends[1:],
+        [onnx.numpy_helper.from_array(value.astype(np.float32), name) for name, value in tensors.items()],
+    )
+    network = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=8)
+    given = [{"x": rng.normal(0.7, 1, (1, 900, 16)).astype(np.float32)} for _ in range(16)]
+    calibrated = replace(quantize.calibrate(network, given), operators=quantize.NARROW)
+    shifts = rounding.shifts(calibrated, given)
+    assert list(shifts) == ["product"]
+    wanted, before, after = (
+        np.mean(quantize.answers(each, given), axis=(0, 1, 2, 3))
+        for each in (network, quantize.quantize(calibrated), quantize.quantize(replace(calibrated, shifts=shifts)))
+    )
+    assert shifts["product"] == pytest.approx(wanted - before, abs=2e-3)
+    assert after == pytest.approx(wanted, abs=2e-3)
+    assert np.abs(wanted - before).max() > 8e-3
+
+
+@pytest.mark.parametrize(
+    ("ms", "operators", "count"),
+    [
+        ([5, 5, 4, 4], (), 1),
+        ([5, 5, 4.95, 5], (), 0),
+        ([5, 4, 6, 6], quantize.NARROW, 0),
+        ([5, 5, 5, 4], quantize.NARROW, 1),
+    ],
+)
+def test_what_takes_less_time_in_float32_stays_so(
+    small: Path, monkeypatch: pytest.MonkeyPatch, ms: list[float], operators: tuple[str, ...], count: int
 ) -> None:
-    apart = networks.take_apart(onnx.load(small))
-    given = [networks.feeds(apart).of([one]) for one in images(16)]
-    calibrated = quantize.calibrate(apart.network, given)
+    calibrated, given = calibrated_on(small)
 
     def alternate(runs: Mapping[str, Callable[[], object]], *_given: Any, **_named: Any) -> dict[str, float]:
         assert all(run() for run in runs.values())
@@ -174,12 +287,14 @@ def test_the_first_layers_stay_in_float32_where_that_takes_less_time(
 
     monkeypatch.setattr("zooft.deploy.benchmark.alternate", alternate)
     notes: list[str] = []
-    found = precisions.slow_stem(calibrated, (), given[0], notes.append)
-    convolutions = [node.name for node in apart.network.graph.node if node.op_type == "Conv"]
-    assert [layer.name for layer in found] == convolutions[:count]
-    assert f"stay in float32: {count}; ms of the network with 0, 1, … of them: {ms[0]:.1f}, " in notes[0]
-    made = quantize.quantize(calibrated, left_out=[name for layer in found for name in layer.nodes])
-    assert set(convolutions) - quantize.quantized_nodes(made) == set(convolutions[:count])
+    choices = {"all": calibrated, "narrow": replace(calibrated, operators=quantize.NARROW)}
+    chosen, left = precisions.fastest(choices, given[0], notes.append)
+    assert chosen.operators == operators
+    names = [node.name for node in convolutions(calibrated.network)]
+    assert [layer.name for layer in left] == names[:count]
+    assert "ms of the network: 5.0 with all operators, " in notes[0]
+    made = quantize.quantize(chosen, left_out=quantize.nodes(left))
+    assert set(names) - quantize.quantized_nodes(made) == set(names[:count])
 
 
 def test_a_network_that_reads_no_image_has_no_stem() -> None:
@@ -445,7 +560,7 @@ def test_a_network_that_cannot_be_quantised_well_is_refused_with_what_was_reache
 ) -> None:
     monkeypatch.setattr(quantize, "calibrate", absurd(3000.0))
     monkeypatch.setattr(
-        quantize, "rank", lambda calibrated, *_given: [(one, 1.0) for one in quantize.layers(calibrated.network)[:4]]
+        rounding, "rank", lambda calibrated, *_given: [(one, 1.0) for one in quantize.layers(calibrated.network)[:4]]
     )
     before = sorted(path.name for path in run.iterdir())
     done = command("export", run, "--precision", "int8", "--provider", "cpu", status=1)

@@ -51,6 +51,22 @@ def test_minisign_s_program_agrees(minisign: Any, tmp_path: Path) -> None:
     subprocess.run(["minisign", "-V", "-q", "-p", key, "-m", model, "-x", given], check=True)
 
 
+@pytest.mark.usefixtures("minisign")
+@pytest.mark.parametrize("prehashed", [True, False])
+def test_what_minisign_s_program_has_signed_holds(tmp_path: Path, prehashed: bool) -> None:
+    if shutil.which("minisign") is None:
+        pytest.skip("no minisign on the PATH")
+    model, key, secret = written(tmp_path), tmp_path / "key.pub", tmp_path / "key.sec"
+    subprocess.run(["minisign", "-G", "-W", "-p", key, "-s", secret], check=True, capture_output=True)
+    form = () if prehashed else ("-l",)
+    words = ["minisign", "-S", *form, "-s", secret, "-m", model, "-x", tmp_path / "x.minisig", "-t", "release 5"]
+    subprocess.run(words, check=True, capture_output=True)
+    assert signature.check(model, tmp_path / "x.minisig", key) == "release 5"
+    model.write_bytes(model.read_bytes() + b"\0")
+    with pytest.raises(VerificationError, match="isn't the signature of"):
+        signature.check(model, tmp_path / "x.minisig", key)
+
+
 @pytest.mark.parametrize("defect", ["file", "comment", "key"])
 def test_a_changed_file_comment_or_key_is_refused(minisign: Any, tmp_path: Path, defect: str) -> None:
     model, given, key = signed(minisign, tmp_path)

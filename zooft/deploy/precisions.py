@@ -19,7 +19,7 @@ import numpy as np
 from zooft import runtime
 from zooft.contracts import Computing, unseen
 from zooft.data import samples as sample_tables
-from zooft.deploy import benchmark, precision_gate, quantize, saved
+from zooft.deploy import benchmark, precision_gate, quantize, rounding, saved
 from zooft.deploy import network as networks
 from zooft.errors import DataError, ExportError, VerificationError
 from zooft.model.weights import file_sha256
@@ -43,8 +43,8 @@ FEWEST = 8
 _FEW = 32
 _TRIED = 16
 """Of the calibration's samples: those on which errors of layers are measured."""
-_SECONDS = 3.0
-"""Of measuring where the first layers take less time."""
+_SECONDS = 4.0
+"""Of measuring which operators and layers take less time in float32."""
 _WORTH = 1.02
 """Times the least time up to which more of them are quantised."""
 
@@ -225,31 +225,29 @@ def _search(
 
     calibrated = quantize.calibrate(apart.network, map(feed, calibration))
     few = [feed(sample) for sample in calibration[:: max(1, len(calibration) // _TRIED)][:_TRIED]]
-    operators, errors = quantize.choose_operators(calibrated, few)
+    choices, errors = quantize.choose_operators(calibrated, few)
     note(
-        "quantised: "
-        + (", ".join(operators) if operators else "all operators that can be")
-        + "; error of the network's outputs, as a share of their standard deviation: "
+        "error of the network's outputs in 8 bits, as a share of their standard deviation: "
         + ", ".join(f"{value:.3f} with {name} operators" for name, value in errors.items())
     )
-    stated = replace(stated, calibration=calibrated.samples, operators=tuple(operators))
-    slow = slow_stem(calibrated, operators, few[0], note)
-    left: list[quantize.Layer] = []
-    ranked: list[tuple[quantize.Layer, float]] = []
-    few_samples = ""
+    calibrated, first = fastest(choices, few[0], note)
+    calibrated = replace(calibrated, shifts=rounding.shifts(calibrated, few))
+    left, ranked, few_samples = list(first), list[tuple[quantize.Layer, float]](), ""
+    stated = replace(stated, calibration=calibrated.samples, operators=tuple(calibrated.operators))
     while True:
-        network = quantize.quantize(calibrated, operators=operators, left_out=quantize.nodes([*slow, *left]))
-        stated = replace(stated, left_out=tuple(layer.name for layer in (*slow, *left)))
+        network = quantize.quantize(calibrated, left_out=quantize.nodes(left))
+        stated = replace(stated, left_out=tuple(layer.name for layer in left))
         write(apart, network, candidate, stated)
         now = answer(candidate)
         found = gate(now)
         if found.holds(settings.max_drop):
             return stated, now
         if not ranked:
-            ranked, few_samples = quantize.rank(calibrated, network, few), weigh(found, now)
+            ranked, few_samples = _ranked(calibrated, network, few, computing), weigh(found, now)
             if few_samples:
                 note(few_samples)
-        if len(slow) + len(left) >= (len(slow) + len(ranked)) // 2:
+        all_layers = len(first) + len(ranked)
+        if len(left) >= all_layers // 2:
             found = gate(now, resamples=settings.resamples, seed=settings.seed)
             raise VerificationError(
                 _refusal(
@@ -257,45 +255,55 @@ def _search(
                     settings,
                     few_samples
                     or "--precision fp16 differs less, more --calibration samples may help, and --max-drop allows more",
-                    f", with {len(slow) + len(left)} of {len(slow) + len(ranked)} layers left in float32",
+                    f", with {len(left)} of {all_layers} layers left in float32",
                 )
             )
-        worst, added = ranked[len(left)]
+        worst, alone = ranked[len(left) - len(first)]
         left.append(worst)
-        note(f"{found.describe()}: {worst.name} goes back to float32 (rounding around it: {added:.2g} of the variance)")
+        note(f"{found.describe()}: {worst.name} goes back to float32 (error of the outputs by it alone: {alone:.3f})")
 
 
-def slow_stem(
-    calibrated: quantize.Calibrated,
-    operators: Sequence[str],
+def _ranked(
+    calibrated: quantize.Calibrated, network: onnx.ModelProto, few: Sequence[Mapping[str, Any]], computing: Computing
+) -> list[tuple[quantize.Layer, float]]:
+    """Layers in 8 bits, those that cost most first."""
+    eight = quantize.quantized_nodes(network)
+    layers = [layer for layer in quantize.layers(calibrated.network) if layer.name in eight]
+    return rounding.rank(calibrated, layers, few, computing("layers, each alone in 8 bits", len(layers)))
+
+
+def fastest(
+    choices: Mapping[str, quantize.Calibrated],
     feed: Mapping[str, Any],
     note: Callable[[str], None] = lambda _text: None,
-) -> list[quantize.Layer]:
-    """The first layers that stay in float32, as the network takes less time so on this machine.
+) -> tuple[quantize.Calibrated, list[quantize.Layer]]:
+    """Which operators are quantised, and the first layers that stay in float32, as takes least time on this machine.
 
     Args:
-        calibrated: the network.
-        operators: types that are quantised.
+        choices: by name.
         feed: of one sample.
         note: called with a sentence on what was measured.
     """
-    stem = quantize.stem(calibrated.network)
-    if not stem:
-        return []
-    sessions = [
-        networks.open_session(
-            quantize.quantize(calibrated, operators=operators, left_out=quantize.nodes(stem[:count])), threads=1
-        )
+    stem = quantize.stem(next(iter(choices.values())).network)
+    tried = {
+        f"{name} operators" + (f" without the first {count}" if count else ""): (each, stem[:count])
         for count in range(len(stem) + 1)
-    ]
-    runs = {str(count): functools.partial(each.run, None, dict(feed)) for count, each in enumerate(sessions)}
-    ms = list(benchmark.alternate(runs, _SECONDS, clock=time.process_time).values())
-    best = next(count for count, each in enumerate(ms) if each <= _WORTH * min(ms))
-    note(
-        f"layers at the network's start that stay in float32: {best}; ms of the network with 0, 1, … of them: "
-        + ", ".join(f"{each:.1f}" for each in ms)
-    )
-    return stem[:best]
+        for name, each in choices.items()
+    }
+    if len(tried) == 1:
+        return next(iter(tried.values()))
+    runs = {
+        name: functools.partial(
+            networks.open_session(quantize.quantize(each, left_out=quantize.nodes(left)), threads=1).run,
+            None,
+            dict(feed),
+        )
+        for name, (each, left) in tried.items()
+    }
+    ms = benchmark.alternate(runs, _SECONDS, clock=time.process_time)
+    best = next(name for name, each in ms.items() if each <= _WORTH * min(ms.values()))
+    note(f"quantised: {best}; ms of the network: " + ", ".join(f"{each:.1f} with {name}" for name, each in ms.items()))
+    return tried[best]
 
 
 def _too_few(run: SavedRun, before: Predictions, settings: Settings, found: Drop, now: Predictions) -> str:

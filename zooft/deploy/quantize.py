@@ -11,7 +11,7 @@ import contextlib
 import logging
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -33,7 +33,9 @@ LAYERS = ("Conv", "Gemm", "MatMul", "ConvTranspose")
 """Operators with weights, or products of matrices: what takes the time."""
 NARROW = (*LAYERS, "Relu", "Clip")
 """With what belongs to a convolution: without it, ranges are taken before the activation cuts them."""
-_ROUNDING = ("QuantizeLinear", "DequantizeLinear")
+_ROUNDED_BY_RUNTIMES = ("Conv", "ConvTranspose", "Gemm")
+_BIAS = 2
+"""Input of these that is their bias."""
 _MANY_CHANNELS = 16
 """Of a convolution's input, from which on its kernels of 8 bits aren't slow."""
 _STEM = 3
@@ -57,17 +59,22 @@ class Layer:
 
 @dataclass(frozen=True, slots=True)
 class Calibrated:
-    """A network and the ranges of its activations.
+    """A network, the ranges of its activations, and how it is rounded.
 
     Attributes:
         network: with the shapes of its tensors.
         ranges: as onnxruntime's calibrator gives them.
         samples: how many they were measured on.
+        operators: types that are quantised; all that onnxruntime can where there are none.
+        shifts: by the name of a layer's operator, what is added to its bias, ``(channels,)``, so that rounding doesn't
+            move the mean of its output.
     """
 
     network: onnx.ModelProto
     ranges: Any
     samples: int
+    operators: Sequence[str] = ()
+    shifts: Mapping[str, NDArray[Any]] = field(default_factory=dict)
 
 
 class _Reader:
@@ -143,12 +150,11 @@ def stem(network: onnx.ModelProto) -> list[Layer]:
     return found[: min(_STEM, len(found) // 2)] if few else []
 
 
-def quantize(calibrated: Calibrated, *, operators: Sequence[str] = (), left_out: Sequence[str] = ()) -> onnx.ModelProto:
+def quantize(calibrated: Calibrated, *, left_out: Sequence[str] = ()) -> onnx.ModelProto:
     """The network with its activations and weights in 8 bits.
 
     Args:
         calibrated: the network.
-        operators: types that are quantised; all that onnxruntime can where there are none.
         left_out: names of nodes that stay in float32.
     """
     import onnx
@@ -158,7 +164,8 @@ def quantize(calibrated: Calibrated, *, operators: Sequence[str] = (), left_out:
 
     copy = onnx.ModelProto()
     copy.CopyFrom(calibrated.network)
-    kinds = list(operators or dict.fromkeys((*QLinearOpsRegistry, *QDQRegistry)))
+    _move_biases(copy.graph, calibrated.shifts, left_out)
+    kinds = list(calibrated.operators or dict.fromkeys((*QLinearOpsRegistry, *QDQRegistry)))
     with _quiet():
         quantizer = QDQQuantizer(
             copy,
@@ -175,118 +182,38 @@ def quantize(calibrated: Calibrated, *, operators: Sequence[str] = (), left_out:
         quantizer.quantize_model()
     made: onnx.ModelProto = quantizer.model.model
     _free_outputs(made.graph)
+    _keep_floats(made.graph)
     _plain_tensors(made.graph)
     return made
 
 
-def choose_operators(calibrated: Calibrated, feeds: Sequence[Feed]) -> tuple[Sequence[str], dict[str, float]]:
-    """Which types of operators are quantised, and the errors by which that was chosen.
+def choose_operators(calibrated: Calibrated, feeds: Sequence[Feed]) -> tuple[dict[str, Calibrated], dict[str, float]]:
+    """Which types of operators may be quantised, by name, and the errors by which that was found.
 
-    All of them, unless that costs much more than convolutions and matrix products alone, as with transformers, whose
-    norms and softmaxes don't bear it.
+    Convolutions and matrix products alone, and all, unless that costs much more, as with transformers, whose norms and
+    softmaxes don't bear it.
 
     Args:
         calibrated: the network.
         feeds: of some samples.
     """
+    choices = {"all": calibrated, "narrow": replace(calibrated, operators=NARROW)}
     wanted = answers(calibrated.network, feeds)
-    found = {
-        name: error(wanted, answers(quantize(calibrated, operators=kinds), feeds))
-        for name, kinds in (("all", ()), ("narrow", NARROW))
-    }
-    return (() if found["all"] <= _BEARABLE * found["narrow"] else NARROW), found
+    errors = {name: error(wanted, answers(quantize(each), feeds)) for name, each in choices.items()}
+    bearable = _BEARABLE * errors["narrow"]
+    return {name: each for name, each in choices.items() if errors[name] <= bearable}, errors
 
 
-def rank(calibrated: Calibrated, quantized: onnx.ModelProto, feeds: Sequence[Feed]) -> list[tuple[Layer, float]]:
-    """Quantised layers by the error of rounding what they read and give, the worst first.
-
-    The sum over a layer's input, weights and output of the mean square of the rounding over the variance: what all
-    layers around a bad range share, so that leaving them out one after the other gets rid of it.
-
-    Args:
-        calibrated: the network in float32.
-        quantized: the same in 8 bits.
-        feeds: of some samples.
-    """
-    of_tensors = _rounding_of_activations(calibrated.network, quantized, feeds) | _rounding_of_weights(
-        calibrated.network, quantized
-    )
-    source = {node.output[0]: node.input[0] for node in quantized.graph.node if node.op_type in _ROUNDING}
-    eight, nodes = quantized_nodes(quantized), {node.name: node for node in quantized.graph.node}
-    found = []
-    for layer in layers(calibrated.network):
-        if layer.name in eight:
-            node = nodes[layer.name]
-            around = {_origin(name, source) for name in node.input[:2]} | {node.output[0]}
-            found.append((layer, sum(of_tensors.get(name, 0.0) for name in around)))
-    return sorted(found, key=lambda pair: -pair[1])
-
-
-def _origin(name: str, source: Mapping[str, str]) -> str:
-    while name in source:
-        name = source[name]
-    return name
-
-
-def _rounding_of_activations(
-    network: onnx.ModelProto, quantized: onnx.ModelProto, feeds: Sequence[Feed]
-) -> dict[str, float]:
-    """By tensor: mean square of what rounding it to 256 levels changes, over its variance."""
-    from onnx import numpy_helper
-
-    values = {tensor.name: tensor for tensor in quantized.graph.initializer}
-    steps = {
-        node.input[0]: tuple(float(numpy_helper.to_array(values[name])) for name in node.input[1:3])
-        for node in quantized.graph.node
-        if node.op_type == "QuantizeLinear"
-    }
-    names = [
-        name for name in dict.fromkeys(name for node in network.graph.node for name in node.output) if name in steps
-    ]
-    session = open_session(_with_outputs(network, names))
-    squares, variances = dict.fromkeys(steps, 0.0), dict.fromkeys(steps, 0.0)
-    for feed in feeds:
-        read = {name: array for name, array in feed.items() if name in steps}
-        for name, array in (read | dict(zip(names, session.run(names, dict(feed)), strict=True))).items():
-            scale, zero = steps[name]
-            rounded = (np.clip(np.rint(array / scale) + zero, 0, 255) - zero) * scale
-            squares[name] += float(np.square(array - rounded, dtype=np.float64).mean())
-            variances[name] += float(np.var(array, dtype=np.float64))
-    return {name: squares[name] / max(variances[name], 1e-30) for name in steps}
-
-
-def _rounding_of_weights(network: onnx.ModelProto, quantized: onnx.ModelProto) -> dict[str, float]:
-    """The same of weights, by the name of the rounded tensor."""
-    from onnx import numpy_helper
-    from onnxruntime.quantization.quant_utils import TENSOR_NAME_QUANT_SUFFIX
-
-    exact = {tensor.name: tensor for tensor in network.graph.initializer}
-    values = {tensor.name: tensor for tensor in quantized.graph.initializer}
-    found = {}
-    for node in quantized.graph.node:
-        name = node.input[0] if node.op_type == "DequantizeLinear" else ""
-        original = exact.get(name.removesuffix(TENSOR_NAME_QUANT_SUFFIX))
-        if original is None or name not in values:
-            continue
-        whole, scale, zero = (numpy_helper.to_array(values[one]).astype(np.float64) for one in node.input[:3])
-        axis = next((attribute.i for attribute in node.attribute if attribute.name == "axis"), 1)
-        if scale.ndim:
-            shape = [-1 if place == axis % whole.ndim else 1 for place in range(whole.ndim)]
-            scale, zero = scale.reshape(shape), zero.reshape(shape)
-        right = numpy_helper.to_array(original).astype(np.float64)
-        found[name] = float(np.square(right - (whole - zero) * scale).mean() / max(right.var(), 1e-30))
-    return found
-
-
-def _with_outputs(model: onnx.ModelProto, tensors: Sequence[str]) -> onnx.ModelProto:
-    """The same graph with other tensors as outputs."""
-    import onnx
-
-    copy = onnx.ModelProto()
-    copy.CopyFrom(model)
-    del copy.graph.output[:]
-    copy.graph.output.extend(onnx.helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, None) for name in tensors)
-    return copy
+def bias(graph: onnx.GraphProto, node: onnx.NodeProto) -> tuple[onnx.NodeProto, int] | None:
+    """The operator that reads a layer's bias, and the input where it does: the layer's own, or an `Add` behind it."""
+    tensors = {tensor.name for tensor in graph.initializer}
+    if node.op_type != "MatMul":
+        return (node, _BIAS) if len(node.input) > _BIAS and node.input[_BIAS] in tensors else None
+    readers = [other for other in graph.node if node.output[0] in other.input]
+    if len(readers) != 1 or readers[0].op_type != "Add":
+        return None
+    place = next((place for place, name in enumerate(readers[0].input) if name in tensors), None)
+    return None if place is None else (readers[0], place)
 
 
 def answers(network: onnx.ModelProto, feeds: Sequence[Feed]) -> list[list[NDArray[Any]]]:
@@ -328,6 +255,63 @@ def halve(network: onnx.ModelProto) -> onnx.ModelProto:
         made: onnx.ModelProto = convert_float_to_float16(copy, keep_io_types=True)
     _plain_tensors(made.graph)
     return made
+
+
+def _move_biases(graph: onnx.GraphProto, shifts: Mapping[str, NDArray[Any]], left_out: Sequence[str]) -> None:
+    """Each quantised layer's bias is its own, moved by what rounding takes from the mean of its output."""
+    from onnx import numpy_helper
+
+    tensors = {tensor.name: tensor for tensor in graph.initializer}
+    for node in graph.node:
+        found = bias(graph, node) if node.name in shifts and node.name not in left_out else None
+        if found is None:
+            continue
+        reader, place = found
+        moved = numpy_helper.to_array(tensors[reader.input[place]]) + shifts[node.name].astype(np.float32)
+        name = f"{reader.input[place]}_of_{node.name}"
+        graph.initializer.append(numpy_helper.from_array(moved, name))
+        reader.input[place] = name
+
+
+def _keep_floats(graph: onnx.GraphProto) -> None:
+    """What stays in float32 reads integers by a scale for each channel, all of them the same.
+
+    With one scale for all, onnxruntime (its optimiser `WeightBiasQuantization`) would round the weights nevertheless,
+    by one scale for all channels, which loses more than quantising the layer did.
+    """
+    import onnx
+    from onnx import numpy_helper
+
+    tensors = {tensor.name: tensor for tensor in graph.initializer}
+    makers = {name: node for node in graph.node for name in node.output}
+    nodes = list[onnx.NodeProto]()
+    for node in graph.node:
+        read = makers.get(node.input[0]) if node.op_type in _ROUNDED_BY_RUNTIMES else None
+        if read is not None and read.op_type == "DequantizeLinear" and node.input[1] in tensors:
+            count = _channels(node, tensors[node.input[1]].dims)
+            names = [f"{name}_of_{node.name}" for name in read.input[1:3]]
+            for old, new in zip(read.input[1:3], names, strict=True):
+                values = numpy_helper.to_array(tensors[old])
+                graph.initializer.append(numpy_helper.from_array(np.full(count, values), new))
+            node.input[0] = f"{read.output[0]}_of_{node.name}"
+            nodes.append(
+                onnx.helper.make_node(
+                    "DequantizeLinear", [read.input[0], *names], [node.input[0]], f"{node.name}_input", axis=1
+                )
+            )
+        nodes.append(node)
+    used = {name for node in nodes for name in node.input} | {output.name for output in graph.output}
+    kept = [node for node in nodes if node.op_type != "DequantizeLinear" or node.output[0] in used]
+    del graph.node[:]
+    graph.node.extend(kept)
+
+
+def _channels(node: onnx.NodeProto, weights: Sequence[int]) -> int:
+    """Of a layer's input, whose channels are its second axis."""
+    given = {attribute.name: attribute.i for attribute in node.attribute}
+    if node.op_type == "Conv":
+        return int(weights[1] * given.get("group", 1))
+    return int(weights[1] if given.get("transB") else weights[0])
 
 
 def _free_outputs(graph: onnx.GraphProto) -> None:
