@@ -216,6 +216,46 @@ def _search(
     computing: Computing,
 ) -> tuple[Precision, Predictions]:
     """Leave layers out, the worst first, until the gate holds."""
+    calibrated, first, few = _calibrate(run, apart, calibration, note, computing)
+    left, ranked, few_samples = list(first), list[tuple[quantize.Layer, float]](), ""
+    stated = replace(stated, calibration=calibrated.samples, operators=tuple(calibrated.operators))
+    while True:
+        network = quantize.quantize(calibrated, left_out=quantize.nodes(left))
+        stated = replace(stated, left_out=tuple(layer.name for layer in left))
+        write(apart, network, candidate, stated)
+        now = answer(candidate)
+        found = gate(now)
+        if found.holds(settings.max_drop):
+            return stated, now
+        if len(left) == len(first):
+            eight, few_samples = _in_eight_bits(calibrated, network), weigh(found, now)
+            if few_samples:
+                note(few_samples)
+        if len(left) >= (len(first) + len(eight)) // 2:
+            found = gate(now, resamples=settings.resamples, seed=settings.seed)
+            raise VerificationError(
+                _refusal(
+                    found,
+                    settings,
+                    few_samples
+                    or "--precision fp16 differs less, more --calibration samples may help, and --max-drop allows more",
+                    f", with {len(left)} of {len(first) + len(eight)} layers left in float32",
+                )
+            )
+        ranked = ranked or rounding.rank(calibrated, eight, few, computing("layers, each alone in 8 bits", len(eight)))
+        worst, alone = ranked[len(left) - len(first)]
+        left.append(worst)
+        note(f"{found.describe()}: {worst.name} goes back to float32 (error of the outputs by it alone: {alone:.3f})")
+
+
+def _calibrate(
+    run: SavedRun,
+    apart: networks.TakenApart,
+    calibration: Sequence[Sample],
+    note: Callable[[str], None],
+    computing: Computing,
+) -> tuple[quantize.Calibrated, list[quantize.Layer], list[dict[str, Any]]]:
+    """How the network is rounded, its first layers that stay in float32, and samples that errors are measured on."""
     feeds = networks.feeds(apart)
     advance = computing("training samples, for the ranges of activations", len(calibration))
 
@@ -231,45 +271,12 @@ def _search(
         + ", ".join(f"{value:.3f} with {name} operators" for name, value in errors.items())
     )
     calibrated, first = fastest(choices, few[0], note)
-    calibrated = replace(calibrated, shifts=rounding.shifts(calibrated, few))
-    left, ranked, few_samples = list(first), list[tuple[quantize.Layer, float]](), ""
-    stated = replace(stated, calibration=calibrated.samples, operators=tuple(calibrated.operators))
-    while True:
-        network = quantize.quantize(calibrated, left_out=quantize.nodes(left))
-        stated = replace(stated, left_out=tuple(layer.name for layer in left))
-        write(apart, network, candidate, stated)
-        now = answer(candidate)
-        found = gate(now)
-        if found.holds(settings.max_drop):
-            return stated, now
-        if not ranked:
-            ranked, few_samples = _ranked(calibrated, network, few, computing), weigh(found, now)
-            if few_samples:
-                note(few_samples)
-        all_layers = len(first) + len(ranked)
-        if len(left) >= all_layers // 2:
-            found = gate(now, resamples=settings.resamples, seed=settings.seed)
-            raise VerificationError(
-                _refusal(
-                    found,
-                    settings,
-                    few_samples
-                    or "--precision fp16 differs less, more --calibration samples may help, and --max-drop allows more",
-                    f", with {len(left)} of {all_layers} layers left in float32",
-                )
-            )
-        worst, alone = ranked[len(left) - len(first)]
-        left.append(worst)
-        note(f"{found.describe()}: {worst.name} goes back to float32 (error of the outputs by it alone: {alone:.3f})")
+    return replace(calibrated, shifts=rounding.shifts(calibrated, few)), first, few
 
 
-def _ranked(
-    calibrated: quantize.Calibrated, network: onnx.ModelProto, few: Sequence[Mapping[str, Any]], computing: Computing
-) -> list[tuple[quantize.Layer, float]]:
-    """Layers in 8 bits, those that cost most first."""
+def _in_eight_bits(calibrated: quantize.Calibrated, network: onnx.ModelProto) -> list[quantize.Layer]:
     eight = quantize.quantized_nodes(network)
-    layers = [layer for layer in quantize.layers(calibrated.network) if layer.name in eight]
-    return rounding.rank(calibrated, layers, few, computing("layers, each alone in 8 bits", len(layers)))
+    return [layer for layer in quantize.layers(calibrated.network) if layer.name in eight]
 
 
 def fastest(

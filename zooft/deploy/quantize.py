@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import math
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -33,9 +34,10 @@ LAYERS = ("Conv", "Gemm", "MatMul", "ConvTranspose")
 """Operators with weights, or products of matrices: what takes the time."""
 NARROW = (*LAYERS, "Relu", "Clip")
 """With what belongs to a convolution: without it, ranges are taken before the activation cuts them."""
-_ROUNDED_BY_RUNTIMES = ("Conv", "ConvTranspose", "Gemm")
+_ROUNDED_BY_RUNTIME = ("Conv", "ConvTranspose", "Gemm")
+"""Operators whose float32 weights onnxruntime's optimiser rounds."""
 _BIAS = 2
-"""Input of these that is their bias."""
+"""Input that is the bias of a convolution or `Gemm`."""
 _MANY_CHANNELS = 16
 """Of a convolution's input, from which on its kernels of 8 bits aren't slow."""
 _STEM = 3
@@ -49,8 +51,8 @@ class Layer:
     """Operators that are quantised or left in float32 together.
 
     Attributes:
-        name: of the one with weights.
-        nodes: names of all: it, and what follows it up to the next one with weights.
+        name: of the one with weights, or the first of those that share them.
+        nodes: names of all: these, and what follows them up to the next one with weights.
     """
 
     name: str
@@ -118,13 +120,19 @@ def calibrate(network: onnx.ModelProto, feeds: Iterable[Feed]) -> Calibrated:
 
 
 def layers(network: onnx.ModelProto) -> list[Layer]:
-    """What can be quantised, from the input to the outputs."""
-    groups, of = dict[str, list[str]](), dict[str, str]()
+    """What can be quantised, from the input to the outputs.
+
+    Operators that share their weights, such as a detector's head on maps of several sizes, are one layer: onnxruntime's
+    quantiser rounds a tensor for all that read it.
+    """
+    groups, of, with_weights = dict[str, list[str]](), dict[str, str](), dict[str, str]()
+    tensors = {tensor.name for tensor in network.graph.initializer}
     for node in network.graph.node:
         owner = next((of[name] for name in node.input if name in of), "")
         if node.op_type in LAYERS:
-            owner = node.name
-            groups[owner] = []
+            weights = next((name for name in node.input[:2] if name in tensors), node.name)
+            owner = with_weights.setdefault(weights, node.name)
+            groups.setdefault(owner, [])
         if owner:
             groups[owner].append(node.name)
             of.update(dict.fromkeys(node.output, owner))
@@ -175,7 +183,7 @@ def quantize(calibrated: Calibrated, *, left_out: Sequence[str] = ()) -> onnx.Mo
             QuantType.QUInt8,
             calibrated.ranges,
             [],
-            list(left_out),
+            [*left_out, *_after_outputs(copy.graph)],
             kinds,
             {},
         )
@@ -204,7 +212,7 @@ def choose_operators(calibrated: Calibrated, feeds: Sequence[Feed]) -> tuple[dic
     return {name: each for name, each in choices.items() if errors[name] <= bearable}, errors
 
 
-def bias(graph: onnx.GraphProto, node: onnx.NodeProto) -> tuple[onnx.NodeProto, int] | None:
+def bias_reader(graph: onnx.GraphProto, node: onnx.NodeProto) -> tuple[onnx.NodeProto, int] | None:
     """The operator that reads a layer's bias, and the input where it does: the layer's own, or an `Add` behind it."""
     tensors = {tensor.name for tensor in graph.initializer}
     if node.op_type != "MatMul":
@@ -223,11 +231,15 @@ def answers(network: onnx.ModelProto, feeds: Sequence[Feed]) -> list[list[NDArra
 
 
 def error(wanted: Sequence[Sequence[NDArray[Any]]], found: Sequence[Sequence[NDArray[Any]]]) -> float:
-    """Root mean square of the outputs' differences over their standard deviation; the largest of several outputs."""
+    """Root mean square of the outputs' differences over their standard deviation; the largest of several outputs.
+
+    Infinite where there is a NaN.
+    """
     worst = 0.0
     for ours, theirs in zip(zip(*wanted, strict=True), zip(*found, strict=True), strict=True):
         right, other = (np.concatenate([np.ravel(one) for one in some]).astype(np.float64) for some in (ours, theirs))
-        worst = max(worst, float(np.sqrt(((right - other) ** 2).mean()) / max(right.std(), 1e-12)))
+        share = float(np.sqrt(((right - other) ** 2).mean()) / max(right.std(), 1e-12))
+        worst = max(worst, math.inf if math.isnan(share) else share)
     return worst
 
 
@@ -257,13 +269,19 @@ def halve(network: onnx.ModelProto) -> onnx.ModelProto:
     return made
 
 
+def _after_outputs(graph: onnx.GraphProto) -> list[str]:
+    """Activations of what is an output too: the quantiser would put them before the output."""
+    outputs = {output.name for output in graph.output}
+    return [node.name for node in graph.node if node.op_type in ("Relu", "Clip") and node.input[0] in outputs]
+
+
 def _move_biases(graph: onnx.GraphProto, shifts: Mapping[str, NDArray[Any]], left_out: Sequence[str]) -> None:
     """Each quantised layer's bias is its own, moved by what rounding takes from the mean of its output."""
     from onnx import numpy_helper
 
     tensors = {tensor.name: tensor for tensor in graph.initializer}
     for node in graph.node:
-        found = bias(graph, node) if node.name in shifts and node.name not in left_out else None
+        found = bias_reader(graph, node) if node.name in shifts and node.name not in left_out else None
         if found is None:
             continue
         reader, place = found
@@ -286,9 +304,9 @@ def _keep_floats(graph: onnx.GraphProto) -> None:
     makers = {name: node for node in graph.node for name in node.output}
     nodes = list[onnx.NodeProto]()
     for node in graph.node:
-        read = makers.get(node.input[0]) if node.op_type in _ROUNDED_BY_RUNTIMES else None
+        read = makers.get(node.input[0]) if node.op_type in _ROUNDED_BY_RUNTIME else None
         if read is not None and read.op_type == "DequantizeLinear" and node.input[1] in tensors:
-            count = _channels(node, tensors[node.input[1]].dims)
+            count, axis = _channels(node, tensors[node.input[1]].dims)
             names = [f"{name}_of_{node.name}" for name in read.input[1:3]]
             for old, new in zip(read.input[1:3], names, strict=True):
                 values = numpy_helper.to_array(tensors[old])
@@ -296,7 +314,7 @@ def _keep_floats(graph: onnx.GraphProto) -> None:
             node.input[0] = f"{read.output[0]}_of_{node.name}"
             nodes.append(
                 onnx.helper.make_node(
-                    "DequantizeLinear", [read.input[0], *names], [node.input[0]], f"{node.name}_input", axis=1
+                    "DequantizeLinear", [read.input[0], *names], [node.input[0]], f"{node.name}_input", axis=axis
                 )
             )
         nodes.append(node)
@@ -306,12 +324,12 @@ def _keep_floats(graph: onnx.GraphProto) -> None:
     graph.node.extend(kept)
 
 
-def _channels(node: onnx.NodeProto, weights: Sequence[int]) -> int:
-    """Of a layer's input, whose channels are its second axis."""
+def _channels(node: onnx.NodeProto, weights: Sequence[int]) -> tuple[int, int]:
+    """How many channels a layer's input has, and which of its axes they are."""
     given = {attribute.name: attribute.i for attribute in node.attribute}
     if node.op_type == "Conv":
-        return int(weights[1] * given.get("group", 1))
-    return int(weights[1] if given.get("transB") else weights[0])
+        return int(weights[1] * given.get("group", 1)), 1
+    return int(weights[1] if given.get("transB") else weights[0]), 0 if given.get("transA") else 1
 
 
 def _free_outputs(graph: onnx.GraphProto) -> None:

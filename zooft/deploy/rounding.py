@@ -25,6 +25,10 @@ if TYPE_CHECKING:
     Feed = Mapping[str, NDArray[Any]]
 
 
+_FEWEST_DIMENSIONS = 2
+"""Of weights by which an output has channels."""
+
+
 def shifts(calibrated: Calibrated, feeds: Sequence[Feed]) -> dict[str, NDArray[Any]]:
     """By the name of a layer's operator, how much less the mean of each channel of its output is once it is rounded.
 
@@ -81,12 +85,13 @@ def _probe(calibrated: Calibrated, quantized: onnx.ModelProto) -> tuple[onnx.Mod
     rounded, eight = {node.name: node for node in quantized.graph.node}, quantize.quantized_nodes(quantized)
     names, read = {}, set[str]()
     for node in graph.node:
-        if node.name not in eight or quantize.bias(graph, node) is None:
+        if node.name not in eight or quantize.bias_reader(graph, node) is None:
             continue
         activations, weights = (makers[name] for name in rounded[node.name].input[:2])
-        if weights.input[0] not in given:
+        dimensions = len(given[weights.input[0]].dims) if weights.input[0] in given else 0
+        if dimensions < _FEWEST_DIMENSIONS:
             continue
-        added = [*_rounded(node, activations, weights), *_mean(node, len(given[weights.input[0]].dims))]
+        added = [*_rounded(node, activations, weights), *_mean(node, dimensions)]
         made.graph.node.extend(added)
         read.update(name for other in added for name in other.input)
         names[added[-1].output[0]] = node.name
