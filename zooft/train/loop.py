@@ -251,7 +251,8 @@ def fit(
             train_loss = step.run(learner, optimizer, scheduler, data, batches, epoch=epoch, advance=advance)
             distributed.broadcast_buffers(model, accelerator)
             distributed.broadcast_buffers(job.loss, accelerator)
-            with watch.clock.part("validation"), learner.precision(accelerator.device):
+            # in float32, as the deployed file computes, whatever the steps did
+            with watch.clock.part("validation"), replace(learner.precision, dtype=torch.float32)(accelerator.device):
                 val_loss, values = _validate(job, model, epoch_data, hyperparameters, accelerator, epoch=epoch)
             score = None if job.keep_last or epoch_data.val is None else score_of(job, values, val_loss)
             is_best = _is_best(score, progress, final=epoch == hyperparameters.epochs - 1)
