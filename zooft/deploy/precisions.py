@@ -45,6 +45,7 @@ _TRIED = 16
 """Of the calibration's samples: those on which errors of layers are measured."""
 _SECONDS = 4.0
 """Of measuring which operators and layers take less time in float32."""
+_WITHOUT = ("", " without the first layer", " without the first two layers", " without the first three layers")
 _WORTH = 1.02
 """Times the least time up to which more of them are quantised."""
 
@@ -293,7 +294,7 @@ def fastest(
     """
     stem = quantize.stem(next(iter(choices.values())).network)
     tried = {
-        f"{name} operators" + (f" without the first {count}" if count else ""): (each, stem[:count])
+        f"{name} operators" + _WITHOUT[count]: (each, stem[:count])
         for count in range(len(stem) + 1)
         for name, each in choices.items()
     }
