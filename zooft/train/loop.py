@@ -251,8 +251,7 @@ def fit(
             train_loss = step.run(learner, optimizer, scheduler, data, batches, epoch=epoch, advance=advance)
             distributed.broadcast_buffers(model, accelerator)
             distributed.broadcast_buffers(job.loss, accelerator)
-            # in float32, as the deployed file computes, whatever the steps did
-            with watch.clock.part("validation"), replace(learner.precision, dtype=torch.float32)(accelerator.device):
+            with watch.clock.part("validation"), _validating(job, hyperparameters, learner)(accelerator.device):
                 val_loss, values = _validate(job, model, epoch_data, hyperparameters, accelerator, epoch=epoch)
             score = None if job.keep_last or epoch_data.val is None else score_of(job, values, val_loss)
             is_best = _is_best(score, progress, final=epoch == hyperparameters.epochs - 1)
@@ -500,6 +499,14 @@ def _validate_by_batch(
         return loss, {name: float(value) for name, value in job.figures(joined).items()}
 
     return distributed.first(accelerator, figures)
+
+
+def _validating(job: Job, hyperparameters: Hyperparameters, learner: step.Learner) -> speed.Precision:
+    """Float32, as the deployed file computes; of a head alone on cached float32 features that of its steps is as near.
+
+    A backbone answers otherwise in bfloat16, so that the best epoch would be chosen by figures that aren't the file's.
+    """
+    return learner.precision if head_only(job, hyperparameters) else replace(learner.precision, dtype=torch.float32)
 
 
 def _learning(model: AdaptedModel, plan: FreezePlan) -> tuple[str, ...]:
